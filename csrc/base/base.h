@@ -1,0 +1,60 @@
+/* Floor 0: what every file may use. Status codes with a message, bf16, interrupt polling, clock.
+   Knows no model and no device. A C function that can fail returns 0 or one of the codes below and leaves
+   its sentence with fail(); csrc/python/py_error.c alone turns it into an exception. */
+#ifndef GRPO_BASE_H
+#define GRPO_BASE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+enum status {
+    OK = 0,
+    E_CONFIG,      /* a value the caller chose is wrong     -> grpo.ConfigError (ValueError)          */
+    E_FORMAT,      /* bytes of a file or array are wrong    -> grpo.FileFormatError (ValueError)      */
+    E_MEMORY,      /* an arena does not fit                 -> grpo.OutOfMemoryError (MemoryError)    */
+    E_DEVICE,      /* a device or CPU tier is not there     -> grpo.DeviceError (RuntimeError)        */
+    E_NONFINITE,   /* NaN or Inf where numbers should be    -> grpo.NonFiniteError (FloatingPointError) */
+    E_INTERRUPT,   /* Ctrl-C seen by poll_interrupt()       -> the pending Python exception           */
+};
+
+/* Records a printf-style sentence for this thread and returns `code`. */
+int fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+const char *fail_message(void);
+
+#define TRY(call) do { int status_ = (call); if (status_) return status_; } while (0)
+
+static inline int min_int(int a, int b) { return a < b ? a : b; }
+static inline int max_int(int a, int b) { return a > b ? a : b; }
+static inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
+static inline int round_up(int a, int b) { return ceil_div(a, b) * b; }
+
+/* bfloat16 is the upper half of a float32; rounding is to nearest, ties to even; NaN stays NaN. */
+typedef uint16_t bf16;
+static inline float bf16_to_float(bf16 x) {
+    uint32_t bits = (uint32_t)x << 16;
+    float y;
+    memcpy(&y, &bits, 4);
+    return y;
+}
+static inline bf16 bf16_from_float(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return (bf16)((bits >> 16) | 0x40);
+    return (bf16)((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
+}
+float half_to_float(uint16_t x);
+
+/* Long calls ask this between pieces of work of at most ~50 ms; non-zero means stop with E_INTERRUPT.
+   The binding installs the hook (it takes the GIL and checks Python's signals, at most every 50 ms). */
+extern int (*interrupt_hook)(void);
+static inline int poll_interrupt(void) { return interrupt_hook && interrupt_hook() ? E_INTERRUPT : OK; }
+
+double clock_seconds(void);   /* monotonic */
+
+/* 64-byte aligned, zeroed; counted, so that tests can see leaks and growth. NULL on failure. */
+void *memory_new(size_t bytes);
+void memory_free(void *p);
+size_t memory_in_use(void);
+
+#endif

@@ -1,0 +1,158 @@
+#define _GNU_SOURCE
+#include "base/threads.h"
+#include "base/base.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* A job is published by raising `generation`; workers spin on it for a while (a launch then costs about a microsecond,
+   and there are ~10 a layer), then sleep on a condition. One job runs at a time: callers queue on `entry`. */
+enum { SPIN = 20000 };
+
+static struct {
+    pthread_mutex_t entry, lock;
+    pthread_cond_t wake;
+    int count, started;                      /* threads including the caller; workers alive */
+    _Atomic unsigned generation;
+    _Atomic int pending, sleeping;
+    int n, active;
+    void (*work)(void *, int, int, int);
+    void *arg;
+} pool = {.entry = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+
+static _Thread_local int inside;             /* a nested call runs serially */
+
+static void pause_cpu(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+static void run_share(int thread, int threads) {
+    int begin = (int)((int64_t)pool.n * thread / threads), end = (int)((int64_t)pool.n * (thread + 1) / threads);
+    if (begin < end) pool.work(pool.arg, begin, end, thread);
+}
+
+static void *worker(void *arg) {
+    int thread = (int)(intptr_t)arg;
+    unsigned seen = (unsigned)((intptr_t)arg >> 32);
+    inside = 1;
+    for (;;) {
+        int spins = 0;
+        while (atomic_load_explicit(&pool.generation, memory_order_acquire) == seen) {
+            if (++spins < SPIN) {
+                pause_cpu();
+                if (spins % 256 == 0 && spins > SPIN / 4) sched_yield();
+                continue;
+            }
+            pthread_mutex_lock(&pool.lock);
+            atomic_fetch_add(&pool.sleeping, 1);
+            while (atomic_load(&pool.generation) == seen) pthread_cond_wait(&pool.wake, &pool.lock);
+            atomic_fetch_sub(&pool.sleeping, 1);
+            pthread_mutex_unlock(&pool.lock);
+        }
+        seen = atomic_load_explicit(&pool.generation, memory_order_acquire);
+        if (thread < pool.active) run_share(thread, pool.active);
+        atomic_fetch_sub_explicit(&pool.pending, 1, memory_order_release);
+    }
+    return NULL;
+}
+
+static int quota_threads(int affinity) {
+    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
+    if (!f) return affinity;
+    double quota, period;
+    int got = fscanf(f, "%lf %lf", &quota, &period);
+    fclose(f);
+    if (got != 2 || period <= 0) return affinity;
+    int limit = (int)(quota / period + 0.5);
+    return max_int(1, min_int(affinity, limit));
+}
+
+static int default_count(void) {
+    const char *env = getenv("GRPO_NUM_THREADS");
+    if (env && atoi(env) >= 1) return min_int(atoi(env), THREADS_MAX);
+    cpu_set_t set;
+    int affinity = sched_getaffinity(0, sizeof set, &set) ? (int)sysconf(_SC_NPROCESSORS_ONLN) : CPU_COUNT(&set);
+    return min_int(THREADS_MAX, quota_threads(max_int(1, affinity)));
+}
+
+/* After fork only the calling thread exists: forget the workers, they are started again on the next job. */
+static void after_fork(void) {
+    pthread_mutex_init(&pool.entry, NULL);
+    pthread_mutex_init(&pool.lock, NULL);
+    pthread_cond_init(&pool.wake, NULL);
+    pool.started = 0;
+    atomic_store(&pool.pending, 0);
+    atomic_store(&pool.sleeping, 0);
+}
+
+static void setup(void) {
+    if (!pool.count) pool.count = default_count();
+    pthread_atfork(NULL, NULL, after_fork);
+}
+
+static void ensure_setup(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, setup);
+}
+
+int threads_count(void) {
+    ensure_setup();
+    return pool.count;
+}
+
+int threads_set(int count) {
+    ensure_setup();
+    if (count < 1 || count > THREADS_MAX) return fail(E_CONFIG, "number of threads is %d, must be 1..%d", count, THREADS_MAX);
+    pthread_mutex_lock(&pool.entry);
+    pool.count = count;
+    pthread_mutex_unlock(&pool.entry);
+    return OK;
+}
+
+/* Starts what is missing; if the system refuses a thread, fewer do the work (same results, by C2). */
+static int ready_threads(void) {
+    while (pool.started < pool.count - 1) {
+        pthread_t id;
+        intptr_t arg = (intptr_t)(pool.started + 1) | (intptr_t)atomic_load(&pool.generation) << 32;
+        if (pthread_create(&id, NULL, worker, (void *)arg)) break;
+        pthread_detach(id);
+        pool.started++;
+    }
+    return min_int(pool.count, pool.started + 1);
+}
+
+void parallel_for(int n, void (*work)(void *arg, int begin, int end, int thread), void *arg) {
+    if (n <= 0) return;
+    ensure_setup();
+    if (n == 1 || inside || pool.count == 1) {
+        work(arg, 0, n, 0);
+        return;
+    }
+    pthread_mutex_lock(&pool.entry);
+    pool.active = ready_threads();
+    pool.n = n;
+    pool.work = work;
+    pool.arg = arg;
+    atomic_store(&pool.pending, pool.started);
+    atomic_fetch_add_explicit(&pool.generation, 1, memory_order_seq_cst);
+    if (atomic_load(&pool.sleeping)) {
+        pthread_mutex_lock(&pool.lock);
+        pthread_cond_broadcast(&pool.wake);
+        pthread_mutex_unlock(&pool.lock);
+    }
+    inside = 1;
+    run_share(0, pool.active);
+    inside = 0;
+    int spins = 0;
+    while (atomic_load_explicit(&pool.pending, memory_order_acquire)) {
+        pause_cpu();
+        if (++spins % 1024 == 0) sched_yield();
+    }
+    pthread_mutex_unlock(&pool.entry);
+}

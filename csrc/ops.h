@@ -1,0 +1,161 @@
+/* Floor 1: THE TABLE. Every tensor operation of the system, once: formula, shapes, and whether a result is `=` or `+=`.
+   Backends (ref/, cpu/, cuda/) fill one `const struct ops` each; model/ and rl/ call through it and never ask which it is.
+
+   Conventions
+   - Row-major. N packed tokens, R head rows, S slots, C channels in, O channels out, Hq/Hkv query/KV heads, D head dim,
+     F feed-forward width, V vocabulary.
+   - `real`: stored activations and weights: bf16 on cpu and cuda, float on ref. Sums, softmax, log-softmax in fp32
+     (double on ref). A packed weight is opaque (`struct weight`); vectors (norms, biases) are float, rounded to `real`.
+   - Destination first, then sources, then sizes. Gradients begin with d. Gradients of activations are `=` unless
+     the name says add; gradients of weights are fp32 and `+=`.
+   - All pointers are memory of the backend (from alloc) unless marked HOST. An op allocates nothing, keeps nothing;
+     scratch comes from reserve(). Ops return 0 or a status of base.h.
+   - C1: a row of a result depends on that row's inputs alone, never on N, on its neighbours or on threads: every reduction
+     over C, D or V has one fixed order. Attention walks keys in tiles of KV_TILE aligned to absolute position 0,
+     the same in attention and attention_decode.
+   - C2: gradients of weights add tokens strictly in row order, so splitting a batch at rows that are multiples of
+     ROW_ALIGN changes no bit. */
+#ifndef GRPO_OPS_H
+#define GRPO_OPS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef void real;              /* element size: ops->real_size */
+typedef void weight;            /* packed (O, C) matrix, weight_bytes() long */
+
+enum { KV_TILE = 32, ROW_ALIGN = 32 };
+
+/* Rows [start, start+len) of the packed batch are one run of consecutive positions prefix_len, prefix_len+1, ...
+   Row start+i sees rows [prefix, prefix+prefix_len), which hold positions 0..prefix_len-1, and rows start..start+i.
+   A prompt is {start, P, 0, 0}; its completions follow as {start', n, start, P}: they share it, none sees another. */
+struct segment { int32_t start, len, prefix, prefix_len; };
+
+/* What the largest call will need; reserve() turns it into scratch. */
+struct op_limits { int rows, head_rows, slots, channels, heads, kv_heads, head_dim, vocab, segments, max_position; };
+
+/* One sampling distribution: logits -> repetition penalty -> forbidden ids removed -> / temperature -> top-k -> min-p ->
+   top-p, as transformers orders them. HOST struct; its pointers are backend memory. temperature 0 = greedy (lowest id
+   among equals), its log-probs are those of temperature 1. */
+struct sampler {
+    float temperature, top_p, min_p, repetition_penalty;
+    int top_k;                       /* 0 = off */
+    uint64_t seed;
+    uint32_t step;
+    const uint8_t *forbidden;        /* (V) 1 = never sampled, or NULL */
+    const uint8_t *seen;             /* (S, V) 1 = already in prompt or completion, for repetition_penalty; or NULL */
+};
+struct sample_key { uint32_t prompt, sample, position; uint32_t no_stop; };   /* no_stop: forbid `stop_ids` here (min_new_tokens) */
+struct sampled {
+    int32_t id;                      /* -1: the logits were not finite */
+    float logp;                      /* log-probability on the truncated support it was drawn from */
+    float policy_logp;               /* log softmax(z / temperature)[id] over the whole vocabulary: what head() computes */
+    float entropy;                   /* of that whole softmax: what head() computes */
+};
+
+struct adamw { float lr, beta1, beta2, eps, weight_decay, grad_scale, correction1, correction2; };
+
+struct ops {
+    const char *name;                /* "ref" | "cpu" | "cuda" */
+    const char *tier;                /* cpu: "amx" | "avx512bf16" | "avx512" | "avx2" | "portable"; "" elsewhere */
+    int real_size;
+
+    /* -- context and memory ------------------------------------------------------------------------------------ */
+    int    (*open)(void **ctx);
+    void   (*close)(void *ctx);
+    int    (*reserve)(void *ctx, const struct op_limits *need);          /* grows scratch; called while planning only  */
+    void  *(*alloc)(void *ctx, size_t bytes);                            /* zeroed, 64-byte aligned; NULL = no memory  */
+    void   (*release)(void *ctx, void *p);
+    int    (*upload)(void *ctx, void *dst, const void *host, size_t bytes);
+    int    (*download)(void *ctx, void *host, const void *src, size_t bytes);
+    int    (*zero)(void *ctx, void *dst, size_t bytes);
+    int    (*copy)(void *ctx, void *dst, const void *src, size_t bytes);
+
+    /* -- weights ------------------------------------------------------------------------------------------------ */
+    size_t (*weight_bytes)(int O, int C);
+    /* rows [row, row+rows) of w (O, C) = real(src (rows, C)), and back */
+    int (*weight_set)(void *ctx, weight *w, const float *src, int row, int rows, int O, int C);
+    int (*weight_get)(void *ctx, float *dst, const weight *w, int row, int rows, int O, int C);
+    int (*vector_set)(void *ctx, float *dst, const float *src, int n);   /* dst = real(src), stored as float */
+    int (*cast)(void *ctx, real *dst, const float *src, size_t n);       /* dst = real(src)                  */
+    int (*uncast)(void *ctx, float *dst, const real *src, size_t n);     /* dst = float(src)                 */
+
+    /* -- embedding: y (N, C) = E (V, C)[ids];  dE (V, C) += scatter of dy in row order ------------------------- */
+    int (*embed)(void *ctx, real *y, const weight *E, const int32_t *ids, int N, int C, int V);
+    int (*embed_dw)(void *ctx, float *dE, const real *dy, const int32_t *ids, int N, int C, int V);
+
+    /* -- linear: y (N, O) = x (N, C) W^T (O, C) + b (O);  add: y += x W^T + b, rounded once (the residual stream) */
+    int (*linear)(void *ctx, real *y, const real *x, const weight *W, const float *b, int N, int C, int O, int add);
+    int (*linear_dx)(void *ctx, real *dx, const real *dy, const weight *W, int N, int C, int O);      /* dx = dy W     */
+    int (*linear_dw)(void *ctx, float *dW, float *db, const real *dy, const real *x, int N, int C, int O); /* dW += dy^T x, db += sum dy (db may be NULL) */
+
+    /* -- RMSNorm: rstd (N) = 1/sqrt(mean x^2 + eps), y = x rstd w (rounded once).
+          add: dx += rstd (w dy - n mean(w dy n)), n = x rstd;  dw += sum_rows dy n ----------------------------- */
+    int (*rmsnorm)(void *ctx, real *y, float *rstd, const real *x, const float *w, float eps, int N, int C);
+    int (*rmsnorm_bwd_add)(void *ctx, real *dx, float *dw, const real *dy, const real *x, const float *w, const float *rstd, int N, int C);
+
+    /* -- rotary embedding on qkv (N, (Hq + 2 Hkv) D), heads of q, then k, then v ---------------------------------
+          rope_table: cos, sin (N, D/2) of pos[i] * inv_freq[j], fp32 product, accurate for large arguments.
+          rope: q, k heads of y = rotate(norm(x)) with pairs (j, j + D/2); v copied. wq, wk (D): per-head RMSNorm weights
+          (Qwen3), or both NULL. y may be x. rope_bwd: d (N, ...) in place from gradient of y to gradient of x;
+          x = the input of rope (read only when wq is given); dwq, dwk += ---------------------------------------- */
+    int (*rope_table)(void *ctx, float *cos, float *sin, const int32_t *pos, const float *inv_freq, int N, int D);
+    int (*rope)(void *ctx, real *y, const real *x, const float *wq, const float *wk, float eps, const float *cos, const float *sin,
+                int N, int Hq, int Hkv, int D);
+    int (*rope_bwd)(void *ctx, real *d, float *dwq, float *dwk, const real *x, const float *wq, const float *wk, float eps,
+                    const float *cos, const float *sin, int N, int Hq, int Hkv, int D);
+
+    /* -- attention over packed rows: y (N, Hq D) = softmax(q k^T / sqrt(D)) v, causal, prefix shared (struct segment);
+          lse (N, Hq) = log sum exp of the scaled scores. Query head h reads KV head h / (Hq/Hkv). Rows outside every
+          segment: y = 0. attention_bwd: dqkv = (rows outside every segment: 0); dy, y, lse as of the forward;
+          a prefix collects its completions' dk, dv in segment order ---------------------------------------------- */
+    int (*attention)(void *ctx, real *y, float *lse, const real *qkv, const struct segment *segments, int n_segments,
+                     int N, int Hq, int Hkv, int D);
+    int (*attention_bwd)(void *ctx, real *dqkv, const real *dy, const real *y, const float *lse, const real *qkv,
+                         const struct segment *segments, int n_segments, int N, int Hq, int Hkv, int D);
+
+    /* -- KV pool of one layer: pages of KV_TILE positions, kv_page_bytes() each, layout the backend's own.
+          kv_store: row i of qkv (N, ...) goes to slot place[i] = page * KV_TILE + offset; place < 0: not stored.
+          kv_copy: page dst[i] = page src[i]. attention_decode: row s has length[s] visible keys (its own included),
+          key p lies in page pages[s * max_pages + p / KV_TILE]; y (S, Hq D) =; same bits as attention -------------- */
+    size_t (*kv_page_bytes)(int Hkv, int D);
+    int (*kv_store)(void *ctx, void *pool, const real *qkv, const int32_t *place, int N, int Hq, int Hkv, int D);
+    int (*kv_copy)(void *ctx, void *pool, const int32_t *dst, const int32_t *src, int n, int Hkv, int D);
+    int (*attention_decode)(void *ctx, real *y, const real *qkv, const void *pool, const int32_t *pages, const int32_t *length,
+                            int S, int max_pages, int Hq, int Hkv, int D);
+
+    /* -- SwiGLU: gu (N, 2F) = [g | u];  y (N, F) = silu(g) u;  dgu = [dy u s (1 + g (1 - s)) | dy silu(g)], s = sigmoid(g) */
+    int (*swiglu)(void *ctx, real *y, const real *gu, int N, int F);
+    int (*swiglu_bwd)(void *ctx, real *dgu, const real *dy, const real *gu, int N, int F);
+
+    /* -- rows: dst (R, C) = src[index];  dst[index] += src (R, C) in row order --------------------------------------- */
+    int (*gather_rows)(void *ctx, real *dst, const real *src, const int32_t *index, int R, int C);
+    int (*scatter_rows_add)(void *ctx, real *dst, const real *src, const int32_t *index, int R, int C);
+
+    /* -- head: z = h W^T * inv_temperature in fp32, never kept whole; p = softmax(z).
+          logp (R) = log p[target];  entropy (R) = -sum p log p.  When coef (R) is given also the backward of
+          sum_i coef[i] logp[i] + ecoef[i] entropy[i] (ecoef may be NULL):
+          dz = inv_temperature (coef (1[target] - p) - ecoef p (log p + entropy));  dh (R, C) = dz W;  dW (V, C) += dz^T h - */
+    int (*head)(void *ctx, float *logp, float *entropy, real *dh, float *dW, const real *h, const weight *W, const int32_t *target,
+                const float *coef, const float *ecoef, float inv_temperature, int R, int C, int V);
+
+    /* -- sample: one token a row from h (S, C); out HOST (S), keys HOST (S), stop_ids HOST (n_stop).
+          The uniform number is philox(seed, position, sample, prompt, step).x[0]; inverse CDF over ids ascending ------ */
+    int (*sample)(void *ctx, struct sampled *out, const real *h, const weight *W, const struct sampler *sampler,
+                  const struct sample_key *keys, const int32_t *stop_ids, int n_stop, int S, int C, int V);
+    /* z (S, V) fp32 = h W^T: for tests and for people who want logits */
+    int (*logits)(void *ctx, float *z, const real *h, const weight *W, int S, int C, int V);
+
+    /* -- optimiser, all fp32 (n): torch.optim.AdamW with g * grad_scale;  correction1 = 1 - beta1^t, correction2 = 1 - beta2^t */
+    int (*adamw)(void *ctx, float *w, float *m, float *v, const float *g, size_t n, const struct adamw *p);
+    int (*sum_squares)(void *ctx, double *out /* HOST */, const float *g, size_t n);     /* fixed order; Inf or NaN pass through */
+    int (*lerp)(void *ctx, float *dst, const float *src, float alpha, size_t n);         /* dst = (1 - alpha) dst + alpha src */
+};
+
+extern const struct ops ref_ops;
+int cpu_ops_pick(const struct ops **out);    /* best tier of this CPU, or the one GRPO_CPU names; E_DEVICE if it lacks that */
+
+/* device: "ref", "cpu"; the one place that knows which backends exist */
+int ops_find(const struct ops **out, const char *device);
+
+#endif

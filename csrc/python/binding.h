@@ -1,0 +1,34 @@
+/* Floor 4: what the binding files share. Only csrc/python sees Python.h and NumPy.
+   Each file holds one subject and hands its type or functions to module.c through its add_* function. */
+#ifndef GRPO_BINDING_H
+#define GRPO_BINDING_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#define NPY_NO_DEPRECATED_API NPY_1_7_API_VERSION
+#define NPY_TARGET_VERSION NPY_1_23_API_VERSION
+#define PY_ARRAY_UNIQUE_SYMBOL grpo_numpy
+#ifndef GRPO_IMPORT_NUMPY
+#define NO_IMPORT_ARRAY
+#endif
+#include <numpy/arrayobject.h>
+
+#include "base/base.h"
+
+/* Raises the exception class of a status with the message left by fail(); returns NULL. OK is a bug here. */
+PyObject *raise_status(int status);
+
+/* A C-contiguous array of exactly this dtype and number of dimensions (ndim < 0: any), new reference, or NULL with
+   TypeError/ValueError that names the argument. No conversion: a wrong dtype is the caller's bug. */
+PyArrayObject *array_arg(PyObject *object, int type, int ndim, const char *name);
+PyObject *array_new(int type, int ndim, const npy_intp *shape);          /* zeroed */
+#define DATA(type, array) ((type *)PyArray_DATA(array))
+
+int add_model(PyObject *module);    /* py_model.c: Model            */
+int add_trainer(PyObject *module);  /* py_trainer.c: Trainer        */
+int add_loss(PyObject *module);     /* py_loss.c: grpo_loss, group_advantages, selective_log_softmax */
+int add_ops(PyObject *module);      /* py_ops.c: Ops, one method an op of ops.h, for tests and benchmarks */
+int add_quant(PyObject *module);    /* py_quant.c: dequantize       */
+
+#endif

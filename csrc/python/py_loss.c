@@ -1,0 +1,6 @@
+#include "binding.h"
+
+int add_loss(PyObject *module) {
+    (void)module;
+    return 0;
+}

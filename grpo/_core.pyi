@@ -1,0 +1,98 @@
+"""The C core. Coarse calls on NumPy arrays; no call loops over tokens in Python. Token ids are int32, numbers float32.
+
+Ragged data is a list of 1-D int32 arrays (ids) or one flat array in the same order (numbers). A batch of groups is
+``prompts`` (one array a group), ``completions`` (one array each) and ``group`` (int32, ascending: the prompt index of
+each completion). The GIL is released; Ctrl-C stops a call within a second with KeyboardInterrupt.
+"""
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+I32 = NDArray[np.int32]
+
+def set_num_threads(count: int, /) -> None: ...
+def get_num_threads() -> int: ...
+def memory_in_use() -> int: ...
+def backend(device: str, /) -> tuple[str, str]: ...
+
+class Model:
+    """Weights on one device ('cpu': bfloat16, 'ref': float32) and everything that runs them."""
+    def __init__(self, device: str, *, n_layers: int, d_model: int, n_heads: int, n_kv_heads: int, head_dim: int, d_ff: int,
+                 vocab_size: int, rms_eps: float, tie: bool, qkv_bias: bool, qk_norm: bool, inv_freq: F32) -> None: ...
+    device: str
+    tier: str
+    dtype: str                                   # "bfloat16" | "float32"
+    def tensors(self) -> list[tuple[str, tuple[int, ...]]]:
+        """(Hugging Face name, shape) of every parameter, in storage order; a tied lm_head is not listed."""
+    def set_tensor(self, name: str, array: np.ndarray) -> None:
+        """array: float32, float16, or uint16 holding bfloat16 bits; shape as in tensors()."""
+    def get_tensor(self, name: str) -> F32: ...
+    def generate(self, prompts: list[I32], num_generations: int, max_new_tokens: int, *, temperature: float = 1.0, top_k: int = 0,
+                 top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0, min_new_tokens: int = 0,
+                 stop_ids: I32 | None = None, forbidden_ids: I32 | None = None, stop_strings: list[bytes] | None = None,
+                 token_offsets: NDArray[np.int64] | None = None, token_bytes: bytes | None = None, seed: int = 0, step: int = 0,
+                 first_prompt: int = 0, slots: int = 32, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+        """Completions, prompt-major. Keys: lengths (n) int32, tokens (total) int32, logprobs / policy_logprobs / entropies
+        (total) float32, finish (n) int32 (0 length, 1 stop id, 2 stop string), prefill_seconds, decode_seconds.
+
+        The stop id is the last token of its completion. stop_strings need token_offsets (V+1) into token_bytes, the bytes
+        that each id adds to the text. temperature 0 is greedy. logprobs are on the truncated support that was drawn from,
+        policy_logprobs and entropies on the whole temperature-scaled softmax, bit for bit what logprobs() computes.
+        progress(tokens so far, completions finished) is called a few times a second."""
+    def logprobs(self, prompts: list[I32], completions: list[I32], group: I32, *, temperature: float = 1.0, token_budget: int = 4096) -> tuple[F32, F32]:
+        """(log-probabilities, entropies), flat over all completion tokens."""
+    def logprob_grads(self, prompts: list[I32], completions: list[I32], group: I32, coef: F32, *, entropy_coef: F32 | None = None,
+                      temperature: float = 1.0, token_budget: int = 4096, recompute: bool = False) -> tuple[F32, dict[str, F32]]:
+        """(log-probabilities, gradient of sum(coef * logprob + entropy_coef * entropy) by tensor name)."""
+    def logits(self, ids: I32) -> F32:
+        """(len(ids), vocab_size) float32, for inspection and tests."""
+    def mix(self, other: Model, alpha: float) -> None:
+        """weights = alpha * other + (1 - alpha) * weights, kept in float32 from the first call on."""
+
+class Trainer:
+    """Gradients, float32 master weights and AdamW moments of one Model; works through micro-batches of whole groups."""
+    def __init__(self, model: Model, *, adam_beta1: float = 0.9, adam_beta2: float = 0.999, adam_epsilon: float = 1e-8,
+                 weight_decay: float = 0.0, token_budget: int = 4096, recompute: bool = False) -> None: ...
+    def accumulate(self, prompts: list[I32], completions: list[I32], group: I32, coef: F32, *, entropy_coef: F32 | None = None,
+                   temperature: float = 1.0) -> tuple[F32, F32]:
+        """gradient += that of sum(coef * logprob + entropy_coef * entropy); groups whose coefs are all 0 cost nothing
+        (their numbers come back as 0). Returns (log-probabilities, entropies) seen on the way. This is SFT, and GRPO on policy, where
+        the coefficients follow from the recorded log-probs."""
+    def accumulate_loss(self, prompts: list[I32], completions: list[I32], group: I32, *, old_logps: F32, advantages: F32,
+                        mask: NDArray[np.uint8], ref_logps: F32 | None, loss: dict[str, Any], normalizer: dict[str, float],
+                        temperature: float = 1.0) -> tuple[float, dict[str, float], F32, F32]:
+        """Off policy: log-probs, then the loss of grpo_loss(), then the backward, a micro-batch at a time.
+        Returns (loss, metrics, log-probabilities, entropies)."""
+    def step(self, learning_rate: float, max_grad_norm: float = 0.0) -> float:
+        """Clip to max_grad_norm (0: no clipping), AdamW, repack, gradient = 0. Returns the norm before clipping.
+        A norm that is not finite raises NonFiniteError, leaves the weights as they were and the gradient 0."""
+    def zero_grad(self) -> None: ...
+    def gradient(self, name: str) -> F32: ...
+    def get_state(self, kind: str, name: str) -> F32:
+        """kind: 'master', 'm' or 'v'."""
+    def set_state(self, kind: str, name: str, array: F32) -> None: ...
+    def sync(self) -> None:
+        """Working weights = rounded master weights (after set_state('master', ...))."""
+    steps_taken: int                             # AdamW's t; settable
+    def plan(self) -> list[tuple[str, int]]:
+        """(arena, bytes) of everything held, largest first."""
+
+def plan(*, n_layers: int, d_model: int, n_heads: int, n_kv_heads: int, head_dim: int, d_ff: int, vocab_size: int, tie: bool,
+         qkv_bias: bool, qk_norm: bool, token_budget: int, recompute: bool, slots: int, max_length: int, train: bool, reference: bool,
+         device: str) -> list[tuple[str, int]]: ...
+
+def grpo_loss(logps: F32, old_logps: F32, advantages: F32, mask: NDArray[np.uint8], ref_logps: F32 | None, entropies: F32 | None,
+              lengths: I32, loss: dict[str, Any], normalizer: dict[str, float]) -> tuple[float, F32, F32, dict[str, float]]:
+    """Flat over completions. Returns (loss, dloss/dlogp, dloss/dentropy, metrics). ``loss``: see csrc/rl/loss.h."""
+def group_advantages(rewards: F32, num_generations: int, scale_rewards: str) -> F32: ...
+def selective_log_softmax(logits: F32, ids: I32, temperature: float) -> tuple[F32, F32]: ...
+
+class Ops:
+    """One method an entry of ops.h on float32 arrays, rounded to the device's storage on the way in. For tests and benchmarks."""
+    def __init__(self, device: str) -> None: ...
+
+def dequantize(type: str, data: bytes | memoryview, count: int, /) -> F32:
+    """GGUF block formats F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q4_K Q6_K -> float32 (count,)."""

@@ -1,0 +1,61 @@
+"""Every error this package raises on purpose. Each is also the builtin that people already catch."""
+
+
+class GrpoError(Exception):
+    """Base of all errors of this package."""
+
+
+class ConfigError(GrpoError, ValueError):
+    """A value the caller chose is wrong; the message names it and what is allowed."""
+
+
+class FileFormatError(GrpoError, ValueError):
+    """A file is missing pieces, truncated or malformed; the message names the file and the place."""
+
+
+class CheckpointError(GrpoError, OSError):
+    """A checkpoint could not be written or read."""
+
+
+class CheckpointCorruptError(CheckpointError):
+    """A checkpoint's bytes differ from its manifest."""
+
+
+class CheckpointMismatchError(CheckpointError, ValueError):
+    """A checkpoint belongs to another model or configuration."""
+
+
+class UnsupportedModelError(GrpoError, NotImplementedError):
+    """An architecture, option or tensor type that this package does not run."""
+
+
+class TokenizerError(GrpoError, ValueError):
+    """The tokenizer is missing, broken, or does not fit the model."""
+
+
+class DatasetError(GrpoError, ValueError):
+    """A data set is empty or a row is wrong; the message names the row."""
+
+
+class RewardError(GrpoError, RuntimeError):
+    """A reward function raised or returned something unusable; the message names the function and the row."""
+
+
+class DeviceError(GrpoError, RuntimeError):
+    """The device asked for is not there."""
+
+
+class OutOfMemoryError(GrpoError, MemoryError):
+    """The plan does not fit; the message says who wants how much and what to shrink."""
+
+
+class NonFiniteError(GrpoError, FloatingPointError):
+    """NaN or infinity where a number should be; weights were left as they were."""
+
+
+class BusyError(GrpoError, RuntimeError):
+    """The object is already running a call on another thread."""
+
+
+class GrpoWarning(UserWarning):
+    """Something a user should know that does not stop the run."""

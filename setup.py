@@ -1,0 +1,50 @@
+"""Builds grpo._core from csrc/. Switches: GRPO_DEBUG=1 (-O0 -g), GRPO_SANITIZE=1 (ASan + UBSan), GRPO_WERROR=1 (CI)."""
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+
+
+def flags():
+    compile_, link = ["-std=gnu11", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off", "-Wall", "-Wextra", "-Wpointer-arith"], []
+    compile_ += ["-O0", "-g"] if os.environ.get("GRPO_DEBUG") == "1" else ["-O3", "-g0"]
+    if os.environ.get("GRPO_SANITIZE") == "1":
+        compile_ += ["-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-g"]
+        link += ["-fsanitize=address,undefined"]
+    if os.environ.get("GRPO_WERROR") == "1":
+        compile_ += ["-Werror"]
+    return compile_, link
+
+
+class BuildExt(build_ext):
+    def build_extension(self, ext):
+        import numpy
+
+        ext.include_dirs += [numpy.get_include(), str(ROOT / "csrc")]
+        jobs = int(os.environ.get("GRPO_BUILD_JOBS") or os.environ.get("MAX_JOBS") or os.cpu_count() or 1)
+        compile_one = self.compiler.compile
+
+        def compile_many(sources, *args, **kwargs):
+            with ThreadPoolExecutor(jobs) as pool:
+                return [obj for objs in pool.map(lambda s: compile_one([s], *args, **kwargs), sources) for obj in objs]
+
+        self.compiler.compile = compile_many
+        try:
+            super().build_extension(ext)
+        except Exception as error:
+            raise SystemExit(f"grpo: building the C core failed: {error}\n"
+                             "It needs a C11 compiler and Python's headers (Debian/Ubuntu: apt install gcc python3-dev).") from error
+
+
+compile_args, link_args = flags()
+sources = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.c"))
+headers = sorted(str(p.relative_to(ROOT)) for ext in ("*.h", "*.def") for p in (ROOT / "csrc").rglob(ext))
+setup(
+    ext_modules=[Extension("grpo._core", sources, depends=headers, libraries=["m", "pthread"],
+                           extra_compile_args=compile_args, extra_link_args=link_args)],
+    cmdclass={"build_ext": BuildExt},
+)
