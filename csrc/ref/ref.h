@@ -1,0 +1,47 @@
+/* What the files of the reference backend share: the context, the list of its operations, one dot product.
+   Storage is float, every sum is double, every loop is the obvious one: this is the text to read first, and the
+   judge of the fast backends. It runs as device "ref". */
+#ifndef GRPO_REF_H
+#define GRPO_REF_H
+
+#include "base/base.h"
+#include "ops.h"
+
+struct ranked { double z; int id; };
+
+struct ref_ctx {
+    double *work;                    /* scratch of reserve() */
+    const float **key, **value;      /* (n_keys) where the visible keys and values of a row lie */
+    struct ranked *rank;             /* (n_ranks) ids by falling logit */
+    size_t n_work;
+    int n_keys, n_ranks;
+};
+
+#define REF_OPS(OP) \
+    OP(open) OP(close) OP(reserve) OP(alloc) OP(release) OP(upload) OP(download) OP(zero) OP(copy) \
+    OP(weight_bytes) OP(weight_set) OP(weight_get) OP(vector_set) OP(cast) OP(uncast) \
+    OP(embed) OP(embed_dw) OP(linear) OP(linear_dx) OP(linear_dw) OP(rmsnorm) OP(rmsnorm_bwd_add) \
+    OP(rope_table) OP(rope) OP(rope_bwd) OP(attention) OP(attention_bwd) \
+    OP(kv_page_bytes) OP(kv_store) OP(kv_copy) OP(attention_decode) \
+    OP(swiglu) OP(swiglu_bwd) OP(gather_rows) OP(scatter_rows_add) \
+    OP(head) OP(sample) OP(logits) OP(adamw) OP(sum_squares) OP(lerp)
+
+/* ref_linear and so on have the type that ops.h gives the entry */
+#define DECLARE(name) __typeof__(*((struct ops *)0)->name) ref_##name;
+REF_OPS(DECLARE)
+#undef DECLARE
+
+/* `n` doubles of scratch, or E_MEMORY when reserve() was told of less */
+int ref_scratch(double **out, struct ref_ctx *ctx, size_t n);
+
+/* sum a[i] b[i]: eight partial sums, added in one fixed order whatever n is */
+static inline double dot(const float *a, const float *b, size_t n) {
+    double part[8] = {0};
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (int j = 0; j < 8; j++) part[j] += (double)a[i + j] * b[i + j];
+    for (int j = 0; i < n; i++, j++) part[j] += (double)a[i] * b[i];
+    return ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
+}
+
+#endif

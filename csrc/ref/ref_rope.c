@@ -1,0 +1,80 @@
+/* Rotary embedding, with Qwen3's per-head RMSNorm before it when wq and wk are given. */
+#include "ref/ref.h"
+
+#include <math.h>
+
+int ref_rope_table(void *ctx, float *cos_, float *sin_, const int32_t *pos, const float *inv_freq, int N, int D) {
+    (void)ctx;
+    for (int i = 0; i < N; i++)
+        for (int j = 0; j < D / 2; j++) {
+            float angle = (float)pos[i] * inv_freq[j];
+            cos_[(size_t)i * (D / 2) + j] = (float)cos(angle);
+            sin_[(size_t)i * (D / 2) + j] = (float)sin(angle);
+        }
+    return OK;
+}
+
+/* z = x r w of one head; without w just x. Returns r. */
+static double norm_head(double *z, const float *x, const float *w, float eps, int D) {
+    double r = w ? 1 / sqrt(dot(x, x, (size_t)D) / D + eps) : 1;
+    for (int j = 0; j < D; j++) z[j] = w ? x[j] * r * w[j] : x[j];
+    return r;
+}
+
+int ref_rope(void *ctx, real *y_, const real *x_, const float *wq, const float *wk, float eps, const float *cos_,
+             const float *sin_, int N, int Hq, int Hkv, int D) {
+    double *z;                                                       /* (D) */
+    TRY(ref_scratch(&z, ctx, (size_t)D));
+    int heads = Hq + 2 * Hkv, half = D / 2;
+    for (int i = 0; i < N; i++) {
+        const float *c = cos_ + (size_t)i * half, *s = sin_ + (size_t)i * half;
+        for (int h = 0; h < heads; h++) {
+            size_t at = ((size_t)i * heads + h) * D;
+            float *y = (float *)y_ + at;
+            const float *x = (const float *)x_ + at;
+            if (h >= Hq + Hkv) {
+                memmove(y, x, (size_t)D * sizeof *y);
+                continue;
+            }
+            norm_head(z, x, h < Hq ? wq : wk, eps, D);
+            for (int j = 0; j < half; j++) {
+                y[j] = (float)(z[j] * c[j] - z[j + half] * s[j]);
+                y[j + half] = (float)(z[j + half] * c[j] + z[j] * s[j]);
+            }
+        }
+    }
+    return OK;
+}
+
+/* One head: d from gradient of z = n w, n = x r, to gradient of x; dw += d n. */
+static void norm_head_bwd(float *d, float *dw, double *dz, const float *x, const float *w, float eps, int D) {
+    double r = 1 / sqrt(dot(x, x, (size_t)D) / D + eps), mean = 0;
+    for (int j = 0; j < D; j++) mean += w[j] * dz[j] * (x[j] * r) / D;
+    for (int j = 0; j < D; j++) {
+        double n = x[j] * r;
+        d[j] = (float)(r * (w[j] * dz[j] - n * mean));
+        dw[j] = (float)(dw[j] + dz[j] * n);
+    }
+}
+
+int ref_rope_bwd(void *ctx, real *d_, float *dwq, float *dwk, const real *x_, const float *wq, const float *wk,
+                 float eps, const float *cos_, const float *sin_, int N, int Hq, int Hkv, int D) {
+    double *dz;                                                      /* (D) */
+    TRY(ref_scratch(&dz, ctx, (size_t)D));
+    int heads = Hq + 2 * Hkv, half = D / 2;
+    for (int i = 0; i < N; i++) {
+        const float *c = cos_ + (size_t)i * half, *s = sin_ + (size_t)i * half;
+        for (int h = 0; h < Hq + Hkv; h++) {
+            size_t at = ((size_t)i * heads + h) * D;
+            float *d = (float *)d_ + at;
+            for (int j = 0; j < half; j++) {
+                dz[j] = (double)d[j] * c[j] + (double)d[j + half] * s[j];
+                dz[j + half] = (double)d[j + half] * c[j] - (double)d[j] * s[j];
+            }
+            if (wq) norm_head_bwd(d, h < Hq ? dwq : dwk, dz, (const float *)x_ + at, h < Hq ? wq : wk, eps, D);
+            else
+                for (int j = 0; j < D; j++) d[j] = (float)dz[j];
+        }
+    }
+    return OK;
+}
