@@ -84,11 +84,19 @@ def plan(*, n_layers: int, d_model: int, n_heads: int, n_kv_heads: int, head_dim
          qkv_bias: bool, qk_norm: bool, token_budget: int, recompute: bool, slots: int, max_length: int, train: bool, reference: bool,
          device: str) -> list[tuple[str, int]]: ...
 
+def loss_defaults() -> dict[str, Any]:
+    """Every loss option and its default: the keys that ``loss`` may have, and GRPOConfig's fields of the same names."""
 def grpo_loss(logps: F32, old_logps: F32, advantages: F32, mask: NDArray[np.uint8], ref_logps: F32 | None, entropies: F32 | None,
-              lengths: I32, loss: dict[str, Any], normalizer: dict[str, float]) -> tuple[float, F32, F32, dict[str, float]]:
-    """Flat over completions. Returns (loss, dloss/dlogp, dloss/dentropy, metrics). ``loss``: see csrc/rl/loss.h."""
-def group_advantages(rewards: F32, num_generations: int, scale_rewards: str) -> F32: ...
-def selective_log_softmax(logits: F32, ids: I32, temperature: float) -> tuple[F32, F32]: ...
+              lengths: I32, loss: dict[str, Any], normalizer: dict[str, float], /) -> tuple[float, F32, F32, dict[str, float]]:
+    """Flat over completions. Returns (loss, dloss/dlogp, dloss/dentropy, metrics). ``loss``: see csrc/rl/loss.h;
+    ``normalizer``: tokens and sequences of the whole step[, entropy_threshold, entropy_tokens, entropy_coef]."""
+def adapt_entropy_coef(coef: float, entropy: float, loss: dict[str, Any], /) -> tuple[float, float]:
+    """(new coefficient, coefficient the next step applies) after a step of mean entropy ``entropy``."""
+def group_advantages(rewards: NDArray[np.float64], weights: NDArray[np.float64], sizes: I32, scale_rewards: str,
+                     multi_objective_aggregation: str, /) -> F32:
+    """rewards (n, n_functions), NaN = not scored; weights (n_functions); sizes (groups), rows of each group."""
+def selective_log_softmax(logits: F32, ids: I32, temperature: float, /) -> tuple[F32, F32]:
+    """logits (N, V), ids (N): (log-probs, entropies)."""
 
 class Ops:
     """One method an entry of ops.h on float32 arrays, rounded to the device's storage on the way in. For tests and benchmarks."""
