@@ -59,7 +59,7 @@ class Trainer:
     def accumulate(self, prompts: list[I32], completions: list[I32], group: I32, coef: F32, *, entropy_coef: F32 | None = None,
                    temperature: float = 1.0) -> tuple[F32, F32]:
         """gradient += that of sum(coef * logprob + entropy_coef * entropy); groups whose coefs are all 0 cost nothing
-        (their numbers come back as 0). Returns (log-probabilities, entropies) seen on the way. This is SFT, and GRPO on policy, where
+        (their numbers come back 0). Returns (log-probabilities, entropies) seen on the way. This is SFT, and GRPO on policy, where
         the coefficients follow from the recorded log-probs."""
     def accumulate_loss(self, prompts: list[I32], completions: list[I32], group: I32, *, old_logps: F32, advantages: F32,
                         mask: NDArray[np.uint8], ref_logps: F32 | None, loss: dict[str, Any], normalizer: dict[str, float],
@@ -81,8 +81,9 @@ class Trainer:
         """(arena, bytes) of everything held, largest first."""
 
 def plan(*, n_layers: int, d_model: int, n_heads: int, n_kv_heads: int, head_dim: int, d_ff: int, vocab_size: int, tie: bool,
-         qkv_bias: bool, qk_norm: bool, token_budget: int, recompute: bool, slots: int, max_length: int, train: bool, reference: bool,
-         device: str) -> list[tuple[str, int]]: ...
+         qkv_bias: bool, qk_norm: bool, token_budget: int, recompute: bool, slots: int, prompt_length: int, max_new_tokens: int, train: bool,
+         reference: bool, device: str) -> list[tuple[str, int]]:
+    """(arena, bytes) that a run with these settings will hold; nothing is allocated."""
 
 def loss_defaults() -> dict[str, Any]:
     """Every loss option and its default: the keys that ``loss`` may have, and GRPOConfig's fields of the same names."""

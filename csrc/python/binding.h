@@ -14,7 +14,7 @@
 #endif
 #include <numpy/arrayobject.h>
 
-#include "base/base.h"
+#include "rl/batch.h"
 
 /* Raises the exception class of a status with the message left by fail(); returns NULL. OK is a bug here. */
 PyObject *raise_status(int status);
@@ -24,6 +24,20 @@ PyObject *raise_status(int status);
 PyArrayObject *array_arg(PyObject *object, int type, int ndim, const char *name);
 PyObject *array_new(int type, int ndim, const npy_intp *shape);          /* zeroed */
 #define DATA(type, array) ((type *)PyArray_DATA(array))
+
+/* A list of 1-D int32 arrays, copied into one run of ids. */
+struct ragged_owner { struct ragged view; int64_t *offset; int32_t *ids; };
+int ragged_from_list(struct ragged_owner *out, PyObject *list, const char *name);
+void ragged_release(struct ragged_owner *r);
+/* (prompts, completions, group) -> groups; both owners must be released, also after a failure */
+int groups_from_args(struct groups *out, struct ragged_owner *prompts, struct ragged_owner *completions, PyObject *prompt_list,
+                     PyObject *completion_list, PyObject *group);
+/* float32 (n) or NULL with an exception; `optional`: None gives NULL without one */
+const float *floats_arg(PyObject *object, int64_t n, const char *name, int optional, int *failed);
+
+/* One running call an object: a second thread gets grpo.BusyError instead of a race. */
+int busy_enter(int *busy);
+struct model *model_of(PyObject *object, int **busy);    /* the model inside a Model, or NULL with TypeError */
 
 int add_model(PyObject *module);    /* py_model.c: Model            */
 int add_trainer(PyObject *module);  /* py_trainer.c: Trainer        */

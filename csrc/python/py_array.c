@@ -1,6 +1,8 @@
 /* NumPy in and out. */
 #include "binding.h"
 
+#include <stdlib.h>
+
 PyArrayObject *array_arg(PyObject *object, int type, int ndim, const char *name) {
     if (!PyArray_Check(object)) {
         PyErr_Format(PyExc_TypeError, "%s must be a NumPy array, not %.100s", name, Py_TYPE(object)->tp_name);
@@ -26,4 +28,76 @@ PyArrayObject *array_arg(PyObject *object, int type, int ndim, const char *name)
 
 PyObject *array_new(int type, int ndim, const npy_intp *shape) {
     return PyArray_ZEROS(ndim, (npy_intp *)shape, type, 0);
+}
+
+int ragged_from_list(struct ragged_owner *out, PyObject *list, const char *name) {
+    *out = (struct ragged_owner){0};
+    PyObject *items = PySequence_Fast(list, "");
+    if (!items) {
+        PyErr_Format(PyExc_TypeError, "%s must be a list of int32 arrays, not %.100s", name, Py_TYPE(list)->tp_name);
+        return -1;
+    }
+    Py_ssize_t n = PySequence_Fast_GET_SIZE(items);
+    int64_t total = 0;
+    out->offset = malloc(((size_t)n + 1) * sizeof *out->offset);
+    if (!out->offset || n > 1 << 24) goto no_memory;
+    out->offset[0] = 0;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        char item[96];
+        snprintf(item, sizeof item, "%s[%zd]", name, i);
+        PyArrayObject *array = array_arg(PySequence_Fast_GET_ITEM(items, i), NPY_INT32, 1, item);
+        if (!array) goto failed;
+        total += PyArray_SIZE(array);
+        out->offset[i + 1] = total;
+        Py_DECREF(array);
+    }
+    out->ids = malloc(((size_t)total + 1) * sizeof *out->ids);
+    if (!out->ids) goto no_memory;
+    for (Py_ssize_t i = 0; i < n; i++)
+        memcpy(out->ids + out->offset[i], DATA(int32_t, (PyArrayObject *)PySequence_Fast_GET_ITEM(items, i)),
+               (size_t)(out->offset[i + 1] - out->offset[i]) * sizeof *out->ids);
+    out->view = (struct ragged){(int)n, out->offset, out->ids};
+    Py_DECREF(items);
+    return 0;
+no_memory:
+    PyErr_NoMemory();
+failed:
+    Py_DECREF(items);
+    return -1;
+}
+
+void ragged_release(struct ragged_owner *r) {
+    free(r->offset);
+    free(r->ids);
+    *r = (struct ragged_owner){0};
+}
+
+int groups_from_args(struct groups *out, struct ragged_owner *prompts, struct ragged_owner *completions, PyObject *prompt_list,
+                     PyObject *completion_list, PyObject *group) {
+    *prompts = *completions = (struct ragged_owner){0};
+    if (ragged_from_list(prompts, prompt_list, "prompts") || ragged_from_list(completions, completion_list, "completions")) return -1;
+    PyArrayObject *array = array_arg(group, NPY_INT32, 1, "group");
+    if (!array) return -1;
+    int fits = PyArray_SIZE(array) == completions->view.n;
+    if (!fits)
+        PyErr_Format(PyExc_ValueError, "group has %zd entries for %d completions", (Py_ssize_t)PyArray_SIZE(array), completions->view.n);
+    *out = (struct groups){prompts->view, completions->view, DATA(int32_t, array)};
+    Py_DECREF(array);          /* the caller's argument keeps it alive during the call */
+    return fits ? 0 : -1;
+}
+
+const float *floats_arg(PyObject *object, int64_t n, const char *name, int optional, int *failed) {
+    if (optional && (!object || object == Py_None)) return NULL;
+    PyArrayObject *array = array_arg(object, NPY_FLOAT32, 1, name);
+    if (!array) {
+        *failed = 1;
+        return NULL;
+    }
+    const float *data = DATA(float, array);
+    if (PyArray_SIZE(array) != n) {
+        PyErr_Format(PyExc_ValueError, "%s has %zd numbers, %lld are needed", name, (Py_ssize_t)PyArray_SIZE(array), (long long)n);
+        *failed = 1;
+    }
+    Py_DECREF(array);          /* the caller's argument keeps it alive during the call */
+    return data;
 }

@@ -1,6 +1,316 @@
+/* grpo._core.Trainer: gradients and optimiser of one Model; and plan(), what a run will hold. */
 #include "binding.h"
 
-int add_trainer(PyObject *module) {
-    (void)module;
+#include "py_loss.h"
+#include "rl/plan.h"
+#include "rl/train.h"
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *model;
+    int *busy;                 /* the model's: a trainer's call is a call of its model */
+    struct trainer *t;
+} TrainerObject;
+
+#define RUN(self, status, call)                                                                                        \
+    do {                                                                                                               \
+        if (busy_enter((self)->busy)) {                                                                                \
+            status = -1;                                                                                               \
+            break;                                                                                                     \
+        }                                                                                                              \
+        Py_BEGIN_ALLOW_THREADS                                                                                         \
+        status = (call);                                                                                               \
+        Py_END_ALLOW_THREADS                                                                                           \
+        *(self)->busy = 0;                                                                                             \
+        if (status) raise_status(status);                                                                              \
+    } while (0)
+
+static PyObject *Trainer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"model", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "token_budget", "recompute", NULL};
+    struct train_config c = {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .token_budget = 4096};
+    PyObject *model;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$ffffip:Trainer", names, &model, &c.beta1, &c.beta2, &c.eps, &c.weight_decay,
+                                     &c.token_budget, &c.recompute))
+        return NULL;
+    int *busy;
+    struct model *m = model_of(model, &busy);
+    TrainerObject *self = m ? (TrainerObject *)type->tp_alloc(type, 0) : NULL;
+    if (!self) return NULL;
+    self->model = Py_NewRef(model);
+    self->busy = busy;
+    int status = OK;
+    RUN(self, status, trainer_create(&self->t, m, &c, 1));
+    if (status) Py_CLEAR(self);
+    return (PyObject *)self;
+}
+
+static void Trainer_dealloc(TrainerObject *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    trainer_free(self->t);
+    Py_XDECREF(self->model);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+/* -- gradients ------------------------------------------------------------------------------------------------------- */
+
+/* What both accumulate calls share: the groups, and arrays for the log-probs and entropies seen on the way. */
+struct pass { struct groups g; struct ragged_owner prompts, completions; PyObject *logp, *entropy; npy_intp tokens; };
+
+static int pass_begin(struct pass *p, PyObject *prompts, PyObject *completions, PyObject *group) {
+    *p = (struct pass){0};
+    if (groups_from_args(&p->g, &p->prompts, &p->completions, prompts, completions, group)) return -1;
+    p->tokens = p->g.completions.offset[p->g.completions.n];
+    p->logp = array_new(NPY_FLOAT32, 1, &p->tokens);
+    p->entropy = array_new(NPY_FLOAT32, 1, &p->tokens);
+    return p->logp && p->entropy ? 0 : -1;
+}
+static void pass_end(struct pass *p) {
+    ragged_release(&p->prompts);
+    ragged_release(&p->completions);
+    Py_XDECREF(p->logp);
+    Py_XDECREF(p->entropy);
+}
+#define FLOATS(object) DATA(float, (PyArrayObject *)(object))
+
+PyDoc_STRVAR(accumulate_doc, "accumulate($self, prompts, completions, group, coef, *, entropy_coef=None, temperature=1.0)\n--\n\n"
+                             "gradient += that of sum(coef * logprob + entropy_coef * entropy); returns (log-probabilities, entropies).");
+static PyObject *Trainer_accumulate(TrainerObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"prompts", "completions", "group", "coef", "entropy_coef", "temperature", NULL};
+    PyObject *prompts, *completions, *group, *coef_arg, *ecoef_arg = NULL;
+    float temperature = 1;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO|$Of:accumulate", names, &prompts, &completions, &group, &coef_arg, &ecoef_arg,
+                                     &temperature))
+        return NULL;
+    struct pass p;
+    int status = pass_begin(&p, prompts, completions, group), failed = 0;
+    if (!status) {
+        const float *coef = floats_arg(coef_arg, p.tokens, "coef", 0, &failed);
+        const float *ecoef = failed ? NULL : floats_arg(ecoef_arg, p.tokens, "entropy_coef", 1, &failed);
+        status = failed;
+        if (!status) RUN(self, status, trainer_accumulate(self->t, FLOATS(p.logp), FLOATS(p.entropy), &p.g, coef, ecoef, temperature));
+    }
+    PyObject *result = status ? NULL : PyTuple_Pack(2, p.logp, p.entropy);
+    pass_end(&p);
+    return result;
+}
+
+PyDoc_STRVAR(accumulate_loss_doc, "accumulate_loss($self, prompts, completions, group, *, old_logps, advantages, mask, ref_logps, loss, "
+                                  "normalizer, temperature=1.0)\n--\n\n"
+                                  "Forward, grpo_loss, backward; returns (loss, metrics, log-probabilities, entropies).");
+static PyObject *Trainer_accumulate_loss(TrainerObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"prompts", "completions", "group", "old_logps", "advantages", "mask", "ref_logps", "loss", "normalizer",
+                            "temperature", NULL};
+    PyObject *prompts, *completions, *group, *old, *advantages, *mask_arg, *ref, *loss_dict, *normalizer_dict, *result = NULL;
+    float temperature = 1;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO$OOOOOO|f:accumulate_loss", names, &prompts, &completions, &group, &old, &advantages,
+                                     &mask_arg, &ref, &loss_dict, &normalizer_dict, &temperature))
+        return NULL;
+    struct loss_config config;
+    struct loss_normalizer normalizer;
+    if (loss_config_parse(&config, loss_dict) || loss_normalizer_parse(&normalizer, normalizer_dict)) return NULL;
+    struct pass p;
+    int status = pass_begin(&p, prompts, completions, group), failed = 0;
+    PyArrayObject *mask = status ? NULL : array_arg(mask_arg, NPY_UINT8, 1, "mask");
+    if (mask && PyArray_SIZE(mask) != p.tokens) {
+        PyErr_Format(PyExc_ValueError, "mask has %zd entries for %zd tokens", (Py_ssize_t)PyArray_SIZE(mask), (Py_ssize_t)p.tokens);
+        failed = 1;
+    }
+    if (mask && !failed) {
+        struct loss_inputs in = {.config = &config, .normalizer = &normalizer, .mask = DATA(uint8_t, mask)};
+        in.old_logp = floats_arg(old, p.tokens, "old_logps", 0, &failed);
+        if (!failed) in.ref_logp = floats_arg(ref, p.tokens, "ref_logps", 1, &failed);
+        if (!failed) in.advantage = floats_arg(advantages, p.g.completions.n, "advantages", 0, &failed);
+        double loss = 0;
+        struct loss_metrics metrics;
+        loss_metrics_init(&metrics);
+        if (!failed) {
+            RUN(self, status, trainer_accumulate_loss(self->t, &loss, &metrics, FLOATS(p.logp), FLOATS(p.entropy), &p.g, &in, temperature));
+            if (!status) result = Py_BuildValue("(dNOO)", loss, loss_metrics_dict(&metrics), p.logp, p.entropy);
+        }
+    }
+    Py_XDECREF(mask);
+    pass_end(&p);
+    return result;
+}
+
+PyDoc_STRVAR(step_doc, "step($self, learning_rate, max_grad_norm=0.0)\n--\n\n"
+                       "Clip, AdamW, repack, gradient = 0; returns the gradient norm before clipping.");
+static PyObject *Trainer_step(TrainerObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"learning_rate", "max_grad_norm", NULL};
+    float learning_rate, max_norm = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "f|f:step", names, &learning_rate, &max_norm)) return NULL;
+    double norm = 0;
+    int status = OK;
+    RUN(self, status, trainer_step(self->t, &norm, learning_rate, max_norm));
+    return status ? NULL : PyFloat_FromDouble(norm);
+}
+
+PyDoc_STRVAR(zero_grad_doc, "zero_grad($self, /)\n--\n\ngradient = 0.");
+static PyObject *Trainer_zero_grad(TrainerObject *self, PyObject *unused) {
+    (void)unused;
+    int status = OK;
+    RUN(self, status, trainer_zero_grad(self->t));
+    if (status) return NULL;
+    Py_RETURN_NONE;
+}
+
+/* -- state ------------------------------------------------------------------------------------------------------------- */
+
+/* The place of a tensor in an fp32 arena; NULL with an exception. */
+static float *arena_of(TrainerObject *self, const char *kind, const char *name, struct tensor *t) {
+    struct trainer *tr = self->t;
+    float *arena = !strcmp(kind, "master") ? tr->master : !strcmp(kind, "m") ? tr->moment1 : !strcmp(kind, "v") ? tr->moment2
+                 : !strcmp(kind, "gradient") ? tr->grads : NULL;
+    if (!arena) {
+        PyErr_Format(PyExc_ValueError, "kind is '%s', must be 'master', 'm' or 'v'", kind);
+        return NULL;
+    }
+    int status = model_find(t, tr->m, name);
+    if (status) {
+        raise_status(status);
+        return NULL;
+    }
+    return arena + t->param->offset + (size_t)t->row * (size_t)(t->param->C ? t->param->C : 1);
+}
+
+static PyObject *read_arena(TrainerObject *self, const char *kind, const char *name) {
+    struct tensor t;
+    const float *source = arena_of(self, kind, name, &t);
+    if (!source) return NULL;
+    npy_intp shape[] = {t.rows, t.param->C};
+    PyArrayObject *array = (PyArrayObject *)array_new(NPY_FLOAT32, t.param->C ? 2 : 1, shape);
+    if (!array) return NULL;
+    struct model *m = self->t->m;
+    int status = m->ops->download(m->ctx, PyArray_DATA(array), source, (size_t)PyArray_NBYTES(array));
+    if (status) {
+        Py_DECREF(array);
+        return raise_status(status);
+    }
+    return (PyObject *)array;
+}
+
+PyDoc_STRVAR(gradient_doc, "gradient($self, name, /)\n--\n\nThe gradient accumulated so far, float32.");
+static PyObject *Trainer_gradient(TrainerObject *self, PyObject *arg) {
+    const char *name = PyUnicode_AsUTF8(arg);
+    if (!name) return NULL;
+    int status = OK;
+    RUN(self, status, trainer_flush(self->t));
+    return status ? NULL : read_arena(self, "gradient", name);
+}
+
+PyDoc_STRVAR(get_state_doc, "get_state($self, kind, name, /)\n--\n\nkind: 'master', 'm' or 'v'; float32.");
+static PyObject *Trainer_get_state(TrainerObject *self, PyObject *args) {
+    const char *kind, *name;
+    if (!PyArg_ParseTuple(args, "ss:get_state", &kind, &name)) return NULL;
+    return read_arena(self, kind, name);
+}
+
+PyDoc_STRVAR(set_state_doc, "set_state($self, kind, name, array, /)\n--\n\nkind: 'master', 'm' or 'v'; call sync() after the masters.");
+static PyObject *Trainer_set_state(TrainerObject *self, PyObject *args) {
+    const char *kind, *name;
+    PyObject *object;
+    struct tensor t;
+    if (!PyArg_ParseTuple(args, "ssO:set_state", &kind, &name, &object)) return NULL;
+    float *target = arena_of(self, kind, name, &t);
+    PyArrayObject *array = target ? array_arg(object, NPY_FLOAT32, t.param->C ? 2 : 1, name) : NULL;
+    if (!array) return NULL;
+    struct model *m = self->t->m;
+    int status = OK, fits = PyArray_DIM(array, 0) == t.rows && (!t.param->C || PyArray_DIM(array, 1) == t.param->C);
+    if (!fits) PyErr_Format(PyExc_ValueError, "the array for %s has another shape than the tensor", name);
+    else status = m->ops->upload(m->ctx, target, PyArray_DATA(array), (size_t)PyArray_NBYTES(array));
+    Py_DECREF(array);
+    if (status) return raise_status(status);
+    if (!fits) return NULL;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(sync_doc, "sync($self, /)\n--\n\nWorking weights = rounded master weights.");
+static PyObject *Trainer_sync(TrainerObject *self, PyObject *unused) {
+    (void)unused;
+    int status = OK;
+    RUN(self, status, model_pack(self->t->m, self->t->master));
+    if (status) return NULL;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(trainer_plan_doc, "plan($self, /)\n--\n\n[(arena, bytes)] of what is held now.");
+static PyObject *Trainer_plan(TrainerObject *self, PyObject *unused) {
+    (void)unused;
+    struct trainer *t = self->t;
+    size_t fp32 = t->m->n_elements * sizeof(float);
+    return Py_BuildValue("[(sn)(sn)(sn)(sn)(sn)]", "weights", (Py_ssize_t)model_weight_bytes(t->m->ops, &t->m->config), "gradients (fp32)",
+                         (Py_ssize_t)fp32, "master weights (fp32)", (Py_ssize_t)fp32, "AdamW moments (fp32)", (Py_ssize_t)(2 * fp32),
+                         "activations", (Py_ssize_t)t->acts.bytes);
+}
+
+static PyObject *Trainer_get_steps(TrainerObject *self, void *unused) { (void)unused; return PyLong_FromLongLong(self->t->steps_taken); }
+static int Trainer_set_steps(TrainerObject *self, PyObject *value, void *unused) {
+    (void)unused;
+    long long steps = value ? PyLong_AsLongLong(value) : -1;
+    if (PyErr_Occurred()) return -1;
+    if (steps < 0) return PyErr_SetString(PyExc_ValueError, "steps_taken must be a number >= 0"), -1;
+    self->t->steps_taken = steps;
     return 0;
+}
+
+static PyMethodDef methods[] = {
+    {"accumulate", (PyCFunction)(void *)Trainer_accumulate, METH_VARARGS | METH_KEYWORDS, accumulate_doc},
+    {"accumulate_loss", (PyCFunction)(void *)Trainer_accumulate_loss, METH_VARARGS | METH_KEYWORDS, accumulate_loss_doc},
+    {"step", (PyCFunction)(void *)Trainer_step, METH_VARARGS | METH_KEYWORDS, step_doc},
+    {"zero_grad", (PyCFunction)Trainer_zero_grad, METH_NOARGS, zero_grad_doc},
+    {"gradient", (PyCFunction)Trainer_gradient, METH_O, gradient_doc},
+    {"get_state", (PyCFunction)Trainer_get_state, METH_VARARGS, get_state_doc},
+    {"set_state", (PyCFunction)Trainer_set_state, METH_VARARGS, set_state_doc},
+    {"sync", (PyCFunction)Trainer_sync, METH_NOARGS, sync_doc},
+    {"plan", (PyCFunction)Trainer_plan, METH_NOARGS, trainer_plan_doc},
+    {NULL, NULL, 0, NULL},
+};
+static PyGetSetDef getset[] = {
+    {"steps_taken", (getter)Trainer_get_steps, (setter)Trainer_set_steps, "AdamW's t", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+PyDoc_STRVAR(trainer_doc, "Trainer(model, *, adam_beta1=0.9, adam_beta2=0.999, adam_epsilon=1e-08, weight_decay=0.0, token_budget=4096, "
+                          "recompute=False)\n--\n\nGradients, float32 master weights and AdamW moments of one Model.");
+static PyType_Slot slots[] = {
+    {Py_tp_new, Trainer_new}, {Py_tp_dealloc, Trainer_dealloc}, {Py_tp_methods, methods}, {Py_tp_getset, getset},
+    {Py_tp_doc, (void *)trainer_doc}, {0, NULL},
+};
+static PyType_Spec spec = {"grpo._core.Trainer", sizeof(TrainerObject), 0, Py_TPFLAGS_DEFAULT, slots};
+
+PyDoc_STRVAR(plan_doc, "plan(*, n_layers, d_model, n_heads, n_kv_heads, head_dim, d_ff, vocab_size, tie, qkv_bias, qk_norm, token_budget, "
+                       "recompute, slots, prompt_length, max_new_tokens, train, reference, device)\n--\n\n"
+                       "[(arena, bytes)] that a run with these settings will hold.");
+static PyObject *plan(PyObject *module, PyObject *args, PyObject *kwargs) {
+    (void)module;
+    static char *names[] = {"n_layers", "d_model", "n_heads", "n_kv_heads", "head_dim", "d_ff", "vocab_size", "tie", "qkv_bias", "qk_norm",
+                            "token_budget", "recompute", "slots", "prompt_length", "max_new_tokens", "train", "reference", "device", NULL};
+    struct plan_request r = {.config.rms_eps = 1};
+    struct config *c = &r.config;
+    const char *device;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$iiiiiiipppipiiipps:plan", names, &c->n_layers, &c->d_model, &c->n_heads, &c->n_kv_heads,
+                                     &c->head_dim, &c->d_ff, &c->vocab_size, &c->tie, &c->qkv_bias, &c->qk_norm, &r.token_budget, &r.recompute,
+                                     &r.slots, &r.prompt_length, &r.max_new_tokens, &r.train, &r.reference, &device))
+        return NULL;
+    struct plan_line lines[PLAN_LINES];
+    int n, status = plan_memory(lines, &n, device, &r);
+    if (status) return raise_status(status);
+    PyObject *list = PyList_New(n);
+    for (int i = 0; list && i < n; i++) {
+        PyObject *line = Py_BuildValue("(sn)", lines[i].arena, (Py_ssize_t)lines[i].bytes);
+        if (!line) Py_CLEAR(list);
+        else PyList_SET_ITEM(list, i, line);
+    }
+    return list;
+}
+static PyMethodDef functions[] = {
+    {"plan", (PyCFunction)(void *)plan, METH_VARARGS | METH_KEYWORDS, plan_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+int add_trainer(PyObject *module) {
+    PyTypeObject *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &spec, NULL);
+    if (!type || PyModule_AddType(module, type)) return -1;
+    Py_DECREF(type);
+    return PyModule_AddFunctions(module, functions);
 }

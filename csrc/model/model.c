@@ -1,0 +1,216 @@
+/* Parameters: one arena of working weights, laid out from params.def. */
+#include "model/model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum scope { MODEL, LAYER };
+enum { ALIGN_ELEMENTS = 16 };
+
+int config_check(const struct config *c) {
+    const struct { const char *name; int value; } sizes[] = {
+        {"n_layers", c->n_layers}, {"d_model", c->d_model}, {"n_heads", c->n_heads}, {"n_kv_heads", c->n_kv_heads},
+        {"head_dim", c->head_dim}, {"d_ff", c->d_ff}, {"vocab_size", c->vocab_size},
+    };
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        if (sizes[i].value < 1 || sizes[i].value > 1 << 24)
+            return fail(E_CONFIG, "%s is %d, must be 1..%d", sizes[i].name, sizes[i].value, 1 << 24);
+    if (c->n_heads % c->n_kv_heads)
+        return fail(E_CONFIG, "n_heads (%d) is not a multiple of n_kv_heads (%d)", c->n_heads, c->n_kv_heads);
+    if (c->head_dim % 2 || c->head_dim > 256) return fail(E_CONFIG, "head_dim is %d, must be even and at most 256", c->head_dim);
+    if (!(c->rms_eps > 0)) return fail(E_CONFIG, "rms_eps is %g, must be positive", (double)c->rms_eps);
+    return OK;
+}
+
+/* Calls visit for every line of the table that this config has, model-wide lines first. */
+typedef int (*visitor)(void *arg, const struct param *p);
+static int visit_params(const struct config *c, visitor visit, void *arg) {
+    for (int layer = -1; layer < c->n_layers; layer++) {
+#define P(field, scope_, columns, present, n0, r0, n1, r1, n2, r2)                                                     \
+        if (((scope_) == LAYER) == (layer >= 0) && (present)) {                                                        \
+            struct param p = {.id = P_##field, .layer = layer, .O = (r0) + (r1) + (r2), .C = (columns),                \
+                              .name = {n0, n1, n2}, .rows = {r0, r1, r2}};                                             \
+            TRY(visit(arg, &p));                                                                                       \
+        }
+#include "model/params.def"
+#undef P
+    }
+    return OK;
+}
+
+static size_t stored_bytes(const struct ops *ops, const struct param *p) {
+    size_t bytes = p->C ? ops->weight_bytes(p->O, p->C) : (size_t)p->O * sizeof(float);
+    return (bytes + 63) & ~(size_t)63;
+}
+
+struct sizes { const struct ops *ops; int n; size_t elements, bytes; };
+static int add_sizes(void *arg, const struct param *p) {
+    struct sizes *s = arg;
+    s->n++;
+    s->elements += (param_size(p) + ALIGN_ELEMENTS - 1) & ~(size_t)(ALIGN_ELEMENTS - 1);
+    if (s->ops) s->bytes += stored_bytes(s->ops, p);
+    return OK;
+}
+
+size_t model_weight_bytes(const struct ops *ops, const struct config *c) {
+    struct sizes s = {.ops = ops};
+    visit_params(c, add_sizes, &s);
+    return s.bytes;
+}
+
+size_t model_elements(const struct config *c) {
+    struct sizes s = {0};
+    visit_params(c, add_sizes, &s);
+    return s.elements;
+}
+
+static int place_param(void *arg, const struct param *p) {
+    struct model *m = arg;
+    struct param *mine = &m->params[m->n_params++];
+    *mine = *p;
+    mine->offset = m->n_elements;
+    m->n_elements += (param_size(p) + ALIGN_ELEMENTS - 1) & ~(size_t)(ALIGN_ELEMENTS - 1);
+    return OK;
+}
+
+int model_create(struct model **out, const char *device, const struct config *config, const float *inv_freq) {
+    const struct ops *ops;
+    TRY(config_check(config));
+    TRY(ops_find(&ops, device));
+    struct sizes s = {.ops = ops};
+    visit_params(config, add_sizes, &s);
+    void *ctx;
+    TRY(ops->open(&ctx));
+    struct model *m = calloc(1, sizeof *m);
+    if (!m) {
+        ops->close(ctx);
+        return fail(E_MEMORY, "no memory for a model");
+    }
+    m->config = *config;
+    m->ops = ops;
+    m->ctx = ctx;
+    m->params = calloc((size_t)s.n, sizeof *m->params);
+    m->weights = ops->alloc(m->ctx, s.bytes);
+    m->inv_freq = ops->alloc(m->ctx, (size_t)config->head_dim / 2 * sizeof(float));
+    int status = OK;
+    if (!m->params || !m->weights || !m->inv_freq)
+        status = fail(E_MEMORY, "the model's weights need %.2f GB, which this machine does not have", (double)s.bytes / 1e9);
+    if (!status) {
+        visit_params(config, place_param, m);
+        char *at = m->weights;
+        for (int i = 0; i < m->n_params; i++) {
+            m->params[i].w = at;
+            at += stored_bytes(ops, &m->params[i]);
+        }
+        status = ops->upload(m->ctx, m->inv_freq, inv_freq, (size_t)config->head_dim / 2 * sizeof(float));
+    }
+    if (status) {
+        model_free(m);
+        return status;
+    }
+    *out = m;
+    return OK;
+}
+
+void model_free(struct model *m) {
+    if (!m) return;
+    m->ops->release(m->ctx, m->mixed);
+    m->ops->release(m->ctx, m->inv_freq);
+    m->ops->release(m->ctx, m->weights);
+    m->ops->close(m->ctx);
+    free(m->params);
+    free(m);
+}
+
+struct param *model_param(const struct model *m, int layer, enum param_id id) {
+    /* the same lines exist in every layer, so layers are equally long */
+    int first = 0;
+    while (first < m->n_params && m->params[first].layer < 0) first++;
+    int per_layer = (m->n_params - first) / m->config.n_layers;
+    int begin = layer < 0 ? 0 : first + layer * per_layer, end = layer < 0 ? first : begin + per_layer;
+    for (int i = begin; i < end; i++)
+        if (m->params[i].id == id) return &m->params[i];
+    return NULL;
+}
+
+void model_tensor_name(char *name, size_t size, const struct param *p, int piece) {
+    if (p->layer < 0) snprintf(name, size, "%s", p->name[piece]);
+    else snprintf(name, size, "model.layers.%d.%s", p->layer, p->name[piece]);
+}
+
+int model_find(struct tensor *out, const struct model *m, const char *name) {
+    char full[128];
+    for (int i = 0; i < m->n_params; i++) {
+        const struct param *p = &m->params[i];
+        for (int piece = 0, row = 0; piece < 3 && p->name[piece]; row += p->rows[piece++]) {
+            model_tensor_name(full, sizeof full, p, piece);
+            if (!strcmp(full, name)) {
+                *out = (struct tensor){p, row, p->rows[piece]};
+                return OK;
+            }
+        }
+    }
+    return fail(E_CONFIG, "this model has no tensor '%.200s'", name);
+}
+
+int model_set(struct model *m, const struct tensor *t, const float *host) {
+    const struct param *p = t->param;
+    size_t bytes = (size_t)t->rows * (size_t)(p->C ? p->C : 1) * sizeof(float);
+    float *staged = m->ops->alloc(m->ctx, bytes);
+    if (!staged) return fail(E_MEMORY, "no memory for a tensor of %zu bytes", bytes);
+    int status = m->ops->upload(m->ctx, staged, host, bytes);
+    if (!status) status = p->C ? m->ops->weight_set(m->ctx, p->w, staged, t->row, t->rows, p->O, p->C)
+                               : m->ops->vector_set(m->ctx, (float *)p->w + t->row, staged, t->rows);
+    m->ops->release(m->ctx, staged);
+    return status;
+}
+
+int model_get(const struct model *m, const struct tensor *t, float *host) {
+    const struct param *p = t->param;
+    if (!p->C) return m->ops->download(m->ctx, host, (const float *)p->w + t->row, (size_t)t->rows * sizeof(float));
+    size_t bytes = (size_t)t->rows * (size_t)p->C * sizeof(float);
+    float *staged = m->ops->alloc(m->ctx, bytes);
+    if (!staged) return fail(E_MEMORY, "no memory for a tensor of %zu bytes", bytes);
+    int status = m->ops->weight_get(m->ctx, staged, p->w, t->row, t->rows, p->O, p->C);
+    if (!status) status = m->ops->download(m->ctx, host, staged, bytes);
+    m->ops->release(m->ctx, staged);
+    return status;
+}
+
+int model_pack(struct model *m, const float *arena) {
+    for (int i = 0; i < m->n_params; i++) {
+        const struct param *p = &m->params[i];
+        TRY(p->C ? m->ops->weight_set(m->ctx, p->w, arena + p->offset, 0, p->O, p->O, p->C)
+                 : m->ops->vector_set(m->ctx, p->w, arena + p->offset, p->O));
+    }
+    return OK;
+}
+
+int model_unpack(const struct model *m, float *arena) {
+    for (int i = 0; i < m->n_params; i++) {
+        const struct param *p = &m->params[i];
+        TRY(p->C ? m->ops->weight_get(m->ctx, arena + p->offset, p->w, 0, p->O, p->O, p->C)
+                 : m->ops->copy(m->ctx, arena + p->offset, p->w, (size_t)p->O * sizeof(float)));
+    }
+    return OK;
+}
+
+int model_mix(struct model *m, const struct model *other, float alpha) {
+    const struct ops *ops = m->ops;
+    if (other->ops != ops || memcmp(&m->config, &other->config, sizeof m->config))
+        return fail(E_CONFIG, "only models of one shape on one device can be mixed");
+    if (!(alpha >= 0 && alpha <= 1)) return fail(E_CONFIG, "alpha is %g, must be in 0..1", (double)alpha);
+    size_t bytes = m->n_elements * sizeof(float);
+    float *source = ops->alloc(m->ctx, bytes);
+    int status = source ? OK : E_MEMORY;
+    if (!status && !m->mixed) {
+        m->mixed = ops->alloc(m->ctx, bytes);
+        status = m->mixed ? model_unpack(m, m->mixed) : E_MEMORY;
+    }
+    if (status == E_MEMORY) status = fail(E_MEMORY, "mixing a reference needs 2 x %.2f GB", (double)bytes / 1e9);
+    if (!status) status = model_unpack(other, source);
+    if (!status) status = ops->lerp(m->ctx, m->mixed, source, alpha, m->n_elements);
+    if (!status) status = model_pack(m, m->mixed);
+    ops->release(m->ctx, source);
+    return status;
+}

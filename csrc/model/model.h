@@ -1,0 +1,68 @@
+/* Floor 2: a model on one backend: its shape, its parameters, and what runs them (text.h).
+   rl/ and python/ may call this; nothing here asks which backend it runs on. */
+#ifndef GRPO_MODEL_H
+#define GRPO_MODEL_H
+
+#include "base/base.h"
+#include "ops.h"
+
+struct config {
+    int n_layers, d_model, n_heads, n_kv_heads, head_dim, d_ff, vocab_size;
+    float rms_eps;
+    int tie, qkv_bias, qk_norm;
+};
+static inline int config_qkv(const struct config *c) { return (c->n_heads + 2 * c->n_kv_heads) * c->head_dim; }
+static inline int config_heads(const struct config *c) { return c->n_heads * c->head_dim; }
+int config_check(const struct config *c);
+
+enum param_id {
+#define P(field, ...) P_##field,
+#include "model/params.def"
+#undef P
+    PARAM_IDS
+};
+
+struct param {
+    enum param_id id;
+    int layer;                 /* -1: of the whole model */
+    int O, C;                  /* rows of all pieces; columns, 0 for a vector */
+    const char *name[3];       /* Hugging Face name of each stacked piece, without the layer's prefix */
+    int rows[3];
+    size_t offset;             /* of its first element in every fp32 arena (gradients, master, moments) */
+    void *w;                   /* working copy: packed weight (O, C) or float vector (O); NULL = this model has none */
+};
+static inline size_t param_size(const struct param *p) { return (size_t)p->O * (size_t)(p->C ? p->C : 1); }
+
+struct model {
+    struct config config;
+    const struct ops *ops;
+    void *ctx;
+    struct param *params;      /* MODEL ones first, then layer by layer */
+    int n_params;
+    size_t n_elements;         /* of one fp32 arena; each parameter starts at a multiple of 16 */
+    void *weights;             /* the arena behind every param.w */
+    float *inv_freq;           /* (D/2) */
+    float *mixed;              /* fp32 weights of a reference that is mixed, else NULL */
+};
+
+int model_create(struct model **out, const char *device, const struct config *config, const float *inv_freq);
+void model_free(struct model *m);
+size_t model_weight_bytes(const struct ops *ops, const struct config *c);
+size_t model_elements(const struct config *c);
+struct param *model_param(const struct model *m, int layer, enum param_id id);
+
+/* One piece of a parameter, found by its full Hugging Face name; NULL when this model has no such tensor. */
+struct tensor { const struct param *param; int row, rows; };
+int model_find(struct tensor *out, const struct model *m, const char *name);
+void model_tensor_name(char *name, size_t size, const struct param *p, int piece);
+
+/* Working weights <-> host fp32, (rows, C) or (rows). */
+int model_set(struct model *m, const struct tensor *t, const float *host);
+int model_get(const struct model *m, const struct tensor *t, float *host);
+/* Working weights of every parameter <-> an fp32 arena of the backend. */
+int model_pack(struct model *m, const float *arena);
+int model_unpack(const struct model *m, float *arena);
+/* weights = alpha * other + (1 - alpha) * weights; fp32 kept from the first call on, so that small alphas are not lost */
+int model_mix(struct model *m, const struct model *other, float alpha);
+
+#endif

@@ -1,0 +1,265 @@
+/* The decoder of Qwen1.5/2/2.5/3, Llama and SmolLM2. block_forward is the model; block_backward is the same list read
+   upwards. Training, prefill and decoding run this one block and differ in the attention call alone: that, with C1 of
+   ops.h, is why a log-prob recorded while sampling equals the trainer's bit for bit. */
+#include "model/text.h"
+
+#include <stdlib.h>
+
+#define OP(name, ...) TRY(m->ops->name(m->ctx, __VA_ARGS__))
+
+static void *vector_of(const struct model *m, int layer, enum param_id id) {
+    struct param *p = model_param(m, layer, id);
+    return p ? p->w : NULL;
+}
+static float *grad_of(const struct model *m, float *grads, int layer, enum param_id id) {
+    struct param *p = model_param(m, layer, id);
+    return p ? grads + p->offset : NULL;
+}
+#define W(id) vector_of(m, l, P_##id)
+#define DW(id) grad_of(m, grads, l, P_##id)
+
+const weight *text_head_weight(const struct model *m) {
+    return vector_of(m, -1, m->config.tie ? P_embed : P_head);
+}
+
+/* -- memory -------------------------------------------------------------------------------------------------- */
+
+/* Hands out 64-byte aligned pieces of an arena; with a NULL base it only adds up. */
+struct layout { char *base; size_t at; };
+static void *take(struct layout *s, size_t n, size_t element) {
+    void *p = s->base ? s->base + s->at : NULL;
+    s->at += (n * element + 63) & ~(size_t)63;
+    return p;
+}
+
+static void take_stash(struct layout *s, struct stash *t, const struct config *c, size_t real_size, size_t rows) {
+    size_t d = (size_t)c->d_model;
+    t->x2 = take(s, rows * d, real_size);
+    t->rstd1 = take(s, rows, sizeof(float));
+    t->rstd2 = take(s, rows, sizeof(float));
+    t->qkv = take(s, rows * (size_t)config_qkv(c), real_size);
+    t->att = take(s, rows * (size_t)config_heads(c), real_size);
+    t->lse = take(s, rows * (size_t)c->n_heads, sizeof(float));
+    t->gate_up = take(s, rows * 2 * (size_t)c->d_ff, real_size);
+}
+
+static size_t lay_out(struct activations *a, char *base, const struct ops *ops, const struct config *c) {
+    struct layout s = {base, 0};
+    size_t z = (size_t)ops->real_size, rows = (size_t)a->rows_max, head = (size_t)a->head_rows_max, d = (size_t)c->d_model;
+    struct stash shared = {0};
+    if (a->keep != KEEP_ALL) take_stash(&s, &shared, c, z, rows);
+    a->out = take(&s, rows * d, z);
+    for (int l = 0; l < c->n_layers; l++) {
+        struct stash own = shared;
+        if (a->keep == KEEP_ALL) take_stash(&s, &own, c, z, rows);
+        if (a->keep == KEEP_NONE) own.x = own.x2 = a->out;      /* the residual stream is updated in place */
+        else own.x = take(&s, rows * d, z);
+        if (a->layers) a->layers[l] = own;
+    }
+    a->normed = take(&s, rows * d, z);
+    a->rotated = take(&s, rows * (size_t)config_qkv(c), z);
+    a->act = take(&s, rows * (size_t)c->d_ff, z);
+    a->cos = take(&s, rows * (size_t)c->head_dim / 2, sizeof(float));
+    a->sin = take(&s, rows * (size_t)c->head_dim / 2, sizeof(float));
+    a->picked = take(&s, head * d, z);
+    a->hidden = take(&s, head * d, z);
+    a->rstd = take(&s, head, sizeof(float));
+    if (a->keep != KEEP_NONE) {
+        a->dx = take(&s, rows * d, z);
+        a->dnormed = take(&s, rows * d, z);
+        a->datt = take(&s, rows * (size_t)config_heads(c), z);
+        a->dqkv = take(&s, rows * (size_t)config_qkv(c), z);
+        a->dact = take(&s, rows * (size_t)c->d_ff, z);
+        a->dgate_up = take(&s, rows * 2 * (size_t)c->d_ff, z);
+        a->dhidden = take(&s, head * d, z);
+        a->dpicked = take(&s, head * d, z);
+    }
+    return s.at;
+}
+
+size_t activations_bytes(const struct ops *ops, const struct config *c, enum keep keep, int rows, int head_rows) {
+    struct activations a = {.keep = keep, .rows_max = rows, .head_rows_max = head_rows};
+    return lay_out(&a, NULL, ops, c);
+}
+
+int activations_create(struct activations *a, struct model *m, enum keep keep, int rows, int head_rows) {
+    const struct config *c = &m->config;
+    *a = (struct activations){.m = m, .keep = keep, .rows_max = rows, .head_rows_max = head_rows};
+    a->bytes = lay_out(a, NULL, m->ops, c);
+    a->layers = calloc((size_t)c->n_layers, sizeof *a->layers);
+    a->arena = m->ops->alloc(m->ctx, a->bytes);
+    if (!a->layers || !a->arena) {
+        activations_free(a);
+        return fail(E_MEMORY, "activations of %d rows need %.2f GB: use a smaller token_budget, shorter completions or recompute",
+                    rows, (double)activations_bytes(m->ops, c, keep, rows, head_rows) / 1e9);
+    }
+    lay_out(a, a->arena, m->ops, c);
+    return OK;
+}
+
+void activations_free(struct activations *a) {
+    if (!a->m) return;
+    a->m->ops->release(a->m->ctx, a->arena);
+    free(a->layers);
+    *a = (struct activations){0};
+}
+
+size_t kv_bytes(const struct ops *ops, const struct config *c, int n_pages) {
+    return (size_t)c->n_layers * (size_t)n_pages * ops->kv_page_bytes(c->n_kv_heads, c->head_dim);
+}
+
+int kv_create(struct kv *kv, struct model *m, int n_pages) {
+    const struct config *c = &m->config;
+    *kv = (struct kv){.m = m, .n_pages = n_pages, .page_bytes = m->ops->kv_page_bytes(c->n_kv_heads, c->head_dim)};
+    kv->layer_bytes = kv->page_bytes * (size_t)n_pages;
+    kv->arena = m->ops->alloc(m->ctx, kv_bytes(m->ops, c, n_pages));
+    if (!kv->arena) {
+        kv->m = NULL;
+        return fail(E_MEMORY, "the KV cache needs %.2f GB: use fewer slots or shorter completions",
+                    (double)kv_bytes(m->ops, c, n_pages) / 1e9);
+    }
+    return OK;
+}
+
+void kv_free(struct kv *kv) {
+    if (kv->m) kv->m->ops->release(kv->m->ctx, kv->arena);
+    *kv = (struct kv){0};
+}
+
+static void *kv_layer(const struct kv *kv, int l) { return (char *)kv->arena + (size_t)l * kv->layer_bytes; }
+
+int kv_copy_pages(struct kv *kv, const int32_t *dst, const int32_t *src, int n) {
+    struct model *m = kv->m;
+    for (int l = 0; l < m->config.n_layers; l++) OP(kv_copy, kv_layer(kv, l), dst, src, n, m->config.n_kv_heads, m->config.head_dim);
+    return OK;
+}
+
+/* -- forward ------------------------------------------------------------------------------------------------- */
+
+/* What attention sees: the packed batch itself, or (decode) the pages of each slot. */
+struct view {
+    const struct segment *segments;
+    int n_segments;
+    struct kv *kv;
+    const int32_t *place, *pages, *length;
+    int max_pages;
+};
+
+static int block_forward(struct activations *a, int l, const struct view *v, real *next, int N) {
+    struct model *m = a->m;
+    const struct config *c = &m->config;
+    struct stash *s = &a->layers[l];
+    int d = c->d_model, F = c->d_ff, Hq = c->n_heads, Hkv = c->n_kv_heads, D = c->head_dim, QKV = config_qkv(c);
+    size_t stream = (size_t)N * (size_t)d * (size_t)m->ops->real_size;
+    OP(rmsnorm, a->normed, s->rstd1, s->x, W(norm1), c->rms_eps, N, d);
+    OP(linear, s->qkv, a->normed, W(qkv), W(qkv_b), N, d, QKV, 0);
+    OP(rope, a->rotated, s->qkv, W(q_norm), W(k_norm), c->rms_eps, a->cos, a->sin, N, Hq, Hkv, D);
+    if (v->kv) OP(kv_store, kv_layer(v->kv, l), a->rotated, v->place, N, Hq, Hkv, D);
+    if (v->pages) OP(attention_decode, s->att, a->rotated, kv_layer(v->kv, l), v->pages, v->length, N, v->max_pages, Hq, Hkv, D);
+    else OP(attention, s->att, s->lse, a->rotated, v->segments, v->n_segments, N, Hq, Hkv, D);
+    if (s->x2 != s->x) OP(copy, s->x2, s->x, stream);
+    OP(linear, s->x2, s->att, W(o), NULL, N, Hq * D, d, 1);
+    OP(rmsnorm, a->normed, s->rstd2, s->x2, W(norm2), c->rms_eps, N, d);
+    OP(linear, s->gate_up, a->normed, W(gate_up), NULL, N, d, 2 * F, 0);
+    if (!next) return OK;            /* recompute: the backward starts from gate_up */
+    OP(swiglu, a->act, s->gate_up, N, F);
+    if (next != s->x2) OP(copy, next, s->x2, stream);
+    OP(linear, next, a->act, W(down), NULL, N, F, d, 1);
+    return poll_interrupt();
+}
+
+static real *next_stream(struct activations *a, int l) {
+    return l + 1 < a->m->config.n_layers ? a->layers[l + 1].x : a->out;
+}
+
+static int run_layers(struct activations *a, const struct view *v, const int32_t *ids, const int32_t *pos, int N) {
+    struct model *m = a->m;
+    const struct config *c = &m->config;
+    if (N > a->rows_max) return fail(E_CONFIG, "a batch of %d rows, planned for %d", N, a->rows_max);
+    OP(embed, a->layers[0].x, vector_of(m, -1, P_embed), ids, N, c->d_model, c->vocab_size);
+    OP(rope_table, a->cos, a->sin, pos, m->inv_freq, N, c->head_dim);
+    for (int l = 0; l < c->n_layers; l++) TRY(block_forward(a, l, v, next_stream(a, l), N));
+    return OK;
+}
+
+int text_pick(struct activations *a, const int32_t *rows, int n) {
+    struct model *m = a->m;
+    const struct config *c = &m->config;
+    if (n > a->head_rows_max) return fail(E_CONFIG, "%d rows for the head, planned for %d", n, a->head_rows_max);
+    OP(gather_rows, a->picked, a->out, rows, n, c->d_model);
+    OP(rmsnorm, a->hidden, a->rstd, a->picked, vector_of(m, -1, P_norm), c->rms_eps, n, c->d_model);
+    return OK;
+}
+
+int text_forward(struct activations *a, const struct batch *b, struct kv *kv, const int32_t *place) {
+    struct view v = {.segments = b->segments, .n_segments = b->n_segments, .kv = kv, .place = place};
+    TRY(run_layers(a, &v, b->ids, b->pos, b->N));
+    return b->R ? text_pick(a, b->rows, b->R) : OK;
+}
+
+int text_head(struct activations *a, const struct batch *b, float inv_temperature) {
+    struct model *m = a->m;
+    OP(head, b->logp, b->entropy, NULL, NULL, a->hidden, text_head_weight(m), b->targets, NULL, NULL, inv_temperature,
+       b->R, m->config.d_model, m->config.vocab_size);
+    return OK;
+}
+
+int text_decode(struct activations *a, struct kv *kv, const int32_t *ids, const int32_t *pos, const int32_t *place,
+                const int32_t *pages, const int32_t *length, int S, int max_pages) {
+    struct model *m = a->m;
+    struct view v = {.kv = kv, .place = place, .pages = pages, .length = length, .max_pages = max_pages};
+    TRY(run_layers(a, &v, ids, pos, S));
+    OP(rmsnorm, a->hidden, a->rstd, a->out, vector_of(m, -1, P_norm), m->config.rms_eps, S, m->config.d_model);
+    return OK;
+}
+
+/* -- backward: dx is the gradient of the residual stream, = at the head, += at each norm ------------------------ */
+
+static int block_backward(struct activations *a, float *grads, int l, const struct batch *b) {
+    struct model *m = a->m;
+    const struct config *c = &m->config;
+    struct stash *s = &a->layers[l];
+    int N = b->N, d = c->d_model, F = c->d_ff, Hq = c->n_heads, Hkv = c->n_kv_heads, D = c->head_dim, QKV = config_qkv(c);
+    OP(swiglu, a->act, s->gate_up, N, F);
+    OP(linear_dw, DW(down), NULL, a->dx, a->act, N, F, d);
+    OP(linear_dx, a->dact, a->dx, W(down), N, F, d);
+    OP(swiglu_bwd, a->dgate_up, a->dact, s->gate_up, N, F);
+    OP(rmsnorm, a->normed, s->rstd2, s->x2, W(norm2), c->rms_eps, N, d);
+    OP(linear_dw, DW(gate_up), NULL, a->dgate_up, a->normed, N, d, 2 * F);
+    OP(linear_dx, a->dnormed, a->dgate_up, W(gate_up), N, d, 2 * F);
+    OP(rmsnorm_bwd_add, a->dx, DW(norm2), a->dnormed, s->x2, W(norm2), s->rstd2, N, d);
+    TRY(poll_interrupt());
+    OP(linear_dw, DW(o), NULL, a->dx, s->att, N, Hq * D, d);
+    OP(linear_dx, a->datt, a->dx, W(o), N, Hq * D, d);
+    OP(rope, a->rotated, s->qkv, W(q_norm), W(k_norm), c->rms_eps, a->cos, a->sin, N, Hq, Hkv, D);
+    OP(attention_bwd, a->dqkv, a->datt, s->att, s->lse, a->rotated, b->segments, b->n_segments, N, Hq, Hkv, D);
+    OP(rope_bwd, a->dqkv, DW(q_norm), DW(k_norm), s->qkv, W(q_norm), W(k_norm), c->rms_eps, a->cos, a->sin, N, Hq, Hkv, D);
+    OP(rmsnorm, a->normed, s->rstd1, s->x, W(norm1), c->rms_eps, N, d);
+    OP(linear_dw, DW(qkv), DW(qkv_b), a->dqkv, a->normed, N, d, QKV);
+    OP(linear_dx, a->dnormed, a->dqkv, W(qkv), N, d, QKV);
+    OP(rmsnorm_bwd_add, a->dx, DW(norm1), a->dnormed, s->x, W(norm1), s->rstd1, N, d);
+    return poll_interrupt();
+}
+
+int text_backward(struct activations *a, const struct batch *b, float *grads, float inv_temperature, int has_ecoef) {
+    struct model *m = a->m;
+    const struct config *c = &m->config;
+    int d = c->d_model;
+    struct view v = {.segments = b->segments, .n_segments = b->n_segments};
+    OP(head, b->logp, b->entropy, a->dhidden, grad_of(m, grads, -1, c->tie ? P_embed : P_head), a->hidden, text_head_weight(m),
+       b->targets, b->coef, has_ecoef ? b->ecoef : NULL, inv_temperature, b->R, d, c->vocab_size);
+    OP(zero, a->dpicked, (size_t)b->R * (size_t)d * (size_t)m->ops->real_size);
+    OP(rmsnorm_bwd_add, a->dpicked, grad_of(m, grads, -1, P_norm), a->dhidden, a->picked, vector_of(m, -1, P_norm), a->rstd, b->R, d);
+    OP(zero, a->dx, (size_t)b->N * (size_t)d * (size_t)m->ops->real_size);
+    OP(scatter_rows_add, a->dx, a->dpicked, b->rows, b->R, d);
+    for (int l = c->n_layers - 1; l >= 0; l--) {
+        if (a->keep == KEEP_INPUTS) TRY(block_forward(a, l, &v, NULL, b->N));
+        TRY(block_backward(a, grads, l, b));
+    }
+    return OK;
+}
+
+int text_embed_backward(struct model *m, float *grads, const real *dx, const int32_t *ids, int N) {
+    OP(embed_dw, grad_of(m, grads, -1, P_embed), dx, ids, N, m->config.d_model, m->config.vocab_size);
+    return OK;
+}

@@ -1,0 +1,83 @@
+/* Floor 2: the text decoder, forward, backward and one decode step, written once against ops.h.
+   A batch is packed rows (no padding inside a sequence); a group is its prompt's rows followed by its completions' rows. */
+#ifndef GRPO_TEXT_H
+#define GRPO_TEXT_H
+
+#include "model/model.h"
+
+/* Rows of one packed batch; everything behind pointers is backend memory. */
+struct batch {
+    int N, R, n_segments;
+    int32_t *ids, *pos;              /* (N) token and absolute position */
+    struct segment *segments;        /* (n_segments) */
+    int32_t *rows, *targets;         /* (R) row whose hidden state predicts, and what it should predict */
+    float *coef, *ecoef;             /* (R) d objective / d logp, d objective / d entropy */
+    float *logp, *entropy;           /* (R) out */
+    int rows_max, head_rows_max, segments_max;
+};
+
+enum keep { KEEP_NONE,               /* inference: one layer's buffers serve all layers                       */
+            KEEP_INPUTS,             /* training with recompute: only each layer's input is kept              */
+            KEEP_ALL };              /* training: what the backward reads is kept (not norms and SwiGLU's output,
+                                        which are cheaper to compute again than to store) */
+
+struct stash {                       /* of one layer, N rows */
+    real *x, *x2;                    /* (N, d) input of the attention half, of the MLP half */
+    float *rstd1, *rstd2;            /* (N) */
+    real *qkv;                       /* (N, (Hq + 2 Hkv) D) before rope */
+    real *att;                       /* (N, Hq D) */
+    float *lse;                      /* (N, Hq) */
+    real *gate_up;                   /* (N, 2 F) */
+};
+
+struct activations {
+    struct model *m;
+    enum keep keep;
+    int rows_max, head_rows_max;
+    void *arena;
+    size_t bytes;
+    struct stash *layers;            /* (n_layers), aliased as `keep` says */
+    real *out;                       /* (N, d) after the last layer */
+    real *normed, *rotated, *act;    /* (N, d), (N, QKV), (N, F) scratch of a block */
+    float *cos, *sin;                /* (N, D/2) */
+    real *picked, *hidden;           /* (R, d) rows that predict, before and after the final norm */
+    float *rstd;                     /* (R) */
+    real *dx, *dnormed, *datt, *dqkv, *dact, *dgate_up, *dhidden, *dpicked;     /* backward only */
+};
+
+size_t activations_bytes(const struct ops *ops, const struct config *c, enum keep keep, int rows, int head_rows);
+int activations_create(struct activations *a, struct model *m, enum keep keep, int rows, int head_rows);
+void activations_free(struct activations *a);
+
+/* KV pool: per layer n_pages pages of KV_TILE positions. */
+struct kv {
+    struct model *m;
+    int n_pages;
+    void *arena;
+    size_t page_bytes, layer_bytes;
+};
+size_t kv_bytes(const struct ops *ops, const struct config *c, int n_pages);
+int kv_create(struct kv *kv, struct model *m, int n_pages);
+void kv_free(struct kv *kv);
+int kv_copy_pages(struct kv *kv, const int32_t *dst, const int32_t *src, int n);      /* in every layer */
+
+/* Hidden states of the batch; with kv, row i's keys and values also go to place[i] (see ops.h: kv_store). */
+int text_forward(struct activations *a, const struct batch *b, struct kv *kv, const int32_t *place);
+/* batch.logp, batch.entropy of the R rows after text_forward. */
+int text_head(struct activations *a, const struct batch *b, float inv_temperature);
+/* After text_forward with keep != KEEP_NONE: logp and entropy as text_head, and grads (fp32 arena) +=
+   gradient of sum coef logp + ecoef entropy (has_ecoef 0: no entropy term), except the embedding's: its dx (N, d) is left in
+   a->dx for text_embed_backward, which the caller runs after the step's last micro-batch. A tied embedding collects head
+   and scatter in one buffer, and only this order is the same for every split of the step (C2). */
+int text_backward(struct activations *a, const struct batch *b, float *grads, float inv_temperature, int has_ecoef);
+int text_embed_backward(struct model *m, float *grads, const real *dx, const int32_t *ids, int N);
+
+/* One token for each of S slots: a->hidden (S, d) = final-normed states. Row s stores its key at place[s] and
+   sees length[s] keys through pages (S, max_pages). */
+int text_decode(struct activations *a, struct kv *kv, const int32_t *ids, const int32_t *pos, const int32_t *place,
+                const int32_t *pages, const int32_t *length, int S, int max_pages);
+/* a->hidden (n, d) = final norm of rows[0..n) of the batch just run. */
+int text_pick(struct activations *a, const int32_t *rows, int n);
+const weight *text_head_weight(const struct model *m);
+
+#endif

@@ -1,0 +1,176 @@
+#include "rl/batch.h"
+
+#include <stdlib.h>
+
+int groups_check(const struct groups *g, int vocab_size) {
+    const struct { const char *what; const struct ragged *r; } lists[] = {{"prompt", &g->prompts}, {"completion", &g->completions}};
+    for (int k = 0; k < 2; k++)
+        for (int i = 0; i < lists[k].r->n; i++)
+            for (int64_t t = lists[k].r->offset[i]; t < lists[k].r->offset[i + 1]; t++)
+                if (lists[k].r->ids[t] < 0 || lists[k].r->ids[t] >= vocab_size)
+                    return fail(E_CONFIG, "%s %d holds token id %d, but the vocabulary has %d words", lists[k].what, i,
+                                (int)lists[k].r->ids[t], vocab_size);
+    for (int i = 0; i < g->prompts.n; i++)
+        if (!ragged_length(&g->prompts, i)) return fail(E_CONFIG, "prompt %d is empty", i);
+    for (int i = 0; i < g->completions.n; i++) {
+        if (g->group[i] < 0 || g->group[i] >= g->prompts.n)
+            return fail(E_CONFIG, "completion %d belongs to prompt %d of %d", i, (int)g->group[i], g->prompts.n);
+        if (i && g->group[i] < g->group[i - 1]) return fail(E_CONFIG, "completions are not in the order of their prompts (at %d)", i);
+    }
+    return OK;
+}
+
+/* Rows of the group that begins at completion `at`; sets its number of completions and of head rows. */
+static int group_rows(const struct groups *g, int prompt, int at, int *n_completions, int *head_rows) {
+    int rows = ragged_length(&g->prompts, prompt), n = 0, head = 0;
+    for (; at + n < g->completions.n && g->group[at + n] == prompt; n++) {
+        int length = ragged_length(&g->completions, at + n);
+        rows += max_int(0, length - 1);
+        head += length;
+    }
+    *n_completions = n;
+    *head_rows = round_up(head, ROW_ALIGN);
+    return round_up(rows, ROW_ALIGN);
+}
+
+int batch_next(struct micro_batch *mb, int *prompt, int *completion, const struct groups *g, const uint8_t *wanted, int token_budget) {
+    *mb = (struct micro_batch){.prompt = *prompt, .completion = *completion, .wanted = wanted};
+    for (; *prompt < g->prompts.n; ++*prompt) {
+        int n, head, rows = group_rows(g, *prompt, *completion, &n, &head);
+        if (head && (!wanted || wanted[*prompt])) {
+            if (mb->rows && mb->rows + rows > token_budget) break;
+            mb->rows += rows;
+            mb->head_rows += head;
+        }
+        mb->n_prompts++;
+        mb->n_completions += n;
+        *completion += n;
+    }
+    return mb->rows > 0;
+}
+
+/* Steps *prompt and *completion to the next group of the span that is in the batch; returns its number of completions, 0 at the end. */
+static int next_group(int *prompt, int *completion, int *head_rows, const struct groups *g, const struct micro_batch *mb) {
+    for (; *prompt < mb->prompt + mb->n_prompts; ++*prompt) {
+        int n;
+        group_rows(g, *prompt, *completion, &n, head_rows);
+        if (*head_rows && (!mb->wanted || mb->wanted[*prompt])) return n;
+        *completion += n;
+    }
+    return 0;
+}
+
+void batch_limits(int *rows, int *head_rows, const struct groups *g, int token_budget) {
+    struct micro_batch mb;
+    *rows = *head_rows = 0;
+    for (int prompt = 0, completion = 0; batch_next(&mb, &prompt, &completion, g, NULL, token_budget);) {
+        *rows = max_int(*rows, mb.rows);
+        *head_rows = max_int(*head_rows, mb.head_rows);
+    }
+}
+
+int batch_create(struct batch *b, struct model *m, int rows, int head_rows, int segments) {
+    const struct ops *ops = m->ops;
+    size_t n = (size_t)rows * sizeof(int32_t), r = (size_t)head_rows * sizeof(float);
+    *b = (struct batch){.rows_max = rows, .head_rows_max = head_rows, .segments_max = segments};
+    b->ids = ops->alloc(m->ctx, n);
+    b->pos = ops->alloc(m->ctx, n);
+    b->segments = ops->alloc(m->ctx, (size_t)segments * sizeof(struct segment));
+    b->rows = ops->alloc(m->ctx, r);
+    b->targets = ops->alloc(m->ctx, r);
+    b->coef = ops->alloc(m->ctx, r);
+    b->ecoef = ops->alloc(m->ctx, r);
+    b->logp = ops->alloc(m->ctx, r);
+    b->entropy = ops->alloc(m->ctx, r);
+    if (b->ids && b->pos && b->segments && b->rows && b->targets && b->coef && b->ecoef && b->logp && b->entropy) return OK;
+    batch_free(b, m);
+    return fail(E_MEMORY, "no memory for a batch of %d rows", rows);
+}
+
+void batch_free(struct batch *b, struct model *m) {
+    void *all[] = {b->ids, b->pos, b->segments, b->rows, b->targets, b->coef, b->ecoef, b->logp, b->entropy};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) m->ops->release(m->ctx, all[i]);
+    *b = (struct batch){0};
+}
+
+/* Packs one group at row and head row; HOST arrays of the whole micro-batch. */
+struct staging { int32_t *ids, *pos, *rows, *targets; struct segment *segments; int row, head, n_segments; };
+
+static void stage_run(struct staging *s, const int32_t *ids, int n, int prefix, int prefix_len) {
+    if (!n) return;
+    s->segments[s->n_segments++] = (struct segment){s->row, n, prefix, prefix_len};
+    for (int i = 0; i < n; i++) {
+        s->ids[s->row] = ids[i];
+        s->pos[s->row++] = prefix_len + i;
+    }
+}
+
+static void stage_group(struct staging *s, const struct groups *g, int prompt, int completion, int n) {
+    int start = s->row, P = ragged_length(&g->prompts, prompt);
+    stage_run(s, g->prompts.ids + g->prompts.offset[prompt], P, 0, 0);
+    for (int i = completion; i < completion + n; i++) {
+        const int32_t *ids = g->completions.ids + g->completions.offset[i];
+        int length = ragged_length(&g->completions, i), first = s->row;
+        for (int t = 0; t < length; t++) {
+            s->rows[s->head] = t ? first + t - 1 : start + P - 1;
+            s->targets[s->head++] = ids[t];
+        }
+        stage_run(s, ids, max_int(0, length - 1), start, P);
+    }
+    s->row = round_up(s->row, ROW_ALIGN);          /* padding rows: token 0, in no segment */
+    s->head = round_up(s->head, ROW_ALIGN);        /* padding head rows: row 0, target 0, coefficient 0 */
+}
+
+int batch_pack(struct batch *b, struct model *m, const struct groups *g, const struct micro_batch *mb) {
+    size_t n = (size_t)mb->rows, r = (size_t)mb->head_rows;
+    int segments = mb->n_prompts + mb->n_completions;
+    if (mb->rows > b->rows_max || mb->head_rows > b->head_rows_max || segments > b->segments_max)
+        return fail(E_CONFIG, "a micro-batch of %d rows, planned for %d", mb->rows, b->rows_max);
+    int32_t *host = calloc(2 * n + 2 * r + 4 * (size_t)segments, sizeof *host);
+    if (!host) return fail(E_MEMORY, "no memory to pack %d rows", mb->rows);
+    struct staging s = {.ids = host, .pos = host + n, .rows = host + 2 * n, .targets = host + 2 * n + r,
+                        .segments = (struct segment *)(host + 2 * n + 2 * r)};
+    int count, head;
+    for (int p = mb->prompt, c = mb->completion; (count = next_group(&p, &c, &head, g, mb)); p++, c += count)
+        stage_group(&s, g, p, c, count);
+    b->N = mb->rows;
+    b->R = mb->head_rows;
+    b->n_segments = s.n_segments;
+    const struct ops *ops = m->ops;
+    int status = ops->upload(m->ctx, b->ids, s.ids, n * sizeof *host);
+    if (!status) status = ops->upload(m->ctx, b->pos, s.pos, n * sizeof *host);
+    if (!status) status = ops->upload(m->ctx, b->rows, s.rows, r * sizeof *host);
+    if (!status) status = ops->upload(m->ctx, b->targets, s.targets, r * sizeof *host);
+    if (!status) status = ops->upload(m->ctx, b->segments, s.segments, (size_t)s.n_segments * sizeof *s.segments);
+    free(host);
+    return status;
+}
+
+/* Copies each group's numbers between their flat place and their padded place. */
+static void move_rows(float *padded, float *flat, int to_padded, const struct groups *g, const struct micro_batch *mb) {
+    int count, head, at = 0;
+    for (int p = mb->prompt, c = mb->completion; (count = next_group(&p, &c, &head, g, mb)); p++, c += count, at += head) {
+        int64_t from = g->completions.offset[c];
+        size_t bytes = (size_t)(g->completions.offset[c + count] - from) * sizeof(float);
+        if (to_padded) memcpy(padded + at, flat + from, bytes);
+        else memcpy(flat + from, padded + at, bytes);
+    }
+}
+
+int batch_put(struct model *m, float *device, const float *host, const struct groups *g, const struct micro_batch *mb) {
+    float *padded = calloc((size_t)mb->head_rows, sizeof *padded);
+    if (!padded) return fail(E_MEMORY, "no memory for %d numbers", mb->head_rows);
+    move_rows(padded, (float *)host, 1, g, mb);
+    int status = m->ops->upload(m->ctx, device, padded, (size_t)mb->head_rows * sizeof *padded);
+    free(padded);
+    return status;
+}
+
+int batch_get(struct model *m, float *host, const float *device, const struct groups *g, const struct micro_batch *mb) {
+    float *padded = malloc((size_t)mb->head_rows * sizeof *padded);
+    if (!padded) return fail(E_MEMORY, "no memory for %d numbers", mb->head_rows);
+    int status = m->ops->download(m->ctx, padded, device, (size_t)mb->head_rows * sizeof *padded);
+    if (!status) move_rows(padded, host, 0, g, mb);
+    free(padded);
+    return status;
+}

@@ -1,0 +1,37 @@
+/* Floor 3: groups (a prompt and its completions) -> packed batches. The prompt's rows stand once, each completion's rows
+   after them see the prompt and themselves (C4); a completion's last token needs no row, since nothing follows it. */
+#ifndef GRPO_BATCH_H
+#define GRPO_BATCH_H
+
+#include "model/text.h"
+
+/* HOST view of ragged ids: item i is ids[offset[i] .. offset[i+1]). */
+struct ragged { int n; const int64_t *offset; const int32_t *ids; };
+static inline int ragged_length(const struct ragged *r, int i) { return (int)(r->offset[i + 1] - r->offset[i]); }
+
+struct groups {
+    struct ragged prompts, completions;
+    const int32_t *group;      /* (completions.n) prompt of each, ascending */
+};
+/* Ids in range, every prompt non-empty, group ascending: E_CONFIG that names the item otherwise. */
+int groups_check(const struct groups *g, int vocab_size);
+
+/* A span of whole groups that is run as one batch; of these, groups with wanted[prompt] = 0 (or no tokens) are left out. */
+struct micro_batch { int prompt, n_prompts, completion, n_completions, rows, head_rows; const uint8_t *wanted; };
+
+/* The next micro-batch at or after *prompt whose groups fit `token_budget` rows together (one group always fits).
+   wanted (prompts.n) or NULL = all. Returns 0 when none is left. */
+int batch_next(struct micro_batch *mb, int *prompt, int *completion, const struct groups *g, const uint8_t *wanted, int token_budget);
+/* Largest rows and head rows that batch_next will hand out. */
+void batch_limits(int *rows, int *head_rows, const struct groups *g, int token_budget);
+
+int batch_create(struct batch *b, struct model *m, int rows, int head_rows, int segments);
+void batch_free(struct batch *b, struct model *m);
+/* HOST staging -> b: ids, positions, segments, rows, targets of a micro-batch. Head rows stand in the flat order of its
+   completions' tokens, each group padded to ROW_ALIGN. */
+int batch_pack(struct batch *b, struct model *m, const struct groups *g, const struct micro_batch *mb);
+/* Per-token numbers (flat over ALL completions of g, HOST) <-> padded head rows of the micro-batch (backend memory). */
+int batch_put(struct model *m, float *device, const float *host, const struct groups *g, const struct micro_batch *mb);
+int batch_get(struct model *m, float *host, const float *device, const struct groups *g, const struct micro_batch *mb);
+
+#endif

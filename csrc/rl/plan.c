@@ -1,0 +1,24 @@
+#include "rl/plan.h"
+#include "rl/rollout.h"
+
+int plan_memory(struct plan_line *lines, int *n, const char *device, const struct plan_request *r) {
+    const struct ops *ops;
+    const struct config *c = &r->config;
+    TRY(config_check(c));
+    TRY(ops_find(&ops, device));
+    size_t weights = model_weight_bytes(ops, c), fp32 = model_elements(c) * sizeof(float);
+    int rows = round_up(r->token_budget, ROW_ALIGN);
+    *n = 0;
+    lines[(*n)++] = (struct plan_line){"weights", weights};
+    if (r->reference) lines[(*n)++] = (struct plan_line){"reference weights", weights};
+    if (r->train) {
+        lines[(*n)++] = (struct plan_line){"gradients (fp32)", fp32};
+        lines[(*n)++] = (struct plan_line){"master weights (fp32)", fp32};
+        lines[(*n)++] = (struct plan_line){"AdamW moments (fp32)", 2 * fp32};
+        lines[(*n)++] = (struct plan_line){r->recompute ? "activations (recompute)" : "activations",
+                                           activations_bytes(ops, c, r->recompute ? KEEP_INPUTS : KEEP_ALL, rows, rows)};
+    }
+    if (r->slots)
+        lines[(*n)++] = (struct plan_line){"KV cache", rollout_kv_bytes(ops, c, r->slots, r->prompt_length, r->max_new_tokens)};
+    return OK;
+}

@@ -1,0 +1,15 @@
+/* Floor 3: the memory plan (C6): what a run will hold, before anything of it is allocated. The sizes come from the same
+   functions that allocate. */
+#ifndef GRPO_PLAN_H
+#define GRPO_PLAN_H
+
+#include "rl/train.h"
+
+struct plan_request { struct config config; int token_budget, recompute, slots, prompt_length, max_new_tokens, train, reference; };
+struct plan_line { const char *arena; size_t bytes; };
+enum { PLAN_LINES = 9 };
+
+/* Fills lines (PLAN_LINES) and returns their number. */
+int plan_memory(struct plan_line *lines, int *n, const char *device, const struct plan_request *r);
+
+#endif

@@ -1,0 +1,221 @@
+#include "rl/train.h"
+#include "rl/score.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+int trainer_create(struct trainer **out, struct model *m, const struct train_config *config, int optimizer) {
+    const struct train_config *c = config;
+    if (c->token_budget < 1) return fail(E_CONFIG, "token_budget is %d, must be positive", c->token_budget);
+    if (!(c->beta1 >= 0 && c->beta1 < 1 && c->beta2 >= 0 && c->beta2 < 1))
+        return fail(E_CONFIG, "adam_beta1 and adam_beta2 (%g, %g) must be in [0, 1)", (double)c->beta1, (double)c->beta2);
+    struct trainer *t = calloc(1, sizeof *t);
+    if (!t) return fail(E_MEMORY, "no memory for a trainer");
+    t->m = m;
+    t->config = *c;
+    size_t bytes = m->n_elements * sizeof(float);
+    float **arenas[] = {&t->grads, &t->master, &t->moment1, &t->moment2};
+    int status = OK;
+    for (int i = 0; i < (optimizer ? 4 : 1) && !status; i++) {
+        *arenas[i] = m->ops->alloc(m->ctx, bytes);
+        if (!*arenas[i])
+            status = fail(E_MEMORY, "training needs %.2f GB for gradients, master weights and moments", 4.0 * (double)bytes / 1e9);
+    }
+    if (!status && optimizer) status = model_unpack(m, t->master);
+    if (status) {
+        trainer_free(t);
+        return status;
+    }
+    *out = t;
+    return OK;
+}
+
+void trainer_free(struct trainer *t) {
+    if (!t) return;
+    void *all[] = {t->grads, t->master, t->moment1, t->moment2, t->embed_dx, t->embed_ids};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) t->m->ops->release(t->m->ctx, all[i]);
+    activations_free(&t->acts);
+    batch_free(&t->batch, t->m);
+    free(t);
+}
+
+/* Activations and batch for the largest micro-batch so far: allocated by the first step, grown only by a longer group. */
+static int reserve(struct trainer *t, const struct groups *g) {
+    struct model *m = t->m;
+    int rows, head_rows, segments = g->prompts.n + g->completions.n, longest = 0;
+    batch_limits(&rows, &head_rows, g, t->config.token_budget);
+    for (int i = 0; i < g->completions.n; i++)
+        longest = max_int(longest, ragged_length(&g->prompts, g->group[i]) + ragged_length(&g->completions, i));
+    TRY(reserve_scratch(m, max_int(rows, t->acts.rows_max), max_int(head_rows, t->acts.head_rows_max), 1,
+                        max_int(segments, t->batch.segments_max), longest));
+    if (rows > t->acts.rows_max || head_rows > t->acts.head_rows_max) {
+        rows = max_int(rows, t->acts.rows_max);
+        head_rows = max_int(head_rows, t->acts.head_rows_max);
+        activations_free(&t->acts);
+        TRY(activations_create(&t->acts, m, t->config.recompute ? KEEP_INPUTS : KEEP_ALL, rows, head_rows));
+    }
+    if (rows > t->batch.rows_max || head_rows > t->batch.head_rows_max || segments > t->batch.segments_max) {
+        int batch_rows = max_int(rows, t->batch.rows_max), batch_head = max_int(head_rows, t->batch.head_rows_max);
+        segments = max_int(segments, t->batch.segments_max);
+        batch_free(&t->batch, m);
+        TRY(batch_create(&t->batch, m, batch_rows, batch_head, segments));
+    }
+    return OK;
+}
+
+/* Remembers dx of the batch just run for the end of the step. */
+static int defer_embedding(struct trainer *t) {
+    struct model *m = t->m;
+    size_t row = (size_t)m->config.d_model * (size_t)m->ops->real_size;
+    int N = t->batch.N, need = t->embed_n + N;
+    if (need > t->embed_max) {
+        int grown = max_int(need, 2 * t->embed_max);
+        real *dx = m->ops->alloc(m->ctx, (size_t)grown * row);
+        int32_t *ids = m->ops->alloc(m->ctx, (size_t)grown * sizeof *ids);
+        int status = dx && ids ? OK : fail(E_MEMORY, "no memory for the embedding gradient of %d tokens", need);
+        if (!status && t->embed_n) status = m->ops->copy(m->ctx, dx, t->embed_dx, (size_t)t->embed_n * row);
+        if (!status && t->embed_n) status = m->ops->copy(m->ctx, ids, t->embed_ids, (size_t)t->embed_n * sizeof *ids);
+        m->ops->release(m->ctx, status ? dx : t->embed_dx);
+        m->ops->release(m->ctx, status ? ids : t->embed_ids);
+        TRY(status);
+        t->embed_dx = dx;
+        t->embed_ids = ids;
+        t->embed_max = grown;
+    }
+    TRY(m->ops->copy(m->ctx, (char *)t->embed_dx + (size_t)t->embed_n * row, t->acts.dx, (size_t)N * row));
+    TRY(m->ops->copy(m->ctx, t->embed_ids + t->embed_n, t->batch.ids, (size_t)N * sizeof(int32_t)));
+    t->embed_n = need;
+    return OK;
+}
+
+/* Backward of the packed batch from coefficients that lie flat on the host. */
+static int backward(struct trainer *t, const struct groups *g, const struct micro_batch *mb, const float *coef, const float *ecoef, float inv) {
+    TRY(batch_put(t->m, t->batch.coef, coef, g, mb));
+    if (ecoef) TRY(batch_put(t->m, t->batch.ecoef, ecoef, g, mb));
+    TRY(text_backward(&t->acts, &t->batch, t->grads, inv, ecoef != NULL));
+    return defer_embedding(t);
+}
+
+static int forward(struct trainer *t, const struct groups *g, const struct micro_batch *mb) {
+    TRY(batch_pack(&t->batch, t->m, g, mb));
+    return text_forward(&t->acts, &t->batch, NULL, NULL);
+}
+
+static int read_scores(struct trainer *t, float *logp, float *entropy, const struct groups *g, const struct micro_batch *mb) {
+    TRY(batch_get(t->m, logp, t->batch.logp, g, mb));
+    return batch_get(t->m, entropy, t->batch.entropy, g, mb);
+}
+
+static void mark_wanted(uint8_t *wanted, const struct groups *g, const float *coef, const float *ecoef) {
+    for (int i = 0; i < g->completions.n; i++)
+        for (int64_t k = g->completions.offset[i]; k < g->completions.offset[i + 1]; k++)
+            if (coef[k] != 0 || (ecoef && ecoef[k] != 0)) wanted[g->group[i]] = 1;
+}
+
+int trainer_accumulate(struct trainer *t, float *logp, float *entropy, const struct groups *g, const float *coef, const float *ecoef,
+                       float temperature) {
+    float inv;
+    TRY(inverse_temperature(&inv, temperature));
+    TRY(groups_check(g, t->m->config.vocab_size));
+    TRY(reserve(t, g));
+    uint8_t *wanted = calloc((size_t)max_int(1, g->prompts.n), 1);
+    if (!wanted) return fail(E_MEMORY, "no memory for %d groups", g->prompts.n);
+    mark_wanted(wanted, g, coef, ecoef);
+    struct micro_batch mb;
+    int status = OK;
+    const uint8_t *some = t->master ? wanted : NULL;
+    for (int prompt = 0, completion = 0; !status && batch_next(&mb, &prompt, &completion, g, some, t->config.token_budget);) {
+        status = forward(t, g, &mb);
+        if (!status) status = backward(t, g, &mb, coef, ecoef, inv);
+        if (!status) status = read_scores(t, logp, entropy, g, &mb);
+    }
+    free(wanted);
+    if (status) trainer_zero_grad(t);
+    return status;
+}
+
+/* The loss of one micro-batch; its completions are a run of the flat arrays. */
+static int micro_loss(double *loss, struct loss_metrics *metrics, float *coef, float *ecoef, const float *logp, const float *entropy,
+                      const struct groups *g, const struct micro_batch *mb, const struct loss_inputs *in, int32_t *lengths) {
+    int64_t at = g->completions.offset[mb->completion];
+    for (int i = 0; i < mb->n_completions; i++) lengths[i] = ragged_length(&g->completions, mb->completion + i);
+    return loss_eval(loss, coef + at, ecoef ? ecoef + at : NULL, metrics, in->config, in->normalizer, mb->n_completions, lengths,
+                     logp + at, in->old_logp + at, in->ref_logp ? in->ref_logp + at : NULL, entropy + at,
+                     in->advantage + mb->completion, in->mask + at);
+}
+
+int trainer_accumulate_loss(struct trainer *t, double *loss, struct loss_metrics *metrics, float *logp, float *entropy,
+                            const struct groups *g, const struct loss_inputs *in, float temperature) {
+    float inv;
+    TRY(inverse_temperature(&inv, temperature));
+    TRY(groups_check(g, t->m->config.vocab_size));
+    TRY(reserve(t, g));
+    size_t tokens = (size_t)g->completions.offset[g->completions.n];
+    float *coef = calloc(2 * tokens + 1, sizeof *coef);
+    float *ecoef = in->config->entropy_coef != 0 || in->config->use_adaptive_entropy ? coef + tokens : NULL;
+    int32_t *lengths = calloc((size_t)g->completions.n + 1, sizeof *lengths);
+    int status = coef && lengths ? OK : fail(E_MEMORY, "no memory for %zu tokens", tokens);
+    struct micro_batch mb;
+    for (int prompt = 0, completion = 0; !status && batch_next(&mb, &prompt, &completion, g, NULL, t->config.token_budget);) {
+        status = forward(t, g, &mb);
+        if (!status) status = text_head(&t->acts, &t->batch, inv);
+        if (!status) status = read_scores(t, logp, entropy, g, &mb);
+        if (!status) status = micro_loss(loss, metrics, coef, ecoef, logp, entropy, g, &mb, in, lengths);
+        if (!status) status = backward(t, g, &mb, coef, ecoef, inv);
+    }
+    free(coef);
+    free(lengths);
+    if (status) trainer_zero_grad(t);
+    return status;
+}
+
+int trainer_flush(struct trainer *t) {
+    if (t->embed_n) TRY(text_embed_backward(t->m, t->grads, t->embed_dx, t->embed_ids, t->embed_n));
+    t->embed_n = 0;
+    return OK;
+}
+
+int trainer_zero_grad(struct trainer *t) {
+    t->embed_n = 0;
+    return t->m->ops->zero(t->m->ctx, t->grads, t->m->n_elements * sizeof(float));
+}
+
+static int find_nonfinite(struct trainer *t, double norm) {
+    struct model *m = t->m;
+    for (int i = 0; i < m->n_params; i++) {
+        double squares;
+        TRY(m->ops->sum_squares(m->ctx, &squares, t->grads + m->params[i].offset, param_size(&m->params[i])));
+        if (isfinite(squares)) continue;
+        char name[128];
+        model_tensor_name(name, sizeof name, &m->params[i], 0);
+        return fail(E_NONFINITE, "the gradient of %s is not finite; the weights were left as they were", name);
+    }
+    return fail(E_NONFINITE, "the gradient norm is %g; the weights were left as they were", norm);
+}
+
+int trainer_step(struct trainer *t, double *norm, float learning_rate, float max_norm) {
+    struct model *m = t->m;
+    const struct train_config *c = &t->config;
+    double squares;
+    TRY(trainer_flush(t));
+    TRY(m->ops->sum_squares(m->ctx, &squares, t->grads, m->n_elements));
+    *norm = sqrt(squares);
+    if (!isfinite(*norm)) {
+        int status = find_nonfinite(t, *norm);
+        TRY(trainer_zero_grad(t));
+        return status;
+    }
+    double step = (double)++t->steps_taken;
+    struct adamw p = {
+        .lr = learning_rate, .beta1 = c->beta1, .beta2 = c->beta2, .eps = c->eps,
+        .grad_scale = max_norm > 0 ? fminf(1.0f, (float)(max_norm / (*norm + 1e-6))) : 1.0f,
+        .correction1 = (float)(1 - pow((double)c->beta1, step)), .correction2 = (float)(1 - pow((double)c->beta2, step)),
+    };
+    for (int i = 0; i < m->n_params; i++) {
+        size_t at = m->params[i].offset;
+        p.weight_decay = m->params[i].C ? c->weight_decay : 0;
+        TRY(m->ops->adamw(m->ctx, t->master + at, t->moment1 + at, t->moment2 + at, t->grads + at, param_size(&m->params[i]), &p));
+    }
+    TRY(model_pack(m, t->master));
+    return trainer_zero_grad(t);
+}

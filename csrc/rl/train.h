@@ -1,0 +1,52 @@
+/* Floor 3: gradients, fp32 master weights and AdamW moments of one model, worked through in micro-batches of whole groups.
+   Every sum over tokens runs in the order of the groups, whatever the split (C2). */
+#ifndef GRPO_TRAIN_H
+#define GRPO_TRAIN_H
+
+#include "rl/batch.h"
+#include "rl/loss.h"
+
+struct train_config { float beta1, beta2, eps, weight_decay; int token_budget, recompute; };
+
+struct trainer {
+    struct model *m;
+    struct train_config config;
+    int64_t steps_taken;                   /* AdamW's t */
+    float *grads, *master, *moment1, *moment2;  /* fp32 arenas (m->n_elements); the last three NULL without an optimiser */
+    struct activations acts;
+    struct batch batch;
+    /* gradient of the embedding rows of every token of the step, added up at its end (see text_backward) */
+    real *embed_dx;                        /* (embed_max, d) */
+    int32_t *embed_ids;                    /* (embed_max) */
+    int embed_n, embed_max;
+};
+
+/* optimizer 0: gradients only (logprob_grads) */
+int trainer_create(struct trainer **out, struct model *m, const struct train_config *config, int optimizer);
+void trainer_free(struct trainer *t);
+
+/* A failure while gradients are being added (Ctrl-C, NaN) leaves the gradient 0, never half of it. */
+
+/* gradient += that of sum coef logp + ecoef entropy (flat over completion tokens, HOST; ecoef may be NULL).
+   With an optimiser, groups whose coefficients are all 0 are not run: logp and entropy (HOST) stay as they are there. */
+int trainer_accumulate(struct trainer *t, float *logp, float *entropy, const struct groups *g, const float *coef, const float *ecoef,
+                       float temperature);
+
+/* What loss_eval needs beyond logp and entropy; HOST, flat over completion tokens (advantage: one a completion). */
+struct loss_inputs {
+    const struct loss_config *config;
+    const struct loss_normalizer *normalizer;
+    const float *old_logp, *ref_logp, *advantage;
+    const uint8_t *mask;
+};
+/* loss += ; forward, loss, backward, a micro-batch at a time: for updates that are not on policy. */
+int trainer_accumulate_loss(struct trainer *t, double *loss, struct loss_metrics *metrics, float *logp, float *entropy,
+                            const struct groups *g, const struct loss_inputs *in, float temperature);
+
+/* Embedding gradients into the arena: called by step, and before gradients are read. */
+int trainer_flush(struct trainer *t);
+/* Clip (max_norm 0: off), AdamW (decay on matrices only), repack, gradient = 0. E_NONFINITE leaves the weights untouched. */
+int trainer_step(struct trainer *t, double *norm, float learning_rate, float max_norm);
+int trainer_zero_grad(struct trainer *t);
+
+#endif
