@@ -1,6 +1,299 @@
-#include "binding.h"
+/* Ops: every entry of ops.h as a method on NumPy arrays, for tests and benchmarks. A method is one OP(...): text,
+   call, parameters; invoke() does the rest for all of them. */
+#include "py_opcall.h"
+#include <structmember.h>
+
+#include "base/rng.h"
+
+#include <stdlib.h>
+
+/* -- what some operations need beyond the parameter list ----------------------------------------------------------- */
+
+#define P(name) a->memory[find(a->op, #name)]
+#define X(name) (float)a->number[find(a->op, #name)]
+#define WHOLE(name) (int)a->integer[find(a->op, #name)]
+#define GIVEN(name) (a->array[find(a->op, #name)] != NULL)
+#define VALUES(name) DATA(int32_t, a->array[find(a->op, #name)])
+
+static int bad_value(const char *what) { return PyErr_Format(PyExc_ValueError, "%s", what), -1; }
+
+static int check_weight_rows(const struct call *a) {
+    uint64_t row = a->integer[find(a->op, "row")], O = (uint64_t)a->size['O'], rows = (uint64_t)a->size['R'];
+    return row > O || rows > O - row ? bad_value("row and rows leave W") : 0;
+}
+
+static int check_segments(const struct call *a) {
+    const struct segment *s = (const struct segment *)VALUES(segments);
+    for (int i = 0; i < a->size['n']; i++, s++)
+        if (s->start < 0 || s->len < 0 || s->prefix < 0 || s->prefix_len < 0 || s->start > a->size['N'] - s->len ||
+            s->prefix > a->size['N'] - s->prefix_len)
+            return bad_value("segments leave the rows of qkv");
+    return 0;
+}
+
+static int check_pages(const struct call *a) {
+    const int32_t *place = VALUES(place), *pages = VALUES(pages), *length = VALUES(length);
+    for (int i = 0; i < a->size['N']; i++)
+        if (place[i] >= a->size['M'] * KV_TILE) return bad_value("place leaves the pool of n_pages");
+    for (int s = 0; s < a->size['S']; s++) {
+        if (length[s] < 1 || length[s] > a->size['P'] * KV_TILE)
+            return bad_value("length must be in [1, max_pages * 32]");
+        for (int p = 0; p < ceil_div(length[s], KV_TILE); p++) {
+            int page = pages[s * a->size['P'] + p];
+            if (page < 0 || page >= a->size['M']) return bad_value("pages leave the pool of n_pages");
+        }
+    }
+    return 0;
+}
+
+/* A pool in use holds stale numbers where nothing was stored yet: bytes 0x42 are 48.5, in both storages. */
+static int fill_pool(const struct ops *o, void *ctx, struct call *a) {
+    const int *d = a->size;
+    size_t bytes = (size_t)d['M'] * o->kv_page_bytes(d['K'], d['D']);
+    void *stale = malloc(bytes ? bytes : 1);
+    a->pool = o->alloc(ctx, bytes ? bytes : 1);
+    if (stale) memset(stale, 0x42, bytes);
+    int status = fail(E_MEMORY, "no memory for %d pages", d['M']);
+    if (stale && a->pool) status = o->upload(ctx, a->pool, stale, bytes);
+    free(stale);
+    TRY(status);
+    TRY(o->kv_store(ctx, a->pool, P(kv), P(place), d['N'], d['H'], d['K'], d['D']));
+    return o->kv_copy(ctx, a->pool, P(dst), P(src), d['n'], d['K'], d['D']);
+}
+
+static int sample_rows(const struct ops *o, void *ctx, struct call *a) {
+    const int *d = a->size;
+    int S = d['S'], n_stop = max_int(0, d['s']);
+    struct sampler sampler = {X(temperature), X(top_p), X(min_p), X(repetition_penalty), WHOLE(top_k),
+                              a->integer[find(a->op, "seed")], (uint32_t)WHOLE(step), P(forbidden), P(seen)};
+    struct sampled *out = malloc((size_t)S * sizeof *out + 1);
+    if (!out) return fail(E_MEMORY, "no memory for %d samples", S);
+    int status = o->sample(ctx, out, P(h), P(W), &sampler, P(keys), P(stop_ids), n_stop, S, d['C'], d['V']);
+    for (int s = 0; !status && s < S; s++) {
+        ((int32_t *)P(id))[s] = out[s].id;
+        ((float *)P(logp))[s] = out[s].logp;
+        ((float *)P(policy_logp))[s] = out[s].policy_logp;
+        ((float *)P(entropy))[s] = out[s].entropy;
+    }
+    free(out);
+    return status;
+}
+
+/* -- the operations ------------------------------------------------------------------------------------------------ */
+
+/* OP(name, doc, call, parameters, then optional .check and .prepare). In `call`: P(x) memory, X(x) float, WHOLE(x) int,
+   d['N'] size. */
+#define OP(name_, text_, call_, params_, ...)                                                                        \
+    static const char doc_##name_[] = text_;                                                                         \
+    static int run_##name_(const struct ops *o, void *ctx, struct call *a) {                                         \
+        const int *d = a->size;                                                                                      \
+        (void)d;                                                                                                     \
+        return call_;                                                                                                \
+    }                                                                                                                \
+    static const struct op op_##name_ = {.name = #name_, .run = run_##name_, .param = {UNWRAP params_}, __VA_ARGS__};\
+    static PyObject *py_##name_(PyObject *self, PyObject *args, PyObject *kwargs) {                                  \
+        return invoke(self, &op_##name_, args, kwargs);                                                              \
+    }
+#define UNWRAP(...) __VA_ARGS__
+#define HEADS {SIZE, IN, "Hq", "H"}, {SIZE, IN, "Hkv", "K"}, {SIZE, IN, "D", "D"}
+
+OP(zero, "zero($self, dst)\n--\n\n(L) zeros in place of dst.",
+   o->zero(ctx, P(dst), (size_t)d['L'] * sizeof(float)),
+   ({FLOAT, ADD, "dst", "L"}))
+OP(copy, "copy($self, src)\n--\n\nThe bytes of src (L).",
+   o->copy(ctx, P(dst), P(src), (size_t)d['L'] * sizeof(float)),
+   ({FLOAT, OUT, "dst", "L"}, {FLOAT, IN, "src", "L"}))
+OP(weight_set, "weight_set($self, W, src, row)\n--\n\nW (O, C) with src (rows, C) in its rows from `row` on.",
+   o->weight_set(ctx, P(W), P(src), WHOLE(row), d['R'], d['O'], d['C']),
+   ({WEIGHT, ADD, "W", "OC"}, {FLOAT, IN, "src", "RC"}, {INTEGER, IN, "row", ""}),
+   .check = check_weight_rows)
+OP(weight_get, "weight_get($self, W, row, rows)\n--\n\nRows [row, row + rows) of W (O, C).",
+   o->weight_get(ctx, P(dst), P(W), WHOLE(row), d['R'], d['O'], d['C']),
+   ({FLOAT, OUT, "dst", "RC"}, {WEIGHT, IN, "W", "OC"}, {INTEGER, IN, "row", ""}, {SIZE, IN, "rows", "R"}),
+   .check = check_weight_rows)
+OP(vector_set, "vector_set($self, src)\n--\n\nsrc (L) rounded to the storage of vectors.",
+   o->vector_set(ctx, P(dst), P(src), d['L']),
+   ({FLOAT, OUT, "dst", "L"}, {FLOAT, IN, "src", "L"}))
+OP(cast, "cast($self, src)\n--\n\nsrc (L) rounded to the storage of activations, and back by uncast().",
+   o->cast(ctx, P(dst), P(src), (size_t)d['L']),
+   ({REAL, OUT, "dst", "L"}, {FLOAT, IN, "src", "L"}))
+OP(embed, "embed($self, E, ids)\n--\n\n(N, C): rows ids (N) of E (V, C).",
+   o->embed(ctx, P(y), P(E), P(ids), d['N'], d['C'], d['V']),
+   ({REAL, OUT, "y", "NC"}, {WEIGHT, IN, "E", "VC"}, {INT, IN, "ids", "N", 'V'}))
+OP(embed_dw, "embed_dw($self, dE, dy, ids)\n--\n\ndE (V, C) + dy (N, C) scattered to rows ids.",
+   o->embed_dw(ctx, P(dE), P(dy), P(ids), d['N'], d['C'], d['V']),
+   ({FLOAT, ADD, "dE", "VC"}, {REAL, IN, "dy", "NC"}, {INT, IN, "ids", "N", 'V'}))
+OP(linear, "linear($self, x, W, b=None, y=None)\n--\n\n(N, O): x (N, C) W^T + b; added to y (N, O) if that is given.",
+   o->linear(ctx, P(y), P(x), P(W), P(b), d['N'], d['C'], d['O'], GIVEN(y)),
+   ({REAL, IN, "x", "NC"}, {WEIGHT, IN, "W", "OC"}, {VECTOR, OPTIONAL, "b", "O"}, {REAL, SET_OR_ADD, "y", "NO"}))
+OP(linear_dx, "linear_dx($self, dy, W)\n--\n\n(N, C): dy (N, O) W (O, C).",
+   o->linear_dx(ctx, P(dx), P(dy), P(W), d['N'], d['C'], d['O']),
+   ({REAL, OUT, "dx", "NC"}, {REAL, IN, "dy", "NO"}, {WEIGHT, IN, "W", "OC"}))
+OP(linear_dw, "linear_dw($self, dW, db, dy, x)\n--\n\ndW (O, C) + dy^T x, and db (O) + sum of dy unless db is None.",
+   o->linear_dw(ctx, P(dW), P(db), P(dy), P(x), d['N'], d['C'], d['O']),
+   ({FLOAT, ADD, "dW", "OC"}, {FLOAT, ADD_OPTIONAL, "db", "O"}, {REAL, IN, "dy", "NO"}, {REAL, IN, "x", "NC"}))
+OP(rmsnorm, "rmsnorm($self, x, w, eps)\n--\n\n(y (N, C), rstd (N)).",
+   o->rmsnorm(ctx, P(y), P(rstd), P(x), P(w), X(eps), d['N'], d['C']),
+   ({REAL, OUT, "y", "NC"}, {FLOAT, OUT, "rstd", "N"}, {REAL, IN, "x", "NC"}, {VECTOR, IN, "w", "C"},
+    {NUMBER, IN, "eps", ""}))
+OP(rmsnorm_bwd_add, "rmsnorm_bwd_add($self, dx, dw, dy, x, w, rstd)\n--\n\n(dx (N, C), dw (C)), both added to.",
+   o->rmsnorm_bwd_add(ctx, P(dx), P(dw), P(dy), P(x), P(w), P(rstd), d['N'], d['C']),
+   ({REAL, ADD, "dx", "NC"}, {FLOAT, ADD, "dw", "C"}, {REAL, IN, "dy", "NC"}, {REAL, IN, "x", "NC"},
+    {VECTOR, IN, "w", "C"}, {FLOAT, IN, "rstd", "N"}))
+OP(rope_table, "rope_table($self, pos, inv_freq)\n--\n\n(cos, sin), both (N, D/2), of pos (N) times inv_freq (D/2).",
+   o->rope_table(ctx, P(cos), P(sin), P(pos), P(inv_freq), d['N'], d['D']),
+   ({FLOAT, OUT, "cos", "Nh"}, {FLOAT, OUT, "sin", "Nh"}, {INT, IN, "pos", "N"}, {FLOAT, IN, "inv_freq", "h"}))
+OP(rope, "rope($self, x, wq, wk, eps, cos, sin, Hq, Hkv, D)\n--\n\n(N, (Hq + 2 Hkv) D); wq, wk: (D) or None.",
+   o->rope(ctx, P(y), P(x), P(wq), P(wk), X(eps), P(cos), P(sin), d['N'], d['H'], d['K'], d['D']),
+   ({REAL, OUT, "y", "NQ"}, {REAL, IN, "x", "NQ"}, {VECTOR, OPTIONAL, "wq", "D"}, {VECTOR, OPTIONAL, "wk", "D"},
+    {NUMBER, IN, "eps", ""}, {FLOAT, IN, "cos", "Nh"}, {FLOAT, IN, "sin", "Nh"}, HEADS))
+OP(rope_bwd, "rope_bwd($self, d, dwq, dwk, x, wq, wk, eps, cos, sin, Hq, Hkv, D)\n--\n\n"
+   "d (N, (Hq + 2 Hkv) D) turned to the gradient of x, then dwq, dwk (D) added to, unless None.",
+   o->rope_bwd(ctx, P(d), P(dwq), P(dwk), P(x), P(wq), P(wk), X(eps), P(cos), P(sin), d['N'], d['H'], d['K'], d['D']),
+   ({REAL, ADD, "d", "NQ"}, {FLOAT, ADD_OPTIONAL, "dwq", "D"}, {FLOAT, ADD_OPTIONAL, "dwk", "D"}, {REAL, IN, "x", "NQ"},
+    {VECTOR, OPTIONAL, "wq", "D"}, {VECTOR, OPTIONAL, "wk", "D"}, {NUMBER, IN, "eps", ""}, {FLOAT, IN, "cos", "Nh"},
+    {FLOAT, IN, "sin", "Nh"}, HEADS))
+OP(attention, "attention($self, qkv, segments, Hq, Hkv, D)\n--\n\n(y (N, Hq D), lse (N, Hq)); segments: int32 (n, 4).",
+   o->attention(ctx, P(y), P(lse), P(qkv), P(segments), d['n'], d['N'], d['H'], d['K'], d['D']),
+   ({REAL, OUT, "y", "NY"}, {FLOAT, OUT, "lse", "NH"}, {REAL, IN, "qkv", "NQ"}, {INT, IN, "segments", "n4"}, HEADS),
+   .check = check_segments)
+OP(attention_bwd, "attention_bwd($self, dy, y, lse, qkv, segments, Hq, Hkv, D)\n--\n\ndqkv (N, (Hq + 2 Hkv) D).",
+   o->attention_bwd(ctx, P(dqkv), P(dy), P(y), P(lse), P(qkv), P(segments), d['n'], d['N'], d['H'], d['K'], d['D']),
+   ({REAL, OUT, "dqkv", "NQ"}, {REAL, IN, "dy", "NY"}, {REAL, IN, "y", "NY"}, {FLOAT, IN, "lse", "NH"},
+    {REAL, IN, "qkv", "NQ"}, {INT, IN, "segments", "n4"}, HEADS),
+   .check = check_segments)
+OP(attention_decode, "attention_decode($self, qkv, kv, place, dst, src, n_pages, pages, length, Hq, Hkv, D)\n--\n\n"
+   "(S, Hq D). The pool of n_pages is filled before: kv (N, (Hq + 2 Hkv) D) by kv_store at place (N), then kv_copy of\n"
+   "pages src (n) to dst (n); pages is (S, max_pages).",
+   o->attention_decode(ctx, P(y), P(qkv), a->pool, P(pages), P(length), d['S'], d['P'], d['H'], d['K'], d['D']),
+   ({REAL, OUT, "y", "SY"}, {REAL, IN, "qkv", "SQ"}, {REAL, IN, "kv", "NQ"}, {INT, IN, "place", "N"},
+    {INT, IN, "dst", "n", 'M'}, {INT, IN, "src", "n", 'M'}, {SIZE, IN, "n_pages", "M"}, {INT, IN, "pages", "SP"},
+    {INT, IN, "length", "S"}, HEADS),
+   .check = check_pages, .prepare = fill_pool)
+OP(swiglu, "swiglu($self, gu)\n--\n\n(N, F) of gu (N, 2 F).",
+   o->swiglu(ctx, P(y), P(gu), d['N'], d['F']),
+   ({REAL, OUT, "y", "NF"}, {REAL, IN, "gu", "NG"}))
+OP(swiglu_bwd, "swiglu_bwd($self, dy, gu)\n--\n\ndgu (N, 2 F).",
+   o->swiglu_bwd(ctx, P(dgu), P(dy), P(gu), d['N'], d['F']),
+   ({REAL, OUT, "dgu", "NG"}, {REAL, IN, "dy", "NF"}, {REAL, IN, "gu", "NG"}))
+OP(gather_rows, "gather_rows($self, src, index)\n--\n\n(R, C): rows index (R) of src (N, C).",
+   o->gather_rows(ctx, P(dst), P(src), P(index), d['R'], d['C']),
+   ({REAL, OUT, "dst", "RC"}, {REAL, IN, "src", "NC"}, {INT, IN, "index", "R", 'N'}))
+OP(scatter_rows_add, "scatter_rows_add($self, dst, src, index)\n--\n\ndst (N, C) with src (R, C) added to rows index.",
+   o->scatter_rows_add(ctx, P(dst), P(src), P(index), d['R'], d['C']),
+   ({REAL, ADD, "dst", "NC"}, {REAL, IN, "src", "RC"}, {INT, IN, "index", "R", 'N'}))
+OP(head, "head($self, h, W, target, inv_temperature=1.0)\n--\n\n(logp (R), entropy (R)) of h (R, C), W (V, C).",
+   o->head(ctx, P(logp), P(entropy), NULL, NULL, P(h), P(W), P(target), NULL, NULL, X(inv_temperature), d['R'],
+           d['C'], d['V']),
+   ({FLOAT, OUT, "logp", "R"}, {FLOAT, OUT, "entropy", "R"}, {REAL, IN, "h", "RC"}, {WEIGHT, IN, "W", "VC"},
+    {INT, IN, "target", "R", 'V'}, {NUMBER, OPTIONAL, "inv_temperature", "", .fallback = 1}))
+OP(head_bwd, "head_bwd($self, dW, h, W, target, coef, ecoef=None, inv_temperature=1.0)\n--\n\n"
+   "head() with its backward: (logp (R), entropy (R), dh (R, C), dW (V, C)).",
+   o->head(ctx, P(logp), P(entropy), P(dh), P(dW), P(h), P(W), P(target), P(coef), P(ecoef), X(inv_temperature), d['R'],
+           d['C'], d['V']),
+   ({FLOAT, OUT, "logp", "R"}, {FLOAT, OUT, "entropy", "R"}, {REAL, OUT, "dh", "RC"}, {FLOAT, ADD, "dW", "VC"},
+    {REAL, IN, "h", "RC"}, {WEIGHT, IN, "W", "VC"}, {INT, IN, "target", "R", 'V'}, {FLOAT, IN, "coef", "R"},
+    {FLOAT, OPTIONAL, "ecoef", "R"}, {NUMBER, OPTIONAL, "inv_temperature", "", .fallback = 1}))
+OP(logits, "logits($self, h, W)\n--\n\n(S, V) of h (S, C), W (V, C).",
+   o->logits(ctx, P(z), P(h), P(W), d['S'], d['C'], d['V']),
+   ({FLOAT, OUT, "z", "SV"}, {REAL, IN, "h", "SC"}, {WEIGHT, IN, "W", "VC"}))
+OP(sample, "sample($self, h, W, keys, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0,\n"
+   "       forbidden=None, seen=None, stop_ids=None, seed=0, step=0)\n--\n\n"
+   "(ids, logp, policy_logp, entropy), each (S). keys: uint32 (S, 4) of prompt, sample, position, no_stop;\n"
+   "forbidden (V), seen (S, V): uint8.",
+   sample_rows(o, ctx, a),
+   ({HOST_INT, OUT, "id", "S"}, {HOST_FLOAT, OUT, "logp", "S"}, {HOST_FLOAT, OUT, "policy_logp", "S"},
+    {HOST_FLOAT, OUT, "entropy", "S"}, {REAL, IN, "h", "SC"}, {WEIGHT, IN, "W", "VC"}, {HOST_UINT, IN, "keys", "S4"},
+    {NUMBER, OPTIONAL, "temperature", "", .fallback = 1}, {INTEGER, OPTIONAL, "top_k", ""},
+    {NUMBER, OPTIONAL, "top_p", "", .fallback = 1}, {NUMBER, OPTIONAL, "min_p", ""},
+    {NUMBER, OPTIONAL, "repetition_penalty", "", .fallback = 1}, {BYTE, OPTIONAL, "forbidden", "V"},
+    {BYTE, OPTIONAL, "seen", "SV"}, {HOST_INT, OPTIONAL, "stop_ids", "s", 'V'}, {INTEGER, OPTIONAL, "seed", ""},
+    {INTEGER, OPTIONAL, "step", ""}))
+OP(adamw, "adamw($self, w, m, v, g, lr, beta1, beta2, eps, weight_decay, grad_scale, correction1, correction2)\n--\n\n"
+   "(w, m, v) after one step, each (L).",
+   o->adamw(ctx, P(w), P(m), P(v), P(g), (size_t)d['L'], &(struct adamw){X(lr), X(beta1), X(beta2), X(eps),
+            X(weight_decay), X(grad_scale), X(correction1), X(correction2)}),
+   ({FLOAT, ADD, "w", "L"}, {FLOAT, ADD, "m", "L"}, {FLOAT, ADD, "v", "L"}, {FLOAT, IN, "g", "L"},
+    {NUMBER, IN, "lr", ""}, {NUMBER, IN, "beta1", ""}, {NUMBER, IN, "beta2", ""}, {NUMBER, IN, "eps", ""},
+    {NUMBER, IN, "weight_decay", ""}, {NUMBER, IN, "grad_scale", ""}, {NUMBER, IN, "correction1", ""},
+    {NUMBER, IN, "correction2", ""}))
+OP(sum_squares, "sum_squares($self, g)\n--\n\nfloat64 sum of the squares of g (L).",
+   o->sum_squares(ctx, P(sum), P(g), (size_t)d['L']),
+   ({HOST_DOUBLE, OUT, "sum", ""}, {FLOAT, IN, "g", "L"}))
+OP(lerp, "lerp($self, dst, src, alpha)\n--\n\n(1 - alpha) dst + alpha src, both (L).",
+   o->lerp(ctx, P(dst), P(src), X(alpha), (size_t)d['L']),
+   ({FLOAT, ADD, "dst", "L"}, {FLOAT, IN, "src", "L"}, {NUMBER, IN, "alpha", ""}))
+
+/* -- the type ------------------------------------------------------------------------------------------------------ */
+
+static PyObject *philox_static(PyObject *type, PyObject *args) {
+    (void)type;
+    unsigned long long key;
+    unsigned int c[4];
+    if (!PyArg_ParseTuple(args, "K(IIII):philox", &key, &c[0], &c[1], &c[2], &c[3])) return NULL;
+    struct philox r = philox(key, c[0], c[1], c[2], c[3]);
+    return Py_BuildValue("(IIII)", r.x[0], r.x[1], r.x[2], r.x[3]);
+}
+
+#define METHOD(name_) {#name_, (PyCFunction)(void (*)(void))py_##name_, METH_VARARGS | METH_KEYWORDS, doc_##name_}
+static PyMethodDef methods[] = {
+    METHOD(zero), METHOD(copy), METHOD(weight_set), METHOD(weight_get), METHOD(vector_set), METHOD(cast), METHOD(embed),
+    METHOD(embed_dw), METHOD(linear), METHOD(linear_dx), METHOD(linear_dw), METHOD(rmsnorm), METHOD(rmsnorm_bwd_add),
+    METHOD(rope_table), METHOD(rope), METHOD(rope_bwd), METHOD(attention), METHOD(attention_bwd),
+    METHOD(attention_decode), METHOD(swiglu), METHOD(swiglu_bwd), METHOD(gather_rows),
+    METHOD(scatter_rows_add), METHOD(head), METHOD(head_bwd), METHOD(logits), METHOD(sample), METHOD(adamw),
+    METHOD(sum_squares), METHOD(lerp),
+    {"philox", philox_static, METH_VARARGS | METH_STATIC,
+     "philox(key, counter, /)\n--\n\nThe four words of Philox4x32-10 for a 64-bit key and a counter of four words."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef members[] = {
+    {"repeat", T_INT, offsetof(Ops, repeat), 0, "How often a method runs its operation; sums grow each time."},
+    {"seconds", T_DOUBLE, offsetof(Ops, seconds), READONLY, "Of the last operation, the fastest of its repeats."},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyObject *ops_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"device", NULL};
+    const char *device;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s:Ops", names, &device)) return NULL;
+    const struct ops *ops;
+    int status = ops_find(&ops, device);
+    if (status) return raise_status(status);
+    Ops *self = (Ops *)type->tp_alloc(type, 0);
+    if (!self) return NULL;
+    self->repeat = 1;
+    status = ops->open(&self->ctx);
+    if (!status) self->ops = ops;
+    else {
+        raise_status(status);
+        Py_CLEAR(self);
+    }
+    return (PyObject *)self;
+}
+
+static void ops_dealloc(PyObject *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    if (((Ops *)self)->ops) ((Ops *)self)->ops->close(((Ops *)self)->ctx);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyType_Slot slots[] = {
+    {Py_tp_doc, "Ops(device)\n--\n\nEvery operation of ops.h on float32 arrays, rounded to the device's storage."},
+    {Py_tp_new, ops_new},
+    {Py_tp_dealloc, ops_dealloc},
+    {Py_tp_methods, methods},
+    {Py_tp_members, members},
+    {0, NULL},
+};
+static PyType_Spec spec = {"grpo._core.Ops", sizeof(Ops), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, slots};
 
 int add_ops(PyObject *module) {
-    (void)module;
-    return 0;
+    PyObject *type = PyType_FromModuleAndSpec(module, &spec, NULL);
+    if (!type) return -1;
+    int failed = PyModule_AddType(module, (PyTypeObject *)type);
+    Py_DECREF(type);
+    return failed;
 }
