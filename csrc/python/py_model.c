@@ -10,6 +10,7 @@
 typedef struct {
     PyObject_HEAD
     struct model *m;
+    struct inference inference;
     int busy;
 } ModelObject;
 
@@ -73,11 +74,13 @@ static PyObject *Model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         Py_DECREF(self);
         return raise_status(status);
     }
+    self->inference.m = self->m;
     return (PyObject *)self;
 }
 
 static void Model_dealloc(ModelObject *self) {
     PyTypeObject *type = Py_TYPE(self);
+    if (self->m) inference_free(&self->inference);
     model_free(self->m);
     type->tp_free(self);
     Py_DECREF(type);
@@ -297,7 +300,7 @@ static PyObject *run_request(ModelObject *self, const struct rollout_request *q)
                                    .tokens = buffer, .logp = (float *)buffer + cells, .policy_logp = (float *)buffer + 2 * cells,
                                    .entropy = (float *)buffer + 3 * cells};
         int status = OK;
-        RUN(self, status, rollout(self->m, &r, q));
+        RUN(self, status, rollout(&self->inference, &r, q));
         if (!status) dict = result_dict(&r, lengths, finish, (int)n, q->max_new_tokens);
     } else if (!PyErr_Occurred()) PyErr_NoMemory();
     free(buffer);
@@ -363,7 +366,7 @@ static PyObject *Model_logprobs(ModelObject *self, PyObject *args, PyObject *kwa
         status = logp && entropy ? 0 : -1;
     }
     if (!status)
-        RUN(self, status, score(self->m, DATA(float, (PyArrayObject *)logp), DATA(float, (PyArrayObject *)entropy), &g, temperature, token_budget));
+        RUN(self, status, score(&self->inference, DATA(float, (PyArrayObject *)logp), DATA(float, (PyArrayObject *)entropy), &g, temperature, token_budget));
     ragged_release(&p);
     ragged_release(&c);
     PyObject *result = status ? NULL : PyTuple_Pack(2, logp, entropy);
@@ -379,7 +382,7 @@ static PyObject *Model_logits(ModelObject *self, PyObject *arg) {
     npy_intp shape[] = {PyArray_SIZE(ids), self->m->config.vocab_size};
     PyObject *z = array_new(NPY_FLOAT32, 2, shape);
     int status = z ? OK : -1;
-    if (z) RUN(self, status, score_logits(self->m, DATA(float, (PyArrayObject *)z), DATA(int32_t, ids), (int)shape[0]));
+    if (z) RUN(self, status, score_logits(&self->inference, DATA(float, (PyArrayObject *)z), DATA(int32_t, ids), (int)shape[0]));
     Py_DECREF(ids);
     if (status) Py_CLEAR(z);
     return z;

@@ -1,9 +1,9 @@
 #include "rl/rollout.h"
-#include "rl/score.h"
 
 #include <stdlib.h>
 
-enum { PREFILL_ROWS = 2048,      /* prompts prefilled together, in rows; a longer prompt goes alone */
+enum { SLOTS_MAX = 4096,
+       PREFILL_ROWS = 2048,      /* prompts prefilled together, in rows; a longer prompt goes alone */
        STOP_TAIL = 256 };        /* bytes of text kept for stop strings; longest stop string */
 
 /* A prompt with unfinished completions: its KV pages; its entry's row of first_hidden predicts every first token. */
@@ -14,15 +14,16 @@ struct slot { int sequence, active, own, n_pages, length; int32_t last; uint32_t
 
 struct engine {
     struct model *m;
+    struct activations *acts;             /* prefill and decode take turns */
+    struct batch *batch;
+    struct kv *kv;
     const struct rollout_request *q;
     struct rollout_result *out;
     int n_sequences, next, finished, S, n_slots, max_pages, prompt_max;
     struct slot *slots;                   /* (S), the first n_slots are live */
     struct active_prompt *prompts;        /* (S) */
-    struct kv kv;
     int32_t *free_pages, n_free;
-    struct activations decode, prefill;
-    struct batch batch;
+    int prefill_rows;
     real *first_hidden;                   /* (S, d) of active prompt i */
     int32_t *page_table;                  /* HOST (S, max_pages) */
     int32_t *host, *device;               /* staging of a decode step: ids, pos, place, length (S each), then pages */
@@ -51,7 +52,7 @@ static int check_request(const struct rollout_request *q, const struct config *c
     const struct sampler *s = &q->sampler;
     if (q->num_generations < 1) return fail(E_CONFIG, "num_generations is %d, must be positive", q->num_generations);
     if (q->max_new_tokens < 1) return fail(E_CONFIG, "max_new_tokens is %d, must be positive", q->max_new_tokens);
-    if (q->slots < 1) return fail(E_CONFIG, "slots is %d, must be positive", q->slots);
+    if (q->slots < 1 || q->slots > SLOTS_MAX) return fail(E_CONFIG, "slots is %d, must be 1..%d", q->slots, SLOTS_MAX);
     if (!(s->temperature >= 0)) return fail(E_CONFIG, "temperature is %g, must be 0 (greedy) or positive", (double)s->temperature);
     if (!(s->top_p > 0 && s->top_p <= 1)) return fail(E_CONFIG, "top_p is %g, must be in (0, 1]", (double)s->top_p);
     if (!(s->min_p >= 0 && s->min_p <= 1)) return fail(E_CONFIG, "min_p is %g, must be in [0, 1]", (double)s->min_p);
@@ -67,20 +68,19 @@ static int check_request(const struct rollout_request *q, const struct config *c
     return groups_check(&g, c->vocab_size);
 }
 
-static int engine_alloc(struct engine *e) {
+static int engine_alloc(struct engine *e, struct inference *r) {
     struct model *m = e->m;
     const struct ops *ops = m->ops;
     const struct config *c = &m->config;
     size_t S = (size_t)e->S, V = (size_t)c->vocab_size;
     int n_pages = kv_pages_needed(e->S, e->prompt_max, e->q->max_new_tokens);
-    int prefill_rows = round_up(max_int(PREFILL_ROWS, e->prompt_max + ROW_ALIGN), ROW_ALIGN);
-    prefill_rows = min_int(prefill_rows, e->S * round_up(e->prompt_max, ROW_ALIGN));
+    int prefill_rows = e->prefill_rows = min_int(max_int(PREFILL_ROWS, e->prompt_max), e->S * e->prompt_max);
     size_t staged = S * (4 + (size_t)e->max_pages);
     TRY(reserve_scratch(m, max_int(prefill_rows, e->S), e->S, e->S, e->S, e->prompt_max + e->q->max_new_tokens));
-    TRY(kv_create(&e->kv, m, n_pages));
-    TRY(activations_create(&e->decode, m, KEEP_NONE, e->S, e->S));
-    TRY(activations_create(&e->prefill, m, KEEP_NONE, prefill_rows, e->S));
-    TRY(batch_create(&e->batch, m, prefill_rows, e->S, e->S));
+    TRY(inference_reserve(r, max_int(prefill_rows, e->S), e->S, e->S, n_pages));
+    e->acts = &r->acts;
+    e->batch = &r->batch;
+    e->kv = &r->kv;
     e->slots = calloc(S, sizeof *e->slots);
     e->prompts = calloc(S, sizeof *e->prompts);
     e->free_pages = malloc((size_t)n_pages * sizeof(int32_t));
@@ -122,10 +122,6 @@ static void engine_free(struct engine *e) {
     free(e->host);
     free(e->keys);
     free(e->drawn);
-    batch_free(&e->batch, e->m);
-    activations_free(&e->prefill);
-    activations_free(&e->decode);
-    kv_free(&e->kv);
 }
 
 /* -- one completion's text ------------------------------------------------------------------------------------------ */
@@ -234,7 +230,7 @@ static int run_prefill(struct engine *e, const int *list, int n) {
     struct model *m = e->m;
     const struct ops *ops = m->ops;
     const struct config *c = &m->config;
-    int rows = e->batch.rows_max, N = 0;
+    int rows = e->prefill_rows, N = 0;
     int32_t *ids = e->host, *pos = e->host + rows, *place = calloc((size_t)rows + 5 * (size_t)n, sizeof *place);
     if (!place) return fail(E_MEMORY, "no memory to prefill %d prompts", n);
     int32_t *last = place + rows;
@@ -250,7 +246,7 @@ static int run_prefill(struct engine *e, const int *list, int n) {
         }
         last[k] = N - 1;
     }
-    struct batch *b = &e->batch;
+    struct batch *b = e->batch;
     b->N = N;
     b->R = n;
     b->n_segments = n;
@@ -259,10 +255,10 @@ static int run_prefill(struct engine *e, const int *list, int n) {
     if (!status) status = ops->upload(m->ctx, e->place, place, (size_t)N * sizeof *place);
     if (!status) status = ops->upload(m->ctx, b->rows, last, (size_t)n * sizeof *last);
     if (!status) status = ops->upload(m->ctx, b->segments, segments, (size_t)n * sizeof *segments);
-    if (!status) status = text_forward(&e->prefill, b, &e->kv, e->place);
+    if (!status) status = text_forward(e->acts, b, e->kv, e->place);
     size_t row = (size_t)c->d_model * (size_t)ops->real_size;
     for (int k = 0; k < n && !status; k++)
-        status = ops->copy(m->ctx, (char *)e->first_hidden + (size_t)list[k] * row, (char *)e->prefill.hidden + (size_t)k * row, row);
+        status = ops->copy(m->ctx, (char *)e->first_hidden + (size_t)list[k] * row, (char *)e->acts->hidden + (size_t)k * row, row);
     free(place);
     return status;
 }
@@ -320,7 +316,7 @@ static int admit(struct engine *e) {
         active[i] = find_prompt(e, prompt, &fresh);
         if (!fresh) continue;
         int P = ragged_length(&e->q->prompts, prompt);
-        if (n_list && rows + P > e->batch.rows_max) {
+        if (n_list && rows + P > e->prefill_rows) {
             TRY(run_prefill(e, list, n_list));
             n_list = rows = 0;
         }
@@ -333,11 +329,11 @@ static int admit(struct engine *e) {
     if (n_copies) {
         memmove(copies + n_copies, copies + e->S, (size_t)n_copies * sizeof *copies);
         TRY(m->ops->upload(m->ctx, e->device, copies, 2 * (size_t)n_copies * sizeof *copies));
-        TRY(kv_copy_pages(&e->kv, e->device, e->device + n_copies, n_copies));
+        TRY(kv_copy_pages(e->kv, e->device, e->device + n_copies, n_copies));
     }
     TRY(m->ops->upload(m->ctx, e->device, active, (size_t)n_new * sizeof *active));
-    TRY(m->ops->gather_rows(m->ctx, e->decode.hidden, e->first_hidden, e->device, n_new, m->config.d_model));
-    return draw(e, e->decode.hidden, first);
+    TRY(m->ops->gather_rows(m->ctx, e->acts->hidden, e->first_hidden, e->device, n_new, m->config.d_model));
+    return draw(e, e->acts->hidden, first);
 }
 
 /* -- decode ------------------------------------------------------------------------------------------------------------------- */
@@ -358,8 +354,8 @@ static int decode_step(struct engine *e) {
     }
     int32_t *d = e->device;
     TRY(m->ops->upload(m->ctx, d, e->host, (size_t)n * (4 + (size_t)width) * sizeof *d));
-    TRY(text_decode(&e->decode, &e->kv, d, d + n, d + 2 * n, d + 4 * n, d + 3 * n, n, width));
-    return draw(e, e->decode.hidden, 0);
+    TRY(text_decode(e->acts, e->kv, d, d + n, d + 2 * n, d + 4 * n, d + 3 * n, n, width));
+    return draw(e, e->acts->hidden, 0);
 }
 
 static int report(struct engine *e) {
@@ -381,7 +377,8 @@ static int run(struct engine *e) {
     return OK;
 }
 
-int rollout(struct model *m, struct rollout_result *out, const struct rollout_request *q) {
+int rollout(struct inference *r, struct rollout_result *out, const struct rollout_request *q) {
+    struct model *m = r->m;
     TRY(check_request(q, &m->config));
     struct engine e = {.m = m, .q = q, .out = out, .n_sequences = q->prompts.n * q->num_generations};
     if (!e.n_sequences) return OK;
@@ -389,7 +386,7 @@ int rollout(struct model *m, struct rollout_result *out, const struct rollout_re
     for (int i = 0; i < q->prompts.n; i++) e.prompt_max = max_int(e.prompt_max, ragged_length(&q->prompts, i));
     e.max_pages = pages_of(e.prompt_max + q->max_new_tokens);
     out->prefill_seconds = out->decode_seconds = 0;
-    int status = engine_alloc(&e);
+    int status = engine_alloc(&e, r);
     if (!status) status = run(&e);
     engine_free(&e);
     return status;

@@ -3,7 +3,7 @@
 #ifndef GRPO_ROLLOUT_H
 #define GRPO_ROLLOUT_H
 
-#include "rl/batch.h"
+#include "rl/inference.h"
 
 enum finish { FINISH_LENGTH, FINISH_STOP_ID, FINISH_STOP_STRING };
 
@@ -30,7 +30,7 @@ struct rollout_result {
     double prefill_seconds, decode_seconds;
 };
 
-int rollout(struct model *m, struct rollout_result *out, const struct rollout_request *request);
+int rollout(struct inference *r, struct rollout_result *out, const struct rollout_request *request);
 size_t rollout_kv_bytes(const struct ops *ops, const struct config *c, int slots, int prompt_length, int max_new_tokens);
 
 #endif

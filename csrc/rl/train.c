@@ -1,4 +1,5 @@
 #include "rl/train.h"
+#include "rl/inference.h"
 #include "rl/score.h"
 
 #include <math.h>

@@ -1,0 +1,39 @@
+#include "rl/inference.h"
+
+int reserve_scratch(struct model *m, int rows, int head_rows, int slots, int segments, int max_position) {
+    const struct config *c = &m->config;
+    struct op_limits need = {
+        .rows = rows, .head_rows = head_rows, .slots = slots,
+        .channels = max_int(max_int(c->d_model, 2 * c->d_ff), max_int(config_qkv(c), config_heads(c))),
+        .heads = c->n_heads, .kv_heads = c->n_kv_heads, .head_dim = c->head_dim, .vocab = c->vocab_size,
+        .segments = segments, .max_position = max_position,
+    };
+    return m->ops->reserve(m->ctx, &need);
+}
+
+int inference_reserve(struct inference *r, int rows, int head_rows, int segments, int kv_pages) {
+    struct activations *a = &r->acts;
+    struct batch *b = &r->batch;
+    if (rows > a->rows_max || head_rows > a->head_rows_max) {
+        int more_rows = max_int(rows, a->rows_max), more_head = max_int(head_rows, a->head_rows_max);
+        activations_free(a);
+        TRY(activations_create(a, r->m, KEEP_NONE, more_rows, more_head));
+    }
+    if (rows > b->rows_max || head_rows > b->head_rows_max || segments > b->segments_max) {
+        int more_rows = max_int(rows, b->rows_max), more_head = max_int(head_rows, b->head_rows_max);
+        segments = max_int(segments, b->segments_max);
+        batch_free(b, r->m);
+        TRY(batch_create(b, r->m, more_rows, more_head, segments));
+    }
+    if (kv_pages > r->kv.n_pages) {
+        kv_free(&r->kv);
+        TRY(kv_create(&r->kv, r->m, kv_pages));
+    }
+    return OK;
+}
+
+void inference_free(struct inference *r) {
+    kv_free(&r->kv);
+    batch_free(&r->batch, r->m);
+    activations_free(&r->acts);
+}

@@ -1,0 +1,21 @@
+/* Floor 3: the memory that runs a model without gradients: one set of activations, one packed batch, the KV pool. Kept with
+   the model and grown by the largest call so far, so that a training run allocates in its first step only. */
+#ifndef GRPO_INFERENCE_H
+#define GRPO_INFERENCE_H
+
+#include "rl/batch.h"
+
+struct inference {
+    struct model *m;
+    struct activations acts;      /* KEEP_NONE */
+    struct batch batch;
+    struct kv kv;
+};
+
+int inference_reserve(struct inference *r, int rows, int head_rows, int segments, int kv_pages);
+void inference_free(struct inference *r);
+
+/* Scratch of the ops: rows packed rows, head_rows head rows, `slots` decode rows, positions up to max_position. */
+int reserve_scratch(struct model *m, int rows, int head_rows, int slots, int segments, int max_position);
+
+#endif
