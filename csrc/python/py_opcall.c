@@ -263,24 +263,13 @@ static PyObject *results(struct call *a) {
     return out;
 }
 
-static PyObject *raise_busy(void) {
-    PyObject *errors = PyImport_ImportModule("grpo.errors");
-    PyObject *class = errors ? PyObject_GetAttrString(errors, "BusyError") : NULL;
-    if (class) PyErr_SetString(class, "this Ops is running a call on another thread");
-    Py_XDECREF(class);
-    Py_XDECREF(errors);
-    return NULL;
-}
-
 PyObject *invoke(PyObject *self_, const struct op *op, PyObject *args, PyObject *kwargs) {
     Ops *self = (Ops *)self_;
     struct call a = {.op = op};
     memset(a.size, 0xff, sizeof a.size);
     PyObject *out = NULL;
-    if (self->busy) return raise_busy();
-    if (!parse(&a, args, kwargs)) {
+    if (!parse(&a, args, kwargs) && !busy_enter(&self->busy)) {
         int status;
-        self->busy = 1;
         Py_BEGIN_ALLOW_THREADS
         status = execute(self, &a);
         Py_END_ALLOW_THREADS

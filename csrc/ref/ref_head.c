@@ -80,8 +80,8 @@ static int falling(const void *a_, const void *b_) {
     return a->id < b->id ? -1 : 1;
 }
 
-/* Top-k (ties with the k-th stay), min-p (against the largest), top-p (the fewest that reach it): each keeps a head of
-   the list of ids by falling logit. The others become -inf in z (V). */
+/* Top-k (ties with the k-th stay), then top-p (the fewest that reach it), then min-p (against the largest), the order of
+   transformers: each keeps a head of the list of ids by falling logit. The others become -inf in z (V). */
 static void truncate_support(double *z, struct ranked *rank, const struct sampler *p, int V) {
     if (p->top_k <= 0 && p->min_p <= 0 && p->top_p >= 1) return;
     int n = 0;
@@ -91,7 +91,6 @@ static void truncate_support(double *z, struct ranked *rank, const struct sample
     int keep = n;
     if (p->top_k > 0)
         while (keep > p->top_k && rank[keep - 1].z < rank[p->top_k - 1].z) keep--;
-    while (keep > 1 && exp(rank[keep - 1].z - rank[0].z) < p->min_p) keep--;
     if (p->top_p < 1) {
         double total = 0, sum = 0;
         for (int i = 0; i < keep; i++) total += exp(rank[i].z - rank[0].z);
@@ -100,6 +99,7 @@ static void truncate_support(double *z, struct ranked *rank, const struct sample
             if (sum >= p->top_p * total) keep = i + 1;
         }
     }
+    while (keep > 1 && exp(rank[keep - 1].z - rank[0].z) < p->min_p) keep--;
     for (int i = keep; i < n; i++) z[rank[i].id] = -INFINITY;
 }
 
