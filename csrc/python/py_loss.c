@@ -18,37 +18,35 @@ struct option {
     const char *const *choices;
 };
 
-#define FIELD(name) #name
-#define AT(name) offsetof(struct loss_config, name)
+#define OPTION(name, kind, standard, choices) {#name, kind, offsetof(struct loss_config, name), standard, choices}
 static const struct option options[] = {
-    {FIELD(loss_type), CHOICE, AT(loss_type), LOSS_DAPO, loss_type_names},
-    {FIELD(aggregation), OPTIONAL_CHOICE, AT(aggregation), -1, loss_aggregation_names},
-    {FIELD(importance_sampling_level), CHOICE, AT(importance_sampling_level), LEVEL_TOKEN, loss_level_names},
-    {FIELD(max_completion_length), INTEGER, AT(max_completion_length), 512, NULL},
-    {FIELD(epsilon), NUMBER, AT(epsilon), 0.2, NULL},
-    {FIELD(epsilon_high), OPTIONAL_NUMBER, AT(epsilon_high), NAN, NULL},
-    {FIELD(delta), OPTIONAL_NUMBER, AT(delta), INFINITY, NULL},
-    {FIELD(cispo_two_sided), FLAG, AT(cispo_two_sided), 0, NULL},
-    {FIELD(beta), NUMBER, AT(beta), 0, NULL},
-    {FIELD(kl_estimator), CHOICE, AT(kl_estimator), KL_K3, kl_estimator_names},
-    {FIELD(use_bias_correction_kl), FLAG, AT(use_bias_correction_kl), 1, NULL},
-    {FIELD(sapo_temperature_pos), NUMBER, AT(sapo_temperature_pos), 1.0, NULL},
-    {FIELD(sapo_temperature_neg), NUMBER, AT(sapo_temperature_neg), 1.05, NULL},
-    {FIELD(vespo_k_pos), NUMBER, AT(vespo_k_pos), 2, NULL},
-    {FIELD(vespo_lambda_pos), NUMBER, AT(vespo_lambda_pos), 3, NULL},
-    {FIELD(vespo_k_neg), NUMBER, AT(vespo_k_neg), 3, NULL},
-    {FIELD(vespo_lambda_neg), NUMBER, AT(vespo_lambda_neg), 2, NULL},
-    {FIELD(top_entropy_quantile), NUMBER, AT(top_entropy_quantile), 1, NULL},
-    {FIELD(off_policy_mask_threshold), OPTIONAL_NUMBER, AT(off_policy_mask_threshold), INFINITY, NULL},
-    {FIELD(entropy_coef), NUMBER, AT(entropy_coef), 0, NULL},
-    {FIELD(use_adaptive_entropy), FLAG, AT(use_adaptive_entropy), 0, NULL},
-    {FIELD(entropy_coef_min), NUMBER, AT(entropy_coef_min), 0, NULL},
-    {FIELD(entropy_coef_max), NUMBER, AT(entropy_coef_max), 1, NULL},
-    {FIELD(entropy_coef_delta), NUMBER, AT(entropy_coef_delta), 0.005, NULL},
-    {FIELD(entropy_target), NUMBER, AT(entropy_target), 0.2, NULL},
+    OPTION(loss_type, CHOICE, LOSS_DAPO, loss_type_names),
+    OPTION(aggregation, OPTIONAL_CHOICE, -1, loss_aggregation_names),
+    OPTION(importance_sampling_level, CHOICE, LEVEL_TOKEN, loss_level_names),
+    OPTION(max_completion_length, INTEGER, 512, NULL),
+    OPTION(epsilon, NUMBER, 0.2, NULL),
+    OPTION(epsilon_high, OPTIONAL_NUMBER, NAN, NULL),
+    OPTION(delta, OPTIONAL_NUMBER, INFINITY, NULL),
+    OPTION(cispo_two_sided, FLAG, 0, NULL),
+    OPTION(beta, NUMBER, 0, NULL),
+    OPTION(kl_estimator, CHOICE, KL_K3, kl_estimator_names),
+    OPTION(use_bias_correction_kl, FLAG, 1, NULL),
+    OPTION(sapo_temperature_pos, NUMBER, 1.0, NULL),
+    OPTION(sapo_temperature_neg, NUMBER, 1.05, NULL),
+    OPTION(vespo_k_pos, NUMBER, 2, NULL),
+    OPTION(vespo_lambda_pos, NUMBER, 3, NULL),
+    OPTION(vespo_k_neg, NUMBER, 3, NULL),
+    OPTION(vespo_lambda_neg, NUMBER, 2, NULL),
+    OPTION(top_entropy_quantile, NUMBER, 1, NULL),
+    OPTION(off_policy_mask_threshold, OPTIONAL_NUMBER, INFINITY, NULL),
+    OPTION(entropy_coef, NUMBER, 0, NULL),
+    OPTION(use_adaptive_entropy, FLAG, 0, NULL),
+    OPTION(entropy_coef_min, NUMBER, 0, NULL),
+    OPTION(entropy_coef_max, NUMBER, 1, NULL),
+    OPTION(entropy_coef_delta, NUMBER, 0.005, NULL),
+    OPTION(entropy_target, NUMBER, 0.2, NULL),
 };
-#undef FIELD
-#undef AT
+#undef OPTION
 enum { N_OPTIONS = sizeof options / sizeof *options };
 
 static int config_error(const char *format, const char *name, PyObject *value) {
@@ -103,7 +101,8 @@ static int flag_arg(int *out, const char *name, PyObject *value) {
 /* Sets one option of c; NULL or, where it may be, None: the default. */
 static int option_parse(struct loss_config *c, const struct option *o, PyObject *value) {
     char *field = (char *)c + o->offset;
-    int optional = o->kind == OPTIONAL_NUMBER || o->kind == OPTIONAL_CHOICE, real = o->kind == NUMBER || o->kind == OPTIONAL_NUMBER;
+    int optional = o->kind == OPTIONAL_NUMBER || o->kind == OPTIONAL_CHOICE;
+    int real = o->kind == NUMBER || o->kind == OPTIONAL_NUMBER;
     if (!value || (optional && value == Py_None)) {
         if (real) *(double *)field = o->standard;
         else *(int *)field = (int)o->standard;
@@ -184,27 +183,31 @@ static int put(PyObject *dict, const char *name, double value) {
     return status;
 }
 
-static int put_mean(PyObject *dict, const char *name, struct loss_mean m) {
-    return m.count > 0 ? put(dict, name, m.sum / m.count) : 0;
-}
-
 PyObject *loss_metrics_dict(const struct loss_metrics *m) {
     PyObject *d = PyDict_New();
     if (!d) return NULL;
-    struct loss_mean region = {m->clip_low.sum + m->clip_high.sum, m->clip_low.count};
-    int status = put(d, "policy_loss", m->policy_loss) || put(d, "loss/clamped_exponents", m->clamped_exponents) ||
-                 put_mean(d, "kl", m->kl) || put_mean(d, "entropy", m->entropy) || put_mean(d, "clip_ratio/low_mean", m->clip_low) ||
-                 put_mean(d, "clip_ratio/high_mean", m->clip_high) || put_mean(d, "clip_ratio/region_mean", region) ||
-                 put_mean(d, "cispo_clip_ratio", m->cispo_clip) || put_mean(d, "vespo/phi_seq_mean", m->vespo_phi) ||
-                 put_mean(d, "off_policy_mask/dropped", m->off_policy_dropped) ||
-                 put_mean(d, "sampling/importance_sampling_ratio/mean", m->ratio) ||
-                 put_mean(d, "sampling/sampling_logp_difference/mean", m->logp_difference);
-    if (!status && m->clip_low.count > 0)
-        status = put(d, "clip_ratio/low_min", m->clip_low_min) || put(d, "clip_ratio/high_max", m->clip_high_max);
-    if (!status && m->ratio.count > 0)
-        status = put(d, "sampling/importance_sampling_ratio/min", m->ratio_min) ||
-                 put(d, "sampling/importance_sampling_ratio/max", m->ratio_max) ||
-                 put(d, "sampling/sampling_logp_difference/max", m->logp_difference_max);
+    const struct { const char *name; struct loss_mean mean; } means[] = {
+        {"kl", m->kl},
+        {"entropy", m->entropy},
+        {"clip_ratio/low_mean", m->clip_low},
+        {"clip_ratio/high_mean", m->clip_high},
+        {"clip_ratio/region_mean", {m->clip_low.sum + m->clip_high.sum, m->clip_low.count}},
+        {"clip_ratio/low_min", {m->clip_low_min, m->clip_low.count > 0}},
+        {"clip_ratio/high_max", {m->clip_high_max, m->clip_high.count > 0}},
+        {"cispo_clip_ratio", m->cispo_clip},
+        {"vespo/phi_seq_mean", m->vespo_phi},
+        {"off_policy_mask/dropped", m->off_policy_dropped},
+        {"sampling/importance_sampling_ratio/mean", m->ratio},
+        {"sampling/importance_sampling_ratio/min", {m->ratio_min, m->ratio.count > 0}},
+        {"sampling/importance_sampling_ratio/max", {m->ratio_max, m->ratio.count > 0}},
+        {"sampling/sampling_logp_difference/mean", m->logp_difference},
+        {"sampling/sampling_logp_difference/max", {m->logp_difference_max, m->logp_difference.count > 0}},
+        {"policy_loss", {m->policy_loss, 1}},
+        {"loss/clamped_exponents", {m->clamped_exponents, 1}},
+    };
+    int status = 0;
+    for (size_t i = 0; !status && i < sizeof means / sizeof *means; i++)
+        if (means[i].mean.count > 0) status = put(d, means[i].name, means[i].mean.sum / means[i].mean.count);
     if (status) Py_CLEAR(d);
     return d;
 }
@@ -229,118 +232,130 @@ static PyObject *loss_defaults(PyObject *module, PyObject *unused) {
     return d;
 }
 
-/* An optional float32 array of `n` numbers: *out = new reference or NULL for None. */
-static int numbers_arg(PyArrayObject **out, PyObject *object, const char *name, int optional, npy_intp n) {
-    *out = NULL;
-    if (optional && object == Py_None) return 0;
-    *out = array_arg(object, NPY_FLOAT, 1, name);
-    if (!*out) return -1;
-    if (PyArray_SIZE(*out) == n) return 0;
-    PyErr_Format(PyExc_ValueError, "%s must hold %zd numbers, not %zd", name, (Py_ssize_t)n, (Py_ssize_t)PyArray_SIZE(*out));
-    return -1;
-}
-
+/* The number of tokens in all, or -1 with an exception. */
 static npy_intp sum_lengths(PyArrayObject *lengths) {
     npy_intp total = 0;
     for (npy_intp i = 0; i < PyArray_SIZE(lengths); i++) {
         if (DATA(int32_t, lengths)[i] < 0) {
-            PyErr_Format(PyExc_ValueError, "lengths[%zd] is negative", (Py_ssize_t)i);
+            PyErr_Format(PyExc_ValueError, "length %zd is negative", (Py_ssize_t)i);
             return -1;
         }
         total += DATA(int32_t, lengths)[i];
     }
-    if (PyArray_SIZE(lengths) <= INT32_MAX) return total;
-    PyErr_SetString(PyExc_ValueError, "lengths has too many completions");
+    if (total <= INT32_MAX) return total;
+    PyErr_SetString(PyExc_ValueError, "lengths add up to more than an int holds");
     return -1;
 }
 
-#define OPTIONAL_DATA(type, array) ((array) ? DATA(type, array) : NULL)
+static int check_size(PyArrayObject *array, const char *name, npy_intp size) {
+    if (PyArray_SIZE(array) == size) return 0;
+    Py_ssize_t want = size, got = PyArray_SIZE(array);
+    PyErr_Format(PyExc_ValueError, "%s must hold %zd entries, not %zd", name, want, got);
+    return -1;
+}
 
-PyDoc_STRVAR(grpo_loss_doc, "grpo_loss($module, logps, old_logps, advantages, mask, ref_logps, entropies, lengths, loss, normalizer, /)\n--\n\n"
-                            "(loss, dloss/dlogp, dloss/dentropy, metrics) of flat completions; see grpo.ops.grpo_loss.");
-static PyObject *grpo_loss(PyObject *module, PyObject *args) {
-    (void)module;
-    PyObject *in[7], *loss_dict, *normalizer_dict, *result = NULL;
-    if (!PyArg_ParseTuple(args, "OOOOOOOOO:grpo_loss", &in[0], &in[1], &in[2], &in[3], &in[4], &in[5], &in[6], &loss_dict, &normalizer_dict)) return NULL;
-    struct loss_config config;
-    struct loss_normalizer normalizer;
-    if (loss_config_parse(&config, loss_dict) || loss_normalizer_parse(&normalizer, normalizer_dict)) return NULL;
-    PyArrayObject *logp = NULL, *old_logp = NULL, *advantage = NULL, *ref_logp = NULL, *entropy = NULL;
-    PyArrayObject *mask = array_arg(in[3], NPY_UINT8, 1, "mask"), *lengths = array_arg(in[6], NPY_INT32, 1, "lengths");
-    PyObject *coef = NULL, *ecoef = NULL, *metrics_dict = NULL;
-    npy_intp n = mask && lengths ? sum_lengths(lengths) : -1;
-    if (n < 0 || numbers_arg(&logp, in[0], "logps", 0, n) || numbers_arg(&old_logp, in[1], "old_logps", 0, n) ||
-        numbers_arg(&advantage, in[2], "advantages", 0, PyArray_SIZE(lengths)) || numbers_arg(&ref_logp, in[4], "ref_logps", 1, n) ||
-        numbers_arg(&entropy, in[5], "entropies", 1, n))
-        goto done;
-    if (PyArray_SIZE(mask) != n) {
-        PyErr_Format(PyExc_ValueError, "mask must hold %zd bytes, not %zd", (Py_ssize_t)n, (Py_ssize_t)PyArray_SIZE(mask));
-        goto done;
+enum { LENGTHS, LOGPS, OLD_LOGPS, ADVANTAGES, MASK, REF_LOGPS, ENTROPIES, N_ARRAYS };
+static const struct { const char *name; int type, optional; } loss_arrays[N_ARRAYS] = {
+    [LENGTHS] = {"lengths", NPY_INT32, 0},
+    [LOGPS] = {"logps", NPY_FLOAT, 0},
+    [OLD_LOGPS] = {"old_logps", NPY_FLOAT, 0},
+    [ADVANTAGES] = {"advantages", NPY_FLOAT, 0},
+    [MASK] = {"mask", NPY_UINT8, 0},
+    [REF_LOGPS] = {"ref_logps", NPY_FLOAT, 1},
+    [ENTROPIES] = {"entropies", NPY_FLOAT, 1},
+};
+
+/* array[i] = new reference, or NULL for None; 0, or -1 with an exception */
+static int loss_arrays_parse(PyArrayObject **array, PyObject *const *object) {
+    npy_intp n_tokens = 0;
+    for (int i = 0; i < N_ARRAYS; i++) {
+        const char *name = loss_arrays[i].name;
+        if (loss_arrays[i].optional && object[i] == Py_None) continue;
+        array[i] = array_arg(object[i], loss_arrays[i].type, 1, name);
+        if (!array[i]) return -1;
+        if (i == LENGTHS) n_tokens = sum_lengths(array[i]);
+        else if (check_size(array[i], name, i == ADVANTAGES ? PyArray_SIZE(array[LENGTHS]) : n_tokens)) return -1;
+        if (n_tokens < 0) return -1;
     }
-    coef = array_new(NPY_FLOAT, 1, &n);
-    ecoef = array_new(NPY_FLOAT, 1, &n);
-    if (!coef || !ecoef) goto done;
-    struct loss_metrics metrics;
-    loss_metrics_init(&metrics);
-    double loss = 0;
-    int status;
-    Py_BEGIN_ALLOW_THREADS
-    status = loss_eval(&loss, DATA(float, (PyArrayObject *)coef), DATA(float, (PyArrayObject *)ecoef), &metrics, &config, &normalizer,
-                       (int)PyArray_SIZE(lengths), DATA(int32_t, lengths), DATA(float, logp), DATA(float, old_logp),
-                       OPTIONAL_DATA(float, ref_logp), OPTIONAL_DATA(float, entropy), DATA(float, advantage), DATA(uint8_t, mask));
-    Py_END_ALLOW_THREADS
-    if (status) raise_status(status);
-    else if ((metrics_dict = loss_metrics_dict(&metrics))) result = Py_BuildValue("(dOOO)", loss, coef, ecoef, metrics_dict);
-done:
-    Py_XDECREF(mask);
-    Py_XDECREF(lengths);
-    Py_XDECREF(logp);
-    Py_XDECREF(old_logp);
-    Py_XDECREF(advantage);
-    Py_XDECREF(ref_logp);
-    Py_XDECREF(entropy);
+    return 0;
+}
+
+/* (loss, coef, ecoef, metrics) */
+static PyObject *evaluate(PyArrayObject *const *array, const struct loss_config *config,
+                          const struct loss_normalizer *norm) {
+    npy_intp n_tokens = PyArray_SIZE(array[LOGPS]);
+    PyObject *coef = array_new(NPY_FLOAT, 1, &n_tokens), *ecoef = array_new(NPY_FLOAT, 1, &n_tokens), *result = NULL;
+    if (coef && ecoef) {
+        struct loss_metrics metrics;
+        loss_metrics_init(&metrics);
+        double loss = 0;
+        int status;
+        float *dlogp = DATA(float, (PyArrayObject *)coef), *dentropy = DATA(float, (PyArrayObject *)ecoef);
+        const float *ref_logp = array[REF_LOGPS] ? DATA(float, array[REF_LOGPS]) : NULL;
+        const float *entropy = array[ENTROPIES] ? DATA(float, array[ENTROPIES]) : NULL;
+        Py_BEGIN_ALLOW_THREADS
+        status = loss_eval(&loss, dlogp, dentropy, &metrics, config, norm, (int)PyArray_SIZE(array[LENGTHS]),
+                           DATA(int32_t, array[LENGTHS]), DATA(float, array[LOGPS]), DATA(float, array[OLD_LOGPS]),
+                           ref_logp, entropy, DATA(float, array[ADVANTAGES]), DATA(uint8_t, array[MASK]));
+        Py_END_ALLOW_THREADS
+        if (status) raise_status(status);
+        else result = Py_BuildValue("(dOON)", loss, coef, ecoef, loss_metrics_dict(&metrics));
+    }
     Py_XDECREF(coef);
     Py_XDECREF(ecoef);
-    Py_XDECREF(metrics_dict);
     return result;
 }
 
-PyDoc_STRVAR(adapt_entropy_coef_doc, "adapt_entropy_coef($module, coef, entropy, loss, /)\n--\n\n"
-                                     "(new coefficient, coefficient the next step applies); see grpo.ops.adapt_entropy_coef.");
+PyDoc_STRVAR(grpo_loss_doc, "grpo_loss($module, logps, old_logps, advantages, mask, ref_logps, entropies, lengths, "
+                            "loss, normalizer, /)\n--\n\n(loss, dloss/dlogp, dloss/dentropy, metrics) of flat "
+                            "completions; see grpo.ops.grpo_loss.");
+static PyObject *grpo_loss(PyObject *module, PyObject *args) {
+    (void)module;
+    PyObject *object[N_ARRAYS], *loss, *normalizer, *result = NULL;
+    if (!PyArg_ParseTuple(args, "OOOOOOOOO:grpo_loss", &object[LOGPS], &object[OLD_LOGPS], &object[ADVANTAGES],
+                          &object[MASK], &object[REF_LOGPS], &object[ENTROPIES], &object[LENGTHS], &loss, &normalizer))
+        return NULL;
+    struct loss_config config;
+    struct loss_normalizer norm;
+    if (loss_config_parse(&config, loss) || loss_normalizer_parse(&norm, normalizer)) return NULL;
+    PyArrayObject *array[N_ARRAYS] = {NULL};
+    if (!loss_arrays_parse(array, object)) result = evaluate(array, &config, &norm);
+    for (int i = 0; i < N_ARRAYS; i++) Py_XDECREF(array[i]);
+    return result;
+}
+
+PyDoc_STRVAR(adapt_entropy_coef_doc, "adapt_entropy_coef($module, coef, entropy, loss, /)\n--\n\n(new coefficient, "
+                                     "coefficient of the next step); see grpo.ops.adapt_entropy_coef.");
 static PyObject *adapt_entropy_coef(PyObject *module, PyObject *args) {
     (void)module;
     double coef, entropy;
-    PyObject *dict;
+    PyObject *loss;
     struct loss_config config;
-    if (!PyArg_ParseTuple(args, "ddO:adapt_entropy_coef", &coef, &entropy, &dict) || loss_config_parse(&config, dict)) return NULL;
+    if (!PyArg_ParseTuple(args, "ddO:adapt_entropy_coef", &coef, &entropy, &loss)) return NULL;
+    if (loss_config_parse(&config, loss)) return NULL;
     double applied = loss_adapt_entropy(&coef, entropy, &config);
     return Py_BuildValue("(dd)", coef, applied);
 }
 
-PyDoc_STRVAR(group_advantages_doc, "group_advantages($module, rewards, weights, sizes, scale_rewards, multi_objective_aggregation, /)\n--\n\n"
-                                   "Advantages (n) float32 of rewards (n, n_functions) float64; see grpo.ops.group_advantages.");
+PyDoc_STRVAR(group_advantages_doc, "group_advantages($module, rewards, weights, sizes, scale_rewards, "
+                                   "multi_objective_aggregation, /)\n--\n\nAdvantages (n) float32 of rewards "
+                                   "(n, n_functions) float64; see grpo.ops.group_advantages.");
 static PyObject *py_group_advantages(PyObject *module, PyObject *args) {
     (void)module;
-    PyObject *rewards_object, *weights_object, *sizes_object, *scale_object, *aggregation_object, *advantage = NULL;
+    PyObject *object[5], *advantage = NULL;
     int scale, aggregation;
-    if (!PyArg_ParseTuple(args, "OOOOO:group_advantages", &rewards_object, &weights_object, &sizes_object, &scale_object, &aggregation_object)) return NULL;
-    if (choice_arg(&scale, "scale_rewards", advantage_scale_names, scale_object) ||
-        choice_arg(&aggregation, "multi_objective_aggregation", reward_aggregation_names, aggregation_object))
+    if (!PyArg_ParseTuple(args, "OOOOO:group_advantages", &object[0], &object[1], &object[2], &object[3], &object[4]))
         return NULL;
-    PyArrayObject *rewards = array_arg(rewards_object, NPY_DOUBLE, 2, "rewards"), *weights = array_arg(weights_object, NPY_DOUBLE, 1, "weights");
-    PyArrayObject *sizes = array_arg(sizes_object, NPY_INT32, 1, "sizes");
-    if (!rewards || !weights || !sizes) goto done;
-    npy_intp n = PyArray_DIM(rewards, 0), n_functions = PyArray_DIM(rewards, 1), rows = sum_lengths(sizes);
-    if (rows < 0) goto done;
-    if (rows != n || n > INT32_MAX || n_functions > INT32_MAX || PyArray_SIZE(weights) != n_functions) {
-        PyErr_Format(PyExc_ValueError, "rewards has %zd rows and %zd columns, but groups hold %zd completions and there are %zd weights",
-                     (Py_ssize_t)n, (Py_ssize_t)n_functions, (Py_ssize_t)rows, (Py_ssize_t)PyArray_SIZE(weights));
-        goto done;
-    }
-    advantage = array_new(NPY_FLOAT, 1, &n);
-    if (!advantage) goto done;
-    int status = group_advantages(DATA(float, (PyArrayObject *)advantage), DATA(double, rewards), DATA(double, weights), DATA(int32_t, sizes),
-                                  (int)PyArray_SIZE(sizes), (int)n_functions, scale, aggregation);
+    if (choice_arg(&scale, "scale_rewards", advantage_scale_names, object[3])) return NULL;
+    if (choice_arg(&aggregation, "multi_objective_aggregation", reward_aggregation_names, object[4])) return NULL;
+    PyArrayObject *rewards = array_arg(object[0], NPY_DOUBLE, 2, "rewards"), *weights = NULL, *sizes = NULL;
+    if (!rewards || !(weights = array_arg(object[1], NPY_DOUBLE, 1, "weights"))) goto done;
+    if (!(sizes = array_arg(object[2], NPY_INT32, 1, "sizes"))) goto done;
+    npy_intp n = sum_lengths(sizes), n_functions = PyArray_SIZE(weights);
+    if (n < 0 || check_size(rewards, "rewards", n * n_functions)) goto done;
+    if (!(advantage = array_new(NPY_FLOAT, 1, &n))) goto done;
+    int status = group_advantages(DATA(float, (PyArrayObject *)advantage), DATA(double, rewards), DATA(double, weights),
+                                  DATA(int32_t, sizes), (int)PyArray_SIZE(sizes), (int)n_functions, scale, aggregation);
     if (status) {
         raise_status(status);
         Py_CLEAR(advantage);
@@ -352,27 +367,25 @@ done:
     return advantage;
 }
 
-PyDoc_STRVAR(selective_log_softmax_doc, "selective_log_softmax($module, logits, ids, temperature, /)\n--\n\n"
-                                        "(log-probs of ids, entropies) of logits (N, V); see grpo.ops.selective_log_softmax.");
+PyDoc_STRVAR(selective_log_softmax_doc, "selective_log_softmax($module, logits, ids, temperature, /)\n--\n\n(log-probs "
+                                        "of ids, entropies) of logits (N, V); see grpo.ops.selective_log_softmax.");
 static PyObject *py_selective_log_softmax(PyObject *module, PyObject *args) {
     (void)module;
-    PyObject *logits_object, *ids_object, *logp = NULL, *entropy = NULL, *result = NULL;
+    PyObject *object[2], *logp = NULL, *entropy = NULL, *result = NULL;
     double temperature;
-    if (!PyArg_ParseTuple(args, "OOd:selective_log_softmax", &logits_object, &ids_object, &temperature)) return NULL;
-    PyArrayObject *logits = array_arg(logits_object, NPY_FLOAT, 2, "logits"), *ids = array_arg(ids_object, NPY_INT32, 1, "ids");
-    if (!logits || !ids) goto done;
-    npy_intp n = PyArray_DIM(logits, 0);
-    if (PyArray_SIZE(ids) != n || n > INT32_MAX || PyArray_DIM(logits, 1) > INT32_MAX) {
-        PyErr_Format(PyExc_ValueError, "ids must hold one id for each of the %zd rows of logits, not %zd", (Py_ssize_t)n, (Py_ssize_t)PyArray_SIZE(ids));
-        goto done;
-    }
+    if (!PyArg_ParseTuple(args, "OOd:selective_log_softmax", &object[0], &object[1], &temperature)) return NULL;
+    PyArrayObject *logits = array_arg(object[0], NPY_FLOAT, 2, "logits"), *ids = NULL;
+    if (!logits || !(ids = array_arg(object[1], NPY_INT32, 1, "ids"))) goto done;
+    npy_intp n = PyArray_DIM(logits, 0), V = PyArray_DIM(logits, 1);
+    if (check_size(ids, "ids", n)) goto done;
     logp = array_new(NPY_FLOAT, 1, &n);
     entropy = array_new(NPY_FLOAT, 1, &n);
     if (!logp || !entropy) goto done;
+    float *out_logp = DATA(float, (PyArrayObject *)logp), *out_entropy = DATA(float, (PyArrayObject *)entropy);
     int status;
     Py_BEGIN_ALLOW_THREADS
-    status = selective_log_softmax(DATA(float, (PyArrayObject *)logp), DATA(float, (PyArrayObject *)entropy), DATA(float, logits),
-                                   DATA(int32_t, ids), temperature, (int)n, (int)PyArray_DIM(logits, 1));
+    status = selective_log_softmax(out_logp, out_entropy, DATA(float, logits), DATA(int32_t, ids), temperature, (int)n,
+                                   (int)V);
     Py_END_ALLOW_THREADS
     if (status) raise_status(status);
     else result = Py_BuildValue("(OO)", logp, entropy);

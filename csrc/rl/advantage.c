@@ -7,9 +7,11 @@
 
 #define STD_EPSILON 1e-4
 
-const char *const advantage_scale_names[] = {[SCALE_GROUP] = "group", [SCALE_BATCH] = "batch", [SCALE_NONE] = "none", [ADVANTAGE_SCALES] = NULL};
+const char *const advantage_scale_names[] = {
+    [SCALE_GROUP] = "group", [SCALE_BATCH] = "batch", [SCALE_NONE] = "none", [ADVANTAGE_SCALES] = NULL};
 const char *const reward_aggregation_names[] = {
-    [SUM_THEN_NORMALIZE] = "sum_then_normalize", [NORMALIZE_THEN_SUM] = "normalize_then_sum", [REWARD_AGGREGATIONS] = NULL};
+    [SUM_THEN_NORMALIZE] = "sum_then_normalize", [NORMALIZE_THEN_SUM] = "normalize_then_sum",
+    [REWARD_AGGREGATIONS] = NULL};
 
 struct moments { double mean, std; };    /* over what is not NaN; NAN where there are too few */
 
@@ -38,7 +40,8 @@ static int total_rows(const int32_t *sizes, int n_groups) {
 }
 
 /* total (n) = sum_k w_k x_k over what is not NaN; NaN where no reward is there at all */
-static void weighted_sum(double *total, const double *x, const double *rewards, const double *weights, int n, int n_functions) {
+static void weighted_sum(double *total, const double *x, const double *rewards, const double *weights, int n,
+                         int n_functions) {
     for (int i = 0; i < n; i++) {
         size_t row = (size_t)i * n_functions;
         int scored = 0;
@@ -58,15 +61,16 @@ static void set_advantage(float *advantage, const double *total, int n, double m
     }
 }
 
-static void sum_then_normalize(float *advantage, double *total, const double *rewards, const double *weights, const int32_t *sizes,
-                               int n_groups, int n_functions, enum advantage_scale scale) {
+static void sum_then_normalize(float *advantage, double *total, const double *rewards, const double *weights,
+                               const int32_t *sizes, int n_groups, int n_functions, enum advantage_scale scale) {
     int n = total_rows(sizes, n_groups), start = 0;
     weighted_sum(total, rewards, rewards, weights, n, n_functions);
     double batch_std = moments(total, n, 1).std;
     for (int g = 0; g < n_groups; g++) {
         struct moments group = moments(total + start, sizes[g], 1);
         double std = scale == SCALE_GROUP ? group.std : batch_std;
-        set_advantage(advantage + start, total + start, sizes[g], group.mean, scale == SCALE_NONE ? 1 : std + STD_EPSILON);
+        double divisor = scale == SCALE_NONE ? 1 : std + STD_EPSILON;
+        set_advantage(advantage + start, total + start, sizes[g], group.mean, divisor);
         start += sizes[g];
     }
 }
@@ -78,7 +82,8 @@ static void normalize_then_sum(float *advantage, double *total, double *z, const
         for (int k = 0; k < n_functions; k++) {
             size_t at = (size_t)start * n_functions + k;
             struct moments m = moments(rewards + at, sizes[g], n_functions);
-            for (int i = 0; i < sizes[g]; i++, at += n_functions) z[at] = (rewards[at] - m.mean) / (m.std + STD_EPSILON);
+            for (int i = 0; i < sizes[g]; i++, at += n_functions)
+                z[at] = (rewards[at] - m.mean) / (m.std + STD_EPSILON);
         }
         start += sizes[g];
     }
@@ -90,11 +95,14 @@ static void normalize_then_sum(float *advantage, double *total, double *z, const
 int group_advantages(float *advantage, const double *rewards, const double *weights, const int32_t *sizes, int n_groups,
                      int n_functions, enum advantage_scale scale, enum reward_aggregation aggregation) {
     for (int g = 0; g < n_groups; g++)
-        if (sizes[g] < 2) return fail(E_CONFIG, "group %d has %d completion(s): an advantage is relative to its group and needs at least 2", g, (int)sizes[g]);
+        if (sizes[g] < 2)
+            return fail(E_CONFIG, "group %d has %d completion(s); advantages are relative to a group of 2 or more", g,
+                        (int)sizes[g]);
     int n = total_rows(sizes, n_groups);
     for (int i = 0; i < n; i++)
         for (int k = 0; k < n_functions; k++)
-            if (isinf(rewards[(size_t)i * n_functions + k])) return fail(E_NONFINITE, "reward %d of completion %d is infinite", k, i);
+            if (isinf(rewards[(size_t)i * n_functions + k]))
+                return fail(E_NONFINITE, "reward %d of completion %d is infinite", k, i);
     double *scratch = memory_new(((size_t)n * (n_functions + 1) + 1) * sizeof *scratch);
     if (!scratch) return fail(E_MEMORY, "no memory for the advantages of %d completions", n);
     if (aggregation == NORMALIZE_THEN_SUM)

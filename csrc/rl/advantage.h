@@ -5,8 +5,8 @@
    NORMALIZE_THEN_SUM   (GDPO) z_k = (r_k - group mean) / (group std + 1e-4) per function, R = sum_k w_k z_k,
                         A = (R - batch mean) / (batch std + 1e-4); `scale` has no say.
 
-   std is unbiased (n - 1). A completion that no function scored is left out of every mean and std and gets A = 0, and so
-   does one whose std has no other member. Equal rewards give exactly 0: means are taken relative to the first member. */
+   std is unbiased (n - 1). A completion that no function scored is left out of every mean and std and gets A = 0,
+   and so does one whose std has no other member. Equal rewards give exactly 0: means are relative to the first one. */
 #ifndef GRPO_ADVANTAGE_H
 #define GRPO_ADVANTAGE_H
 

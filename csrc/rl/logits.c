@@ -26,10 +26,13 @@ static void log_softmax_rows(void *arg, int begin, int end, int thread) {
     }
 }
 
-int selective_log_softmax(float *logp, float *entropy, const float *z, const int32_t *ids, double temperature, int N, int V) {
-    if (!(temperature > 0 && temperature < INFINITY)) return fail(E_CONFIG, "temperature must be positive, not %g", temperature);
+int selective_log_softmax(float *logp, float *entropy, const float *z, const int32_t *ids, double temperature, int N,
+                          int V) {
+    if (!(temperature > 0 && temperature < INFINITY))
+        return fail(E_CONFIG, "temperature must be positive, not %g", temperature);
     for (int i = 0; i < N; i++)
-        if (ids[i] < 0 || ids[i] >= V) return fail(E_CONFIG, "id %d in row %d lies outside 0..%d", (int)ids[i], i, V - 1);
+        if (ids[i] < 0 || ids[i] >= V)
+            return fail(E_CONFIG, "id %d in row %d lies outside 0..%d", (int)ids[i], i, V - 1);
     struct job job = {logp, entropy, z, ids, temperature, V};
     parallel_for(N, log_softmax_rows, &job);
     for (int i = 0; i < N; i++)

@@ -8,9 +8,9 @@
 #include "base/base.h"
 
 const char *const loss_type_names[] = {
-    [LOSS_GRPO] = "grpo", [LOSS_DR_GRPO] = "dr_grpo", [LOSS_DAPO] = "dapo", [LOSS_BNPO] = "bnpo", [LOSS_CISPO] = "cispo",
-    [LOSS_SAPO] = "sapo", [LOSS_LUSPO] = "luspo", [LOSS_VESPO] = "vespo", [LOSS_GMPO] = "gmpo",
-    [LOSS_REINFORCE] = "reinforce", [LOSS_TYPES] = NULL};
+    [LOSS_GRPO] = "grpo", [LOSS_DR_GRPO] = "dr_grpo", [LOSS_DAPO] = "dapo", [LOSS_BNPO] = "bnpo",
+    [LOSS_CISPO] = "cispo", [LOSS_SAPO] = "sapo", [LOSS_LUSPO] = "luspo", [LOSS_VESPO] = "vespo",
+    [LOSS_GMPO] = "gmpo", [LOSS_REINFORCE] = "reinforce", [LOSS_TYPES] = NULL};
 const char *const loss_aggregation_names[] = {
     [SEQUENCE_MEAN_TOKEN_MEAN] = "sequence-mean-token-mean", [TOKEN_MEAN] = "token-mean",
     [SEQUENCE_MEAN_TOKEN_SUM] = "sequence-mean-token-sum", [FIXED_LENGTH] = "fixed-length", [LOSS_AGGREGATIONS] = NULL};
@@ -18,13 +18,15 @@ const char *const loss_level_names[] = {[LEVEL_TOKEN] = "token", [LEVEL_SEQUENCE
 const char *const kl_estimator_names[] = {[KL_K1] = "k1", [KL_K2] = "k2", [KL_K3] = "k3", [KL_ESTIMATORS] = NULL};
 
 static const int implied_aggregation[LOSS_TYPES] = {
-    [LOSS_GRPO] = SEQUENCE_MEAN_TOKEN_MEAN, [LOSS_DR_GRPO] = FIXED_LENGTH, [LOSS_DAPO] = TOKEN_MEAN, [LOSS_BNPO] = TOKEN_MEAN,
-    [LOSS_CISPO] = TOKEN_MEAN, [LOSS_SAPO] = SEQUENCE_MEAN_TOKEN_MEAN, [LOSS_LUSPO] = SEQUENCE_MEAN_TOKEN_SUM,
-    [LOSS_VESPO] = TOKEN_MEAN, [LOSS_GMPO] = SEQUENCE_MEAN_TOKEN_MEAN, [LOSS_REINFORCE] = TOKEN_MEAN};
+    [LOSS_GRPO] = SEQUENCE_MEAN_TOKEN_MEAN, [LOSS_DR_GRPO] = FIXED_LENGTH, [LOSS_DAPO] = TOKEN_MEAN,
+    [LOSS_BNPO] = TOKEN_MEAN, [LOSS_CISPO] = TOKEN_MEAN, [LOSS_SAPO] = SEQUENCE_MEAN_TOKEN_MEAN,
+    [LOSS_LUSPO] = SEQUENCE_MEAN_TOKEN_SUM, [LOSS_VESPO] = TOKEN_MEAN, [LOSS_GMPO] = SEQUENCE_MEAN_TOKEN_MEAN,
+    [LOSS_REINFORCE] = TOKEN_MEAN};
 
-static int is_clip_family(int loss_type) {
-    return loss_type == LOSS_GRPO || loss_type == LOSS_DR_GRPO || loss_type == LOSS_DAPO || loss_type == LOSS_BNPO || loss_type == LOSS_LUSPO;
+static int is_clip_family(int type) {
+    return type == LOSS_GRPO || type == LOSS_DR_GRPO || type == LOSS_DAPO || type == LOSS_BNPO || type == LOSS_LUSPO;
 }
+static int has_own_ratio(int type) { return type == LOSS_VESPO || type == LOSS_GMPO || type == LOSS_REINFORCE; }
 
 /* ---- options --------------------------------------------------------------------------------------------------- */
 
@@ -52,20 +54,20 @@ int loss_config_finish(struct loss_config *c) {
     TRY(check_range("entropy_coef_delta", c->entropy_coef_delta, 0, INFINITY));
     TRY(check_range("entropy_coef_max", c->entropy_coef_max, c->entropy_coef_min, INFINITY));
     if (!(c->delta > 0)) return fail(E_CONFIG, "delta must be positive or None, not %g", c->delta);
-    if (isnan(c->off_policy_mask_threshold)) return fail(E_CONFIG, "off_policy_mask_threshold must be a number or None");
-    int own_ratio = c->loss_type == LOSS_VESPO || c->loss_type == LOSS_GMPO || c->loss_type == LOSS_REINFORCE;
-    if (own_ratio && c->importance_sampling_level == LEVEL_SEQUENCE)
-        return fail(E_CONFIG, "loss_type '%s' defines its own ratio: importance_sampling_level must be 'token'", loss_type_names[c->loss_type]);
+    const char *type = loss_type_names[c->loss_type];
+    if (has_own_ratio(c->loss_type) && c->importance_sampling_level == LEVEL_SEQUENCE)
+        return fail(E_CONFIG, "loss_type '%s' has its own ratio: importance_sampling_level must be 'token'", type);
     if (c->delta < INFINITY && !is_clip_family(c->loss_type))
-        return fail(E_CONFIG, "delta has no effect on loss_type '%s': it belongs to grpo, dr_grpo, dapo, bnpo and luspo", loss_type_names[c->loss_type]);
+        return fail(E_CONFIG, "delta has no effect on loss_type '%s', only where the ratio is clipped", type);
     if (c->cispo_two_sided && c->loss_type != LOSS_CISPO)
-        return fail(E_CONFIG, "cispo_two_sided has no effect on loss_type '%s'", loss_type_names[c->loss_type]);
+        return fail(E_CONFIG, "cispo_two_sided has no effect on loss_type '%s'", type);
     return OK;
 }
 
 double loss_adapt_entropy(double *coef, double entropy, const struct loss_config *c) {
     int low = entropy <= c->entropy_target;
-    *coef = low ? fmin(*coef + c->entropy_coef_delta, c->entropy_coef_max) : fmax(*coef - c->entropy_coef_delta, c->entropy_coef_min);
+    if (low) *coef = fmin(*coef + c->entropy_coef_delta, c->entropy_coef_max);
+    else *coef = fmax(*coef - c->entropy_coef_delta, c->entropy_coef_min);
     return low ? *coef : 0;
 }
 
@@ -114,7 +116,7 @@ struct sequence {
     double entropy_threshold;            /* -INFINITY: every token */
     int n;                               /* loss-carrying tokens */
     int n_geometric;                     /* gmpo: tokens in the geometric mean */
-    struct ratio ratio;                  /* sequence level: of the mean log ratio; gmpo: of the mean clipped log ratio */
+    struct ratio ratio;                  /* of the mean log ratio (sequence level) or the mean clipped one (gmpo) */
     double phi;                          /* vespo */
     int keep;                            /* 0: dropped by the off-policy mask */
     double clamped;                      /* exponents that were clamped */
@@ -176,12 +178,12 @@ static void measure(struct sequence *s) {
     s->keep = s->advantage >= 0 || -mean <= c->off_policy_mask_threshold;
 }
 
-/* A summand of the loss: its value, its derivative by the token's logp (the ratio held fixed), by the log of the ratio. */
+/* A summand of the loss: its value, its derivatives by the token's logp (the ratio held fixed) and by the log ratio. */
 struct term { double value, dlogp, dlog_ratio; };
 
 static struct term clip_term(const struct loss_config *c, double ratio, double A) {
-    double free = fmin(ratio, c->delta), clipped = clamp(ratio, 1 - c->epsilon, 1 + c->epsilon_high);
-    double chosen = free * A <= clipped * A ? free : clipped;
+    double capped = fmin(ratio, c->delta), clipped = clamp(ratio, 1 - c->epsilon, 1 + c->epsilon_high);
+    double chosen = capped * A <= clipped * A ? capped : clipped;
     return (struct term){-chosen * A, 0, chosen == ratio ? -ratio * A : 0};
 }
 
@@ -230,7 +232,8 @@ static double aggregation_weight(const struct loss_config *c, const struct loss_
 }
 
 /* Adds what a token shows of the ratio; `low` and `high` count its clips. */
-static void observe_ratio(struct loss_metrics *m, const struct sequence *s, int t, double ratio, double *low, double *high) {
+static void observe_ratio(struct loss_metrics *m, const struct sequence *s, int t, double ratio, double *low,
+                          double *high) {
     const struct loss_config *c = s->c;
     double A = s->advantage, difference = fabs(log_ratio(s, t));
     add_mean(&m->logp_difference, difference, 1);
@@ -239,9 +242,9 @@ static void observe_ratio(struct loss_metrics *m, const struct sequence *s, int 
     m->ratio_min = fmin(m->ratio_min, ratio);
     m->ratio_max = fmax(m->ratio_max, ratio);
     if (is_clip_family(c->loss_type)) {
-        double free = fmin(ratio, c->delta);
-        *low += A < 0 && free < 1 - c->epsilon;
-        *high += A > 0 && free > 1 + c->epsilon_high;
+        double capped = fmin(ratio, c->delta);
+        *low += A < 0 && capped < 1 - c->epsilon;
+        *high += A > 0 && capped > 1 + c->epsilon_high;
     } else if (c->loss_type == LOSS_GMPO) {
         *low += A < 0 && log_ratio(s, t) < -c->epsilon;
         *high += A > 0 && log_ratio(s, t) > c->epsilon_high;
@@ -270,40 +273,39 @@ static void spread(float *coef, const struct sequence *s, double dlog_ratio) {
     double share = s->ratio.live * dlog_ratio / (geometric ? max_int(s->n_geometric, 1) : s->n);
     for (int t = 0; t < s->length; t++) {
         if (!s->mask[t]) continue;
-        if (geometric && (!in_geometric_mean(s, t) || gmpo_clip(s, log_ratio(s, t)) != log_ratio(s, t))) continue;
+        double x = log_ratio(s, t);
+        if (geometric && (!in_geometric_mean(s, t) || gmpo_clip(s, x) != x)) continue;
         coef[t] = (float)(coef[t] + share);
     }
 }
 
-/* coef = gradient of the policy and KL terms; returns their sum, aggregated. */
+/* coef (zero before) = gradient of the policy and KL terms; returns their sum, aggregated. */
 static double eval_terms(float *coef, struct loss_metrics *m, struct sequence *s, const struct loss_normalizer *norm) {
     const struct loss_config *c = s->c;
     int sequence_kl_ratio = c->importance_sampling_level == LEVEL_SEQUENCE;
     int sequence_ratio = sequence_kl_ratio || c->loss_type == LOSS_GMPO;
     double weight = aggregation_weight(c, norm, s->n), sum = 0, through = 0, low = 0, high = 0;
     for (int t = 0; t < s->length; t++) {
-        coef[t] = 0;
         if (!s->mask[t]) continue;
         struct ratio token = sequence_kl_ratio ? s->ratio : clamped_exp(s, log_ratio(s, t));
         struct ratio ratio = sequence_ratio ? s->ratio : token;
-        int selected = s->keep && (c->loss_type == LOSS_GMPO || high_entropy(s, t));
-        if (selected) {
+        double dlogp = 0;
+        if (s->keep && (c->loss_type == LOSS_GMPO || high_entropy(s, t))) {
             struct term p = policy_term(s, s->logp[t], ratio.value);
-            double dlogp = p.dlogp;
+            sum += p.value;
+            dlogp += p.dlogp;
             if (sequence_ratio) through += p.dlog_ratio;
             else dlogp += token.live * p.dlog_ratio;
-            sum += p.value;
-            coef[t] = (float)(weight * dlogp);
         }
         if (c->beta != 0) {
             struct term k = kl_term(s, t, token.value);
-            double dlogp = k.dlogp;
-            if (sequence_kl_ratio) through += c->beta * k.dlog_ratio;
-            else dlogp += token.live * k.dlog_ratio;
             sum += c->beta * k.value;
-            coef[t] = (float)(coef[t] + weight * c->beta * dlogp);
+            dlogp += c->beta * k.dlogp;
+            if (sequence_kl_ratio) through += c->beta * k.dlog_ratio;
+            else dlogp += c->beta * token.live * k.dlog_ratio;
             add_mean(&m->kl, k.value, 1);
         }
+        coef[t] = (float)(weight * dlogp);
         observe_ratio(m, s, t, token.value, &low, &high);
     }
     observe_clips(m, s, low, high);
@@ -312,11 +314,10 @@ static double eval_terms(float *coef, struct loss_metrics *m, struct sequence *s
     return weight * sum;
 }
 
-/* - coef mean H over the tokens that the policy term acts on */
+/* ecoef (zero before) = gradient of - coef mean H over the tokens that the policy term acts on; returns that term */
 static double eval_entropy(float *ecoef, struct loss_metrics *m, const struct sequence *s, double weight) {
     double sum = 0, observed = 0;
     for (int t = 0; t < s->length; t++) {
-        if (ecoef) ecoef[t] = 0;
         if (!s->mask[t]) continue;
         observed += s->entropy[t];
         if (!high_entropy(s, t)) continue;
@@ -330,64 +331,69 @@ static double eval_entropy(float *ecoef, struct loss_metrics *m, const struct se
 /* ---- the whole ------------------------------------------------------------------------------------------------- */
 
 static int check_finite(const struct sequence *s, int index) {
-    if (!isfinite(s->advantage)) return fail(E_NONFINITE, "advantage of completion %d is %g", index, s->advantage);
+    if (!isfinite(s->advantage)) return fail(E_NONFINITE, "the advantage of completion %d is %g", index, s->advantage);
     const struct { const char *name; const float *x; } arrays[] = {
         {"logp", s->logp}, {"old_logp", s->old_logp}, {"ref_logp", s->ref_logp}, {"entropy", s->entropy}};
-    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
-        for (int t = 0; arrays[i].x && t < s->length; t++)
-            if (s->mask[t] && !isfinite(arrays[i].x[t]))
-                return fail(E_NONFINITE, "%s of completion %d, token %d is %g", arrays[i].name, index, t, arrays[i].x[t]);
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {
+        const float *x = arrays[i].x;
+        for (int t = 0; x && t < s->length; t++)
+            if (s->mask[t] && !isfinite(x[t]))
+                return fail(E_NONFINITE, "%s of completion %d, token %d is %g", arrays[i].name, index, t, x[t]);
+    }
     return OK;
 }
 
-/* Fills in what the normaliser may leave open, and says what is missing. */
-static int resolve(struct loss_normalizer *norm, const struct loss_config *c, const float *ref_logp, const float *entropy, const float *ecoef) {
-    int masked = c->top_entropy_quantile < 1;
-    if (!(norm->tokens >= 0 && norm->sequences >= 0)) return fail(E_CONFIG, "the normalizer needs tokens and sequences of the whole step");
-    norm->tokens = fmax(norm->tokens, 1);
-    norm->sequences = fmax(norm->sequences, 1);
+/* Fills in what the normaliser may leave open; says what is missing. */
+static int resolve(struct loss_normalizer *n, const struct loss_config *c, const float *ref_logp, const float *entropy,
+                   const float *ecoef) {
+    int selective = c->top_entropy_quantile < 1;
+    if (!(n->tokens >= 0 && n->sequences >= 0))
+        return fail(E_CONFIG, "the normalizer needs the tokens and sequences of the whole step");
     if (c->beta != 0 && !ref_logp) return fail(E_CONFIG, "beta is %g, but there are no reference log-probs", c->beta);
-    if (!masked) norm->entropy_threshold = -INFINITY;
-    if (isnan(norm->entropy_threshold)) return fail(E_CONFIG, "top_entropy_quantile is %g, but the normalizer has no entropy_threshold", c->top_entropy_quantile);
-    if (isnan(norm->entropy_coef)) {
-        if (c->use_adaptive_entropy) return fail(E_CONFIG, "use_adaptive_entropy is on, but the normalizer has no entropy_coef");
-        norm->entropy_coef = c->entropy_coef;
+    if (selective && isnan(n->entropy_threshold))
+        return fail(E_CONFIG, "top_entropy_quantile needs the normalizer's entropy_threshold");
+    if (isnan(n->entropy_coef)) {
+        if (c->use_adaptive_entropy) return fail(E_CONFIG, "use_adaptive_entropy needs the normalizer's entropy_coef");
+        n->entropy_coef = c->entropy_coef;
     }
-    if (isnan(norm->entropy_tokens)) {
-        if (masked && norm->entropy_coef != 0) return fail(E_CONFIG, "top_entropy_quantile and an entropy bonus need the normalizer's entropy_tokens");
-        norm->entropy_tokens = norm->tokens;
-    }
-    norm->entropy_tokens = fmax(norm->entropy_tokens, 1);
-    if ((masked || norm->entropy_coef != 0) && !entropy) return fail(E_CONFIG, "top_entropy_quantile and the entropy bonus need entropies");
-    if (norm->entropy_coef != 0 && !ecoef) return fail(E_CONFIG, "the entropy bonus needs room for its gradient");
+    int bonus = n->entropy_coef != 0;
+    if (bonus && selective && isnan(n->entropy_tokens))
+        return fail(E_CONFIG, "an entropy bonus with top_entropy_quantile needs the normalizer's entropy_tokens");
+    if ((bonus || selective) && !entropy) return fail(E_CONFIG, "entropy options are on, but there are no entropies");
+    if (bonus && !ecoef) return fail(E_CONFIG, "an entropy bonus needs room for its gradient");
+    if (!selective) n->entropy_threshold = -INFINITY;
+    if (!selective || isnan(n->entropy_tokens)) n->entropy_tokens = n->tokens;
+    n->tokens = fmax(n->tokens, 1);
+    n->sequences = fmax(n->sequences, 1);
+    n->entropy_tokens = fmax(n->entropy_tokens, 1);
     return OK;
 }
 
 static const float *shift(const float *x, size_t n) { return x ? x + n : NULL; }
 
 int loss_eval(double *loss, float *coef, float *ecoef, struct loss_metrics *metrics, const struct loss_config *c,
-              const struct loss_normalizer *normalizer, int n_sequences, const int32_t *lengths, const float *logp, const float *old_logp,
-              const float *ref_logp, const float *entropy, const float *advantage, const uint8_t *mask) {
-    struct loss_normalizer norm = *normalizer;
-    TRY(resolve(&norm, c, ref_logp, entropy, ecoef));
+              const struct loss_normalizer *norm, int n_sequences, const int32_t *lengths, const float *logp,
+              const float *old_logp, const float *ref_logp, const float *entropy, const float *advantage,
+              const uint8_t *mask) {
+    struct loss_normalizer n = *norm;
+    TRY(resolve(&n, c, ref_logp, entropy, ecoef));
     if (c->beta == 0) ref_logp = NULL;
     size_t start = 0;
     for (int i = 0; i < n_sequences; i++) {
-        struct sequence s = {.c = c, .logp = logp + start, .old_logp = old_logp + start, .ref_logp = shift(ref_logp, start),
-                             .entropy = shift(entropy, start), .mask = mask + start, .length = lengths[i], .advantage = advantage[i],
-                             .entropy_threshold = norm.entropy_threshold};
+        struct sequence s = {
+            .c = c, .logp = logp + start, .old_logp = old_logp + start, .ref_logp = shift(ref_logp, start),
+            .entropy = shift(entropy, start), .mask = mask + start, .length = lengths[i], .advantage = advantage[i],
+            .entropy_threshold = n.entropy_threshold};
+        size_t bytes = (size_t)s.length * sizeof *coef;
         TRY(check_finite(&s, i));
         measure(&s);
-        if (s.n == 0) {
-            memset(coef + start, 0, (size_t)s.length * sizeof *coef);
-            if (ecoef) memset(ecoef + start, 0, (size_t)s.length * sizeof *ecoef);
-        } else {
-            *loss += eval_terms(coef + start, metrics, &s, &norm);
-            if (entropy) *loss += eval_entropy(ecoef ? ecoef + start : NULL, metrics, &s, norm.entropy_coef / norm.entropy_tokens);
-            else if (ecoef) memset(ecoef + start, 0, (size_t)s.length * sizeof *ecoef);
-        }
+        memset(coef + start, 0, bytes);
+        if (ecoef) memset(ecoef + start, 0, bytes);
+        if (s.n > 0) *loss += eval_terms(coef + start, metrics, &s, &n);
+        if (s.n > 0 && entropy)
+            *loss += eval_entropy(ecoef ? ecoef + start : NULL, metrics, &s, n.entropy_coef / n.entropy_tokens);
         metrics->clamped_exponents += s.clamped;
-        start += (size_t)lengths[i];
+        start += (size_t)s.length;
     }
     return OK;
 }
