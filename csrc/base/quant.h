@@ -1,0 +1,11 @@
+/* GGUF block formats -> float. A block is a run of elements of one row that share their scales; all fields are little-endian. */
+#ifndef GRPO_QUANT_H
+#define GRPO_QUANT_H
+
+#include <stddef.h>
+
+/* dst (count) = values of src, `bytes` long, in the format `type` names ("F32", "Q4_K", ...).
+   E_CONFIG: unknown type; E_FORMAT: count is not a whole number of blocks, or bytes is not what count needs. */
+int dequantize(float *dst, const void *src, size_t bytes, size_t count, const char *type);
+
+#endif
