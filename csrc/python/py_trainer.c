@@ -101,11 +101,14 @@ PyDoc_STRVAR(accumulate_loss_doc, "accumulate_loss($self, prompts, completions, 
 static PyObject *Trainer_accumulate_loss(TrainerObject *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"prompts", "completions", "group", "old_logps", "advantages", "mask", "ref_logps", "loss", "normalizer",
                             "temperature", NULL};
-    PyObject *prompts, *completions, *group, *old, *advantages, *mask_arg, *ref, *loss_dict, *normalizer_dict, *result = NULL;
+    PyObject *prompts, *completions, *group, *old = NULL, *advantages = NULL, *mask_arg = NULL, *ref = NULL, *loss_dict = NULL,
+             *normalizer_dict = NULL, *result = NULL;
     float temperature = 1;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO$OOOOOO|f:accumulate_loss", names, &prompts, &completions, &group, &old, &advantages,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO|$OOOOOOf:accumulate_loss", names, &prompts, &completions, &group, &old, &advantages,
                                      &mask_arg, &ref, &loss_dict, &normalizer_dict, &temperature))
         return NULL;
+    if (!old || !advantages || !mask_arg || !ref || !loss_dict || !normalizer_dict)
+        return PyErr_Format(PyExc_TypeError, "accumulate_loss() needs old_logps, advantages, mask, ref_logps, loss and normalizer");
     struct loss_config config;
     struct loss_normalizer normalizer;
     if (loss_config_parse(&config, loss_dict) || loss_normalizer_parse(&normalizer, normalizer_dict)) return NULL;
