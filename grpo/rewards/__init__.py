@@ -1,1 +1,21 @@
+"""Reward functions: the built-in ones, the ``reward`` decorator, and the adapters that let functions written for other
+trainers run unchanged.
 
+A reward is any callable. Only the arguments that its signature asks for are passed; what it may ask for is listed in
+grpo/rewards/adapters.py. The names below are also the registry that the command line reads.
+
+>>> from grpo.rewards import reward
+>>> @reward(weight=0.5)
+... def short(completion_ids):
+...     return [float(len(ids) < 64) for ids in completion_ids]
+"""
+from .accuracy import accuracy_reward
+from .adapters import reward
+from .length import get_soft_overlong_punishment
+from .registry import REGISTRY, resolve
+from .scoring import RewardBatch, RewardSet, Scores
+from .think import think_format_reward
+from .xml import (correctness_reward, integer_reward, soft_format_reward, strict_format_reward, xml_tags_reward)
+
+__all__ = ["REGISTRY", "RewardBatch", "RewardSet", "Scores", "accuracy_reward", "correctness_reward", "get_soft_overlong_punishment",
+           "integer_reward", "resolve", "reward", "soft_format_reward", "strict_format_reward", "think_format_reward", "xml_tags_reward"]

@@ -1,0 +1,174 @@
+"""How a reward function is called: its kind is read off its signature, or said with the ``reward`` decorator.
+
+    kind        recognised by                      called                     returns
+    batch       completions, completion_ids, ...   once, with lists           one number (or None) a completion   (TRL)
+    sample      completion or response             once a completion          a number, None, or a dict           (verifiers)
+    verl        solution_str and ground_truth      once a completion          a number, or a dict with "score"
+    easyr1      reward_inputs                      once, with a list of dicts a dict with "overall" a completion
+    openrlhf    queries, prompts and labels        once, with lists of str    a dict with "rewards"
+    evaluator   an object with compute_rewards     once, with lists           a matrix, one column a reward       (DeepSeekRL)
+
+Every kind but easyr1 gets only the arguments that its signature asks for. Columns of the data set go by their names;
+besides them there are prompts, completions, completion_ids (singular for a sample), trainer_state, log_extra(column,
+values) and log_metric(name, value). Where the prompt is a conversation a completion is [{"role": "assistant",
+"content": text}], otherwise the text. Coroutine functions of any kind run together.
+"""
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import ConfigError, RewardError
+
+KINDS = ("batch", "sample", "verl", "easyr1", "openrlhf", "evaluator")
+PER_SAMPLE = ("sample", "verl")
+GOLD_COLUMNS = ("ground_truth", "answer", "solution", "label")
+
+
+@dataclass
+class Reward:
+    """One reward function with its name, weight and way of being called."""
+
+    function: Callable
+    name: str
+    kind: str
+    weight: float = 1.0
+    timeout: float | None = None                # seconds of one call
+    columns: Sequence[str] | None = None        # pass these columns only; None: what the signature asks for
+    given: dict[str, Any] = field(default_factory=dict)  # further arguments, for example a rubric's parser
+
+    @property
+    def is_async(self) -> bool:
+        return inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(getattr(self.function, "__call__", None))
+
+    def arguments(self, available: dict[str, Any], text: Any) -> tuple[list, dict[str, Any]]:
+        """What the signature asks for out of available; text goes to a first parameter of unknown name when the kind was
+        given explicitly."""
+        parameters = list(signature(self.function).values())
+        offered = {**available, **self.given}
+        if self.columns is not None:
+            offered = {k: v for k, v in offered.items() if k in self.columns or k in ("completion", "completions", *self.given)}
+        positional, named = [], {}
+        for i, p in enumerate(parameters):
+            if p.kind is p.VAR_KEYWORD:
+                named |= {k: v for k, v in offered.items() if k not in {q.name for q in parameters}}
+            elif p.kind is not p.VAR_POSITIONAL:
+                if p.name in offered:
+                    value = offered[p.name]
+                elif i == 0 and hasattr(self.function, MARK):
+                    value = text
+                elif p.default is not p.empty:
+                    continue
+                else:
+                    raise RewardError(f"reward {self.name!r} asks for {p.name!r}; there are {', '.join(sorted(available))}")
+                if p.kind is p.POSITIONAL_ONLY:
+                    positional.append(value)
+                else:
+                    named[p.name] = value
+        return positional, named
+
+
+MARK = "__grpo_reward__"
+
+
+def reward(function: Callable | None = None, *, kind: str | None = None, columns: Sequence[str] | None = None, weight: float = 1.0,
+           timeout: float | None = None, name: str | None = None) -> Callable:
+    """Decorator that says how a reward function is to be called.
+
+    kind: "batch" or "sample" (see the module), when the parameter names do not tell; the completion or completions then
+    go to the first parameter. columns: pass only these columns. weight: of this reward in the sum. timeout: seconds
+    that a call may take; what takes longer is an error, treated as on_reward_error says, and the call is left behind.
+
+    >>> @reward(kind="sample", columns=["answer"], timeout=2.0)
+    ... def correct(text, answer):
+    ...     return float(text.strip() == answer)
+    """
+    if kind is not None and kind not in KINDS:
+        raise ConfigError(f"kind={kind!r} is not one of {', '.join(KINDS)}")
+    if timeout is not None and timeout <= 0:
+        raise ConfigError(f"timeout={timeout} must be above 0 seconds")
+
+    def mark(f: Callable) -> Callable:
+        setattr(f, MARK, dict(kind=kind, columns=columns, weight=weight, timeout=timeout, name=name))
+        return f
+
+    return mark if function is None else mark(function)
+
+
+def adapt(functions: Any) -> list[Reward]:
+    """Rewards from what the user gave: one callable, name or object, or a list of them. Names are made unique."""
+    if functions is None:
+        raise ConfigError("reward_funcs is missing: give a function, a list of functions, or names of built-in rewards")
+    rewards = [r for f in (functions if isinstance(functions, (list, tuple)) else [functions]) for r in adapt_one(f)]
+    if not rewards:
+        raise ConfigError("reward_funcs is empty")
+    seen: dict[str, int] = {}
+    for r in rewards:
+        seen[r.name] = seen.get(r.name, 0) + 1
+        if seen[r.name] > 1:
+            r.name = f"{r.name}_{seen[r.name]}"
+    return rewards
+
+
+def adapt_one(function: Any) -> list[Reward]:
+    if isinstance(function, Reward):
+        return [function]
+    if isinstance(function, str):
+        from .registry import resolve
+
+        found = resolve(function)
+        return [r for f in (found if isinstance(found, list) else [found]) for r in adapt_one(f)]
+    if hasattr(function, "score_rollouts"):
+        return from_rubric(function)
+    if hasattr(function, "compute_rewards"):
+        return [Reward(function.compute_rewards, type(function).__name__, "evaluator", given={"device": "cpu"})]
+    if not callable(function):
+        raise ConfigError(f"a reward must be a function, a name, or an object with compute_rewards; got {type(function).__name__}")
+    said = dict(getattr(function, MARK, {}))
+    kind = said.pop("kind", None) or detect(function)
+    return [Reward(function, said.pop("name", None) or name_of(function), kind, **said)]
+
+
+def from_rubric(rubric: Any) -> list[Reward]:
+    """The functions of a verifiers Rubric, with its weights and its parser."""
+    functions = getattr(rubric, "funcs", None) or getattr(rubric, "reward_funcs", None)
+    weights = getattr(rubric, "weights", None) or getattr(rubric, "reward_weights", None)
+    if not functions:
+        raise ConfigError(f"{type(rubric).__name__} has no reward functions")
+    given = {"parser": rubric.parser} if getattr(rubric, "parser", None) is not None else {}
+    return [Reward(f, name_of(f), "sample", weight=float(w), given=given)
+            for f, w in zip(functions, weights or [1.0] * len(functions), strict=True)]
+
+
+def signature(function: Callable) -> dict[str, inspect.Parameter]:
+    try:
+        return dict(inspect.signature(function).parameters)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"reward {name_of(function)!r} has no readable signature; wrap it in a Python function") from error
+
+
+def detect(function: Callable) -> str:
+    """The kind that a signature tells."""
+    parameters = signature(function)
+    names = set(parameters)
+    if {"solution_str", "ground_truth"} <= names:
+        return "verl"
+    if {"queries", "prompts", "labels"} <= names:
+        return "openrlhf"
+    if "reward_inputs" in names:
+        return "easyr1"
+    if names & {"completion", "response"}:
+        return "sample"
+    if names & {"completions", "completion_ids", "prompts"} or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return "batch"
+    raise ConfigError(f"reward {name_of(function)!r} takes ({', '.join(parameters)}): it should ask for completions (all at once) or "
+                      "completion (one at a time), or be marked with grpo.rewards.reward(kind='batch' or 'sample')")
+
+
+def name_of(function: Any) -> str:
+    """The name of a reward in metrics: a function's own, a partial's inner one, an object's class."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = getattr(function, "__name__", None) or type(function).__name__
+    return "lambda" if name == "<lambda>" else name

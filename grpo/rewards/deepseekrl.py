@@ -1,0 +1,50 @@
+"""DeepSeekRL's five rewards exactly as published (they come from willccbb's grpo_demo), to reproduce its numbers.
+
+Known faults, kept: dots do not match newlines, so strict pays for reasoning on one line and strict and soft exclude
+each other; an answer outside its tags counts; "1,200" is not 1200; a superscript digit is an integer.
+"""
+import re
+from typing import Any
+
+from .text import text_of
+
+STRICT = re.compile(r"^<reasoning>\n.*?\n</reasoning>\n<answer>\n.*?\n</answer>\n$")
+SOFT = re.compile(r"<reasoning>.*?</reasoning>\s*<answer>.*?</answer>")
+
+
+def extracted(completion: Any) -> str:
+    return text_of(completion).split("<answer>")[-1].split("</answer>")[0].strip()
+
+
+def correctness_reward_func(completions: list, answer: list, **columns: Any) -> list[float]:
+    """2.0 where the extracted answer is the gold string."""
+    return [2.0 if extracted(c) == gold else 0.0 for c, gold in zip(completions, answer, strict=True)]
+
+
+def int_reward_func(completions: list, **columns: Any) -> list[float]:
+    """0.5 where the extracted answer is made of digits."""
+    return [0.5 if extracted(c).isdigit() else 0.0 for c in completions]
+
+
+def strict_format_reward_func(completions: list, **columns: Any) -> list[float]:
+    """0.5 for tags on lines of their own around one line each."""
+    return [0.5 if STRICT.match(text_of(c)) else 0.0 for c in completions]
+
+
+def soft_format_reward_func(completions: list, **columns: Any) -> list[float]:
+    """0.5 for tags in order at the start, without newlines inside."""
+    return [0.5 if SOFT.match(text_of(c)) else 0.0 for c in completions]
+
+
+def xmlcount_reward_func(completions: list, **columns: Any) -> list[float]:
+    """Up to 0.5 for tags with their newlines, less 0.001 a trailing character; may be negative."""
+    return [count_xml(text_of(c)) for c in completions]
+
+
+def count_xml(text: str) -> float:
+    count = 0.125 * (text.count("<reasoning>\n") == 1) + 0.125 * (text.count("\n</reasoning>\n") == 1)
+    if text.count("\n<answer>\n") == 1:
+        count += 0.125 - 0.001 * len(text.split("\n</answer>\n")[-1])
+    if text.count("\n</answer>") == 1:
+        count += 0.125 - 0.001 * (len(text.split("\n</answer>")[1]) - 1)
+    return count

@@ -1,0 +1,324 @@
+"""Calling all rewards on a batch of completions and checking what they return.
+
+What can go wrong is settled here once: a function that raises, hangs past its timeout, or returns NaN or infinity is
+dealt with as on_reward_error says ("raise", "drop" the sample for that reward, or a number in its place) and counted;
+a wrong length or something that is no number always raises and names the function and the row. None means "this
+reward does not apply to this sample"; a sample for which every reward is None has no reward.
+"""
+import asyncio
+import math
+import numbers
+import threading
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigError, RewardError
+from .adapters import GOLD_COLUMNS, PER_SAMPLE, Reward, adapt
+
+OWN_COLUMNS = ("prompt", "completion", "completion_ids")
+SCORE_KEYS = ("score", "reward", "overall", "rewards")
+
+
+@dataclass
+class RewardBatch:
+    """What reward functions may see: lists with one entry a completion, prompt-major."""
+
+    prompts: list[Any]                   # as the data set has them
+    texts: list[str]
+    completion_ids: list[list[int]]
+    rows: list[int]                      # row of the prompt in the data set
+    columns: dict[str, list]             # the data set's other columns
+    state: Any = None                    # trainer_state
+
+    @property
+    def completions(self) -> list[Any]:
+        return [t if isinstance(p, str) else [{"role": "assistant", "content": t}] for p, t in zip(self.prompts, self.texts, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+
+@dataclass
+class Scores:
+    """Rewards of a batch. NaN: the reward does not apply to the sample."""
+
+    names: list[str]
+    values: np.ndarray                   # (completions, rewards) float64
+    weights: np.ndarray                  # (rewards) float64
+    extras: dict[str, list] = field(default_factory=dict)        # columns that functions logged
+    metrics: dict[str, float] = field(default_factory=dict)      # numbers that functions logged, and counts of errors
+
+    @property
+    def total(self) -> np.ndarray:
+        """(completions) weighted sum over the rewards that apply; NaN where none does."""
+        total = np.nansum(self.values * self.weights, axis=1)
+        total[np.isnan(self.values).all(axis=1)] = np.nan
+        return total
+
+
+class RewardSet:
+    """The rewards of a run, by name: ``trainer.rewards["format"].weight = 0.1`` takes effect at the next step."""
+
+    def __init__(self, functions: Any, weights: Sequence[float] | None = None, on_error: str | float = "raise"):
+        self.rewards = adapt(functions)
+        self.on_error = on_error
+        if weights is not None:
+            if len(weights) != len(self.rewards):
+                raise ConfigError(f"reward_weights has {len(weights)} weights for {len(self.rewards)} rewards ({', '.join(self.names)})")
+            for r, w in zip(self.rewards, weights, strict=True):
+                r.weight = float(w)
+
+    @property
+    def names(self) -> list[str]:
+        return [r.name for r in self.rewards]
+
+    def add(self, function: Any) -> None:
+        self.rewards += adapt(function)
+
+    def __getitem__(self, name: str) -> Reward:
+        for r in self.rewards:
+            if r.name == name:
+                return r
+        raise KeyError(f"no reward {name!r}; there are {', '.join(self.names)}")
+
+    def score(self, batch: RewardBatch) -> Scores:
+        """Every reward of every completion."""
+        calls = [Call(r, batch, self.on_error) for r in self.rewards]
+        for call in calls:
+            if not call.reward.is_async:
+                call.run()
+        run_together([call.run_async for call in calls if call.reward.is_async])
+        columns = [(name, values, call.reward.weight) for call in calls for name, values in call.columns.items()]
+        scores = Scores([c[0] for c in columns], np.stack([c[1] for c in columns], axis=1), np.array([c[2] for c in columns]))
+        for call in calls:
+            scores.extras |= call.extras
+            scores.metrics |= {name: sum(v) / len(v) for name, v in call.logged.items()}
+            scores.metrics |= {f"rewards/{call.reward.name}/errors": float(call.errors)} if call.errors else {}
+        return scores
+
+
+class Call:
+    """One reward on one batch: its arguments, its result, what it logged."""
+
+    def __init__(self, reward: Reward, batch: RewardBatch, on_error: str | float):
+        self.reward, self.batch, self.on_error = reward, batch, on_error
+        self.columns: dict[str, np.ndarray] = {}
+        self.extras: dict[str, list] = {}
+        self.logged: dict[str, list[float]] = defaultdict(list)
+        self.errors = 0
+        self.tools = {"trainer_state": batch.state, "log_extra": self.log_extra, "log_metric": self.log_metric}
+
+    def log_extra(self, column: str, values: Iterable) -> None:
+        self.extras.setdefault(column, []).extend(values)
+
+    def log_metric(self, name: str, value: float) -> None:
+        self.logged[name].append(float(value))
+
+    def run(self) -> None:
+        if self.reward.kind in PER_SAMPLE:
+            self.finish([self.guarded(i) for i in range(len(self.batch))])
+        else:
+            self.finish(self.guarded(None))
+
+    async def run_async(self) -> None:
+        if self.reward.kind in PER_SAMPLE:
+            self.finish(list(await asyncio.gather(*[self.guarded_async(i) for i in range(len(self.batch))])))
+        else:
+            self.finish(await self.guarded_async(None))
+
+    def guarded(self, i: int | None) -> Any:
+        """The function's result for sample i (None: for all), or what stands in for it."""
+        try:
+            positional, named = self.arguments(i)
+            return within(self.reward.timeout, lambda: self.reward.function(*positional, **named))
+        except (Exception, SystemExit) as error:
+            return self.failed(error, i)
+
+    async def guarded_async(self, i: int | None) -> Any:
+        try:
+            positional, named = self.arguments(i)
+            return await asyncio.wait_for(self.reward.function(*positional, **named), self.reward.timeout)
+        except (Exception, SystemExit) as error:
+            return self.failed(error, i)
+
+    def failed(self, error: BaseException, i: int | None) -> Any:
+        if isinstance(error, RewardError):
+            raise error
+        if self.on_error == "raise":
+            what = f"timed out after {self.reward.timeout} s" if isinstance(error, TimeoutError) else f"raised {type(error).__name__}: {error}"
+            raise RewardError(f"reward {self.reward.name!r} {what} ({self.where(i)})") from error
+        self.errors += len(self.batch) if i is None else 1
+        value = None if self.on_error == "drop" else self.on_error
+        return Substitute(value) if i is None else value
+
+    def where(self, i: int | None) -> str:
+        if i is None:
+            return f"{len(self.batch)} completions of rows {min(self.batch.rows)} to {max(self.batch.rows)}"
+        return f"completion {i}, row {self.batch.rows[i]} of the data set"
+
+    # arguments
+
+    def arguments(self, i: int | None) -> tuple[list, dict[str, Any]]:
+        """Positional and named arguments of the call for sample i (None: for all)."""
+        if self.reward.kind == "easyr1":
+            lengths = [len(ids) for ids in self.batch.completion_ids]
+            return [], {"reward_inputs": [{"response": text, "response_length": length, "ground_truth": self.gold(k)}
+                                          for k, (text, length) in enumerate(zip(self.batch.texts, lengths, strict=True))]}
+        if i is None:
+            return self.reward.arguments(self.offered_for_all(), self.batch.texts)
+        return self.reward.arguments(self.offered_for_one(i), self.batch.texts[i])
+
+    def offered_for_all(self) -> dict[str, Any]:
+        b = self.batch
+        own = {"prompts": b.prompts, "completions": b.completions, "completion_ids": b.completion_ids}
+        if self.reward.kind == "openrlhf":
+            prompts = [p if isinstance(p, str) else "\n".join(str(m["content"]) for m in p) for p in b.prompts]
+            own = {"prompts": prompts, "queries": [p + t for p, t in zip(prompts, b.texts, strict=True)],
+                   "labels": [self.gold(k) for k in range(len(b))]}
+        return {**self.other_columns(), **own, **self.tools}
+
+    def offered_for_one(self, i: int) -> dict[str, Any]:
+        b = self.batch
+        row = {name: values[i] for name, values in self.other_columns().items()}
+        own = {"prompt": b.prompts[i], "completion": b.completions[i], "completion_ids": b.completion_ids[i], "response": b.texts[i]}
+        if self.reward.kind == "verl":
+            return {"data_source": None, "extra_info": None, **row, "solution_str": b.texts[i], "ground_truth": self.gold(i), **self.tools}
+        return {"info": {}, "task": "default", **row, **own, "state": {**row, **own}, **self.tools}
+
+    def other_columns(self) -> dict[str, list]:
+        return {name: values for name, values in self.batch.columns.items() if name not in OWN_COLUMNS}
+
+    def gold(self, i: int) -> Any:
+        """The reference answer of sample i: reward_model["ground_truth"], or the first column of the usual names."""
+        columns = self.batch.columns
+        model = columns["reward_model"][i] if "reward_model" in columns else None
+        if isinstance(model, dict) and "ground_truth" in model:
+            return model["ground_truth"]
+        for name in GOLD_COLUMNS:
+            if name in columns:
+                return columns[name][i]
+        raise RewardError(f"reward {self.reward.name!r} needs a reference answer; the data set has none of the columns "
+                          f"reward_model, {', '.join(GOLD_COLUMNS)}")
+
+    # results
+
+    def finish(self, result: Any) -> None:
+        """Reads the result into columns of float64."""
+        n, name = len(self.batch), self.reward.name
+        if isinstance(result, Substitute):
+            self.columns = {name: self.numbers(name, [result.value] * n)}
+            return
+        if self.reward.kind == "evaluator":
+            self.finish_matrix(result)
+            return
+        if self.reward.kind == "openrlhf" and isinstance(result, dict):
+            result = result.get("rewards", result.get("scores"))
+        self.columns = {name: self.numbers(name, [self.unwrapped(v, i) for i, v in enumerate(as_list(result, name, n))])}
+
+    def finish_matrix(self, result: Any) -> None:
+        """compute_rewards gives (matrix, metrics) or a matrix; columns are named by get_reward_breakdown when there is one."""
+        matrix, metrics = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
+        rows = [as_list(r, self.reward.name, None) for r in as_list(matrix, self.reward.name, len(self.batch))]
+        widths = {len(r) for r in rows}
+        if len(widths) != 1:
+            raise RewardError(f"reward {self.reward.name!r} returned rows of {sorted(widths)} rewards; all must be equally long")
+        breakdown = getattr(getattr(self.reward.function, "__self__", None), "get_reward_breakdown", None)
+        names = list(breakdown(rows[0])) if breakdown else []
+        width = widths.pop()
+        if len(names) != width:
+            names = [f"{self.reward.name}_{k}" for k in range(width)]
+        self.columns = {nm: self.numbers(nm, [r[k] for r in rows]) for k, nm in enumerate(names)}
+        for key, value in (metrics or {}).items():
+            if isinstance(value, numbers.Real):
+                self.log_metric(key, float(value))
+
+    def unwrapped(self, value: Any, i: int) -> Any:
+        """A dict's score; its other numbers are logged as metrics of this reward."""
+        if not isinstance(value, dict):
+            return value
+        key = next((k for k in SCORE_KEYS if k in value), None)
+        if key is None:
+            raise RewardError(f"reward {self.reward.name!r} returned a dict without {' or '.join(SCORE_KEYS)} ({self.where(i)})")
+        for other, number in value.items():
+            if other != key and isinstance(number, numbers.Real):
+                self.log_metric(f"rewards/{self.reward.name}/{other}", float(number))
+        return value[key]
+
+    def numbers(self, name: str, values: list) -> np.ndarray:
+        """(completions) float64, NaN for None; what is no finite number is an error."""
+        result = np.empty(len(values))
+        for i, value in enumerate(values):
+            if getattr(value, "ndim", None) == 0:
+                value = value.item()
+            if value is None:
+                result[i] = math.nan
+            elif isinstance(value, numbers.Real):
+                result[i] = self.finite(name, float(value), i)
+            else:
+                raise RewardError(f"reward {name!r} returned {type(value).__name__} {value!r:.60}, not a number or None ({self.where(i)})")
+        return result
+
+    def finite(self, name: str, value: float, i: int) -> float:
+        if math.isfinite(value):
+            return value
+        if self.on_error == "raise":
+            raise RewardError(f"reward {name!r} returned {value} ({self.where(i)}); return None where it does not apply")
+        self.errors += 1
+        return math.nan if self.on_error == "drop" else float(self.on_error)
+
+
+@dataclass
+class Substitute:
+    """Stands for the result of a whole call that failed."""
+
+    value: float | None
+
+
+def as_list(result: Any, name: str, length: int | None) -> list:
+    """The result as a list of the right length. Arrays and tensors are read by their tolist()."""
+    if hasattr(result, "tolist"):
+        result = result.tolist()
+    if isinstance(result, (str, bytes, dict)) or not isinstance(result, Iterable):
+        raise RewardError(f"reward {name!r} returned {type(result).__name__}, not a list of numbers")
+    result = list(result)
+    if length is not None and len(result) != length:
+        raise RewardError(f"reward {name!r} returned {len(result)} rewards for {length} completions")
+    return result
+
+
+def within(seconds: float | None, call: Callable) -> Any:
+    """call(), or TimeoutError after so many seconds; a call that overruns is left behind in its thread."""
+    if seconds is None:
+        return call()
+    outcome: list = []
+
+    def target():
+        try:
+            outcome.append((call(), None))
+        except BaseException as error:
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=target, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not outcome:
+        raise TimeoutError
+    value, error = outcome[0]
+    if error is not None:
+        raise error
+    return value
+
+
+def run_together(functions: list[Callable[[], Awaitable[None]]]) -> None:
+    """Awaits them all in a loop of their own thread (a notebook has a running loop in this one)."""
+    if not functions:
+        return
+
+    async def gathered():
+        await asyncio.gather(*[f() for f in functions])
+
+    within(threading.TIMEOUT_MAX, lambda: asyncio.run(gathered()))

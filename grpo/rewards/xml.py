@@ -1,0 +1,47 @@
+"""Rewards for <reasoning>...</reasoning><answer>...</answer>.
+
+The same five as DeepSeekRL's, with what was wrong there put right: reasoning may have many lines, an answer counts
+only inside its tags, and numbers are compared as numbers ("1,200" is 1200, "$72" and "72.0" are 72). The published
+functions, to the letter, are in grpo/rewards/deepseekrl.py.
+"""
+import re
+from typing import Any
+
+from .text import as_number, same_answer, tagged, text_of
+
+STRICT = re.compile(r"<reasoning>\n.*?\n</reasoning>\n<answer>\n.*?\n</answer>\n?", re.DOTALL)
+SOFT = re.compile(r"\s*<reasoning>.*?</reasoning>\s*<answer>.*?</answer>", re.DOTALL)
+TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
+
+
+def correctness_reward(completions: list, answer: list, **columns: Any) -> list[float]:
+    """2.0 where the tagged answer is the column answer, as number or as text."""
+    given = [tagged(text_of(c)) for c in completions]
+    return [2.0 if g is not None and same_answer(g, gold) else 0.0 for g, gold in zip(given, answer, strict=True)]
+
+
+def integer_reward(completions: list, **columns: Any) -> list[float]:
+    """0.5 where the tagged answer is a whole number."""
+    numbers = [as_number(tagged(text_of(c)) or "") for c in completions]
+    return [0.5 if n is not None and n.denominator == 1 else 0.0 for n in numbers]
+
+
+def strict_format_reward(completions: list, **columns: Any) -> list[float]:
+    """0.5 where a completion is exactly the four tags, each once and on a line of its own, around some text."""
+    texts = [text_of(c) for c in completions]
+    return [0.5 if STRICT.fullmatch(t) and all(t.count(tag) == 1 for tag in TAGS) else 0.0 for t in texts]
+
+
+def soft_format_reward(completions: list, **columns: Any) -> list[float]:
+    """0.5 where a completion starts with reasoning followed by an answer."""
+    return [0.5 if SOFT.match(text_of(c)) else 0.0 for c in completions]
+
+
+def xml_tags_reward(completions: list, **columns: Any) -> list[float]:
+    """0.125 for each of the four tags that stands exactly once, less 0.001 for each character after the last one; never below 0."""
+    return [tag_score(text_of(c)) for c in completions]
+
+
+def tag_score(text: str) -> float:
+    score = 0.125 * sum(text.count(tag) == 1 for tag in TAGS)
+    return max(0.0, score - 0.001 * len(text.rpartition("</answer>")[2].strip())) if "</answer>" in text else score
