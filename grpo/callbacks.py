@@ -1,0 +1,129 @@
+"""Callbacks: what they are told, and the built-in ones (progress bar or lines, TensorBoard).
+
+A callback is any object with some of the methods of TrainerCallback; the arguments are those of transformers'
+callbacks, so these work here too.
+"""
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+from .runfolder import say
+
+
+@dataclass
+class TrainerState:
+    """Where a run is."""
+
+    global_step: int = 0
+    max_steps: int = 0
+    epoch: float = 0.0
+    num_train_epochs: float = 0.0
+    num_input_tokens_seen: int = 0
+    log_history: list[dict[str, Any]] = field(default_factory=list)    # every record of metrics.jsonl
+    is_world_process_zero: bool = True
+    is_local_process_zero: bool = True
+
+
+@dataclass
+class TrainerControl:
+    """What a callback may ask for; flags are looked at after each step."""
+
+    should_training_stop: bool = False
+    should_evaluate: bool = False
+    should_save: bool = False
+
+
+class TrainerCallback:
+    """Base of callbacks; override what you need."""
+
+    def on_train_begin(self, args, state, control, **kwargs): ...
+    def on_step_begin(self, args, state, control, **kwargs): ...
+    def on_step_end(self, args, state, control, **kwargs): ...
+    def on_log(self, args, state, control, logs=None, **kwargs): ...
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs): ...
+    def on_save(self, args, state, control, **kwargs): ...
+    def on_train_end(self, args, state, control, **kwargs): ...
+
+
+SHOWN = (("reward", "reward", "{:.3f}"), ("loss", "loss", "{:.4f}"), ("kl", "kl", "{:.4f}"), ("completions/mean_length", "length", "{:.0f}"),
+         ("generation_tokens_per_second", "gen tok/s", "{:.0f}"), ("training_tokens_per_second", "train tok/s", "{:.0f}"))
+
+
+def summary(metrics: dict[str, Any]) -> dict[str, str]:
+    """The few numbers worth a glance, formatted."""
+    shown = {label: form.format(metrics[name]) for name, label, form in SHOWN if metrics.get(name) is not None}
+    if "reward" in shown:
+        shown.pop("loss", None)              # on policy it is zero by construction
+    return shown
+
+
+class Progress(TrainerCallback):
+    """A bar where there is a terminal (or a notebook), a line every logging_steps elsewhere."""
+
+    def __init__(self, disable_tqdm: bool | None):
+        self.use_bar = not disable_tqdm if disable_tqdm is not None else sys.stderr.isatty() or "ipykernel" in sys.modules
+        self.bar: Any = None
+        self.shown: dict[str, str] = {}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if self.use_bar:
+            from tqdm.auto import tqdm
+
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True)
+
+    def on_rollout(self, tokens: int, finished: int, total: int) -> None:
+        if self.bar is not None:
+            self.bar.set_postfix({**self.shown, "rollout": f"{finished}/{total}, {tokens} tokens"})
+
+    def on_step_end(self, args, state, control, metrics=None, **kwargs):
+        if self.bar is not None:
+            self.shown = {**self.shown, **summary(metrics or {})}
+            self.bar.update(1)
+            self.bar.set_postfix(self.shown)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if self.bar is None:
+            numbers = "  ".join(f"{label} {value}" for label, value in summary(logs).items())
+            say(f"step {state.global_step}/{state.max_steps}  {numbers}  {logs['step_time']:.2f} s/step")
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        shown = [f"{name} {value:.3f}" for name, value in metrics.items() if name in ("eval_reward", "eval_loss") or name.endswith("/mean")]
+        self.write(f"evaluation at step {state.global_step}  {'  '.join(shown)}")
+
+    def write(self, text: str) -> None:
+        if self.bar is not None:
+            self.bar.write(text, file=sys.stderr)
+        else:
+            say(text)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+class TensorBoard(TrainerCallback):
+    """Event files in the run folder."""
+
+    def __init__(self):
+        self.writer: Any = None
+
+    def on_train_begin(self, args, state, control, run=None, **kwargs):
+        from tensorboardX import SummaryWriter
+
+        self.writer = SummaryWriter(str(run.path / "tensorboard"))
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self._write("train", logs, state.global_step)
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        self._write("eval", {name.removeprefix("eval_"): value for name, value in metrics.items()}, state.global_step)
+
+    def _write(self, prefix: str, values: dict[str, Any], step: int) -> None:
+        for name, value in values.items():
+            if value is not None:
+                self.writer.add_scalar(f"{prefix}/{name}", value, step)
+        self.writer.flush()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.writer.close()

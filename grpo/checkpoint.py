@@ -1,0 +1,164 @@
+"""Checkpoints that are whole or not there: written aside, hashed, synced, renamed.
+
+    checkpoints/step-120/  model in Hugging Face layout;  trainer/: master, m, v (safetensors, float32), trainer.json,
+                           rollouts.npz when a rollout is still in use, reference.safetensors when the reference moves
+                           MANIFEST.json: bytes and sha256 of every file, written last
+
+There is no file that points to the latest: it is the highest step whose manifest verifies.
+"""
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import _core
+from .errors import CheckpointCorruptError, CheckpointError, CheckpointMismatchError, FileFormatError, GrpoWarning
+from .formats.safetensors import SafetensorsFile, write_weights
+
+MANIFEST, STATE_FOLDER, STATE = "MANIFEST.json", "trainer", "trainer.json"
+FORMAT = 1
+ONE_FILE = 1 << 62
+OPTIMIZER_ARENAS = ("master", "m", "v")
+
+
+def write(parent: Path, step: int, contents: Callable[[Path], None]) -> Path:
+    """parent/step-N with what contents(folder) writes. Raises CheckpointError; nothing is left behind then."""
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary, final = parent / f".step-{step}.tmp-{os.getpid()}", parent / f"step-{step}"
+    remove_leftovers(parent)
+    try:
+        temporary.mkdir()
+        contents(temporary)
+        files = {str(p.relative_to(temporary)): seal(p) for p in sorted(temporary.rglob("*")) if p.is_file()}
+        (temporary / MANIFEST).write_text(json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1))
+        seal(temporary / MANIFEST)
+        for folder in [p for p in temporary.rglob("*") if p.is_dir()] + [temporary]:
+            sync_folder(folder)
+        if final.exists():                   # a step taken again after a resume
+            final.rename(parent / f".step-{step}.old-{os.getpid()}")
+        temporary.rename(final)
+        sync_folder(parent)
+    except OSError as error:
+        raise CheckpointError(f"{final}: cannot be written: {error}") from error
+    finally:
+        remove_leftovers(parent)
+    return final
+
+
+def seal(path: Path) -> dict[str, Any]:
+    """Syncs a file to disk and returns its entry of the manifest."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"bytes": file.tell(), "sha256": digest}
+
+
+def sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(parent: Path) -> None:
+    """What an interrupted write of this process, or of one that is gone, left behind."""
+    for path in parent.glob(".step-*.*-*"):
+        owner = path.name.rpartition("-")[2]
+        if owner == str(os.getpid()) or not os.path.exists(f"/proc/{owner}"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint whose files are all as it says. Raises CheckpointCorruptError naming the file."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        files = manifest["files"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointCorruptError(f"{folder}: {MANIFEST} is missing or unreadable: {error}") from error
+    if manifest.get("format") != FORMAT:
+        raise CheckpointMismatchError(f"{folder}: format {manifest.get('format')} is not {FORMAT}, which this version reads")
+    for name, entry in files:
+        try:
+            with open(folder / name, "rb") as file:
+                same = os.fstat(file.fileno()).st_size == entry["bytes"] and hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"]
+        except OSError as error:
+            raise CheckpointCorruptError(f"{folder / name}: {error.strerror}") from error
+        if not same:
+            raise CheckpointCorruptError(f"{folder / name} differs from the manifest")
+    return manifest
+
+
+def steps(parent: Path) -> list[Path]:
+    """Checkpoint folders, newest first, whole or not."""
+    found = [p for p in parent.glob("step-*") if p.name.removeprefix("step-").isdigit()]
+    return sorted(found, key=step_of, reverse=True)
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def latest(parent: Path) -> Path | None:
+    """The newest checkpoint that verifies; a GrpoWarning for each one passed over."""
+    for folder in steps(parent):
+        try:
+            verify(folder)
+            return folder
+        except CheckpointCorruptError as error:
+            warnings.warn(f"{error}; going back to the checkpoint before it", GrpoWarning, stacklevel=2)
+    return None
+
+
+def prune(parent: Path, keep: int | None) -> None:
+    for folder in steps(parent)[keep:] if keep else []:
+        shutil.rmtree(folder)
+
+
+# state
+
+def save_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]], read: Callable[[str], np.ndarray]) -> None:
+    """float32 tensors, read one at a time."""
+    write_weights(lambda _: open(path, "wb"), list(tensors), read, "float32", ONE_FILE)
+
+
+def load_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]], store: Callable[[str, np.ndarray], None]) -> None:
+    try:
+        file = SafetensorsFile(path)
+    except FileFormatError as error:
+        raise CheckpointCorruptError(str(error)) from error
+    try:
+        for name, shape in tensors:
+            if name not in file.entries or file.entries[name].shape != tuple(shape):
+                raise CheckpointMismatchError(f"{path}: no tensor {name} of shape {tuple(shape)}; the checkpoint belongs to another model")
+            store(name, file.read(name))
+    finally:
+        file.close()
+
+
+def save_optimizer(folder: Path, optimizer: _core.Trainer, tensors: list[tuple[str, tuple[int, ...]]]) -> None:
+    for kind in OPTIMIZER_ARENAS:
+        save_tensors(folder / f"{kind}.safetensors", tensors, lambda name, kind=kind: optimizer.get_state(kind, name))
+
+
+def load_optimizer(folder: Path, optimizer: _core.Trainer, tensors: list[tuple[str, tuple[int, ...]]]) -> None:
+    for kind in OPTIMIZER_ARENAS:
+        load_tensors(folder / f"{kind}.safetensors", tensors, lambda name, array, kind=kind: optimizer.set_state(kind, name, array))
+    optimizer.sync()
+
+
+def read_state(folder: Path, kind: str) -> dict[str, Any]:
+    """trainer.json of a verified checkpoint of this kind of trainer."""
+    path = folder / STATE_FOLDER / STATE
+    if not path.exists():
+        raise CheckpointMismatchError(f"{folder} holds a model without the trainer's state (save_only_model=True); it cannot be resumed")
+    state = json.loads(path.read_text())
+    if state.get("kind") != kind:
+        raise CheckpointMismatchError(f"{folder} was written by a {state.get('kind')} run, this is a {kind} run")
+    return state

@@ -1,0 +1,396 @@
+"""GRPOConfig and SFTConfig: every option, its default, its meaning.
+
+Names and defaults are TRL's (and, under them, those of transformers' TrainingArguments) wherever the meaning is the
+same; options that only exist here have names of their own. An unknown option, or one that cannot be honoured, is a
+ConfigError that says what to write instead (grpo/foreign.py).
+"""
+import dataclasses
+import functools
+import math
+import numbers
+import os
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigError
+from .foreign import did_you_mean, understood
+
+LOSS_TYPES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo", "gmpo", "reinforce")
+SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup", "cosine_with_min_lr")
+AGGREGATIONS = ("sequence-mean-token-mean", "token-mean", "sequence-mean-token-sum", "fixed-length")
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Shao et al. 2024 (DeepSeekMath)
+    "grpo": dict(loss_type="grpo", beta=0.04, epsilon=0.2, use_bias_correction_kl=False),
+    # Yu et al. 2025: clip-higher, dynamic sampling, token mean, soft overlong punishment over the last fifth
+    "dapo": dict(loss_type="dapo", beta=0.0, epsilon=0.2, epsilon_high=0.28, dynamic_sampling=True, soft_overlong_cache=0.2),
+    # Liu et al. 2025: no division by the group's std nor by the completion's length
+    "dr_grpo": dict(loss_type="dr_grpo", beta=0.0, scale_rewards="none"),
+    # Zheng et al. 2025: one ratio a sequence
+    "gspo": dict(loss_type="grpo", beta=0.0, importance_sampling_level="sequence", epsilon=3e-4, epsilon_high=4e-4),
+    # MiniMax-M1, with ScaleRL's cap
+    "cispo": dict(loss_type="cispo", beta=0.0, epsilon_high=5.0),
+    # DeepSeekRL's defaults. Its rounds take one prompt and it steps every fourth, so 1000 rounds are 250 steps here.
+    "deepseekrl": dict(loss_type="grpo", beta=0.04, use_bias_correction_kl=False, num_generations=16, prompts_per_step=4,
+                       max_steps=250, learning_rate=5e-6, lr_scheduler_type="constant_with_warmup", warmup_ratio=0.18,
+                       adam_beta2=0.99, weight_decay=0.1, max_grad_norm=0.1, temperature=0.9, max_prompt_length=256,
+                       on_long_prompt="truncate", max_completion_length=786, ref_model_mixup_alpha=0.1, ref_model_sync_steps=50, shuffle_dataset=False,
+                       seed=7111994),
+}
+
+
+def option(default: Any, help: str, *, choices: tuple[str, ...] = (), low: float | None = None, above: float | None = None,
+           high: float | None = None) -> Any:
+    """A field with its meaning and the values it takes: one of choices, low <= value, above < value, value <= high."""
+    return field(default=default, metadata=dict(help=help, choices=choices, low=low, above=above, high=high))
+
+
+def strict(cls: type) -> type:
+    """The dataclass's constructor takes its fields, other trainers' names for them, preset=..., and nothing else."""
+    plain = cls.__init__
+    names = [f.name for f in dataclasses.fields(cls)]
+
+    @functools.wraps(plain)
+    def __init__(self, *args, **options):
+        plain(self, *args, **understood(options, names, PRESETS if issubclass(cls, GRPOConfig) else {}))
+
+    cls.__init__ = __init__
+    return cls
+
+
+@dataclass
+class TrainingConfig:
+    """Options that GRPO and SFT share."""
+
+    # the run
+    output_dir: str | None = option(None, "Run folder; None: runs/<run_name or 'grpo'>-<n>. An existing run is never overwritten.")
+    run_name: str | None = option(None, "Name of the run, for its folder and its loggers.")
+    seed: int = option(42, "Seeds sampling and data order; the same seed gives the same run, bit for bit.", low=0)
+    data_seed: int | None = option(None, "Seed of the data order; None: seed.", low=0)
+    device: str = option("auto", "Where a model given by name is loaded.", choices=("auto", "cpu", "cuda", "ref"))
+    dtype: str | None = option(None, "Storage of a model given by name; None: what the device stores.")
+    model_init_kwargs: dict | None = option(None, "{'device': ..., 'dtype': ...} for a model given by name.")
+    # how long
+    max_steps: int = option(-1, "Optimiser steps; -1: num_train_epochs decides.", low=-1)
+    num_train_epochs: float = option(3.0, "Passes over the data set when max_steps is -1.", above=0)
+    shuffle_dataset: bool = option(True, "Take rows in a seeded random order, a new one each epoch.")
+    # batch
+    per_device_train_batch_size: int | None = option(None, "Completions (SFT: rows) of a micro-step; None: 8, or what "
+                                                     "prompts_per_step implies. Memory is set by token_budget instead.", low=1)
+    gradient_accumulation_steps: int = option(1, "Micro-steps of one optimiser step.", low=1)
+    token_budget: int = option(4096, "Tokens of a packed micro-batch: more is faster and takes more memory; results are the same.", low=1)
+    recompute: bool = option(False, "Recompute activations in the backward pass instead of keeping them.")
+    # optimiser
+    learning_rate: float = option(1e-6, "Peak learning rate of AdamW.", low=0)
+    lr_scheduler_type: str = option("linear", "Shape of the learning rate after warm-up.", choices=SCHEDULES)
+    lr_scheduler_kwargs: dict | None = option(None, "num_cycles (cosine); min_lr or min_lr_rate (cosine_with_min_lr).")
+    warmup_steps: float = option(0, "Steps over which the rate rises from 0; below 1: a fraction of all steps.", low=0)
+    warmup_ratio: float = option(0.0, "The same as a fraction of all steps, used when warmup_steps is 0.", low=0, high=1)
+    weight_decay: float = option(0.0, "Decoupled weight decay.", low=0)
+    adam_beta1: float = option(0.9, "AdamW's decay of the first moment.", low=0, high=1)
+    adam_beta2: float = option(0.999, "AdamW's decay of the second moment.", low=0, high=1)
+    adam_epsilon: float = option(1e-8, "AdamW's epsilon.", above=0)
+    max_grad_norm: float = option(1.0, "Clip the gradient's norm to this; 0: do not clip.", low=0)
+    max_skipped_steps: int = option(3, "Steps in a row that may be skipped because the gradient is not finite.", low=0)
+    # logging
+    logging_steps: int = option(10, "Print a line (and report) every so many steps; metrics.jsonl has every step.", low=1)
+    logging_first_step: bool = option(False, "Also print the first step.")
+    report_to: str | list | None = option("none", "'none', or 'tensorboard' (needs tensorboardX); other loggers are callbacks.")
+    disable_tqdm: bool | None = option(None, "True: no progress bar; None: a bar when stderr is a terminal, lines otherwise.")
+    # evaluation and saving
+    eval_strategy: str = option("no", "When to evaluate.", choices=("no", "steps", "epoch"))
+    eval_steps: float | None = option(None, "Evaluate every so many steps; None: logging_steps.", above=0)
+    eval_on_start: bool = option(False, "Evaluate before the first step.")
+    save_strategy: str = option("steps", "When to write a checkpoint; all but 'no' also write one at the end.",
+                                choices=("no", "steps", "epoch"))
+    save_steps: float = option(500, "Write a checkpoint every so many steps.", above=0)
+    save_total_limit: int | None = option(None, "Keep this many checkpoints, the newest; None: all.", low=1)
+    save_only_model: bool = option(False, "Leave the trainer's state out of checkpoints; they cannot be resumed then.")
+    resume_from_checkpoint: str | bool | None = option(None, "A checkpoint folder, or True for the run's latest.")
+
+    def __post_init__(self):
+        hints = typing.get_type_hints(type(self))
+        for f in dataclasses.fields(self):
+            setattr(self, f.name, checked(f, getattr(self, f.name), hints[f.name]))
+        if self.lr_scheduler_type == "constant" and (self.warmup_steps or self.warmup_ratio):
+            raise ConfigError("lr_scheduler_type='constant' has no warm-up; use 'constant_with_warmup'")
+        self.report_to = reporters(self.report_to)
+
+    @property
+    def batch_size(self) -> int:
+        """Completions (SFT: rows) of one optimiser step."""
+        return (self.per_device_train_batch_size or 8) * self.gradient_accumulation_steps
+
+    @classmethod
+    def from_yaml(cls, path: str | os.PathLike, **overrides):
+        """The options of a YAML file, changed by overrides."""
+        import yaml
+
+        try:
+            options = yaml.safe_load(Path(path).read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigError(f"{path}: {error}") from error
+        if not isinstance(options, dict):
+            raise ConfigError(f"{path}: expected a mapping of option names to values")
+        return cls(**{**options, **overrides})
+
+    def to_yaml(self, path: str | os.PathLike | None = None) -> str:
+        """All options as YAML, also written to path when given."""
+        import yaml
+
+        text = yaml.safe_dump(dataclasses.asdict(self), sort_keys=False)
+        if path is not None:
+            Path(path).write_text(text)
+        return text
+
+
+@strict
+@dataclass
+class GRPOConfig(TrainingConfig):
+    """Options of GRPOTrainer.
+
+    >>> config = GRPOConfig(preset="dr_grpo", prompts_per_step=4, num_generations=8)
+    >>> config.batch_size, config.loss_type
+    (32, 'dr_grpo')
+    """
+
+    # batch
+    prompts_per_step: int | None = option(None, "Prompts of one optimiser step: with num_generations, the short way to say the batch.", low=1)
+    num_generations: int = option(8, "Completions of a prompt: the group's size.")
+    num_generations_eval: int | None = option(None, "The same in evaluation; None: num_generations, or 1 when temperature_eval is 0.", low=1)
+    generation_batch_size: int | None = option(None, "Completions of one rollout; None: those of one optimiser step.", low=1)
+    steps_per_generation: int | None = option(None, "The same in micro-steps; None: gradient_accumulation_steps.", low=1)
+    num_iterations: int = option(1, "Passes over each rollout (mu).", low=1)
+    # generation
+    max_prompt_length: int | None = option(None, "Longest prompt in tokens; None: what the model's positions leave.", low=1)
+    on_long_prompt: str = option("raise", "A longer prompt: raise, drop the row, or keep its last tokens.", choices=("raise", "drop", "truncate"))
+    max_completion_length: int = option(512, "Most tokens of a completion.", low=1)
+    temperature: float = option(1.0, "Sampling temperature; log-probs in the loss are divided by it too.", above=0)
+    top_p: float = option(1.0, "Sample from the smallest set with this probability.", above=0, high=1)
+    top_k: int = option(0, "Sample from the k likeliest tokens; 0: all.", low=0)
+    min_p: float | None = option(None, "Least probability, as a fraction of the likeliest token's.", low=0, high=1)
+    repetition_penalty: float = option(1.0, "Divides the logits of tokens already seen.", above=0)
+    generation_kwargs: dict | None = option(None, "More generation options: min_new_tokens, stop, suppress_tokens; also overrides the above.")
+    chat_template_kwargs: dict | None = option(None, "Arguments of the chat template, for example {'enable_thinking': False}.")
+    temperature_eval: float | None = option(None, "Temperature in evaluation; 0 is greedy; None: temperature.", low=0)
+    slots: int = option(32, "Sequences decoded at a time.", low=1)
+    # rewards and advantages
+    reward_weights: list | None = option(None, "One weight a reward; None: the reward's own, 1 by default.")
+    scale_rewards: str | bool = option("group", "Divide advantages by the std of the group, of the batch, or not.", choices=("group", "batch", "none"))
+    multi_objective_aggregation: str = option("sum_then_normalize", "Normalise the weighted sum, or each reward first (GDPO).",
+                                              choices=("sum_then_normalize", "normalize_then_sum"))
+    on_reward_error: str | float = option("raise", "A reward that raises or is not finite: 'raise', 'drop' the sample, or a number in its place.")
+    dynamic_sampling: bool = option(False, "Replace groups whose rewards are all equal by new prompts (DAPO).")
+    max_resample_times: int = option(3, "Rounds of replacing before a step takes what it has.", low=0)
+    mask_truncated_completions: bool = option(False, "Leave completions that hit max_completion_length out of the loss.")
+    soft_overlong_cache: float | None = option(None, "Punish the last tokens before max_completion_length (DAPO): their number, or "
+                                               "below 1 a fraction of it.", above=0)
+    # loss
+    loss_type: str = option("dapo", "The policy loss.", choices=LOSS_TYPES)
+    aggregation: str | None = option(None, "How token losses become one number; None: what loss_type implies.", choices=AGGREGATIONS)
+    importance_sampling_level: str = option("token", "One ratio a token, or one a sequence (GSPO).", choices=("token", "sequence"))
+    epsilon: float = option(0.2, "Clip the ratio below 1 - epsilon.", low=0)
+    epsilon_high: float | None = option(None, "Clip it above 1 + epsilon_high; None: epsilon. For cispo the cap itself.", low=0)
+    delta: float | None = option(None, "Upper bound of the unclipped ratio (two-sided clipping, dual clip).", above=1)
+    cispo_two_sided: bool = option(False, "cispo clips to [1 - epsilon, 1 + epsilon_high] instead.")
+    sapo_temperature_pos: float = option(1.0, "SAPO's temperature where the advantage is positive.", above=0)
+    sapo_temperature_neg: float = option(1.05, "SAPO's temperature elsewhere.", above=0)
+    vespo_k_pos: float = option(2.0, "VESPO's exponent where the advantage is not negative.")
+    vespo_lambda_pos: float = option(3.0, "VESPO's decay there.")
+    vespo_k_neg: float = option(3.0, "VESPO's exponent elsewhere.")
+    vespo_lambda_neg: float = option(2.0, "VESPO's decay elsewhere.")
+    off_policy_mask_threshold: float | None = option(None, "Drop completions with a negative advantage and a mean log-ratio above this.", above=0)
+    top_entropy_quantile: float = option(1.0, "Train only this share of the step's tokens, those of the highest entropy.", low=0, high=1)
+    entropy_coef: float = option(0.0, "Weight of the entropy bonus.")
+    use_adaptive_entropy: bool = option(False, "Move entropy_coef so that entropy stays near entropy_target.")
+    entropy_coef_min: float = option(0.0, "Its lower bound.")
+    entropy_coef_max: float = option(1.0, "Its upper bound.")
+    entropy_coef_delta: float = option(0.005, "Its change in one step.", low=0)
+    entropy_target: float = option(0.2, "Entropy a token, in nats, at or below which the bonus applies.")
+    # reference
+    beta: float = option(0.0, "Weight of the KL to the reference; 0: no reference is kept.", low=0)
+    kl_estimator: str = option("k3", "x = logp - ref: k1 is x, k2 x^2/2, k3 exp(-x) + x - 1.", choices=("k1", "k2", "k3"))
+    use_bias_correction_kl: bool = option(True, "Multiply the KL by the ratio.")
+    kl_in_reward: bool = option(False, "Take beta * sum of (logp - ref) off each reward instead of adding a loss term.")
+    sync_ref_model: bool = option(False, "Mix the policy into the reference every ref_model_sync_steps steps (TR-DPO).")
+    ref_model_mixup_alpha: float = option(0.6, "reference = alpha * policy + (1 - alpha) * reference.", low=0, high=1)
+    ref_model_sync_steps: int = option(512, "Optimiser steps between two mixings.", low=1)
+    # logging
+    save_completions: bool = option(True, "Write each step's completions to completions/step-N.jsonl in the run folder.")
+    log_completions: bool = option(False, "Print completions every logging_steps.")
+    num_completions_to_print: int | None = option(None, "How many; None: all of the step.", low=1)
+    log_unique_prompts: bool = option(False, "Print one completion a prompt.")
+
+    def __post_init__(self):
+        self.scale_rewards = {True: "group", False: "none"}.get(self.scale_rewards, self.scale_rewards)
+        super().__post_init__()
+        if self.num_generations < 2:
+            raise ConfigError(f"num_generations={self.num_generations}: an advantage compares the completions of one prompt; use 2 or more")
+        self._check_batch()
+        self._check_rewards()
+        if self.sync_ref_model and not self.beta:
+            raise ConfigError("sync_ref_model=True needs a reference: set beta above 0")
+        if self.kl_in_reward and not self.beta:
+            raise ConfigError("kl_in_reward=True needs beta above 0")
+        if self.temperature_eval == 0 and (self.num_generations_eval or 1) != 1:
+            raise ConfigError(f"temperature_eval=0 is greedy: num_generations_eval={self.num_generations_eval} would repeat one completion")
+
+        if self.multi_objective_aggregation == "normalize_then_sum" and self.scale_rewards != "group":
+            raise ConfigError(f"scale_rewards={self.scale_rewards!r} has no effect with multi_objective_aggregation='normalize_then_sum'")
+        from .ops import check_loss_options
+
+        check_loss_options(self.loss_options())
+
+    def _check_batch(self):
+        if self.prompts_per_step is not None:
+            wanted = self.prompts_per_step * self.num_generations
+            if self.per_device_train_batch_size is None:
+                if wanted % self.gradient_accumulation_steps:
+                    raise ConfigError(f"prompts_per_step={self.prompts_per_step} x num_generations={self.num_generations} does not divide "
+                                      f"by gradient_accumulation_steps={self.gradient_accumulation_steps}")
+                self.per_device_train_batch_size = wanted // self.gradient_accumulation_steps
+            elif self.batch_size != wanted:
+                raise ConfigError(f"prompts_per_step={self.prompts_per_step} x num_generations={self.num_generations} is {wanted} completions a step, "
+                                  f"but per_device_train_batch_size={self.per_device_train_batch_size} x gradient_accumulation_steps="
+                                  f"{self.gradient_accumulation_steps} is {self.batch_size}; give one of the two")
+        if self.generation_batch_size is not None and self.steps_per_generation is not None:
+            raise ConfigError("generation_batch_size and steps_per_generation say the same thing; give one")
+        if self.rollout_size % self.num_generations:
+            raise ConfigError(f"a rollout of {self.rollout_size} completions does not divide by num_generations={self.num_generations}; "
+                              "per_device_train_batch_size x gradient_accumulation_steps counts completions, "
+                              "prompts_per_step=N is the short way to say it")
+        if self.rollout_size % self.batch_size:
+            raise ConfigError(f"a rollout of {self.rollout_size} completions does not divide into steps of {self.batch_size}")
+
+    def _check_rewards(self):
+        if isinstance(self.on_reward_error, str) and self.on_reward_error not in ("raise", "drop"):
+            raise ConfigError(f"on_reward_error={self.on_reward_error!r} must be 'raise', 'drop' or a number")
+        if isinstance(self.on_reward_error, float) and not math.isfinite(self.on_reward_error):
+            raise ConfigError(f"on_reward_error={self.on_reward_error} must be finite")
+        if self.reward_weights is not None:
+            self.reward_weights = [float(w) for w in self.reward_weights]
+        if self.overlong_cache >= self.max_completion_length:
+            raise ConfigError(f"soft_overlong_cache={self.soft_overlong_cache} must be below max_completion_length={self.max_completion_length}")
+
+    @property
+    def rollout_size(self) -> int:
+        """Completions made at a time; a whole number of optimiser steps."""
+        if self.generation_batch_size is not None:
+            size = self.generation_batch_size
+        else:
+            size = (self.per_device_train_batch_size or 8) * (self.steps_per_generation or self.gradient_accumulation_steps)
+        return self.batch_size if self.batch_size % size == 0 else size
+
+    @property
+    def prompts_per_rollout(self) -> int:
+        return self.rollout_size // self.num_generations
+
+    @property
+    def steps_per_rollout(self) -> int:
+        """Optimiser steps taken on one rollout."""
+        return self.rollout_size // self.batch_size * self.num_iterations
+
+    @property
+    def overlong_cache(self) -> int:
+        """soft_overlong_cache in tokens; 0: no punishment."""
+        cache = self.soft_overlong_cache or 0
+        return max(1, round(cache * self.max_completion_length)) if 0 < cache < 1 else int(cache)
+
+    def describe_batch(self) -> str:
+        """The batch arithmetic in one line."""
+        line = (f"{self.prompts_per_rollout} prompts x {self.num_generations} completions = {self.rollout_size} completions a rollout, "
+                f"{self.batch_size} a step")
+        return line + (f", {self.steps_per_rollout} steps a rollout" if self.steps_per_rollout > 1 else "")
+
+    def loss_options(self) -> dict[str, Any]:
+        """The fields that define the loss, as the core names them; what is None is left to its default."""
+        options = {name: getattr(self, name) for name in LOSS_OPTIONS}
+        if self.kl_in_reward:
+            options["beta"] = 0.0
+        return {name: value for name, value in options.items() if value is not None}
+
+
+LOSS_OPTIONS = ("loss_type", "aggregation", "importance_sampling_level", "epsilon", "epsilon_high", "delta", "cispo_two_sided", "beta",
+                "kl_estimator", "use_bias_correction_kl", "sapo_temperature_pos", "sapo_temperature_neg", "vespo_k_pos",
+                "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg", "top_entropy_quantile", "off_policy_mask_threshold",
+                "entropy_coef", "use_adaptive_entropy", "entropy_coef_min", "entropy_coef_max", "entropy_coef_delta",
+                "entropy_target", "max_completion_length")
+
+
+@strict
+@dataclass
+class SFTConfig(TrainingConfig):
+    """Options of SFTTrainer."""
+
+    learning_rate: float = option(2e-5, "Peak learning rate of AdamW.", low=0)
+    max_length: int = option(1024, "Most tokens of prompt and completion together; what is longer is cut at the end.", low=2)
+    completion_only_loss: bool | None = option(None, "Loss on the completion alone; this is always so here, False is refused.")
+    chat_template_kwargs: dict | None = option(None, "Arguments of the chat template.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.completion_only_loss is False:
+            raise ConfigError("completion_only_loss=False: loss on prompts is not supported; put the text to be learnt into the completion")
+
+
+def checked(f: dataclasses.Field, value: Any, hint: Any) -> Any:
+    """The value as the field's type. Strings become numbers (YAML reads 1e-6 as text); ConfigError names the field."""
+    value = typed(getattr(value, "value", value), typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,))
+    meta = f.metadata
+    if value is MISMATCH:
+        names = getattr(hint, "__name__", str(hint)).replace("NoneType", "None")
+        raise ConfigError(f"{f.name} must be {names}: {meta['help']}")
+    if meta["choices"] and isinstance(value, str) and value not in meta["choices"]:
+        raise ConfigError(f"{f.name}={value!r} is not one of {', '.join(meta['choices'])}{did_you_mean(value, meta['choices'])}")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        bounds = [(meta["low"], ">=", lambda v, b: v >= b), (meta["above"], ">", lambda v, b: v > b), (meta["high"], "<=", lambda v, b: v <= b)]
+        for bound, sign, holds in bounds:
+            if bound is not None and not holds(value, bound):
+                raise ConfigError(f"{f.name}={value} must be {sign} {bound}: {meta['help']}")
+    return value
+
+
+MISMATCH = object()
+
+
+def typed(value: Any, kinds: tuple[type, ...]) -> Any:
+    """value as the first of kinds that it fits, or MISMATCH."""
+    if value is None:
+        return None if types.NoneType in kinds else MISMATCH
+    if type(value).__module__ == "numpy" and not getattr(value, "shape", True):
+        value = value.item()
+    if isinstance(value, bool):
+        return value if bool in kinds else MISMATCH
+    if isinstance(value, numbers.Integral) and (int in kinds or float in kinds):
+        return int(value) if int in kinds else float(value)
+    if isinstance(value, numbers.Real) and float in kinds:
+        return float(value)
+    if isinstance(value, str):
+        if float in kinds or int in kinds:
+            try:
+                return (float if float in kinds else int)(value)
+            except ValueError:
+                pass
+        return str(value) if str in kinds else MISMATCH
+    if isinstance(value, (list, tuple)) and list in kinds:
+        return list(value)
+    if isinstance(value, dict) and dict in kinds:
+        return dict(value)
+    return MISMATCH
+
+
+def reporters(report_to: str | list | None) -> list[str]:
+    """The loggers asked for; ConfigError for those that are not there."""
+    names = [report_to] if isinstance(report_to, str) else list(report_to or [])
+    names = [n for n in names if n != "none"]
+    for name in names:
+        if name != "tensorboard":
+            raise ConfigError(f"report_to={name!r}: only 'tensorboard' and 'none' are built in; pass a callback for other loggers")
+        try:
+            import tensorboardX  # noqa: F401
+        except ImportError as error:
+            raise ConfigError("report_to='tensorboard' needs tensorboardX: pip install tensorboardX") from error
+    return names

@@ -1,0 +1,125 @@
+"""Option names of other trainers: what is understood under another name, what asks for what happens anyway, what is refused.
+
+A script written for TRL (or for the transformers Trainer under it) carries options about devices, loaders and engines
+that do not exist here. Each is listed once, with the values that change nothing and a sentence for the others, so that
+nothing is ignored in silence and the error says what to do instead.
+"""
+import difflib
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .errors import ConfigError, GrpoWarning
+
+# another name for a field of ours, same meaning
+ALIASES = {
+    "gradient_checkpointing": "recompute",
+    "evaluation_strategy": "eval_strategy",
+    "lr_scheduler": "lr_scheduler_type",
+    # DeepSeekRL's flags; a round there is one prompt, a step here takes prompts_per_step of them
+    "num_chains": "num_generations",
+    "kl_weight_beta": "beta",
+    "num_train_iters": "max_steps",
+    "eval_iterations": "eval_steps",
+    "warmup_percent": "warmup_ratio",
+    "update_ref_model": "sync_ref_model",
+    "update_ref_model_freq": "ref_model_sync_steps",
+}
+
+# options with no effect here whatever their value: they steer torch, data loader processes, launchers or hub uploads
+WITHOUT_EFFECT = frozenset("""
+    activation_offloading average_tokens_across_devices batch_eval_metrics bf16_full_eval dataset_num_proc ddp_backend ddp_broadcast_buffers
+    ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph ddp_timeout disable_dropout do_eval do_predict do_train
+    ds3_gather_for_generation eval_accumulation_steps eval_do_concat_batches eval_use_gather_object full_determinism
+    gradient_checkpointing_kwargs include_num_input_tokens_seen include_tokens_per_second local_rank log_level log_level_replica
+    log_multimodal log_on_each_node logging_dir logging_nan_inf_filter pad_to_multiple_of padding_free per_device_eval_batch_size prediction_loss_only
+    restore_callback_states_from_checkpoint save_on_each_node save_safetensors skip_memory_metrics torch_empty_cache_steps
+    use_transformers_continuous_batching use_transformers_paged
+""".split())
+WITHOUT_EFFECT_PREFIXES = ("dataloader_", "vllm_", "hub_", "trackio_", "torch_compile_")
+
+# name -> (values that ask for what happens anyway, what to do about the others)
+REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "use_vllm": ((False, None), "rollouts run in this package's own engine, on the weights that train; leave it out"),
+    "fp16": ((False,), "weights are bfloat16 with float32 masters; leave it out, or use device='ref' for float32"),
+    "fp16_full_eval": ((False,), "evaluation uses the weights as they are; leave it out"),
+    "deepspeed": ((None, "", False), "training runs in one process; leave it out"),
+    "fsdp": ((None, "", False, []), "training runs in one process; leave it out"),
+    "fsdp_config": ((None,), "training runs in one process; leave it out"),
+    "parallelism_config": ((None,), "training runs in one process; leave it out"),
+    "accelerator_config": ((None,), "there is no accelerate here; leave it out"),
+    "torch_compile": ((False,), "there is no PyTorch here; leave it out"),
+    "tf32": ((None, False), "there is no tf32 path; leave it out"),
+    "use_liger_kernel": ((False, None), "logits are never kept whole anyway; leave it out"),
+    "cast_lm_head_to_fp32": ((False,), "log-probs are computed in float32; device='ref' also stores the head in float32"),
+    "optim": (("adamw", "adamw_hf", "adamw_torch", "adamw_torch_fused"), "the optimiser is AdamW with float32 masters"),
+    "optim_args": ((None, ""), "AdamW is set by adam_beta1, adam_beta2, adam_epsilon and weight_decay"),
+    "optim_target_modules": ((None,), "every parameter is trained"),
+    "push_to_hub": ((False,), "save_model() writes a Hugging Face folder; upload it with huggingface_hub"),
+    "load_best_model_at_end": ((False,), "load the checkpoint you want with grpo.load('run/checkpoints/step-N')"),
+    "metric_for_best_model": ((None,), "checkpoints are kept by age; see save_total_limit"),
+    "greater_is_better": ((None,), "checkpoints are kept by age; see save_total_limit"),
+    "auto_find_batch_size": ((False,), "micro-batches are packed to token_budget; lower that instead"),
+    "remove_unused_columns": ((False, None), "every column rides along to the reward functions"),
+    "overwrite_output_dir": ((False,), "an existing run is never overwritten; a new run gets the next free folder"),
+    "trust_remote_code": ((False,), "no code of a model repository is ever run"),
+    "router_aux_loss_coef": ((None, 0, 0.0), "there are no mixture-of-experts models here"),
+    "cache_implementation": ((None,), "there is one KV cache; leave it out"),
+    "max_tool_calling_iterations": ((None,), "tools are not supported"),
+    "log_completions_hub_repo": ((None,), "completions are written to the run folder"),
+    "logging_strategy": (("steps",), "every step is written to metrics.jsonl; logging_steps sets how often a line is printed"),
+    "neftune_noise_alpha": ((None, 0), "noisy embeddings are not supported"),
+    "label_smoothing_factor": ((0, 0.0), "label smoothing is not supported"),
+    "group_by_length": ((False,), "nothing is padded, so lengths need no grouping"),
+    "train_sampling_strategy": (("random",), "rows come in a seeded order; shuffle_dataset=False keeps that of the data set"),
+    "ignore_data_skip": ((False,), "a resumed run continues at its place in the data"),
+    "enable_jit_checkpoint": ((False,), "checkpoints are written every save_steps"),
+    "eval_delay": ((0, None), "evaluation starts with the first eval_steps"),
+    "include_for_metrics": (([],), "there are no compute_metrics here"),
+    "label_names": ((None,), "there are no labels here"),
+    "debug": (("", None, []), "set GRPO_DEBUG=1 in the environment"),
+    "packing": ((False,), "segments are always packed without padding; rows are never joined into one sequence"),
+    "eval_packing": ((None, False), "segments are always packed without padding"),
+    "assistant_only_loss": ((False,), "the last assistant message of each row is trained"),
+    "dataset_text_field": (("text",), "give rows with prompt and completion, or messages"),
+    "dataset_kwargs": ((None, {}), "prepare rows before they come to the trainer"),
+    "chat_template_path": ((None,), "the model's own chat template is used"),
+    "eos_token": ((None,), "the tokenizer's own stop tokens are used"),
+    "pad_token": ((None,), "nothing is padded"),
+}
+
+
+def understood(options: Mapping[str, Any], known: Iterable[str], presets: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Options by our own names. Raises ConfigError for names and values that cannot be honoured."""
+    known = set(known)
+    given = dict(options)
+    result: dict[str, Any] = {}
+    if (preset := given.pop("preset", None)) is not None:
+        if preset not in presets:
+            raise ConfigError(f"preset={preset!r} is not known{did_you_mean(preset, presets)} Presets: {', '.join(presets)}.")
+        result |= presets[preset]
+    for name, value in given.items():
+        target = ALIASES.get(name, name)
+        if target in known:
+            if target != name and target in given and given[target] != value:
+                raise ConfigError(f"{name}={value!r} and {target}={given[target]!r} say the same thing differently; give one")
+            result[target] = value
+        elif name in ("use_cpu", "no_cuda") and "device" in known:
+            result |= {"device": "cpu"} if value else {}
+        elif name == "bf16":
+            if value is False:
+                warnings.warn("bf16=False: weights are bfloat16 (with float32 masters) on cpu and cuda; device='ref' is float32",
+                              GrpoWarning, stacklevel=4)
+        elif name in REFUSED:
+            allowed, advice = REFUSED[name]
+            if getattr(value, "value", value) not in allowed:
+                raise ConfigError(f"{name}={value!r} cannot be honoured: {advice}.")
+        elif name not in WITHOUT_EFFECT and not name.startswith(WITHOUT_EFFECT_PREFIXES):
+            raise ConfigError(f"unknown option {name!r}{did_you_mean(name, known | set(ALIASES))}")
+    return result
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """'; did you mean ...?' or '.', for the end of an error message."""
+    close = difflib.get_close_matches(str(name), sorted(known), n=2, cutoff=0.6)
+    return f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else "."

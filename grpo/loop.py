@@ -1,0 +1,343 @@
+"""The training loop that GRPO and SFT share: schedule, optimiser steps, logging, evaluation, checkpoints, resume.
+
+A trainer says how one step's gradient is made (update) and what happened once it was applied (advance); everything
+else is here.
+"""
+import dataclasses
+import functools
+import json
+import math
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import _core, checkpoint
+from .callbacks import Progress, TensorBoard, TrainerControl, TrainerState
+from .config import TrainingConfig
+from .errors import CheckpointError, CheckpointMismatchError, ConfigError, GrpoWarning, NonFiniteError
+from .model import Model, load
+from .runfolder import RunFolder, say
+from .schedule import learning_rate
+
+MAX_FAILED_SAVES = 3
+# options that a resumed run may change without becoming another run
+FREE_TO_CHANGE = frozenset("output_dir run_name device dtype model_init_kwargs max_steps num_train_epochs token_budget recompute logging_steps "
+                           "logging_first_step report_to disable_tqdm eval_strategy eval_steps eval_on_start save_strategy save_steps "
+                           "save_total_limit save_only_model resume_from_checkpoint slots save_completions log_completions "
+                           "num_completions_to_print log_unique_prompts num_generations_eval temperature_eval".split())
+
+
+class TrainOutput(NamedTuple):
+    """What train() returns: steps taken, mean loss, a summary."""
+
+    global_step: int
+    training_loss: float
+    metrics: dict[str, float]
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C stopped a run. run: its folder; checkpoint: its last checkpoint, or None."""
+
+    def __init__(self, step: int, run: Path, last: Path | None):
+        advice = f"continue with resume_from_checkpoint={str(last)!r}" if last else "there is no checkpoint yet"
+        super().__init__(f"stopped after step {step} of {run}; {advice}")
+        self.step, self.run, self.checkpoint = step, run, last
+
+
+@dataclasses.dataclass
+class StepResult:
+    """One optimiser step: its number (from 1) and its metrics."""
+
+    step: int
+    metrics: dict[str, Any]
+
+
+class Loop:
+    """Base of the trainers."""
+
+    kind = ""
+
+    def __init__(self, model: Any, args: TrainingConfig, callbacks: Any = None):
+        self.args = args
+        self.model: Model = model if isinstance(model, Model) else load(model, **model_options(args))
+        self.state = TrainerState(num_train_epochs=args.num_train_epochs)
+        self.control = TrainerControl()
+        self.run: RunFolder | None = None
+        self.progress = Progress(args.disable_tqdm)
+        self.callbacks = [self.progress, *[TensorBoard() for name in args.report_to if name == "tensorboard"], *(callbacks or [])]
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._window: list[dict[str, Any]] = []
+        self._skipped = self._failed_saves = 0
+        self._saved_step = -1
+        self._epoch_ended = False
+
+    # what a trainer supplies
+
+    def steps_of_epochs(self, epochs: float) -> int:
+        """Optimiser steps that so many passes over the data take."""
+        raise NotImplementedError
+
+    def update(self) -> dict[str, Any]:
+        """Adds the gradient of one step and returns its metrics."""
+        raise NotImplementedError
+
+    def advance(self) -> None:
+        """The step was taken: move on in the data."""
+        raise NotImplementedError
+
+    def result(self, metrics: dict[str, Any]) -> StepResult:
+        return StepResult(self.state.global_step, metrics)
+
+    def evaluate(self, eval_dataset: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        raise NotImplementedError
+
+    def position_state(self) -> dict[str, Any]:
+        """What trainer.json keeps besides the loop's own state."""
+        raise NotImplementedError
+
+    def restore_position(self, state: dict[str, Any], folder: Path) -> None:
+        raise NotImplementedError
+
+    def save_extra(self, folder: Path) -> None:
+        """More files of the trainer's state."""
+
+    def describe(self) -> str:
+        """One line said at the start of a run."""
+        raise NotImplementedError
+
+    # running
+
+    @functools.cached_property
+    def optimizer(self) -> _core.Trainer:
+        a = self.args
+        return _core.Trainer(self.model.core, adam_beta1=a.adam_beta1, adam_beta2=a.adam_beta2, adam_epsilon=a.adam_epsilon,
+                             weight_decay=a.weight_decay, token_budget=a.token_budget, recompute=a.recompute)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None) -> TrainOutput:
+        """Runs to the end. resume_from_checkpoint: a checkpoint folder, or True for the latest of output_dir."""
+        started, first = time.perf_counter(), self.state.global_step
+        losses = [s.metrics["loss"] for s in self.steps(resume_from_checkpoint) if s.metrics.get("loss") is not None]
+        seconds = time.perf_counter() - started
+        metrics = {"train_runtime": seconds, "train_steps_per_second": (self.state.global_step - first) / max(seconds, 1e-9),
+                   "train_loss": sum(losses) / len(losses) if losses else 0.0, "epoch": self.state.epoch}
+        self.state.log_history.append({**metrics, "step": self.state.global_step})
+        return TrainOutput(self.state.global_step, metrics["train_loss"], metrics)
+
+    def __iter__(self) -> Iterator[StepResult]:
+        return self.steps()
+
+    def steps(self, resume_from_checkpoint: str | bool | None = None) -> Iterator[StepResult]:
+        """Yields once an optimiser step. Leaving the loop early leaves the trainer where it is; a new loop goes on."""
+        self._begin(self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint)
+        try:
+            while self.state.global_step < self.state.max_steps and not self.control.should_training_stop:
+                yield self._step()
+            self._save_if(self.args.save_strategy != "no" and self._saved_step != self.state.global_step)
+            self._fire("on_train_end")
+        except KeyboardInterrupt as interrupt:
+            saved = checkpoint.steps(self.run.checkpoints)
+            raise TrainingInterrupted(self.state.global_step, self.run.path, saved[0] if saved else None) from interrupt
+        finally:
+            self.progress.close()
+
+    def _begin(self, resume: str | bool | None) -> None:
+        args, state = self.args, self.state
+        state.max_steps = args.max_steps if args.max_steps >= 0 else self.steps_of_epochs(args.num_train_epochs)
+        learning_rate(args, 0, state.max_steps)
+        tensors = self.optimizer.plan()      # the memory is there, or this raises, before anything is written
+        if resume and self.run is None:
+            self._resume(resume)
+        elif self.run is None:
+            self.run = RunFolder.create(args.output_dir, args.run_name or self.kind)
+        self.run.write_config(args.to_yaml())
+        self.control = TrainerControl()
+        if state.global_step < state.max_steps:
+            held = sum(size for _, size in tensors)
+            say(f"{self.describe()}, {state.max_steps} steps, {held / 1e9:.2f} GB held for training; run folder {self.run.path}")
+        self._fire("on_train_begin")
+        if args.eval_on_start and state.global_step == 0:
+            self._evaluate()
+
+    def _step(self) -> StepResult:
+        started, state = time.perf_counter(), self.state
+        self._seconds.clear()
+        self._fire("on_step_begin")
+        rate = learning_rate(self.args, state.global_step, state.max_steps)
+        metrics = {**self._apply(rate), "learning_rate": rate}
+        state.global_step += 1
+        epoch_before = state.epoch
+        self.advance()
+        self._epoch_ended = int(state.epoch) > int(epoch_before)
+        seconds = time.perf_counter() - started
+        metrics |= {"step_time": seconds} | {f"time_share/{name}": spent / seconds for name, spent in self._seconds.items()}
+        self._log(metrics)
+        self._fire("on_step_end", metrics=metrics)
+        if self.control.should_evaluate or self._due(self.args.eval_strategy, self.args.eval_steps or self.args.logging_steps):
+            metrics |= self._evaluate()
+        self._save_if(self.control.should_save or self._due(self.args.save_strategy, self.args.save_steps))
+        return self.result(metrics)
+
+    def _apply(self, rate: float) -> dict[str, Any]:
+        """update() and the optimiser's step. A gradient that is not finite is thrown away and counted."""
+        try:
+            metrics = self.update()
+            with self.timed("optimizer"):
+                metrics["grad_norm"] = self.optimizer.step(rate, self.args.max_grad_norm)
+            self._skipped = 0
+            return metrics
+        except NonFiniteError as error:
+            self._skipped += 1
+            if self._skipped > self.args.max_skipped_steps:
+                raise NonFiniteError(f"{error}; {self._skipped} steps in a row, the weights are those of step "
+                                     f"{self.state.global_step - self._skipped + 1}") from error
+            warnings.warn(f"step {self.state.global_step + 1} is skipped: {error}", GrpoWarning, stacklevel=2)
+            self.optimizer.zero_grad()
+            return {"skipped_steps": 1.0, "grad_norm": math.nan}
+        except BaseException:
+            self.optimizer.zero_grad()
+            raise
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Adds the time of a phase to this step's shares."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[phase] += time.perf_counter() - started
+
+    def _due(self, strategy: str, every: float) -> bool:
+        step = self.state.global_step
+        if strategy == "epoch":
+            return self._epoch_ended
+        return strategy == "steps" and step % (max(1, math.ceil(every * self.state.max_steps)) if every < 1 else int(every)) == 0
+
+    def _fire(self, event: str, **details: Any) -> None:
+        for callback in self.callbacks:
+            if (method := getattr(callback, event, None)) is not None:
+                method(self.args, self.state, self.control, model=self.model, run=self.run, **details)
+
+    # logging
+
+    def _log(self, metrics: dict[str, Any]) -> None:
+        args, state = self.args, self.state
+        self._record(metrics)
+        self._window.append(metrics)
+        if state.global_step % args.logging_steps == 0 or state.global_step == state.max_steps or (args.logging_first_step and state.global_step == 1):
+            self._fire("on_log", logs=means(self._window))
+            self._window = []
+
+    def _record(self, metrics: dict[str, Any]) -> None:
+        record = {"step": self.state.global_step, "epoch": self.state.epoch, **metrics}
+        self.state.log_history.append(record)
+        self.run.log(record)
+
+    def _evaluate(self) -> dict[str, float]:
+        self.control.should_evaluate = False
+        metrics = self.evaluate()
+        self._record(metrics)
+        self._fire("on_evaluate", metrics=metrics)
+        return metrics
+
+    # checkpoints
+
+    def save_model(self, output_dir: str | None = None) -> None:
+        """Writes the model in Hugging Face layout to output_dir (default: the run folder's model/)."""
+        if output_dir is None and self.run is None:
+            raise ConfigError("save_model() before training needs output_dir")
+        self.model.save_pretrained(output_dir if output_dir is not None else self.run.path / "model")
+
+    def save_checkpoint(self) -> Path:
+        """Writes checkpoints/step-N of the run folder and drops the oldest beyond save_total_limit."""
+        path = checkpoint.write(self.run.checkpoints, self.state.global_step, self._write_checkpoint)
+        checkpoint.prune(self.run.checkpoints, self.args.save_total_limit)
+        self._saved_step = self.state.global_step
+        self._fire("on_save")
+        return path
+
+    def _save_if(self, due: bool) -> None:
+        if not due:
+            return
+        self.control.should_save = False
+        try:
+            with self.timed("save"):
+                self.save_checkpoint()
+            self._failed_saves = 0
+        except CheckpointError as error:     # a full disk should not end a long run at once
+            self._failed_saves += 1
+            if self._failed_saves >= MAX_FAILED_SAVES or self.state.global_step >= self.state.max_steps:
+                raise
+            warnings.warn(f"{error}; training goes on, the next checkpoint is tried as planned", GrpoWarning, stacklevel=2)
+
+    def _write_checkpoint(self, folder: Path) -> None:
+        self.model.save_pretrained(folder)
+        if self.args.save_only_model:
+            return
+        inner = folder / checkpoint.STATE_FOLDER
+        inner.mkdir()
+        checkpoint.save_optimizer(inner, self.optimizer, self.model.core.tensors())
+        self.save_extra(inner)
+        s = self.state
+        state = {"kind": self.kind, "step": s.global_step, "max_steps": s.max_steps, "epoch": s.epoch, "adam_steps": self.optimizer.steps_taken,
+                 "num_input_tokens_seen": s.num_input_tokens_seen, "skipped": self._skipped, "config": dataclasses.asdict(self.args),
+                 **self.position_state()}
+        (inner / checkpoint.STATE).write_text(json.dumps(state, indent=1))
+
+    def _resume(self, resume: str | bool) -> None:
+        """Loads a checkpoint. The run continues in its folder when that is its latest checkpoint, else in a new one."""
+        folder = self._checkpoint_to_resume(resume)
+        state = checkpoint.read_state(folder, self.kind)
+        self._compare_options(folder, state["config"])
+        checkpoint.load_optimizer(folder / checkpoint.STATE_FOLDER, self.optimizer, self.model.core.tensors())
+        self.optimizer.steps_taken = state["adam_steps"]
+        self.restore_position(state, folder / checkpoint.STATE_FOLDER)
+        s = self.state
+        s.global_step, s.epoch, s.num_input_tokens_seen = state["step"], state["epoch"], state["num_input_tokens_seen"]
+        self._skipped, self._saved_step = state["skipped"], state["step"]
+        own = folder.parent.parent
+        in_place = resume is True or (folder.parent.name == "checkpoints" and folder == checkpoint.latest(folder.parent)
+                                      and self.args.output_dir in (None, str(own)))
+        self.run = RunFolder(own) if in_place else RunFolder.create(self.args.output_dir, self.args.run_name or self.kind)
+        if in_place:
+            s.log_history = self.run.rewind(s.global_step)
+        say(f"resumed {folder} at step {s.global_step}")
+
+    def _checkpoint_to_resume(self, resume: str | bool) -> Path:
+        if resume is not True:
+            folder = Path(resume)
+            checkpoint.verify(folder)
+            return folder
+        if self.args.output_dir is None:
+            raise ConfigError("resume_from_checkpoint=True needs output_dir, the folder of the run")
+        folder = checkpoint.latest(Path(self.args.output_dir) / "checkpoints")
+        if folder is None:
+            raise CheckpointError(f"{self.args.output_dir} has no checkpoint to resume")
+        return folder
+
+    def _compare_options(self, folder: Path, saved: dict[str, Any]) -> None:
+        now = dataclasses.asdict(self.args)
+        if now.get("seed") != saved.get("seed"):
+            raise CheckpointMismatchError(f"{folder}: seed is {saved.get('seed')} there and {now['seed']} here; the run would not be the same")
+        changed = [f"{name}: {saved[name]} -> {value}" for name, value in now.items()
+                   if name in saved and saved[name] != value and name not in FREE_TO_CHANGE]
+        if changed:
+            warnings.warn(f"{folder}: resumed with other options ({'; '.join(changed)})", GrpoWarning, stacklevel=2)
+
+
+def model_options(args: TrainingConfig) -> dict[str, Any]:
+    """device and dtype for a model given by name."""
+    given = {("dtype" if name == "torch_dtype" else name): value for name, value in (args.model_init_kwargs or {}).items()}
+    for name in set(given) - {"device", "dtype"}:
+        raise ConfigError(f"model_init_kwargs: {name!r} has no meaning here; device and dtype are taken")
+    return {"device": args.device, "dtype": args.dtype, **given}
+
+
+def means(window: list[dict[str, Any]]) -> dict[str, float]:
+    """Each metric's mean over the steps that have it."""
+    names = dict.fromkeys(name for metrics in window for name in metrics)
+    values = {name: [m[name] for m in window if m.get(name) is not None and not math.isnan(m[name])] for name in names}
+    return {name: sum(v) / len(v) for name, v in values.items() if v}

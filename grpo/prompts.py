@@ -1,0 +1,118 @@
+"""The prompts of a run: rows of a data set, checked, encoded, in an endless seeded order."""
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DatasetError
+from .foreign import did_you_mean
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt as the data set has it, its token ids, its row, and the row's other columns."""
+
+    row: int
+    prompt: Any
+    ids: NDArray[np.int32]
+    columns: dict[str, Any]
+
+
+class RowOrder:
+    """Row numbers without end. The one at position k is a function of (seed, k) alone, so a position is all a checkpoint keeps."""
+
+    def __init__(self, count: int, shuffle: bool, seed: int):
+        self.count, self.shuffle, self.seed = count, shuffle, seed
+        self._epoch, self._order = -1, np.arange(count)
+
+    def take(self, position: int, count: int) -> list[int]:
+        """The rows at position, position + 1, ..."""
+        return [self._at(position + i) for i in range(count)]
+
+    def _at(self, position: int) -> int:
+        epoch, index = divmod(position, self.count)
+        if self.shuffle and self._epoch != epoch:
+            # sorted raw Philox words: the same order under every NumPy, unlike Generator.permutation
+            words = np.random.Philox(key=np.array([self.seed, epoch], np.uint64)).random_raw(self.count)
+            self._epoch, self._order = epoch, np.argsort(words, kind="stable")
+        return int(self._order[index])
+
+
+class PromptStream:
+    """Prompts of a data set without end, in a seeded order."""
+
+    def __init__(self, dataset: Any, encode: Callable[[Any], NDArray[np.int32]], *, limit: int, on_long: str = "raise",
+                 shuffle: bool = False, seed: int = 0, name: str = "train_dataset"):
+        self.rows, self.encode, self.limit, self.on_long, self.name = read_rows(dataset, name), encode, limit, on_long, name
+        self._kept = self._fitting() if on_long == "drop" else list(range(len(self.rows)))
+        self._order = RowOrder(len(self._kept), shuffle, seed)
+        if on_long == "raise":
+            for row in range(len(self.rows)):
+                if text_bytes(self.rows[row]["prompt"]) > limit:    # a token is at least a byte: shorter ones need no encoding
+                    self.at_row(row)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def take(self, position: int, count: int) -> list[Prompt]:
+        """The prompts at position, position + 1, ..."""
+        return [self.at_row(self._kept[i]) for i in self._order.take(position, count)]
+
+    def at_row(self, row: int) -> Prompt:
+        columns = dict(self.rows[row])
+        prompt = columns.pop("prompt", None)
+        ids = self._encoded(row, prompt)
+        if len(ids) > self.limit:
+            if self.on_long != "truncate":
+                raise DatasetError(f"{self.name}: the prompt of row {row} has {len(ids)} tokens, the limit is {self.limit}; raise "
+                                   "max_prompt_length, or set on_long_prompt to 'drop' or 'truncate'")
+            ids = ids[-self.limit:]
+        return Prompt(row, prompt, ids, columns)
+
+    def _encoded(self, row: int, prompt: Any) -> NDArray[np.int32]:
+        try:
+            ids = np.asarray(self.encode(prompt), np.int32)
+        except (TypeError, ValueError, KeyError) as error:
+            raise DatasetError(f"{self.name}: the prompt of row {row} cannot be encoded: {error}") from error
+        if ids.ndim != 1 or not len(ids):
+            raise DatasetError(f"{self.name}: the prompt of row {row} is empty")
+        return ids
+
+    def _fitting(self) -> list[int]:
+        kept = [row for row in range(len(self.rows)) if len(self._encoded(row, self.rows[row]["prompt"])) <= self.limit]
+        if not kept:
+            raise DatasetError(f"{self.name}: every prompt is longer than the limit of {self.limit} tokens")
+        return kept
+
+
+def text_bytes(prompt: Any) -> int:
+    """UTF-8 bytes of a prompt's text; for token ids their number."""
+    if isinstance(prompt, str):
+        return len(prompt.encode())
+    return sum(len(str(m.get("content", "")).encode()) if isinstance(m, Mapping) else 1 for m in prompt)
+
+
+def read_rows(dataset: Any, name: str, needs: Sequence[str] = ("prompt",)) -> Any:
+    """The data set as a sequence of dict rows that have all columns of needs. Sequences (datasets.Dataset too) are used
+    as they are, other iterables are read to their end. Raises DatasetError that names the row."""
+    if dataset is None:
+        raise DatasetError(f"{name} is missing: give a sequence of rows like {{'prompt': ..., 'answer': ...}}")
+    if isinstance(dataset, (str, bytes)) or hasattr(dataset, "__fspath__"):
+        raise DatasetError(f"{name}={dataset!r} is a name, not rows; load it with grpo.datasets.load")
+    if isinstance(dataset, Mapping):
+        raise DatasetError(f"{name} is a mapping of {', '.join(map(str, list(dataset)[:5]))}; give one split of it, a sequence of rows")
+    if hasattr(dataset, "to_dict") and hasattr(dataset, "columns") and not hasattr(dataset, "column_names"):
+        dataset = dataset.to_dict("records")  # pandas
+    rows = dataset if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__") else list(dataset)
+    if len(rows) == 0:
+        raise DatasetError(f"{name} is empty")
+    columns = getattr(rows, "column_names", None)
+    for number, row in enumerate([dict.fromkeys(columns, "")] if columns else rows):
+        if not isinstance(row, Mapping):
+            raise DatasetError(f"{name}: row {number} is {type(row).__name__}, not a dict")
+        for column in needs:
+            if row.get(column) is None:
+                raise DatasetError(f"{name}: row {number} has no {column!r}{did_you_mean(column, row)} Its columns are {', '.join(map(str, row))}.")
+    return rows

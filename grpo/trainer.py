@@ -1,0 +1,359 @@
+"""GRPOTrainer: generate, reward, compare within groups, update.
+
+One step, in the order of this file: _make_rollouts() draws completions and scores them (and, with dynamic sampling,
+replaces groups that teach nothing), _prepare() adds advantages, mask and reference log-probs, update() turns a part of
+them into a gradient. On the first update of a rollout the policy is the one that drew it, so the loss's coefficients
+follow from the recorded log-probs and one backward pass is all that runs; what that pass computes on the way is
+compared with the record (sampling/sampling_logp_difference: 0.0).
+"""
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import _core, checkpoint, ops
+from .config import GRPOConfig
+from .errors import CheckpointMismatchError, ConfigError, DatasetError
+from .foreign import did_you_mean
+from .loop import Loop, StepResult, TrainingInterrupted
+from .prompts import Prompt, PromptStream
+from .rewards import RewardBatch, RewardSet, get_soft_overlong_punishment
+from .rollout import LENGTH, Rollouts, completion_metrics, generate, reward_metrics, sampling
+from .runfolder import say
+
+__all__ = ["GRPOStep", "GRPOTrainer", "TrainingInterrupted"]
+
+EVALUATION_SEED = 0x65766C                   # evaluation draws the same numbers every time, and none that training draws
+NOT_SUPPORTED = {"reward_processing_classes": "reward models are not run; call yours from a reward function",
+                 "optimizers": "the optimiser is AdamW, set by the config", "quantization_config": "weights are loaded as the device stores them",
+                 "peft_config": "every weight is trained", "tools": "tools are not supported", "rollout_func": "rollouts run in this package's own engine",
+                 "environment_factory": "environments are not supported", "compute_metrics": "log numbers from a reward function with log_metric",
+                 "data_collator": "nothing is padded, so nothing is collated"}
+
+
+@dataclass
+class GRPOStep(StepResult):
+    """One optimiser step, with the rollout it was taken on."""
+
+    rollouts: Rollouts
+    reward_names: list[str]
+
+    @property
+    def completions(self) -> list[dict[str, Any]]:
+        """One dict a completion: prompt, completion, rewards, reward, advantage, ..."""
+        return completion_records(self.step, self.rollouts, self.reward_names)
+
+
+class GRPOTrainer(Loop):
+    """Trains a model with GRPO.
+
+    model: a Model, or what grpo.load takes. reward_funcs: functions, names or objects (grpo.rewards). train_dataset: rows
+    with a prompt (text or chat messages); other columns go to the rewards. args: a GRPOConfig.
+
+    >>> import grpo
+    >>> def short(completions): return [-float(len(c)) for c in completions]
+    >>> trainer = grpo.GRPOTrainer(grpo.tiny(), short, grpo.GRPOConfig(max_steps=3), [{"prompt": "Hi"}])   # doctest: +SKIP
+    >>> for step in trainer: print(step.step, step.metrics["reward"])                                    # doctest: +SKIP
+    """
+
+    kind = "grpo"
+    args: GRPOConfig
+
+    def __init__(self, model: Any, reward_funcs: Any = None, args: GRPOConfig | None = None, train_dataset: Any = None, eval_dataset: Any = None,
+                 processing_class: Any = None, callbacks: Any = None, **unsupported: Any):
+        refuse(unsupported)
+        args = GRPOConfig() if args is None else args
+        self.rewards = RewardSet(reward_funcs, args.reward_weights, args.on_reward_error)
+        if args.overlong_cache:
+            self.rewards.add(get_soft_overlong_punishment(args.max_completion_length, args.overlong_cache))
+        self.sampling = sampling(args)
+        super().__init__(model, args, callbacks)
+        if processing_class is not None and processing_class is not self.model.tokenizer:
+            say("processing_class is not used: the model's own tokenizer is")
+        self.stream = self._stream(train_dataset, "train_dataset") if train_dataset is not None else None
+        self.eval_stream = self._stream(eval_dataset, "eval_dataset") if eval_dataset is not None else None
+        if self.eval_stream is None and (args.eval_strategy != "no" or args.eval_on_start):
+            raise ConfigError("eval_strategy and eval_on_start need eval_dataset")
+        self.reference = self.model.copy() if args.beta else None
+        self.loss_options = args.loss_options()
+        self.position = 0                    # in the stream of prompts
+        self.rollouts: Rollouts | None = None
+        self.rollouts_made = 0               # Philox counter: no two rollouts draw the same numbers
+        self.used = 0                        # steps taken on the rollouts at hand
+        self.entropy_control = (args.entropy_coef, 0.0)      # (coefficient, what is applied)
+        self._next_entropy_control = self.entropy_control
+        self._rollout_metrics: dict[str, float] = {}
+        self._step_rollouts: Rollouts | None = None
+        self._reward_names: list[str] = self.rewards.names
+
+    @property
+    def temperature(self) -> float:
+        return self.sampling["temperature"]
+
+    # rollouts
+
+    def _make_rollouts(self) -> None:
+        """Rollouts of the next prompts, scored and prepared. The trainer's position moves once they are there."""
+        wanted, position, made = self.args.prompts_per_rollout, self.position, []
+        missing, logged = wanted, []
+        for _ in range(1 + (self.args.max_resample_times if self.args.dynamic_sampling else 0)):
+            prompts = self.stream.take(position, missing)
+            with self.timed("generate"):
+                rollouts = self._generate(prompts, first_prompt=position - self.position)
+            with self.timed("reward"):
+                logged.append(self._score(rollouts))
+            made.append(rollouts)
+            position += missing
+            missing = int(rollouts.without_spread().sum())
+            if not missing:
+                break
+        everything = Rollouts.join(made)
+        flat = everything.without_spread()
+        chosen = np.sort(np.argsort(flat, kind="stable")[:wanted])        # groups with spread first, then the earliest without
+        rollouts = everything if len(chosen) == len(flat) else everything.select(np.flatnonzero(np.isin(everything.group, chosen)))
+        self._prepare(rollouts)
+        tokens = int(everything.lengths.sum())
+        self.state.num_input_tokens_seen += tokens + sum(len(p.ids) for p in everything.prompts) * self.args.num_generations
+        self._rollout_metrics = {
+            "num_tokens": float(self.state.num_input_tokens_seen), "generation_tokens_per_second": tokens / self._seconds["generate"],
+            **completion_metrics(everything), **reward_metrics(everything, self._reward_names), **mean_of_each(logged)}
+        if self.args.dynamic_sampling:
+            self._rollout_metrics |= group_counts(everything, flat, wanted)
+        self.rollouts, self.used, self.position = rollouts, 0, position
+        self.rollouts_made += 1
+
+    def _generate(self, prompts: list[Prompt], first_prompt: int) -> Rollouts:
+        args, total = self.args, len(prompts) * self.args.num_generations
+        return generate(self.model, prompts, args.num_generations, args.max_completion_length, self.sampling, seed=args.seed,
+                        step=self.rollouts_made, first_prompt=first_prompt, slots=args.slots,
+                        progress=lambda tokens, finished: self.progress.on_rollout(tokens, finished, total))
+
+    def _score(self, r: Rollouts) -> dict[str, float]:
+        """Fills in rewards and returns what the reward functions logged."""
+        columns = list(dict.fromkeys(name for p in r.prompts for name in p.columns))
+        prompts = [r.prompts[g] for g in r.group]
+        batch = RewardBatch(prompts=[p.prompt for p in prompts], texts=r.texts, completion_ids=[c.tolist() for c in r.completions],
+                            rows=[p.row for p in prompts], columns={name: [p.columns.get(name) for p in prompts] for name in columns},
+                            state=self.state)
+        scores = self.rewards.score(batch)
+        r.rewards, r.totals, r.extras = scores.values, scores.total, scores.extras
+        self._reward_names, self._weights = scores.names, scores.weights
+        return scores.metrics
+
+    def _prepare(self, r: Rollouts) -> None:
+        """Reference log-probs, mask and advantages."""
+        args = self.args
+        if self.reference is not None:
+            with self.timed("reference"):
+                r.ref_logprobs, _ = self.reference.core.logprobs(r.prompt_ids, r.completions, r.group, temperature=self.temperature,
+                                                                 token_budget=args.token_budget)
+        carries = ~np.isnan(r.totals)
+        if args.mask_truncated_completions:
+            carries &= r.finish != LENGTH
+        r.mask = r.per_token(carries).astype(np.uint8)
+        rewards, weights = r.rewards, self._weights
+        if args.kl_in_reward:                # k1, the unbiased choice for a reward; unscored completions stay unscored
+            kl = np.array([x.sum(dtype=np.float64) for x in r.split(r.policy_logprobs - r.ref_logprobs)])
+            rewards = np.column_stack([rewards, np.where(np.isnan(r.totals), np.nan, -args.beta * kl)])
+            weights = np.append(weights, 1.0)
+        r.advantages = ops.group_advantages(rewards, np.bincount(r.group), args.scale_rewards, reward_weights=weights,
+                                            multi_objective_aggregation=args.multi_objective_aggregation)
+
+    # updates
+
+    def update(self) -> dict[str, Any]:
+        fresh = self.rollouts is None
+        if fresh:
+            self._make_rollouts()
+        part = self._part()
+        with self.timed("update"):
+            metrics = self._on_policy(part) if self.used == 0 else self._off_policy(part)
+        metrics["training_tokens_per_second"] = metrics.pop("trained_tokens") / self._seconds["update"]
+        if part.ref_logprobs is not None and self.args.kl_in_reward:
+            metrics["kl"] = float((part.policy_logprobs - part.ref_logprobs)[part.mask > 0].mean()) if part.mask.any() else 0.0
+        if self.loss_options["entropy_coef"] or self.args.use_adaptive_entropy:
+            metrics["entropy_coef"] = self.entropy_control[0]
+        self._step_rollouts = part
+        if fresh and self.args.save_completions:
+            self.run.write_completions(f"step-{self.state.global_step + 1:06d}",
+                                       completion_records(self.state.global_step + 1, self.rollouts, self._reward_names))
+        return {**(self._rollout_metrics if fresh else {}), **metrics}
+
+    def _part(self) -> Rollouts:
+        """The completions of this step: all of the rollout, or a mini-batch."""
+        size, parts = self.args.batch_size, self.args.rollout_size // self.args.batch_size
+        if parts == 1:
+            return self.rollouts
+        start = self.used % parts * size
+        return self.rollouts.select(np.arange(start, start + size))
+
+    def _on_policy(self, r: Rollouts) -> dict[str, Any]:
+        """The policy is the one that drew r: its log-probs are on record."""
+        normalizer = self._normalizer(r, r.entropies)
+        loss, coef, entropy_coef, metrics = _core.grpo_loss(r.policy_logprobs, r.policy_logprobs, r.advantages, r.mask, r.ref_logprobs,
+                                                            r.entropies, r.lengths, self.loss_options, normalizer)
+        seen, _ = self.optimizer.accumulate(r.prompt_ids, r.completions, r.group, coef, entropy_coef=entropy_coef if entropy_coef.any() else None,
+                                            temperature=self.temperature)
+        moving = np.bincount(r.per_token(r.group), (coef != 0) | (entropy_coef != 0), len(r.prompts)) > 0    # groups that were run
+        difference = np.abs(seen - r.policy_logprobs)[r.per_token(moving[r.group])]
+        metrics["sampling/sampling_logp_difference/mean"] = float(difference.mean()) if difference.size else 0.0
+        metrics["sampling/sampling_logp_difference/max"] = float(difference.max()) if difference.size else 0.0
+        self._watch_entropy(r.entropies, r.mask, normalizer)
+        return {"loss": loss, "trained_tokens": trained_tokens(r, moving), **metrics}
+
+    def _off_policy(self, r: Rollouts) -> dict[str, Any]:
+        """The policy has moved since it drew r."""
+        entropies = None
+        if self.args.top_entropy_quantile < 1:           # the threshold is over the whole step, so entropies come first
+            _, entropies = self.model.core.logprobs(r.prompt_ids, r.completions, r.group, temperature=self.temperature,
+                                                    token_budget=self.args.token_budget)
+        normalizer = self._normalizer(r, entropies)
+        loss, metrics, _, entropies = self.optimizer.accumulate_loss(
+            r.prompt_ids, r.completions, r.group, old_logps=r.policy_logprobs, advantages=r.advantages, mask=r.mask, ref_logps=r.ref_logprobs,
+            loss=self.loss_options, normalizer=normalizer, temperature=self.temperature)
+        for what in ("mean", "max"):         # here the difference is how far the policy moved, not sampler against trainer
+            if (value := metrics.pop(f"sampling/sampling_logp_difference/{what}", None)) is not None:
+                metrics[f"policy_moved/logp_difference/{what}"] = value
+        self._watch_entropy(entropies, r.mask, normalizer)
+        return {"loss": loss, "trained_tokens": trained_tokens(r, np.ones(len(r.prompts), bool)), **metrics}
+
+    def _normalizer(self, r: Rollouts, entropies: Any) -> dict[str, float]:
+        """What this step divides by: one normaliser, whatever the micro-batches."""
+        return ops.loss_normalizer(r.split(r.mask), None if entropies is None else r.split(entropies),
+                                   top_entropy_quantile=self.args.top_entropy_quantile,
+                                   entropy_coef=self.entropy_control[1] if self.args.use_adaptive_entropy else None)
+
+    def _watch_entropy(self, entropies: Any, mask: Any, normalizer: dict[str, float]) -> None:
+        """Adaptive entropy: the coefficient of the next step, from the mean over the tokens this step trained."""
+        if self.args.use_adaptive_entropy:
+            trained = entropies[(mask > 0) & (entropies >= normalizer.get("entropy_threshold", -1.0))]
+            mean = float(trained.mean(dtype=np.float64)) if trained.size else 0.0
+            self._next_entropy_control = ops.adapt_entropy_coef(self.entropy_control[0], mean, **self.loss_options)
+
+    def advance(self) -> None:
+        args, state = self.args, self.state
+        self.entropy_control = self._next_entropy_control
+        self.used += 1
+        if self.rollouts is None or self.used == args.steps_per_rollout:
+            self.rollouts = None
+        if args.sync_ref_model and state.global_step % args.ref_model_sync_steps == 0:
+            self.reference.core.mix(self.model.core, args.ref_model_mixup_alpha)
+        state.epoch = self.position / len(self.stream)
+
+    def result(self, metrics: dict[str, Any]) -> GRPOStep:
+        return GRPOStep(self.state.global_step, metrics, self._step_rollouts, self._reward_names)
+
+    # evaluation
+
+    def evaluate(self, eval_dataset: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """Rewards and lengths of completions of eval_dataset (default: the trainer's), every row once.
+
+        The same random numbers are drawn each time, so two evaluations differ by the weights alone.
+        """
+        stream = self.eval_stream if eval_dataset is None else self._stream(eval_dataset, "eval_dataset")
+        if stream is None:
+            raise DatasetError("evaluate() needs eval_dataset")
+        args = self.args
+        greedy = args.temperature_eval == 0
+        count = args.num_generations_eval or (1 if greedy else args.num_generations)
+        with self.timed("evaluate"):
+            r = generate(self.model, stream.take(0, len(stream)), count, args.max_completion_length, sampling(args, args.temperature_eval),
+                         seed=args.seed + EVALUATION_SEED, step=0, first_prompt=0, slots=args.slots)
+            logged = self._score(r)
+        metrics = {**completion_metrics(r), **reward_metrics(r, self._reward_names), **logged, "runtime": self._seconds.pop("evaluate")}
+        if count == 1:
+            metrics.pop("frac_reward_zero_std")
+        if self.run is not None and args.save_completions:
+            self.run.write_completions(f"{metric_key_prefix}-{self.state.global_step:06d}",
+                                       completion_records(self.state.global_step, r, self._reward_names))
+        return {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+
+    # data, state
+
+    def _stream(self, dataset: Any, name: str) -> PromptStream:
+        args, training = self.args, name == "train_dataset"
+        context = self.model.config.get("max_position_embeddings")
+        limit = min(x for x in (args.max_prompt_length, context and context - args.max_completion_length, 1 << 31) if x is not None)
+        if limit < 1:
+            raise ConfigError(f"max_completion_length={args.max_completion_length} leaves no room for a prompt in {context} positions")
+        return PromptStream(dataset, self._encoder(), limit=limit, on_long=args.on_long_prompt, shuffle=training and args.shuffle_dataset,
+                            seed=args.seed if args.data_seed is None else args.data_seed, name=name)
+
+    def _encoder(self) -> Callable[[Any], Any]:
+        extra = self.args.chat_template_kwargs
+        if not extra:
+            return self.model.prompt_ids
+        return lambda prompt: (self.model.prompt_ids(prompt) if isinstance(prompt, str) else
+                               self.model.prompt_ids(self.model.tokenizer.apply_chat_template(prompt, tokenize=True, **extra)))
+
+    def steps_of_epochs(self, epochs: float) -> int:
+        return max(1, int(epochs * len(self.stream) / self.args.prompts_per_rollout) * self.args.steps_per_rollout)
+
+    def steps(self, resume_from_checkpoint: str | bool | None = None):
+        if self.stream is None:
+            raise DatasetError("training needs train_dataset: rows like {'prompt': ..., 'answer': ...}")
+        return super().steps(resume_from_checkpoint)
+
+    def describe(self) -> str:
+        return self.args.describe_batch()
+
+    def position_state(self) -> dict[str, Any]:
+        return {"position": self.position, "rollouts_made": self.rollouts_made, "used": self.used if self.rollouts is not None else 0,
+                "entropy_control": list(self.entropy_control), "rows": len(self.stream)}
+
+    def save_extra(self, folder: Path) -> None:
+        if self.rollouts is not None:
+            self.rollouts.save(folder / "rollouts.npz")
+        if self.args.sync_ref_model:
+            checkpoint.save_tensors(folder / "reference.safetensors", self.reference.core.tensors(), self.reference.core.get_tensor)
+
+    def restore_position(self, state: dict[str, Any], folder: Path) -> None:
+        if state["rows"] != len(self.stream):
+            raise CheckpointMismatchError(f"{folder.parent}: the run had {state['rows']} rows of data, train_dataset has {len(self.stream)}")
+        self.position, self.rollouts_made, self.used = state["position"], state["rollouts_made"], state["used"]
+        self.entropy_control = self._next_entropy_control = tuple(state["entropy_control"])
+        self.rollouts = Rollouts.load(folder / "rollouts.npz", self.stream.at_row) if (folder / "rollouts.npz").exists() else None
+        if self.args.sync_ref_model:
+            tensors = self.reference.core.tensors()
+            checkpoint.load_tensors(folder / "reference.safetensors", tensors, self.reference.core.set_tensor)
+
+
+def refuse(options: dict[str, Any]) -> None:
+    """Constructor arguments of other trainers: None is as good as absent."""
+    for name, value in options.items():
+        if name not in NOT_SUPPORTED:
+            raise ConfigError(f"GRPOTrainer has no argument {name!r}{did_you_mean(name, ('model', 'reward_funcs', 'args', 'train_dataset', 'eval_dataset', 'callbacks'))}")
+        if value is not None and value != (None, None):
+            raise ConfigError(f"{name} is not supported: {NOT_SUPPORTED[name]}")
+
+
+def group_counts(r: Rollouts, flat: Any, wanted: int) -> dict[str, float]:
+    """How many groups were made and kept, and on which side of the rewards seen those without spread lie."""
+    scored = r.totals[~np.isnan(r.totals)]
+    middle = (scored.min() + scored.max()) / 2 if scored.size else 0.0
+    mean = np.array([np.nanmean(r.totals[r.group == g]) if not np.isnan(r.totals[r.group == g]).all() else -np.inf for g in range(len(flat))])
+    return {"groups/generated": float(len(flat)), "groups/kept": float(min(wanted, int((~flat).sum()))),
+            "groups/zero_std_low": float((flat & (mean <= middle)).sum()), "groups/zero_std_high": float((flat & (mean > middle)).sum())}
+
+
+def trained_tokens(r: Rollouts, groups: Any) -> int:
+    """Tokens that the backward pass of these groups went over; a prompt is gone over once for its group."""
+    return int(r.lengths[groups[r.group]].sum()) + sum(len(p.ids) for p, run in zip(r.prompts, groups, strict=True) if run)
+
+
+def mean_of_each(records: list[dict[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for r in records for name in r)
+    values = {name: [r[name] for r in records if name in r] for name in names}
+    return {name: sum(v) / len(v) for name, v in values.items()}
+
+
+def completion_records(step: int, r: Rollouts, names: list[str]) -> list[dict[str, Any]]:
+    """One JSON-able dict a completion."""
+    reasons = np.where(r.finish == LENGTH, "length", "stop")
+    return [{"step": step, "row": r.prompts[g].row, "prompt": r.prompts[g].prompt, "completion": r.texts[i], "tokens": len(r.completions[i]),
+             "finish_reason": str(reasons[i]), "rewards": dict(zip(names, r.rewards[i].tolist(), strict=True)), "reward": float(r.totals[i]),
+             "advantage": None if r.advantages is None else float(r.advantages[i]),
+             **{name: values[i] for name, values in r.extras.items() if len(values) == len(r)}}
+            for i, g in enumerate(r.group)]
