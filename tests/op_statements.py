@@ -1,0 +1,132 @@
+"""The forward of each operation of ops.h as a few lines of NumPy in float64, independent of the C text, and helpers that
+tests of any backend use."""
+import numpy as np
+
+KV_TILE = 32
+
+
+def bf16(x: np.ndarray) -> np.ndarray:
+    """float32 rounded to the nearest bfloat16, ties to even; NaN and infinity pass."""
+    x = np.ascontiguousarray(x, np.float32)
+    bits = x.view(np.uint32)
+    rounded = ((bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000).astype(np.uint32).view(np.float32)
+    return np.where(np.isfinite(x), rounded, x)
+
+
+def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
+def relative_error(got: np.ndarray, want: np.ndarray) -> float:
+    """Largest difference over the largest magnitude of `want`; NaN where `got` has one."""
+    return float(np.max(np.abs(np.asarray(got, np.float64) - want)) / max(float(np.max(np.abs(want))), 1e-30))
+
+
+def softmax(z):
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def log_softmax(z):
+    z = z - z.max(-1, keepdims=True)
+    return z - np.log(np.exp(z).sum(-1, keepdims=True))
+
+
+def rmsnorm(x, w, eps):
+    return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * w
+
+
+def split_heads(qkv, Hq, Hkv, D):
+    """(N, (Hq + 2 Hkv) D) -> q (N, Hq, D), k, v (N, Hkv, D)."""
+    heads = qkv.reshape(len(qkv), Hq + 2 * Hkv, D)
+    return heads[:, :Hq], heads[:, Hq:Hq + Hkv], heads[:, Hq + Hkv:]
+
+
+def rotate(x, cos, sin):
+    a, b = np.split(x, 2, axis=-1)
+    cos, sin = cos[:, None], sin[:, None]
+    return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+
+
+def rope(x, wq, wk, eps, cos, sin, Hq, Hkv, D):
+    q, k, v = split_heads(x, Hq, Hkv, D)
+    if wq is not None:
+        q, k = rmsnorm(q, wq, eps), rmsnorm(k, wk, eps)
+    return np.concatenate([rotate(q, cos, sin), rotate(k, cos, sin), v], axis=1).reshape(x.shape)
+
+
+def visible(segments, N):
+    """(N, N): row i sees row j."""
+    sees = np.zeros((N, N), bool)
+    for start, length, prefix, prefix_len in segments:
+        for i in range(start, start + length):
+            sees[i, prefix:prefix + prefix_len] = True
+            sees[i, start:i + 1] = True
+    return sees
+
+
+def attention(qkv, segments, Hq, Hkv, D):
+    """(y (N, Hq D), lse (N, Hq)) by one dense masked softmax."""
+    q, k, v = split_heads(qkv, Hq, Hkv, D)
+    k, v = (np.repeat(t, Hq // Hkv, axis=1) for t in (k, v))
+    sees = visible(segments, len(qkv))
+    scores = np.where(sees[:, None], np.einsum("ihd,jhd->ihj", q, k) / np.sqrt(D), -np.inf)
+    live = sees.any(1)
+    y, lse = np.zeros(q.shape), np.zeros(q.shape[:2])
+    y[live] = np.einsum("ihj,jhd->ihd", softmax(scores[live]), v)
+    top = scores[live].max(-1)
+    lse[live] = top + np.log(np.exp(scores[live] - top[..., None]).sum(-1))
+    return y.reshape(len(qkv), -1), lse
+
+
+def swiglu(gu):
+    g, u = np.split(gu, 2, axis=-1)
+    return g / (1 + np.exp(-g)) * u
+
+
+def head(h, W, target, inv_temperature):
+    """(log-probability of the target, entropy), each (R)."""
+    logp = log_softmax(h @ W.T * inv_temperature)
+    return logp[np.arange(len(h)), target], -(np.exp(logp) * logp).sum(-1)
+
+
+def group_segments(*groups: tuple[int, ...]) -> tuple[np.ndarray, int]:
+    """(prompt length, completion lengths...) each, packed one after the other -> segments (n, 4), number of rows."""
+    segments, row = [], 0
+    for prompt_len, *completions in groups:
+        prompt = row
+        segments.append((prompt, prompt_len, 0, 0))
+        row += prompt_len
+        for length in completions:
+            segments.append((row, length, prompt, prompt_len))
+            row += length
+    return np.array(segments, np.int32), row
+
+
+def decode_completions(ops, qkv, segments, Hq, Hkv, D):
+    """attention_decode() of every completion row, its cache paged as a rollout does it: the prompt's full pages are shared,
+    its last one is copied for each completion. Returns (rows, y)."""
+    place = np.full(len(qkv), -1, np.int32)
+    prompt_pages, copies, rows, pages_of, length = {}, [], [], [], []
+    n_pages = 1                                       # page 0 belongs to nobody
+    max_pages = max(-(-(int(s[1]) + int(s[3])) // KV_TILE) for s in segments)
+    for start, count, prefix, prefix_len in segments.tolist():
+        n = -(-(count + prefix_len) // KV_TILE)
+        pages = list(range(n_pages, n_pages + n))
+        n_pages += n
+        if prefix_len == 0:
+            prompt_pages[start] = pages
+        else:
+            whole, rest = divmod(prefix_len, KV_TILE)
+            pages[:whole] = prompt_pages[prefix][:whole]
+            if rest:
+                copies.append((pages[whole], prompt_pages[prefix][whole]))
+            rows += range(start, start + count)
+            pages_of += [pages + [0] * (max_pages - n)] * count
+            length += range(prefix_len + 1, prefix_len + count + 1)
+        for i in range(count):
+            page, offset = divmod(prefix_len + i, KV_TILE)
+            place[start + i] = pages[page] * KV_TILE + offset
+    dst, src = (np.array(side, np.int32) for side in zip(*copies)) if copies else (np.zeros(0, np.int32),) * 2
+    y = ops.attention_decode(qkv[rows], qkv, place, dst, src, n_pages, np.array(pages_of, np.int32), np.array(length, np.int32), Hq, Hkv, D)
+    return rows, y

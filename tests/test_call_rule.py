@@ -1,0 +1,81 @@
+"""The floors of the source: who may include and import whom, and how long a file may grow."""
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# A folder of csrc/, or a file beside them, and what its files may include. A backend never sees a model, a model never
+# sees a backend.
+MAY_INCLUDE = {
+    "base": {"base"},
+    "ops.h": set(),
+    "ops.c": {"base", "ops.h"},
+    "ref": {"base", "ops.h", "ref"},
+    "cpu": {"base", "ops.h", "cpu"},
+    "cuda": {"base", "ops.h", "cuda"},
+    "model": {"base", "ops.h", "model"},
+    "rl": {"base", "model", "rl"},
+    "python": {"base", "ops.h", "model", "rl", "python"},
+}
+ONLY_IN = {                                            # system headers by their beginning
+    "immintrin.h": "cpu", "x86intrin.h": "cpu", "arm_neon.h": "cpu", "cpuid.h": "cpu",
+    "Python.h": "python", "structmember.h": "python", "numpy/": "python",
+    "cuda": "cuda", "cublas": "cuda", "nccl": "cuda", "mma.h": "cuda",
+}
+NEVER_IMPORTED = {"torch", "transformers", "trl", "accelerate", "peft", "vllm", "jax", "tensorflow"}
+LATE_IMPORTS = NEVER_IMPORTED | {"matplotlib", "jinja2", "tokenizers", "huggingface_hub", "datasets", "PIL"}
+MAX_LINES = 650
+LONGER: set[str] = set()                               # a file may stand here only by decision
+
+C_FILES = sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".c", ".h", ".inc", ".def", ".cu", ".cuh"))
+PYTHON_FILES = sorted((ROOT / "grpo").rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def floor_of(path: Path) -> str:
+    return path.relative_to(ROOT / "csrc").parts[0]
+
+
+def find_header(name: str, includer: Path) -> Path:
+    beside = includer.parent / name
+    return beside if beside.exists() else ROOT / "csrc" / name
+
+
+@pytest.mark.parametrize("path", C_FILES, ids=name_of)
+def test_includes(path):
+    floor, text = floor_of(path), path.read_text()
+    for header in re.findall(r'^\s*#\s*include\s*"([^"]+)"', text, re.M):
+        assert floor_of(find_header(header, path)) in MAY_INCLUDE[floor], f"{name_of(path)} includes {header}"
+    for header in re.findall(r"^\s*#\s*include\s*<([^>]+)>", text, re.M):
+        owner = next((owner for begin, owner in ONLY_IN.items() if header.startswith(begin)), floor)
+        assert owner == floor, f"{name_of(path)} includes <{header}>, which belongs to csrc/{owner}"
+
+
+@pytest.mark.parametrize("path", PYTHON_FILES, ids=name_of)
+def test_imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            names = [node.module]
+        for name in names:
+            assert name.split(".")[0] not in NEVER_IMPORTED, f"{name_of(path)}, line {node.lineno}: imports {name}"
+
+
+def test_heavy_libraries_are_imported_late():
+    loaded = subprocess.run([sys.executable, "-c", "import sys, grpo; print(*sys.modules)"], cwd=ROOT, check=True, capture_output=True,
+                            text=True).stdout.split()
+    assert "grpo" in loaded and not LATE_IMPORTS & set(loaded)
+
+
+def test_length_of_files():
+    files = [*C_FILES, *PYTHON_FILES, *(ROOT / "tests").rglob("*.py"), ROOT / "setup.py"]
+    lengths = {name_of(p): len(p.read_text().splitlines()) for p in files}
+    assert len(lengths) > 40
+    assert {name for name, n in lengths.items() if n > MAX_LINES} == LONGER

@@ -1,0 +1,267 @@
+"""ref, the oracle: forward operations against NumPy in float64, backward operations against finite differences of it."""
+import numpy as np
+import pytest
+
+import op_statements as np64
+from op_statements import decode_completions, group_segments, normal, relative_error
+
+HEADS = [(1, 1, 16), (4, 2, 16), (8, 1, 64), (3, 3, 80), (6, 2, 104), (7, 1, 128)]        # Hq, Hkv, D
+BATCHES = {                                                                               # prompt, completions...
+    "one": [(7,)],
+    "shared": [(5, 3, 0, 4)],
+    "below a tile": [(31, 2, 1)],
+    "a tile": [(32, 33, 1)],
+    "above a tile": [(33, 31, 2)],
+    "two groups": [(64, 1, 3), (1, 5)],
+}
+EPS = 1e-6
+TOLERANCE = 1e-5                                        # of the largest element: float32 storage, float64 judge
+
+
+def check_gradients(rng, forward, inputs, gradients):
+    """`gradients` against central differences of `forward`, a scalar function of float64 arrays: along random directions
+    and at random single elements. Both are dicts by input name."""
+    x = {name: np.asarray(value, np.float64) for name, value in inputs.items()}
+    for name, gradient in gradients.items():
+        assert np.isfinite(gradient).all(), name
+        directions = [rng.standard_normal(x[name].shape) for _ in range(3)]
+        for flat in rng.integers(x[name].size, size=25):
+            directions.append(np.zeros(x[name].shape))
+            directions[-1].flat[flat] = 1
+        for d in directions:
+            h = 1e-4 / np.sqrt((d * d).mean() * d.size)
+            numerical = (forward(**x | {name: x[name] + h * d}) - forward(**x | {name: x[name] - h * d})) / (2 * h)
+            scale = np.abs(gradient).max() * np.sqrt((d * d).sum())
+            assert abs((gradient * d).sum() - numerical) <= TOLERANCE * scale + 1e-9, name
+
+
+def close(got, want):
+    assert got.shape == np.shape(want)
+    assert relative_error(got, want) <= 1e-6
+
+
+# -- weights, rows, linear ------------------------------------------------------------------------------------------
+
+
+def test_weight_rows(ref, rng):
+    W, part = normal(rng, 37, 45), normal(rng, 5, 45)
+    new = ref.weight_set(W, part, 30)
+    assert (new[30:35] == part).all() and (np.delete(new, range(30, 35), 0) == np.delete(W, range(30, 35), 0)).all()
+    assert (ref.weight_get(W, 7, 9) == W[7:16]).all()
+
+
+@pytest.mark.parametrize("copy", ["copy", "cast", "vector_set"])
+def test_float_storage_is_exact(ref, rng, copy):
+    x = normal(rng, 33)
+    assert (getattr(ref, copy)(x) == x).all()
+
+
+def test_zero(ref, rng):
+    assert (ref.zero(normal(rng, 9)) == 0).all()
+
+
+def test_embed_and_rows(ref, rng):
+    E, src = normal(rng, 11, 6), normal(rng, 5, 6)
+    ids = np.array([3, 10, 3, 0, 3], np.int32)
+    assert (ref.embed(E, ids) == E[ids]).all()
+    assert (ref.gather_rows(E, ids) == E[ids]).all()
+    added = E.copy()
+    np.add.at(added, ids, src)
+    assert (ref.embed_dw(E, src, ids) == added).all()
+    assert (ref.scatter_rows_add(E, src, ids) == added).all()
+
+
+@pytest.mark.parametrize("N, C, O", [(1, 1, 1), (3, 17, 5), (33, 100, 64), (70, 7, 129)])
+def test_linear(ref, rng, N, C, O):
+    x, W, b, y0, dy = normal(rng, N, C), normal(rng, O, C), normal(rng, O), normal(rng, N, O), normal(rng, N, O)
+    want = x.astype(np.float64) @ W.astype(np.float64).T
+    close(ref.linear(x, W), want)
+    close(ref.linear(x, W, b), want + b)
+    close(ref.linear(x, W, b, y0), y0 + want + b)
+    close(ref.linear_dx(dy, W), dy.astype(np.float64) @ W)
+    dW0, db0 = normal(rng, O, C), normal(rng, O)
+    dW, db = ref.linear_dw(dW0, db0, dy, x)
+    close(dW, dW0 + dy.astype(np.float64).T @ x)
+    close(db, db0 + dy.astype(np.float64).sum(0))
+    assert (ref.linear_dw(dW0, None, dy, x) == dW).all()
+
+
+# -- norm, rope, swiglu ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("N, C", [(1, 1), (5, 33), (40, 100)])
+def test_rmsnorm(ref, rng, N, C):
+    x, w, dy, dx0, dw0 = normal(rng, N, C), normal(rng, C), normal(rng, N, C), normal(rng, N, C), normal(rng, C)
+    y, rstd = ref.rmsnorm(x, w, EPS)
+    close(y, np64.rmsnorm(x.astype(np.float64), w, EPS))
+    close(rstd, 1 / np.sqrt((x.astype(np.float64) ** 2).mean(1) + EPS))
+    dx, dw = ref.rmsnorm_bwd_add(dx0, dw0, dy, x, w, rstd)
+    check_gradients(rng, lambda x, w: (dx0 * x).sum() + (dw0 * w).sum() + (dy * np64.rmsnorm(x, w, EPS)).sum(), {"x": x, "w": w},
+                    {"x": dx, "w": dw})
+
+
+def test_rope_table_at_large_positions(ref):
+    pos = np.array([0, 1, 31, 32767, 131071, 10**6], np.int32)
+    inv_freq = (1e6 ** (-np.arange(0, 128, 2) / 128)).astype(np.float32)
+    angle = (pos.astype(np.float32)[:, None] * inv_freq).astype(np.float64)
+    cos, sin = ref.rope_table(pos, inv_freq)
+    assert np.abs(cos - np.cos(angle)).max() < 1e-7 and np.abs(sin - np.sin(angle)).max() < 1e-7
+
+
+@pytest.mark.parametrize("Hq, Hkv, D", HEADS)
+@pytest.mark.parametrize("norms", [False, True])
+def test_rope(ref, rng, Hq, Hkv, D, norms):
+    N = 5
+    x, d = normal(rng, N, (Hq + 2 * Hkv) * D), normal(rng, N, (Hq + 2 * Hkv) * D)
+    wq, wk = (normal(rng, D), normal(rng, D)) if norms else (None, None)
+    table = ref.rope_table(np.arange(3, 3 + N, dtype=np.int32), (1e4 ** (-np.arange(0, D, 2) / D)).astype(np.float32))
+    close(ref.rope(x, wq, wk, EPS, *table, Hq, Hkv, D), np64.rope(x.astype(np.float64), wq, wk, EPS, *table, Hq, Hkv, D))
+    if not norms:
+        dx = ref.rope_bwd(d, None, None, x, None, None, EPS, *table, Hq, Hkv, D)
+        check_gradients(rng, lambda x: (d * np64.rope(x, None, None, EPS, *table, Hq, Hkv, D)).sum(), {"x": x}, {"x": dx})
+        return
+    dwq0, dwk0 = normal(rng, D), normal(rng, D)
+    dx, dwq, dwk = ref.rope_bwd(d, dwq0, dwk0, x, wq, wk, EPS, *table, Hq, Hkv, D)
+    check_gradients(
+        rng, lambda x, wq, wk: (d * np64.rope(x, wq, wk, EPS, *table, Hq, Hkv, D)).sum() + (dwq0 * wq).sum() + (dwk0 * wk).sum(),
+        {"x": x, "wq": wq, "wk": wk}, {"x": dx, "wq": dwq, "wk": dwk})
+
+
+@pytest.mark.parametrize("N, F", [(1, 1), (4, 33), (9, 100)])
+def test_swiglu(ref, rng, N, F):
+    gu, dy = 3 * normal(rng, N, 2 * F), normal(rng, N, F)
+    close(ref.swiglu(gu), np64.swiglu(gu.astype(np.float64)))
+    check_gradients(rng, lambda gu: (dy * np64.swiglu(gu)).sum(), {"gu": gu}, {"gu": ref.swiglu_bwd(dy, gu)})
+
+
+# -- attention ------------------------------------------------------------------------------------------------------
+
+
+def attention_case(rng, batch, Hq, Hkv, D, gap=3):
+    """Segments of BATCHES[batch] with `gap` rows that belong to none at the end."""
+    segments, N = group_segments(*BATCHES[batch])
+    return segments, normal(rng, N + gap, (Hq + 2 * Hkv) * D), normal(rng, N + gap, Hq * D)
+
+
+@pytest.mark.parametrize("Hq, Hkv, D", HEADS)
+@pytest.mark.parametrize("batch", BATCHES)
+def test_attention(ref, rng, batch, Hq, Hkv, D):
+    segments, qkv, dy = attention_case(rng, batch, Hq, Hkv, D)
+    y, lse = ref.attention(qkv, segments, Hq, Hkv, D)
+    want_y, want_lse = np64.attention(qkv.astype(np.float64), segments, Hq, Hkv, D)
+    close(y, want_y)
+    close(lse[:-3], want_lse[:-3])
+    assert (y[-3:] == 0).all()
+    dqkv = ref.attention_bwd(dy, y, lse, qkv, segments, Hq, Hkv, D)
+    assert (dqkv[-3:] == 0).all()
+    check_gradients(rng, lambda qkv: (dy * np64.attention(qkv, segments, Hq, Hkv, D)[0]).sum(), {"qkv": qkv}, {"qkv": dqkv})
+
+
+@pytest.mark.parametrize("Hq, Hkv, D", HEADS)
+@pytest.mark.parametrize("batch", ["shared", "below a tile", "a tile", "above a tile", "two groups"])
+def test_decoding_has_the_bits_of_attention(ref, rng, batch, Hq, Hkv, D):
+    segments, qkv, _ = attention_case(rng, batch, Hq, Hkv, D)
+    y, _ = ref.attention(qkv, segments, Hq, Hkv, D)
+    rows, decoded = decode_completions(ref, qkv, segments, Hq, Hkv, D)
+    assert rows and (decoded == y[rows]).all()
+
+
+def test_a_completion_does_not_depend_on_its_batch(ref, rng):
+    Hq, Hkv, D = 4, 2, 16
+    segments, N = group_segments((40, 9, 17))
+    qkv = normal(rng, N, (Hq + 2 * Hkv) * D)
+    y, _ = ref.attention(qkv, segments, Hq, Hkv, D)
+    alone, rows = group_segments((40, 17))
+    y_alone, _ = ref.attention(np.delete(qkv, range(40, 49), 0), alone, Hq, Hkv, D)
+    assert (y_alone[40:] == y[49:]).all() and (y_alone[:40] == y[:40]).all()
+
+
+# -- head -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("R, C, V", [(1, 3, 2), (6, 17, 50), (33, 8, 131)])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("with_entropy", [False, True])
+def test_head(ref, rng, R, C, V, temperature, with_entropy):
+    h, W, coef, ecoef = normal(rng, R, C), normal(rng, V, C), normal(rng, R), normal(rng, R) * with_entropy
+    target = rng.integers(V, size=R, dtype=np.int32)
+    inv = float(np.float32(1 / temperature))
+    logp, entropy = ref.head(h, W, target, inv)
+    want_logp, want_entropy = np64.head(h.astype(np.float64), W.astype(np.float64), target, inv)
+    close(logp, want_logp)
+    close(entropy, want_entropy)
+    dW0 = normal(rng, V, C)
+    *same, dh, dW = ref.head_bwd(dW0, h, W, target, coef, ecoef if with_entropy else None, inv)
+    assert (same[0] == logp).all() and (same[1] == entropy).all()
+
+    def objective(h, W):
+        logp, entropy = np64.head(h, W, target, inv)
+        return (dW0 * W).sum() + (coef * logp + ecoef * entropy).sum()
+
+    check_gradients(rng, objective, {"h": h, "W": W}, {"h": dh, "W": dW})
+
+
+def test_logits(ref, rng):
+    h, W = normal(rng, 4, 19), normal(rng, 33, 19)
+    close(ref.logits(h, W), h.astype(np.float64) @ W.T)
+
+
+# -- C1, C2: bits that do not depend on the batch -------------------------------------------------------------------
+
+
+def test_rows_do_not_depend_on_the_batch(ref, rng):
+    x, W, h = normal(rng, 40, 33), normal(rng, 21, 33), normal(rng, 40, 33)
+    target = rng.integers(21, size=40, dtype=np.int32)
+    for rows in (slice(3, 4), slice(10, 37)):
+        assert (ref.linear(x[rows], W) == ref.linear(x, W)[rows]).all()
+        for part, whole in zip(ref.head(h[rows], W, target[rows]), ref.head(h, W, target)):
+            assert (part == whole[rows]).all()
+
+
+@pytest.mark.parametrize("split", [32, 64])
+def test_gradients_of_weights_do_not_depend_on_the_split(ref, rng, split):
+    N, C, O = 90, 20, 11
+    x, dy, W = normal(rng, N, C), normal(rng, N, O), normal(rng, O, C)
+    w, rstd, coef = normal(rng, C), ref.rmsnorm(x, np.ones(C, np.float32), EPS)[1], normal(rng, N)
+    ids = rng.integers(O, size=N, dtype=np.int32)
+    zero = np.zeros((O, C), np.float32)
+    parts = slice(0, split), slice(split, N)
+    operations = {
+        "linear_dw": lambda g, s: ref.linear_dw(g, None, dy[s], x[s]),
+        "embed_dw": lambda g, s: ref.embed_dw(g, x[s], ids[s]),
+        "rmsnorm_bwd_add": lambda g, s: ref.rmsnorm_bwd_add(x[s], g[0], x[s], x[s], w, rstd[s])[1][None],
+        "head": lambda g, s: ref.head_bwd(g, x[s], W, ids[s], coef[s])[3],
+    }
+    for name, run in operations.items():
+        in_two = run(run(zero, parts[0]), parts[1])
+        assert (in_two == run(zero, slice(0, N))).all(), name
+
+
+# -- optimiser ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_adamw(ref, rng, weight_decay):
+    n, lr, beta1, beta2, eps, scale = 37, 1e-2, 0.9, 0.99, 1e-8, 0.5
+    w = normal(rng, n)
+    want, m64, v64 = w.astype(np.float64), np.zeros(n), np.zeros(n)
+    m, v = np.zeros((2, n), np.float32)
+    for t in range(1, 4):
+        g = normal(rng, n)
+        w, m, v = ref.adamw(w, m, v, g, lr, beta1, beta2, eps, weight_decay, scale, 1 - beta1**t, 1 - beta2**t)
+        want *= 1 - lr * weight_decay
+        m64 = beta1 * m64 + (1 - beta1) * scale * g
+        v64 = beta2 * v64 + (1 - beta2) * (scale * g.astype(np.float64)) ** 2
+        want -= lr / (1 - beta1**t) * m64 / (np.sqrt(v64 / (1 - beta2**t)) + eps)
+        close(w, want)
+    close(m, m64)
+    close(v, v64)
+
+
+def test_sum_squares_and_lerp(ref, rng):
+    g, src = normal(rng, 1003), normal(rng, 1003)
+    assert ref.sum_squares(g) == pytest.approx((g.astype(np.float64) ** 2).sum(), rel=1e-14)
+    assert np.isinf(ref.sum_squares(np.array([1, np.inf], np.float32)))
+    assert np.isnan(ref.sum_squares(np.array([1, np.nan], np.float32)))
+    close(ref.lerp(g, src, 0.25), 0.75 * g.astype(np.float64) + 0.25 * src)
+    assert (ref.lerp(g, src, 1.0) == src).all() and (ref.lerp(g, src, 0.0) == g).all()
