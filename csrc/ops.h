@@ -34,8 +34,8 @@ struct segment { int32_t start, len, prefix, prefix_len; };
 /* What the largest call will need; reserve() turns it into scratch. */
 struct op_limits { int rows, head_rows, slots, channels, heads, kv_heads, head_dim, vocab, segments, max_position; };
 
-/* One sampling distribution: logits -> repetition penalty -> forbidden ids removed -> / temperature -> top-k -> min-p ->
-   top-p, as transformers orders them. HOST struct; its pointers are backend memory. temperature 0 = greedy (lowest id
+/* One sampling distribution: logits -> repetition penalty -> forbidden ids removed -> / temperature -> top-k -> top-p ->
+   min-p, as transformers orders them. HOST struct; its pointers are backend memory. temperature 0 = greedy (lowest id
    among equals), its log-probs are those of temperature 1. */
 struct sampler {
     float temperature, top_p, min_p, repetition_penalty;

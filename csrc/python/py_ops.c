@@ -46,7 +46,8 @@ static int check_pages(const struct call *a) {
     return 0;
 }
 
-/* A pool in use holds stale numbers where nothing was stored yet: bytes 0x42 are 48.5, in both storages. */
+/* A pool in use holds stale numbers where nothing was stored yet: bytes 0x42 are 48.5, in both storages. A copied page
+   goes on to be written, so the rows are stored before the copies and again after them. */
 static int fill_pool(const struct ops *o, void *ctx, struct call *a) {
     const int *d = a->size;
     size_t bytes = (size_t)d['M'] * o->kv_page_bytes(d['K'], d['D']);
@@ -58,7 +59,8 @@ static int fill_pool(const struct ops *o, void *ctx, struct call *a) {
     free(stale);
     TRY(status);
     TRY(o->kv_store(ctx, a->pool, P(kv), P(place), d['N'], d['H'], d['K'], d['D']));
-    return o->kv_copy(ctx, a->pool, P(dst), P(src), d['n'], d['K'], d['D']);
+    TRY(o->kv_copy(ctx, a->pool, P(dst), P(src), d['n'], d['K'], d['D']));
+    return o->kv_store(ctx, a->pool, P(kv), P(place), d['N'], d['H'], d['K'], d['D']);
 }
 
 static int sample_rows(const struct ops *o, void *ctx, struct call *a) {
@@ -163,8 +165,8 @@ OP(attention_bwd, "attention_bwd($self, dy, y, lse, qkv, segments, Hq, Hkv, D)\n
     {REAL, IN, "qkv", "NQ"}, {INT, IN, "segments", "n4"}, HEADS),
    .check = check_segments)
 OP(attention_decode, "attention_decode($self, qkv, kv, place, dst, src, n_pages, pages, length, Hq, Hkv, D)\n--\n\n"
-   "(S, Hq D). The pool of n_pages is filled before: kv (N, (Hq + 2 Hkv) D) by kv_store at place (N), then kv_copy of\n"
-   "pages src (n) to dst (n); pages is (S, max_pages).",
+   "(S, Hq D). The pool of n_pages is filled before: kv (N, (Hq + 2 Hkv) D) by kv_store at place (N), kv_copy of pages\n"
+   "src (n) to dst (n), kv_store again; pages is (S, max_pages), length (S).",
    o->attention_decode(ctx, P(y), P(qkv), a->pool, P(pages), P(length), d['S'], d['P'], d['H'], d['K'], d['D']),
    ({REAL, OUT, "y", "SY"}, {REAL, IN, "qkv", "SQ"}, {REAL, IN, "kv", "NQ"}, {INT, IN, "place", "N"},
     {INT, IN, "dst", "n", 'M'}, {INT, IN, "src", "n", 'M'}, {SIZE, IN, "n_pages", "M"}, {INT, IN, "pages", "SP"},
