@@ -1,4 +1,4 @@
-"""The algorithm in pieces, on NumPy arrays: advantages, losses with their gradients, log-probabilities.
+"""The algorithm in pieces, on NumPy arrays: sampling, log-probabilities, advantages, losses with their gradients.
 
 Everything the trainer does between a rollout and a backward pass is here, for people who write their own loop. Inputs
 may be anything NumPy can read (lists, torch CPU tensors); results are float32 arrays. The arithmetic is in C, in double
@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from grpo import _core
-from grpo.errors import ConfigError, GrpoWarning
+from grpo.errors import ConfigError, GrpoWarning, NonFiniteError
 
 F32 = NDArray[np.float32]
 Rows = ArrayLike | Sequence[ArrayLike]        # (n, T), or a list of n one-dimensional arrays
 
 __all__ = ["adapt_entropy_coef", "check_loss_options", "group_advantages", "grpo_loss", "loss_normalizer",
-           "selective_log_softmax"]
+           "sample", "selective_log_softmax"]
 
 
 def group_advantages(rewards: ArrayLike, num_generations: int | ArrayLike, scale_rewards: str | bool = "group", *,
@@ -136,7 +136,7 @@ def _normalizer(mask: NDArray[np.uint8], sequences: int, entropies: F32 | None, 
 
 
 def adapt_entropy_coef(coef: float, entropy: float, **fields: Any) -> tuple[float, float]:
-    """Adaptive entropy control (Skywork-OR1, arXiv 2505.22312), after a step whose mean entropy was ``entropy``, in nats.
+    """Adaptive entropy control (Skywork-OR1, arXiv 2505.22312), after a step of mean ``entropy`` (nats).
 
     Returns ``(coef, applied)``: the coefficient moved by ``entropy_coef_delta``, up while entropy <= ``entropy_target``
     and else down, within ``entropy_coef_min .. entropy_coef_max``; and what the next step applies: ``coef`` while
@@ -164,6 +164,36 @@ def selective_log_softmax(logits: ArrayLike, ids: ArrayLike, temperature: float 
     rows = np.ascontiguousarray(z.reshape(-1, z.shape[-1]))
     logp, entropy = _core.selective_log_softmax(rows, targets.reshape(-1), temperature)
     return (logp.reshape(targets.shape), entropy.reshape(targets.shape)) if entropies else logp.reshape(targets.shape)
+
+
+def sample(logits: ArrayLike, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0,
+           seed: int = 0, *, step: int = 0) -> tuple[NDArray[np.int32], F32]:
+    """One token id a row, by the sampler of the rollouts: temperature, then top-k, top-p, min-p, as transformers.
+
+    ``logits``: (n, V), read as float32, -inf for what is impossible. ``temperature`` 0 takes the largest (lowest id
+    among equals); ``top_k`` 0, ``top_p`` 1, ``min_p`` 0 are off. Row i draws from (seed, step, i) alone. Returns ids
+    (n,) int32 and their log-probabilities (n,) float32 on the support drawn from. Raises NonFiniteError naming the row
+    with NaN.
+
+    >>> sample([[0.0, 5.0, 5.0]], temperature=0)[0]
+    array([1], dtype=int32)
+    """
+    z = np.array(logits, dtype=np.float32)
+    if z.ndim != 2 or not z.shape[1]:
+        raise ConfigError(f"logits must be (n, V), not of shape {z.shape}")
+    for name, value, low, high in (("temperature", temperature, 0, np.inf), ("top_k", top_k, 0, np.inf),
+                                   ("top_p", top_p, 0, 1), ("min_p", min_p, 0, 1)):
+        if not low <= value <= high:
+            raise ConfigError(f"{name} must lie in {low} .. {high}, not {value}")
+    device, h = _core.Ops("ref"), np.ones((1, 1), np.float32)
+    ids, logps = np.empty(len(z), np.int32), np.empty(len(z), np.float32)
+    for row in range(len(z)):                            # a head of one channel has the row itself for logits
+        ids[row], logps[row] = (x[0] for x in device.sample(
+            h, z[row, :, None], np.array([[0, row, 0, 0]], np.uint32), temperature=temperature, top_k=top_k,
+            top_p=top_p, min_p=min_p, seed=seed, step=step)[:2])
+        if ids[row] < 0:
+            raise NonFiniteError(f"row {row} of the logits has NaN, +Inf or no finite number")
+    return ids, logps
 
 
 def check_loss_options(fields: Mapping[str, Any]) -> dict[str, Any]:
