@@ -1,0 +1,257 @@
+"""Contracts C1 and C2, bit for bit, on every device.
+
+C1: what generate() records for a token is what logprobs() and the trainer compute for it, for any sampler, number of slots,
+threads, batch, prompt length. C2: the same seed is the same run, and gradients do not depend on how the work is split."""
+import numpy as np
+import pytest
+
+from grpo import _core
+from tiny_models import DEVICES, build, config, select_device
+
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 64}
+MODELS = {
+    "qwen2": config("qwen2", d=48, heads=(6, 2), D=16, F=100, V=131, L=2),
+    "qwen3": config("qwen3", d=40, heads=(4, 1), D=80, F=72, V=131, L=2, tie=False),
+    "llama3": config("llama", d=56, heads=(7, 7), D=64, F=96, V=259, L=1, rope_parameters=LLAMA3),
+}
+SAMPLERS = {
+    "plain": {}, "cool": {"temperature": 0.7}, "hot": {"temperature": 1.5}, "greedy": {"temperature": 0.0}, "top_k": {"top_k": 5},
+    "top_p": {"top_p": 0.8}, "min_p": {"min_p": 0.1}, "repetition": {"repetition_penalty": 1.3},
+    "all": {"temperature": 0.7, "top_k": 20, "top_p": 0.8, "min_p": 0.02, "repetition_penalty": 1.1},
+}
+LENGTHS = (1, 2, 31, 32, 33, 63, 64, 65, 70)       # around the borders of KV pages of 32
+
+
+@pytest.fixture(params=DEVICES)
+def device(request, monkeypatch):
+    return select_device(request.param, monkeypatch)
+
+
+@pytest.fixture
+def threads():
+    """set_num_threads for this test only."""
+    before = _core.get_num_threads()
+    yield _core.set_num_threads
+    _core.set_num_threads(before)
+
+
+def make_prompts(lengths, V=131, seed=1):
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, V, n).astype(np.int32) for n in lengths]
+
+
+def completions_of(out):
+    return np.split(out["tokens"], np.cumsum(out["lengths"])[:-1])
+
+
+def groups_of(prompts, num_generations):
+    return np.repeat(np.arange(len(prompts), dtype=np.int32), num_generations)
+
+
+def assert_same(a, b):
+    """Equal bits, in arrays or dicts of arrays; timings aside."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            if not key.endswith("_seconds"):
+                assert_same(a[key], b[key])
+    else:
+        np.testing.assert_array_equal(np.asarray(a).view(np.int32), np.asarray(b).view(np.int32))
+
+
+def assert_recorded_is_computed(model, prompts, out, num_generations, temperature=1.0, token_budget=4096):
+    logps, entropies = model.logprobs(prompts, completions_of(out), groups_of(prompts, num_generations),
+                                      temperature=temperature or 1.0, token_budget=token_budget)
+    assert_same(out["policy_logprobs"], logps)
+    assert_same(out["entropies"], entropies)
+
+
+# -- C1: recorded while sampling == computed afterwards -----------------------------------------------------------------
+
+@pytest.mark.parametrize("architecture", MODELS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_recorded_logprobs_are_the_policys(device, architecture, sampler):
+    model = build(MODELS[architecture], device)
+    prompts, options = make_prompts(LENGTHS), SAMPLERS[sampler]
+    out = model.generate(prompts, 2, 37, seed=3, slots=5, **options)
+    assert_recorded_is_computed(model, prompts, out, 2, options.get("temperature", 1.0))
+    if options.keys() <= {"temperature"}:                  # nothing truncated: the behaviour distribution is the policy
+        assert_same(out["logprobs"], out["policy_logprobs"])
+    elif "repetition_penalty" not in options:
+        assert np.all(out["logprobs"] >= out["policy_logprobs"])
+
+
+@pytest.mark.parametrize("length", range(1, 71))
+def test_every_prompt_length(device, length):
+    model = build(MODELS["qwen2"], device)
+    prompts = make_prompts([length])
+    out = model.generate(prompts, 2, 4, seed=length)
+    assert_recorded_is_computed(model, prompts, out, 2)
+
+
+@pytest.mark.parametrize("slots", [1, 3, 32])
+@pytest.mark.parametrize("num_generations", [1, 2, 5])
+def test_slots_and_groups(device, slots, num_generations):
+    """More sequences than slots: they are refilled as sequences end; stop ids make the lengths differ."""
+    model = build(MODELS["qwen2"], device)
+    prompts, options = make_prompts(LENGTHS), {"seed": 5, "stop_ids": np.arange(0, 131, 12, dtype=np.int32)}
+    out = model.generate(prompts, num_generations, 40, slots=slots, **options)
+    assert len(set(out["lengths"].tolist())) > 3
+    assert_recorded_is_computed(model, prompts, out, num_generations)
+    assert_same(out, model.generate(prompts, num_generations, 40, slots=7, **options))
+
+
+def test_neighbours_do_not_matter(device):
+    """A prompt alone, in another order of slots, or among others: same tokens, same bits."""
+    model = build(MODELS["qwen3"], device)
+    prompts = make_prompts(LENGTHS)
+    together = model.generate(prompts, 3, 20, seed=9, step=4)
+    ends = np.cumsum(together["lengths"])
+    for i, prompt in enumerate(prompts):
+        alone = model.generate([prompt], 3, 20, seed=9, step=4, first_prompt=i, slots=2)
+        span = slice(ends[3 * i] - together["lengths"][3 * i], ends[3 * i + 2])
+        for key in ("tokens", "logprobs", "policy_logprobs", "entropies"):
+            assert_same(alone[key], together[key][span])
+
+
+def test_logprobs_do_not_depend_on_the_batch(device):
+    model = build(MODELS["qwen3"], device)
+    prompts = make_prompts(LENGTHS)
+    completions = make_prompts([1, 33, 7, 64, 2, 30, 12, 5, 9] * 2, seed=2)
+    group = groups_of(prompts, 2)
+    whole = model.logprobs(prompts, completions, group)
+    for budget in (1, 100, 250):
+        assert_same(np.stack(whole), np.stack(model.logprobs(prompts, completions, group, token_budget=budget)))
+    alone = [model.logprobs([prompts[g]], [c], np.zeros(1, np.int32)) for g, c in zip(group, completions)]
+    for part in range(2):
+        assert_same(whole[part], np.concatenate([numbers[part] for numbers in alone]))
+
+
+def test_logits_agree_with_logprobs(device):
+    """logits() and the fused head are two statements of one thing."""
+    model = build(MODELS["llama3"], device)
+    ids, = make_prompts([70])
+    z = model.logits(ids).astype(np.float64)
+    z -= z.max(axis=1, keepdims=True)
+    log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+    logps, entropies = model.logprobs([ids[:1]], [ids[1:]], np.zeros(1, np.int32))
+    np.testing.assert_allclose(logps, log_p[np.arange(69), ids[1:]], atol=2e-5)
+    np.testing.assert_allclose(entropies, -(np.exp(log_p) * log_p).sum(axis=1)[:-1], atol=2e-5)
+
+
+# -- C2: threads, splits, recomputation -----------------------------------------------------------------------------------
+
+def make_batch(seed=6):
+    prompts = make_prompts((5, 40, 1, 33, 64), seed=seed)
+    completions = make_prompts((3, 33, 1, 8, 8, 8, 40, 2, 17, 70), seed=seed + 1)
+    coef = np.random.default_rng(seed).normal(size=sum(map(len, completions))).astype(np.float32)
+    return prompts, completions, groups_of(prompts, 2), coef
+
+
+def gradients(model, trainer):
+    return {name: trainer.gradient(name) for name, _ in model.tensors()}
+
+
+@pytest.mark.parametrize("architecture", MODELS)
+def test_threads(device, architecture, threads):
+    results = []
+    for count in (1, 2, 3, 4):
+        threads(count)
+        model = build(MODELS[architecture], device)
+        trainer = _core.Trainer(model)
+        out = model.generate(make_prompts(LENGTHS), 2, 12, seed=1, slots=5)
+        logps, entropies = trainer.accumulate(*make_batch())
+        grads = gradients(model, trainer)
+        norm = trainer.step(1e-2, 1.0)
+        weights = {name: trainer.get_state("master", name) for name, _ in model.tensors()}
+        results.append({**out, "logps": logps, "entropies": entropies, **grads, **{f"{k} after": w for k, w in weights.items()},
+                        "norm": np.float32(norm)})
+    for other in results[1:]:
+        assert_same(results[0], other)
+
+
+@pytest.mark.parametrize("architecture", MODELS)
+@pytest.mark.parametrize("options", [{"token_budget": 1}, {"token_budget": 160}, {"recompute": True}, {"token_budget": 100, "recompute": True}],
+                         ids=["one group each", "160 rows", "recompute", "100 rows recompute"])
+def test_splits_and_recompute(device, architecture, options):
+    """Gradients, and weights after two steps of two accumulations each, equal those of one large micro-batch."""
+    results = []
+    for trainer_options in ({}, options):
+        model = build(MODELS[architecture], device)
+        trainer = _core.Trainer(model, weight_decay=0.1, **trainer_options)
+        states = {}
+        for step in range(2):
+            for seed in (6, 8):
+                trainer.accumulate(*make_batch(seed), entropy_coef=make_batch(seed + 1)[3])
+            states |= {f"{name} gradient {step}": g for name, g in gradients(model, trainer).items()}
+            trainer.step(1e-2, 1.0)
+        states |= {f"{kind} {name}": trainer.get_state(kind, name) for kind in ("master", "m", "v") for name, _ in model.tensors()}
+        results.append(states | {name: model.get_tensor(name) for name, _ in model.tensors()})
+    assert_same(*results)
+
+
+def test_accumulating_is_one_batch(device):
+    """Gradient accumulation over calls equals one call with all groups."""
+    prompts, completions, group, coef = make_batch()
+    results = []
+    for spans in ([(0, 5)], [(0, 2), (2, 5)], [(i, i + 1) for i in range(5)]):
+        model = build(MODELS["qwen2"], device)
+        trainer = _core.Trainer(model)
+        at = 0
+        for begin, end in spans:
+            part = completions[2 * begin:2 * end]
+            tokens = sum(map(len, part))
+            trainer.accumulate(prompts[begin:end], part, groups_of(prompts[begin:end], 2), coef[at:at + tokens])
+            at += tokens
+        results.append(gradients(model, trainer))
+    for other in results[1:]:
+        assert_same(results[0], other)
+
+
+def test_groups_without_gradient_cost_nothing(device):
+    """Coefficients of 0 leave no trace: same bits as without those groups; the skipped groups' numbers are 0."""
+    prompts, completions, group, coef = make_batch()
+    ends = np.cumsum([len(c) for c in completions])
+    span = slice(ends[1], ends[3])                                 # completions 2, 3: group 1
+    with_zeros = coef.copy()
+    with_zeros[span] = 0
+    model = build(MODELS["qwen2"], device)
+    trainer = _core.Trainer(model)
+    logps, entropies = trainer.accumulate(prompts, completions, group, with_zeros)
+    assert not logps[span].any() and not entropies[span].any()
+    skipped = gradients(model, trainer)
+    trainer.zero_grad()
+    keep = [i for i in range(5) if i != 1]
+    without_logps, _ = trainer.accumulate([prompts[i] for i in keep], [c for c, g in zip(completions, group) if g != 1],
+                                          groups_of(keep, 2), np.delete(coef, np.arange(*span.indices(len(coef)))))
+    assert_same(skipped, gradients(model, trainer))
+    assert_same(np.delete(logps, np.arange(*span.indices(len(coef)))), without_logps)
+
+
+def test_trainer_and_model_agree(device):
+    """Trainer.accumulate, Model.logprob_grads and Model.logprobs: one computation."""
+    model = build(MODELS["qwen3"], device)
+    trainer = _core.Trainer(model)
+    logps, entropies = trainer.accumulate(*make_batch())
+    assert_same(np.stack([logps, entropies]), np.stack(model.logprobs(*make_batch()[:3])))
+    same_logps, grads = model.logprob_grads(*make_batch())
+    assert_same(logps, same_logps)
+    assert_same(grads, gradients(model, trainer))
+
+
+def test_seeds(device):
+    """The same (seed, step) is the same rollout; another seed, step, prompt number or sample is another."""
+    model = build(MODELS["qwen2"], device)
+    prompts = make_prompts([10, 10])
+    prompts[1] = prompts[0]
+
+    def tokens(**key):
+        return completions_of(model.generate(prompts, 2, 20, **key))
+
+    first = tokens(seed=1, step=2)
+    assert len({c.tobytes() for c in first}) == 4                  # prompt number and sample are part of the key
+    for a, b in zip(first, tokens(seed=1, step=2)):
+        assert_same(a, b)
+    for other in ({"seed": 2, "step": 2}, {"seed": 1, "step": 3}, {"seed": 1 + 2**32, "step": 2}, {"seed": 1, "step": 2, "first_prompt": 2}):
+        assert not {c.tobytes() for c in first} & {c.tobytes() for c in tokens(**other)}
