@@ -47,11 +47,10 @@ def warp(z, seen, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_pen
     if top_k:
         z[z < np.sort(z)[-top_k]] = -np.inf
     p = np.exp(z - z.max())
-    z[p < min_p * p.max()] = -np.inf
-    p = np.exp(z - z.max())
     order = np.argsort(-p, kind="stable")
     before = np.cumsum(p[order]) - p[order]
     z[order[before >= top_p * p.sum()]] = -np.inf
+    z[p < min_p * p.max()] = -np.inf
     p = np.exp(z - z.max())
     with np.errstate(divide="ignore"):
         return np.log(p / p.sum())
@@ -267,7 +266,7 @@ def interrupt(call, after=0.3):
 def test_ctrl_c_in_generate(model):
     before = model.generate(PROMPTS, 2, 5, seed=1)
     held = _core.memory_in_use()
-    assert interrupt(lambda: model.generate(PROMPTS, 64, 20000)) < 1
+    assert interrupt(lambda: model.generate(PROMPTS, 64, 4000)) < 1
     assert _core.memory_in_use() == held
     np.testing.assert_array_equal(before["tokens"], model.generate(PROMPTS, 2, 5, seed=1)["tokens"])
 
