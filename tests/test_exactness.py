@@ -229,6 +229,26 @@ def test_groups_without_gradient_cost_nothing(device):
     assert_same(np.delete(logps, np.arange(*span.indices(len(coef)))), without_logps)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_any_groups_and_budget(seed):
+    """Random groups, some empty, some without gradient, at random budgets: the same bits as one group at a time."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 130, rng.integers(2, 9))
+    prompts, sizes = make_prompts(lengths, seed=seed), rng.integers(0, 5, len(lengths))
+    completions = make_prompts(rng.integers(0, 60, sizes.sum()), seed=seed + 1)
+    group = np.repeat(np.arange(len(prompts), dtype=np.int32), sizes)
+    per_group = rng.integers(0, 2, len(prompts))
+    coef = np.concatenate([np.zeros(0)] + [rng.normal(size=len(c)) * per_group[g] for c, g in zip(completions, group)]).astype(np.float32)
+    model = build(config("qwen2", d=8, heads=(2, 1), D=4, F=12, V=131), "ref")
+    results = []
+    for budget in (1, *rng.integers(32, 500, 6).tolist()):
+        trainer = _core.Trainer(model, token_budget=budget)
+        logps, entropies = trainer.accumulate(prompts, completions, group, coef)
+        results.append({"logps": logps, "entropies": entropies, **gradients(model, trainer)})
+    for other in results[1:]:
+        assert_same(results[0], other)
+
+
 def test_trainer_and_model_agree(device):
     """Trainer.accumulate, Model.logprob_grads and Model.logprobs: one computation."""
     model = build(MODELS["qwen3"], device)
