@@ -1,22 +1,44 @@
-"""Fixtures for tests of the core's operations."""
+"""Which grpo is tested, and the fixtures that several test files use."""
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from grpo import _core
-from grpo.errors import DeviceError
+# `python -m pytest` puts the clone first on the path. Unless the core was built in place there, the installed package is meant.
+ROOT = Path(__file__).resolve().parent.parent
+if not any((ROOT / "grpo").glob("_core.*.so")):
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+
+from grpo import _core  # noqa: E402
+from grpo.errors import DeviceError  # noqa: E402
 
 TIERS = ("amx", "avx512bf16", "avx512", "avx2", "portable")
 
 
-@pytest.fixture(params=TIERS)
-def tier(request, monkeypatch) -> str:
-    """Each CPU tier in turn, chosen by GRPO_CPU; skipped where this CPU lacks it."""
-    monkeypatch.setenv("GRPO_CPU", request.param)
+def force_tier(tier: str, monkeypatch) -> None:
+    """GRPO_CPU=tier for this test; skips it where this CPU lacks that tier."""
+    monkeypatch.setenv("GRPO_CPU", tier)
     try:
-        assert _core.backend("cpu") == ("cpu", request.param)
+        assert _core.backend("cpu") == ("cpu", tier)
     except DeviceError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(params=TIERS)
+def tier(request, monkeypatch) -> str:
+    """Each CPU tier in turn."""
+    force_tier(request.param, monkeypatch)
     return request.param
+
+
+@pytest.fixture(params=["ref", *(f"cpu-{tier}" for tier in TIERS)])
+def device(request, monkeypatch) -> str:
+    """'ref', then 'cpu' on each of its tiers."""
+    name, _, tier = request.param.partition("-")
+    if tier:
+        force_tier(tier, monkeypatch)
+    return name
 
 
 @pytest.fixture

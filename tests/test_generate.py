@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from grpo import _core, errors
-from tiny_models import DEVICES, build, config, select_device
+from tiny_models import build, config
 
 V = 131
 CONFIG = config("qwen2", d=48, heads=(6, 2), D=16, F=100, V=V, L=2)
@@ -16,9 +16,9 @@ PROMPTS = [np.random.default_rng(0).integers(0, V, n).astype(np.int32) for n in 
 LENGTH, STOP_ID, STOP_STRING = 0, 1, 2
 
 
-@pytest.fixture(params=DEVICES)
-def model(request, monkeypatch):
-    return build(CONFIG, select_device(request.param, monkeypatch))
+@pytest.fixture
+def model(device):
+    return build(CONFIG, device)
 
 
 @pytest.fixture

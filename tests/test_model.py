@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tiny_models import DEVICES, build, relative_error, select_device
+from tiny_models import build, relative_error
 
 GOLDENS = sorted((Path(__file__).parent / "goldens").glob("*.npz"))
 REF_TOLERANCE = 1e-4
@@ -16,11 +16,6 @@ REF_TOLERANCE = 1e-4
 def golden(request):
     with np.load(request.param) as file:
         return {key: file[key] for key in file}
-
-
-@pytest.fixture(params=DEVICES)
-def device(request, monkeypatch):
-    return select_device(request.param, monkeypatch)
 
 
 def split(flat, lengths):

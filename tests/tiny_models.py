@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 
-CPU_TIERS = ("amx", "avx512bf16", "avx512", "avx2", "portable")
-DEVICES = ("ref", *(f"cpu-{tier}" for tier in CPU_TIERS))
-
 
 def config(family: str, *, d: int, heads: tuple[int, int], D: int, F: int, V: int, L: int = 1, tie: bool = True, **keys) -> dict:
     """A Hugging Face config of ``family`` (qwen2, qwen3, llama); heads = (query, key/value)."""
@@ -37,22 +34,6 @@ def random_tensor(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 def random_weights(tensors: list[tuple[str, tuple[int, ...]]], seed: int) -> dict[str, np.ndarray]:
     return {name: random_tensor(name, tuple(shape), seed) for name, shape in tensors}
-
-
-def select_device(name: str, monkeypatch) -> str:
-    """'ref', or 'cpu-TIER': forces that tier; skips when this CPU lacks it. Returns the device for the core."""
-    import pytest
-
-    from grpo import _core
-
-    device, _, tier = name.partition("-")
-    if tier:
-        monkeypatch.setenv("GRPO_CPU", tier)
-        try:
-            assert _core.backend(device) == (device, tier)
-        except RuntimeError as error:
-            pytest.skip(str(error))
-    return device
 
 
 def build(config: dict, device: str, weights: dict[str, np.ndarray] | int = 0):
