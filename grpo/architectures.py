@@ -47,11 +47,13 @@ def core_arguments(config: Mapping[str, Any], source: str = "config.json") -> di
     """
     family = _family(config, source)
     _refuse_unsupported(config, source)
+    _number(config, "max_position_embeddings", source, 1, low=1, high=1e9)
     n_heads = _size(config, "num_attention_heads", source)
     n_kv_heads = _size(config, "num_key_value_heads", source, family.defaults.get("num_key_value_heads", n_heads), n_heads)
     d_model = _size(config, "hidden_size", source)
     head_dim = _size(config, "head_dim", source, family.defaults.get("head_dim"), d_model // n_heads)
-    if config.get("head_dim") is None and "head_dim" not in family.defaults and d_model % n_heads:
+    derived = config.get("head_dim", family.defaults.get("head_dim")) is None
+    if derived and d_model % n_heads:
         raise FileFormatError(f"{source}: hidden_size {d_model} is not a multiple of num_attention_heads {n_heads}")
     if n_heads % n_kv_heads:
         raise FileFormatError(f"{source}: num_attention_heads {n_heads} is not a multiple of num_key_value_heads {n_kv_heads}")
@@ -136,9 +138,10 @@ def _refuse_unsupported(config: Mapping[str, Any], source: str) -> None:
     if _flag(config, "use_sliding_window", source) and config.get("sliding_window") is not None \
             and not (isinstance(config.get("max_window_layers"), int) and config["max_window_layers"] >= layers):
         refuse(f"sliding-window attention (use_sliding_window with sliding_window={config['sliding_window']!r:.40})")
-    other = {t for t in config.get("layer_types") or () if t != "full_attention"}
-    if other:
-        refuse(f"layer type {sorted(map(str, other))[0]!r:.80} (only full_attention)")
+    kinds = config.get("layer_types") or []
+    other = next((t for t in kinds if t != "full_attention"), None) if isinstance(kinds, list) else kinds
+    if other is not None:
+        refuse(f"layer type {other!r:.80} (only full_attention)")
     for key, what in (("quantization_config", "a quantised checkpoint (quantization_config)"), ("vision_config", "a multimodal model (vision_config)"),
                       ("num_experts", "a mixture of experts (num_experts)"), ("num_local_experts", "a mixture of experts (num_local_experts)"),
                       ("rope_interleaved", "rope_interleaved")):

@@ -16,6 +16,7 @@ from typing import Any
 import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
+from jinja2.filters import do_indent
 from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 
@@ -25,7 +26,7 @@ MAX_TEMPLATE = 1 << 20                                   # characters of source
 MAX_OUTPUT = 16 << 20                                    # characters written in all, captured blocks and macros included
 MAX_VALUE = 4 << 20                                      # length of any one string or list on the way
 MAX_MADE = 256 << 20                                     # of all of them together
-MAX_STEPS = 200_000                                      # iterations and calls
+MAX_STEPS = 50_000                                       # iterations and calls
 MAX_SECONDS = 5.0
 MAX_NUMBER = 1000                                        # of indents and format widths
 FILTERS = ("abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float", "int", "items", "last",
@@ -91,10 +92,11 @@ def _replace(text: Any, old: str, new: str, count: int = -1) -> str:
 
 
 def _indent(text: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
-    prefix = width if isinstance(width, str) else " " * min(max(width, 0), MAX_NUMBER)
-    _budget.get().make(len(text) + (text.count("\n") + 1) * len(prefix))
-    lines = text.splitlines(keepends=True) or [""]
-    return "".join((prefix if (i or first) and (blank or line.strip()) else "") + line for i, line in enumerate(lines))
+    size = len(width) if isinstance(width, str) else width
+    if size > MAX_NUMBER:
+        raise SecurityError(f"indent: width {size} is over {MAX_NUMBER}")
+    _budget.get().make(len(text) + (text.count("\n") + 1) * size)
+    return do_indent(text, width, first, blank)
 
 
 def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False) -> str:

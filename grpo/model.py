@@ -81,11 +81,9 @@ def tiny(arch: str = "qwen2", seed: int = 0, **sizes: Any) -> TinySpec:
             close = difflib.get_close_matches(key, config, 1)
             raise ConfigError(f"tiny() has no size {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
     config |= sizes
-    if config["head_dim"] is None:
-        config["head_dim"] = config["hidden_size"] // config["num_attention_heads"]
     if config["rope_scaling"] is None:
         del config["rope_scaling"]
-    core_arguments(config, "tiny()")
+    config["head_dim"] = core_arguments(config, "tiny()")["head_dim"]
     return TinySpec(config, seed)
 
 

@@ -57,6 +57,8 @@ class Tokenizer:
         for token in self.eos_ids:
             if type(token) is not int or not 0 <= token < self.vocab_size:
                 raise TokenizerError(f"{source}: end-of-text id {token!r:.40} is not an id of this tokenizer (0 to {self.vocab_size - 1})")
+        if chat_template is not None and not isinstance(chat_template, str):
+            raise TokenizerError(f"{source}: chat_template must be text, not {type(chat_template).__name__}")
         self._template: ChatTemplate | None = None
         self._loaded_template = self.chat_template = chat_template
         self._bytes: tuple[np.ndarray, bytes] | None = None
@@ -304,8 +306,5 @@ def _template_text(folder: Path, config: Mapping[str, Any]) -> str | None:
             raise TokenizerError(f"{folder / 'chat_template.jinja'}: not UTF-8 at byte {error.start}") from error
     template = _optional(folder / "chat_template.json").get("chat_template", config.get("chat_template"))
     if isinstance(template, list):
-        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
-        template = named.get("default")
-    if template is not None and not isinstance(template, str):
-        raise TokenizerError(f"{folder}: chat_template must be text, not {type(template).__name__}")
+        return next((entry.get("template") for entry in template if isinstance(entry, dict) and entry.get("name") == "default"), None)
     return template

@@ -87,7 +87,7 @@ def _sentencepiece_backend(vocabulary: Mapping[str, int], metadata: Mapping[str,
     from tokenizers import Tokenizer as Backend, decoders, models, normalizers
 
     scores = metadata.get("tokenizer.ggml.scores")
-    if not isinstance(scores, list) or len(scores) != len(vocabulary):
+    if not isinstance(scores, list) or len(scores) != len(vocabulary) or any(type(score) is not float for score in scores):
         raise TokenizerError(f"{source}: tokenizer.ggml.scores must have one number a token ({len(vocabulary)})")
     ranked = sorted(vocabulary, key=lambda token: (-scores[vocabulary[token]], vocabulary[token]))
     merges = [pair for token in ranked if len(token) <= 256 for pair in _pairs(token, vocabulary)]
