@@ -127,3 +127,15 @@ class TensorBoard(TrainerCallback):
 
     def on_train_end(self, args, state, control, **kwargs):
         self.writer.close()
+
+
+def completion_table(records: list[dict[str, Any]], count: int | None, unique_prompts: bool) -> str:
+    """Completions as text: prompt, completion, rewards, advantage."""
+    if unique_prompts:
+        records = list({str(r["prompt"]): r for r in reversed(records)}.values())[::-1]
+    blocks = []
+    for r in records[:count]:
+        prompt = r["prompt"] if isinstance(r["prompt"], str) else "\n".join(f"{m['role']}: {m['content']}" for m in r["prompt"])
+        rewards = "  ".join(f"{name} {value:.2f}" for name, value in r["rewards"].items())
+        blocks.append(f"--- row {r['row']}\n{prompt}\n>>> {r['completion']}\n    {rewards}  advantage {r['advantage']:.2f}")
+    return "\n".join(blocks)

@@ -32,6 +32,7 @@ def write(parent: Path, step: int, contents: Callable[[Path], None]) -> Path:
     parent.mkdir(parents=True, exist_ok=True)
     temporary, final = parent / f".step-{step}.tmp-{os.getpid()}", parent / f"step-{step}"
     remove_leftovers(parent)
+    complete = False
     try:
         temporary.mkdir()
         contents(temporary)
@@ -40,6 +41,7 @@ def write(parent: Path, step: int, contents: Callable[[Path], None]) -> Path:
         seal(temporary / MANIFEST)
         for folder in [p for p in temporary.rglob("*") if p.is_dir()] + [temporary]:
             sync_folder(folder)
+        complete = True
         if final.exists():                   # a step taken again after a resume
             final.rename(parent / f".step-{step}.old-{os.getpid()}")
         temporary.rename(final)
@@ -47,6 +49,8 @@ def write(parent: Path, step: int, contents: Callable[[Path], None]) -> Path:
     except OSError as error:
         raise CheckpointError(f"{final}: cannot be written: {error}") from error
     finally:
+        if complete and not final.exists():  # interrupted between the two renames
+            temporary.rename(final)
         remove_leftovers(parent)
     return final
 

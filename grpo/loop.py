@@ -132,13 +132,15 @@ class Loop:
 
     def steps(self, resume_from_checkpoint: str | bool | None = None) -> Iterator[StepResult]:
         """Yields once an optimiser step. Leaving the loop early leaves the trainer where it is; a new loop goes on."""
-        self._begin(self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint)
         try:
+            self._begin(self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint)
             while self.state.global_step < self.state.max_steps and not self.control.should_training_stop:
                 yield self._step()
             self._save_if(self.args.save_strategy != "no" and self._saved_step != self.state.global_step)
             self._fire("on_train_end")
         except KeyboardInterrupt as interrupt:
+            if self.run is None:
+                raise
             saved = checkpoint.steps(self.run.checkpoints)
             raise TrainingInterrupted(self.state.global_step, self.run.path, saved[0] if saved else None) from interrupt
         finally:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from . import _core, checkpoint, ops
+from .callbacks import completion_table
 from .config import GRPOConfig
 from .errors import CheckpointMismatchError, ConfigError, DatasetError
 from .foreign import did_you_mean
@@ -176,10 +177,17 @@ class GRPOTrainer(Loop):
         if self.loss_options["entropy_coef"] or self.args.use_adaptive_entropy:
             metrics["entropy_coef"] = self.entropy_control[0]
         self._step_rollouts = part
-        if fresh and self.args.save_completions:
-            self.run.write_completions(f"step-{self.state.global_step + 1:06d}",
-                                       completion_records(self.state.global_step + 1, self.rollouts, self._reward_names))
+        if fresh:
+            self._show_completions(self.state.global_step + 1)
         return {**(self._rollout_metrics if fresh else {}), **metrics}
+
+    def _show_completions(self, step: int) -> None:
+        args = self.args
+        records = completion_records(step, self.rollouts, self._reward_names)
+        if args.save_completions:
+            self.run.write_completions(f"step-{step:06d}", records)
+        if args.log_completions and step % args.logging_steps == 0:
+            self.progress.write(completion_table(records, args.num_completions_to_print, args.log_unique_prompts))
 
     def _part(self) -> Rollouts:
         """The completions of this step: all of the rollout, or a mini-batch."""

@@ -10,7 +10,7 @@ import math
 import numbers
 import threading
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +36,7 @@ class RewardBatch:
 
     @property
     def completions(self) -> list[Any]:
-        return [t if isinstance(p, str) else [{"role": "assistant", "content": t}] for p, t in zip(self.prompts, self.texts, strict=True)]
+        return [[{"role": "assistant", "content": t}] if is_chat(p) else t for p, t in zip(self.prompts, self.texts, strict=True)]
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -176,7 +176,7 @@ class Call:
         b = self.batch
         own = {"prompts": b.prompts, "completions": b.completions, "completion_ids": b.completion_ids}
         if self.reward.kind == "openrlhf":
-            prompts = [p if isinstance(p, str) else "\n".join(str(m["content"]) for m in p) for p in b.prompts]
+            prompts = ["\n".join(str(m["content"]) for m in p) if is_chat(p) else str(p) for p in b.prompts]
             own = {"prompts": prompts, "queries": [p + t for p, t in zip(prompts, b.texts, strict=True)],
                    "labels": [self.gold(k) for k in range(len(b))]}
         return {**self.other_columns(), **own, **self.tools}
@@ -269,6 +269,10 @@ class Call:
             raise RewardError(f"reward {name!r} returned {value} ({self.where(i)}); return None where it does not apply")
         self.errors += 1
         return math.nan if self.on_error == "drop" else float(self.on_error)
+
+
+def is_chat(prompt: Any) -> bool:
+    return not isinstance(prompt, str) and len(prompt) > 0 and isinstance(prompt[0], Mapping)
 
 
 @dataclass

@@ -1,0 +1,431 @@
+"""Reward functions: how each kind is called, what their results may be, the built-in ones against published vectors."""
+import asyncio
+import functools
+import math
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from grpo.errors import ConfigError, RewardError
+from grpo.rewards import RewardBatch, RewardSet, get_soft_overlong_punishment, resolve, reward
+from grpo.rewards.text import as_number, final_answer, same_answer
+
+CHAT = [{"role": "user", "content": "6 times 2?"}]
+
+
+def batch(texts=("a", "bb", "ccc"), prompts=None, **columns):
+    """n completions; answer=None leaves that column out."""
+    n, columns = len(texts), {"answer": [str(len(t)) for t in texts], **columns}
+    return RewardBatch(prompts=list(prompts or ["p"] * n), texts=list(texts), completion_ids=[list(range(len(t))) for t in texts],
+                       rows=list(range(10, 10 + n)), columns={k: v for k, v in columns.items() if v is not None}, state="state")
+
+
+def values(function, data=None, **options):
+    return RewardSet(function, **options).score(data or batch()).values[:, 0].tolist()
+
+
+# ---- kinds
+
+
+class Evaluator:
+    """As DeepSeekRL's RewardEvaluator."""
+
+    def compute_rewards(self, prompts, completions, answer, device):
+        assert device == "cpu" and completions[0][0]["content"] == "a"
+        return np.array([[len(c[0]["content"]), float(a == "3")] for c, a in zip(completions, answer, strict=True)]), {"accuracy": 0.5}
+
+    def get_reward_breakdown(self, row):
+        return {"length": row[0], "right": row[1]}
+
+
+class Rubric:
+    """As a verifiers Rubric."""
+
+    def __init__(self):
+        self.parser = "the parser"
+        self.funcs = [lambda completion, parser: float(parser == "the parser"), self.named]
+        self.weights = [2.0, 0.5]
+
+    async def named(self, prompt, completion, answer, state):
+        return float(state["answer"] == answer and state["completion"] == completion)
+
+    def score_rollouts(self):
+        raise AssertionError("its functions are called one by one")
+
+
+def trl(prompts, completions, completion_ids, answer, trainer_state, **kwargs):
+    assert trainer_state == "state" and set(kwargs) == {"log_extra", "log_metric"}
+    return [len(ids) for ids in completion_ids]
+
+
+def no_kwargs(completions):
+    return [len(c) for c in completions]
+
+
+def sample(completion, answer):
+    return float(len(completion) == int(answer)) * len(completion)
+
+
+def verl(data_source, solution_str, ground_truth, extra_info=None):
+    assert data_source is None and extra_info is None
+    return {"score": float(len(solution_str)), "match": float(ground_truth == str(len(solution_str)))}
+
+
+def easyr1(reward_inputs):
+    return [{"overall": r["response_length"], "format": 1.0, "accuracy": float(r["ground_truth"] == "1")} for r in reward_inputs]
+
+
+def openrlhf(queries, prompts, labels):
+    return {"rewards": [len(q) - len(p) for q, p in zip(queries, prompts, strict=True)], "scores": [0] * 3, "extra_logs": {}}
+
+
+def countdown(response, answer):
+    return {"reward": len(response), "reward_info": {"parts": 1}}
+
+
+async def batch_async(completions, **kwargs):
+    await asyncio.sleep(0.001)
+    return [len(c) for c in completions]
+
+
+async def sample_async(completion):
+    await asyncio.sleep(0.001)
+    return len(completion)
+
+
+@reward(kind="sample", columns=["answer"])
+def first_parameter(text, answer):
+    return float(int(answer) * (len(text) > 0))
+
+
+@reward(kind="batch")
+def first_parameter_of_all(texts):
+    return [len(t) for t in texts]
+
+
+class Callable:
+    def __call__(self, completion_ids, **kwargs):
+        return [len(ids) for ids in completion_ids]
+
+
+@pytest.mark.parametrize("function", [trl, no_kwargs, sample, verl, easyr1, openrlhf, countdown, batch_async, sample_async, first_parameter,
+                                      first_parameter_of_all, Callable(), functools.partial(lambda completions, k: [len(c) * k for c in completions], k=1),
+                                      lambda completions, **kw: tuple(len(c) for c in completions),
+                                      lambda completions: np.array([len(c) for c in completions], np.float32),
+                                      lambda completions: (len(c) for c in completions),
+                                      lambda **kw: [len(ids) for ids in kw["completion_ids"]]])
+def test_each_kind_is_called_as_it_expects(function):
+    assert values(function) == [1.0, 2.0, 3.0]
+
+
+def test_evaluator_gives_a_column_a_reward():
+    scores = RewardSet(Evaluator()).score(batch(prompts=[CHAT] * 3))
+    assert scores.names == ["length", "right"] and scores.metrics == {"accuracy": 0.5}
+    assert scores.values.tolist() == [[1, 0], [2, 0], [3, 1]]
+
+
+def test_rubric_brings_its_weights_and_parser():
+    rewards = RewardSet(Rubric())
+    scores = rewards.score(batch())
+    assert rewards.names == ["lambda", "named"] and scores.weights.tolist() == [2.0, 0.5]
+    assert scores.total.tolist() == [2.5] * 3
+
+
+def test_dict_results_log_their_other_numbers():
+    scores = RewardSet(verl).score(batch())
+    assert scores.metrics == {"rewards/verl/match": 1.0}
+    assert values(verl, batch(answer=None, ground_truth=["1", "2", "3"])) == [1, 2, 3]
+    assert values(verl, batch(answer=None, reward_model=[{"ground_truth": "x"}] * 3)) == [1, 2, 3]
+
+
+def test_conversations_come_as_messages():
+    seen = {}
+
+    def look(prompts, completions):
+        seen["batch"] = (prompts[0], completions[0])
+        return [0.0] * len(prompts)
+
+    def look_at_one(completion):
+        seen["sample"] = completion
+        return 0.0
+
+    RewardSet([look, look_at_one]).score(batch(prompts=[CHAT, CHAT, "text"]))
+    message = [{"role": "assistant", "content": "a"}]
+    assert seen["batch"] == (CHAT, message) and seen["sample"] == "ccc"
+
+
+def test_logging_from_a_reward():
+    def logs(completions, log_extra, log_metric):
+        log_extra("length", [len(c) for c in completions])
+        log_metric("mean", 1.0)
+        log_metric("mean", 2.0)
+        return [0] * len(completions)
+
+    scores = RewardSet(logs).score(batch())
+    assert scores.extras == {"length": [1, 2, 3]} and scores.metrics == {"mean": 1.5}
+
+
+def test_asynchronous_rewards_run_together():
+    waiting = []
+
+    async def meet(completions):
+        waiting.append(1)
+        while len(waiting) < 2:
+            await asyncio.sleep(0.001)
+        return [1.0] * len(completions)
+
+    assert RewardSet([meet, meet]).score(batch()).total.tolist() == [2.0] * 3
+
+
+def test_asynchronous_rewards_inside_a_running_loop():
+    async def notebook():
+        return values(batch_async)
+
+    assert asyncio.run(notebook()) == [1.0, 2.0, 3.0]
+
+
+# ---- names and weights
+
+
+@pytest.mark.parametrize("functions, names", [
+    ([trl, no_kwargs], ["trl", "no_kwargs"]),
+    ([lambda completions: [0], lambda completions: [0]], ["lambda", "lambda_2"]),
+    (functools.partial(functools.partial(sample)), ["sample"]),
+    (Callable(), ["Callable"]),
+    (reward(name="mine")(lambda completions: [0]), ["mine"]),
+    ("accuracy_reward", ["accuracy_reward"]),
+    (["xml", "think_format_reward"], ["correctness_reward", "integer_reward", "strict_format_reward", "soft_format_reward", "xml_tags_reward",
+                                      "think_format_reward"]),
+])
+def test_names(functions, names):
+    assert RewardSet(functions).names == names
+
+
+def test_weights():
+    weighted = reward(weight=0.5)(lambda completions: [len(c) for c in completions])
+    rewards = RewardSet([weighted, no_kwargs])
+    assert rewards.score(batch()).total.tolist() == [1.5, 3.0, 4.5]
+    rewards["no_kwargs"].weight = 2.0
+    assert rewards.score(batch()).total.tolist() == [2.5, 5.0, 7.5]
+    assert RewardSet([weighted, no_kwargs], weights=[1, 0]).score(batch()).total.tolist() == [1.0, 2.0, 3.0]
+    with pytest.raises(ConfigError, match="3 weights for 2 rewards"):
+        RewardSet([weighted, no_kwargs], weights=[1, 2, 3])
+    with pytest.raises(KeyError, match="no reward 'x'"):
+        rewards["x"]
+
+
+def test_none_leaves_a_reward_out_of_the_sum():
+    scores = RewardSet([lambda completions: [None, 1.0, None], lambda completions: [None, 1.0, 2.0]]).score(batch())
+    assert np.isnan(scores.total[0]) and scores.total[1:].tolist() == [2.0, 2.0]
+
+
+# ---- chaos
+
+
+def raising(error):
+    def broken(completions):
+        raise error
+    return broken
+
+
+def sometimes(completion):
+    if completion == "bb":
+        raise ValueError("no")
+    return 1.0
+
+
+def recursion(completions):
+    return recursion(completions)
+
+
+def hang(completions):
+    threading.Event().wait(30)
+
+
+async def hang_async(completions):
+    await asyncio.sleep(30)
+
+
+def hang_on_one(completion):
+    if completion == "bb":
+        threading.Event().wait(30)
+    return 1.0
+
+
+def missing(completions, nothing_like_it):
+    return [0.0] * len(completions)
+
+
+# function, timeout, what the error says, whether a policy other than "raise" may replace the result, what it leaves
+CHAOS = [
+    ("raises", raising(ValueError("boom")), None, "'broken' raised ValueError: boom (3 completions of rows 10 to 12)", "all"),
+    ("raises a key error", raising(KeyError("x")), None, "raised KeyError", "all"),
+    ("exits", raising(SystemExit(3)), None, "raised SystemExit", "all"),
+    ("runs out of memory", raising(MemoryError()), None, "raised MemoryError", "all"),
+    ("asserts", raising(AssertionError("no")), None, "raised AssertionError", "all"),
+    ("stops iterating", raising(StopIteration()), None, "raised StopIteration", "all"),
+    ("raises on one", sometimes, None, "'sometimes' raised ValueError: no (completion 1, row 11 of the data set)", "one"),
+    ("recurses", recursion, None, "raised RecursionError", "all"),
+    ("hangs", hang, 0.05, "'hang' timed out after 0.05 s", "all"),
+    ("hangs awaiting", hang_async, 0.05, "timed out after 0.05 s", "all"),
+    ("hangs on one", hang_on_one, 0.05, "timed out after 0.05 s (completion 1, row 11", "one"),
+    ("nan", lambda completions: [1.0, math.nan, 1.0], None, "returned nan (completion 1, row 11", "one"),
+    ("infinity", lambda completions: [1.0, math.inf, 1.0], None, "returned inf", "one"),
+    ("numpy nan", lambda completions: np.array([1, np.nan, 1]), None, "returned nan", "one"),
+    ("nan for one", lambda completion: math.nan if completion == "bb" else 1.0, None, "returned nan", "one"),
+    ("too short", lambda completions: [1.0], None, "returned 1 rewards for 3 completions", None),
+    ("too long", lambda completions: [1.0] * 4, None, "returned 4 rewards for 3 completions", None),
+    ("empty", lambda completions: [], None, "returned 0 rewards for 3", None),
+    ("a number", lambda completions: 1.0, None, "returned float, not a list", None),
+    ("nothing", lambda completions: None, None, "returned NoneType, not a list", None),
+    ("text", lambda completions: "abc", None, "returned str, not a list", None),
+    ("a dict", lambda completions: {0: 1.0}, None, "returned dict, not a list", None),
+    ("a zero-dimensional array", lambda completions: np.array(1.0), None, "returned float, not a list", None),
+    ("list of text", lambda completions: [1.0, "good", 1.0], None, "returned str 'good', not a number or None (completion 1", None),
+    ("list of lists", lambda completions: [[1.0], [1.0], [1.0]], None, "returned list [1.0], not a number", None),
+    ("a column", lambda completions: np.ones((3, 1)), None, "returned list [1.0], not a number", None),
+    ("a complex number", lambda completions: [1j, 1j, 1j], None, "returned complex", None),
+    ("an object for one", lambda completion: object(), None, "returned object", None),
+    ("a dict without a score", lambda completion: {"points": 1}, None, "dict without score", None),
+    ("an argument that is not there", missing, None, "asks for 'nothing_like_it'; there are answer, completion_ids", None),
+    ("a reference that is not there", reward(verl), None, "needs a reference answer", "no gold"),
+]
+
+
+@pytest.mark.parametrize("function, timeout, message, replaced", [c[1:] for c in CHAOS], ids=[c[0] for c in CHAOS])
+def test_chaos(function, timeout, message, replaced):
+    function = function if timeout is None else reward(timeout=timeout)(function)
+    data = batch(answer=None) if replaced == "no gold" else batch()
+    with pytest.raises(RewardError) as error:
+        values(function, data)
+    assert message in str(error.value)
+    if replaced in ("all", "one"):
+        bad = [True] * 3 if replaced == "all" else [False, True, False]
+        for policy, stands in (("drop", None), (-1.0, -1.0)):
+            scores = RewardSet(function, on_error=policy).score(data)
+            got = [None if math.isnan(v) else v for v in scores.values[:, 0]]
+            assert got == [stands if b else 1.0 for b in bad]
+            assert list(scores.metrics.values()) == [sum(bad)] and list(scores.metrics)[0].endswith("/errors")
+    else:
+        with pytest.raises(RewardError):
+            values(function, data, on_error="drop")
+
+
+@pytest.mark.parametrize("result, expected", [([True, False, True], [1, 0, 1]), ([np.float32(1), np.int64(2), np.bool_(True)], [1, 2, 1]),
+                                              (np.array([1, 2, 3], np.int8), [1, 2, 3]), ([1, 2.5, 10**3], [1, 2.5, 1000])])
+def test_numbers_of_all_sorts(result, expected):
+    assert values(lambda completions: result) == expected
+
+
+def test_a_timeout_costs_its_time_and_no_more():
+    started = time.monotonic()
+    assert values(reward(timeout=0.05)(hang_on_one), on_error=0.0) == [1.0, 0.0, 1.0]
+    assert time.monotonic() - started < 20
+
+
+def test_interrupts_are_not_reward_errors():
+    with pytest.raises(KeyboardInterrupt):
+        values(raising(KeyboardInterrupt()), on_error="drop")
+
+
+@pytest.mark.parametrize("functions, message", [
+    (None, "reward_funcs is missing"), ([], "empty"), (3, "must be a function"), (lambda x, y: 0, "should ask for completions"),
+    ("acuracy_reward", "did you mean 'accuracy_reward'"), ("nowhere.at_all", "cannot import nowhere"), ("math.nothing", "has no 'nothing'"),
+    ("absent.py:f", "absent.py does not exist"),
+])
+def test_what_is_no_reward(functions, message):
+    with pytest.raises(ConfigError) as error:
+        RewardSet(functions)
+    assert message in str(error.value)
+
+
+def test_decorator_checks_its_options():
+    with pytest.raises(ConfigError, match="kind='single'"):
+        reward(kind="single")
+    with pytest.raises(ConfigError, match="timeout=0"):
+        reward(timeout=0)
+
+
+def test_reward_from_a_file_and_a_module(tmp_path, monkeypatch):
+    (tmp_path / "my_rewards.py").write_text("def long(completions):\n    return [len(c) for c in completions]\n")
+    assert values(f"{tmp_path}/my_rewards.py:long") == [1, 2, 3]
+    monkeypatch.syspath_prepend(tmp_path)
+    assert resolve("my_rewards.long").__name__ == "long"
+    with pytest.raises(ConfigError, match="did you mean 'long'"):
+        resolve(f"{tmp_path}/my_rewards.py:lon")
+
+
+# ---- built-in rewards
+
+FULL = "<reasoning>\nabc\n</reasoning>\n<answer>\n12\n</answer>\n"
+# completion: correctness, int, strict, soft, xml count as published; then corrected
+VECTORS = [
+    (FULL, [2, .5, .5, 0, .5], [2, .5, .5, .5, .5]),
+    (FULL[:-1], [2, .5, 0, 0, .451], [2, .5, .5, .5, .5]),
+    ("<reasoning>abc</reasoning><answer>12</answer>", [2, .5, 0, .5, 0], [2, .5, 0, .5, .5]),
+    (FULL.replace("abc", "a\nb"), [2, .5, 0, 0, .5], [2, .5, .5, .5, .5]),
+    ("The answer is 12", [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]),
+    ("12", [2, .5, 0, 0, 0], [0, 0, 0, 0, 0]),
+    (FULL + "0123456789", [2, .5, 0, 0, .48], [2, .5, 0, .5, .49]),
+    ("<answer>5</answer> no <answer>12</answer>", [2, .5, 0, 0, 0], [2, .5, 0, 0, 0]),
+    ("<answer>²</answer>", [0, .5, 0, 0, 0], [0, 0, 0, 0, .25]),
+    ("<answer>12.0</answer>", [0, 0, 0, 0, 0], [2, .5, 0, 0, .25]),
+    ("<answer>-12</answer>", [0, 0, 0, 0, 0], [0, .5, 0, 0, .25]),
+    ("<answer>$12</answer>", [0, 0, 0, 0, 0], [2, .5, 0, 0, .25]),
+    ("", [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]),
+]
+
+
+@pytest.mark.parametrize("text, published, corrected", VECTORS)
+@pytest.mark.parametrize("chat", [False, True])
+def test_xml_rewards(text, published, corrected, chat):
+    data = batch([text], [CHAT] if chat else None, answer=["12"])
+    assert RewardSet("deepseekrl").score(data).values[0].tolist() == pytest.approx(published)
+    assert RewardSet("xml").score(data).values[0].tolist() == pytest.approx(corrected)
+
+
+def test_thousands_are_numbers():
+    data = batch(["<answer>1,200</answer>"], answer=["1200"])
+    assert RewardSet("deepseekrl").score(data).values[0, :2].tolist() == [0, 0]
+    assert RewardSet("xml").score(data).values[0, :2].tolist() == [2, .5]
+
+
+@pytest.mark.parametrize("text, gold, expected", [
+    ("<answer> 42 </answer>", "42", 1), ("so it is\n#### 1,000", "1000", 1), (r"thus \boxed{\frac{1}{2}}", r"\frac{1}{2}", 1),
+    ("The answer is 7.", "7", 1), ("The answer is 3.5 apples", "3.5", 0), ("first 3, then 4", "4", 1), ("first 3, then 4", "3", 0),
+    ("**Answer:** Paris", "paris", 1), ("72.0", "72", 1), ("$72", "step by step\n#### 72", 1), ("3/4", "0.75", 1), ("50%", "50", 1),
+    ("no number", "12", 0), ("x", None, None), ("1/0", "1", 0),
+])
+def test_accuracy(text, gold, expected):
+    got = values("accuracy_reward", batch([text], answer=[gold]))[0]
+    assert math.isnan(got) if expected is None else got == expected
+
+
+def test_accuracy_reads_solution_too():
+    assert values("accuracy_reward", batch(["5"], answer=None, solution=["5"])) == [1.0]
+    with pytest.raises(RewardError, match="answer or solution"):
+        values("accuracy_reward", batch(["5"], answer=None))
+
+
+@pytest.mark.parametrize("text, expected", [("<think>a\nb</think>c", 1), ("<think></think>", 1), ("x<think>a</think>", 0), ("<think>a", 0),
+                                            ("<think>a<think>b</think>", 0), ("a</think>", 0), ("<think>a</think><think>b</think>", 0)])
+def test_think_format(text, expected):
+    assert values("think_format_reward", batch([text])) == [expected]
+
+
+@pytest.mark.parametrize("length, expected", [(0, 0), (800, 0), (801, -.005), (900, -.5), (1000, -1), (1001, -1), (2000, -1)])
+def test_soft_overlong_punishment(length, expected):
+    assert get_soft_overlong_punishment(1000, 200)(completion_ids=[[0] * length]) == pytest.approx([expected])
+
+
+@pytest.mark.parametrize("a, b, same", [("1,200", "1200", True), ("-5.", "-5", True), ("+3", "3", True), (".5", "1/2", True), ("1,2", "12", False),
+                                        ("Paris ", "paris", True), ("Paris", "London", False), ("12", "twelve", False), ("007", "7", True)])
+def test_same_answer(a, b, same):
+    assert same_answer(a, b) is same
+
+
+def test_numbers_in_text():
+    assert as_number("²") is None and as_number("") is None and as_number("1e5") is None
+    assert final_answer("") == "" and final_answer("  plain  ") == "plain"
