@@ -35,6 +35,8 @@ int groups_from_args(struct groups *out, struct ragged_owner *prompts, struct ra
 /* float32 (n) or NULL with an exception; `optional`: None gives NULL without one */
 const float *floats_arg(PyObject *object, int64_t n, const char *name, int optional, int *failed);
 
+const char *string_arg(PyObject *object, const char *name);      /* UTF-8, or NULL with TypeError */
+
 /* One running call an object: a second thread gets grpo.BusyError instead of a race. */
 int busy_enter(int *busy);
 struct model *model_of(PyObject *object, int **busy);    /* the model inside a Model, or NULL with TypeError */

@@ -101,3 +101,9 @@ const float *floats_arg(PyObject *object, int64_t n, const char *name, int optio
     Py_DECREF(array);          /* the caller's argument keeps it alive during the call */
     return data;
 }
+
+const char *string_arg(PyObject *object, const char *name) {
+    if (PyUnicode_Check(object)) return PyUnicode_AsUTF8(object);
+    PyErr_Format(PyExc_TypeError, "%s must be a str, not %.100s", name, Py_TYPE(object)->tp_name);
+    return NULL;
+}

@@ -164,7 +164,7 @@ static PyObject *Model_set_tensor(ModelObject *self, PyObject *args) {
 PyDoc_STRVAR(get_tensor_doc, "get_tensor($self, name, /)\n--\n\nThe working weights of a tensor as float32.");
 static PyObject *Model_get_tensor(ModelObject *self, PyObject *arg) {
     struct tensor t;
-    const char *name = PyUnicode_AsUTF8(arg);
+    const char *name = string_arg(arg, "name");
     if (!name || find_tensor(&t, self->m, name)) return NULL;
     npy_intp shape[] = {t.rows, t.param->C};
     PyObject *array = array_new(NPY_FLOAT32, t.param->C ? 2 : 1, shape);
@@ -180,10 +180,12 @@ static PyObject *Model_mix(ModelObject *self, PyObject *args) {
     PyObject *other;
     float alpha;
     if (!PyArg_ParseTuple(args, "Of:mix", &other, &alpha)) return NULL;
-    struct model *source = model_of(other, NULL);
-    if (!source) return NULL;
+    int *source_busy;
+    struct model *source = model_of(other, &source_busy);
+    if (!source || (source != self->m && busy_enter(source_busy))) return NULL;
     int status = OK;
     RUN(self, status, model_mix(self->m, source, alpha));
+    if (source != self->m) *source_busy = 0;
     if (status) return NULL;
     Py_RETURN_NONE;
 }
@@ -291,7 +293,7 @@ static PyObject *result_dict(const struct rollout_result *r, PyObject *lengths, 
 
 static PyObject *run_request(ModelObject *self, const struct rollout_request *q) {
     npy_intp n = (npy_intp)q->prompts.n * q->num_generations;
-    if (q->num_generations < 1 || q->max_new_tokens < 1 || n > 1 << 24) n = 0;       /* rollout() says what is wrong */
+    if (q->num_generations < 1 || q->max_new_tokens < 1 || n > 1 << 24) n = 0;       /* rollout() refuses these */
     size_t cells = (size_t)n * (size_t)max_int(1, q->max_new_tokens);
     PyObject *lengths = array_new(NPY_INT32, 1, &n), *finish = array_new(NPY_INT32, 1, &n), *dict = NULL;
     int32_t *buffer = malloc((4 * cells + 1) * sizeof *buffer);

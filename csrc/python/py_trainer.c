@@ -185,17 +185,15 @@ static PyObject *read_arena(TrainerObject *self, const char *kind, const char *n
     PyArrayObject *array = (PyArrayObject *)array_new(NPY_FLOAT32, t.param->C ? 2 : 1, shape);
     if (!array) return NULL;
     struct model *m = self->t->m;
-    int status = m->ops->download(m->ctx, PyArray_DATA(array), source, (size_t)PyArray_NBYTES(array));
-    if (status) {
-        Py_DECREF(array);
-        return raise_status(status);
-    }
+    int status = OK;
+    RUN(self, status, m->ops->download(m->ctx, PyArray_DATA(array), source, (size_t)PyArray_NBYTES(array)));
+    if (status) Py_CLEAR(array);
     return (PyObject *)array;
 }
 
 PyDoc_STRVAR(gradient_doc, "gradient($self, name, /)\n--\n\nThe gradient accumulated so far, float32.");
 static PyObject *Trainer_gradient(TrainerObject *self, PyObject *arg) {
-    const char *name = PyUnicode_AsUTF8(arg);
+    const char *name = string_arg(arg, "name");
     if (!name) return NULL;
     int status = OK;
     RUN(self, status, trainer_flush(self->t));
@@ -221,10 +219,9 @@ static PyObject *Trainer_set_state(TrainerObject *self, PyObject *args) {
     struct model *m = self->t->m;
     int status = OK, fits = PyArray_DIM(array, 0) == t.rows && (!t.param->C || PyArray_DIM(array, 1) == t.param->C);
     if (!fits) PyErr_Format(PyExc_ValueError, "the array for %s has another shape than the tensor", name);
-    else status = m->ops->upload(m->ctx, target, PyArray_DATA(array), (size_t)PyArray_NBYTES(array));
+    else RUN(self, status, m->ops->upload(m->ctx, target, PyArray_DATA(array), (size_t)PyArray_NBYTES(array)));
     Py_DECREF(array);
-    if (status) return raise_status(status);
-    if (!fits) return NULL;
+    if (status || !fits) return NULL;
     Py_RETURN_NONE;
 }
 

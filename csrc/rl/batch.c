@@ -61,12 +61,18 @@ static int next_group(int *prompt, int *completion, int *head_rows, const struct
 }
 
 void batch_limits(int *rows, int *head_rows, const struct groups *g, int token_budget) {
-    struct micro_batch mb;
-    *rows = *head_rows = 0;
-    for (int prompt = 0, completion = 0; batch_next(&mb, &prompt, &completion, g, NULL, token_budget);) {
-        *rows = max_int(*rows, mb.rows);
-        *head_rows = max_int(*head_rows, mb.head_rows);
+    int64_t all_rows = 0, all_head = 0;
+    int largest = 0, n, head;
+    for (int prompt = 0, completion = 0; prompt < g->prompts.n; prompt++, completion += n) {
+        int r = group_rows(g, prompt, completion, &n, &head);
+        if (!head) continue;
+        largest = max_int(largest, r);
+        all_rows += r;
+        all_head += head;
     }
+    *rows = all_rows > token_budget ? max_int(largest, token_budget) : (int)all_rows;
+    int64_t most_head = (int64_t)*rows + g->completions.n + (int64_t)ROW_ALIGN * g->prompts.n;
+    *head_rows = round_up((int)(all_head < most_head ? all_head : most_head), ROW_ALIGN);
 }
 
 int batch_create(struct batch *b, struct model *m, int rows, int head_rows, int segments) {

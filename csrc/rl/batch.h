@@ -22,7 +22,7 @@ struct micro_batch { int prompt, n_prompts, completion, n_completions, rows, hea
 /* The next micro-batch at or after *prompt whose groups fit `token_budget` rows together (one group always fits).
    wanted (prompts.n) or NULL = all. Returns 0 when none is left. */
 int batch_next(struct micro_batch *mb, int *prompt, int *completion, const struct groups *g, const uint8_t *wanted, int token_budget);
-/* Largest rows and head rows that batch_next will hand out. */
+/* No micro-batch has more rows and head rows, whichever groups are wanted: so the same step always plans the same memory. */
 void batch_limits(int *rows, int *head_rows, const struct groups *g, int token_budget);
 
 int batch_create(struct batch *b, struct model *m, int rows, int head_rows, int segments);

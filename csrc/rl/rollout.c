@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 enum { SLOTS_MAX = 4096,
+       SEQUENCES_MAX = 1 << 24,
        PREFILL_ROWS = 2048,      /* prompts prefilled together, in rows; a longer prompt goes alone */
        STOP_TAIL = 256 };        /* bytes of text kept for stop strings; longest stop string */
 
@@ -48,6 +49,25 @@ size_t rollout_kv_bytes(const struct ops *ops, const struct config *c, int slots
 
 /* -- set-up -------------------------------------------------------------------------------------------------------- */
 
+static int check_ids(const char *what, const int32_t *ids, int n, int vocab_size) {
+    for (int i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= vocab_size)
+            return fail(E_CONFIG, "%s id %d is outside the vocabulary of %d", what, (int)ids[i], vocab_size);
+    return OK;
+}
+
+/* Something must be left to draw when forbidden ids, and early on the stop ids, are out. */
+static int check_choice(const struct rollout_request *q, int vocab_size) {
+    if (q->n_forbidden + q->n_stop < vocab_size) return OK;
+    uint8_t *out = calloc((size_t)vocab_size, 1);
+    if (!out) return fail(E_MEMORY, "no memory for a vocabulary of %d", vocab_size);
+    int left = vocab_size;
+    for (int i = 0; i < q->n_forbidden; i++) left -= !out[q->forbidden_ids[i]], out[q->forbidden_ids[i]] = 1;
+    for (int i = 0; i < q->n_stop && q->min_new_tokens; i++) left -= !out[q->stop_ids[i]], out[q->stop_ids[i]] = 1;
+    free(out);
+    return left ? OK : fail(E_CONFIG, "forbidden_ids leave no token to draw");
+}
+
 static int check_request(const struct rollout_request *q, const struct config *c) {
     const struct sampler *s = &q->sampler;
     if (q->num_generations < 1) return fail(E_CONFIG, "num_generations is %d, must be positive", q->num_generations);
@@ -58,9 +78,12 @@ static int check_request(const struct rollout_request *q, const struct config *c
     if (!(s->min_p >= 0 && s->min_p <= 1)) return fail(E_CONFIG, "min_p is %g, must be in [0, 1]", (double)s->min_p);
     if (s->top_k < 0) return fail(E_CONFIG, "top_k is %d, must be 0 (off) or positive", s->top_k);
     if (!(s->repetition_penalty > 0)) return fail(E_CONFIG, "repetition_penalty is %g, must be positive", (double)s->repetition_penalty);
-    for (int i = 0; i < q->n_forbidden; i++)
-        if (q->forbidden_ids[i] < 0 || q->forbidden_ids[i] >= c->vocab_size)
-            return fail(E_CONFIG, "forbidden id %d is outside the vocabulary of %d", (int)q->forbidden_ids[i], c->vocab_size);
+    if (q->min_new_tokens < 0) return fail(E_CONFIG, "min_new_tokens is %d, must not be negative", q->min_new_tokens);
+    if ((int64_t)q->prompts.n * q->num_generations > SEQUENCES_MAX)
+        return fail(E_CONFIG, "num_generations is %d: %d prompts would make more than %d completions", q->num_generations, q->prompts.n, SEQUENCES_MAX);
+    TRY(check_ids("stop", q->stop_ids, q->n_stop, c->vocab_size));
+    TRY(check_ids("forbidden", q->forbidden_ids, q->n_forbidden, c->vocab_size));
+    TRY(check_choice(q, c->vocab_size));
     for (int i = 0; i < q->n_stop_strings; i++)
         if (q->stop_offset[i + 1] - q->stop_offset[i] > STOP_TAIL || q->stop_offset[i + 1] == q->stop_offset[i])
             return fail(E_CONFIG, "stop string %d must have 1..%d bytes", i, STOP_TAIL);

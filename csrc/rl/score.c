@@ -20,6 +20,7 @@ int score(struct inference *r, float *logp, float *entropy, const struct groups 
     float inv;
     int rows, head_rows, segments = g->prompts.n + g->completions.n;
     TRY(inverse_temperature(&inv, temperature));
+    if (token_budget < 1) return fail(E_CONFIG, "token_budget is %d, must be positive", token_budget);
     TRY(groups_check(g, m->config.vocab_size));
     batch_limits(&rows, &head_rows, g, token_budget);
     TRY(reserve_scratch(m, rows, head_rows, 1, segments, max_position(g)));
