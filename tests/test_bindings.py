@@ -194,11 +194,9 @@ def wrong_values(value, free):
 
 WRONG = [(call, name, what) for call in CALLS for _, args, free in [prepare(call)] for name, value in args.items()
          for what, _, _ in wrong_values(value, name in free)]
-NAMELESS = {("Model.get_tensor", "name"), ("Trainer.gradient", "name")}         # "bad argument type for built-in operation"
-UNFIXED = pytest.mark.xfail(strict=True, reason="not checked yet")
 
 
-@pytest.mark.parametrize("call, name, what", [pytest.param(*row, marks=UNFIXED if row[:2] in NAMELESS else ()) for row in WRONG])
+@pytest.mark.parametrize("call, name, what", WRONG)
 def test_wrong_arguments(call, name, what):
     """The exception names the argument (or, for sizes, one of those that disagree) and no reference is kept."""
     function, args, free = prepare(call)
@@ -239,7 +237,7 @@ def test_wrong_arguments(call, name, what):
     ("Model.generate", {"max_new_tokens": 0}, "max_new_tokens"),
     ("Model.generate", {"top_p": 1.5}, "top_p"),
     ("Model.generate", {"temperature": -1.0}, "temperature"),
-    pytest.param("Model.generate", {"stop_ids": i32(-1)}, "-1", marks=UNFIXED),
+    ("Model.generate", {"stop_ids": i32(-1)}, "-1"),
     ("Model.generate", {"forbidden_ids": i32(40)}, "40"),
     ("Model.generate", {"slots": 0}, "slots"),
     ("Model.generate", {"token_offsets": np.arange(41)[::-1].copy()}, "token_offsets"),
@@ -403,7 +401,7 @@ def test_a_second_thread_is_told_that_an_ops_is_busy():
 
 
 @pytest.mark.parametrize("second", ["logits", "get_tensor", "trainer.accumulate",
-                                    *(pytest.param(name, marks=UNFIXED) for name in ("trainer.get_state", "trainer.set_state", "mix from"))])
+                                    "trainer.get_state", "trainer.set_state", "mix from"])
 def test_a_call_within_a_call_of_the_same_model_is_refused(second):
     model = new_model()
     trainer, other = _core.Trainer(model), new_model()
