@@ -4,7 +4,6 @@ Everything the trainer does between a rollout and a backward pass is here, for p
 may be anything NumPy can read (lists, torch CPU tensors); results are float32 arrays. The arithmetic is in C, in double
 precision; the formulas are written out at the head of ``csrc/rl/loss.h``.
 """
-import difflib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from grpo import _core
 from grpo.errors import ConfigError, GrpoWarning, NonFiniteError
+from grpo.foreign import did_you_mean
 
 F32 = NDArray[np.float32]
 Rows = ArrayLike | Sequence[ArrayLike]        # (n, T), or a list of n one-dimensional arrays
@@ -202,9 +202,7 @@ def check_loss_options(fields: Mapping[str, Any]) -> dict[str, Any]:
     defaults = _core.loss_defaults()
     for name in fields:
         if name not in defaults:
-            close = difflib.get_close_matches(name, defaults, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(defaults)}"
-            raise ConfigError(f"unknown loss option {name!r}: {hint}")
+            raise ConfigError(f"unknown loss option {name!r}{did_you_mean(name, defaults)}")
     options = {**defaults, **fields}
     _core.adapt_entropy_coef(0.0, 0.0, options)         # the cheapest call that checks values
     for doubt in _doubts(options):

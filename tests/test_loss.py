@@ -223,6 +223,41 @@ def test_exponents_are_clamped_and_counted():
     assert loss == pytest.approx((np.exp(20) + 1) / 2)
     assert dlogps[0, 0] == 0 and dlogps[0, 1] == pytest.approx(0.5)
     assert metrics["loss/clamped_exponents"] == 1
+    twice = ops.grpo_loss(np.tile(logps, (2, 1)), np.tile(old, (2, 1)), [-1.0, -1.0], None, loss_type="dapo")[2]
+    assert twice["loss/clamped_exponents"] == 2
+
+
+def test_clamped_sequence_ratio_has_no_gradient():
+    loss, dlogps, metrics = ops.grpo_loss([[-1.0, -2.0]], [[-30.0, -32.0]], [-1.0], None, loss_type="grpo",
+                                          importance_sampling_level="sequence")
+    assert loss == pytest.approx(np.exp(20)) and not np.any(dlogps)
+    assert metrics["loss/clamped_exponents"] == 1
+
+
+def test_clamped_kl_keeps_its_linear_part():
+    logps, ref = np.array([[-60.0, -1.0]]), np.array([[-1.0, -1.0]])
+    loss, dlogps, metrics = ops.grpo_loss(logps, logps, [0.0], None, ref, loss_type="dapo", beta=1.0,
+                                          use_bias_correction_kl=False)
+    assert loss == pytest.approx((np.exp(20) - 59 - 1) / 2)
+    np.testing.assert_allclose(dlogps, [[0.5, 0.0]])
+    assert metrics["loss/clamped_exponents"] == 1
+
+
+@pytest.mark.parametrize("differences,log_w,clamped", [
+    ([-12.0, -12.0], np.log(1e-8), 1), ([11.0, 12.0], 20, 1), ([30.0, -18.0], 2, 1), ([0.5, 0.25], 0.75, 0),
+])
+def test_vespo_clamps_tokens_then_their_sum(differences, log_w, clamped):
+    logps = np.array([[-40.0, -40.0]])
+    options = dict(loss_type="vespo", vespo_k_pos=0.1, vespo_lambda_pos=0.0)         # lambda is kept above 1e-4
+    metrics = ops.grpo_loss(logps, logps - np.array([differences]), [1.0], None, **options)[2]
+    phi = np.exp(1e-4 + 0.1 * log_w - 1e-4 * np.exp(log_w))
+    assert metrics["vespo/phi_seq_mean"] == pytest.approx(phi, rel=1e-6)
+    assert metrics["loss/clamped_exponents"] == clamped
+
+
+def test_vespo_without_a_finite_weight_does_not_move():
+    loss, dlogps, _ = ops.grpo_loss([[-1.0]], [[-4.0]], [1.0], None, loss_type="vespo", vespo_k_pos=1e3)
+    assert loss == 0 and not np.any(dlogps)
 
 
 def test_delta_is_dual_clip():
@@ -244,11 +279,15 @@ def test_top_entropy_keeps_the_upper_quantile_but_all_of_kl():
     _, dlogps, metrics = ops.grpo_loss(zeros, zeros, [0.0], ones, zeros - 1, entropies, **options, **kl)
     np.testing.assert_allclose(dlogps[0], [0.1] * 10, rtol=1e-6)
     assert metrics["kl"] == 1 and metrics["entropy"] == 4.5
+    options |= dict(entropy_coef=0.5, return_dentropies=True)
+    bonus = ops.grpo_loss(zeros, zeros, [0.0], ones, None, entropies, **options)
+    assert bonus[0] == pytest.approx(-0.5 * 8)                              # the mean of 7, 8 and 9
+    np.testing.assert_allclose(bonus[2][0], [0] * 7 + [-0.5 / 3] * 3, rtol=1e-6)
 
 
 def test_off_policy_mask_drops_negative_sequences_that_drifted():
     logps = np.array([[-1.0, -1.0]] * 4)
-    old = logps + np.array([[0.4], [0.4], [0.6], [0.6]])
+    old = logps + np.array([[0.5], [0.5], [0.625], [0.625]])                # at the threshold a sequence stays
     _, dlogps, metrics = ops.grpo_loss(logps, old, [1.0, -1.0, 1.0, -1.0], np.ones((4, 2)), loss_type="sapo",
                                        off_policy_mask_threshold=0.5)
     assert [bool(row.any()) for row in dlogps] == [True, True, True, False]
@@ -306,6 +345,17 @@ def test_metrics(level):
     assert mean(low) > 0 and mean(high) > 0
 
 
+def test_clip_extremes_are_those_of_sequences():
+    ratios = np.array([[0.5, 0.7, 1.0, 1.0], [0.5, 0.6, 0.7, 3.0], [1.3, 1.0, 1.0, 1.0], [1.3, 1.6, 1.15, 0.1]])
+    arguments = (np.log(ratios), np.zeros((4, 4)), [-1.0, -1.0, 1.0, 1.0], None)
+    metrics = ops.grpo_loss(*arguments, loss_type="dapo")[2]
+    want = {"low_mean": 5 / 16, "high_mean": 3 / 16, "region_mean": 0.5, "low_min": 0, "high_max": 0.5}
+    assert {name: metrics[f"clip_ratio/{name}"] for name in want} == pytest.approx(want)
+    one_sign = ops.grpo_loss(*(x[:2] if x is not None else None for x in arguments), loss_type="dapo")[2]
+    assert (one_sign["clip_ratio/low_min"], one_sign["clip_ratio/high_max"]) == (0.5, 0)
+    assert ops.grpo_loss(*arguments, loss_type="dapo", delta=1.1)[2]["clip_ratio/high_mean"] == 0
+
+
 def test_metrics_of_cispo_and_vespo():
     batch = make_batch()
     m, A = batch["mask"], batch["advantages"][:, None]
@@ -320,7 +370,7 @@ def test_metrics_of_cispo_and_vespo():
 # ---- bad input
 
 @pytest.mark.parametrize("options,message", [
-    (dict(epsilon_hihg=0.2), "unknown loss option 'epsilon_hihg': did you mean 'epsilon_high'?"),
+    (dict(epsilon_hihg=0.2), "unknown loss option 'epsilon_hihg'; did you mean 'epsilon_high'"),
     (dict(loss_type="ppo"), "loss_type must be one of 'grpo', .* not 'ppo'"),
     (dict(epsilon="0.2"), "epsilon must be a number, not '0.2'"),
     (dict(epsilon=-0.1), "epsilon must be at least 0"),
@@ -369,6 +419,26 @@ def test_not_finite_is_named(name, called, value):
     batch["advantages"][2] = value
     with pytest.raises(NonFiniteError, match="the advantage of completion 2 is "):
         evaluate(batch, {})
+
+
+def test_reference_is_not_read_without_beta():
+    batch = make_batch()
+    want = evaluate(batch, {})
+    batch["ref_logps"][:] = np.nan
+    assert evaluate(batch, {})[0] == want[0]
+
+
+def test_counts_below_one_are_one():
+    batch = make_batch()
+    for loss_type in ("grpo", "dapo"):
+        zero, one = (evaluate(batch, dict(loss_type=loss_type), {"tokens": x, "sequences": x}) for x in (0.0, 1.0))
+        assert zero[0] == one[0]
+
+
+def test_no_completions():
+    loss, dlogps, metrics = ops.grpo_loss([], [], [], [])
+    assert (loss, dlogps, metrics) == (0, [], {"policy_loss": 0, "loss/clamped_exponents": 0})
+    assert ops.grpo_loss(np.zeros((0, 4)), np.zeros((0, 4)), [], None)[1].shape == (0, 4)
 
 
 def test_bonus_gradient_is_not_lost():

@@ -66,6 +66,16 @@ def test_normalize_then_sum_gives_every_function_one_voice():
     assert got.std(ddof=1) == pytest.approx(1, abs=1e-3)
 
 
+def test_normalize_then_sum_counts_one_that_stands_alone_as_average():
+    """A function that scored one member of a group has no std there: it says nothing, the member stays."""
+    table = [[1, None], [None, None], [1, 0], [0, 0]]
+    got = ops.group_advantages(table, 2, multi_objective_aggregation="normalize_then_sum")
+    z = 0.5 / (np.sqrt(0.5) + 1e-4)
+    total = np.array([0.0, z, -z])
+    np.testing.assert_allclose(got[[0, 2, 3]], total / (total.std(ddof=1) + 1e-4), rtol=1e-6, atol=1e-7)
+    assert got[1] == 0
+
+
 @pytest.mark.parametrize("call,message", [
     (lambda: ops.group_advantages([1.0, 2.0], 1), "group 0 has 1 completion"),
     (lambda: ops.group_advantages([1.0, 2.0, 3.0], [2, 1]), "group 1 has 1 completion"),

@@ -15,7 +15,7 @@ static void log_softmax_rows(void *arg, int begin, int end, int thread) {
     for (int i = begin; i < end; i++) {
         const float *z = job->z + (size_t)i * job->V;
         double max = -INFINITY, sum = 0, weighted = 0;
-        for (int v = 0; v < job->V; v++) max = z[v] > max || isnan(z[v]) ? z[v] : max;
+        for (int v = 0; v < job->V; v++) max = z[v] > max ? z[v] : max;
         for (int v = 0; v < job->V; v++) {
             double u = (z[v] - max) / job->temperature, e = exp(u);
             sum += e;

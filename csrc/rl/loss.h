@@ -69,7 +69,7 @@ struct loss_config {
 };
 int loss_config_finish(struct loss_config *c);       /* fills in and checks; E_CONFIG names the option */
 
-/* Of the whole optimiser step. NAN = not given, for the last three. */
+/* Of the whole optimiser step; counts below 1 count as 1. NAN = not given, for the last three. */
 struct loss_normalizer {
     double tokens, sequences;
     double entropy_threshold;            /* needed when top_entropy_quantile < 1 */
