@@ -9,6 +9,7 @@ import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -70,6 +71,8 @@ def tiny(arch: str = "qwen2", seed: int = 0, **sizes: Any) -> TinySpec:
     >>> tiny(num_hidden_layers=2).config["num_hidden_layers"]
     2
     """
+    if not isinstance(seed, Integral) or not 0 <= seed < 1 << 64:
+        raise ConfigError(f"seed must be an integer from 0 to 2^64 - 1, not {seed!r:.80}")
     if arch not in FAMILIES:
         raise ConfigError(f"arch {arch!r} is not known; choose from {', '.join(FAMILIES)}")
     config = {"architectures": [FAMILIES[arch].architecture], "model_type": arch, "hidden_size": 192, "intermediate_size": 512,
@@ -99,6 +102,8 @@ def load(path_or_id: str | os.PathLike[str] | TinySpec, device: str = "auto", dt
     device = _device(device, dtype)
     if isinstance(path_or_id, TinySpec):
         return _load_tiny(path_or_id, device)
+    if not isinstance(path_or_id, (str, os.PathLike)):
+        raise ConfigError(f"load() takes a path, a hub id or grpo.tiny(...), not {path_or_id!r:.80}")
     from .hub import resolve
 
     path = resolve(path_or_id)
@@ -151,8 +156,9 @@ class Model:
                      first_prompt: int = 0, slots: int | None = None,
                      progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
         """What ``_core.Model.generate`` returns (flat arrays, prompt-major), with stop ids and token texts of the tokenizer."""
-        self._check_sampling(num_generations, max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, min_new_tokens)
-        for i, ids in enumerate(prompt_ids):
+        check_sampling(num_generations, max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, min_new_tokens, seed)
+        prompts = [self._ids(ids, f"prompt {i}") for i, ids in enumerate(prompt_ids)]
+        for i, ids in enumerate(prompts):
             self._check_length(ids, max_new_tokens, i)
         arguments: dict[str, Any] = {"stop_ids": np.asarray(self.tokenizer.eos_ids, np.int32)}
         if _stops(stop):
@@ -162,7 +168,7 @@ class Model:
             arguments["forbidden_ids"] = self._ids(forbidden_ids, "forbidden_ids")
         if slots is not None:
             arguments["slots"] = slots
-        return self.core.generate(list(prompt_ids), num_generations, max_new_tokens, temperature=float(temperature), top_k=top_k,
+        return self.core.generate(prompts, num_generations, max_new_tokens, temperature=float(temperature), top_k=top_k,
                                   top_p=float(top_p), min_p=float(min_p), repetition_penalty=float(repetition_penalty),
                                   min_new_tokens=min_new_tokens, seed=seed, step=step, first_prompt=first_prompt,
                                   progress=progress, **arguments)
@@ -250,6 +256,9 @@ class Model:
 
     def _batch(self, prompt_ids: Any, completions_ids: Any) -> tuple[list[NDArray[np.int32]], list[NDArray[np.int32]], NDArray[np.int32]]:
         """(prompts, completions, group) for the core; neighbours with the same prompt share it."""
+        for name, value in (("prompt_ids", prompt_ids), ("completions_ids", completions_ids)):
+            if not isinstance(value, (Sequence, np.ndarray)):
+                raise ConfigError(f"{name} must be a list, not {value!r:.80}")
         completions = [self._ids(ids, f"completion {i}") for i, ids in enumerate(completions_ids)]
         if not completions:
             raise ConfigError("no completions")
@@ -257,34 +266,20 @@ class Model:
         rows = [self._ids(prompt_ids, "prompt")] if one else [self._ids(ids, f"prompt {i}") for i, ids in enumerate(prompt_ids)]
         if not one and len(rows) != len(completions):
             raise ConfigError(f"{len(rows)} prompts for {len(completions)} completions; give one prompt, or one a completion")
-        for i, row in enumerate(rows):
-            self._check_length(row, 0, i)
+        for i, completion in enumerate(completions):
+            self._check_length(rows[0 if one else i], len(completion), 0 if one else i)
         if one:
             return rows, completions, np.zeros(len(completions), np.int32)
         new = [i == 0 or not np.array_equal(rows[i], rows[i - 1]) for i in range(len(rows))]
         return [row for row, first in zip(rows, new, strict=True) if first], completions, (np.cumsum(new) - 1).astype(np.int32)
 
-    def _check_length(self, ids: NDArray[np.int32], max_new_tokens: int, i: int) -> None:
+    def _check_length(self, ids: NDArray[np.int32], more: int, i: int) -> None:
         limit = self.config.get("max_position_embeddings")
         if not len(ids):
             raise ConfigError(f"prompt {i} is empty")
-        if limit and len(ids) + max_new_tokens > limit:
-            raise ConfigError(f"prompt {i} has {len(ids)} tokens; with max_new_tokens={max_new_tokens} that is more than this model's "
+        if limit and len(ids) + more > limit:
+            raise ConfigError(f"prompt {i} has {len(ids)} tokens; with {more} of completion that is more than this model's "
                               f"max_position_embeddings of {limit}")
-
-    def _check_sampling(self, num_generations: int, max_new_tokens: int, temperature: float, top_k: int, top_p: float, min_p: float,
-                        repetition_penalty: float, min_new_tokens: int) -> None:
-        for name, value, right, allowed in (
-                ("num_generations", num_generations, num_generations >= 1, "at least 1"),
-                ("max_new_tokens", max_new_tokens, max_new_tokens >= 1, "at least 1"),
-                ("temperature", temperature, 0 <= temperature < math.inf, "0 (greedy) or a positive number"),
-                ("top_k", top_k, top_k >= 0, "0 (off) or a positive number"),
-                ("top_p", top_p, 0 < top_p <= 1, "above 0 and at most 1 (off)"),
-                ("min_p", min_p, 0 <= min_p <= 1, "from 0 (off) to 1"),
-                ("repetition_penalty", repetition_penalty, 0 < repetition_penalty < math.inf, "a positive number (1 is off)"),
-                ("min_new_tokens", min_new_tokens, 0 <= min_new_tokens <= max_new_tokens, f"from 0 to max_new_tokens ({max_new_tokens})")):
-            if not right:
-                raise ConfigError(f"{name} must be {allowed}, not {value!r}")
 
     def _text_before_stop(self, tokens: list[int], stops: list[str]) -> str:
         """The stop string ends inside the last token; whatever follows it there is dropped with it."""
@@ -296,6 +291,23 @@ class Model:
         for token in self.tokenizer.special_ids.intersection(tokens):
             text = text.replace(self.tokenizer.decode([token], skip_special_tokens=False), "")
         return text
+
+
+def check_sampling(num_generations: int, max_new_tokens: int, temperature: float, top_k: int, top_p: float, min_p: float,
+                   repetition_penalty: float, min_new_tokens: int, seed: int) -> None:
+    """ConfigError that names the first option that is not what generate() takes."""
+    for name, value, kind, right, allowed in (
+            ("num_generations", num_generations, Integral, lambda n: n >= 1, "at least 1"),
+            ("max_new_tokens", max_new_tokens, Integral, lambda n: n >= 1, "at least 1"),
+            ("temperature", temperature, Real, lambda t: 0 <= t < math.inf, "0 (greedy) or a positive number"),
+            ("top_k", top_k, Integral, lambda k: k >= 0, "0 (off) or a positive integer"),
+            ("top_p", top_p, Real, lambda p: 0 < p <= 1, "above 0 and at most 1 (off)"),
+            ("min_p", min_p, Real, lambda p: 0 <= p <= 1, "from 0 (off) to 1"),
+            ("repetition_penalty", repetition_penalty, Real, lambda r: 0 < r < math.inf, "a positive number (1 is off)"),
+            ("min_new_tokens", min_new_tokens, Integral, lambda n: 0 <= n <= max_new_tokens, f"an integer from 0 to max_new_tokens ({max_new_tokens})"),
+            ("seed", seed, Integral, lambda s: 0 <= s < 1 << 64, "an integer from 0 to 2^64 - 1")):
+        if not isinstance(value, kind) or not right(value):
+            raise ConfigError(f"{name} must be {allowed}, not {value!r:.80}")
 
 
 def _device(device: str, dtype: str | None) -> str:
@@ -316,7 +328,7 @@ def _load_tiny(spec: TinySpec, device: str) -> Model:
     depth = 1 / math.sqrt(2 * spec.config["num_hidden_layers"])
     for name, shape in core.tensors():
         # One stream a tensor, by name: the numbers do not depend on the order in which the core lists them.
-        rng = np.random.Generator(np.random.Philox(key=[spec.seed, zlib.crc32(name.encode())]))
+        rng = np.random.Generator(np.random.Philox(key=np.array([spec.seed, zlib.crc32(name.encode())], np.uint64)))
         if name.endswith("norm.weight"):
             core.set_tensor(name, np.ones(shape, np.float32))
             continue
@@ -406,10 +418,10 @@ def _as_list(prompts: Any) -> Sequence[Prompt]:
 
 
 def _stops(stop: str | Sequence[str] | None) -> list[str]:
-    stops = [stop] if isinstance(stop, str) else list(stop or ())
-    if any(not isinstance(text, str) or not text for text in stops):
+    stops = [stop] if isinstance(stop, str) else stop or []
+    if not isinstance(stops, (list, tuple)) or any(not isinstance(text, str) or not text for text in stops):
         raise ConfigError(f"stop must be text or a list of non-empty texts, not {stop!r:.80}")
-    return stops
+    return list(stops)
 
 
 def _ragged(flat: NDArray[np.float32], completions: Sequence[NDArray[np.int32]]) -> list[NDArray[np.float32]]:

@@ -351,13 +351,19 @@ def test_device_and_dtype(device, dtype, error):
         grpo.load(grpo.tiny(**SMALL), device=device, dtype=dtype)
 
 
+@pytest.mark.parametrize("what", [None, 5, ["a"]])
+def test_load_takes_paths_and_specs(what):
+    with pytest.raises(ConfigError, match="load"):
+        grpo.load(what)
+
+
 def test_a_tokenizer_larger_than_the_model():
     with pytest.raises(TokenizerError, match="258.*200"):
         grpo.load(grpo.tiny(**SMALL, vocab_size=200), device="ref")
 
 
 @pytest.mark.parametrize("sizes, named", [({"hidden_sise": 4}, "did you mean 'hidden_size'"), ({"num_attention_heads": 7}, "num_attention_heads"),
-                                          ({"vocab_size": -1}, "vocab_size"), ({"hidden_size": 2.5}, "hidden_size")])
+                                          ({"seed": -1}, "seed"), ({"seed": "x"}, "seed"), ({"arch": "gpt2"}, "gpt2"), ({"vocab_size": -1}, "vocab_size"), ({"hidden_size": 2.5}, "hidden_size")])
 def test_tiny_checks_its_sizes(sizes, named):
     with pytest.raises(ValueError, match=named):
         grpo.tiny(**sizes)
@@ -396,6 +402,8 @@ def test_generate_takes_texts_chats_and_ids(small):
     (["a"], {"temperature": -1}, "temperature"), (["a"], {"top_p": 0}, "top_p"), (["a"], {"top_k": -1}, "top_k"), (["a"], {"min_p": 2}, "min_p"),
     (["a"], {"num_generations": 0}, "num_generations"), (["a"], {"max_new_tokens": 0}, "max_new_tokens"), (["a"], {"temperature": float("nan")}, "temperature"),
     (["a"], {"max_new_tokens": 5000}, "max_position_embeddings"), (["a"], {"stop": [""]}, "stop"), (["a"], {"stop": [3]}, "stop"),
+    (["a"], {"seed": -1}, "seed"), (["a"], {"seed": 1 << 64}, "seed"), (["a"], {"seed": 1.5}, "seed"), (["a"], {"top_k": 1.5}, "top_k"),
+    (["a"], {"temperature": "a"}, "temperature"), (["a"], {"stop": 5}, "stop"), ({"role": "user"}, {}, "prompts"), (None, {}, "prompts"),
     (["a"], {"min_new_tokens": 9, "max_new_tokens": 8}, "min_new_tokens"), (["a"], {"repetition_penalty": 0}, "repetition_penalty"),
     (["a", [{"role": "user", "content": 3}]], {}, "prompt 1"), ([[{"content": "x"}]], {}, "role"),
 ])
@@ -416,7 +424,7 @@ def test_stop_strings_end_a_completion_and_are_not_in_its_text():
 
 
 @pytest.mark.parametrize("prompts, completions, named", [
-    ([1, 2], [], "no completions"), ([[1], [2]], [[1]], "2 prompts for 1"), ([], [[1]], "0 prompts"), ([1], [[1], [300]], "completion 1"), ([[]], [[1]], "prompt 0 is empty"),
+    ([1, 2], [], "no completions"), (5, [[1]], "prompt_ids"), ([1], 5, "completions_ids"), ("ab", [[1]], "prompt"), ([1] * 4000, [[1], [1] * 97], "max_position"), ([[1], [2]], [[1]], "2 prompts for 1"), ([], [[1]], "0 prompts"), ([1], [[1], [300]], "completion 1"), ([[]], [[1]], "prompt 0 is empty"),
 ])
 def test_logprobs_name_what_is_wrong(prompts, completions, named):
     model = grpo.load(grpo.tiny(**SMALL), device="ref")

@@ -305,11 +305,3 @@ def test_templates_see_specials_variables_and_no_nulls():
     tokenizer = Tokenizer.bytes()
     tokenizer.chat_template = "{{ eos_token }}{{ mood }}{{ messages[0].name is defined }}{{ tools is none }}{{ strftime_now('%Y')|length }}"
     assert tokenizer.apply_chat_template([{**USER[0], "name": None}], mood="fine") == "<|im_end|>fineFalseTrue4"
-
-
-def test_import_is_lazy():
-    import subprocess
-    import sys
-
-    code = "import sys, grpo; grpo.GrpoError; print(sorted({'numpy', 'tokenizers', 'jinja2', 'huggingface_hub', 'matplotlib'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -30,6 +30,7 @@ SPLITS = {
     "llama-bpe": Split(regex=_WORDS % r"\p{N}{1,3}", whole_words=True, bos=True),
 }
 CONTROL, USER_DEFINED, UNKNOWN = 3, 4, 2                 # tokenizer.ggml.token_type
+MAX_SPELLED = 256                                        # longer tokens get no merges: their pairs would cost the square of their length
 SPECIAL_KEYS = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
 
 
@@ -90,7 +91,7 @@ def _sentencepiece_backend(vocabulary: Mapping[str, int], metadata: Mapping[str,
     if not isinstance(scores, list) or len(scores) != len(vocabulary) or any(type(score) is not float for score in scores):
         raise TokenizerError(f"{source}: tokenizer.ggml.scores must have one number a token ({len(vocabulary)})")
     ranked = sorted(vocabulary, key=lambda token: (-scores[vocabulary[token]], vocabulary[token]))
-    merges = [pair for token in ranked if len(token) <= 256 for pair in _pairs(token, vocabulary)]
+    merges = [pair for token in ranked if len(token) <= MAX_SPELLED for pair in _pairs(token, vocabulary)]
     unknown = _id(metadata, "unknown", len(vocabulary), source)
     backend = Backend(_bpe(models.BPE, source, vocab=dict(vocabulary), merges=merges, fuse_unk=True, byte_fallback=True,
                            unk_token=None if unknown is None else list(vocabulary)[unknown]))
