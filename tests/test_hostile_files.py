@@ -1,16 +1,16 @@
 """Files made to hurt: each must give one typed error that names the file, quickly, whatever it claims about itself."""
+
 import json
 import struct
 import time
 
 import numpy as np
 import pytest
-from make_files import byte_level_metadata, gguf, gguf_tensors, model_metadata, safetensors, sentencepiece_metadata, string, value
+from make_files import byte_level_metadata, gguf, gguf_tensors, model_metadata, safetensors, sentencepiece_metadata, string
 
 import grpo
-from grpo.tokenizer import Tokenizer
 
-SECONDS = 1.0                                             # of processor time, so that a busy machine does not matter
+SECONDS = 1.0  # of processor time, so that a busy machine does not matter
 SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2}
 BIG = 1 << 63
 
@@ -53,7 +53,9 @@ SAFETENSORS = {
     "leading space": safetensors(b" {}"),
     "not UTF-8": safetensors(b'{"\xff": 1}'),
     "nested a hundred thousand deep": safetensors(b'{"a":' + b"[" * 100_000),
-    "duplicate tensor": safetensors(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', b"\0" * 4),
+    "duplicate tensor": safetensors(
+        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', b"\0" * 4
+    ),
     "duplicate field": safetensors(b'{"a":{"dtype":"F32","dtype":"F16","shape":[1],"data_offsets":[0,4]}}', b"\0" * 4),
     "NaN": safetensors(b'{"a":NaN}'),
     "a number of ten thousand digits": safetensors(b'{"a":' + b"9" * 10_000 + b"}"),
@@ -122,12 +124,20 @@ def test_a_file_that_shrinks_while_it_is_read(good, tmp_path):
 
 
 INDEX = {
-    "a path": {"weight_map": {"a": "../model.safetensors"}}, "an absolute path": {"weight_map": {"a": "/etc/passwd"}},
-    "a backslash": {"weight_map": {"a": "..\\x.safetensors"}}, "a number": {"weight_map": {"a": 5}}, "a list": {"weight_map": []}, "nothing": {},
-    "an empty map": {"weight_map": {}}, "another extension": {"weight_map": {"a": "config.json"}}, "dots": {"weight_map": {"a": ".."}},
-    "a missing shard": {"weight_map": {"a": "gone.safetensors"}}, "a NUL": {"weight_map": {"a": "a\0.safetensors"}},
+    "a path": {"weight_map": {"a": "../model.safetensors"}},
+    "an absolute path": {"weight_map": {"a": "/etc/passwd"}},
+    "a backslash": {"weight_map": {"a": "..\\x.safetensors"}},
+    "a number": {"weight_map": {"a": 5}},
+    "a list": {"weight_map": []},
+    "nothing": {},
+    "an empty map": {"weight_map": {}},
+    "another extension": {"weight_map": {"a": "config.json"}},
+    "dots": {"weight_map": {"a": ".."}},
+    "a missing shard": {"weight_map": {"a": "gone.safetensors"}},
+    "a NUL": {"weight_map": {"a": "a\0.safetensors"}},
     "a tensor in no shard": {"weight_map": {"model.norm.weight": "s.safetensors", "ghost": "s.safetensors"}},
-    "a tensor not listed": {"weight_map": {"ghost": "s.safetensors"}}, "a tensor in two shards": {"weight_map": {"model.norm.weight": "s.safetensors", "x": "t.safetensors"}},
+    "a tensor not listed": {"weight_map": {"ghost": "s.safetensors"}},
+    "a tensor in two shards": {"weight_map": {"model.norm.weight": "s.safetensors", "x": "t.safetensors"}},
 }
 
 
@@ -135,25 +145,61 @@ INDEX = {
 def test_index(index, good, tmp_path):
     shard = safetensors({"model.norm.weight": entry([64], 0, 256)}, b"\0" * 256)
     files = {name: data for name, data in good.items() if name != "model.safetensors"}
-    refused(write(tmp_path / "model", {**files, "s.safetensors": shard, "t.safetensors": shard, "model.safetensors.index.json": json.dumps(index).encode()}))
+    refused(
+        write(
+            tmp_path / "model",
+            {**files, "s.safetensors": shard, "t.safetensors": shard, "model.safetensors.index.json": json.dumps(index).encode()},
+        )
+    )
 
 
 CONFIG = {
-    "empty": b"", "not JSON": b"{", "a list": b"[]", "nested": b'{"a":' * 30_000, "nested within reason": b'{"a":' + b"[" * 100 + b"]" * 100 + b"}",
-    "NaN": b'{"rms_norm_eps": NaN}', "not UTF-8": b'{"a": "\xff"}', "half a surrogate": b'{"a": "\\udfff"}', "infinite": b'{"a": 1e999}', "twice": b'{"a": 1, "a": 2}',
+    "empty": b"",
+    "not JSON": b"{",
+    "a list": b"[]",
+    "nested": b'{"a":' * 30_000,
+    "nested within reason": b'{"a":' + b"[" * 100 + b"]" * 100 + b"}",
+    "NaN": b'{"rms_norm_eps": NaN}',
+    "not UTF-8": b'{"a": "\xff"}',
+    "half a surrogate": b'{"a": "\\udfff"}',
+    "infinite": b'{"a": 1e999}',
+    "twice": b'{"a": 1, "a": 2}',
     "ten thousand digits": b'{"a": ' + b"1" * 10_000 + b"}",
 }
 CHANGES = {
-    "no model_type": {"model_type": None}, "model_type is a list": {"model_type": ["llama"]}, "unknown model_type": {"model_type": "x" * 5000},
-    "a billion layers": {"num_hidden_layers": 10**9}, "a thousand layers": {"num_hidden_layers": 1000}, "no layers": {"num_hidden_layers": 0},
-    "layers as text": {"num_hidden_layers": "1"}, "layers as true": {"num_hidden_layers": True}, "width 2^60": {"hidden_size": 1 << 60}, "width 131072": {"hidden_size": 131072},
-    "negative width": {"hidden_size": -64}, "no heads": {"num_attention_heads": 0}, "5 heads": {"num_attention_heads": 5, "head_dim": None},
-    "3 key heads": {"num_key_value_heads": 3}, "odd head": {"head_dim": 15}, "huge head": {"head_dim": 1 << 20}, "vocabulary 2^22": {"vocab_size": 1 << 22},
-    "eps as text": {"rms_norm_eps": "1e-6"}, "negative eps": {"rms_norm_eps": -1}, "theta 0": {"rope_theta": 0}, "theta is a list": {"rope_theta": []},
-    "tie as a number": {"tie_word_embeddings": 1}, "rope is a number": {"rope_scaling": 7}, "rope type is a dict": {"rope_scaling": {"rope_type": {}}},
-    "factor 0": {"rope_scaling": {"type": "linear", "factor": 0}}, "no factor": {"rope_scaling": {"type": "linear"}}, "untied without head": {"tie_word_embeddings": False},
-    "layer types are numbers": {"layer_types": [1, 2]}, "layer_types is a number": {"layer_types": 5}, "wrong feed-forward": {"intermediate_size": 100},
-    "window as text": {"use_sliding_window": "no"}, "act is a list": {"hidden_act": ["silu"]}, "max_position as text": {"max_position_embeddings": "many"},
+    "no model_type": {"model_type": None},
+    "model_type is a list": {"model_type": ["llama"]},
+    "unknown model_type": {"model_type": "x" * 5000},
+    "a billion layers": {"num_hidden_layers": 10**9},
+    "a thousand layers": {"num_hidden_layers": 1000},
+    "no layers": {"num_hidden_layers": 0},
+    "layers as text": {"num_hidden_layers": "1"},
+    "layers as true": {"num_hidden_layers": True},
+    "width 2^60": {"hidden_size": 1 << 60},
+    "width 131072": {"hidden_size": 131072},
+    "negative width": {"hidden_size": -64},
+    "no heads": {"num_attention_heads": 0},
+    "5 heads": {"num_attention_heads": 5, "head_dim": None},
+    "3 key heads": {"num_key_value_heads": 3},
+    "odd head": {"head_dim": 15},
+    "huge head": {"head_dim": 1 << 20},
+    "vocabulary 2^22": {"vocab_size": 1 << 22},
+    "eps as text": {"rms_norm_eps": "1e-6"},
+    "negative eps": {"rms_norm_eps": -1},
+    "theta 0": {"rope_theta": 0},
+    "theta is a list": {"rope_theta": []},
+    "tie as a number": {"tie_word_embeddings": 1},
+    "rope is a number": {"rope_scaling": 7},
+    "rope type is a dict": {"rope_scaling": {"rope_type": {}}},
+    "factor 0": {"rope_scaling": {"type": "linear", "factor": 0}},
+    "no factor": {"rope_scaling": {"type": "linear"}},
+    "untied without head": {"tie_word_embeddings": False},
+    "layer types are numbers": {"layer_types": [1, 2]},
+    "layer_types is a number": {"layer_types": 5},
+    "wrong feed-forward": {"intermediate_size": 100},
+    "window as text": {"use_sliding_window": "no"},
+    "act is a list": {"hidden_act": ["silu"]},
+    "max_position as text": {"max_position_embeddings": "many"},
 }
 
 
@@ -168,13 +214,17 @@ def test_config_values(change, good, tmp_path):
 
 
 TOKENIZER = {
-    "empty": b"", "an object": b"{}", "a list": b"[]", "not UTF-8": b"\xff\xfe", "deep": b"[" * 200_000,
+    "empty": b"",
+    "an object": b"{}",
+    "a list": b"[]",
+    "not UTF-8": b"\xff\xfe",
+    "deep": b"[" * 200_000,
     "no vocabulary": b'{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,"pre_tokenizer":null,"post_processor":null,'
-                     b'"decoder":null,"model":{"type":"BPE","vocab":{},"merges":[]}}',
+    b'"decoder":null,"model":{"type":"BPE","vocab":{},"merges":[]}}',
     "a merge of nothing": b'{"version":"1.0","added_tokens":[],"model":{"type":"BPE","vocab":{"a":0},"merges":["b c"]}}',
     "an id of 2^32-1": b'{"version":"1.0","added_tokens":[],"model":{"type":"BPE","vocab":{"a":4294967295},"merges":[]}}',
     "a regex that does not parse": b'{"version":"1.0","added_tokens":[],"pre_tokenizer":{"type":"Split","pattern":{"Regex":"("},"behavior":"Isolated","invert":false},'
-                                   b'"model":{"type":"BPE","vocab":{"a":0},"merges":[]}}',
+    b'"model":{"type":"BPE","vocab":{"a":0},"merges":[]}}',
 }
 
 
@@ -190,7 +240,8 @@ def test_a_token_past_the_vocabulary(good, tmp_path):
 
 
 TEMPLATES = {
-    "does not parse": "{% for %}", "nested loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "does not parse": "{% for %}",
+    "nested loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
     "doubling by ~": "{% set n = namespace(s='aaaa') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
     "doubling by +": "{% set n = namespace(s='aaaa') %}{% for i in range(60) %}{% set n.s = n.s + n.s %}{% endfor %}",
     "doubling a list": "{% set n = namespace(s=[1]) %}{% for i in range(60) %}{% set n.s = n.s + n.s %}{% endfor %}",
@@ -199,15 +250,32 @@ TEMPLATES = {
     "doubling by join": "{% set n = namespace(s='aaaa') %}{% for i in range(60) %}{% set n.s = [n.s, n.s] | join %}{% endfor %}",
     "doubling by replace": "{% set n = namespace(s='aaaa') %}{% for i in range(60) %}{% set n.s = n.s | replace('a', 'aa') %}{% endfor %}",
     "many values that fit": "{% set n = namespace(s=[]) %}{% for i in range(9999) %}{% set n.s = n.s + ['a' * 4000000] %}{% endfor %}",
-    "endless macro": "{% macro f(n) %}{{ f(n) }}{% endmacro %}{{ f(1) }}", "recursive loop": "{% for x in range(9) recursive %}{{ loop(range(9)) }}{% endfor %}",
-    "a string times 10^10": "{{ 'a' * 10**10 }}", "10^(10^10)": "{{ 10 ** (10 ** 10) }}", "a list times 10^10": "{{ [1] * 10**10 }}",
+    "endless macro": "{% macro f(n) %}{{ f(n) }}{% endmacro %}{{ f(1) }}",
+    "recursive loop": "{% for x in range(9) recursive %}{{ loop(range(9)) }}{% endfor %}",
+    "a string times 10^10": "{{ 'a' * 10**10 }}",
+    "10^(10^10)": "{{ 10 ** (10 ** 10) }}",
+    "a list times 10^10": "{{ [1] * 10**10 }}",
     "squares": "{% set n = namespace(s=9) %}{% for i in range(60) %}{% set n.s = n.s * n.s %}{% endfor %}",
-    "centred": "{{ 'a'.center(10**10) }}", "centred by filter": "{{ 'a' | center(10**10) }}", "formatted": "{{ '%10000000000d' % 1 }}",
-    "formatted by method": "{{ '{:>10000000000}'.format(1) }}", "formatted by filter": "{{ '%10000000000d' | format(1) }}", "indented": "{{ 'a\nb' | indent(10**10) }}",
-    "tojson indented": "{{ [1] | tojson(indent=10**10) }}", "class": "{{ ''.__class__.__mro__[1] }}", "globals": "{{ raise_exception.__globals__['x'] }}",
-    "format map": "{{ '{0.__class__}'.format_map(messages[0]) }}", "append": "{{ messages.append(1) }}", "include": "{% include '/etc/passwd' %}", "import": "{% import 'os' as os %}{{ os }}",
-    "lipsum": "{{ lipsum(n=10**9) }}", "endless output": "{% for i in range(99999) %}{{ 'a' * 100000 }}{% endfor %}", "deep brackets": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
-    "deep ifs": "{% if 1 %}" * 5000 + "{% endif %}" * 5000, "division": "{{ 1 // 0 }}", "over a megabyte": "a" * (1 << 20) + "a", "undefined": "{{ a.b.c }}",
+    "centred": "{{ 'a'.center(10**10) }}",
+    "centred by filter": "{{ 'a' | center(10**10) }}",
+    "formatted": "{{ '%10000000000d' % 1 }}",
+    "formatted by method": "{{ '{:>10000000000}'.format(1) }}",
+    "formatted by filter": "{{ '%10000000000d' | format(1) }}",
+    "indented": "{{ 'a\nb' | indent(10**10) }}",
+    "tojson indented": "{{ [1] | tojson(indent=10**10) }}",
+    "class": "{{ ''.__class__.__mro__[1] }}",
+    "globals": "{{ raise_exception.__globals__['x'] }}",
+    "format map": "{{ '{0.__class__}'.format_map(messages[0]) }}",
+    "append": "{{ messages.append(1) }}",
+    "include": "{% include '/etc/passwd' %}",
+    "import": "{% import 'os' as os %}{{ os }}",
+    "lipsum": "{{ lipsum(n=10**9) }}",
+    "endless output": "{% for i in range(99999) %}{{ 'a' * 100000 }}{% endfor %}",
+    "deep brackets": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
+    "deep ifs": "{% if 1 %}" * 5000 + "{% endif %}" * 5000,
+    "division": "{{ 1 // 0 }}",
+    "over a megabyte": "a" * (1 << 20) + "a",
+    "undefined": "{{ a.b.c }}",
     "refusal": "{{ raise_exception('no') }}",
 }
 
@@ -219,7 +287,9 @@ def test_templates(template, good, tmp_path):
 
 def gguf_of(model, metadata=None, tensors=None, **header):
     metadata = {**model_metadata(model.config), **byte_level_metadata(), **(metadata or {})}
-    return gguf({k: v for k, v in metadata.items() if v is not None}, gguf_tensors(model.state_dict(), model.config) + (tensors or []), **header)
+    return gguf(
+        {k: v for k, v in metadata.items() if v is not None}, gguf_tensors(model.state_dict(), model.config) + (tensors or []), **header
+    )
 
 
 def array_claim(kind, count, data=b""):
@@ -227,39 +297,76 @@ def array_claim(kind, count, data=b""):
 
 
 GGUF = {
-    "empty": lambda m: b"", "only magic": lambda m: b"GGUF", "another magic": lambda m: gguf_of(m, magic=b"GGML"), "version 1": lambda m: gguf_of(m, version=1),
-    "version 4": lambda m: gguf_of(m, version=4), "big-endian": lambda m: gguf_of(m, version=3 << 24), "2^64-1 tensors": lambda m: gguf_of(m, counts=(2**64 - 1, 2**64 - 1)),
-    "2^20 tensors": lambda m: gguf_of(m, counts=(1 << 20, 2)), "more keys than there are": lambda m: gguf_of(m, counts=(1, 60000)),
-    "array of 2^63": lambda m: gguf_of(m, {"x": array_claim(8, BIG)}), "array of 2^24 strings": lambda m: gguf_of(m, {"x": array_claim(8, 1 << 24)}),
-    "array of 2^61 u64": lambda m: gguf_of(m, {"x": array_claim(10, 1 << 61)}), "array of unknown type": lambda m: gguf_of(m, {"x": array_claim(99, 1)}),
-    "arrays in arrays": lambda m: gguf_of(m, {"x": struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 1000}), "unknown value type": lambda m: gguf_of(m, {"x": struct.pack("<I", 13)}),
-    "string of 2^63": lambda m: gguf_of(m, {"x": struct.pack("<IQ", 8, BIG)}), "string of 17 MiB": lambda m: gguf_of(m, {"x": struct.pack("<IQ", 8, 17 << 20)}),
-    "string that is not UTF-8": lambda m: gguf_of(m, {"x": struct.pack("<I", 8) + string(b"\xff\xfe")}), "key of 2^40 bytes": lambda m: b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1 << 40),
-    "key twice": lambda m: gguf([("a", 1), ("a", 2)], []), "no keys at all": lambda m: gguf({}, []), "no tensors": lambda m: gguf({**model_metadata(m.config), **byte_level_metadata()}, []),
-    "alignment 0": lambda m: gguf_of(m, {"general.alignment": 0}), "alignment 24": lambda m: gguf_of(m, {"general.alignment": 24}),
-    "alignment 2^31": lambda m: gguf_of(m, {"general.alignment": 1 << 31}), "alignment as text": lambda m: gguf_of(m, {"general.alignment": "32"}),
-    "rank 0": lambda m: gguf_of(m, tensors=[("x", "F32", (), b"")]), "rank 5": lambda m: gguf_of(m, tensors=[("x", "F32", (1,) * 5, b"\0" * 4)]),
+    "empty": lambda m: b"",
+    "only magic": lambda m: b"GGUF",
+    "another magic": lambda m: gguf_of(m, magic=b"GGML"),
+    "version 1": lambda m: gguf_of(m, version=1),
+    "version 4": lambda m: gguf_of(m, version=4),
+    "big-endian": lambda m: gguf_of(m, version=3 << 24),
+    "2^64-1 tensors": lambda m: gguf_of(m, counts=(2**64 - 1, 2**64 - 1)),
+    "2^20 tensors": lambda m: gguf_of(m, counts=(1 << 20, 2)),
+    "more keys than there are": lambda m: gguf_of(m, counts=(1, 60000)),
+    "array of 2^63": lambda m: gguf_of(m, {"x": array_claim(8, BIG)}),
+    "array of 2^24 strings": lambda m: gguf_of(m, {"x": array_claim(8, 1 << 24)}),
+    "array of 2^61 u64": lambda m: gguf_of(m, {"x": array_claim(10, 1 << 61)}),
+    "array of unknown type": lambda m: gguf_of(m, {"x": array_claim(99, 1)}),
+    "arrays in arrays": lambda m: gguf_of(m, {"x": struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 1000}),
+    "unknown value type": lambda m: gguf_of(m, {"x": struct.pack("<I", 13)}),
+    "string of 2^63": lambda m: gguf_of(m, {"x": struct.pack("<IQ", 8, BIG)}),
+    "string of 17 MiB": lambda m: gguf_of(m, {"x": struct.pack("<IQ", 8, 17 << 20)}),
+    "string that is not UTF-8": lambda m: gguf_of(m, {"x": struct.pack("<I", 8) + string(b"\xff\xfe")}),
+    "key of 2^40 bytes": lambda m: b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1 << 40),
+    "key twice": lambda m: gguf([("a", 1), ("a", 2)], []),
+    "no keys at all": lambda m: gguf({}, []),
+    "no tensors": lambda m: gguf({**model_metadata(m.config), **byte_level_metadata()}, []),
+    "alignment 0": lambda m: gguf_of(m, {"general.alignment": 0}),
+    "alignment 24": lambda m: gguf_of(m, {"general.alignment": 24}),
+    "alignment 2^31": lambda m: gguf_of(m, {"general.alignment": 1 << 31}),
+    "alignment as text": lambda m: gguf_of(m, {"general.alignment": "32"}),
+    "rank 0": lambda m: gguf_of(m, tensors=[("x", "F32", (), b"")]),
+    "rank 5": lambda m: gguf_of(m, tensors=[("x", "F32", (1,) * 5, b"\0" * 4)]),
     "rank 2^32-1": lambda m: gguf({}, [])[:8] + struct.pack("<QQ", 1, 0) + string("x") + struct.pack("<I", 2**32 - 1),
-    "dimension 0": lambda m: gguf_of(m, tensors=[("x", "F32", (0, 4), b"")]), "dimensions that wrap": lambda m: gguf_of(m, tensors=[("x", "F32", (1 << 32, 1 << 32), b"")]),
-    "half a block": lambda m: gguf_of(m, tensors=[("x", "Q4_0", (48, 1), b"\0" * 27)]), "unknown type": lambda m: gguf_of(m, tensors=[("x", 77, (4,), b"\0" * 16)]),
-    "a type we do not read": lambda m: gguf_of(m, tensors=[("x", 11, (256,), b"\0" * 110)]), "offset past the end": lambda m: gguf_of(m, tensors=[("x", "F32", (4,), b"", 1 << 40)]),
-    "offset 2^64-32": lambda m: gguf_of(m, tensors=[("x", "F32", (4,), b"", 2**64 - 32)]), "offset not aligned": lambda m: gguf_of(m, tensors=[("x", "F32", (4,), b"\0" * 64, 3)]),
-    "overlap": lambda m: gguf_of(m, tensors=[("x", "F32", (4,), b"", 0)]), "tensor twice": lambda m: gguf_of(m, tensors=[("output_norm.weight", "F32", (64,), b"\0" * 256)]),
-    "long name": lambda m: gguf_of(m, tensors=[("x" * 100, "F32", (4,), b"\0" * 16)]), "unknown tensor": lambda m: gguf_of(m, tensors=[("x", "F32", (4,), b"\0" * 16)]),
-    "unknown architecture": lambda m: gguf_of(m, {"general.architecture": "mamba"}), "architecture is a number": lambda m: gguf_of(m, {"general.architecture": 7}),
-    "no block count": lambda m: gguf_of(m, {"llama.block_count": None}), "2^31 blocks": lambda m: gguf_of(m, {"llama.block_count": 1 << 31}),
-    "900 blocks": lambda m: gguf_of(m, {"llama.block_count": 900}), "heads as text": lambda m: gguf_of(m, {"llama.attention.head_count": "4"}),
-    "no heads": lambda m: gguf_of(m, {"llama.attention.head_count": 0}), "heads by layer": lambda m: gguf_of(m, {"llama.attention.head_count_kv": [1, 2]}),
-    "heads in an empty list": lambda m: gguf_of(m, {"llama.attention.head_count_kv": array_claim(5, 0)}), "eps as text": lambda m: gguf_of(m, {"llama.attention.layer_norm_rms_epsilon": "x"}),
-    "eps NaN": lambda m: gguf_of(m, {"llama.attention.layer_norm_rms_epsilon": float("nan")}), "theta infinite": lambda m: gguf_of(m, {"llama.rope.freq_base": float("inf")}),
-    "experts": lambda m: gguf_of(m, {"llama.expert_count": 8}), "yarn": lambda m: gguf_of(m, {"llama.rope.scaling.type": "yarn"}),
-    "rope divisors of zero": lambda m: gguf_of(m, tensors=[("rope_freqs.weight", "F32", (8,), b"\0" * 32)]), "width 128": lambda m: gguf_of(m, {"llama.embedding_length": 128}),
-    "rope divisors NaN": lambda m: gguf_of(m, tensors=[("rope_freqs.weight", "F32", (8,), b"\xff" * 32)]), "value heads": lambda m: gguf_of(m, {"llama.attention.value_length": 8}),
-    "tokens missing": lambda m: gguf_of(m, {"tokenizer.ggml.tokens": None}), "tokens as numbers": lambda m: gguf_of(m, {"tokenizer.ggml.tokens": [1, 2]}),
-    "more tokens than rows": lambda m: gguf_of(m, {"tokenizer.ggml.tokens": [*byte_level_metadata()["tokenizer.ggml.tokens"], "zz"], "tokenizer.ggml.token_type": None}),
-    "template is a number": lambda m: gguf_of(m, {"tokenizer.chat_template": 5}), "template loops": lambda m: gguf_of(m, {"tokenizer.chat_template": TEMPLATES["nested loops"]}),
-    "scores too few": lambda m: gguf_of(m, {**sentencepiece_metadata(), "tokenizer.ggml.scores": [0.0]}), "scores as text": lambda m: gguf_of(m, {**sentencepiece_metadata(), "tokenizer.ggml.scores": ["x"] * 267}),
-    "eos out of range": lambda m: gguf_of(m, {"tokenizer.ggml.eos_token_id": 2**31}), "merges of nothing": lambda m: gguf_of(m, {"tokenizer.ggml.merges": ["qq zz"]}),
+    "dimension 0": lambda m: gguf_of(m, tensors=[("x", "F32", (0, 4), b"")]),
+    "dimensions that wrap": lambda m: gguf_of(m, tensors=[("x", "F32", (1 << 32, 1 << 32), b"")]),
+    "half a block": lambda m: gguf_of(m, tensors=[("x", "Q4_0", (48, 1), b"\0" * 27)]),
+    "unknown type": lambda m: gguf_of(m, tensors=[("x", 77, (4,), b"\0" * 16)]),
+    "a type we do not read": lambda m: gguf_of(m, tensors=[("x", 11, (256,), b"\0" * 110)]),
+    "offset past the end": lambda m: gguf_of(m, tensors=[("x", "F32", (4,), b"", 1 << 40)]),
+    "offset 2^64-32": lambda m: gguf_of(m, tensors=[("x", "F32", (4,), b"", 2**64 - 32)]),
+    "offset not aligned": lambda m: gguf_of(m, tensors=[("x", "F32", (4,), b"\0" * 64, 3)]),
+    "overlap": lambda m: gguf_of(m, tensors=[("x", "F32", (4,), b"", 0)]),
+    "tensor twice": lambda m: gguf_of(m, tensors=[("output_norm.weight", "F32", (64,), b"\0" * 256)]),
+    "long name": lambda m: gguf_of(m, tensors=[("x" * 100, "F32", (4,), b"\0" * 16)]),
+    "unknown tensor": lambda m: gguf_of(m, tensors=[("x", "F32", (4,), b"\0" * 16)]),
+    "unknown architecture": lambda m: gguf_of(m, {"general.architecture": "mamba"}),
+    "architecture is a number": lambda m: gguf_of(m, {"general.architecture": 7}),
+    "no block count": lambda m: gguf_of(m, {"llama.block_count": None}),
+    "2^31 blocks": lambda m: gguf_of(m, {"llama.block_count": 1 << 31}),
+    "900 blocks": lambda m: gguf_of(m, {"llama.block_count": 900}),
+    "heads as text": lambda m: gguf_of(m, {"llama.attention.head_count": "4"}),
+    "no heads": lambda m: gguf_of(m, {"llama.attention.head_count": 0}),
+    "heads by layer": lambda m: gguf_of(m, {"llama.attention.head_count_kv": [1, 2]}),
+    "heads in an empty list": lambda m: gguf_of(m, {"llama.attention.head_count_kv": array_claim(5, 0)}),
+    "eps as text": lambda m: gguf_of(m, {"llama.attention.layer_norm_rms_epsilon": "x"}),
+    "eps NaN": lambda m: gguf_of(m, {"llama.attention.layer_norm_rms_epsilon": float("nan")}),
+    "theta infinite": lambda m: gguf_of(m, {"llama.rope.freq_base": float("inf")}),
+    "experts": lambda m: gguf_of(m, {"llama.expert_count": 8}),
+    "yarn": lambda m: gguf_of(m, {"llama.rope.scaling.type": "yarn"}),
+    "rope divisors of zero": lambda m: gguf_of(m, tensors=[("rope_freqs.weight", "F32", (8,), b"\0" * 32)]),
+    "width 128": lambda m: gguf_of(m, {"llama.embedding_length": 128}),
+    "rope divisors NaN": lambda m: gguf_of(m, tensors=[("rope_freqs.weight", "F32", (8,), b"\xff" * 32)]),
+    "value heads": lambda m: gguf_of(m, {"llama.attention.value_length": 8}),
+    "tokens missing": lambda m: gguf_of(m, {"tokenizer.ggml.tokens": None}),
+    "tokens as numbers": lambda m: gguf_of(m, {"tokenizer.ggml.tokens": [1, 2]}),
+    "more tokens than rows": lambda m: gguf_of(
+        m, {"tokenizer.ggml.tokens": [*byte_level_metadata()["tokenizer.ggml.tokens"], "zz"], "tokenizer.ggml.token_type": None}
+    ),
+    "template is a number": lambda m: gguf_of(m, {"tokenizer.chat_template": 5}),
+    "template loops": lambda m: gguf_of(m, {"tokenizer.chat_template": TEMPLATES["nested loops"]}),
+    "scores too few": lambda m: gguf_of(m, {**sentencepiece_metadata(), "tokenizer.ggml.scores": [0.0]}),
+    "scores as text": lambda m: gguf_of(m, {**sentencepiece_metadata(), "tokenizer.ggml.scores": ["x"] * 267}),
+    "eos out of range": lambda m: gguf_of(m, {"tokenizer.ggml.eos_token_id": 2**31}),
+    "merges of nothing": lambda m: gguf_of(m, {"tokenizer.ggml.merges": ["qq zz"]}),
 }
 
 

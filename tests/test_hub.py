@@ -1,4 +1,5 @@
 """Hub ids: found in the cache, downloaded, or refused by name. No test touches the network."""
+
 import os
 import subprocess
 import sys
@@ -15,7 +16,10 @@ from grpo.hub import FILES, resolve
 SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2}
 
 
-@pytest.mark.parametrize("text", ["./missing", "/missing/model", "a/b/c", "model.gguf", "org/model.gguf", "a/../b", "~/missing", "org/", "x.safetensors", "a--b/c"])
+@pytest.mark.parametrize(
+    "text",
+    ["./missing", "/missing/model", "a/b/c", "model.gguf", "org/model.gguf", "a/../b", "~/missing", "org/", "x.safetensors", "a--b/c"],
+)
 def test_what_looks_like_a_path_is_never_an_id(text, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileFormatError, match="no such file or folder"):
@@ -30,15 +34,24 @@ def test_an_existing_folder_wins_over_an_id(monkeypatch, tmp_path):
 
 def test_what_is_asked_of_the_hub(monkeypatch, tmp_path):
     asked = {}
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo_id, **options: asked.update(options, repo_id=repo_id) or str(tmp_path))
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda repo_id, **options: asked.update(options, repo_id=repo_id) or str(tmp_path)
+    )
     assert resolve("org/model-1.5B") == tmp_path
     assert asked == {"repo_id": "org/model-1.5B", "allow_patterns": FILES, "ignore_patterns": ["*/*"]}
 
 
-@pytest.mark.parametrize("error, named", [
-    (errors.RepositoryNotFoundError, "no such model on the hub"), (errors.GatedRepoError, "gated"), (errors.LocalEntryNotFoundError, "cannot be reached"),
-    (errors.HfHubHTTPError, "download failed"), (errors.HFValidationError, "download failed"), (ConnectionError, "download failed"),
-])
+@pytest.mark.parametrize(
+    "error, named",
+    [
+        (errors.RepositoryNotFoundError, "no such model on the hub"),
+        (errors.GatedRepoError, "gated"),
+        (errors.LocalEntryNotFoundError, "cannot be reached"),
+        (errors.HfHubHTTPError, "download failed"),
+        (errors.HFValidationError, "download failed"),
+        (ConnectionError, "download failed"),
+    ],
+)
 def test_hub_errors_name_the_id(monkeypatch, error, named):
     def snapshot_download(repo_id, **options):
         raise error.__new__(error)

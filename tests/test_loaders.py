@@ -1,4 +1,5 @@
 """Config reader, safetensors, GGUF, and what load() makes of them."""
+
 import json
 import struct
 
@@ -26,47 +27,72 @@ def config(arch="qwen2", **changes):
 # -- config.json ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("old, new", [
-    ({"rope_theta": 5e5, "torch_dtype": "bfloat16"}, {"rope_theta": ..., "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}, "dtype": "bfloat16"}),
-    ({"rope_scaling": {"type": "linear", "factor": 4.0}}, {"rope_theta": ..., "rope_parameters": {"rope_type": "linear", "rope_theta": 1e6, "factor": 4.0}}),
-    ({"rope_scaling": LLAMA3}, {"rope_theta": ..., "rope_parameters": {**LLAMA3, "rope_theta": 1e6}}),
-    ({"rope_scaling": None}, {"rope_theta": ..., "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e6}}}),
-])
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        (
+            {"rope_theta": 5e5, "torch_dtype": "bfloat16"},
+            {"rope_theta": ..., "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}, "dtype": "bfloat16"},
+        ),
+        (
+            {"rope_scaling": {"type": "linear", "factor": 4.0}},
+            {"rope_theta": ..., "rope_parameters": {"rope_type": "linear", "rope_theta": 1e6, "factor": 4.0}},
+        ),
+        ({"rope_scaling": LLAMA3}, {"rope_theta": ..., "rope_parameters": {**LLAMA3, "rope_theta": 1e6}}),
+        ({"rope_scaling": None}, {"rope_theta": ..., "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e6}}}),
+    ],
+)
 @pytest.mark.parametrize("arch", ARCHS)
 def test_both_config_spellings_mean_the_same(arch, old, new):
     a, b = core_arguments(config(arch, **old)), core_arguments(config(arch, **new))
     assert a.pop("inv_freq").tobytes() == b.pop("inv_freq").tobytes() and a == b
 
 
-@pytest.mark.parametrize("changes, expected", [
-    ({}, {"qkv_bias": True, "qk_norm": False, "head_dim": 16, "n_kv_heads": 2, "tie": True, "rms_eps": 1e-5}),
-    ({"model_type": "llama", "num_key_value_heads": ...}, {"qkv_bias": False, "n_kv_heads": 4}),
-    ({"model_type": "llama", "num_key_value_heads": None}, {"n_kv_heads": 4}),
-    ({"model_type": "llama", "head_dim": None}, {"head_dim": 16}),
-    ({"model_type": "qwen3"}, {"qkv_bias": False, "qk_norm": True, "head_dim": 128}),
-    ({"model_type": "qwen3", "head_dim": 32}, {"head_dim": 32}),
-    ({"tie_word_embeddings": ..., "rms_norm_eps": ...}, {"tie": False, "rms_eps": 1e-6}),
-    ({"use_sliding_window": False, "sliding_window": 32768, "max_window_layers": 1}, {"n_layers": 2}),
-    ({"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 2}, {"n_layers": 2}),
-    ({"layer_types": ["full_attention"] * 2, "unknown_key": [1]}, {"n_layers": 2}),
-])
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        ({}, {"qkv_bias": True, "qk_norm": False, "head_dim": 16, "n_kv_heads": 2, "tie": True, "rms_eps": 1e-5}),
+        ({"model_type": "llama", "num_key_value_heads": ...}, {"qkv_bias": False, "n_kv_heads": 4}),
+        ({"model_type": "llama", "num_key_value_heads": None}, {"n_kv_heads": 4}),
+        ({"model_type": "llama", "head_dim": None}, {"head_dim": 16}),
+        ({"model_type": "qwen3"}, {"qkv_bias": False, "qk_norm": True, "head_dim": 128}),
+        ({"model_type": "qwen3", "head_dim": 32}, {"head_dim": 32}),
+        ({"tie_word_embeddings": ..., "rms_norm_eps": ...}, {"tie": False, "rms_eps": 1e-6}),
+        ({"use_sliding_window": False, "sliding_window": 32768, "max_window_layers": 1}, {"n_layers": 2}),
+        ({"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 2}, {"n_layers": 2}),
+        ({"layer_types": ["full_attention"] * 2, "unknown_key": [1]}, {"n_layers": 2}),
+    ],
+)
 def test_core_arguments(changes, expected):
     arguments = core_arguments(config(**changes))
     assert {key: arguments[key] for key in expected} == expected
 
 
-@pytest.mark.parametrize("changes, named", [
-    ({"model_type": "mistral"}, "mistral"), ({"model_type": "qwen2_vl"}, "multimodal"), ({"model_type": "qwen3_moe"}, "mixture of experts"),
-    ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "yarn"), ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "dynamic"),
-    ({"rope_scaling": {"type": "longrope"}}, "longrope"), ({"rope_scaling": {"type": "mrope", "mrope_section": [8, 8, 8]}}, "mrope"),
-    ({"rope_parameters": {"full_attention": {}, "sliding_attention": {}}}, "by layer"), ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
-    ({"hidden_act": "gelu"}, "gelu"), ({"model_type": "llama", "attention_bias": True}, "attention_bias"),
-    ({"model_type": "qwen3", "attention_bias": True}, "attention_bias"), ({"model_type": "llama", "mlp_bias": True}, "mlp_bias"),
-    ({"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 0}, "sliding"),
-    ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding_attention"), ({"quantization_config": {"quant_method": "awq"}}, "quanti"),
-    ({"num_local_experts": 8}, "experts"), ({"vision_config": {}, "model_type": "qwen9"}, "multimodal"), ({"attention_dropout": 0.1}, "attention_dropout"),
-    ({"rope_interleaved": True}, "rope_interleaved"),
-])
+@pytest.mark.parametrize(
+    "changes, named",
+    [
+        ({"model_type": "mistral"}, "mistral"),
+        ({"model_type": "qwen2_vl"}, "multimodal"),
+        ({"model_type": "qwen3_moe"}, "mixture of experts"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "yarn"),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "dynamic"),
+        ({"rope_scaling": {"type": "longrope"}}, "longrope"),
+        ({"rope_scaling": {"type": "mrope", "mrope_section": [8, 8, 8]}}, "mrope"),
+        ({"rope_parameters": {"full_attention": {}, "sliding_attention": {}}}, "by layer"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ({"hidden_act": "gelu"}, "gelu"),
+        ({"model_type": "llama", "attention_bias": True}, "attention_bias"),
+        ({"model_type": "qwen3", "attention_bias": True}, "attention_bias"),
+        ({"model_type": "llama", "mlp_bias": True}, "mlp_bias"),
+        ({"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 0}, "sliding"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding_attention"),
+        ({"quantization_config": {"quant_method": "awq"}}, "quanti"),
+        ({"num_local_experts": 8}, "experts"),
+        ({"vision_config": {}, "model_type": "qwen9"}, "multimodal"),
+        ({"attention_dropout": 0.1}, "attention_dropout"),
+        ({"rope_interleaved": True}, "rope_interleaved"),
+    ],
+)
 def test_what_is_not_run_is_refused_by_name(changes, named):
     with pytest.raises(UnsupportedModelError, match=named) as caught:
         core_arguments(config(**changes), "folder/config.json")
@@ -76,7 +102,9 @@ def test_what_is_not_run_is_refused_by_name(changes, named):
 def test_inverse_frequencies():
     plain = inverse_frequencies({"rope_theta": 1e4}, 64)
     np.testing.assert_allclose(plain, 1e4 ** (-np.arange(32) / 32), rtol=2e-7)
-    np.testing.assert_allclose(inverse_frequencies({"rope_theta": 1e4, "rope_scaling": {"type": "linear", "factor": 4}}, 64), plain / 4, rtol=1e-7)
+    np.testing.assert_allclose(
+        inverse_frequencies({"rope_theta": 1e4, "rope_scaling": {"type": "linear", "factor": 4}}, 64), plain / 4, rtol=1e-7
+    )
     scaled = inverse_frequencies({"rope_theta": 1e4, "rope_scaling": LLAMA3}, 64)
     wavelength = 2 * np.pi / plain
     np.testing.assert_array_equal(scaled[wavelength < 2048], plain[wavelength < 2048])
@@ -98,12 +126,18 @@ def test_bfloat16_rounding():
     assert np.signbit(back[-1])
 
 
-@pytest.mark.parametrize("dtype, stored, arrives", [("F32", "<f4", np.float32), ("F16", "<f2", np.float16), ("BF16", "<u2", np.uint16), ("F64", "<f8", np.float32)])
+@pytest.mark.parametrize(
+    "dtype, stored, arrives",
+    [("F32", "<f4", np.float32), ("F16", "<f2", np.float16), ("BF16", "<u2", np.uint16), ("F64", "<f8", np.float32)],
+)
 def test_reads_each_dtype(tmp_path, dtype, stored, arrives):
     array = np.arange(12).reshape(3, 4).astype(stored)
     scalar = np.array(7).astype(stored)
-    header = {"__metadata__": {"format": "pt"}, "b": {"dtype": dtype, "shape": [], "data_offsets": [array.nbytes, array.nbytes + scalar.nbytes]},
-              "a": {"dtype": dtype, "shape": [3, 4], "data_offsets": [0, array.nbytes]}}
+    header = {
+        "__metadata__": {"format": "pt"},
+        "b": {"dtype": dtype, "shape": [], "data_offsets": [array.nbytes, array.nbytes + scalar.nbytes]},
+        "a": {"dtype": dtype, "shape": [3, 4], "data_offsets": [0, array.nbytes]},
+    }
     (tmp_path / "x.safetensors").write_bytes(safetensors(header, array.tobytes() + scalar.tobytes()))
     file = SafetensorsFile(tmp_path / "x.safetensors")
     for name, expected in (("a", array), ("b", scalar)):
@@ -112,11 +146,15 @@ def test_reads_each_dtype(tmp_path, dtype, stored, arrives):
         np.testing.assert_array_equal(got, expected)
 
 
-@pytest.mark.parametrize("dtype, limit, files", [("float32", "5GB", 1), ("float32", 3000, 2), ("float32", 1, 5), ("bfloat16", 1200, 2), ("bfloat16", 1, 5)])
+@pytest.mark.parametrize(
+    "dtype, limit, files", [("float32", "5GB", 1), ("float32", 3000, 2), ("float32", 1, 5), ("bfloat16", 1200, 2), ("bfloat16", 1, 5)]
+)
 def test_writes_what_the_library_reads(tmp_path, dtype, limit, files):
     library = pytest.importorskip("safetensors")
     rng = np.random.default_rng(0)
-    arrays = {f"t{i}": rng.standard_normal(shape).astype(np.float32) for i, shape in enumerate([(7, 9), (500,), (1, 1), (20, 20), (3, 1, 2)])}
+    arrays = {
+        f"t{i}": rng.standard_normal(shape).astype(np.float32) for i, shape in enumerate([(7, 9), (500,), (1, 1), (20, 20), (3, 1, 2)])
+    }
     with FolderWriter(tmp_path) as folder:
         names = write_weights(folder.open, [(k, v.shape) for k, v in arrays.items()], arrays.__getitem__, dtype, limit)
     assert len([n for n in names if n.endswith(".safetensors")]) == files and sorted(p.name for p in tmp_path.iterdir()) == sorted(names)
@@ -138,7 +176,11 @@ def test_writes_what_the_library_reads(tmp_path, dtype, limit, files):
 
 def test_reads_what_the_library_writes(tmp_path):
     numpy_library = pytest.importorskip("safetensors.numpy")
-    arrays = {"a": np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32), "empty": np.zeros((0, 4), np.float16), "c": np.float16([1, 2])}
+    arrays = {
+        "a": np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32),
+        "empty": np.zeros((0, 4), np.float16),
+        "c": np.float16([1, 2]),
+    }
     numpy_library.save_file(arrays, tmp_path / "x.safetensors", metadata={"any": "thing"})
     file = SafetensorsFile(tmp_path / "x.safetensors")
     for name, array in arrays.items():
@@ -170,22 +212,23 @@ def test_a_failed_save_leaves_the_old_files(tmp_path):
 
 def statement(kind, data):
     """The value formulas of the formats in plain Python, one element at a time."""
+
     def half(at):
-        return float(np.frombuffer(data[at:at + 2], "<f2")[0])
+        return float(np.frombuffer(data[at : at + 2], "<f2")[0])
 
     def signed(byte):
         return byte - 256 if byte > 127 else byte
 
     out = []
     for at in range(0, len(data), BLOCKS[kind][1]):
-        b = data[at:at + BLOCKS[kind][1]]
+        b = data[at : at + BLOCKS[kind][1]]
         if kind in ("Q4_0", "Q4_1"):
             q = b[2:] if kind == "Q4_0" else b[4:]
             nibbles = [x & 15 for x in q] + [x >> 4 for x in q]
             out += [half(at) * (n - 8) if kind == "Q4_0" else half(at) * n + half(at + 2) for n in nibbles]
         elif kind in ("Q5_0", "Q5_1"):
             skip = 2 if kind == "Q5_0" else 4
-            high, q = int.from_bytes(b[skip:skip + 4], "little"), b[skip + 4:]
+            high, q = int.from_bytes(b[skip : skip + 4], "little"), b[skip + 4 :]
             fives = [(n | ((high >> i) & 1) << 4) for i, n in enumerate([x & 15 for x in q] + [x >> 4 for x in q])]
             out += [half(at) * (n - 16) if kind == "Q5_0" else half(at) * n + half(at + 2) for n in fives]
         elif kind == "Q8_0":
@@ -193,8 +236,10 @@ def statement(kind, data):
         elif kind == "Q4_K":
             s = b[4:16]
             for k in range(8):
-                scale, low = (s[k] & 63, s[k + 4] & 63) if k < 4 else ((s[k + 4] & 15) + 16 * (s[k - 4] >> 6), (s[k + 4] >> 4) + 16 * (s[k] >> 6))
-                run = b[16 + 32 * (k // 2):48 + 32 * (k // 2)]
+                scale, low = (
+                    (s[k] & 63, s[k + 4] & 63) if k < 4 else ((s[k + 4] & 15) + 16 * (s[k - 4] >> 6), (s[k + 4] >> 4) + 16 * (s[k] >> 6))
+                )
+                run = b[16 + 32 * (k // 2) : 48 + 32 * (k // 2)]
                 out += [half(at) * scale * ((x >> 4) if k % 2 else (x & 15)) - half(at + 2) * low for x in run]
         elif kind == "Q6_K":
             for i in range(256):
@@ -214,15 +259,27 @@ def test_dequantize_blocks(kind):
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
 def test_dequantize_floats(kind):
     data = quantised(kind, 100, np.random.default_rng(1)) + np.array([0x7F80, 0xFF80, 0x8000, 0x7C00, 0xFC00, 1], "<u2").tobytes()
-    expected = {"F32": np.frombuffer(data, "<f4"), "F16": np.frombuffer(data, "<f2").astype(np.float32),
-                "BF16": (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)}[kind]
+    expected = {
+        "F32": np.frombuffer(data, "<f4"),
+        "F16": np.frombuffer(data, "<f2").astype(np.float32),
+        "BF16": (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32),
+    }[kind]
     np.testing.assert_array_equal(_core.dequantize(kind, data, len(expected)), expected)
 
 
-@pytest.mark.parametrize("kind, size, count, error", [
-    ("Q4_0", 18, 31, FileFormatError), ("Q4_0", 17, 32, FileFormatError), ("Q4_0", 36, 32, FileFormatError), ("Q6_K", 210, 1 << 62, FileFormatError),
-    ("F32", 4, 0, FileFormatError), ("Q4_0", 0, -32, ValueError), ("Q9", 18, 32, ConfigError), ("Q4_0", 19, 32, FileFormatError),
-])
+@pytest.mark.parametrize(
+    "kind, size, count, error",
+    [
+        ("Q4_0", 18, 31, FileFormatError),
+        ("Q4_0", 17, 32, FileFormatError),
+        ("Q4_0", 36, 32, FileFormatError),
+        ("Q6_K", 210, 1 << 62, FileFormatError),
+        ("F32", 4, 0, FileFormatError),
+        ("Q4_0", 0, -32, ValueError),
+        ("Q9", 18, 32, ConfigError),
+        ("Q4_0", 19, 32, FileFormatError),
+    ],
+)
 def test_dequantize_checks_sizes(kind, size, count, error):
     with pytest.raises(error):
         _core.dequantize(kind, bytes(size), count)
@@ -293,7 +350,7 @@ def test_a_quantised_gguf_tensor(tmp_path, kind):
     tensors[place] = ("blk.1.attn_k.weight", kind, (64, 32), data)
     (tmp_path / "x.gguf").write_bytes(gguf({**model_metadata(model.config), **byte_level_metadata()}, tensors))
     got = grpo.load(tmp_path / "x.gguf", device="ref").state_dict()["model.layers.1.self_attn.k_proj.weight"]
-    stored = _core.dequantize(kind, data, 64 * 32).reshape(2, 8, 2, 64)          # heads, j, s, columns: row 2j + s of a head
+    stored = _core.dequantize(kind, data, 64 * 32).reshape(2, 8, 2, 64)  # heads, j, s, columns: row 2j + s of a head
     np.testing.assert_array_equal(got.reshape(2, 2, 8, 64), stored.swapaxes(1, 2))
 
 
@@ -322,13 +379,22 @@ def rewritten(small, folder, change):
         write_weights(writer.open, [(k, v.shape) for k, v in state.items()], state.__getitem__, "float32")
 
 
-@pytest.mark.parametrize("change, named", [
-    (lambda s: s.pop("model.layers.1.mlp.up_proj.weight"), "model.layers.1.mlp.up_proj.weight is missing"),
-    (lambda s: s.update({"model.layers.0.mlp.up_proj.weight": np.zeros((2, 2), np.float32)}), r"up_proj.weight has shape \(2, 2\), the config says \(96, 64\)"),
-    (lambda s: s.update({"model.layers.9.mlp.up_proj.weight": np.zeros((2, 2), np.float32)}), "layers.9.mlp.up_proj.weight is not a tensor of this model"),
-    (lambda s: s.pop("model.embed_tokens.weight"), "model.embed_tokens.weight is missing"),
-    (lambda s: [s.pop(k) for k in list(s) if "layers.0" in k], r"and \d+ more|layers.0"),
-])
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        (lambda s: s.pop("model.layers.1.mlp.up_proj.weight"), "model.layers.1.mlp.up_proj.weight is missing"),
+        (
+            lambda s: s.update({"model.layers.0.mlp.up_proj.weight": np.zeros((2, 2), np.float32)}),
+            r"up_proj.weight has shape \(2, 2\), the config says \(96, 64\)",
+        ),
+        (
+            lambda s: s.update({"model.layers.9.mlp.up_proj.weight": np.zeros((2, 2), np.float32)}),
+            "layers.9.mlp.up_proj.weight is not a tensor of this model",
+        ),
+        (lambda s: s.pop("model.embed_tokens.weight"), "model.embed_tokens.weight is missing"),
+        (lambda s: [s.pop(k) for k in list(s) if "layers.0" in k], r"and \d+ more|layers.0"),
+    ],
+)
 def test_tensors_that_do_not_fit_are_named(small, tmp_path, change, named):
     rewritten(small, tmp_path, change)
     with pytest.raises(FileFormatError, match=named) as caught:
@@ -338,14 +404,26 @@ def test_tensors_that_do_not_fit_are_named(small, tmp_path, change, named):
 
 def test_tensors_that_may_be_ignored(tmp_path):
     model = grpo.load(grpo.tiny("qwen2", **SMALL), device="ref")
-    rewritten(model, tmp_path, lambda s: s.update({"lm_head.weight": np.zeros((259, 64), np.float32),
-                                                   "model.layers.0.self_attn.rotary_emb.inv_freq": np.zeros(8, np.float32)}))
+    rewritten(
+        model,
+        tmp_path,
+        lambda s: s.update(
+            {"lm_head.weight": np.zeros((259, 64), np.float32), "model.layers.0.self_attn.rotary_emb.inv_freq": np.zeros(8, np.float32)}
+        ),
+    )
     assert same_weights(model, grpo.load(tmp_path, device="ref"))
 
 
-@pytest.mark.parametrize("device, dtype, error", [
-    ("cuda", None, DeviceError), ("tpu", None, ConfigError), ("cpu", "float16", ConfigError), ("ref", "bfloat16", ConfigError), ("auto", "int8", ConfigError),
-])
+@pytest.mark.parametrize(
+    "device, dtype, error",
+    [
+        ("cuda", None, DeviceError),
+        ("tpu", None, ConfigError),
+        ("cpu", "float16", ConfigError),
+        ("ref", "bfloat16", ConfigError),
+        ("auto", "int8", ConfigError),
+    ],
+)
 def test_device_and_dtype(device, dtype, error):
     with pytest.raises(error, match=device if dtype is None else dtype):
         grpo.load(grpo.tiny(**SMALL), device=device, dtype=dtype)
@@ -362,8 +440,18 @@ def test_a_tokenizer_larger_than_the_model():
         grpo.load(grpo.tiny(**SMALL, vocab_size=200), device="ref")
 
 
-@pytest.mark.parametrize("sizes, named", [({"hidden_sise": 4}, "did you mean 'hidden_size'"), ({"num_attention_heads": 7}, "num_attention_heads"),
-                                          ({"seed": -1}, "seed"), ({"seed": "x"}, "seed"), ({"arch": "gpt2"}, "gpt2"), ({"vocab_size": -1}, "vocab_size"), ({"hidden_size": 2.5}, "hidden_size")])
+@pytest.mark.parametrize(
+    "sizes, named",
+    [
+        ({"hidden_sise": 4}, "did you mean 'hidden_size'"),
+        ({"num_attention_heads": 7}, "num_attention_heads"),
+        ({"seed": -1}, "seed"),
+        ({"seed": "x"}, "seed"),
+        ({"arch": "gpt2"}, "gpt2"),
+        ({"vocab_size": -1}, "vocab_size"),
+        ({"hidden_size": 2.5}, "hidden_size"),
+    ],
+)
 def test_tiny_checks_its_sizes(sizes, named):
     with pytest.raises(ValueError, match=named):
         grpo.tiny(**sizes)
@@ -391,22 +479,47 @@ def test_generate_takes_texts_chats_and_ids(small):
         assert out.finish_reason == ("stop" if out.token_ids[-1] in (256, 258) else "length") and out.logprobs.dtype == np.float32
     for single, i in ((prompts[0], 0), (prompts[1], 2), (prompts[2], 4)):
         assert small.generate(single, max_new_tokens=5, seed=1)[0].prompt_ids == outs[i].prompt_ids
-    first, second = (small.logprobs(*args) for args in (([72, 105], [o.token_ids for o in outs[:2]]),
-                                                        ([o.prompt_ids for o in outs[:2]], [o.token_ids for o in outs[:2]])))
+    first, second = (
+        small.logprobs(*args)
+        for args in (([72, 105], [o.token_ids for o in outs[:2]]), ([o.prompt_ids for o in outs[:2]], [o.token_ids for o in outs[:2]]))
+    )
     for a, b, out in zip(first, second, outs, strict=False):
         assert a.tobytes() == b.tobytes() == out.policy_logprobs.tobytes()
 
 
-@pytest.mark.parametrize("prompts, options, named", [
-    ([], {}, "prompts"), (["a", ""], {}, "prompt 1"), ([[1, 999]], {}, "999"), ([[1.5]], {}, "prompt 0"), ([["a"]], {}, "prompt 0"), (5, {}, "prompts"),
-    (["a"], {"temperature": -1}, "temperature"), (["a"], {"top_p": 0}, "top_p"), (["a"], {"top_k": -1}, "top_k"), (["a"], {"min_p": 2}, "min_p"),
-    (["a"], {"num_generations": 0}, "num_generations"), (["a"], {"max_new_tokens": 0}, "max_new_tokens"), (["a"], {"temperature": float("nan")}, "temperature"),
-    (["a"], {"max_new_tokens": 5000}, "max_position_embeddings"), (["a"], {"stop": [""]}, "stop"), (["a"], {"stop": [3]}, "stop"),
-    (["a"], {"seed": -1}, "seed"), (["a"], {"seed": 1 << 64}, "seed"), (["a"], {"seed": 1.5}, "seed"), (["a"], {"top_k": 1.5}, "top_k"),
-    (["a"], {"temperature": "a"}, "temperature"), (["a"], {"stop": 5}, "stop"), ({"role": "user"}, {}, "prompts"), (None, {}, "prompts"),
-    (["a"], {"min_new_tokens": 9, "max_new_tokens": 8}, "min_new_tokens"), (["a"], {"repetition_penalty": 0}, "repetition_penalty"),
-    (["a", [{"role": "user", "content": 3}]], {}, "prompt 1"), ([[{"content": "x"}]], {}, "role"),
-])
+@pytest.mark.parametrize(
+    "prompts, options, named",
+    [
+        ([], {}, "prompts"),
+        (["a", ""], {}, "prompt 1"),
+        ([[1, 999]], {}, "999"),
+        ([[1.5]], {}, "prompt 0"),
+        ([["a"]], {}, "prompt 0"),
+        (5, {}, "prompts"),
+        (["a"], {"temperature": -1}, "temperature"),
+        (["a"], {"top_p": 0}, "top_p"),
+        (["a"], {"top_k": -1}, "top_k"),
+        (["a"], {"min_p": 2}, "min_p"),
+        (["a"], {"num_generations": 0}, "num_generations"),
+        (["a"], {"max_new_tokens": 0}, "max_new_tokens"),
+        (["a"], {"temperature": float("nan")}, "temperature"),
+        (["a"], {"max_new_tokens": 5000}, "max_position_embeddings"),
+        (["a"], {"stop": [""]}, "stop"),
+        (["a"], {"stop": [3]}, "stop"),
+        (["a"], {"seed": -1}, "seed"),
+        (["a"], {"seed": 1 << 64}, "seed"),
+        (["a"], {"seed": 1.5}, "seed"),
+        (["a"], {"top_k": 1.5}, "top_k"),
+        (["a"], {"temperature": "a"}, "temperature"),
+        (["a"], {"stop": 5}, "stop"),
+        ({"role": "user"}, {}, "prompts"),
+        (None, {}, "prompts"),
+        (["a"], {"min_new_tokens": 9, "max_new_tokens": 8}, "min_new_tokens"),
+        (["a"], {"repetition_penalty": 0}, "repetition_penalty"),
+        (["a", [{"role": "user", "content": 3}]], {}, "prompt 1"),
+        ([[{"content": "x"}]], {}, "role"),
+    ],
+)
 def test_generate_names_what_is_wrong(prompts, options, named):
     model = grpo.load(grpo.tiny(**SMALL), device="ref")
     with pytest.raises((ConfigError, TokenizerError), match=named):
@@ -419,13 +532,28 @@ def test_stop_strings_end_a_completion_and_are_not_in_its_text():
     stop = whole.text[7:9]
     assert len(stop) == 2 and "�" not in stop
     out = model.generate("abc", max_new_tokens=24, seed=5, stop=["never seen", stop])[0]
-    assert out.finish_reason == "stop" and out.text == whole.text[:whole.text.index(stop)] and out.token_ids == whole.token_ids[:len(out.token_ids)]
+    assert (
+        out.finish_reason == "stop"
+        and out.text == whole.text[: whole.text.index(stop)]
+        and out.token_ids == whole.token_ids[: len(out.token_ids)]
+    )
     assert stop in model.tokenizer.decode(out.token_ids)
 
 
-@pytest.mark.parametrize("prompts, completions, named", [
-    ([1, 2], [], "no completions"), (5, [[1]], "prompt_ids"), ([1], 5, "completions_ids"), ("ab", [[1]], "prompt"), ([1] * 4000, [[1], [1] * 97], "max_position"), ([[1], [2]], [[1]], "2 prompts for 1"), ([], [[1]], "0 prompts"), ([1], [[1], [300]], "completion 1"), ([[]], [[1]], "prompt 0 is empty"),
-])
+@pytest.mark.parametrize(
+    "prompts, completions, named",
+    [
+        ([1, 2], [], "no completions"),
+        (5, [[1]], "prompt_ids"),
+        ([1], 5, "completions_ids"),
+        ("ab", [[1]], "prompt"),
+        ([1] * 4000, [[1], [1] * 97], "max_position"),
+        ([[1], [2]], [[1]], "2 prompts for 1"),
+        ([], [[1]], "0 prompts"),
+        ([1], [[1], [300]], "completion 1"),
+        ([[]], [[1]], "prompt 0 is empty"),
+    ],
+)
 def test_logprobs_name_what_is_wrong(prompts, completions, named):
     model = grpo.load(grpo.tiny(**SMALL), device="ref")
     with pytest.raises(ConfigError, match=named):

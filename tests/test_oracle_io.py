@@ -1,4 +1,5 @@
 """Configs, tokenizers, chat templates and saved models against transformers."""
+
 import os
 from pathlib import Path
 
@@ -16,17 +17,56 @@ pytestmark = pytest.mark.oracle
 
 SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
-MODELS = [("qwen2", {}), ("qwen2", {"tie_word_embeddings": False, "rms_norm_eps": 1e-5}), ("qwen3", {"head_dim": 32}), ("qwen3", {"head_dim": 16}),
-          ("llama", {"rope_theta": 5e5, "rope_scaling": LLAMA3}), ("llama", {"rope_scaling": {"rope_type": "linear", "factor": 3.0}, "head_dim": 24}),
-          ("llama", {"tie_word_embeddings": False, "num_key_value_heads": 4})]
+MODELS = [
+    ("qwen2", {}),
+    ("qwen2", {"tie_word_embeddings": False, "rms_norm_eps": 1e-5}),
+    ("qwen3", {"head_dim": 32}),
+    ("qwen3", {"head_dim": 16}),
+    ("llama", {"rope_theta": 5e5, "rope_scaling": LLAMA3}),
+    ("llama", {"rope_scaling": {"rope_type": "linear", "factor": 3.0}, "head_dim": 24}),
+    ("llama", {"tie_word_embeddings": False, "num_key_value_heads": 4}),
+]
 QWEN3 = Path(__file__).parents[2] / "shared/data/qwen3-tokenizer"
-TEXTS = ["", " ", "Hello, we can use", "  multiple   spaces", "Café déjà vu.", "cafe\u0301", "I'm don't we're I'M", "中文 English123，测试！🙂", " \t  x\n\n \t",
-         "a<|im_end|>b", "<think>x</think>", "1234567.89", "\u0000\u001b", "👩‍👩‍👧 ﷽", "x" * 300, "\r\n\r\n", "<|im_start|>user\nhi"]
-CHATS = [[{"role": "user", "content": "hi"}], [{"role": "system", "content": "S"}, {"role": "user", "content": "a\n<b>&\"'"}],
-         [{"role": "user", "content": "q"}, {"role": "assistant", "content": "<think>\nhm\n</think>\n\nyes"}, {"role": "user", "content": "again", "name": None}],
-         [{"role": "user", "content": "w"}, {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"a": "é"}}}]},
-          {"role": "tool", "content": "3"}, {"role": "user", "content": "x"}]]
-TOOLS = [{"type": "function", "function": {"name": "f", "description": "d <é>", "parameters": {"type": "object", "properties": {"a": {"type": "string"}}}}}]
+TEXTS = [
+    "",
+    " ",
+    "Hello, we can use",
+    "  multiple   spaces",
+    "Café déjà vu.",
+    "cafe\u0301",
+    "I'm don't we're I'M",
+    "中文 English123，测试！🙂",
+    " \t  x\n\n \t",
+    "a<|im_end|>b",
+    "<think>x</think>",
+    "1234567.89",
+    "\u0000\u001b",
+    "👩‍👩‍👧 ﷽",
+    "x" * 300,
+    "\r\n\r\n",
+    "<|im_start|>user\nhi",
+]
+CHATS = [
+    [{"role": "user", "content": "hi"}],
+    [{"role": "system", "content": "S"}, {"role": "user", "content": "a\n<b>&\"'"}],
+    [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "<think>\nhm\n</think>\n\nyes"},
+        {"role": "user", "content": "again", "name": None},
+    ],
+    [
+        {"role": "user", "content": "w"},
+        {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"a": "é"}}}]},
+        {"role": "tool", "content": "3"},
+        {"role": "user", "content": "x"},
+    ],
+]
+TOOLS = [
+    {
+        "type": "function",
+        "function": {"name": "f", "description": "d <é>", "parameters": {"type": "object", "properties": {"a": {"type": "string"}}}},
+    }
+]
 
 
 def oracle_logits(folder, ids):
@@ -50,7 +90,9 @@ def test_transformers_reads_what_we_save(tmp_path, arch, sizes, limit):
 @pytest.mark.parametrize("limit", ["5GB", "50KB"])
 def test_we_read_what_transformers_saves(tmp_path, arch, sizes, limit):
     torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(arch, vocab_size=259, initializer_range=0.2, bos_token_id=None, eos_token_id=258, **{**SMALL, **sizes})
+    config = transformers.AutoConfig.for_model(
+        arch, vocab_size=259, initializer_range=0.2, bos_token_id=None, eos_token_id=258, **{**SMALL, **sizes}
+    )
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path, max_shard_size=limit)
     Tokenizer.bytes().save_pretrained(tmp_path)
     model = grpo.load(tmp_path, device="ref")
@@ -117,7 +159,9 @@ def test_chats_render_as_transformers(both, variables):
     for chat in CHATS:
         arguments = {"add_generation_prompt": True, **variables}
         assert ours.apply_chat_template(chat, **arguments) == theirs.apply_chat_template(chat, tokenize=False, **arguments)
-        assert ours.apply_chat_template(chat, tokenize=True, **arguments) == theirs.apply_chat_template(chat, tokenize=True, return_dict=False, **arguments)
+        assert ours.apply_chat_template(chat, tokenize=True, **arguments) == theirs.apply_chat_template(
+            chat, tokenize=True, return_dict=False, **arguments
+        )
 
 
 TEMPLATES = [
@@ -141,4 +185,6 @@ def test_templates_render_as_transformers(tmp_path, template):
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     ours.chat_template = template
     for chat in CHATS[:3]:
-        assert ours.apply_chat_template(chat) == theirs.apply_chat_template(chat, chat_template=template, tokenize=False, add_generation_prompt=True)
+        assert ours.apply_chat_template(chat) == theirs.apply_chat_template(
+            chat, chat_template=template, tokenize=False, add_generation_prompt=True
+        )

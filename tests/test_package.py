@@ -1,4 +1,5 @@
 """The package's front door: names, laziness."""
+
 import subprocess
 import sys
 
@@ -9,7 +10,9 @@ import grpo
 
 def fresh(code):
     """What a new interpreter prints."""
-    return subprocess.run([sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}\n{code}"], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}\n{code}"], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def test_import_brings_nothing_heavy():
@@ -29,4 +32,4 @@ def test_sft_is_the_function_whatever_was_used_first(first):
 
 def test_unknown_names():
     with pytest.raises(AttributeError, match="no attribute 'nope'"):
-        grpo.nope
+        getattr(grpo, "nope")
