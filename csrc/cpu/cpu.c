@@ -140,6 +140,12 @@ int cpu_reserve(void *ctx, struct scratch need) {
     return OK;
 }
 
+int scratch_ready(const struct ctx *c, struct scratch need) {
+    if (need.shared <= c->size.shared && need.thread <= c->size.thread) return OK;
+    return fail(E_MEMORY, "cpu: an operation needs %zu + %zu bytes of scratch, reserve() made %zu + %zu", need.shared, need.thread,
+                c->size.shared, c->size.thread);
+}
+
 void *cpu_alloc(void *ctx, size_t bytes) {
     (void)ctx;
     return memory_new(bytes);

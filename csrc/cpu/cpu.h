@@ -7,7 +7,7 @@
 #include "base/threads.h"
 #include "ops.h"
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(CPU_PORTABLE_ONLY)
 #define CPU_X86 1
 extern const struct ops cpu_ops_amx, cpu_ops_avx512bf16, cpu_ops_avx512, cpu_ops_avx2;
 #endif
@@ -27,6 +27,9 @@ static inline void scratch_max(struct scratch *a, struct scratch b) {
     if (b.shared > a->shared) a->shared = b.shared;
     if (b.thread > a->thread) a->thread = b.thread;
 }
+
+/* E_MEMORY unless reserve() was told of an operation that large */
+int scratch_ready(const struct ctx *c, struct scratch need);
 
 int cpu_open(void **ctx);
 void cpu_close(void *ctx);

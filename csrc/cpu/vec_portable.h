@@ -1,15 +1,22 @@
-/* vec.h on GCC/Clang vectors: what any CPU runs (SSE2 or NEON as the compiler sees fit), with no assumption on FMA. */
-#pragma GCC diagnostic ignored "-Wpsabi"       /* every function here is inlined: no call passes a vector */
+/* vec.h on GCC and Clang vectors of 16 bytes, four to a vf: what any CPU runs (SSE2, NEON), with no assumption on FMA.
+   Narrow on purpose: a vector wider than the target's registers draws ABI warnings even where every call is inlined. */
 
-typedef float vf __attribute__((vector_size(64)));
-typedef uint32_t vp __attribute__((vector_size(64)));
-typedef int32_t vec_mask __attribute__((vector_size(64)));
-typedef uint16_t vec_half __attribute__((vector_size(32)));
+typedef float quad __attribute__((vector_size(16)));
+typedef uint32_t quad_bits __attribute__((vector_size(16)));
+typedef int32_t quad_int __attribute__((vector_size(16)));
+typedef uint16_t quad_half __attribute__((vector_size(8)));
+typedef struct { quad q[4]; } vf;
+typedef struct { quad_bits q[4]; } vp;
 
-VEC_FN vf vset1(float x) { return (vf){0} + x; }
-VEC_FN vf vzero(void) { return (vf){0}; }
+#define VEC_EACH(type, expression)                                                                                        \
+    type r_;                                                                                                              \
+    for (int i = 0; i < 4; i++) r_.q[i] = (expression);                                                                   \
+    return r_;
+
+VEC_FN vf vset1(float x) { VEC_EACH(vf, (quad){0} + x) }
+VEC_FN vf vzero(void) { return vset1(0); }
 VEC_FN vf vload_n(const float *p, int n) {
-    vf v = {0};
+    vf v = vzero();
     memcpy(&v, p, (size_t)n * sizeof *p);
     return v;
 }
@@ -22,9 +29,9 @@ VEC_FN void vstore_n(float *p, vf v, int n) { memcpy(p, &v, (size_t)n * sizeof *
 VEC_FN void vstore(float *p, vf v) { memcpy(p, &v, sizeof v); }
 
 VEC_FN vf vload_bf16(const bf16 *p) {
-    vec_half x;
-    memcpy(&x, p, sizeof x);
-    return (vf)(__builtin_convertvector(x, vp) << 16);
+    quad_half x[4];
+    memcpy(x, p, sizeof x);
+    VEC_EACH(vf, (quad)(__builtin_convertvector(x[i], quad_bits) << 16))
 }
 VEC_FN vf vload_bf16_n(const bf16 *p, int n) {
     bf16 full[VEC] = {0};
@@ -32,12 +39,17 @@ VEC_FN vf vload_bf16_n(const bf16 *p, int n) {
     return vload_bf16(full);
 }
 
-VEC_FN vf vec_blend(vec_mask m, vf x, vf y) { return (vf)(((vec_mask)x & m) | ((vec_mask)y & ~m)); }
+VEC_FN quad quad_select(quad_int m, quad x, quad y) { return (quad)(((quad_int)x & m) | ((quad_int)y & ~m)); }
+VEC_FN quad_half quad_round(quad v) {
+    quad_bits bits = (quad_bits)v, rounded = bits + 0x7fff + (bits >> 16 & 1);
+    quad_bits kept = (quad_bits)quad_select(v != v, (quad)(bits | 0x400000), (quad)rounded);
+    return __builtin_convertvector(kept >> 16, quad_half);
+}
 VEC_FN void vstore_bf16(bf16 *p, vf v) {
-    vp bits = (vp)v, rounded = bits + 0x7fff + (bits >> 16 & 1);
-    vp kept = (vp)vec_blend(v != v, (vf)(bits | 0x400000), (vf)rounded);
-    vec_half x = __builtin_convertvector(kept >> 16, vec_half);
-    memcpy(p, &x, sizeof x);
+    for (int i = 0; i < 4; i++) {
+        quad_half x = quad_round(v.q[i]);
+        memcpy(p + 4 * i, &x, sizeof x);
+    }
 }
 VEC_FN void vstore_bf16_n(bf16 *p, vf v, int n) {
     bf16 full[VEC];
@@ -45,19 +57,21 @@ VEC_FN void vstore_bf16_n(bf16 *p, vf v, int n) {
     memcpy(p, full, (size_t)n * sizeof *p);
 }
 
-VEC_FN vf vadd(vf a, vf b) { return a + b; }
-VEC_FN vf vsub(vf a, vf b) { return a - b; }
-VEC_FN vf vmul(vf a, vf b) { return a * b; }
-VEC_FN vf vdiv(vf a, vf b) { return a / b; }
-VEC_FN vf vfma(vf a, vf b, vf c) { return a * b + c; }
-VEC_FN vf vmax(vf a, vf b) { return vec_blend(a > b, a, b); }
-VEC_FN vf vmin(vf a, vf b) { return vec_blend(a < b, a, b); }
-VEC_FN vf vselect_lt(vf a, vf b, vf x, vf y) { return vec_blend(a < b, x, y); }
+VEC_FN vf vadd(vf a, vf b) { VEC_EACH(vf, a.q[i] + b.q[i]) }
+VEC_FN vf vsub(vf a, vf b) { VEC_EACH(vf, a.q[i] - b.q[i]) }
+VEC_FN vf vmul(vf a, vf b) { VEC_EACH(vf, a.q[i] * b.q[i]) }
+VEC_FN vf vdiv(vf a, vf b) { VEC_EACH(vf, a.q[i] / b.q[i]) }
+VEC_FN vf vfma(vf a, vf b, vf c) { VEC_EACH(vf, a.q[i] * b.q[i] + c.q[i]) }
+VEC_FN vf vselect_lt(vf a, vf b, vf x, vf y) { VEC_EACH(vf, quad_select(a.q[i] < b.q[i], x.q[i], y.q[i])) }
+VEC_FN vf vmax(vf a, vf b) { return vselect_lt(b, a, a, b); }
+VEC_FN vf vmin(vf a, vf b) { return vselect_lt(a, b, a, b); }
+VEC_FN vf vpow2(vf n) { VEC_EACH(vf, (quad)((__builtin_convertvector(n.q[i], quad_int) + 127) << 23)) }
 VEC_FN vf vsqrt(vf a) {
-    for (int i = 0; i < VEC; i++) a[i] = sqrtf(a[i]);
-    return a;
+    float t[VEC];
+    vstore(t, a);
+    for (int i = 0; i < VEC; i++) t[i] = sqrtf(t[i]);
+    return vload(t);
 }
-VEC_FN vf vpow2(vf n) { return (vf)((__builtin_convertvector(n, vec_mask) + 127) << 23); }
 
 VEC_FN vp vload_pairs(const bf16 *p) {
     vp v;
@@ -67,20 +81,24 @@ VEC_FN vp vload_pairs(const bf16 *p) {
 VEC_FN vp vset1_pair(const bf16 *p) {
     uint32_t pair;
     memcpy(&pair, p, sizeof pair);
-    return (vp){0} + pair;
+    VEC_EACH(vp, (quad_bits){0} + pair)
 }
 VEC_FN vf vdot(vf acc, vp a, vp b) {
-    acc += (vf)(a << 16) * (vf)(b << 16);
-    return acc + (vf)(a & 0xffff0000u) * (vf)(b & 0xffff0000u);
+    for (int i = 0; i < 4; i++) {
+        acc.q[i] += (quad)(a.q[i] << 16) * (quad)(b.q[i] << 16);
+        acc.q[i] += (quad)(a.q[i] & 0xffff0000u) * (quad)(b.q[i] & 0xffff0000u);
+    }
+    return acc;
 }
 
-#define VEC_FOLD(v, op)                                                                                                          \
-    float t[VEC];                                                                                                                \
-    vstore(t, v);                                                                                                                \
-    for (int half = VEC / 2; half; half /= 2)                                                                                    \
-        for (int i = 0; i < half; i++) t[i] = op(t[i], t[i + half]);                                                             \
+VEC_FN float vsum(vf v) {
+    quad h = (v.q[0] + v.q[2]) + (v.q[1] + v.q[3]);
+    return (h[0] + h[2]) + (h[1] + h[3]);
+}
+VEC_FN float vlargest(vf v) {
+    float t[VEC];
+    vstore(t, v);
+    for (int half = VEC / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) t[i] = t[i] > t[i + half] ? t[i] : t[i + half];
     return t[0];
-VEC_FN float vec_add1(float a, float b) { return a + b; }
-VEC_FN float vec_max1(float a, float b) { return a > b ? a : b; }
-VEC_FN float vsum(vf v) { VEC_FOLD(v, vec_add1) }
-VEC_FN float vlargest(vf v) { VEC_FOLD(v, vec_max1) }
+}
