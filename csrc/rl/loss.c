@@ -142,10 +142,12 @@ static double gmpo_clip(const struct sequence *s, double x) {
 }
 static int in_geometric_mean(const struct sequence *s, int t) { return s->mask[t] && high_entropy(s, t); }
 
-/* phi(w) normalised to phi(1) = 1; log w is kept above log(1e-8), as in the authors' code */
+#define VESPO_MIN_EXPONENT (-18.420680743952367)         /* log(1e-8), as in TRL */
+
+/* phi(w), normalised to phi(1) = 1 */
 static double vespo_phi(const struct sequence *s, double sum_log_ratio) {
     const struct loss_config *c = s->c;
-    double log_w = clamp(sum_log_ratio, log(1e-8), LOSS_MAX_EXPONENT);
+    double log_w = clamp(sum_log_ratio, VESPO_MIN_EXPONENT, LOSS_MAX_EXPONENT);
     double k = s->advantage >= 0 ? c->vespo_k_pos : c->vespo_k_neg;
     double lambda = fmax(s->advantage >= 0 ? c->vespo_lambda_pos : c->vespo_lambda_neg, 1e-4);
     double phi = exp(lambda + k * log_w - lambda * exp(log_w));
@@ -172,7 +174,7 @@ static void measure(struct sequence *s) {
     if (c->importance_sampling_level == LEVEL_SEQUENCE) s->ratio = clamped_exp(s, mean);
     if (c->loss_type == LOSS_GMPO) s->ratio = clamped_exp(s, geometric_sum / max_int(s->n_geometric, 1));
     if (c->loss_type == LOSS_VESPO) {
-        s->clamped += clamped_sum < log(1e-8) || clamped_sum > LOSS_MAX_EXPONENT;
+        s->clamped += clamped_sum < VESPO_MIN_EXPONENT || clamped_sum > LOSS_MAX_EXPONENT;
         s->phi = vespo_phi(s, clamped_sum);
     }
     s->keep = s->advantage >= 0 || -mean <= c->off_policy_mask_threshold;
