@@ -133,8 +133,8 @@ class Model:
         """``num_generations`` completions a prompt, prompt by prompt.
 
         ``prompts``: a list of texts (encoded as they are), of chats (lists of {"role", "content"}), of token-id lists, or
-        a single one of these. ``temperature`` 0 is greedy. ``stop``: text that ends a completion. The same seed gives the
-        same tokens whatever the batch and the number of threads.
+        a single one of these. ``temperature`` 0 is greedy. ``stop``: text that ends a completion. The same prompts and seed
+        give the same tokens, whatever the number of threads.
         """
         ids = [self._named_prompt(prompt, i) for i, prompt in enumerate(_as_list(prompts))]
         out = self.generate_ids(ids, num_generations, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
@@ -246,8 +246,11 @@ class Model:
             raise type(error)(f"prompt {i}: {error}") from error
 
     def _ids(self, ids: Any, what: str) -> NDArray[np.int32]:
-        array = np.asarray(ids)
-        if array.ndim != 1 or array.size and array.dtype.kind not in "iu":
+        try:
+            array = np.asarray(ids)
+        except ValueError:                               # lists of unequal lengths
+            array = np.empty((0, 0))
+        if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
             raise ConfigError(f"{what} must be text, a chat or a list of token ids, not {ids!r:.80}")
         if array.size and not (0 <= array.min() and array.max() < self.config["vocab_size"]):
             wrong = array[(array < 0) | (array >= self.config["vocab_size"])][0]
@@ -262,7 +265,7 @@ class Model:
         completions = [self._ids(ids, f"completion {i}") for i, ids in enumerate(completions_ids)]
         if not completions:
             raise ConfigError("no completions")
-        one = len(prompt_ids) > 0 and np.ndim(prompt_ids[0]) == 0
+        one = len(prompt_ids) > 0 and not isinstance(prompt_ids[0], (Sequence, np.ndarray))
         rows = [self._ids(prompt_ids, "prompt")] if one else [self._ids(ids, f"prompt {i}") for i, ids in enumerate(prompt_ids)]
         if not one and len(rows) != len(completions):
             raise ConfigError(f"{len(rows)} prompts for {len(completions)} completions; give one prompt, or one a completion")
@@ -414,7 +417,7 @@ def _as_list(prompts: Any) -> Sequence[Prompt]:
         return [prompts]
     if not isinstance(prompts, (Sequence, np.ndarray)) or not len(prompts):
         raise ConfigError(f"prompts must be a non-empty list, not {prompts!r:.80}")
-    return [prompts] if isinstance(prompts[0], Mapping) or np.ndim(prompts[0]) == 0 and not isinstance(prompts[0], str) else prompts
+    return prompts if isinstance(prompts[0], (Sequence, np.ndarray)) else [prompts]
 
 
 def _stops(stop: str | Sequence[str] | None) -> list[str]:

@@ -315,6 +315,15 @@ def test_a_saved_model_loads_with_the_same_bits(small, tmp_path, limit):
     np.testing.assert_array_equal(back.core.logits(ids), small.core.logits(ids))
 
 
+def test_weights_keep_their_bits_on_every_device(device, tmp_path):
+    model = grpo.load(grpo.tiny("qwen2", **SMALL), device=device)
+    model.save_pretrained(tmp_path)
+    assert same_weights(model, grpo.load(tmp_path, device=device)) and same_weights(model, model.copy())
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == model.dtype == {"ref": "float32", "cpu": "bfloat16"}[device]
+    kinds = {entry.dtype for entry in SafetensorsFile(tmp_path / "model.safetensors").entries.values()}
+    assert kinds == {{"ref": "F32", "cpu": "BF16"}[device]}
+
+
 def test_saving_again_removes_files_that_contradict(small, tmp_path):
     small.save_pretrained(tmp_path)
     small.save_pretrained(tmp_path, max_shard_size="60KB")
@@ -494,6 +503,8 @@ def test_generate_takes_texts_chats_and_ids(small):
         (["a", ""], {}, "prompt 1"),
         ([[1, 999]], {}, "999"),
         ([[1.5]], {}, "prompt 0"),
+        ([[1], [[2], [3, 4]]], {}, "prompt 1"),
+        ([[[1], [2, 3]]], {}, "prompt 0"),
         ([["a"]], {}, "prompt 0"),
         (5, {}, "prompts"),
         (["a"], {"temperature": -1}, "temperature"),
