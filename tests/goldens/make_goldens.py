@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-from tiny_models import config, random_weights, relative_error  # noqa: E402
+from tiny_models import config, random_weights, relative_error  # noqa: E402  (beside this folder, when run as a script)
 
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 256}
@@ -41,14 +41,14 @@ SEED = 7
 GROUPS = ((5, (3, 7)), (35, (4, 1, 31)), (1, (2,)))
 
 
-def make_batch(V: int, rng: np.random.Generator) -> dict:
+def make_batch(V: int, rng: np.random.Generator, groups) -> dict:
     """Prompts, completions, coefficients of both signs, and which prompt each completion belongs to."""
-    prompts = [rng.integers(0, V, n).astype(np.int32) for n, _ in GROUPS]
-    completions = [rng.integers(0, V, n).astype(np.int32) for _, lengths in GROUPS for n in lengths]
+    prompts = [rng.integers(0, V, n).astype(np.int32) for n, _ in groups]
+    completions = [rng.integers(0, V, n).astype(np.int32) for _, lengths in groups for n in lengths]
     tokens = sum(map(len, completions))
     return {"prompts": np.concatenate(prompts), "prompt_lengths": np.array([len(p) for p in prompts], np.int32),
             "completions": np.concatenate(completions), "completion_lengths": np.array([len(c) for c in completions], np.int32),
-            "group": np.array([g for g, (_, lengths) in enumerate(GROUPS) for _ in lengths], np.int32),
+            "group": np.array([g for g, (_, lengths) in enumerate(groups) for _ in lengths], np.int32),
             "coef": rng.normal(size=tokens).astype(np.float32), "entropy_coef": rng.normal(size=tokens).astype(np.float32)}
 
 
@@ -86,10 +86,10 @@ def run(model, case: dict) -> dict[str, np.ndarray]:
             "objective": np.float64(objective.item())} | grads
 
 
-def make_golden(cfg: dict, number: int) -> dict:
+def make_golden(cfg: dict, number: int, groups=GROUPS) -> dict:
     rng = np.random.default_rng(number)
     V = cfg["vocab_size"]
-    case = make_batch(V, rng)
+    case = make_batch(V, rng, groups)
     if number % 2 == 0:
         case["entropy_coef"][:] = 0
     case |= {"ids": rng.integers(0, V, 70).astype(np.int32), "rows": np.array([0, 1, 30, 31, 32, 33, 63, 64, 69]),
