@@ -10,6 +10,7 @@ from goldens.make_goldens import make_golden, make_model  # noqa: E402
 
 pytestmark = pytest.mark.oracle
 DEVICES = ["ref", "cpu"]
+torch.set_num_threads(1)                     # small tensors: threads would only wait for each other
 
 
 def random_config(rng):
