@@ -3,6 +3,7 @@
 #include "rl/score.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 int trainer_create(struct trainer **out, struct model *m, const struct train_config *config, int optimizer) {
@@ -140,9 +141,13 @@ static int micro_loss(double *loss, struct loss_metrics *metrics, float *coef, f
                       const struct groups *g, const struct micro_batch *mb, const struct loss_inputs *in, int32_t *lengths) {
     int64_t at = g->completions.offset[mb->completion];
     for (int i = 0; i < mb->n_completions; i++) lengths[i] = ragged_length(&g->completions, mb->completion + i);
-    return loss_eval(loss, coef + at, ecoef ? ecoef + at : NULL, metrics, in->config, in->normalizer, mb->n_completions, lengths,
-                     logp + at, in->old_logp + at, in->ref_logp ? in->ref_logp + at : NULL, entropy + at,
-                     in->advantage + mb->completion, in->mask + at);
+    int status = loss_eval(loss, coef + at, ecoef ? ecoef + at : NULL, metrics, in->config, in->normalizer, mb->n_completions, lengths,
+                           logp + at, in->old_logp + at, in->ref_logp ? in->ref_logp + at : NULL, entropy + at,
+                           in->advantage + mb->completion, in->mask + at);
+    if (status != E_NONFINITE || !mb->completion) return status;
+    char said[512];                /* loss_eval counts from the micro-batch's first completion */
+    snprintf(said, sizeof said, "%s", fail_message());
+    return fail(status, "counted from completion %d on: %s", mb->completion, said);
 }
 
 int trainer_accumulate_loss(struct trainer *t, double *loss, struct loss_metrics *metrics, float *logp, float *entropy,
