@@ -16,7 +16,7 @@ _HOMES = {
     "tokenizer": ("Tokenizer",),
     "config": ("GRPOConfig", "SFTConfig"),
     "trainer": ("GRPOTrainer",),
-    "sft": ("SFTTrainer", "sft"),
+    "sft_trainer": ("SFTTrainer", "sft"),
     "errors": ("GrpoError", "ConfigError", "FileFormatError", "CheckpointError", "CheckpointCorruptError", "CheckpointMismatchError",
                "UnsupportedModelError", "TokenizerError", "DatasetError", "RewardError", "DeviceError", "OutOfMemoryError",
                "NonFiniteError", "BusyError", "GrpoWarning"),
