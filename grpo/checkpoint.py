@@ -121,8 +121,12 @@ def latest(parent: Path) -> Path | None:
 
 
 def prune(parent: Path, keep: int | None) -> None:
-    for folder in steps(parent)[keep:] if keep else []:
-        shutil.rmtree(folder)
+    """Drops all but the newest. A folder loses its name before its files, so there is never half a checkpoint."""
+    try:
+        for folder in steps(parent)[keep:] if keep else []:
+            folder.rename(parent / f".{folder.name}.old-{os.getpid()}")
+    finally:
+        remove_leftovers(parent)
 
 
 # state
