@@ -339,6 +339,19 @@ def test_bfloat16_folder(small, tmp_path):
     assert all(np.array_equal(rounded[name], back[name]) for name in rounded)
 
 
+@pytest.mark.parametrize("dtype, stored", [("F16", np.float16), ("F64", np.float64)])
+def test_folders_of_other_dtypes(small, tmp_path, dtype, stored):
+    small.save_pretrained(tmp_path)
+    state = {name: array.astype(stored) for name, array in small.state_dict().items()}
+    header, data = {}, b""
+    for name, array in state.items():
+        header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": [len(data), len(data) + array.nbytes]}
+        data += array.tobytes()
+    (tmp_path / "model.safetensors").write_bytes(safetensors(header, data))
+    back = grpo.load(tmp_path, device="ref").state_dict()
+    assert all(np.array_equal(state[name].astype(np.float32), back[name]) for name in state)
+
+
 def test_a_gguf_loads_with_the_same_bits(small, tmp_path):
     path = tmp_path / "model.gguf"
     metadata = {**model_metadata(small.config), **byte_level_metadata()}
