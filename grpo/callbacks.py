@@ -45,8 +45,9 @@ class TrainerCallback:
     def on_train_end(self, args, state, control, **kwargs): ...
 
 
-SHOWN = (("reward", "reward", "{:.3f}"), ("loss", "loss", "{:.4f}"), ("kl", "kl", "{:.4f}"), ("completions/mean_length", "length", "{:.0f}"),
-         ("generation_tokens_per_second", "gen tok/s", "{:.0f}"), ("training_tokens_per_second", "train tok/s", "{:.0f}"))
+SHOWN = (("reward", "reward", "{:.3f}"), ("loss", "loss", "{:.4f}"), ("kl", "kl", "{:.4f}"),
+         ("completions/mean_length", "length", "{:.0f}"), ("generation_tokens_per_second", "gen tok/s", "{:.0f}"),
+         ("training_tokens_per_second", "train tok/s", "{:.0f}"))
 
 
 def summary(metrics: dict[str, Any]) -> dict[str, str]:

@@ -91,7 +91,8 @@ def verify(folder: Path) -> dict[str, Any]:
     for name, entry in files:
         try:
             with open(folder / name, "rb") as file:
-                same = os.fstat(file.fileno()).st_size == entry["bytes"] and hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"]
+                same = os.fstat(file.fileno()).st_size == entry["bytes"]
+                same = same and hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"]
         except OSError as error:
             raise CheckpointCorruptError(f"{folder / name}: {error.strerror}") from error
         if not same:

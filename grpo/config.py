@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import math
 import numbers
+import operator
 import os
 import types
 import typing
@@ -37,8 +38,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "deepseekrl": dict(loss_type="grpo", beta=0.04, use_bias_correction_kl=False, num_generations=16, prompts_per_step=4,
                        max_steps=250, learning_rate=5e-6, lr_scheduler_type="constant_with_warmup", warmup_ratio=0.18,
                        adam_beta2=0.99, weight_decay=0.1, max_grad_norm=0.1, temperature=0.9, max_prompt_length=256,
-                       on_long_prompt="truncate", max_completion_length=786, ref_model_mixup_alpha=0.1, ref_model_sync_steps=50, shuffle_dataset=False,
-                       seed=7111994),
+                       on_long_prompt="truncate", max_completion_length=786, ref_model_mixup_alpha=0.1, ref_model_sync_steps=50,
+                       shuffle_dataset=False, seed=7111994),
 }
 
 
@@ -78,10 +79,11 @@ class TrainingConfig:
     num_train_epochs: float = option(3.0, "Passes over the data set when max_steps is -1.", above=0)
     shuffle_dataset: bool = option(True, "Take rows in a seeded random order, a new one each epoch.")
     # batch
-    per_device_train_batch_size: int | None = option(None, "Completions (SFT: rows) of a micro-step; None: 8, or what "
-                                                     "prompts_per_step implies. Memory is set by token_budget instead.", low=1)
+    per_device_train_batch_size: int | None = option(
+        None, "Completions (SFT: rows) of a micro-step; None: 8, or what prompts_per_step implies. Memory is set by token_budget.", low=1)
     gradient_accumulation_steps: int = option(1, "Micro-steps of one optimiser step.", low=1)
-    token_budget: int = option(4096, "Tokens of a packed micro-batch: more is faster and takes more memory; results are the same.", low=1)
+    token_budget: int = option(4096, "Tokens of a packed micro-batch: more is faster and takes more memory; the results are the same.",
+                               low=1)
     recompute: bool = option(False, "Recompute activations in the backward pass instead of keeping them.")
     # optimiser
     learning_rate: float = option(1e-6, "Peak learning rate of AdamW.", low=0)
@@ -158,31 +160,35 @@ class GRPOConfig(TrainingConfig):
     """
 
     # batch
-    prompts_per_step: int | None = option(None, "Prompts of one optimiser step: with num_generations, the short way to say the batch.", low=1)
+    prompts_per_step: int | None = option(None, "Prompts of one optimiser step: with num_generations, the short way to say the batch.",
+                                          low=1)
     num_generations: int = option(8, "Completions of a prompt: the group's size.")
-    num_generations_eval: int | None = option(None, "The same in evaluation; None: num_generations, or 1 when temperature_eval is 0.", low=1)
+    num_generations_eval: int | None = option(None, "The same in evaluation; None: num_generations, or 1 when temperature_eval is 0.",
+                                              low=1)
     generation_batch_size: int | None = option(None, "Completions of one rollout; None: those of one optimiser step.", low=1)
     steps_per_generation: int | None = option(None, "The same in micro-steps; None: gradient_accumulation_steps.", low=1)
     num_iterations: int = option(1, "Passes over each rollout (mu).", low=1)
     # generation
     max_prompt_length: int | None = option(None, "Longest prompt in tokens; None: what the model's positions leave.", low=1)
-    on_long_prompt: str = option("raise", "A longer prompt: raise, drop the row, or keep its last tokens.", choices=("raise", "drop", "truncate"))
+    on_long_prompt: str = option("raise", "A longer prompt: raise, drop the row, or keep its last tokens.",
+                                 choices=("raise", "drop", "truncate"))
     max_completion_length: int = option(512, "Most tokens of a completion.", low=1)
     temperature: float = option(1.0, "Sampling temperature; log-probs in the loss are divided by it too.", above=0)
     top_p: float = option(1.0, "Sample from the smallest set with this probability.", above=0, high=1)
-    top_k: int = option(0, "Sample from the k likeliest tokens; 0: all.", low=0)
+    top_k: int | None = option(0, "Sample from the k likeliest tokens; 0, -1 or None: all.", low=-1)
     min_p: float | None = option(None, "Least probability, as a fraction of the likeliest token's.", low=0, high=1)
     repetition_penalty: float = option(1.0, "Divides the logits of tokens already seen.", above=0)
-    generation_kwargs: dict | None = option(None, "More generation options: min_new_tokens, stop, suppress_tokens; also overrides the above.")
+    generation_kwargs: dict | None = option(None, "More options: min_new_tokens, stop, suppress_tokens; also overrides the above.")
     chat_template_kwargs: dict | None = option(None, "Arguments of the chat template, for example {'enable_thinking': False}.")
     temperature_eval: float | None = option(None, "Temperature in evaluation; 0 is greedy; None: temperature.", low=0)
     slots: int = option(32, "Sequences decoded at a time.", low=1)
     # rewards and advantages
     reward_weights: list | None = option(None, "One weight a reward; None: the reward's own, 1 by default.")
-    scale_rewards: str | bool = option("group", "Divide advantages by the std of the group, of the batch, or not.", choices=("group", "batch", "none"))
-    multi_objective_aggregation: str = option("sum_then_normalize", "Normalise the weighted sum, or each reward first (GDPO).",
+    scale_rewards: str | bool = option("group", "Divide advantages by the std of the group, of the batch, or not.",
+                                       choices=("group", "batch", "none"))
+    multi_objective_aggregation: str = option("sum_then_normalize", "Normalise the weighted sum of rewards, or each of them (GDPO).",
                                               choices=("sum_then_normalize", "normalize_then_sum"))
-    on_reward_error: str | float = option("raise", "A reward that raises or is not finite: 'raise', 'drop' the sample, or a number in its place.")
+    on_reward_error: str | float = option("raise", "A reward that raises or is not finite: 'raise', 'drop' the sample, or a number.")
     dynamic_sampling: bool = option(False, "Replace groups whose rewards are all equal by new prompts (DAPO).")
     max_resample_times: int = option(3, "Rounds of replacing before a step takes what it has.", low=0)
     mask_truncated_completions: bool = option(False, "Leave completions that hit max_completion_length out of the loss.")
@@ -202,7 +208,8 @@ class GRPOConfig(TrainingConfig):
     vespo_lambda_pos: float = option(3.0, "VESPO's decay there.")
     vespo_k_neg: float = option(3.0, "VESPO's exponent elsewhere.")
     vespo_lambda_neg: float = option(2.0, "VESPO's decay elsewhere.")
-    off_policy_mask_threshold: float | None = option(None, "Drop completions with a negative advantage and a mean log-ratio above this.", above=0)
+    off_policy_mask_threshold: float | None = option(
+        None, "Drop completions with a negative advantage and mean (old logp - logp) above this.", above=0)
     top_entropy_quantile: float = option(1.0, "Train only this share of the step's tokens, those of the highest entropy.", low=0, high=1)
     entropy_coef: float = option(0.0, "Weight of the entropy bonus.")
     use_adaptive_entropy: bool = option(False, "Move entropy_coef so that entropy stays near entropy_target.")
@@ -228,7 +235,7 @@ class GRPOConfig(TrainingConfig):
         self.scale_rewards = {True: "group", False: "none"}.get(self.scale_rewards, self.scale_rewards)
         super().__post_init__()
         if self.num_generations < 2:
-            raise ConfigError(f"num_generations={self.num_generations}: an advantage compares the completions of one prompt; use 2 or more")
+            raise ConfigError(f"num_generations={self.num_generations}: an advantage compares the completions of a prompt; use 2 or more")
         self._check_batch()
         self._check_rewards()
         if self.sync_ref_model and not self.beta:
@@ -236,7 +243,7 @@ class GRPOConfig(TrainingConfig):
         if self.kl_in_reward and not self.beta:
             raise ConfigError("kl_in_reward=True needs beta above 0")
         if self.temperature_eval == 0 and (self.num_generations_eval or 1) != 1:
-            raise ConfigError(f"temperature_eval=0 is greedy: num_generations_eval={self.num_generations_eval} would repeat one completion")
+            raise ConfigError(f"temperature_eval=0 is greedy: num_generations_eval={self.num_generations_eval} repeats one completion")
 
         if self.multi_objective_aggregation == "normalize_then_sum" and self.scale_rewards != "group":
             raise ConfigError(f"scale_rewards={self.scale_rewards!r} has no effect with multi_objective_aggregation='normalize_then_sum'")
@@ -249,13 +256,14 @@ class GRPOConfig(TrainingConfig):
             wanted = self.prompts_per_step * self.num_generations
             if self.per_device_train_batch_size is None:
                 if wanted % self.gradient_accumulation_steps:
-                    raise ConfigError(f"prompts_per_step={self.prompts_per_step} x num_generations={self.num_generations} does not divide "
-                                      f"by gradient_accumulation_steps={self.gradient_accumulation_steps}")
+                    raise ConfigError(f"prompts_per_step={self.prompts_per_step} x num_generations={self.num_generations} does not "
+                                      f"divide by gradient_accumulation_steps={self.gradient_accumulation_steps}")
                 self.per_device_train_batch_size = wanted // self.gradient_accumulation_steps
             elif self.batch_size != wanted:
-                raise ConfigError(f"prompts_per_step={self.prompts_per_step} x num_generations={self.num_generations} is {wanted} completions a step, "
-                                  f"but per_device_train_batch_size={self.per_device_train_batch_size} x gradient_accumulation_steps="
-                                  f"{self.gradient_accumulation_steps} is {self.batch_size}; give one of the two")
+                raise ConfigError(
+                    f"prompts_per_step={self.prompts_per_step} x num_generations={self.num_generations} is {wanted} completions a step, but "
+                    f"per_device_train_batch_size={self.per_device_train_batch_size} x gradient_accumulation_steps="
+                    f"{self.gradient_accumulation_steps} is {self.batch_size}; give one of the two")
         if self.generation_batch_size is not None and self.steps_per_generation is not None:
             raise ConfigError("generation_batch_size and steps_per_generation say the same thing; give one")
         if self.rollout_size % self.num_generations:
@@ -273,7 +281,8 @@ class GRPOConfig(TrainingConfig):
         if self.reward_weights is not None:
             self.reward_weights = [float(w) for w in self.reward_weights]
         if self.overlong_cache >= self.max_completion_length:
-            raise ConfigError(f"soft_overlong_cache={self.soft_overlong_cache} must be below max_completion_length={self.max_completion_length}")
+            raise ConfigError(f"soft_overlong_cache={self.soft_overlong_cache} must be below "
+                              f"max_completion_length={self.max_completion_length}")
 
     @property
     def rollout_size(self) -> int:
@@ -346,10 +355,9 @@ def checked(f: dataclasses.Field, value: Any, hint: Any) -> Any:
     if meta["choices"] and isinstance(value, str) and value not in meta["choices"]:
         raise ConfigError(f"{f.name}={value!r} is not one of {', '.join(meta['choices'])}{did_you_mean(value, meta['choices'])}")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        bounds = [(meta["low"], ">=", lambda v, b: v >= b), (meta["above"], ">", lambda v, b: v > b), (meta["high"], "<=", lambda v, b: v <= b)]
-        for bound, sign, holds in bounds:
-            if bound is not None and not holds(value, bound):
-                raise ConfigError(f"{f.name}={value} must be {sign} {bound}: {meta['help']}")
+        for name, sign, holds in (("low", ">=", operator.ge), ("above", ">", operator.gt), ("high", "<=", operator.le)):
+            if meta[name] is not None and not holds(value, meta[name]):
+                raise ConfigError(f"{f.name}={value} must be {sign} {meta[name]}: {meta['help']}")
     return value
 
 

@@ -28,11 +28,13 @@ ALIASES = {
 
 # options with no effect here whatever their value: they steer torch, data loader processes, launchers or hub uploads
 WITHOUT_EFFECT = frozenset("""
-    activation_offloading average_tokens_across_devices batch_eval_metrics bf16_full_eval dataset_num_proc ddp_backend ddp_broadcast_buffers
-    ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph ddp_timeout disable_dropout do_eval do_predict do_train
+    activation_offloading average_tokens_across_devices batch_eval_metrics bf16_full_eval dataset_num_proc ddp_backend
+    ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph ddp_timeout disable_dropout do_eval do_predict
+    do_train
     ds3_gather_for_generation eval_accumulation_steps eval_do_concat_batches eval_use_gather_object full_determinism
     gradient_checkpointing_kwargs include_num_input_tokens_seen include_tokens_per_second local_rank log_level log_level_replica
-    log_multimodal log_on_each_node logging_dir logging_nan_inf_filter pad_to_multiple_of padding_free per_device_eval_batch_size prediction_loss_only
+    log_multimodal log_on_each_node logging_dir logging_nan_inf_filter pad_to_multiple_of padding_free
+    per_device_eval_batch_size prediction_loss_only
     restore_callback_states_from_checkpoint save_on_each_node save_safetensors skip_memory_metrics torch_empty_cache_steps
     use_transformers_continuous_batching use_transformers_paged
 """.split())

@@ -25,10 +25,12 @@ from .schedule import learning_rate
 
 MAX_FAILED_SAVES = 3
 # options that a resumed run may change without becoming another run
-FREE_TO_CHANGE = frozenset("output_dir run_name device dtype model_init_kwargs max_steps num_train_epochs token_budget recompute logging_steps "
-                           "logging_first_step report_to disable_tqdm eval_strategy eval_steps eval_on_start save_strategy save_steps "
-                           "save_total_limit save_only_model resume_from_checkpoint slots save_completions log_completions "
-                           "num_completions_to_print log_unique_prompts num_generations_eval temperature_eval".split())
+FREE_TO_CHANGE = frozenset("""
+    device disable_tqdm dtype eval_on_start eval_steps eval_strategy log_completions log_unique_prompts logging_first_step logging_steps
+    max_steps model_init_kwargs num_completions_to_print num_generations_eval num_train_epochs output_dir recompute report_to
+    resume_from_checkpoint run_name save_completions save_only_model save_steps save_strategy save_total_limit slots temperature_eval
+    token_budget
+""".split())
 
 
 class TrainOutput(NamedTuple):
@@ -61,9 +63,11 @@ class Loop:
 
     kind = ""
 
-    def __init__(self, model: Any, args: TrainingConfig, callbacks: Any = None):
+    def __init__(self, model: Any, args: TrainingConfig, callbacks: Any = None, processing_class: Any = None):
         self.args = args
         self.model: Model = model if isinstance(model, Model) else load(model, **model_options(args))
+        if processing_class is not None and processing_class is not self.model.tokenizer:
+            say("processing_class is not used: the model's own tokenizer is")
         self.state = TrainerState(num_train_epochs=args.num_train_epochs)
         self.control = TrainerControl()
         self.run: RunFolder | None = None
@@ -150,7 +154,7 @@ class Loop:
         args, state = self.args, self.state
         state.max_steps = args.max_steps if args.max_steps >= 0 else self.steps_of_epochs(args.num_train_epochs)
         learning_rate(args, 0, state.max_steps)
-        tensors = self.optimizer.plan()      # the memory is there, or this raises, before anything is written
+        held = sum(size for _, size in self.optimizer.plan())    # the memory is there, or this raises, before anything is written
         if resume and self.run is None:
             self._resume(resume)
         elif self.run is None:
@@ -158,8 +162,7 @@ class Loop:
         self.run.write_config(args.to_yaml())
         self.control = TrainerControl()
         if state.global_step < state.max_steps:
-            held = sum(size for _, size in tensors)
-            say(f"{self.describe()}, {state.max_steps} steps, {held / 1e9:.2f} GB held for training; run folder {self.run.path}")
+            say(f"{self.describe()}; steps: {state.max_steps}; held for training: {held / 1e6:,.0f} MB; run folder: {self.run.path}")
         self._fire("on_train_begin")
         if args.eval_on_start and state.global_step == 0:
             self._evaluate()
@@ -229,7 +232,8 @@ class Loop:
         args, state = self.args, self.state
         self._record(metrics)
         self._window.append(metrics)
-        if state.global_step % args.logging_steps == 0 or state.global_step == state.max_steps or (args.logging_first_step and state.global_step == 1):
+        step = state.global_step
+        if step % args.logging_steps == 0 or step == state.max_steps or (args.logging_first_step and step == 1):
             self._fire("on_log", logs=means(self._window))
             self._window = []
 
@@ -284,9 +288,9 @@ class Loop:
         checkpoint.save_optimizer(inner, self.optimizer, self.model.core.tensors())
         self.save_extra(inner)
         s = self.state
-        state = {"kind": self.kind, "step": s.global_step, "max_steps": s.max_steps, "epoch": s.epoch, "adam_steps": self.optimizer.steps_taken,
-                 "num_input_tokens_seen": s.num_input_tokens_seen, "skipped": self._skipped, "config": dataclasses.asdict(self.args),
-                 **self.position_state()}
+        state = {"kind": self.kind, "step": s.global_step, "max_steps": s.max_steps, "epoch": s.epoch,
+                 "adam_steps": self.optimizer.steps_taken, "num_input_tokens_seen": s.num_input_tokens_seen, "skipped": self._skipped,
+                 "config": dataclasses.asdict(self.args), **self.position_state()}
         (inner / checkpoint.STATE).write_text(json.dumps(state, indent=1))
 
     def _resume(self, resume: str | bool) -> None:
@@ -323,7 +327,8 @@ class Loop:
     def _compare_options(self, folder: Path, saved: dict[str, Any]) -> None:
         now = dataclasses.asdict(self.args)
         if now.get("seed") != saved.get("seed"):
-            raise CheckpointMismatchError(f"{folder}: seed is {saved.get('seed')} there and {now['seed']} here; the run would not be the same")
+            raise CheckpointMismatchError(f"{folder}: seed is {saved.get('seed')} there and {now['seed']} here; "
+                                          "the run would not be the same")
         changed = [f"{name}: {saved[name]} -> {value}" for name, value in now.items()
                    if name in saved and saved[name] != value and name not in FREE_TO_CHANGE]
         if changed:

@@ -46,12 +46,16 @@ class PromptStream:
     def __init__(self, dataset: Any, encode: Callable[[Any], NDArray[np.int32]], *, limit: int, on_long: str = "raise",
                  shuffle: bool = False, seed: int = 0, name: str = "train_dataset"):
         self.rows, self.encode, self.limit, self.on_long, self.name = read_rows(dataset, name), encode, limit, on_long, name
-        self._kept = self._fitting() if on_long == "drop" else list(range(len(self.rows)))
+        # a token is at least a byte of text, so most rows need no encoding to be known to fit
+        doubtful = {row for row, prompt in enumerate(column(self.rows, "prompt")) if text_bytes(prompt) > limit}
+        dropped = {row for row in doubtful if self._too_long(row)} if on_long == "drop" else set()
+        self._kept = [row for row in range(len(self.rows)) if row not in dropped]
+        if not self._kept:
+            raise DatasetError(f"{name}: every prompt is longer than the limit of {limit} tokens")
         self._order = RowOrder(len(self._kept), shuffle, seed)
         if on_long == "raise":
-            for row in range(len(self.rows)):
-                if text_bytes(self.rows[row]["prompt"]) > limit:    # a token is at least a byte: shorter ones need no encoding
-                    self.at_row(row)
+            for row in sorted(doubtful):
+                self.at_row(row)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -80,15 +84,19 @@ class PromptStream:
             raise DatasetError(f"{self.name}: the prompt of row {row} is empty")
         return ids
 
-    def _fitting(self) -> list[int]:
-        kept = [row for row in range(len(self.rows)) if len(self._encoded(row, self.rows[row]["prompt"])) <= self.limit]
-        if not kept:
-            raise DatasetError(f"{self.name}: every prompt is longer than the limit of {self.limit} tokens")
-        return kept
+    def _too_long(self, row: int) -> bool:
+        return len(self._encoded(row, self.rows[row]["prompt"])) > self.limit
+
+
+def column(rows: Any, name: str) -> Any:
+    """One column of a data set; datasets.Dataset reads it without the others."""
+    return rows[name] if hasattr(rows, "column_names") else (row[name] for row in rows)
 
 
 def text_bytes(prompt: Any) -> int:
     """UTF-8 bytes of a prompt's text; for token ids their number."""
+    if prompt is None:
+        return 0
     if isinstance(prompt, str):
         return len(prompt.encode())
     return sum(len(str(m.get("content", "")).encode()) if isinstance(m, Mapping) else 1 for m in prompt)
@@ -114,5 +122,6 @@ def read_rows(dataset: Any, name: str, needs: Sequence[str] = ("prompt",)) -> An
             raise DatasetError(f"{name}: row {number} is {type(row).__name__}, not a dict")
         for column in needs:
             if row.get(column) is None:
-                raise DatasetError(f"{name}: row {number} has no {column!r}{did_you_mean(column, row)} Its columns are {', '.join(map(str, row))}.")
+                raise DatasetError(f"{name}: row {number} has no {column!r}{did_you_mean(column, row)} "
+                                   f"Its columns are {', '.join(map(str, row))}.")
     return rows

@@ -69,7 +69,7 @@ class Rollouts:
         changed: dict[str, Any] = {f: getattr(self, f)[tokens] for f in TOKEN_FIELDS if getattr(self, f) is not None}
         changed |= {f: getattr(self, f)[chosen] for f in COMPLETION_FIELDS if getattr(self, f) is not None}
         return replace(self, prompts=[self.prompts[g] for g in kept_groups], group=group.astype(np.int32),
-                       completions=[self.completions[i] for i in chosen], texts=[self.texts[i] for i in chosen] if self.texts else [],
+                       completions=[self.completions[i] for i in chosen], texts=[self.texts[i] for i in chosen],
                        extras={name: [values[i] for i in chosen] for name, values in self.extras.items()}, **changed)
 
     @staticmethod
@@ -82,7 +82,8 @@ class Rollouts:
         return replace(parts[0], prompts=[x for p in parts for x in p.prompts],
                        group=np.concatenate([p.group + np.int32(n) for p, n in zip(parts, first, strict=False)]),
                        completions=[x for p in parts for x in p.completions], texts=[x for p in parts for x in p.texts],
-                       extras={name: [x for p in parts for x in p.extras.get(name, [None] * len(p))] for name in parts[0].extras}, **changed)
+                       extras={name: [x for p in parts for x in p.extras.get(name, [None] * len(p))] for name in parts[0].extras},
+                       **changed)
 
     def save(self, path: Path) -> None:
         """Everything an update needs, as an .npz without pickles."""

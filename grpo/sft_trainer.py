@@ -28,9 +28,7 @@ class SFTTrainer(Loop):
     def __init__(self, model: Any, args: SFTConfig | None = None, train_dataset: Any = None, eval_dataset: Any = None,
                  processing_class: Any = None, callbacks: Any = None):
         args = SFTConfig() if args is None else args
-        super().__init__(model, args, callbacks)
-        if processing_class is not None and processing_class is not self.model.tokenizer:
-            raise ConfigError("processing_class: the model's own tokenizer is used; leave it out")
+        super().__init__(model, args, callbacks, processing_class)
         self.examples = self._examples(train_dataset, "train_dataset") if train_dataset is not None else []
         self.eval_examples = self._examples(eval_dataset, "eval_dataset") if eval_dataset is not None else []
         if not self.eval_examples and (args.eval_strategy != "no" or args.eval_on_start):
@@ -61,7 +59,8 @@ class SFTTrainer(Loop):
         prompts, completions = map(list, zip(*examples, strict=True))
         logps, entropies = self.model.core.logprobs(prompts, completions, np.arange(len(prompts), dtype=np.int32), temperature=1.0,
                                                     token_budget=self.args.token_budget)
-        return {f"{metric_key_prefix}_loss": float(-logps.mean(dtype=np.float64)), f"{metric_key_prefix}_entropy": float(entropies.mean(dtype=np.float64))}
+        return {f"{metric_key_prefix}_loss": float(-logps.mean(dtype=np.float64)),
+                f"{metric_key_prefix}_entropy": float(entropies.mean(dtype=np.float64))}
 
     # rows
 
@@ -124,7 +123,8 @@ class SFTTrainer(Loop):
 
     def restore_position(self, state: dict[str, Any], folder: Path) -> None:
         if state["rows"] != len(self.examples):
-            raise CheckpointMismatchError(f"{folder.parent}: the run had {state['rows']} rows of data, train_dataset has {len(self.examples)}")
+            raise CheckpointMismatchError(f"{folder.parent}: the run had {state['rows']} rows of data, "
+                                          f"train_dataset has {len(self.examples)}")
         self.position = state["position"]
 
 

@@ -22,16 +22,22 @@ from .loop import Loop, StepResult, TrainingInterrupted
 from .prompts import Prompt, PromptStream
 from .rewards import RewardBatch, RewardSet, get_soft_overlong_punishment
 from .rollout import LENGTH, Rollouts, completion_metrics, generate, reward_metrics, sampling
-from .runfolder import say
 
 __all__ = ["GRPOStep", "GRPOTrainer", "TrainingInterrupted"]
 
 EVALUATION_SEED = 0x65766C                   # evaluation draws the same numbers every time, and none that training draws
-NOT_SUPPORTED = {"reward_processing_classes": "reward models are not run; call yours from a reward function",
-                 "optimizers": "the optimiser is AdamW, set by the config", "quantization_config": "weights are loaded as the device stores them",
-                 "peft_config": "every weight is trained", "tools": "tools are not supported", "rollout_func": "rollouts run in this package's own engine",
-                 "environment_factory": "environments are not supported", "compute_metrics": "log numbers from a reward function with log_metric",
-                 "data_collator": "nothing is padded, so nothing is collated"}
+ARGUMENTS = ("model", "reward_funcs", "args", "train_dataset", "eval_dataset", "processing_class", "callbacks")
+NOT_SUPPORTED = {
+    "reward_processing_classes": "reward models are not run; call yours from a reward function",
+    "optimizers": "the optimiser is AdamW, set by the config",
+    "quantization_config": "weights are loaded as the device stores them",
+    "peft_config": "every weight is trained",
+    "tools": "tools are not supported",
+    "rollout_func": "rollouts run in this package's own engine",
+    "environment_factory": "environments are not supported",
+    "compute_metrics": "log numbers from a reward function with log_metric",
+    "data_collator": "nothing is padded, so nothing is collated",
+}
 
 
 @dataclass
@@ -62,17 +68,15 @@ class GRPOTrainer(Loop):
     kind = "grpo"
     args: GRPOConfig
 
-    def __init__(self, model: Any, reward_funcs: Any = None, args: GRPOConfig | None = None, train_dataset: Any = None, eval_dataset: Any = None,
-                 processing_class: Any = None, callbacks: Any = None, **unsupported: Any):
+    def __init__(self, model: Any, reward_funcs: Any = None, args: GRPOConfig | None = None, train_dataset: Any = None,
+                 eval_dataset: Any = None, processing_class: Any = None, callbacks: Any = None, **unsupported: Any):
         refuse(unsupported)
         args = GRPOConfig() if args is None else args
         self.rewards = RewardSet(reward_funcs, args.reward_weights, args.on_reward_error)
         if args.overlong_cache:
             self.rewards.add(get_soft_overlong_punishment(args.max_completion_length, args.overlong_cache))
         self.sampling = sampling(args)
-        super().__init__(model, args, callbacks)
-        if processing_class is not None and processing_class is not self.model.tokenizer:
-            say("processing_class is not used: the model's own tokenizer is")
+        super().__init__(model, args, callbacks, processing_class)
         self.stream = self._stream(train_dataset, "train_dataset") if train_dataset is not None else None
         self.eval_stream = self._stream(eval_dataset, "eval_dataset") if eval_dataset is not None else None
         if self.eval_stream is None and (args.eval_strategy != "no" or args.eval_on_start):
@@ -202,8 +206,8 @@ class GRPOTrainer(Loop):
         normalizer = self._normalizer(r, r.entropies)
         loss, coef, entropy_coef, metrics = _core.grpo_loss(r.policy_logprobs, r.policy_logprobs, r.advantages, r.mask, r.ref_logprobs,
                                                             r.entropies, r.lengths, self.loss_options, normalizer)
-        seen, _ = self.optimizer.accumulate(r.prompt_ids, r.completions, r.group, coef, entropy_coef=entropy_coef if entropy_coef.any() else None,
-                                            temperature=self.temperature)
+        seen, _ = self.optimizer.accumulate(r.prompt_ids, r.completions, r.group, coef, temperature=self.temperature,
+                                            entropy_coef=entropy_coef if entropy_coef.any() else None)
         moving = np.bincount(r.per_token(r.group), (coef != 0) | (entropy_coef != 0), len(r.prompts)) > 0    # groups that were run
         difference = np.abs(seen - r.policy_logprobs)[r.per_token(moving[r.group])]
         metrics["sampling/sampling_logp_difference/mean"] = float(difference.mean()) if difference.size else 0.0
@@ -218,9 +222,14 @@ class GRPOTrainer(Loop):
             _, entropies = self.model.core.logprobs(r.prompt_ids, r.completions, r.group, temperature=self.temperature,
                                                     token_budget=self.args.token_budget)
         normalizer = self._normalizer(r, entropies)
+        if not any((self.loss_options["beta"], self.loss_options["entropy_coef"], self.args.use_adaptive_entropy)):
+            moving = np.bincount(r.group, r.advantages != 0, len(r.prompts)) > 0
+            r = r.select(np.flatnonzero(moving[r.group]))        # the others have no gradient
+            if not len(r):
+                return {"loss": 0.0, "trained_tokens": 0}
         loss, metrics, _, entropies = self.optimizer.accumulate_loss(
-            r.prompt_ids, r.completions, r.group, old_logps=r.policy_logprobs, advantages=r.advantages, mask=r.mask, ref_logps=r.ref_logprobs,
-            loss=self.loss_options, normalizer=normalizer, temperature=self.temperature)
+            r.prompt_ids, r.completions, r.group, old_logps=r.policy_logprobs, advantages=r.advantages, mask=r.mask,
+            ref_logps=r.ref_logprobs, loss=self.loss_options, normalizer=normalizer, temperature=self.temperature)
         for what in ("mean", "max"):         # here the difference is how far the policy moved, not sampler against trainer
             if (value := metrics.pop(f"sampling/sampling_logp_difference/{what}", None)) is not None:
                 metrics[f"policy_moved/logp_difference/{what}"] = value
@@ -267,8 +276,8 @@ class GRPOTrainer(Loop):
         greedy = args.temperature_eval == 0
         count = args.num_generations_eval or (1 if greedy else args.num_generations)
         with self.timed("evaluate"):
-            r = generate(self.model, stream.take(0, len(stream)), count, args.max_completion_length, sampling(args, args.temperature_eval),
-                         seed=args.seed + EVALUATION_SEED, step=0, first_prompt=0, slots=args.slots)
+            r = generate(self.model, stream.take(0, len(stream)), count, args.max_completion_length,
+                         sampling(args, args.temperature_eval), seed=args.seed + EVALUATION_SEED, step=0, first_prompt=0, slots=args.slots)
             logged = self._score(r)
         metrics = {**completion_metrics(r), **reward_metrics(r, self._reward_names), **logged, "runtime": self._seconds.pop("evaluate")}
         if count == 1:
@@ -308,8 +317,9 @@ class GRPOTrainer(Loop):
         return self.args.describe_batch()
 
     def position_state(self) -> dict[str, Any]:
-        return {"position": self.position, "rollouts_made": self.rollouts_made, "used": self.used if self.rollouts is not None else 0,
-                "entropy_control": list(self.entropy_control), "rows": len(self.stream)}
+        return {"position": self.position, "rollouts_made": self.rollouts_made,
+                "used": self.used if self.rollouts is not None else 0, "entropy_control": list(self.entropy_control),
+                "rows": len(self.stream)}
 
     def save_extra(self, folder: Path) -> None:
         if self.rollouts is not None:
@@ -319,7 +329,8 @@ class GRPOTrainer(Loop):
 
     def restore_position(self, state: dict[str, Any], folder: Path) -> None:
         if state["rows"] != len(self.stream):
-            raise CheckpointMismatchError(f"{folder.parent}: the run had {state['rows']} rows of data, train_dataset has {len(self.stream)}")
+            raise CheckpointMismatchError(f"{folder.parent}: the run had {state['rows']} rows of data, "
+                                          f"train_dataset has {len(self.stream)}")
         self.position, self.rollouts_made, self.used = state["position"], state["rollouts_made"], state["used"]
         self.entropy_control = self._next_entropy_control = tuple(state["entropy_control"])
         self.rollouts = Rollouts.load(folder / "rollouts.npz", self.stream.at_row) if (folder / "rollouts.npz").exists() else None
@@ -332,7 +343,7 @@ def refuse(options: dict[str, Any]) -> None:
     """Constructor arguments of other trainers: None is as good as absent."""
     for name, value in options.items():
         if name not in NOT_SUPPORTED:
-            raise ConfigError(f"GRPOTrainer has no argument {name!r}{did_you_mean(name, ('model', 'reward_funcs', 'args', 'train_dataset', 'eval_dataset', 'callbacks'))}")
+            raise ConfigError(f"GRPOTrainer has no argument {name!r}{did_you_mean(name, ARGUMENTS)}")
         if value is not None and value != (None, None):
             raise ConfigError(f"{name} is not supported: {NOT_SUPPORTED[name]}")
 
@@ -341,9 +352,10 @@ def group_counts(r: Rollouts, flat: Any, wanted: int) -> dict[str, float]:
     """How many groups were made and kept, and on which side of the rewards seen those without spread lie."""
     scored = r.totals[~np.isnan(r.totals)]
     middle = (scored.min() + scored.max()) / 2 if scored.size else 0.0
-    mean = np.array([np.nanmean(r.totals[r.group == g]) if not np.isnan(r.totals[r.group == g]).all() else -np.inf for g in range(len(flat))])
+    totals = np.where(np.isnan(r.totals), -np.inf, r.totals)
+    high = np.array([totals[r.group == g].max() > middle for g in range(len(flat))])
     return {"groups/generated": float(len(flat)), "groups/kept": float(min(wanted, int((~flat).sum()))),
-            "groups/zero_std_low": float((flat & (mean <= middle)).sum()), "groups/zero_std_high": float((flat & (mean > middle)).sum())}
+            "groups/zero_std_low": float((flat & ~high).sum()), "groups/zero_std_high": float((flat & high).sum())}
 
 
 def trained_tokens(r: Rollouts, groups: Any) -> int:
@@ -360,8 +372,9 @@ def mean_of_each(records: list[dict[str, float]]) -> dict[str, float]:
 def completion_records(step: int, r: Rollouts, names: list[str]) -> list[dict[str, Any]]:
     """One JSON-able dict a completion."""
     reasons = np.where(r.finish == LENGTH, "length", "stop")
-    return [{"step": step, "row": r.prompts[g].row, "prompt": r.prompts[g].prompt, "completion": r.texts[i], "tokens": len(r.completions[i]),
-             "finish_reason": str(reasons[i]), "rewards": dict(zip(names, r.rewards[i].tolist(), strict=True)), "reward": float(r.totals[i]),
+    return [{"step": step, "row": r.prompts[g].row, "prompt": r.prompts[g].prompt, "completion": r.texts[i],
+             "tokens": len(r.completions[i]), "finish_reason": str(reasons[i]),
+             "rewards": dict(zip(names, r.rewards[i].tolist(), strict=True)), "reward": float(r.totals[i]),
              "advantage": None if r.advantages is None else float(r.advantages[i]),
              **{name: values[i] for name, values in r.extras.items() if len(values) == len(r)}}
             for i, g in enumerate(r.group)]

@@ -84,7 +84,7 @@ def test_default_folder(tmp_path, monkeypatch):
 
 def test_batch_arithmetic_is_printed(tmp_path, capsys):
     toy.trainer(tmp_path, max_steps=1, num_iterations=2).train()
-    assert "2 prompts x 4 completions = 8 completions a rollout, 8 a step, 2 steps a rollout, 1 steps" in capsys.readouterr().err
+    assert "2 prompts x 4 completions = 8 completions a rollout, 8 a step, 2 steps a rollout; steps: 1;" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("epochs, rows, changed, steps", [(1, 5, {}, 2), (3, 5, {}, 7), (0.1, 5, {}, 1), (1, 4, {"num_iterations": 3}, 6)])
@@ -219,6 +219,13 @@ def test_dynamic_sampling_gives_up(tmp_path):
     step = next(iter(toy.trainer(tmp_path, constant, max_steps=1, dynamic_sampling=True, max_resample_times=2)))
     assert calls == [8, 8, 8] and len(step.rollouts) == 8
     assert (step.metrics["groups/generated"], step.metrics["groups/kept"]) == (6, 0)
+
+
+def test_stop_strings_end_completions(tmp_path):
+    r = next(iter(toy.trainer(tmp_path, max_steps=1, max_completion_length=200, num_generations=16, generation_kwargs={"stop_strings": ["e", "q"]})))
+    stopped = [c for c in r.completions if c["finish_reason"] == "stop" and c["completion"]]
+    assert len(stopped) > 16 and all(c["completion"].count("e") + c["completion"].count("q") <= 1 for c in stopped)
+    assert any(c["completion"].endswith(("e", "q")) for c in stopped)      # the string stays, for rewards that look for it
 
 
 def test_kl_in_reward(tmp_path):
@@ -367,8 +374,8 @@ class Table:
     def __len__(self):
         return 2
 
-    def __getitem__(self, i):
-        return toy.ROWS[i]
+    def __getitem__(self, key):
+        return [row[key] for row in toy.ROWS] if isinstance(key, str) else toy.ROWS[key]
 
 
 @pytest.mark.parametrize("rows", [toy.ROWS, tuple(toy.ROWS), iter(toy.ROWS), (r for r in toy.ROWS), Table()])

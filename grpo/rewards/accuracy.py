@@ -15,4 +15,5 @@ def accuracy_reward(completions: list, answer: list | None = None, solution: lis
     golds = answer if answer is not None else solution
     if golds is None:
         raise RewardError("accuracy_reward needs a column named answer or solution")
-    return [None if gold is None else float(same_answer(final_answer(text_of(c)), gold)) for c, gold in zip(completions, golds, strict=True)]
+    return [None if gold is None else float(same_answer(final_answer(text_of(c)), gold))
+            for c, gold in zip(completions, golds, strict=True)]

@@ -149,7 +149,8 @@ class Call:
         if isinstance(error, RewardError):
             raise error
         if self.on_error == "raise":
-            what = f"timed out after {self.reward.timeout} s" if isinstance(error, TimeoutError) else f"raised {type(error).__name__}: {error}"
+            late = isinstance(error, TimeoutError) and self.reward.timeout is not None
+            what = f"timed out after {self.reward.timeout} s" if late else f"raised {type(error).__name__}: {error}"
             raise RewardError(f"reward {self.reward.name!r} {what} ({self.where(i)})") from error
         self.errors += len(self.batch) if i is None else 1
         value = None if self.on_error == "drop" else self.on_error
