@@ -12,6 +12,11 @@
 
 enum { VEC = 16 };
 #define VEC_FN static inline __attribute__((always_inline, unused))
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
 
 #if defined(VEC_AVX512)
 #include "cpu/vec_avx512.h"
