@@ -30,7 +30,8 @@ def random_config(rng):
 
 
 def random_groups(rng):
-    return [(int(rng.integers(1, 80)), rng.integers(1, 50, rng.integers(1, 6)).tolist()) for _ in range(rng.integers(1, 4))]
+    """(prompt length, completion lengths) of each group; enough tokens in all for an error to be more than one draw of noise."""
+    return [(int(rng.integers(1, 80)), rng.integers(12, 50, rng.integers(1, 6)).tolist()) for _ in range(rng.integers(1, 4))]
 
 
 @pytest.fixture(scope="module", params=range(24))
