@@ -162,6 +162,13 @@ def load_optimizer(folder: Path, optimizer: _core.Trainer, tensors: list[tuple[s
     optimizer.sync()
 
 
+def weights_hash(core: _core.Model) -> str:
+    digest = hashlib.sha256()
+    for name, _ in core.tensors():
+        digest.update(name.encode() + core.get_tensor(name).tobytes())
+    return digest.hexdigest()
+
+
 def read_state(folder: Path, kind: str) -> dict[str, Any]:
     """trainer.json of a verified checkpoint of this kind of trainer."""
     path = folder / STATE_FOLDER / STATE

@@ -6,6 +6,7 @@ them into a gradient. On the first update of a rollout the policy is the one tha
 follow from the recorded log-probs and one backward pass is all that runs; what that pass computes on the way is
 compared with the record (sampling/sampling_logp_difference: 0.0).
 """
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -319,7 +320,12 @@ class GRPOTrainer(Loop):
     def position_state(self) -> dict[str, Any]:
         return {"position": self.position, "rollouts_made": self.rollouts_made,
                 "used": self.used if self.rollouts is not None else 0, "entropy_control": list(self.entropy_control),
-                "rows": len(self.stream)}
+                "rows": len(self.stream), "reference": self._frozen_reference}
+
+    @functools.cached_property
+    def _frozen_reference(self) -> str | None:
+        """Hash of a reference that never moves: it is not saved, so a resumed run must be given the same model again."""
+        return checkpoint.weights_hash(self.reference.core) if self.reference is not None and not self.args.sync_ref_model else None
 
     def save_extra(self, folder: Path) -> None:
         if self.rollouts is not None:
@@ -331,11 +337,15 @@ class GRPOTrainer(Loop):
         if state["rows"] != len(self.stream):
             raise CheckpointMismatchError(f"{folder.parent}: the run had {state['rows']} rows of data, "
                                           f"train_dataset has {len(self.stream)}")
+        if state["reference"] != self._frozen_reference:
+            raise CheckpointMismatchError(f"{folder.parent}: beta needs the reference that the run began with; give the trainer the model "
+                                          "that the run was given, not one of its checkpoints")
         self.position, self.rollouts_made, self.used = state["position"], state["rollouts_made"], state["used"]
         self.entropy_control = self._next_entropy_control = tuple(state["entropy_control"])
         self.rollouts = Rollouts.load(folder / "rollouts.npz", self.stream.at_row) if (folder / "rollouts.npz").exists() else None
         if self.args.sync_ref_model:
             tensors = self.reference.core.tensors()
+            self.reference.core.mix(self.model.core, 0.0)        # from here on it keeps float32, as it did in the run
             checkpoint.load_tensors(folder / "reference.safetensors", tensors, self.reference.core.set_tensor)
 
 

@@ -161,6 +161,17 @@ def test_another_run(tmp_path, finished, changed, error, message):
     assert trainer.run is None
 
 
+def test_reference_must_be_the_one_the_run_began_with(tmp_path):
+    first = toy.trainer(tmp_path, **SAVING, beta=0.1)
+    first.train()
+    last = first.run.checkpoints / "step-2"
+    with pytest.raises(CheckpointMismatchError, match="not one of its checkpoints"):
+        toy.trainer(tmp_path, policy=grpo.load(last, toy.DEVICE), **SAVING, beta=0.1).train(str(last))
+    again = toy.trainer(tmp_path, **SAVING, beta=0.1)
+    again.train(str(last))
+    assert toy.weights(again) == toy.weights(first)
+
+
 def test_other_options_are_said(tmp_path, finished):
     with pytest.warns(GrpoWarning, match="learning_rate: 0.01 -> 0.02"):
         toy.trainer(tmp_path, **SAVING, learning_rate=0.02).train(str(finished / "checkpoints" / "step-2"))

@@ -3,7 +3,7 @@ import itertools
 
 import grpo
 
-DEVICE = "ref"
+DEVICE = "cpu"
 ROWS = [{"prompt": "a", "letter": "a"}, {"prompt": "b", "letter": "b"}]
 SIZES = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, intermediate_size=64)
 CLOCK = ("step_time", "time_share/", "per_second", "runtime")

@@ -153,6 +153,11 @@ int model_find(struct tensor *out, const struct model *m, const char *name) {
     return fail(E_CONFIG, "this model has no tensor '%.200s'", name);
 }
 
+/* Where a tensor begins in an fp32 arena */
+static size_t tensor_offset(const struct tensor *t) {
+    return t->param->offset + (size_t)t->row * (size_t)(t->param->C ? t->param->C : 1);
+}
+
 int model_set(struct model *m, const struct tensor *t, const float *host) {
     const struct param *p = t->param;
     size_t bytes = (size_t)t->rows * (size_t)(p->C ? p->C : 1) * sizeof(float);
@@ -161,14 +166,16 @@ int model_set(struct model *m, const struct tensor *t, const float *host) {
     int status = m->ops->upload(m->ctx, staged, host, bytes);
     if (!status) status = p->C ? m->ops->weight_set(m->ctx, p->w, staged, t->row, t->rows, p->O, p->C)
                                : m->ops->vector_set(m->ctx, (float *)p->w + t->row, staged, t->rows);
+    if (!status && m->mixed) status = m->ops->upload(m->ctx, m->mixed + tensor_offset(t), host, bytes);
     m->ops->release(m->ctx, staged);
     return status;
 }
 
 int model_get(const struct model *m, const struct tensor *t, float *host) {
     const struct param *p = t->param;
-    if (!p->C) return m->ops->download(m->ctx, host, (const float *)p->w + t->row, (size_t)t->rows * sizeof(float));
-    size_t bytes = (size_t)t->rows * (size_t)p->C * sizeof(float);
+    size_t bytes = (size_t)t->rows * (size_t)(p->C ? p->C : 1) * sizeof(float);
+    if (m->mixed) return m->ops->download(m->ctx, host, m->mixed + tensor_offset(t), bytes);
+    if (!p->C) return m->ops->download(m->ctx, host, (const float *)p->w + t->row, bytes);
     float *staged = m->ops->alloc(m->ctx, bytes);
     if (!staged) return fail(E_MEMORY, "no memory for a tensor of %zu bytes", bytes);
     int status = m->ops->weight_get(m->ctx, staged, p->w, t->row, t->rows, p->O, p->C);

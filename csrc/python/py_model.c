@@ -161,7 +161,7 @@ static PyObject *Model_set_tensor(ModelObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(get_tensor_doc, "get_tensor($self, name, /)\n--\n\nThe working weights of a tensor as float32.");
+PyDoc_STRVAR(get_tensor_doc, "get_tensor($self, name, /)\n--\n\nThe weights of a tensor as float32: of a mixed reference what it keeps in float32, else the working weights.");
 static PyObject *Model_get_tensor(ModelObject *self, PyObject *arg) {
     struct tensor t;
     const char *name = string_arg(arg, "name");
