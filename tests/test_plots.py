@@ -1,0 +1,150 @@
+"""Pictures of runs: which are drawn, from what, and what a broken metrics.jsonl is told."""
+import json
+
+import pytest
+
+from grpo import plots
+from grpo.errors import ConfigError, FileFormatError
+
+PNG = b"\x89PNG\r\n\x1a\n"
+GRPO_PICTURES = ["reward", "evaluation", "loss", "kl", "entropy", "lengths", "optimizer", "speed"]
+SFT_PICTURES = ["loss", "entropy", "optimizer", "speed"]
+
+
+def grpo_record(step, **changed):
+    """A record such as GRPOTrainer writes for one step."""
+    return {"step": step, "epoch": step / 4, "reward": 0.1 * step, "reward_std": 0.2, "rewards/format/mean": 0.1, "rewards/format/std": 0.1,
+            "rewards/accuracy/mean": 0.1 * step - 0.1, "rewards/accuracy/std": 0.3, "completions/mean_length": 20.0,
+            "completions/min_length": 3.0, "completions/max_length": 32.0, "completions/clipped_ratio": 0.25, "loss": 0.0, "kl": 0.01 * step,
+            "entropy": 2.0, "grad_norm": 1.5, "learning_rate": 1e-4, "generation_tokens_per_second": 900.0, "training_tokens_per_second": 3000.0,
+            "step_time": 0.5, "time_share/generate": 0.6, "time_share/update": 0.3} | changed
+
+
+def sft_record(step):
+    return {"step": step, "epoch": step / 4, "loss": 2.0 / step, "entropy": 1.0, "training_tokens_per_second": 5000.0, "grad_norm": 1.0,
+            "learning_rate": 1e-3, "step_time": 0.1, "time_share/update": 0.9}
+
+
+def evaluation(step):
+    return {"step": step, "epoch": step / 4, "eval_reward": 0.2 * step, "eval_reward_std": 0.1, "eval_rewards/format/mean": 0.5}
+
+
+def run(path, records):
+    path.mkdir(parents=True)
+    (path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    return path
+
+
+CASES = {
+    "GRPO": ([x for step in range(1, 9) for x in (grpo_record(step), evaluation(step))], GRPO_PICTURES),
+    "smoothed": ([grpo_record(step) for step in range(1, 120)], [p for p in GRPO_PICTURES if p != "evaluation"]),
+    "one step": ([grpo_record(1), evaluation(1)], GRPO_PICTURES),
+    "evaluation before the first step": ([evaluation(0)], ["reward", "evaluation"]),
+    "SFT": ([sft_record(step) for step in range(1, 9)], SFT_PICTURES),
+    "skipped step": ([grpo_record(1), {"step": 2, "grad_norm": None, "skipped_steps": 1.0}, grpo_record(3)],
+                     [p for p in GRPO_PICTURES if p != "evaluation"]),
+    "a metric without numbers": ([grpo_record(1, kl=None), grpo_record(2, kl=float("nan"))],
+                                 [p for p in GRPO_PICTURES if p not in ("evaluation", "kl")]),
+    "std without numbers": ([grpo_record(step, reward_std=None) for step in (1, 2)], [p for p in GRPO_PICTURES if p != "evaluation"]),
+    "nothing to draw": ([{"step": 1, "epoch": 1.0}], []),
+}
+
+
+@pytest.mark.parametrize("records, pictures", CASES.values(), ids=CASES)
+def test_pictures_of_what_was_logged(tmp_path, records, pictures):
+    drawn = plots.plot_run(run(tmp_path / "run", records))
+    assert drawn == [tmp_path / "run" / "plots" / f"{name}.png" for name in pictures]
+    assert all(path.read_bytes().startswith(PNG) for path in drawn)
+
+
+def test_a_second_drawing_replaces_the_first(tmp_path):
+    folder = run(tmp_path / "run", [grpo_record(1)])
+    first = plots.plot_run(folder)[0].read_bytes()
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(grpo_record(step)) + "\n" for step in range(1, 50)))
+    assert plots.plot_run(folder)[0].read_bytes() != first
+
+
+def panel(picture, title, records, tmp_path):
+    log = plots.Metrics(run(tmp_path / "run", records))
+    return {c.label: c for p in plots.PICTURES[picture] if p.title.startswith(title) for c in p.curves(log)}
+
+
+def test_reward_has_a_band_and_the_evaluations(tmp_path):
+    curves = panel("reward", "Reward", [grpo_record(1), evaluation(1), grpo_record(2), evaluation(2)], tmp_path)
+    assert (curves["training"].steps, curves["training"].values) == ([1, 2], [0.1, 0.2])
+    assert [pytest.approx(ends) for ends in ((-0.1, 0.3), (0.0, 0.4))] == curves["training"].band
+    assert curves["evaluation"].values == [0.2, 0.4]
+
+
+def test_each_reward_is_a_curve(tmp_path):
+    assert list(panel("reward", "Each", [grpo_record(1)], tmp_path)) == ["format", "accuracy"]
+
+
+def test_a_single_reward_is_drawn_once(tmp_path):
+    record = {name: value for name, value in grpo_record(1).items() if "accuracy" not in name}
+    assert not panel("reward", "Each", [record], tmp_path)
+
+
+def test_steps_without_a_number_are_left_out(tmp_path):
+    records = [grpo_record(1), grpo_record(2, entropy=None), {"step": 3}, grpo_record(4)]
+    assert panel("entropy", "Entropy", records, tmp_path)["training"].steps == [1, 4]
+
+
+def test_shares_of_time_fill_the_step(tmp_path):
+    records = [grpo_record(1), {"step": 2, "time_share/update": 0.9}]
+    shares = panel("speed", "Where", records, tmp_path)
+    assert list(shares) == ["generate", "update", "other"]
+    assert shares["generate"].values == [0.6, 0.0]
+    assert [sum(s.values[i] for s in shares.values()) for i in range(2)] == pytest.approx([1.0, 1.0])
+
+
+@pytest.mark.parametrize("values, width, expected", [([1.0, 3.0, 5.0], 1, [1, 3, 5]), ([1.0, 3.0, 5.0, 7.0], 2, [1, 2, 4, 6]), ([], 4, [])])
+def test_moving_average(values, width, expected):
+    assert plots.moving_average(values, width) == pytest.approx(expected)
+
+
+BROKEN = {
+    "missing": (None, "metrics.jsonl cannot be read"),
+    "empty": ("", "metrics.jsonl holds no metrics"),
+    "not JSON": ('{"step": 1}\nnonsense\n{"step": 3}\n', "line 2 is not JSON"),
+    "not a record": ('{"step": 1}\n[2]\n', "line 2 is not a record with a step"),
+    "without a step": ('{"reward": 1.0}\n', "line 1 is not a record with a step"),
+    "cut off in the first line": ('{"step": 1, "rew', "metrics.jsonl holds no metrics"),
+    "not text": (b"\xff\xfe", "metrics.jsonl cannot be read"),
+}
+
+
+@pytest.mark.parametrize("content, message", BROKEN.values(), ids=BROKEN)
+def test_broken_metrics_are_named(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "metrics.jsonl").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(FileFormatError, match=message):
+        plots.plot_run(tmp_path)
+    assert not (tmp_path / "plots").exists()
+
+
+def test_a_last_line_cut_off_is_left_out(tmp_path):
+    folder = run(tmp_path / "run", [grpo_record(1), grpo_record(2)])
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write('{"step": 3, "rew')
+    assert [r["step"] for r in plots.Metrics(folder).records] == [1, 2]
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "b"], ["x/run", "y/run"]])
+def test_runs_in_one_picture(tmp_path, names):
+    runs = [run(tmp_path / name, [grpo_record(step) for step in range(1, 5)]) for name in names]
+    out = plots.plot_runs(runs, tmp_path / "both.png")
+    assert out == tmp_path / "both.png" and out.read_bytes().startswith(PNG)
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    assert plots.labels_of([tmp_path / "x" / "run", tmp_path / "y" / "run"]) == [str(tmp_path / "x" / "run"), str(tmp_path / "y" / "run")]
+    assert plots.labels_of([tmp_path / "a", tmp_path / "b"]) == ["a", "b"]
+
+
+def test_nothing_to_compare(tmp_path):
+    with pytest.raises(ConfigError, match="nothing to compare"):
+        plots.plot_runs([run(tmp_path / "bare", [{"step": 1}])], tmp_path / "out.png")
+    with pytest.raises(ConfigError, match="an empty list"):
+        plots.plot_runs([], tmp_path / "out.png")
+    assert not (tmp_path / "out.png").exists()
