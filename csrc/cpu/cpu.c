@@ -37,10 +37,11 @@ static const char *lacks_avx512(void) {
     const char *missing = lacks_avx2();
     if (missing) return missing;
     if (~xcr0() & 0xe0) return "zmm registers enabled by the operating system";
-    static const struct { int bit; const char *name; } needed[] = {{16, "avx512f"}, {17, "avx512dq"}, {30, "avx512bw"}, {31, "avx512vl"}};
-    for (int i = 0; i < 4; i++)
-        if (!(cpuid(7, 0).b >> needed[i].bit & 1)) return needed[i].name;
-    return NULL;
+    uint32_t b = cpuid(7, 0).b;
+    if (!(b >> 16 & 1)) return "avx512f";
+    if (!(b >> 17 & 1)) return "avx512dq";
+    if (!(b >> 30 & 1)) return "avx512bw";
+    return b >> 31 & 1 ? NULL : "avx512vl";
 }
 static const char *lacks_avx512bf16(void) {
     const char *missing = lacks_avx512();
@@ -100,7 +101,7 @@ int cpu_ops_pick(const struct ops **out) {
     return fail(E_CONFIG, "GRPO_CPU=%s: no such tier; this build has %s", wanted, names);
 }
 
-/* -- context and memory ---------------------------------------------------------------------------------------------- */
+/* -- context and memory -------------------------------------------------------------------------------------------- */
 int cpu_open(void **ctx) {
     *ctx = calloc(1, sizeof(struct ctx));
     return *ctx ? OK : fail(E_MEMORY, "no memory for the context of the cpu backend");
@@ -132,7 +133,8 @@ int cpu_reserve(void *ctx, struct scratch need) {
     if (need.thread > c->size.thread) {
         size_t page = (size_t)sysconf(_SC_PAGESIZE), stride = (need.thread + page - 1) / page * page;
         free_stripes(c);
-        void *p = mmap(NULL, stride * THREADS_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        void *p = mmap(NULL, stride * THREADS_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                       -1, 0);
         if (p == MAP_FAILED) return fail(E_MEMORY, "no address space for %zu bytes of scratch a thread", stride);
         c->stripes = p;
         c->size.thread = stride;
@@ -142,8 +144,8 @@ int cpu_reserve(void *ctx, struct scratch need) {
 
 int scratch_ready(const struct ctx *c, struct scratch need) {
     if (need.shared <= c->size.shared && need.thread <= c->size.thread) return OK;
-    return fail(E_MEMORY, "cpu: an operation needs %zu + %zu bytes of scratch, reserve() made %zu + %zu", need.shared, need.thread,
-                c->size.shared, c->size.thread);
+    return fail(E_MEMORY, "cpu: an operation needs %zu + %zu bytes of scratch, reserve() made %zu + %zu", need.shared,
+                need.thread, c->size.shared, c->size.thread);
 }
 
 void *cpu_alloc(void *ctx, size_t bytes) {

@@ -22,7 +22,9 @@ struct ctx {
     struct scratch size;
 };
 static inline void *shared_scratch(const struct ctx *c) { return c->shared; }
-static inline void *thread_scratch(const struct ctx *c, int thread) { return c->stripes + (size_t)thread * c->size.thread; }
+static inline void *thread_scratch(const struct ctx *c, int thread) {
+    return c->stripes + (size_t)thread * c->size.thread;
+}
 static inline void scratch_max(struct scratch *a, struct scratch b) {
     if (b.shared > a->shared) a->shared = b.shared;
     if (b.thread > a->thread) a->thread = b.thread;
@@ -45,7 +47,9 @@ int cpu_zero(void *ctx, void *dst, size_t bytes);
 enum { PANEL = 32, K_ALIGN = 32 };
 static inline int padded_k(int C) { return round_up(C, K_ALIGN); }
 static inline size_t panel_size(int C) { return (size_t)padded_k(C) * PANEL; }            /* elements of one panel */
-static inline size_t cpu_weight_bytes(int O, int C) { return (size_t)ceil_div(O, PANEL) * panel_size(C) * sizeof(bf16); }
+static inline size_t cpu_weight_bytes(int O, int C) {
+    return (size_t)ceil_div(O, PANEL) * panel_size(C) * sizeof(bf16);
+}
 /* first pair of row o; its pair k (channels 2k, 2k+1) lies 2 PANEL k elements further */
 static inline const bf16 *weight_row(const weight *W, int o, int C) {
     return (const bf16 *)W + (size_t)(o / PANEL) * panel_size(C) + 2 * (o % PANEL);

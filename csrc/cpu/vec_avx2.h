@@ -11,7 +11,8 @@ VEC_FN vf vset1(float x) { return (vf){_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 VEC_FN vf vzero(void) { return vset1(0); }
 VEC_FN vf vload(const float *p) { return (vf){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 VEC_FN vf vload_n(const float *p, int n) {
-    return (vf){_mm256_maskload_ps(p, vec_mask(n)), n > 8 ? _mm256_maskload_ps(p + 8, vec_mask(n - 8)) : _mm256_setzero_ps()};
+    __m256 hi = n > 8 ? _mm256_maskload_ps(p + 8, vec_mask(n - 8)) : _mm256_setzero_ps();
+    return (vf){_mm256_maskload_ps(p, vec_mask(n)), hi};
 }
 VEC_FN void vstore(float *p, vf v) {
     _mm256_storeu_ps(p, v.lo);
@@ -75,10 +76,13 @@ VEC_FN vp vset1_pair(const bf16 *p) {
     memcpy(&pair, p, sizeof pair);
     return (vp){_mm256_set1_epi32(pair), _mm256_set1_epi32(pair)};
 }
+VEC_FN __m256 vec_lower(__m256i pair) { return _mm256_castsi256_ps(_mm256_slli_epi32(pair, 16)); }
+VEC_FN __m256 vec_upper(__m256i pair) {
+    return _mm256_castsi256_ps(_mm256_and_si256(pair, _mm256_set1_epi32((int)0xffff0000u)));
+}
 VEC_FN __m256 vec_dot(__m256 acc, __m256i a, __m256i b) {
-    const __m256i high = _mm256_set1_epi32((int)0xffff0000u);
-    acc = _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(b, 16)), acc);
-    return _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_and_si256(a, high)), _mm256_castsi256_ps(_mm256_and_si256(b, high)), acc);
+    acc = _mm256_fmadd_ps(vec_lower(a), vec_lower(b), acc);
+    return _mm256_fmadd_ps(vec_upper(a), vec_upper(b), acc);
 }
 VEC_FN vf vdot(vf acc, vp a, vp b) { return (vf){vec_dot(acc.lo, a.lo, b.lo), vec_dot(acc.hi, a.hi, b.hi)}; }
 

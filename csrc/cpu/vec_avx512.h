@@ -35,7 +35,9 @@ VEC_FN vf vfma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 VEC_FN vf vsqrt(vf a) { return _mm512_sqrt_ps(a); }
 VEC_FN vf vmax(vf a, vf b) { return _mm512_max_ps(a, b); }
 VEC_FN vf vmin(vf a, vf b) { return _mm512_min_ps(a, b); }
-VEC_FN vf vselect_lt(vf a, vf b, vf x, vf y) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x); }
+VEC_FN vf vselect_lt(vf a, vf b, vf x, vf y) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
+}
 VEC_FN vf vpow2(vf n) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
 }
@@ -46,13 +48,16 @@ VEC_FN vp vset1_pair(const bf16 *p) {
     memcpy(&pair, p, sizeof pair);
     return _mm512_set1_epi32(pair);
 }
+VEC_FN vf vec_lower(vp pair) { return _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16)); }
+VEC_FN vf vec_upper(vp pair) {
+    return _mm512_castsi512_ps(_mm512_and_si512(pair, _mm512_set1_epi32((int)0xffff0000u)));
+}
 VEC_FN vf vdot(vf acc, vp a, vp b) {
 #if defined(VEC_BF16)
     return _mm512_dpbf16_ps(acc, (__m512bh)a, (__m512bh)b);
 #else
-    const __m512i high = _mm512_set1_epi32((int)0xffff0000u);
-    acc = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(a, 16)), _mm512_castsi512_ps(_mm512_slli_epi32(b, 16)), acc);
-    return _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_and_si512(a, high)), _mm512_castsi512_ps(_mm512_and_si512(b, high)), acc);
+    acc = _mm512_fmadd_ps(vec_lower(a), vec_lower(b), acc);
+    return _mm512_fmadd_ps(vec_upper(a), vec_upper(b), acc);
 #endif
 }
 

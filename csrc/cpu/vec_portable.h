@@ -8,9 +8,9 @@ typedef uint16_t quad_half __attribute__((vector_size(8)));
 typedef struct { quad q[4]; } vf;
 typedef struct { quad_bits q[4]; } vp;
 
-#define VEC_EACH(type, expression)                                                                                        \
-    type r_;                                                                                                              \
-    for (int i = 0; i < 4; i++) r_.q[i] = (expression);                                                                   \
+#define VEC_EACH(type, expression)                                          \
+    type r_;                                                                \
+    for (int i = 0; i < 4; i++) r_.q[i] = (expression);                     \
     return r_;
 
 VEC_FN vf vset1(float x) { VEC_EACH(vf, (quad){0} + x) }

@@ -1,6 +1,6 @@
-/* The amx tier on a CPU without AMX: the same kernels with the six tile instructions done in software, compared bit for
-   bit with the portable tier, whose vdot adds pairs in the same order. The tile rules that hardware enforces with a fault
-   are checked too. Built and run by test_gemm.py together with csrc/cpu/cpu.c, tier_portable.c and csrc/base. */
+/* The amx tier on a CPU without AMX: the same kernels with the six tile instructions done in software, compared bit
+   for bit with the portable tier, whose vdot adds pairs in the same order. The tile rules that hardware enforces with a
+   fault are checked too. Built and run by test_gemm.py with csrc/cpu/cpu.c, tier_portable.c and csrc/base. */
 #include "cpu/cpu.h"
 
 #include <stdio.h>
@@ -12,7 +12,7 @@ static void check(int good, const char *what) {
     exit(1);
 }
 
-/* -- software tiles ---------------------------------------------------------------------------------------------------- */
+/* -- software tiles ------------------------------------------------------------------------------------------------ */
 static _Thread_local struct { int configured; uint8_t rows[8]; uint8_t data[8][16][64]; } tiles_;
 
 static void tile_configure(const uint8_t *config) {
@@ -20,7 +20,8 @@ static void tile_configure(const uint8_t *config) {
     for (int i = 1; i < 16; i++) check(config[i] == 0, "start row and reserved bytes are 0");
     for (int t = 0; t < 16; t++) {
         int width = config[16 + 2 * t] | config[17 + 2 * t] << 8, rows = config[48 + t];
-        check(t < 8 ? width == 64 && rows >= 1 && rows <= 16 : !width && !rows, "tiles 0..7 are 1..16 rows of 64 bytes");
+        int good = t < 8 ? width == 64 && rows >= 1 && rows <= 16 : !width && !rows;
+        check(good, "tiles 0..7 are 1..16 rows of 64 bytes");
         if (t < 8) tiles_.rows[t] = (uint8_t)rows;
     }
     memset(tiles_.data, 0, sizeof tiles_.data);
@@ -66,7 +67,7 @@ static void tile_dot(int c, int a, int b) {
 #define GEMM_AMX
 #include "cpu/tier.inc"
 
-/* -- the comparison ---------------------------------------------------------------------------------------------------- */
+/* -- the comparison ------------------------------------------------------------------------------------------------ */
 static uint32_t state = 1;
 static float uniform(void) {
     state = state * 1664525u + 1013904223u;
@@ -91,8 +92,8 @@ static void *filled(struct side *s, const float *values, size_t n, int as_bf16) 
 
 static void run(struct side *s, const float *numbers, int N, int C, int O) {
     const struct ops *o = s->ops;
-    check(!o->open(&s->ctx) && !o->reserve(s->ctx, &(struct op_limits){.rows = N, .head_rows = N, .channels = max_int(C, O), .vocab = O}),
-          "reserve");
+    struct op_limits need = {.rows = N, .head_rows = N, .channels = max_int(C, O), .vocab = O};
+    check(!o->open(&s->ctx) && !o->reserve(s->ctx, &need), "reserve");
     size_t NC = (size_t)N * C, NO = (size_t)N * O, OC = (size_t)O * C;
     s->x = filled(s, numbers, NC, 1);
     s->dy = filled(s, numbers + 1, NO, 1);
@@ -104,8 +105,10 @@ static void run(struct side *s, const float *numbers, int N, int C, int O) {
     s->db = filled(s, numbers + 7, (size_t)O, 0);
     s->W = o->alloc(s->ctx, o->weight_bytes(O, C));
     o->weight_set(s->ctx, s->W, numbers + 8, 0, O, O, C);
-    check(!o->linear(s->ctx, s->y, s->x, s->W, s->b, N, C, O, 1) && !o->logits(s->ctx, s->z, s->x, s->W, N, C, O) &&
-          !o->linear_dx(s->ctx, s->dx, s->dy, s->W, N, C, O) && !o->linear_dw(s->ctx, s->dW, s->db, s->dy, s->x, N, C, O), "run");
+    check(!o->linear(s->ctx, s->y, s->x, s->W, s->b, N, C, O, 1), "linear");
+    check(!o->logits(s->ctx, s->z, s->x, s->W, N, C, O), "logits");
+    check(!o->linear_dx(s->ctx, s->dx, s->dy, s->W, N, C, O), "linear_dx");
+    check(!o->linear_dw(s->ctx, s->dW, s->db, s->dy, s->x, N, C, O), "linear_dw");
 }
 
 static void finish(struct side *s) {
@@ -122,13 +125,15 @@ static int differs(const char *name, const void *a, const void *b, size_t bytes,
 
 int main(void) {
     static const int shapes[][3] = {
-        {1, 1, 1}, {1, 32, 32}, {2, 31, 33}, {5, 33, 40}, {15, 64, 96}, {16, 65, 64}, {17, 96, 31}, {31, 40, 70}, {32, 64, 64},
-        {33, 100, 65}, {48, 97, 129}, {64, 128, 96}, {97, 66, 34}, {130, 160, 130}, {300, 70, 50}, {530, 40, 36}, {20, 1056, 40}, {20, 40, 1090},
+        {1, 1, 1}, {1, 32, 32}, {2, 31, 33}, {5, 33, 40}, {15, 64, 96}, {16, 65, 64}, {17, 96, 31}, {31, 40, 70},
+        {32, 64, 64}, {33, 100, 65}, {48, 97, 129}, {64, 128, 96}, {97, 66, 34}, {130, 160, 130}, {300, 70, 50},
+        {530, 40, 36}, {20, 1056, 40}, {20, 40, 1090},
     };
     int failed = 0, count = sizeof shapes / sizeof *shapes;
     size_t most = 0;
     for (int i = 0; i < count; i++) {
-        size_t N = (size_t)shapes[i][0], C = (size_t)shapes[i][1], O = (size_t)shapes[i][2], need = N * C + N * O + O * C + 16;
+        size_t N = (size_t)shapes[i][0], C = (size_t)shapes[i][1], O = (size_t)shapes[i][2];
+        size_t need = N * C + N * O + O * C + 16;
         if (need > most) most = need;
     }
     float *numbers = malloc(most * sizeof *numbers);
