@@ -9,6 +9,7 @@ import json
 import math
 import time
 import warnings
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,7 +59,7 @@ class StepResult:
     metrics: dict[str, Any]
 
 
-class Loop:
+class Loop(ABC):
     """Base of the trainers."""
 
     kind = ""
@@ -81,37 +82,40 @@ class Loop:
 
     # what a trainer supplies
 
+    @abstractmethod
     def steps_of_epochs(self, epochs: float) -> int:
         """Optimiser steps that so many passes over the data take."""
-        raise NotImplementedError
 
+    @abstractmethod
     def update(self) -> dict[str, Any]:
         """Adds the gradient of one step and returns its metrics."""
-        raise NotImplementedError
 
+    @abstractmethod
     def advance(self) -> None:
         """The step was taken: move on in the data."""
-        raise NotImplementedError
 
-    def result(self, metrics: dict[str, Any]) -> StepResult:
-        return StepResult(self.state.global_step, metrics)
-
+    @abstractmethod
     def evaluate(self, eval_dataset: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        raise NotImplementedError
+        """Metrics on held-out data, their names prefixed."""
 
+    @abstractmethod
     def position_state(self) -> dict[str, Any]:
         """What trainer.json keeps besides the loop's own state."""
-        raise NotImplementedError
 
+    @abstractmethod
     def restore_position(self, state: dict[str, Any], folder: Path) -> None:
-        raise NotImplementedError
+        """The reverse of position_state and save_extra."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """The batch arithmetic, said at the start of a run."""
 
     def save_extra(self, folder: Path) -> None:
-        """More files of the trainer's state."""
+        """More files of the trainer's state; none by default."""
 
-    def describe(self) -> str:
-        """One line said at the start of a run."""
-        raise NotImplementedError
+    def result(self, metrics: dict[str, Any]) -> StepResult:
+        """What iteration yields."""
+        return StepResult(self.state.global_step, metrics)
 
     # running
 

@@ -92,7 +92,8 @@ class GRPOTrainer(Loop):
         self._next_entropy_control = self.entropy_control
         self._rollout_metrics: dict[str, float] = {}
         self._step_rollouts: Rollouts | None = None
-        self._reward_names: list[str] = self.rewards.names
+        self._reward_names: list[str] = self.rewards.names   # an evaluator's columns are known once it was called
+        self._weights = np.ones(len(self._reward_names))
 
     @property
     def temperature(self) -> float:
@@ -182,17 +183,7 @@ class GRPOTrainer(Loop):
         if self.loss_options["entropy_coef"] or self.args.use_adaptive_entropy:
             metrics["entropy_coef"] = self.entropy_control[0]
         self._step_rollouts = part
-        if fresh:
-            self._show_completions(self.state.global_step + 1)
         return {**(self._rollout_metrics if fresh else {}), **metrics}
-
-    def _show_completions(self, step: int) -> None:
-        args = self.args
-        records = completion_records(step, self.rollouts, self._reward_names)
-        if args.save_completions:
-            self.run.write_completions(f"step-{step:06d}", records)
-        if args.log_completions and step % args.logging_steps == 0:
-            self.progress.write(completion_table(records, args.num_completions_to_print, args.log_unique_prompts))
 
     def _part(self) -> Rollouts:
         """The completions of this step: all of the rollout, or a mini-batch."""
@@ -253,12 +244,22 @@ class GRPOTrainer(Loop):
     def advance(self) -> None:
         args, state = self.args, self.state
         self.entropy_control = self._next_entropy_control
+        if self.rollouts is not None and self.used == 0:
+            self._show_completions(self.rollouts)
         self.used += 1
         if self.rollouts is None or self.used == args.steps_per_rollout:
             self.rollouts = None
         if args.sync_ref_model and state.global_step % args.ref_model_sync_steps == 0:
             self.reference.core.mix(self.model.core, args.ref_model_mixup_alpha)
         state.epoch = self.position / len(self.stream)
+
+    def _show_completions(self, r: Rollouts) -> None:
+        args, step = self.args, self.state.global_step
+        records = completion_records(step, r, self._reward_names)
+        if args.save_completions:
+            self.run.write_completions(f"step-{step:06d}", records)
+        if args.log_completions and step % args.logging_steps == 0:
+            self.progress.write(completion_table(records, args.num_completions_to_print, args.log_unique_prompts))
 
     def result(self, metrics: dict[str, Any]) -> GRPOStep:
         return GRPOStep(self.state.global_step, metrics, self._step_rollouts, self._reward_names)

@@ -76,8 +76,8 @@ def reward(function: Callable | None = None, *, kind: str | None = None, columns
            timeout: float | None = None, name: str | None = None) -> Callable:
     """Decorator that says how a reward function is to be called.
 
-    kind: "batch" or "sample" (see the module), when the parameter names do not tell; the completion or completions then
-    go to the first parameter. columns: pass only these columns. weight: of this reward in the sum. timeout: seconds
+    kind: "batch" or "sample" (see the module), when the parameter names do not tell; a first parameter of another name
+    then gets the text, or all texts. columns: pass only these columns. weight: of this reward in the sum. timeout: seconds
     that a call may take; what takes longer is an error, treated as on_reward_error says, and the call is left behind.
 
     >>> @reward(kind="sample", columns=["answer"], timeout=2.0)
