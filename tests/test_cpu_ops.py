@@ -1,0 +1,421 @@
+"""The operations of every CPU tier that are not GEMMs (those: test_gemm.py): against ref, with at most twice the error of
+rounding the exact result to bfloat16, and the bits that must not change with batch, packing, paging, threads or split
+(C1, C2). Inputs are bfloat16 numbers, so that both devices see the same; results are filled with NaN before each call."""
+import numpy as np
+import pytest
+
+from grpo import _core
+from op_statements import bf16, decode_completions, group_segments, normal
+
+HEADS = [(1, 1, 16), (4, 2, 16), (9, 3, 64), (8, 1, 64), (3, 3, 80), (5, 1, 104), (6, 2, 104), (7, 1, 128), (2, 2, 128)]
+BATCHES = {                                                 # (prompt, completions...) of each group
+    "one row": [(1,)],
+    "shared": [(5, 3, 0, 4)],
+    "below a tile": [(31, 2, 1)],
+    "a tile": [(32, 33, 1)],
+    "above a tile": [(33, 31, 2)],
+    "two groups": [(64, 1, 3), (1, 5)],
+    "long": [(40, 300)],
+}
+SIZES = [(1, 1), (1, 16), (3, 5), (2, 64), (33, 80), (300, 31), (5, 577)]           # N, C
+THREADS = (1, 2, 3, 4)
+EPS = 1e-6
+
+
+def real(rng, *shape, scale=1.0):
+    return bf16(normal(rng, *shape) * np.float32(scale))
+
+
+def check_rounded(got, want, noise=1e-30):
+    """A result in bfloat16: `want` is exact, rounding it is the naive computation. noise: of float32 terms that cancel."""
+    assert got.shape == want.shape
+    assert np.abs(got - want).max(initial=0) <= 2 * np.abs(bf16(want) - want).max(initial=0) + noise
+
+
+def check_float(got, want, tolerance=3e-6):
+    """A result in float32, off by a few roundings of the largest element."""
+    assert got.shape == want.shape
+    assert np.abs(np.float64(got) - want).max(initial=0) <= tolerance * np.abs(want).max(initial=1e-30)
+
+
+def assert_same_bits(got, want):
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_array_equal(np.atleast_1d(a).view(np.int32), np.atleast_1d(b).view(np.int32))
+
+
+def tables(ops, rng, N, D):
+    positions = rng.integers(0, 5000, N).astype(np.int32)
+    return ops.rope_table(positions, (10000.0 ** (-np.arange(D // 2) * 2 / D)).astype(np.float32))
+
+
+@pytest.fixture
+def threads():
+    """set_num_threads for this test only."""
+    before = _core.get_num_threads()
+    yield _core.set_num_threads
+    _core.set_num_threads(before)
+
+
+# -- against ref ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("N, C", SIZES)
+def test_rows_by_index(cpu, ref, rng, N, C):
+    E, src, dE = real(rng, 11, C), real(rng, N, C), normal(rng, 11, C)
+    ids = rng.integers(11, size=N).astype(np.int32)
+    assert_same_bits([cpu.embed(E, ids), cpu.gather_rows(E, ids)], [E[ids], E[ids]])
+    check_float(cpu.embed_dw(dE, src, ids), ref.embed_dw(dE, src, ids))
+    added = E.copy()
+    for row, i in enumerate(ids):
+        added[i] = bf16(added[i] + src[row])                # rounded at each addition, rows in order
+    assert_same_bits([cpu.scatter_rows_add(E, src, ids)], [added])
+
+
+@pytest.mark.parametrize("N, C", SIZES)
+def test_rmsnorm(cpu, ref, rng, N, C):
+    x, dy, dx, w, dw = real(rng, N, C), real(rng, N, C), real(rng, N, C), real(rng, C), normal(rng, C)
+    y, rstd = cpu.rmsnorm(x, w, EPS)
+    want_y, want_rstd = ref.rmsnorm(x, w, EPS)
+    check_rounded(y, want_y)
+    check_float(rstd, want_rstd)
+    got_dx, got_dw = cpu.rmsnorm_bwd_add(dx, dw, dy, x, w, want_rstd)
+    want_dx, want_dw = ref.rmsnorm_bwd_add(dx, dw, dy, x, w, want_rstd)
+    check_rounded(got_dx, want_dx)
+    check_float(got_dw, want_dw)
+
+
+@pytest.mark.parametrize("theta", [1e4, 1e6])
+def test_rope_table_at_large_positions(cpu, ref, theta):
+    positions = np.array([0, 1, 2, 31, 1000, 32767, 100000, 1 << 20], np.int32)
+    inv_freq = (theta ** (-np.arange(40) / 40)).astype(np.float32)
+    for got, want in zip(cpu.rope_table(positions, inv_freq), ref.rope_table(positions, inv_freq)):
+        assert np.abs(got - want).max() <= 2.0**-23
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("N", [1, 35])
+@pytest.mark.parametrize("Hq, Hkv, D", HEADS)
+def test_rope(cpu, ref, rng, Hq, Hkv, D, N, norm):
+    x, d = real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, (Hq + 2 * Hkv) * D)
+    wq, wk = (real(rng, D), real(rng, D)) if norm else (None, None)
+    dwq, dwk = (normal(rng, D), normal(rng, D)) if norm else (None, None)
+    cos, sin = tables(ref, rng, N, D)
+    check_rounded(cpu.rope(x, wq, wk, EPS, cos, sin, Hq, Hkv, D), ref.rope(x, wq, wk, EPS, cos, sin, Hq, Hkv, D))
+    got = cpu.rope_bwd(d, dwq, dwk, x, wq, wk, EPS, cos, sin, Hq, Hkv, D)
+    want = ref.rope_bwd(d, dwq, dwk, x, wq, wk, EPS, cos, sin, Hq, Hkv, D)
+    if not norm:
+        return check_rounded(got, want)
+    check_rounded(got[0], want[0])
+    check_float(got[1], want[1])
+    check_float(got[2], want[2])
+
+
+@pytest.mark.parametrize("N, F", SIZES)
+def test_swiglu(cpu, ref, rng, N, F):
+    gu, dy = real(rng, N, 2 * F, scale=3), real(rng, N, F)
+    check_rounded(cpu.swiglu(gu), ref.swiglu(gu))
+    check_rounded(cpu.swiglu_bwd(dy, gu), ref.swiglu_bwd(dy, gu))
+
+
+def test_swiglu_far_from_zero(cpu, ref):
+    gate = np.array([-1e30, -300, -100, -88, -20, 0, 20, 88, 100, 300, 1e30], np.float32)
+    gu, dy = bf16(np.concatenate([gate, np.ones_like(gate)])[None]), np.ones((1, len(gate)), np.float32)
+    for got, want in [(cpu.swiglu(gu), ref.swiglu(gu)), (cpu.swiglu_bwd(dy, gu), ref.swiglu_bwd(dy, gu))]:
+        np.testing.assert_allclose(got, want, rtol=2.0**-8, atol=1e-30)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("Hq, Hkv, D", HEADS)
+def test_attention(cpu, ref, rng, Hq, Hkv, D, batch):
+    segments, N = group_segments(*BATCHES[batch])
+    qkv, dy = real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, Hq * D)
+    y, lse = cpu.attention(qkv, segments, Hq, Hkv, D)
+    want_y, want_lse = ref.attention(qkv, segments, Hq, Hkv, D)
+    check_rounded(y, want_y)
+    check_float(lse, want_lse)
+    got = cpu.attention_bwd(dy, bf16(want_y), want_lse, qkv, segments, Hq, Hkv, D)
+    want = ref.attention_bwd(dy, bf16(want_y), want_lse, qkv, segments, Hq, Hkv, D)
+    for first, heads in [(0, Hq), (Hq, Hkv), (Hq + Hkv, Hkv)]:              # q, k, v differ in size
+        part = slice(first * D, (first + heads) * D)
+        check_rounded(got[:, part], want[:, part], noise=1e-5)
+
+
+def test_attention_with_large_scores(cpu, ref, rng):
+    """Maxima that rise from tile to tile, so that earlier sums are scaled away."""
+    N, D = 130, 64
+    qkv = real(rng, N, 3 * D)
+    qkv[:, :D] = 4
+    qkv[:, D:2 * D] = bf16(np.arange(N, dtype=np.float32) % 70 / 2)[:, None]
+    segments = np.array([[0, N, 0, 0]], np.int32)
+    for got, want in zip(cpu.attention(qkv, segments, 1, 1, D), ref.attention(qkv, segments, 1, 1, D)):
+        np.testing.assert_allclose(got, want, rtol=2.0**-8, atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 15, 16384, 40001])
+def test_optimiser(cpu, ref, rng, n):
+    w, m, g = normal(rng, n), normal(rng, n), normal(rng, n)
+    v = np.square(normal(rng, n))
+    settings = 1e-3, 0.9, 0.999, 1e-8, 0.01, 0.7, 0.271, 0.003
+    for got, want in zip(cpu.adamw(w, m, v, g, *settings), ref.adamw(w, m, v, g, *settings)):
+        np.testing.assert_allclose(got, want, rtol=2e-6, atol=1e-7)
+    np.testing.assert_allclose(cpu.lerp(w, g, 0.3), ref.lerp(w, g, 0.3), rtol=1e-6, atol=1e-6)
+    assert cpu.sum_squares(g) == pytest.approx(float(np.sum(np.square(np.float64(g)))), rel=1e-12)
+
+
+def test_sum_squares_of_large_and_bad_numbers(cpu):
+    g = np.ones(20000, np.float32)
+    g[17000] = 1e30
+    assert cpu.sum_squares(g) == pytest.approx(1e60, rel=1e-6)
+    for bad in (np.inf, np.nan):
+        g[3] = bad
+        assert not np.isfinite(cpu.sum_squares(g))
+
+
+# -- C1: the bits of a token -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [name for name, groups in BATCHES.items() if any(len(group) > 1 for group in groups)])
+@pytest.mark.parametrize("Hq, Hkv, D", HEADS)
+def test_decode_gives_the_bits_of_attention(cpu, rng, Hq, Hkv, D, batch):
+    segments, N = group_segments(*BATCHES[batch])
+    qkv = real(rng, N, (Hq + 2 * Hkv) * D)
+    rows, y = decode_completions(cpu, qkv, segments, Hq, Hkv, D)
+    assert_same_bits([y], [cpu.attention(qkv, segments, Hq, Hkv, D)[0][rows]])
+
+
+@pytest.mark.parametrize("prompt", [1, 31, 32, 33, 95, 97])
+@pytest.mark.parametrize("Hq, Hkv, D", [(9, 3, 64), (4, 4, 80), (8, 1, 16)])
+def test_a_shared_prompt_gives_the_bits_of_an_own_one(cpu, rng, Hq, Hkv, D, prompt):
+    lengths = (70, 1, 33)
+    segments, N = group_segments((prompt, *lengths))
+    qkv = real(rng, N, (Hq + 2 * Hkv) * D)
+    shared = cpu.attention(qkv, segments, Hq, Hkv, D)
+    for start, length, _, _ in segments[1:]:
+        rows = np.r_[0:prompt, start:start + length]
+        alone = cpu.attention(qkv[rows], np.array([[0, len(rows), 0, 0]], np.int32), Hq, Hkv, D)
+        assert_same_bits(alone, [part[rows] for part in shared])
+
+
+@pytest.mark.parametrize("C", [48, 77])
+def test_a_row_is_the_same_alone_and_in_any_batch(cpu, rng, C):
+    N, Hq, Hkv, D = 37, 3, 1, 16
+    x, dy, dx, w = real(rng, N, C), real(rng, N, C), real(rng, N, C), real(rng, C)
+    gu, dh, qkv = real(rng, N, 2 * C), real(rng, N, C), real(rng, N, (Hq + 2 * Hkv) * D)
+    wq, wk, zeros = real(rng, D), real(rng, D), np.zeros(D, np.float32)
+    cos, sin = tables(cpu, rng, N, D)
+
+    def run(rows):
+        y, rstd = cpu.rmsnorm(x[rows], w, EPS)
+        heads = Hq, Hkv, D
+        return [y, rstd, cpu.rmsnorm_bwd_add(dx[rows], np.zeros(C, np.float32), dy[rows], x[rows], w, rstd)[0], cpu.swiglu(gu[rows]),
+                cpu.swiglu_bwd(dh[rows], gu[rows]), cpu.rope(qkv[rows], wq, wk, EPS, cos[rows], sin[rows], *heads),
+                cpu.rope_bwd(qkv[rows], zeros, zeros, qkv[rows], wq, wk, EPS, cos[rows], sin[rows], *heads)[0]]
+
+    whole = run(slice(None))
+    for rows in (slice(0, 1), slice(5, 8), slice(20, 37)):
+        assert_same_bits(run(rows), [part[rows] for part in whole])
+
+
+# -- C2: the bits of a gradient --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", [32, 64])
+def test_weight_gradients_do_not_depend_on_the_split(cpu, rng, split):
+    N, C, Hq, Hkv, D = 90, 70, 3, 1, 80
+    x, dy, w = real(rng, N, C), real(rng, N, C), real(rng, C)
+    qkv, d = real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, (Hq + 2 * Hkv) * D)
+    wq, wk, ids = real(rng, D), real(rng, D), rng.integers(5, size=N).astype(np.int32)
+    cos, sin = tables(cpu, rng, N, D)
+    _, rstd = cpu.rmsnorm(x, w, EPS)
+
+    def add(sums, rows):
+        dw, dwq, dwk, dE = sums
+        _, dw = cpu.rmsnorm_bwd_add(x[rows], dw, dy[rows], x[rows], w, rstd[rows])
+        _, dwq, dwk = cpu.rope_bwd(d[rows], dwq, dwk, qkv[rows], wq, wk, EPS, cos[rows], sin[rows], Hq, Hkv, D)
+        return dw, dwq, dwk, cpu.embed_dw(dE, dy[rows], ids[rows])
+
+    start = normal(rng, C), normal(rng, D), normal(rng, D), normal(rng, 5, C)
+    assert_same_bits(add(add(start, slice(0, split)), slice(split, N)), add(start, slice(0, N)))
+
+
+def test_threads_change_no_bit(tier, rng, threads):
+    """Each time with new scratch, whose size (and so the waves of attention_bwd) depends on the number of threads."""
+    Hq, Hkv, D, C = 6, 2, 80, 333
+    heads = Hq, Hkv, D
+    segments, N = group_segments((37, 150, 3, 40), (70, 20))
+    qkv, dy, d = real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, Hq * D), real(rng, N, (Hq + 2 * Hkv) * D)
+    x, w, dw, gu, E = real(rng, N, C), real(rng, C), normal(rng, C), real(rng, N, 2 * C), real(rng, 7, C)
+    wq, wk, dwq, dwk = real(rng, D), real(rng, D), normal(rng, D), normal(rng, D)
+    ids, g, keys = rng.integers(7, size=N).astype(np.int32), normal(rng, 100001), np.zeros((N, 4), np.uint32)
+    keys[:, 2] = np.arange(N)
+
+    def run(count):
+        threads(count)
+        cpu = _core.Ops("cpu")
+        y, lse = cpu.attention(qkv, segments, *heads)
+        cos, sin = cpu.rope_table(np.arange(N, dtype=np.int32), np.linspace(1, 0, D // 2, dtype=np.float32))
+        normed, rstd = cpu.rmsnorm(x, w, EPS)
+        return [y, lse, cpu.attention_bwd(dy, y, lse, qkv, segments, *heads), decode_completions(cpu, qkv, segments, *heads)[1],
+                cos, sin, cpu.rope(qkv, wq, wk, EPS, cos, sin, *heads),
+                *cpu.rope_bwd(d, dwq, dwk, qkv, wq, wk, EPS, cos, sin, *heads),
+                normed, rstd, *cpu.rmsnorm_bwd_add(x, dw, normed, x, w, rstd), cpu.swiglu(gu), cpu.swiglu_bwd(x, gu),
+                cpu.embed(E, ids), cpu.embed_dw(E, x, ids), cpu.gather_rows(E, ids), cpu.scatter_rows_add(E, x, ids),
+                *cpu.sample(x, E, keys), cpu.sum_squares(g), cpu.lerp(g, g[::-1].copy(), 0.3),
+                *cpu.adamw(g, g, np.abs(g), g, 1e-3, 0.9, 0.99, 1e-8, 0, 1, 0.1, 0.1)]
+
+    results = [run(count) for count in THREADS]
+    for other in results[1:]:
+        assert_same_bits(other, results[0])
+
+
+# -- rows that count for nothing -------------------------------------------------------------------------------------------
+
+
+def test_rows_outside_segments_are_zero(cpu, rng):
+    Hq, Hkv, D, N = 4, 2, 16, 50
+    segments = np.array([[3, 10, 0, 0], [20, 7, 3, 10]], np.int32)
+    inside = np.r_[3:13, 20:27]
+    outside = np.setdiff1d(np.arange(N), inside)
+    qkv, dy = real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, Hq * D)
+    clean_y, clean_lse = cpu.attention(qkv, segments, Hq, Hkv, D)
+    clean = clean_y, clean_lse, cpu.attention_bwd(dy, clean_y, clean_lse, qkv, segments, Hq, Hkv, D)
+    for array in (qkv, dy, clean_y, clean_lse):
+        assert np.isfinite(array).all()
+    qkv[outside], dy[outside] = np.nan, np.nan
+    y, lse = cpu.attention(qkv, segments, Hq, Hkv, D)
+    dqkv = cpu.attention_bwd(dy, y, lse, qkv, segments, Hq, Hkv, D)
+    for got, want in zip((y, lse, dqkv), clean):
+        assert (got[outside] == 0).all()
+        assert_same_bits([got[inside]], [want[inside]])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_bad_reaches_only_those_who_see_it(cpu, rng, bad):
+    Hq, Hkv, D = 4, 2, 16
+    segments, N = group_segments((37, 40, 35))
+    row = 37 + 20                                           # in the first completion: seen by the rest of it
+    seers = np.arange(row, 37 + 40)
+    others = np.setdiff1d(np.arange(N), seers)
+    qkv, dy = real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, Hq * D)
+    clean_y, clean_lse = cpu.attention(qkv, segments, Hq, Hkv, D)
+    poisoned = qkv.copy()
+    poisoned[row] = bad
+    y, lse = cpu.attention(poisoned, segments, Hq, Hkv, D)
+    assert_same_bits([y[others], lse[others]], [clean_y[others], clean_lse[others]])
+    assert not np.isfinite(y[seers]).any()
+    rows, decoded = decode_completions(cpu, poisoned, segments, Hq, Hkv, D)
+    assert_same_bits([np.isnan(decoded)], [np.isnan(y[rows])])
+    finite = np.isin(rows, others)
+    assert_same_bits([decoded[finite]], [clean_y[rows][finite]])
+
+    bad_dy = dy.copy()
+    bad_dy[row] = bad                                       # reaches its own query and the keys it sees, no later ones
+    dqkv = cpu.attention_bwd(bad_dy, clean_y, clean_lse, qkv, segments, Hq, Hkv, D)
+    want = cpu.attention_bwd(dy, clean_y, clean_lse, qkv, segments, Hq, Hkv, D)
+    unseen = np.r_[row + 1:N]
+    assert_same_bits([dqkv[unseen]], [want[unseen]])
+    assert_same_bits([np.delete(dqkv[:, :Hq * D], row, 0)], [np.delete(want[:, :Hq * D], row, 0)])
+
+
+def test_stale_places_of_a_page_are_not_read(cpu, rng):
+    Hq, Hkv, D, length = 4, 2, 16, 41
+    kv, q = real(rng, 64, (Hq + 2 * Hkv) * D), real(rng, 1, (Hq + 2 * Hkv) * D)
+    place, none = np.arange(64, dtype=np.int32), np.zeros(0, np.int32)
+
+    def decode():
+        return cpu.attention_decode(q, kv, place, none, none, 2, np.array([[0, 1]], np.int32), np.array([length], np.int32), Hq, Hkv, D)
+
+    want = decode()
+    kv[length:] = np.nan
+    assert_same_bits([decode()], [want])
+    assert np.isfinite(want).all()
+
+
+# -- sampling --------------------------------------------------------------------------------------------------------------
+
+V, C, S = 3001, 24, 33                                      # three chunks of the softmax, the last with a ragged end
+SAMPLERS = [
+    {}, {"temperature": 0.6}, {"temperature": 0.0}, {"top_k": 1}, {"top_k": 40}, {"top_k": 2 * V}, {"top_p": 0.3}, {"top_p": 0.95},
+    {"top_p": 1e-9}, {"min_p": 0.05}, {"min_p": 1.0}, {"temperature": 1.4, "top_k": 300, "top_p": 0.8, "min_p": 0.01},
+    {"temperature": 0.0, "restricted": True}, {"restricted": True}, {"top_k": 50, "top_p": 0.9, "restricted": True},
+]
+
+
+def sample_problem(rng, restricted=False, **settings):
+    """Arguments of Ops.sample(). restricted: with a repetition penalty, forbidden ids, and stop ids for every second row."""
+    h, W = real(rng, S, C), real(rng, V, C)
+    keys = np.zeros((S, 4), np.uint32)
+    keys[:, 1], keys[:, 2], keys[:, 3] = np.arange(S) % 4, np.arange(S) + 7, np.arange(S) % 2
+    if restricted:
+        settings |= {"repetition_penalty": 1.3, "forbidden": (rng.random(V) < 0.3).astype(np.uint8),
+                     "seen": (rng.random((S, V)) < 0.3).astype(np.uint8), "stop_ids": np.arange(40, 90, dtype=np.int32)}
+    return h, W, keys, settings | {"seed": 11, "step": 3}
+
+
+@pytest.mark.parametrize("settings", SAMPLERS, ids=str)
+def test_sample(cpu, ref, rng, settings):
+    h, W, keys, settings = sample_problem(rng, **settings)
+    ids, logp, policy_logp, entropy = cpu.sample(h, W, keys, **settings)
+    want_ids, want_logp, want_policy_logp, want_entropy = ref.sample(h, W, keys, **settings)
+    assert (ids == want_ids).all()
+    for got, want in [(logp, want_logp), (policy_logp, want_policy_logp), (entropy, want_entropy)]:
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 0.0])
+@pytest.mark.parametrize("settings", [{}, {"top_k": 5}, {"top_p": 0.7}], ids=str)
+def test_sampled_numbers_are_those_of_the_head(cpu, rng, settings, temperature):
+    h, W, keys, settings = sample_problem(rng, **settings)
+    ids, logp, policy_logp, entropy = cpu.sample(h, W, keys, temperature=temperature, **settings)
+    inv_temperature = float(np.float32(1) / np.float32(temperature or 1))
+    assert_same_bits((policy_logp, entropy), cpu.head(h, W, ids, inv_temperature))
+    if temperature == 0 or len(settings) == 2:
+        assert_same_bits([logp], [policy_logp])
+
+
+@pytest.mark.parametrize("settings", [{"top_k": 1}, {"top_p": 1e-9}, {"min_p": 1.0}], ids=str)
+def test_an_only_choice_has_log_probability_zero(cpu, rng, settings):
+    h, W, keys, settings = sample_problem(rng, **settings)
+    ids, logp, _, _ = cpu.sample(h, W, keys, **settings)
+    assert (ids == cpu.logits(h, W).argmax(1)).all() and (logp == 0).all()
+
+
+@pytest.mark.parametrize("settings", [{}, {"top_k": 50, "top_p": 0.9, "restricted": True}], ids=str)
+def test_a_slot_samples_the_same_alone_and_in_any_batch(cpu, rng, settings):
+    h, W, keys, settings = sample_problem(rng, **settings)
+    whole = cpu.sample(h, W, keys, **settings)
+    for rows in (slice(4, 5), slice(8, 20)):
+        part = settings | ({"seen": settings["seen"][rows]} if "seen" in settings else {})
+        assert_same_bits(cpu.sample(h[rows], W, keys[rows], **part), [result[rows] for result in whole])
+
+
+@pytest.mark.parametrize("keep", [1, 3, 16, 20])
+def test_top_p_among_equals_keeps_the_lowest_ids(cpu, keep):
+    """20 equal logits and others far below: top_p of keep / 20 leaves exactly ids 0..keep-1 of them."""
+    n, draws = 20, 400
+    W = np.zeros((1100, 1), np.float32)
+    W[n:] = -40
+    keys = np.zeros((draws, 4), np.uint32)
+    keys[:, 2] = np.arange(draws)
+    ids, logp, _, _ = cpu.sample(np.ones((draws, 1), np.float32), W, keys, top_p=keep / n - 0.01)
+    assert set(ids) == set(range(keep))
+    np.testing.assert_allclose(logp, -np.log(keep), atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("temperature", [1.0, 0.0])
+def test_sample_of_bad_logits(cpu, rng, bad, temperature):
+    """NaN and Inf in one row say so there, and nowhere else."""
+    h, W, keys, settings = sample_problem(rng)
+    clean = cpu.sample(h, W, keys, temperature=temperature, **settings)
+    h[5, 3] = bad
+    results = cpu.sample(h, W, keys, temperature=temperature, **settings)
+    assert results[0][5] == -1 and all(np.isnan(result[5]) for result in results[1:])
+    assert_same_bits([np.delete(result, 5) for result in results], [np.delete(result, 5) for result in clean])
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.0])
+def test_sample_with_everything_forbidden(cpu, rng, temperature):
+    h, W, keys, settings = sample_problem(rng)
+    ids, logp, _, _ = cpu.sample(h, W, keys, temperature=temperature, forbidden=np.ones(V, np.uint8), **settings)
+    assert (ids == -1).all() and np.isnan(logp).all()
