@@ -42,7 +42,7 @@ class BuildExt(build_ext):
 
 compile_args, link_args = flags()
 sources = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.c"))
-headers = sorted(str(p.relative_to(ROOT)) for ext in ("*.h", "*.def") for p in (ROOT / "csrc").rglob(ext))
+headers = sorted(str(p.relative_to(ROOT)) for ext in ("*.h", "*.def", "*.inc") for p in (ROOT / "csrc").rglob(ext))
 setup(
     ext_modules=[Extension("grpo._core", sources, depends=headers, libraries=["m", "pthread"],
                            extra_compile_args=compile_args, extra_link_args=link_args)],
