@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError, FileFormatError
+from .foreign import did_you_mean
 from .runfolder import METRICS
 
 if TYPE_CHECKING:
@@ -147,19 +148,23 @@ COMPARED = (Panel("Reward (weighted sum)", metrics(("", "reward"))), Panel("Rewa
             Panel("KL to the reference (nats a token)", metrics(("", "kl"))), Panel("Loss", metrics(("", "loss"))))
 
 
-def plot_run(run_folder: str | os.PathLike) -> list[Path]:
-    """Draws a run's metrics into its plots/ and returns the PNG files: reward, evaluation, kl, lengths, speed ...
+def plot_run(run_folder: str | os.PathLike, pictures: Iterable[str] = tuple(PICTURES)) -> list[Path]:
+    """Draws a run's metrics into its plots/ and returns the PNG files, as far as the run logged what they show.
 
-    Pictures of what the run did not log are not written. Raises FileFormatError naming a metrics.jsonl that is missing,
-    empty or broken.
+    ``pictures``: which of reward, evaluation, loss, kl, entropy, lengths, optimizer and speed. Raises FileFormatError
+    naming a metrics.jsonl that is missing, empty or broken, ConfigError for a picture that there is not.
 
-    >>> plot_run("runs/grpo-1")                                                                          # doctest: +SKIP
+    >>> plot_run("runs/grpo-1", ["reward", "speed"])                                                     # doctest: +SKIP
     """
+    pictures = list(pictures)
+    for name in pictures:
+        if name not in PICTURES:
+            raise ConfigError(f"there is no picture {name!r}{did_you_mean(name, PICTURES)}")
     log = Metrics(run_folder)
     folder = Path(run_folder) / "plots"
     folder.mkdir(exist_ok=True)
-    return [save(figure, folder / f"{name}.png") for name, panels in PICTURES.items()
-            if (figure := draw([(panel, panel.curves(log)) for panel in panels], log.name))]
+    return [save(figure, folder / f"{name}.png") for name in pictures
+            if (figure := draw([(panel, panel.curves(log)) for panel in PICTURES[name]], log.name))]
 
 
 def plot_runs(runs: Iterable[str | os.PathLike], out: str | os.PathLike) -> Path:

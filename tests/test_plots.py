@@ -64,6 +64,16 @@ def test_a_second_drawing_replaces_the_first(tmp_path):
     assert plots.plot_run(folder)[0].read_bytes() != first
 
 
+def test_only_the_pictures_asked_for(tmp_path):
+    drawn = plots.plot_run(run(tmp_path / "run", [grpo_record(1)]), ["speed", "reward"])
+    assert [path.name for path in drawn] == ["speed.png", "reward.png"] and sorted((tmp_path / "run" / "plots").iterdir()) == sorted(drawn)
+
+
+def test_unknown_picture(tmp_path):
+    with pytest.raises(ConfigError, match="no picture 'rewards'; did you mean 'reward'"):
+        plots.plot_run(run(tmp_path / "run", [grpo_record(1)]), ["rewards"])
+
+
 def panel(picture, title, records, tmp_path):
     log = plots.Metrics(run(tmp_path / "run", records))
     return {c.label: c for p in plots.PICTURES[picture] if p.title.startswith(title) for c in p.curves(log)}
