@@ -49,8 +49,8 @@ for step in range(STEPS):
     step_by_hand(model, weights, step, rate=0.15)
 
 print("\nBy the trainer, with AdamW:")
-config = grpo.GRPOConfig(max_steps=STEPS, prompts_per_step=4, num_generations=GROUP, max_completion_length=8, learning_rate=6e-3,
-                         lr_scheduler_type="constant", save_strategy="no", logging_steps=STEPS)
+config = grpo.GRPOConfig(max_steps=STEPS, prompts_per_step=4, num_generations=GROUP, max_completion_length=8, slots=64,
+                         learning_rate=6e-3, lr_scheduler_type="constant", save_strategy="no", logging_steps=STEPS)
 for step in grpo.GRPOTrainer(grpo.load(grpo.tiny(**SIZES)), digits, config, ROWS):
     if step.step % max(1, STEPS // 5) == 0:
         best = max(step.completions, key=lambda c: c["advantage"])

@@ -44,8 +44,8 @@ grpo.sft(model, demonstrations, max_steps=200, per_device_train_batch_size=64, l
          warmup_steps=10, logging_steps=50, save_strategy="no")
 imitated = accuracy(model)
 
-config = grpo.GRPOConfig(max_steps=STEPS, prompts_per_step=16, num_generations=8, max_completion_length=8, learning_rate=1e-3,
-                         lr_scheduler_type="constant", save_strategy="no")
+config = grpo.GRPOConfig(max_steps=STEPS, prompts_per_step=16, num_generations=8, max_completion_length=8, slots=128,
+                         learning_rate=1e-3, lr_scheduler_type="constant", save_strategy="no")
 grpo.GRPOTrainer(model, exact, config, training).train()
 improved = accuracy(model)
 
