@@ -32,7 +32,7 @@ enum { VEC = 16 };
      vf   vadd  vsub  vmul  vdiv (a, b)   vfma(a, b, c) = a b + c   vsqrt(a)
      vf   vmax(a, b) = a > b ? a : b      vmin(a, b) = a < b ? a : b      so a NaN in a is dropped, one in b is kept
      vf   vselect_lt(a, b, x, y) = a < b ? x : y
-     vf   vpow2(n) = 2^n, n integral in [-126, 127]
+     vf   vscale2(a, n) = a 2^n, n integral in [-126, 128]
      vp   vload_pairs(p)        32 bf16 from p
      vp   vset1_pair(p)         the two bf16 at p, 16 times; p need only be 2-byte aligned
      vf   vdot(acc, a, b)       acc + a.lo b.lo + a.hi b.hi
@@ -56,9 +56,7 @@ VEC_FN vf vexp(vf x) {
     p = vfma(p, r, vset1(5.0000001201e-1f));
     p = vfma(p, vmul(r, r), r);
     p = vadd(p, vset1(1.0f));
-    vf half = vsub(vadd(vmul(n, vset1(0.5f)), round), round);      /* 2^128 is no float: scale in two halves */
-    p = vmul(vmul(p, vpow2(half)), vpow2(vsub(n, half)));
-    return vselect_lt(x, lowest, vzero(), p);
+    return vselect_lt(x, lowest, vzero(), vscale2(p, n));
 }
 
 #endif

@@ -63,10 +63,13 @@ VEC_FN vf vselect_lt(vf a, vf b, vf x, vf y) {
     return (vf){_mm256_blendv_ps(y.lo, x.lo, _mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ)),
                 _mm256_blendv_ps(y.hi, x.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ))};
 }
-VEC_FN __m256 vec_pow2(__m256 n) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
+VEC_FN __m256 vec_scale2(__m256 a, __m256 n) {     /* in two halves: 2^128 is no float */
+    const __m256i bias = _mm256_set1_epi32(127);
+    __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1), rest = _mm256_sub_epi32(whole, half);
+    a = _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23)));
+    return _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23)));
 }
-VEC_FN vf vpow2(vf n) { return (vf){vec_pow2(n.lo), vec_pow2(n.hi)}; }
+VEC_FN vf vscale2(vf a, vf n) { return VEC_EACH2(vec_scale2, a, n); }
 
 VEC_FN vp vload_pairs(const bf16 *p) {
     return (vp){_mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)(p + 16))};

@@ -38,9 +38,7 @@ VEC_FN vf vmin(vf a, vf b) { return _mm512_min_ps(a, b); }
 VEC_FN vf vselect_lt(vf a, vf b, vf x, vf y) {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
 }
-VEC_FN vf vpow2(vf n) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
-}
+VEC_FN vf vscale2(vf a, vf n) { return _mm512_scalef_ps(a, n); }
 
 VEC_FN vp vload_pairs(const bf16 *p) { return _mm512_loadu_si512(p); }
 VEC_FN vp vset1_pair(const bf16 *p) {

@@ -65,7 +65,11 @@ VEC_FN vf vfma(vf a, vf b, vf c) { VEC_EACH(vf, a.q[i] * b.q[i] + c.q[i]) }
 VEC_FN vf vselect_lt(vf a, vf b, vf x, vf y) { VEC_EACH(vf, quad_select(a.q[i] < b.q[i], x.q[i], y.q[i])) }
 VEC_FN vf vmax(vf a, vf b) { return vselect_lt(b, a, a, b); }
 VEC_FN vf vmin(vf a, vf b) { return vselect_lt(a, b, a, b); }
-VEC_FN vf vpow2(vf n) { VEC_EACH(vf, (quad)((__builtin_convertvector(n.q[i], quad_int) + 127) << 23)) }
+VEC_FN quad quad_scale2(quad a, quad n) {          /* in two halves: 2^128 is no float */
+    quad_int whole = __builtin_convertvector(n, quad_int), half = whole >> 1;
+    return a * (quad)((half + 127) << 23) * (quad)((whole - half + 127) << 23);
+}
+VEC_FN vf vscale2(vf a, vf n) { VEC_EACH(vf, quad_scale2(a.q[i], n.q[i])) }
 VEC_FN vf vsqrt(vf a) {
     float t[VEC];
     vstore(t, a);
