@@ -62,10 +62,10 @@ class TinySpec:
     tokenizer: Tokenizer = field(default_factory=Tokenizer.bytes)
 
 
-def tiny(arch: str = "qwen2", seed: int = 0, **sizes: Any) -> TinySpec:
+def tiny(arch: str = "qwen2", seed: int = 0, tokens: Sequence[str] = (), **sizes: Any) -> TinySpec:
     """A small random model (about 1.6 M parameters) with a byte tokenizer, for `load`.
 
-    ``arch``: "qwen2", "qwen3" or "llama". ``sizes``: config keys (hidden_size, num_hidden_layers, num_attention_heads,
+    ``arch``: "qwen2", "qwen3" or "llama". ``tokens``: texts that are one token each, besides the bytes. ``sizes``: config keys (hidden_size, num_hidden_layers, num_attention_heads,
     num_key_value_heads, head_dim, intermediate_size, vocab_size, rope_theta, tie_word_embeddings ...).
 
     >>> tiny(num_hidden_layers=2).config["num_hidden_layers"]
@@ -76,7 +76,7 @@ def tiny(arch: str = "qwen2", seed: int = 0, **sizes: Any) -> TinySpec:
     if arch not in FAMILIES:
         raise ConfigError(f"arch {arch!r} is not known; choose from {', '.join(FAMILIES)}")
     config = {"architectures": [FAMILIES[arch].architecture], "model_type": arch, "hidden_size": 192, "intermediate_size": 512,
-              "num_hidden_layers": 4, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": None, "vocab_size": 259,
+              "num_hidden_layers": 4, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": None, "vocab_size": 259 + len(tokens),
               "hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "rope_scaling": None, "max_position_embeddings": 4096,
               "tie_word_embeddings": True, "initializer_range": 0.02, "bos_token_id": None, "eos_token_id": 258, "pad_token_id": 256}
     for key in sizes:
@@ -87,7 +87,7 @@ def tiny(arch: str = "qwen2", seed: int = 0, **sizes: Any) -> TinySpec:
     if config["rope_scaling"] is None:
         del config["rope_scaling"]
     config["head_dim"] = core_arguments(config, "tiny()")["head_dim"]
-    return TinySpec(config, seed)
+    return TinySpec(config, seed, Tokenizer.bytes(tokens))
 
 
 def load(path_or_id: str | os.PathLike[str] | TinySpec, device: str = "auto", dtype: str | None = None) -> Model:

@@ -96,8 +96,9 @@ class Tokenizer:
         return cls(backend, special=special, eos_ids=eos_ids, chat_template=template, source=source)
 
     @classmethod
-    def bytes(cls) -> Tokenizer:
-        """256 bytes, then <|endoftext|> 256, <|im_start|> 257, <|im_end|> 258, with a ChatML template: for tiny models."""
+    def bytes(cls, tokens: Sequence[str] = ()) -> Tokenizer:
+        """256 bytes, then <|endoftext|> 256, <|im_start|> 257, <|im_end|> 258, then tokens (texts that are one token each), with
+        a ChatML template: for tiny models."""
         from tokenizers import AddedToken, Tokenizer as Backend, decoders, models, pre_tokenizers
 
         alphabet = byte_alphabet()
@@ -106,6 +107,7 @@ class Tokenizer:
         backend.decoder = decoders.ByteLevel()
         backend.add_special_tokens([AddedToken(text, special=True, normalized=False)
                                     for text in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")])
+        backend.add_tokens([AddedToken(text, special=False, normalized=False) for text in tokens])
         return cls(backend, special={"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}, eos_ids=[258, 256],
                    chat_template=CHATML, source="byte tokenizer")
 

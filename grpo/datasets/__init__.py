@@ -1,1 +1,13 @@
+"""Data sets: lists of rows with a prompt, mostly a question and an answer, and any other columns the rewards want.
 
+`load` takes a name (a module of this folder), a file or folder, "file.py:function", a hub id, or rows. A new data set
+is a new file here with a function load(split="train", ...) that returns rows; its other arguments become options.
+
+>>> from grpo import datasets
+>>> datasets.load("arithmetic", "test", size=2, digits=1)[0]["question"]
+'What is 1 + 0?'
+"""
+from .layout import XML_SYSTEM_PROMPT, chat
+from .registry import load, names
+
+__all__ = ["XML_SYSTEM_PROMPT", "chat", "load", "names"]

@@ -1,1 +1,185 @@
+"""Recipes: a YAML file that says what a run trains, on which data, by which rewards, and which options are not the default.
 
+    model: a path, a hub id, or {arch: qwen2, hidden_size: ..., ...}: a tiny model with random weights
+    dataset, dataset_kwargs, train_size        what grpo.datasets.load takes
+    eval_dataset, eval_dataset_kwargs, eval_size   None: the test split of dataset
+    system_prompt: for rows made of a question
+    rewards: names, package.module.function or file.py:function
+    sft: {dataset, dataset_kwargs, ..., options of SFTConfig}: a warm-up before GRPO
+    and every option of GRPOConfig
+
+>>> from grpo.recipes import Recipe
+>>> Recipe.read("quickstart").change({"max_steps": 5, "dataset_kwargs.digits": 1}).options["max_steps"]
+5
+"""
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import datasets
+from ..config import PRESETS, GRPOConfig, SFTConfig
+from ..errors import ConfigError
+from ..foreign import ALIASES, did_you_mean
+
+FOLDER = Path(__file__).parent
+OTHER_NAMES = {**ALIASES, "model_name": "model", "model_name_or_path": "model", "dataset_name": "dataset", "reward": "rewards",
+               "reward_funcs": "rewards", "evaluator": "rewards"}
+# DeepSeekRL calls its five rewards by the data set they are for
+EVALUATORS = {"gsm8k": "deepseekrl"}
+# a flag on the left replaces the recipe's options on the right, which would say the same thing otherwise
+REPLACES = {"per_device_train_batch_size": ("prompts_per_step",), "prompts_per_step": ("per_device_train_batch_size",),
+            "num_train_epochs": ("max_steps",), "warmup_ratio": ("warmup_steps",)}
+
+
+@dataclass
+class Recipe:
+    """What a run is made of. options: those of GRPOConfig that are not the default."""
+
+    name: str = "grpo"
+    model: str | dict[str, Any] | None = None
+    dataset: Any = None
+    dataset_kwargs: dict[str, Any] = field(default_factory=dict)
+    train_size: int | None = None
+    eval_dataset: Any = None
+    eval_dataset_kwargs: dict[str, Any] = field(default_factory=dict)
+    eval_size: int | None = None
+    system_prompt: str | None = None
+    rewards: list[Any] = field(default_factory=list)
+    sft: dict[str, Any] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, name_or_path: str) -> "Recipe":
+        """A recipe of this package by name, or a YAML file."""
+        import yaml
+
+        path = FOLDER / f"{name_or_path}.yaml" if name_or_path in names() else Path(name_or_path)
+        if not path.is_file():
+            raise ConfigError(f"there is no recipe {name_or_path!r}{did_you_mean(name_or_path, names())} There are {', '.join(names())}; "
+                              "or give a YAML file")
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigError(f"{path}: {error}") from error
+        if not isinstance(content, dict):
+            raise ConfigError(f"{path}: a recipe is a mapping of option names to values")
+        try:
+            return cls(name=content.pop("name", path.stem)).change(content)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
+
+    def change(self, changes: Mapping[str, Any]) -> "Recipe":
+        """This recipe with some entries replaced; "dataset_kwargs.digits" replaces one entry of a mapping."""
+        changes = {OTHER_NAMES.get(name, name): value for name, value in changes.items()}
+        parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        options = {name: value for name, value in self.options.items() if name not in replaced_by(changes)}
+        for name, value in changes.items():
+            outer, dot, inner = name.partition(".")
+            if name in OWN_FIELDS:
+                parts[name] = checked(name, value)
+            elif dot and outer in MAPPINGS:
+                if not isinstance(parts[outer] or {}, dict):
+                    raise ConfigError(f"{name}: {outer} is {parts[outer]!r}, which has no entries")
+                parts[outer] = {**(parts[outer] or {}), inner: value}
+            elif name in OPTION_NAMES or is_foreign(name):
+                options[name] = value
+            else:
+                raise ConfigError(f"unknown option {name!r}{did_you_mean(name, [*OWN_FIELDS, *OPTION_NAMES])}")
+        return Recipe(**{**parts, "options": options})
+
+    def config(self, **changes: Any) -> GRPOConfig:
+        """The GRPOConfig, checked."""
+        return GRPOConfig(**{**self.options, **changes})
+
+    def sft_config(self, **changes: Any) -> SFTConfig:
+        """The warm-up's SFTConfig; seed and bar are the run's unless it says otherwise."""
+        shared = {name: self.options[name] for name in ("seed", "token_budget", "disable_tqdm") if name in self.options}
+        own = {name: value for name, value in self.sft.items() if name not in SFT_DATA}
+        return SFTConfig(**{**shared, "save_strategy": "no", **own, **changes})
+
+    def load_model(self) -> Any:
+        """The model, loaded or built. A tiny model's weights are drawn from the run's seed."""
+        from ..loop import model_options
+        from ..model import load, tiny
+
+        config = self.config()
+        if self.model is None:
+            raise ConfigError("no model: give --model with a folder, a .gguf file or a hub id")
+        spec = tiny(**{"seed": config.seed, **self.model}) if isinstance(self.model, dict) else self.model
+        return load(spec, **model_options(config))
+
+    def train_rows(self) -> list[dict[str, Any]]:
+        if self.dataset is None:
+            raise ConfigError(f"no data: give --dataset with a name ({', '.join(datasets.names())}), a file or folder, file.py:function or a hub id")
+        return datasets.load(self.dataset, "train", size=self.train_size, system_prompt=self.system_prompt, **self.dataset_kwargs)
+
+    def eval_rows(self) -> list[dict[str, Any]] | None:
+        """Rows of evaluation, None when the recipe does not evaluate."""
+        config = self.config()
+        if config.eval_strategy == "no" and not config.eval_on_start:
+            return None
+        if self.eval_dataset is None:
+            kwargs, source, split = {**self.dataset_kwargs, **self.eval_dataset_kwargs}, self.dataset, "test"
+        else:
+            kwargs, source, split = self.eval_dataset_kwargs, self.eval_dataset, "train" if is_file(self.eval_dataset) else "test"
+        return datasets.load(source, split, size=self.eval_size, system_prompt=self.system_prompt, **kwargs)
+
+    def sft_rows(self) -> list[dict[str, Any]]:
+        if "dataset" not in self.sft:
+            raise ConfigError("sft needs a dataset of rows with prompt and completion")
+        return datasets.load(self.sft["dataset"], "train", size=self.sft.get("train_size"), system_prompt=self.system_prompt,
+                             **self.sft.get("dataset_kwargs", {}))
+
+    def to_yaml(self) -> str:
+        """The recipe as a file that read() takes."""
+        import yaml
+
+        parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "options"}
+        kept = {name: value for name, value in parts.items() if value not in (None, {}, [])}
+        return yaml.safe_dump({**kept, **self.options}, sort_keys=False, allow_unicode=True)
+
+
+OWN_FIELDS = [f.name for f in dataclasses.fields(Recipe) if f.name != "options"]
+OPTION_NAMES = [f.name for f in dataclasses.fields(GRPOConfig)] + ["preset"]
+MAPPINGS = ("model", "dataset_kwargs", "eval_dataset_kwargs", "sft")
+SFT_DATA = ("dataset", "dataset_kwargs", "train_size")
+
+
+def names() -> list[str]:
+    """The recipes of this package."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def checked(name: str, value: Any) -> Any:
+    """The value of one of a recipe's own fields, as the type it has."""
+    if name == "rewards":
+        given = [value] if isinstance(value, str) or callable(value) else list(value or [])
+        return [EVALUATORS.get(reward, reward) if isinstance(reward, str) else reward for reward in given]
+    if name in ("train_size", "eval_size") and not (value is None or isinstance(value, int) and value > 0):
+        raise ConfigError(f"{name}={value!r} must be a number of rows, at least 1")
+    if name.endswith("_kwargs") or name == "sft":
+        if value is not None and not isinstance(value, Mapping):
+            raise ConfigError(f"{name}={value!r} must be a mapping")
+        return None if value is None and name == "sft" else dict(value or {})
+    if name == "model" and not isinstance(value, (str, Mapping, type(None))):
+        raise ConfigError(f"model={value!r} must be a path, a hub id, or sizes of a tiny model")
+    return value
+
+
+def replaced_by(changes: Mapping[str, Any]) -> set[str]:
+    """Options of a recipe that these changes make void."""
+    void = {old for new in changes for old in REPLACES.get(new, ())}
+    return void | set(PRESETS.get(changes.get("preset"), ()))
+
+
+def is_foreign(name: str) -> bool:
+    """An option of other trainers: GRPOConfig knows what to say about it."""
+    from ..foreign import REFUSED, WITHOUT_EFFECT, WITHOUT_EFFECT_PREFIXES
+
+    return name in REFUSED or name in WITHOUT_EFFECT or name in ("bf16", "use_cpu", "no_cuda") or name.startswith(WITHOUT_EFFECT_PREFIXES)
+
+
+def is_file(source: Any) -> bool:
+    return not isinstance(source, str) or Path(source).is_file() or ".py:" in source

@@ -1,0 +1,6 @@
+"""python -m grpo"""
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,85 @@
+"""The command `grpo`: train, generate, plot, plan, doctor. One file a command; this one picks it and prints what goes wrong."""
+import importlib
+import sys
+import warnings
+from typing import Any
+
+from ..errors import GrpoError, GrpoWarning
+from ..foreign import did_you_mean
+from .parser import UsageError
+
+COMMANDS = {
+    "train": "train a model with GRPO; without arguments, a model that learns to add, in minutes",
+    "generate": "ask a model",
+    "plot": "draw the plots of a run",
+    "plan": "say how much memory a run will take, before anything is loaded",
+    "doctor": "say what is there on this machine, what is missing, and how to get it",
+}
+INTERRUPTED = 130
+
+
+def usage() -> str:
+    lines = ["Trains language models with GRPO, on this machine, without PyTorch.", "", "usage: grpo COMMAND [--option value ...]", ""]
+    lines += [f"  grpo {name:<9} {about}" for name, about in COMMANDS.items()]
+    return "\n".join([*lines, "", "Start with: grpo train", "More on a command: grpo COMMAND --help. With --debug an error comes with its traceback."])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command and returns the exit code: 0, 1 (it failed), 2 (the command line is wrong), 130 (Ctrl-C)."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    with warnings.catch_warnings():
+        warnings.showwarning = show_warning
+        try:
+            return dispatch(words)
+        except UsageError as error:
+            print(error, file=sys.stderr)
+            return 2
+        except GrpoError as error:
+            if debug:
+                raise
+            print(f"grpo: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt as stop:
+            print(f"\n{interrupted(stop)}", file=sys.stderr)
+            return INTERRUPTED
+
+
+def dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if words[0] == "--version":
+        from .. import __version__
+
+        print(f"grpo {__version__}")
+        return 0
+    name = words[0]
+    if name not in COMMANDS:
+        raise UsageError(f"grpo: no command {name!r}{did_you_mean(name, COMMANDS)} There are {', '.join(COMMANDS)}.\nTry 'grpo --help'.")
+    try:
+        importlib.import_module(f"{__name__}.{name}").main(words[1:])
+    except SystemExit as done:               # argparse has printed --help
+        return int(done.code or 0)
+    return 0
+
+
+def interrupted(stop: KeyboardInterrupt) -> str:
+    """What Ctrl-C leaves: the step, and how to go on."""
+    step = getattr(stop, "step", None)
+    if step is None:
+        return "Stopped."
+    checkpoint = getattr(stop, "checkpoint", None)
+    if checkpoint is None:
+        return f"Stopped after step {step} of {stop.run}; there is no checkpoint yet."
+    return (f"Stopped after step {step} of {stop.run}.\nThe last checkpoint is {checkpoint}\n"
+            f"Go on with: grpo train --resume_from_checkpoint {checkpoint}")
+
+
+def show_warning(message: Any, category: type, filename: str, lineno: int, file: Any = None, line: str | None = None) -> None:
+    """Warnings of this package in one line; others as ever."""
+    if issubclass(category, GrpoWarning):
+        print(f"grpo: {message}", file=sys.stderr)
+    else:
+        print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=sys.stderr)

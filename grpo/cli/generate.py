@@ -1,0 +1,61 @@
+"""grpo generate: ask a model."""
+import sys
+import time
+
+from ..datasets import chat
+from ..errors import ConfigError
+from ..runlog import model_folder
+from .parser import Parser
+
+ABOUT = """Asks a model and prints its answers, nothing else, on stdout.
+
+  grpo generate --model runs/quickstart-1 "What is 47 + 38?"
+  grpo generate --model SmolLM2-135M-Instruct.Q4_1.gguf "Why is the sky blue?" --temperature 0.7 -n 3
+  grpo generate --model DIR --raw "Once upon a time" < /dev/null"""
+
+
+def generate_parser() -> Parser:
+    parser = Parser(prog="grpo generate", description=ABOUT)
+    parser.add_argument("prompt", nargs="?", help="what to say; read from stdin when it is not given")
+    parser.add_argument("--model", "--model_name", "--model_name_or_path", required=True, help="a folder, a .gguf file, a hub id, or a run folder")
+    parser.add_argument("--system", metavar="TEXT", help="system message; 'xml' asks for <reasoning> and <answer>")
+    parser.add_argument("--raw", action="store_true", help="continue the prompt as text, without a chat template")
+    parser.add_argument("-n", "--num_generations", type=int, default=1, metavar="N", help="answers to draw (1)")
+    parser.add_argument("--max_new_tokens", type=int, default=256, metavar="N", help="longest answer (256)")
+    parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 takes the likeliest token each time (0); with -n above 1: 1")
+    parser.add_argument("--top_k", type=int, default=0, metavar="K", help="draw from the K likeliest tokens (0: all)")
+    parser.add_argument("--top_p", type=float, default=1.0, metavar="P", help="draw from the smallest set with this probability (1)")
+    parser.add_argument("--min_p", type=float, default=0.0, metavar="P", help="least probability, as a share of the likeliest token's (0)")
+    parser.add_argument("--repetition_penalty", type=float, default=1.0, metavar="X", help="divides the logits of tokens already seen (1)")
+    parser.add_argument("--stop", nargs="+", metavar="TEXT", help="texts that end an answer")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed draws the same answers (0)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or ref (auto)")
+    return parser
+
+
+def main(argv: list[str], prog: str = "grpo generate") -> None:
+    a = generate_parser().parse(argv)
+    text = a.prompt if a.prompt is not None else sys.stdin.read().rstrip("\n")
+    if not text:
+        raise ConfigError("there is no prompt: give one, or write it to stdin")
+    if a.raw and a.system:
+        raise ConfigError("--raw continues plain text; a system message needs a chat")
+    from ..model import load
+
+    model = load(model_folder(a.model), device=a.device)
+    raw = a.raw or not model.tokenizer.chat_template
+    if raw and not a.raw:
+        print("this model has no chat template: the prompt is continued as text", file=sys.stderr)
+    temperature = a.temperature if a.temperature or a.num_generations == 1 else 1.0
+    started = time.perf_counter()
+    outs = model.generate([text if raw else chat(text, a.system)], a.num_generations, a.max_new_tokens, temperature=temperature, top_k=a.top_k,
+                          top_p=a.top_p, min_p=a.min_p, repetition_penalty=a.repetition_penalty, stop=a.stop, seed=a.seed)
+    seconds = time.perf_counter() - started
+    for number, out in enumerate(outs, 1):
+        if len(outs) > 1:
+            print(f"--- {number} of {len(outs)}")
+        print(out.text)
+    cut = sum(out.finish_reason == "length" for out in outs)
+    tokens = sum(len(out.token_ids) for out in outs)
+    note = f", {cut} cut off at --max_new_tokens {a.max_new_tokens}" if cut else ""
+    print(f"[{tokens} tokens in {seconds:.1f} s, {tokens / seconds:.0f} tokens/s{note}]", file=sys.stderr)

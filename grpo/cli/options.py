@@ -1,0 +1,110 @@
+"""Flags of `grpo train` and `grpo plan`: a recipe's own entries, every field of GRPOConfig, and what other trainers call them.
+
+--outer.inner sets one entry of a mapping: --sft.max_steps 100, --dataset_kwargs.digits 1, --model.hidden_size 64.
+"""
+import argparse
+import dataclasses
+import textwrap
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from .. import recipes
+from ..config import PRESETS, GRPOConfig
+from ..errors import ConfigError
+from ..foreign import REFUSED, WITHOUT_EFFECT, WITHOUT_EFFECT_PREFIXES
+from ..runlog import RECIPE
+from .parser import Parser, from_yaml, switch, switch_or_text, text, text_or_number, underscored
+
+# entries of a recipe: (what it is, how its value is read)
+OWN = {
+    "model": ("A folder, a .gguf file or a hub id; a run folder means its latest checkpoint.", str),
+    "dataset": ("A name (arithmetic, gsm8k), a file or folder, file.py:function, or a hub id.", str),
+    "dataset_kwargs": ("Options of the data set, '{digits: 1}'; also --dataset_kwargs.digits 1.", dict),
+    "train_size": ("Train on the first so many rows.", dict),
+    "eval_dataset": ("Data of evaluation; by default the test split of --dataset.", str),
+    "eval_dataset_kwargs": ("Its options, where they differ from --dataset_kwargs.", dict),
+    "eval_size": ("Evaluate on the first so many rows.", dict),
+    "system_prompt": ("System message of questions; xml asks for <reasoning> and <answer>.", str),
+    "rewards": ("One or several: a name, package.module.function or file.py:function.", list),
+    "sft": ("Warm-up before GRPO: --sft none skips a recipe's, --sft.max_steps 100 changes it.", dict),
+    "preset": (f"A published set of options: {', '.join(PRESETS)}.", str),
+}
+# what --help shows; the rest is in --help_all
+COMMON = ("model", "dataset", "rewards", "system_prompt", "output_dir", "preset", "max_steps", "prompts_per_step", "num_generations",
+          "max_completion_length", "temperature", "learning_rate", "beta", "loss_type", "eval_strategy", "eval_steps", "save_steps",
+          "logging_steps", "seed", "resume_from_checkpoint")
+
+
+def recipe_parser(prog: str, about: str, argv: list[str]) -> Parser:
+    """The parser. argv: the flags to come, of which some may have any name (--sft.x, --vllm_x)."""
+    parser = Parser(prog=prog, usage=f"{prog} [RECIPE] [--option value ...]", description=about, add_help=False)
+    parser.add_argument("recipe", nargs="?")
+    for name, (meaning, kind) in OWN.items():
+        add(parser, name, meaning, kind)
+    hints = typing.get_type_hints(GRPOConfig)
+    for field in dataclasses.fields(GRPOConfig):
+        add(parser, field.name, field.metadata["help"], hints[field.name])
+    for name in sorted(understood_names(argv) - {action.dest for action in parser._actions}):
+        add(parser, name, None, list if recipes.OTHER_NAMES.get(name) == "rewards" else dict)
+    for name in ("-h", "--help", "--help_all"):
+        parser.add_argument(name, dest=name.strip("-"), action="store_true", default=argparse.SUPPRESS)
+    return parser
+
+
+def understood_names(argv: list[str]) -> set[str]:
+    """Options that are not shown: those of other trainers, and the dotted ones on this command line."""
+    given = {underscored(word)[2:].partition("=")[0] for word in argv if word.startswith("--")}
+    open_ended = {name for name in given if name.startswith(WITHOUT_EFFECT_PREFIXES) or name.partition(".")[0] in recipes.MAPPINGS}
+    return {*recipes.OTHER_NAMES, *REFUSED, *WITHOUT_EFFECT, "bf16", "use_cpu", "no_cuda"} | open_ended
+
+
+def add(parser: Parser, name: str, meaning: str | None, hint: Any) -> None:
+    """One flag; meaning None: understood, but not shown. Its value is left to GRPOConfig to check."""
+    kinds = set(typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,))
+    if list in kinds:
+        how: dict[str, Any] = {"nargs": "+", "type": text_or_number, "action": "extend"}
+    elif bool in kinds:
+        how = {"nargs": "?", "const": True, "type": switch if kinds <= {bool, types.NoneType} else switch_or_text}
+    elif dict in kinds:
+        how = {"nargs": "?", "const": True, "type": from_yaml}
+    else:
+        how = {"type": text}
+    parser.add_argument(f"--{name}", dest=name, default=argparse.SUPPRESS, help=meaning or argparse.SUPPRESS, **how)
+
+
+def recipe_of(arguments: argparse.Namespace) -> recipes.Recipe:
+    """The recipe that a command line means: the one named; else the run's own when a run is resumed; else quickstart when
+    neither model nor data are given. Flags change it."""
+    changes = {name: None if value == [None] else value for name, value in vars(arguments).items() if name != "recipe"}
+    given = {recipes.OTHER_NAMES.get(name, name) for name in changes}
+    if arguments.recipe is not None:
+        base = recipes.Recipe.read(arguments.recipe)
+    elif given & {"model", "dataset"}:
+        base = recipes.Recipe()
+    elif changes.get("resume_from_checkpoint"):
+        base = recipes.Recipe.read(str(run_of(changes["resume_from_checkpoint"], changes.get("output_dir")) / RECIPE))
+    else:
+        base = recipes.Recipe.read("quickstart")
+    return base.change(changes)
+
+
+def run_of(resume: str | bool, output_dir: str | None) -> Path:
+    """The folder of the run that is resumed."""
+    if resume is True and output_dir is None:
+        raise ConfigError("--resume_from_checkpoint without a checkpoint needs --output_dir, the folder of the run")
+    return Path(output_dir) if resume is True else Path(resume).resolve().parent.parent
+
+
+def help_text(parser: Parser, everything: bool) -> str:
+    """What --help (common flags) and --help_all print."""
+    defaults = {f.name: f.default for f in dataclasses.fields(GRPOConfig)}
+    meanings = {a.dest: a.help for a in parser._actions if a.option_strings and a.help not in (None, argparse.SUPPRESS)}
+    lines = [f"usage: {parser.usage}", "", parser.description, "", f"recipes: {', '.join(recipes.names())}, or a YAML file", ""]
+    for name in meanings if everything else COMMON:
+        default = "" if defaults.get(name) is None else f" ({defaults[name]})"
+        lines += textwrap.wrap(meanings[name] + default, 110, initial_indent=f"  --{name:<28} ", subsequent_indent=" " * 33)
+    if not everything:
+        lines += ["", f"All options: {parser.prog} --help_all. Those of TRL and DeepSeekRL are understood too."]
+    return "\n".join(lines)

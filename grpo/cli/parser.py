@@ -1,0 +1,72 @@
+"""argparse as the commands use it: one sentence instead of a page of usage, flags in either spelling, did-you-mean."""
+import argparse
+from typing import Any, NoReturn
+
+from ..foreign import did_you_mean
+
+FALSE, TRUE, NOTHING = ("false", "no", "off", "0"), ("true", "yes", "on", "1"), ("none", "null")
+
+
+class UsageError(Exception):
+    """The command line itself is wrong."""
+
+
+class Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any):
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}\nTry '{self.prog} --help'.")
+
+    def parse(self, argv: list[str]) -> argparse.Namespace:
+        """The arguments of a command line. --foo-bar is --foo_bar. Raises UsageError."""
+        known = [name for action in self._actions for name in action.option_strings]
+        end = argv.index("--") if "--" in argv else len(argv)
+        words = [underscored(word) for word in argv[:end]]
+        for word in words:
+            flag = word.partition("=")[0]
+            if flag.startswith("--") and flag not in known:
+                raise UsageError(f"{self.prog}: unknown option {flag}{did_you_mean(flag, [name for name in known if name.startswith('--')])}"
+                                 f"\nTry '{self.prog} --help'.")
+        return self.parse_args(words + argv[end:])
+
+
+def underscored(word: str) -> str:
+    """A flag with underscores for hyphens; anything else as it is."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value
+
+
+def text(word: str) -> str | None:
+    return None if word.lower() in NOTHING else word
+
+
+def text_or_number(word: str) -> Any:
+    try:
+        return float(word)
+    except ValueError:
+        return text(word)
+
+
+def switch(word: str) -> bool | None:
+    if word.lower() in (*FALSE, *TRUE):
+        return word.lower() in TRUE
+    if word.lower() in NOTHING:
+        return None
+    raise argparse.ArgumentTypeError(f"{word!r} is not true or false")
+
+
+def switch_or_text(word: str) -> bool | str | None:
+    return word.lower() in TRUE if word.lower() in (*FALSE, *TRUE) else text(word)
+
+
+def from_yaml(word: str) -> Any:
+    import yaml
+
+    try:
+        value = yaml.safe_load(word)
+    except yaml.YAMLError as error:
+        raise argparse.ArgumentTypeError(f"{word!r} is not YAML: {error}") from error
+    return text_or_number(value) if isinstance(value, str) else value     # YAML takes 1e-3 for text

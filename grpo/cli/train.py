@@ -1,0 +1,96 @@
+"""grpo train: build what the recipe says, warm up if it says so, train, draw, and say what was learned."""
+from pathlib import Path
+from typing import Any
+
+from .. import recipes
+from ..datasets import XML_SYSTEM_PROMPT
+from ..errors import ConfigError
+from ..runlog import RECIPE, model_folder
+from .options import help_text, recipe_of, recipe_parser, run_of
+from .summary import header, summary
+
+ABOUT = """Trains a language model with GRPO. Without arguments: the recipe quickstart, which needs nothing but this package.
+
+  grpo train                                              two-digit sums from nothing, minutes on a laptop
+  grpo train gsm8k --model Qwen/Qwen2.5-0.5B-Instruct     a recipe, with another model
+  grpo train --model DIR --dataset rows.jsonl --rewards my_rewards.py:correct
+  grpo train my_recipe.yaml --max_steps 20                a recipe of your own; flags override the file"""
+
+
+def main(argv: list[str], prog: str = "grpo train") -> None:
+    parser = recipe_parser(prog, ABOUT, argv)
+    arguments = parser.parse(argv)
+    if {"h", "help", "help_all"} & vars(arguments).keys():
+        print(help_text(parser, hasattr(arguments, "help_all")))
+    else:
+        run(recipe_of(arguments))
+
+
+def run(recipe: recipes.Recipe) -> Path:
+    """Trains a recipe and returns the run folder."""
+    from ..runfolder import RunFolder
+    from ..trainer import GRPOTrainer
+
+    config = recipe.config()                               # nothing is written before everything is there
+    resume = config.resume_from_checkpoint
+    rows, eval_rows = recipe.train_rows(), recipe.eval_rows()
+    recipe.rewards = recipe.rewards or default_rewards(rows)
+    rewards = [function for reward in recipe.rewards for function in functions_of(reward)]
+    model = starting_model(recipe, resume, config.output_dir)
+    if not resume:
+        folder = RunFolder.create(config.output_dir, config.run_name or recipe.name).path
+        recipe = recipe.change({"output_dir": str(folder)})
+    print(header(recipe, model, rewards, rows, eval_rows), flush=True)
+    if recipe.sft is not None and not resume:
+        warm_up(recipe, model, folder)
+    trainer = GRPOTrainer(model, rewards, recipe.config(), rows, eval_rows, callbacks=[KeepRecipe(recipe)])
+    trainer.train()
+    print(summary(trainer.run.path, eval_rows), flush=True)
+    return trainer.run.path
+
+
+class KeepRecipe:
+    """A callback that leaves the recipe in the run folder, for `grpo train RUN/recipe.yaml` and for resuming."""
+
+    def __init__(self, recipe: recipes.Recipe):
+        self.text = recipe.to_yaml()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, run: Any, **kwargs: Any) -> None:
+        (run.path / RECIPE).write_text(self.text, encoding="utf-8")
+
+
+def functions_of(reward: Any) -> list[Any]:
+    from ..rewards import resolve
+
+    found = resolve(reward) if isinstance(reward, str) else reward
+    return found if isinstance(found, list) else [found]
+
+
+def default_rewards(rows: list[dict[str, Any]]) -> list[str]:
+    """The five XML rewards where the system message asks for that layout, else accuracy alone."""
+    if "answer" not in rows[0]:
+        raise ConfigError("the rows have no answer to compare with: say what is good with --rewards file.py:function")
+    prompt = rows[0]["prompt"]
+    return ["xml"] if not isinstance(prompt, str) and prompt[0].get("content") == XML_SYSTEM_PROMPT else ["accuracy_reward"]
+
+
+def starting_model(recipe: recipes.Recipe, resume: str | bool | None, output_dir: str | None) -> Any:
+    """The recipe's model. A resumed run begins with what its warm-up left, which is also the reference of its KL; the
+    checkpoint's weights come on top."""
+    if resume and (warm := run_of(resume, output_dir) / "sft" / "model").is_dir():
+        recipe = recipe.change({"model": str(warm)})
+    elif isinstance(recipe.model, str):
+        recipe = recipe.change({"model": model_folder(recipe.model)})
+    return recipe.load_model()
+
+
+def warm_up(recipe: recipes.Recipe, model: Any, folder: Path) -> None:
+    """The recipe's supervised stage, in the folder sft/ of the run."""
+    from ..sft import SFTTrainer
+
+    rows = recipe.sft_rows()
+    print(f"\nWarm-up: supervised fine-tuning on {len(rows):,} demonstrations", flush=True)
+    trainer = SFTTrainer(model, recipe.sft_config(output_dir=str(folder / "sft")), rows)
+    trainer.train()
+    trainer.save_model()
+    print("\nGRPO", flush=True)

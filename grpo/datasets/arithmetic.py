@@ -1,0 +1,76 @@
+"""Sums of small whole numbers, made up on the spot: every problem that exists, once, in a seeded order.
+
+A problem is held out when the hash of its two numbers says so, so `test` never holds a problem, nor its mirror image
+(3 + 14 for 14 + 3), that `train` can hold, whatever seed and size are asked for.
+"""
+import hashlib
+import random
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import ConfigError
+from .layout import chat, check_split
+
+HELD_OUT = 10                                # one problem in so many
+
+
+def load(split: str = "train", *, digits: int = 2, size: int | None = None, seed: int = 0, system_prompt: str | None = None) -> list[dict[str, Any]]:
+    """Rows {prompt, question, answer} for sums of two numbers of up to so many digits. size: that many rows, None: all.
+
+    >>> load("test", size=1)[0]["question"]
+    'What is 82 + 49?'
+    """
+    return [row(a, b, system_prompt) for a, b in problems(split, digits, size, seed)]
+
+
+def demonstrations(split: str = "train", *, digits: int = 2, size: int | None = None, seed: int = 0, system_prompt: str | None = None,
+                   forgotten_carries: float = 0.0, untidy: float = 0.0) -> list[dict[str, Any]]:
+    """The same rows with a completion each, for supervised fine-tuning.
+
+    forgotten_carries: share of the carries that the demonstrator forgets. untidy: share of the completions in which the
+    reasoning is never closed.
+    """
+    for name, share in (("forgotten_carries", forgotten_carries), ("untidy", untidy)):
+        if not 0 <= share <= 1:
+            raise ConfigError(f"{name}={share} must be from 0 to 1")
+    rng = random.Random(f"demonstrations {seed}")
+    rows = []
+    for a, b in problems(split, digits, size, seed):
+        lines, total = add_in_columns(a, b, lambda: rng.random() < forgotten_carries)
+        close = "" if rng.random() < untidy else "</reasoning>\n"
+        completion = "<reasoning>\n" + "\n".join(lines) + f"\n{close}<answer>\n{total}\n</answer>\n"
+        rows.append({**row(a, b, system_prompt), "completion": completion})
+    return rows
+
+
+def row(a: int, b: int, system_prompt: str | None) -> dict[str, Any]:
+    question = f"What is {a} + {b}?"
+    return {"prompt": chat(question, system_prompt), "question": question, "answer": str(a + b)}
+
+
+def problems(split: str, digits: int, size: int | None, seed: int) -> list[tuple[int, int]]:
+    check_split(split, ("train", "test"), "arithmetic")
+    if not 1 <= digits <= 3:
+        raise ConfigError(f"digits={digits} must be from 1 to 3")
+    numbers = range(10 ** digits)
+    chosen = [(a, b) for a in numbers for b in numbers if held_out(a, b) == (split == "test")]
+    random.Random(f"{split} {seed}").shuffle(chosen)
+    return chosen[:size]
+
+
+def held_out(a: int, b: int) -> bool:
+    digest = hashlib.sha256(f"{min(a, b)}+{max(a, b)}".encode()).digest()
+    return int.from_bytes(digest[:4], "little") % HELD_OUT == 0
+
+
+def add_in_columns(a: int, b: int, forgets: Callable[[], bool]) -> tuple[list[str], int]:
+    """Column addition from the right: the lines written down, and the sum that comes out when forgets() drops a carry."""
+    lines, total, place, carry = [], 0, 1, 0
+    while place == 1 or place <= max(a, b) or carry:
+        x, y = a // place % 10, b // place % 10
+        digit_sum = x + y + carry
+        lines.append(f"{x}+{y}{'+1' if carry else ''}={digit_sum}")
+        total += digit_sum % 10 * place
+        place *= 10
+        carry = 0 if digit_sum < 10 or forgets() else 1
+    return lines, total
