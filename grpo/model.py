@@ -65,8 +65,9 @@ class TinySpec:
 def tiny(arch: str = "qwen2", seed: int = 0, tokens: Sequence[str] = (), **sizes: Any) -> TinySpec:
     """A small random model (about 1.6 M parameters) with a byte tokenizer, for `load`.
 
-    ``arch``: "qwen2", "qwen3" or "llama". ``tokens``: texts that are one token each, besides the bytes. ``sizes``: config keys (hidden_size, num_hidden_layers, num_attention_heads,
-    num_key_value_heads, head_dim, intermediate_size, vocab_size, rope_theta, tie_word_embeddings ...).
+    ``arch``: "qwen2", "qwen3" or "llama". ``tokens``: texts that are one token each, besides the bytes. ``sizes``: config keys
+    (hidden_size, num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim, intermediate_size, vocab_size, rope_theta,
+    tie_word_embeddings ...).
 
     >>> tiny(num_hidden_layers=2).config["num_hidden_layers"]
     2

@@ -58,13 +58,13 @@ def model_config(model: str | Mapping[str, Any] | None) -> tuple[dict[str, Any],
     """(config, its name) of a recipe's model. A folder's config.json or a .gguf's header is read, no weights."""
     from .hub import resolve
     from .model import tiny
-    from .runlog import model_folder
+    from .runlog import latest_model
 
     if model is None:
         raise ConfigError("no model: give --model with a folder, a .gguf file or a hub id")
     if isinstance(model, Mapping):
         return tiny(**model).config, "a tiny model"
-    path = resolve(model_folder(model))
+    path = resolve(latest_model(model))
     if path.suffix == ".gguf":
         from .formats.gguf import GgufFile
 

@@ -4,7 +4,7 @@ import time
 
 from ..datasets import chat
 from ..errors import ConfigError
-from ..runlog import model_folder
+from ..runlog import latest_model
 from .parser import Parser
 
 ABOUT = """Asks a model and prints its answers, nothing else, on stdout.
@@ -42,7 +42,7 @@ def main(argv: list[str], prog: str = "grpo generate") -> None:
         raise ConfigError("--raw continues plain text; a system message needs a chat")
     from ..model import load
 
-    model = load(model_folder(a.model), device=a.device)
+    model = load(latest_model(a.model), device=a.device)
     raw = a.raw or not model.tokenizer.chat_template
     if raw and not a.raw:
         print("this model has no chat template: the prompt is continued as text", file=sys.stderr)

@@ -99,12 +99,13 @@ def run_of(resume: str | bool, output_dir: str | None) -> Path:
 
 def help_text(parser: Parser, everything: bool) -> str:
     """What --help (common flags) and --help_all print."""
-    defaults = {f.name: f.default for f in dataclasses.fields(GRPOConfig)}
+    fields = {f.name: f for f in dataclasses.fields(GRPOConfig)}
     meanings = {a.dest: a.help for a in parser._actions if a.option_strings and a.help not in (None, argparse.SUPPRESS)}
     lines = [f"usage: {parser.usage}", "", parser.description, "", f"recipes: {', '.join(recipes.names())}, or a YAML file", ""]
     for name in meanings if everything else COMMON:
-        default = "" if defaults.get(name) is None else f" ({defaults[name]})"
-        lines += textwrap.wrap(meanings[name] + default, 110, initial_indent=f"  --{name:<28} ", subsequent_indent=" " * 33)
+        choices = f" One of {', '.join(fields[name].metadata['choices'])}." if name in fields and fields[name].metadata["choices"] else ""
+        default = f" ({fields[name].default})" if name in fields and fields[name].default is not None else ""
+        lines += textwrap.wrap(meanings[name] + choices + default, 110, initial_indent=f"  --{name:<28} ", subsequent_indent=" " * 33)
     if not everything:
         lines += ["", f"All options: {parser.prog} --help_all. Those of TRL and DeepSeekRL are understood too."]
     return "\n".join(lines)

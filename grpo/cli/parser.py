@@ -68,5 +68,5 @@ def from_yaml(word: str) -> Any:
     try:
         value = yaml.safe_load(word)
     except yaml.YAMLError as error:
-        raise argparse.ArgumentTypeError(f"{word!r} is not YAML: {error}") from error
+        raise argparse.ArgumentTypeError(f"{word!r} is not YAML: {' '.join(str(error).split())}") from error
     return text_or_number(value) if isinstance(value, str) else value     # YAML takes 1e-3 for text

@@ -1,21 +1,25 @@
-"""grpo plot: draw a run's plots from its metrics."""
+"""grpo plot: pictures of runs."""
+from pathlib import Path
+
 from .parser import Parser
 
-ABOUT = """Draws the plots of runs from their metrics.jsonl, also of a run that is not finished.
+ABOUT = """Draws the pictures of a run from its metrics.jsonl, whether the run is finished or not; of several runs also one
+picture that compares them.
 
   grpo plot runs/quickstart-1
-  grpo plot runs/* """
+  grpo plot runs/quickstart-1 runs/quickstart-2 --compare seeds.png"""
 
 
 def main(argv: list[str], prog: str = "grpo plot") -> None:
     parser = Parser(prog=prog, description=ABOUT)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
-    parser.add_argument("--output_dir", metavar="DIR", help="write the files here instead of the run's plots/ (one run only)")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder")
+    parser.add_argument("--compare", metavar="FILE", help="where the comparing picture goes (comparison.png)")
     arguments = parser.parse(argv)
-    if arguments.output_dir and len(arguments.runs) > 1:
-        parser.error("--output_dir takes one run; their files have the same names")
-    from ..plots import draw
+    from ..plots import plot_run, plot_runs
 
-    for run in arguments.runs:
-        written = draw(run, arguments.output_dir)
-        print("\n".join(map(str, written)) if written else f"{run}: nothing was logged yet")
+    written = [path for run in arguments.runs for path in plot_run(run)]
+    if len(arguments.runs) > 1 or arguments.compare:
+        out = Path(arguments.compare or "comparison.png")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        written.append(plot_runs(arguments.runs, out))
+    print("\n".join(map(str, written)))

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..recipes import Recipe
-from ..runlog import RunLog
+from ..runlog import RECIPE, completion_steps, completions
 
 SHOWN_SAMPLES = 3
 Rows = list[dict[str, Any]]
@@ -27,42 +27,40 @@ def header(recipe: Recipe, model: Any, rewards: list[Any], rows: Rows, eval_rows
     return f"grpo train {recipe.name}\n" + "\n".join(f"  {name:<8} {value}" for name, value in facts.items())
 
 
-def summary(folder: Path, eval_rows: Rows | None) -> str:
-    """Where the run is and what was learned, with its plots drawn."""
-    from ..plots import draw
+def summary(run: Path, eval_rows: Rows | None) -> str:
+    """Where the run is and what was learned, with its pictures drawn."""
+    from ..plots import Metrics, plot_run
 
-    log = RunLog(folder)
-    lines = ["", "What was learned"]
-    _, rewards = log.series("reward")
-    if rewards:
-        tenth = max(1, len(rewards) // 10)
-        lines.append(f"  training reward    {statistics.fmean(rewards[:tenth]):.3f} -> {statistics.fmean(rewards[-tenth:]):.3f}")
-    steps = log.completion_steps("eval")
+    log = Metrics(run)
+    lines = ["", "What was learned", *rewards_before_and_after(log)]
+    steps = completion_steps(run, "eval")
     if eval_rows and len(steps) > 1:
-        lines += evaluation_lines(log, eval_rows, steps[0], steps[-1])
-    plots = draw(folder)
-    saved = sorted((folder / "checkpoints").glob("step-*"))
-    lines += ["", f"Run folder: {folder}", "  config.yaml, recipe.yaml, metrics.jsonl, completions/, " + (f"{len(saved)} checkpoints" if saved else "no checkpoint"),
-              f"  plots/: {', '.join(path.name for path in plots)}"]
+        before, after = completions(run, "eval", steps[0]), completions(run, "eval", steps[-1])
+        if all("answer" in row for row in eval_rows):
+            lines.append(line(f"accuracy on {len(eval_rows)} held-out rows", accuracy(before, eval_rows), accuracy(after, eval_rows), "{:.1%}"))
+        lines += samples(before, after, eval_rows)
+    saved = sorted((run / "checkpoints").glob("step-*"))
+    lines += ["", f"Run folder {run}", f"  config.yaml, {RECIPE}, metrics.jsonl, completions/, checkpoints/ ({len(saved)})",
+              f"  plots/: {', '.join(path.name for path in plot_run(run))}"]
     if saved:
         question = one_line(last_message(eval_rows[0]["prompt"]), 60) if eval_rows else "..."
-        lines += ["", f'Ask the model:  grpo generate --model {folder} "{question}"']
+        lines += ["", f'Ask the model: grpo generate --model {run} "{question}"']
     return "\n".join(lines)
 
 
-def evaluation_lines(log: RunLog, rows: Rows, first: int, last: int) -> list[str]:
-    """Accuracy and rewards of the first and of the last evaluation, and some completions of both."""
-    before, after = log.completions("eval", first), log.completions("eval", last)
+def rewards_before_and_after(log: Any) -> list[str]:
+    """The reward in training (a tenth of the steps at either end), and each one of the first and the last evaluation."""
     lines = []
-    if all("answer" in row for row in rows):
-        lines.append(f"  held-out accuracy  {accuracy(before, rows):.1%} -> {accuracy(after, rows):.1%}  on {len(rows)} problems, "
-                     f"step {first} -> step {last}")
-    for name in log.names():
-        if name.startswith("eval_rewards/") and name.endswith("/mean"):
-            _, values = log.series(name)
-            if values:
-                lines.append(f"  held-out {name[len('eval_rewards/'):-len('/mean')]}  {values[0]:.3f} -> {values[-1]:.3f}")
-    return lines + samples(before, after, rows)
+    for curve in log.curve("reward in training", "reward"):
+        tenth = max(1, len(curve.values) // 10)
+        lines.append(line(curve.label, statistics.fmean(curve.values[:tenth]), statistics.fmean(curve.values[-tenth:])))
+    for name in log.named("eval_rewards/", "/mean"):
+        lines += [line(f"{name}, held out", c.values[0], c.values[-1]) for c in log.curve(name, f"eval_rewards/{name}/mean") if len(c.values) > 1]
+    return lines
+
+
+def line(what: str, before: float, after: float, form: str = "{:.3f}") -> str:
+    return f"  {what:<36} {form.format(before)} -> {form.format(after)}"
 
 
 def samples(before: Rows, after: Rows, rows: Rows) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 from .. import recipes
 from ..datasets import XML_SYSTEM_PROMPT
 from ..errors import ConfigError
-from ..runlog import RECIPE, model_folder
+from ..runlog import RECIPE, latest_model
 from .options import help_text, recipe_of, recipe_parser, run_of
 from .summary import header, summary
 
@@ -33,7 +33,9 @@ def run(recipe: recipes.Recipe) -> Path:
 
     config = recipe.config()                               # nothing is written before everything is there
     resume = config.resume_from_checkpoint
-    rows, eval_rows = recipe.train_rows(), recipe.eval_rows()
+    rows, eval_rows, demonstrations = recipe.train_rows(), recipe.eval_rows(), recipe.sft_rows() if recipe.sft and not resume else []
+    if demonstrations:
+        recipe.sft_config()
     recipe.rewards = recipe.rewards or default_rewards(rows)
     rewards = [function for reward in recipe.rewards for function in functions_of(reward)]
     model = starting_model(recipe, resume, config.output_dir)
@@ -41,8 +43,8 @@ def run(recipe: recipes.Recipe) -> Path:
         folder = RunFolder.create(config.output_dir, config.run_name or recipe.name).path
         recipe = recipe.change({"output_dir": str(folder)})
     print(header(recipe, model, rewards, rows, eval_rows), flush=True)
-    if recipe.sft is not None and not resume:
-        warm_up(recipe, model, folder)
+    if demonstrations:
+        warm_up(model, demonstrations, recipe.sft_config(output_dir=str(folder / "sft")))
     trainer = GRPOTrainer(model, rewards, recipe.config(), rows, eval_rows, callbacks=[KeepRecipe(recipe)])
     trainer.train()
     print(summary(trainer.run.path, eval_rows), flush=True)
@@ -68,8 +70,9 @@ def functions_of(reward: Any) -> list[Any]:
 
 def default_rewards(rows: list[dict[str, Any]]) -> list[str]:
     """The five XML rewards where the system message asks for that layout, else accuracy alone."""
-    if "answer" not in rows[0]:
-        raise ConfigError("the rows have no answer to compare with: say what is good with --rewards file.py:function")
+    without = next((number for number, row in enumerate(rows) if row.get("answer") is None), None)
+    if without is not None:
+        raise ConfigError(f"row {without} has no answer to compare with: say what is good with --rewards file.py:function")
     prompt = rows[0]["prompt"]
     return ["xml"] if not isinstance(prompt, str) and prompt[0].get("content") == XML_SYSTEM_PROMPT else ["accuracy_reward"]
 
@@ -80,17 +83,16 @@ def starting_model(recipe: recipes.Recipe, resume: str | bool | None, output_dir
     if resume and (warm := run_of(resume, output_dir) / "sft" / "model").is_dir():
         recipe = recipe.change({"model": str(warm)})
     elif isinstance(recipe.model, str):
-        recipe = recipe.change({"model": model_folder(recipe.model)})
+        recipe = recipe.change({"model": latest_model(recipe.model)})
     return recipe.load_model()
 
 
-def warm_up(recipe: recipes.Recipe, model: Any, folder: Path) -> None:
-    """The recipe's supervised stage, in the folder sft/ of the run."""
-    from ..sft import SFTTrainer
+def warm_up(model: Any, demonstrations: list[dict[str, Any]], config: Any) -> None:
+    """The supervised stage. It leaves its model beside its metrics, for resuming."""
+    from ..sft_trainer import SFTTrainer
 
-    rows = recipe.sft_rows()
-    print(f"\nWarm-up: supervised fine-tuning on {len(rows):,} demonstrations", flush=True)
-    trainer = SFTTrainer(model, recipe.sft_config(output_dir=str(folder / "sft")), rows)
+    print(f"\nWarm-up: supervised fine-tuning on {len(demonstrations):,} demonstrations", flush=True)
+    trainer = SFTTrainer(model, config, demonstrations)
     trainer.train()
     trainer.save_model()
     print("\nGRPO", flush=True)

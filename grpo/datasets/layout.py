@@ -32,6 +32,8 @@ def gold(answer: Any) -> str:
 def as_rows(records: Iterable[Any], where: str, system_prompt: str | None = None, first: int = 1) -> list[dict[str, Any]]:
     """Rows of records that have a prompt, or a question to make one of. where: the source, for errors; first: number of
     the first record there. system_prompt None: "xml" for questions, nothing for prompts, which are complete."""
+    if not isinstance(records, Iterable):
+        raise DatasetError(f"{where} gave {type(records).__name__}, not rows")
     rows = []
     for number, record in enumerate(records, first):
         if not isinstance(record, Mapping):

@@ -72,7 +72,7 @@ class Recipe:
 
     def change(self, changes: Mapping[str, Any]) -> "Recipe":
         """This recipe with some entries replaced; "dataset_kwargs.digits" replaces one entry of a mapping."""
-        changes = {OTHER_NAMES.get(name, name): value for name, value in changes.items()}
+        changes = own_names(changes)
         parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         options = {name: value for name, value in self.options.items() if name not in replaced_by(changes)}
         for name, value in changes.items():
@@ -127,7 +127,7 @@ class Recipe:
         return datasets.load(source, split, size=self.eval_size, system_prompt=self.system_prompt, **kwargs)
 
     def sft_rows(self) -> list[dict[str, Any]]:
-        if "dataset" not in self.sft:
+        if self.sft.get("dataset") is None:
             raise ConfigError("sft needs a dataset of rows with prompt and completion")
         return datasets.load(self.sft["dataset"], "train", size=self.sft.get("train_size"), system_prompt=self.system_prompt,
                              **self.sft.get("dataset_kwargs", {}))
@@ -150,6 +150,17 @@ SFT_DATA = ("dataset", "dataset_kwargs", "train_size")
 def names() -> list[str]:
     """The recipes of this package."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def own_names(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The changes by our own names; ConfigError where two names say different things."""
+    result: dict[str, Any] = {}
+    for name, value in changes.items():
+        own = OTHER_NAMES.get(name, name)
+        if own in result and result[own] != value:
+            raise ConfigError(f"{name}={value!r} and {own}={result[own]!r} say the same thing differently; give one")
+        result[own] = value
+    return result
 
 
 def checked(name: str, value: Any) -> Any:

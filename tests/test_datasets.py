@@ -1,0 +1,224 @@
+"""Data sets: generated, from files, from a user's file; what is wrong is named with file and row."""
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from grpo import ConfigError, DatasetError, datasets
+from grpo.datasets import arithmetic, layout
+
+GSM8K = Path(__file__).resolve().parents[2] / "shared" / "data" / "gsm8k"
+
+
+def fingerprint(rows):
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
+
+
+def numbers(row):
+    return [int(word.strip("?")) for word in row["question"].split() if word.strip("?").isdigit()]
+
+
+# arithmetic
+
+
+def test_arithmetic_holds_problems_and_their_mirror_images_out():
+    train, test = ({tuple(sorted(numbers(row))) for row in datasets.load("arithmetic", split)} for split in ("train", "test"))
+    assert not train & test
+    assert len(train | test) == 100 * 101 // 2
+    assert 0.05 < len(test) / len(train | test) < 0.15
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_arithmetic_is_right_and_seeded(split):
+    rows = datasets.load("arithmetic", split, size=50, seed=3)
+    assert all(sum(numbers(row)) == int(row["answer"]) for row in rows)
+    assert rows == datasets.load("arithmetic", split, size=50, seed=3) == datasets.load("arithmetic", split, seed=3)[:50]
+    assert rows != datasets.load("arithmetic", split, size=50, seed=4)
+
+
+def test_arithmetic_is_the_same_on_every_machine():
+    assert fingerprint(datasets.load("arithmetic:demonstrations", size=100, forgotten_carries=0.5, untidy=0.3)) == "4c1150f32c48"
+
+
+@pytest.mark.parametrize("a, b, forgets, lines, total", [
+    (3, 4, False, ["3+4=7"], 7),
+    (7, 8, False, ["7+8=15", "0+0+1=1"], 15),
+    (47, 38, False, ["7+8=15", "4+3+1=8"], 85),
+    (47, 38, True, ["7+8=15", "4+3=7"], 75),
+    (99, 1, False, ["9+1=10", "9+0+1=10", "0+0+1=1"], 100),
+    (90, 90, True, ["0+0=0", "9+9=18"], 80),
+    (0, 0, False, ["0+0=0"], 0),
+])
+def test_columns(a, b, forgets, lines, total):
+    assert arithmetic.add_in_columns(a, b, lambda: forgets) == (lines, total)
+
+
+def test_demonstrations():
+    rows = datasets.load("arithmetic:demonstrations", digits=1)
+    assert all(f"<answer>\n{row['answer']}\n</answer>\n" in row["completion"] and row["completion"].count("reasoning>") == 2 for row in rows)
+    sloppy = datasets.load("arithmetic:demonstrations", digits=1, forgotten_carries=1.0, untidy=1.0)
+    assert all(("</reasoning>" not in row["completion"]) and (f"\n{row['answer']}\n" in row["completion"]) == (int(row["answer"]) < 10)
+               for row in sloppy)
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(digits=0), "digits=0"), (dict(split="dev"), "no split 'dev'.* train, test"), (dict(digit=2), "no option 'digit'; did you mean 'digits'"),
+    (dict(size=0), "size=0"),
+])
+def test_arithmetic_refuses(options, message):
+    with pytest.raises((ConfigError, DatasetError), match=message):
+        datasets.load("arithmetic", **options)
+
+
+@pytest.mark.parametrize("options", [dict(forgotten_carries=1.5), dict(untidy=-0.1)])
+def test_shares(options):
+    with pytest.raises(ConfigError, match="must be from 0 to 1"):
+        datasets.load("arithmetic:demonstrations", **options)
+
+
+# rows from records
+
+
+@pytest.mark.parametrize("answer, expected", [("18", "18"), (" 18 ", "18"), (7, "7"), ("so 48\n#### 48", "48"), ("#### $1,200", "1200"),
+                                              ("#### -3", "-3"), ("1,200", "1,200")])
+def test_gold(answer, expected):
+    assert layout.gold(answer) == expected
+
+
+@pytest.mark.parametrize("system_prompt, system", [(None, datasets.XML_SYSTEM_PROMPT), ("xml", datasets.XML_SYSTEM_PROMPT), ("Be brief.", "Be brief."),
+                                                   ("", None)])
+def test_questions_become_chats(system_prompt, system):
+    row = datasets.load([{"question": "1 + 1?", "answer": "it is\n#### 2", "level": 3}], system_prompt=system_prompt)[0]
+    assert row["prompt"] == ([{"role": "system", "content": system}] if system else []) + [{"role": "user", "content": "1 + 1?"}]
+    assert (row["question"], row["answer"], row["solution"], row["level"]) == ("1 + 1?", "2", "it is\n#### 2", 3)
+
+
+def test_prompts_are_left_alone():
+    rows = [{"prompt": "2 + 2 =", "answer": "4"}, {"prompt": [{"role": "user", "content": "hi"}]}]
+    assert datasets.load(rows) == rows
+    with pytest.raises(DatasetError, match="row 0 has a prompt of its own"):
+        datasets.load(rows, system_prompt="xml")
+
+
+# files
+
+FILES = {
+    "rows.jsonl": '{"question": "1 + 1?", "answer": "2"}\n{"question": "2 + 2?", "answer": "4"}\n',
+    "rows.json": '[{"question": "1 + 1?", "answer": "2"}, {"question": "2 + 2?", "answer": "4"}]',
+    "rows.csv": 'question,answer\n1 + 1?,2\n"2 + 2?",4\n',
+    "rows.tsv": "question\tanswer\n1 + 1?\t2\n2 + 2?\t4\n",
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files(tmp_path, name):
+    (tmp_path / name).write_text(FILES[name])
+    rows = datasets.load(tmp_path / name)
+    assert [(row["question"], row["answer"], row["prompt"][-1]["content"]) for row in rows] == [("1 + 1?", "2", "1 + 1?"), ("2 + 2?", "4", "2 + 2?")]
+    assert datasets.load(str(tmp_path / name), size=1) == rows[:1]
+
+
+def test_parquet(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet.write_table(pyarrow.Table.from_pylist([{"question": "1 + 1?", "answer": "2"}]), tmp_path / "train.parquet")
+    assert datasets.load(tmp_path)[0]["answer"] == "2"
+
+
+def test_folder_has_a_file_a_split(tmp_path):
+    (tmp_path / "train.jsonl").write_text(FILES["rows.jsonl"])
+    (tmp_path / "validation.csv").write_text("prompt\nhello\n")
+    assert len(datasets.load(tmp_path)) == 2
+    assert datasets.load(tmp_path, "test") == [{"prompt": "hello"}]
+    with pytest.raises(DatasetError, match="no file for the split 'dev'.*it holds train.jsonl, validation.csv"):
+        datasets.load(tmp_path, "dev")
+
+
+@pytest.mark.parametrize("name, content, message", [
+    ("a.jsonl", '{"prompt": "x"}\n{"prompt": \n', "a.jsonl: line 2 is not JSON"),
+    ("a.jsonl", '{"prompt": "x"}\n\n', "a.jsonl: line 2 is empty"),
+    ("a.jsonl", '{"prompt": "x"}\n["y"]\n', "a.jsonl: row 2 is list"),
+    ("a.jsonl", '{"prompt": "x"}\n{"text": "y", "label": 1}\n', "a.jsonl: row 2 has neither a prompt nor a question; its columns are text, label"),
+    ("a.jsonl", '{"question": 7}\n', "a.jsonl: row 1: the question is int"),
+    ("a.jsonl", "", "a.jsonl has no rows"),
+    ("a.json", '{"prompt": "x"}', "a.json: a .json file holds one list"),
+    ("a.csv", "prompt,answer\nx,1\ny\n", "a.csv: row 2 has 1 fields, the header 2"),
+    ("a.csv", "prompt,answer\nx,1,2\n", "a.csv: row 1 has 3 fields, the header 2"),
+    ("a.csv", 'prompt\n"x\n', "a.csv: line 1: unexpected end"),
+    ("a.txt", "hello", "a.txt: rows are read from .jsonl, .json"),
+    ("a.jsonl", b"\xff\xfe", "a.jsonl: .*utf-8"),
+])
+def test_broken_files(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DatasetError, match=message):
+        datasets.load(tmp_path / name)
+
+
+def test_a_file_has_no_test_split(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"prompt": "x"}\n')
+    with pytest.raises(DatasetError, match="is one file and has no split 'test'"):
+        datasets.load(tmp_path / "a.jsonl", "test")
+
+
+def test_gsm8k():
+    if not GSM8K.is_dir():
+        pytest.skip(f"{GSM8K} is not there")
+    train, test = datasets.load(GSM8K), datasets.load("gsm8k", "test", path=str(GSM8K))
+    assert (len(train), len(test)) == (7473, 1319)
+    assert (train[0]["answer"], test[0]["answer"]) == ("72", "18")
+    assert all(row["answer"].removeprefix("-").replace(".", "").isdigit() for row in train + test)
+    assert train[0]["prompt"][0] == {"role": "system", "content": datasets.XML_SYSTEM_PROMPT}
+
+
+# names and functions
+
+MINE = '''
+def rows(count=2, split="train"):
+    return [{"prompt": f"{split} {i}"} for i in range(count)]
+
+def train_only():
+    return [{"question": "a", "answer": "b"}]
+
+def wrong():
+    return [{"prompt": "x"}, {"promt": "y"}]
+'''
+
+
+@pytest.fixture
+def mine(tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    return tmp_path / "mine.py"
+
+
+def test_functions(mine):
+    assert datasets.load(f"{mine}:rows", "test", count=3) == [{"prompt": f"test {i}"} for i in range(3)]
+    assert datasets.load(f"{mine}:rows", size=1) == [{"prompt": "train 0"}]
+    assert datasets.load(f"{mine}:train_only", system_prompt="Hm.")[0]["prompt"][0]["content"] == "Hm."
+
+
+@pytest.mark.parametrize("function, split, options, message", [
+    ("row", "train", {}, "has no function 'row'; did you mean 'rows'"),
+    ("rows", "train", {"cont": 1}, "has no option 'cont'; did you mean 'count'"),
+    ("train_only", "test", {}, "has no parameter split"),
+    ("wrong", "train", {}, "mine.py:wrong: row 1 has neither a prompt nor a question; its columns are promt"),
+])
+def test_functions_that_do_not_fit(mine, function, split, options, message):
+    with pytest.raises((ConfigError, DatasetError), match=message):
+        datasets.load(f"{mine}:{function}", split, **options)
+
+
+@pytest.mark.parametrize("source, message", [
+    ("aritmetic", "did you mean 'arithmetic'.*arithmetic, gsm8k"),
+    ("arithmetic:demos", "arithmetic has no function 'demos'"),
+    ("nowhere/rows.jsonl", "no file or folder here"),
+    ("nowhere.py:rows", "nowhere.py does not exist"),
+    ([], "has no rows"), ([1], "row 0 is int"), ({"prompt": "x"}, "row 0 is str"),
+])
+def test_sources_that_are_not_there(source, message):
+    with pytest.raises((ConfigError, DatasetError), match=message):
+        datasets.load(source)
+
+
+def test_every_module_with_load_is_a_name():
+    assert datasets.names() == ["arithmetic", "gsm8k"]
