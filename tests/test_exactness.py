@@ -84,6 +84,14 @@ def test_every_prompt_length(device):
     assert_recorded_is_computed(model, prompts, out, 2)
 
 
+def test_long_prompts(device):
+    """Longer than what is prefilled at a time, alone and together with short ones."""
+    model = build(config("qwen2", d=16, heads=(2, 1), D=8, F=24, V=131), device)
+    prompts = make_prompts([3, 2500, 40, 1000, 1100, 5])
+    out = model.generate(prompts, 2, 40, seed=2, slots=7)
+    assert_recorded_is_computed(model, prompts, out, 2)
+
+
 @pytest.mark.parametrize("slots", [1, 3, 32])
 @pytest.mark.parametrize("num_generations", [1, 2, 5])
 def test_slots_and_groups(device, slots, num_generations):
@@ -252,6 +260,35 @@ def test_trainer_and_model_agree(device):
     same_logps, grads = model.logprob_grads(*make_batch())
     assert_same(logps, same_logps)
     assert_same(grads, gradients(model, trainer))
+
+
+def test_on_policy_is_the_first_off_policy_update(device):
+    """Coefficients from recorded log-probs and one backward, or forward, loss, backward: the same gradient, and after each
+    step sampling and training agree again."""
+    prompts = make_prompts(LENGTHS)
+    advantages = np.random.default_rng(0).normal(size=len(prompts) * 3).astype(np.float32)
+    options = {"loss_type": "grpo", "beta": 0.0}
+    results = []
+    for path in ("on policy", "off policy"):
+        model = build(MODELS["qwen2"], device)
+        trainer = _core.Trainer(model)
+        for step in range(2):
+            out = model.generate(prompts, 3, 20, seed=4, step=step, stop_ids=np.arange(9, dtype=np.int32))
+            assert_recorded_is_computed(model, prompts, out, 3)
+            batch = prompts, completions_of(out), groups_of(prompts, 3)
+            mask, old = np.ones(len(out["tokens"]), np.uint8), out["policy_logprobs"]
+            normalizer = {"tokens": float(len(mask)), "sequences": float(len(advantages))}
+            if path == "on policy":
+                _, coef, _, _ = _core.grpo_loss(old, old, advantages, mask, None, None, out["lengths"], options, normalizer)
+                logps, _ = trainer.accumulate(*batch, coef)
+            else:
+                _, _, logps, _ = trainer.accumulate_loss(*batch, old_logps=old, advantages=advantages, mask=mask, ref_logps=None,
+                                                         loss=options, normalizer=normalizer)
+            assert_same(logps, old)
+            results.append(gradients(model, trainer))
+            trainer.step(1e-2, 1.0)
+    assert_same(results[0], results[2])
+    assert_same(results[1], results[3])
 
 
 def test_seeds(device):

@@ -64,7 +64,8 @@ SAMPLERS = [
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
 def test_logprobs_are_of_the_truncated_distribution(model, sampler):
-    out = model.generate(PROMPTS, 4, 12, seed=1, **sampler)
+    """Also when slots are refilled, and so what was seen moves from slot to slot."""
+    out = model.generate(PROMPTS, 4, 12, seed=1, slots=5, stop_ids=np.arange(0, V, 9, dtype=np.int32), **sampler)
     at = 0
     for i, completion in enumerate(completions_of(out)):
         for token, z, seen in walk(model, PROMPTS[i // 4], completion):
