@@ -10,19 +10,29 @@
 #include <unistd.h>
 
 /* A job is published by raising `generation`; workers spin on it for a while (a launch then costs about a microsecond,
-   and there are ~10 a layer), then sleep on a condition. One job runs at a time: callers queue on `entry`. */
+   and there are ~10 a layer), then sleep on a condition. One job runs at a time: callers queue on `entry`.
+   Share s of a job is meant for thread s, but whoever comes first to an unclaimed share runs it: a worker that the
+   system keeps from running (a busy machine, more threads than cores) then delays nobody. The partition, and with it
+   every result, stays the same. */
 enum { SPIN = 20000 };
 
 static struct {
     pthread_mutex_t entry, lock;
     pthread_cond_t wake;
     int count, started;                      /* threads including the caller; workers alive */
-    _Atomic unsigned generation;
-    _Atomic int pending, sleeping;
-    int n, active;
+    _Atomic unsigned generation;             /* of the newest job */
+    _Atomic int unfinished, sleeping;        /* shares of that job; workers */
+    _Atomic int shares;
+    int n;
     void (*work)(void *, int, int, int);
     void *arg;
 } pool = {.entry = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+
+/* OPEN(generation) until someone claims it. Whoever claims a share keeps its job from ending, so only then are the fields
+   of the job read; a worker that is late by a job finds none open for its generation. */
+static struct { _Alignas(64) _Atomic unsigned state; } claims[THREADS_MAX];
+#define OPEN(generation) (2 * (generation))
+#define CLAIMED(generation) (2 * (generation) + 1)
 
 static _Thread_local int inside;             /* a nested call runs serially */
 
@@ -32,9 +42,17 @@ static void pause_cpu(void) {
 #endif
 }
 
-static void run_share(int thread, int threads) {
-    int begin = (int)((int64_t)pool.n * thread / threads), end = (int)((int64_t)pool.n * (thread + 1) / threads);
-    if (begin < end) pool.work(pool.arg, begin, end, thread);
+/* Runs every share of the job that nobody else has claimed, this thread's own first. */
+static void run_shares(int thread, unsigned generation) {
+    int shares = atomic_load_explicit(&pool.shares, memory_order_relaxed);
+    for (int i = 0; i < shares; i++) {
+        int share = (thread + i) % shares;
+        unsigned open = OPEN(generation);
+        if (!atomic_compare_exchange_strong(&claims[share].state, &open, CLAIMED(generation))) continue;
+        int begin = (int)((int64_t)pool.n * share / shares), end = (int)((int64_t)pool.n * (share + 1) / shares);
+        if (begin < end) pool.work(pool.arg, begin, end, share);
+        atomic_fetch_sub_explicit(&pool.unfinished, 1, memory_order_release);
+    }
 }
 
 static void *worker(void *arg) {
@@ -56,8 +74,7 @@ static void *worker(void *arg) {
             pthread_mutex_unlock(&pool.lock);
         }
         seen = atomic_load_explicit(&pool.generation, memory_order_acquire);
-        if (thread < pool.active) run_share(thread, pool.active);
-        atomic_fetch_sub_explicit(&pool.pending, 1, memory_order_release);
+        run_shares(thread, seen);
     }
     return NULL;
 }
@@ -87,7 +104,7 @@ static void after_fork(void) {
     pthread_mutex_init(&pool.lock, NULL);
     pthread_cond_init(&pool.wake, NULL);
     pool.started = 0;
-    atomic_store(&pool.pending, 0);
+    atomic_store(&pool.unfinished, 0);
     atomic_store(&pool.sleeping, 0);
 }
 
@@ -135,22 +152,25 @@ void parallel_for(int n, void (*work)(void *arg, int begin, int end, int thread)
         return;
     }
     pthread_mutex_lock(&pool.entry);
-    pool.active = ready_threads();
+    int shares = ready_threads();
+    unsigned generation = atomic_load_explicit(&pool.generation, memory_order_relaxed) + 1;
     pool.n = n;
     pool.work = work;
     pool.arg = arg;
-    atomic_store(&pool.pending, pool.started);
-    atomic_fetch_add_explicit(&pool.generation, 1, memory_order_seq_cst);
+    atomic_store_explicit(&pool.shares, shares, memory_order_relaxed);
+    atomic_store_explicit(&pool.unfinished, shares, memory_order_relaxed);
+    for (int i = 0; i < shares; i++) atomic_store_explicit(&claims[i].state, OPEN(generation), memory_order_release);
+    atomic_store(&pool.generation, generation);
     if (atomic_load(&pool.sleeping)) {
         pthread_mutex_lock(&pool.lock);
         pthread_cond_broadcast(&pool.wake);
         pthread_mutex_unlock(&pool.lock);
     }
     inside = 1;
-    run_share(0, pool.active);
+    run_shares(0, generation);
     inside = 0;
     int spins = 0;
-    while (atomic_load_explicit(&pool.pending, memory_order_acquire)) {
+    while (atomic_load_explicit(&pool.unfinished, memory_order_acquire)) {
         pause_cpu();
         if (++spins % 1024 == 0) sched_yield();
     }
