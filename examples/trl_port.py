@@ -35,11 +35,11 @@ dataset = [{"prompt": f"{letter}:", "letter": letter} for letter in "abcd"] * 8
 
 training_args = GRPOConfig(
     output_dir="runs/trl_port",
-    per_device_train_batch_size=16,
+    per_device_train_batch_size=32,
     gradient_accumulation_steps=4,
-    num_generations=16,
+    num_generations=32,
     max_completion_length=8,
-    max_steps=int(sys.argv[1]) if len(sys.argv) > 1 else 100,
+    max_steps=int(sys.argv[1]) if len(sys.argv) > 1 else 60,
     learning_rate=6e-3,
     lr_scheduler_type="constant_with_warmup",
     warmup_steps=2,
