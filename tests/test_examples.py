@@ -63,7 +63,7 @@ def test_notebook_is_stripped(notebook):
 def test_notebook_runs_from_top_to_bottom(notebook, tmp_path, monkeypatch):
     shown = []
     display = types.ModuleType("IPython.display")            # what a notebook shows is kept here instead
-    display.Image, display.display, display.clear_output = lambda filename, width: Path(filename), shown.append, lambda **options: None
+    display.Image, display.display, display.clear_output = lambda filename: Path(filename), shown.append, lambda **options: None
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.chdir(tmp_path)
