@@ -34,6 +34,7 @@ def train(reward):
 
 before, after_echo = train(echo)
 _, after_digits = train(digits)
-print(f"{'prompt':8}{'before':32}{'after echo':16}after digits")
+print(f"{'prompt':8}{'before':14}{'after echo':14}after digits")
 for row, *texts in zip(ROWS, before, after_echo, after_digits, strict=True):
-    print("{:8}{:32}{:16}{}".format(row["prompt"], *map(ascii, texts)))
+    shown = ["".join(c if " " <= c <= "~" else "·" for c in text) for text in texts]
+    print("{:8}{:14}{:14}{}".format(row["prompt"], *shown))
