@@ -1,5 +1,7 @@
 """Data sets: generated, from files, from a user's file; what is wrong is named with file and row."""
+import doctest
 import hashlib
+import importlib
 import json
 from pathlib import Path
 
@@ -38,20 +40,29 @@ def test_arithmetic_is_right_and_seeded(split):
 
 
 def test_arithmetic_is_the_same_on_every_machine():
-    assert fingerprint(datasets.load("arithmetic:demonstrations", size=100, forgotten_carries=0.5, untidy=0.3)) == "4c1150f32c48"
+    assert fingerprint(datasets.load("arithmetic:demonstrations", size=100, forgotten_carries=0.5, untidy=0.3)) == "907455141c76"
 
 
 @pytest.mark.parametrize("a, b, forgets, lines, total", [
     (3, 4, False, ["3+4=7"], 7),
-    (7, 8, False, ["7+8=15", "0+0+1=1"], 15),
-    (47, 38, False, ["7+8=15", "4+3+1=8"], 85),
+    (7, 8, False, ["7+8=15", "0+1=1"], 15),
+    (47, 38, False, ["7+8=15", "4+3=7", "7+1=8"], 85),
     (47, 38, True, ["7+8=15", "4+3=7"], 75),
-    (99, 1, False, ["9+1=10", "9+0+1=10", "0+0+1=1"], 100),
+    (99, 1, False, ["9+1=10", "9+0=9", "9+1=10", "0+1=1"], 100),
     (90, 90, True, ["0+0=0", "9+9=18"], 80),
     (0, 0, False, ["0+0=0"], 0),
 ])
 def test_columns(a, b, forgets, lines, total):
     assert arithmetic.add_in_columns(a, b, lambda: forgets) == (lines, total)
+
+
+def test_examples_come_before_the_question():
+    plain, shown = (datasets.load("arithmetic", "test", size=3, system_prompt="xml", examples=n) for n in (0, 2))
+    for row, one in zip(plain, shown, strict=True):
+        assert [m["role"] for m in one["prompt"]] == ["system", "user", "assistant", "user", "assistant", "user"]
+        assert (one["prompt"][0], one["prompt"][-1], one["answer"]) == (row["prompt"][0], row["prompt"][-1], row["answer"])
+        for question, solution in (one["prompt"][1:3], one["prompt"][3:5]):
+            assert f"<answer>\n{sum(numbers({'question': question['content']}))}\n</answer>" in solution["content"]
 
 
 def test_demonstrations():
@@ -218,6 +229,12 @@ def test_functions_that_do_not_fit(mine, function, split, options, message):
 def test_sources_that_are_not_there(source, message):
     with pytest.raises((ConfigError, DatasetError), match=message):
         datasets.load(source)
+
+
+@pytest.mark.parametrize("module", ["grpo.datasets", "grpo.datasets.layout", "grpo.datasets.arithmetic", "grpo.recipes"])
+def test_examples_in_docstrings(module):
+    results = doctest.testmod(importlib.import_module(module))
+    assert results.attempted > 0 and results.failed == 0
 
 
 def test_every_module_with_load_is_a_name():

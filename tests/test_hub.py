@@ -68,5 +68,5 @@ def test_an_id_in_the_cache_loads_offline(tmp_path):
     (cached / "refs" / "main").write_text("0" * 40)
     code = "import grpo; print(grpo.load('org/model', device='ref').num_parameters())"
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    run = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, env=environment)
     assert run.returncode == 0 and int(run.stdout) > 1000, run.stderr

@@ -517,7 +517,7 @@ def test_ctrl_c(tmp_path, phase):
     """)
     if phase in ("generate", "update"):
         script = script.replace("if trainer_state.global_step == 1:", "if trainer_state.global_step >= 0:")
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    process = subprocess.Popen([sys.executable, "-P", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                env={**os.environ, "PYTHONPATH": str(Path(grpo.__file__).parent.parent)})
     assert process.stdout.readline() == "now\n"
     time.sleep(0.3)

@@ -5,7 +5,7 @@ is a new file here with a function load(split="train", ...) that returns rows; i
 
 >>> from grpo import datasets
 >>> datasets.load("arithmetic", "test", size=2, digits=1)[0]["question"]
-'What is 1 + 0?'
+'What is 4 + 2?'
 """
 from .layout import XML_SYSTEM_PROMPT, chat
 from .registry import load, names

@@ -5,7 +5,7 @@ A problem is held out when the hash of its two numbers says so, so `test` never 
 """
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import ConfigError
@@ -14,13 +14,16 @@ from .layout import chat, check_split
 HELD_OUT = 10                                # one problem in so many
 
 
-def load(split: str = "train", *, digits: int = 2, size: int | None = None, seed: int = 0, system_prompt: str | None = None) -> list[dict[str, Any]]:
+def load(split: str = "train", *, digits: int = 2, size: int | None = None, seed: int = 0, system_prompt: str | None = None,
+         examples: int = 0) -> list[dict[str, Any]]:
     """Rows {prompt, question, answer} for sums of two numbers of up to so many digits. size: that many rows, None: all.
+    examples: solved problems shown before each question, for models that do not know the layout.
 
     >>> load("test", size=1)[0]["question"]
-    'What is 82 + 49?'
+    'What is 36 + 91?'
     """
-    return [row(a, b, system_prompt) for a, b in problems(split, digits, size, seed)]
+    shown = [message for a, b in problems("train", digits, examples, seed) for message in solved(a, b)]
+    return [row(a, b, system_prompt, shown) for a, b in problems(split, digits, size, seed)]
 
 
 def demonstrations(split: str = "train", *, digits: int = 2, size: int | None = None, seed: int = 0, system_prompt: str | None = None,
@@ -43,9 +46,16 @@ def demonstrations(split: str = "train", *, digits: int = 2, size: int | None = 
     return rows
 
 
-def row(a: int, b: int, system_prompt: str | None) -> dict[str, Any]:
+def row(a: int, b: int, system_prompt: str | None, shown: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
     question = f"What is {a} + {b}?"
-    return {"prompt": chat(question, system_prompt), "question": question, "answer": str(a + b)}
+    *system, user = chat(question, system_prompt)
+    return {"prompt": [*system, *shown, user], "question": question, "answer": str(a + b)}
+
+
+def solved(a: int, b: int) -> list[dict[str, str]]:
+    """A question and its answer in the XML layout."""
+    answer = f"<reasoning>\n{a} + {b} = {a + b}\n</reasoning>\n<answer>\n{a + b}\n</answer>"
+    return [*chat(f"What is {a} + {b}?", None), {"role": "assistant", "content": answer}]
 
 
 def problems(split: str, digits: int, size: int | None, seed: int) -> list[tuple[int, int]]:
@@ -66,11 +76,13 @@ def held_out(a: int, b: int) -> bool:
 def add_in_columns(a: int, b: int, forgets: Callable[[], bool]) -> tuple[list[str], int]:
     """Column addition from the right: the lines written down, and the sum that comes out when forgets() drops a carry."""
     lines, total, place, carry = [], 0, 1, 0
-    while place == 1 or place <= max(a, b) or carry:
-        x, y = a // place % 10, b // place % 10
-        digit_sum = x + y + carry
-        lines.append(f"{x}+{y}{'+1' if carry else ''}={digit_sum}")
-        total += digit_sum % 10 * place
+    while (written := place == 1 or place <= max(a, b)) or carry:
+        digits = a // place % 10 + b // place % 10
+        if written:
+            lines.append(f"{a // place % 10}+{b // place % 10}={digits}")
+        if carry:
+            lines.append(f"{digits}+1={digits + 1}")
+        total += (digits + carry) % 10 * place
+        carry = 0 if digits + carry < 10 or forgets() else 1
         place *= 10
-        carry = 0 if digit_sum < 10 or forgets() else 1
     return lines, total
