@@ -284,7 +284,7 @@ def test_ctrl_c_names_the_checkpoint(tmp_path):
                                cwd=os.path.dirname(os.path.dirname(grpo.__file__)))
     try:
         deadline = time.time() + 120
-        while not (tmp_path / "run" / "checkpoints" / "step-3").exists():
+        while not any((tmp_path / "run" / "checkpoints").glob("step-*")):       # any: old ones go, however fast the machine is
             assert process.poll() is None and time.time() < deadline
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
