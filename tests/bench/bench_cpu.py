@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -50,8 +49,8 @@ def write_tokenizer(folder: Path, vocab_size: int) -> None:
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=names[2], pad_token=names[2], bos_token=names[1]).save_pretrained(folder)
 
 
-def write_model(folder: Path, source: str | None) -> None:
-    """Weights in bfloat16 where both sides read them."""
+def write_model(folder: str, source: str = "") -> None:
+    """Weights in bfloat16 where both sides read them, and the tokenizer."""
     if source:
         import grpo
 
@@ -65,7 +64,7 @@ def write_model(folder: Path, source: str | None) -> None:
         torch.manual_seed(0)
         LlamaForCausalLM(LlamaConfig(**SHAPE)).to(torch.bfloat16).save_pretrained(folder)
         vocab_size = SHAPE["vocab_size"]
-    write_tokenizer(folder, vocab_size)
+    write_tokenizer(Path(folder), vocab_size)
 
 
 def prompt_texts() -> list[str]:
@@ -238,12 +237,18 @@ def training_flops() -> float:
 
 # -- driver -----------------------------------------------------------------------------------------------------------------
 
+def peak_mb() -> float:
+    """Most memory this process has held, of Linux's /proc (getrusage counts the parent's, too)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
 def measure(side: str, part: str, folder: str) -> dict:
     """In the child: run one side of one part; adds this process's peak memory."""
     call = {"rollout": f"{side}_rollout", "training": f"{side}_training", "step": f"{side}_step"}[part.rstrip("0123456789")]
     rows = part.removeprefix("rollout")
     result = globals()[call](folder, int(rows)) if rows.isdigit() else globals()[call](folder)
-    return result | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return result | {"peak_mb": peak_mb()}
 
 
 def run_child(arguments: list[str], threads: int) -> dict:
@@ -298,7 +303,7 @@ def main() -> None:
     results = {part: {"grpo": [], "torch": []} for part in parts}
     ceilings = []
     with tempfile.TemporaryDirectory() as folder:
-        write_model(Path(folder), options.model)
+        run_child(["--child", "write", folder, *([options.model] if options.model else [])], options.threads)
         for _ in range(1 if options.quick else options.repeats):
             ceilings.append(run_child(["--child", "ceilings"], options.threads))
             for part in parts:
