@@ -42,10 +42,10 @@ class Model:
         that each id adds to the text. temperature 0 is greedy. logprobs are on the truncated support that was drawn from,
         policy_logprobs and entropies on the whole temperature-scaled softmax, bit for bit what logprobs() computes.
         progress(tokens so far, completions finished) is called a few times a second."""
-    def logprobs(self, prompts: list[I32], completions: list[I32], group: I32, *, temperature: float = 1.0, token_budget: int = 4096) -> tuple[F32, F32]:
+    def logprobs(self, prompts: list[I32], completions: list[I32], group: I32, *, temperature: float = 1.0, token_budget: int = 1024) -> tuple[F32, F32]:
         """(log-probabilities, entropies), flat over all completion tokens."""
     def logprob_grads(self, prompts: list[I32], completions: list[I32], group: I32, coef: F32, *, entropy_coef: F32 | None = None,
-                      temperature: float = 1.0, token_budget: int = 4096, recompute: bool = False) -> tuple[F32, dict[str, F32]]:
+                      temperature: float = 1.0, token_budget: int = 1024, recompute: bool = False) -> tuple[F32, dict[str, F32]]:
         """(log-probabilities, gradient of sum(coef * logprob + entropy_coef * entropy) by tensor name)."""
     def logits(self, ids: I32) -> F32:
         """(len(ids), vocab_size) float32, for inspection and tests."""
@@ -55,7 +55,7 @@ class Model:
 class Trainer:
     """Gradients, float32 master weights and AdamW moments of one Model; works through micro-batches of whole groups."""
     def __init__(self, model: Model, *, adam_beta1: float = 0.9, adam_beta2: float = 0.999, adam_epsilon: float = 1e-8,
-                 weight_decay: float = 0.0, token_budget: int = 4096, recompute: bool = False) -> None: ...
+                 weight_decay: float = 0.0, token_budget: int = 1024, recompute: bool = False) -> None: ...
     def accumulate(self, prompts: list[I32], completions: list[I32], group: I32, coef: F32, *, entropy_coef: F32 | None = None,
                    temperature: float = 1.0) -> tuple[F32, F32]:
         """gradient += that of sum(coef * logprob + entropy_coef * entropy); groups whose coefs are all 0 cost nothing

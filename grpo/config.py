@@ -82,8 +82,8 @@ class TrainingConfig:
     per_device_train_batch_size: int | None = option(
         None, "Completions (SFT: rows) of a micro-step; None: 8, or what prompts_per_step implies. Memory is set by token_budget.", low=1)
     gradient_accumulation_steps: int = option(1, "Micro-steps of one optimiser step.", low=1)
-    token_budget: int = option(4096, "Tokens of a packed micro-batch: more is faster and takes more memory; the results are the same.",
-                               low=1)
+    token_budget: int | None = option(None, "Tokens of a packed micro-batch, which decide the memory; results are the same. None: 1024 on a "
+                                      "CPU, 16384 on a GPU.", low=1)
     recompute: bool = option(False, "Recompute activations in the backward pass instead of keeping them.")
     # optimiser
     learning_rate: float = option(1e-6, "Peak learning rate of AdamW.", low=0)
@@ -125,6 +125,10 @@ class TrainingConfig:
     def batch_size(self) -> int:
         """Completions (SFT: rows) of one optimiser step."""
         return (self.per_device_train_batch_size or 8) * self.gradient_accumulation_steps
+
+    def token_budget_on(self, device: str) -> int:
+        """Tokens of a packed micro-batch: those asked for, or what keeps the device busy and no more."""
+        return self.token_budget or (16384 if device == "cuda" else 1024)
 
     @classmethod
     def from_yaml(cls, path: str | os.PathLike, **overrides):

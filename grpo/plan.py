@@ -35,17 +35,17 @@ def plan(recipe: Recipe) -> Plan:
     options = recipe.config()
     device = "cpu" if options.device == "auto" else options.device
     shape = {name: value for name, value in core_arguments(config, source).items() if name not in ("rms_eps", "inv_freq")}
-    prompt = options.max_prompt_length or UNKNOWN_PROMPT
-    arenas = _core.plan(**shape, token_budget=options.token_budget, recompute=options.recompute, slots=options.slots, prompt_length=prompt,
+    prompt, budget = options.max_prompt_length or UNKNOWN_PROMPT, options.token_budget_on(device)
+    arenas = _core.plan(**shape, token_budget=budget, recompute=options.recompute, slots=options.slots, prompt_length=prompt,
                         max_new_tokens=options.max_completion_length, train=True, reference=options.beta > 0, device=device)
     assumed = "" if options.max_prompt_length else " assumed"
     title = (f"{source} on {device}: {options.describe_batch()}; prompts of {prompt} tokens{assumed}, completions of {options.max_completion_length}, "
-             f"{options.slots} decoded at a time, {options.token_budget} tokens a micro-batch")
-    return Plan(title, sorted(arenas, key=lambda arena: -arena[1]), available_memory() if device != "cuda" else None, ways_to_shrink(options))
+             f"{options.slots} decoded at a time, {budget} tokens a micro-batch")
+    return Plan(title, sorted(arenas, key=lambda arena: -arena[1]), available_memory() if device != "cuda" else None, ways_to_shrink(options, budget))
 
 
-def ways_to_shrink(options: Any) -> list[str]:
-    ways = [f"--token_budget {max(512, options.token_budget // 4)} makes micro-batches smaller; results stay the same, to the bit"]
+def ways_to_shrink(options: Any, budget: int) -> list[str]:
+    ways = [f"--token_budget {max(512, budget // 4)} makes micro-batches smaller; results stay the same, to the bit"]
     if not options.recompute:
         ways.append("--recompute keeps fewer activations and computes them again in the backward pass; same results, slower")
     ways.append(f"--slots {max(1, options.slots // 4)} decodes fewer completions at a time; same results")

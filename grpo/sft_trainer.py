@@ -58,7 +58,7 @@ class SFTTrainer(Loop):
             raise DatasetError("evaluate() needs eval_dataset")
         prompts, completions = map(list, zip(*examples, strict=True))
         logps, entropies = self.model.core.logprobs(prompts, completions, np.arange(len(prompts), dtype=np.int32), temperature=1.0,
-                                                    token_budget=self.args.token_budget)
+                                                    token_budget=self.args.token_budget_on(self.model.device))
         return {f"{metric_key_prefix}_loss": float(-logps.mean(dtype=np.float64)),
                 f"{metric_key_prefix}_entropy": float(entropies.mean(dtype=np.float64))}
 

@@ -155,7 +155,7 @@ class GRPOTrainer(Loop):
         if self.reference is not None:
             with self.timed("reference"):
                 r.ref_logprobs, _ = self.reference.core.logprobs(r.prompt_ids, r.completions, r.group, temperature=self.temperature,
-                                                                 token_budget=args.token_budget)
+                                                                 token_budget=args.token_budget_on(self.model.device))
         carries = ~np.isnan(r.totals)
         if args.mask_truncated_completions:
             carries &= r.finish != LENGTH
@@ -212,7 +212,7 @@ class GRPOTrainer(Loop):
         entropies = None
         if self.args.top_entropy_quantile < 1:           # the threshold is over the whole step, so entropies come first
             _, entropies = self.model.core.logprobs(r.prompt_ids, r.completions, r.group, temperature=self.temperature,
-                                                    token_budget=self.args.token_budget)
+                                                    token_budget=self.args.token_budget_on(self.model.device))
         normalizer = self._normalizer(r, entropies)
         if not any((self.loss_options["beta"], self.loss_options["entropy_coef"], self.args.use_adaptive_entropy)):
             moving = np.bincount(r.group, r.advantages != 0, len(r.prompts)) > 0

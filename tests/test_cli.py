@@ -333,10 +333,11 @@ def test_plot(quickstart, tmp_path, capsys):
 
 
 def test_plan(quickstart, capsys):
-    for words in (["plan"], ["plan", "--model", quickstart[0], "--dataset", "arithmetic", "--slots", "4"]):
-        assert run(*words) == 0
+    for words, workspace in ((["--slots", "512", "--max_completion_length", "3000"], "KV cache of the rollout"),
+                             (["--model", quickstart[0], "--dataset", "arithmetic", "--slots", "4"], "activations of the update")):
+        assert run("plan", *words) == 0
         text = capsys.readouterr().out
-        assert "KV cache" in text and "AdamW moments" in text and "free here" in text
+        assert workspace in text and "AdamW moments" in text and "free here" in text
     small, large = (plan_bytes(capsys, "--max_completion_length", length) for length in (16, 4096 - 256))
     assert small < large
 

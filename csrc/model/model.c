@@ -114,12 +114,27 @@ int model_create(struct model **out, const char *device, const struct config *co
 
 void model_free(struct model *m) {
     if (!m) return;
+    m->ops->release(m->ctx, m->workspace);
     m->ops->release(m->ctx, m->mixed);
     m->ops->release(m->ctx, m->inv_freq);
     m->ops->release(m->ctx, m->weights);
     m->ops->close(m->ctx);
     free(m->params);
     free(m);
+}
+
+int model_workspace(struct model *m, void **out, size_t bytes) {
+    if (bytes > m->workspace_bytes) {
+        m->ops->release(m->ctx, m->workspace);          /* first, so that both never stand side by side */
+        m->workspace_bytes = 0;
+        m->workspace = m->ops->alloc(m->ctx, bytes);
+        if (!m->workspace)
+            return fail(E_MEMORY, "activations and KV cache need %.2f GB: use a smaller token_budget, fewer slots, shorter completions or "
+                                  "recompute", (double)bytes / 1e9);
+        m->workspace_bytes = bytes;
+    }
+    *out = m->workspace;
+    return OK;
 }
 
 struct param *model_param(const struct model *m, int layer, enum param_id id) {

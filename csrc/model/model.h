@@ -43,6 +43,8 @@ struct model {
     void *weights;             /* the arena behind every param.w */
     float *inv_freq;           /* (D/2) */
     float *mixed;              /* fp32 weights of a reference that is mixed, else NULL */
+    void *workspace;           /* model_workspace() */
+    size_t workspace_bytes;
 };
 
 int model_create(struct model **out, const char *device, const struct config *config, const float *inv_freq);
@@ -55,6 +57,10 @@ struct param *model_param(const struct model *m, int layer, enum param_id id);
 struct tensor { const struct param *param; int row, rows; };
 int model_find(struct tensor *out, const struct model *m, const char *name);
 void model_tensor_name(char *name, size_t size, const struct param *p, int piece);
+
+/* Backend memory for the call at hand: activations and KV pages of rollouts, scores and updates, which never overlap and so
+   share it. Grown by the largest call so far; holds anything. */
+int model_workspace(struct model *m, void **out, size_t bytes);
 
 /* Working weights <-> host fp32, (rows, C) or (rows). */
 int model_set(struct model *m, const struct tensor *t, const float *host);

@@ -87,19 +87,12 @@ int activations_create(struct activations *a, struct model *m, enum keep keep, i
     *a = (struct activations){.m = m, .keep = keep, .rows_max = rows, .head_rows_max = head_rows};
     a->bytes = lay_out(a, NULL, m->ops, c);
     a->layers = calloc((size_t)c->n_layers, sizeof *a->layers);
-    a->arena = m->ops->alloc(m->ctx, a->bytes);
-    if (!a->layers || !a->arena) {
-        activations_free(a);
-        return fail(E_MEMORY, "activations of %d rows need %.2f GB: use a smaller token_budget, shorter completions or recompute",
-                    rows, (double)activations_bytes(m->ops, c, keep, rows, head_rows) / 1e9);
-    }
-    lay_out(a, a->arena, m->ops, c);
-    return OK;
+    return a->layers ? OK : fail(E_MEMORY, "no memory for %d layers", c->n_layers);
 }
 
+void activations_place(struct activations *a, void *arena) { lay_out(a, arena, a->m->ops, &a->m->config); }
+
 void activations_free(struct activations *a) {
-    if (!a->m) return;
-    a->m->ops->release(a->m->ctx, a->arena);
     free(a->layers);
     *a = (struct activations){0};
 }
@@ -108,22 +101,11 @@ size_t kv_bytes(const struct ops *ops, const struct config *c, int n_pages) {
     return (size_t)c->n_layers * (size_t)n_pages * ops->kv_page_bytes(c->n_kv_heads, c->head_dim);
 }
 
-int kv_create(struct kv *kv, struct model *m, int n_pages) {
+int kv_place(struct kv *kv, struct model *m, int n_pages, void *arena) {
     const struct config *c = &m->config;
-    *kv = (struct kv){.m = m, .n_pages = n_pages, .page_bytes = m->ops->kv_page_bytes(c->n_kv_heads, c->head_dim)};
+    *kv = (struct kv){.m = m, .n_pages = n_pages, .arena = arena, .page_bytes = m->ops->kv_page_bytes(c->n_kv_heads, c->head_dim)};
     kv->layer_bytes = kv->page_bytes * (size_t)n_pages;
-    kv->arena = m->ops->alloc(m->ctx, kv_bytes(m->ops, c, n_pages));
-    if (!kv->arena) {
-        kv->m = NULL;
-        return fail(E_MEMORY, "the KV cache needs %.2f GB: use fewer slots or shorter completions",
-                    (double)kv_bytes(m->ops, c, n_pages) / 1e9);
-    }
-    return OK;
-}
-
-void kv_free(struct kv *kv) {
-    if (kv->m) kv->m->ops->release(kv->m->ctx, kv->arena);
-    *kv = (struct kv){0};
+    return m->ops->zero(m->ctx, arena, kv_bytes(m->ops, c, n_pages));      /* places never stored hold finite numbers */
 }
 
 static void *kv_layer(const struct kv *kv, int l) { return (char *)kv->arena + (size_t)l * kv->layer_bytes; }

@@ -34,8 +34,7 @@ struct activations {
     struct model *m;
     enum keep keep;
     int rows_max, head_rows_max;
-    void *arena;
-    size_t bytes;
+    size_t bytes;                    /* of the arena that activations_place() lays out */
     struct stash *layers;            /* (n_layers), aliased as `keep` says */
     real *out;                       /* (N, d) after the last layer */
     real *normed, *rotated, *act;    /* (N, d), (N, QKV), (N, F) scratch of a block */
@@ -46,19 +45,20 @@ struct activations {
 };
 
 size_t activations_bytes(const struct ops *ops, const struct config *c, enum keep keep, int rows, int head_rows);
+/* Sizes for the largest batch; nothing can run before activations_place() gave it `bytes` of backend memory. */
 int activations_create(struct activations *a, struct model *m, enum keep keep, int rows, int head_rows);
+void activations_place(struct activations *a, void *arena);
 void activations_free(struct activations *a);
 
 /* KV pool: per layer n_pages pages of KV_TILE positions. */
 struct kv {
     struct model *m;
     int n_pages;
-    void *arena;
+    void *arena;                     /* kv_bytes() of backend memory */
     size_t page_bytes, layer_bytes;
 };
 size_t kv_bytes(const struct ops *ops, const struct config *c, int n_pages);
-int kv_create(struct kv *kv, struct model *m, int n_pages);
-void kv_free(struct kv *kv);
+int kv_place(struct kv *kv, struct model *m, int n_pages, void *arena);
 int kv_copy_pages(struct kv *kv, const int32_t *dst, const int32_t *src, int n);      /* in every layer */
 
 /* Hidden states of the batch; with kv, row i's keys and values also go to place[i] (see ops.h: kv_store). */

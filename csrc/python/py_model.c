@@ -349,13 +349,13 @@ static PyObject *Model_generate(ModelObject *self, PyObject *args, PyObject *kwa
 
 /* -- score and differentiate ------------------------------------------------------------------------------------------ */
 
-PyDoc_STRVAR(logprobs_doc, "logprobs($self, prompts, completions, group, *, temperature=1.0, token_budget=4096)\n--\n\n"
+PyDoc_STRVAR(logprobs_doc, "logprobs($self, prompts, completions, group, *, temperature=1.0, token_budget=1024)\n--\n\n"
                            "(log-probabilities, entropies) of every completion token, flat float32.");
 static PyObject *Model_logprobs(ModelObject *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"prompts", "completions", "group", "temperature", "token_budget", NULL};
     PyObject *prompts, *completions, *group, *logp = NULL, *entropy = NULL;
     float temperature = 1;
-    int token_budget = 4096;
+    int token_budget = 1024;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO|$fi:logprobs", names, &prompts, &completions, &group, &temperature, &token_budget))
         return NULL;
     struct groups g;
@@ -423,13 +423,13 @@ static int differentiate(struct model *m, struct trainer **t, float *logp, float
 }
 
 PyDoc_STRVAR(logprob_grads_doc, "logprob_grads($self, prompts, completions, group, coef, *, entropy_coef=None, temperature=1.0, "
-                                "token_budget=4096, recompute=False)\n--\n\n"
+                                "token_budget=1024, recompute=False)\n--\n\n"
                                 "(log-probabilities, gradient of sum(coef * logprob + entropy_coef * entropy) by tensor name).");
 static PyObject *Model_logprob_grads(ModelObject *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"prompts", "completions", "group", "coef", "entropy_coef", "temperature", "token_budget", "recompute", NULL};
     PyObject *prompts, *completions, *group, *coef_arg, *ecoef_arg = NULL, *logp = NULL, *entropy = NULL, *result = NULL;
     float temperature = 1;
-    int token_budget = 4096, recompute = 0, failed = 0;
+    int token_budget = 1024, recompute = 0, failed = 0;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO|$Ofip:logprob_grads", names, &prompts, &completions, &group, &coef_arg, &ecoef_arg,
                                      &temperature, &token_budget, &recompute))
         return NULL;

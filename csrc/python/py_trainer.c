@@ -27,7 +27,7 @@ typedef struct {
 
 static PyObject *Trainer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"model", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "token_budget", "recompute", NULL};
-    struct train_config c = {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .token_budget = 4096};
+    struct train_config c = {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .token_budget = 1024};
     PyObject *model;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$ffffip:Trainer", names, &model, &c.beta1, &c.beta2, &c.eps, &c.weight_decay,
                                      &c.token_budget, &c.recompute))
@@ -270,7 +270,7 @@ static PyGetSetDef getset[] = {
     {"steps_taken", (getter)Trainer_get_steps, (setter)Trainer_set_steps, "AdamW's t", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
-PyDoc_STRVAR(trainer_doc, "Trainer(model, *, adam_beta1=0.9, adam_beta2=0.999, adam_epsilon=1e-08, weight_decay=0.0, token_budget=4096, "
+PyDoc_STRVAR(trainer_doc, "Trainer(model, *, adam_beta1=0.9, adam_beta2=0.999, adam_epsilon=1e-08, weight_decay=0.0, token_budget=1024, "
                           "recompute=False)\n--\n\nGradients, float32 master weights and AdamW moments of one Model.");
 static PyType_Slot slots[] = {
     {Py_tp_new, Trainer_new}, {Py_tp_dealloc, Trainer_dealloc}, {Py_tp_methods, methods}, {Py_tp_getset, getset},

@@ -25,15 +25,13 @@ int inference_reserve(struct inference *r, int rows, int head_rows, int segments
         batch_free(b, r->m);
         TRY(batch_create(b, r->m, more_rows, more_head, segments));
     }
-    if (kv_pages > r->kv.n_pages) {
-        kv_free(&r->kv);
-        TRY(kv_create(&r->kv, r->m, kv_pages));
-    }
-    return OK;
+    void *arena;
+    TRY(model_workspace(r->m, &arena, a->bytes + kv_bytes(r->m->ops, &r->m->config, kv_pages)));
+    activations_place(a, arena);
+    return kv_place(&r->kv, r->m, kv_pages, (char *)arena + a->bytes);
 }
 
 void inference_free(struct inference *r) {
-    kv_free(&r->kv);
     batch_free(&r->batch, r->m);
     activations_free(&r->acts);
 }

@@ -1,5 +1,5 @@
-/* Floor 3: the memory that runs a model without gradients: one set of activations, one packed batch, the KV pool. Kept with
-   the model and grown by the largest call so far, so that a training run allocates in its first step only. */
+/* Floor 3: what runs a model without gradients: one set of activations, one packed batch, the KV pool. Laid out in the
+   model's workspace at the start of each call. */
 #ifndef GRPO_INFERENCE_H
 #define GRPO_INFERENCE_H
 
@@ -12,6 +12,7 @@ struct inference {
     struct kv kv;
 };
 
+/* Ready to run so many rows, head rows and segments, and kv_pages empty pages. */
 int inference_reserve(struct inference *r, int rows, int head_rows, int segments, int kv_pages);
 void inference_free(struct inference *r);
 

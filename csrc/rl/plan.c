@@ -15,10 +15,11 @@ int plan_memory(struct plan_line *lines, int *n, const char *device, const struc
         lines[(*n)++] = (struct plan_line){"gradients (fp32)", fp32};
         lines[(*n)++] = (struct plan_line){"master weights (fp32)", fp32};
         lines[(*n)++] = (struct plan_line){"AdamW moments (fp32)", 2 * fp32};
-        lines[(*n)++] = (struct plan_line){r->recompute ? "activations (recompute)" : "activations",
-                                           activations_bytes(ops, c, r->recompute ? KEEP_INPUTS : KEEP_ALL, rows, rows)};
     }
-    if (r->slots)
-        lines[(*n)++] = (struct plan_line){"KV cache", rollout_kv_bytes(ops, c, r->slots, r->prompt_length, r->max_new_tokens)};
+    size_t update = r->train ? activations_bytes(ops, c, r->recompute ? KEEP_INPUTS : KEEP_ALL, rows, rows) : 0;
+    size_t generate = r->slots ? rollout_bytes(ops, c, r->slots, r->prompt_length, r->max_new_tokens) : 0;
+    /* one workspace serves both, in turn */
+    lines[(*n)++] = update > generate ? (struct plan_line){"activations of the update", update}
+                                      : (struct plan_line){"KV cache of the rollout", generate};
     return OK;
 }

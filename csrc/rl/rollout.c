@@ -43,8 +43,16 @@ static int kv_pages_needed(int slots, int prompt_length, int max_new_tokens) {
     return slots * (pages_of(prompt_length + max_new_tokens) + pages_of(prompt_length));
 }
 
-size_t rollout_kv_bytes(const struct ops *ops, const struct config *c, int slots, int prompt_length, int max_new_tokens) {
-    return kv_bytes(ops, c, kv_pages_needed(slots, prompt_length, max_new_tokens));
+/* Rows of the largest batch: prompts prefilled together. */
+static int prefill_rows_of(int slots, int prompt_length) {
+    int64_t all = (int64_t)slots * prompt_length;
+    int most = max_int(PREFILL_ROWS, prompt_length);
+    return all < most ? (int)all : most;
+}
+
+size_t rollout_bytes(const struct ops *ops, const struct config *c, int slots, int prompt_length, int max_new_tokens) {
+    int rows = max_int(slots, prefill_rows_of(slots, prompt_length));
+    return kv_bytes(ops, c, kv_pages_needed(slots, prompt_length, max_new_tokens)) + activations_bytes(ops, c, KEEP_NONE, rows, slots);
 }
 
 /* -- set-up -------------------------------------------------------------------------------------------------------- */
@@ -97,7 +105,7 @@ static int engine_alloc(struct engine *e, struct inference *r) {
     const struct config *c = &m->config;
     size_t S = (size_t)e->S, V = (size_t)c->vocab_size;
     int n_pages = kv_pages_needed(e->S, e->prompt_max, e->q->max_new_tokens);
-    int prefill_rows = e->prefill_rows = min_int(max_int(PREFILL_ROWS, e->prompt_max), e->S * e->prompt_max);
+    int prefill_rows = e->prefill_rows = prefill_rows_of(e->S, e->prompt_max);
     size_t staged = S * (4 + (size_t)e->max_pages);
     TRY(reserve_scratch(m, max_int(prefill_rows, e->S), e->S, e->S, e->S, e->prompt_max + e->q->max_new_tokens));
     TRY(inference_reserve(r, max_int(prefill_rows, e->S), e->S, e->S, n_pages));

@@ -41,7 +41,7 @@ void trainer_free(struct trainer *t) {
     free(t);
 }
 
-/* Activations and batch for the largest micro-batch so far: allocated by the first step, grown only by a longer group. */
+/* Activations and batch for the largest micro-batch so far: memory is taken in the first step, and more only for a longer group. */
 static int reserve(struct trainer *t, const struct groups *g) {
     struct model *m = t->m;
     int rows, head_rows, segments = g->prompts.n + g->completions.n, longest = 0;
@@ -62,6 +62,9 @@ static int reserve(struct trainer *t, const struct groups *g) {
         batch_free(&t->batch, m);
         TRY(batch_create(&t->batch, m, batch_rows, batch_head, segments));
     }
+    void *arena;
+    TRY(model_workspace(m, &arena, t->acts.bytes));
+    activations_place(&t->acts, arena);
     return OK;
 }
 
