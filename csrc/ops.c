@@ -1,6 +1,7 @@
 /* Which backend a device name means. */
 #include "ops.h"
 #include "base/base.h"
+#include "plugin.h"
 
 int ops_find(const struct ops **out, const char *device) {
     if (!strcmp(device, "ref")) {
@@ -8,5 +9,13 @@ int ops_find(const struct ops **out, const char *device) {
         return OK;
     }
     if (!strcmp(device, "cpu")) return cpu_ops_pick(out);
-    return fail(E_DEVICE, "unknown device '%s': this build has 'cpu' and 'ref'", device);
+    if (!strcmp(device, "cuda")) {
+        const struct plugin *plugin;
+        TRY(plugin_find(&plugin));
+        *out = plugin->ops;
+        return OK;
+    }
+    if (!strncmp(device, "cuda:", 5))
+        return fail(E_DEVICE, "device '%.20s': 'cuda' is the first GPU that CUDA_VISIBLE_DEVICES shows", device);
+    return fail(E_DEVICE, "unknown device '%.40s': there are 'cpu', 'cuda' and 'ref'", device);
 }

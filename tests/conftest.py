@@ -1,6 +1,7 @@
 """Which grpo is tested, and the fixtures that several test files use."""
 import importlib.util
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if not any((ROOT / "grpo").glob("_core.*.so")):
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
 
+import cuda_plugin  # noqa: E402
 from grpo import _core  # noqa: E402
 from grpo.errors import DeviceError  # noqa: E402
 
@@ -51,6 +53,27 @@ def ref():
 @pytest.fixture
 def cpu(tier):
     return _core.Ops("cpu")
+
+
+@pytest.fixture(scope="session")
+def emulated_plugin() -> Path:
+    """The CUDA plugin compiled for the CPU."""
+    if not shutil.which("g++"):
+        pytest.skip("no g++ to compile csrc/cuda for the CPU")
+    return cuda_plugin.build()
+
+
+@pytest.fixture
+def emulated(emulated_plugin, monkeypatch) -> str:
+    """'cuda', which is the emulated plugin during this test."""
+    monkeypatch.setenv("GRPO_CUDA_LIBRARY", str(emulated_plugin))
+    return "cuda"
+
+
+@pytest.fixture
+def ops(emulated):
+    """The operations that tests/checks examine. tests/gpu has the real ones under this name."""
+    return _core.Ops(emulated)
 
 
 @pytest.fixture

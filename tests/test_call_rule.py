@@ -15,13 +15,15 @@ ROOT = Path(__file__).resolve().parent.parent
 MAY_INCLUDE = {
     "base": {"base"},
     "ops.h": set(),
-    "ops.c": {"base", "ops.h"},
+    "ops.c": {"base", "ops.h", "plugin.h"},
+    "plugin.h": {"ops.h"},
+    "plugin.c": {"base", "plugin.h"},
     "ref": {"base", "ops.h", "ref"},
     "cpu": {"base", "ops.h", "cpu"},
-    "cuda": {"base", "ops.h", "cuda"},
+    "cuda": {"base", "ops.h", "plugin.h", "cuda"},
     "model": {"base", "ops.h", "model"},
     "rl": {"base", "model", "rl"},
-    "python": {"base", "ops.h", "model", "rl", "python"},
+    "python": {"base", "ops.h", "plugin.h", "model", "rl", "python"},
 }
 ONLY_IN = {                                            # system headers by their beginning
     "immintrin.h": "cpu", "x86intrin.h": "cpu", "arm_neon.h": "cpu", "cpuid.h": "cpu",

@@ -63,3 +63,5 @@ void memory_free(void *p) {
 }
 
 size_t memory_in_use(void) { return atomic_load(&in_use); }
+
+void memory_account(ptrdiff_t bytes) { atomic_fetch_add(&in_use, (size_t)bytes); }

@@ -56,5 +56,6 @@ double clock_seconds(void);   /* monotonic */
 void *memory_new(size_t bytes);
 void memory_free(void *p);
 size_t memory_in_use(void);
+void memory_account(ptrdiff_t bytes);      /* a device's memory: taken (> 0) or given back */
 
 #endif

@@ -34,7 +34,7 @@ static PyObject *get_num_threads(PyObject *module, PyObject *unused) {
     return PyLong_FromLong(threads_count());
 }
 
-PyDoc_STRVAR(memory_in_use_doc, "memory_in_use($module, /)\n--\n\nBytes that the C core holds on the host.");
+PyDoc_STRVAR(memory_in_use_doc, "memory_in_use($module, /)\n--\n\nBytes that the C core holds, on the host and on GPUs.");
 static PyObject *py_memory_in_use(PyObject *module, PyObject *unused) {
     (void)module;
     (void)unused;

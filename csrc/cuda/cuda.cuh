@@ -1,0 +1,99 @@
+/* What the files of the CUDA backend share: the context, the list of operations, launching, errors.
+   C++ is used as C with templates. Activations are bf16 rows without padding; a weight is row-major bf16 (O, C) whose rows
+   are weight_pitch(C) long; vectors are float. Every operation only puts work on the context's stream; download(),
+   sum_squares() and sample() wait for it. */
+#ifndef GRPO_CUDA_H
+#define GRPO_CUDA_H
+
+#include "base/base.h"
+#include "cuda/lane.cuh"
+#include "ops.h"
+
+struct cuda_ctx {
+    cudaStream_t stream;             /* one for the whole process: models that trade weights then need no events */
+    int device, sm, sm_count;        /* sm: 90 = compute capability 9.0 */
+    size_t shared_max;               /* bytes of shared memory that a block may ask for */
+    char *scratch;                   /* of reserve(), 256-byte aligned; means nothing between operations */
+    size_t scratch_bytes;
+    char *pinned;                    /* HOST, page-locked: the small results that operations wait for */
+};
+enum { PINNED_BYTES = 1 << 16 };
+
+/* The table by parts: a file that brings operations adds them to its line, and its scratch to the list below. */
+#define MEMORY_OPS(OP)                                                                                                 \
+    OP(open) OP(close) OP(reserve) OP(alloc) OP(release) OP(upload) OP(download) OP(zero) OP(copy)                     \
+    OP(weight_bytes) OP(weight_set) OP(weight_get) OP(vector_set) OP(cast) OP(uncast)
+
+#define ROW_OPS(OP)
+
+#define GEMM_OPS(OP)
+
+#define HEAD_OPS(OP)
+
+#define ATTENTION_OPS(OP)
+
+#define CUDA_OPS(OP) MEMORY_OPS(OP) ROW_OPS(OP) GEMM_OPS(OP) HEAD_OPS(OP) ATTENTION_OPS(OP)
+
+/* cuda_linear and so on have the type that ops.h gives the entry */
+#define DECLARE(name) __typeof__(*((struct ops *)0)->name) cuda_##name;
+CUDA_OPS(DECLARE)
+#undef DECLARE
+
+/* Bytes of scratch that a family of operations needs at most for calls within `need`. One family runs at a time, so
+   reserve() takes the largest. */
+typedef size_t scratch_need(const struct op_limits *need);
+
+#define ROW_SCRATCH(S)
+
+#define GEMM_SCRATCH(S)
+
+#define HEAD_SCRATCH(S)
+
+#define ATTENTION_SCRATCH(S)
+
+#define CUDA_SCRATCH(S) ROW_SCRATCH(S) GEMM_SCRATCH(S) HEAD_SCRATCH(S) ATTENTION_SCRATCH(S)
+
+#define DECLARE(name) scratch_need name;
+CUDA_SCRATCH(DECLARE)
+#undef DECLARE
+
+/* `bytes` of scratch, or E_MEMORY when reserve() was told of less */
+int scratch(void **out, const struct cuda_ctx *ctx, size_t bytes);
+
+/* elements from one row of a weight to the next; the tail of a row is zero */
+static inline int weight_pitch(int C) { return round_up(C, 8); }
+
+/* -- errors ---------------------------------------------------------------------------------------------------------- */
+
+/* OK, or a sentence that names the call and says what can be done, with E_MEMORY or E_DEVICE */
+int cuda_status(cudaError_t error, const char *call);
+#define CUDA(call) TRY(cuda_status(call, #call))
+
+/* -- launching --------------------------------------------------------------------------------------------------------- */
+
+/* Raises the limit of dynamic shared memory where `shared` needs it; E_DEVICE if this GPU has less. */
+int allow_shared(const struct cuda_ctx *ctx, const void *kernel, const char *name, size_t shared);
+
+template <typename T> struct same { typedef T type; };
+
+template <typename... P>
+static int launch(const struct cuda_ctx *ctx, const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
+                  typename same<P>::type... args) {
+    if (!grid.x || !grid.y || !grid.z) return OK;                    /* no rows: nothing to do */
+    if (shared > 48 << 10) TRY(allow_shared(ctx, (const void *)kernel, name, shared));
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared;
+    config.stream = ctx->stream;
+    return cuda_status(cudaLaunchKernelEx(&config, kernel, args...), name);
+}
+
+/* LAUNCH(ctx, kernel, grid, block, shared_bytes, args...) returns from the calling function when it fails. A kernel with
+   several template arguments goes in parentheses. Blocks are whole warps; an empty grid launches nothing. grid.x may be up
+   to 2^31 - 1, grid.y and grid.z 65535. */
+#define LAUNCH(ctx, kernel, ...) TRY(launch((const struct cuda_ctx *)(ctx), #kernel, kernel, __VA_ARGS__))
+
+static inline unsigned blocks_of(size_t n, int per_block) { return (unsigned)((n + (size_t)per_block - 1) / (size_t)per_block); }
+
+#endif

@@ -1,0 +1,28 @@
+"""What every CUDA operation must satisfy, as tests on the fixtures ops (device under test), ref and rng. A test file imports
+one of these modules whole and so runs it: tests/test_cuda_*.py on the emulated plugin, tests/gpu/ on a GPU. Shapes are small,
+since the emulator runs a few million steps of a thread a second."""
+import numpy as np
+
+from op_statements import bf16, normal
+
+
+def real(rng, *shape, scale=1.0):
+    """Normal numbers that bfloat16 can hold."""
+    return bf16(normal(rng, *shape) * np.float32(scale))
+
+
+def check_rounded(got, want, noise=1e-30):
+    """A result in bfloat16: `want` is exact, rounding it is the naive computation. noise: of float32 terms that cancel."""
+    assert got.shape == want.shape
+    assert np.abs(got - want).max(initial=0) <= 2 * np.abs(bf16(want) - want).max(initial=0) + noise
+
+
+def check_float(got, want, tolerance=3e-6):
+    """A result in float32, off by a few roundings of the largest element."""
+    assert got.shape == want.shape
+    assert np.abs(np.float64(got) - want).max(initial=0) <= tolerance * np.abs(want).max(initial=1e-30)
+
+
+def assert_same_bits(got, want):
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_array_equal(np.atleast_1d(a).view(np.int32), np.atleast_1d(b).view(np.int32))

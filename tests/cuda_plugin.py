@@ -1,0 +1,62 @@
+"""The CUDA backend compiled for the CPU: csrc/cuda as it is, with tests/cuda_host in place of CUDA's headers.
+
+The plugin that build() makes runs the real kernels, thread by thread; GRPO_CUDA_LIBRARY names it to the core.
+    python tests/cuda_plugin.py        builds it and prints its path
+"""
+import hashlib
+import os
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FLAGS = ("-std=c++17", "-O2", "-g", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE",
+         "-Wall", "-Wno-unknown-pragmas", "-Wno-unused-function", "-fsanitize=alignment", "-fno-sanitize-recover=alignment",
+         '-DGRPO_CUDA_ARCHS="emulated"', f"-I{ROOT}/tests/cuda_host", f"-I{ROOT}/csrc")
+
+
+def build(folder: Path | None = None) -> Path:
+    """The plugin, compiled if a source is newer: an object a file, kept in ``folder`` (default: build/cuda_host)."""
+    folder = Path(folder or ROOT / "build" / "cuda_host")
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = [*sorted((ROOT / "csrc" / "cuda").glob("*.cu")), ROOT / "tests" / "cuda_host" / "cuda_host.cpp"]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(lambda source: compile_one(source, folder), sources))
+    names = hashlib.sha256("".join(map(str, objects)).encode()).hexdigest()[:16]
+    library = folder / f"libgrpo_cuda_host-{names}.so"
+    if not library.exists():
+        link(objects, library)
+    return library
+
+
+def compile_one(source: Path, folder: Path) -> Path:
+    """An object named by what it was made from: the preprocessed text, so that headers count."""
+    text = run("g++", "-x", "c++", *FLAGS, "-E", source).stdout
+    target = folder / f"{source.stem}-{hashlib.sha256((text + ' '.join(FLAGS)).encode()).hexdigest()[:16]}.o"
+    if not target.exists():
+        for old in folder.glob(f"{source.stem}-*.o"):
+            old.unlink()
+        part = target.with_suffix(f".{os.getpid()}.part")
+        run("g++", "-x", "c++", *FLAGS, "-c", source, "-o", part)
+        part.replace(target)
+    return target
+
+
+def link(objects: list[Path], library: Path) -> None:
+    for old in library.parent.glob("libgrpo_cuda_host-*.so"):
+        old.unlink()
+    with tempfile.NamedTemporaryFile(dir=library.parent, suffix=".part", delete=False) as part:
+        run("g++", "-shared", "-fsanitize=alignment", *objects, "-o", part.name, "-ldl", "-lpthread")
+        Path(part.name).replace(library)
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess:
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command))}\n{result.stderr}")
+    return result
+
+
+if __name__ == "__main__":
+    print(build())
