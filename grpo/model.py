@@ -17,14 +17,14 @@ import numpy as np
 
 from . import _core
 from .architectures import FAMILIES, core_arguments
-from .errors import ConfigError, DeviceError, FileFormatError, TokenizerError
+from .devices import pick_device
+from .errors import ConfigError, FileFormatError, TokenizerError
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
-DTYPES = {"cpu": "bfloat16", "ref": "float32"}
 IGNORED = re.compile(r".*\.rotary_emb\.inv_freq|.*\.attn\.masked_bias")
 
 
@@ -94,13 +94,13 @@ def tiny(arch: str = "qwen2", seed: int = 0, tokens: Sequence[str] = (), **sizes
 def load(path_or_id: str | os.PathLike[str] | TinySpec, device: str = "auto", dtype: str | None = None) -> Model:
     """A model from a Hugging Face folder, a .gguf file, a hub id, or `tiny(...)`.
 
-    ``device``: "auto" or "cpu" (bfloat16 weights), "ref" (float32, slow, for checking). ``dtype``: None or the device's own.
+    ``device``: "cpu" or "cuda" (bfloat16 weights), "auto" ("cuda" when a GPU answers, else "cpu"), "ref" (float32, slow, for checking). ``dtype``: None or the device's own.
     Raises FileFormatError (file and tensor), UnsupportedModelError, TokenizerError, ConfigError or DeviceError.
 
     >>> model = load(tiny(num_hidden_layers=1))                                                      # doctest: +SKIP
     >>> model.generate("2 + 2 =", max_new_tokens=4)[0].text                                          # doctest: +SKIP
     """
-    device = _device(device, dtype)
+    device = pick_device(device, dtype)
     if isinstance(path_or_id, TinySpec):
         return _load_tiny(path_or_id, device)
     if not isinstance(path_or_id, (str, os.PathLike)):
@@ -312,18 +312,6 @@ def check_sampling(num_generations: int, max_new_tokens: int, temperature: float
             ("seed", seed, Integral, lambda s: 0 <= s < 1 << 64, "an integer from 0 to 2^64 - 1")):
         if not isinstance(value, kind) or not right(value):
             raise ConfigError(f"{name} must be {allowed}, not {value!r:.80}")
-
-
-def _device(device: str, dtype: str | None) -> str:
-    device = "cpu" if device == "auto" else device
-    if device == "cuda":
-        raise DeviceError("device='cuda': this build has no CUDA backend; device='cpu' runs everywhere")
-    if device not in DTYPES:
-        raise ConfigError(f"device {device!r} is not known; choose from auto, {', '.join(DTYPES)}")
-    if dtype not in (None, DTYPES[device]):
-        where = ", ".join(f"{kind} on {name!r}" for name, kind in DTYPES.items())
-        raise ConfigError(f"dtype {dtype!r} does not run on device {device!r}; there is {where}")
-    return device
 
 
 def _load_tiny(spec: TinySpec, device: str) -> Model:

@@ -5,6 +5,7 @@ from typing import Any
 
 from . import _core
 from .architectures import core_arguments
+from .devices import gpu_memory, pick_device
 from .errors import ConfigError, FileFormatError
 from .recipes import Recipe
 
@@ -33,7 +34,7 @@ def plan(recipe: Recipe) -> Plan:
     """The plan of a recipe. Raises ConfigError or FileFormatError when the model's config is not there."""
     config, source = model_config(recipe.model)
     options = recipe.config()
-    device = "cpu" if options.device == "auto" else options.device
+    device = pick_device(options.device)
     shape = {name: value for name, value in core_arguments(config, source).items() if name not in ("rms_eps", "inv_freq")}
     prompt, budget = options.max_prompt_length or UNKNOWN_PROMPT, options.token_budget_on(device)
     arenas = _core.plan(**shape, token_budget=budget, recompute=options.recompute, slots=options.slots, prompt_length=prompt,
@@ -41,7 +42,7 @@ def plan(recipe: Recipe) -> Plan:
     assumed = "" if options.max_prompt_length else " assumed"
     title = (f"{source} on {device}: {options.describe_batch()}; prompts of {prompt} tokens{assumed}, completions of {options.max_completion_length}, "
              f"{options.slots} decoded at a time, {budget} tokens a micro-batch")
-    return Plan(title, sorted(arenas, key=lambda arena: -arena[1]), available_memory() if device != "cuda" else None, ways_to_shrink(options, budget))
+    return Plan(title, sorted(arenas, key=lambda arena: -arena[1]), available_memory() if device != "cuda" else gpu_memory(), ways_to_shrink(options, budget))
 
 
 def ways_to_shrink(options: Any, budget: int) -> list[str]:

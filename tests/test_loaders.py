@@ -357,7 +357,7 @@ def test_tensors_that_may_be_ignored(tmp_path):
 @pytest.mark.parametrize(
     "device, dtype, error",
     [
-        ("cuda", None, DeviceError),
+        ("cuda:7", None, DeviceError),
         ("tpu", None, ConfigError),
         ("cpu", "float16", ConfigError),
         ("ref", "bfloat16", ConfigError),

@@ -41,7 +41,7 @@ static PyObject *py_memory_in_use(PyObject *module, PyObject *unused) {
     return PyLong_FromSize_t(memory_in_use());
 }
 
-PyDoc_STRVAR(backend_doc, "backend($module, device, /)\n--\n\n(name, tier) of a device: 'cpu' or 'ref'. DeviceError if this machine lacks it.");
+PyDoc_STRVAR(backend_doc, "backend($module, device, /)\n--\n\n(name, tier) of a device: 'cpu', 'cuda' or 'ref'. DeviceError if this build or this CPU lacks it.");
 static PyObject *backend(PyObject *module, PyObject *arg) {
     (void)module;
     const char *device = PyUnicode_AsUTF8(arg);
@@ -63,7 +63,7 @@ static PyMethodDef methods[] = {
 static int exec_module(PyObject *module) {
     import_array1(-1);
     interrupt_hook = check_signals;
-    if (add_model(module) || add_trainer(module) || add_loss(module) || add_ops(module) || add_quant(module)) return -1;
+    if (add_model(module) || add_trainer(module) || add_loss(module) || add_ops(module) || add_quant(module) || add_cuda(module)) return -1;
     return 0;
 }
 

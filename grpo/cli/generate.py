@@ -29,7 +29,7 @@ def generate_parser() -> Parser:
     parser.add_argument("--repetition_penalty", type=float, default=1.0, metavar="X", help="divides the logits of tokens already seen (1)")
     parser.add_argument("--stop", nargs="+", metavar="TEXT", help="texts that end an answer")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed draws the same answers (0)")
-    parser.add_argument("--device", default="auto", help="auto, cpu or ref (auto)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or ref (auto)")
     return parser
 
 

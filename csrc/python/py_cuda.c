@@ -1,0 +1,49 @@
+/* What the CUDA plugin says of itself and of this machine's GPUs. */
+#include "binding.h"
+
+#include "plugin.h"
+
+PyDoc_STRVAR(plugin_doc, "cuda_plugin($module, /)\n--\n\n(file, toolkit version, architectures) of the CUDA plugin. DeviceError if there is none.\nAsks no driver.");
+static PyObject *cuda_plugin(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    const struct plugin *plugin;
+    int status = plugin_find(&plugin);
+    if (status) return raise_status(status);
+    return Py_BuildValue("(sNs)", plugin_path(), PyUnicode_FromFormat("%d.%d", plugin->toolkit / 1000, plugin->toolkit % 1000 / 10),
+                         plugin->architectures);
+}
+
+static int add_device(PyObject *list, const struct plugin *plugin, int index) {
+    struct plugin_device d;
+    int status = plugin->device(&d, index);
+    if (status) return raise_status(status), -1;
+    PyObject *item = Py_BuildValue("(s(ii)n)", d.name, d.major, d.minor, (Py_ssize_t)d.memory);
+    int failed = !item || PyList_Append(list, item);
+    Py_XDECREF(item);
+    return failed ? -1 : 0;
+}
+
+PyDoc_STRVAR(devices_doc, "cuda_devices($module, /)\n--\n\n[(name, (major, minor), bytes of memory)] of the GPUs that CUDA shows; DeviceError says why there is none.");
+static PyObject *cuda_devices(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    const struct plugin *plugin;
+    int count = 0, status = plugin_find(&plugin);
+    if (!status) {
+        Py_BEGIN_ALLOW_THREADS
+        status = plugin->devices(&count);
+        Py_END_ALLOW_THREADS
+    }
+    if (status) return raise_status(status);
+    PyObject *list = PyList_New(0);
+    for (int i = 0; list && i < count; i++)
+        if (add_device(list, plugin, i)) Py_CLEAR(list);
+    return list;
+}
+
+static PyMethodDef methods[] = {
+    {"cuda_plugin", cuda_plugin, METH_NOARGS, plugin_doc},
+    {"cuda_devices", cuda_devices, METH_NOARGS, devices_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+int add_cuda(PyObject *module) { return PyModule_AddFunctions(module, methods); }
