@@ -24,7 +24,9 @@ enum { PINNED_BYTES = 1 << 16 };
     OP(open) OP(close) OP(reserve) OP(alloc) OP(release) OP(upload) OP(download) OP(zero) OP(copy)                     \
     OP(weight_bytes) OP(weight_set) OP(weight_get) OP(vector_set) OP(cast) OP(uncast)
 
-#define ROW_OPS(OP)
+#define ROW_OPS(OP)                                                                                                    \
+    OP(embed) OP(embed_dw) OP(gather_rows) OP(scatter_rows_add) OP(swiglu) OP(swiglu_bwd) OP(rmsnorm)                  \
+    OP(rmsnorm_bwd_add) OP(rope_table) OP(rope) OP(rope_bwd) OP(adamw) OP(sum_squares) OP(lerp)
 
 #define GEMM_OPS(OP)
 
@@ -43,7 +45,7 @@ CUDA_OPS(DECLARE)
    reserve() takes the largest. */
 typedef size_t scratch_need(const struct op_limits *need);
 
-#define ROW_SCRATCH(S)
+#define ROW_SCRATCH(S) S(partials_scratch) S(squares_scratch)
 
 #define GEMM_SCRATCH(S)
 

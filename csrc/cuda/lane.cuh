@@ -21,7 +21,7 @@ static __device__ __forceinline__ int lane_id(void) { return (int)(threadIdx.x %
 static __device__ __forceinline__ int warp_id(void) { return (int)(threadIdx.x / WARP); }
 
 /* Butterflies: every lane gets the same bits. */
-static __device__ __forceinline__ float warp_sum(float v) {
+template <typename T> static __device__ __forceinline__ T warp_sum(T v) {
     for (int mask = WARP / 2; mask; mask /= 2) v += shuffle_xor(v, mask);
     return v;
 }
@@ -31,8 +31,8 @@ static __device__ __forceinline__ float warp_max(float v) {
 }
 
 /* Over all threads of a block of whole warps, in an order that only blockDim decides; the same bits in every thread.
-   shared: (WARP) floats of scratch, which the next call may be given again. */
-static __device__ __forceinline__ float block_sum(float v, float *shared) {
+   shared: (WARP) of scratch, which the next call may be given again. */
+template <typename T> static __device__ __forceinline__ T block_sum(T v, T *shared) {
     v = warp_sum(v);
     if (blockDim.x == WARP) return v;
     __syncthreads();

@@ -68,8 +68,16 @@ static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
 static inline int __ffs(int x) { return __builtin_ffs(x); }
 template <typename T> static inline T __ldg(const T *p) { return *p; }
-template <typename T> static inline T min(T a, T b) { return b < a ? b : a; }
-template <typename T> static inline T max(T a, T b) { return a < b ? b : a; }
+#define EXTREMES(type)                                                     \
+    static inline type min(type a, type b) { return b < a ? b : a; }       \
+    static inline type max(type a, type b) { return a < b ? b : a; }
+EXTREMES(int)
+EXTREMES(unsigned)
+EXTREMES(long)
+EXTREMES(unsigned long)
+EXTREMES(float)
+EXTREMES(double)
+#undef EXTREMES
 
 /* Integers only: sums of floats must have an order. */
 template <typename T> static inline T cuda_host_swap(T *p, T to) {

@@ -1,0 +1,130 @@
+/* RMSNorm, and sums over rows of what it and rope leave for the gradients of weights. */
+#include "cuda/norm.cuh"
+
+/* A thread takes 8 neighbouring channels at a time where rows are 16-byte aligned, else 1; a block has a thread for each
+   such piece, as far as blocks go. Both follow from C alone, and with them the order of every sum over C. */
+static int threads_of(int C) { return min_int(BLOCK_MAX, round_up(ceil_div(C, C % 8 ? 1 : 8), WARP)); }
+
+/* A block a row: 4 bytes an element, at the memory's speed. */
+template <int n> static __global__ void __launch_bounds__(BLOCK_MAX) rmsnorm(bf16 *y, float *rstd, const bf16 *x, const float *w, float eps, int C) {
+    __shared__ float shared[WARP];
+    size_t row = (size_t)blockIdx.x * C;
+    int first = (int)threadIdx.x * n, step = (int)blockDim.x * n;
+    float squares = 0, v[n], scale[n];
+    for (int c = first; c < C; c += step) {
+        load<n>(v, x + row + c);
+        for (int i = 0; i < n; i++) squares = fmaf(v[i], v[i], squares);
+    }
+    float r = 1 / sqrtf(block_sum(squares, shared) / (float)C + eps);
+    for (int c = first; c < C; c += step) {
+        load<n>(v, x + row + c);
+        load<n>(scale, w + c);
+        for (int i = 0; i < n; i++) v[i] = v[i] * r * scale[i];
+        store<n>(y + row + c, v);
+    }
+    if (threadIdx.x == 0) rstd[blockIdx.x] = r;
+}
+
+int cuda_rmsnorm(void *ctx, real *y, float *rstd, const real *x, const float *w, float eps, int N, int C) {
+    LAUNCH(ctx, (C % 8 ? rmsnorm<1> : rmsnorm<8>), (unsigned)N, (unsigned)threads_of(C), 0, (bf16 *)y, rstd, (const bf16 *)x, w, eps, C);
+    return OK;
+}
+
+/* -- backward ----------------------------------------------------------------------------------------------------------------
+   A block takes ROW_ALIGN rows, AT_ONCE of them together so that their loads overlap, and keeps its sum for dw in shared
+   memory. 8 bytes an element, and 4 of C / 8 for the sums. */
+
+enum { AT_ONCE = 4 };
+
+/* The sums of AT_ONCE values over the block, each as block_sum() would give it. */
+static __device__ __forceinline__ void block_sums(float v[AT_ONCE], float shared[AT_ONCE][WARP]) {
+    int warps = (int)blockDim.x / WARP;
+    for (int i = 0; i < AT_ONCE; i++) v[i] = warp_sum(v[i]);
+    __syncthreads();
+    if (lane_id() == 0)
+        for (int i = 0; i < AT_ONCE; i++) shared[i][warp_id()] = v[i];
+    __syncthreads();
+    for (int i = 0; i < AT_ONCE; i++) v[i] = warp_sum(lane_id() < warps ? shared[i][lane_id()] : 0.0f);
+}
+
+template <int n>
+static __global__ void __launch_bounds__(BLOCK_MAX) rmsnorm_bwd(bf16 *dx, float *partial, const bf16 *dy, const bf16 *x, const float *w,
+                                                                const float *rstd, int N, int C) {
+    __shared__ float shared[AT_ONCE][WARP];
+    SHARED(float, dw);                                 /* (C) of this block's rows */
+    int first = (int)threadIdx.x * n, step = (int)blockDim.x * n;
+    int begin = (int)blockIdx.x * ROW_ALIGN, end = min(N, begin + ROW_ALIGN);
+    float g[n], v[n], scale[n], sum[n];
+    for (int c = first; c < C; c += step)
+        for (int i = 0; i < n; i++) dw[c + i] = 0;
+    for (int row = begin; row < end; row += AT_ONCE) {
+        int rows = min(AT_ONCE, end - row);
+        float mean[AT_ONCE] = {0}, r[AT_ONCE];
+        for (int k = 0; k < AT_ONCE; k++) r[k] = k < rows ? rstd[row + k] : 0;
+        for (int c = first; c < C; c += step) {
+            load<n>(scale, w + c);
+#pragma unroll
+            for (int k = 0; k < AT_ONCE; k++) {
+                if (k >= rows) continue;
+                load<n>(g, dy + (size_t)(row + k) * C + c);
+                load<n>(v, x + (size_t)(row + k) * C + c);
+                for (int i = 0; i < n; i++) mean[k] = fmaf(scale[i] * g[i], v[i] * r[k], mean[k]);
+            }
+        }
+        block_sums(mean, shared);
+        for (int c = first; c < C; c += step) {
+            load<n>(scale, w + c);
+            load<n>(sum, dw + c);
+#pragma unroll
+            for (int k = 0; k < AT_ONCE; k++) {
+                if (k >= rows) continue;
+                size_t at = (size_t)(row + k) * C + c;
+                float d[n], m = mean[k] / (float)C;
+                load<n>(g, dy + at);
+                load<n>(v, x + at);
+                load<n>(d, dx + at);
+                for (int i = 0; i < n; i++) {
+                    float normed = v[i] * r[k];
+                    d[i] = fmaf(r[k], fmaf(-normed, m, scale[i] * g[i]), d[i]);
+                    sum[i] = fmaf(g[i], normed, sum[i]);
+                }
+                store<n>(dx + at, d);
+            }
+            store<n>(dw + c, sum);
+        }
+    }
+    for (int c = first; c < C; c += step)
+        for (int i = 0; i < n; i++) partial[(size_t)blockIdx.x * C + c + i] = dw[c + i];
+}
+
+int cuda_rmsnorm_bwd_add(void *ctx, real *dx, float *dw, const real *dy, const real *x, const float *w, const float *rstd, int N, int C) {
+    int blocks = ceil_div(N, ROW_ALIGN);
+    void *partial;                                     /* (blocks, C) */
+    TRY(scratch(&partial, (struct cuda_ctx *)ctx, (size_t)blocks * C * sizeof(float)));
+    LAUNCH(ctx, (C % 8 ? rmsnorm_bwd<1> : rmsnorm_bwd<8>), (unsigned)blocks, (unsigned)threads_of(C), (size_t)C * sizeof(float), (bf16 *)dx,
+           (float *)partial, (const bf16 *)dy, (const bf16 *)x, w, rstd, N, C);
+    return add_partials(ctx, dw, (const float *)partial, blocks, C, C);
+}
+
+/* -- sums over rows --------------------------------------------------------------------------------------------------------- */
+
+static __global__ void add_in_order(float *dst, const float *partial, int blocks, int C, int stride) {
+    int c = (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    if (c >= C) return;
+    float sum = dst[c];
+#pragma unroll 16
+    for (int b = 0; b < blocks; b++) sum += partial[(size_t)b * stride + c];
+    dst[c] = sum;
+}
+
+int add_partials(void *ctx, float *dst, const float *partial, int blocks, int C, int stride) {
+    enum { THREADS = 32 };                             /* few columns: many small blocks spread them over the GPU */
+    if (!blocks) return OK;
+    LAUNCH(ctx, add_in_order, blocks_of((size_t)C, THREADS), THREADS, 0, dst, partial, blocks, C, stride);
+    return OK;
+}
+
+size_t partials_scratch(const struct op_limits *need) {
+    int rows = max_int(max_int(need->rows, need->head_rows), need->slots);
+    return (size_t)ceil_div(rows, ROW_ALIGN) * (size_t)max_int(need->channels, 2 * need->head_dim) * sizeof(float);
+}

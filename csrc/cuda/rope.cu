@@ -1,0 +1,212 @@
+/* Rotary embedding on fused qkv rows, with Qwen3's per-head RMSNorm before it when weights are given. A warp takes a head;
+   its lanes take pairs (j, j + D/2), each one or two neighbouring j at a time. */
+#include "cuda/norm.cuh"
+
+enum { WARPS = 8, THREADS = WARPS * WARP, DIM_MAX = 256 };
+
+/* -- tables ------------------------------------------------------------------------------------------------------------------ */
+
+/* In double: angles of 1e6 keep every digit that their fp32 product left them. */
+static __global__ void rope_table(float *cos_, float *sin_, const int32_t *pos, const float *inv_freq, size_t n, int half) {
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    float angle = (float)pos[i / half] * inv_freq[i % half];
+    cos_[i] = (float)cos((double)angle);
+    sin_[i] = (float)sin((double)angle);
+}
+
+int cuda_rope_table(void *ctx, float *cos_, float *sin_, const int32_t *pos, const float *inv_freq, int N, int D) {
+    size_t n = (size_t)N * (D / 2);
+    LAUNCH(ctx, rope_table, blocks_of(n, THREADS), THREADS, 0, cos_, sin_, pos, inv_freq, n, D / 2);
+    return OK;
+}
+
+/* -- one head ---------------------------------------------------------------------------------------------------------------- */
+
+struct rope_job {
+    const float *wq, *wk, *cos, *sin;
+    float eps;
+    int Hq, Hkv, D;
+};
+
+/* The weights of a head's norm, NULL without one. */
+static __device__ __forceinline__ const float *norm_of_head(const struct rope_job *job, int h) { return h < job->Hq ? job->wq : job->wk; }
+
+/* 1 / sqrt(mean x^2 + eps) over one head */
+template <int n> static __device__ float head_rstd(const bf16 *x, float eps, int D) {
+    float squares = 0, a[n], b[n];
+    for (int j = lane_id() * n; j < D / 2; j += WARP * n) {
+        load<n>(a, x + j);
+        load<n>(b, x + D / 2 + j);
+        for (int i = 0; i < n; i++) squares = fmaf(b[i], b[i], fmaf(a[i], a[i], squares));
+    }
+    return 1 / sqrtf(warp_sum(squares) / (float)D + eps);
+}
+
+template <int n> static __device__ void rotate_head(bf16 *y, const bf16 *x, const float *w, const float *cos_, const float *sin_, float eps, int D) {
+    float r = w ? head_rstd<n>(x, eps, D) : 1;
+    for (int j = lane_id() * n; j < D / 2; j += WARP * n) {
+        float a[n], b[n], c[n], s[n], wa[n], wb[n];
+        load<n>(a, x + j);
+        load<n>(b, x + D / 2 + j);
+        load<n>(c, cos_ + j);
+        load<n>(s, sin_ + j);
+        if (w) {
+            load<n>(wa, w + j);
+            load<n>(wb, w + D / 2 + j);
+        }
+        for (int i = 0; i < n; i++) {
+            float p = w ? a[i] * r * wa[i] : a[i], q = w ? b[i] * r * wb[i] : b[i];
+            a[i] = p * c[i] - q * s[i];
+            b[i] = q * c[i] + p * s[i];
+        }
+        store<n>(y + j, a);
+        store<n>(y + D / 2 + j, b);
+    }
+}
+
+/* The gradient of the rotated pairs, turned back: a and b of pairs j.. */
+template <int n> static __device__ __forceinline__ void unrotate(float a[n], float b[n], const bf16 *d, const float *cos_, const float *sin_, int j, int D) {
+    float c[n], s[n];
+    load<n>(a, d + j);
+    load<n>(b, d + D / 2 + j);
+    load<n>(c, cos_ + j);
+    load<n>(s, sin_ + j);
+    for (int i = 0; i < n; i++) {
+        float p = a[i] * c[i] + b[i] * s[i];
+        b[i] = b[i] * c[i] - a[i] * s[i];
+        a[i] = p;
+    }
+}
+
+/* -- forward: 4 bytes an element; v is copied unless it is in place ------------------------------------------------------------ */
+
+template <int n> static __global__ void rope(bf16 *y, const bf16 *x, struct rope_job job, size_t heads_todo, int heads_a_row) {
+    size_t task = (size_t)blockIdx.x * WARPS + warp_id();
+    if (task >= heads_todo) return;
+    size_t row = task / heads_a_row;
+    int h = (int)(task % heads_a_row), D = job.D;
+    size_t at = (row * (job.Hq + 2 * job.Hkv) + h) * D;
+    if (h < job.Hq + job.Hkv)
+        return rotate_head<n>(y + at, x + at, norm_of_head(&job, h), job.cos + row * (D / 2), job.sin + row * (D / 2), job.eps, D);
+    for (int j = lane_id() * n; j < D; j += WARP * n) {
+        float v[n];
+        load<n>(v, x + at + j);
+        store<n>(y + at + j, v);
+    }
+}
+
+int cuda_rope(void *ctx, real *y, const real *x, const float *wq, const float *wk, float eps, const float *cos_, const float *sin_, int N,
+              int Hq, int Hkv, int D) {
+    struct rope_job job = {wq, wk, cos_, sin_, eps, Hq, Hkv, D};
+    int heads = Hq + Hkv + (y != x ? Hkv : 0);
+    size_t todo = (size_t)N * heads;
+    LAUNCH(ctx, (D % 4 ? rope<1> : rope<2>), blocks_of(todo, WARPS), THREADS, 0, (bf16 *)y, (const bf16 *)x, job, todo, heads);
+    return OK;
+}
+
+/* -- backward without norm: 4 bytes an element ---------------------------------------------------------------------------------- */
+
+template <int n> static __global__ void rope_bwd(bf16 *d, struct rope_job job, size_t todo) {
+    size_t task = (size_t)blockIdx.x * WARPS + warp_id();
+    if (task >= todo) return;
+    int heads = job.Hq + job.Hkv, D = job.D;
+    size_t row = task / heads, at = (row * (heads + job.Hkv) + task % heads) * D;
+    for (int j = lane_id() * n; j < D / 2; j += WARP * n) {
+        float a[n], b[n];
+        unrotate<n>(a, b, d + at, job.cos + row * (D / 2), job.sin + row * (D / 2), j, D);
+        store<n>(d + at + j, a);
+        store<n>(d + at + D / 2 + j, b);
+    }
+}
+
+/* -- backward with norm: 6 bytes an element, 16 of D / ROW_ALIGN for the sums ---------------------------------------------------- */
+
+/* d of one head with norm, dz = unrotate(d): r (w dz - n mean(w dz n)), n = x r. Adds dz n to sum, [half][piece][i]. */
+template <int n>
+static __device__ void norm_head_bwd(float sum[2][DIM_MAX / 2 / WARP], bf16 *d, const bf16 *x, const float *w, const float *cos_,
+                                     const float *sin_, float eps, int D) {
+    enum { PIECES = DIM_MAX / 2 / WARP / n };
+    float r = head_rstd<n>(x, eps, D), dot = 0;
+    float a[PIECES][n], b[PIECES][n], na[PIECES][n], nb[PIECES][n], wa[n], wb[n];
+#pragma unroll
+    for (int k = 0; k < PIECES; k++) {
+        int j = (lane_id() + k * WARP) * n;
+        if (j >= D / 2) continue;
+        unrotate<n>(a[k], b[k], d, cos_, sin_, j, D);
+        load<n>(na[k], x + j);
+        load<n>(nb[k], x + D / 2 + j);
+        load<n>(wa, w + j);
+        load<n>(wb, w + D / 2 + j);
+        for (int i = 0; i < n; i++) {
+            na[k][i] *= r;
+            nb[k][i] *= r;
+            sum[0][k * n + i] = fmaf(a[k][i], na[k][i], sum[0][k * n + i]);
+            sum[1][k * n + i] = fmaf(b[k][i], nb[k][i], sum[1][k * n + i]);
+            a[k][i] *= wa[i];
+            b[k][i] *= wb[i];
+            dot = fmaf(b[k][i], nb[k][i], fmaf(a[k][i], na[k][i], dot));
+        }
+    }
+    float mean = warp_sum(dot) / (float)D;
+#pragma unroll
+    for (int k = 0; k < PIECES; k++) {
+        int j = (lane_id() + k * WARP) * n;
+        if (j >= D / 2) continue;
+        for (int i = 0; i < n; i++) {
+            a[k][i] = r * fmaf(-na[k][i], mean, a[k][i]);
+            b[k][i] = r * fmaf(-nb[k][i], mean, b[k][i]);
+        }
+        store<n>(d + j, a[k]);
+        store<n>(d + D / 2 + j, b[k]);
+    }
+}
+
+/* A block takes ROW_ALIGN rows, a warp of it the heads h, h + WARPS, ... of the queries, then of the keys; the sums of the
+   warps are added in order. partial: (blocks, 2, D) */
+template <int n> static __global__ void rope_norm_bwd(bf16 *d, float *partial, const bf16 *x, struct rope_job job, int N) {
+    enum { PIECES = DIM_MAX / 2 / WARP / n };
+    __shared__ float sums[WARPS][DIM_MAX];
+    int D = job.D, heads = job.Hq + 2 * job.Hkv, begin = (int)blockIdx.x * ROW_ALIGN, end = min(N, begin + ROW_ALIGN);
+    for (int keys = 0; keys < 2; keys++) {
+        int first = keys ? job.Hq : 0, last = keys ? job.Hq + job.Hkv : job.Hq;
+        float sum[2][DIM_MAX / 2 / WARP] = {{0}};
+        for (int row = begin; row < end; row++)
+            for (int h = first + warp_id(); h < last; h += WARPS) {
+                size_t at = ((size_t)row * heads + h) * D, table = (size_t)row * (D / 2);
+                norm_head_bwd<n>(sum, d + at, x + at, keys ? job.wk : job.wq, job.cos + table, job.sin + table, job.eps, D);
+            }
+#pragma unroll
+        for (int k = 0; k < PIECES; k++)
+            for (int i = 0; i < n; i++) {
+                int j = (lane_id() + k * WARP) * n + i;
+                if (j >= D / 2) continue;
+                sums[warp_id()][j] = sum[0][k * n + i];
+                sums[warp_id()][D / 2 + j] = sum[1][k * n + i];
+            }
+        __syncthreads();
+        for (int j = (int)threadIdx.x; j < D; j += THREADS) {
+            float all = 0;
+            for (int warp = 0; warp < WARPS; warp++) all += sums[warp][j];
+            partial[((size_t)blockIdx.x * 2 + keys) * D + j] = all;
+        }
+        __syncthreads();
+    }
+}
+
+int cuda_rope_bwd(void *ctx, real *d, float *dwq, float *dwk, const real *x, const float *wq, const float *wk, float eps,
+                  const float *cos_, const float *sin_, int N, int Hq, int Hkv, int D) {
+    struct rope_job job = {wq, wk, cos_, sin_, eps, Hq, Hkv, D};
+    if (!wq) {
+        size_t todo = (size_t)N * (Hq + Hkv);
+        LAUNCH(ctx, (D % 4 ? rope_bwd<1> : rope_bwd<2>), blocks_of(todo, WARPS), THREADS, 0, (bf16 *)d, job, todo);
+        return OK;
+    }
+    int blocks = ceil_div(N, ROW_ALIGN);
+    void *partial;                                     /* (blocks, 2, D) */
+    if (D > DIM_MAX) return fail(E_CONFIG, "cuda: head_dim is %d, must be at most %d", D, (int)DIM_MAX);
+    TRY(scratch(&partial, (struct cuda_ctx *)ctx, (size_t)blocks * 2 * D * sizeof(float)));
+    LAUNCH(ctx, (D % 4 ? rope_norm_bwd<1> : rope_norm_bwd<2>), (unsigned)blocks, THREADS, 0, (bf16 *)d, (float *)partial, (const bf16 *)x, job, N);
+    TRY(add_partials(ctx, dwq, (const float *)partial, blocks, D, 2 * D));
+    return add_partials(ctx, dwk, (const float *)partial + D, blocks, D, 2 * D);
+}

@@ -1,0 +1,145 @@
+/* Rows by index, and SwiGLU. */
+#include "cuda/cuda.cuh"
+
+enum { THREADS = 128 };
+
+/* 8 elements a thread where rows are 16-byte aligned, else 1. A function of the width alone, as C1 wants it. */
+#define BY_WIDTH(C, kernel) ((C) % 8 ? kernel<1> : kernel<8>)
+static int piece(int C) { return C % 8 ? 1 : 8; }
+
+/* -- y = rows of E: 2 x 2 bytes an element ------------------------------------------------------------------------------- */
+
+/* Block (row, piece of columns). src rows are `pitch` elements apart, dst rows C. */
+template <int n> static __global__ void copy_rows(bf16 *dst, const bf16 *src, const int32_t *index, int C, int pitch) {
+    const bf16 *from = src + (size_t)index[blockIdx.x] * pitch;
+    bf16 *to = dst + (size_t)blockIdx.x * C;
+    for (int c = (int)(blockIdx.y * THREADS + threadIdx.x) * n; c < C; c += (int)gridDim.y * THREADS * n) {
+        float v[n];
+        load<n>(v, from + c);
+        store<n>(to + c, v);
+    }
+}
+
+static dim3 row_grid(int rows, int C) {
+    unsigned pieces = blocks_of((size_t)C, THREADS * piece(C));
+    return dim3((unsigned)rows, pieces < 64 ? pieces : 64);
+}
+
+int cuda_embed(void *ctx, real *y, const weight *E, const int32_t *ids, int N, int C, int V) {
+    (void)V;
+    LAUNCH(ctx, BY_WIDTH(C, copy_rows), row_grid(N, C), THREADS, 0, (bf16 *)y, (const bf16 *)E, ids, C, weight_pitch(C));
+    return OK;
+}
+
+int cuda_gather_rows(void *ctx, real *dst, const real *src, const int32_t *index, int R, int C) {
+    LAUNCH(ctx, BY_WIDTH(C, copy_rows), row_grid(R, C), THREADS, 0, (bf16 *)dst, (const bf16 *)src, index, C, C);
+    return OK;
+}
+
+/* -- dst[index] += rows, in row order ---------------------------------------------------------------------------------------
+   No atomics and no sorting: the block of a row whose index stands nowhere before it owns that index. It looks through the
+   indices that follow and adds their rows as it meets them. Chunks of rows, one launch each, keep the search (half the
+   square of a chunk) small: 8192 rows read 0.13 GB of indices from cache, beside 2 + 8 bytes an element of dst in fp32. */
+
+enum { ADD_CHUNK = 8192, ADD_THREADS = 256 };
+
+static __device__ __forceinline__ float stored(const float *, float v) { return v; }
+static __device__ __forceinline__ float stored(const bf16 *, float v) { return round_bf16(v); }
+
+/* Puts the positions of id in index[begin, begin + ADD_THREADS) within R into list, ascending; returns how many. */
+static __device__ int find_id(int list[ADD_THREADS], const int32_t *index, int begin, int R, int id) {
+    __shared__ uint32_t matches[ADD_THREADS / WARP];
+    int i = begin + (int)threadIdx.x, before = 0, all = 0;
+    uint32_t mine = warp_ballot(i < R && index[i] == id), lower = (1u << lane_id()) - 1;
+    __syncthreads();                                   /* matches and list may still be read */
+    if (lane_id() == 0) matches[warp_id()] = mine;
+    __syncthreads();
+    for (int w = 0; w < ADD_THREADS / WARP; w++) {
+        before += w < warp_id() ? __popc(matches[w]) : 0;
+        all += __popc(matches[w]);
+    }
+    if (mine >> lane_id() & 1) list[before + __popc(mine & lower)] = i;
+    __syncthreads();
+    return all;
+}
+
+/* Block (row, piece of columns) */
+template <typename T, int n> static __global__ void add_rows(T *dst, const bf16 *src, const int32_t *index, int R, int C) {
+    __shared__ float found[WARP];
+    __shared__ int list[ADD_THREADS];
+    int row = (int)blockIdx.x, id = index[row], c = (int)(blockIdx.y * ADD_THREADS + threadIdx.x) * n;
+    float earlier = 0, sum[n], v[n];
+    for (int i = (int)threadIdx.x; i < row; i += ADD_THREADS) earlier += index[i] == id;
+    if (block_max(earlier, found) > 0) return;
+    T *to = dst + (size_t)id * C + c;
+    if (c < C) load<n>(sum, to);
+    for (int begin = row; begin < R; begin += ADD_THREADS) {
+        int count = find_id(list, index, begin, R, id);
+        if (c >= C) continue;
+        for (int i = 0; i < count; i++) {
+            load<n>(v, src + (size_t)list[i] * C + c);
+            for (int k = 0; k < n; k++) sum[k] = stored(dst, sum[k] + v[k]);
+        }
+    }
+    if (c < C) store<n>(to, sum);
+}
+
+template <typename T> static int add_in_order(void *ctx, T *dst, const bf16 *src, const int32_t *index, int R, int C) {
+    for (int r = 0; r < R; r += ADD_CHUNK) {
+        int rows = min_int(ADD_CHUNK, R - r);
+        dim3 grid((unsigned)rows, blocks_of((size_t)C, ADD_THREADS * piece(C)));
+        LAUNCH(ctx, (C % 8 ? add_rows<T, 1> : add_rows<T, 8>), grid, ADD_THREADS, 0, dst, src + (size_t)r * C, index + r, rows, C);
+    }
+    return OK;
+}
+
+int cuda_embed_dw(void *ctx, float *dE, const real *dy, const int32_t *ids, int N, int C, int V) {
+    (void)V;
+    return add_in_order(ctx, dE, (const bf16 *)dy, ids, N, C);
+}
+
+int cuda_scatter_rows_add(void *ctx, real *dst, const real *src, const int32_t *index, int R, int C) {
+    return add_in_order(ctx, (bf16 *)dst, (const bf16 *)src, index, R, C);
+}
+
+/* -- SwiGLU: 6 bytes an element of y forward, 10 backward -------------------------------------------------------------------- */
+
+static __device__ __forceinline__ float sigmoid(float x) { return 1 / (1 + expf(-x)); }
+
+template <int n> static __global__ void swiglu(bf16 *y, const bf16 *gu, int F) {
+    const bf16 *g_row = gu + 2 * (size_t)blockIdx.x * F, *u_row = g_row + F;
+    for (int f = (int)(blockIdx.y * THREADS + threadIdx.x) * n; f < F; f += (int)gridDim.y * THREADS * n) {
+        float g[n], u[n];
+        load<n>(g, g_row + f);
+        load<n>(u, u_row + f);
+        for (int i = 0; i < n; i++) u[i] *= g[i] * sigmoid(g[i]);
+        store<n>(y + (size_t)blockIdx.x * F + f, u);
+    }
+}
+
+template <int n> static __global__ void swiglu_bwd(bf16 *dgu, const bf16 *dy, const bf16 *gu, int F) {
+    size_t row = 2 * (size_t)blockIdx.x * F;
+    for (int f = (int)(blockIdx.y * THREADS + threadIdx.x) * n; f < F; f += (int)gridDim.y * THREADS * n) {
+        float g[n], u[n], d[n];
+        load<n>(g, gu + row + f);
+        load<n>(u, gu + row + F + f);
+        load<n>(d, dy + (size_t)blockIdx.x * F + f);
+        for (int i = 0; i < n; i++) {
+            float s = sigmoid(g[i]), du = d[i] * (s * g[i]);
+            g[i] = d[i] * u[i] * s * fmaf(g[i], 1 - s, 1);
+            u[i] = du;
+        }
+        store<n>(dgu + row + f, g);
+        store<n>(dgu + row + F + f, u);
+    }
+}
+
+int cuda_swiglu(void *ctx, real *y, const real *gu, int N, int F) {
+    LAUNCH(ctx, BY_WIDTH(F, swiglu), row_grid(N, F), THREADS, 0, (bf16 *)y, (const bf16 *)gu, F);
+    return OK;
+}
+
+int cuda_swiglu_bwd(void *ctx, real *dgu, const real *dy, const real *gu, int N, int F) {
+    LAUNCH(ctx, BY_WIDTH(F, swiglu_bwd), row_grid(N, F), THREADS, 0, (bf16 *)dgu, (const bf16 *)dy, (const bf16 *)gu, F);
+    return OK;
+}

@@ -1,0 +1,150 @@
+"""What works on rows one by one, and the optimiser."""
+import numpy as np
+import pytest
+
+from checks import assert_same_bits, check_float, check_rounded, real
+from op_statements import bf16, normal
+
+HEADS = [(1, 1, 16), (4, 2, 16), (9, 3, 64), (3, 1, 80), (5, 1, 104), (2, 2, 128), (1, 1, 6), (2, 1, 256)]
+SIZES = [(1, 1), (1, 16), (3, 5), (2, 64), (33, 80), (70, 31), (5, 577), (2, 2056)]               # N, C
+EPS = 1e-6
+
+
+def tables(ops, rng, N, D):
+    positions = rng.integers(0, 5000, N).astype(np.int32)
+    return ops.rope_table(positions, (10000.0 ** (-np.arange(D // 2) * 2 / D)).astype(np.float32))
+
+
+@pytest.mark.parametrize("N, C", [*SIZES, (300, 8)])
+def test_rows_by_index(ops, ref, rng, N, C):
+    E, src, dE = real(rng, 11, C), real(rng, N, C), normal(rng, 11, C)
+    ids = rng.integers(11, size=N).astype(np.int32)
+    assert_same_bits([ops.embed(E, ids), ops.gather_rows(E, ids)], [E[ids], E[ids]])
+    assert_same_bits([ops.embed_dw(dE, src, ids)], [ref.embed_dw(dE, src, ids)])      # fp32 additions, rows in order
+    added = E.copy()
+    for row, i in enumerate(ids):
+        added[i] = bf16(added[i] + src[row])                # rounded at each addition, rows in order
+    assert_same_bits([ops.scatter_rows_add(E, src, ids)], [added])
+
+
+@pytest.mark.parametrize("N, C", SIZES)
+def test_rmsnorm(ops, ref, rng, N, C):
+    x, dy, dx, w, dw = real(rng, N, C), real(rng, N, C), real(rng, N, C), real(rng, C), normal(rng, C)
+    y, rstd = ops.rmsnorm(x, w, EPS)
+    want_y, want_rstd = ref.rmsnorm(x, w, EPS)
+    check_rounded(y, want_y)
+    check_float(rstd, want_rstd)
+    got_dx, got_dw = ops.rmsnorm_bwd_add(dx, dw, dy, x, w, want_rstd)
+    want_dx, want_dw = ref.rmsnorm_bwd_add(dx, dw, dy, x, w, want_rstd)
+    check_rounded(got_dx, want_dx)
+    check_float(got_dw, want_dw)
+
+
+@pytest.mark.parametrize("theta", [1e4, 1e6])
+def test_rope_table_at_large_positions(ops, ref, theta):
+    positions = np.array([0, 1, 2, 31, 1000, 32767, 100000, 1 << 20], np.int32)
+    inv_freq = (theta ** (-np.arange(40) / 40)).astype(np.float32)
+    for got, want in zip(ops.rope_table(positions, inv_freq), ref.rope_table(positions, inv_freq), strict=True):
+        assert np.abs(got - want).max() <= 2.0**-24
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("N", [1, 35])
+@pytest.mark.parametrize("Hq, Hkv, D", HEADS)
+def test_rope(ops, ref, rng, Hq, Hkv, D, N, norm):
+    x, d = real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, (Hq + 2 * Hkv) * D)
+    wq, wk = (real(rng, D), real(rng, D)) if norm else (None, None)
+    dwq, dwk = (normal(rng, D), normal(rng, D)) if norm else (None, None)
+    cos, sin = tables(ref, rng, N, D)
+    check_rounded(ops.rope(x, wq, wk, EPS, cos, sin, Hq, Hkv, D), ref.rope(x, wq, wk, EPS, cos, sin, Hq, Hkv, D))
+    got = ops.rope_bwd(d, dwq, dwk, x, wq, wk, EPS, cos, sin, Hq, Hkv, D)
+    want = ref.rope_bwd(d, dwq, dwk, x, wq, wk, EPS, cos, sin, Hq, Hkv, D)
+    if not norm:
+        return check_rounded(got, want)
+    check_rounded(got[0], want[0])
+    check_float(got[1], want[1])
+    check_float(got[2], want[2])
+
+
+@pytest.mark.parametrize("N, F", SIZES)
+def test_swiglu(ops, ref, rng, N, F):
+    gu, dy = real(rng, N, 2 * F, scale=3), real(rng, N, F)
+    check_rounded(ops.swiglu(gu), ref.swiglu(gu))
+    check_rounded(ops.swiglu_bwd(dy, gu), ref.swiglu_bwd(dy, gu))
+
+
+def test_swiglu_far_from_zero(ops, ref):
+    gate = np.array([-1e30, -300, -100, -88, -20, 0, 20, 88, 100, 300, 1e30], np.float32)
+    gu, dy = bf16(np.concatenate([gate, np.ones_like(gate)])[None]), np.ones((1, len(gate)), np.float32)
+    for got, want in [(ops.swiglu(gu), ref.swiglu(gu)), (ops.swiglu_bwd(dy, gu), ref.swiglu_bwd(dy, gu))]:
+        np.testing.assert_allclose(got, want, rtol=2.0**-8, atol=1e-30)
+
+
+@pytest.mark.parametrize("n", [0, 1, 15, 16384, 40001])
+def test_optimiser(ops, ref, rng, n):
+    w, m, g = normal(rng, n), normal(rng, n), normal(rng, n)
+    v = np.square(normal(rng, n))
+    settings = 1e-3, 0.9, 0.999, 1e-8, 0.01, 0.7, 0.271, 0.003
+    for got, want in zip(ops.adamw(w, m, v, g, *settings), ref.adamw(w, m, v, g, *settings), strict=True):
+        np.testing.assert_allclose(got, want, rtol=2e-6, atol=1e-7)
+    np.testing.assert_allclose(ops.lerp(w, g, 0.3), ref.lerp(w, g, 0.3), rtol=1e-6, atol=1e-6)
+    assert ops.sum_squares(g) == pytest.approx(float(np.sum(np.square(np.float64(g)))), rel=1e-12)
+
+
+def test_sum_squares_of_large_and_bad_numbers(ops):
+    g = np.ones(20000, np.float32)
+    g[17000] = 1e30
+    assert ops.sum_squares(g) == pytest.approx(1e60, rel=1e-6)
+    for bad in (np.inf, np.nan):
+        g[3] = bad
+        assert not np.isfinite(ops.sum_squares(g))
+
+
+@pytest.mark.parametrize("C", [48, 77])
+def test_a_row_is_the_same_alone_and_in_any_batch(ops, rng, C):
+    """C1."""
+    N, Hq, Hkv, D = 37, 3, 1, 16
+    x, dy, dx, w = real(rng, N, C), real(rng, N, C), real(rng, N, C), real(rng, C)
+    gu, dh, qkv = real(rng, N, 2 * C), real(rng, N, C), real(rng, N, (Hq + 2 * Hkv) * D)
+    wq, wk, zeros = real(rng, D), real(rng, D), np.zeros(D, np.float32)
+    cos, sin = tables(ops, rng, N, D)
+
+    def run(rows):
+        y, rstd = ops.rmsnorm(x[rows], w, EPS)
+        heads = Hq, Hkv, D
+        return [y, rstd, ops.rmsnorm_bwd_add(dx[rows], np.zeros(C, np.float32), dy[rows], x[rows], w, rstd)[0], ops.swiglu(gu[rows]),
+                ops.swiglu_bwd(dh[rows], gu[rows]), ops.rope(qkv[rows], wq, wk, EPS, cos[rows], sin[rows], *heads),
+                ops.rope_bwd(qkv[rows], zeros, zeros, qkv[rows], wq, wk, EPS, cos[rows], sin[rows], *heads)[0]]
+
+    whole = run(slice(None))
+    for rows in (slice(0, 1), slice(5, 8), slice(20, 37)):
+        assert_same_bits(run(rows), [part[rows] for part in whole])
+
+
+@pytest.mark.parametrize("split", [32, 64])
+@pytest.mark.parametrize("C", [70, 96])
+def test_weight_gradients_do_not_depend_on_the_split(ops, rng, C, split):
+    """C2."""
+    N, Hq, Hkv, D = 90, 3, 1, 80
+    x, dy, w = real(rng, N, C), real(rng, N, C), real(rng, C)
+    qkv, d = real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, (Hq + 2 * Hkv) * D)
+    wq, wk, ids = real(rng, D), real(rng, D), rng.integers(5, size=N).astype(np.int32)
+    cos, sin = tables(ops, rng, N, D)
+    _, rstd = ops.rmsnorm(x, w, EPS)
+
+    def add(sums, rows):
+        dw, dwq, dwk, dE = sums
+        _, dw = ops.rmsnorm_bwd_add(x[rows], dw, dy[rows], x[rows], w, rstd[rows])
+        _, dwq, dwk = ops.rope_bwd(d[rows], dwq, dwk, qkv[rows], wq, wk, EPS, cos[rows], sin[rows], Hq, Hkv, D)
+        return dw, dwq, dwk, ops.embed_dw(dE, dy[rows], ids[rows])
+
+    start = normal(rng, C), normal(rng, D), normal(rng, D), normal(rng, 5, C)
+    assert_same_bits(add(add(start, slice(0, split)), slice(split, N)), add(start, slice(0, N)))
+
+
+def test_no_rows_are_no_work(ops):
+    none, ids = np.zeros((0, 16), np.float32), np.zeros(0, np.int32)
+    E, w = np.ones((3, 16), np.float32), np.ones(16, np.float32)
+    assert ops.embed(E, ids).shape == (0, 16) and ops.swiglu(none).shape == (0, 8) and ops.rmsnorm(none, w, EPS)[0].shape == (0, 16)
+    assert_same_bits([ops.embed_dw(E, none, ids), ops.scatter_rows_add(E, none, ids)], [E, E])
+    assert_same_bits([ops.rmsnorm_bwd_add(none, w, none, none, w, np.zeros(0, np.float32))[1]], [w])
