@@ -16,15 +16,15 @@ FLAGS = ("-std=c++17", "-O2", "-g", "-fPIC", "-fvisibility=hidden", "-ffp-contra
          '-DGRPO_CUDA_ARCHS="emulated"', f"-I{ROOT}/tests/cuda_host", f"-I{ROOT}/csrc")
 
 
-def build(folder: Path | None = None) -> Path:
-    """The plugin, compiled if a source is newer: an object a file, kept in ``folder`` (default: build/cuda_host)."""
-    folder = Path(folder or ROOT / "build" / "cuda_host")
+def build(name: str = "libgrpo_cuda_host", kernels: list[Path] | None = None) -> Path:
+    """The plugin, or a library of other kernels, with the emulator; compiled if a source has changed, an object a file."""
+    folder = ROOT / "build" / name
     folder.mkdir(parents=True, exist_ok=True)
-    sources = [*sorted((ROOT / "csrc" / "cuda").glob("*.cu")), ROOT / "tests" / "cuda_host" / "cuda_host.cpp"]
+    sources = [*(kernels or sorted((ROOT / "csrc" / "cuda").glob("*.cu"))), ROOT / "tests" / "cuda_host" / "cuda_host.cpp"]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(lambda source: compile_one(source, folder), sources))
     names = hashlib.sha256("".join(map(str, objects)).encode()).hexdigest()[:16]
-    library = folder / f"libgrpo_cuda_host-{names}.so"
+    library = folder / f"{name}-{names}.so"
     if not library.exists():
         link(objects, library)
     return library
@@ -44,7 +44,7 @@ def compile_one(source: Path, folder: Path) -> Path:
 
 
 def link(objects: list[Path], library: Path) -> None:
-    for old in library.parent.glob("libgrpo_cuda_host-*.so"):
+    for old in library.parent.glob("*.so"):
         old.unlink()
     with tempfile.NamedTemporaryFile(dir=library.parent, suffix=".part", delete=False) as part:
         run("g++", "-shared", "-fsanitize=alignment", *objects, "-o", part.name, "-ldl", "-lpthread")

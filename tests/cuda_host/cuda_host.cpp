@@ -161,20 +161,19 @@ bool complain(const std::string &what) {
 /* Runs a warp until all its lanes wait at a barrier or have ended, or, shuffled, for a few steps. */
 bool run_warp(unsigned first) {
     for (unsigned steps = shuffled ? 1 + next_random(4) : ~0u; steps; steps--) {
-        unsigned turn = shuffled ? next_random(LANES) : 0, together = 0;
+        unsigned turn = shuffled ? next_random(LANES) : 0;
         for (unsigned i = 0; i < LANES; i++) {
             fiber *f = fiber_of(first + (reverse ? LANES - 1 - i : (i + turn) % LANES));
             if (f->at == READY) resume(f);
         }
-        fiber *head = fiber_of(first);
-        for (unsigned i = 0; i < LANES; i++) together += fiber_of(first + i)->at == AT_WARP;
-        if (!together) return true;
+        const fiber *head = nullptr;
+        for (unsigned i = 0; i < LANES && !head; i++) head = fiber_of(first + i)->at == AT_WARP ? fiber_of(first + i) : nullptr;
+        if (!head) return true;
         const void *in[LANES];
         void *out[LANES];
         for (unsigned i = 0; i < LANES; i++) {
             fiber *f = fiber_of(first + i);
-            if (f->at != AT_WARP || strcmp(f->kind, head->at == AT_WARP ? head->kind : ""))
-                return complain("a warp diverged: " + place(head) + ", " + place(f));
+            if (f->at != AT_WARP || strcmp(f->kind, head->kind)) return complain("a warp diverged: " + place(head) + ", " + place(f));
             in[i] = f->in;
             out[i] = f->out;
         }

@@ -1,0 +1,110 @@
+/* Kernels with one mistake each, which the emulator must find, and what it must compute. run(name) starts the kernel of
+   that name on n numbers and returns the error of waiting for it. */
+#include "cuda/lane.cuh"
+
+enum { N = 64 };
+
+/* neighbour's number through shared memory; `Wait`: with the barrier that it needs */
+template <bool Wait> static __global__ void rotate(float *x) {
+    __shared__ float s[N];
+    s[threadIdx.x] = x[threadIdx.x];
+    if (Wait) __syncthreads();
+    x[threadIdx.x] = s[(threadIdx.x + WARP) % N];
+}
+
+/* x = its copy through shared memory, read before or after it has landed */
+template <bool Wait> static __global__ void copy(float *x) {
+    SHARED(float, s);
+    if (threadIdx.x < N / 4) cp_async16(s + 4 * threadIdx.x, x + 4 * threadIdx.x, threadIdx.x < 8);
+    cp_async_commit();
+    if (Wait) cp_async_wait<0>();
+    __syncthreads();
+    x[threadIdx.x] = s[threadIdx.x];
+}
+
+static __global__ void diverged_warp(float *x) {
+    if (threadIdx.x % 2) x[threadIdx.x] = warp_sum(1.0f);
+}
+
+static __global__ void diverged_kinds(float *x) {
+    if (threadIdx.x % 2) x[threadIdx.x] = (float)warp_ballot(true);
+    else x[threadIdx.x] = shuffle(1.0f, 0);
+}
+
+static __global__ void different_barriers(float *x) {
+    if (threadIdx.x < WARP) __syncthreads();
+    else
+        __syncthreads();
+    x[0] = 1;
+}
+
+static __global__ void beyond_the_end(float *x) { x[threadIdx.x] = 0; }
+
+static __global__ void crooked_copy(float *x) {
+    SHARED(float, s);
+    cp_async16(s + 1, x, true);
+}
+
+static __global__ void products(float *x) {             /* x: a (16, 16), b (16, 8), c (16, 8), packed by the caller's lanes */
+    uint32_t a[4], b[2];
+    float c[4] = {0};
+    int g = lane_id() / 4, t = lane_id() % 4;
+    const float *A = x, *B = x + 256;
+    for (int r = 0; r < 4; r++) {
+        const float *p = A + (g + r % 2 * 8) * 16 + 2 * t + r / 2 * 8;
+        a[r] = pack2(p[0], p[1]);
+    }
+    for (int r = 0; r < 2; r++) b[r] = pack2(B[(2 * t + 8 * r) * 8 + g], B[(2 * t + 8 * r + 1) * 8 + g]);
+    mma(c, a, b);
+    for (int r = 0; r < 4; r++) x[384 + (g + r / 2 * 8) * 8 + 2 * t + r % 2] = c[r];
+}
+
+/* the same product with operands that ldmatrix brings from rows of shared memory */
+static __global__ void products_by_ldmatrix(float *x) {
+    SHARED(bf16, s);                                    /* A (16, 16), then B (16, 8) */
+    uint32_t a[4], b[2];
+    float c[4] = {0};
+    for (int i = lane_id(); i < 384; i += WARP) s[i] = to_bf16(x[i]);
+    __syncwarp();
+    ldmatrix_x4(a, s + lane_id() % 16 * 16 + lane_id() / 16 * 8);
+    ldmatrix_x2_trans(b, s + 256 + lane_id() % 16 * 8);
+    mma(c, a, b);
+    for (int r = 0; r < 4; r++) x[384 + (lane_id() / 4 + r / 2 * 8) * 8 + 2 * (lane_id() % 4) + r % 2] = c[r];
+}
+
+static struct { const char *name; void (*kernel)(float *); unsigned threads; } all[] = {
+    {"rotate", rotate<true>, N}, {"rotate without a barrier", rotate<false>, N},
+    {"copy", copy<true>, N}, {"copy without a wait", copy<false>, N},
+    {"a warp that diverged", diverged_warp, N}, {"a warp that does different things", diverged_kinds, N},
+    {"different barriers", different_barriers, N}, {"beyond the end", beyond_the_end, N}, {"a crooked copy", crooked_copy, WARP},
+    {"half a warp", rotate<true>, 16}, {"products", products, WARP}, {"products by ldmatrix", products_by_ldmatrix, WARP},
+};
+
+/* x (n) is overwritten. mode: 'd' device memory as it should be, 'h' the host's memory, 's' too much shared memory */
+extern "C" __attribute__((visibility("default"))) int run(const char *name, float *x, int n, char mode) {
+    void *memory;
+    size_t bytes = (size_t)n * sizeof *x;
+    cudaError_t error = cudaMalloc(&memory, bytes), freed;
+    cudaMemcpyAsync(memory, x, bytes, cudaMemcpyHostToDevice, NULL);
+    for (auto &entry : all) {
+        if (strcmp(entry.name, name)) continue;
+        cudaLaunchConfig_t config = {};
+        config.gridDim = dim3(1);
+        config.blockDim = dim3(entry.threads);
+        config.dynamicSmemBytes = mode == 's' ? 50000 : 1024;
+        error = cudaLaunchKernelEx(&config, entry.kernel, mode == 'h' ? x : (float *)memory);
+    }
+    if (!error) error = cudaStreamSynchronize(NULL);
+    if (!error) error = cudaMemcpyAsync(x, memory, bytes, cudaMemcpyDeviceToHost, NULL);
+    freed = cudaFree(memory);
+    return error ? error : freed;
+}
+
+/* the host reads memory of the device */
+extern "C" __attribute__((visibility("default"))) int peek(void) {
+    void *memory;
+    cudaMalloc(&memory, 64);
+    return *(volatile char *)memory;
+}
+
+extern "C" __attribute__((visibility("default"))) const char *explain(int error) { return cudaGetErrorString((cudaError_t)error); }

@@ -1,0 +1,91 @@
+"""The emulator that the CUDA tests lean on finds what it is there to find."""
+import ctypes
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cuda_plugin
+from op_statements import bf16, normal
+
+HERE = Path(__file__).resolve().parent
+
+
+@pytest.fixture(scope="module")
+def library():
+    if not shutil.which("g++"):
+        pytest.skip("no g++")
+    library = ctypes.CDLL(str(cuda_plugin.build("libmistakes", [HERE / "cuda_host" / "mistakes.cu"])))
+    library.explain.restype = ctypes.c_char_p
+    return library
+
+
+@pytest.fixture
+def run(library):
+    def call(name, x, mode="d"):
+        x = np.ascontiguousarray(x, np.float32).copy()
+        error = library.run(name.encode(), x.ctypes.data_as(ctypes.c_void_p), x.size, ctypes.c_char(mode.encode()))
+        return x, error, library.explain(error).decode()
+
+    return call
+
+
+X = np.arange(1, 65, dtype=np.float32)
+
+
+@pytest.mark.parametrize("order", ["forward", "reverse", "1", "2"])
+def test_barriers_order_what_threads_do(run, monkeypatch, order):
+    monkeypatch.setenv("GRPO_CUDA_HOST_ORDER", order)
+    x, error, _ = run("rotate", X)
+    assert not error and (x == np.roll(X, -32)).all()
+
+
+def test_a_missing_barrier_shows_in_some_order(run, monkeypatch):
+    results = []
+    for order in ("forward", "reverse"):
+        monkeypatch.setenv("GRPO_CUDA_HOST_ORDER", order)
+        results.append((run("rotate without a barrier", X)[0] == np.roll(X, -32)).all())
+    assert not all(results)
+
+
+@pytest.mark.parametrize("when, name, right", [("late", "copy", True), ("early", "copy", True), ("late", "copy without a wait", False)])
+def test_copies_land_when_they_are_waited_for(run, monkeypatch, when, name, right):
+    monkeypatch.setenv("GRPO_CUDA_HOST_COPY", when)
+    x, error, _ = run(name, X)
+    assert not error and (x[:32] == X[:32]).all() == right
+    assert not right or not x[32:].any()                    # copies that are not valid are zeros
+
+
+@pytest.mark.parametrize("name, said", [
+    ("a warp that diverged", "a warp diverged: thread 1 does shuffle_xor, thread 0 has ended"), ("a warp that does different things", "a warp diverged"),
+    ("different barriers", "threads are at different barriers: thread 0 is at barrier .*mistakes.cu"), ("beyond the end", "beyond the end of 252 bytes"),
+    ("a crooked copy", "not 16-byte aligned"),
+])
+def test_mistakes_are_errors(run, name, said):
+    _, error, text = run(name, X if name != "beyond the end" else X[:63])
+    assert error == 719
+    assert re.search(said, text)
+    assert not run("rotate", X)[1]                          # and the next kernel runs
+
+
+@pytest.mark.parametrize("name, mode, error", [("rotate", "h", 700), ("rotate", "s", 1), ("half a warp", "d", 9)])
+def test_launches_that_a_gpu_refuses(run, name, mode, error):
+    assert run(name, X, mode)[1] == error
+
+
+def test_memory_of_the_device_is_out_of_the_hosts_reach(library):
+    code = f"import ctypes; ctypes.CDLL({library._name!r}).peek()"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGSEGV
+
+
+@pytest.mark.parametrize("name", ["products", "products by ldmatrix"])
+def test_tensor_core_products(run, rng, name):
+    a, b = bf16(normal(rng, 16, 16)), bf16(normal(rng, 16, 8))
+    x, error, _ = run(name, np.concatenate([a.ravel(), b.ravel(), np.zeros(128, np.float32)]))
+    assert not error
+    np.testing.assert_allclose(x[384:].reshape(16, 8), a @ b, rtol=1e-5, atol=1e-5)
