@@ -2,6 +2,8 @@
 tests of any backend use."""
 import numpy as np
 
+from grpo import _core
+
 KV_TILE = 32
 
 
@@ -130,3 +132,31 @@ def decode_completions(ops, qkv, segments, Hq, Hkv, D):
     dst, src = (np.array(side, np.int32) for side in zip(*copies)) if copies else (np.zeros(0, np.int32),) * 2
     y = ops.attention_decode(qkv[rows], qkv, place, dst, src, n_pages, np.array(pages_of, np.int32), np.array(length, np.int32), Hq, Hkv, D)
     return rows, y
+
+
+def sample_keys(S, no_stop=0):
+    keys = np.zeros((S, 4), np.uint32)
+    keys[:, 0], keys[:, 1], keys[:, 2], keys[:, 3] = 5, np.arange(S) % 8, np.arange(S), no_stop
+    return keys
+
+
+def log_support(z, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, seen=None, removed=()):
+    """Log-probabilities (V) after every filter, -inf for what is not kept, in the order of transformers' processors."""
+    z = z.astype(np.float64).copy()
+    if seen is not None:
+        z[seen] = np.where(z[seen] > 0, z[seen] / repetition_penalty, z[seen] * repetition_penalty)
+    z[list(removed)] = -np.inf
+    z /= np.float64(np.float32(temperature))
+    if 0 < top_k < len(z):
+        z[z < np.sort(z)[-top_k]] = -np.inf
+    order = np.argsort(-z, kind="stable")
+    before = np.cumsum(np.exp(log_softmax(z)[order])) - np.exp(log_softmax(z)[order])
+    z[order[1:][before[1:] >= top_p]] = -np.inf
+    p = np.exp(log_softmax(z))
+    z[p < min_p * p.max()] = -np.inf
+    return log_softmax(z)
+
+
+def uniforms(keys, seed, step):
+    return np.array([(_core.Ops.philox(seed, (int(position), int(sample), int(prompt), step))[0] >> 8) * 2.0**-24
+                     for prompt, sample, position, _ in keys])

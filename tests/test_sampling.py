@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from grpo import _core
-from op_statements import log_softmax, normal
+from op_statements import log_support, normal, sample_keys, uniforms
 
 V = 40
 DRAWS = 20000
@@ -21,34 +21,6 @@ SETTINGS = [
     {"repetition_penalty": 1.5},
     {"temperature": 0.8, "top_k": 12, "top_p": 0.9, "min_p": 0.05, "repetition_penalty": 0.7},
 ]
-
-
-def sample_keys(S, no_stop=0):
-    keys = np.zeros((S, 4), np.uint32)
-    keys[:, 0], keys[:, 1], keys[:, 2], keys[:, 3] = 5, np.arange(S) % 8, np.arange(S), no_stop
-    return keys
-
-
-def log_support(z, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, seen=None, removed=()):
-    """Log-probabilities (V) after every filter, -inf for what is not kept, in the order of transformers' processors."""
-    z = z.astype(np.float64).copy()
-    if seen is not None:
-        z[seen] = np.where(z[seen] > 0, z[seen] / repetition_penalty, z[seen] * repetition_penalty)
-    z[list(removed)] = -np.inf
-    z /= np.float64(np.float32(temperature))
-    if 0 < top_k < V:
-        z[z < np.sort(z)[-top_k]] = -np.inf
-    order = np.argsort(-z, kind="stable")
-    before = np.cumsum(np.exp(log_softmax(z)[order])) - np.exp(log_softmax(z)[order])
-    z[order[1:][before[1:] >= top_p]] = -np.inf
-    p = np.exp(log_softmax(z))
-    z[p < min_p * p.max()] = -np.inf
-    return log_softmax(z)
-
-
-def uniforms(keys, seed, step):
-    return np.array([(_core.Ops.philox(seed, (int(position), int(sample), int(prompt), step))[0] >> 8) * 2.0**-24
-                     for prompt, sample, position, _ in keys])
 
 
 @pytest.fixture

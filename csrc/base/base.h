@@ -24,10 +24,15 @@ const char *fail_message(void);
 
 #define TRY(call) do { int status_ = (call); if (status_) return status_; } while (0)
 
-static inline int min_int(int a, int b) { return a < b ? a : b; }
-static inline int max_int(int a, int b) { return a > b ? a : b; }
-static inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
-static inline int round_up(int a, int b) { return ceil_div(a, b) * b; }
+#ifdef __CUDACC__
+#define BASE_FN static __host__ __device__ inline     /* kernels may call it too */
+#else
+#define BASE_FN static inline
+#endif
+BASE_FN int min_int(int a, int b) { return a < b ? a : b; }
+BASE_FN int max_int(int a, int b) { return a > b ? a : b; }
+BASE_FN int ceil_div(int a, int b) { return (a + b - 1) / b; }
+BASE_FN int round_up(int a, int b) { return ceil_div(a, b) * b; }
 
 /* bfloat16 is the upper half of a float32; rounding is to nearest, ties to even; NaN stays NaN. */
 typedef uint16_t bf16;

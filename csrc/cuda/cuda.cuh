@@ -13,6 +13,7 @@ struct cuda_ctx {
     cudaStream_t stream;             /* one for the whole process: models that trade weights then need no events */
     int device, sm, sm_count;        /* sm: 90 = compute capability 9.0 */
     size_t shared_max;               /* bytes of shared memory that a block may ask for */
+    int tile_m, tile_n;              /* of GRPO_CUDA_TILE=128x64, for tests and tuning: products use it where they have it */
     char *scratch;                   /* of reserve(), 256-byte aligned; means nothing between operations */
     size_t scratch_bytes;
     char *pinned;                    /* HOST, page-locked: the small results that operations wait for */
@@ -28,9 +29,9 @@ enum { PINNED_BYTES = 1 << 16 };
     OP(embed) OP(embed_dw) OP(gather_rows) OP(scatter_rows_add) OP(swiglu) OP(swiglu_bwd) OP(rmsnorm)                  \
     OP(rmsnorm_bwd_add) OP(rope_table) OP(rope) OP(rope_bwd) OP(adamw) OP(sum_squares) OP(lerp)
 
-#define GEMM_OPS(OP)
+#define GEMM_OPS(OP) OP(linear) OP(linear_dx) OP(linear_dw) OP(logits)
 
-#define HEAD_OPS(OP)
+#define HEAD_OPS(OP) OP(head) OP(sample)
 
 #define ATTENTION_OPS(OP)
 
@@ -49,7 +50,7 @@ typedef size_t scratch_need(const struct op_limits *need);
 
 #define GEMM_SCRATCH(S)
 
-#define HEAD_SCRATCH(S)
+#define HEAD_SCRATCH(S) S(head_scratch) S(sample_scratch)
 
 #define ATTENTION_SCRATCH(S)
 

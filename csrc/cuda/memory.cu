@@ -2,6 +2,7 @@
 #include "cuda/cuda.cuh"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 /* What all contexts of the process share. Uploads go through a page-locked ring: the caller's memory is free again at
@@ -46,6 +47,9 @@ static int describe(struct cuda_ctx *c) {
     CUDA(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, c->device));
     c->sm = 10 * major + minor;
     c->shared_max = (size_t)shared;
+    const char *tile = getenv("GRPO_CUDA_TILE");
+    if (tile && *tile && sscanf(tile, "%dx%d", &c->tile_m, &c->tile_n) != 2)
+        return fail(E_CONFIG, "GRPO_CUDA_TILE=%.40s: must be rows x columns of a tile, such as 128x64", tile);
     if (c->sm >= 80) return OK;
     return fail(E_DEVICE, "cuda: this GPU has compute capability %d.%d, and bfloat16 needs 8.0 or newer", major, minor);
 }

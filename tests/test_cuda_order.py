@@ -1,0 +1,21 @@
+"""The emulator runs a block's threads in any order that barriers allow, and lets cp.async land late or at once: no bit changes."""
+import numpy as np
+import pytest
+
+from checks import assert_same_bits, real
+from op_statements import sample_keys
+
+
+def gemm_and_head(ops, rng):
+    x, W, dy, dW = real(rng, 70, 72), real(rng, 200, 72), real(rng, 70, 200), np.zeros((200, 72), np.float32)
+    target, ones, seen = np.arange(70, dtype=np.int32), np.ones(70, np.float32), rng.integers(2, size=(70, 200)).astype(np.uint8)
+    return [ops.linear(x, W), ops.linear(x[:9], W), ops.linear_dx(dy, W), *ops.linear_dw(dW, np.zeros(200, np.float32), dy, x),
+            *ops.head_bwd(dW, x, W, target, ones, ones),
+            *ops.sample(x[:9], W, sample_keys(9), top_k=20, top_p=0.8, repetition_penalty=1.1, seen=seen[:9])]
+
+
+@pytest.mark.parametrize("variable, value", [("ORDER", "reverse"), ("ORDER", "1"), ("ORDER", "2"), ("COPY", "early")])
+def test_threads_and_copies_in_any_order(ops, monkeypatch, variable, value):
+    want = gemm_and_head(ops, np.random.default_rng(0))
+    monkeypatch.setenv(f"GRPO_CUDA_HOST_{variable}", value)
+    assert_same_bits(gemm_and_head(ops, np.random.default_rng(0)), want)
