@@ -153,8 +153,7 @@ def is_new(target: Path, depends: Path) -> bool:
 
 def run(command: list[str]) -> None:
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if result.returncode:
+        advice = next((text for sign, text in ADVICE if sign in result.stdout), "GRPO_CUDA=0 builds without CUDA")
+        raise SystemExit(f"{result.stdout[-4000:]}\ngrpo: building the CUDA plugin failed: {' '.join(command)}\n{advice}")
     print(result.stdout, end="")
-    if result.returncode == 0:
-        return
-    advice = next((text for sign, text in ADVICE if sign in result.stdout), "GRPO_CUDA=0 builds without CUDA")
-    raise SystemExit(f"{result.stdout[-4000:]}\ngrpo: building the CUDA plugin failed: {' '.join(command)}\n{advice}")

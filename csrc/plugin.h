@@ -30,7 +30,8 @@ struct plugin {
     const char *architectures;                         /* code in the library: "80;90+PTX" */
     int (*devices)(int *count);                        /* asks the driver; E_DEVICE says why there is none */
     int (*device)(struct plugin_device *out, int index);
-    const char *(*blas)(void);                         /* the library of matrix products found, or why there is none */
+    void (*search)(const char *folders);               /* where cuBLASLt may be beside the usual places, separated by ':' */
+    const char *(*blas)(void);                         /* "libcublasLt.so.13 (13.1.0)" as found, or why there is none */
 };
 
 /* The exported function, "grpo_cuda_get". NULL when it cannot serve `abi`: then *own is the number it was built with. */

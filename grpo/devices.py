@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
+from pathlib import Path
 
 from . import _core
 from .errors import ConfigError, DeviceError
@@ -14,7 +16,7 @@ DRIVER = "/proc/driver/nvidia/version"
 
 def pick_device(device: str, dtype: str | None = None) -> str:
     """The device meant: "auto" is "cuda" when a GPU answers, else "cpu". ConfigError names what is not known; DeviceError
-    comes from the device itself, when it is opened."""
+    says that this build has no CUDA. Whether the device answers shows when it is opened."""
     if device == "auto":
         device = "cuda" if gpu_answers() else "cpu"
     if device not in DTYPES and not device.startswith("cuda:"):
@@ -22,6 +24,8 @@ def pick_device(device: str, dtype: str | None = None) -> str:
     if dtype not in (None, DTYPES.get(device)):
         where = ", ".join(f"{kind} on {name!r}" for name, kind in DTYPES.items())
         raise ConfigError(f"dtype {dtype!r} does not run on device {device!r}; there is {where}")
+    if device == "cuda":
+        search_packages()
     return device
 
 
@@ -37,6 +41,12 @@ def gpu_answers() -> bool:
     if os.path.exists(DRIVER):
         warnings.warn(f"device='auto' is the cpu here: {reason}", stacklevel=2)
     return False
+
+
+def search_packages() -> None:
+    """Tells the plugin where NVIDIA's packages for Python keep cuBLASLt. DeviceError without a plugin."""
+    folders = [str(folder) for entry in sys.path for pattern in ("nvidia/cu1*/lib", "nvidia/cublas/lib") for folder in Path(entry or ".").glob(pattern)]
+    _core.cuda_search(":".join(folders))
 
 
 def gpu_memory() -> int | None:

@@ -30,6 +30,17 @@ def build(name: str = "libgrpo_cuda_host", kernels: list[Path] | None = None) ->
     return library
 
 
+def build_cublaslt() -> Path:
+    """A stand-in for cuBLASLt that works on the emulator."""
+    folder = ROOT / "build" / "cublaslt"
+    folder.mkdir(parents=True, exist_ok=True)
+    source = compile_one(ROOT / "tests" / "cuda_host" / "cublaslt.cpp", folder)
+    library = folder / f"lib{source.stem}.so"
+    if not library.exists():
+        link([source], library)
+    return library
+
+
 def compile_one(source: Path, folder: Path) -> Path:
     """An object named by what it was made from: the preprocessed text, so that headers count."""
     text = run("g++", "-x", "c++", *FLAGS, "-E", source).stdout

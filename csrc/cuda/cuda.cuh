@@ -46,7 +46,7 @@ CUDA_OPS(DECLARE)
    reserve() takes the largest. */
 typedef size_t scratch_need(const struct op_limits *need);
 
-#define ROW_SCRATCH(S) S(partials_scratch) S(squares_scratch)
+#define ROW_SCRATCH(S) S(partials_scratch) S(squares_scratch) S(blas_scratch)
 
 #define GEMM_SCRATCH(S)
 

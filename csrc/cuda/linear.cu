@@ -1,8 +1,12 @@
 /* Linear layers and their gradients: 2 N C O FLOPs each. Weights are read once from memory while N is at most a tile's
    rows; from N of about 200 on the tensor cores are the limit. */
+#include "cuda/blas.cuh"
 #include "cuda/gemm.cuh"
 
 int cuda_linear(void *ctx, real *y, const real *x, const weight *W, const float *b, int N, int C, int O, int add) {
+    bool done = false;
+    if (!b) TRY(blas_linear((const struct cuda_ctx *)ctx, &done, y, x, W, N, C, O, add));
+    if (done) return OK;
     struct product g = {activations((const bf16 *)x, N, C), weight_rows(W, 0, O, C), N, O, C};
     return gemm<A_BT, wide, large, middle, slim, narrow, thin>((const struct cuda_ctx *)ctx, g, rounded_to((bf16 *)y, b, add != 0, O));
 }
@@ -13,6 +17,9 @@ int cuda_logits(void *ctx, float *z, const real *h, const weight *W, int S, int 
 }
 
 int cuda_linear_dx(void *ctx, real *dx, const real *dy, const weight *W, int N, int C, int O) {
+    bool done;
+    TRY(blas_linear_dx((const struct cuda_ctx *)ctx, &done, dx, dy, W, N, C, O));
+    if (done) return OK;
     struct product g = {activations((const bf16 *)dy, N, O), weight_rows(W, 0, O, C), N, C, O};
     return gemm<A_B, wide, large, middle>((const struct cuda_ctx *)ctx, g, rounded_to((bf16 *)dx, NULL, false, C));
 }
@@ -52,5 +59,7 @@ int cuda_linear_dw(void *ctx, float *dW, float *db, const real *dy, const real *
     struct product g = {activations((const bf16 *)dy, N, O), activations((const bf16 *)x, N, C), O, C, N};
     if (!N) return OK;
     if (db) LAUNCH(ctx, bias_gradient, blocks_of((size_t)O, DB_COLS), DB_WARPS * WARP, 0, db, (const bf16 *)dy, N, O);
-    return add_to_weight_gradient((const struct cuda_ctx *)ctx, dW, g);
+    bool done;
+    TRY(blas_linear_dw((const struct cuda_ctx *)ctx, &done, dW, dy, x, N, C, O));
+    return done ? OK : add_to_weight_gradient((const struct cuda_ctx *)ctx, dW, g);
 }

@@ -1,5 +1,5 @@
 /* The library's one exported function, its table, and how the core's services are reached from here. */
-#include "cuda/cuda.cuh"
+#include "cuda/blas.cuh"
 #include "plugin.h"
 
 #include <stdarg.h>
@@ -99,5 +99,7 @@ extern "C" __attribute__((visibility("default"))) const struct plugin *grpo_cuda
     plugin.architectures = GRPO_CUDA_ARCHS;
     plugin.devices = devices;
     plugin.device = device;
+    plugin.search = blas_search;
+    plugin.blas = blas_name;
     return &plugin;
 }

@@ -40,9 +40,36 @@ static PyObject *cuda_devices(PyObject *module, PyObject *unused) {
     return list;
 }
 
+PyDoc_STRVAR(search_doc, "cuda_search($module, folders, /)\n--\n\nNames folders (one string, ':' between them) where cuBLASLt may be beside the usual places.");
+static PyObject *cuda_search(PyObject *module, PyObject *arg) {
+    (void)module;
+    const char *folders = string_arg(arg, "folders");
+    const struct plugin *plugin;
+    if (!folders) return NULL;
+    int status = plugin_find(&plugin);
+    if (status) return raise_status(status);
+    plugin->search(folders);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(blas_doc, "cuda_blas($module, /)\n--\n\nThe cuBLASLt that the plugin uses, or why there is none. Opens the library.");
+static PyObject *cuda_blas(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    const struct plugin *plugin;
+    const char *name;
+    int status = plugin_find(&plugin);
+    if (status) return raise_status(status);
+    Py_BEGIN_ALLOW_THREADS
+    name = plugin->blas();
+    Py_END_ALLOW_THREADS
+    return PyUnicode_DecodeFSDefault(name);
+}
+
 static PyMethodDef methods[] = {
     {"cuda_plugin", cuda_plugin, METH_NOARGS, plugin_doc},
     {"cuda_devices", cuda_devices, METH_NOARGS, devices_doc},
+    {"cuda_search", cuda_search, METH_O, search_doc},
+    {"cuda_blas", cuda_blas, METH_NOARGS, blas_doc},
     {NULL, NULL, 0, NULL},
 };
 

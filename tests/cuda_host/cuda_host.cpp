@@ -467,7 +467,14 @@ static cudaError_t synchronize() {
 cudaError_t cudaStreamSynchronize(cudaStream_t) { return synchronize(); }
 cudaError_t cudaEventSynchronize(cudaEvent_t) { return synchronize(); }
 cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) { return *stream = (cudaStream_t)1, cudaSuccess; }
+static void enqueue(std::function<void()> work) {
+    guard g(mutex);
+    queue.push_back([=] { return work(), true; });
+}
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) {
+    static cuda_host_stream only = {enqueue};
+    return *stream = &only, cudaSuccess;
+}
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) { return *event = (cudaEvent_t)1, cudaSuccess; }
 
 cudaError_t cudaGetDeviceCount(int *count) { return *count = 1, driver(); }
