@@ -58,6 +58,13 @@ def summary(metrics: dict[str, Any]) -> dict[str, str]:
     return shown
 
 
+def phases(metrics: dict[str, Any]) -> str:
+    """The phases that took at least a twentieth of the step."""
+    shares = {name.removeprefix("time_share/"): share for name, share in metrics.items() if name.startswith("time_share/") and share}
+    shown = [f"{name} {share:.0%}" for name, share in shares.items() if share >= 0.05]
+    return f" ({', '.join(shown)})" if shown else ""
+
+
 class Progress(TrainerCallback):
     """A bar where there is a terminal (or a notebook), a line every logging_steps elsewhere."""
 
@@ -85,7 +92,7 @@ class Progress(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if self.bar is None:
             numbers = "  ".join(f"{label} {value}" for label, value in summary(logs).items())
-            say(f"step {state.global_step}/{state.max_steps}  {numbers}  {logs['step_time']:.2f} s/step")
+            say(f"step {state.global_step}/{state.max_steps}  {numbers}  {logs['step_time']:.2f} s/step{phases(logs)}")
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
         shown = [f"{name} {value:.3f}" for name, value in metrics.items() if name in ("eval_reward", "eval_loss") or name.endswith("/mean")]

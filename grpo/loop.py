@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import math
+import os
 import time
 import warnings
 from abc import ABC, abstractmethod
@@ -21,6 +22,7 @@ from .callbacks import Progress, TensorBoard, TrainerControl, TrainerState
 from .config import TrainingConfig
 from .errors import CheckpointError, CheckpointMismatchError, ConfigError, GrpoWarning, NonFiniteError
 from .model import Model, load
+from .profile import Profile
 from .runfolder import RunFolder, say
 from .schedule import learning_rate
 
@@ -74,6 +76,8 @@ class Loop(ABC):
         self.run: RunFolder | None = None
         self.progress = Progress(args.disable_tqdm)
         self.callbacks = [self.progress, *[TensorBoard() for name in args.report_to if name == "tensorboard"], *(callbacks or [])]
+        if os.environ.get("GRPO_PROFILE") == "1":
+            self.callbacks.append(Profile(self.model.device))
         self._seconds: dict[str, float] = defaultdict(float)
         self._window: list[dict[str, Any]] = []
         self._skipped = self._failed_saves = 0

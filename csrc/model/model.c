@@ -1,5 +1,6 @@
 /* Parameters: one arena of working weights, laid out from params.def. */
 #include "model/model.h"
+#include "model/profile.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -202,8 +203,7 @@ int model_get(const struct model *m, const struct tensor *t, float *host) {
 int model_pack(struct model *m, const float *arena) {
     for (int i = 0; i < m->n_params; i++) {
         const struct param *p = &m->params[i];
-        TRY(p->C ? m->ops->weight_set(m->ctx, p->w, arena + p->offset, 0, p->O, p->O, p->C)
-                 : m->ops->vector_set(m->ctx, p->w, arena + p->offset, p->O));
+        TRY(p->C ? RUN(m, weight_set, p->w, arena + p->offset, 0, p->O, p->O, p->C) : RUN(m, vector_set, p->w, arena + p->offset, p->O));
     }
     return OK;
 }

@@ -2,10 +2,11 @@
    upwards. Training, prefill and decoding run this one block and differ in the attention call alone: that, with C1 of
    ops.h, is why a log-prob recorded while sampling equals the trainer's bit for bit. */
 #include "model/text.h"
+#include "model/profile.h"
 
 #include <stdlib.h>
 
-#define OP(name, ...) TRY(m->ops->name(m->ctx, __VA_ARGS__))
+#define OP(name, ...) TRY(RUN(m, name, __VA_ARGS__))
 
 static void *vector_of(const struct model *m, int layer, enum param_id id) {
     struct param *p = model_param(m, layer, id);

@@ -3,6 +3,7 @@
 #include "binding.h"
 
 #include "base/threads.h"
+#include "model/profile.h"
 #include "ops.h"
 
 /* Called by C code that has let go of the GIL, on the thread that called in; looks at signals at most every 50 ms. */
@@ -52,7 +53,31 @@ static PyObject *backend(PyObject *module, PyObject *arg) {
     return Py_BuildValue("(ss)", ops->name, ops->tier);
 }
 
+PyDoc_STRVAR(profile_start_doc, "profile_start($module, /)\n--\n\nCount what every op of the model takes, from 0.");
+static PyObject *py_profile_start(PyObject *module, PyObject *unused) {
+    (void)module;
+    (void)unused;
+    profile_start();
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(profile_doc, "profile($module, /)\n--\n\n[(op, calls, seconds, floating-point operations, bytes)] since profile_start().");
+static PyObject *profile(PyObject *module, PyObject *unused) {
+    (void)module;
+    (void)unused;
+    PyObject *list = PyList_New(PROFILE_OPS);
+    for (int i = 0; list && i < PROFILE_OPS; i++) {
+        const struct profile_line *line = &profile_lines[i];
+        PyObject *entry = Py_BuildValue("(slddd)", line->op, line->calls, line->seconds, line->work.flops, line->work.bytes);
+        if (!entry) Py_CLEAR(list);
+        else PyList_SET_ITEM(list, i, entry);
+    }
+    return list;
+}
+
 static PyMethodDef methods[] = {
+    {"profile_start", py_profile_start, METH_NOARGS, profile_start_doc},
+    {"profile", profile, METH_NOARGS, profile_doc},
     {"set_num_threads", set_num_threads, METH_O, set_num_threads_doc},
     {"get_num_threads", get_num_threads, METH_NOARGS, get_num_threads_doc},
     {"memory_in_use", py_memory_in_use, METH_NOARGS, memory_in_use_doc},

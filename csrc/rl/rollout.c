@@ -1,4 +1,5 @@
 #include "rl/rollout.h"
+#include "model/profile.h"
 
 #include <stdlib.h>
 
@@ -249,7 +250,7 @@ static int draw(struct engine *e, const real *hidden, int first) {
             .prompt = q->first_prompt + (uint32_t)(s->sequence / q->num_generations), .sample = (uint32_t)(s->sequence % q->num_generations),
             .position = s->t, .no_stop = s->t < (uint32_t)max_int(0, q->min_new_tokens)};
     }
-    TRY(m->ops->sample(m->ctx, e->drawn, hidden, text_head_weight(m), &sampler, e->keys, q->stop_ids, q->n_stop, n, m->config.d_model,
+    TRY(RUN(m, sample, e->drawn, hidden, text_head_weight(m), &sampler, e->keys, q->stop_ids, q->n_stop, n, m->config.d_model,
                        m->config.vocab_size));
     return take_drawn(e, first);
 }
@@ -363,7 +364,7 @@ static int admit(struct engine *e) {
         TRY(kv_copy_pages(e->kv, e->device, e->device + n_copies, n_copies));
     }
     TRY(m->ops->upload(m->ctx, e->device, active, (size_t)n_new * sizeof *active));
-    TRY(m->ops->gather_rows(m->ctx, e->acts->hidden, e->first_hidden, e->device, n_new, m->config.d_model));
+    TRY(RUN(m, gather_rows, e->acts->hidden, e->first_hidden, e->device, n_new, m->config.d_model));
     return draw(e, e->acts->hidden, first);
 }
 

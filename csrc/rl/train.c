@@ -1,6 +1,7 @@
 #include "rl/train.h"
 #include "rl/inference.h"
 #include "rl/score.h"
+#include "model/profile.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -87,8 +88,8 @@ static int defer_embedding(struct trainer *t) {
         t->embed_ids = ids;
         t->embed_max = grown;
     }
-    TRY(m->ops->copy(m->ctx, (char *)t->embed_dx + (size_t)t->embed_n * row, t->acts.dx, (size_t)N * row));
-    TRY(m->ops->copy(m->ctx, t->embed_ids + t->embed_n, t->batch.ids, (size_t)N * sizeof(int32_t)));
+    TRY(RUN(m, copy, (char *)t->embed_dx + (size_t)t->embed_n * row, t->acts.dx, (size_t)N * row));
+    TRY(RUN(m, copy, t->embed_ids + t->embed_n, t->batch.ids, (size_t)N * sizeof(int32_t)));
     t->embed_n = need;
     return OK;
 }
@@ -186,7 +187,7 @@ int trainer_flush(struct trainer *t) {
 
 int trainer_zero_grad(struct trainer *t) {
     t->embed_n = 0;
-    return t->m->ops->zero(t->m->ctx, t->grads, t->m->n_elements * sizeof(float));
+    return RUN(t->m, zero, t->grads, t->m->n_elements * sizeof(float));
 }
 
 static int find_nonfinite(struct trainer *t, double norm) {
@@ -207,7 +208,7 @@ int trainer_step(struct trainer *t, double *norm, float learning_rate, float max
     const struct train_config *c = &t->config;
     double squares;
     TRY(trainer_flush(t));
-    TRY(m->ops->sum_squares(m->ctx, &squares, t->grads, m->n_elements));
+    TRY(RUN(m, sum_squares, &squares, t->grads, m->n_elements));
     *norm = sqrt(squares);
     if (!isfinite(*norm)) {
         int status = find_nonfinite(t, *norm);
@@ -223,7 +224,7 @@ int trainer_step(struct trainer *t, double *norm, float learning_rate, float max
     for (int i = 0; i < m->n_params; i++) {
         size_t at = m->params[i].offset;
         p.weight_decay = m->params[i].C ? c->weight_decay : 0;
-        TRY(m->ops->adamw(m->ctx, t->master + at, t->moment1 + at, t->moment2 + at, t->grads + at, param_size(&m->params[i]), &p));
+        TRY(RUN(m, adamw, t->master + at, t->moment1 + at, t->moment2 + at, t->grads + at, param_size(&m->params[i]), &p));
     }
     TRY(model_pack(m, t->master));
     return trainer_zero_grad(t);

@@ -1,0 +1,75 @@
+/* Floor 2: where the time goes, an op at a time: calls, seconds, floating-point operations and the fewest bytes an op must
+   move (each operand once). Off, it costs a branch a call. Every op of the model text and of the trainer goes through RUN(). */
+#ifndef GRPO_PROFILE_H
+#define GRPO_PROFILE_H
+
+#include "base/base.h"
+#include "ops.h"
+
+struct work { double flops, bytes; };
+
+/* Work of each op from its own arguments; z = bytes of a real. Attention's depends on segments that lie in backend memory: time
+   alone is known, and no work is claimed. */
+#define ROWS_(z, count, N, C) {0, (double)(count) * (z) * (N) * (C)}
+#define GEMM_(z, count, N, C, O, weights) {(count) * 2.0 * (N) * (C) * (O), \
+                                           (double)(z) * ((double)(N) * (C) + (double)(N) * (O)) + (double)(weights) * (C) * (O)}
+#define WORK_embed(z, y, E, ids, N, C, V) ROWS_(z, 2, N, C)
+#define WORK_embed_dw(z, dE, dy, ids, N, C, V) {0, ((z) + 8.0) * (N) * (C)}
+#define WORK_linear(z, y, x, W, b, N, C, O, add) GEMM_(z, 1, N, C, O, z)
+#define WORK_linear_dx(z, dx, dy, W, N, C, O) GEMM_(z, 1, N, C, O, z)
+#define WORK_linear_dw(z, dW, db, dy, x, N, C, O) GEMM_(z, 1, N, C, O, 8)
+#define WORK_rmsnorm(z, y, rstd, x, w, eps, N, C) ROWS_(z, 2, N, C)
+#define WORK_rmsnorm_bwd_add(z, dx, dw, dy, x, w, rstd, N, C) ROWS_(z, 4, N, C)
+#define WORK_rope_table(z, cos, sin, pos, inv_freq, N, D) {0, 4.0 * (N) * (D)}
+#define WORK_rope(z, y, x, wq, wk, eps, cos, sin, N, Hq, Hkv, D) ROWS_(z, 2, N, ((Hq) + 2.0 * (Hkv)) * (D))
+#define WORK_rope_bwd(z, d, dwq, dwk, x, wq, wk, eps, cos, sin, N, Hq, Hkv, D) ROWS_(z, 2, N, ((Hq) + 2.0 * (Hkv)) * (D))
+#define WORK_attention(z, ...) {0, 0}
+#define WORK_attention_bwd(z, ...) {0, 0}
+#define WORK_attention_decode(z, ...) {0, 0}
+#define WORK_kv_store(z, pool, qkv, place, N, Hq, Hkv, D) ROWS_(z, 4, N, (Hkv) * (D))
+#define WORK_kv_copy(z, pool, dst, src, n, Hkv, D) ROWS_(z, 4 * KV_TILE, n, (Hkv) * (D))
+#define WORK_swiglu(z, y, gu, N, F) ROWS_(z, 3, N, F)
+#define WORK_swiglu_bwd(z, dgu, dy, gu, N, F) ROWS_(z, 5, N, F)
+#define WORK_gather_rows(z, dst, src, index, R, C) ROWS_(z, 2, R, C)
+#define WORK_scatter_rows_add(z, dst, src, index, R, C) ROWS_(z, 3, R, C)
+#define WORK_head(z, logp, entropy, dh, dW, h, W, target, coef, ecoef, inv, R, C, V) GEMM_(z, (coef) ? 3 : 1, R, C, V, (coef) ? (z) + 8 : (z))
+#define WORK_sample(z, out, h, W, sampler, keys, stop_ids, n_stop, S, C, V) GEMM_(z, 1, S, C, V, z)
+#define WORK_logits(z, out, h, W, S, C, V) GEMM_(z, 1, S, C, V, z)
+#define WORK_copy(z, dst, src, bytes) {0, 2.0 * (double)(bytes)}
+#define WORK_zero(z, dst, bytes) {0, (double)(bytes)}
+#define WORK_adamw(z, w, m, v, g, n, p) {0, 28.0 * (double)(n)}
+#define WORK_sum_squares(z, out, g, n) {0, 4.0 * (double)(n)}
+#define WORK_weight_set(z, w, src, row, rows, O, C) {0, (4.0 + (z)) * (rows) * (C)}
+#define WORK_vector_set(z, dst, src, n) {0, 8.0 * (n)}
+
+#define PROFILED(X) \
+    X(embed) X(embed_dw) X(linear) X(linear_dx) X(linear_dw) X(rmsnorm) X(rmsnorm_bwd_add) X(rope_table) X(rope) X(rope_bwd) \
+    X(attention) X(attention_bwd) X(attention_decode) X(kv_store) X(kv_copy) X(swiglu) X(swiglu_bwd) X(gather_rows) X(scatter_rows_add) \
+    X(head) X(sample) X(logits) X(copy) X(zero) X(adamw) X(sum_squares) X(weight_set) X(vector_set)
+enum profiled {
+#define X(name) PROFILE_##name,
+    PROFILED(X)
+#undef X
+    PROFILE_OPS
+};
+
+struct profile_line { const char *op; long calls; double seconds; struct work work; };
+extern int profile_on;
+extern struct profile_line profile_lines[PROFILE_OPS];
+void profile_add(enum profiled op, double seconds, struct work work);
+void profile_start(void);             /* on, everything 0 */
+
+/* Status of m->ops->name(m->ctx, ...), counted when the profile is on. An op may still be running on a GPU when its call
+   returns, so its end is waited for: a download comes after it. */
+#define RUN(m, name, ...) ({                                                                                                       \
+    double began_ = profile_on ? clock_seconds() : 0;                                                                              \
+    int ran_ = (m)->ops->name((m)->ctx, __VA_ARGS__);                                                                              \
+    if (profile_on && !ran_) {                                                                                                     \
+        float unused_;                                                                                                             \
+        ran_ = (m)->ops->download((m)->ctx, &unused_, (m)->inv_freq, sizeof unused_);                                              \
+        profile_add(PROFILE_##name, clock_seconds() - began_, (struct work)WORK_##name((double)(m)->ops->real_size, __VA_ARGS__)); \
+    }                                                                                                                              \
+    ran_;                                                                                                                          \
+})
+
+#endif
