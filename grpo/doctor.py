@@ -2,12 +2,14 @@
 import importlib.util
 import os
 import platform
+import re
 from dataclasses import dataclass
 from importlib import metadata
 
 import numpy as np
 
 from . import __version__, _core
+from .devices import DRIVER, LEAST_CAPABILITY, search_packages
 from .errors import DeviceError
 from .plan import available_memory, human
 
@@ -19,7 +21,8 @@ OPTIONAL = (
 )
 REQUIRED = ("numpy", "tokenizers", "huggingface-hub", "jinja2", "pyyaml", "tqdm", "matplotlib")
 FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_bf16", "amx_tile", "amx_bf16")
-VARIABLES = ("GRPO_NUM_THREADS", "GRPO_CPU", "GRPO_DEBUG", "HF_HOME", "HF_HUB_OFFLINE")
+VARIABLES = ("GRPO_NUM_THREADS", "GRPO_CPU", "GRPO_CUDA_LIBRARY", "GRPO_CUDA_GEMM", "GRPO_CUBLAS", "CUDA_VISIBLE_DEVICES", "GRPO_DEBUG", "HF_HOME",
+             "HF_HUB_OFFLINE")
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Every finding, in the order of the report."""
-    return [*software(), *processor(), memory(), cuda(), *libraries(), *environment()]
+    return [*software(), *processor(), memory(), *cuda(), *libraries(), *environment()]
 
 
 def software() -> list[Finding]:
@@ -71,12 +74,53 @@ def memory() -> Finding:
         Finding("memory", "note", f"only {human(free)} free; grpo plan says what a run takes")
 
 
-def cuda() -> Finding:
+def cuda() -> list[Finding]:
+    """The plugin, the driver, the GPUs, cuBLASLt. What is missing matters where there is a driver, so a GPU that could be used."""
+    driver = driver_version()
+    lacking = "missing" if driver else "note"
+    findings = [Finding("nvidia driver", "ok", driver) if driver else Finding("nvidia driver", "note", "absent: training runs on the cpu")]
     try:
-        _core.backend("cuda")
-        return Finding("cuda backend", "ok", "found")
+        path, toolkit, architectures = _core.cuda_plugin()
     except DeviceError as error:
-        return Finding("cuda backend", "note", f"absent ({error}); training runs on the cpu")
+        return [*findings, Finding("cuda plugin", lacking, str(error))]
+    findings.append(Finding("cuda plugin", "ok", f"CUDA {toolkit}, code for {architectures}, {path}"))
+    try:
+        findings += [gpu(index, *device, architectures) for index, device in enumerate(_core.cuda_devices())]
+    except DeviceError as error:
+        findings.append(Finding("gpu", lacking, str(error)))
+    search_packages()
+    library = _core.cuda_blas()
+    advice = "; our own kernels do without. pip install nvidia-cublas brings it, GRPO_CUBLAS names it" if library.startswith("none") else ""
+    return [*findings, Finding("cublaslt", "note" if advice else "ok", library + advice)]
+
+
+def driver_version() -> str:
+    """Of NVIDIA's kernel module; "" without one."""
+    try:
+        with open(DRIVER) as file:
+            first = file.readline()
+    except OSError:
+        return ""
+    found = re.search(r"\b\d+\.\d+(\.\d+)?\b", first)
+    return found[0] if found else first.strip()
+
+
+def gpu(index: int, name: str, capability: tuple[int, int], size: int, architectures: str) -> Finding:
+    text = f"{name}, compute capability {capability[0]}.{capability[1]}, {human(size)}"
+    if capability < LEAST_CAPABILITY:
+        return Finding(f"gpu {index}", "note", f"{text}: 8.0 is needed")
+    code = code_for(capability, architectures)
+    if code == "none":
+        return Finding(f"gpu {index}", "missing", f"{text}: the plugin has no code for it; build again with GRPO_CUDA_ARCHS=native")
+    return Finding(f"gpu {index}", "ok", text if code == "own" else f"{text}; the driver compiles for it, GRPO_CUDA_ARCHS=native builds faster code")
+
+
+def code_for(capability: tuple[int, int], architectures: str) -> str:
+    """What a plugin built for "80;90+PTX" has for a GPU: "own" code, "ptx" for the driver to compile, or "none"."""
+    built = [(*divmod(int(re.match(r"\d+", arch)[0]), 10), arch) for arch in architectures.split(";")]
+    if any(major == capability[0] and minor <= capability[1] for major, minor, _ in built):
+        return "own"
+    return "ptx" if any((major, minor) <= capability and arch.endswith("+PTX") for major, minor, arch in built) else "none"
 
 
 def libraries() -> list[Finding]:

@@ -358,6 +358,6 @@ def test_plan_that_does_not_fit(capsys, monkeypatch):
 def test_doctor(capsys):
     assert run("doctor") == 0
     text = capsys.readouterr().out
-    for part in ("python", "cpu backend", "tier", "processor", "threads", "memory", "cuda backend", "datasets"):
+    for part in ("python", "cpu backend", "tier", "processor", "threads", "memory", "nvidia driver", "cuda plugin", "datasets"):
         assert part in text
     assert "Ready: grpo train" in text

@@ -1,10 +1,11 @@
 """Which device is meant, and what is said where the GPU cannot be used."""
 import subprocess
+from pathlib import Path
 
 import pytest
 
 import grpo
-from grpo import _core, devices
+from grpo import _core, devices, doctor
 from grpo.errors import ConfigError, DeviceError
 from test_package import fresh
 
@@ -23,7 +24,7 @@ def test_auto_is_the_gpu_when_one_answers(emulated):
     assert devices.pick_device("auto") == "cuda"
     assert _core.cuda_devices() == [("emulated", (8, 0), 1 << 30)]
     path, toolkit, architectures = _core.cuda_plugin()
-    assert path.endswith(".so") and toolkit == "13.0" and architectures == "emulated"
+    assert path.endswith(".so") and toolkit == "13.0" and architectures == "80"
 
 
 @pytest.mark.parametrize("error", ADVICE)
@@ -92,3 +93,45 @@ print("libgrpo_cuda" in open("/proc/self/maps").read())
 grpo._core.cuda_plugin()
 print("libgrpo_cuda" in open("/proc/self/maps").read())"""
     assert fresh(code).split() == ["False", "True"]
+
+
+# -- grpo doctor -----------------------------------------------------------------------------------------------------------
+
+
+def findings(monkeypatch, driver: Path) -> dict[str, tuple[str, str]]:
+    monkeypatch.setattr(doctor, "DRIVER", str(driver))
+    return {f.name: (f.state, f.text) for f in doctor.cuda()}
+
+
+@pytest.fixture
+def driver(tmp_path) -> Path:
+    file = tmp_path / "version"
+    file.write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build  (dvs-builder@U22)\n")
+    return file
+
+
+def test_doctor_with_a_gpu(emulated, monkeypatch, driver):
+    found = findings(monkeypatch, driver)
+    assert found["nvidia driver"] == ("ok", "580.95.05") and found["cuda plugin"][1].startswith("CUDA 13.0, code for 80, ")
+    assert found["gpu 0"] == ("ok", "emulated, compute capability 8.0, 1.1 GB") and "cublaslt" in found
+
+
+@pytest.mark.parametrize("error, said", [(35, "driver"), (100, "CUDA_VISIBLE_DEVICES"), (803, "restart")])
+def test_doctor_with_a_driver_that_refuses(emulated, monkeypatch, driver, error, said):
+    monkeypatch.setenv("GRPO_CUDA_HOST_ERROR", str(error))
+    state, text = findings(monkeypatch, driver)["gpu"]
+    assert state == "missing" and said in text
+
+
+@pytest.mark.parametrize("there, state", [(True, "missing"), (False, "note")])
+def test_doctor_without_a_plugin(no_plugin, monkeypatch, driver, tmp_path, there, state):
+    found = findings(monkeypatch, driver if there else tmp_path / "none")
+    assert found["cuda plugin"][0] == state and "nothing.so" in found["cuda plugin"][1]
+
+
+@pytest.mark.parametrize("capability, architectures, code", [
+    ((9, 0), "80;90", "own"), ((8, 6), "80;90", "own"), ((8, 0), "86;90+PTX", "none"), ((12, 0), "80;90+PTX", "ptx"), ((12, 0), "80;90", "none"),
+    ((9, 0), "90a", "own"), ((10, 3), "100", "own"),
+])
+def test_code_for_a_gpu(capability, architectures, code):
+    assert doctor.code_for(capability, architectures) == code
