@@ -40,15 +40,15 @@ def test_arithmetic_is_right_and_seeded(split):
 
 
 def test_arithmetic_is_the_same_on_every_machine():
-    assert fingerprint(datasets.load("arithmetic:demonstrations", size=100, forgotten_carries=0.5, untidy=0.3)) == "907455141c76"
+    assert fingerprint(datasets.load("arithmetic:demonstrations", size=100, forgotten_carries=0.5, untidy=0.3)) == "51f272c5aefc"
 
 
 @pytest.mark.parametrize("a, b, forgets, lines, total", [
     (3, 4, False, ["3+4=7"], 7),
-    (7, 8, False, ["7+8=15", "0+1=1"], 15),
-    (47, 38, False, ["7+8=15", "4+3=7", "7+1=8"], 85),
+    (7, 8, False, ["7+8=15", "0+0=0; 0+1=1"], 15),
+    (47, 38, False, ["7+8=15", "4+3=7; 7+1=8"], 85),
     (47, 38, True, ["7+8=15", "4+3=7"], 75),
-    (99, 1, False, ["9+1=10", "9+0=9", "9+1=10", "0+1=1"], 100),
+    (99, 1, False, ["9+1=10", "9+0=9; 9+1=10", "0+0=0; 0+1=1"], 100),
     (90, 90, True, ["0+0=0", "9+9=18"], 80),
     (0, 0, False, ["0+0=0"], 0),
 ])

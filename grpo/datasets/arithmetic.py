@@ -74,15 +74,13 @@ def held_out(a: int, b: int) -> bool:
 
 
 def add_in_columns(a: int, b: int, forgets: Callable[[], bool]) -> tuple[list[str], int]:
-    """Column addition from the right: the lines written down, and the sum that comes out when forgets() drops a carry."""
+    """Column addition from the right: a line a column, and the sum that comes out when forgets() drops a carry."""
     lines, total, place, carry = [], 0, 1, 0
-    while (written := place == 1 or place <= max(a, b)) or carry:
-        digits = a // place % 10 + b // place % 10
-        if written:
-            lines.append(f"{a // place % 10}+{b // place % 10}={digits}")
-        if carry:
-            lines.append(f"{digits}+1={digits + 1}")
-        total += (digits + carry) % 10 * place
-        carry = 0 if digits + carry < 10 or forgets() else 1
+    while place == 1 or place <= max(a, b) or carry:
+        x, y = a // place % 10, b // place % 10
+        lines.append(f"{x}+{y}={x + y}" + (f"; {x + y}+1={x + y + 1}" if carry else ""))
+        digit_sum = x + y + carry
+        total += digit_sum % 10 * place
+        carry = 0 if digit_sum < 10 or forgets() else 1
         place *= 10
     return lines, total
