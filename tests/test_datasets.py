@@ -39,21 +39,32 @@ def test_arithmetic_is_right_and_seeded(split):
     assert rows != datasets.load("arithmetic", split, size=50, seed=4)
 
 
+@pytest.mark.parametrize("split, alike", [("train", 2000), ("test", 20)])
+def test_digits_in_turn(split, alike):
+    rows = datasets.load("arithmetic", split, digits=[1, 2], size=alike)
+    one, two = datasets.load("arithmetic", split, digits=1), datasets.load("arithmetic", split, digits=2)
+    assert rows[::2] == [one[i % len(one)] for i in range(alike // 2)] and rows[1::2] == two[:alike // 2]
+
+
 def test_arithmetic_is_the_same_on_every_machine():
-    assert fingerprint(datasets.load("arithmetic:demonstrations", size=100, forgotten_carries=0.5, untidy=0.3)) == "51f272c5aefc"
+    assert fingerprint(datasets.load("arithmetic:demonstrations", size=100, forgotten_carries=0.5, untidy=0.3)) == "4cf2406fd0a0"
 
 
-@pytest.mark.parametrize("a, b, forgets, lines, total", [
-    (3, 4, False, ["3+4=7"], 7),
-    (7, 8, False, ["7+8=15", "0+0=0; 0+1=1"], 15),
-    (47, 38, False, ["7+8=15", "4+3=7; 7+1=8"], 85),
-    (47, 38, True, ["7+8=15", "4+3=7"], 75),
-    (99, 1, False, ["9+1=10", "9+0=9; 9+1=10", "0+0=0; 0+1=1"], 100),
-    (90, 90, True, ["0+0=0", "9+9=18"], 80),
-    (0, 0, False, ["0+0=0"], 0),
+@pytest.mark.parametrize("a, b, carries, lines", [
+    (3, 4, True, ["3+4=7 -> 7"]),
+    (7, 8, True, ["7+8=15 -> 5", "1 -> 15"]),
+    (47, 38, True, ["7+8=15 -> 5", "4+3=7; 7+1=8 -> 85"]),
+    (47, 38, False, ["7+8=15 -> 5", "4+3=7 -> 75"]),
+    (99, 1, True, ["9+1=10 -> 0", "9+0=9; 9+1=10 -> 00", "1 -> 100"]),
+    (90, 90, False, ["0+0=0 -> 0", "9+9=18 -> 80"]),
+    (0, 0, True, ["0+0=0 -> 0"]),
 ])
-def test_columns(a, b, forgets, lines, total):
-    assert arithmetic.add_in_columns(a, b, lambda: forgets) == (lines, total)
+def test_columns(a, b, carries, lines):
+    assert arithmetic.add_in_columns(a, b, carries) == lines
+
+
+def test_columns_end_in_the_sum():
+    assert all(arithmetic.add_in_columns(a, b)[-1].endswith(f"-> {a + b}") for a in range(1000) for b in (0, 5, 99, 500, 999))
 
 
 def test_examples_come_before_the_question():

@@ -1,11 +1,11 @@
-"""Sums of small whole numbers, made up on the spot: every problem that exists, once, in a seeded order.
+"""Sums of small whole numbers, made up on the spot: the problems that exist, in a seeded order.
 
 A problem is held out when the hash of its two numbers says so, so `test` never holds a problem, nor its mirror image
 (3 + 14 for 14 + 3), that `train` can hold, whatever seed and size are asked for.
 """
 import hashlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ConfigError
@@ -14,10 +14,11 @@ from .layout import chat, check_split
 HELD_OUT = 10                                # one problem in so many
 
 
-def load(split: str = "train", *, digits: int = 2, size: int | None = None, seed: int = 0, system_prompt: str | None = None,
+def load(split: str = "train", *, digits: int | list[int] = 2, size: int | None = None, seed: int = 0, system_prompt: str | None = None,
          examples: int = 0) -> list[dict[str, Any]]:
-    """Rows {prompt, question, answer} for sums of two numbers of up to so many digits. size: that many rows, None: all.
-    examples: solved problems shown before each question, for models that do not know the layout.
+    """Rows {prompt, question, answer} for sums of two numbers of up to so many digits; of several such numbers, a problem of
+    each in turn. size: that many rows, None: all. examples: solved problems shown before each question, for models that do
+    not know the layout.
 
     >>> load("test", size=1)[0]["question"]
     'What is 36 + 91?'
@@ -26,12 +27,12 @@ def load(split: str = "train", *, digits: int = 2, size: int | None = None, seed
     return [row(a, b, system_prompt, shown) for a, b in problems(split, digits, size, seed)]
 
 
-def demonstrations(split: str = "train", *, digits: int = 2, size: int | None = None, seed: int = 0, system_prompt: str | None = None,
+def demonstrations(split: str = "train", *, digits: int | list[int] = 2, size: int | None = None, seed: int = 0, system_prompt: str | None = None,
                    forgotten_carries: float = 0.0, untidy: float = 0.0) -> list[dict[str, Any]]:
     """The same rows with a completion each, for supervised fine-tuning.
 
-    forgotten_carries: share of the carries that the demonstrator forgets. untidy: share of the completions in which the
-    reasoning is never closed.
+    forgotten_carries: share of the completions in which the demonstrator forgets to carry. untidy: share of those in which
+    the reasoning is never closed.
     """
     for name, share in (("forgotten_carries", forgotten_carries), ("untidy", untidy)):
         if not 0 <= share <= 1:
@@ -39,9 +40,9 @@ def demonstrations(split: str = "train", *, digits: int = 2, size: int | None = 
     rng = random.Random(f"demonstrations {seed}")
     rows = []
     for a, b in problems(split, digits, size, seed):
-        lines, total = add_in_columns(a, b, lambda: rng.random() < forgotten_carries)
+        lines = add_in_columns(a, b, carries=rng.random() >= forgotten_carries)
         close = "" if rng.random() < untidy else "</reasoning>\n"
-        completion = "<reasoning>\n" + "\n".join(lines) + f"\n{close}<answer>\n{total}\n</answer>\n"
+        completion = "<reasoning>\n" + "\n".join(lines) + f"\n{close}<answer>\n{lines[-1].split()[-1]}\n</answer>\n"
         rows.append({**row(a, b, system_prompt), "completion": completion})
     return rows
 
@@ -58,14 +59,21 @@ def solved(a: int, b: int) -> list[dict[str, str]]:
     return [*chat(f"What is {a} + {b}?", None), {"role": "assistant", "content": answer}]
 
 
-def problems(split: str, digits: int, size: int | None, seed: int) -> list[tuple[int, int]]:
+def problems(split: str, digits: int | list[int], size: int | None, seed: int) -> list[tuple[int, int]]:
+    """Every problem once; with several digits, those there are fewer of are given again, but for the test."""
     check_split(split, ("train", "test"), "arithmetic")
+    kinds = [shuffled(split, d, seed) for d in (digits if isinstance(digits, list) else [digits])]
+    longest = max(map(len, kinds), default=0)
+    return [kind[i % len(kind)] for i in range(longest) for kind in kinds if i < len(kind) or split == "train"][:size]
+
+
+def shuffled(split: str, digits: int, seed: int) -> list[tuple[int, int]]:
     if not 1 <= digits <= 3:
         raise ConfigError(f"digits={digits} must be from 1 to 3")
     numbers = range(10 ** digits)
     chosen = [(a, b) for a in numbers for b in numbers if held_out(a, b) == (split == "test")]
     random.Random(f"{split} {seed}").shuffle(chosen)
-    return chosen[:size]
+    return chosen
 
 
 def held_out(a: int, b: int) -> bool:
@@ -73,14 +81,18 @@ def held_out(a: int, b: int) -> bool:
     return int.from_bytes(digest[:4], "little") % HELD_OUT == 0
 
 
-def add_in_columns(a: int, b: int, forgets: Callable[[], bool]) -> tuple[list[str], int]:
-    """Column addition from the right: a line a column, and the sum that comes out when forgets() drops a carry."""
-    lines, total, place, carry = [], 0, 1, 0
-    while place == 1 or place <= max(a, b) or carry:
+def add_in_columns(a: int, b: int, carries: bool = True) -> list[str]:
+    """Column addition from the right, a line a column: the sum of its digits, then all digits of the result so far.
+
+    >>> add_in_columns(47, 85), add_in_columns(47, 85, carries=False)
+    (['7+5=12 -> 2', '4+8=12; 12+1=13 -> 32', '1 -> 132'], ['7+5=12 -> 2', '4+8=12 -> 22'])
+    """
+    lines, result, place, carry = [], "", 1, 0
+    while place == 1 or place <= max(a, b):
         x, y = a // place % 10, b // place % 10
-        lines.append(f"{x}+{y}={x + y}" + (f"; {x + y}+1={x + y + 1}" if carry else ""))
-        digit_sum = x + y + carry
-        total += digit_sum % 10 * place
-        carry = 0 if digit_sum < 10 or forgets() else 1
+        total = x + y + carry
+        result = f"{total % 10}{result}"
+        lines.append(f"{x}+{y}={x + y}" + (f"; {x + y}+1={total}" if carry else "") + f" -> {result}")
+        carry = int(carries and total > 9)
         place *= 10
-    return lines, total
+    return [*lines, f"1 -> 1{result}"] if carry else lines
