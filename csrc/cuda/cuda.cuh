@@ -33,7 +33,8 @@ enum { PINNED_BYTES = 1 << 16 };
 
 #define HEAD_OPS(OP) OP(head) OP(sample)
 
-#define ATTENTION_OPS(OP)
+#define ATTENTION_OPS(OP) \
+    OP(attention) OP(attention_bwd) OP(kv_page_bytes) OP(kv_store) OP(kv_copy) OP(attention_decode)
 
 #define CUDA_OPS(OP) MEMORY_OPS(OP) ROW_OPS(OP) GEMM_OPS(OP) HEAD_OPS(OP) ATTENTION_OPS(OP)
 
@@ -52,7 +53,7 @@ typedef size_t scratch_need(const struct op_limits *need);
 
 #define HEAD_SCRATCH(S) S(head_scratch) S(sample_scratch)
 
-#define ATTENTION_SCRATCH(S)
+#define ATTENTION_SCRATCH(S) S(attention_bwd_scratch) S(attention_decode_scratch)
 
 #define CUDA_SCRATCH(S) ROW_SCRATCH(S) GEMM_SCRATCH(S) HEAD_SCRATCH(S) ATTENTION_SCRATCH(S)
 

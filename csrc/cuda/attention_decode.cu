@@ -1,0 +1,295 @@
+/* Attention of decode, over pages. A page holds, for each KV head, the keys and then the values of KV_TILE positions as
+   (KV_TILE, D): what a block copies to shared memory lies in one piece.
+
+   A block serves the heads of one group (up to 16 at once) in one slot; their keys are read once. Its warps take a tile
+   each: scores and their maxima side by side, the running maximum from tile to tile by everyone, then all tiles in turn
+   with the output's columns shared out over the warps. That is the arithmetic of attention() in its order, so bits are
+   the same, in a quarter of the time per tile.
+   Bytes: 4 D (keys seen) for each slot and KV head; 4 D FLOPs a byte and head at most: bound by memory. A slot alone
+   would keep one multiprocessor busy, so with few slots the chunks of a context (KV_CHUNK) go to several blocks. */
+#include "cuda/attention.cuh"
+
+#include <math.h>
+
+enum { DECODE_HEADS = 16, DECODE_BLOCKS = 512 };       /* chunks are split until there are about so many blocks */
+
+struct decode {
+    bf16 *y;
+    const bf16 *qkv, *pool;
+    const int32_t *pages, *length;
+    float *parts;                    /* (S, Hq, chunks, W + 4) output, max, sum of each chunk; splits > 1 only */
+    struct heads heads;
+    int S, max_pages, chunks, splits;
+};
+
+static __host__ __device__ size_t page_size(int Hkv, int D) { return 2 * (size_t)Hkv * KV_TILE * D; }
+
+/* warps of a block, and tiles that are on their way together */
+static constexpr __host__ __device__ int warps_of(int W) { return W <= 64 ? 4 : 2; }
+
+static __host__ __device__ int head_tiles(struct heads h) { return (h.group + DECODE_HEADS - 1) / DECODE_HEADS; }
+
+/* 16 queries of a group, from the group's head `first` on, as the A operand */
+template <int W> static __device__ void load_query(uint32_t q[W / 16][4], const bf16 *from, struct heads h, int first) {
+    #pragma unroll
+    for (int i = 0; i < W / 4; i++) {
+        int head = first + lane_id() / 4 + i % 2 * 8, d = i / 4 * 16 + i / 2 % 2 * 8 + lane_id() % 4 * 2;
+        q[i / 4][i % 4] = head < h.group && d < h.D ? *(const uint32_t *)(from + (size_t)head * h.D + d) : 0;
+    }
+}
+
+/* Tiles [tile, tile + warps) of a slot. Places that the slot has not filled hold anything, and are read as zeros. */
+template <int W> static __device__ void load_tiles(bf16 *to, const struct decode &c, int slot, int kv, int tile, int length) {
+    constexpr int N = warps_of(W), PIECES = 2 * KV_TILE * (W / 8);
+    #pragma unroll 4
+    for (int i = threadIdx.x; i < N * PIECES; i += N * WARP) {
+        int t = tile + i / PIECES, row = i / (W / 8) % (2 * KV_TILE), column = i % (W / 8) * 8;      /* row: keys, then values */
+        bool valid = t * KV_TILE + row % KV_TILE < length && column < c.heads.D;
+        const bf16 *from = c.pool;
+        if (valid)
+            from += (size_t)c.pages[(size_t)slot * c.max_pages + t] * page_size(c.heads.Hkv, c.heads.D) +
+                    ((size_t)kv * 2 * KV_TILE + row) * c.heads.D + column;
+        cp_async16(to + (i / (W / 8)) * pitch(W) + column, from, valid);
+    }
+}
+
+/* What the warps tell each other of their tiles. */
+template <int N> struct exchange {
+    float top[N][DECODE_HEADS], sum[N][DECODE_HEADS];
+    uint32_t p[N][8][WARP];          /* as the A operand */
+};
+
+/* The warp's own tile against the running maxima: p, sum and top of every tile in x. */
+template <int W> static __device__ inline void score_tiles(struct exchange<warps_of(W)> *x, const struct softmax &state, const uint32_t q[1][W / 16][4],
+                                                           const bf16 *tiles, float scale, int tile, int length) {
+    int w = warp_id(), g = lane_id() / 4;
+    bool writes = lane_id() % 4 == 0;
+    float s[1][4][4], top[2], sum[2];
+    int last = length - 1 - (tile + w) * KV_TILE, all[2] = {last, last};
+    tile_scores<W, 1>(s, q, tiles + w * 2 * KV_TILE * pitch(W));
+    if (last < KV_TILE - 1) hide_keys(s[0], all);
+    tile_max(top, s[0], scale);
+    if (writes) x->top[w][g] = top[0], x->top[w][g + 8] = top[1];
+    __syncthreads();
+    for (int r = 0; r < 2; r++) {
+        top[r] = state.max[r];
+        for (int i = 0; i <= w; i++) top[r] = fmaxf(top[r], x->top[i][g + 8 * r]);
+    }
+    tile_exp(sum, s[0], top, scale);
+    if (writes) x->sum[w][g] = sum[0], x->sum[w][g + 8] = sum[1];
+    uint32_t p[2][4];
+    pack_scores(p, s[0]);
+    #pragma unroll
+    for (int i = 0; i < 8; i++) x->p[w][i][lane_id()] = p[i / 4][i % 4];
+    __syncthreads();
+}
+
+/* columns of the output that a warp has: 16 (warp + i step) each */
+static constexpr __host__ __device__ int columns_of(int W) { return (W / 16 + warps_of(W) - 1) / warps_of(W); }
+
+/* The warp's columns over the tiles that x tells of, tile after tile. */
+template <int W> static __device__ inline void add_tiles(float o[1][2 * columns_of(W)][4], struct softmax *state, const struct exchange<warps_of(W)> *x,
+                                                         const bf16 *tiles, int n) {
+    constexpr int N = warps_of(W), C = columns_of(W);
+    int g = lane_id() / 4;
+    for (int i = 0; i < n; i++) {
+        float top[2] = {fmaxf(state->max[0], x->top[i][g]), fmaxf(state->max[1], x->top[i][g + 8])};
+        float sum[2] = {x->sum[i][g], x->sum[i][g + 8]};
+        uint32_t p[1][2][4];
+        #pragma unroll
+        for (int j = 0; j < 8; j++) p[0][j / 4][j % 4] = x->p[i][j][lane_id()];
+        shrink<2 * C>(state, o[0], top, sum);
+        tile_values<W, 1, C>(o, p, tiles + (2 * i + 1) * KV_TILE * pitch(W), warp_id(), N);
+    }
+}
+
+/* of element 2 r of a lane's o[n]: the column of the output */
+template <int W> static __device__ inline int column_of(int n) {
+    return (warp_id() + n / 2 * warps_of(W)) * 16 + n % 2 * 8 + lane_id() % 4 * 2;
+}
+
+/* A chunk's output and state, for decode_join(). part: of the group's first head in this chunk, heads are `stride` apart. */
+template <int W> static __device__ inline void store_part(float *part, size_t stride, struct heads h, int first,
+                                                          const float o[2 * columns_of(W)][4], const struct softmax &state) {
+    #pragma unroll
+    for (int r = 0; r < 2; r++) {
+        int head = first + lane_id() / 4 + 8 * r;
+        float *to = part + head * stride;
+        if (head >= h.group) continue;
+        if (threadIdx.x % 4 == 0 && warp_id() == 0) *(float2 *)(to + W) = make_float2(state.max[r], state.sum[r]);
+        #pragma unroll
+        for (int n = 0; n < 2 * columns_of(W); n++)
+            if (column_of<W>(n) < h.D) *(float2 *)(to + column_of<W>(n)) = make_float2(o[n][2 * r], o[n][2 * r + 1]);
+    }
+}
+
+/* A chunk joins the chunks before it in this block. */
+template <int W> static __device__ inline void fold_chunk(float total_o[2 * columns_of(W)][4], struct softmax *total,
+                                                          const float o[2 * columns_of(W)][4], const struct softmax &state, bool first) {
+    #pragma unroll
+    for (int r = 0; r < 2; r++) {
+        struct factors by = {0, 1};
+        if (first) {
+            total->max[r] = state.max[r];
+            total->sum[r] = state.sum[r];
+        } else by = fold_row(&total->max[r], &total->sum[r], state.max[r], state.sum[r]);
+        #pragma unroll
+        for (int i = 0; i < 4 * columns_of(W); i++) {
+            float *sum = &total_o[i / 2][2 * r + i % 2], part = o[i / 2][2 * r + i % 2];
+            *sum = first ? part : fold(*sum, part, by);
+        }
+    }
+}
+
+template <int W> static __global__ void __launch_bounds__(warps_of(W) * WARP) decode_slot(const struct decode c) {
+    constexpr int N = warps_of(W), GROUP = N * 2 * KV_TILE * pitch(W), C = columns_of(W);
+    SHARED(bf16, ring);                                              /* (2, N, keys and values, KV_TILE, pitch) */
+    __shared__ struct exchange<N> x;
+    struct heads h = c.heads;
+    int slot = blockIdx.x / h.Hkv, kv = blockIdx.x % h.Hkv, first = blockIdx.z * DECODE_HEADS;
+    int length = c.length[slot], tiles = (length + KV_TILE - 1) / KV_TILE, chunk = blockIdx.y;
+    bool joins = c.splits > 1 && tiles > CHUNK_TILES;                /* the chunks, in decode_join() */
+    if (chunk * CHUNK_TILES >= tiles) return;
+    uint32_t q[1][W / 16][4];
+    float o[1][2 * C][4], total_o[2 * C][4];
+    struct softmax state = softmax_begin(), total = state;
+    load_tiles<W>(ring, c, slot, kv, chunk * CHUNK_TILES, length);
+    cp_async_commit();
+    load_query<W>(q[0], c.qkv + (size_t)slot * qkv_stride(h) + (size_t)kv * h.group * h.D, h, first);
+    for (int i = 0; i < 8 * C; i++) o[0][i / 4][i % 4] = total_o[i / 4][i % 4] = 0;
+
+    int tile = chunk * CHUNK_TILES;
+    for (int turn = 0; tile < tiles; turn ^= 1) {
+        int next = tile + N;
+        bool chunk_ends = next % CHUNK_TILES == 0 || next >= tiles;
+        if (next % CHUNK_TILES == 0) next += (c.splits - 1) * CHUNK_TILES;
+        cp_async_wait<0>();
+        __syncthreads();                                             /* these tiles are there, nobody reads those before */
+        if (next < tiles) load_tiles<W>(ring + (turn ^ 1) * GROUP, c, slot, kv, next, length);
+        cp_async_commit();
+        const bf16 *here = ring + turn * GROUP;
+        score_tiles<W>(&x, state, q, here, h.scale, tile, length);
+        add_tiles<W>(o, &state, &x, here, min(N, tiles - tile));
+        if (chunk_ends) {
+            int at = tile / CHUNK_TILES;
+            size_t head = (size_t)slot * h.Hq + (size_t)kv * h.group, stride = (size_t)c.chunks * (W + 4);
+            if (joins) store_part<W>(c.parts + head * stride + (size_t)at * (W + 4), stride, h, first, o[0], state);
+            else fold_chunk<W>(total_o, &total, o[0], state, at == 0);
+            state = softmax_begin();
+            for (int i = 0; i < 8 * C; i++) o[0][i / 4][i % 4] = 0;
+        }
+        tile = next;
+    }
+    if (joins) return;
+    #pragma unroll
+    for (int r = 0; r < 2; r++) {
+        int head = first + lane_id() / 4 + 8 * r;
+        bf16 *y = c.y + ((size_t)slot * h.Hq + (size_t)(kv * h.group + head)) * h.D;
+        float share = 1 / total.sum[r];
+        if (head >= h.group) continue;
+        #pragma unroll
+        for (int n = 0; n < 2 * C; n++)
+            if (column_of<W>(n) < h.D)
+                *(uint32_t *)(y + column_of<W>(n)) = pack2(total_o[n][2 * r] * share, total_o[n][2 * r + 1] * share);
+    }
+}
+
+/* y of the slots whose chunks went to several blocks; a warp a head */
+template <int W> static __global__ void __launch_bounds__(THREADS) decode_join(const struct decode c) {
+    struct heads h = c.heads;
+    int row = blockIdx.x * WARPS + warp_id(), d = lane_id() * 4;                    /* row: slot and head */
+    if (row >= c.S * h.Hq) return;
+    int length = c.length[row / h.Hq];
+    if (length <= KV_CHUNK || d >= h.D) return;
+    const float *part = c.parts + (size_t)row * c.chunks * (W + 4);
+    float max = part[W], sum = part[W + 1], o[4];
+    for (int i = 0; i < 4; i++) o[i] = part[d + i];
+    for (int chunk = 1; chunk * KV_CHUNK < length; chunk++) {
+        part += W + 4;
+        float4 next = *(const float4 *)(part + d);
+        struct factors by = fold_row(&max, &sum, part[W], part[W + 1]);
+        o[0] = fold(o[0], next.x, by);
+        o[1] = fold(o[1], next.y, by);
+        o[2] = fold(o[2], next.z, by);
+        o[3] = fold(o[3], next.w, by);
+    }
+    float share = 1 / sum;
+    *(uint2 *)(c.y + (size_t)row * h.D + d) = make_uint2(pack2(o[0] * share, o[1] * share), pack2(o[2] * share, o[3] * share));
+}
+
+/* -- the pool ------------------------------------------------------------------------------------------------------------------ */
+
+size_t cuda_kv_page_bytes(int Hkv, int D) { return page_size(Hkv, D) * sizeof(bf16); }
+
+/* a thread 8 elements */
+static __global__ void store_rows(bf16 *pool, const bf16 *qkv, const int32_t *place, int N, struct heads h) {
+    int pieces = h.D / 8, each = 2 * h.Hkv * pieces;                 /* of a row: heads of k, then of v */
+    size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i >= (size_t)N * each) return;
+    size_t row = i / each;
+    int head = (int)(i % each) / pieces, d = (int)(i % each) % pieces * 8, to = place[row];
+    if (to < 0) return;
+    bf16 *page = pool + (size_t)(to / KV_TILE) * page_size(h.Hkv, h.D);
+    size_t line = (size_t)(head % h.Hkv * 2 + head / h.Hkv) * KV_TILE + to % KV_TILE;
+    *(uint4 *)(page + line * h.D + d) = *(const uint4 *)(qkv + row * qkv_stride(h) + (size_t)(h.Hq + head) * h.D + d);
+}
+
+static __global__ void copy_pages(uint4 *pool, const int32_t *dst, const int32_t *src, int pieces) {
+    uint4 *to = pool + (size_t)dst[blockIdx.x] * pieces;
+    const uint4 *from = pool + (size_t)src[blockIdx.x] * pieces;
+    for (int i = blockIdx.y * THREADS + threadIdx.x; i < pieces; i += gridDim.y * THREADS) to[i] = from[i];
+}
+
+int cuda_kv_store(void *ctx, void *pool, const real *qkv, const int32_t *place, int N, int Hq, int Hkv, int D) {
+    struct heads h;
+    TRY(attention_heads(&h, Hq, Hkv, D));
+    LAUNCH(ctx, store_rows, blocks_of((size_t)N * 2 * Hkv * (D / 8), THREADS), THREADS, 0, (bf16 *)pool, (const bf16 *)qkv, place, N, h);
+    return OK;
+}
+
+int cuda_kv_copy(void *ctx, void *pool, const int32_t *dst, const int32_t *src, int n, int Hkv, int D) {
+    int pieces = (int)(cuda_kv_page_bytes(Hkv, D) / sizeof(uint4));
+    LAUNCH(ctx, copy_pages, dim3((unsigned)n, (unsigned)ceil_div(pieces, 4 * THREADS)), THREADS, 0, (uint4 *)pool, dst, src, pieces);
+    return OK;
+}
+
+/* -- the operation ------------------------------------------------------------------------------------------------------------- */
+
+template <int W> static int run_decode(const struct cuda_ctx *ctx, const struct decode c) {
+    size_t shared = 2 * (size_t)warps_of(W) * 2 * KV_TILE * pitch(W) * sizeof(bf16);
+    dim3 grid((unsigned)(c.S * c.heads.Hkv), (unsigned)c.splits, (unsigned)head_tiles(c.heads));
+    LAUNCH(ctx, decode_slot<W>, grid, warps_of(W) * WARP, shared, c);
+    if (c.splits > 1) LAUNCH(ctx, decode_join<W>, blocks_of((size_t)c.S * c.heads.Hq, WARPS), THREADS, 0, c);
+    return OK;
+}
+
+/* blocks over which a slot's chunks are shared out */
+static int splits_of(int S, int chunks, struct heads h) {
+    int blocks = max_int(1, S * h.Hkv * head_tiles(h));
+    return max_int(1, min_int(chunks, DECODE_BLOCKS / blocks));
+}
+
+static size_t parts_bytes(int S, int chunks, struct heads h) {
+    return (size_t)S * h.Hq * chunks * (size_t)(width_of(h.D) + 4) * sizeof(float);
+}
+
+int cuda_attention_decode(void *ctx_, real *y, const real *qkv, const void *pool, const int32_t *pages, const int32_t *length, int S,
+                          int max_pages, int Hq, int Hkv, int D) {
+    const struct cuda_ctx *ctx = (const struct cuda_ctx *)ctx_;
+    struct decode c = {(bf16 *)y, (const bf16 *)qkv, (const bf16 *)pool, pages, length};
+    TRY(attention_heads(&c.heads, Hq, Hkv, D));
+    c.S = S;
+    c.max_pages = max_pages;
+    c.chunks = ceil_div(max_pages, CHUNK_TILES);
+    c.splits = splits_of(S, c.chunks, c.heads);
+    if (c.splits > 1) TRY(scratch((void **)&c.parts, ctx, parts_bytes(S, c.chunks, c.heads)));
+    return BY_WIDTH(D, run_decode, ctx, c);
+}
+
+/* Only slots so few that their chunks are split need any. */
+size_t attention_decode_scratch(const struct op_limits *need) {
+    if (need->kv_heads <= 0 || need->head_dim <= 0) return 0;
+    struct heads h = heads_of(need->heads, need->kv_heads, need->head_dim);
+    int slots = min_int(need->slots, DECODE_BLOCKS / 2 / (h.Hkv * head_tiles(h)));
+    return parts_bytes(slots, ceil_div(ceil_div(need->max_position, KV_TILE), CHUNK_TILES), h);
+}

@@ -1,0 +1,219 @@
+"""Attention over packed rows, its backward, and decode over pages. What depends on the bits of a token compares decode with
+attention, shared prompts with own ones, and a group alone with the same group among others."""
+import numpy as np
+import pytest
+
+from checks import assert_same_bits, check_float, check_rounded, real
+from op_statements import bf16, decode_completions, group_segments, split_heads, visible
+
+HEADS = [(1, 1, 8), (4, 2, 16), (9, 3, 64), (3, 3, 80), (5, 1, 104), (7, 1, 128)]
+BATCHES = {                                                 # (prompt, completions...) of each group
+    "one row": [(1,)],
+    "shared": [(5, 3, 0, 4)],
+    "around a tile": [(31, 2, 1), (32, 33, 0), (33, 31)],
+    "long": [(40, 90)],
+}
+TREES = {                                                   # segments that groups of a prompt and completions do not make
+    "part of a prompt": [(0, 50, 0, 0), (50, 40, 0, 37), (90, 3, 0, 50)],
+    "prompt, turn, turn": [(0, 20, 0, 0), (20, 45, 0, 20), (65, 40, 0, 65), (105, 5, 0, 20)],
+    "completions first": [(40, 9, 60, 33), (0, 40, 60, 33), (60, 33, 0, 0)],
+}
+
+
+def problem(rng, batch, Hq, Hkv, D):
+    segments, N = group_segments(*batch)
+    return segments, real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, Hq * D)
+
+
+def rounded_backward(dy, y, lse, qkv, segments, Hq, Hkv, D):
+    """dqkv as a computation on tensor cores gives it that is exact but for P, dS and the result, which are bfloat16."""
+    q, k, v = (t.astype(np.float64) for t in split_heads(qkv, Hq, Hkv, D))
+    dy, y = (t.astype(np.float64).reshape(q.shape) for t in (dy, y))
+    k, v = (np.repeat(t, Hq // Hkv, axis=1) for t in (k, v))
+    p = np.where(visible(segments, len(qkv))[:, None], np.exp(np.einsum("ihd,jhd->ihj", q, k) / np.sqrt(D) - lse[..., None]), 0)
+    ds = p * (np.einsum("ihd,jhd->ihj", dy, v) - (dy * y).sum(-1)[..., None])
+    p, ds = np.float64(bf16(p)), np.float64(bf16(ds)) / np.sqrt(D)
+    dk, dv = (t.reshape(len(qkv), Hkv, -1, D).sum(2) for t in (np.einsum("ihj,ihd->jhd", ds, q), np.einsum("ihj,ihd->jhd", p, dy)))
+    return bf16(np.concatenate([np.einsum("ihj,jhd->ihd", ds, k), dk, dv], axis=1).reshape(qkv.shape).astype(np.float32))
+
+
+def check_against_ref(ops, ref, qkv, dy, segments, Hq, Hkv, D):
+    y, lse = ops.attention(qkv, segments, Hq, Hkv, D)
+    want_y, want_lse = ref.attention(qkv, segments, Hq, Hkv, D)
+    check_rounded(y, want_y)
+    check_float(lse, want_lse)
+    settings = dy, bf16(want_y), want_lse, qkv, segments, Hq, Hkv, D
+    got, want, rounded = ops.attention_bwd(*settings), ref.attention_bwd(*settings), rounded_backward(*settings)
+    for first, heads in [(0, Hq), (Hq, Hkv), (Hq + Hkv, Hkv)]:              # q, k, v differ in size
+        part = slice(first * D, (first + heads) * D)
+        assert np.abs(got - want)[:, part].max() <= 2 * np.abs(rounded - want)[:, part].max() + 1e-5
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("Hq, Hkv, D", HEADS)
+def test_attention(ops, ref, rng, Hq, Hkv, D, batch):
+    segments, qkv, dy = problem(rng, BATCHES[batch], Hq, Hkv, D)
+    check_against_ref(ops, ref, qkv, dy, segments, Hq, Hkv, D)
+
+
+@pytest.mark.parametrize("segments", TREES.values(), ids=TREES)
+def test_attention_of_a_tree(ops, ref, rng, segments):
+    Hq, Hkv, D, N = 2, 1, 16, 111
+    check_against_ref(ops, ref, real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, Hq * D), np.array(segments, np.int32), Hq, Hkv, D)
+
+
+def test_attention_of_many_segments(ops, ref, rng):
+    """More than the threads of the block that reads them."""
+    segments, qkv, dy = problem(rng, [(3, 1, 0, 2)] * 40 + [(2,)] * 150, 2, 1, 8)
+    check_against_ref(ops, ref, qkv, dy, segments, 2, 1, 8)
+
+
+def test_attention_of_no_segment(ops, rng):
+    qkv, dy, none = real(rng, 5, 32), real(rng, 5, 16), np.zeros((0, 4), np.int32)
+    y, lse = ops.attention(qkv, none, 2, 1, 8)
+    assert not y.any() and not lse.any() and not ops.attention_bwd(dy, y, lse, qkv, none, 2, 1, 8).any()
+
+
+def test_a_prompt_of_many_completions(ops, ref, rng):
+    """So many rows see the prompt that their share in its gradient is summed in slices."""
+    segments, qkv, dy = problem(rng, [(70, 600, 500), (40, 800, 900)], 1, 1, 8)
+    check_against_ref(ops, ref, qkv, dy, segments, 1, 1, 8)
+
+
+def test_attention_with_large_scores(ops, ref, rng):
+    """Maxima that rise from tile to tile, so that earlier sums are scaled away."""
+    N, D = 130, 64
+    qkv = real(rng, N, 3 * D)
+    qkv[:, :D] = 4
+    qkv[:, D:2 * D] = bf16(np.arange(N, dtype=np.float32) % 70 / 2)[:, None]
+    segments = np.array([[0, N, 0, 0]], np.int32)
+    for got, want in zip(ops.attention(qkv, segments, 1, 1, D), ref.attention(qkv, segments, 1, 1, D)):
+        np.testing.assert_allclose(got, want, rtol=2.0**-8, atol=1e-5)
+
+
+# -- C1: the bits of a token -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", ["shared", "around a tile", "long"])
+@pytest.mark.parametrize("Hq, Hkv, D", [*HEADS, (20, 1, 16)])
+def test_decode_gives_the_bits_of_attention(ops, rng, Hq, Hkv, D, batch):
+    segments, qkv, _ = problem(rng, BATCHES[batch], Hq, Hkv, D)
+    rows, y = decode_completions(ops, qkv, segments, Hq, Hkv, D)
+    assert_same_bits([y], [ops.attention(qkv, segments, Hq, Hkv, D)[0][rows]])
+
+
+@pytest.mark.parametrize("others", [0, 260], ids=["chunks in several blocks", "chunks in one block"])
+@pytest.mark.parametrize("D", [8, 72, 128])
+def test_decode_of_a_long_context_gives_the_bits_of_attention(ops, rng, D, others):
+    """Rows around the ends of chunks of 512 keys, in few slots and among many."""
+    Hq, Hkv = 2, 1
+    segments, N = group_segments((500, 20), (1100,))
+    qkv = real(rng, N, (Hq + 2 * Hkv) * D)
+    length = np.array([505, 512, 513, 520, 1024, 1025, 1100] + [1] * others, np.int32)
+    rows = np.where(length <= 520, length - 1, 520 + length - 1)
+    place = np.r_[32:32 + 520, 640:640 + 1100].astype(np.int32)
+    pages = np.where(length[:, None] <= 520, np.arange(1, 36), np.arange(20, 55)).astype(np.int32)
+    none = np.zeros(0, np.int32)
+    y = ops.attention_decode(qkv[rows], qkv, place, none, none, 55, pages, length, Hq, Hkv, D)
+    assert_same_bits([y], [ops.attention(qkv, segments, Hq, Hkv, D)[0][rows]])
+
+
+@pytest.mark.parametrize("prompt", [1, 31, 33, 97, 500])
+@pytest.mark.parametrize("Hq, Hkv, D", [(9, 3, 64), (2, 2, 80), (8, 1, 16)])
+def test_a_shared_prompt_gives_the_bits_of_an_own_one(ops, rng, Hq, Hkv, D, prompt):
+    lengths = (37, 1, 33) if prompt < 500 else (13, 12)
+    segments, qkv, _ = problem(rng, [(prompt, *lengths)], Hq, Hkv, D)
+    shared = ops.attention(qkv, segments, Hq, Hkv, D)
+    for start, length, _, _ in segments[1:]:
+        rows = np.r_[0:prompt, start:start + length]
+        alone = ops.attention(qkv[rows], np.array([[0, len(rows), 0, 0]], np.int32), Hq, Hkv, D)
+        assert_same_bits(alone, [part[rows] for part in shared])
+
+
+# -- C2: the bits of a gradient --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("group", [(37, 50, 3, 40), (9, 520, 0, 540)], ids=str)
+def test_a_group_has_the_same_gradient_among_others(ops, rng, group):
+    heads = Hq, Hkv, D = 3, 1, 16
+    segments, qkv, dy = problem(rng, [group], *heads)
+    y, lse = ops.attention(qkv, segments, *heads)
+    alone = ops.attention_bwd(dy, y, lse, qkv, segments, *heads)
+    before, after = 70, 20
+    more = np.concatenate([[[0, before, 0, 0]], segments + np.array([before, 0, before, 0]) * [1, 1, 1, 1], [[before + len(qkv), after, 0, 0]]])
+    more[1, 2] = 0
+    qkv, dy, y = (np.concatenate([real(rng, before, t.shape[1]), t, real(rng, after, t.shape[1])]) for t in (qkv, dy, y))
+    y2, lse2 = ops.attention(qkv, more.astype(np.int32), *heads)
+    inside = slice(before, len(qkv) - after)
+    assert_same_bits([y2[inside], lse2[inside]], [y[inside], lse])
+    assert_same_bits([ops.attention_bwd(dy, y2, lse2, qkv, more.astype(np.int32), *heads)[inside]], [alone])
+
+
+# -- rows that count for nothing -------------------------------------------------------------------------------------------
+
+
+def test_rows_outside_segments_are_zero(ops, rng):
+    Hq, Hkv, D, N = 4, 2, 16, 50
+    segments = np.array([[3, 10, 0, 0], [20, 7, 3, 10]], np.int32)
+    inside = np.r_[3:13, 20:27]
+    outside = np.setdiff1d(np.arange(N), inside)
+    qkv, dy = real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, Hq * D)
+    clean_y, clean_lse = ops.attention(qkv, segments, Hq, Hkv, D)
+    clean = clean_y, clean_lse, ops.attention_bwd(dy, clean_y, clean_lse, qkv, segments, Hq, Hkv, D)
+    qkv[outside], dy[outside] = np.nan, np.nan
+    y, lse = ops.attention(qkv, segments, Hq, Hkv, D)
+    dqkv = ops.attention_bwd(dy, y, lse, qkv, segments, Hq, Hkv, D)
+    for got, want in zip((y, lse, dqkv), clean):
+        assert (got[outside] == 0).all() and np.isfinite(want).all()
+        assert_same_bits([got[inside]], [want[inside]])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("Hq, Hkv, D", [(4, 2, 16), (1, 1, 128)])
+def test_what_is_bad_reaches_only_those_who_see_it(ops, rng, Hq, Hkv, D, bad):
+    segments, qkv, dy = problem(rng, [(37, 40, 35)], Hq, Hkv, D)
+    row = 37 + 20                                           # in the first completion: seen by the rest of it
+    seers = np.arange(row, 37 + 40)
+    others = np.setdiff1d(np.arange(len(qkv)), seers)
+    clean_y, clean_lse = ops.attention(qkv, segments, Hq, Hkv, D)
+    want = ops.attention_bwd(dy, clean_y, clean_lse, qkv, segments, Hq, Hkv, D)
+    poisoned = qkv.copy()
+    poisoned[row] = bad
+    y, lse = ops.attention(poisoned, segments, Hq, Hkv, D)
+    assert_same_bits([y[others], lse[others]], [clean_y[others], clean_lse[others]])
+    assert not np.isfinite(y[seers]).any()
+    rows, decoded = decode_completions(ops, poisoned, segments, Hq, Hkv, D)
+    assert_same_bits([np.isnan(decoded)], [np.isnan(y[rows])])
+    finite = np.isin(rows, others)
+    assert_same_bits([decoded[finite]], [clean_y[rows][finite]])
+
+    heads = Hq * D
+    for bad_qkv, bad_dy in [(qkv, dy.copy()), (poisoned, dy)]:
+        if bad_dy is not dy:
+            bad_dy[row] = bad                               # reaches its own query and the keys it sees, no later ones
+        dqkv = ops.attention_bwd(bad_dy, clean_y, clean_lse, bad_qkv, segments, Hq, Hkv, D)
+        assert not np.isfinite(dqkv[row]).any()
+        blind = others if bad_qkv is poisoned else np.delete(np.arange(len(qkv)), row)
+        assert_same_bits([dqkv[blind, :heads]], [want[blind, :heads]])
+        unseen = np.r_[37 + 40:len(qkv)] if bad_qkv is poisoned else np.r_[row + 1:len(qkv)]
+        assert_same_bits([dqkv[unseen]], [want[unseen]])
+
+
+def test_stale_places_of_a_page_are_not_read(ops, rng):
+    Hq, Hkv, D, length = 4, 2, 16, 41
+    kv, q = real(rng, 64, (Hq + 2 * Hkv) * D), real(rng, 1, (Hq + 2 * Hkv) * D)
+    place, none = np.arange(64, dtype=np.int32), np.zeros(0, np.int32)
+
+    def decode():
+        return ops.attention_decode(q, kv, place, none, none, 2, np.array([[0, 1]], np.int32), np.array([length], np.int32), Hq, Hkv, D)
+
+    want = decode()
+    kv[length:] = np.nan
+    assert_same_bits([decode()], [want])
+    assert np.isfinite(want).all()
+
+
+@pytest.mark.parametrize("D", [12, 136])
+def test_head_dims_that_no_kernel_serves(ops, rng, D):
+    with pytest.raises(ValueError, match=f"multiples of 8 up to 128, not {D}"):
+        ops.attention(real(rng, 2, 3 * D), np.array([[0, 2, 0, 0]], np.int32), 1, 1, D)
