@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from checks import assert_same_bits, real
-from op_statements import sample_keys
+from op_statements import decode_completions, group_segments, sample_keys
 
 
 def gemm_and_head(ops, rng):
@@ -14,8 +14,18 @@ def gemm_and_head(ops, rng):
             *ops.sample(x[:9], W, sample_keys(9), top_k=20, top_p=0.8, repetition_penalty=1.1, seen=seen[:9])]
 
 
+def attention(ops, rng):
+    heads = Hq, Hkv, D = 3, 1, 16
+    segments, N = group_segments((40, 530, 3, 520), (33,))
+    qkv, dy = real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, Hq * D)
+    y, lse = ops.attention(qkv, segments, *heads)
+    some, _ = group_segments((40, 30))
+    return [y, lse, ops.attention_bwd(dy, y, lse, qkv, segments, *heads), decode_completions(ops, qkv, some, *heads)[1]]
+
+
+@pytest.mark.parametrize("results", [gemm_and_head, attention])
 @pytest.mark.parametrize("variable, value", [("ORDER", "reverse"), ("ORDER", "1"), ("ORDER", "2"), ("COPY", "early")])
-def test_threads_and_copies_in_any_order(ops, monkeypatch, variable, value):
-    want = gemm_and_head(ops, np.random.default_rng(0))
+def test_threads_and_copies_in_any_order(ops, monkeypatch, variable, value, results):
+    want = results(ops, np.random.default_rng(0))
     monkeypatch.setenv(f"GRPO_CUDA_HOST_{variable}", value)
-    assert_same_bits(gemm_and_head(ops, np.random.default_rng(0)), want)
+    assert_same_bits(results(ops, np.random.default_rng(0)), want)
