@@ -1,12 +1,13 @@
-/* The head. Logits are never whole in memory (C3). A pass over W leaves, of each row and CHUNK ids, only the largest logit and
-   two sums; these make lse and entropy. With coef, logits are then made again for HEAD_IDS ids of HEAD_ROWS rows at a
-   time, as bf16 dz, and dh += dz W, dW += dz^T h follow: dh in fp32 sums that run over all ids, dW in row order (C2).
-   FLOPs: 2 R C V forward, 8 R C V with the backward. At V = 151936 and C = 896, HEAD_ROWS rows need 117 MB of parts, 67 MB of
-   dz and 15 MB of dh; dW is read and written once for each HEAD_ROWS rows. */
+/* The head. Logits are never whole in memory (C3). A pass over W leaves, of each row and CHUNK ids, only the largest
+   logit and two sums; these make lse and entropy. With coef, logits are then made again for HEAD_IDS ids of HEAD_ROWS
+   rows at a time, as bf16 dz, and dh += dz W, dW += dz^T h follow: dh in fp32 sums that run over all ids, dW in row
+   order (C2).
+   FLOPs: 2 R C V forward, 8 R C V with the backward. At V = 151936 and C = 896, HEAD_ROWS rows need 117 MB of parts,
+   67 MB of dz and 15 MB of dh; dW is read and written once for each HEAD_ROWS rows. */
 #include "cuda/gemm.cuh"
 #include "cuda/head.cuh"
 
-/* A build for tests makes them small, so that small sizes go through every loop; both are multiples of 128. */
+/* Multiples of ROW_ALIGN and of 128. A build for tests makes them small, so that small sizes go through every loop. */
 #ifndef HEAD_ROWS
 enum { HEAD_ROWS = 4096, HEAD_IDS = 8192 };
 #endif
@@ -16,7 +17,7 @@ typedef tile<16, 128, 16, CHUNK, 64, 4, 2> head_narrow;
 typedef tile<64, 128, 32, CHUNK, 32, 4, 2, true> head_middle;
 typedef tile<128, 128, 64, CHUNK, 32, 4, 2> head_large;
 
-/* -- statistics -------------------------------------------------------------------------------------------------------- */
+/* -- statistics -------------------------------------------------------------------------------------------------- */
 
 /* The epilogue: parts of every row and chunk. z and target may be NULL. */
 struct logits_to_mass {
@@ -29,34 +30,32 @@ struct logits_to_mass {
     float scale;
 };
 
-template <int TILES_M, int TILES_N>
-static __device__ __forceinline__ void start(const struct logits_to_mass &, float (&sums)[TILES_M][TILES_N][4], int, int, int, int) {
+template <int I, int J> DEVICE void start(const struct logits_to_mass &, float (&sums)[I][J][4], struct place) {
     start_from_zero(sums);
 }
-template <int TILES_M, int TILES_N>
-static __device__ __forceinline__ void finish(const struct logits_to_mass &e, float (&sums)[TILES_M][TILES_N][4], int M, int N, int row0, int col0) {
-    static_assert(TILES_N * 8 == CHUNK, "");
+template <int I, int J> DEVICE void finish(const struct logits_to_mass &e, float (&sums)[I][J][4], struct place at) {
+    static_assert(J * 8 == CHUNK, "");
 #pragma unroll
-    for (int i = 0; i < TILES_M * 2; i++) {
-        int row = row0 + 8 * i + lane_id() / 4, target = e.target && row < M ? e.target[row] - col0 : -1;
+    for (int i = 0; i < I * 2; i++) {
+        int row = at.row + 8 * i + lane_id() / 4, target = e.target && row < at.M ? e.target[row] - at.col : -1;
         float z[QUAD_IDS];
 #pragma unroll
         for (int k = 0; k < QUAD_IDS; k++) {
             z[k] = sums[i / 2][k / 2][i % 2 * 2 + k % 2] * e.scale;
             if (quad_id(k) == target) e.hit[row] = z[k];
-            if (col0 + quad_id(k) >= N) z[k] = -INFINITY;
+            if (at.col + quad_id(k) >= at.N) z[k] = -INFINITY;
         }
         struct mass m = chunk_mass(z);
-        if (row >= M || col0 >= N) continue;
+        if (row >= at.M || at.col >= at.N) continue;
         if (lane_id() % 4 == 0) {
-            size_t at = (size_t)(col0 / CHUNK) * e.pitch + row;
-            e.max[at] = m.max;
-            e.sum[at] = m.sum;
-            e.dot[at] = m.dot;
+            size_t part = (size_t)(at.col / CHUNK) * e.pitch + row;
+            e.max[part] = m.max;
+            e.sum[part] = m.sum;
+            e.dot[part] = m.dot;
         }
         if (e.z)
 #pragma unroll
-            for (int k = 0; k < QUAD_IDS; k += 2) store<2>(e.z + (size_t)row * e.z_pitch + col0 + quad_id(k), z + k);
+            for (int k = 0; k < QUAD_IDS; k += 2) store<2>(e.z + (size_t)row * e.z_pitch + at.col + quad_id(k), z + k);
     }
 }
 
@@ -86,8 +85,8 @@ struct row_stats cut_row_stats(struct cut *c, int rows, int V) {
 }
 
 /* 2 R C V FLOPs; bytes: W once for up to 128 rows, beyond that the tensor cores are the limit. */
-int softmax_rows(const struct cuda_ctx *ctx, const struct row_stats *out, float *z, size_t z_pitch, const bf16 *h, const weight *W,
-                 const int32_t *target, float scale, int R, int C, int V) {
+int softmax_rows(const struct cuda_ctx *ctx, const struct row_stats *out, float *z, size_t z_pitch, const bf16 *h,
+                 const weight *W, const int32_t *target, float scale, int R, int C, int V) {
     struct product g = {activations(h, R, C), weight_rows(W, 0, V, C), R, V, C};
     struct logits_to_mass parts = {out->max, out->sum, out->dot, out->pitch, z, z_pitch, out->hit, target, scale};
     TRY((gemm<A_BT, head_large, head_middle, head_narrow>(ctx, g, parts)));
@@ -95,35 +94,34 @@ int softmax_rows(const struct cuda_ctx *ctx, const struct row_stats *out, float 
     return OK;
 }
 
-/* -- backward ------------------------------------------------------------------------------------------------------------ */
+/* -- backward ---------------------------------------------------------------------------------------------------- */
 
 /* The epilogue: dz (M, pitch) of ids first..first+N, and 0 up to the end of the tile. rows (M): lse, entropy, and the
    coefficients of logp and entropy times scale. */
 struct logits_to_dz { bf16 *dz; size_t pitch; const float4 *rows; const int32_t *target; int first; float scale; };
 
-template <int TILES_M, int TILES_N>
-static __device__ __forceinline__ void start(const struct logits_to_dz &, float (&sums)[TILES_M][TILES_N][4], int, int, int, int) {
+template <int I, int J> DEVICE void start(const struct logits_to_dz &, float (&sums)[I][J][4], struct place) {
     start_from_zero(sums);
 }
-template <int n> static __device__ __forceinline__ void put(const struct logits_to_dz &e, int row, int col, const float (&v)[n], int) {
+template <int n> DEVICE void put(const struct logits_to_dz &e, float (&v)[n], int row, int col, int) {
     store<n>(e.dz + (size_t)row * e.pitch + col, v);
 }
-template <int TILES_M, int TILES_N>
-static __device__ __forceinline__ void finish(const struct logits_to_dz &e, float (&sums)[TILES_M][TILES_N][4], int M, int N, int row0, int col0) {
+template <int I, int J> DEVICE void finish(const struct logits_to_dz &e, float (&sums)[I][J][4], struct place at) {
 #pragma unroll
-    for (int i = 0; i < TILES_M * 2; i++) {
-        int from = min_int(row0 + 8 * i + lane_id() / 4, M - 1), target = e.target[from] - e.first - col0;
+    for (int i = 0; i < I * 2; i++) {
+        int from = min_int(at.row + 8 * i + lane_id() / 4, at.M - 1), target = e.target[from] - e.first - at.col;
         float4 row = e.rows[from];
         float lse = row.x, entropy = row.y, coef = row.z, ecoef = row.w;
 #pragma unroll
-        for (int k = 0; k < TILES_N * 2; k++) {
+        for (int k = 0; k < J * 2; k++) {
             float *z = &sums[i / 2][k / 2][i % 2 * 2 + k % 2];
             float logp = below(*z * e.scale, lse), p = exp_approx(logp);
             float dz = (quad_id(k) == target ? coef : 0) - p * fmaf(ecoef, logp + entropy, coef);
-            *z = col0 + quad_id(k) < N ? dz : 0;
+            *z = at.col + quad_id(k) < at.N ? dz : 0;
         }
     }
-    finish_runs(e, sums, M, (int)e.pitch, row0, col0);
+    at.N = (int)e.pitch;
+    finish_runs(e, sums, at);
 }
 
 /* Scratch of a call on R rows, in blocks of `rows`. */
@@ -147,8 +145,8 @@ size_t head_scratch(const struct op_limits *need) {
 }
 
 /* Of at most p->rows rows: dh =, dW +=. 6 R C V FLOPs. */
-static int head_backward(const struct cuda_ctx *ctx, const struct head_plan *p, bf16 *dh, float *dW, const bf16 *h, const weight *W,
-                         struct logits_to_dz e, int R, int C, int V) {
+static int head_backward(const struct cuda_ctx *ctx, const struct head_plan *p, bf16 *dh, float *dW, const bf16 *h,
+                         const weight *W, struct logits_to_dz e, int R, int C, int V) {
     for (int first = 0; first < V; first += p->ids) {
         int ids = min_int(p->ids, V - first);
         struct matrix x = activations(h, R, C), w = weight_rows(W, first, ids, C);
@@ -162,15 +160,17 @@ static int head_backward(const struct cuda_ctx *ctx, const struct head_plan *p, 
 }
 
 /* logp (R), and with coef the terms of logits_to_dz */
-static __global__ void finish_rows(float *logp, float4 *terms, struct row_stats s, const float *coef, const float *ecoef, float scale, int R) {
+static __global__ void finish_rows(float *logp, float4 *terms, struct row_stats s, const float *coef,
+                                   const float *ecoef, float scale, int R) {
     int i = (int)(blockIdx.x * blockDim.x + threadIdx.x);
     if (i >= R) return;
     logp[i] = s.hit[i] - s.lse[i];
     if (coef) terms[i] = make_float4(s.lse[i], s.entropy[i], coef[i] * scale, ecoef ? ecoef[i] * scale : 0);
 }
 
-int cuda_head(void *ctx_, float *logp, float *entropy, real *dh, float *dW, const real *h, const weight *W, const int32_t *target,
-              const float *coef, const float *ecoef, float inv_temperature, int R, int C, int V) {
+int cuda_head(void *ctx_, float *logp, float *entropy, real *dh, float *dW, const real *h, const weight *W,
+              const int32_t *target, const float *coef, const float *ecoef, float inv_temperature, int R, int C,
+              int V) {
     const struct cuda_ctx *ctx = (const struct cuda_ctx *)ctx_;
     struct cut size = {NULL, 0}, c = {NULL, 0};
     plan_head(&size, R, C, V);
@@ -181,8 +181,8 @@ int cuda_head(void *ctx_, float *logp, float *entropy, real *dh, float *dW, cons
         const bf16 *x = (const bf16 *)h + (size_t)row * C;
         p.stats.entropy = entropy + row;
         TRY(softmax_rows(ctx, &p.stats, NULL, 0, x, W, target + row, inv_temperature, rows, C, V));
-        LAUNCH(ctx, finish_rows, blocks_of((size_t)rows, 256), 256, 0, logp + row, p.terms, p.stats, coef ? coef + row : NULL,
-               ecoef ? ecoef + row : NULL, inv_temperature, rows);
+        LAUNCH(ctx, finish_rows, blocks_of((size_t)rows, 256), 256, 0, logp + row, p.terms, p.stats,
+               coef ? coef + row : NULL, ecoef ? ecoef + row : NULL, inv_temperature, rows);
         if (!coef) continue;
         struct logits_to_dz e = {p.dz, (size_t)p.ids, p.terms, target + row, 0, inv_temperature};
         TRY(head_backward(ctx, &p, (bf16 *)dh + (size_t)row * C, dW, x, W, e, rows, C, V));

@@ -1,6 +1,7 @@
-/* The softmax of a row of logits, in one fixed order over the vocabulary, wherever the logits are: in the registers of the
-   product that makes them (head and sample) or in memory (sample, once some are taken away). The row is cut into chunks
-   of CHUNK ids; four lanes fold a chunk, MERGE_LANES threads the chunks. So head() and sample() report the same bits. */
+/* The softmax of a row of logits, in one fixed order over the vocabulary, wherever the logits are: in the registers
+   of the product that makes them (head and sample) or in memory (sample, once some are taken away). The row is cut
+   into chunks of CHUNK ids; four lanes fold a chunk, MERGE_LANES threads the chunks. So head() and sample() report
+   the same bits. */
 #ifndef GRPO_CUDA_HEAD_H
 #define GRPO_CUDA_HEAD_H
 
@@ -19,8 +20,8 @@ static __device__ __forceinline__ float below(float z, float max) {
     return d < -1000 ? -1000 : d;
 }
 
-/* Element i of a quad's lane t is id 8 (i / 2) + 2t + i % 2 of the chunk, as mma leaves them. All of the warp call it; the four
-   lanes get the same bits. A NaN may go unseen in max, it shows in the sums; so does +Inf. */
+/* Element i of a quad's lane t is id 8 (i / 2) + 2t + i % 2 of the chunk, as mma leaves them. All of the warp call
+   it; the four lanes get the same bits. A NaN may go unseen in max, it shows in the sums; so does +Inf. */
 static __device__ __forceinline__ int quad_id(int i) { return 8 * (i / 2) + 2 * (lane_id() % 4) + i % 2; }
 
 static __device__ __forceinline__ struct mass chunk_mass(const float z[QUAD_IDS]) {
@@ -43,11 +44,12 @@ static __device__ __forceinline__ struct mass chunk_mass(const float z[QUAD_IDS]
     return m;
 }
 
-/* The mass of ROWS whole rows at once: thread l ROWS + r takes part l of row r, MERGE_LANES parts a row; threads beyond only
-   keep the barriers. Chunk i of a row starts at max[i stride] and so on; dot may be NULL. work: 2 ROWS MERGE_LANES floats of
-   shared memory. Every thread gets the mass of row threadIdx.x % ROWS. */
+/* The mass of ROWS whole rows at once: thread l ROWS + r takes part l of row r, MERGE_LANES parts a row; threads
+   beyond only keep the barriers. Chunk i of a row starts at max[i stride] and so on; dot may be NULL. work: 2 ROWS
+   MERGE_LANES floats of shared memory. Every thread gets the mass of row threadIdx.x % ROWS. */
 template <int ROWS>
-static __device__ struct mass row_mass(const float *max, const float *sum, const float *dot, size_t stride, int chunks, float *work) {
+static __device__ struct mass row_mass(const float *max, const float *sum, const float *dot, size_t stride, int chunks,
+                                       float *work) {
     int lane = (int)threadIdx.x / ROWS, row = (int)threadIdx.x % ROWS, last = lane < MERGE_LANES ? chunks : 0;
     float *sums = work + row, *dots = sums + ROWS * MERGE_LANES;
     float top = -INFINITY, s = 0, w = 0;
@@ -107,7 +109,7 @@ static inline void *cut_piece(struct cut *c, size_t n, size_t element) {
 struct row_stats cut_row_stats(struct cut *c, int rows, int V);
 
 /* z = scale h W^T: lse and entropy of R rows, and unless NULL z (R, z_pitch) itself and the logit of target (R) */
-int softmax_rows(const struct cuda_ctx *ctx, const struct row_stats *out, float *z, size_t z_pitch, const bf16 *h, const weight *W,
-                 const int32_t *target, float scale, int R, int C, int V);
+int softmax_rows(const struct cuda_ctx *ctx, const struct row_stats *out, float *z, size_t z_pitch, const bf16 *h,
+                 const weight *W, const int32_t *target, float scale, int R, int C, int V);
 
 #endif

@@ -1,5 +1,5 @@
-/* Linear layers and their gradients: 2 N C O FLOPs each. Weights are read once from memory while N is at most a tile's
-   rows; from N of about 200 on the tensor cores are the limit. */
+/* Linear layers and their gradients: 2 N C O FLOPs each. Weights are read once from memory while N is at most a
+   tile's rows; from N of about 200 on the tensor cores are the limit. */
 #include "cuda/blas.cuh"
 #include "cuda/gemm.cuh"
 
@@ -8,7 +8,8 @@ int cuda_linear(void *ctx, real *y, const real *x, const weight *W, const float 
     if (!b) TRY(blas_linear((const struct cuda_ctx *)ctx, &done, y, x, W, N, C, O, add));
     if (done) return OK;
     struct product g = {activations((const bf16 *)x, N, C), weight_rows(W, 0, O, C), N, O, C};
-    return gemm<A_BT, wide, large, middle, slim, narrow, thin>((const struct cuda_ctx *)ctx, g, rounded_to((bf16 *)y, b, add != 0, O));
+    struct sums_to_real e = rounded_to((bf16 *)y, b, add != 0, O);
+    return gemm<A_BT, wide, large, middle, slim, narrow, thin>((const struct cuda_ctx *)ctx, g, e);
 }
 
 int cuda_logits(void *ctx, float *z, const real *h, const weight *W, int S, int C, int V) {
@@ -24,12 +25,13 @@ int cuda_linear_dx(void *ctx, real *dx, const real *dy, const weight *W, int N, 
     return gemm<A_B, wide, large, middle>((const struct cuda_ctx *)ctx, g, rounded_to((bf16 *)dx, NULL, false, C));
 }
 
-/* db (O) += sum dy: a warp adds the rows of one run of ROW_ALIGN; the runs of DB_WARPS warps are then added in order. Bytes:
-   2 N O, at memory speed only where O is wide; it is a thousandth of the work beside it. */
+/* db (O) += sum dy: a warp adds the rows of one run of ROW_ALIGN; the runs of DB_WARPS warps are then added in order.
+   Bytes: 2 N O, at memory speed only where O is wide; it is a thousandth of the work beside it. */
 enum { DB_WARPS = 32, DB_COLS = 2 * WARP };
 static __global__ void __launch_bounds__(DB_WARPS *WARP) bias_gradient(float *db, const bf16 *dy, int N, int O) {
     __shared__ float run[DB_WARPS][DB_COLS];
-    int left = (int)blockIdx.x * DB_COLS + lane_id(), right = left + WARP, own = (int)blockIdx.x * DB_COLS + (int)threadIdx.x;
+    int first_col = (int)blockIdx.x * DB_COLS, own = first_col + (int)threadIdx.x;
+    int left = first_col + lane_id(), right = left + WARP;
     bool adds = threadIdx.x < DB_COLS && own < O;
     float sum = adds ? db[own] : 0;
     for (int row0 = 0; row0 < N; row0 += DB_WARPS * ROW_ALIGN) {

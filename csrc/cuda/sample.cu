@@ -1,8 +1,8 @@
-/* Sampling. One product over W makes the logits of up to SAMPLE_ROWS slots, and with them what head() says of a row; a block
-   then draws each row's token. A row whose distribution is the whole softmax needs nothing but the masses of chunks that
-   the product left, and the logits of the chunk that is drawn from. Filters come in transformers' order and keep ids by a
-   threshold on their logit, found by bisection over the floats: no row is ever sorted. The maxima and masses of chunks
-   bound the threshold first, so that only chunks which may hold a kept id are looked at. */
+/* Sampling. One product over W makes the logits of up to SAMPLE_ROWS slots, and with them what head() says of a row;
+   a block then draws each row's token. A row whose distribution is the whole softmax needs nothing but the masses of
+   chunks that the product left, and the logits of the chunk that is drawn from. Filters come in transformers' order
+   and keep ids by a threshold on their logit, found by bisection over the floats: no row is ever sorted. The maxima
+   and masses of chunks bound the threshold first, so that only chunks which may hold a kept id are looked at. */
 #include "base/rng.h"
 #include "cuda/head.cuh"
 
@@ -34,6 +34,7 @@ struct row {
 
 /* Ids v with logit z stay when z > threshold, or when it is equal and v <= last. */
 struct support { float threshold; int last; };
+#define EVERY_ID ((struct support){-INFINITY, INT32_MAX})
 
 static __device__ __forceinline__ float logit(const struct row *r, int v) {
     float z = r->z[v];
@@ -62,7 +63,18 @@ static __device__ void measure_chunks(const struct row *r, const int *list, int 
     __syncthreads();
 }
 
-/* -- thresholds ---------------------------------------------------------------------------------------------------------- */
+static __device__ void remove_ids(const struct row *r, const int32_t *ids, int n) {
+    for (int i = (int)threadIdx.x; i < n; i += DRAW_THREADS) r->z[ids[i]] = -INFINITY;
+    __syncthreads();
+    for (int first = 0; first < n; first += r->n) {    /* as many as the list holds */
+        int count = min_int(r->n, n - first);
+        for (int i = (int)threadIdx.x; i < count; i += DRAW_THREADS) r->active[i] = ids[first + i] / CHUNK;
+        __syncthreads();
+        measure_chunks(r, r->active, count, EVERY_ID);
+    }
+}
+
+/* -- thresholds -------------------------------------------------------------------------------------------------- */
 
 /* Floats in ascending order as unsigned integers, and back. */
 static __device__ __forceinline__ uint32_t order_of(float x) {
@@ -95,9 +107,9 @@ static __device__ float top_k_floor(const struct row *r, int k, float top) {
     return largest_with(count, (float)k, -INFINITY, top);
 }
 
-/* A number that the threshold of top-p reaches: of a chunk with its maximum at t or above, at least that id counts, and at
-   least all but what CHUNK - 1 ids below t can weigh. goal and masses are in units of e^top; the bound is a sum of other
-   roundings than the masses that follow, hence the margin. */
+/* A number that the threshold of top-p reaches: of a chunk with its maximum at t or above, at least that id counts,
+   and at least all but what CHUNK - 1 ids below t can weigh. goal and masses are in units of e^top; the bound is a
+   sum of other roundings than the masses that follow, hence the margin. */
 static __device__ float top_p_floor(const struct row *r, float goal, float top) {
     auto bound = [&](float t) {
         float sure = 0, rest = (CHUNK - 1) * expf(below(t, top));
@@ -113,8 +125,8 @@ static __device__ float top_p_floor(const struct row *r, float goal, float top) 
 /* active = the chunks with a logit of at least `floor`, in order; the others weigh nothing from now on */
 static __device__ void activate_chunks(struct row *r, float floor) {
     __shared__ int count[DRAW_THREADS];
-    int per_thread = ceil_div(r->n, DRAW_THREADS), first = min_int(r->n, (int)threadIdx.x * per_thread);
-    int end = min_int(r->n, first + per_thread), mine = 0, at = 0;
+    int per_thread = ceil_div(r->n, DRAW_THREADS), mine = 0, at = 0;
+    int first = min_int(r->n, (int)threadIdx.x * per_thread), end = min_int(r->n, first + per_thread);
     for (int i = first; i < end; i++) mine += r->max[i] >= floor;
     count[threadIdx.x] = mine;
     __syncthreads();
@@ -141,7 +153,8 @@ static __device__ __forceinline__ float candidate(struct candidates c, int i) {
 }
 static __device__ struct candidates gather_candidates(const struct row *r, float *cache) {
     if (r->n_active > CACHED_CHUNKS) return (struct candidates){r, NULL};
-    for (int i = (int)threadIdx.x; i < r->n_active * CHUNK; i += DRAW_THREADS) cache[i] = candidate((struct candidates){r, NULL}, i);
+    struct candidates c = {r, NULL};
+    for (int i = (int)threadIdx.x; i < r->n_active * CHUNK; i += DRAW_THREADS) cache[i] = candidate(c, i);
     __syncthreads();
     return (struct candidates){r, cache};
 }
@@ -164,8 +177,8 @@ static __device__ float mass_from(struct candidates c, float t, float top) {
 /* The id of the `keep`-th candidate that equals t, ids ascending; the last one if there are fewer. */
 static __device__ int tie_id(struct candidates c, float t, int keep) {
     __shared__ int ties[DRAW_THREADS], found;
-    int n = c.r->n_active * CHUNK, per_thread = ceil_div(n, DRAW_THREADS), first = min_int(n, (int)threadIdx.x * per_thread);
-    int end = min_int(n, first + per_thread), mine = 0, before = 0;
+    int n = c.r->n_active * CHUNK, per_thread = ceil_div(n, DRAW_THREADS), mine = 0, before = 0;
+    int first = min_int(n, (int)threadIdx.x * per_thread), end = min_int(n, first + per_thread);
     for (int i = first; i < end; i++) mine += candidate(c, i) == t;
     ties[threadIdx.x] = mine;
     if (threadIdx.x == 0) found = INT32_MAX;
@@ -177,21 +190,24 @@ static __device__ int tie_id(struct candidates c, float t, int keep) {
     return found;
 }
 
-/* Top-k (ties with the k-th stay), then top-p (the fewest ids that reach it: largest logits first, among equals lowest ids),
-   then min-p against the largest. total: mass of all, in e^top. Chunks outside the support weigh nothing afterwards. */
+/* Top-k (ties with the k-th stay), then top-p (the fewest ids that reach it: largest logits first, among equals
+   lowest ids), then min-p against the largest. total: mass of all, in e^top. Chunks outside the support weigh nothing
+   afterwards. */
 static __device__ struct support find_support(struct row *r, const struct sampler *p, float top, float total, int V) {
     __shared__ float cache[CACHED_CHUNKS * CHUNK];
-    struct support s = {-INFINITY, INT32_MAX};
+    struct support s = EVERY_ID;
     int by_count = p->top_k > 0 && p->top_k < V, by_mass = p->top_p < 1;
     if (by_count || by_mass) {
         float floor = by_count ? top_k_floor(r, p->top_k, top) : top_p_floor(r, p->top_p * total, top);
         activate_chunks(r, floor);
         struct candidates c = gather_candidates(r, cache);
-        if (by_count) s.threshold = largest_with([&](float t) { return count_from(c, t); }, (float)p->top_k, floor, top);
+        auto count = [&](float t) { return count_from(c, t); };
+        auto mass = [&](float t) { return mass_from(c, t, top); };
+        if (by_count) s.threshold = largest_with(count, (float)p->top_k, floor, top);
         if (by_mass) {
-            float goal = p->top_p * (by_count ? mass_from(c, s.threshold, top) : total);
-            s.threshold = largest_with([&](float t) { return mass_from(c, t, top); }, goal, fmaxf(s.threshold, floor), top);
-            float missing = goal - mass_from(c, float_at(order_of(s.threshold) + 1), top);
+            float goal = p->top_p * (by_count ? mass(s.threshold) : total);
+            s.threshold = largest_with(mass, goal, fmaxf(s.threshold, floor), top);
+            float missing = goal - mass(float_at(order_of(s.threshold) + 1));
             float ties = ceilf(missing / exp_approx(below(s.threshold, top)));
             s.last = tie_id(c, s.threshold, ties > 1 ? (int)fminf(ties, (float)V) : 1);
         }
@@ -205,7 +221,7 @@ static __device__ struct support find_support(struct row *r, const struct sample
     return s;
 }
 
-/* -- drawing --------------------------------------------------------------------------------------------------------------- */
+/* -- drawing ----------------------------------------------------------------------------------------------------- */
 
 /* The first i at which *sum, which grows by mass(i), passes goal; at the end the last with a mass. */
 template <typename Mass> static __device__ int pass(Mass mass, int n, double *sum, double goal) {
@@ -243,10 +259,14 @@ static __device__ int draw(const struct row *r, struct support s, float top, flo
         sum = 0;
         int thread = per_group * pass([&](int i) { return group[i]; }, GROUPS, &sum, goal);
         thread += pass([&](int i) { return part[thread + i]; }, per_group, &sum, goal);
-        chunk = thread * per_thread + pass([&](int i) { return chunk_weight(thread * per_thread + i); }, per_thread, &sum, goal);
+        chunk = thread * per_thread;
+        chunk += pass([&](int i) { return chunk_weight(chunk + i); }, per_thread, &sum, goal);
     }
     __syncthreads();
-    if (threadIdx.x < CHUNK) weight[threadIdx.x] = exp_approx(below(kept_logit(r, s, chunk * CHUNK + (int)threadIdx.x), top));
+    if (threadIdx.x < CHUNK) {
+        float z = kept_logit(r, s, chunk * CHUNK + (int)threadIdx.x);
+        weight[threadIdx.x] = exp_approx(below(z, top));
+    }
     __syncthreads();
     if (threadIdx.x == 0) id = chunk * CHUNK + pass([&](int i) { return (double)weight[i]; }, CHUNK, &sum, goal);
     __syncthreads();
@@ -264,21 +284,17 @@ static __device__ int highest(const struct row *r, float top) {
 }
 
 /* A block a row. Not finite, or every id forbidden: id -1 and NaN. */
-static __global__ void __launch_bounds__(DRAW_THREADS) draw_rows(struct draw_args a) {
+static __global__ void __launch_bounds__(DRAW_THREADS, 3) draw_rows(struct draw_args a) {
     __shared__ float work[2 * MERGE_LANES], sums[WARP];
     const struct sampler *p = &a.sampler;
     int i = (int)blockIdx.x, n = a.n_chunks;
     float *own = a.chunks + (size_t)i * 3 * n, policy_lse = a.stats.lse[i], lse = policy_lse;
     struct sample_key key = a.keys[i];
-    struct row r = {a.z + i * a.pitch, NULL, p->forbidden, p->repetition_penalty, own, own + n, (int *)(own + 2 * n), n, 0, sums};
-    if (p->seen && p->repetition_penalty != 1) r.seen = p->seen + (size_t)i * a.V;
-    struct support all = {-INFINITY, INT32_MAX};
-    bool stops = key.no_stop && a.n_stop > 0, restricted = r.seen || r.forbidden || stops;
-    if (stops) {
-        for (int k = (int)threadIdx.x; k < a.n_stop; k += DRAW_THREADS) r.z[a.stop_ids[k]] = -INFINITY;
-        __syncthreads();
-    }
-    if (restricted) measure_chunks(&r, NULL, n, all);
+    const uint8_t *seen = p->seen && p->repetition_penalty != 1 ? p->seen + (size_t)i * a.V : NULL;
+    struct row r = {a.z + i * a.pitch, seen, p->forbidden, p->repetition_penalty, own, own + n, (int *)(own + 2 * n),
+                    n, 0, sums};
+    bool masked = r.seen || r.forbidden, stops = key.no_stop && a.n_stop > 0;
+    if (masked) measure_chunks(&r, NULL, n, EVERY_ID);
     else {
         for (int k = (int)threadIdx.x; k < n; k += DRAW_THREADS) {
             r.max[k] = a.stats.max[k * a.stats.pitch + i];
@@ -286,14 +302,16 @@ static __global__ void __launch_bounds__(DRAW_THREADS) draw_rows(struct draw_arg
         }
         __syncthreads();
     }
+    if (stops) remove_ids(&r, a.stop_ids, a.n_stop);
     struct mass m = row_mass<1>(r.max, r.sum, NULL, 1, n, work);
-    if (restricted) lse = mass_lse(m);
+    if (masked || stops) lse = mass_lse(m);
     struct sampled out = {-1, NAN, NAN, NAN};
     if (isfinite(policy_lse) && isfinite(lse)) {
         if (p->temperature > 0) {
             struct support s = find_support(&r, p, m.max, m.sum, a.V);
             if (s.threshold > -INFINITY) lse = mass_lse(row_mass<1>(r.max, r.sum, NULL, 1, n, work));
-            out.id = draw(&r, s, m.max, philox_uniform(philox(p->seed, key.position, key.sample, key.prompt, p->step).x[0]));
+            uint32_t bits = philox(p->seed, key.position, key.sample, key.prompt, p->step).x[0];
+            out.id = draw(&r, s, m.max, philox_uniform(bits));
         } else out.id = highest(&r, m.max);
         out.logp = logit(&r, out.id) - lse;
         out.policy_logp = r.z[out.id] - policy_lse;
@@ -302,9 +320,17 @@ static __global__ void __launch_bounds__(DRAW_THREADS) draw_rows(struct draw_arg
     if (threadIdx.x == 0) a.out[i] = out;
 }
 
-/* -- the call ---------------------------------------------------------------------------------------------------------------- */
+/* -- the call ---------------------------------------------------------------------------------------------------- */
 
-struct sample_plan { int rows; size_t pitch; struct row_stats stats; float *z, *chunks; struct sampled *out; struct sample_key *keys; int32_t *stop_ids; };
+struct sample_plan {
+    int rows;                        /* at once */
+    size_t pitch;
+    struct row_stats stats;
+    float *z, *chunks;
+    struct sampled *out;
+    struct sample_key *keys;
+    int32_t *stop_ids;
+};
 
 static struct sample_plan plan_sample(struct cut *c, int n_stop, int S, int V) {
     struct sample_plan p;
@@ -325,15 +351,17 @@ size_t sample_scratch(const struct op_limits *need) {
     return c.at;
 }
 
-/* Everything between the keys and the tokens, both in p: work on the stream that nobody waits for. FLOPs: 2 S C V. Bytes: W, and
-   4 S V written; a row's block reads some kilobytes of that, all of it when a penalty or forbidden ids change it. */
-static int sample_rows(const struct cuda_ctx *ctx, const struct sample_plan *p, const bf16 *h, const weight *W, const struct sampler *sampler,
-                       int n_stop, int S, int C, int V) {
+/* Everything between the keys and the tokens, both in p: work on the stream that nobody waits for. FLOPs: 2 S C V.
+   Bytes: W, and 4 S V written; a row's block reads some kilobytes of that, all of it when a penalty or forbidden ids
+   change it. */
+static int sample_rows(const struct cuda_ctx *ctx, const struct sample_plan *p, const bf16 *h, const weight *W,
+                       const struct sampler *sampler, int n_stop, int S, int C, int V) {
+    int chunks = ceil_div(V, CHUNK);
     float scale = sampler->temperature > 0 ? 1 / sampler->temperature : 1;
     for (int row = 0; row < S; row += p->rows) {
         int rows = min_int(p->rows, S - row);
-        struct draw_args a = {p->out + row, p->z, p->pitch, p->stats, p->chunks, *sampler, p->keys + row, p->stop_ids, n_stop, V,
-                              ceil_div(V, CHUNK)};
+        struct draw_args a = {p->out + row, p->z, p->pitch, p->stats, p->chunks, *sampler, p->keys + row, p->stop_ids,
+                              n_stop, V, chunks};
         if (a.sampler.seen) a.sampler.seen += (size_t)row * V;
         TRY(softmax_rows(ctx, &p->stats, p->z, p->pitch, h + (size_t)row * C, W, NULL, scale, rows, C, V));
         LAUNCH(ctx, draw_rows, rows, DRAW_THREADS, 0, a);
@@ -341,8 +369,8 @@ static int sample_rows(const struct cuda_ctx *ctx, const struct sample_plan *p, 
     return OK;
 }
 
-int cuda_sample(void *ctx_, struct sampled *out, const real *h, const weight *W, const struct sampler *sampler, const struct sample_key *keys,
-                const int32_t *stop_ids, int n_stop, int S, int C, int V) {
+int cuda_sample(void *ctx_, struct sampled *out, const real *h, const weight *W, const struct sampler *sampler,
+                const struct sample_key *keys, const int32_t *stop_ids, int n_stop, int S, int C, int V) {
     const struct cuda_ctx *ctx = (const struct cuda_ctx *)ctx_;
     struct cut size = {NULL, 0}, c = {NULL, 0};
     plan_sample(&size, n_stop, S, V);

@@ -27,10 +27,10 @@ def check_draws(z, ids, logp, keys, seed, step, settings, seen=None, removed=())
     """Each token against the distribution that its row's logits (S, V) leave, and against its uniform number."""
     for i, u in enumerate(uniforms(keys, seed, step)):
         want = log_support(z[i], seen=None if seen is None else seen[i].astype(bool), removed=removed, **settings)
-        assert abs(logp[i] - want[ids[i]]) <= 4e-6           # the kept set: one id more or less would shift all
+        assert abs(logp[i] - want[ids[i]]) <= 1e-5           # the kept set: one id more or less would shift all
         cdf = np.cumsum(np.exp(want))
         u *= cdf[-1]
-        sure = np.abs(cdf - u).min() > 1e-6                 # not at a border that rounding may move
+        sure = np.abs(cdf - u).min() > 3e-6                 # not at a border that rounding may move
         assert not sure or ids[i] == np.searchsorted(cdf, u, side="right")
 
 
@@ -100,20 +100,22 @@ def test_greedy_takes_the_lowest_id_among_equals(ops):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_forbidden_and_stop_ids(ops, rng, temperature):
-    h, W, S, V = real(rng, 1, 8), real(rng, 100, 8), 40, 100
+@pytest.mark.parametrize("n_forbidden, n_stop", [(5, 4), (0, 1), (0, 30), (20, 0)])
+def test_forbidden_and_stop_ids(ops, rng, temperature, n_forbidden, n_stop):
+    h, W, S, V = real(rng, 1, 8), real(rng, 300, 8, scale=0.5), 40, 300
     z = (h.astype(np.float64) @ W.T)[0]
     forbidden = np.zeros(V, np.uint8)
-    forbidden[np.argsort(-z)[:5]] = 1
-    stop = np.argsort(-z)[5:9].astype(np.int32)
+    forbidden[np.argsort(-z)[:n_forbidden]] = 1
+    stop = np.argsort(-z)[n_forbidden:n_forbidden + n_stop].astype(np.int32)
     keys = sample_keys(S, no_stop=np.arange(S) % 2)
-    ids, logp, policy_logp, _ = ops.sample(np.repeat(h, S, 0), W, keys, temperature=temperature, forbidden=forbidden, stop_ids=stop)
+    ids, logp, policy_logp, _ = ops.sample(np.repeat(h, S, 0), W, keys, temperature=temperature,
+                                           forbidden=forbidden if n_forbidden else None, stop_ids=stop)
     assert not forbidden[ids].any()
     assert_same_bits([policy_logp], ops.head(np.repeat(h, S, 0), W, ids)[:1])
     held = keys[:, 3] == 1
-    assert not np.isin(ids[held], stop).any() and np.isin(ids[~held], stop).any()
+    assert not np.isin(ids[held], stop).any() and (not n_stop or np.isin(ids[~held], stop).any())
     for rows, removed in ((held, [*np.flatnonzero(forbidden), *stop]), (~held, np.flatnonzero(forbidden))):
-        np.testing.assert_allclose(logp[rows], log_support(z, removed=removed)[ids[rows]], atol=4e-6)
+        np.testing.assert_allclose(logp[rows], log_support(z, removed=removed)[ids[rows]], atol=1e-5)
 
 
 @pytest.mark.parametrize("penalty", [1.3, 0.8])
@@ -124,7 +126,7 @@ def test_repetition_penalty_is_each_row_s_own(ops, rng, penalty, temperature):
     ids, logp, *_ = ops.sample(h, W, sample_keys(20), temperature=temperature, repetition_penalty=penalty, seen=seen.astype(np.uint8))
     z = h.astype(np.float64) @ W.T
     want = [log_support(row, temperature or 1.0, repetition_penalty=penalty, seen=s) for row, s in zip(z, seen, strict=True)]
-    np.testing.assert_allclose(logp, [w[i] for w, i in zip(want, ids, strict=True)], atol=4e-6)
+    np.testing.assert_allclose(logp, [w[i] for w, i in zip(want, ids, strict=True)], atol=1e-5)
     if temperature == 0:
         assert (ids == np.argmax(want, axis=1)).all()
 
