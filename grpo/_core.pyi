@@ -108,8 +108,12 @@ def selective_log_softmax(logits: F32, ids: I32, temperature: float, /) -> tuple
     """logits (N, V), ids (N): (log-probs, entropies)."""
 
 class Ops:
-    """One method an entry of ops.h on float32 arrays, rounded to the device's storage on the way in. For tests and benchmarks."""
+    """One method an entry of ops.h on float32 arrays, rounded to the device's storage on the way in. For tests and benchmarks.
+    Each method's docstring has its formula and shapes; gradients that an op adds to are passed in and returned."""
+    repeat: int                                  # times a call is run
+    seconds: float                               # the fastest of them
     def __init__(self, device: str) -> None: ...
+    def __getattr__(self, op: str) -> Any: ...
 
 def dequantize(type: str, data: bytes | memoryview, count: int, /) -> F32:
     """GGUF block formats F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q4_K Q6_K -> float32 (count,)."""

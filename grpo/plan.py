@@ -36,20 +36,20 @@ def plan(recipe: Recipe) -> Plan:
     options = recipe.config()
     device = pick_device(options.device)
     shape = {name: value for name, value in core_arguments(config, source).items() if name not in ("rms_eps", "inv_freq")}
-    prompt, budget = options.max_prompt_length or UNKNOWN_PROMPT, options.token_budget_on(device)
-    arenas = _core.plan(**shape, token_budget=budget, recompute=options.recompute, slots=options.slots, prompt_length=prompt,
+    prompt, budget, slots = options.max_prompt_length or UNKNOWN_PROMPT, options.token_budget_on(device), options.slots_on(device)
+    arenas = _core.plan(**shape, token_budget=budget, recompute=options.recompute, slots=slots, prompt_length=prompt,
                         max_new_tokens=options.max_completion_length, train=True, reference=options.beta > 0, device=device)
     assumed = "" if options.max_prompt_length else " assumed"
     title = (f"{source} on {device}: {options.describe_batch()}; prompts of {prompt} tokens{assumed}, completions of {options.max_completion_length}, "
-             f"{options.slots} decoded at a time, {budget} tokens a micro-batch")
-    return Plan(title, sorted(arenas, key=lambda arena: -arena[1]), available_memory() if device != "cuda" else gpu_memory(), ways_to_shrink(options, budget))
+             f"{slots} decoded at a time, {budget} tokens a micro-batch")
+    return Plan(title, sorted(arenas, key=lambda arena: -arena[1]), available_memory() if device != "cuda" else gpu_memory(), ways_to_shrink(options, budget, slots))
 
 
-def ways_to_shrink(options: Any, budget: int) -> list[str]:
+def ways_to_shrink(options: Any, budget: int, slots: int) -> list[str]:
     ways = [f"--token_budget {max(512, budget // 4)} makes micro-batches smaller; results stay the same, to the bit"]
     if not options.recompute:
         ways.append("--recompute keeps fewer activations and computes them again in the backward pass; same results, slower")
-    ways.append(f"--slots {max(1, options.slots // 4)} decodes fewer completions at a time; same results")
+    ways.append(f"--slots {max(1, slots // 4)} decodes fewer completions at a time; same results")
     if options.beta:
         ways.append("--beta 0 needs no reference model; the KL term is gone")
     return ways

@@ -134,7 +134,7 @@ class GRPOTrainer(Loop):
     def _generate(self, prompts: list[Prompt], first_prompt: int) -> Rollouts:
         args, total = self.args, len(prompts) * self.args.num_generations
         return generate(self.model, prompts, args.num_generations, args.max_completion_length, self.sampling, seed=args.seed,
-                        step=self.rollouts_made, first_prompt=first_prompt, slots=args.slots,
+                        step=self.rollouts_made, first_prompt=first_prompt, slots=args.slots_on(self.model.device),
                         progress=lambda tokens, finished: self.progress.on_rollout(tokens, finished, total))
 
     def _score(self, r: Rollouts) -> dict[str, float]:
@@ -279,7 +279,7 @@ class GRPOTrainer(Loop):
         count = args.num_generations_eval or (1 if greedy else args.num_generations)
         with self.timed("evaluate"):
             r = generate(self.model, stream.take(0, len(stream)), count, args.max_completion_length,
-                         sampling(args, args.temperature_eval), seed=args.seed + EVALUATION_SEED, step=0, first_prompt=0, slots=args.slots)
+                         sampling(args, args.temperature_eval), seed=args.seed + EVALUATION_SEED, step=0, first_prompt=0, slots=args.slots_on(self.model.device))
             logged = self._score(r)
         metrics = {**completion_metrics(r), **reward_metrics(r, self._reward_names), **logged, "runtime": self._seconds.pop("evaluate")}
         if count == 1:

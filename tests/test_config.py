@@ -170,6 +170,14 @@ def test_loss_options_are_the_cores():
     assert GRPOConfig(beta=0.1, kl_in_reward=True).loss_options()["beta"] == 0
 
 
+def test_loss_defaults_are_the_cores():
+    from grpo import _core
+
+    core, fields = _core.loss_defaults(), GRPOConfig().loss_options()
+    longest = {"max_completion_length"}                    # the config always knows it, the core is always told
+    assert {k: v for k, v in fields.items() if k not in longest} == pytest.approx({k: core[k] for k in fields if k not in longest})
+
+
 def test_cispo_with_a_margin_for_a_cap_is_doubted():
     with pytest.warns(GrpoWarning, match="cispo"):
         GRPOConfig(loss_type="cispo")

@@ -59,4 +59,7 @@ VEC_FN vf vexp(vf x) {
     return vselect_lt(x, lowest, vzero(), vscale2(p, n));
 }
 
+/* the same bits for one number */
+VEC_FN float exp_one(float x) { return vlargest(vexp(vset1(x))); }
+
 #endif

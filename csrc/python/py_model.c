@@ -20,7 +20,7 @@ int busy_enter(int *busy) {
     if (*busy) {
         PyObject *errors = PyImport_ImportModule("grpo.errors");
         PyObject *class = errors ? PyObject_GetAttrString(errors, "BusyError") : NULL;
-        if (class) PyErr_SetString(class, "this model is running another call on another thread");
+        if (class) PyErr_SetString(class, "this object is running another call on another thread");
         Py_XDECREF(class);
         Py_XDECREF(errors);
         return -1;
