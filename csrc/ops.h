@@ -117,19 +117,21 @@ struct ops {
     /* -- KV pool of one layer: pages of KV_TILE positions, kv_page_bytes() each, layout the backend's own.
           kv_store: row i of qkv (N, ...) goes to slot place[i] = page * KV_TILE + offset; place < 0: not stored.
           kv_copy: page dst[i] = page src[i]. attention_decode: row s has length[s] visible keys (its own included),
-          key p lies in page pages[s * max_pages + p / KV_TILE]; y (S, Hq D) =; same bits as attention -------------- */
+          key p lies in page pages[s * max_pages + p / KV_TILE]; y (S, Hq D) =, lse (S, Hq) =; same bits as attention -- */
     size_t (*kv_page_bytes)(int Hkv, int D);
     int (*kv_store)(void *ctx, void *pool, const real *qkv, const int32_t *place, int N, int Hq, int Hkv, int D);
     int (*kv_copy)(void *ctx, void *pool, const int32_t *dst, const int32_t *src, int n, int Hkv, int D);
-    int (*attention_decode)(void *ctx, real *y, const real *qkv, const void *pool, const int32_t *pages, const int32_t *length,
-                            int S, int max_pages, int Hq, int Hkv, int D);
+    int (*attention_decode)(void *ctx, real *y, float *lse, const real *qkv, const void *pool, const int32_t *pages,
+                            const int32_t *length, int S, int max_pages, int Hq, int Hkv, int D);
 
     /* -- SwiGLU: gu (N, 2F) = [g | u];  y (N, F) = silu(g) u;  dgu = [dy u s (1 + g (1 - s)) | dy silu(g)], s = sigmoid(g) */
     int (*swiglu)(void *ctx, real *y, const real *gu, int N, int F);
     int (*swiglu_bwd)(void *ctx, real *dgu, const real *dy, const real *gu, int N, int F);
 
-    /* -- rows: dst (R, C) = src[index];  dst[index] += src (R, C) in row order --------------------------------------- */
+    /* -- rows: gather: dst (R, C) = src[index];  put: dst[index] = src (R, C), no index twice;
+          scatter: dst[index] += src (R, C) in row order ------------------------------------------------------------------ */
     int (*gather_rows)(void *ctx, real *dst, const real *src, const int32_t *index, int R, int C);
+    int (*put_rows)(void *ctx, real *dst, const real *src, const int32_t *index, int R, int C);
     int (*scatter_rows_add)(void *ctx, real *dst, const real *src, const int32_t *index, int R, int C);
 
     /* -- head: z = h W^T * inv_temperature in fp32, never kept whole; p = softmax(z).

@@ -19,7 +19,7 @@ def memory_in_use() -> int: ...
 def profile_start() -> None:
     """Count what every op of every model takes, from 0."""
 def profile() -> list[tuple[str, int, float, float, float]]:
-    """[(op, calls, seconds, floating-point operations, bytes)] since profile_start()."""
+    """[(op, calls, seconds, floating-point operations, bytes)] since profile_start(), which ends."""
 def backend(device: str, /) -> tuple[str, str]: ...
 def cuda_plugin() -> tuple[str, str, str]:
     """(file, toolkit version, architectures) of the CUDA plugin; DeviceError if there is none. Asks no driver."""

@@ -128,7 +128,7 @@ class TrainingConfig:
 
     def token_budget_on(self, device: str) -> int:
         """Tokens of a packed micro-batch: those asked for, or what keeps the device busy and no more."""
-        return self.token_budget or (16384 if device == "cuda" else 1024)
+        return self.token_budget or (16384 if device.startswith("cuda") else 1024)
 
     @classmethod
     def from_yaml(cls, path: str | os.PathLike, **overrides):
@@ -290,7 +290,7 @@ class GRPOConfig(TrainingConfig):
 
     def slots_on(self, device: str) -> int:
         """Sequences decoded at a time: those asked for, or what keeps the device busy and no more."""
-        return self.slots or (256 if device == "cuda" else 32)
+        return self.slots or (256 if device.startswith("cuda") else 32)
 
     @property
     def rollout_size(self) -> int:

@@ -107,7 +107,7 @@ def group_segments(*groups: tuple[int, ...]) -> tuple[np.ndarray, int]:
 
 def decode_completions(ops, qkv, segments, Hq, Hkv, D):
     """attention_decode() of every completion row, its cache paged as a rollout does it: the prompt's full pages are shared,
-    its last one is copied for each completion. Returns (rows, y)."""
+    its last one is copied for each completion. Returns (rows, [y, lse])."""
     place = np.full(len(qkv), -1, np.int32)
     prompt_pages, copies, rows, pages_of, length = {}, [], [], [], []
     n_pages = 1                                       # page 0 belongs to nobody
@@ -130,8 +130,8 @@ def decode_completions(ops, qkv, segments, Hq, Hkv, D):
             page, offset = divmod(prefix_len + i, KV_TILE)
             place[start + i] = pages[page] * KV_TILE + offset
     dst, src = (np.array(side, np.int32) for side in zip(*copies)) if copies else (np.zeros(0, np.int32),) * 2
-    y = ops.attention_decode(qkv[rows], qkv, place, dst, src, n_pages, np.array(pages_of, np.int32), np.array(length, np.int32), Hq, Hkv, D)
-    return rows, y
+    decoded = ops.attention_decode(qkv[rows], qkv, place, dst, src, n_pages, np.array(pages_of, np.int32), np.array(length, np.int32), Hq, Hkv, D)
+    return rows, list(decoded)
 
 
 def sample_keys(S, no_stop=0):

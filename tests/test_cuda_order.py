@@ -20,7 +20,7 @@ def attention(ops, rng):
     qkv, dy = real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, Hq * D)
     y, lse = ops.attention(qkv, segments, *heads)
     some, _ = group_segments((40, 30))
-    return [y, lse, ops.attention_bwd(dy, y, lse, qkv, segments, *heads), decode_completions(ops, qkv, some, *heads)[1]]
+    return [y, lse, ops.attention_bwd(dy, y, lse, qkv, segments, *heads), *decode_completions(ops, qkv, some, *heads)[1]]
 
 
 @pytest.mark.parametrize("results", [gemm_and_head, attention])

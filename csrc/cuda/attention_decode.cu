@@ -15,6 +15,7 @@ enum { DECODE_HEADS = 16, DECODE_BLOCKS = 512 };       /* chunks are split until
 
 struct decode {
     bf16 *y;
+    float *lse;
     const bf16 *qkv, *pool;
     const int32_t *pages, *length;
     float *parts;                    /* (S, Hq, chunks, W + 4) output, max, sum of each chunk; splits > 1 only */
@@ -187,6 +188,8 @@ template <int W> static __global__ void __launch_bounds__(warps_of(W) * WARP) de
         bf16 *y = c.y + ((size_t)slot * h.Hq + (size_t)(kv * h.group + head)) * h.D;
         float share = 1 / total.sum[r];
         if (head >= h.group) continue;
+        if (lane_id() % 4 == 0 && warp_id() == 0)
+            c.lse[(size_t)slot * h.Hq + (size_t)(kv * h.group + head)] = (total.max[r] + log2f(total.sum[r])) * LN2;
         #pragma unroll
         for (int n = 0; n < 2 * C; n++)
             if (column_of<W>(n) < h.D)
@@ -194,7 +197,7 @@ template <int W> static __global__ void __launch_bounds__(warps_of(W) * WARP) de
     }
 }
 
-/* y of the slots whose chunks went to several blocks; a warp a head */
+/* y and lse of the slots whose chunks went to several blocks; a warp a head */
 template <int W> static __global__ void __launch_bounds__(THREADS) decode_join(const struct decode c) {
     struct heads h = c.heads;
     int row = blockIdx.x * WARPS + warp_id(), d = lane_id() * 4;                    /* row: slot and head */
@@ -213,6 +216,7 @@ template <int W> static __global__ void __launch_bounds__(THREADS) decode_join(c
         o[2] = fold(o[2], next.z, by);
         o[3] = fold(o[3], next.w, by);
     }
+    if (lane_id() == 0) c.lse[row] = (max + log2f(sum)) * LN2;
     float share = 1 / sum;
     *(uint2 *)(c.y + (size_t)row * h.D + d) = make_uint2(pack2(o[0] * share, o[1] * share), pack2(o[2] * share, o[3] * share));
 }
@@ -273,10 +277,10 @@ static size_t parts_bytes(int S, int chunks, struct heads h) {
     return (size_t)S * h.Hq * chunks * (size_t)(width_of(h.D) + 4) * sizeof(float);
 }
 
-int cuda_attention_decode(void *ctx_, real *y, const real *qkv, const void *pool, const int32_t *pages, const int32_t *length, int S,
-                          int max_pages, int Hq, int Hkv, int D) {
+int cuda_attention_decode(void *ctx_, real *y, float *lse, const real *qkv, const void *pool, const int32_t *pages, const int32_t *length,
+                          int S, int max_pages, int Hq, int Hkv, int D) {
     const struct cuda_ctx *ctx = (const struct cuda_ctx *)ctx_;
-    struct decode c = {(bf16 *)y, (const bf16 *)qkv, (const bf16 *)pool, pages, length};
+    struct decode c = {(bf16 *)y, lse, (const bf16 *)qkv, (const bf16 *)pool, pages, length};
     TRY(attention_heads(&c.heads, Hq, Hkv, D));
     c.S = S;
     c.max_pages = max_pages;

@@ -7,17 +7,19 @@ enum { THREADS = 128 };
 #define BY_WIDTH(C, kernel) ((C) % 8 ? kernel<1> : kernel<8>)
 static int piece(int C) { return C % 8 ? 1 : 8; }
 
-/* -- y = rows of E: 2 x 2 bytes an element ------------------------------------------------------------------------------- */
+/* -- rows copied, bit for bit whatever they hold: 2 x 2 bytes an element ---------------------------------------------------- */
 
-/* Block (row, piece of columns). src rows are `pitch` elements apart, dst rows C. */
-template <int n> static __global__ void copy_rows(bf16 *dst, const bf16 *src, const int32_t *index, int C, int pitch) {
-    const bf16 *from = src + (size_t)index[blockIdx.x] * pitch;
-    bf16 *to = dst + (size_t)blockIdx.x * C;
-    for (int c = (int)(blockIdx.y * THREADS + threadIdx.x) * n; c < C; c += (int)gridDim.y * THREADS * n) {
-        float v[n];
-        load<n>(v, from + c);
-        store<n>(to + c, v);
-    }
+template <int n> struct piece_of { typedef bf16 bits; };
+template <> struct piece_of<8> { typedef uint4 bits; };
+
+/* Block (row, piece of columns): row to[i] of dst = row from[i] of src; NULL means i itself. Rows are so many elements apart. */
+template <int n> static __global__ void copy_rows(bf16 *dst, const int32_t *to, int dst_pitch, const bf16 *src, const int32_t *from,
+                                                  int src_pitch, int C) {
+    typedef typename piece_of<n>::bits bits;
+    dst += (size_t)(to ? to[blockIdx.x] : (int)blockIdx.x) * dst_pitch;
+    src += (size_t)(from ? from[blockIdx.x] : (int)blockIdx.x) * src_pitch;
+    for (int c = (int)(blockIdx.y * THREADS + threadIdx.x) * n; c < C; c += (int)gridDim.y * THREADS * n)
+        *(bits *)(dst + c) = *(const bits *)(src + c);
 }
 
 static dim3 row_grid(int rows, int C) {
@@ -27,12 +29,18 @@ static dim3 row_grid(int rows, int C) {
 
 int cuda_embed(void *ctx, real *y, const weight *E, const int32_t *ids, int N, int C, int V) {
     (void)V;
-    LAUNCH(ctx, BY_WIDTH(C, copy_rows), row_grid(N, C), THREADS, 0, (bf16 *)y, (const bf16 *)E, ids, C, weight_pitch(C));
+    LAUNCH(ctx, BY_WIDTH(C, copy_rows), row_grid(N, C), THREADS, 0, (bf16 *)y, (const int32_t *)NULL, C, (const bf16 *)E, ids,
+           weight_pitch(C), C);
     return OK;
 }
 
 int cuda_gather_rows(void *ctx, real *dst, const real *src, const int32_t *index, int R, int C) {
-    LAUNCH(ctx, BY_WIDTH(C, copy_rows), row_grid(R, C), THREADS, 0, (bf16 *)dst, (const bf16 *)src, index, C, C);
+    LAUNCH(ctx, BY_WIDTH(C, copy_rows), row_grid(R, C), THREADS, 0, (bf16 *)dst, (const int32_t *)NULL, C, (const bf16 *)src, index, C, C);
+    return OK;
+}
+
+int cuda_put_rows(void *ctx, real *dst, const real *src, const int32_t *index, int R, int C) {
+    LAUNCH(ctx, BY_WIDTH(C, copy_rows), row_grid(R, C), THREADS, 0, (bf16 *)dst, index, C, (const bf16 *)src, (const int32_t *)NULL, C, C);
     return OK;
 }
 

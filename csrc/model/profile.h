@@ -31,6 +31,7 @@ struct work { double flops, bytes; };
 #define WORK_swiglu(z, y, gu, N, F) ROWS_(z, 3, N, F)
 #define WORK_swiglu_bwd(z, dgu, dy, gu, N, F) ROWS_(z, 5, N, F)
 #define WORK_gather_rows(z, dst, src, index, R, C) ROWS_(z, 2, R, C)
+#define WORK_put_rows(z, dst, src, index, R, C) ROWS_(z, 2, R, C)
 #define WORK_scatter_rows_add(z, dst, src, index, R, C) ROWS_(z, 3, R, C)
 #define WORK_head(z, logp, entropy, dh, dW, h, W, target, coef, ecoef, inv, R, C, V) GEMM_(z, (coef) ? 3 : 1, R, C, V, (coef) ? (z) + 8 : (z))
 #define WORK_sample(z, out, h, W, sampler, keys, stop_ids, n_stop, S, C, V) GEMM_(z, 1, S, C, V, z)
@@ -44,7 +45,7 @@ struct work { double flops, bytes; };
 
 #define PROFILED(X) \
     X(embed) X(embed_dw) X(linear) X(linear_dx) X(linear_dw) X(rmsnorm) X(rmsnorm_bwd_add) X(rope_table) X(rope) X(rope_bwd) \
-    X(attention) X(attention_bwd) X(attention_decode) X(kv_store) X(kv_copy) X(swiglu) X(swiglu_bwd) X(gather_rows) X(scatter_rows_add) \
+    X(attention) X(attention_bwd) X(attention_decode) X(kv_store) X(kv_copy) X(swiglu) X(swiglu_bwd) X(gather_rows) X(put_rows) X(scatter_rows_add) \
     X(head) X(sample) X(logits) X(copy) X(zero) X(adamw) X(sum_squares) X(weight_set) X(vector_set)
 enum profiled {
 #define X(name) PROFILE_##name,

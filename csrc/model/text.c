@@ -138,7 +138,7 @@ static int block_forward(struct activations *a, int l, const struct view *v, rea
     OP(linear, s->qkv, a->normed, W(qkv), W(qkv_b), N, d, QKV, 0);
     OP(rope, a->rotated, s->qkv, W(q_norm), W(k_norm), c->rms_eps, a->cos, a->sin, N, Hq, Hkv, D);
     if (v->kv) OP(kv_store, kv_layer(v->kv, l), a->rotated, v->place, N, Hq, Hkv, D);
-    if (v->pages) OP(attention_decode, s->att, a->rotated, kv_layer(v->kv, l), v->pages, v->length, N, v->max_pages, Hq, Hkv, D);
+    if (v->pages) OP(attention_decode, s->att, s->lse, a->rotated, kv_layer(v->kv, l), v->pages, v->length, N, v->max_pages, Hq, Hkv, D);
     else OP(attention, s->att, s->lse, a->rotated, v->segments, v->n_segments, N, Hq, Hkv, D);
     if (s->x2 != s->x) OP(copy, s->x2, s->x, stream);
     OP(linear, s->x2, s->att, W(o), NULL, N, Hq * D, d, 1);

@@ -61,10 +61,11 @@ static PyObject *py_profile_start(PyObject *module, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(profile_doc, "profile($module, /)\n--\n\n[(op, calls, seconds, floating-point operations, bytes)] since profile_start().");
+PyDoc_STRVAR(profile_doc, "profile($module, /)\n--\n\n[(op, calls, seconds, floating-point operations, bytes)] since profile_start(), which ends.");
 static PyObject *profile(PyObject *module, PyObject *unused) {
     (void)module;
     (void)unused;
+    profile_on = 0;
     PyObject *list = PyList_New(PROFILE_OPS);
     for (int i = 0; list && i < PROFILE_OPS; i++) {
         const struct profile_line *line = &profile_lines[i];

@@ -165,10 +165,10 @@ OP(attention_bwd, "attention_bwd($self, dy, y, lse, qkv, segments, Hq, Hkv, D)\n
     {REAL, IN, "qkv", "NQ"}, {INT, IN, "segments", "n4"}, HEADS),
    .check = check_segments)
 OP(attention_decode, "attention_decode($self, qkv, kv, place, dst, src, n_pages, pages, length, Hq, Hkv, D)\n--\n\n"
-   "(S, Hq D). The pool of n_pages is filled before: kv (N, (Hq + 2 Hkv) D) by kv_store at place (N), kv_copy of pages\n"
+   "(y (S, Hq D), lse (S, Hq)). The pool of n_pages is filled before: kv (N, (Hq + 2 Hkv) D) by kv_store at place (N), kv_copy of pages\n"
    "src (n) to dst (n), kv_store again; pages is (S, max_pages), length (S).",
-   o->attention_decode(ctx, P(y), P(qkv), a->pool, P(pages), P(length), d['S'], d['P'], d['H'], d['K'], d['D']),
-   ({REAL, OUT, "y", "SY"}, {REAL, IN, "qkv", "SQ"}, {REAL, IN, "kv", "NQ"}, {INT, IN, "place", "N"},
+   o->attention_decode(ctx, P(y), P(lse), P(qkv), a->pool, P(pages), P(length), d['S'], d['P'], d['H'], d['K'], d['D']),
+   ({REAL, OUT, "y", "SY"}, {FLOAT, OUT, "lse", "SH"}, {REAL, IN, "qkv", "SQ"}, {REAL, IN, "kv", "NQ"}, {INT, IN, "place", "N"},
     {INT, IN, "dst", "n", 'M'}, {INT, IN, "src", "n", 'M'}, {SIZE, IN, "n_pages", "M"}, {INT, IN, "pages", "SP"},
     {INT, IN, "length", "S"}, HEADS),
    .check = check_pages, .prepare = fill_pool)
@@ -181,6 +181,9 @@ OP(swiglu_bwd, "swiglu_bwd($self, dy, gu)\n--\n\ndgu (N, 2 F).",
 OP(gather_rows, "gather_rows($self, src, index)\n--\n\n(R, C): rows index (R) of src (N, C).",
    o->gather_rows(ctx, P(dst), P(src), P(index), d['R'], d['C']),
    ({REAL, OUT, "dst", "RC"}, {REAL, IN, "src", "NC"}, {INT, IN, "index", "R", 'N'}))
+OP(put_rows, "put_rows($self, dst, src, index)\n--\n\ndst (N, C) with rows index (R), no two the same, replaced by src (R, C).",
+   o->put_rows(ctx, P(dst), P(src), P(index), d['R'], d['C']),
+   ({REAL, ADD, "dst", "NC"}, {REAL, IN, "src", "RC"}, {INT, IN, "index", "R", 'N'}))
 OP(scatter_rows_add, "scatter_rows_add($self, dst, src, index)\n--\n\ndst (N, C) with src (R, C) added to rows index.",
    o->scatter_rows_add(ctx, P(dst), P(src), P(index), d['R'], d['C']),
    ({REAL, ADD, "dst", "NC"}, {REAL, IN, "src", "RC"}, {INT, IN, "index", "R", 'N'}))
@@ -242,7 +245,7 @@ static PyMethodDef methods[] = {
     METHOD(zero), METHOD(copy), METHOD(weight_set), METHOD(weight_get), METHOD(vector_set), METHOD(cast), METHOD(embed),
     METHOD(embed_dw), METHOD(linear), METHOD(linear_dx), METHOD(linear_dw), METHOD(rmsnorm), METHOD(rmsnorm_bwd_add),
     METHOD(rope_table), METHOD(rope), METHOD(rope_bwd), METHOD(attention), METHOD(attention_bwd),
-    METHOD(attention_decode), METHOD(swiglu), METHOD(swiglu_bwd), METHOD(gather_rows),
+    METHOD(attention_decode), METHOD(swiglu), METHOD(swiglu_bwd), METHOD(gather_rows), METHOD(put_rows),
     METHOD(scatter_rows_add), METHOD(head), METHOD(head_bwd), METHOD(logits), METHOD(sample), METHOD(adamw),
     METHOD(sum_squares), METHOD(lerp),
     {"philox", philox_static, METH_VARARGS | METH_STATIC,

@@ -23,7 +23,7 @@ struct ref_ctx {
     OP(embed) OP(embed_dw) OP(linear) OP(linear_dx) OP(linear_dw) OP(rmsnorm) OP(rmsnorm_bwd_add) \
     OP(rope_table) OP(rope) OP(rope_bwd) OP(attention) OP(attention_bwd) \
     OP(kv_page_bytes) OP(kv_store) OP(kv_copy) OP(attention_decode) \
-    OP(swiglu) OP(swiglu_bwd) OP(gather_rows) OP(scatter_rows_add) \
+    OP(swiglu) OP(swiglu_bwd) OP(gather_rows) OP(put_rows) OP(scatter_rows_add) \
     OP(head) OP(sample) OP(logits) OP(adamw) OP(sum_squares) OP(lerp)
 
 /* ref_linear and so on have the type that ops.h gives the entry */

@@ -141,7 +141,7 @@ int ref_kv_copy(void *ctx, void *pool, const int32_t *dst, const int32_t *src, i
     return OK;
 }
 
-int ref_attention_decode(void *ctx_, real *y_, const real *qkv, const void *pool, const int32_t *pages,
+int ref_attention_decode(void *ctx_, real *y_, float *lse, const real *qkv, const void *pool, const int32_t *pages,
                          const int32_t *length, int S, int max_pages, int Hq, int Hkv, int D) {
     struct ref_ctx *ctx = ctx_;
     double *work;                                                    /* (D) sums, then scores */
@@ -156,7 +156,7 @@ int ref_attention_decode(void *ctx_, real *y_, const real *qkv, const void *pool
             }
             const float *q = (const float *)qkv + ((size_t)s * (Hq + 2 * Hkv) + h) * D;
             float *y = (float *)y_ + ((size_t)s * Hq + h) * D;
-            attend(y, q, ctx->key, ctx->value, work + D, work, length[s], D);
+            lse[(size_t)s * Hq + h] = (float)attend(y, q, ctx->key, ctx->value, work + D, work, length[s], D);
         }
     }
     return OK;

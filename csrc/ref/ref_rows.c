@@ -20,6 +20,12 @@ int ref_gather_rows(void *ctx, real *dst, const real *src, const int32_t *index,
     return OK;
 }
 
+int ref_put_rows(void *ctx, real *dst, const real *src, const int32_t *index, int R, int C) {
+    (void)ctx;
+    for (int i = 0; i < R; i++) memcpy((float *)dst + (size_t)index[i] * C, (const float *)src + (size_t)i * C, (size_t)C * sizeof(float));
+    return OK;
+}
+
 int ref_scatter_rows_add(void *ctx, real *dst_, const real *src_, const int32_t *index, int R, int C) {
     (void)ctx;
     for (int i = 0; i < R; i++) {

@@ -20,6 +20,10 @@ def test_rows_by_index(ops, ref, rng, N, C):
     E, src, dE = real(rng, 11, C), real(rng, N, C), normal(rng, 11, C)
     ids = rng.integers(11, size=N).astype(np.int32)
     assert_same_bits([ops.embed(E, ids), ops.gather_rows(E, ids)], [E[ids], E[ids]])
+    some = rng.permutation(11)[:min(N, 11)].astype(np.int32)
+    replaced = E.copy()
+    replaced[some] = src[:len(some)]
+    assert_same_bits([ops.put_rows(E, src[:len(some)], some)], [replaced])
     assert_same_bits([ops.embed_dw(dE, src, ids)], [ref.embed_dw(dE, src, ids)])      # fp32 additions, rows in order
     added = E.copy()
     for row, i in enumerate(ids):
