@@ -1,8 +1,8 @@
-/* Attention over packed rows, forward. A block takes 64 or 128 pairs of one segment and KV head, 16 or 32 a warp: queries
-   and outputs live in registers, keys and values pass through a ring in shared memory.
+/* Attention over packed rows, forward. A block takes 64 or 128 pairs of one segment and KV head, 16 or 32 a warp:
+   queries and outputs live in registers, keys and values pass through a ring in shared memory.
    FLOPs: 4 D for each pair and key it sees, rounded up to a tile. Bytes: qkv read and y written once, if the keys of a
-   segment stay in L2 while its tiles are worked on. Bound by tensor cores and, next to them, shared memory: a warp reads
-   128 W bytes of a tile for 2048 W M multiplications (M = 1, 2: 16-row parts of a warp). */
+   segment stay in L2 while its tiles are worked on. Bound by tensor cores and, next to them, shared memory: a warp
+   reads 128 W bytes of a tile for 2048 W M multiplications (M = 1, 2: 16-row parts of a warp). */
 #include "cuda/attention.cuh"
 
 #include <math.h>
@@ -17,8 +17,8 @@ struct attention_call {
     int N;
 };
 
-/* 16-row parts of a warp: two halve the reads of shared memory, where the registers allow it (202 of them at W = 64, so two
-   blocks a multiprocessor; three spill 16 bytes) */
+/* 16-row parts of a warp: two halve the reads of shared memory, where the registers allow it (202 of them at W = 64, so
+   two blocks a multiprocessor; three spill 16 bytes) */
 static constexpr __host__ __device__ int parts_of(int W) { return W <= 64 ? 2 : 1; }
 
 /* floats of a lane's part of the state of 16 rows: output, max, sum */
@@ -26,7 +26,8 @@ static constexpr __host__ __device__ int kept_floats(int W) { return W / 2 + 4; 
 
 /* bytes of the queries' tile, where the state of the chunks so far is kept later */
 static constexpr __host__ __device__ int front_bytes(int W, bool folds) {
-    int queries = 64 * parts_of(W) * pitch(W) * (int)sizeof(bf16), kept = THREADS * parts_of(W) * kept_floats(W) * (int)sizeof(float);
+    int queries = 64 * parts_of(W) * pitch(W) * (int)sizeof(bf16);
+    int kept = THREADS * parts_of(W) * kept_floats(W) * (int)sizeof(float);
     return folds && kept > queries ? kept : queries;
 }
 
@@ -35,36 +36,41 @@ static __device__ void clear_gaps(const struct attention_call &c, int kv) {
     int columns = c.heads.group * c.heads.D;
     for (int i = blockIdx.x; i < c.map.count[GAPS]; i += gridDim.x) {
         size_t at = (size_t)c.map.gap[i] * c.heads.Hq + (size_t)kv * c.heads.group;
-        for (int j = threadIdx.x; j < columns / 8; j += THREADS) *(uint4 *)(c.y + at * c.heads.D + j * 8) = make_uint4(0, 0, 0, 0);
+        bf16 *y = c.y + at * c.heads.D;
+        for (int j = threadIdx.x; j < columns / 8; j += THREADS) ((uint4 *)y)[j] = make_uint4(0, 0, 0, 0);
         for (int j = threadIdx.x; j < c.heads.group; j += THREADS) c.lse[at + j] = 0;
     }
 }
 
 /* y and lse of a warp's 16 rows, whose pairs begin at `first` */
-template <int W> static __device__ void finish_rows(const struct attention_call &c, struct segment s, int kv, int first, float o[W / 8][4],
-                                                    struct softmax state) {
+template <int W>
+static __device__ void finish_rows(const struct attention_call &c, struct segment s, int kv, int first,
+                                   float o[W / 8][4], struct softmax state) {
     struct heads h = c.heads;
     #pragma unroll
     for (int r = 0; r < 2; r++) {
         int pair = first + lane_id() / 4 + 8 * r, row = row_of_pair(h, pair);
         if (row >= s.len) continue;
         size_t at = (size_t)(s.start + row) * h.Hq + (size_t)(kv * h.group + pair - row * h.group);
+        bf16 *y = c.y + at * h.D + lane_id() % 4 * 2;
         float share = 1 / state.sum[r];
         #pragma unroll
         for (int n = 0; n < W / 8; n++)
             if (n * 8 < h.D)
-                *(uint32_t *)(c.y + at * h.D + n * 8 + lane_id() % 4 * 2) = pack2(o[n][2 * r] * share, o[n][2 * r + 1] * share);
+                *(uint32_t *)(y + n * 8) = pack2(o[n][2 * r] * share, o[n][2 * r + 1] * share);
         if (lane_id() % 4 == 0) c.lse[at] = (state.max[r] + log2f(state.sum[r])) * LN2;
     }
 }
 
 /* this lane's kept_floats(W), WARP floats apart, of part m of its warp */
-template <int W> static __device__ float *kept_of(char *memory, int m) {
+template <int W>
+static __device__ float *kept_of(char *memory, int m) {
     return (float *)memory + (warp_id() * parts_of(W) + m) * kept_floats(W) * WARP + lane_id();
 }
 
 /* The chunk that is done joins the chunks before it, if any. */
-template <int W> static __device__ void fold_chunk(float *kept, const struct softmax &chunk, const float o[W / 8][4], bool first) {
+template <int W>
+static __device__ void fold_chunk(float *kept, const struct softmax &chunk, const float o[W / 8][4], bool first) {
     #pragma unroll
     for (int r = 0; r < 2; r++) {
         float *max = kept + (W / 2 + 2 * r) * WARP, *sum = max + WARP;
@@ -80,7 +86,8 @@ template <int W> static __device__ void fold_chunk(float *kept, const struct sof
 }
 
 /* the state and output of all chunks */
-template <int W> static __device__ void unfold(struct softmax *state, float o[W / 8][4], const float *kept) {
+template <int W>
+static __device__ void unfold(struct softmax *state, float o[W / 8][4], const float *kept) {
     #pragma unroll
     for (int i = 0; i < W / 2; i++) o[i / 4][i % 4] = kept[i * WARP];
     #pragma unroll
@@ -90,11 +97,13 @@ template <int W> static __device__ void unfold(struct softmax *state, float o[W 
     }
 }
 
-/* A warp's rows meet tile t. bad: its keys whose values are not finite, and are zero by now; masked: some row does not see
-   all of it; from: the first row's pair. */
-template <int W> static __device__ inline void attend_tile(struct softmax state[parts_of(W)], float o[parts_of(W)][W / 8][4],
-                                                           const uint32_t q[parts_of(W)][W / 16][4], const bf16 *k, const bf16 *v, uint32_t bad,
-                                                           bool masked, struct heads h, struct segment s, int from, int pairs, int t) {
+/* A warp's rows meet tile t. bad: its keys whose values are not finite, and are zero by now; masked: some row does not
+   see all of it; from: the first row's pair. */
+template <int W>
+static __device__ inline void attend_tile(struct softmax state[parts_of(W)], float o[parts_of(W)][W / 8][4],
+                                          const uint32_t q[parts_of(W)][W / 16][4], const bf16 *k, const bf16 *v,
+                                          uint32_t bad, bool masked, struct heads h, struct segment s, int from,
+                                          int pairs, int t) {
     constexpr int M = parts_of(W);
     float score[M][4][4];
     uint32_t p[M][2][4];
@@ -120,7 +129,8 @@ template <int W> static __device__ inline void attend_tile(struct softmax state[
     tile_values<W, M, W / 16>(o, p, v, 0, 1);
 }
 
-template <int W> static __global__ void __launch_bounds__(THREADS, W == 64 ? 2 : 3) attend(const struct attention_call c, bool folds) {
+template <int W>
+static __global__ void __launch_bounds__(THREADS, W == 64 ? 2 : 3) attend(const struct attention_call c, bool folds) {
     constexpr int M = parts_of(W), ROWS = 64 * M, TILE = KV_TILE * pitch(W);
     SHARED(char, memory);
     __shared__ uint32_t words[WARPS];
@@ -130,11 +140,12 @@ template <int W> static __global__ void __launch_bounds__(THREADS, W == 64 ? 2 :
     if ((int)blockIdx.x >= c.map.count[QUERY_TILES]) return;
     int2 task = c.map.query_tile[blockIdx.x];
     struct segment s = c.segments[task.x];
-    int first = task.y * ROWS, pairs = s.len * h.group, from = first + warp_id() * 16 * M;     /* from: the warp's first pair */
-    int end = s.prefix_len + row_of_pair(h, min(first + ROWS, pairs) - 1) + 1;                 /* positions that the block sees */
+    int first = task.y * ROWS, pairs = s.len * h.group, from = first + warp_id() * 16 * M;  /* the warp's */
+    int end = s.prefix_len + row_of_pair(h, min(first + ROWS, pairs) - 1) + 1;  /* positions that the block sees */
     int tiles = (end + KV_TILE - 1) / KV_TILE, block_first = s.prefix_len + row_of_pair(h, first);
     bf16 *q_tile = (bf16 *)memory, *ring = (bf16 *)(memory + front_bytes(W, folds));
-    load_pairs<W>(q_tile, c.qkv + (size_t)s.start * qkv_stride(h) + (size_t)kv * h.group * h.D, qkv_stride(h), h, first, ROWS, pairs);
+    load_pairs<W>(q_tile, c.qkv + (size_t)s.start * qkv_stride(h) + (size_t)kv * h.group * h.D, qkv_stride(h), h, first,
+                  ROWS, pairs);
     load_keys<W>(ring, ring + TILE, c.qkv, h, s, kv, 0, end);
     cp_async_commit();
 
@@ -183,24 +194,27 @@ template <int W> static __global__ void __launch_bounds__(THREADS, W == 64 ? 2 :
     }
 }
 
-template <int W> static int run_attend(const struct cuda_ctx *ctx, const struct attention_call c, const struct segment *segments, int n_segments) {
+template <int W>
+static int run_attend(const struct cuda_ctx *ctx, const struct attention_call c, const struct segment *segments,
+                      int n_segments) {
     constexpr int ROWS = 64 * parts_of(W);
     int group = c.heads.group;
     bool folds = c.N > KV_CHUNK;                                     /* no context is longer than the batch */
     size_t shared = (size_t)front_bytes(W, folds) + 4 * KV_TILE * pitch(W) * sizeof(bf16);
     TRY(attention_map(ctx, c.map, segments, n_segments, c.N, group, ROWS, false));
-    LAUNCH(ctx, attend<W>, dim3((unsigned)query_tiles_max(c.N, n_segments, group, ROWS), (unsigned)c.heads.Hkv), THREADS, shared, c, folds);
+    LAUNCH(ctx, attend<W>, dim3((unsigned)query_tiles_max(c.N, n_segments, group, ROWS), (unsigned)c.heads.Hkv),
+           THREADS, shared, c, folds);
     return OK;
 }
 
 int attention_heads(struct heads *h, int Hq, int Hkv, int D) {
-    if (D % 8 || D > 128) return fail(E_CONFIG, "cuda: attention serves head dims that are multiples of 8 up to 128, not %d", D);
+    if (D % 8 || D > 128) return fail(E_CONFIG, "cuda: attention serves head dims up to 128 in steps of 8, not %d", D);
     *h = heads_of(Hq, Hkv, D);
     return OK;
 }
 
-int cuda_attention(void *ctx_, real *y, float *lse, const real *qkv, const struct segment *segments, int n_segments, int N, int Hq, int Hkv,
-                   int D) {
+int cuda_attention(void *ctx_, real *y, float *lse, const real *qkv, const struct segment *segments, int n_segments,
+                   int N, int Hq, int Hkv, int D) {
     const struct cuda_ctx *ctx = (const struct cuda_ctx *)ctx_;
     struct attention_call c = {(bf16 *)y, lse, (const bf16 *)qkv, segments};
     char *memory = NULL;

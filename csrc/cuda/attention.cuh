@@ -1,17 +1,17 @@
 /* Attention: what forward, backward and decode share, so that a token has the same bits from any of them (C1).
 
-   A row is one query head at one position. It meets its keys in tiles of KV_TILE, aligned to position 0. Scores of a tile
-   come from tensor cores, over D in ascending steps of 16; the row's running maximum moves on once a tile, and sum and
-   output so far shrink to it; p, rounded to bf16, times the values adds to the output in two steps of 16 keys. A key that
-   the row does not see has p = 0 exactly.
-   Every KV_CHUNK positions the running state (max, sum, output) is set aside and a new one begins; fold_row() joins them,
-   chunk by chunk upwards. So decode may give the chunks of one context to different blocks and join them later. Training
-   keeps the state set aside in shared memory, which contexts up to KV_CHUNK never touch.
+   A row is one query head at one position. It meets its keys in tiles of KV_TILE, aligned to position 0. Scores of a
+   tile come from tensor cores, over D in ascending steps of 16; the row's running maximum moves on once a tile, and sum
+   and output so far shrink to it; p, rounded to bf16, times the values adds to the output in two steps of 16 keys. A
+   key that the row does not see has p = 0 exactly.
+   Every KV_CHUNK positions the running state (max, sum, output) is set aside and a new one begins; fold_row() joins
+   them, chunk by chunk upwards. So decode may give the chunks of one context to different blocks and join them later.
+   Training keeps the state set aside in shared memory, which contexts up to KV_CHUNK never touch.
 
-   Rows of a tile are pairs (row, head of the group that shares a KV head), row-major: keys are loaded once for all heads of
-   a group, and few rows are masked at the diagonal. Head dims are multiples of 8 up to 128, padded by zeros in shared memory
-   to the width W that a kernel is compiled for. A row of shared memory is an odd number of 16-byte pieces long, which keeps
-   ldmatrix and 16-byte stores free of bank conflicts. */
+   Rows of a tile are pairs (row, head of the group that shares a KV head), row-major: keys are loaded once for all
+   heads of a group, and few rows are masked at the diagonal. Head dims are multiples of 8 up to 128, padded by zeros in
+   shared memory to the width W that a kernel is compiled for. A row of shared memory is an odd number of 16-byte pieces
+   long, which keeps ldmatrix and 16-byte stores free of bank conflicts. */
 #ifndef GRPO_CUDA_ATTENTION_H
 #define GRPO_CUDA_ATTENTION_H
 
@@ -23,7 +23,7 @@ enum { THREADS = 128, WARPS = THREADS / WARP };        /* of a block of forward 
 #define LOG2E 1.44269504089f
 #define LN2 0.693147180560f
 
-/* -- heads ----------------------------------------------------------------------------------------------------------------- */
+/* -- heads --------------------------------------------------------------------------------------------------------- */
 
 struct heads {
     int Hq, Hkv, D, group;
@@ -33,7 +33,8 @@ struct heads {
 
 static inline struct heads heads_of(int Hq, int Hkv, int D) {
     int group = Hq / Hkv;
-    return (struct heads){Hq, Hkv, D, group, (float)(LOG2E / sqrt((double)D)), group > 1 ? 0xffffffffu / (uint32_t)group + 1 : 0};
+    return (struct heads){Hq, Hkv, D, group, (float)(LOG2E / sqrt((double)D)),
+                          group > 1 ? 0xffffffffu / (uint32_t)group + 1 : 0};
 }
 
 /* elements of a row of qkv */
@@ -46,7 +47,7 @@ static __device__ inline int row_of_pair(struct heads h, int pair) {
 
 /* Calls f<W>(...) for the width that serves D. */
 #define BY_WIDTH(D, f, ...)                                                                                            \
-    ((D) <= 32 ? f<32>(__VA_ARGS__) : (D) <= 64 ? f<64>(__VA_ARGS__) : (D) <= 80 ? f<80>(__VA_ARGS__) :                 \
+    ((D) <= 32 ? f<32>(__VA_ARGS__) : (D) <= 64 ? f<64>(__VA_ARGS__) : (D) <= 80 ? f<80>(__VA_ARGS__) :                \
      (D) <= 112 ? f<112>(__VA_ARGS__) : f<128>(__VA_ARGS__))
 
 static inline int width_of(int D) { return D <= 32 ? 32 : D <= 64 ? 64 : D <= 80 ? 80 : D <= 112 ? 112 : 128; }
@@ -56,25 +57,29 @@ int attention_heads(struct heads *h, int Hq, int Hkv, int D);          /* E_CONF
 /* elements from one row of a tile in shared memory to the next */
 static constexpr __host__ __device__ int pitch(int W) { return (W / 8 | 1) * 8; }
 
-/* -- products of a tile ------------------------------------------------------------------------------------------------------ */
+/* -- products of a tile -------------------------------------------------------------------------------------------- */
 
-/* What a lane names to ldmatrix_x4 for 16 rows x 16 columns: as A of mma, or (trans) as B with rows along k; and as B with
-   rows along n. */
-template <int W> static __device__ inline const bf16 *rows_of_a(const bf16 *tile) {
+/* What a lane names to ldmatrix_x4 for 16 rows x 16 columns: as A of mma, or (trans) as B with rows along k; and as B
+   with rows along n. */
+template <int W>
+static __device__ inline const bf16 *rows_of_a(const bf16 *tile) {
     return tile + lane_id() % 16 * pitch(W) + lane_id() / 16 * 8;
 }
-template <int W> static __device__ inline const bf16 *rows_of_b(const bf16 *tile) {
+template <int W>
+static __device__ inline const bf16 *rows_of_b(const bf16 *tile) {
     return tile + (lane_id() / 16 * 8 + lane_id() % 8) * pitch(W) + lane_id() / 8 % 2 * 8;
 }
 
 /* a = 16 rows of a tile as the A operand */
-template <int W> static __device__ inline void load_rows(uint32_t a[W / 16][4], const bf16 *tile) {
+template <int W>
+static __device__ inline void load_rows(uint32_t a[W / 16][4], const bf16 *tile) {
     #pragma unroll
     for (int k = 0; k < W / 16; k++) ldmatrix_x4(a[k], rows_of_a<W>(tile) + k * 16);
 }
 
 /* s (16 M rows, 32) = a (16 M rows, W) times the rows of a tile (32, W) */
-template <int W, int M> static __device__ inline void tile_scores(float s[M][4][4], const uint32_t a[M][W / 16][4], const bf16 *tile) {
+template <int W, int M>
+static __device__ inline void tile_scores(float s[M][4][4], const uint32_t a[M][W / 16][4], const bf16 *tile) {
     const bf16 *at = rows_of_b<W>(tile);
     #pragma unroll
     for (int i = 0; i < M * 16; i++) s[i / 16][i / 4 % 4][i % 4] = 0;
@@ -89,7 +94,8 @@ template <int W, int M> static __device__ inline void tile_scores(float s[M][4][
 }
 
 /* The same with a left in shared memory, for who has no registers left. */
-template <int W> static __device__ inline void tile_scores_of(float s[4][4], const bf16 *a_tile, const bf16 *tile) {
+template <int W>
+static __device__ inline void tile_scores_of(float s[4][4], const bf16 *a_tile, const bf16 *tile) {
     const bf16 *at = rows_of_b<W>(tile), *from = rows_of_a<W>(a_tile);
     #pragma unroll
     for (int i = 0; i < 16; i++) s[i / 4][i % 4] = 0;
@@ -111,8 +117,9 @@ static __device__ inline void pack_scores(uint32_t p[2][4], const float s[4][4])
 }
 
 /* o (16 M rows, 16 columns for each i) += p (16 M rows, 32) times a tile (32, W): columns 16 (first + i step), i < N */
-template <int W, int M, int N> static __device__ inline void tile_values(float o[M][2 * N][4], const uint32_t p[M][2][4], const bf16 *tile,
-                                                                         int first, int step) {
+template <int W, int M, int N>
+static __device__ inline void tile_values(float o[M][2 * N][4], const uint32_t p[M][2][4], const bf16 *tile,
+                                          int first, int step) {
     const bf16 *at = rows_of_a<W>(tile);
     #pragma unroll
     for (int k = 0; k < 2; k++)
@@ -130,7 +137,7 @@ template <int W, int M, int N> static __device__ inline void tile_values(float o
         }
 }
 
-/* -- online softmax ---------------------------------------------------------------------------------------------------------- */
+/* -- online softmax ------------------------------------------------------------------------------------------------ */
 
 /* Of the two rows lane / 4 and lane / 4 + 8 of 16. */
 struct softmax { float max[2], sum[2]; };
@@ -143,7 +150,10 @@ static __device__ inline int key_of(int n, int i) { return n * 8 + lane_id() % 4
 /* the last keys of a tile that a lane's two rows of 16 see, of which the first has pair `first`; below 0: none */
 static __device__ inline void last_keys(int last[2], struct heads h, struct segment s, int first, int pairs, int tile) {
     #pragma unroll
-    for (int r = 0; r < 2; r++) last[r] = s.prefix_len + row_of_pair(h, min(first + lane_id() / 4 + 8 * r, pairs - 1)) - tile * KV_TILE;
+    for (int r = 0; r < 2; r++) {
+        int pair = min(first + lane_id() / 4 + 8 * r, pairs - 1);
+        last[r] = s.prefix_len + row_of_pair(h, pair) - tile * KV_TILE;
+    }
 }
 
 /* s = -inf for keys after last[0], last[1] of the tile */
@@ -187,7 +197,8 @@ static __device__ inline void tile_exp(float sum[2], float s[4][4], const float 
 }
 
 /* The state and o (16 rows, 8 N) move to a new maximum; sum: of the tile that brought it. */
-template <int N> static __device__ inline void shrink(struct softmax *state, float o[N][4], const float max[2], const float sum[2]) {
+template <int N>
+static __device__ inline void shrink(struct softmax *state, float o[N][4], const float max[2], const float sum[2]) {
     #pragma unroll
     for (int r = 0; r < 2; r++) {
         float by = exp2_approx(state->max[r] - origin(max[r]));
@@ -201,14 +212,15 @@ template <int N> static __device__ inline void shrink(struct softmax *state, flo
     }
 }
 
-/* -- joining chunks ---------------------------------------------------------------------------------------------------------- */
+/* -- joining chunks ------------------------------------------------------------------------------------------------ */
 
 struct factors { float kept, added; };
 
-/* A row's state over the chunks so far takes in the next one's; the outputs join by fold(). A chunk that the row does not
-   reach (max -inf, sum 0) changes no bit, not even the sign of a zero. */
+/* A row's state over the chunks so far takes in the next one's; the outputs join by fold(). A chunk that the row does
+   not reach (max -inf, sum 0) changes no bit, not even the sign of a zero. */
 static __device__ inline struct factors fold_row(float *max, float *sum, float chunk_max, float chunk_sum) {
-    float top = fmaxf(*max, chunk_max), kept = exp2_approx(*max - origin(top)), added = exp2_approx(chunk_max - origin(top));
+    float top = fmaxf(*max, chunk_max);
+    float kept = exp2_approx(*max - origin(top)), added = exp2_approx(chunk_max - origin(top));
     *max = top;
     *sum = fmaf(*sum, kept, chunk_sum * added);
     return (struct factors){kept, added};
@@ -218,11 +230,12 @@ static __device__ inline float fold(float kept, float added, struct factors by) 
     return by.added > 0 ? fmaf(kept, by.kept, added * by.added) : kept * by.kept;
 }
 
-/* -- shared memory ----------------------------------------------------------------------------------------------------------- */
+/* -- shared memory ------------------------------------------------------------------------------------------------- */
 
 /* Positions [32 tile, end) of a segment's run: keys and values (32, W) of one KV head. Zeros from `end` on. */
-template <int W> static __device__ inline void load_keys(bf16 *k, bf16 *v, const bf16 *qkv, struct heads h, struct segment s, int kv,
-                                                         int tile, int end) {
+template <int W>
+static __device__ inline void load_keys(bf16 *k, bf16 *v, const bf16 *qkv, struct heads h, struct segment s, int kv,
+                                        int tile, int end) {
     size_t stride = qkv_stride(h);
     #pragma unroll
     for (int i = threadIdx.x; i < KV_TILE * (W / 8); i += THREADS) {
@@ -235,10 +248,11 @@ template <int W> static __device__ inline void load_keys(bf16 *k, bf16 *v, const
     }
 }
 
-/* Pairs [first, first + n) of a segment, one row of the tile each; zeros from `pairs` on. from: the group's first head in
-   the segment's first row, whose rows are `stride` apart. */
-template <int W> static __device__ inline void load_pairs(bf16 *tile, const bf16 *from, size_t stride, struct heads h, int first, int n,
-                                                          int pairs) {
+/* Pairs [first, first + n) of a segment, one row of the tile each; zeros from `pairs` on. from: the group's first head
+   in the segment's first row, whose rows are `stride` apart. */
+template <int W>
+static __device__ inline void load_pairs(bf16 *tile, const bf16 *from, size_t stride, struct heads h, int first, int n,
+                                         int pairs) {
     #pragma unroll
     for (int i = threadIdx.x; i < n * (W / 8); i += THREADS) {
         int j = i / (W / 8), column = i % (W / 8) * 8, row = row_of_pair(h, first + j);
@@ -248,15 +262,18 @@ template <int W> static __device__ inline void load_pairs(bf16 *tile, const bf16
     }
 }
 
-/* -- what is not finite ------------------------------------------------------------------------------------------------------ */
+/* -- what is not finite -------------------------------------------------------------------------------------------- */
 
-/* 0 times NaN is NaN on a tensor core too, so in a tile that some rows see in part, rows of the B operand that hold NaN or
-   infinity must not reach the product: they are found, cleared, and whoever sees them is made NaN by hand. */
+/* 0 times NaN is NaN on a tensor core too, so in a tile that some rows see in part, rows of the B operand that hold NaN
+   or infinity must not reach the product: they are found, cleared, and whoever sees them is made NaN by hand. */
 
-static __device__ inline uint32_t exponents_full(uint32_t pair) { return ((pair & 0x7f807f80u) + 0x00800080u) & 0x80008000u; }
+static __device__ inline uint32_t exponents_full(uint32_t pair) {
+    return ((pair & 0x7f807f80u) + 0x00800080u) & 0x80008000u;
+}
 
 /* Bit j: row j of a tile (32, W) holds a number that is not finite. By all threads; words: (WARPS) of shared memory. */
-template <int W> static __device__ inline uint32_t bad_rows(const bf16 *tile, uint32_t *words) {
+template <int W>
+static __device__ inline uint32_t bad_rows(const bf16 *tile, uint32_t *words) {
     uint32_t bad = 0;
     for (int c = warp_id(); c < W / 8; c += WARPS) {
         uint4 v = *(const uint4 *)(tile + lane_id() * pitch(W) + c * 8);
@@ -268,16 +285,18 @@ template <int W> static __device__ inline uint32_t bad_rows(const bf16 *tile, ui
     return words[0] | words[1] | words[2] | words[3];
 }
 
-template <int W> static __device__ inline void clear_rows(bf16 *tile, uint32_t rows) {
+template <int W>
+static __device__ inline void clear_rows(bf16 *tile, uint32_t rows) {
     for (int i = threadIdx.x; i < KV_TILE * (W / 8); i += THREADS)
-        if (rows >> i / (W / 8) & 1) *(uint4 *)(tile + i / (W / 8) * pitch(W) + i % (W / 8) * 8) = make_uint4(0, 0, 0, 0);
+        if (rows >> i / (W / 8) & 1)
+            *(uint4 *)(tile + i / (W / 8) * pitch(W) + i % (W / 8) * 8) = make_uint4(0, 0, 0, 0);
     __syncthreads();
 }
 
 /* bits 0..last */
 static __device__ inline uint32_t bits_up_to(int last) { return last < 0 ? 0 : last >= 31 ? ~0u : (2u << last) - 1; }
 
-/* -- the map of a batch ------------------------------------------------------------------------------------------------------ */
+/* -- the map of a batch -------------------------------------------------------------------------------------------- */
 
 /* What blocks must know of the segments, which lie in device memory. attention_map() makes it, in scratch. */
 enum { QUERY_TILES, KEY_TASKS, GAPS, COUNTS };
@@ -287,8 +306,8 @@ struct attention_map {
     int *gap;                        /* rows outside every segment */
     /* of the backward only */
     int *segment_of;                 /* (N) -1: a gap */
-    int4 *key_task;                  /* segment, first of KEY_ROWS of its rows, slice, row of sums (-1: there is one slice) */
-    int *slices;                     /* (n_segments) over how many tasks the queries behind a segment's rows are shared out */
+    int4 *key_task;                  /* segment, first of KEY_ROWS of its rows, slice, row of sums (-1: one slice) */
+    int *slices;                     /* (n_segments) shares that the queries behind a segment's rows are cut into */
     int *dependent_tiles;            /* (n_segments) tiles of BWD_PAIRS that other segments see its rows from */
 };
 enum { KEY_ROWS = 64, BWD_PAIRS = 32, SLICE_ROWS = 512 };
@@ -302,8 +321,8 @@ static inline int key_tasks_max(int N, int n_segments) { return 2 * (N / KEY_ROW
 /* Puts the arrays at *memory (or nowhere), which moves on; returns their bytes. */
 size_t attention_map_place(struct attention_map *map, char **memory, int N, int n_segments, int group);
 /* pairs: of a query tile */
-int attention_map(const struct cuda_ctx *ctx, struct attention_map map, const struct segment *segments, int n_segments, int N, int group,
-                  int pairs, bool backward);
+int attention_map(const struct cuda_ctx *ctx, struct attention_map map, const struct segment *segments, int n_segments,
+                  int N, int group, int pairs, bool backward);
 
 /* does x see rows of `own`, which are other than its own? */
 static __device__ inline bool depends(struct segment x, int first, int rows) {

@@ -1,8 +1,8 @@
-/* Attention, backward, with P recomputed from lse: dV = P^T dY, dS = P (dY V^T - delta) / sqrt(D) with delta = sum dY Y,
-   dQ = dS K, dK = dS^T Q. Two kernels, each of which owns what it writes, so no sum depends on which block is first:
-   attend_dq walks the keys of a tile of queries, as the forward does; attend_dkv walks the queries behind a tile of keys:
-   its segment's own, then those of the segments that have it as a prefix, in segment order. Where these are many they are
-   shared out over slices, whose sums add_slices adds in order.
+/* Attention, backward, with P recomputed from lse: dV = P^T dY, dS = P (dY V^T - delta) / sqrt(D), dQ = dS K,
+   dK = dS^T Q, delta = sum dY Y. Two kernels, each of which owns what it writes, so no sum depends on which block is
+   first: attend_dq walks the keys of a tile of queries, as the forward does; attend_dkv walks the queries behind a tile
+   of keys: its segment's own, then those of the segments that have it as a prefix, in segment order. Where these are
+   many they are shared out over slices, whose sums add_slices adds in order.
    FLOPs for each pair and key: 6 D in attend_dq, 8 D in attend_dkv (the scores twice: the price of no atomics). */
 #include "cuda/attention.cuh"
 
@@ -38,11 +38,12 @@ static __device__ inline void gradients(float p[4], float ds[4], const float2 st
     }
 }
 
-/* -- dQ -------------------------------------------------------------------------------------------------------------------- */
+/* -- dQ ------------------------------------------------------------------------------------------------------------ */
 
 /* stats of the block's pairs, for its lanes and for attend_dkv; dy_tile: (QUERY_ROWS, W) of shared memory */
-template <int W> static __device__ void find_stats(const struct backward &c, float2 *stats, const bf16 *dy_tile, struct segment s, int kv,
-                                                   int first) {
+template <int W>
+static __device__ void find_stats(const struct backward &c, float2 *stats, const bf16 *dy_tile, struct segment s,
+                                  int kv, int first) {
     struct heads h = c.heads;
     for (int j = warp_id(); j < QUERY_ROWS; j += WARPS) {
         int pair = first + j, row = row_of_pair(h, pair);
@@ -50,7 +51,8 @@ template <int W> static __device__ void find_stats(const struct backward &c, flo
         size_t at = (size_t)(s.start + row) * h.Hq + (size_t)(kv * h.group + pair - row * h.group);
         float sum = 0;
         for (int d = 2 * lane_id(); d < h.D; d += 2 * WARP) {
-            float2 dy = unpack2(*(const uint32_t *)(dy_tile + j * pitch(W) + d)), y = unpack2(*(const uint32_t *)(c.y + at * h.D + d));
+            float2 dy = unpack2(*(const uint32_t *)(dy_tile + j * pitch(W) + d));
+            float2 y = unpack2(*(const uint32_t *)(c.y + at * h.D + d));
             sum = fmaf(dy.y, y.y, fmaf(dy.x, y.x, sum));
         }
         float2 stat = make_float2(c.lse[at] * LOG2E, warp_sum(sum));
@@ -60,7 +62,8 @@ template <int W> static __device__ void find_stats(const struct backward &c, flo
     }
 }
 
-template <int W> static __global__ void __launch_bounds__(THREADS, W <= 80 ? 3 : 2) attend_dq(const struct backward c) {
+template <int W>
+static __global__ void __launch_bounds__(THREADS, W <= 80 ? 3 : 2) attend_dq(const struct backward c) {
     constexpr int TILE = KV_TILE * pitch(W), FRONT = QUERY_ROWS * pitch(W);
     SHARED(bf16, memory);
     __shared__ uint32_t words[WARPS];
@@ -72,8 +75,10 @@ template <int W> static __global__ void __launch_bounds__(THREADS, W <= 80 ? 3 :
     int2 task = c.map.query_tile[blockIdx.x];
     struct segment s = c.segments[task.x];
     int first = task.y * QUERY_ROWS, pairs = s.len * h.group, from = first + warp_id() * 16;
-    int end = s.prefix_len + row_of_pair(h, min(first + QUERY_ROWS, pairs) - 1) + 1, tiles = (end + KV_TILE - 1) / KV_TILE;
-    int block_first = s.prefix_len + row_of_pair(h, first), warp_first = s.prefix_len + row_of_pair(h, min(from, pairs - 1));
+    int end = s.prefix_len + row_of_pair(h, min(first + QUERY_ROWS, pairs) - 1) + 1;
+    int tiles = (end + KV_TILE - 1) / KV_TILE;
+    int block_first = s.prefix_len + row_of_pair(h, first);
+    int warp_first = s.prefix_len + row_of_pair(h, min(from, pairs - 1));
     int warp_last = from < pairs ? s.prefix_len + row_of_pair(h, min(from + 16, pairs) - 1) : -1;
     bf16 *q_tile = memory, *dy_tile = memory + FRONT, *ring = memory + 2 * FRONT;
     size_t head = (size_t)kv * h.group * h.D, y_stride = (size_t)h.Hq * h.D;
@@ -145,10 +150,10 @@ template <int W> static __global__ void __launch_bounds__(THREADS, W <= 80 ? 3 :
     }
 }
 
-/* -- dK, dV ------------------------------------------------------------------------------------------------------------------ */
+/* -- dK, dV -------------------------------------------------------------------------------------------------------- */
 
-/* A tile of BWD_PAIRS queries: of a segment with rows [start, start + len), which sees the key rows [first, end); end < 0: it
-   is the keys' own segment, a row sees itself and what is before it. */
+/* A tile of BWD_PAIRS queries: of a segment with rows [start, start + len), which sees the key rows [first, end);
+   end < 0: it is the keys' own segment, a row sees itself and what is before it. */
 struct queries { int start, len, tile, first, end; };
 
 /* The tiles behind a block's keys, one after the other. One thread walks, so that no other holds this in registers. */
@@ -168,12 +173,14 @@ static __device__ void begin_walk(struct walk *w, const struct backward &c, int4
 }
 
 /* The next tile. own: the keys' segment; keys [key, key + keys) */
-static __device__ struct queries next_tile(struct walk *w, const struct backward &c, struct segment own, int key, int keys) {
+static __device__ struct queries next_tile(struct walk *w, const struct backward &c, struct segment own, int key,
+                                           int keys) {
     if (++w->q.tile < w->tiles) return w->q;
     while (w->left > 0 && ++w->index < c.n_segments) {
         struct segment s = c.segments[w->index];
         if (!depends(s, own.start, own.len)) continue;
-        int tiles = (s.len * c.heads.group + BWD_PAIRS - 1) / BWD_PAIRS, skipped = min(w->skip, tiles), taken = min(w->left, tiles - skipped);
+        int tiles = (s.len * c.heads.group + BWD_PAIRS - 1) / BWD_PAIRS;
+        int skipped = min(w->skip, tiles), taken = min(w->left, tiles - skipped);
         w->skip -= skipped;
         w->left -= taken;
         w->q = (struct queries){s.start, s.len, skipped, s.prefix, s.prefix + s.prefix_len};
@@ -185,19 +192,25 @@ static __device__ struct queries next_tile(struct walk *w, const struct backward
 }
 
 /* does a query, which is in packed row `row`, see the key in row `key`? */
-static __device__ inline bool sees(struct queries q, int row, int key) { return q.end < 0 ? key <= row : key >= q.first && key < q.end; }
+static __device__ inline bool sees(struct queries q, int row, int key) {
+    return q.end < 0 ? key <= row : key >= q.first && key < q.end;
+}
 
 /* packed row of the tile's pair j */
-static __device__ inline int query_row(struct queries q, struct heads h, int j) { return q.start + row_of_pair(h, q.tile * BWD_PAIRS + j); }
+static __device__ inline int query_row(struct queries q, struct heads h, int j) {
+    return q.start + row_of_pair(h, q.tile * BWD_PAIRS + j);
+}
 
 /* p = ds = 0 where the query does not see the key; key: the row of the warp's first key */
 static __device__ inline void hide_queries(float p[4][4], float ds[4][4], struct queries q, struct heads h, int key) {
     #pragma unroll
     for (int i = 0; i < 16; i++)
-        if (!sees(q, query_row(q, h, key_of(i / 4, i)), key + lane_id() / 4 + i % 4 / 2 * 8)) p[i / 4][i % 4] = ds[i / 4][i % 4] = 0;
+        if (!sees(q, query_row(q, h, key_of(i / 4, i)), key + lane_id() / 4 + i % 4 / 2 * 8))
+            p[i / 4][i % 4] = ds[i / 4][i % 4] = 0;
 }
 
-template <int W> static __device__ void load_queries(const struct backward &c, bf16 *q, bf16 *dy, struct queries of, int kv) {
+template <int W>
+static __device__ void load_queries(const struct backward &c, bf16 *q, bf16 *dy, struct queries of, int kv) {
     struct heads h = c.heads;
     size_t head = (size_t)kv * h.group * h.D, y_stride = (size_t)h.Hq * h.D;
     int first = of.tile * BWD_PAIRS, pairs = of.len * h.group;
@@ -214,9 +227,10 @@ static __device__ float2 stat_of(const struct backward &c, struct queries of, in
 }
 
 /* A warp's 16 keys and a tile of queries. */
-template <int W> static __device__ inline void add_queries(float dk[1][W / 8][4], float dv[1][W / 8][4], const uint32_t k[1][W / 16][4],
-                                                           const bf16 *v_rows, const bf16 *q, const bf16 *dy, const float2 *stats,
-                                                           struct queries of, struct heads h, int key, bool masked) {
+template <int W>
+static __device__ inline void add_queries(float dk[1][W / 8][4], float dv[1][W / 8][4], const uint32_t k[1][W / 16][4],
+                                          const bf16 *v_rows, const bf16 *q, const bf16 *dy, const float2 *stats,
+                                          struct queries of, struct heads h, int key, bool masked) {
     float p[1][4][4], ds[1][4][4];
     uint32_t packed[1][2][4];
     tile_scores<W, 1>(p, k, q);
@@ -235,8 +249,9 @@ template <int W> static __device__ inline void add_queries(float dk[1][W / 8][4]
 }
 
 /* dk, dv of the warp's keys: rounded to dqkv, or to the slice's sums */
-template <int W> static __device__ void store_keys(const struct backward &c, int4 task, int key, int keys, int kv, const float dk[W / 8][4],
-                                                   const float dv[W / 8][4], const float poison[2]) {
+template <int W>
+static __device__ void store_keys(const struct backward &c, int4 task, int key, int keys, int kv,
+                                  const float dk[W / 8][4], const float dv[W / 8][4], const float poison[2]) {
     struct heads h = c.heads;
     float scale = h.scale * LN2;
     #pragma unroll
@@ -262,13 +277,14 @@ template <int W> static __device__ void store_keys(const struct backward &c, int
     }
 }
 
-template <int W> static __global__ void __launch_bounds__(THREADS, W <= 64 ? 3 : 2) attend_dkv(const struct backward c) {
+template <int W>
+static __global__ void __launch_bounds__(THREADS, W <= 64 ? 3 : 2) attend_dkv(const struct backward c) {
     constexpr int KEYS = KEY_ROWS * pitch(W), TILE = BWD_PAIRS * pitch(W);
     SHARED(bf16, memory);
     __shared__ uint32_t words[2][WARPS];
     __shared__ __align__(16) float2 stats[2][BWD_PAIRS];
     __shared__ struct walk walk;
-    __shared__ struct queries tiles[3];                              /* this one, the next, and the one that is looked for */
+    __shared__ struct queries tiles[3];                /* this one, the next, and the one that is looked for */
     struct heads h = c.heads;
     int kv = blockIdx.y;
     clear_gaps(c, (h.Hq + kv) * h.D, h.D);
@@ -303,7 +319,7 @@ template <int W> static __global__ void __launch_bounds__(THREADS, W <= 64 ? 3 :
     for (int turn = 0; of.len; turn++) {
         float2 stat = make_float2(INFINITY, 0);
         cp_async_wait<0>();
-        __syncthreads();                                             /* this tile is there, and nobody reads the one before */
+        __syncthreads();  /* this tile is there, and nobody reads the one before */
         bf16 *q = ring + turn % 2 * 2 * TILE, *dy = q + TILE, *ahead = ring + (turn + 1) % 2 * 2 * TILE;
         struct queries next = tiles[(turn + 1) % 3];
         if (next.len) {
@@ -326,7 +342,8 @@ template <int W> static __global__ void __launch_bounds__(THREADS, W <= 64 ? 3 :
             }
         }
         if (warp_key < key + keys && (of.end >= 0 || warp_key <= last))
-            add_queries<W>(dk, dv, k, v_tile + warp_id() * 16 * pitch(W), q, dy, stats[turn % 2], of, h, warp_key, masked);
+            add_queries<W>(dk, dv, k, v_tile + warp_id() * 16 * pitch(W), q, dy, stats[turn % 2], of, h, warp_key,
+                           masked);
         if (threadIdx.x < BWD_PAIRS) stats[(turn + 1) % 2][threadIdx.x] = stat;
         of = tiles[(turn + 1) % 3];
     }
@@ -334,7 +351,8 @@ template <int W> static __global__ void __launch_bounds__(THREADS, W <= 64 ? 3 :
 }
 
 /* dk, dv of the keys that have several slices: their sums in order, rounded */
-template <int W> static __global__ void __launch_bounds__(THREADS) add_slices(const struct backward c) {
+template <int W>
+static __global__ void __launch_bounds__(THREADS) add_slices(const struct backward c) {
     struct heads h = c.heads;
     if ((int)blockIdx.x >= c.map.count[KEY_TASKS]) return;
     int4 task = c.map.key_task[blockIdx.x];
@@ -351,16 +369,19 @@ template <int W> static __global__ void __launch_bounds__(THREADS) add_slices(co
             float2 part = *(const float2 *)sum;
             total = make_float2(total.x + part.x, total.y + part.y);
         }
-        bf16 *to = c.dqkv + (size_t)(own.start + task.y + j) * qkv_stride(h) + (size_t)(h.Hq + of_v * h.Hkv + kv) * h.D + d;
+        bf16 *to = c.dqkv + (size_t)(own.start + task.y + j) * qkv_stride(h);
+        to += (size_t)(h.Hq + of_v * h.Hkv + kv) * h.D + d;
         *(uint32_t *)to = of_v ? pack2(total.x, total.y) : pack2(total.x * scale, total.y * scale);
     }
 }
 
-/* -- the operation ------------------------------------------------------------------------------------------------------------- */
+/* -- the operation ------------------------------------------------------------------------------------------------- */
 
-template <int W> static int run_backward(const struct cuda_ctx *ctx, const struct backward c) {
+template <int W>
+static int run_backward(const struct cuda_ctx *ctx, const struct backward c) {
     size_t shared = (2 * QUERY_ROWS + 4 * KV_TILE) * pitch(W) * sizeof(bf16);       /* of either kernel */
-    unsigned Hkv = (unsigned)c.heads.Hkv, queries = (unsigned)query_tiles_max(c.N, c.n_segments, c.heads.group, QUERY_ROWS);
+    unsigned Hkv = (unsigned)c.heads.Hkv;
+    unsigned queries = (unsigned)query_tiles_max(c.N, c.n_segments, c.heads.group, QUERY_ROWS);
     unsigned tasks = (unsigned)key_tasks_max(c.N, c.n_segments);
     TRY(attention_map(ctx, c.map, c.segments, c.n_segments, c.N, c.heads.group, QUERY_ROWS, true));
     LAUNCH(ctx, attend_dq<W>, dim3(queries, Hkv), THREADS, shared, c);

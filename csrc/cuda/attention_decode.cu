@@ -31,7 +31,8 @@ static constexpr __host__ __device__ int warps_of(int W) { return W <= 64 ? 4 : 
 static __host__ __device__ int head_tiles(struct heads h) { return (h.group + DECODE_HEADS - 1) / DECODE_HEADS; }
 
 /* 16 queries of a group, from the group's head `first` on, as the A operand */
-template <int W> static __device__ void load_query(uint32_t q[W / 16][4], const bf16 *from, struct heads h, int first) {
+template <int W>
+static __device__ void load_query(uint32_t q[W / 16][4], const bf16 *from, struct heads h, int first) {
     #pragma unroll
     for (int i = 0; i < W / 4; i++) {
         int head = first + lane_id() / 4 + i % 2 * 8, d = i / 4 * 16 + i / 2 % 2 * 8 + lane_id() % 4 * 2;
@@ -40,11 +41,13 @@ template <int W> static __device__ void load_query(uint32_t q[W / 16][4], const 
 }
 
 /* Tiles [tile, tile + warps) of a slot. Places that the slot has not filled hold anything, and are read as zeros. */
-template <int W> static __device__ void load_tiles(bf16 *to, const struct decode &c, int slot, int kv, int tile, int length) {
+template <int W>
+static __device__ void load_tiles(bf16 *to, const struct decode &c, int slot, int kv, int tile, int length) {
     constexpr int N = warps_of(W), PIECES = 2 * KV_TILE * (W / 8);
     #pragma unroll 4
     for (int i = threadIdx.x; i < N * PIECES; i += N * WARP) {
-        int t = tile + i / PIECES, row = i / (W / 8) % (2 * KV_TILE), column = i % (W / 8) * 8;      /* row: keys, then values */
+        int t = tile + i / PIECES, column = i % (W / 8) * 8;
+        int row = i / (W / 8) % (2 * KV_TILE);         /* of the keys, then of the values */
         bool valid = t * KV_TILE + row % KV_TILE < length && column < c.heads.D;
         const bf16 *from = c.pool;
         if (valid)
@@ -54,15 +57,21 @@ template <int W> static __device__ void load_tiles(bf16 *to, const struct decode
     }
 }
 
-/* What the warps tell each other of their tiles. */
-template <int N> struct exchange {
-    float top[N][DECODE_HEADS], sum[N][DECODE_HEADS];
-    uint32_t p[N][8][WARP];          /* as the A operand */
-};
+/* What the warps tell each other of their tiles' rows. p takes the place of the keys, which are done with by then: as
+   much shared memory again would mean a block less on a multiprocessor. */
+template <int N> struct exchange { float top[N][DECODE_HEADS], sum[N][DECODE_HEADS]; };
 
-/* The warp's own tile against the running maxima: p, sum and top of every tile in x. */
-template <int W> static __device__ inline void score_tiles(struct exchange<warps_of(W)> *x, const struct softmax &state, const uint32_t q[1][W / 16][4],
-                                                           const bf16 *tiles, float scale, int tile, int length) {
+/* where lane l finds register i of a tile's p, an A operand: at 32 i + l */
+template <int W>
+static __device__ inline uint32_t *place_of_p(bf16 *tiles, int i) {
+    return (uint32_t *)(tiles + i * 2 * KV_TILE * pitch(W)) + lane_id();
+}
+
+/* The warp's own tile against the running maxima: p, and in x top and sum. */
+template <int W>
+static __device__ inline void score_tiles(struct exchange<warps_of(W)> *x, const struct softmax &state,
+                                          const uint32_t q[1][W / 16][4], bf16 *tiles, float scale, int tile,
+                                          int length) {
     int w = warp_id(), g = lane_id() / 4;
     bool writes = lane_id() % 4 == 0;
     float s[1][4][4], top[2], sum[2];
@@ -81,16 +90,17 @@ template <int W> static __device__ inline void score_tiles(struct exchange<warps
     uint32_t p[2][4];
     pack_scores(p, s[0]);
     #pragma unroll
-    for (int i = 0; i < 8; i++) x->p[w][i][lane_id()] = p[i / 4][i % 4];
+    for (int i = 0; i < 8; i++) place_of_p<W>(tiles, w)[i * WARP] = p[i / 4][i % 4];
     __syncthreads();
 }
 
 /* columns of the output that a warp has: 16 (warp + i step) each */
 static constexpr __host__ __device__ int columns_of(int W) { return (W / 16 + warps_of(W) - 1) / warps_of(W); }
 
-/* The warp's columns over the tiles that x tells of, tile after tile. */
-template <int W> static __device__ inline void add_tiles(float o[1][2 * columns_of(W)][4], struct softmax *state, const struct exchange<warps_of(W)> *x,
-                                                         const bf16 *tiles, int n) {
+/* The warp's columns over the first n tiles, one after the other. */
+template <int W>
+static __device__ inline void add_tiles(float o[1][2 * columns_of(W)][4], struct softmax *state,
+                                        const struct exchange<warps_of(W)> *x, bf16 *tiles, int n) {
     constexpr int N = warps_of(W), C = columns_of(W);
     int g = lane_id() / 4;
     for (int i = 0; i < n; i++) {
@@ -98,20 +108,22 @@ template <int W> static __device__ inline void add_tiles(float o[1][2 * columns_
         float sum[2] = {x->sum[i][g], x->sum[i][g + 8]};
         uint32_t p[1][2][4];
         #pragma unroll
-        for (int j = 0; j < 8; j++) p[0][j / 4][j % 4] = x->p[i][j][lane_id()];
+        for (int j = 0; j < 8; j++) p[0][j / 4][j % 4] = place_of_p<W>(tiles, i)[j * WARP];
         shrink<2 * C>(state, o[0], top, sum);
         tile_values<W, 1, C>(o, p, tiles + (2 * i + 1) * KV_TILE * pitch(W), warp_id(), N);
     }
 }
 
 /* of element 2 r of a lane's o[n]: the column of the output */
-template <int W> static __device__ inline int column_of(int n) {
+template <int W>
+static __device__ inline int column_of(int n) {
     return (warp_id() + n / 2 * warps_of(W)) * 16 + n % 2 * 8 + lane_id() % 4 * 2;
 }
 
-/* A chunk's output and state, for decode_join(). part: of the group's first head in this chunk, heads are `stride` apart. */
-template <int W> static __device__ inline void store_part(float *part, size_t stride, struct heads h, int first,
-                                                          const float o[2 * columns_of(W)][4], const struct softmax &state) {
+/* A chunk's output and state, for decode_join(). part: of the group's first head; heads are `stride` apart. */
+template <int W>
+static __device__ inline void store_part(float *part, size_t stride, struct heads h, int first,
+                                         const float o[2 * columns_of(W)][4], const struct softmax &state) {
     #pragma unroll
     for (int r = 0; r < 2; r++) {
         int head = first + lane_id() / 4 + 8 * r;
@@ -125,8 +137,9 @@ template <int W> static __device__ inline void store_part(float *part, size_t st
 }
 
 /* A chunk joins the chunks before it in this block. */
-template <int W> static __device__ inline void fold_chunk(float total_o[2 * columns_of(W)][4], struct softmax *total,
-                                                          const float o[2 * columns_of(W)][4], const struct softmax &state, bool first) {
+template <int W>
+static __device__ inline void fold_chunk(float total_o[2 * columns_of(W)][4], struct softmax *total,
+                                         const float o[2 * columns_of(W)][4], const struct softmax &state, bool first) {
     #pragma unroll
     for (int r = 0; r < 2; r++) {
         struct factors by = {0, 1};
@@ -142,7 +155,8 @@ template <int W> static __device__ inline void fold_chunk(float total_o[2 * colu
     }
 }
 
-template <int W> static __global__ void __launch_bounds__(warps_of(W) * WARP) decode_slot(const struct decode c) {
+template <int W>
+static __global__ void __launch_bounds__(warps_of(W) * WARP, 3) decode_slot(const struct decode c) {
     constexpr int N = warps_of(W), GROUP = N * 2 * KV_TILE * pitch(W), C = columns_of(W);
     SHARED(bf16, ring);                                              /* (2, N, keys and values, KV_TILE, pitch) */
     __shared__ struct exchange<N> x;
@@ -165,10 +179,10 @@ template <int W> static __global__ void __launch_bounds__(warps_of(W) * WARP) de
         bool chunk_ends = next % CHUNK_TILES == 0 || next >= tiles;
         if (next % CHUNK_TILES == 0) next += (c.splits - 1) * CHUNK_TILES;
         cp_async_wait<0>();
-        __syncthreads();                                             /* these tiles are there, nobody reads those before */
+        __syncthreads();  /* these tiles are there, nobody reads those before */
         if (next < tiles) load_tiles<W>(ring + (turn ^ 1) * GROUP, c, slot, kv, next, length);
         cp_async_commit();
-        const bf16 *here = ring + turn * GROUP;
+        bf16 *here = ring + turn * GROUP;
         score_tiles<W>(&x, state, q, here, h.scale, tile, length);
         add_tiles<W>(o, &state, &x, here, min(N, tiles - tile));
         if (chunk_ends) {
@@ -198,7 +212,8 @@ template <int W> static __global__ void __launch_bounds__(warps_of(W) * WARP) de
 }
 
 /* y and lse of the slots whose chunks went to several blocks; a warp a head */
-template <int W> static __global__ void __launch_bounds__(THREADS) decode_join(const struct decode c) {
+template <int W>
+static __global__ void __launch_bounds__(THREADS) decode_join(const struct decode c) {
     struct heads h = c.heads;
     int row = blockIdx.x * WARPS + warp_id(), d = lane_id() * 4;                    /* row: slot and head */
     if (row >= c.S * h.Hq) return;
@@ -218,10 +233,11 @@ template <int W> static __global__ void __launch_bounds__(THREADS) decode_join(c
     }
     if (lane_id() == 0) c.lse[row] = (max + log2f(sum)) * LN2;
     float share = 1 / sum;
-    *(uint2 *)(c.y + (size_t)row * h.D + d) = make_uint2(pack2(o[0] * share, o[1] * share), pack2(o[2] * share, o[3] * share));
+    uint2 y = make_uint2(pack2(o[0] * share, o[1] * share), pack2(o[2] * share, o[3] * share));
+    *(uint2 *)(c.y + (size_t)row * h.D + d) = y;
 }
 
-/* -- the pool ------------------------------------------------------------------------------------------------------------------ */
+/* -- the pool ------------------------------------------------------------------------------------------------------ */
 
 size_t cuda_kv_page_bytes(int Hkv, int D) { return page_size(Hkv, D) * sizeof(bf16); }
 
@@ -247,19 +263,22 @@ static __global__ void copy_pages(uint4 *pool, const int32_t *dst, const int32_t
 int cuda_kv_store(void *ctx, void *pool, const real *qkv, const int32_t *place, int N, int Hq, int Hkv, int D) {
     struct heads h;
     TRY(attention_heads(&h, Hq, Hkv, D));
-    LAUNCH(ctx, store_rows, blocks_of((size_t)N * 2 * Hkv * (D / 8), THREADS), THREADS, 0, (bf16 *)pool, (const bf16 *)qkv, place, N, h);
+    LAUNCH(ctx, store_rows, blocks_of((size_t)N * 2 * Hkv * (D / 8), THREADS), THREADS, 0, (bf16 *)pool,
+           (const bf16 *)qkv, place, N, h);
     return OK;
 }
 
 int cuda_kv_copy(void *ctx, void *pool, const int32_t *dst, const int32_t *src, int n, int Hkv, int D) {
     int pieces = (int)(cuda_kv_page_bytes(Hkv, D) / sizeof(uint4));
-    LAUNCH(ctx, copy_pages, dim3((unsigned)n, (unsigned)ceil_div(pieces, 4 * THREADS)), THREADS, 0, (uint4 *)pool, dst, src, pieces);
+    LAUNCH(ctx, copy_pages, dim3((unsigned)n, (unsigned)ceil_div(pieces, 4 * THREADS)), THREADS, 0, (uint4 *)pool, dst,
+           src, pieces);
     return OK;
 }
 
-/* -- the operation ------------------------------------------------------------------------------------------------------------- */
+/* -- the operation ------------------------------------------------------------------------------------------------- */
 
-template <int W> static int run_decode(const struct cuda_ctx *ctx, const struct decode c) {
+template <int W>
+static int run_decode(const struct cuda_ctx *ctx, const struct decode c) {
     size_t shared = 2 * (size_t)warps_of(W) * 2 * KV_TILE * pitch(W) * sizeof(bf16);
     dim3 grid((unsigned)(c.S * c.heads.Hkv), (unsigned)c.splits, (unsigned)head_tiles(c.heads));
     LAUNCH(ctx, decode_slot<W>, grid, warps_of(W) * WARP, shared, c);
@@ -277,8 +296,8 @@ static size_t parts_bytes(int S, int chunks, struct heads h) {
     return (size_t)S * h.Hq * chunks * (size_t)(width_of(h.D) + 4) * sizeof(float);
 }
 
-int cuda_attention_decode(void *ctx_, real *y, float *lse, const real *qkv, const void *pool, const int32_t *pages, const int32_t *length,
-                          int S, int max_pages, int Hq, int Hkv, int D) {
+int cuda_attention_decode(void *ctx_, real *y, float *lse, const real *qkv, const void *pool,
+                          const int32_t *pages, const int32_t *length, int S, int max_pages, int Hq, int Hkv, int D) {
     const struct cuda_ctx *ctx = (const struct cuda_ctx *)ctx_;
     struct decode c = {(bf16 *)y, lse, (const bf16 *)qkv, (const bf16 *)pool, pages, length};
     TRY(attention_heads(&c.heads, Hq, Hkv, D));

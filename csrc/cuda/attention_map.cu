@@ -1,5 +1,5 @@
-/* Which block does what in attention: one block reads the segments, which the host does not know, and lists the tiles of
-   queries, the gaps and (for the backward) the tasks of dK and dV. A few microseconds for a packed batch of 16k rows. */
+/* Which block does what in attention: one block reads the segments, which the host does not know, and lists the tiles
+   of queries, the gaps and (for the backward) the tasks of dK and dV. A few microseconds for a batch of 16k rows. */
 #include "cuda/attention.cuh"
 
 enum { MAP_THREADS = 256, MAP_WARPS = MAP_THREADS / WARP };
@@ -60,7 +60,8 @@ static __device__ void find_segments(struct attention_map map, const struct segm
 }
 
 static __device__ void list_gaps(struct attention_map map, int N, int *part) {
-    int each = (N + MAP_THREADS - 1) / MAP_THREADS, begin = min(N, (int)threadIdx.x * each), end = min(N, begin + each), n = 0, total;
+    int each = (N + MAP_THREADS - 1) / MAP_THREADS, n = 0, total;
+    int begin = min(N, (int)threadIdx.x * each), end = min(N, begin + each);
     for (int row = begin; row < end; row++) n += map.segment_of[row] < 0;
     int at = block_scan(n, &total, part);
     for (int row = begin; row < end; row++)
@@ -69,7 +70,8 @@ static __device__ void list_gaps(struct attention_map map, int N, int *part) {
 }
 
 /* Within a segment the last tile, which has most keys, comes first. */
-static __device__ void list_query_tiles(struct attention_map map, const struct segment *segments, int n, int group, int pairs, int *part) {
+static __device__ void list_query_tiles(struct attention_map map, const struct segment *segments, int n, int group,
+                                        int pairs, int *part) {
     int done = 0, total;
     for (int base = 0; base < n; base += MAP_THREADS, done += total) {
         int s = base + (int)threadIdx.x, tiles = s < n ? tiles_of(segments[s], group, pairs) : 0;
@@ -79,9 +81,9 @@ static __device__ void list_query_tiles(struct attention_map map, const struct s
     if (threadIdx.x == 0) map.count[QUERY_TILES] = done;
 }
 
-/* dependent_tiles and slices of each segment. A prompt's rows are seen by all its completions, so the queries behind them
-   are shared out over slices: as many as a function of the group alone says (C2), and so few that the sums of all slices
-   have no more rows than the completions: each completion counts where its prefix begins. */
+/* dependent_tiles and slices of each segment. A prompt's rows are seen by all its completions, so the queries behind
+   them are shared out over slices: as many as a function of the group alone says (C2), and so few that the sums of all
+   slices have no more rows than the completions: each completion counts where its prefix begins. */
 static __device__ void find_dependents(struct attention_map map, const struct segment *segments, int n, int group) {
     for (int s = threadIdx.x; s < n; s += MAP_THREADS) map.dependent_tiles[s] = 0;
     __syncthreads();
@@ -129,7 +131,8 @@ static __device__ void list_key_tasks(struct attention_map map, const struct seg
     if (threadIdx.x == 0) map.count[KEY_TASKS] = tasks;
 }
 
-static __global__ void make_map(struct attention_map map, const struct segment *segments, int n, int N, int group, int pairs, bool backward) {
+static __global__ void make_map(struct attention_map map, const struct segment *segments, int n, int N, int group,
+                                int pairs, bool backward) {
     __shared__ int part[MAP_WARPS];
     bool gaps = covered_rows(segments, n, part) < N;
     if (gaps || backward) find_segments(map, segments, n, N);
@@ -141,8 +144,8 @@ static __global__ void make_map(struct attention_map map, const struct segment *
     list_key_tasks(map, segments, n, part);
 }
 
-int attention_map(const struct cuda_ctx *ctx, struct attention_map map, const struct segment *segments, int n_segments, int N, int group,
-                  int pairs, bool backward) {
+int attention_map(const struct cuda_ctx *ctx, struct attention_map map, const struct segment *segments, int n_segments,
+                  int N, int group, int pairs, bool backward) {
     LAUNCH(ctx, make_map, 1, MAP_THREADS, 0, map, segments, n_segments, N, group, pairs, backward);
     return OK;
 }

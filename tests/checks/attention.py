@@ -215,5 +215,5 @@ def test_stale_places_of_a_page_are_not_read(ops, rng):
 
 @pytest.mark.parametrize("D", [12, 136])
 def test_head_dims_that_no_kernel_serves(ops, rng, D):
-    with pytest.raises(ValueError, match=f"multiples of 8 up to 128, not {D}"):
+    with pytest.raises(ValueError, match=f"up to 128 in steps of 8, not {D}"):
         ops.attention(real(rng, 2, 3 * D), np.array([[0, 2, 0, 0]], np.int32), 1, 1, D)
