@@ -16,6 +16,11 @@ BITS = [(300, 97, 130), (300, 96, 136)]
 TILES = ["16x16", "16x64", "32x32", "64x64", "128x128", "128x256"]
 
 
+@pytest.fixture(autouse=True)
+def own_kernels(monkeypatch):
+    monkeypatch.setenv("GRPO_CUDA_GEMM", "own")
+
+
 def operands(rng, N, C, O):
     """x (N, C), W (O, C), b (O), y (N, O), dy (N, O)."""
     return [real(rng, *shape) for shape in ((N, C), (O, C), (O,), (N, O), (N, O))]
