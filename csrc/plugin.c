@@ -27,6 +27,16 @@ static int default_path(char *path, size_t size) {
     return OK;
 }
 
+/* From `open` on, a table is function pointers and nothing else. */
+static int is_complete(const struct ops *ops) {
+    void (*entry)(void);
+    for (const char *at = (const char *)&ops->open; at < (const char *)(ops + 1); at += sizeof entry) {
+        memcpy(&entry, at, sizeof entry);
+        if (!entry) return 0;
+    }
+    return 1;
+}
+
 static int check(const struct plugin *p, uint32_t own, const char *path) {
     if (!p || p->abi != PLUGIN_ABI)
         return fail(E_DEVICE, "the CUDA plugin %s has interface %u, this core needs %u: build both from one source (pip install .)",
@@ -34,7 +44,7 @@ static int check(const struct plugin *p, uint32_t own, const char *path) {
     if (p->bytes != sizeof(struct plugin) || p->ops_bytes != sizeof(struct ops))
         return fail(E_DEVICE, "the CUDA plugin %s has tables of %u and %u bytes, this core needs %zu and %zu: build both from one source",
                     path, p->bytes, p->ops_bytes, sizeof(struct plugin), sizeof(struct ops));
-    return OK;
+    return is_complete(p->ops) ? OK : fail(E_DEVICE, "the CUDA plugin %s lacks operations", path);
 }
 
 static int open_library(const struct plugin **out, const char *path, int named) {

@@ -9,10 +9,23 @@ from grpo import _core, devices, doctor
 from grpo.errors import ConfigError, DeviceError
 from test_package import fresh
 
+ROOT = Path(__file__).resolve().parent.parent
 ADVICE = {                                              # cudaError: part of the sentence
     3: "spawn", 35: "driver 5[28]. or newer", 46: "exclusively", 100: "CUDA_VISIBLE_DEVICES", 802: "fabric manager", 803: "restart the machine",
     804: "forward compatibility", 999: "error 999",
 }
+
+INCOMPLETE = """
+#include "plugin.h"
+static struct ops ops;
+static struct plugin plugin = {.abi = PLUGIN_ABI, .ops_bytes = sizeof ops, .ops = &ops};
+const struct plugin *grpo_cuda_get(uint32_t abi, const struct plugin_host *host, uint32_t *own) {
+    (void)host;
+    plugin.bytes = SIZE;
+    *own = abi;
+    return &plugin;
+}
+"""
 
 
 @pytest.fixture
@@ -56,11 +69,13 @@ def test_an_absent_plugin_is_named(no_plugin, call):
 
 
 @pytest.mark.parametrize("text, said", [("", "no CUDA plugin"), ("const void *grpo_cuda_get(unsigned abi, const void *host, unsigned *own)"
-                                                                "{ (void)abi, (void)host; *own = 77; return 0; }", "interface 77")])
+                                                                "{ (void)abi, (void)host; *own = 77; return 0; }", "interface 77"),
+                                        (INCOMPLETE.replace("SIZE", "sizeof plugin"), "lacks operations"),
+                                        (INCOMPLETE.replace("SIZE", "8"), "tables of 8 and")])
 def test_a_foreign_library_is_refused(monkeypatch, tmp_path, text, said):
     source, library = tmp_path / "other.c", tmp_path / "libother.so"
     source.write_text(text)
-    subprocess.run(["cc", "-shared", "-fPIC", source, "-o", library], check=True)
+    subprocess.run(["cc", "-shared", "-fPIC", f"-I{ROOT / 'csrc'}", source, "-o", library], check=True)
     monkeypatch.setenv("GRPO_CUDA_LIBRARY", str(library))
     with pytest.raises(DeviceError, match=said):
         _core.cuda_plugin()

@@ -20,8 +20,8 @@ def byte_values(completion_ids, **columns):
     return [sum(ids) / 1000 for ids in completion_ids]
 
 
-def model(**sizes):
-    return grpo.load(grpo.tiny(**{**SIZES, **sizes}), DEVICE)
+def model(device=DEVICE, **sizes):
+    return grpo.load(grpo.tiny(**{**SIZES, **sizes}), device)
 
 
 def options(tmp_path, **changed):

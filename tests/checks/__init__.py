@@ -3,7 +3,9 @@ one of these modules whole and so runs it: tests/test_cuda_*.py on the emulated 
 since the emulator runs a few million steps of a thread a second."""
 import numpy as np
 
+from grpo import _core
 from op_statements import bf16, normal
+from tiny_models import build, config
 
 
 def real(rng, *shape, scale=1.0):
@@ -26,3 +28,20 @@ def check_float(got, want, tolerance=3e-6):
 def assert_same_bits(got, want):
     for a, b in zip(got, want, strict=True):
         np.testing.assert_array_equal(np.atleast_1d(a).view(np.int32), np.atleast_1d(b).view(np.int32))
+
+
+def check_same_run(device: str, steps: int) -> None:
+    """Rollouts and updates of a small model, twice from the same seed: the same tokens, numbers and weights, to the bit."""
+    runs = []
+    for _ in range(2):
+        model = build(config("qwen3", d=32, heads=(2, 1), D=16, F=40, V=97), device)
+        trainer, prompts, seen = _core.Trainer(model), [np.arange(5, dtype=np.int32), np.arange(9, 50, dtype=np.int32)], []
+        for step in range(steps):
+            out = model.generate(prompts, 3, 6, seed=7, step=step, slots=4)
+            completions = np.split(out["tokens"], np.cumsum(out["lengths"])[:-1])
+            coef = np.linspace(-1, 1, len(out["tokens"]), dtype=np.float32)
+            logps, entropies = trainer.accumulate(prompts, completions, np.repeat(np.arange(2, dtype=np.int32), 3), coef)
+            assert_same_bits([out["policy_logprobs"], out["entropies"]], [logps, entropies])
+            seen += [out["tokens"], logps, np.float32(trainer.step(1e-2, 1.0))]
+        runs.append(seen + [model.get_tensor(name) for name, _ in model.tensors()])
+    assert_same_bits(*runs)

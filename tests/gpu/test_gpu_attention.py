@@ -1,0 +1,1 @@
+from checks.attention import *  # noqa: F403

@@ -1,0 +1,1 @@
+from test_exactness import *  # noqa: F403

@@ -1,0 +1,1 @@
+from checks.gemm import *  # noqa: F403

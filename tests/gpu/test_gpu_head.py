@@ -1,0 +1,1 @@
+from checks.head import *  # noqa: F403

@@ -1,0 +1,1 @@
+from checks.memory import *  # noqa: F403

@@ -1,0 +1,1 @@
+from test_model import *  # noqa: F403

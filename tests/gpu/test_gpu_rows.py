@@ -1,0 +1,1 @@
+from checks.rows import *  # noqa: F403

@@ -1,0 +1,1 @@
+from checks.sample import *  # noqa: F403
