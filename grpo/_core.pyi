@@ -42,14 +42,15 @@ class Model:
                  top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0, min_new_tokens: int = 0,
                  stop_ids: I32 | None = None, forbidden_ids: I32 | None = None, stop_strings: list[bytes] | None = None,
                  token_offsets: NDArray[np.int64] | None = None, token_bytes: bytes | None = None, seed: int = 0, step: int = 0,
-                 first_prompt: int = 0, slots: int = 32, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+                 first_prompt: int = 0, slots: int = 32, keep_rows: int = 0, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
         """Completions, prompt-major. Keys: lengths (n) int32, tokens (total) int32, logprobs / policy_logprobs / entropies
         (total) float32, finish (n) int32 (0 length, 1 stop id, 2 stop string), prefill_seconds, decode_seconds.
 
         The stop id is the last token of its completion. stop_strings need token_offsets (V+1) into token_bytes, the bytes
         that each id adds to the text. temperature 0 is greedy. logprobs are on the truncated support that was drawn from,
         policy_logprobs and entropies on the whole temperature-scaled softmax, bit for bit what logprobs() computes.
-        progress(tokens so far, completions finished) is called a few times a second."""
+        keep_rows: keep the activations of so many rows for Trainer.accumulate; ``kept`` (n) int64 are the completions' ids, -1 where
+        nothing was kept. progress(tokens so far, completions finished) is called a few times a second."""
     def logprobs(self, prompts: list[I32], completions: list[I32], group: I32, *, temperature: float = 1.0, token_budget: int = 1024) -> tuple[F32, F32]:
         """(log-probabilities, entropies), flat over all completion tokens."""
     def logprob_grads(self, prompts: list[I32], completions: list[I32], group: I32, coef: F32, *, entropy_coef: F32 | None = None,
@@ -65,10 +66,11 @@ class Trainer:
     def __init__(self, model: Model, *, adam_beta1: float = 0.9, adam_beta2: float = 0.999, adam_epsilon: float = 1e-8,
                  weight_decay: float = 0.0, token_budget: int = 1024, recompute: bool = False) -> None: ...
     def accumulate(self, prompts: list[I32], completions: list[I32], group: I32, coef: F32, *, entropy_coef: F32 | None = None,
-                   temperature: float = 1.0) -> tuple[F32, F32]:
+                   temperature: float = 1.0, kept: NDArray[np.int64] | None = None) -> tuple[F32, F32]:
         """gradient += that of sum(coef * logprob + entropy_coef * entropy); groups whose coefs are all 0 cost nothing
         (their numbers come back 0). Returns (log-probabilities, entropies) seen on the way. This is SFT, and GRPO on policy, where
-        the coefficients follow from the recorded log-probs."""
+        the coefficients follow from the recorded log-probs. kept: ids from generate(keep_rows=...); while the weights are those
+        that drew them, such completions need no forward, and the bits are the same."""
     def accumulate_loss(self, prompts: list[I32], completions: list[I32], group: I32, *, old_logps: F32, advantages: F32,
                         mask: NDArray[np.uint8], ref_logps: F32 | None, loss: dict[str, Any], normalizer: dict[str, float],
                         temperature: float = 1.0) -> tuple[float, dict[str, float], F32, F32]:
@@ -89,8 +91,8 @@ class Trainer:
         """(arena, bytes) of everything held, largest first."""
 
 def plan(*, n_layers: int, d_model: int, n_heads: int, n_kv_heads: int, head_dim: int, d_ff: int, vocab_size: int, tie: bool,
-         qkv_bias: bool, qk_norm: bool, token_budget: int, recompute: bool, slots: int, prompt_length: int, max_new_tokens: int, train: bool,
-         reference: bool, device: str) -> list[tuple[str, int]]:
+         qkv_bias: bool, qk_norm: bool, token_budget: int, recompute: bool, slots: int, prompt_length: int, max_new_tokens: int, keep_rows: int,
+         train: bool, reference: bool, device: str) -> list[tuple[str, int]]:
     """(arena, bytes) that a run with these settings will hold; nothing is allocated."""
 
 def loss_defaults() -> dict[str, Any]:

@@ -186,6 +186,9 @@ class GRPOConfig(TrainingConfig):
     chat_template_kwargs: dict | None = option(None, "Arguments of the chat template, for example {'enable_thinking': False}.")
     temperature_eval: float | None = option(None, "Temperature in evaluation; 0 is greedy; None: temperature.", low=0)
     slots: int | None = option(None, "Sequences decoded at a time; results are the same. None: 32 on a CPU, 256 on a GPU.", low=1)
+    keep_rollout_activations: bool | None = option(
+        None, "Keep what rollouts compute, so that the update on them has no forward pass; results are the same. None: on a CPU, as far "
+        "as it takes a quarter of the free memory.")
     # rewards and advantages
     reward_weights: list | None = option(None, "One weight a reward; None: the reward's own, 1 by default.")
     scale_rewards: str | bool = option("group", "Divide advantages by the std of the group, of the batch, or not.",

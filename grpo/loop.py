@@ -30,7 +30,7 @@ MAX_FAILED_SAVES = 3
 # options that a resumed run may change without becoming another run
 FREE_TO_CHANGE = frozenset("""
     device disable_tqdm dtype eval_on_start eval_steps eval_strategy log_completions log_unique_prompts logging_first_step logging_steps
-    max_steps model_init_kwargs num_completions_to_print num_generations_eval num_train_epochs output_dir recompute report_to
+    keep_rollout_activations max_steps model_init_kwargs num_completions_to_print num_generations_eval num_train_epochs output_dir recompute report_to
     resume_from_checkpoint run_name save_completions save_only_model save_steps save_strategy save_total_limit slots temperature_eval
     token_budget
 """.split())

@@ -1,4 +1,5 @@
 """How much memory a run will hold, from a config file and the options: what the core allocates, nothing loaded."""
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from .devices import gpu_memory, pick_device
 from .errors import ConfigError, FileFormatError
 from .recipes import Recipe
 
+KEPT_SHARE = 4                                # of the free memory, one part in so many
 UNKNOWN_PROMPT = 256                          # prompt tokens assumed where the options do not limit them
 
 
@@ -37,12 +39,24 @@ def plan(recipe: Recipe) -> Plan:
     device = pick_device(options.device)
     shape = {name: value for name, value in core_arguments(config, source).items() if name not in ("rms_eps", "inv_freq")}
     prompt, budget, slots = options.max_prompt_length or UNKNOWN_PROMPT, options.token_budget_on(device), options.slots_on(device)
-    arenas = _core.plan(**shape, token_budget=budget, recompute=options.recompute, slots=slots, prompt_length=prompt,
-                        max_new_tokens=options.max_completion_length, train=True, reference=options.beta > 0, device=device)
+    arenas = functools.partial(_core.plan, **shape, token_budget=budget, recompute=options.recompute, slots=slots, prompt_length=prompt,
+                               max_new_tokens=options.max_completion_length, train=True, reference=options.beta > 0, device=device)
+    row_bytes = dict(arenas(keep_rows=1))["kept activations of rollouts"]
+    rows = options.prompts_per_rollout * prompt + options.rollout_size * (options.max_completion_length - 1)
+    arenas = arenas(keep_rows=min(rows, rows_to_keep(options, device, row_bytes)))
     assumed = "" if options.max_prompt_length else " assumed"
     title = (f"{source} on {device}: {options.describe_batch()}; prompts of {prompt} tokens{assumed}, completions of {options.max_completion_length}, "
              f"{slots} decoded at a time, {budget} tokens a micro-batch")
     return Plan(title, sorted(arenas, key=lambda arena: -arena[1]), available_memory() if device != "cuda" else gpu_memory(), ways_to_shrink(options, budget, slots))
+
+
+def rows_to_keep(options: Any, device: str, row_bytes: int) -> int:
+    """Most rows of activations that rollouts leave for the update: what keep_rollout_activations says."""
+    choice = options.keep_rollout_activations
+    if choice is None:
+        fits = device == "cpu" and not options.recompute and options.rollout_size == options.batch_size
+        return (available_memory() or 0) // KEPT_SHARE // row_bytes if fits else 0
+    return 1 << 30 if choice else 0
 
 
 def ways_to_shrink(options: Any, budget: int, slots: int) -> list[str]:
@@ -50,6 +64,8 @@ def ways_to_shrink(options: Any, budget: int, slots: int) -> list[str]:
     if not options.recompute:
         ways.append("--recompute keeps fewer activations and computes them again in the backward pass; same results, slower")
     ways.append(f"--slots {max(1, slots // 4)} decodes fewer completions at a time; same results")
+    if options.keep_rollout_activations is not False:
+        ways.append("--keep_rollout_activations false runs the forward pass of the update again; same results")
     if options.beta:
         ways.append("--beta 0 needs no reference model; the KL term is gone")
     return ways

@@ -20,6 +20,7 @@ from .config import GRPOConfig
 from .errors import CheckpointMismatchError, ConfigError, DatasetError
 from .foreign import did_you_mean
 from .loop import Loop, StepResult, TrainingInterrupted
+from .plan import rows_to_keep
 from .prompts import Prompt, PromptStream
 from .rewards import RewardBatch, RewardSet, get_soft_overlong_punishment
 from .rollout import LENGTH, Rollouts, completion_metrics, generate, reward_metrics, sampling
@@ -135,7 +136,13 @@ class GRPOTrainer(Loop):
         args, total = self.args, len(prompts) * self.args.num_generations
         return generate(self.model, prompts, args.num_generations, args.max_completion_length, self.sampling, seed=args.seed,
                         step=self.rollouts_made, first_prompt=first_prompt, slots=args.slots_on(self.model.device),
+                        keep_rows=min(self._keep_rows, sum(len(p.ids) for p in prompts) + total * (args.max_completion_length - 1)),
                         progress=lambda tokens, finished: self.progress.on_rollout(tokens, finished, total))
+
+    @functools.cached_property
+    def _keep_rows(self) -> int:
+        """Most rows of activations that rollouts leave for the update."""
+        return rows_to_keep(self.args, self.model.device, self.model.core.kept_row_bytes)
 
     def _score(self, r: Rollouts) -> dict[str, float]:
         """Fills in rewards and returns what the reward functions logged."""
@@ -199,7 +206,7 @@ class GRPOTrainer(Loop):
         loss, coef, entropy_coef, metrics = _core.grpo_loss(r.policy_logprobs, r.policy_logprobs, r.advantages, r.mask, r.ref_logprobs,
                                                             r.entropies, r.lengths, self.loss_options, normalizer)
         seen, _ = self.optimizer.accumulate(r.prompt_ids, r.completions, r.group, coef, temperature=self.temperature,
-                                            entropy_coef=entropy_coef if entropy_coef.any() else None)
+                                            entropy_coef=entropy_coef if entropy_coef.any() else None, kept=r.kept)
         moving = np.bincount(r.per_token(r.group), (coef != 0) | (entropy_coef != 0), len(r.prompts)) > 0    # groups that were run
         difference = np.abs(seen - r.policy_logprobs)[r.per_token(moving[r.group])]
         metrics["sampling/sampling_logp_difference/mean"] = float(difference.mean()) if difference.size else 0.0

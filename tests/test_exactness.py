@@ -306,3 +306,73 @@ def test_seeds(device):
         assert_same(a, b)
     for other in ({"seed": 2, "step": 2}, {"seed": 1, "step": 3}, {"seed": 1 + 2**32, "step": 2}, {"seed": 1, "step": 2, "first_prompt": 2}):
         assert not {c.tobytes() for c in first} & {c.tobytes() for c in tokens(**other)}
+
+# -- C9: the rollout's forward is the training forward --------------------------------------------------------------------------
+
+
+def gradients_of(model, prompts, out, num_generations, *, seed=1, token_budget=200, recompute=False, chosen=None, kept=None):
+    """Every bit that an update leaves: log-probs, entropies, gradients."""
+    trainer = _core.Trainer(model, token_budget=token_budget, recompute=recompute)
+    completions, group = completions_of(out), groups_of(prompts, num_generations)
+    if chosen is not None:
+        completions, group = [completions[i] for i in chosen], group[chosen]
+        kept = kept if kept is None else kept[chosen]
+    rng = np.random.default_rng(seed)
+    coef, ecoef = (rng.normal(size=sum(map(len, completions))).astype(np.float32) for _ in range(2))
+    coef[:len(completions[0])] = 0
+    logps, entropies = trainer.accumulate(prompts, completions, group, coef, entropy_coef=ecoef, temperature=0.8, kept=kept)
+    return {"logps": logps, "entropies": entropies, **{name: trainer.gradient(name) for name, _ in model.tensors()}}
+
+
+def forward_calls(call):
+    """(result, products that ran in it): a recalled micro-batch has no forward products."""
+    _core.profile_start()
+    result = call()
+    return result, {op: calls for op, calls, *_ in _core.profile()}
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("architecture", MODELS)
+def test_kept_activations_give_the_same_update(device, architecture, recompute):
+    model, G = build(MODELS[architecture], device), 3
+    prompts, stops = make_prompts(LENGTHS), np.arange(0, 131, 12, dtype=np.int32)
+    plain = model.generate(prompts, G, 40, seed=5, slots=4, stop_ids=stops, temperature=0.8)
+    out = model.generate(prompts, G, 40, seed=5, slots=4, stop_ids=stops, temperature=0.8, keep_rows=10_000)
+    assert (plain.pop("kept") == -1).all() and (np.diff(kept := out.pop("kept")) == 1).all()
+    assert_same(plain, out)
+    want = gradients_of(model, prompts, out, G, recompute=recompute)
+    got, calls = forward_calls(lambda: gradients_of(model, prompts, out, G, recompute=recompute, kept=kept))
+    assert_same(got, want)
+    assert calls["embed"] == 0 and calls["linear_dx"] > 0
+    assert_same(got["logps"], out["policy_logprobs"])
+    few = [0, 1, 4, 5, 6, 8]                               # some of a group's completions, in order
+    assert_same(gradients_of(model, prompts, out, G, chosen=few, kept=kept), gradients_of(model, prompts, out, G, chosen=few))
+
+
+@pytest.mark.parametrize("rows", [1, 150, 200])
+def test_what_does_not_fit_is_computed_again(device, rows):
+    model, G = build(MODELS["qwen3"], device), 2
+    prompts = make_prompts([9, 40, 3, 33])
+    out = model.generate(prompts, G, 20, seed=5, slots=3, keep_rows=rows)
+    there = out["kept"] >= 0
+    assert there.any() == (rows > 1) and not there.all() and (there[::2] == there[1::2]).all()
+    assert_same(gradients_of(model, prompts, out, G, token_budget=64, kept=out["kept"]), gradients_of(model, prompts, out, G, token_budget=64))
+
+
+def test_kept_activations_end_with_the_weights(device):
+    """After a step, another rollout, or for other tokens nothing stale is used."""
+    model, G = build(MODELS["qwen2"], device), 2
+    prompts = make_prompts([9, 20])
+    first = model.generate(prompts, G, 8, seed=1, keep_rows=1000)
+    second = model.generate(prompts, G, 8, seed=2, keep_rows=1000)
+    assert not set(first["kept"]) & set(second["kept"])
+    for out, recalled in ((first, False), (second, True)):
+        _, calls = forward_calls(lambda out=out: gradients_of(model, prompts, out, G, kept=out["kept"]))
+        assert (calls["embed"] == 0) == recalled
+    other = make_prompts([9, 21])
+    _, calls = forward_calls(lambda: gradients_of(model, other, second, G, token_budget=1, kept=second["kept"]))
+    assert calls["embed"] == 1                             # the first prompt's length is the same, the second's is not
+    name, shape = model.tensors()[-1]
+    model.set_tensor(name, model.get_tensor(name) * np.float32(1.5))
+    _, calls = forward_calls(lambda: gradients_of(model, prompts, second, G, kept=second["kept"]))
+    assert calls["embed"] > 0

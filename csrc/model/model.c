@@ -1,5 +1,6 @@
 /* Parameters: one arena of working weights, laid out from params.def. */
 #include "model/model.h"
+#include "model/kept.h"
 #include "model/profile.h"
 
 #include <stdio.h>
@@ -115,6 +116,7 @@ int model_create(struct model **out, const char *device, const struct config *co
 
 void model_free(struct model *m) {
     if (!m) return;
+    kept_free(m);
     m->ops->release(m->ctx, m->workspace);
     m->ops->release(m->ctx, m->mixed);
     m->ops->release(m->ctx, m->inv_freq);
@@ -179,6 +181,7 @@ int model_set(struct model *m, const struct tensor *t, const float *host) {
     size_t bytes = (size_t)t->rows * (size_t)(p->C ? p->C : 1) * sizeof(float);
     float *staged = m->ops->alloc(m->ctx, bytes);
     if (!staged) return fail(E_MEMORY, "no memory for a tensor of %zu bytes", bytes);
+    m->version++;
     int status = m->ops->upload(m->ctx, staged, host, bytes);
     if (!status) status = p->C ? m->ops->weight_set(m->ctx, p->w, staged, t->row, t->rows, p->O, p->C)
                                : m->ops->vector_set(m->ctx, (float *)p->w + t->row, staged, t->rows);
@@ -201,6 +204,7 @@ int model_get(const struct model *m, const struct tensor *t, float *host) {
 }
 
 int model_pack(struct model *m, const float *arena) {
+    m->version++;
     for (int i = 0; i < m->n_params; i++) {
         const struct param *p = &m->params[i];
         TRY(p->C ? RUN(m, weight_set, p->w, arena + p->offset, 0, p->O, p->O, p->C) : RUN(m, vector_set, p->w, arena + p->offset, p->O));

@@ -43,6 +43,8 @@ struct model {
     void *weights;             /* the arena behind every param.w */
     float *inv_freq;           /* (D/2) */
     float *mixed;              /* fp32 weights of a reference that is mixed, else NULL */
+    uint64_t version;          /* of the weights: one more with every change */
+    struct kept *kept;         /* kept.h */
     void *workspace;           /* model_workspace() */
     size_t workspace_bytes;
 };

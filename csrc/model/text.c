@@ -48,15 +48,17 @@ static size_t lay_out(struct activations *a, char *base, const struct ops *ops, 
     struct layout s = {base, 0};
     size_t z = (size_t)ops->real_size, rows = (size_t)a->rows_max, head = (size_t)a->head_rows_max, d = (size_t)c->d_model;
     struct stash shared = {0};
-    if (a->keep != KEEP_ALL) take_stash(&s, &shared, c, z, rows);
+    int every_layer = a->keep == KEEP_ALL || a->keep == KEEP_ROWS;
+    if (!every_layer) take_stash(&s, &shared, c, z, rows);
     a->out = take(&s, rows * d, z);
     for (int l = 0; l < c->n_layers; l++) {
         struct stash own = shared;
-        if (a->keep == KEEP_ALL) take_stash(&s, &own, c, z, rows);
+        if (every_layer) take_stash(&s, &own, c, z, rows);
         if (a->keep == KEEP_NONE) own.x = own.x2 = a->out;      /* the residual stream is updated in place */
         else own.x = take(&s, rows * d, z);
         if (a->layers) a->layers[l] = own;
     }
+    if (a->keep == KEEP_ROWS) return s.at;
     a->normed = take(&s, rows * d, z);
     a->rotated = take(&s, rows * (size_t)config_qkv(c), z);
     a->act = take(&s, rows * (size_t)c->d_ff, z);
@@ -119,14 +121,33 @@ int kv_copy_pages(struct kv *kv, const int32_t *dst, const int32_t *src, int n) 
 
 /* -- forward ------------------------------------------------------------------------------------------------- */
 
-/* What attention sees: the packed batch itself, or (decode) the pages of each slot. */
+/* What attention sees: the packed batch itself, or (decode) the pages of each slot. And who keeps a copy. */
 struct view {
     const struct segment *segments;
     int n_segments;
     struct kv *kv;
     const int32_t *place, *pages, *length;
     int max_pages;
+    const struct keeper *keeper;
 };
+
+enum { INPUT = 1, FIELDS = 6 };          /* of a stash; x, the layer's input, is the first */
+
+/* Fields [first, last) of layer l's stash to the keeper's store, or from it. rstd is not kept: the backward computes it again. */
+static int move_stash(struct activations *a, int l, const struct keeper *k, int to_store, int first, int last, int N) {
+    struct model *m = a->m;
+    const struct config *c = &m->config;
+    struct stash *s = &a->layers[l], *t = &k->store->layers[l];
+    const struct { void *here, *there; int C; } fields[FIELDS] = {
+        {s->x, t->x, c->d_model}, {s->x2, t->x2, c->d_model}, {s->qkv, t->qkv, config_qkv(c)}, {s->att, t->att, config_heads(c)},
+        {s->lse, t->lse, c->n_heads * (int)sizeof(float) / m->ops->real_size}, {s->gate_up, t->gate_up, 2 * c->d_ff},
+    };
+    for (int i = first; i < last; i++) {
+        if (to_store) OP(put_rows, fields[i].there, fields[i].here, k->rows, N, fields[i].C);
+        else OP(gather_rows, fields[i].here, fields[i].there, k->rows, N, fields[i].C);
+    }
+    return OK;
+}
 
 static int block_forward(struct activations *a, int l, const struct view *v, real *next, int N) {
     struct model *m = a->m;
@@ -134,6 +155,7 @@ static int block_forward(struct activations *a, int l, const struct view *v, rea
     struct stash *s = &a->layers[l];
     int d = c->d_model, F = c->d_ff, Hq = c->n_heads, Hkv = c->n_kv_heads, D = c->head_dim, QKV = config_qkv(c);
     size_t stream = (size_t)N * (size_t)d * (size_t)m->ops->real_size;
+    if (v->keeper) TRY(move_stash(a, l, v->keeper, 1, 0, INPUT, N));
     OP(rmsnorm, a->normed, s->rstd1, s->x, W(norm1), c->rms_eps, N, d);
     OP(linear, s->qkv, a->normed, W(qkv), W(qkv_b), N, d, QKV, 0);
     OP(rope, a->rotated, s->qkv, W(q_norm), W(k_norm), c->rms_eps, a->cos, a->sin, N, Hq, Hkv, D);
@@ -144,6 +166,7 @@ static int block_forward(struct activations *a, int l, const struct view *v, rea
     OP(linear, s->x2, s->att, W(o), NULL, N, Hq * D, d, 1);
     OP(rmsnorm, a->normed, s->rstd2, s->x2, W(norm2), c->rms_eps, N, d);
     OP(linear, s->gate_up, a->normed, W(gate_up), NULL, N, d, 2 * F, 0);
+    if (v->keeper) TRY(move_stash(a, l, v->keeper, 1, INPUT, FIELDS, N));
     if (!next) return OK;            /* recompute: the backward starts from gate_up */
     OP(swiglu, a->act, s->gate_up, N, F);
     if (next != s->x2) OP(copy, next, s->x2, stream);
@@ -162,6 +185,7 @@ static int run_layers(struct activations *a, const struct view *v, const int32_t
     OP(embed, a->layers[0].x, vector_of(m, -1, P_embed), ids, N, c->d_model, c->vocab_size);
     OP(rope_table, a->cos, a->sin, pos, m->inv_freq, N, c->head_dim);
     for (int l = 0; l < c->n_layers; l++) TRY(block_forward(a, l, v, next_stream(a, l), N));
+    if (v->keeper) OP(put_rows, v->keeper->store->out, a->out, v->keeper->rows, N, c->d_model);
     return OK;
 }
 
@@ -174,9 +198,19 @@ int text_pick(struct activations *a, const int32_t *rows, int n) {
     return OK;
 }
 
-int text_forward(struct activations *a, const struct batch *b, struct kv *kv, const int32_t *place) {
-    struct view v = {.segments = b->segments, .n_segments = b->n_segments, .kv = kv, .place = place};
+int text_forward(struct activations *a, const struct batch *b, struct kv *kv, const int32_t *place, const struct keeper *keeper) {
+    struct view v = {.segments = b->segments, .n_segments = b->n_segments, .kv = kv, .place = place, .keeper = keeper};
     TRY(run_layers(a, &v, b->ids, b->pos, b->N));
+    return b->R ? text_pick(a, b->rows, b->R) : OK;
+}
+
+int text_recall(struct activations *a, const struct batch *b, const struct keeper *keeper) {
+    struct model *m = a->m;
+    const struct config *c = &m->config;
+    if (b->N > a->rows_max) return fail(E_CONFIG, "a batch of %d rows, planned for %d", b->N, a->rows_max);
+    for (int l = 0; l < c->n_layers; l++) TRY(move_stash(a, l, keeper, 0, 0, a->keep == KEEP_ALL ? FIELDS : INPUT, b->N));
+    OP(gather_rows, a->out, keeper->store->out, keeper->rows, b->N, c->d_model);
+    OP(rope_table, a->cos, a->sin, b->pos, m->inv_freq, b->N, c->head_dim);
     return b->R ? text_pick(a, b->rows, b->R) : OK;
 }
 
@@ -188,9 +222,9 @@ int text_head(struct activations *a, const struct batch *b, float inv_temperatur
 }
 
 int text_decode(struct activations *a, struct kv *kv, const int32_t *ids, const int32_t *pos, const int32_t *place,
-                const int32_t *pages, const int32_t *length, int S, int max_pages) {
+                const int32_t *pages, const int32_t *length, int S, int max_pages, const struct keeper *keeper) {
     struct model *m = a->m;
-    struct view v = {.kv = kv, .place = place, .pages = pages, .length = length, .max_pages = max_pages};
+    struct view v = {.kv = kv, .place = place, .pages = pages, .length = length, .max_pages = max_pages, .keeper = keeper};
     TRY(run_layers(a, &v, ids, pos, S));
     OP(rmsnorm, a->hidden, a->rstd, a->out, vector_of(m, -1, P_norm), m->config.rms_eps, S, m->config.d_model);
     return OK;

@@ -11,12 +11,14 @@ struct batch {
     int32_t *ids, *pos;              /* (N) token and absolute position */
     struct segment *segments;        /* (n_segments) */
     int32_t *rows, *targets;         /* (R) row whose hidden state predicts, and what it should predict */
+    int32_t *kept;                   /* (N) row of a store that holds its activations (text_recall) */
     float *coef, *ecoef;             /* (R) d objective / d logp, d objective / d entropy */
     float *logp, *entropy;           /* (R) out */
     int rows_max, head_rows_max, segments_max;
 };
 
 enum keep { KEEP_NONE,               /* inference: one layer's buffers serve all layers                       */
+            KEEP_ROWS,               /* a store of rows that cannot run itself (kept.h)                       */
             KEEP_INPUTS,             /* training with recompute: only each layer's input is kept              */
             KEEP_ALL };              /* training: what the backward reads is kept (not norms and SwiGLU's output,
                                         which are cheaper to compute again than to store) */
@@ -61,8 +63,13 @@ size_t kv_bytes(const struct ops *ops, const struct config *c, int n_pages);
 int kv_place(struct kv *kv, struct model *m, int n_pages, void *arena);
 int kv_copy_pages(struct kv *kv, const int32_t *dst, const int32_t *src, int n);      /* in every layer */
 
-/* Hidden states of the batch; with kv, row i's keys and values also go to place[i] (see ops.h: kv_store). */
-int text_forward(struct activations *a, const struct batch *b, struct kv *kv, const int32_t *place);
+/* Where a forward leaves a copy of its rows' activations: row i in row rows[i] of store (KEEP_ROWS). */
+struct keeper { struct activations *store; const int32_t *rows; };
+
+/* Hidden states of the batch; with kv, row i's keys and values also go to place[i] (see ops.h: kv_store). keeper may be NULL. */
+int text_forward(struct activations *a, const struct batch *b, struct kv *kv, const int32_t *place, const struct keeper *keeper);
+/* What text_forward would leave in `a` (KEEP_ALL or KEEP_INPUTS), taken from where the keeper put it. */
+int text_recall(struct activations *a, const struct batch *b, const struct keeper *keeper);
 /* batch.logp, batch.entropy of the R rows after text_forward. */
 int text_head(struct activations *a, const struct batch *b, float inv_temperature);
 /* After text_forward with keep != KEEP_NONE: logp and entropy as text_head, and grads (fp32 arena) +=
@@ -75,7 +82,7 @@ int text_embed_backward(struct model *m, float *grads, const real *dx, const int
 /* One token for each of S slots: a->hidden (S, d) = final-normed states. Row s stores its key at place[s] and
    sees length[s] keys through pages (S, max_pages). */
 int text_decode(struct activations *a, struct kv *kv, const int32_t *ids, const int32_t *pos, const int32_t *place,
-                const int32_t *pages, const int32_t *length, int S, int max_pages);
+                const int32_t *pages, const int32_t *length, int S, int max_pages, const struct keeper *keeper);
 /* a->hidden (n, d) = final norm of rows[0..n) of the batch just run. */
 int text_pick(struct activations *a, const int32_t *rows, int n);
 const weight *text_head_weight(const struct model *m);

@@ -1,6 +1,8 @@
 /* grpo._core.Model: one model on one device; load and read tensors, generate, score, differentiate. */
 #include "binding.h"
 
+#include "model/kept.h"
+
 #include "rl/rollout.h"
 #include "rl/score.h"
 #include "rl/train.h"
@@ -88,6 +90,10 @@ static void Model_dealloc(ModelObject *self) {
 
 static PyObject *Model_device(ModelObject *self, void *unused) { (void)unused; return PyUnicode_FromString(self->m->ops->name); }
 static PyObject *Model_tier(ModelObject *self, void *unused) { (void)unused; return PyUnicode_FromString(self->m->ops->tier); }
+static PyObject *Model_kept_row_bytes(ModelObject *self, void *unused) {
+    (void)unused;
+    return PyLong_FromSize_t(kept_row_bytes(self->m->ops, &self->m->config));
+}
 static PyObject *Model_dtype(ModelObject *self, void *unused) {
     (void)unused;
     return PyUnicode_FromString(self->m->ops->real_size == 2 ? "bfloat16" : "float32");
@@ -280,10 +286,10 @@ static PyObject *flatten(const void *rows, int type, size_t element, const int32
     return flat;
 }
 
-static PyObject *result_dict(const struct rollout_result *r, PyObject *lengths, PyObject *finish, int n, int width) {
+static PyObject *result_dict(const struct rollout_result *r, PyObject *lengths, PyObject *finish, PyObject *kept, int n, int width) {
     npy_intp total = 0;
     for (int i = 0; i < n; i++) total += r->length[i];
-    return Py_BuildValue("{s:O,s:O,s:N,s:N,s:N,s:N,s:d,s:d}", "lengths", lengths, "finish", finish,
+    return Py_BuildValue("{s:O,s:O,s:O,s:N,s:N,s:N,s:N,s:d,s:d}", "lengths", lengths, "finish", finish, "kept", kept,
                          "tokens", flatten(r->tokens, NPY_INT32, 4, r->length, n, width, total),
                          "logprobs", flatten(r->logp, NPY_FLOAT32, 4, r->length, n, width, total),
                          "policy_logprobs", flatten(r->policy_logp, NPY_FLOAT32, 4, r->length, n, width, total),
@@ -295,39 +301,41 @@ static PyObject *run_request(ModelObject *self, const struct rollout_request *q)
     npy_intp n = (npy_intp)q->prompts.n * q->num_generations;
     if (q->num_generations < 1 || q->max_new_tokens < 1 || n > 1 << 24) n = 0;       /* rollout() refuses these */
     size_t cells = (size_t)n * (size_t)max_int(1, q->max_new_tokens);
-    PyObject *lengths = array_new(NPY_INT32, 1, &n), *finish = array_new(NPY_INT32, 1, &n), *dict = NULL;
+    PyObject *lengths = array_new(NPY_INT32, 1, &n), *finish = array_new(NPY_INT32, 1, &n), *kept = array_new(NPY_INT64, 1, &n), *dict = NULL;
     int32_t *buffer = malloc((4 * cells + 1) * sizeof *buffer);
-    if (lengths && finish && buffer) {
+    if (lengths && finish && kept && buffer) {
         struct rollout_result r = {.length = DATA(int32_t, (PyArrayObject *)lengths), .finish = DATA(int32_t, (PyArrayObject *)finish),
+                                   .kept = DATA(int64_t, (PyArrayObject *)kept),
                                    .tokens = buffer, .logp = (float *)buffer + cells, .policy_logp = (float *)buffer + 2 * cells,
                                    .entropy = (float *)buffer + 3 * cells};
         int status = OK;
         RUN(self, status, rollout(&self->inference, &r, q));
-        if (!status) dict = result_dict(&r, lengths, finish, (int)n, q->max_new_tokens);
+        if (!status) dict = result_dict(&r, lengths, finish, kept, (int)n, q->max_new_tokens);
     } else if (!PyErr_Occurred()) PyErr_NoMemory();
     free(buffer);
     Py_XDECREF(lengths);
     Py_XDECREF(finish);
+    Py_XDECREF(kept);
     return dict;
 }
 
 PyDoc_STRVAR(generate_doc, "generate($self, prompts, num_generations, max_new_tokens, *, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, "
                            "repetition_penalty=1.0, min_new_tokens=0, stop_ids=None, forbidden_ids=None, stop_strings=None, "
-                           "token_offsets=None, token_bytes=None, seed=0, step=0, first_prompt=0, slots=32, progress=None)\n--\n\n"
+                           "token_offsets=None, token_bytes=None, seed=0, step=0, first_prompt=0, slots=32, keep_rows=0, progress=None)\n--\n\n"
                            "Completions of token-id prompts, prompt-major; see _core.pyi.");
 static PyObject *Model_generate(ModelObject *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"prompts", "num_generations", "max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty",
                             "min_new_tokens", "stop_ids", "forbidden_ids", "stop_strings", "token_offsets", "token_bytes", "seed", "step",
-                            "first_prompt", "slots", "progress", NULL};
+                            "first_prompt", "slots", "keep_rows", "progress", NULL};
     struct rollout_request q = {.sampler = {.temperature = 1, .top_p = 1, .repetition_penalty = 1}, .slots = 32};
     struct request_owner o = {0};
     PyObject *prompts, *stop_ids = NULL, *forbidden = NULL, *stop_strings = NULL, *offsets = NULL, *bytes = NULL, *progress = NULL;
     unsigned long long seed = 0;
     unsigned int step = 0, first_prompt = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oii|$fifffiOOOOOKIIiO:generate", names, &prompts, &q.num_generations, &q.max_new_tokens,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oii|$fifffiOOOOOKIIiiO:generate", names, &prompts, &q.num_generations, &q.max_new_tokens,
                                      &q.sampler.temperature, &q.sampler.top_k, &q.sampler.top_p, &q.sampler.min_p,
                                      &q.sampler.repetition_penalty, &q.min_new_tokens, &stop_ids, &forbidden, &stop_strings, &offsets,
-                                     &bytes, &seed, &step, &first_prompt, &q.slots, &progress))
+                                     &bytes, &seed, &step, &first_prompt, &q.slots, &q.keep_rows, &progress))
         return NULL;
     q.sampler.seed = seed;
     q.sampler.step = step;
@@ -418,7 +426,7 @@ static int differentiate(struct model *m, struct trainer **t, float *logp, float
                          const float *ecoef, float temperature, int token_budget, int recompute) {
     struct train_config c = {.token_budget = token_budget, .recompute = recompute};
     TRY(trainer_create(t, m, &c, 0));
-    TRY(trainer_accumulate(*t, logp, entropy, g, coef, ecoef, temperature));
+    TRY(trainer_accumulate(*t, logp, entropy, g, coef, ecoef, temperature, NULL));
     return trainer_flush(*t);
 }
 
@@ -472,6 +480,7 @@ static PyGetSetDef getset[] = {
     {"device", (getter)Model_device, NULL, "'cpu' or 'ref'", NULL},
     {"tier", (getter)Model_tier, NULL, "instruction set of the CPU backend", NULL},
     {"dtype", (getter)Model_dtype, NULL, "storage: 'bfloat16' or 'float32'", NULL},
+    {"kept_row_bytes", (getter)Model_kept_row_bytes, NULL, "bytes that generate(keep_rows=...) holds for one row", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 PyDoc_STRVAR(model_doc, "Model(device, *, n_layers, d_model, n_heads, n_kv_heads, head_dim, d_ff, vocab_size, rms_eps, tie, qkv_bias, "

@@ -73,22 +73,38 @@ static void pass_end(struct pass *p) {
 }
 #define FLOATS(object) DATA(float, (PyArrayObject *)(object))
 
-PyDoc_STRVAR(accumulate_doc, "accumulate($self, prompts, completions, group, coef, *, entropy_coef=None, temperature=1.0)\n--\n\n"
+/* int64 (n) of the argument, which keeps them alive during the call; None: NULL. */
+static const int64_t *kept_ids(PyObject *object, int n, int *failed) {
+    if (!object || object == Py_None) return NULL;
+    PyArrayObject *array = array_arg(object, NPY_INT64, 1, "kept");
+    *failed = !array;
+    if (array && PyArray_SIZE(array) != n) {
+        PyErr_Format(PyExc_ValueError, "kept has %zd numbers, %d are needed", (Py_ssize_t)PyArray_SIZE(array), n);
+        *failed = 1;
+    }
+    Py_XDECREF(array);
+    return *failed ? NULL : DATA(int64_t, array);
+}
+
+PyDoc_STRVAR(accumulate_doc, "accumulate($self, prompts, completions, group, coef, *, entropy_coef=None, temperature=1.0, kept=None)\n--\n\n"
                              "gradient += that of sum(coef * logprob + entropy_coef * entropy); returns (log-probabilities, entropies).");
 static PyObject *Trainer_accumulate(TrainerObject *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"prompts", "completions", "group", "coef", "entropy_coef", "temperature", NULL};
-    PyObject *prompts, *completions, *group, *coef_arg, *ecoef_arg = NULL;
+    static char *names[] = {"prompts", "completions", "group", "coef", "entropy_coef", "temperature", "kept", NULL};
+    PyObject *prompts, *completions, *group, *coef_arg, *ecoef_arg = NULL, *kept_arg = NULL;
     float temperature = 1;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO|$Of:accumulate", names, &prompts, &completions, &group, &coef_arg, &ecoef_arg,
-                                     &temperature))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO|$OfO:accumulate", names, &prompts, &completions, &group, &coef_arg, &ecoef_arg,
+                                     &temperature, &kept_arg))
         return NULL;
     struct pass p;
     int status = pass_begin(&p, prompts, completions, group), failed = 0;
     if (!status) {
         const float *coef = floats_arg(coef_arg, p.tokens, "coef", 0, &failed);
         const float *ecoef = failed ? NULL : floats_arg(ecoef_arg, p.tokens, "entropy_coef", 1, &failed);
+        const int64_t *kept = failed ? NULL : kept_ids(kept_arg, p.g.completions.n, &failed);
         status = failed;
-        if (!status) RUN(self, status, trainer_accumulate(self->t, FLOATS(p.logp), FLOATS(p.entropy), &p.g, coef, ecoef, temperature));
+        if (!status)
+            RUN(self, status, trainer_accumulate(self->t, FLOATS(p.logp), FLOATS(p.entropy), &p.g, coef, ecoef, temperature,
+                                                 kept));
     }
     PyObject *result = status ? NULL : PyTuple_Pack(2, p.logp, p.entropy);
     pass_end(&p);
@@ -279,18 +295,18 @@ static PyType_Slot slots[] = {
 static PyType_Spec spec = {"grpo._core.Trainer", sizeof(TrainerObject), 0, Py_TPFLAGS_DEFAULT, slots};
 
 PyDoc_STRVAR(plan_doc, "plan(*, n_layers, d_model, n_heads, n_kv_heads, head_dim, d_ff, vocab_size, tie, qkv_bias, qk_norm, token_budget, "
-                       "recompute, slots, prompt_length, max_new_tokens, train, reference, device)\n--\n\n"
+                       "recompute, slots, prompt_length, max_new_tokens, keep_rows, train, reference, device)\n--\n\n"
                        "[(arena, bytes)] that a run with these settings will hold.");
 static PyObject *plan(PyObject *module, PyObject *args, PyObject *kwargs) {
     (void)module;
     static char *names[] = {"n_layers", "d_model", "n_heads", "n_kv_heads", "head_dim", "d_ff", "vocab_size", "tie", "qkv_bias", "qk_norm",
-                            "token_budget", "recompute", "slots", "prompt_length", "max_new_tokens", "train", "reference", "device", NULL};
+                            "token_budget", "recompute", "slots", "prompt_length", "max_new_tokens", "keep_rows", "train", "reference", "device", NULL};
     struct plan_request r = {.config.rms_eps = 1};
     struct config *c = &r.config;
     const char *device;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$iiiiiiipppipiiipps:plan", names, &c->n_layers, &c->d_model, &c->n_heads, &c->n_kv_heads,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$iiiiiiipppipiiiipps:plan", names, &c->n_layers, &c->d_model, &c->n_heads, &c->n_kv_heads,
                                      &c->head_dim, &c->d_ff, &c->vocab_size, &c->tie, &c->qkv_bias, &c->qk_norm, &r.token_budget, &r.recompute,
-                                     &r.slots, &r.prompt_length, &r.max_new_tokens, &r.train, &r.reference, &device))
+                                     &r.slots, &r.prompt_length, &r.max_new_tokens, &r.keep_rows, &r.train, &r.reference, &device))
         return NULL;
     struct plan_line lines[PLAN_LINES];
     int n, status = plan_memory(lines, &n, device, &r);

@@ -49,8 +49,7 @@ int batch_next(struct micro_batch *mb, int *prompt, int *completion, const struc
     return mb->rows > 0;
 }
 
-/* Steps *prompt and *completion to the next group of the span that is in the batch; returns its number of completions, 0 at the end. */
-static int next_group(int *prompt, int *completion, int *head_rows, const struct groups *g, const struct micro_batch *mb) {
+int batch_group(int *prompt, int *completion, int *head_rows, const struct groups *g, const struct micro_batch *mb) {
     for (; *prompt < mb->prompt + mb->n_prompts; ++*prompt) {
         int n;
         group_rows(g, *prompt, *completion, &n, head_rows);
@@ -81,6 +80,7 @@ int batch_create(struct batch *b, struct model *m, int rows, int head_rows, int 
     *b = (struct batch){.rows_max = rows, .head_rows_max = head_rows, .segments_max = segments};
     b->ids = ops->alloc(m->ctx, n);
     b->pos = ops->alloc(m->ctx, n);
+    b->kept = ops->alloc(m->ctx, n);
     b->segments = ops->alloc(m->ctx, (size_t)segments * sizeof(struct segment));
     b->rows = ops->alloc(m->ctx, r);
     b->targets = ops->alloc(m->ctx, r);
@@ -88,13 +88,13 @@ int batch_create(struct batch *b, struct model *m, int rows, int head_rows, int 
     b->ecoef = ops->alloc(m->ctx, r);
     b->logp = ops->alloc(m->ctx, r);
     b->entropy = ops->alloc(m->ctx, r);
-    if (b->ids && b->pos && b->segments && b->rows && b->targets && b->coef && b->ecoef && b->logp && b->entropy) return OK;
+    if (b->ids && b->pos && b->kept && b->segments && b->rows && b->targets && b->coef && b->ecoef && b->logp && b->entropy) return OK;
     batch_free(b, m);
     return fail(E_MEMORY, "no memory for a batch of %d rows", rows);
 }
 
 void batch_free(struct batch *b, struct model *m) {
-    void *all[] = {b->ids, b->pos, b->segments, b->rows, b->targets, b->coef, b->ecoef, b->logp, b->entropy};
+    void *all[] = {b->ids, b->pos, b->kept, b->segments, b->rows, b->targets, b->coef, b->ecoef, b->logp, b->entropy};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) m->ops->release(m->ctx, all[i]);
     *b = (struct batch){0};
 }
@@ -137,7 +137,7 @@ int batch_pack(struct batch *b, struct model *m, const struct groups *g, const s
     struct staging s = {.ids = host, .pos = host + n, .rows = host + 2 * n, .targets = host + 2 * n + r,
                         .segments = (struct segment *)(host + 2 * n + 2 * r)};
     int count, head;
-    for (int p = mb->prompt, c = mb->completion; (count = next_group(&p, &c, &head, g, mb)); p++, c += count)
+    for (int p = mb->prompt, c = mb->completion; (count = batch_group(&p, &c, &head, g, mb)); p++, c += count)
         stage_group(&s, g, p, c, count);
     b->N = mb->rows;
     b->R = mb->head_rows;
@@ -155,7 +155,7 @@ int batch_pack(struct batch *b, struct model *m, const struct groups *g, const s
 /* Copies each group's numbers between their flat place and their padded place. */
 static void move_rows(float *padded, float *flat, int to_padded, const struct groups *g, const struct micro_batch *mb) {
     int count, head, at = 0;
-    for (int p = mb->prompt, c = mb->completion; (count = next_group(&p, &c, &head, g, mb)); p++, c += count, at += head) {
+    for (int p = mb->prompt, c = mb->completion; (count = batch_group(&p, &c, &head, g, mb)); p++, c += count, at += head) {
         int64_t from = g->completions.offset[c];
         size_t bytes = (size_t)(g->completions.offset[c + count] - from) * sizeof(float);
         if (to_padded) memcpy(padded + at, flat + from, bytes);

@@ -22,6 +22,8 @@ struct micro_batch { int prompt, n_prompts, completion, n_completions, rows, hea
 /* The next micro-batch at or after *prompt whose groups fit `token_budget` rows together (one group always fits).
    wanted (prompts.n) or NULL = all. Returns 0 when none is left. */
 int batch_next(struct micro_batch *mb, int *prompt, int *completion, const struct groups *g, const uint8_t *wanted, int token_budget);
+/* Steps *prompt and *completion to the next group of the span that is in the batch; returns its number of completions, 0 at the end. */
+int batch_group(int *prompt, int *completion, int *head_rows, const struct groups *g, const struct micro_batch *mb);
 /* No micro-batch has more rows and head rows, whichever groups are wanted: so the same step always plans the same memory. */
 void batch_limits(int *rows, int *head_rows, const struct groups *g, int token_budget);
 

@@ -1,4 +1,5 @@
 #include "rl/plan.h"
+#include "model/kept.h"
 #include "rl/rollout.h"
 
 int plan_memory(struct plan_line *lines, int *n, const char *device, const struct plan_request *r) {
@@ -18,6 +19,7 @@ int plan_memory(struct plan_line *lines, int *n, const char *device, const struc
     }
     size_t update = r->train ? activations_bytes(ops, c, r->recompute ? KEEP_INPUTS : KEEP_ALL, rows, rows) : 0;
     size_t generate = r->slots ? rollout_bytes(ops, c, r->slots, r->prompt_length, r->max_new_tokens) : 0;
+    if (r->keep_rows) lines[(*n)++] = (struct plan_line){"kept activations of rollouts", (size_t)r->keep_rows * kept_row_bytes(ops, c)};
     /* one workspace serves both, in turn */
     lines[(*n)++] = update > generate ? (struct plan_line){"activations of the update", update}
                                       : (struct plan_line){"KV cache of the rollout", generate};

@@ -5,7 +5,7 @@
 
 #include "rl/train.h"
 
-struct plan_request { struct config config; int token_budget, recompute, slots, prompt_length, max_new_tokens, train, reference; };
+struct plan_request { struct config config; int token_budget, recompute, slots, prompt_length, max_new_tokens, keep_rows, train, reference; };
 struct plan_line { const char *arena; size_t bytes; };
 enum { PLAN_LINES = 9 };
 

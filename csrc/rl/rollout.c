@@ -1,4 +1,5 @@
 #include "rl/rollout.h"
+#include "model/kept.h"
 #include "model/profile.h"
 
 #include <stdlib.h>
@@ -19,6 +20,7 @@ struct engine {
     struct activations *acts;             /* prefill and decode take turns */
     struct batch *batch;
     struct kv *kv;
+    struct kept *kept;                    /* NULL: nothing is */
     const struct rollout_request *q;
     struct rollout_result *out;
     int n_sequences, next, finished, S, n_slots, max_pages, prompt_max;
@@ -28,8 +30,8 @@ struct engine {
     int prefill_rows;
     real *first_hidden;                   /* (S, d) of active prompt i */
     int32_t *page_table;                  /* HOST (S, max_pages) */
-    int32_t *host, *device;               /* staging of a decode step: ids, pos, place, length (S each), then pages */
-    int32_t *place;                       /* backend, prefill rows */
+    int32_t *host, *device;               /* staging of a decode step: ids, pos, place, length, keep (S each), then pages */
+    int32_t *place, *keep;                /* backend, prefill rows: where keys and values go, where activations go */
     struct sample_key *keys;              /* (S) */
     struct sampled *drawn;                /* (S) */
     uint8_t *forbidden, *seen;            /* backend: (V), (S, V) */
@@ -81,6 +83,7 @@ static int check_request(const struct rollout_request *q, const struct config *c
     const struct sampler *s = &q->sampler;
     if (q->num_generations < 1) return fail(E_CONFIG, "num_generations is %d, must be positive", q->num_generations);
     if (q->max_new_tokens < 1) return fail(E_CONFIG, "max_new_tokens is %d, must be positive", q->max_new_tokens);
+    if (q->keep_rows < 0) return fail(E_CONFIG, "keep_rows is %d, must not be negative", q->keep_rows);
     if (q->slots < 1 || q->slots > SLOTS_MAX) return fail(E_CONFIG, "slots is %d, must be 1..%d", q->slots, SLOTS_MAX);
     if (!(s->temperature >= 0)) return fail(E_CONFIG, "temperature is %g, must be 0 (greedy) or positive", (double)s->temperature);
     if (!(s->top_p > 0 && s->top_p <= 1)) return fail(E_CONFIG, "top_p is %g, must be in (0, 1]", (double)s->top_p);
@@ -107,7 +110,7 @@ static int engine_alloc(struct engine *e, struct inference *r) {
     size_t S = (size_t)e->S, V = (size_t)c->vocab_size;
     int n_pages = kv_pages_needed(e->S, e->prompt_max, e->q->max_new_tokens);
     int prefill_rows = e->prefill_rows = prefill_rows_of(e->S, e->prompt_max);
-    size_t staged = S * (4 + (size_t)e->max_pages);
+    size_t staged = S * (5 + (size_t)e->max_pages);
     TRY(reserve_scratch(m, max_int(prefill_rows, e->S), e->S, e->S, e->S, e->prompt_max + e->q->max_new_tokens));
     TRY(inference_reserve(r, max_int(prefill_rows, e->S), e->S, e->S, n_pages));
     e->acts = &r->acts;
@@ -122,12 +125,17 @@ static int engine_alloc(struct engine *e, struct inference *r) {
     e->drawn = calloc(S, sizeof *e->drawn);
     e->device = ops->alloc(m->ctx, staged * sizeof(int32_t));
     e->place = ops->alloc(m->ctx, (size_t)prefill_rows * sizeof(int32_t));
+    e->keep = ops->alloc(m->ctx, (size_t)prefill_rows * sizeof(int32_t));
     e->first_hidden = ops->alloc(m->ctx, S * (size_t)c->d_model * (size_t)ops->real_size);
     if (e->q->n_forbidden) e->forbidden = ops->alloc(m->ctx, V);
     if (e->q->sampler.repetition_penalty != 1) e->seen = ops->alloc(m->ctx, S * V);
-    if (!e->slots || !e->prompts || !e->free_pages || !e->page_table || !e->host || !e->keys || !e->drawn || !e->device || !e->place ||
+    if (!e->slots || !e->prompts || !e->free_pages || !e->page_table || !e->host || !e->keys || !e->drawn || !e->device || !e->place || !e->keep ||
         !e->first_hidden || (e->q->n_forbidden && !e->forbidden) || (e->q->sampler.repetition_penalty != 1 && !e->seen))
         return fail(E_MEMORY, "no memory for %d rollout slots", e->S);
+    if (e->q->keep_rows) {
+        TRY(kept_begin(m, e->q->prompts.n, e->q->num_generations, e->q->max_new_tokens - 1, e->q->keep_rows, e->S));
+        e->kept = m->kept;
+    }
     for (int i = 0; i < n_pages; i++) e->free_pages[e->n_free++] = n_pages - 1 - i;
     for (int i = 0; i < e->S; i++) {
         e->prompts[i].pages = calloc((size_t)pages_of(e->prompt_max), sizeof(int32_t));
@@ -143,6 +151,7 @@ static void engine_free(struct engine *e) {
     void *ctx = e->m->ctx;
     ops->release(ctx, e->device);
     ops->release(ctx, e->place);
+    ops->release(ctx, e->keep);
     ops->release(ctx, e->first_hidden);
     ops->release(ctx, e->forbidden);
     ops->release(ctx, e->seen);
@@ -199,6 +208,7 @@ static int end_slot(struct engine *e, int i) {
     struct slot *s = &e->slots[i];
     int32_t *table = e->page_table + (size_t)i * (size_t)e->max_pages;
     for (int k = s->own; k < s->n_pages; k++) e->free_pages[e->n_free++] = table[k];
+    if (e->kept) kept_end(e->kept, s->sequence);
     release_prompt(e, &e->prompts[s->active]);
     int last = --e->n_slots;
     if (i != last) {
@@ -263,15 +273,17 @@ static int run_prefill(struct engine *e, const int *list, int n) {
     const struct ops *ops = m->ops;
     const struct config *c = &m->config;
     int rows = e->prefill_rows, N = 0;
-    int32_t *ids = e->host, *pos = e->host + rows, *place = calloc((size_t)rows + 5 * (size_t)n, sizeof *place);
+    int32_t *ids = e->host, *pos = e->host + rows, *place = calloc(2 * (size_t)rows + 5 * (size_t)n, sizeof *place);
     if (!place) return fail(E_MEMORY, "no memory to prefill %d prompts", n);
-    int32_t *last = place + rows;
+    int32_t *keep = place + rows, *last = keep + rows;
     struct segment *segments = (struct segment *)(last + n);
     for (int k = 0; k < n; k++) {
         struct active_prompt *p = &e->prompts[list[k]];
         int P = ragged_length(&e->q->prompts, p->prompt);
+        int32_t kept = e->kept ? kept_prompt(e->kept, p->prompt, P) : -1;
         segments[k] = (struct segment){.start = N, .len = P};
         for (int i = 0; i < P; i++, N++) {
+            keep[N] = kept < 0 ? i % e->S : kept + i;
             ids[N] = e->q->prompts.ids[e->q->prompts.offset[p->prompt] + i];
             pos[N] = i;
             place[N] = p->pages[i / KV_TILE] * KV_TILE + i % KV_TILE;
@@ -287,7 +299,12 @@ static int run_prefill(struct engine *e, const int *list, int n) {
     if (!status) status = ops->upload(m->ctx, e->place, place, (size_t)N * sizeof *place);
     if (!status) status = ops->upload(m->ctx, b->rows, last, (size_t)n * sizeof *last);
     if (!status) status = ops->upload(m->ctx, b->segments, segments, (size_t)n * sizeof *segments);
-    if (!status) status = text_forward(e->acts, b, e->kv, e->place);
+    struct keeper keeper = {.rows = e->keep};
+    if (!status && e->kept) {
+        keeper.store = &e->kept->store;
+        status = ops->upload(m->ctx, e->keep, keep, (size_t)N * sizeof *keep);
+    }
+    if (!status) status = text_forward(e->acts, b, e->kv, e->place, e->kept ? &keeper : NULL);
     size_t row = (size_t)c->d_model * (size_t)ops->real_size;
     for (int k = 0; k < n && !status; k++)
         status = ops->copy(m->ctx, (char *)e->first_hidden + (size_t)list[k] * row, (char *)e->acts->hidden + (size_t)k * row, row);
@@ -373,7 +390,7 @@ static int admit(struct engine *e) {
 static int decode_step(struct engine *e) {
     struct model *m = e->m;
     int n = e->n_slots, width = e->max_pages;
-    int32_t *ids = e->host, *pos = ids + n, *place = pos + n, *length = place + n, *pages = length + n;
+    int32_t *ids = e->host, *pos = ids + n, *place = pos + n, *length = place + n, *keep = length + n, *pages = keep + n;
     for (int i = 0; i < n; i++) {
         struct slot *s = &e->slots[i];
         int32_t *table = e->page_table + (size_t)i * (size_t)width;
@@ -382,11 +399,15 @@ static int decode_step(struct engine *e) {
         pos[i] = s->length;
         place[i] = table[s->length / KV_TILE] * KV_TILE + s->length % KV_TILE;
         length[i] = ++s->length;
+        int32_t kept = e->kept ? kept_token(e->kept, s->sequence) : -1;
+        keep[i] = kept < 0 ? i : kept;
         memcpy(pages + (size_t)i * (size_t)width, table, (size_t)width * sizeof *table);
     }
     int32_t *d = e->device;
-    TRY(m->ops->upload(m->ctx, d, e->host, (size_t)n * (4 + (size_t)width) * sizeof *d));
-    TRY(text_decode(e->acts, e->kv, d, d + n, d + 2 * n, d + 4 * n, d + 3 * n, n, width));
+    TRY(m->ops->upload(m->ctx, d, e->host, (size_t)n * (5 + (size_t)width) * sizeof *d));
+    struct keeper keeper = {.rows = d + 4 * n};
+    if (e->kept) keeper.store = &e->kept->store;
+    TRY(text_decode(e->acts, e->kv, d, d + n, d + 2 * n, d + 5 * n, d + 3 * n, n, width, e->kept ? &keeper : NULL));
     return draw(e, e->acts->hidden, 0);
 }
 
@@ -420,6 +441,8 @@ int rollout(struct inference *r, struct rollout_result *out, const struct rollou
     out->prefill_seconds = out->decode_seconds = 0;
     int status = engine_alloc(&e, r);
     if (!status) status = run(&e);
+    for (int i = 0; i < e.n_sequences && !status; i++)
+        out->kept[i] = e.kept && e.kept->prompt_row[i / q->num_generations] >= 0 ? e.kept->first_id + i : -1;
     engine_free(&e);
     return status;
 }

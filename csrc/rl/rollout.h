@@ -18,6 +18,7 @@ struct rollout_request {
     const int64_t *stop_offset, *token_offset;
     const char *stop_bytes, *token_bytes;
     uint32_t first_prompt;                /* Philox counter of prompt 0 */
+    int keep_rows;                        /* keep the activations of so many rows for the update (model/kept.h); 0: none */
     int (*progress)(void *arg, int64_t tokens, int finished);    /* a few times a second; non-zero stops with E_INTERRUPT */
     void *progress_arg;
 };
@@ -27,6 +28,7 @@ struct rollout_result {
     int32_t *length, *finish;             /* (n) */
     int32_t *tokens;                      /* (n, max_new_tokens) */
     float *logp, *policy_logp, *entropy;  /* (n, max_new_tokens), see struct sampled */
+    int64_t *kept;                        /* (n) id of what was kept of each, -1: nothing */
     double prefill_seconds, decode_seconds;
 };
 

@@ -27,7 +27,7 @@ int score(struct inference *r, float *logp, float *entropy, const struct groups 
     TRY(inference_reserve(r, rows, head_rows, segments, 0));
     for (int prompt = 0, completion = 0; batch_next(&mb, &prompt, &completion, g, NULL, token_budget);) {
         TRY(batch_pack(&r->batch, m, g, &mb));
-        TRY(text_forward(&r->acts, &r->batch, NULL, NULL));
+        TRY(text_forward(&r->acts, &r->batch, NULL, NULL, NULL));
         TRY(text_head(&r->acts, &r->batch, inv));
         TRY(batch_get(m, logp, r->batch.logp, g, &mb));
         TRY(batch_get(m, entropy, r->batch.entropy, g, &mb));
@@ -42,7 +42,7 @@ static int logits_batch(struct inference *r, float *z_device, const struct group
     int prompt = 0, completion = 0;
     batch_next(&mb, &prompt, &completion, g, NULL, n);
     TRY(batch_pack(&r->batch, m, g, &mb));
-    TRY(text_forward(&r->acts, &r->batch, NULL, NULL));
+    TRY(text_forward(&r->acts, &r->batch, NULL, NULL, NULL));
     TRY(text_pick(&r->acts, r->batch.pos, n));             /* positions 0..n-1 are the rows */
     return m->ops->logits(m->ctx, z_device, r->acts.hidden, text_head_weight(m), n, m->config.d_model, m->config.vocab_size);
 }

@@ -1,6 +1,7 @@
 #include "rl/train.h"
 #include "rl/inference.h"
 #include "rl/score.h"
+#include "model/kept.h"
 #include "model/profile.h"
 
 #include <math.h>
@@ -102,9 +103,47 @@ static int backward(struct trainer *t, const struct groups *g, const struct micr
     return defer_embedding(t);
 }
 
-static int forward(struct trainer *t, const struct groups *g, const struct micro_batch *mb) {
+/* Rows of the store that hold the packed rows of a group, from its first row on; padding repeats the first. Returns their number, or
+   0 when one of its completions is not there. */
+static int kept_rows(int32_t *rows, const struct model *m, const struct groups *g, const int64_t *ids, int prompt, int completion, int n) {
+    const struct kept *k = m->kept;
+    int at = 0, P = ragged_length(&g->prompts, prompt), first = -1;
+    for (int i = completion; i < completion + n; i++) {
+        int length = ragged_length(&g->completions, i), c = kept_find(m, ids[i], P, max_int(0, length - 1));
+        if (c < 0 || (first >= 0 && first != k->prompt_row[c / k->num_generations])) return 0;
+        if (first < 0)
+            for (first = k->prompt_row[c / k->num_generations]; at < P; at++) rows[at] = first + at;
+        for (int t = 0; t + 1 < length; t++) rows[at++] = k->row[(size_t)c * (size_t)k->width + (size_t)t];
+    }
+    while (at % ROW_ALIGN) rows[at++] = first;
+    return at;
+}
+
+/* The micro-batch's activations from the store, when all are there; 0 rows otherwise. */
+static int recall(struct trainer *t, int *done, const struct groups *g, const struct micro_batch *mb, const int64_t *ids) {
+    int32_t *rows = malloc((size_t)mb->rows * sizeof *rows);
+    if (!rows) return fail(E_MEMORY, "no memory for %d rows", mb->rows);
+    int count, head, at = 0, status = OK;
+    *done = 1;
+    for (int p = mb->prompt, c = mb->completion; *done && (count = batch_group(&p, &c, &head, g, mb)); p++, c += count) {
+        int n = kept_rows(rows + at, t->m, g, ids, p, c, count);
+        *done = n > 0;
+        at += n;
+    }
+    if (*done) {
+        struct keeper keeper = {&t->m->kept->store, t->batch.kept};
+        status = t->m->ops->upload(t->m->ctx, t->batch.kept, rows, (size_t)at * sizeof *rows);
+        if (!status) status = text_recall(&t->acts, &t->batch, &keeper);
+    }
+    free(rows);
+    return status;
+}
+
+static int forward(struct trainer *t, const struct groups *g, const struct micro_batch *mb, const int64_t *kept) {
+    int recalled = 0;
     TRY(batch_pack(&t->batch, t->m, g, mb));
-    return text_forward(&t->acts, &t->batch, NULL, NULL);
+    if (kept) TRY(recall(t, &recalled, g, mb, kept));
+    return recalled ? OK : text_forward(&t->acts, &t->batch, NULL, NULL, NULL);
 }
 
 static int read_scores(struct trainer *t, float *logp, float *entropy, const struct groups *g, const struct micro_batch *mb) {
@@ -119,7 +158,7 @@ static void mark_wanted(uint8_t *wanted, const struct groups *g, const float *co
 }
 
 int trainer_accumulate(struct trainer *t, float *logp, float *entropy, const struct groups *g, const float *coef, const float *ecoef,
-                       float temperature) {
+                       float temperature, const int64_t *kept) {
     float inv;
     TRY(inverse_temperature(&inv, temperature));
     TRY(groups_check(g, t->m->config.vocab_size));
@@ -131,7 +170,7 @@ int trainer_accumulate(struct trainer *t, float *logp, float *entropy, const str
     int status = OK;
     const uint8_t *some = t->master ? wanted : NULL;
     for (int prompt = 0, completion = 0; !status && batch_next(&mb, &prompt, &completion, g, some, t->config.token_budget);) {
-        status = forward(t, g, &mb);
+        status = forward(t, g, &mb, kept);
         if (!status) status = backward(t, g, &mb, coef, ecoef, inv);
         if (!status) status = read_scores(t, logp, entropy, g, &mb);
     }
@@ -167,7 +206,7 @@ int trainer_accumulate_loss(struct trainer *t, double *loss, struct loss_metrics
     int status = coef && lengths ? OK : fail(E_MEMORY, "no memory for %zu tokens", tokens);
     struct micro_batch mb;
     for (int prompt = 0, completion = 0; !status && batch_next(&mb, &prompt, &completion, g, NULL, t->config.token_budget);) {
-        status = forward(t, g, &mb);
+        status = forward(t, g, &mb, NULL);
         if (!status) status = text_head(&t->acts, &t->batch, inv);
         if (!status) status = read_scores(t, logp, entropy, g, &mb);
         if (!status) status = micro_loss(loss, metrics, coef, ecoef, logp, entropy, g, &mb, in, lengths);

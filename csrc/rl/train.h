@@ -28,9 +28,10 @@ void trainer_free(struct trainer *t);
 /* A failure while gradients are being added (Ctrl-C, NaN) leaves the gradient 0, never half of it. */
 
 /* gradient += that of sum coef logp + ecoef entropy (flat over completion tokens, HOST; ecoef may be NULL).
-   With an optimiser, groups whose coefficients are all 0 are not run: logp and entropy (HOST) stay as they are there. */
+   kept (completions, HOST; may be NULL): ids of rollouts whose activations may still be there (model/kept.h); where all of a
+   micro-batch's are, its forward is not run. With an optimiser, groups whose coefficients are all 0 are not run: logp and entropy (HOST) stay as they are there. */
 int trainer_accumulate(struct trainer *t, float *logp, float *entropy, const struct groups *g, const float *coef, const float *ecoef,
-                       float temperature);
+                       float temperature, const int64_t *kept);
 
 /* What loss_eval needs beyond logp and entropy; HOST, flat over completion tokens (advantage: one a completion). */
 struct loss_inputs {
