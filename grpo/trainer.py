@@ -7,6 +7,7 @@ follow from the recorded log-probs and one backward pass is all that runs; what 
 compared with the record (sampling/sampling_logp_difference: 0.0).
 """
 import functools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from . import _core, checkpoint, ops
 from .callbacks import completion_table
 from .config import GRPOConfig
-from .errors import CheckpointMismatchError, ConfigError, DatasetError
+from .errors import CheckpointMismatchError, ConfigError, DatasetError, GrpoWarning
 from .foreign import did_you_mean
 from .loop import Loop, StepResult, TrainingInterrupted
 from .plan import rows_to_keep
@@ -27,6 +28,7 @@ from .rollout import LENGTH, Rollouts, completion_metrics, generate, reward_metr
 
 __all__ = ["GRPOStep", "GRPOTrainer", "TrainingInterrupted"]
 
+FLAT_ROLLOUTS = 3
 EVALUATION_SEED = 0x65766C                   # evaluation draws the same numbers every time, and none that training draws
 ARGUMENTS = ("model", "reward_funcs", "args", "train_dataset", "eval_dataset", "processing_class", "callbacks")
 NOT_SUPPORTED = {
@@ -91,6 +93,7 @@ class GRPOTrainer(Loop):
         self.used = 0                        # steps taken on the rollouts at hand
         self.entropy_control = (args.entropy_coef, 0.0)      # (coefficient, what is applied)
         self._next_entropy_control = self.entropy_control
+        self._flat_rollouts = 0              # in a row without any spread in a group
         self._rollout_metrics: dict[str, float] = {}
         self._step_rollouts: Rollouts | None = None
         self._reward_names: list[str] = self.rewards.names   # an evaluator's columns are known once it was called
@@ -129,8 +132,16 @@ class GRPOTrainer(Loop):
             **completion_metrics(everything), **reward_metrics(everything, self._reward_names), **mean_of_each(logged)}
         if self.args.dynamic_sampling:
             self._rollout_metrics |= group_counts(everything, flat, wanted)
+        self._watch_spread(flat.all())
         self.rollouts, self.used, self.position = rollouts, 0, position
         self.rollouts_made += 1
+
+    def _watch_spread(self, flat: bool) -> None:
+        """Says so when rollout after rollout has nothing to learn from."""
+        self._flat_rollouts = self._flat_rollouts + 1 if flat else 0
+        if self._flat_rollouts == FLAT_ROLLOUTS:
+            warnings.warn(f"{FLAT_ROLLOUTS} rollouts in a row gave every completion of a group the same reward, so there is nothing to learn "
+                          f"from: see the completions in {self.run.path} for what the rewards were given", GrpoWarning, stacklevel=2)
 
     def _generate(self, prompts: list[Prompt], first_prompt: int) -> Rollouts:
         args, total = self.args, len(prompts) * self.args.num_generations

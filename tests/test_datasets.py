@@ -183,6 +183,18 @@ def test_a_file_has_no_test_split(tmp_path):
         datasets.load(tmp_path / "a.jsonl", "test")
 
 
+def test_gsm8k_with_solved_examples(tmp_path):
+    for split in ("train", "test"):
+        lines = [json.dumps({"question": f"{split} {i}?", "answer": f"half <<{2 * i}/2={i}>>is {i}\n#### {i}"}) for i in range(5)]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(lines))
+    train, test = (datasets.load("gsm8k", split, path=str(tmp_path), examples=2, size=2) for split in ("train", "test"))
+    assert [row["question"] for row in train + test] == ["train 2?", "train 3?", "test 0?", "test 1?"]
+    for row in train + test:
+        assert [m["role"] for m in row["prompt"]] == ["system", *["user", "assistant"] * 2, "user"]
+        assert row["prompt"][1]["content"] == "train 0?" and row["prompt"][-1]["content"] == row["question"]
+        assert row["prompt"][4]["content"] == "<reasoning>\nhalf is 1\n</reasoning>\n<answer>\n1\n</answer>"
+
+
 def test_gsm8k():
     if not GSM8K.is_dir():
         pytest.skip(f"{GSM8K} is not there")

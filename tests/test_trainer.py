@@ -579,3 +579,12 @@ def test_no_warning_in_a_plain_run(tmp_path):
         warnings.simplefilter("error")
         output = toy.trainer(tmp_path, max_steps=1).train()
     assert math.isfinite(output.training_loss)
+
+
+@pytest.mark.parametrize("max_steps, warned", [(2, False), (4, True)])
+def test_rewards_without_spread_are_pointed_out(tmp_path, recwarn, max_steps, warned):
+    args = grpo.GRPOConfig(output_dir=str(tmp_path / "run"), max_steps=max_steps, prompts_per_step=1, num_generations=2, max_completion_length=2,
+                           save_strategy="no")
+    grpo.GRPOTrainer(grpo.tiny(), lambda completions, **_: [0.0] * len(completions), args, [{"prompt": "a"}]).train()
+    assert [w for w in recwarn if "nothing to learn from" in str(w.message)][1:] == []
+    assert any("nothing to learn from" in str(w.message) for w in recwarn) == warned

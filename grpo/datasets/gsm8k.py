@@ -1,15 +1,30 @@
 """GSM8K: 7,473 train and 1,319 test word problems of grade-school arithmetic (Cobbe et al. 2021)."""
+import re
 from pathlib import Path
 from typing import Any
 
 from . import files, hub
 
 
-def load(split: str = "train", *, path: str | None = None, size: int | None = None, system_prompt: str | None = None) -> list[dict[str, Any]]:
+def load(split: str = "train", *, path: str | None = None, size: int | None = None, system_prompt: str | None = None,
+         examples: int = 0) -> list[dict[str, Any]]:
     """Rows {prompt, question, answer, solution}: answer is the number after ####, solution all of it.
 
-    path: a folder with train.jsonl and test.jsonl; None: openai/gsm8k from the hub.
+    path: a folder with train.jsonl and test.jsonl; None: openai/gsm8k from the hub. examples: the first so many problems of
+    train, solved in the XML layout, are shown before each question and not asked; for models that do not know the layout.
     """
-    if path is not None:
-        return files.read(Path(path), split, size=size, system_prompt=system_prompt)
-    return hub.read("openai/gsm8k", split, config="main", size=size, system_prompt=system_prompt)
+    read = (lambda split, size: files.read(Path(path), split, size=size, system_prompt=system_prompt)) if path is not None else (
+        lambda split, size: hub.read("openai/gsm8k", split, config="main", size=size, system_prompt=system_prompt))
+    skipped = examples if split == "train" else 0
+    rows = read(split, None if size is None else size + skipped)[skipped:]
+    shown = [message for row in read("train", examples) for message in solved(row)] if examples else []
+    for row in rows:
+        row["prompt"] = [*row["prompt"][:-1], *shown, row["prompt"][-1]]
+    return rows
+
+
+def solved(row: dict[str, Any]) -> list[dict[str, str]]:
+    """A question and its solution in the XML layout, without the calculator's <<...>>."""
+    reasoning = re.sub(r"<<.*?>>", "", row["solution"].rpartition("####")[0]).strip()
+    answer = f"<reasoning>\n{reasoning}\n</reasoning>\n<answer>\n{row['answer']}\n</answer>"
+    return [row["prompt"][-1], {"role": "assistant", "content": answer}]
