@@ -9,6 +9,8 @@ import toy
 from checks import check_same_run
 from golden_checks import check_gradients, check_logits, check_scores
 from grpo import _core
+from grpo.architectures import core_arguments
+from grpo.errors import OutOfMemoryError
 from test_exactness import assert_recorded_is_computed, assert_same, completions_of, gradients, groups_of, make_prompts
 from tiny_models import build, config
 
@@ -50,6 +52,13 @@ def test_gradients_do_not_depend_on_the_split(emulated):
 
 def test_the_same_run_twice(emulated):
     check_same_run(emulated, steps=2)
+
+
+def test_a_model_too_large_is_an_error(emulated):
+    huge = config("qwen2", d=8192, heads=(64, 64), D=128, F=32768, V=97)
+    with pytest.raises(OutOfMemoryError, match="weights need 2.15 GB"):
+        _core.Model("cuda", **core_arguments(huge))
+    assert build(MODEL, emulated).logits(np.arange(5, dtype=np.int32)).shape == (5, 97)
 
 
 def test_a_run(emulated, tmp_path):

@@ -30,7 +30,7 @@ dim3 blockDim, gridDim;
 namespace {
 
 enum { LANES = 32, BLOCK_MAX = 1024, STACK = 256 << 10, SHARED_FREE = 48 << 10, SHARED_MAX = 99 << 10, SHARED_ROOM = 256 << 10 };
-const size_t PAGE = 4096;
+const size_t PAGE = 4096, DEVICE_MEMORY = (size_t)1 << 30;
 
 std::recursive_mutex mutex;
 typedef std::lock_guard<std::recursive_mutex> guard;
@@ -395,7 +395,9 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute, int valu
 cudaError_t cudaMalloc(void **p, size_t bytes) {
     guard g(mutex);
     region r;
-    if (!map_before_guard(&r, bytes)) return cudaErrorMemoryAllocation;
+    size_t taken = 0;
+    for (auto &entry : device) taken += entry.second.bytes;
+    if (bytes > DEVICE_MEMORY - taken || !map_before_guard(&r, bytes)) return cudaErrorMemoryAllocation;
     memset(r.begin, 0xff, (bytes + 63) / 64 * 64);
     if (!reachable) mprotect(r.map, r.map_bytes, PROT_NONE);
     device[r.begin] = r;
@@ -483,7 +485,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int) {
     *p = {};
     snprintf(p->name, sizeof p->name, "emulated");
     p->major = 8;
-    p->totalGlobalMem = (size_t)1 << 30;
+    p->totalGlobalMem = DEVICE_MEMORY;
     return driver();
 }
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int) {
