@@ -25,6 +25,10 @@ def cuda_plugin() -> tuple[str, str, str]:
     """(file, toolkit version, architectures) of the CUDA plugin; DeviceError if there is none. Asks no driver."""
 def cuda_devices() -> list[tuple[str, tuple[int, int], int]]:
     """(name, compute capability, bytes of memory) of each GPU; DeviceError says why there is none."""
+def cuda_search(folders: str, /) -> None:
+    """Folders (':' between them) where cuBLASLt may be beside the usual places; DeviceError without a plugin."""
+def cuda_blas() -> str:
+    """The cuBLASLt that the plugin uses, or why there is none. Opens the library."""
 
 class Model:
     """Weights on one device ('cpu', 'cuda': bfloat16, 'ref': float32) and everything that runs them."""
