@@ -88,7 +88,7 @@ def model_calls():
     return {
         "tensors": {}, "get_tensor": {"name": NORM}, "set_tensor": {"name": NORM, "array": f32(32)},
         "generate": {"prompts": [i32(1, 2), i32(3)], "num_generations": 2, "max_new_tokens": 3, "_stop_ids": i32(39), "_forbidden_ids": i32(7),
-                     "stop_strings": [b"ab"], "token_offsets": np.arange(41), "token_bytes": b"a" * 40, "slots": 2},
+                     "stop_strings": [b"ab"], "token_offsets": np.arange(41), "token_bytes": b"a" * 40, "slots": 2, "keep_rows": 100},
         "logprobs": batch(), "logprob_grads": batch() | {"coef": f32(3), "entropy_coef": f32(3)}, "logits": {"_ids": i32(1, 2, 3)},
         "mix": {"other": new_model(), "alpha": 0.5},
     }
@@ -97,7 +97,7 @@ def model_calls():
 def trainer_calls():
     loss = {"loss": {"beta": 0.1}, "normalizer": {"tokens": 3.0, "sequences": 2.0}}
     return {
-        "accumulate": batch() | {"coef": f32(3), "entropy_coef": f32(3)}, "accumulate_loss": batch() | loss_numbers() | loss,
+        "accumulate": batch() | {"coef": f32(3), "entropy_coef": f32(3), "kept": np.array([0, 1])}, "accumulate_loss": batch() | loss_numbers() | loss,
         "step": {"learning_rate": 1e-3, "max_grad_norm": 1.0}, "zero_grad": {}, "gradient": {"name": NORM},
         "get_state": {"kind": "m", "name": NORM}, "set_state": {"kind": "m", "name": NORM, "array": f32(32)}, "sync": {}, "plan": {},
     }
@@ -117,7 +117,7 @@ def function_calls():
         "dequantize": {"type": "F32", "data": b"\0" * 8, "count": 2},
         "backend": {"device": "ref"}, "get_num_threads": {}, "set_num_threads": {"count": 2}, "memory_in_use": {},
         "profile_start": {}, "profile": {},
-        "plan": sizes | {"token_budget": 64, "recompute": False, "slots": 2, "prompt_length": 8, "max_new_tokens": 8, "train": True,
+        "plan": sizes | {"token_budget": 64, "recompute": False, "slots": 2, "prompt_length": 8, "max_new_tokens": 8, "keep_rows": 5, "train": True,
                          "reference": True, "device": "ref"},
     }
 
@@ -125,7 +125,7 @@ def function_calls():
 MAKERS = {"Ops": ops_calls, "Model": model_calls, "Trainer": trainer_calls, "": function_calls}
 CALLS = [f"{owner}.{name}".lstrip(".") for owner, make in MAKERS.items() for name in make()]
 NEED_A_PLUGIN = {"cuda_plugin", "cuda_devices", "cuda_search", "cuda_blas"}            # tests/test_devices.py
-ATTRIBUTES = {"Ops.repeat", "Ops.seconds", "Model.device", "Model.tier", "Model.dtype", "Trainer.steps_taken"}
+ATTRIBUTES = {"Model.kept_row_bytes", "Ops.repeat", "Ops.seconds", "Model.device", "Model.tier", "Model.dtype", "Trainer.steps_taken"}
 
 
 def new_owner(owner):
