@@ -11,7 +11,7 @@ from golden_checks import check_gradients, check_logits, check_scores
 from grpo import _core
 from grpo.architectures import core_arguments
 from grpo.errors import OutOfMemoryError
-from test_exactness import assert_recorded_is_computed, assert_same, completions_of, gradients, groups_of, make_prompts
+from test_exactness import assert_recorded_is_computed, assert_same, completions_of, gradients, gradients_of, groups_of, make_prompts
 from tiny_models import build, config
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -34,6 +34,14 @@ def test_recorded_logprobs_are_the_policys(emulated, options):
     out = model.generate(prompts, 2, 8, seed=5, slots=3, stop_ids=np.arange(0, 97, 12, dtype=np.int32), **options)
     assert_recorded_is_computed(model, prompts, out, 2, options.get("temperature", 1.0))
     assert_same(out, model.generate(prompts, 2, 8, seed=5, slots=8, stop_ids=np.arange(0, 97, 12, dtype=np.int32), **options))
+
+
+def test_kept_activations_give_the_same_update(emulated):
+    """C9."""
+    model, prompts = build(MODEL, emulated), make_prompts((1, 33), V=97)
+    out = model.generate(prompts, 2, 6, seed=5, slots=3, temperature=0.8, keep_rows=100)
+    assert (out["kept"] >= 0).all()
+    assert_same(gradients_of(model, prompts, out, 2, kept=out["kept"]), gradients_of(model, prompts, out, 2))
 
 
 def test_gradients_do_not_depend_on_the_split(emulated):
