@@ -1,9 +1,10 @@
 """Speed and memory on the CPU beside PyTorch: rollouts against transformers' generate, forward + backward against autograd,
 a whole GRPO step against TRL's GRPOTrainer; same weights, same prompts, bfloat16, same threads, same number of new tokens.
 
-    pip install '.[oracle]' && python tests/bench/bench_cpu.py [--model some.gguf] [--repeats 5] [--quick] [--parts step,training]
+    pip install '.[oracle]' && python tests/bench/bench_cpu.py [--shape 135m] [--model some.gguf] [--repeats 5] [--quick] [--parts step,training]
 
-The model has SmolLM2-135M's shape: random weights, or those of --model (a GGUF or a Hugging Face folder that grpo reads).
+The model has the shape of SmolLM2-135M (135m) or of Qwen2.5-0.5B (0.5b): random weights, or those of --model (a GGUF or a Hugging
+Face folder of that shape). "lean" is our step with nothing kept from the rollout, beside the same step of the peer.
 Each measurement is a process of its own that loads, warms up, measures once and reports its peak memory; ours and the
 peer's alternate. Ends are suppressed on both sides, so every completion has all its tokens. Prints a Markdown table.
 """
@@ -21,11 +22,15 @@ from pathlib import Path
 
 PROMPTS, GENERATIONS, PROMPT_LENGTH, NEW_TOKENS = 4, 8, 96, 128
 MICRO_BATCH = 8        # completions the peer takes at a time: as fast as all 32 and a third of the memory
-SHAPE = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
+SMOLLM2 = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
          "vocab_size": 49152, "tie_word_embeddings": True, "rms_norm_eps": 1e-5, "max_position_embeddings": 8192,
          "rope_parameters": {"rope_type": "default", "rope_theta": 100000.0}, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+QWEN2 = {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
+         "vocab_size": 151936, "tie_word_embeddings": True, "rms_norm_eps": 1e-6, "max_position_embeddings": 32768,
+         "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0}, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+SHAPES = {"135m": ("Llama", SMOLLM2), "0.5b": ("Qwen2", QWEN2)}
 PARTS = {"rollout1": "rollout, 1 sequence", "rollout8": "rollout, 8 sequences", "rollout32": "rollout, 32 sequences",
-         "training": "forward + backward", "step": "whole GRPO step"}
+         "training": "forward + backward", "step": "whole GRPO step", "lean": "whole GRPO step, nothing kept"}
 
 
 # -- the model folder both sides load -----------------------------------------------------------------------------------
@@ -49,7 +54,7 @@ def write_tokenizer(folder: Path, vocab_size: int) -> None:
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=names[2], pad_token=names[2], bos_token=names[1]).save_pretrained(folder)
 
 
-def write_model(folder: str, source: str = "") -> None:
+def write_model(folder: str, shape: str, source: str = "") -> None:
     """Weights in bfloat16 where both sides read them, and the tokenizer."""
     if source:
         import grpo
@@ -59,11 +64,13 @@ def write_model(folder: str, source: str = "") -> None:
         vocab_size = model.config["vocab_size"]
     else:
         import torch
-        from transformers import LlamaConfig, LlamaForCausalLM
+        import transformers
 
         torch.manual_seed(0)
-        LlamaForCausalLM(LlamaConfig(**SHAPE)).to(torch.bfloat16).save_pretrained(folder)
-        vocab_size = SHAPE["vocab_size"]
+        family, sizes = SHAPES[shape]
+        config = getattr(transformers, f"{family}Config")(**sizes)
+        getattr(transformers, f"{family}ForCausalLM")(config).to(torch.bfloat16).save_pretrained(folder)
+        vocab_size = sizes["vocab_size"]
     write_tokenizer(Path(folder), vocab_size)
 
 
@@ -129,12 +136,16 @@ def grpo_training(folder: str) -> dict:
     return {"seconds": time.perf_counter() - begin, "tokens": len(completions) * (PROMPT_LENGTH + NEW_TOKENS)}
 
 
-def grpo_step(folder: str) -> dict:
+def grpo_lean(folder: str) -> dict:
+    return grpo_step(folder, keep_rollout_activations=False)
+
+
+def grpo_step(folder: str, **options) -> dict:
     import grpo
 
     clock = StepClock()
     with tempfile.TemporaryDirectory() as runs:
-        args = grpo.GRPOConfig(**step_options(f"{runs}/run"))
+        args = grpo.GRPOConfig(**step_options(f"{runs}/run"), **options)
         rows = [{"prompt": text} for text in prompt_texts()]
         grpo.GRPOTrainer(grpo.load(folder), reward, args=args, train_dataset=rows, callbacks=[clock]).train()
     return {"seconds": clock.times[-1], "tokens": PROMPTS * GENERATIONS * NEW_TOKENS}
@@ -225,9 +236,9 @@ def measure_ceilings() -> dict:
     return {"tflops": 2 * 2048**3 / best["matmul"] / 1e12, "gbytes": stream.numel() * 4 / best["sum"] / 1e9}
 
 
-def training_flops() -> float:
+def training_flops(shape: str) -> float:
     """Useful floating-point operations of our forward + backward: prompts once a group, head on completion tokens only."""
-    s = SHAPE
+    s = SHAPES[shape][1]
     d, D = s["hidden_size"], s["hidden_size"] // s["num_attention_heads"]
     width = D * (s["num_attention_heads"] + s["num_key_value_heads"])
     layer = 2 * d * width + 3 * d * s["intermediate_size"]
@@ -245,7 +256,7 @@ def peak_mb() -> float:
 
 def measure(side: str, part: str, folder: str) -> dict:
     """In the child: run one side of one part; adds this process's peak memory."""
-    call = {"rollout": f"{side}_rollout", "training": f"{side}_training", "step": f"{side}_step"}[part.rstrip("0123456789")]
+    call = {"rollout": f"{side}_rollout", "training": f"{side}_training", "step": f"{side}_step", "lean": f"{side}_lean"}[part.rstrip("0123456789")]
     rows = part.removeprefix("rollout")
     result = globals()[call](folder, int(rows)) if rows.isdigit() else globals()[call](folder)
     return result | {"peak_mb": peak_mb()}
@@ -264,7 +275,7 @@ def spread(values: list[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
 
 
-def table(results: dict, ceilings: list[dict]) -> str:
+def table(results: dict, ceilings: list[dict], shape: str) -> str:
     """One row a part: medians with (least-most); the ratio is of runs that stood beside each other."""
     lines = ["| what | grpo | peer | time, peer / grpo | peak MB, grpo / peer | memory ratio |", "|---|---|---|---|---|---|"]
     for part, sides in results.items():
@@ -277,14 +288,15 @@ def table(results: dict, ceilings: list[dict]) -> str:
     tflops, gbytes = (statistics.median(c[key] for c in ceilings) for key in ("tflops", "gbytes"))
     lines.append(f"\nCeilings measured here: bf16 matrix product 2048^3 {tflops:.3f} TFLOP/s, memory reads {gbytes:.1f} GB/s.")
     if "training" in results:
-        rate = training_flops() / statistics.median(r["seconds"] for r in results["training"]["grpo"]) / 1e12
+        rate = training_flops(shape) / statistics.median(r["seconds"] for r in results["training"]["grpo"]) / 1e12
         lines.append(f"Forward + backward: {rate:.3f} TFLOP/s of useful work, {rate / tflops:.0%} of that product.")
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="GGUF or folder with SmolLM2-135M's shape; default: random weights")
+    parser.add_argument("--shape", choices=SHAPES, default="135m")
+    parser.add_argument("--model", help="GGUF or folder of that shape; default: random weights")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one repetition")
     parser.add_argument("--parts", default=",".join(PARTS), help=f"of {','.join(PARTS)}")
@@ -303,15 +315,17 @@ def main() -> None:
     results = {part: {"grpo": [], "torch": []} for part in parts}
     ceilings = []
     with tempfile.TemporaryDirectory() as folder:
-        run_child(["--child", "write", folder, *([options.model] if options.model else [])], options.threads)
+        run_child(["--child", "write", folder, options.shape, *([options.model] if options.model else [])], options.threads)
         for _ in range(1 if options.quick else options.repeats):
             ceilings.append(run_child(["--child", "ceilings"], options.threads))
             for part in parts:
-                for side in sides:
+                for side in sides if part != "lean" else ["grpo"]:
                     results[part][side].append(run_child(["--child", "measure", side, part, folder], options.threads))
                     print(part, side, json.dumps(results[part][side][-1]), file=sys.stderr, flush=True)
+    if "lean" in parts:
+        results["lean"]["torch"] = results.get("step", {}).get("torch", [])
     print(f"python {' '.join(sys.argv)}\n")
-    print(table(results, ceilings) if len(sides) == 2 else json.dumps(results, indent=1))
+    print(table(results, ceilings, options.shape) if len(sides) == 2 else json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

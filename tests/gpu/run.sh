@@ -28,14 +28,14 @@ sanitize() {                   # sanitize TOOL TESTS...
 export -f pytest sanitize
 export python
 
-part build 240 env GRPO_CUDA=1 "$python" setup.py -q build_ext --inplace || { printf '%s\n' "${results[@]}"; exit 1; }
-part doctor 60 "$python" -m grpo doctor
-part tests 300 bash -c 'pytest tests/gpu --durations=15 "$@"' - "$@"
+part build 150 env GRPO_CUDA=1 "$python" setup.py -q build_ext --inplace || { printf '%s\n' "${results[@]}"; exit 1; }
+part doctor 20 "$python" -m grpo doctor
+part tests 240 bash -c 'pytest tests/gpu --durations=15 "$@"' - "$@"
 if command -v compute-sanitizer >/dev/null; then
     small=(tests/gpu/test_gpu_memory.py tests/gpu/test_gpu_rows.py tests/gpu/test_gpu_gemm.py tests/gpu/test_gpu_head.py tests/gpu/test_gpu_sample.py)
     for file in tests/gpu/test_gpu_attention.py; do if [ -e $file ]; then small+=($file); fi; done
-    part memcheck 100 bash -c 'sanitize memcheck "$@"' - "${small[@]}"
-    part racecheck 100 bash -c 'sanitize racecheck "$@"' - "${small[@]}"
+    part memcheck 90 bash -c 'sanitize memcheck "$@"' - "${small[@]}"
+    part racecheck 90 bash -c 'sanitize racecheck "$@"' - "${small[@]}"
 else
     results+=("compute-sanitizer is not installed: memory and races were not checked")
 fi
