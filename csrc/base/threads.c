@@ -20,6 +20,7 @@ static struct {
     pthread_mutex_t entry, lock;
     pthread_cond_t wake;
     int count, started;                      /* threads including the caller; workers alive */
+    pthread_t workers[THREADS_MAX];
     _Atomic unsigned generation;             /* of the newest job */
     _Atomic int unfinished, sleeping;        /* shares of that job; workers */
     _Atomic int shares;
@@ -139,9 +140,25 @@ static int ready_threads(void) {
         intptr_t arg = (intptr_t)(pool.started + 1) | (intptr_t)atomic_load(&pool.generation) << 32;
         if (pthread_create(&id, NULL, worker, (void *)arg)) break;
         pthread_detach(id);
-        pool.started++;
+        pool.workers[pool.started++] = id;
     }
     return min_int(pool.count, pool.started + 1);
+}
+
+/* A worker that wakes is often put on the CPU of the caller that woke it, which is busy, and stays there for milliseconds while
+   the caller runs every share alone (measured: 228 GFLOP/s instead of 455 for the first 5 ms after a pause). So each worker
+   is first sent to a CPU of its own, away from the caller's; with fewer CPUs than threads the system decides. */
+static void spread_workers(void) {
+    cpu_set_t allowed;
+    int mine = sched_getcpu(), worker = 0;
+    if (mine < 0 || sched_getaffinity(0, sizeof allowed, &allowed) || CPU_COUNT(&allowed) <= pool.started) return;
+    for (int cpu = 0; cpu < CPU_SETSIZE && worker < pool.started; cpu++) {
+        if (cpu == mine || !CPU_ISSET(cpu, &allowed)) continue;
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        pthread_setaffinity_np(pool.workers[worker++], sizeof one, &one);
+    }
 }
 
 void parallel_for(int n, void (*work)(void *arg, int begin, int end, int thread), void *arg) {
@@ -162,6 +179,7 @@ void parallel_for(int n, void (*work)(void *arg, int begin, int end, int thread)
     for (int i = 0; i < shares; i++) atomic_store_explicit(&claims[i].state, OPEN(generation), memory_order_release);
     atomic_store(&pool.generation, generation);
     if (atomic_load(&pool.sleeping)) {
+        spread_workers();
         pthread_mutex_lock(&pool.lock);
         pthread_cond_broadcast(&pool.wake);
         pthread_mutex_unlock(&pool.lock);

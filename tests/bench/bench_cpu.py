@@ -163,9 +163,9 @@ def torch_model(folder: str):
 
 def torch_prompts(folder: str):
     import torch
-    from transformers import AutoTokenizer
+    from transformers import PreTrainedTokenizerFast
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     ids = torch.tensor([tokenizer(text)["input_ids"] for text in prompt_texts()])
     assert ids.shape == (PROMPTS, PROMPT_LENGTH)
     return ids
@@ -206,14 +206,14 @@ def torch_training(folder: str) -> dict:
 
 def torch_step(folder: str) -> dict:
     from datasets import Dataset
-    from transformers import AutoTokenizer, TrainerCallback
+    from transformers import PreTrainedTokenizerFast, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
     clock = type("Clock", (StepClock, TrainerCallback), {})()
     with tempfile.TemporaryDirectory() as runs:
         # weights and optimiser in bfloat16 without autocast or checkpointing: the fastest setting it has on a CPU
         args = GRPOConfig(**step_options(runs), use_cpu=True, bf16=False, gradient_checkpointing=False)
-        GRPOTrainer(torch_model(folder), reward, args=args, processing_class=AutoTokenizer.from_pretrained(folder),
+        GRPOTrainer(torch_model(folder), reward, args=args, processing_class=PreTrainedTokenizerFast.from_pretrained(folder),
                     train_dataset=Dataset.from_dict({"prompt": prompt_texts()}), callbacks=[clock]).train()
     return {"seconds": clock.times[-1], "tokens": PROMPTS * GENERATIONS * NEW_TOKENS}
 

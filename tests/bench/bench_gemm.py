@@ -24,6 +24,7 @@ SHAPES = {                                   # (O, C)
 }
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 512, 2048)
 BACKWARD_ROWS = (128, 512, 2048)             # the backward runs on training batches alone
+SETTLE = 0.03                                # seconds between turns: the other side's idle threads spin for some milliseconds
 
 
 def operands(kind: str, M: int, O: int, C: int) -> tuple[dict, object]:
@@ -55,8 +56,10 @@ def compare(ops, kind: str, M: int, O: int, C: int, turns: int) -> tuple[float, 
     ratios, ours, theirs = [], [], []
     fastest(peer, 2)
     for _ in range(turns):
+        time.sleep(SETTLE)
         getattr(ops, kind)(**arguments)
         ours.append(ops.seconds)
+        time.sleep(SETTLE)
         theirs.append(fastest(peer, repeat))
         ratios.append(theirs[-1] / ours[-1])
     return statistics.median(ratios), flops / statistics.median(ours) / 1e9, flops / statistics.median(theirs) / 1e9
