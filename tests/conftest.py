@@ -77,6 +77,14 @@ def ops(emulated):
 
 
 @pytest.fixture
+def threads():
+    """set_num_threads for this test only."""
+    before = _core.get_num_threads()
+    yield _core.set_num_threads
+    _core.set_num_threads(before)
+
+
+@pytest.fixture
 def rng(request) -> np.random.Generator:
     """The same numbers for the same test."""
     return np.random.default_rng(list(request.node.name.encode()))

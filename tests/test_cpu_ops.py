@@ -4,6 +4,8 @@ rounding the exact result to bfloat16, and the bits that must not change with ba
 import numpy as np
 import pytest
 
+from checks import assert_same_bits, attention, check_float, check_rounded, real, rows
+from checks.rows import tables
 from grpo import _core
 from op_statements import bf16, decode_completions, group_segments, normal
 
@@ -20,40 +22,6 @@ BATCHES = {                                                 # (prompt, completio
 SIZES = [(1, 1), (1, 16), (3, 5), (2, 64), (33, 80), (300, 31), (5, 577)]           # N, C
 THREADS = (1, 2, 3, 4)
 EPS = 1e-6
-
-
-def real(rng, *shape, scale=1.0):
-    return bf16(normal(rng, *shape) * np.float32(scale))
-
-
-def check_rounded(got, want, noise=1e-30):
-    """A result in bfloat16: `want` is exact, rounding it is the naive computation. noise: of float32 terms that cancel."""
-    assert got.shape == want.shape
-    assert np.abs(got - want).max(initial=0) <= 2 * np.abs(bf16(want) - want).max(initial=0) + noise
-
-
-def check_float(got, want, tolerance=3e-6):
-    """A result in float32, off by a few roundings of the largest element."""
-    assert got.shape == want.shape
-    assert np.abs(np.float64(got) - want).max(initial=0) <= tolerance * np.abs(want).max(initial=1e-30)
-
-
-def assert_same_bits(got, want):
-    for a, b in zip(got, want, strict=True):
-        np.testing.assert_array_equal(np.atleast_1d(a).view(np.int32), np.atleast_1d(b).view(np.int32))
-
-
-def tables(ops, rng, N, D):
-    positions = rng.integers(0, 5000, N).astype(np.int32)
-    return ops.rope_table(positions, (10000.0 ** (-np.arange(D // 2) * 2 / D)).astype(np.float32))
-
-
-@pytest.fixture
-def threads():
-    """set_num_threads for this test only."""
-    before = _core.get_num_threads()
-    yield _core.set_num_threads
-    _core.set_num_threads(before)
 
 
 # -- against ref ----------------------------------------------------------------------------------------------------------
@@ -77,15 +45,7 @@ def test_rows_by_index(cpu, ref, rng, N, C):
 
 @pytest.mark.parametrize("N, C", SIZES)
 def test_rmsnorm(cpu, ref, rng, N, C):
-    x, dy, dx, w, dw = real(rng, N, C), real(rng, N, C), real(rng, N, C), real(rng, C), normal(rng, C)
-    y, rstd = cpu.rmsnorm(x, w, EPS)
-    want_y, want_rstd = ref.rmsnorm(x, w, EPS)
-    check_rounded(y, want_y)
-    check_float(rstd, want_rstd)
-    got_dx, got_dw = cpu.rmsnorm_bwd_add(dx, dw, dy, x, w, want_rstd)
-    want_dx, want_dw = ref.rmsnorm_bwd_add(dx, dw, dy, x, w, want_rstd)
-    check_rounded(got_dx, want_dx)
-    check_float(got_dw, want_dw)
+    rows.test_rmsnorm(cpu, ref, rng, N, C)
 
 
 @pytest.mark.parametrize("theta", [1e4, 1e6])
@@ -100,32 +60,16 @@ def test_rope_table_at_large_positions(cpu, ref, theta):
 @pytest.mark.parametrize("N", [1, 35])
 @pytest.mark.parametrize("Hq, Hkv, D", HEADS)
 def test_rope(cpu, ref, rng, Hq, Hkv, D, N, norm):
-    x, d = real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, (Hq + 2 * Hkv) * D)
-    wq, wk = (real(rng, D), real(rng, D)) if norm else (None, None)
-    dwq, dwk = (normal(rng, D), normal(rng, D)) if norm else (None, None)
-    cos, sin = tables(ref, rng, N, D)
-    check_rounded(cpu.rope(x, wq, wk, EPS, cos, sin, Hq, Hkv, D), ref.rope(x, wq, wk, EPS, cos, sin, Hq, Hkv, D))
-    got = cpu.rope_bwd(d, dwq, dwk, x, wq, wk, EPS, cos, sin, Hq, Hkv, D)
-    want = ref.rope_bwd(d, dwq, dwk, x, wq, wk, EPS, cos, sin, Hq, Hkv, D)
-    if not norm:
-        return check_rounded(got, want)
-    check_rounded(got[0], want[0])
-    check_float(got[1], want[1])
-    check_float(got[2], want[2])
+    rows.test_rope(cpu, ref, rng, Hq, Hkv, D, N, norm)
 
 
 @pytest.mark.parametrize("N, F", SIZES)
 def test_swiglu(cpu, ref, rng, N, F):
-    gu, dy = real(rng, N, 2 * F, scale=3), real(rng, N, F)
-    check_rounded(cpu.swiglu(gu), ref.swiglu(gu))
-    check_rounded(cpu.swiglu_bwd(dy, gu), ref.swiglu_bwd(dy, gu))
+    rows.test_swiglu(cpu, ref, rng, N, F)
 
 
 def test_swiglu_far_from_zero(cpu, ref):
-    gate = np.array([-1e30, -300, -100, -88, -20, 0, 20, 88, 100, 300, 1e30], np.float32)
-    gu, dy = bf16(np.concatenate([gate, np.ones_like(gate)])[None]), np.ones((1, len(gate)), np.float32)
-    for got, want in [(cpu.swiglu(gu), ref.swiglu(gu)), (cpu.swiglu_bwd(dy, gu), ref.swiglu_bwd(dy, gu))]:
-        np.testing.assert_allclose(got, want, rtol=2.0**-8, atol=1e-30)
+    rows.test_swiglu_far_from_zero(cpu, ref)
 
 
 @pytest.mark.parametrize("batch", BATCHES)
@@ -145,34 +89,16 @@ def test_attention(cpu, ref, rng, Hq, Hkv, D, batch):
 
 
 def test_attention_with_large_scores(cpu, ref, rng):
-    """Maxima that rise from tile to tile, so that earlier sums are scaled away."""
-    N, D = 130, 64
-    qkv = real(rng, N, 3 * D)
-    qkv[:, :D] = 4
-    qkv[:, D:2 * D] = bf16(np.arange(N, dtype=np.float32) % 70 / 2)[:, None]
-    segments = np.array([[0, N, 0, 0]], np.int32)
-    for got, want in zip(cpu.attention(qkv, segments, 1, 1, D), ref.attention(qkv, segments, 1, 1, D)):
-        np.testing.assert_allclose(got, want, rtol=2.0**-8, atol=1e-5)
+    attention.test_attention_with_large_scores(cpu, ref, rng)
 
 
 @pytest.mark.parametrize("n", [1, 15, 16384, 40001])
 def test_optimiser(cpu, ref, rng, n):
-    w, m, g = normal(rng, n), normal(rng, n), normal(rng, n)
-    v = np.square(normal(rng, n))
-    settings = 1e-3, 0.9, 0.999, 1e-8, 0.01, 0.7, 0.271, 0.003
-    for got, want in zip(cpu.adamw(w, m, v, g, *settings), ref.adamw(w, m, v, g, *settings)):
-        np.testing.assert_allclose(got, want, rtol=2e-6, atol=1e-7)
-    np.testing.assert_allclose(cpu.lerp(w, g, 0.3), ref.lerp(w, g, 0.3), rtol=1e-6, atol=1e-6)
-    assert cpu.sum_squares(g) == pytest.approx(float(np.sum(np.square(np.float64(g)))), rel=1e-12)
+    rows.test_optimiser(cpu, ref, rng, n)
 
 
 def test_sum_squares_of_large_and_bad_numbers(cpu):
-    g = np.ones(20000, np.float32)
-    g[17000] = 1e30
-    assert cpu.sum_squares(g) == pytest.approx(1e60, rel=1e-6)
-    for bad in (np.inf, np.nan):
-        g[3] = bad
-        assert not np.isfinite(cpu.sum_squares(g))
+    rows.test_sum_squares_of_large_and_bad_numbers(cpu)
 
 
 # -- C1: the bits of a token -----------------------------------------------------------------------------------------------
@@ -202,22 +128,7 @@ def test_a_shared_prompt_gives_the_bits_of_an_own_one(cpu, rng, Hq, Hkv, D, prom
 
 @pytest.mark.parametrize("C", [48, 77])
 def test_a_row_is_the_same_alone_and_in_any_batch(cpu, rng, C):
-    N, Hq, Hkv, D = 37, 3, 1, 16
-    x, dy, dx, w = real(rng, N, C), real(rng, N, C), real(rng, N, C), real(rng, C)
-    gu, dh, qkv = real(rng, N, 2 * C), real(rng, N, C), real(rng, N, (Hq + 2 * Hkv) * D)
-    wq, wk, zeros = real(rng, D), real(rng, D), np.zeros(D, np.float32)
-    cos, sin = tables(cpu, rng, N, D)
-
-    def run(rows):
-        y, rstd = cpu.rmsnorm(x[rows], w, EPS)
-        heads = Hq, Hkv, D
-        return [y, rstd, cpu.rmsnorm_bwd_add(dx[rows], np.zeros(C, np.float32), dy[rows], x[rows], w, rstd)[0], cpu.swiglu(gu[rows]),
-                cpu.swiglu_bwd(dh[rows], gu[rows]), cpu.rope(qkv[rows], wq, wk, EPS, cos[rows], sin[rows], *heads),
-                cpu.rope_bwd(qkv[rows], zeros, zeros, qkv[rows], wq, wk, EPS, cos[rows], sin[rows], *heads)[0]]
-
-    whole = run(slice(None))
-    for rows in (slice(0, 1), slice(5, 8), slice(20, 37)):
-        assert_same_bits(run(rows), [part[rows] for part in whole])
+    rows.test_a_row_is_the_same_alone_and_in_any_batch(cpu, rng, C)
 
 
 # -- C2: the bits of a gradient --------------------------------------------------------------------------------------------
@@ -225,21 +136,7 @@ def test_a_row_is_the_same_alone_and_in_any_batch(cpu, rng, C):
 
 @pytest.mark.parametrize("split", [32, 64])
 def test_weight_gradients_do_not_depend_on_the_split(cpu, rng, split):
-    N, C, Hq, Hkv, D = 90, 70, 3, 1, 80
-    x, dy, w = real(rng, N, C), real(rng, N, C), real(rng, C)
-    qkv, d = real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, (Hq + 2 * Hkv) * D)
-    wq, wk, ids = real(rng, D), real(rng, D), rng.integers(5, size=N).astype(np.int32)
-    cos, sin = tables(cpu, rng, N, D)
-    _, rstd = cpu.rmsnorm(x, w, EPS)
-
-    def add(sums, rows):
-        dw, dwq, dwk, dE = sums
-        _, dw = cpu.rmsnorm_bwd_add(x[rows], dw, dy[rows], x[rows], w, rstd[rows])
-        _, dwq, dwk = cpu.rope_bwd(d[rows], dwq, dwk, qkv[rows], wq, wk, EPS, cos[rows], sin[rows], Hq, Hkv, D)
-        return dw, dwq, dwk, cpu.embed_dw(dE, dy[rows], ids[rows])
-
-    start = normal(rng, C), normal(rng, D), normal(rng, D), normal(rng, 5, C)
-    assert_same_bits(add(add(start, slice(0, split)), slice(split, N)), add(start, slice(0, N)))
+    rows.test_weight_gradients_do_not_depend_on_the_split(cpu, rng, 70, split)
 
 
 def test_threads_change_no_bit(tier, rng, threads):
@@ -322,17 +219,7 @@ def test_what_is_bad_reaches_only_those_who_see_it(cpu, rng, bad):
 
 
 def test_stale_places_of_a_page_are_not_read(cpu, rng):
-    Hq, Hkv, D, length = 4, 2, 16, 41
-    kv, q = real(rng, 64, (Hq + 2 * Hkv) * D), real(rng, 1, (Hq + 2 * Hkv) * D)
-    place, none = np.arange(64, dtype=np.int32), np.zeros(0, np.int32)
-
-    def decode():
-        return cpu.attention_decode(q, kv, place, none, none, 2, np.array([[0, 1]], np.int32), np.array([length], np.int32), Hq, Hkv, D)
-
-    want = decode()
-    kv[length:] = np.nan
-    assert_same_bits(decode(), want)
-    assert all(np.isfinite(part).all() for part in want)
+    attention.test_stale_places_of_a_page_are_not_read(cpu, rng)
 
 
 # -- sampling --------------------------------------------------------------------------------------------------------------

@@ -23,14 +23,6 @@ SAMPLERS = {
 LENGTHS = (1, 2, 31, 32, 33, 63, 64, 65, 70)       # around the borders of KV pages of 32
 
 
-@pytest.fixture
-def threads():
-    """set_num_threads for this test only."""
-    before = _core.get_num_threads()
-    yield _core.set_num_threads
-    _core.set_num_threads(before)
-
-
 def make_prompts(lengths, V=131, seed=1):
     rng = np.random.default_rng(seed)
     return [rng.integers(0, V, n).astype(np.int32) for n in lengths]

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from checks import gemm
+from checks.gemm import double, operands
 from grpo import _core
 from grpo.errors import ConfigError, DeviceError
 from op_statements import bf16, head, log_softmax, normal
@@ -21,49 +23,17 @@ SHAPES = [                                                 # N, C, O: around pai
 BITS = [(300, 97, 130), (300, 96, 33)]                     # C odd: the last pair of a row reaches into the next row
 
 
-def operands(rng, N, C, O):
-    """x (N, C), W (O, C), b (O), y (N, O), dy (N, O), all bfloat16 numbers."""
-    return [bf16(normal(rng, *shape)) for shape in ((N, C), (O, C), (O,), (N, O), (N, O))]
-
-
-def check_rounded(got, want, naive):
-    """`got` is off by at most twice what the naive bfloat16 computation is off."""
-    assert np.abs(got - want).max() <= 2 * np.abs(naive - want).max() + 1e-30
-
-
-def check_float(got, want, magnitude):
-    """fp32 sums: `magnitude` is the sum of the terms' absolute values."""
-    assert (np.abs(got - want) <= 2.0**-20 * magnitude).all()
-
-
-def double(*arrays):
-    return [np.asarray(a, np.float64) for a in arrays]
-
-
 # -- against float64 ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("N, C, O", SHAPES)
 def test_linear(cpu, rng, N, C, O):
-    x, W, b, y, _ = operands(rng, N, C, O)
-    x64, W64 = double(x, W)
-    want, naive = x64 @ W64.T, bf16(x @ W.T)
-    check_rounded(cpu.linear(x, W), want, naive)
-    check_rounded(cpu.linear(x, W, b), want + b, bf16(naive + b))
-    check_rounded(cpu.linear(x, W, b, y), want + b + y, bf16(bf16(naive + b) + y))
-    check_float(cpu.logits(x, W), want, np.abs(x64) @ np.abs(W64).T)
+    gemm.test_linear(cpu, rng, N, C, O)
 
 
 @pytest.mark.parametrize("N, C, O", SHAPES)
 def test_linear_gradients(cpu, rng, N, C, O):
-    x, W, _, _, dy = operands(rng, N, C, O)
-    x64, W64, dy64 = double(x, W, dy)
-    check_rounded(cpu.linear_dx(dy, W), dy64 @ W64, bf16(dy @ W))
-    dW, db = normal(rng, O, C), normal(rng, O)
-    got_dW, got_db = cpu.linear_dw(dW, db, dy, x)
-    check_float(got_dW, dW + dy64.T @ x64, np.abs(dW) + np.abs(dy64).T @ np.abs(x64))
-    check_float(got_db, db + dy64.sum(0), np.abs(db) + np.abs(dy64).sum(0))
-    assert (cpu.linear_dw(dW, None, dy, x) == got_dW).all()
+    gemm.test_linear_gradients(cpu, rng, N, C, O)
 
 
 @pytest.mark.parametrize("R, C, V", [(1, 1, 1), (1, 8, 40), (5, 33, 257), (40, 64, 5000), (70, 31, 33), (600, 24, 31)])

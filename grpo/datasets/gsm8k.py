@@ -1,4 +1,5 @@
 """GSM8K: 7,473 train and 1,319 test word problems of grade-school arithmetic (Cobbe et al. 2021)."""
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ def load(split: str = "train", *, path: str | None = None, size: int | None = No
     path: a folder with train.jsonl and test.jsonl; None: openai/gsm8k from the hub. examples: the first so many problems of
     train, solved in the XML layout, are shown before each question and not asked; for models that do not know the layout.
     """
-    read = (lambda split, size: files.read(Path(path), split, size=size, system_prompt=system_prompt)) if path is not None else (
-        lambda split, size: hub.read("openai/gsm8k", split, config="main", size=size, system_prompt=system_prompt))
+    read = functools.partial(files.read, Path(path)) if path is not None else functools.partial(hub.read, "openai/gsm8k", config="main")
     skipped = examples if split == "train" else 0
-    rows = read(split, None if size is None else size + skipped)[skipped:]
-    shown = [message for row in read("train", examples) for message in solved(row)] if examples else []
+    rows = read(split, size=None if size is None else size + skipped, system_prompt=system_prompt)
+    first = rows[:skipped] if skipped or not examples else read("train", size=examples, system_prompt=system_prompt)
+    shown = [message for row in first for message in solved(row)]
+    rows = rows[skipped:]
     for row in rows:
         row["prompt"] = [*row["prompt"][:-1], *shown, row["prompt"][-1]]
     return rows

@@ -1,6 +1,7 @@
-"""What every CUDA operation must satisfy, as tests on the fixtures ops (device under test), ref and rng. A test file imports
-one of these modules whole and so runs it: tests/test_cuda_*.py on the emulated plugin, tests/gpu/ on a GPU. Shapes are small,
-since the emulator runs a few million steps of a thread a second."""
+"""What an operation must satisfy on any device, as tests on the fixtures ops (device under test), ref and rng. A test file that
+imports one of these modules whole runs it: tests/test_cuda_*.py on the emulated plugin, tests/gpu/ on a GPU. Shapes are small,
+since the emulator runs a few million steps of a thread a second. test_cpu_ops.py and test_gemm.py call the same functions on
+every CPU tier, with shapes of their own."""
 import numpy as np
 
 from grpo import _core
