@@ -20,10 +20,11 @@ from .parser import Parser, from_yaml, switch, switch_or_text, text, text_or_num
 # entries of a recipe: (what it is, how its value is read)
 OWN = {
     "model": ("A folder, a .gguf file or a hub id; a run folder means its latest checkpoint.", str),
-    "dataset": ("A name (arithmetic, gsm8k), a file or folder, file.py:function, or a hub id.", str),
+    "dataset": ("A name (arithmetic, gsm8k), a file or folder, file.py:function, a hub id, or shares of several, '{gsm8k: 1, word_problems: 3}'.",
+                dict),
     "dataset_kwargs": ("Options of the data set, '{digits: 1}'; also --dataset_kwargs.digits 1.", dict),
     "train_size": ("Train on the first so many rows.", dict),
-    "eval_dataset": ("Data of evaluation; by default the test split of --dataset.", str),
+    "eval_dataset": ("Data of evaluation; by default the test split of --dataset.", dict),
     "eval_dataset_kwargs": ("Its options, where they differ from --dataset_kwargs.", dict),
     "eval_size": ("Evaluate on the first so many rows.", dict),
     "system_prompt": ("System message of questions; xml asks for <reasoning> and <answer>.", str),

@@ -1,6 +1,7 @@
 """Data sets: lists of rows with a prompt, mostly a question and an answer, and any other columns the rewards want.
 
-`load` takes a name (a module of this folder), a file or folder, "file.py:function", a hub id, or rows. A new data set
+`load` takes a name (a module of this folder), a file or folder, "file.py:function", a hub id, rows, or several of these
+with a share each. A new data set
 is a new file here with a function load(split="train", ...) that returns rows; its other arguments become options.
 
 >>> from grpo import datasets
@@ -8,6 +9,7 @@ is a new file here with a function load(split="train", ...) that returns rows; i
 'What is 4 + 2?'
 """
 from .layout import XML_SYSTEM_PROMPT, chat
+from .mixture import is_mixture
 from .registry import load, names
 
-__all__ = ["XML_SYSTEM_PROMPT", "chat", "load", "names"]
+__all__ = ["XML_SYSTEM_PROMPT", "chat", "is_mixture", "load", "names"]

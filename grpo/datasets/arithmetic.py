@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ConfigError
-from .layout import chat, check_split
+from .layout import chat, check_split, solved, with_examples
 
 HELD_OUT = 10                                # one problem in so many
 
@@ -23,7 +23,7 @@ def load(split: str = "train", *, digits: int | list[int] = 2, size: int | None 
     >>> load("test", size=1)[0]["question"]
     'What is 36 + 91?'
     """
-    shown = [message for a, b in problems("train", digits, examples, seed) for message in solved(a, b)]
+    shown = [message for a, b in problems("train", digits, examples, seed) for message in solved(ask(a, b), f"{a} + {b} = {a + b}", a + b)]
     return [row(a, b, system_prompt, shown) for a, b in problems(split, digits, size, seed)]
 
 
@@ -47,16 +47,13 @@ def demonstrations(split: str = "train", *, digits: int | list[int] = 2, size: i
     return rows
 
 
+def ask(a: int, b: int) -> str:
+    return f"What is {a} + {b}?"
+
+
 def row(a: int, b: int, system_prompt: str | None, shown: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
-    question = f"What is {a} + {b}?"
-    *system, user = chat(question, system_prompt)
-    return {"prompt": [*system, *shown, user], "question": question, "answer": str(a + b)}
-
-
-def solved(a: int, b: int) -> list[dict[str, str]]:
-    """A question and its answer in the XML layout."""
-    answer = f"<reasoning>\n{a} + {b} = {a + b}\n</reasoning>\n<answer>\n{a + b}\n</answer>"
-    return [*chat(f"What is {a} + {b}?", None), {"role": "assistant", "content": answer}]
+    question = ask(a, b)
+    return {"prompt": with_examples(chat(question, system_prompt), shown), "question": question, "answer": str(a + b)}
 
 
 def problems(split: str, digits: int | list[int], size: int | None, seed: int) -> list[tuple[int, int]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from . import files, hub
+from .layout import solved, with_examples
 
 
 def load(split: str = "train", *, path: str | None = None, size: int | None = None, system_prompt: str | None = None,
@@ -18,15 +19,13 @@ def load(split: str = "train", *, path: str | None = None, size: int | None = No
     skipped = examples if split == "train" else 0
     rows = read(split, size=None if size is None else size + skipped, system_prompt=system_prompt)
     first = rows[:skipped] if skipped or not examples else read("train", size=examples, system_prompt=system_prompt)
-    shown = [message for row in first for message in solved(row)]
+    shown = [message for row in first for message in solved(row["question"], reasoning(row), row["answer"])]
     rows = rows[skipped:]
     for row in rows:
-        row["prompt"] = [*row["prompt"][:-1], *shown, row["prompt"][-1]]
+        row["prompt"] = with_examples(row["prompt"], shown)
     return rows
 
 
-def solved(row: dict[str, Any]) -> list[dict[str, str]]:
-    """A question and its solution in the XML layout, without the calculator's <<...>>."""
-    reasoning = re.sub(r"<<.*?>>", "", row["solution"].rpartition("####")[0]).strip()
-    answer = f"<reasoning>\n{reasoning}\n</reasoning>\n<answer>\n{row['answer']}\n</answer>"
-    return [row["prompt"][-1], {"role": "assistant", "content": answer}]
+def reasoning(row: dict[str, Any]) -> str:
+    """The solution without the calculator's <<...>> and the answer's line."""
+    return re.sub(r"<<.*?>>", "", row["solution"].rpartition("####")[0]).strip()

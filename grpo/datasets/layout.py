@@ -1,5 +1,5 @@
 """From records to rows: the chat around a question, and where the gold answer is."""
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import DatasetError
@@ -17,6 +17,17 @@ def chat(question: str, system_prompt: str | None = "xml") -> list[dict[str, str
     """
     text = XML_SYSTEM_PROMPT if system_prompt == "xml" else system_prompt
     return ([{"role": "system", "content": text}] if text else []) + [{"role": "user", "content": question}]
+
+
+def solved(question: str, reasoning: str, answer: Any) -> list[dict[str, str]]:
+    """A question and its answer in the XML layout, as two messages."""
+    return [{"role": "user", "content": question},
+            {"role": "assistant", "content": f"<reasoning>\n{reasoning}\n</reasoning>\n<answer>\n{answer}\n</answer>"}]
+
+
+def with_examples(prompt: list[dict[str, str]], shown: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """The prompt with the messages of solved examples before its question, which is the last message."""
+    return [*prompt[:-1], *shown, prompt[-1]]
 
 
 def gold(answer: Any) -> str:

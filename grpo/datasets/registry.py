@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import ConfigError, DatasetError
 from ..foreign import did_you_mean
-from . import files, hub
+from . import files, hub, mixture
 from .layout import as_rows
 
 
@@ -20,12 +20,15 @@ def load(source: str | os.PathLike | Sequence[Any], split: str = "train", *, siz
     """Rows of one split.
 
     source: a name ("arithmetic", "arithmetic:demonstrations"), a file or folder, "file.py:function", a hub id
-    ("owner/name"), or rows. size: at most so many. system_prompt: for rows made of a question, see layout.chat.
+    ("owner/name"), rows, or a mixture: several of these names in a list, or {name: share}, or {name: {"share": 2, options of
+    its own}}. size: at most so many. system_prompt: for rows made of a question, see layout.chat.
     options: arguments of the data set's function. Raises DatasetError naming file and row, ConfigError for options.
     """
     if size is not None and size < 1:
         raise ConfigError(f"size={size} must be at least 1")
-    if not isinstance(source, (str, os.PathLike)):
+    if mixture.is_mixture(source):
+        rows = mixture.mix(mixture.shares(source), load, split, size, {"system_prompt": system_prompt, **options})
+    elif not isinstance(source, (str, os.PathLike)):
         rows = as_rows(source, "the data set", system_prompt, first=0)[:size]
     elif (function := named_function(os.fspath(source))) is not None:
         rows = call(function, os.fspath(source), split, size, {"system_prompt": system_prompt, **options})

@@ -193,4 +193,6 @@ def is_foreign(name: str) -> bool:
 
 
 def is_file(source: Any) -> bool:
+    if datasets.is_mixture(source):
+        return False
     return not isinstance(source, str) or Path(source).is_file() or ".py:" in source
