@@ -15,12 +15,13 @@ import tempfile
 import numpy as np
 
 import grpo
-from bench_cpu import NEW_TOKENS, PROMPT_LENGTH, QWEN2, SMOLLM2, StepClock
+from work import QWEN2, SMOLLM2, StepClock
 
 MODELS = {
     "tiny": ("qwen2", {**QWEN2, "hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 3,
                        "num_key_value_heads": 1, "vocab_size": 512}),
     "135m": ("llama", SMOLLM2), "0.5b": ("qwen2", QWEN2)}
+PROMPT_LENGTH, NEW_TOKENS = 96, 128
 LENGTHS, GROUPS = (64, 128, 256, 512, 1024), (2, 4, 8, 16, 32)
 
 
