@@ -394,7 +394,7 @@ def test_thousands_are_numbers():
 
 @pytest.mark.parametrize("text, gold, expected", [
     ("<answer> 42 </answer>", "42", 1), ("so it is\n#### 1,000", "1000", 1), (r"thus \boxed{\frac{1}{2}}", r"\frac{1}{2}", 1),
-    ("The answer is 7.", "7", 1), ("The answer is 3.5 apples", "3.5", 0), ("first 3, then 4", "4", 1), ("first 3, then 4", "3", 0),
+    ("The answer is 7.", "7", 1), ("The answer is 3.5 apples", "3.5", 1), ("first 3, then 4", "4", 1), ("first 3, then 4", "3", 0),
     ("**Answer:** Paris", "paris", 1), ("72.0", "72", 1), ("$72", "step by step\n#### 72", 1), ("3/4", "0.75", 1), ("50%", "50", 1),
     ("no number", "12", 0), ("x", None, None), ("1/0", "1", 0),
 ])
