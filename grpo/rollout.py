@@ -15,7 +15,7 @@ from .prompts import Prompt
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 
-LENGTH = 0                                   # finish: the completion hit max_completion_length
+LENGTH, STOP_ID = 0, 1                       # finish: the completion hit max_completion_length; its last token is a stop id
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "min_new_tokens", "stop", "forbidden_ids")
 SAMPLING_ALIASES = {"stop_strings": "stop", "suppress_tokens": "forbidden_ids"}
 TOKEN_FIELDS = ("logprobs", "policy_logprobs", "entropies", "mask", "ref_logprobs")

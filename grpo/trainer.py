@@ -24,7 +24,7 @@ from .loop import Loop, StepResult, TrainingInterrupted
 from .plan import rows_to_keep
 from .prompts import Prompt, PromptStream
 from .rewards import RewardBatch, RewardSet, get_soft_overlong_punishment
-from .rollout import LENGTH, Rollouts, completion_metrics, generate, reward_metrics, sampling
+from .rollout import LENGTH, STOP_ID, Rollouts, completion_metrics, generate, reward_metrics, sampling
 
 __all__ = ["GRPOStep", "GRPOTrainer", "TrainingInterrupted"]
 
@@ -114,7 +114,7 @@ class GRPOTrainer(Loop):
             with self.timed("generate"):
                 rollouts = self._generate(prompts, first_prompt=position - self.position)
             with self.timed("reward"):
-                logged.append(self._score(rollouts))
+                logged.append(self._score(rollouts, training=True))
             made.append(rollouts)
             position += missing
             missing = int(rollouts.without_spread().sum())
@@ -155,13 +155,15 @@ class GRPOTrainer(Loop):
         """Most rows of activations that rollouts leave for the update."""
         return rows_to_keep(self.args, self.model.device, self.model.core.kept_row_bytes)
 
-    def _score(self, r: Rollouts) -> dict[str, float]:
-        """Fills in rewards and returns what the reward functions logged."""
+    def _score(self, r: Rollouts, training: bool = False) -> dict[str, float]:
+        """Fills in rewards and returns what the reward functions logged. training: rewards with a memory learn from r."""
         columns = list(dict.fromkeys(name for p in r.prompts for name in p.columns))
         prompts = [r.prompts[g] for g in r.group]
         batch = RewardBatch(prompts=[p.prompt for p in prompts], texts=r.texts, completion_ids=[c.tolist() for c in r.completions],
                             rows=[p.row for p in prompts], columns={name: [p.columns.get(name) for p in prompts] for name in columns},
-                            state=self.state)
+                            state=self.state, group_ids=r.group.tolist(), completion_lengths=(r.lengths - (r.finish == STOP_ID)).tolist(),
+                            truncated=(r.finish == LENGTH).tolist(), max_completion_length=self.args.max_completion_length,
+                            training=training, tokenizer=self.model.tokenizer)
         scores = self.rewards.score(batch)
         r.rewards, r.totals, r.extras = scores.values, scores.total, scores.extras
         self._reward_names, self._weights = scores.names, scores.weights

@@ -44,6 +44,8 @@ def text(word: str) -> str | None:
 
 
 def text_or_number(word: str) -> Any:
+    if word.startswith("{"):
+        return from_yaml(word)
     try:
         return float(word)
     except ValueError:

@@ -21,7 +21,7 @@ def header(recipe: Recipe, model: Any, rewards: list[Any], rows: Rows, eval_rows
                  f"{_core.get_num_threads()} threads)",
         "data": f"{recipe.dataset}, {len(rows):,} rows" + (f", {len(eval_rows):,} more held out" if eval_rows else ""),
         "example": example,
-        "rewards": ", ".join(getattr(r, "__name__", type(r).__name__) for r in rewards),
+        "rewards": ", ".join(r.name for r in rewards),
         "batch": config.describe_batch(),
     }
     return f"grpo train {recipe.name}\n" + "\n".join(f"  {name:<8} {value}" for name, value in facts.items())

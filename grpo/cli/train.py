@@ -28,6 +28,7 @@ def main(argv: list[str], prog: str = "grpo train") -> None:
 
 def run(recipe: recipes.Recipe) -> Path:
     """Trains a recipe and returns the run folder."""
+    from ..rewards.adapters import adapt
     from ..runfolder import RunFolder
     from ..trainer import GRPOTrainer
 
@@ -37,7 +38,7 @@ def run(recipe: recipes.Recipe) -> Path:
     if demonstrations:
         recipe.sft_config()
     recipe.rewards = recipe.rewards or default_rewards(rows)
-    rewards = [function for reward in recipe.rewards for function in functions_of(reward)]
+    rewards = adapt(recipe.rewards)
     model = starting_model(recipe, resume, config.output_dir)
     if not resume:
         folder = RunFolder.create(config.output_dir, config.run_name or recipe.name).path
@@ -59,13 +60,6 @@ class KeepRecipe:
 
     def on_train_begin(self, args: Any, state: Any, control: Any, run: Any, **kwargs: Any) -> None:
         (run.path / RECIPE).write_text(self.text, encoding="utf-8")
-
-
-def functions_of(reward: Any) -> list[Any]:
-    from ..rewards import resolve
-
-    found = resolve(reward) if isinstance(reward, str) else reward
-    return found if isinstance(found, list) else [found]
 
 
 def default_rewards(rows: list[dict[str, Any]]) -> list[str]:

@@ -4,7 +4,7 @@
     dataset, dataset_kwargs, train_size        what grpo.datasets.load takes
     eval_dataset, eval_dataset_kwargs, eval_size   None: the test split of dataset
     system_prompt: for rows made of a question
-    rewards: names, package.module.function or file.py:function
+    rewards: names, package.module.function or file.py:function; with arguments {name: {argument: value}}
     sft: {dataset, dataset_kwargs, ..., options of SFTConfig}: a warm-up before GRPO
     and every option of GRPOConfig
 
@@ -166,7 +166,7 @@ def own_names(changes: Mapping[str, Any]) -> dict[str, Any]:
 def checked(name: str, value: Any) -> Any:
     """The value of one of a recipe's own fields, as the type it has."""
     if name == "rewards":
-        given = [value] if isinstance(value, str) or callable(value) else list(value or [])
+        given = [value] if isinstance(value, (str, Mapping)) or callable(value) else list(value or [])
         return [EVALUATORS.get(reward, reward) if isinstance(reward, str) else reward for reward in given]
     if name in ("train_size", "eval_size") and not (value is None or isinstance(value, int) and value > 0):
         raise ConfigError(f"{name}={value!r} must be a number of rows, at least 1")

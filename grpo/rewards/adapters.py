@@ -12,18 +12,29 @@ Every kind but easyr1 gets only the arguments that its signature asks for. Colum
 besides them there are prompts, completions, completion_ids (singular for a sample), trainer_state, log_extra(column,
 values) and log_metric(name, value). Where the prompt is a conversation a completion is [{"role": "assistant",
 "content": text}], otherwise the text. Coroutine functions of any kind run together.
+
+Asked for by name, and not part of **columns:
+
+    completion_lengths     tokens of each completion, without the stop token      group_ids    number of each completion's prompt
+    truncated              whether each was cut off at max_completion_length      tokenizer    the model's
+    max_completion_length  that limit                                             training     False in evaluation
+    embed(texts)           (n, d) float32: the policy's mean-pooled last hidden states (Model.embed)
+
+An object with state_dict() and load_state_dict(state), dicts of NumPy arrays, has its state saved with the run's checkpoints.
 """
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConfigError, RewardError
+from .arguments import check_arguments, entry
 
 KINDS = ("batch", "sample", "verl", "easyr1", "openrlhf", "evaluator")
 PER_SAMPLE = ("sample", "verl")
 GOLD_COLUMNS = ("ground_truth", "answer", "solution", "label")
+BY_NAME = ("completion_lengths", "truncated", "max_completion_length", "group_ids", "tokenizer", "training", "embed")
 
 
 @dataclass
@@ -52,7 +63,7 @@ class Reward:
         positional, named = [], {}
         for i, p in enumerate(parameters):
             if p.kind is p.VAR_KEYWORD:
-                named |= {k: v for k, v in offered.items() if k not in {q.name for q in parameters}}
+                named |= {k: v for k, v in offered.items() if k not in {q.name for q in parameters} | set(BY_NAME)}
             elif p.kind is not p.VAR_POSITIONAL:
                 if p.name in offered:
                     value = offered[p.name]
@@ -97,10 +108,19 @@ def reward(function: Callable | None = None, *, kind: str | None = None, columns
 
 
 def adapt(functions: Any) -> list[Reward]:
-    """Rewards from what the user gave: one callable, name or object, or a list of them. Names are made unique."""
+    """Rewards from what the user gave: one callable, name, {name: arguments} or object, or a list of them. Names are made unique.
+
+    A name of several rewards adds those that the list does not have yet.
+
+    >>> [r.name for r in adapt(["correctness", "xml", {"len_l1": {"target": 512}}])]
+    ['correctness_reward', 'integer_reward', 'strict_format_reward', 'soft_format_reward', 'xml_tags_reward', 'len_l1']
+    """
     if functions is None:
         raise ConfigError("reward_funcs is missing: give a function, a list of functions, or names of built-in rewards")
-    rewards = [r for f in (functions if isinstance(functions, (list, tuple)) else [functions]) for r in adapt_one(f)]
+    rewards: list[Reward] = []
+    for f in functions if isinstance(functions, (list, tuple)) else [functions]:
+        found = adapt_one(f)
+        rewards += found if len(found) == 1 else [r for r in found if r.function not in [q.function for q in rewards]]
     if not rewards:
         raise ConfigError("reward_funcs is empty")
     seen: dict[str, int] = {}
@@ -114,11 +134,8 @@ def adapt(functions: Any) -> list[Reward]:
 def adapt_one(function: Any) -> list[Reward]:
     if isinstance(function, Reward):
         return [function]
-    if isinstance(function, str):
-        from .registry import resolve
-
-        found = resolve(function)
-        return [r for f in (found if isinstance(found, list) else [found]) for r in adapt_one(f)]
+    if isinstance(function, (str, Mapping)):
+        return by_name(*((function, {}) if isinstance(function, str) else entry(function)))
     if hasattr(function, "score_rollouts"):
         return from_rubric(function)
     if hasattr(function, "compute_rewards"):
@@ -128,6 +145,25 @@ def adapt_one(function: Any) -> list[Reward]:
     said = dict(getattr(function, MARK, {}))
     kind = said.pop("kind", None) or detect(function)
     return [Reward(function, said.pop("name", None) or name_of(function), kind, **said)]
+
+
+def by_name(name: str, arguments: dict[str, Any]) -> list[Reward]:
+    """What a name stands for: a class is made with the arguments, a function is given them at each call."""
+    from .registry import resolve
+
+    found = resolve(name)
+    if isinstance(found, list):
+        if arguments:
+            raise ConfigError(f"{name!r} is several rewards and takes no arguments")
+        return [r for f in found for r in adapt_one(f)]
+    if callable(found):
+        check_arguments(name, found, arguments)
+    if isinstance(found, type):
+        return adapt_one(found(**arguments))
+    rewards = adapt_one(found)
+    for r in rewards:
+        r.given |= arguments
+    return rewards
 
 
 def from_rubric(rubric: Any) -> list[Reward]:

@@ -1,4 +1,7 @@
-"""Rewards by name: the built-in ones, "package.module.function", or "file.py:function"."""
+"""Rewards by name: the built-in ones, "package.module.function", or "file.py:function".
+
+A name may come with arguments, {len_l1: {target: 512}}: a class is made with them, a function is given them at each call.
+"""
 import importlib
 import importlib.util
 import sys
@@ -7,24 +10,32 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from ..foreign import did_you_mean
-from . import deepseekrl, xml
+from . import deepseekrl, diversity, length, r1, voting, xml
 from .accuracy import accuracy_reward
 from .think import think_format_reward
 
+FIVE = [xml.correctness_reward, xml.integer_reward, xml.strict_format_reward, xml.soft_format_reward, xml.xml_tags_reward]
+# R1's short names mean the corrected rewards; what it published is r1.<name>
 REGISTRY: dict[str, Callable] = {f.__name__: f for f in (
-    accuracy_reward, think_format_reward,
-    xml.correctness_reward, xml.integer_reward, xml.strict_format_reward, xml.soft_format_reward, xml.xml_tags_reward,
+    accuracy_reward, think_format_reward, *FIVE, voting.majority_voting_reward,
     deepseekrl.correctness_reward_func, deepseekrl.int_reward_func, deepseekrl.strict_format_reward_func,
-    deepseekrl.soft_format_reward_func, deepseekrl.xmlcount_reward_func)}
+    deepseekrl.soft_format_reward_func, deepseekrl.xmlcount_reward_func)} | {
+    "correctness": xml.correctness_reward, "int": xml.integer_reward, "strict_format": xml.strict_format_reward,
+    "soft_format": xml.soft_format_reward, "len_l1": length.LenL1, "len_cosine": length.LenCosine, "len_min": length.LenMin,
+    "conciseness": length.Conciseness, "repetition_penalty": length.RepetitionPenalty,
+    "soft_overlong_punishment": length.SoftOverlongPunishment, "majority_voting": voting.majority_voting_reward,
+    "group_intrinsic": diversity.GroupIntrinsic, "intrinsic": diversity.Intrinsic} | {
+    f"r1.{name}": function for name, function in r1.REWARDS.items()}
 SETS: dict[str, list[Callable]] = {
-    "xml": [xml.correctness_reward, xml.integer_reward, xml.strict_format_reward, xml.soft_format_reward, xml.xml_tags_reward],
+    "xml": FIVE,
     "deepseekrl": [REGISTRY[n] for n in ("correctness_reward_func", "int_reward_func", "strict_format_reward_func",
                                          "soft_format_reward_func", "xmlcount_reward_func")],
+    "r1": list(r1.FIVE.values()),
 }
 
 
 def resolve(name: str) -> Callable | list[Callable]:
-    """The reward (or, for "xml" and "deepseekrl", the five rewards) of this name.
+    """The reward of this name: a function, or a class to be made with arguments; for a name of SETS the five rewards.
 
     >>> resolve("accuracy_reward").__name__
     'accuracy_reward'
@@ -37,7 +48,7 @@ def resolve(name: str) -> Callable | list[Callable]:
     if colon and file.endswith(".py"):
         return attribute(load_file(Path(file)), function, name)
     module, dot, function = name.rpartition(".")
-    if dot:
+    if dot and module != "r1":
         return attribute(load_module(module, name), function, name)
     known = sorted({*REGISTRY, *SETS})
     raise ConfigError(f"unknown reward {name!r}{did_you_mean(name, known)} There are {', '.join(known)}; "

@@ -33,6 +33,23 @@ class RewardBatch:
     rows: list[int]                      # row of the prompt in the data set
     columns: dict[str, list]             # the data set's other columns
     state: Any = None                    # trainer_state
+    group_ids: list[int] | None = None   # prompt of each; None: neighbours of the same row are a group
+    completion_lengths: list[int] | None = None      # without the stop token; None: those of completion_ids
+    truncated: list[bool] | None = None  # None: no completion was cut off
+    max_completion_length: int | None = None
+    training: bool = False               # rewards with a memory learn from this batch
+    tokenizer: Any = None
+    embed: Callable[[list[str]], np.ndarray] | None = None
+
+    def __post_init__(self):
+        n = len(self.prompts)
+        if self.group_ids is None:
+            starts = [i == 0 or self.rows[i] != self.rows[i - 1] for i in range(n)]
+            self.group_ids = (np.cumsum(starts) - 1).tolist()
+        if self.completion_lengths is None:
+            self.completion_lengths = [len(ids) for ids in self.completion_ids]
+        if self.truncated is None:
+            self.truncated = [False] * n
 
     @property
     def completions(self) -> list[Any]:
@@ -110,7 +127,9 @@ class Call:
         self.extras: dict[str, list] = {}
         self.logged: dict[str, list[float]] = defaultdict(list)
         self.errors = 0
-        self.tools = {"trainer_state": batch.state, "log_extra": self.log_extra, "log_metric": self.log_metric}
+        shared = {"max_completion_length": batch.max_completion_length, "tokenizer": batch.tokenizer, "embed": batch.embed}
+        self.tools = {"trainer_state": batch.state, "log_extra": self.log_extra, "log_metric": self.log_metric, "training": batch.training,
+                      **{name: value for name, value in shared.items() if value is not None}}
 
     def log_extra(self, column: str, values: Iterable) -> None:
         self.extras.setdefault(column, []).extend(values)
@@ -175,7 +194,8 @@ class Call:
 
     def offered_for_all(self) -> dict[str, Any]:
         b = self.batch
-        own = {"prompts": b.prompts, "completions": b.completions, "completion_ids": b.completion_ids}
+        own = {"prompts": b.prompts, "completions": b.completions, "completion_ids": b.completion_ids, "group_ids": b.group_ids,
+               "completion_lengths": b.completion_lengths, "truncated": b.truncated}
         if self.reward.kind == "openrlhf":
             prompts = ["\n".join(str(m["content"]) for m in p) if is_chat(p) else str(p) for p in b.prompts]
             own = {"prompts": prompts, "queries": [p + t for p, t in zip(prompts, b.texts, strict=True)],

@@ -5,19 +5,25 @@ only inside its tags, and numbers are compared as numbers ("1,200" is 1200, "$72
 functions, to the letter, are in grpo/rewards/deepseekrl.py.
 """
 import re
+from collections.abc import Callable
 from typing import Any
 
-from .text import as_number, same_answer, tagged, text_of
+from .accuracy import are_correct, log_accuracy
+from .text import as_number, tagged, text_of
 
 STRICT = re.compile(r"<reasoning>\n.*?\n</reasoning>\n<answer>\n.*?\n</answer>\n?", re.DOTALL)
 SOFT = re.compile(r"\s*<reasoning>.*?</reasoning>\s*<answer>.*?</answer>", re.DOTALL)
 TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
 
 
-def correctness_reward(completions: list, answer: list, **columns: Any) -> list[float]:
-    """2.0 where the tagged answer is the column answer, as number or as text."""
-    given = [tagged(text_of(c)) for c in completions]
-    return [2.0 if g is not None and same_answer(g, gold) else 0.0 for g, gold in zip(given, answer, strict=True)]
+def correctness_reward(completions: list, answer: list, log_metric: Callable | None = None, **columns: Any) -> list[float]:
+    """2.0 where the tagged answer is the column answer, as number or as text. Logs accuracy/strict and accuracy/lenient.
+
+    >>> correctness_reward(["<answer>$1,200</answer>", "1200"], answer=["1200", "1200"])
+    [2.0, 0.0]
+    """
+    log_accuracy(log_metric, completions, answer)
+    return [2.0 if right else 0.0 for right in are_correct(completions, answer)]
 
 
 def integer_reward(completions: list, **columns: Any) -> list[float]:
