@@ -1,4 +1,5 @@
 """The prompts of a run: rows of a data set, checked, encoded, in an endless seeded order."""
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -98,8 +99,44 @@ def text_bytes(prompt: Any) -> int:
     if prompt is None:
         return 0
     if isinstance(prompt, str):
-        return len(prompt.encode())
-    return sum(len(str(m.get("content", "")).encode()) if isinstance(m, Mapping) else 1 for m in prompt)
+        return len(prompt.encode(errors="surrogatepass"))
+    return sum(len(str(m.get("content", "")).encode(errors="surrogatepass")) if isinstance(m, Mapping) else 1 for m in prompt)
+
+
+def content_key(prompt: Any) -> bytes:
+    """A hash of what a prompt asks: its text, or that of the last user message, but for case and spaces; or its token ids."""
+    if not isinstance(prompt, str):
+        prompt = list(prompt)
+        asked = [m for m in prompt if isinstance(m, Mapping) and m.get("role") == "user"] or prompt[-1:]
+        prompt = str(asked[-1].get("content")) if asked and isinstance(asked[-1], Mapping) else str(prompt)
+    return hashlib.blake2b(" ".join(prompt.split()).casefold().encode(errors="surrogatepass"), digest_size=16).digest()
+
+
+def overlap(train: Any, held_out: Any) -> str:
+    """Which rows of held_out ask what rows of train ask, as a sentence; empty when none do.
+
+    >>> overlap([{"prompt": "2 + 2?"}], [{"prompt": "1 + 1?"}, {"prompt": "2  + 2?"}])[:68]
+    '1 of 2 rows of evaluation are trained on: row 1 (row 0 of training);'
+    """
+    seen: dict[bytes, int] = {}
+    for row, prompt in enumerate(column(train, "prompt")):
+        seen.setdefault(content_key(prompt), row)
+    keys = [content_key(prompt) for prompt in column(held_out, "prompt")]
+    found = [f"row {row} (row {seen[key]} of training)" for row, key in enumerate(keys) if key in seen]
+    if not found:
+        return ""
+    return (f"{len(found)} of {len(keys)} rows of evaluation are trained on: {', '.join([*found[:3], *['...'] * (len(found) > 3)])}; "
+            "what is measured on them is not what was learned in general")
+
+
+def of_table(dataset: Any) -> Any:
+    """Rows of a table of pandas, polars or pyarrow (what is missing there is None); anything else as it is."""
+    if hasattr(dataset, "notna"):
+        return dataset.astype(object).where(dataset.notna(), None).to_dict("records")
+    for method in ("to_dicts", "to_pylist"):
+        if hasattr(dataset, method):
+            return getattr(dataset, method)()
+    return dataset
 
 
 def read_rows(dataset: Any, name: str, needs: Sequence[str] = ("prompt",)) -> Any:
@@ -111,8 +148,7 @@ def read_rows(dataset: Any, name: str, needs: Sequence[str] = ("prompt",)) -> An
         raise DatasetError(f"{name}={dataset!r} is a name, not rows; load it with grpo.datasets.load")
     if isinstance(dataset, Mapping):
         raise DatasetError(f"{name} is a mapping of {', '.join(map(str, list(dataset)[:5]))}; give one split of it, a sequence of rows")
-    if hasattr(dataset, "to_dict") and hasattr(dataset, "columns") and not hasattr(dataset, "column_names"):
-        dataset = dataset.to_dict("records")  # pandas
+    dataset = of_table(dataset)
     rows = dataset if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__") else list(dataset)
     if len(rows) == 0:
         raise DatasetError(f"{name} is empty")

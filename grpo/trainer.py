@@ -22,7 +22,7 @@ from .errors import CheckpointMismatchError, ConfigError, DatasetError, GrpoWarn
 from .foreign import did_you_mean
 from .loop import Loop, StepResult, TrainingInterrupted
 from .plan import rows_to_keep
-from .prompts import Prompt, PromptStream
+from .prompts import Prompt, PromptStream, overlap
 from .rewards import RewardBatch, RewardSet, get_soft_overlong_punishment
 from .rollout import LENGTH, STOP_ID, Rollouts, completion_metrics, generate, reward_metrics, sampling
 
@@ -85,6 +85,8 @@ class GRPOTrainer(Loop):
         self.eval_stream = self._stream(eval_dataset, "eval_dataset") if eval_dataset is not None else None
         if self.eval_stream is None and (args.eval_strategy != "no" or args.eval_on_start):
             raise ConfigError("eval_strategy and eval_on_start need eval_dataset")
+        if self.stream is not None and self.eval_stream is not None and (message := overlap(self.stream.rows, self.eval_stream.rows)):
+            warnings.warn(message, GrpoWarning, stacklevel=2)
         self.reference = self.model.copy() if args.beta else None
         self.loss_options = args.loss_options()
         self.position = 0                    # in the stream of prompts

@@ -4,7 +4,8 @@ from typing import Any
 
 from .. import recipes
 from ..datasets import XML_SYSTEM_PROMPT
-from ..errors import ConfigError
+from ..errors import ConfigError, DatasetError
+from ..prompts import overlap
 from ..runlog import RECIPE, latest_model
 from .options import help_text, recipe_of, recipe_parser, run_of
 from .summary import header, summary
@@ -35,6 +36,8 @@ def run(recipe: recipes.Recipe) -> Path:
     config = recipe.config()                               # nothing is written before everything is there
     resume = config.resume_from_checkpoint
     rows, eval_rows, demonstrations = recipe.train_rows(), recipe.eval_rows(), recipe.sft_rows() if recipe.sft and not resume else []
+    if eval_rows and (message := overlap(rows, eval_rows)):
+        raise DatasetError(f"{message}. Evaluate on other rows, or hold some out: --dataset_kwargs.validation 0.1")
     if demonstrations:
         recipe.sft_config()
     recipe.rewards = recipe.rewards or default_rewards(rows)

@@ -9,7 +9,6 @@ is a new file here with a function load(split="train", ...) that returns rows; i
 'What is 4 + 2?'
 """
 from .layout import XML_SYSTEM_PROMPT, chat
-from .mixture import is_mixture
-from .registry import load, names
+from .registry import has_splits, load, names
 
-__all__ = ["XML_SYSTEM_PROMPT", "chat", "is_mixture", "load", "names"]
+__all__ = ["XML_SYSTEM_PROMPT", "chat", "has_splits", "load", "names"]

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ConfigError
-from .layout import chat, check_split, solved, with_examples
+from .layout import chat, solved, with_examples
+from .splits import check_split
 
 HELD_OUT = 10                                # one problem in so many
 

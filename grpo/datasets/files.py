@@ -1,60 +1,86 @@
-"""Rows from files: .jsonl, .json, .csv, .tsv, .parquet (with pyarrow), or a folder with one such file a split."""
+"""Rows from files: .jsonl, .json, .csv, .tsv, .parquet (with pyarrow), or a folder with such files for every split."""
 import csv
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import DatasetError
+from ..errors import DatasetError, FileFormatError
+from ..formats import strict_json
 from .layout import as_rows
+from .splits import SAME_SPLIT, no_split
 
-SAME_SPLIT = {"test": ("test", "validation", "dev", "val"), "train": ("train",)}
+MAX_LINE = 16 << 20                          # bytes
+BOM, BOMS_OF_UTF16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
 
 
-def read(path: Path, split: str = "train", *, size: int | None = None, system_prompt: str | None = None) -> list[dict[str, Any]]:
-    """Rows of a file, or of a folder's file for this split. A file on its own is a train split."""
+def read(path: Path, split: str = "train", *, size: int | None = None, system_prompt: str | None = None,
+         columns: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """Rows of a file, or of a folder's files for this split. A file on its own is a train split."""
     if path.is_dir():
-        path = file_of_split(path, split)
-    elif split != "train":
-        raise DatasetError(f"{path} is one file and has no split {split!r}; give a folder with train.jsonl and test.jsonl, or a second file")
+        paths = files_of_split(path, split)
+    elif split == "train":
+        paths = [path]
+    else:
+        raise no_split(f"{path} is one file and", split)
+    rows = [row for file in paths for row in as_rows(records(file), str(file), system_prompt, columns=columns)]
+    return rows[:size]
+
+
+def records(path: Path) -> list[Any]:
+    """What stands in one file."""
     reader = READERS.get(path.suffix)
     if reader is None:
         raise DatasetError(f"{path}: rows are read from {', '.join(READERS)} files")
     try:
-        records = list(reader(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: {error}") from error
-    return as_rows(records, str(path), system_prompt)[:size]
+        with open(path, "rb") as file:
+            if file.read(2) in BOMS_OF_UTF16:
+                raise DatasetError(f"{path} is UTF-16; save it as UTF-8")
+        return list(reader(path))
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: not UTF-8; save it as UTF-8") from error
+    except (FileFormatError, OSError) as error:
+        raise DatasetError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
 
 
-def file_of_split(folder: Path, split: str) -> Path:
-    wanted = [folder / f"{name}{suffix}" for name in SAME_SPLIT.get(split, (split,)) for suffix in READERS]
-    found = next((path for path in wanted if path.is_file()), None)
-    if found is None:
-        there = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-        raise DatasetError(f"{folder} has no file for the split {split!r}, such as {wanted[0].name}; it holds {there}")
-    return found
+def files_of_split(folder: Path, split: str) -> list[Path]:
+    """train.jsonl, or the hub's train-00000-of-00002.parquet and so on."""
+    names = SAME_SPLIT.get(split, (split,))
+    for name in names:
+        for suffix in READERS:
+            if (path := folder / f"{name}{suffix}").is_file():
+                return [path]
+            if shards := sorted(folder.glob(f"{name}-[0-9]*-of-[0-9]*{suffix}")):
+                return whole(shards)
+    there = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+    raise DatasetError(f"{folder} has no file for the split {split!r}, such as {names[0]}.jsonl; it holds {there}")
+
+
+def whole(shards: list[Path]) -> list[Path]:
+    """The shards; DatasetError when one is missing."""
+    count = int(shards[0].stem.rpartition("-")[2])
+    if len(shards) != count:
+        raise DatasetError(f"{shards[0].parent} holds {len(shards)} of the {count} files like {shards[0].name}")
+    return shards
 
 
 def jsonl(path: Path) -> Iterator[Any]:
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
+    with open(path, "rb") as file:
+        number = 0
+        while line := file.readline(MAX_LINE + 1):
+            number += 1
+            if len(line) > MAX_LINE:
+                raise DatasetError(f"{path}: line {number} is longer than {MAX_LINE >> 20} MiB")
+            line = line.removeprefix(BOM) if number == 1 else line
             if not line.strip():
                 raise DatasetError(f"{path}: line {number} is empty")
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise DatasetError(f"{path}: line {number} is not JSON: {error}") from error
+            yield strict_json.parse_checked(line.rstrip(b"\r\n"), f"{path}: line {number}")
 
 
 def json_list(path: Path) -> list[Any]:
-    try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DatasetError(f"{path}: not JSON: {error}") from error
-    if not isinstance(records, list):
-        raise DatasetError(f"{path}: a .json file holds one list of rows, this one holds {type(records).__name__}; one object a line is .jsonl")
-    return records
+    found = strict_json.parse_checked(path.read_bytes().removeprefix(BOM), str(path))
+    if not isinstance(found, list):
+        raise DatasetError(f"{path}: a .json file holds one list of rows, this one holds {type(found).__name__}; one object a line is .jsonl")
+    return found
 
 
 def table(delimiter: str) -> Callable[[Path], Iterator[dict[str, str]]]:
@@ -62,6 +88,7 @@ def table(delimiter: str) -> Callable[[Path], Iterator[dict[str, str]]]:
         with open(path, encoding="utf-8-sig", newline="") as file:
             lines = csv.DictReader(file, delimiter=delimiter, strict=True)
             try:
+                check_header(path, lines.fieldnames or [])
                 for number, record in enumerate(lines, 1):
                     if None in record or None in record.values():
                         count = sum(v is not None for k, v in record.items() if k) + len(record.get(None, ()))
@@ -72,11 +99,17 @@ def table(delimiter: str) -> Callable[[Path], Iterator[dict[str, str]]]:
     return read_table
 
 
+def check_header(path: Path, names: list[str]) -> None:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DatasetError(f"{path}: the header has the column {twice!r} twice")
+
+
 def parquet(path: Path) -> list[dict[str, Any]]:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise DatasetError(f"{path}: parquet files need pyarrow: pip install pyarrow") from error
+        raise DatasetError(f"{path}: parquet files need pyarrow: pip install 'cgrpo[data]'") from error
     try:
         return pyarrow.parquet.read_table(path).to_pylist()
     except (pyarrow.ArrowException, ValueError) as error:

@@ -1,12 +1,14 @@
 """Rows of a data set on the Hugging Face hub, through the `datasets` library (pip install 'cgrpo[data]')."""
+from collections.abc import Mapping
 from typing import Any
 
 from ..errors import DatasetError
-from .layout import as_rows, check_split
+from .layout import as_rows
+from .splits import part_of
 
 
 def read(name: str, split: str = "train", *, config: str | None = None, size: int | None = None,
-         system_prompt: str | None = None) -> list[dict[str, Any]]:
+         system_prompt: str | None = None, columns: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
     """Rows of one split of a hub data set ("openai/gsm8k", config "main")."""
     try:
         import datasets
@@ -16,6 +18,5 @@ def read(name: str, split: str = "train", *, config: str | None = None, size: in
         found = datasets.load_dataset(name, config)
     except Exception as error:                             # the library raises whatever its parts raise
         raise DatasetError(f"{name}: {error}") from error
-    check_split(split, list(found), name)
-    rows = found[split]
-    return as_rows(rows.select(range(min(size, len(rows)))) if size is not None else rows, f"{name}, split {split}", system_prompt, first=0)
+    rows = part_of(found, split, name)
+    return as_rows(rows.select(range(min(size, len(rows)))) if size is not None else rows, f"{name}, split {split}", system_prompt, 0, columns)

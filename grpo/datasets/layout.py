@@ -1,4 +1,5 @@
 """From records to rows: the chat around a question, and where the gold answer is."""
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -40,19 +41,48 @@ def gold(answer: Any) -> str:
     return last.replace(",", "").replace("$", "").strip() if marked else str(answer).strip()
 
 
-def as_rows(records: Iterable[Any], where: str, system_prompt: str | None = None, first: int = 1) -> list[dict[str, Any]]:
+def as_rows(records: Iterable[Any], where: str, system_prompt: str | None = None, first: int = 1,
+            columns: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
     """Rows of records that have a prompt, or a question to make one of. where: the source, for errors; first: number of
-    the first record there. system_prompt None: "xml" for questions, nothing for prompts, which are complete."""
+    the first record there. system_prompt None: "xml" for questions, nothing for prompts, which are complete. columns: names
+    of ours to names of the records, "solution" or "reward_model.ground_truth"; the others stay as they are."""
     if not isinstance(records, Iterable):
         raise DatasetError(f"{where} gave {type(records).__name__}, not rows")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number, record in enumerate(records, first):
+        here = f"{where}: row {number}"
         if not isinstance(record, Mapping):
-            raise DatasetError(f"{where}: row {number} is {type(record).__name__}, not a mapping of columns")
-        rows.append(as_row(dict(record), f"{where}: row {number}", system_prompt))
+            raise DatasetError(f"{here} is {type(record).__name__}, not a mapping of columns")
+        row = as_row(renamed(record, columns or {}, here), here, system_prompt)
+        if rows and "question" in row and ("answer" in row) != ("answer" in rows[0]):
+            raise DatasetError(f"{here} has {'an' if 'answer' in row else 'no'} answer, unlike row {first}; its columns are {listed(record)}")
+        rows.append(row)
     if not rows:
         raise DatasetError(f"{where} has no rows")
     return rows
+
+
+def renamed(record: Mapping[str, Any], columns: Mapping[str, str], where: str) -> dict[str, Any]:
+    """The record by our names of columns."""
+    row = dict(record)
+    taken = {ours: part(row, theirs, where) for ours, theirs in columns.items()}
+    for theirs in columns.values():
+        row.pop(theirs, None)
+    for ours, value in taken.items():
+        if ours in row:
+            raise DatasetError(f"{where} has a column {ours!r} besides {columns[ours]!r}, which columns gives that name")
+        row[ours] = value
+    return row
+
+
+def part(row: Mapping[str, Any], name: str, where: str) -> Any:
+    """A column, or with dots a part of one."""
+    found: Any = row
+    for key in [name] if name in row else name.split("."):
+        if not isinstance(found, Mapping) or key not in found:
+            raise DatasetError(f"{where} has no column {name!r}{did_you_mean(name, map(str, row))} Its columns are {listed(row)}.")
+        found = found[key]
+    return found
 
 
 def as_row(record: dict[str, Any], where: str, system_prompt: str | None) -> dict[str, Any]:
@@ -62,19 +92,27 @@ def as_row(record: dict[str, Any], where: str, system_prompt: str | None) -> dic
         return record
     question = next((record[name] for name in QUESTION_COLUMNS if record.get(name)), None)
     if question is None:
-        columns = ", ".join(map(str, record)) or "none"
-        raise DatasetError(f"{where} has neither a prompt nor a question; its columns are {columns}")
+        raise DatasetError(f"{where} has neither a prompt nor a question; its columns are {listed(record)}")
     if not isinstance(question, str):
         raise DatasetError(f"{where}: the question is {type(question).__name__}, not text")
     row = {**record, "prompt": chat(question, "xml" if system_prompt is None else system_prompt), "question": question}
     if record.get("answer") is not None:
-        row["answer"] = gold(record["answer"])
-        if row["answer"] != record["answer"]:
+        row["answer"] = checked_gold(record["answer"], where)
+        if row["answer"] != str(record["answer"]):
             row["solution"] = record["answer"]
     return row
 
 
-def check_split(split: str, splits: Iterable[str], where: str) -> None:
-    """DatasetError when a data set has no such split."""
-    if split not in splits:
-        raise DatasetError(f"{where} has no split {split!r}{did_you_mean(split, splits)} It has {', '.join(splits)}.")
+def checked_gold(answer: Any, where: str) -> str:
+    """gold(answer), or DatasetError for what is no answer."""
+    if not isinstance(answer, (str, int, float)):
+        raise DatasetError(f"{where}: the answer is {type(answer).__name__}, not text or a number: {answer!r:.60}; columns: {{answer: answer.part}} "
+                           "takes a part of it")
+    found = gold(answer)
+    if not found or isinstance(answer, float) and not math.isfinite(answer):
+        raise DatasetError(f"{where}: there is no answer in {answer!r:.60}")
+    return found
+
+
+def listed(row: Mapping[str, Any]) -> str:
+    return ", ".join(map(str, row)) or "none"

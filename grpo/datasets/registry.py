@@ -2,41 +2,76 @@
 import functools
 import importlib
 import inspect
+import itertools
 import os
 import pkgutil
 import runpy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, DatasetError
 from ..foreign import did_you_mean
+from ..prompts import of_table
 from . import files, hub, mixture
 from .layout import as_rows
+from .splits import carved, no_split, part_of
+from .target_length import with_target_length
 
 
-def load(source: str | os.PathLike | Sequence[Any], split: str = "train", *, size: int | None = None, system_prompt: str | None = None,
-         **options: Any) -> list[dict[str, Any]]:
+def load(source: Any, split: str = "train", *, size: int | None = None, system_prompt: str | None = None, columns: Mapping[str, str] | None = None,
+         validation: float | None = None, target_length: int | Mapping[str, Any] | None = None, **options: Any) -> list[dict[str, Any]]:
     """Rows of one split.
 
-    source: a name ("arithmetic", "arithmetic:demonstrations"), a file or folder, "file.py:function", a hub id
-    ("owner/name"), rows, or a mixture: several of these names in a list, or {name: share}, or {name: {"share": 2, options of
-    its own}}. size: at most so many. system_prompt: for rows made of a question, see layout.chat.
+    source: a name ("arithmetic", "arithmetic:demonstrations", "reasoning_gym:leg_counting"), a file or folder,
+    "file.py:function", a hub id ("owner/name"), a function, rows (dicts, or a table of datasets, pandas, polars or pyarrow),
+    a mapping of splits to rows, or a mixture: several names in a list, or {name: share}, or {name: {"share": 2, options of
+    its own}}.
+    size: at most so many. system_prompt: for rows made of a question, see layout.chat. columns: our names to the source's,
+    {"question": "problem", "answer": "solution"}. validation: hold this share of train out by hash; that is what "test" and
+    "validation" are then. target_length: ask each row for a number of tokens, see target_length.with_target_length.
     options: arguments of the data set's function. Raises DatasetError naming file and row, ConfigError for options.
     """
     if size is not None and size < 1:
         raise ConfigError(f"size={size} must be at least 1")
+    common = {"system_prompt": system_prompt, "columns": columns}
     if mixture.is_mixture(source):
-        rows = mixture.mix(mixture.shares(source), load, split, size, {"system_prompt": system_prompt, **options})
-    elif not isinstance(source, (str, os.PathLike)):
-        rows = as_rows(source, "the data set", system_prompt, first=0)[:size]
-    elif (function := named_function(os.fspath(source))) is not None:
-        rows = call(function, os.fspath(source), split, size, {"system_prompt": system_prompt, **options})
+        rows = mixture.mix(mixture.shares(source), load, split, size, {**common, "validation": validation, **options})
+    elif validation is None:
+        rows = read(source, split, size, {**common, **options})
     else:
-        path = Path(source).expanduser()
-        read = functools.partial(files.read, path) if path.exists() else functools.partial(hub.read, hub_id(os.fspath(source)))
-        rows = call(read, os.fspath(source), split, size, {"system_prompt": system_prompt, **options})
-    return rows
+        rows = carved(read(source, "train", None, {**common, **options}), validation, split)[:size]
+    return rows if target_length is None else with_target_length(rows, target_length)
+
+
+def has_splits(source: Any) -> bool:
+    """Whether a source may have a test split: not so for one file, a user's function and rows."""
+    if mixture.is_mixture(source) or isinstance(source, Mapping):
+        return True
+    return isinstance(source, (str, os.PathLike)) and not Path(source).is_file() and ".py:" not in os.fspath(source)
+
+
+def read(source: Any, split: str, size: int | None, options: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of a source that is no mixture."""
+    if isinstance(source, (str, os.PathLike)):
+        name = os.fspath(source)
+        if (function := named_function(name)) is None:
+            path = Path(source).expanduser()
+            function = functools.partial(files.read, path) if path.exists() else functools.partial(hub.read, hub_id(name))
+        return call(function, name, split, size, options)
+    if callable(source):
+        return call(source, getattr(source, "__name__", type(source).__name__), split, size, options)
+    if isinstance(source, Mapping):
+        source, split = part_of(source, split, "the data set"), "train"
+    return call(functools.partial(given_rows, source, split), "the data set", "train", size, options)
+
+
+def given_rows(dataset: Any, wanted: str, *, size: int | None = None) -> Iterable[Any]:
+    """Rows that the caller has."""
+    if wanted != "train":
+        raise no_split("a list of rows", wanted)
+    rows = of_table(dataset)
+    return itertools.islice(rows, size) if isinstance(rows, Iterable) else rows
 
 
 def names() -> list[str]:
@@ -72,18 +107,18 @@ def call(function: Callable, source: str, split: str, size: int | None, options:
     if "split" in parameters:
         options["split"] = split
     elif split != "train":
-        raise DatasetError(f"{source} has no parameter split, so it has no {split!r} rows; name another data set for evaluation")
+        raise no_split(f"{source} has no parameter split and", split)
     if "size" in parameters:
         options["size"] = size
-    system_prompt = None if "system_prompt" in parameters else options.pop("system_prompt", None)
+    common = {name: options.pop(name) for name in ("system_prompt", "columns") if name not in parameters}
     given = check_options(function, source, options)
-    return as_rows(function(**given), source, system_prompt, first=0)[:size]
+    return as_rows(function(**given), source, first=0, **common)[:size]
 
 
 def check_options(function: Callable, source: str, options: dict[str, Any]) -> dict[str, Any]:
     """The options that are set; ConfigError for one that the function does not take."""
     parameters = inspect.signature(function).parameters
-    given = {name: value for name, value in options.items() if not (name == "system_prompt" and value is None)}
+    given = {name: value for name, value in options.items() if not (name in ("system_prompt", "columns") and value is None)}
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         known = [name for name in parameters if name != "split"]
         for name in given:

@@ -12,7 +12,8 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..foreign import did_you_mean
-from .layout import chat, check_split, solved, with_examples
+from .layout import chat, solved, with_examples
+from .splits import check_split
 
 HELD_OUT = 5                                 # one fact in so many
 SIZE = {"train": 8000, "test": 1000}         # rows when no size is given

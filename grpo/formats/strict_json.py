@@ -31,8 +31,23 @@ def read_object(path: Path, limit: int = MAX_BYTES) -> dict[str, Any]:
     return value
 
 
+def parse_checked(data: bytes, source: str) -> Any:
+    """A JSON value, checked all the way down."""
+    value = parse(data, source)
+    _check(value, source)
+    return value
+
+
 def parse_object(data: bytes, source: str) -> dict[str, Any]:
     """A JSON object; UTF-8, no duplicate keys, no NaN. Its depth and strings are left to the caller (or to `read_object`)."""
+    value = parse(data, source)
+    if not isinstance(value, dict):
+        raise FileFormatError(f"{source}: holds a JSON {type(value).__name__}, not an object")
+    return value
+
+
+def parse(data: bytes, source: str) -> Any:
+    """A JSON value; UTF-8, no duplicate keys, no NaN."""
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         value = dict(items)
         if len(value) != len(items):
@@ -44,7 +59,7 @@ def parse_object(data: bytes, source: str) -> dict[str, Any]:
         raise FileFormatError(f"{source}: {name} is not a JSON number")
 
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=pairs, parse_constant=constant)
+        return json.loads(data.decode("utf-8"), object_pairs_hook=pairs, parse_constant=constant)
     except UnicodeDecodeError as error:
         raise FileFormatError(f"{source}: not UTF-8 at byte {error.start}") from error
     except RecursionError as error:
@@ -53,9 +68,6 @@ def parse_object(data: bytes, source: str) -> dict[str, Any]:
         raise
     except ValueError as error:
         raise FileFormatError(f"{source}: not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise FileFormatError(f"{source}: holds a JSON {type(value).__name__}, not an object")
-    return value
 
 
 def _check(value: Any, source: str) -> None:

@@ -123,7 +123,7 @@ class Recipe:
         if self.eval_dataset is None:
             kwargs, source, split = {**self.dataset_kwargs, **self.eval_dataset_kwargs}, self.dataset, "test"
         else:
-            kwargs, source, split = self.eval_dataset_kwargs, self.eval_dataset, "train" if is_file(self.eval_dataset) else "test"
+            kwargs, source, split = self.eval_dataset_kwargs, self.eval_dataset, "test" if datasets.has_splits(self.eval_dataset) else "train"
         return datasets.load(source, split, size=self.eval_size, system_prompt=self.system_prompt, **kwargs)
 
     def sft_rows(self) -> list[dict[str, Any]]:
@@ -190,9 +190,3 @@ def is_foreign(name: str) -> bool:
     from ..foreign import REFUSED, WITHOUT_EFFECT, WITHOUT_EFFECT_PREFIXES
 
     return name in REFUSED or name in WITHOUT_EFFECT or name in ("bf16", "use_cpu", "no_cuda") or name.startswith(WITHOUT_EFFECT_PREFIXES)
-
-
-def is_file(source: Any) -> bool:
-    if datasets.is_mixture(source):
-        return False
-    return not isinstance(source, str) or Path(source).is_file() or ".py:" in source
