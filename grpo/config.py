@@ -12,11 +12,12 @@ import operator
 import os
 import types
 import typing
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError
+from .errors import ConfigError, GrpoWarning
 from .foreign import did_you_mean, understood
 
 LOSS_TYPES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo", "gmpo", "reinforce")
@@ -100,7 +101,7 @@ class TrainingConfig:
     # logging
     logging_steps: int = option(10, "Print a line (and report) every so many steps; metrics.jsonl has every step.", low=1)
     logging_first_step: bool = option(False, "Also print the first step.")
-    report_to: str | list | None = option("none", "'none', or 'tensorboard' (needs tensorboardX); other loggers are callbacks.")
+    report_to: str | list | None = option("none", "'none', or 'tensorboard' (needs tensorboardX); for other loggers pass a callback.")
     disable_tqdm: bool | None = option(None, "True: no progress bar; None: a bar when stderr is a terminal, lines otherwise.")
     # evaluation and saving
     eval_strategy: str = option("no", "When to evaluate.", choices=("no", "steps", "epoch"))
@@ -401,13 +402,22 @@ def typed(value: Any, kinds: tuple[type, ...]) -> Any:
     return MISMATCH
 
 
+OTHER_REPORTERS = ("wandb", "trackio", "mlflow", "comet_ml", "swanlab")
+
+
 def reporters(report_to: str | list | None) -> list[str]:
     """The loggers asked for; ConfigError for those that are not there."""
     names = [report_to] if isinstance(report_to, str) else list(report_to or [])
     names = [n for n in names if n != "none"]
+    elsewhere = [n for n in names if n in OTHER_REPORTERS]
+    if elsewhere:
+        warnings.warn(f"report_to: {', '.join(elsewhere)} is not built in; every metric is in the run's metrics.jsonl, and a callback can send it",
+                      GrpoWarning, stacklevel=2)
+    names = [n for n in names if n not in elsewhere]
     for name in names:
         if name != "tensorboard":
-            raise ConfigError(f"report_to={name!r}: only 'tensorboard' and 'none' are built in; pass a callback for other loggers")
+            raise ConfigError(f"report_to={name!r} is not one of none, tensorboard, {', '.join(OTHER_REPORTERS)}"
+                              f"{did_you_mean(name, ('tensorboard', *OTHER_REPORTERS))}")
         try:
             import tensorboardX  # noqa: F401
         except ImportError as error:

@@ -5,6 +5,7 @@ that do not exist here. Each is listed once, with the values that change nothing
 nothing is ignored in silence and the error says what to do instead.
 """
 import difflib
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,33 +17,49 @@ ALIASES = {
     "gradient_checkpointing": "recompute",
     "evaluation_strategy": "eval_strategy",
     "lr_scheduler": "lr_scheduler_type",
-    # DeepSeekRL's flags; a round there is one prompt, a step here takes prompts_per_step of them
+    "torch_dtype": "dtype",
+    # flags of DeepSeekRL's command lines, in its code and in its documents
     "num_chains": "num_generations",
+    "num_chains_eval": "num_generations_eval",
+    "num_eval_chains": "num_generations_eval",
     "kl_weight_beta": "beta",
-    "num_train_iters": "max_steps",
-    "eval_iterations": "eval_steps",
+    "kl_coeff": "beta",
     "warmup_percent": "warmup_ratio",
     "update_ref_model": "sync_ref_model",
-    "update_ref_model_freq": "ref_model_sync_steps",
+    "batch_size": "prompts_per_step",
+    "num_epochs": "num_train_epochs",
+    "eval_interval": "eval_steps",
+    "log_interval": "logging_steps",
+    "resume": "resume_from_checkpoint",
 }
+# DeepSeekRL counts rounds of one prompt each; what they are here are steps of prompts_per_step prompts
+ROUNDS = {"num_train_iters": "max_steps", "eval_iterations": "eval_steps", "update_ref_model_freq": "ref_model_sync_steps"}
+
+BATCH = ("prompts_per_step", "num_generations", "per_device_train_batch_size", "gradient_accumulation_steps")
 
 # options with no effect here whatever their value: they steer torch, data loader processes, launchers or hub uploads
 WITHOUT_EFFECT = frozenset("""
-    activation_offloading average_tokens_across_devices batch_eval_metrics bf16_full_eval dataset_num_proc ddp_backend
+    activation_offloading attn_implementation average_tokens_across_devices batch_eval_metrics bf16_full_eval dataset_num_proc ddp_backend
     ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph ddp_timeout disable_dropout do_eval do_predict
     do_train
     ds3_gather_for_generation eval_accumulation_steps eval_do_concat_batches eval_use_gather_object full_determinism
     gradient_checkpointing_kwargs include_num_input_tokens_seen include_tokens_per_second local_rank log_level log_level_replica
     log_multimodal log_on_each_node logging_dir logging_nan_inf_filter pad_to_multiple_of padding_free
     per_device_eval_batch_size prediction_loss_only
-    restore_callback_states_from_checkpoint save_on_each_node save_safetensors skip_memory_metrics torch_empty_cache_steps
-    use_transformers_continuous_batching use_transformers_paged
+    restore_callback_states_from_checkpoint save_on_each_node save_safetensors skip_memory_metrics soft_thinking_k soft_thinking_temperature
+    torch_empty_cache_steps use_transformers_continuous_batching use_transformers_paged verbose
 """.split())
-WITHOUT_EFFECT_PREFIXES = ("dataloader_", "vllm_", "hub_", "trackio_", "torch_compile_")
+WITHOUT_EFFECT_PREFIXES = ("dataloader_", "vllm_", "hub_", "trackio_", "torch_compile_", "lora_")
 
+# name -> (values that ask for what happens anyway, what happens with the others): accepted, and said on one line
+NOTED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "use_vllm": ((False, None), "rollouts run in this package's own engine, on the weights that train"),
+    "bf16": ((True, None), "weights are bfloat16 (with float32 masters) on cpu and cuda; device='ref' is float32"),
+}
+
+OTHER_MODELS = "no other model is run; call yours from a reward function (--rewards file.py:function)"
 # name -> (values that ask for what happens anyway, what to do about the others)
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "use_vllm": ((False, None), "rollouts run in this package's own engine, on the weights that train; leave it out"),
     "fp16": ((False,), "weights are bfloat16 with float32 masters; leave it out, or use device='ref' for float32"),
     "fp16_full_eval": ((False,), "evaluation uses the weights as they are; leave it out"),
     "deepspeed": ((None, "", False), "training runs in one process; leave it out"),
@@ -88,6 +105,18 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "chat_template_path": ((None,), "the model's own chat template is used"),
     "eos_token": ((None,), "the tokenizer's own stop tokens are used"),
     "pad_token": ((None,), "nothing is padded"),
+    "model_revision": (("main", None), "a hub id means its main branch; download the revision and give its folder"),
+    "use_peft": ((False,), "every weight is trained; leave it out"),
+    "load_in_8bit": ((False,), "weights are bfloat16 with float32 masters; leave it out"),
+    "load_in_4bit": ((False,), "weights are bfloat16 with float32 masters; leave it out"),
+    "use_kl": ((True,), "beta=0 leaves the KL out"),
+    "soft_thinking": ((False,), "completions are made of tokens, not of mixtures of tokens"),
+    "use_hidden_injection": ((False,), "soft prompts are not trained; every weight is"),
+    "use_local_inference_model": ((False,), OTHER_MODELS),
+    "inference_model": ((None,), OTHER_MODELS),
+    "max_strategy_tokens": ((None,), OTHER_MODELS),
+    "judge_model_name": ((None,), OTHER_MODELS),
+    "compare_model_name": ((None,), OTHER_MODELS),
 }
 
 
@@ -96,6 +125,7 @@ def understood(options: Mapping[str, Any], known: Iterable[str], presets: Mappin
     known = set(known)
     given = dict(options)
     result: dict[str, Any] = {}
+    rounds: dict[str, Any] = {}
     if (preset := given.pop("preset", None)) is not None:
         if preset not in presets:
             raise ConfigError(f"preset={preset!r} is not known{did_you_mean(preset, presets)} Presets: {', '.join(presets)}.")
@@ -108,16 +138,40 @@ def understood(options: Mapping[str, Any], known: Iterable[str], presets: Mappin
             result[target] = value
         elif name in ("use_cpu", "no_cuda") and "device" in known:
             result |= {"device": "cpu"} if value else {}
-        elif name == "bf16":
-            if value is False:
-                warnings.warn("bf16=False: weights are bfloat16 (with float32 masters) on cpu and cuda; device='ref' is float32",
-                              GrpoWarning, stacklevel=4)
+        elif name in ROUNDS and ROUNDS[name] in known:
+            rounds[name] = value
+        elif name in NOTED:
+            expected, note = NOTED[name]
+            if value not in expected:
+                warnings.warn(f"{name}={value!r}: {note}", GrpoWarning, stacklevel=4)
         elif name in REFUSED:
             allowed, advice = REFUSED[name]
             if getattr(value, "value", value) not in allowed:
                 raise ConfigError(f"{name}={value!r} cannot be honoured: {advice}.")
         elif name not in WITHOUT_EFFECT and not name.startswith(WITHOUT_EFFECT_PREFIXES):
-            raise ConfigError(f"unknown option {name!r}{did_you_mean(name, known | set(ALIASES))}")
+            raise ConfigError(f"unknown option {name!r}{did_you_mean(name, {*known, *ALIASES, *ROUNDS})}")
+    return result | steps_of_rounds(rounds, result, given)
+
+
+def steps_of_rounds(rounds: Mapping[str, Any], options: Mapping[str, Any], given: Iterable[str]) -> dict[str, int]:
+    """Numbers of DeepSeekRL's rounds as numbers of steps, said on one line each. options: all, which tell how many prompts a
+    step takes. given: the names in use, among which the same number of steps must not be."""
+    from .config import GRPOConfig
+
+    if not rounds:
+        return {}
+    batch = GRPOConfig(**{name: options[name] for name in BATCH if name in options})
+    prompts = batch.batch_size // batch.num_generations
+    result = {}
+    for name, count in rounds.items():
+        steps = ROUNDS[name]
+        if steps in given:
+            raise ConfigError(f"{name} and {steps} say the same thing in rounds and in steps; give one")
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise ConfigError(f"{name}={count!r} must be a number of rounds, at least 1")
+        result[steps] = math.ceil(count / prompts)
+        if prompts > 1:
+            warnings.warn(f"{name}={count} rounds of one prompt are {steps}={result[steps]} of {prompts} prompts", GrpoWarning, stacklevel=5)
     return result
 
 

@@ -10,8 +10,8 @@ from .errors import ConfigError, FileFormatError
 FILES = ["*.safetensors", "*.json", "*.jinja", "merges.txt"]
 
 
-def resolve(path_or_id: str | os.PathLike[str]) -> Path:
-    """A local file or folder for a path or a Hugging Face id ("Qwen/Qwen2.5-0.5B-Instruct").
+def resolve(path_or_id: str | os.PathLike[str], files: list[str] = FILES) -> Path:
+    """A local file or folder for a path or a Hugging Face id ("Qwen/Qwen2.5-0.5B-Instruct"). files: those of an id that are wanted.
 
     The token, the cache and offline mode are those of huggingface_hub (HF_TOKEN, HF_HOME, HF_HUB_OFFLINE).
     Raises FileFormatError for a path that is not there, ConfigError naming an id that cannot be had.
@@ -23,16 +23,16 @@ def resolve(path_or_id: str | os.PathLike[str]) -> Path:
     is_id = re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", text) and not text.endswith((".gguf", ".safetensors", ".bin", ".pt"))
     if not isinstance(path_or_id, str) or not is_id or ".." in text or "--" in text:
         raise FileFormatError(f"{text}: no such file or folder")
-    return _download(text)
+    return _download(text, files)
 
 
-def _download(repo_id: str) -> Path:
+def _download(repo_id: str, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (GatedRepoError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError,
                                         RepositoryNotFoundError)
 
     try:
-        return Path(snapshot_download(repo_id, allow_patterns=FILES, ignore_patterns=["*/*"]))
+        return Path(snapshot_download(repo_id, allow_patterns=files, ignore_patterns=["*/*"]))
     except GatedRepoError as error:
         raise ConfigError(f"{repo_id}: gated on the hub; accept its terms there and set HF_TOKEN") from error
     except RepositoryNotFoundError as error:

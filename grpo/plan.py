@@ -81,7 +81,7 @@ def model_config(model: str | Mapping[str, Any] | None) -> tuple[dict[str, Any],
         raise ConfigError("no model: give --model with a folder, a .gguf file or a hub id")
     if isinstance(model, Mapping):
         return tiny(**model).config, "a tiny model"
-    path = resolve(latest_model(model))
+    path = resolve(latest_model(model), ["*.json"])
     if path.suffix == ".gguf":
         from .formats.gguf import GgufFile
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 CONFIG, METRICS, COMPLETIONS, CHECKPOINTS = "config.yaml", "metrics.jsonl", "completions", "checkpoints"
+RECIPE = "recipe.yaml"                       # what the run was asked for; config.yaml has every option resolved
+WRITTEN = (CONFIG, RECIPE, METRICS, COMPLETIONS, CHECKPOINTS, "eval", "plots")
 
 
 class RunFolder:
@@ -65,7 +67,8 @@ class RunFolder:
 
 
 def holds_run(path: Path) -> bool:
-    return any((path / name).exists() for name in (CONFIG, METRICS, CHECKPOINTS))
+    """Whether a run, or anything under a name that a run writes, is there."""
+    return any((path / name).exists() for name in WRITTEN)
 
 
 def replace_text(path: Path, text: str) -> None:

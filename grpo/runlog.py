@@ -7,8 +7,6 @@ from . import checkpoint
 from .errors import FileFormatError
 from .runfolder import CHECKPOINTS, COMPLETIONS
 
-RECIPE = "recipe.yaml"                       # what the run was asked for; config.yaml has every option resolved
-
 
 def completion_steps(run: Path, kind: str) -> list[int]:
     """The steps whose completions were kept; kind: "step" (training) or "eval"."""

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import grpo
-from grpo import cli, recipes
+from grpo import cli
 from grpo.config import GRPOConfig
 from grpo.errors import ConfigError
 from grpo.recipes import Recipe
@@ -92,12 +92,13 @@ def test_usage_errors(words, message, capsys):
 
 
 @pytest.mark.parametrize("words, message", [
-    (["train", "nope"], "there is no recipe 'nope'. There are gsm8k, quickstart, sums"),
+    (["train", "nope"], "there is no recipe 'nope'. There are dapo, dr_grpo, "),
     (["train", "quickstrat"], "did you mean 'quickstart'"),
     (["train", "--num_generations", "1"], "num_generations=1"),
     (["train", "--loss_type", "ppo"], "loss_type='ppo' is not one of"),
     (["train", "--temperature", "hot"], "temperature must be float"),
-    (["train", "--use_vllm"], "use_vllm=True cannot be honoured: rollouts run in"),
+    (["train", "--use_peft"], "use_peft=True cannot be honoured: every weight is trained"),
+    (["recipes", "dappo"], "did you mean 'dapo'"),
     (["train", "--model", "nowhere/model"], "no data: give --dataset"),
     (["train", "--dataset", "arithmetic"], "no model: give --model"),
     (["train", "--model", "./nowhere", "--dataset", "arithmetic"], "./nowhere: no such file or folder"),
@@ -129,68 +130,6 @@ def test_debug_shows_the_traceback():
         run("--debug", "train", "nope")
     with pytest.raises(ConfigError):
         run("train", "nope", "--debug")
-
-
-# recipes
-
-
-@pytest.mark.parametrize("name", recipes.names())
-def test_recipes_of_the_package_are_whole(name):
-    recipe = Recipe.read(name)
-    recipe.config()
-    assert recipe.dataset and recipe.rewards and recipe.model
-    if recipe.sft is not None:
-        assert recipe.sft_config().max_steps > 0 and recipe.sft_rows()
-
-
-def parsed(*words):
-    from grpo.cli.options import recipe_of, recipe_parser
-
-    return recipe_of(recipe_parser("grpo train", "", list(words)).parse(list(words)))
-
-
-@pytest.mark.parametrize("words, name, value", [
-    (["--num_chains", "4"], "num_generations", 4), (["--num-generations=4"], "num_generations", 4),
-    (["--kl_weight_beta", "0.1"], "beta", 0.1), (["--num_train_iters", "7"], "max_steps", 7), (["--warmup_percent", "0.18"], "warmup_ratio", 0.18),
-    (["--learning_rate", "1e-6"], "learning_rate", 1e-6), (["--min_p", "none"], "min_p", None), (["--recompute"], "recompute", True),
-    (["--shuffle_dataset", "no"], "shuffle_dataset", False), (["--gradient-checkpointing", "false"], "recompute", False),
-    (["--reward_weights", "1", "0.5"], "reward_weights", [1.0, 0.5]), (["--scale_rewards", "false"], "scale_rewards", "none"),
-    (["--scale_rewards", "batch"], "scale_rewards", "batch"), (["--soft_overlong_cache", "0.2"], "soft_overlong_cache", 0.2),
-    (["--generation_kwargs", "{stop: ['\\n']}"], "generation_kwargs", {"stop": ["\\n"]}), (["--report_to", "none"], "report_to", []),
-    (["--max_steps", "-1"], "max_steps", -1), (["--on_reward_error", "0"], "on_reward_error", 0.0),
-    (["--per_device_train_batch_size", "16"], "prompts_per_step", None), (["--num_train_epochs", "2"], "max_steps", -1),
-    (["--preset", "dr_grpo"], "scale_rewards", "none"), (["--preset", "dr_grpo", "--beta", "0.5"], "beta", 0.5),
-    (["--vllm_mode", "colocate", "--bf16", "--use_vllm", "false"], "loss_type", "dapo"),
-])
-def test_flags_override_the_recipe(words, name, value):
-    assert getattr(parsed("quickstart", *words).config(), name) == value
-
-
-@pytest.mark.parametrize("words, name, value", [
-    ([], "name", "quickstart"), (["--max_steps", "3"], "name", "quickstart"), (["--model", "m", "--dataset", "d"], "name", "grpo"),
-    (["--model_name", "m", "--dataset_name", "d", "--evaluator", "gsm8k"], "rewards", ["deepseekrl"]),
-    (["--model_name_or_path", "m", "--reward_funcs", "a", "b"], "rewards", ["a", "b"]), (["--reward", "a", "--reward", "b"], "rewards", ["a", "b"]),
-    (["--sft", "none"], "sft", None), (["--dataset_kwargs.digits", "1"], "dataset_kwargs", {"digits": 1}), (["--eval_size", "9"], "eval_size", 9),
-    (["sums", "--system_prompt", ""], "system_prompt", ""), (["--dataset_kwargs", "{digits: 1}"], "dataset_kwargs", {"digits": 1}),
-])
-def test_flags_that_are_not_config_fields(words, name, value):
-    assert getattr(parsed(*words), name) == value
-
-
-def test_a_recipe_survives_its_file(tmp_path):
-    recipe = Recipe.read("quickstart").change({"max_steps": 3, "sft.max_steps": 4, "eval_size": 5})
-    (tmp_path / "mine.yaml").write_text(recipe.to_yaml())
-    assert Recipe.read(str(tmp_path / "mine.yaml")) == recipe
-
-
-@pytest.mark.parametrize("text, message", [
-    ("- 1", "a recipe is a mapping"), ("model: [", "mine.yaml: "), ("modl: x", "mine.yaml: unknown option 'modl'; did you mean 'model'"),
-    ("sft: 3", "sft=3 must be a mapping"), ("eval_size: 0", "eval_size=0"), ("model: 3", "model=3"), ("dataset_kwargs: [1]", "must be a mapping"),
-])
-def test_broken_recipes(tmp_path, text, message, capsys):
-    (tmp_path / "mine.yaml").write_text(text)
-    assert run("train", tmp_path / "mine.yaml") == 1
-    assert message in capsys.readouterr().err
 
 
 # grpo train
@@ -257,24 +196,6 @@ def test_own_data_and_reward_without_a_recipe(tmp_path, capsys):
     assert "rows.jsonl is one file and has no split 'test'" in capsys.readouterr().err
     assert run(*words[:5]) == 1
     assert "row 1 has no answer" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("row, expected", [
-    ({"prompt": "2 + 2 =", "answer": "4"}, ["accuracy_reward"]),
-    ({"prompt": [{"role": "user", "content": "2 + 2"}], "answer": "4"}, ["accuracy_reward"]),
-    ({"prompt": grpo.datasets.chat("2 + 2"), "answer": "4"}, ["xml"]),
-])
-def test_default_rewards(row, expected):
-    from grpo.cli.train import default_rewards
-
-    assert default_rewards([row]) == expected
-
-
-def test_no_answer_needs_a_reward():
-    from grpo.cli.train import default_rewards
-
-    with pytest.raises(ConfigError, match="row 1 has no answer.*say what is good with --rewards"):
-        default_rewards([{"prompt": "x", "answer": "y"}, {"prompt": "x"}])
 
 
 def test_ctrl_c_names_the_checkpoint(tmp_path):

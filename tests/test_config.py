@@ -17,7 +17,6 @@ from grpo.schedule import learning_rate
     (dict(kl_weight_bet=0.1), "did you mean 'kl_weight_beta'"),
     (dict(nonsense_option=1), "unknown option 'nonsense_option'"),
     (dict(preset="dappo"), "did you mean 'dapo'"),
-    (dict(use_vllm=True), "own engine"),
     (dict(fp16=True), "float32 masters"),
     (dict(deepspeed="zero3.json"), "one process"),
     (dict(fsdp="full_shard"), "one process"),
@@ -57,7 +56,11 @@ from grpo.schedule import learning_rate
     (dict(soft_overlong_cache=600), "below max_completion_length"),
     (dict(multi_objective_aggregation="normalize_then_sum", scale_rewards="none"), "no effect"),
     (dict(delta=1.0), "must be > 1"),
-    (dict(report_to="wandb"), "callback"),
+    (dict(report_to="wandbb"), "did you mean 'wandb'"),
+    (dict(use_peft=True), "every weight"),
+    (dict(model_revision="v2"), "main branch"),
+    (dict(num_train_iters=0), "number of rounds"),
+    (dict(num_train_iters=8, max_steps=8), "in rounds and in steps"),
     (dict(gradient_checkpointing=True, recompute=False), "same thing differently"),
 ])
 def test_what_cannot_be_honoured_is_an_error(options, message):
@@ -80,15 +83,19 @@ def test_what_asks_for_what_happens_anyway_is_accepted(options):
 
 def test_names_of_other_trainers():
     config = GRPOConfig(gradient_checkpointing=True, num_chains=4, kl_weight_beta=0.1, num_train_iters=7, update_ref_model=True,
-                        update_ref_model_freq=200, evaluation_strategy="steps", use_cpu=True, warmup_percent=0.18)
+                        update_ref_model_freq=200, batch_size=1, evaluation_strategy="steps", use_cpu=True, warmup_percent=0.18)
     assert (config.recompute, config.num_generations, config.beta, config.max_steps) == (True, 4, 0.1, 7)
     assert (config.sync_ref_model, config.ref_model_sync_steps, config.eval_strategy, config.device) == (True, 200, "steps", "cpu")
     assert config.warmup_ratio == 0.18
 
 
-def test_bf16_off_is_said():
-    with pytest.warns(GrpoWarning, match="bfloat16"):
-        GRPOConfig(bf16=False)
+@pytest.mark.parametrize("options, note", [
+    (dict(bf16=False), "bfloat16"), (dict(use_vllm=True), "own engine"), (dict(report_to="wandb"), "wandb is not built in.*metrics.jsonl"),
+    (dict(num_train_iters=7, num_generations=4), "num_train_iters=7 rounds of one prompt are max_steps=4 of 2 prompts"),
+])
+def test_what_is_accepted_with_a_line(options, note):
+    with pytest.warns(GrpoWarning, match=note):
+        GRPOConfig(**options)
 
 
 def test_defaults_are_those_of_trl():

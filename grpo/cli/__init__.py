@@ -1,4 +1,4 @@
-"""The command `grpo`: train, generate, plot, plan, doctor. One file a command; this one picks it and prints what goes wrong."""
+"""The command `grpo`: train, recipes, generate, plot, plan, doctor. One file a command; this one picks it and prints what goes wrong."""
 import importlib
 import sys
 import warnings
@@ -10,6 +10,7 @@ from .parser import UsageError
 
 COMMANDS = {
     "train": "train a model with GRPO; without arguments, a model that learns to add, in minutes",
+    "recipes": "list what there is to train, or print a recipe",
     "generate": "ask a model",
     "plot": "draw the plots of a run",
     "plan": "say how much memory a run will take, before anything is loaded",

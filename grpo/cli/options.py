@@ -7,14 +7,16 @@ import dataclasses
 import textwrap
 import types
 import typing
+import warnings
 from pathlib import Path
 from typing import Any
 
 from .. import recipes
 from ..config import PRESETS, GRPOConfig
-from ..errors import ConfigError
-from ..foreign import REFUSED, WITHOUT_EFFECT, WITHOUT_EFFECT_PREFIXES
-from ..runlog import RECIPE
+from ..errors import ConfigError, GrpoWarning
+from ..foreign import NOTED, REFUSED, ROUNDS, WITHOUT_EFFECT, WITHOUT_EFFECT_PREFIXES
+from ..recipes.names import OTHER_NAMES
+from ..runfolder import RECIPE
 from .parser import Parser, from_yaml, switch, switch_or_text, text, text_or_number, underscored
 
 # entries of a recipe: (what it is, how its value is read)
@@ -32,6 +34,9 @@ OWN = {
     "sft": ("Warm-up before GRPO: --sft none skips a recipe's, --sft.max_steps 100 changes it.", dict),
     "preset": (f"A published set of options: {', '.join(PRESETS)}.", str),
 }
+# flags that only DeepSeekRL's main.py has
+DEEPSEEKRL = {"num_chains", "kl_weight_beta", "num_train_iters", "eval_iterations", "warmup_percent", "update_ref_model",
+              "update_ref_model_freq", "evaluator"}
 # what --help shows; the rest is in --help_all
 COMMON = ("model", "dataset", "rewards", "system_prompt", "output_dir", "preset", "max_steps", "prompts_per_step", "num_generations",
           "max_completion_length", "temperature", "learning_rate", "beta", "loss_type", "eval_strategy", "eval_steps", "save_steps",
@@ -48,7 +53,8 @@ def recipe_parser(prog: str, about: str, argv: list[str]) -> Parser:
     for field in dataclasses.fields(GRPOConfig):
         add(parser, field.name, field.metadata["help"], hints[field.name])
     for name in sorted(understood_names(argv) - {action.dest for action in parser._actions}):
-        add(parser, name, None, list if recipes.OTHER_NAMES.get(name) == "rewards" else dict)
+        own = OTHER_NAMES.get(name)
+        add(parser, name, None, OWN[own][1] if own in OWN else hints.get(own, dict))
     for name in ("-h", "--help", "--help_all"):
         parser.add_argument(name, dest=name.strip("-"), action="store_true", default=argparse.SUPPRESS)
     return parser
@@ -58,7 +64,7 @@ def understood_names(argv: list[str]) -> set[str]:
     """Options that are not shown: those of other trainers, and the dotted ones on this command line."""
     given = {underscored(word)[2:].partition("=")[0] for word in argv if word.startswith("--")}
     open_ended = {name for name in given if name.startswith(WITHOUT_EFFECT_PREFIXES) or name.partition(".")[0] in recipes.MAPPINGS}
-    return {*recipes.OTHER_NAMES, *REFUSED, *WITHOUT_EFFECT, "bf16", "use_cpu", "no_cuda"} | open_ended
+    return {*OTHER_NAMES, *ROUNDS, *NOTED, *REFUSED, *WITHOUT_EFFECT, "conciseness", "config", "use_cpu", "no_cuda"} | open_ended
 
 
 def add(parser: Parser, name: str, meaning: str | None, hint: Any) -> None:
@@ -76,12 +82,18 @@ def add(parser: Parser, name: str, meaning: str | None, hint: Any) -> None:
 
 
 def recipe_of(arguments: argparse.Namespace) -> recipes.Recipe:
-    """The recipe that a command line means: the one named; else the run's own when a run is resumed; else quickstart when
-    neither model nor data are given. Flags change it."""
+    """The recipe that a command line means: the one named; else gsm8k where flags that only DeepSeekRL has say so; else the run's
+    own when a run is resumed; else quickstart when neither model nor data are given. Flags change it."""
     changes = {name: None if value == [None] else value for name, value in vars(arguments).items() if name != "recipe"}
-    given = {recipes.OTHER_NAMES.get(name, name) for name in changes}
-    if arguments.recipe is not None:
-        base = recipes.Recipe.read(arguments.recipe)
+    named = [name for name in (arguments.recipe, changes.pop("config", None)) if name is not None]
+    if len(named) > 1:
+        raise ConfigError(f"{named[0]} and --config {named[1]} both name a recipe; give one")
+    given = {OTHER_NAMES.get(name, name) for name in changes}
+    if named:
+        base = recipes.Recipe.read(named[0])
+    elif DEEPSEEKRL & changes.keys():
+        warnings.warn("DeepSeekRL's flags: taking the recipe gsm8k, which has its hyper-parameters", GrpoWarning, stacklevel=2)
+        base = recipes.Recipe.read("gsm8k")
     elif given & {"model", "dataset"}:
         base = recipes.Recipe()
     elif changes.get("resume_from_checkpoint"):

@@ -4,25 +4,27 @@ from pathlib import Path
 from typing import Any
 
 from ..recipes import Recipe
-from ..runlog import RECIPE, completion_steps, completions
+from ..recipes.prepare import Prepared
+from ..runfolder import RECIPE
+from ..runlog import completion_steps, completions
 
 SHOWN_SAMPLES = 3
 Rows = list[dict[str, Any]]
 
 
-def header(recipe: Recipe, model: Any, rewards: list[Any], rows: Rows, eval_rows: Rows | None) -> str:
+def header(recipe: Recipe, model: Any, found: Prepared) -> str:
     from .. import _core
 
-    config = recipe.config()
+    rows = found.rows
     name = recipe.model if isinstance(recipe.model, str) else f"tiny {model.config['model_type']}"
     example = one_line(last_message(rows[0]["prompt"])) + (f" -> {one_line(rows[0]['answer'])}" if "answer" in rows[0] else "")
     facts = {
         "model": f"{name}, {model.num_parameters() / 1e6:.2f} M parameters, {model.dtype} on {model.device} ({model.core.tier}, "
                  f"{_core.get_num_threads()} threads)",
-        "data": f"{recipe.dataset}, {len(rows):,} rows" + (f", {len(eval_rows):,} more held out" if eval_rows else ""),
+        "data": f"{recipe.dataset}, {len(rows):,} rows" + (f", {len(found.eval_rows):,} more held out" if found.eval_rows else ""),
         "example": example,
-        "rewards": ", ".join(r.name for r in rewards),
-        "batch": config.describe_batch(),
+        "rewards": ", ".join(r.name for r in found.rewards),
+        "batch": found.config.describe_batch(),
     }
     return f"grpo train {recipe.name}\n" + "\n".join(f"  {name:<8} {value}" for name, value in facts.items())
 

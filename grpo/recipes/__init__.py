@@ -1,10 +1,11 @@
 """Recipes: a YAML file that says what a run trains, on which data, by which rewards, and which options are not the default.
 
+    about: one line for the list of recipes; base: a recipe that this one changes (a name, or a file beside this one)
     model: a path, a hub id, or {arch: qwen2, hidden_size: ..., ...}: a tiny model with random weights
     dataset, dataset_kwargs, train_size        what grpo.datasets.load takes
     eval_dataset, eval_dataset_kwargs, eval_size   None: the test split of dataset
     system_prompt: for rows made of a question
-    rewards: names, package.module.function or file.py:function; with arguments {name: {argument: value}}
+    rewards: names, package.module.function or file.py:function; {name: {argument: value}} where one takes arguments
     sft: {dataset, dataset_kwargs, ..., options of SFTConfig}: a warm-up before GRPO
     and every option of GRPOConfig
 
@@ -19,18 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import datasets
-from ..config import PRESETS, GRPOConfig, SFTConfig
+from ..config import GRPOConfig, SFTConfig
 from ..errors import ConfigError
-from ..foreign import ALIASES, did_you_mean
+from ..foreign import ROUNDS, did_you_mean, steps_of_rounds, understood
+from .names import DATASETS, OTHER_NAMES, own_changes, replaced_by, reward_names
 
 FOLDER = Path(__file__).parent
-OTHER_NAMES = {**ALIASES, "model_name": "model", "model_name_or_path": "model", "dataset_name": "dataset", "reward": "rewards",
-               "reward_funcs": "rewards", "evaluator": "rewards"}
-# DeepSeekRL calls its five rewards by the data set they are for
-EVALUATORS = {"gsm8k": "deepseekrl"}
-# a flag on the left replaces the recipe's options on the right, which would say the same thing otherwise
-REPLACES = {"per_device_train_batch_size": ("prompts_per_step",), "prompts_per_step": ("per_device_train_batch_size",),
-            "num_train_epochs": ("max_steps",), "warmup_ratio": ("warmup_steps",)}
 
 
 @dataclass
@@ -38,6 +33,7 @@ class Recipe:
     """What a run is made of. options: those of GRPOConfig that are not the default."""
 
     name: str = "grpo"
+    about: str = ""
     model: str | dict[str, Any] | None = None
     dataset: Any = None
     dataset_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -51,8 +47,8 @@ class Recipe:
     options: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, name_or_path: str) -> "Recipe":
-        """A recipe of this package by name, or a YAML file."""
+    def read(cls, name_or_path: str, readers: tuple[str, ...] = ()) -> "Recipe":
+        """A recipe of this package by name, or a YAML file. readers: the recipes that have it as their base."""
         import yaml
 
         path = FOLDER / f"{name_or_path}.yaml" if name_or_path in names() else Path(name_or_path)
@@ -66,13 +62,23 @@ class Recipe:
         if not isinstance(content, dict):
             raise ConfigError(f"{path}: a recipe is a mapping of option names to values")
         try:
-            return cls(name=content.pop("name", path.stem)).change(content)
+            return dataclasses.replace(cls.base(content.pop("base", None), path, readers), name=path.stem, about="").change(content)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
 
+    @classmethod
+    def base(cls, name: str | None, path: Path, readers: tuple[str, ...]) -> "Recipe":
+        """The recipe that the one in path changes: a name, or a file beside path. readers: the bases on the way to path."""
+        if name is None:
+            return cls()
+        source = name if name in names() else str(path.parent / str(name))
+        if source in readers:
+            raise ConfigError(f"base: {name} goes round in a circle")
+        return cls.read(source, (*readers, source))
+
     def change(self, changes: Mapping[str, Any]) -> "Recipe":
         """This recipe with some entries replaced; "dataset_kwargs.digits" replaces one entry of a mapping."""
-        changes = own_names(changes)
+        changes = own_changes(changes, self.options)
         parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         options = {name: value for name, value in self.options.items() if name not in replaced_by(changes)}
         for name, value in changes.items():
@@ -82,11 +88,16 @@ class Recipe:
             elif dot and outer in MAPPINGS:
                 if not isinstance(parts[outer] or {}, dict):
                     raise ConfigError(f"{name}: {outer} is {parts[outer]!r}, which has no entries")
-                parts[outer] = {**(parts[outer] or {}), inner: value}
-            elif name in OPTION_NAMES or is_foreign(name):
+                parts[outer] = checked(outer, {**(parts[outer] or {}), inner: value})
+            elif name in OPTION_NAMES:
                 options[name] = value
-            else:
-                raise ConfigError(f"unknown option {name!r}{did_you_mean(name, [*OWN_FIELDS, *OPTION_NAMES])}")
+            elif name == "conciseness":
+                parts["rewards"] = [*parts["rewards"], *["conciseness"] * bool(value)]
+            elif name not in ROUNDS:
+                options |= understood({name: value}, [*OWN_FIELDS, *OPTION_NAMES, *OTHER_NAMES], {})
+        options |= steps_of_rounds({name: changes[name] for name in ROUNDS if name in changes}, options, changes)
+        if {"eval_steps", "eval_iterations"} & changes.keys():
+            options.setdefault("eval_strategy", "steps")
         return Recipe(**{**parts, "options": options})
 
     def config(self, **changes: Any) -> GRPOConfig:
@@ -137,13 +148,16 @@ class Recipe:
         import yaml
 
         parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "options"}
-        kept = {name: value for name, value in parts.items() if value not in (None, {}, [])}
-        return yaml.safe_dump({**kept, **self.options}, sort_keys=False, allow_unicode=True)
+        kept = {name: value for name, value in parts.items() if value not in (None, "", {}, [])}
+        return yaml.safe_dump({**kept, **self.options}, sort_keys=False, allow_unicode=True, width=140)
 
 
 OWN_FIELDS = [f.name for f in dataclasses.fields(Recipe) if f.name != "options"]
-OPTION_NAMES = [f.name for f in dataclasses.fields(GRPOConfig)] + ["preset"]
+OPTION_NAMES = [f.name for f in dataclasses.fields(GRPOConfig)]
 MAPPINGS = ("model", "dataset_kwargs", "eval_dataset_kwargs", "sft")
+# arguments of grpo.datasets.load that have a place of their own in a recipe
+ELSEWHERE = {"size": "say train_size or eval_size", "split": "train rows come from the train split, those of evaluation from test",
+             "source": "say dataset", "system_prompt": "say system_prompt, outside of it"}
 SFT_DATA = ("dataset", "dataset_kwargs", "train_size")
 
 
@@ -152,41 +166,21 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def own_names(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The changes by our own names; ConfigError where two names say different things."""
-    result: dict[str, Any] = {}
-    for name, value in changes.items():
-        own = OTHER_NAMES.get(name, name)
-        if own in result and result[own] != value:
-            raise ConfigError(f"{name}={value!r} and {own}={result[own]!r} say the same thing differently; give one")
-        result[own] = value
-    return result
-
-
 def checked(name: str, value: Any) -> Any:
     """The value of one of a recipe's own fields, as the type it has."""
     if name == "rewards":
-        given = [value] if isinstance(value, (str, Mapping)) or callable(value) else list(value or [])
-        return [EVALUATORS.get(reward, reward) if isinstance(reward, str) else reward for reward in given]
+        return reward_names([value] if isinstance(value, (str, Mapping)) or callable(value) else list(value or []))
     if name in ("train_size", "eval_size") and not (value is None or isinstance(value, int) and value > 0):
         raise ConfigError(f"{name}={value!r} must be a number of rows, at least 1")
     if name.endswith("_kwargs") or name == "sft":
         if value is not None and not isinstance(value, Mapping):
             raise ConfigError(f"{name}={value!r} must be a mapping")
+        for option, where in ELSEWHERE.items():
+            if name != "sft" and option in (value or {}):
+                raise ConfigError(f"{name}.{option}: {where}")
         return None if value is None and name == "sft" else dict(value or {})
     if name == "model" and not isinstance(value, (str, Mapping, type(None))):
         raise ConfigError(f"model={value!r} must be a path, a hub id, or sizes of a tiny model")
+    if name in ("dataset", "eval_dataset") and isinstance(value, str):
+        return DATASETS.get(value, value)
     return value
-
-
-def replaced_by(changes: Mapping[str, Any]) -> set[str]:
-    """Options of a recipe that these changes make void."""
-    void = {old for new in changes for old in REPLACES.get(new, ())}
-    return void | set(PRESETS.get(changes.get("preset"), ()))
-
-
-def is_foreign(name: str) -> bool:
-    """An option of other trainers: GRPOConfig knows what to say about it."""
-    from ..foreign import REFUSED, WITHOUT_EFFECT, WITHOUT_EFFECT_PREFIXES
-
-    return name in REFUSED or name in WITHOUT_EFFECT or name in ("bf16", "use_cpu", "no_cuda") or name.startswith(WITHOUT_EFFECT_PREFIXES)

@@ -1,0 +1,77 @@
+"""Before a run starts: what its recipe names is found and fits together, so that a mistake is said now and not an hour later."""
+from dataclasses import dataclass
+from typing import Any
+
+from ..config import GRPOConfig
+from ..datasets import XML_SYSTEM_PROMPT
+from ..errors import ConfigError, DatasetError
+from ..foreign import did_you_mean
+from ..plan import model_config
+from ..prompts import overlap
+from ..rewards.adapters import BY_NAME, Reward, adapt, signature
+from . import Recipe
+
+Rows = list[dict[str, Any]]
+# what a reward may ask for besides columns of the data (grpo/rewards/adapters.py)
+OFFERED = {"prompts", "completions", "completion_ids", "prompt", "completion", "response", "trainer_state", "log_extra", "log_metric",
+           "info", "task", "state", *BY_NAME}
+
+
+@dataclass
+class Prepared:
+    """What a run needs besides its model."""
+
+    config: GRPOConfig
+    rows: Rows
+    eval_rows: Rows | None
+    demonstrations: Rows
+    rewards: list[Reward]
+
+
+def prepare(recipe: Recipe) -> Prepared:
+    """Reads the data and finds the rewards; a recipe without rewards gets those that its data imply. Writes nothing, loads no
+    weights. Raises ConfigError or DatasetError that names the entry that is wrong."""
+    config = recipe.config()
+    rows, eval_rows = recipe.train_rows(), recipe.eval_rows()
+    if eval_rows and (message := overlap(rows, eval_rows)):
+        raise DatasetError(f"{message}. Evaluate on other rows, or hold some out: --dataset_kwargs.validation 0.1")
+    demonstrations = recipe.sft_rows() if recipe.sft and not config.resume_from_checkpoint else []
+    if demonstrations:
+        recipe.sft_config()
+    recipe.rewards = recipe.rewards or default_rewards(rows)
+    rewards = adapt(recipe.rewards)
+    if config.reward_weights is not None and len(config.reward_weights) != len(rewards):
+        raise ConfigError(f"reward_weights has {len(config.reward_weights)} weights for {len(rewards)} rewards: {', '.join(r.name for r in rewards)}")
+    for reward in rewards:
+        check_columns(reward, rows[0], f"dataset {recipe.dataset}")
+    check_lengths(recipe, config)
+    return Prepared(config, rows, eval_rows, demonstrations, rewards)
+
+
+def check_lengths(recipe: Recipe, config: GRPOConfig) -> None:
+    """ConfigError where prompt and completion do not fit into the model's positions."""
+    model, source = model_config(recipe.model)
+    positions = model.get("max_position_embeddings")
+    if positions and (config.max_prompt_length or 1) + config.max_completion_length > positions:
+        prompt = f"max_prompt_length={config.max_prompt_length} and " if config.max_prompt_length else ""
+        raise ConfigError(f"{prompt}max_completion_length={config.max_completion_length} do not fit into the {positions} positions of {source}")
+
+
+def check_columns(reward: Reward, row: dict[str, Any], where: str) -> None:
+    """DatasetError for a reward that asks for a column which the data do not have."""
+    if reward.kind not in ("batch", "sample"):
+        return
+    known = OFFERED | row.keys() | reward.given.keys()
+    for p in signature(reward.function).values():
+        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in known:
+            raise DatasetError(f"reward {reward.name!r} asks for {p.name!r}, which {where} does not have{did_you_mean(p.name, row)} Its columns are "
+                               f"{', '.join(row)}.")
+
+
+def default_rewards(rows: Rows) -> list[str]:
+    """The five XML rewards where the system message asks for that layout, else accuracy alone."""
+    without = next((number for number, row in enumerate(rows) if row.get("answer") is None), None)
+    if without is not None:
+        raise ConfigError(f"row {without} has no answer to compare with: say what is good with --rewards file.py:function")
+    prompt = rows[0]["prompt"]
+    return ["xml"] if not isinstance(prompt, str) and prompt[0].get("content") == XML_SYSTEM_PROMPT else ["accuracy_reward"]
