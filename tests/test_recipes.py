@@ -6,6 +6,7 @@ from grpo import cli, recipes
 from grpo.errors import ConfigError, GrpoWarning
 from grpo.recipes import Recipe
 from grpo.recipes.prepare import default_rewards, prepare
+from grpo.rewards.adapters import adapt
 
 
 def run(*words):
@@ -29,7 +30,6 @@ def test_the_list_of_recipes(capsys):
     assert run("recipes") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == recipes.names() and max(map(len, lines)) < 130
-    assert {"r1", "gsm8k", "dapo", "dr_grpo", "gspo"} <= set(recipes.names())
 
 
 @pytest.mark.parametrize("name", recipes.names())
@@ -207,7 +207,8 @@ eval_strategy: steps
 use_vllm: true
 max_items_training: 1000
 max_items_eval: 200
-reward_funcs: [correctness, int, strict_format, soft_format, xml]
+num_tokens: 512
+reward_funcs: [correctness, int, strict_format, soft_format, xml, len_l1]
 seed: 42
 """
 
@@ -221,7 +222,9 @@ def test_a_file_of_r1(words, tmp_path, monkeypatch):
         config = recipe.config()
     assert {str(w.message).partition(":")[0] for w in said} == {"use_vllm=True", "report_to"}
     assert (recipe.model, recipe.dataset, recipe.train_size, recipe.eval_size) == ("Qwen/Qwen2.5-1.5B-Instruct", "gsm8k", 1000, 200)
-    assert recipe.system_prompt == grpo.datasets.XML_SYSTEM_PROMPT and recipe.rewards == ["correctness", "int", "strict_format", "soft_format", "xml"]
+    assert recipe.system_prompt == grpo.datasets.XML_SYSTEM_PROMPT and recipe.dataset_kwargs == {"target_length": 512}
+    assert [r.name for r in adapt(recipe.rewards)] == ["correctness_reward", "integer_reward", "strict_format_reward", "soft_format_reward",
+                                                       "xml_tags_reward", "len_l1"]
     assert (config.dtype, config.learning_rate, config.prompts_per_rollout, config.batch_size) == ("bfloat16", 5e-6, 1, 16)
 
 
@@ -310,6 +313,10 @@ def may_take_a_hint(completions, hint=None, **columns):
 
 @pytest.mark.parametrize("changes, message", [
     ({"rewards": [needs_a_hint]}, "reward 'needs_a_hint' asks for 'hint', which dataset arithmetic does not have.* prompt, question, answer"),
+    ({"rewards": ["len_l1"]}, "reward 'len_l1' asks for 'target_length', which dataset arithmetic does not have"),
+    ({"rewards": ["len_min"], "dataset": [{"prompt": "a"}], "dataset_kwargs": {}, "eval_strategy": "no", "eval_on_start": False},
+     "reward 'len_min' asks for 'answer'"),
+    ({"rewards": [{"len_l1": {"targt": 5}}]}, "no argument 'targt'; did you mean 'target'"),
     ({"rewards": ["corectness_reward"]}, "did you mean 'correctness_reward'"),
     ({"reward_weights": [1.0]}, "1 weights for 2 rewards: correctness_reward, strict_format_reward"),
     ({"max_completion_length": 4096}, "max_completion_length=4096 do not fit into the 4096 positions of a tiny model"),
@@ -332,6 +339,15 @@ def test_check_trains_nothing(tmp_path, monkeypatch, capsys):
     assert run("train", "--check") == 0
     assert "9,000 rows, 256 more held out; rewards correctness_reward, strict_format_reward; 16 prompts x 16" in capsys.readouterr().out
     assert run("train", "--check", "--rewards", "nope") == 1 and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name, columns", [("r1", 5), ("len_l1", 6), ("len_cosine", 6), ("len_min", 6), ("voting", 6), ("group_intrinsic", 6),
+                                           ("intrinsic", 6), ("gsm8k", 5), ("dapo", 1), ("dr_grpo", 1), ("gspo", 1)])
+def test_recipes_on_gsm8k_are_whole(name, columns, tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(f'{{"question": "How many in {split}?", "answer": "1 + 1 = 2\\n#### 2"}}\n')
+    changes = {"dataset_kwargs.path": str(tmp_path), "model": {"max_position_embeddings": 32768}}
+    assert len(prepare(Recipe.read(name).change(changes)).rewards) == columns
 
 
 @pytest.mark.parametrize("changes, what", [({"rewards": ["accuracy_reward"]}, "rewards"), ({"dataset_kwargs.digits": 1}, "dataset_kwargs"),

@@ -9,6 +9,7 @@ from ..foreign import did_you_mean
 from ..plan import model_config
 from ..prompts import overlap
 from ..rewards.adapters import BY_NAME, Reward, adapt, signature
+from ..rewards.registry import REGISTRY
 from . import Recipe
 
 Rows = list[dict[str, Any]]
@@ -61,11 +62,19 @@ def check_columns(reward: Reward, row: dict[str, Any], where: str) -> None:
     """DatasetError for a reward that asks for a column which the data do not have."""
     if reward.kind not in ("batch", "sample"):
         return
-    known = OFFERED | row.keys() | reward.given.keys()
-    for p in signature(reward.function).values():
-        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in known:
-            raise DatasetError(f"reward {reward.name!r} asks for {p.name!r}, which {where} does not have{did_you_mean(p.name, row)} Its columns are "
+    parameters = signature(reward.function)
+    needed = [p.name for p in parameters.values() if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    needed += getattr(reward.function, "needs", ())
+    if is_built_in(reward.function) and {"answer", "solution"} <= parameters.keys() and "solution" not in row:
+        needed.append("answer")
+    for name in needed:
+        if name not in OFFERED | row.keys() | reward.given.keys():
+            raise DatasetError(f"reward {reward.name!r} asks for {name!r}, which {where} does not have{did_you_mean(name, row)} Its columns are "
                                f"{', '.join(row)}.")
+
+
+def is_built_in(function: Any) -> bool:
+    return any(function is known or type(function) is known for known in REGISTRY.values())
 
 
 def default_rewards(rows: Rows) -> list[str]:

@@ -56,6 +56,7 @@ class LenL1:
         if target is not None and (isinstance(target, bool) or not isinstance(target, int) or target == 0):
             raise ConfigError(f"reward 'len_l1': target={target!r} must be a number of tokens, negative for a maximum")
         self.target, self.alpha, self.delta, self.strict = target, number("len_l1", "alpha", alpha, 0), number("len_l1", "delta", delta), strict
+        self.needs = ("target_length",) if target is None else ()
 
     def __call__(self, completions: list, completion_lengths: list[int], answer: list | None = None, solution: list | None = None,
                  target_length: list | None = None, truncated: list[bool] | None = None, **columns: Any) -> list[float | None]:
