@@ -40,12 +40,11 @@ struct op_limits { int rows, head_rows, slots, channels, heads, kv_heads, head_d
 struct sampler {
     float temperature, top_p, min_p, repetition_penalty;
     int top_k;                       /* 0 = off */
-    uint64_t seed;
-    uint32_t step;
+    int n_stop;
+    const int32_t *stop_ids;         /* (n_stop) forbidden where the key says no_stop (min_new_tokens) */
     const uint8_t *forbidden;        /* (V) 1 = never sampled, or NULL */
-    const uint8_t *seen;             /* (S, V) 1 = already in prompt or completion, for repetition_penalty; or NULL */
 };
-struct sample_key { uint32_t prompt, sample, position; uint32_t no_stop; };   /* no_stop: forbid `stop_ids` here (min_new_tokens) */
+struct sample_key { uint64_t seed; uint32_t step, prompt, sample, position, no_stop; };
 struct sampled {
     int32_t id;                      /* -1: the logits were not finite */
     float logp;                      /* log-probability on the truncated support it was drawn from */
@@ -59,6 +58,7 @@ struct ops {
     const char *name;                /* "ref" | "cpu" | "cuda" */
     const char *tier;                /* cpu: "amx" | "avx512bf16" | "avx512" | "avx2" | "portable"; "" elsewhere */
     int real_size;
+    int lookahead;                   /* decode steps worth issuing before the host looks at their tokens */
 
     /* -- context and memory ------------------------------------------------------------------------------------ */
     int    (*open)(void **ctx);
@@ -70,6 +70,13 @@ struct ops {
     int    (*download)(void *ctx, void *host, const void *src, size_t bytes);
     int    (*zero)(void *ctx, void *dst, size_t bytes);
     int    (*copy)(void *ctx, void *dst, const void *src, size_t bytes);
+
+    /* -- recording: calls that come again with the same arguments, issued by one. replay: *done = 1: the calls recorded under
+          `key` (HOST; the bytes of all that makes up their arguments) were issued. Else the caller makes them, and then calls
+          record_end with their status, which it returns unless ending fails; in between nothing may be uploaded, downloaded,
+          allocated, released or reserved. A backend that gains nothing is never done ----------------------------- */
+    int    (*replay)(void *ctx, const void *key, size_t bytes, int *done);
+    int    (*record_end)(void *ctx, int status);
 
     /* -- weights ------------------------------------------------------------------------------------------------ */
     size_t (*weight_bytes)(int O, int C);
@@ -141,10 +148,11 @@ struct ops {
     int (*head)(void *ctx, float *logp, float *entropy, real *dh, float *dW, const real *h, const weight *W, const int32_t *target,
                 const float *coef, const float *ecoef, float inv_temperature, int R, int C, int V);
 
-    /* -- sample: one token a row from h (S, C); out HOST (S), keys HOST (S), stop_ids HOST (n_stop).
-          The uniform number is philox(seed, position, sample, prompt, step).x[0]; inverse CDF over ids ascending ------ */
-    int (*sample)(void *ctx, struct sampled *out, const real *h, const weight *W, const struct sampler *sampler,
-                  const struct sample_key *keys, const int32_t *stop_ids, int n_stop, int S, int C, int V);
+    /* -- sample: one token a row from h (S, C): out (S); next (S) = max(id, 0), what embed reads. seen (S, V) 1 = already in
+          prompt or completion, for repetition_penalty, or NULL; it gets the new token too. The uniform number is
+          philox(seed, position, sample, prompt, step).x[0] of keys (S); inverse CDF over ids ascending ------------------ */
+    int (*sample)(void *ctx, struct sampled *out, int32_t *next, uint8_t *seen, const real *h, const weight *W,
+                  const struct sampler *sampler, const struct sample_key *keys, int S, int C, int V);
     /* z (S, V) fp32 = h W^T: for tests and for people who want logits */
     int (*logits)(void *ctx, float *z, const real *h, const weight *W, int S, int C, int V);
 

@@ -6,6 +6,7 @@ import pytest
 
 from checks import assert_same_bits, attention, check_float, check_rounded, real, rows
 from checks.rows import tables
+from checks.sample import check_next_and_seen
 from grpo import _core
 from op_statements import bf16, decode_completions, group_segments, normal
 
@@ -246,8 +247,8 @@ def sample_problem(rng, restricted=False, **settings):
 @pytest.mark.parametrize("settings", SAMPLERS, ids=str)
 def test_sample(cpu, ref, rng, settings):
     h, W, keys, settings = sample_problem(rng, **settings)
-    ids, logp, policy_logp, entropy = cpu.sample(h, W, keys, **settings)
-    want_ids, want_logp, want_policy_logp, want_entropy = ref.sample(h, W, keys, **settings)
+    ids, logp, policy_logp, entropy, *_ = cpu.sample(h, W, keys, **settings)
+    want_ids, want_logp, want_policy_logp, want_entropy, *_ = ref.sample(h, W, keys, **settings)
     assert (ids == want_ids).all()
     for got, want in [(logp, want_logp), (policy_logp, want_policy_logp), (entropy, want_entropy)]:
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
@@ -257,7 +258,7 @@ def test_sample(cpu, ref, rng, settings):
 @pytest.mark.parametrize("settings", [{}, {"top_k": 5}, {"top_p": 0.7}], ids=str)
 def test_sampled_numbers_are_those_of_the_head(cpu, rng, settings, temperature):
     h, W, keys, settings = sample_problem(rng, **settings)
-    ids, logp, policy_logp, entropy = cpu.sample(h, W, keys, temperature=temperature, **settings)
+    ids, logp, policy_logp, entropy, *_ = cpu.sample(h, W, keys, temperature=temperature, **settings)
     inv_temperature = float(np.float32(1) / np.float32(temperature or 1))
     assert_same_bits((policy_logp, entropy), cpu.head(h, W, ids, inv_temperature))
     if temperature == 0 or len(settings) == 2:
@@ -267,7 +268,7 @@ def test_sampled_numbers_are_those_of_the_head(cpu, rng, settings, temperature):
 @pytest.mark.parametrize("settings", [{"top_k": 1}, {"top_p": 1e-9}, {"min_p": 1.0}], ids=str)
 def test_an_only_choice_has_log_probability_zero(cpu, rng, settings):
     h, W, keys, settings = sample_problem(rng, **settings)
-    ids, logp, _, _ = cpu.sample(h, W, keys, **settings)
+    ids, logp, *_ = cpu.sample(h, W, keys, **settings)
     assert (ids == cpu.logits(h, W).argmax(1)).all() and (logp == 0).all()
 
 
@@ -280,6 +281,10 @@ def test_a_slot_samples_the_same_alone_and_in_any_batch(cpu, rng, settings):
         assert_same_bits(cpu.sample(h[rows], W, keys[rows], **part), [result[rows] for result in whole])
 
 
+def test_next_and_seen(cpu, rng):
+    check_next_and_seen(cpu, *sample_problem(rng)[:2], repetition_penalty=1.3)
+
+
 @pytest.mark.parametrize("keep", [1, 3, 16, 20])
 def test_top_p_among_equals_keeps_the_lowest_ids(cpu, keep):
     """20 equal logits and others far below: top_p of keep / 20 leaves exactly ids 0..keep-1 of them."""
@@ -288,7 +293,7 @@ def test_top_p_among_equals_keeps_the_lowest_ids(cpu, keep):
     W[n:] = -40
     keys = np.zeros((draws, 4), np.uint32)
     keys[:, 2] = np.arange(draws)
-    ids, logp, _, _ = cpu.sample(np.ones((draws, 1), np.float32), W, keys, top_p=keep / n - 0.01)
+    ids, logp, *_ = cpu.sample(np.ones((draws, 1), np.float32), W, keys, top_p=keep / n - 0.01)
     assert set(ids) == set(range(keep))
     np.testing.assert_allclose(logp, -np.log(keep), atol=1e-6)
 
@@ -301,12 +306,12 @@ def test_sample_of_bad_logits(cpu, rng, bad, temperature):
     clean = cpu.sample(h, W, keys, temperature=temperature, **settings)
     h[5, 3] = bad
     results = cpu.sample(h, W, keys, temperature=temperature, **settings)
-    assert results[0][5] == -1 and all(np.isnan(result[5]) for result in results[1:])
+    assert results[0][5] == -1 and all(np.isnan(result[5]) for result in results[1:4])
     assert_same_bits([np.delete(result, 5) for result in results], [np.delete(result, 5) for result in clean])
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.0])
 def test_sample_with_everything_forbidden(cpu, rng, temperature):
     h, W, keys, settings = sample_problem(rng)
-    ids, logp, _, _ = cpu.sample(h, W, keys, temperature=temperature, forbidden=np.ones(V, np.uint8), **settings)
+    ids, logp, *_ = cpu.sample(h, W, keys, temperature=temperature, forbidden=np.ones(V, np.uint8), **settings)
     assert (ids == -1).all() and np.isnan(logp).all()

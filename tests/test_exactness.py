@@ -109,6 +109,41 @@ def test_neighbours_do_not_matter(device):
             assert_same(alone[key], together[key][span])
 
 
+# -- windows: tokens that are drawn before the host has looked at those before them ----------------------------------------
+
+STOPS = np.arange(0, 97, 12, dtype=np.int32)
+ENDINGS = {
+    "length": {}, "stop ids": {"stop_ids": STOPS}, "min_new_tokens": {"stop_ids": STOPS, "min_new_tokens": 9},
+    "stop strings": {"stop_strings": [b"a", b"zz"], "token_offsets": np.arange(132), "token_bytes": bytes(97 + i % 26 for i in range(131))},
+    "repetition": {"stop_ids": STOPS, "repetition_penalty": 1.3, "top_k": 20}, "greedy": {"stop_ids": STOPS, "temperature": 0.0},
+}
+
+
+def check_windows(model, options, slots, tokens=20):
+    """The same bits for any window, with fewer slots than sequences and with more. V: 97 to 131."""
+    prompts = make_prompts((1, 31, 33, 40), V=97)
+    want = model.generate(prompts, 3, tokens, seed=5, slots=5, lookahead=1, **options)
+    for lookahead in (3, 8, 64):
+        assert_same(want, model.generate(prompts, 3, tokens, seed=5, slots=slots, lookahead=lookahead, **options))
+
+
+@pytest.mark.parametrize("slots", [5, 40])
+@pytest.mark.parametrize("options", ENDINGS.values(), ids=ENDINGS)
+def test_windows(device, options, slots):
+    check_windows(build(MODELS["qwen2"], device), options, slots)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 9])
+def test_windows_of_short_completions(device, tokens):
+    check_windows(build(MODELS["qwen3"], device), {"stop_ids": STOPS}, slots=5, tokens=tokens)
+
+
+@pytest.mark.parametrize("lookahead", [-1, 65])
+def test_windows_that_cannot_be(lookahead):
+    with pytest.raises(ValueError, match="lookahead"):
+        build(MODELS["qwen2"], "ref").generate(make_prompts([3]), 1, 1, lookahead=lookahead)
+
+
 def test_logprobs_do_not_depend_on_the_batch(device):
     model = build(MODELS["qwen3"], device)
     prompts = make_prompts(LENGTHS)
@@ -339,6 +374,17 @@ def test_kept_activations_give_the_same_update(device, architecture, recompute):
     assert_same(got["logps"], out["policy_logprobs"])
     few = [0, 1, 4, 5, 6, 8]                               # some of a group's completions, in order
     assert_same(gradients_of(model, prompts, out, G, chosen=few, kept=kept), gradients_of(model, prompts, out, G, chosen=few))
+
+
+@pytest.mark.parametrize("lookahead", [3, 8])
+def test_what_ran_beyond_an_end_is_not_kept(device, lookahead):
+    model, G = build(MODELS["qwen3"], device), 3
+    prompts = make_prompts([9, 40, 3, 33], V=97)
+    out = model.generate(prompts, G, 20, seed=5, slots=5, stop_ids=STOPS, keep_rows=1000, lookahead=lookahead)
+    assert (out["kept"] >= 0).all() and len(set(out["lengths"])) > 3
+    got, calls = forward_calls(lambda: gradients_of(model, prompts, out, G, kept=out["kept"]))
+    assert calls["embed"] == 0
+    assert_same(got, gradients_of(model, prompts, out, G))
 
 
 @pytest.mark.parametrize("rows", [1, 150, 200])

@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 
+from checks.sample import check_next_and_seen
 from grpo import _core
 from op_statements import log_support, normal, sample_keys, uniforms
 
@@ -46,7 +47,7 @@ def test_draws_follow_the_filtered_distribution(ref, problem, settings):
     seen = np.zeros(V, np.uint8)
     seen[::3] = 1
     keys, hs = sample_keys(DRAWS), np.repeat(h, DRAWS, 0)
-    ids, logp, _, _ = ref.sample(hs, W, keys, seed=11, step=3, seen=np.tile(seen, (DRAWS, 1)), **settings)
+    ids, logp, *_ = ref.sample(hs, W, keys, seed=11, step=3, seen=np.tile(seen, (DRAWS, 1)), **settings)
     want = log_support(z, seen=seen.astype(bool), **settings)
     np.testing.assert_allclose(logp, want[ids], atol=2e-6)          # the kept set: one id more or less would shift all
     frequency = np.bincount(ids, minlength=V) / DRAWS
@@ -65,7 +66,7 @@ def test_policy_numbers_are_those_of_head(ref, rng, settings, temperature):
     h, W = normal(rng, 50, 8), normal(rng, V, 8)
     settings = settings | {"temperature": temperature}
     seen = rng.integers(2, size=(50, V)).astype(np.uint8)
-    ids, logp, policy_logp, entropy = ref.sample(h, W, sample_keys(50), seen=seen, **settings)
+    ids, logp, policy_logp, entropy, *_ = ref.sample(h, W, sample_keys(50), seen=seen, **settings)
     want_logp, want_entropy = ref.head(h, W, ids, float(np.float32(1) / np.float32(temperature)))
     assert (policy_logp == want_logp).all() and (entropy == want_entropy).all()
     if settings.keys() <= {"temperature"} or settings.get("top_k", 0) > V:
@@ -100,7 +101,7 @@ def test_kept_sets(ref, p, settings, kept):
 
 def test_greedy(ref, rng):
     h, W = normal(rng, 30, 8), normal(rng, V, 8)
-    ids, logp, policy_logp, entropy = ref.sample(h, W, sample_keys(30), temperature=0, top_k=3, top_p=0.1)
+    ids, logp, policy_logp, entropy, *_ = ref.sample(h, W, sample_keys(30), temperature=0, top_k=3, top_p=0.1)
     assert (ids == ref.logits(h, W).argmax(1)).all()
     want_logp, want_entropy = ref.head(h, W, ids)
     assert (policy_logp == want_logp).all() and (entropy == want_entropy).all() and (logp == policy_logp).all()
@@ -159,12 +160,16 @@ def test_rows_do_not_depend_on_their_batch(ref, rng):
         assert (one[20:31] == part).all()
 
 
+def test_next_and_seen(ref, rng):
+    check_next_and_seen(ref, normal(rng, 7, 8), normal(rng, V, 8))
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("settings", [{}, {"temperature": 0.0}, {"top_p": 0.5}], ids=str)
 def test_rows_that_are_not_finite(ref, rng, bad, settings):
     h, W = normal(rng, 3, 8), np.abs(normal(rng, V, 8))
     h[1] = bad
-    ids, logp, policy_logp, entropy = ref.sample(h, W, sample_keys(3), **settings)
+    ids, logp, policy_logp, entropy, *_ = ref.sample(h, W, sample_keys(3), **settings)
     assert ids[1] == -1 and (ids[[0, 2]] >= 0).all()
     assert all(np.isnan(x[1]) and np.isfinite(x[[0, 2]]).all() for x in (logp, policy_logp, entropy))
 

@@ -1,7 +1,7 @@
 /* What the files of the CUDA backend share: the context, the list of operations, launching, errors.
    C++ is used as C with templates. Activations are bf16 rows without padding; a weight is row-major bf16 (O, C) whose rows
-   are weight_pitch(C) long; vectors are float. Every operation only puts work on the context's stream; download(),
-   sum_squares() and sample() wait for it. */
+   are weight_pitch(C) long; vectors are float. Every operation only puts work on the context's stream; download() and
+   sum_squares() wait for it. */
 #ifndef GRPO_CUDA_H
 #define GRPO_CUDA_H
 
@@ -10,7 +10,9 @@
 #include "ops.h"
 
 struct cuda_ctx {
-    cudaStream_t stream;             /* one for the whole process: models that trade weights then need no events */
+    cudaStream_t stream;             /* one for the whole process: models that trade weights then need no events;
+                                        while calls are recorded, the recorder's */
+    struct recorder *recorder;       /* graph.cu; NULL: nothing is recorded */
     int device, sm, sm_count;        /* sm: 90 = compute capability 9.0 */
     size_t shared_max;               /* bytes of shared memory that a block may ask for */
     int tile_m, tile_n;              /* of GRPO_CUDA_TILE=128x64, for tests and tuning: products use it where they have it */
@@ -23,6 +25,7 @@ enum { PINNED_BYTES = 1 << 16 };
 /* The table by parts: a file that brings operations adds them to its line, and its scratch to the list below. */
 #define MEMORY_OPS(OP)                                                                                                 \
     OP(open) OP(close) OP(reserve) OP(alloc) OP(release) OP(upload) OP(download) OP(zero) OP(copy)                     \
+    OP(replay) OP(record_end)                                                                                          \
     OP(weight_bytes) OP(weight_set) OP(weight_get) OP(vector_set) OP(cast) OP(uncast)
 
 #define ROW_OPS(OP)                                                                                                    \
@@ -63,6 +66,11 @@ CUDA_SCRATCH(DECLARE)
 
 /* `bytes` of scratch, or E_MEMORY when reserve() was told of less */
 int scratch(void **out, const struct cuda_ctx *ctx, size_t bytes);
+
+/* With a context, and what was recorded there: forgotten when the memory it works on goes. */
+int recorder_start(struct cuda_ctx *ctx);
+void recorder_forget(struct cuda_ctx *ctx);
+void recorder_end(struct cuda_ctx *ctx);
 
 /* elements from one row of a weight to the next; the tail of a row is zero */
 static inline int weight_pitch(int C) { return round_up(C, 8); }

@@ -60,14 +60,14 @@ static int context_start(struct cuda_ctx *c) {
     TRY(unlock(process_start()));
     c->stream = process.stream;
     CUDA(cudaHostAlloc((void **)&c->pinned, PINNED_BYTES, cudaHostAllocDefault));
-    return OK;
+    return recorder_start(c);
 }
 
 int cuda_open(void **ctx) {
     struct cuda_ctx *c = (struct cuda_ctx *)calloc(1, sizeof *c);
     if (!c) return fail(E_MEMORY, "no memory for the context of device 'cuda'");
     int status = context_start(c);
-    if (status) free(c);
+    if (status) cuda_close(c);
     else *ctx = c;
     return status;
 }
@@ -75,8 +75,9 @@ int cuda_open(void **ctx) {
 void cuda_close(void *ctx) {
     struct cuda_ctx *c = (struct cuda_ctx *)ctx;
     if (!c) return;
+    recorder_end(c);
     cuda_release(c, c->scratch);
-    cudaFreeHost(c->pinned);
+    if (c->pinned) cudaFreeHost(c->pinned);
     free(c);
 }
 
@@ -88,6 +89,7 @@ int cuda_reserve(void *ctx, const struct op_limits *need) {
 #undef LARGEST
     (void)need;
     if (bytes <= c->scratch_bytes) return OK;
+    recorder_forget(c);
     cuda_release(c, c->scratch);
     c->scratch_bytes = 0;
     c->scratch = (char *)cuda_alloc(c, bytes);
@@ -171,8 +173,10 @@ int cuda_upload(void *ctx, void *dst, const void *host, size_t bytes) {
 
 int cuda_download(void *ctx, void *host, const void *src, size_t bytes) {
     const struct cuda_ctx *c = (const struct cuda_ctx *)ctx;
-    if (bytes) CUDA(cudaMemcpyAsync(host, src, bytes, cudaMemcpyDeviceToHost, c->stream));
+    bool small = bytes <= PINNED_BYTES;
+    if (bytes) CUDA(cudaMemcpyAsync(small ? c->pinned : host, src, bytes, cudaMemcpyDeviceToHost, c->stream));
     CUDA(cudaStreamSynchronize(c->stream));
+    if (small) memcpy(host, c->pinned, bytes);
     return OK;
 }
 

@@ -35,6 +35,8 @@ static const char *remedy(cudaError_t error) {
     case cudaErrorSystemNotReady: return "the system is not ready: is the fabric manager running?";
     case cudaErrorSystemDriverMismatch: return "the driver in the kernel and its libraries differ in version: restart the machine";
     case cudaErrorCompatNotSupportedOnDevice: return "the forward compatibility libraries do not serve this GPU: remove them from the library path";
+    case cudaErrorStreamCaptureUnsupported:
+    case cudaErrorStreamCaptureInvalidated: return "a decode step could not be recorded: GRPO_CUDA_GRAPHS=0 runs without";
     case cudaErrorIllegalAddress:
     case cudaErrorLaunchFailure: return "the GPU's state is lost: start the process anew; compute-sanitizer finds the kernel";
     default: return NULL;
@@ -88,6 +90,7 @@ extern "C" __attribute__((visibility("default"))) const struct plugin *grpo_cuda
     table.name = "cuda";
     table.tier = "";
     table.real_size = sizeof(bf16);
+    table.lookahead = 8;             /* the host's look is a per cent of 8 steps; 4 steps a completion are run in vain */
 #define FILL(name) table.name = cuda_##name;
     CUDA_OPS(FILL)
 #undef FILL

@@ -11,14 +11,15 @@ enum { SAMPLE_ROWS = 512, DRAW_THREADS = 256, QUADS = DRAW_THREADS / 4, GROUPS =
 
 struct draw_args {
     struct sampled *out;
+    int32_t *next;
+    uint8_t *seen;                   /* (rows, V) or NULL */
     float *z;                        /* (rows, pitch) logits over the temperature, -Inf beyond V */
     size_t pitch;
     struct row_stats stats;
     float *chunks;                   /* (rows, 3, n_chunks): max, sum, and ids of chunks */
     struct sampler sampler;
     const struct sample_key *keys;
-    const int32_t *stop_ids;
-    int n_stop, V, n_chunks;
+    int V, n_chunks;
 };
 
 /* One row, as its block sees it. */
@@ -290,10 +291,10 @@ static __global__ void __launch_bounds__(DRAW_THREADS, 3) draw_rows(struct draw_
     int i = (int)blockIdx.x, n = a.n_chunks;
     float *own = a.chunks + (size_t)i * 3 * n, policy_lse = a.stats.lse[i], lse = policy_lse;
     struct sample_key key = a.keys[i];
-    const uint8_t *seen = p->seen && p->repetition_penalty != 1 ? p->seen + (size_t)i * a.V : NULL;
-    struct row r = {a.z + i * a.pitch, seen, p->forbidden, p->repetition_penalty, own, own + n, (int *)(own + 2 * n),
+    uint8_t *seen = a.seen ? a.seen + (size_t)i * a.V : NULL;
+    struct row r = {a.z + i * a.pitch, p->repetition_penalty != 1 ? seen : NULL, p->forbidden, p->repetition_penalty, own, own + n, (int *)(own + 2 * n),
                     n, 0, sums};
-    bool masked = r.seen || r.forbidden, stops = key.no_stop && a.n_stop > 0;
+    bool masked = r.seen || r.forbidden, stops = key.no_stop && p->n_stop > 0;
     if (masked) measure_chunks(&r, NULL, n, EVERY_ID);
     else {
         for (int k = (int)threadIdx.x; k < n; k += DRAW_THREADS) {
@@ -302,7 +303,7 @@ static __global__ void __launch_bounds__(DRAW_THREADS, 3) draw_rows(struct draw_
         }
         __syncthreads();
     }
-    if (stops) remove_ids(&r, a.stop_ids, a.n_stop);
+    if (stops) remove_ids(&r, p->stop_ids, p->n_stop);
     struct mass m = row_mass<1>(r.max, r.sum, NULL, 1, n, work);
     if (masked || stops) lse = mass_lse(m);
     struct sampled out = {-1, NAN, NAN, NAN};
@@ -310,14 +311,19 @@ static __global__ void __launch_bounds__(DRAW_THREADS, 3) draw_rows(struct draw_
         if (p->temperature > 0) {
             struct support s = find_support(&r, p, m.max, m.sum, a.V);
             if (s.threshold > -INFINITY) lse = mass_lse(row_mass<1>(r.max, r.sum, NULL, 1, n, work));
-            uint32_t bits = philox(p->seed, key.position, key.sample, key.prompt, p->step).x[0];
+            uint32_t bits = philox(key.seed, key.position, key.sample, key.prompt, key.step).x[0];
             out.id = draw(&r, s, m.max, philox_uniform(bits));
         } else out.id = highest(&r, m.max);
+    }
+    if (threadIdx.x) return;
+    a.next[i] = max_int(out.id, 0);
+    if (out.id >= 0) {
         out.logp = logit(&r, out.id) - lse;
         out.policy_logp = r.z[out.id] - policy_lse;
         out.entropy = a.stats.entropy[i];
+        if (seen) seen[out.id] = 1;
     }
-    if (threadIdx.x == 0) a.out[i] = out;
+    a.out[i] = out;
 }
 
 /* -- the call ---------------------------------------------------------------------------------------------------- */
@@ -327,57 +333,40 @@ struct sample_plan {
     size_t pitch;
     struct row_stats stats;
     float *z, *chunks;
-    struct sampled *out;
-    struct sample_key *keys;
-    int32_t *stop_ids;
 };
 
-static struct sample_plan plan_sample(struct cut *c, int n_stop, int S, int V) {
+static struct sample_plan plan_sample(struct cut *c, int S, int V) {
     struct sample_plan p;
     p.rows = min_int(SAMPLE_ROWS, S);
     p.pitch = (size_t)round_up(V, CHUNK);
     p.stats = cut_row_stats(c, p.rows, V);
     p.z = (float *)cut_piece(c, p.pitch * p.rows, sizeof(float));
     p.chunks = (float *)cut_piece(c, 3 * (size_t)p.rows * ceil_div(V, CHUNK), sizeof(float));
-    p.out = (struct sampled *)cut_piece(c, S, sizeof(struct sampled));
-    p.keys = (struct sample_key *)cut_piece(c, S, sizeof(struct sample_key));
-    p.stop_ids = (int32_t *)cut_piece(c, n_stop, sizeof(int32_t));
     return p;
 }
 
 size_t sample_scratch(const struct op_limits *need) {
     struct cut c = {NULL, 0};
-    plan_sample(&c, need->vocab, need->slots, need->vocab);
+    plan_sample(&c, need->slots, need->vocab);
     return c.at;
 }
 
-/* Everything between the keys and the tokens, both in p: work on the stream that nobody waits for. FLOPs: 2 S C V.
-   Bytes: W, and 4 S V written; a row's block reads some kilobytes of that, all of it when a penalty or forbidden ids
-   change it. */
-static int sample_rows(const struct cuda_ctx *ctx, const struct sample_plan *p, const bf16 *h, const weight *W,
-                       const struct sampler *sampler, int n_stop, int S, int C, int V) {
-    int chunks = ceil_div(V, CHUNK);
+/* FLOPs: 2 S C V. Bytes: W, and 4 S V written; a row's block reads some kilobytes of that, all of it when a penalty or
+   forbidden ids change it. */
+int cuda_sample(void *ctx_, struct sampled *out, int32_t *next, uint8_t *seen, const real *h, const weight *W,
+                const struct sampler *sampler, const struct sample_key *keys, int S, int C, int V) {
+    const struct cuda_ctx *ctx = (const struct cuda_ctx *)ctx_;
+    struct cut size = {NULL, 0}, c = {NULL, 0};
+    plan_sample(&size, S, V);
+    TRY(scratch((void **)&c.base, ctx, size.at));
+    struct sample_plan p = plan_sample(&c, S, V);
     float scale = sampler->temperature > 0 ? 1 / sampler->temperature : 1;
-    for (int row = 0; row < S; row += p->rows) {
-        int rows = min_int(p->rows, S - row);
-        struct draw_args a = {p->out + row, p->z, p->pitch, p->stats, p->chunks, *sampler, p->keys + row, p->stop_ids,
-                              n_stop, V, chunks};
-        if (a.sampler.seen) a.sampler.seen += (size_t)row * V;
-        TRY(softmax_rows(ctx, &p->stats, p->z, p->pitch, h + (size_t)row * C, W, NULL, scale, rows, C, V));
+    for (int row = 0; row < S; row += p.rows) {
+        int rows = min_int(p.rows, S - row);
+        struct draw_args a = {out + row, next + row, seen ? seen + (size_t)row * V : NULL, p.z, p.pitch, p.stats, p.chunks,
+                              *sampler, keys + row, V, ceil_div(V, CHUNK)};
+        TRY(softmax_rows(ctx, &p.stats, p.z, p.pitch, (const bf16 *)h + (size_t)row * C, W, NULL, scale, rows, C, V));
         LAUNCH(ctx, draw_rows, rows, DRAW_THREADS, 0, a);
     }
     return OK;
-}
-
-int cuda_sample(void *ctx_, struct sampled *out, const real *h, const weight *W, const struct sampler *sampler,
-                const struct sample_key *keys, const int32_t *stop_ids, int n_stop, int S, int C, int V) {
-    const struct cuda_ctx *ctx = (const struct cuda_ctx *)ctx_;
-    struct cut size = {NULL, 0}, c = {NULL, 0};
-    plan_sample(&size, n_stop, S, V);
-    TRY(scratch((void **)&c.base, ctx, size.at));
-    struct sample_plan p = plan_sample(&c, n_stop, S, V);
-    TRY(cuda_upload(ctx_, p.keys, keys, (size_t)S * sizeof *keys));
-    TRY(cuda_upload(ctx_, p.stop_ids, stop_ids, (size_t)n_stop * sizeof *stop_ids));
-    TRY(sample_rows(ctx, &p, (const bf16 *)h, W, sampler, n_stop, S, C, V));
-    return cuda_download(ctx_, out, p.out, (size_t)S * sizeof *out);
 }

@@ -74,8 +74,10 @@ int32_t kept_token(struct kept *k, int completion) {
     return k->row[(size_t)completion * (size_t)k->width + (size_t)k->length[completion]++] = k->used++;
 }
 
-void kept_end(struct kept *k, int completion) {
-    if (k->prompt_row[completion / k->num_generations] >= 0) k->promised -= k->width - k->length[completion];
+void kept_end(struct kept *k, int completion, int rows) {
+    if (k->prompt_row[completion / k->num_generations] < 0) return;
+    k->promised -= k->width - k->length[completion];
+    k->length[completion] = rows;
 }
 
 int kept_find(const struct model *m, int64_t id, int prompt_length, int rows) {

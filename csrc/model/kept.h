@@ -26,9 +26,9 @@ int kept_begin(struct model *m, int n_prompts, int num_generations, int width, i
 void kept_free(struct model *m);
 /* First row of a prompt that is about to be run, or -1. */
 int32_t kept_prompt(struct kept *k, int prompt, int length);
-/* Row of a completion's next token, or -1; and its end. */
+/* Row of a completion's next token, or -1; and its end, after the first `rows` of them: what was run further is forgotten. */
 int32_t kept_token(struct kept *k, int completion);
-void kept_end(struct kept *k, int completion);
+void kept_end(struct kept *k, int completion, int rows);
 
 /* Completion of that id, if its rows still are those of m's weights and of a prompt and completion with so many rows; or -1. */
 int kept_find(const struct model *m, int64_t id, int prompt_length, int rows);

@@ -34,7 +34,7 @@ struct work { double flops, bytes; };
 #define WORK_put_rows(z, dst, src, index, R, C) ROWS_(z, 2, R, C)
 #define WORK_scatter_rows_add(z, dst, src, index, R, C) ROWS_(z, 3, R, C)
 #define WORK_head(z, logp, entropy, dh, dW, h, W, target, coef, ecoef, inv, R, C, V) GEMM_(z, (coef) ? 3 : 1, R, C, V, (coef) ? (z) + 8 : (z))
-#define WORK_sample(z, out, h, W, sampler, keys, stop_ids, n_stop, S, C, V) GEMM_(z, 1, S, C, V, z)
+#define WORK_sample(z, out, next, seen, h, W, sampler, keys, S, C, V) GEMM_(z, 1, S, C, V, z)
 #define WORK_logits(z, out, h, W, S, C, V) GEMM_(z, 1, S, C, V, z)
 #define WORK_copy(z, dst, src, bytes) {0, 2.0 * (double)(bytes)}
 #define WORK_zero(z, dst, bytes) {0, (double)(bytes)}

@@ -321,24 +321,24 @@ static PyObject *run_request(ModelObject *self, const struct rollout_request *q)
 
 PyDoc_STRVAR(generate_doc, "generate($self, prompts, num_generations, max_new_tokens, *, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, "
                            "repetition_penalty=1.0, min_new_tokens=0, stop_ids=None, forbidden_ids=None, stop_strings=None, "
-                           "token_offsets=None, token_bytes=None, seed=0, step=0, first_prompt=0, slots=32, keep_rows=0, progress=None)\n--\n\n"
+                           "token_offsets=None, token_bytes=None, seed=0, step=0, first_prompt=0, slots=32, keep_rows=0, lookahead=0, progress=None)\n--\n\n"
                            "Completions of token-id prompts, prompt-major; see _core.pyi.");
 static PyObject *Model_generate(ModelObject *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"prompts", "num_generations", "max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty",
                             "min_new_tokens", "stop_ids", "forbidden_ids", "stop_strings", "token_offsets", "token_bytes", "seed", "step",
-                            "first_prompt", "slots", "keep_rows", "progress", NULL};
+                            "first_prompt", "slots", "keep_rows", "lookahead", "progress", NULL};
     struct rollout_request q = {.sampler = {.temperature = 1, .top_p = 1, .repetition_penalty = 1}, .slots = 32};
     struct request_owner o = {0};
     PyObject *prompts, *stop_ids = NULL, *forbidden = NULL, *stop_strings = NULL, *offsets = NULL, *bytes = NULL, *progress = NULL;
     unsigned long long seed = 0;
     unsigned int step = 0, first_prompt = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oii|$fifffiOOOOOKIIiiO:generate", names, &prompts, &q.num_generations, &q.max_new_tokens,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oii|$fifffiOOOOOKIIiiiO:generate", names, &prompts, &q.num_generations, &q.max_new_tokens,
                                      &q.sampler.temperature, &q.sampler.top_k, &q.sampler.top_p, &q.sampler.min_p,
                                      &q.sampler.repetition_penalty, &q.min_new_tokens, &stop_ids, &forbidden, &stop_strings, &offsets,
-                                     &bytes, &seed, &step, &first_prompt, &q.slots, &q.keep_rows, &progress))
+                                     &bytes, &seed, &step, &first_prompt, &q.slots, &q.keep_rows, &q.lookahead, &progress))
         return NULL;
-    q.sampler.seed = seed;
-    q.sampler.step = step;
+    q.seed = seed;
+    q.step = step;
     q.first_prompt = first_prompt;
     if (progress && progress != Py_None) {
         q.progress = call_progress;

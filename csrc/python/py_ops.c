@@ -63,14 +63,33 @@ static int fill_pool(const struct ops *o, void *ctx, struct call *a) {
     return o->kv_store(ctx, a->pool, P(kv), P(place), d['N'], d['H'], d['K'], d['D']);
 }
 
+/* The pool: keys (S), then room for what is drawn (S). */
+static int place_keys(const struct ops *o, void *ctx, struct call *a) {
+    int S = a->size['S'];
+    const uint32_t *given = P(keys);                       /* (S, 4) */
+    struct sample_key *keys = malloc((size_t)S * sizeof *keys + 1);
+    a->pool = o->alloc(ctx, (size_t)S * (sizeof *keys + sizeof(struct sampled)) + 1);
+    if (!keys || !a->pool) {
+        free(keys);
+        return fail(E_MEMORY, "no memory for %d samples", S);
+    }
+    for (int s = 0; s < S; s++, given += 4)
+        keys[s] = (struct sample_key){a->integer[find(a->op, "seed")], (uint32_t)WHOLE(step), given[0], given[1], given[2], given[3]};
+    int status = o->upload(ctx, a->pool, keys, (size_t)S * sizeof *keys);
+    free(keys);
+    return status;
+}
+
 static int sample_rows(const struct ops *o, void *ctx, struct call *a) {
     const int *d = a->size;
-    int S = d['S'], n_stop = max_int(0, d['s']);
-    struct sampler sampler = {X(temperature), X(top_p), X(min_p), X(repetition_penalty), WHOLE(top_k),
-                              a->integer[find(a->op, "seed")], (uint32_t)WHOLE(step), P(forbidden), P(seen)};
-    struct sampled *out = malloc((size_t)S * sizeof *out + 1);
+    int S = d['S'];
+    struct sampler sampler = {X(temperature), X(top_p), X(min_p), X(repetition_penalty), WHOLE(top_k), max_int(0, d['s']), P(stop_ids),
+                              P(forbidden)};
+    const struct sample_key *keys = a->pool;
+    struct sampled *drawn = (struct sampled *)((struct sample_key *)a->pool + S), *out = malloc((size_t)S * sizeof *out + 1);
     if (!out) return fail(E_MEMORY, "no memory for %d samples", S);
-    int status = o->sample(ctx, out, P(h), P(W), &sampler, P(keys), P(stop_ids), n_stop, S, d['C'], d['V']);
+    int status = o->sample(ctx, drawn, P(next), P(seen), P(h), P(W), &sampler, keys, S, d['C'], d['V']);
+    if (!status) status = o->download(ctx, out, drawn, (size_t)S * sizeof *out);
     for (int s = 0; !status && s < S; s++) {
         ((int32_t *)P(id))[s] = out[s].id;
         ((float *)P(logp))[s] = out[s].logp;
@@ -204,16 +223,17 @@ OP(logits, "logits($self, h, W)\n--\n\n(S, V) of h (S, C), W (V, C).",
    ({FLOAT, OUT, "z", "SV"}, {REAL, IN, "h", "SC"}, {WEIGHT, IN, "W", "VC"}))
 OP(sample, "sample($self, h, W, keys, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0,\n"
    "       forbidden=None, seen=None, stop_ids=None, seed=0, step=0)\n--\n\n"
-   "(ids, logp, policy_logp, entropy), each (S). keys: uint32 (S, 4) of prompt, sample, position, no_stop;\n"
-   "forbidden (V), seen (S, V): uint8.",
+   "(ids, logp, policy_logp, entropy, next), each (S), and seen with what was drawn, if given. keys: uint32 (S, 4) of\n"
+   "prompt, sample, position, no_stop; forbidden (V), seen (S, V): uint8.",
    sample_rows(o, ctx, a),
    ({HOST_INT, OUT, "id", "S"}, {HOST_FLOAT, OUT, "logp", "S"}, {HOST_FLOAT, OUT, "policy_logp", "S"},
-    {HOST_FLOAT, OUT, "entropy", "S"}, {REAL, IN, "h", "SC"}, {WEIGHT, IN, "W", "VC"}, {HOST_UINT, IN, "keys", "S4"},
+    {HOST_FLOAT, OUT, "entropy", "S"}, {INT, OUT, "next", "S"}, {REAL, IN, "h", "SC"}, {WEIGHT, IN, "W", "VC"}, {HOST_UINT, IN, "keys", "S4"},
     {NUMBER, OPTIONAL, "temperature", "", .fallback = 1}, {INTEGER, OPTIONAL, "top_k", ""},
     {NUMBER, OPTIONAL, "top_p", "", .fallback = 1}, {NUMBER, OPTIONAL, "min_p", ""},
     {NUMBER, OPTIONAL, "repetition_penalty", "", .fallback = 1}, {BYTE, OPTIONAL, "forbidden", "V"},
-    {BYTE, OPTIONAL, "seen", "SV"}, {HOST_INT, OPTIONAL, "stop_ids", "s", 'V'}, {INTEGER, OPTIONAL, "seed", ""},
-    {INTEGER, OPTIONAL, "step", ""}))
+    {BYTE, ADD_OPTIONAL, "seen", "SV"}, {INT, OPTIONAL, "stop_ids", "s", 'V'}, {INTEGER, OPTIONAL, "seed", ""},
+    {INTEGER, OPTIONAL, "step", ""}),
+   .prepare = place_keys)
 OP(adamw, "adamw($self, w, m, v, g, lr, beta1, beta2, eps, weight_decay, grad_scale, correction1, correction2)\n--\n\n"
    "(w, m, v) after one step, each (L).",
    o->adamw(ctx, P(w), P(m), P(v), P(g), (size_t)d['L'], &(struct adamw){X(lr), X(beta1), X(beta2), X(eps),

@@ -18,7 +18,7 @@ struct ref_ctx {
 };
 
 #define REF_OPS(OP) \
-    OP(open) OP(close) OP(reserve) OP(alloc) OP(release) OP(upload) OP(download) OP(zero) OP(copy) \
+    OP(open) OP(close) OP(reserve) OP(alloc) OP(release) OP(upload) OP(download) OP(zero) OP(copy) OP(replay) OP(record_end) \
     OP(weight_bytes) OP(weight_set) OP(weight_get) OP(vector_set) OP(cast) OP(uncast) \
     OP(embed) OP(embed_dw) OP(linear) OP(linear_dx) OP(linear_dw) OP(rmsnorm) OP(rmsnorm_bwd_add) \
     OP(rope_table) OP(rope) OP(rope_bwd) OP(attention) OP(attention_bwd) \

@@ -63,15 +63,14 @@ int ref_head(void *ctx, float *logp, float *entropy, real *dh, float *dW, const 
 
 /* z (V) = logits that may be drawn: repetition penalty (a division or product, so it may follow the temperature), then
    -inf for what is forbidden here */
-static void restrict_logits(double *z, const double *raw, const struct sampler *p, const uint8_t *seen,
-                            const int32_t *stop_ids, int n_stop, int V) {
+static void restrict_logits(double *z, const double *raw, const struct sampler *p, const uint8_t *seen, int n_stop, int V) {
     for (int v = 0; v < V; v++) {
         z[v] = raw[v];
         if (seen && seen[v] && p->repetition_penalty != 1)
             z[v] = z[v] > 0 ? z[v] / p->repetition_penalty : z[v] * p->repetition_penalty;
         if (p->forbidden && p->forbidden[v]) z[v] = -INFINITY;
     }
-    for (int i = 0; i < n_stop; i++) z[stop_ids[i]] = -INFINITY;
+    for (int i = 0; i < n_stop; i++) z[p->stop_ids[i]] = -INFINITY;
 }
 
 static int falling(const void *a_, const void *b_) {
@@ -123,30 +122,31 @@ static int highest(const double *z, int V) {
 /* raw (V): logits over the temperature, z (V): scratch. A row with logits that are not finite, or with every id
    forbidden, gets id -1 and NaN. */
 static struct sampled sample_row(struct ref_ctx *ctx, double *z, const double *raw, const struct sampler *p,
-                                 const struct sample_key *key, const uint8_t *seen, const int32_t *stop_ids, int n_stop,
-                                 int V) {
+                                 const struct sample_key *key, const uint8_t *seen, int V) {
     double raw_lse = log_sum_exp(raw, V);
-    restrict_logits(z, raw, p, seen, stop_ids, key->no_stop ? n_stop : 0, V);
+    restrict_logits(z, raw, p, seen, key->no_stop ? p->n_stop : 0, V);
     if (p->temperature > 0) truncate_support(z, ctx->rank, p, V);
     double lse = log_sum_exp(z, V);
     if (!isfinite(raw_lse) || !isfinite(lse)) return (struct sampled){-1, NAN, NAN, NAN};
-    float u = philox_uniform(philox(p->seed, key->position, key->sample, key->prompt, p->step).x[0]);
+    float u = philox_uniform(philox(key->seed, key->position, key->sample, key->prompt, key->step).x[0]);
     int id = p->temperature > 0 ? draw(z, lse, u, V) : highest(z, V);
     float entropy = (float)softmax_entropy(raw, raw_lse, V);
     return (struct sampled){id, (float)(z[id] - lse), (float)(raw[id] - raw_lse), entropy};
 }
 
-int ref_sample(void *ctx_, struct sampled *out, const real *h, const weight *W, const struct sampler *sampler,
-               const struct sample_key *keys, const int32_t *stop_ids, int n_stop, int S, int C, int V) {
+int ref_sample(void *ctx_, struct sampled *out, int32_t *next, uint8_t *seen, const real *h, const weight *W,
+               const struct sampler *sampler, const struct sample_key *keys, int S, int C, int V) {
     struct ref_ctx *ctx = ctx_;
     float inv_temperature = sampler->temperature > 0 ? 1 / sampler->temperature : 1;
     double *raw;                                                     /* (V) logits, (V) those that may be drawn */
     if (V > ctx->n_ranks) return fail(E_MEMORY, "ref: sampling from %d ids, reserve() was told of %d", V, ctx->n_ranks);
     TRY(ref_scratch(&raw, ctx, 2 * (size_t)V));
     for (int s = 0; s < S; s++) {
-        const uint8_t *seen = sampler->seen ? sampler->seen + (size_t)s * V : NULL;
+        uint8_t *row_seen = seen ? seen + (size_t)s * V : NULL;
         row_logits(raw, (const float *)h + (size_t)s * C, W, inv_temperature, C, V);
-        out[s] = sample_row(ctx, raw + V, raw, sampler, &keys[s], seen, stop_ids, n_stop, V);
+        out[s] = sample_row(ctx, raw + V, raw, sampler, &keys[s], row_seen, V);
+        next[s] = max_int(out[s].id, 0);
+        if (row_seen && out[s].id >= 0) row_seen[out[s].id] = 1;
     }
     return OK;
 }

@@ -1,45 +1,12 @@
-#include "rl/rollout.h"
-#include "model/kept.h"
+#include "rl/engine.h"
 #include "model/profile.h"
 
 #include <stdlib.h>
 
 enum { SLOTS_MAX = 4096,
        SEQUENCES_MAX = 1 << 24,
-       PREFILL_ROWS = 2048,      /* prompts prefilled together, in rows; a longer prompt goes alone */
-       STOP_TAIL = 256 };        /* bytes of text kept for stop strings; longest stop string */
-
-/* A prompt with unfinished completions: its KV pages; its entry's row of first_hidden predicts every first token. */
-struct active_prompt { int prompt, unfinished; int32_t *pages; int n_pages; };
-
-/* A live completion. Pages before `own` belong to its prompt. */
-struct slot { int sequence, active, own, n_pages, length; int32_t last; uint32_t t; char tail[STOP_TAIL]; int tail_n; };
-
-struct engine {
-    struct model *m;
-    struct activations *acts;             /* prefill and decode take turns */
-    struct batch *batch;
-    struct kv *kv;
-    struct kept *kept;                    /* NULL: nothing is */
-    const struct rollout_request *q;
-    struct rollout_result *out;
-    int n_sequences, next, finished, S, n_slots, max_pages, prompt_max;
-    struct slot *slots;                   /* (S), the first n_slots are live */
-    struct active_prompt *prompts;        /* (S) */
-    int32_t *free_pages, n_free;
-    int prefill_rows;
-    real *first_hidden;                   /* (S, d) of active prompt i */
-    int32_t *page_table;                  /* HOST (S, max_pages) */
-    int32_t *host, *device;               /* staging of a decode step: ids, pos, place, length, keep (S each), then pages */
-    int32_t *place, *keep;                /* backend, prefill rows: where keys and values go, where activations go */
-    struct sample_key *keys;              /* (S) */
-    struct sampled *drawn;                /* (S) */
-    uint8_t *forbidden, *seen;            /* backend: (V), (S, V) */
-    int64_t tokens;
-    double last_report;
-};
-
-static int pages_of(int positions) { return ceil_div(positions, KV_TILE); }
+       LOOKAHEAD_MAX = 64,
+       PREFILL_ROWS = 2048 };    /* prompts prefilled together, in rows; a longer prompt goes alone */
 
 static int kv_pages_needed(int slots, int prompt_length, int max_new_tokens) {
     /* every slot its own tail and, in the worst case (one straggler a group), its own prompt */
@@ -91,6 +58,8 @@ static int check_request(const struct rollout_request *q, const struct config *c
     if (s->top_k < 0) return fail(E_CONFIG, "top_k is %d, must be 0 (off) or positive", s->top_k);
     if (!(s->repetition_penalty > 0)) return fail(E_CONFIG, "repetition_penalty is %g, must be positive", (double)s->repetition_penalty);
     if (q->min_new_tokens < 0) return fail(E_CONFIG, "min_new_tokens is %d, must not be negative", q->min_new_tokens);
+    if (q->lookahead < 0 || q->lookahead > LOOKAHEAD_MAX)
+        return fail(E_CONFIG, "lookahead is %d, must be 0 (the device's) or up to %d", q->lookahead, LOOKAHEAD_MAX);
     if ((int64_t)q->prompts.n * q->num_generations > SEQUENCES_MAX)
         return fail(E_CONFIG, "num_generations is %d: %d prompts would make more than %d completions", q->num_generations, q->prompts.n, SEQUENCES_MAX);
     TRY(check_ids("stop", q->stop_ids, q->n_stop, c->vocab_size));
@@ -103,166 +72,72 @@ static int check_request(const struct rollout_request *q, const struct config *c
     return groups_check(&g, c->vocab_size);
 }
 
-static int engine_alloc(struct engine *e, struct inference *r) {
+/* Memory of host and device that lives as long as the rollout. */
+static int engine_alloc(struct engine *e) {
+    const struct ops *ops = e->m->ops;
+    const struct rollout_request *q = e->q;
+    void *ctx = e->m->ctx;
+    size_t S = (size_t)e->S, V = (size_t)e->m->config.vocab_size, d = (size_t)e->m->config.d_model;
+    int flagged = q->n_forbidden || q->sampler.repetition_penalty != 1;
+    e->slots = calloc(S, sizeof *e->slots);
+    e->prompts = calloc(S, sizeof *e->prompts);
+    e->free_pages = malloc((size_t)e->kv->n_pages * sizeof(int32_t));
+    e->page_table = calloc(S * (size_t)e->max_pages, sizeof(int32_t));
+    e->host = calloc(1, window_bytes(e));
+    e->drawn = calloc(S * (size_t)e->lookahead, sizeof *e->drawn);
+    e->device = ops->alloc(ctx, window_bytes(e));
+    e->place = ops->alloc(ctx, (size_t)e->prefill_rows * sizeof(int32_t));
+    e->keep = ops->alloc(ctx, (size_t)e->prefill_rows * sizeof(int32_t));
+    e->first_hidden = ops->alloc(ctx, S * d * (size_t)ops->real_size);
+    e->stop_ids = ops->alloc(ctx, (size_t)max_int(1, q->n_stop) * sizeof(int32_t));
+    if (flagged) e->flags = malloc(V);
+    if (q->n_forbidden) e->forbidden = ops->alloc(ctx, V);
+    if (q->sampler.repetition_penalty != 1) e->seen = ops->alloc(ctx, S * V);
+    int good = e->slots && e->prompts && e->free_pages && e->page_table && e->host && e->drawn && e->device && e->place && e->keep &&
+               e->first_hidden && e->stop_ids && (e->flags || !flagged) && (e->forbidden || !q->n_forbidden) &&
+               (e->seen || q->sampler.repetition_penalty == 1);
+    for (int i = 0; i < e->S && good; i++)
+        good = (e->prompts[i].pages = calloc((size_t)pages_of(e->prompt_max), sizeof(int32_t))) != NULL;
+    return good ? OK : fail(E_MEMORY, "no memory for %d rollout slots", e->S);
+}
+
+static int engine_start(struct engine *e, struct inference *r) {
     struct model *m = e->m;
-    const struct ops *ops = m->ops;
-    const struct config *c = &m->config;
-    size_t S = (size_t)e->S, V = (size_t)c->vocab_size;
-    int n_pages = kv_pages_needed(e->S, e->prompt_max, e->q->max_new_tokens);
-    int prefill_rows = e->prefill_rows = prefill_rows_of(e->S, e->prompt_max);
-    size_t staged = S * (5 + (size_t)e->max_pages);
-    TRY(reserve_scratch(m, max_int(prefill_rows, e->S), e->S, e->S, e->S, e->prompt_max + e->q->max_new_tokens));
-    TRY(inference_reserve(r, max_int(prefill_rows, e->S), e->S, e->S, n_pages));
+    const struct rollout_request *q = e->q;
+    int n_pages = kv_pages_needed(e->S, e->prompt_max, q->max_new_tokens);
+    e->prefill_rows = prefill_rows_of(e->S, e->prompt_max);
+    TRY(reserve_scratch(m, max_int(e->prefill_rows, e->S), e->S, e->S, e->S, e->prompt_max + q->max_new_tokens));
+    TRY(inference_reserve(r, max_int(e->prefill_rows, e->S), e->S, e->S, n_pages));
     e->acts = &r->acts;
     e->batch = &r->batch;
     e->kv = &r->kv;
-    e->slots = calloc(S, sizeof *e->slots);
-    e->prompts = calloc(S, sizeof *e->prompts);
-    e->free_pages = malloc((size_t)n_pages * sizeof(int32_t));
-    e->page_table = calloc(S * (size_t)e->max_pages, sizeof(int32_t));
-    e->host = calloc(staged + (size_t)prefill_rows * 2, sizeof(int32_t));
-    e->keys = calloc(S, sizeof *e->keys);
-    e->drawn = calloc(S, sizeof *e->drawn);
-    e->device = ops->alloc(m->ctx, staged * sizeof(int32_t));
-    e->place = ops->alloc(m->ctx, (size_t)prefill_rows * sizeof(int32_t));
-    e->keep = ops->alloc(m->ctx, (size_t)prefill_rows * sizeof(int32_t));
-    e->first_hidden = ops->alloc(m->ctx, S * (size_t)c->d_model * (size_t)ops->real_size);
-    if (e->q->n_forbidden) e->forbidden = ops->alloc(m->ctx, V);
-    if (e->q->sampler.repetition_penalty != 1) e->seen = ops->alloc(m->ctx, S * V);
-    if (!e->slots || !e->prompts || !e->free_pages || !e->page_table || !e->host || !e->keys || !e->drawn || !e->device || !e->place || !e->keep ||
-        !e->first_hidden || (e->q->n_forbidden && !e->forbidden) || (e->q->sampler.repetition_penalty != 1 && !e->seen))
-        return fail(E_MEMORY, "no memory for %d rollout slots", e->S);
-    if (e->q->keep_rows) {
-        TRY(kept_begin(m, e->q->prompts.n, e->q->num_generations, e->q->max_new_tokens - 1, e->q->keep_rows, e->S));
+    TRY(engine_alloc(e));
+    if (q->keep_rows) {
+        TRY(kept_begin(m, q->prompts.n, q->num_generations, q->max_new_tokens - 1, q->keep_rows, e->S));
         e->kept = m->kept;
     }
     for (int i = 0; i < n_pages; i++) e->free_pages[e->n_free++] = n_pages - 1 - i;
-    for (int i = 0; i < e->S; i++) {
-        e->prompts[i].pages = calloc((size_t)pages_of(e->prompt_max), sizeof(int32_t));
-        if (!e->prompts[i].pages) return fail(E_MEMORY, "no memory for %d rollout slots", e->S);
-    }
-    const uint8_t one = 1;
-    for (int i = 0; i < e->q->n_forbidden; i++) TRY(ops->upload(m->ctx, e->forbidden + e->q->forbidden_ids[i], &one, 1));
+    if (q->n_forbidden) TRY(upload_flags(e, e->forbidden, q->forbidden_ids, q->n_forbidden));
+    TRY(m->ops->upload(m->ctx, e->stop_ids, q->stop_ids, (size_t)q->n_stop * sizeof *q->stop_ids));
+    e->sampler = q->sampler;
+    e->sampler.forbidden = e->forbidden;
+    e->sampler.stop_ids = e->stop_ids;
+    e->sampler.n_stop = q->n_stop;
     return OK;
 }
 
 static void engine_free(struct engine *e) {
     const struct ops *ops = e->m->ops;
-    void *ctx = e->m->ctx;
-    ops->release(ctx, e->device);
-    ops->release(ctx, e->place);
-    ops->release(ctx, e->keep);
-    ops->release(ctx, e->first_hidden);
-    ops->release(ctx, e->forbidden);
-    ops->release(ctx, e->seen);
+    void *ctx = e->m->ctx, *backend[] = {e->device, e->place, e->keep, e->first_hidden, e->stop_ids, e->forbidden, e->seen};
+    for (size_t i = 0; i < sizeof backend / sizeof *backend; i++) ops->release(ctx, backend[i]);
     for (int i = 0; e->prompts && i < e->S; i++) free(e->prompts[i].pages);
     free(e->slots);
     free(e->prompts);
     free(e->free_pages);
     free(e->page_table);
     free(e->host);
-    free(e->keys);
     free(e->drawn);
-}
-
-/* -- one completion's text ------------------------------------------------------------------------------------------ */
-
-/* Adds the token's bytes to the slot's tail; true when the text now holds a stop string. */
-static int hits_stop_string(struct slot *s, const struct rollout_request *q, int32_t id) {
-    if (!q->n_stop_strings) return 0;
-    for (int64_t k = q->token_offset[id]; k < q->token_offset[id + 1]; k++) {
-        if (s->tail_n == STOP_TAIL) memmove(s->tail, s->tail + 1, (size_t)--s->tail_n);
-        s->tail[s->tail_n++] = q->token_bytes[k];
-        for (int i = 0; i < q->n_stop_strings; i++) {
-            int n = (int)(q->stop_offset[i + 1] - q->stop_offset[i]);
-            if (n <= s->tail_n && !memcmp(s->tail + s->tail_n - n, q->stop_bytes + q->stop_offset[i], (size_t)n)) return 1;
-        }
-    }
-    return 0;
-}
-
-static int is_stop_id(const struct rollout_request *q, int32_t id) {
-    for (int i = 0; i < q->n_stop; i++)
-        if (q->stop_ids[i] == id) return 1;
-    return 0;
-}
-
-static int mark_seen(struct engine *e, int slot, const int32_t *ids, int n) {
-    if (!e->seen) return OK;
-    const uint8_t one = 1;
-    uint8_t *row = e->seen + (size_t)slot * (size_t)e->m->config.vocab_size;
-    for (int i = 0; i < n; i++) TRY(e->m->ops->upload(e->m->ctx, row + ids[i], &one, 1));
-    return OK;
-}
-
-/* -- slots and pages --------------------------------------------------------------------------------------------------- */
-
-static void release_prompt(struct engine *e, struct active_prompt *p) {
-    if (--p->unfinished) return;
-    for (int i = 0; i < p->n_pages; i++) e->free_pages[e->n_free++] = p->pages[i];
-    p->n_pages = 0;
-}
-
-/* The last live slot takes the place of the one that ended. */
-static int end_slot(struct engine *e, int i) {
-    struct slot *s = &e->slots[i];
-    int32_t *table = e->page_table + (size_t)i * (size_t)e->max_pages;
-    for (int k = s->own; k < s->n_pages; k++) e->free_pages[e->n_free++] = table[k];
-    if (e->kept) kept_end(e->kept, s->sequence);
-    release_prompt(e, &e->prompts[s->active]);
-    int last = --e->n_slots;
-    if (i != last) {
-        size_t V = (size_t)e->m->config.vocab_size;
-        *s = e->slots[last];
-        memcpy(table, e->page_table + (size_t)last * (size_t)e->max_pages, (size_t)e->max_pages * sizeof *table);
-        if (e->seen) TRY(e->m->ops->copy(e->m->ctx, e->seen + (size_t)i * V, e->seen + (size_t)last * V, V));
-    }
-    e->finished++;
-    return OK;
-}
-
-/* Records what was drawn for slots [first, n_slots); ends those that are done. */
-static int take_drawn(struct engine *e, int first) {
-    const struct rollout_request *q = e->q;
-    size_t width = (size_t)q->max_new_tokens;
-    for (int i = e->n_slots - 1; i >= first; i--) {
-        struct slot *s = &e->slots[i];
-        struct sampled *d = &e->drawn[i - first];
-        if (d->id < 0)
-            return fail(E_NONFINITE, "the logits of prompt %d, completion %d are not finite at token %u", s->sequence / q->num_generations,
-                        s->sequence % q->num_generations, s->t);
-        size_t at = (size_t)s->sequence * width + s->t;
-        e->out->tokens[at] = s->last = d->id;
-        e->out->logp[at] = d->logp;
-        e->out->policy_logp[at] = d->policy_logp;
-        e->out->entropy[at] = d->entropy;
-        e->out->length[s->sequence] = (int32_t)++s->t;
-        e->tokens++;
-        TRY(mark_seen(e, i, &d->id, 1));
-        int stop_string = hits_stop_string(s, q, d->id), stop_id = is_stop_id(q, d->id);
-        if (!stop_id && !stop_string && s->t < (uint32_t)q->max_new_tokens) continue;
-        e->out->finish[s->sequence] = stop_id ? FINISH_STOP_ID : stop_string ? FINISH_STOP_STRING : FINISH_LENGTH;
-        TRY(end_slot(e, i));
-    }
-    return OK;
-}
-
-static int draw(struct engine *e, const real *hidden, int first) {
-    struct model *m = e->m;
-    const struct rollout_request *q = e->q;
-    int n = e->n_slots - first;
-    struct sampler sampler = q->sampler;
-    sampler.forbidden = e->forbidden;
-    sampler.seen = e->seen ? e->seen + (size_t)first * (size_t)m->config.vocab_size : NULL;
-    for (int i = 0; i < n; i++) {
-        const struct slot *s = &e->slots[first + i];
-        e->keys[i] = (struct sample_key){
-            .prompt = q->first_prompt + (uint32_t)(s->sequence / q->num_generations), .sample = (uint32_t)(s->sequence % q->num_generations),
-            .position = s->t, .no_stop = s->t < (uint32_t)max_int(0, q->min_new_tokens)};
-    }
-    TRY(RUN(m, sample, e->drawn, hidden, text_head_weight(m), &sampler, e->keys, q->stop_ids, q->n_stop, n, m->config.d_model,
-                       m->config.vocab_size));
-    return take_drawn(e, first);
+    free(e->flags);
 }
 
 /* -- prefill --------------------------------------------------------------------------------------------------------------- */
@@ -273,9 +148,9 @@ static int run_prefill(struct engine *e, const int *list, int n) {
     const struct ops *ops = m->ops;
     const struct config *c = &m->config;
     int rows = e->prefill_rows, N = 0;
-    int32_t *ids = e->host, *pos = e->host + rows, *place = calloc(2 * (size_t)rows + 5 * (size_t)n, sizeof *place);
-    if (!place) return fail(E_MEMORY, "no memory to prefill %d prompts", n);
-    int32_t *keep = place + rows, *last = keep + rows;
+    int32_t *ids = calloc(4 * (size_t)rows + 5 * (size_t)n, sizeof *ids);
+    if (!ids) return fail(E_MEMORY, "no memory to prefill %d prompts", n);
+    int32_t *pos = ids + rows, *place = pos + rows, *keep = place + rows, *last = keep + rows;
     struct segment *segments = (struct segment *)(last + n);
     for (int k = 0; k < n; k++) {
         struct active_prompt *p = &e->prompts[list[k]];
@@ -308,49 +183,8 @@ static int run_prefill(struct engine *e, const int *list, int n) {
     size_t row = (size_t)c->d_model * (size_t)ops->real_size;
     for (int k = 0; k < n && !status; k++)
         status = ops->copy(m->ctx, (char *)e->first_hidden + (size_t)list[k] * row, (char *)e->acts->hidden + (size_t)k * row, row);
-    free(place);
+    free(ids);
     return status;
-}
-
-/* Entry of the prompt among the active ones; or a free entry, which gets its pages and must be prefilled (fresh). Sequences
-   start in order, so every entry but the newest has a live slot: S entries suffice. */
-static int find_prompt(struct engine *e, int prompt, int *fresh) {
-    int empty = -1;
-    *fresh = 0;
-    for (int i = 0; i < e->S; i++) {
-        if (e->prompts[i].unfinished && e->prompts[i].prompt == prompt) return i;
-        if (!e->prompts[i].unfinished && empty < 0) empty = i;
-    }
-    struct active_prompt *p = &e->prompts[empty];
-    p->prompt = prompt;
-    p->unfinished = e->q->num_generations;
-    p->n_pages = pages_of(ragged_length(&e->q->prompts, prompt));
-    for (int k = 0; k < p->n_pages; k++) p->pages[k] = e->free_pages[--e->n_free];
-    *fresh = 1;
-    return empty;
-}
-
-/* A slot for the next sequence; the prompt's last, partly filled page is copied, since completions write into it. */
-static int open_slot(struct engine *e, int active, int32_t *copy_dst, int32_t *copy_src, int *n_copies) {
-    struct active_prompt *p = &e->prompts[active];
-    struct slot *s = &e->slots[e->n_slots];
-    int32_t *table = e->page_table + (size_t)e->n_slots * (size_t)e->max_pages;
-    int P = ragged_length(&e->q->prompts, p->prompt);
-    *s = (struct slot){.sequence = e->next++, .active = active, .own = P / KV_TILE, .length = P};
-    memcpy(table, p->pages, (size_t)s->own * sizeof *table);
-    s->n_pages = s->own;
-    if (P % KV_TILE) {
-        table[s->n_pages++] = e->free_pages[--e->n_free];
-        copy_dst[*n_copies] = table[s->own];
-        copy_src[(*n_copies)++] = p->pages[s->own];
-    }
-    if (e->seen) {
-        size_t V = (size_t)e->m->config.vocab_size;
-        TRY(e->m->ops->zero(e->m->ctx, e->seen + (size_t)e->n_slots * V, V));
-        TRY(mark_seen(e, e->n_slots, e->q->prompts.ids + e->q->prompts.offset[p->prompt], P));
-    }
-    e->n_slots++;
-    return OK;
 }
 
 /* Fills free slots with the next sequences: prefills prompts that are new, then draws every first token. */
@@ -375,41 +209,18 @@ static int admit(struct engine *e) {
     if (n_list) TRY(run_prefill(e, list, n_list));
     e->out->prefill_seconds += clock_seconds() - start;
     for (int i = 0; i < n_new; i++) TRY(open_slot(e, active[i], copies, copies + e->S, &n_copies));
+    int32_t *ids = (int32_t *)e->device;
     if (n_copies) {
         memmove(copies + n_copies, copies + e->S, (size_t)n_copies * sizeof *copies);
-        TRY(m->ops->upload(m->ctx, e->device, copies, 2 * (size_t)n_copies * sizeof *copies));
-        TRY(kv_copy_pages(e->kv, e->device, e->device + n_copies, n_copies));
+        TRY(m->ops->upload(m->ctx, ids, copies, 2 * (size_t)n_copies * sizeof *copies));
+        TRY(kv_copy_pages(e->kv, ids, ids + n_copies, n_copies));
     }
-    TRY(m->ops->upload(m->ctx, e->device, active, (size_t)n_new * sizeof *active));
-    TRY(RUN(m, gather_rows, e->acts->hidden, e->first_hidden, e->device, n_new, m->config.d_model));
-    return draw(e, e->acts->hidden, first);
+    TRY(m->ops->upload(m->ctx, ids, active, (size_t)n_new * sizeof *active));
+    TRY(RUN(m, gather_rows, e->acts->hidden, e->first_hidden, ids, n_new, m->config.d_model));
+    return draw_first(e, first);
 }
 
-/* -- decode ------------------------------------------------------------------------------------------------------------------- */
-
-static int decode_step(struct engine *e) {
-    struct model *m = e->m;
-    int n = e->n_slots, width = e->max_pages;
-    int32_t *ids = e->host, *pos = ids + n, *place = pos + n, *length = place + n, *keep = length + n, *pages = keep + n;
-    for (int i = 0; i < n; i++) {
-        struct slot *s = &e->slots[i];
-        int32_t *table = e->page_table + (size_t)i * (size_t)width;
-        if (s->length / KV_TILE == s->n_pages) table[s->n_pages++] = e->free_pages[--e->n_free];
-        ids[i] = s->last;
-        pos[i] = s->length;
-        place[i] = table[s->length / KV_TILE] * KV_TILE + s->length % KV_TILE;
-        length[i] = ++s->length;
-        int32_t kept = e->kept ? kept_token(e->kept, s->sequence) : -1;
-        keep[i] = kept < 0 ? i : kept;
-        memcpy(pages + (size_t)i * (size_t)width, table, (size_t)width * sizeof *table);
-    }
-    int32_t *d = e->device;
-    TRY(m->ops->upload(m->ctx, d, e->host, (size_t)n * (5 + (size_t)width) * sizeof *d));
-    struct keeper keeper = {.rows = d + 4 * n};
-    if (e->kept) keeper.store = &e->kept->store;
-    TRY(text_decode(e->acts, e->kv, d, d + n, d + 2 * n, d + 5 * n, d + 3 * n, n, width, e->kept ? &keeper : NULL));
-    return draw(e, e->acts->hidden, 0);
-}
+/* -- the loop -------------------------------------------------------------------------------------------------------------------- */
 
 static int report(struct engine *e) {
     double now = clock_seconds();
@@ -422,7 +233,7 @@ static int run(struct engine *e) {
     double start = clock_seconds();
     while (e->finished < e->n_sequences) {
         if (e->n_slots < e->S && e->next < e->n_sequences) TRY(admit(e));
-        if (e->n_slots) TRY(decode_step(e));
+        if (e->n_slots) TRY(decode_window(e));
         TRY(report(e));
         TRY(poll_interrupt());
     }
@@ -438,8 +249,9 @@ int rollout(struct inference *r, struct rollout_result *out, const struct rollou
     e.S = min_int(q->slots, e.n_sequences);
     for (int i = 0; i < q->prompts.n; i++) e.prompt_max = max_int(e.prompt_max, ragged_length(&q->prompts, i));
     e.max_pages = pages_of(e.prompt_max + q->max_new_tokens);
+    e.lookahead = max_int(1, min_int(q->lookahead ? q->lookahead : m->ops->lookahead, q->max_new_tokens - 1));
     out->prefill_seconds = out->decode_seconds = 0;
-    int status = engine_alloc(&e, r);
+    int status = engine_start(&e, r);
     if (!status) status = run(&e);
     for (int i = 0; i < e.n_sequences && !status; i++)
         out->kept[i] = e.kept && e.kept->prompt_row[i / q->num_generations] >= 0 ? e.kept->first_id + i : -1;

@@ -10,7 +10,9 @@ enum finish { FINISH_LENGTH, FINISH_STOP_ID, FINISH_STOP_STRING };
 struct rollout_request {
     struct ragged prompts;
     int num_generations, max_new_tokens, min_new_tokens, slots;
-    struct sampler sampler;               /* forbidden, seen: filled by the engine */
+    struct sampler sampler;               /* stop_ids, forbidden: filled by the engine */
+    uint64_t seed;
+    uint32_t step;
     const int32_t *stop_ids, *forbidden_ids;
     int n_stop, n_forbidden;
     /* stop strings: string i is stop_bytes[stop_offset[i] .. stop_offset[i+1]); token id adds token_bytes[token_offset[id] ..) */
@@ -18,6 +20,7 @@ struct rollout_request {
     const int64_t *stop_offset, *token_offset;
     const char *stop_bytes, *token_bytes;
     uint32_t first_prompt;                /* Philox counter of prompt 0 */
+    int lookahead;                        /* decode steps between two looks of the host, no bit depends on it; 0: the backend's */
     int keep_rows;                        /* keep the activations of so many rows for the update (model/kept.h); 0: none */
     int (*progress)(void *arg, int64_t tokens, int finished);    /* a few times a second; non-zero stops with E_INTERRUPT */
     void *progress_arg;

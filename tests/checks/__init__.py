@@ -28,7 +28,7 @@ def check_float(got, want, tolerance=3e-6):
 
 def assert_same_bits(got, want):
     for a, b in zip(got, want, strict=True):
-        np.testing.assert_array_equal(np.atleast_1d(a).view(np.int32), np.atleast_1d(b).view(np.int32))
+        np.testing.assert_array_equal(np.atleast_1d(a).view(np.uint8), np.atleast_1d(b).view(np.uint8))
 
 
 def check_same_run(device: str, steps: int) -> None:

@@ -23,6 +23,18 @@ SETTINGS = [
 SIZES = [(24, 40), (9, 1000)]                               # rows, vocabulary: a chunk of 64 not full, and many
 
 
+def check_next_and_seen(ops, h, W, **settings):
+    """What goes on to the next step: the ids as embed reads them, and each row's marks with its new token."""
+    S, V = len(h), len(W)
+    before = (np.random.default_rng(0).random((S, V)) < 0.1).astype(np.uint8)
+    h[1] = np.nan
+    ids, *_, next_ids, after = ops.sample(h, W, sample_keys(S), seen=before, **settings)
+    assert ids[1] == -1 and (np.delete(ids, 1) >= 0).all() and (next_ids == np.maximum(ids, 0)).all()
+    marks = [(i, token) for i, token in enumerate(ids) if token >= 0]
+    before[tuple(np.transpose(marks))] = 1
+    assert (after == before).all()
+
+
 def check_draws(z, ids, logp, keys, seed, step, settings, seen=None, atol=1e-5):
     """Each token against the distribution that its row's logits (S, V) leave, and against its uniform number."""
     for i, u in enumerate(uniforms(keys, seed, step)):
@@ -39,7 +51,7 @@ def check_draws(z, ids, logp, keys, seed, step, settings, seen=None, atol=1e-5):
 def test_draws_follow_the_filtered_distribution(ops, rng, settings, S, V):
     h, W = real(rng, S, 8), real(rng, V, 8)
     seen, keys = rng.integers(2, size=(S, V)).astype(np.uint8), sample_keys(S)
-    ids, logp, policy_logp, entropy = ops.sample(h, W, keys, seed=11, step=3, seen=seen, **settings)
+    ids, logp, policy_logp, entropy, *_ = ops.sample(h, W, keys, seed=11, step=3, seen=seen, **settings)
     check_draws(h.astype(np.float64) @ W.T, ids, logp, keys, 11, 3, settings, seen)
     inv_temperature = float(np.float32(1) / np.float32(settings.get("temperature", 1)))
     assert_same_bits([policy_logp, entropy], ops.head(h, W, ids, inv_temperature))
@@ -53,7 +65,7 @@ def test_draws_follow_the_filtered_distribution(ops, rng, settings, S, V):
 def test_flat_distributions(ops, rng, settings):
     """More chunks hold candidates than the sampler keeps at hand."""
     h, W, keys = real(rng, 3, 8, scale=0.25), real(rng, 10000, 8), sample_keys(3)
-    ids, logp, _, _ = ops.sample(h, W, keys, seed=5, **settings)
+    ids, logp, *_ = ops.sample(h, W, keys, seed=5, **settings)
     z = np.float32(h.astype(np.float64) @ W.T)
     for i in range(3):
         assert abs(logp[i] - log_support(z[i], **settings)[ids[i]]) <= 2e-4      # an id or two of 9000 may be at the border
@@ -87,7 +99,7 @@ def test_kept_sets(ops, p, settings, kept):
 
 def test_greedy(ops, rng):
     h, W = real(rng, 30, 8), real(rng, 300, 8)
-    ids, logp, policy_logp, entropy = ops.sample(h, W, sample_keys(30), temperature=0, top_k=3, top_p=0.1)
+    ids, logp, policy_logp, entropy, *_ = ops.sample(h, W, sample_keys(30), temperature=0, top_k=3, top_p=0.1)
     assert (ids == ops.logits(h, W).argmax(1)).all()
     assert_same_bits([policy_logp, entropy, logp], [*ops.head(h, W, ids), policy_logp])
 
@@ -108,7 +120,7 @@ def test_forbidden_and_stop_ids(ops, rng, temperature, n_forbidden, n_stop):
     forbidden[np.argsort(-z)[:n_forbidden]] = 1
     stop = np.argsort(-z)[n_forbidden:n_forbidden + n_stop].astype(np.int32)
     keys = sample_keys(S, no_stop=np.arange(S) % 2)
-    ids, logp, policy_logp, _ = ops.sample(np.repeat(h, S, 0), W, keys, temperature=temperature,
+    ids, logp, policy_logp, *_ = ops.sample(np.repeat(h, S, 0), W, keys, temperature=temperature,
                                            forbidden=forbidden if n_forbidden else None, stop_ids=stop)
     assert not forbidden[ids].any()
     assert_same_bits([policy_logp], ops.head(np.repeat(h, S, 0), W, ids)[:1])
@@ -138,18 +150,23 @@ def test_rows_do_not_depend_on_their_batch(ops, rng):
         assert_same_bits(ops.sample(h[rows], W, keys[rows], top_p=0.8), [part[rows] for part in whole])
 
 
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.0, "repetition_penalty": 1.5}, {"top_k": 4}], ids=str)
+def test_next_and_seen(ops, rng, settings):
+    check_next_and_seen(ops, real(rng, 7, 8), real(rng, 300, 8), **settings)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("settings", [{}, {"temperature": 0.0}, {"top_p": 0.5}, {"repetition_penalty": 1.2}], ids=str)
 def test_rows_that_are_not_finite(ops, rng, bad, settings):
     h, W, seen = real(rng, 3, 8), np.abs(real(rng, 40, 8)), np.ones((3, 40), np.uint8)
     h[1] = bad
-    ids, *numbers = ops.sample(h, W, sample_keys(3), seen=seen, **settings)
+    ids, *numbers, _, _ = ops.sample(h, W, sample_keys(3), seen=seen, **settings)
     assert ids[1] == -1 and (ids[[0, 2]] >= 0).all()
     assert all(np.isnan(x[1]) and np.isfinite(x[[0, 2]]).all() for x in numbers)
 
 
 def test_all_ids_forbidden(ops, rng):
-    ids, *numbers = ops.sample(real(rng, 2, 8), real(rng, 40, 8), sample_keys(2), forbidden=np.ones(40, np.uint8))
+    ids, *numbers, _ = ops.sample(real(rng, 2, 8), real(rng, 40, 8), sample_keys(2), forbidden=np.ones(40, np.uint8))
     assert (ids == -1).all() and all(np.isnan(x).all() for x in numbers)
 
 

@@ -97,7 +97,8 @@ int cublasLtMatmul(void *handle, void *desc, const void *alpha, const void *a, v
     if (!fits(*m, *(layout *)a_, *(layout *)b_, *(layout *)d_) || ((uintptr_t)a | (uintptr_t)b | (uintptr_t)d) % 16) return INVALID;
     bool ta = m->set[BLASLT_DESC_TRANSA], tb = m->set[BLASLT_DESC_TRANSB];
     ran++;
-    ((cuda_host_stream *)stream)->enqueue([=, la = *(layout *)a_, lb = *(layout *)b_, ld = *(layout *)d_, factor = *(const float *)beta] {
+    cuda_host_stream *on = (cuda_host_stream *)stream;
+    on->enqueue(on, [=, la = *(layout *)a_, lb = *(layout *)b_, ld = *(layout *)d_, factor = *(const float *)beta] {
         multiply(ta, tb, la, a, lb, b, ld, d, factor);
     });
     return 0;

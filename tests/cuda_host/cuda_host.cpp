@@ -3,6 +3,7 @@
    - Work is queued and runs when the host waits for it; device memory is out of reach of the host in between, and each
      allocation ends at a page that nobody may touch. A kernel's pointer arguments must be device memory.
    - A copy by cp.async lands only when it is waited for (GRPO_CUDA_HOST_COPY=early: at once).
+   - While a stream is captured nothing may wait, allocate, free, touch the host's memory or go to another stream.
    - Lanes of a warp that do different things together, and threads at different barriers, are errors.
    - Dynamic shared memory begins as NaN and ends at a page that nobody may touch.
    GRPO_CUDA_HOST_ORDER: the order in which threads run up to a barrier: forward, reverse, or random (a number: its seed).
@@ -256,10 +257,29 @@ bool run_kernel(launch *l) {
 
 /* -- the queue --------------------------------------------------------------------------------------------------------------- */
 
-std::vector<std::function<bool()>> queue;
+typedef std::vector<std::function<bool()>> work_list;
+work_list queue;
 std::map<const void *, size_t> allowed;                /* shared memory of kernels, where it is more than SHARED_FREE */
+struct { int waits, launches, graphs; } counted;       /* of the host for the queue; kernels and graphs that it launched */
+
+struct { bool on, spoiled; cudaStream_t stream; work_list work; } capture;
+
+/* A GPU refuses some of this and does the rest once, now, instead of with each launch of the graph. */
+bool spoils_capture(const char *what) {
+    if (!capture.on) return false;
+    capture.spoiled = true;
+    message = std::string(what) + " while a stream is captured";
+    return true;
+}
+
+cudaError_t put(cudaStream_t stream, std::function<bool()> work) {
+    if (capture.on && stream == capture.stream) return capture.work.push_back(work), cudaSuccess;
+    if (spoils_capture("work on another stream")) return cudaErrorStreamCaptureUnsupported;
+    return queue.push_back(work), cudaSuccess;
+}
 
 cudaError_t flush() {
+    counted.waits++;
     if (queue.empty()) return cudaSuccess;
     message.clear();
     reach(true);
@@ -381,8 +401,8 @@ cudaError_t cuda_host_launch(const cudaLaunchConfig_t *config, const void *kerne
     if (!grid.x || !grid.y || !grid.z || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) return cudaErrorInvalidConfiguration;
     if (!block.x || block.x > BLOCK_MAX || block.x % LANES || block.y != 1 || block.z != 1) return cudaErrorInvalidConfiguration;
     if (config->dynamicSmemBytes > SHARED_FREE && config->dynamicSmemBytes > allowed[kernel]) return cudaErrorInvalidValue;
-    queue.push_back([l = launch{grid, block, config->dynamicSmemBytes, run, kernel}]() mutable { return run_kernel(&l); });
-    return cudaSuccess;
+    counted.launches++;
+    return put(config->stream, [l = launch{grid, block, config->dynamicSmemBytes, run, kernel}]() mutable { return run_kernel(&l); });
 }
 
 cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute, int value) {
@@ -394,6 +414,7 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute, int valu
 
 cudaError_t cudaMalloc(void **p, size_t bytes) {
     guard g(mutex);
+    if (spoils_capture("cudaMalloc")) return cudaErrorStreamCaptureUnsupported;
     region r;
     size_t taken = 0;
     for (auto &entry : device) taken += entry.second.bytes;
@@ -407,6 +428,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes) {
 
 cudaError_t cudaFree(void *p) {
     guard g(mutex);
+    if (spoils_capture("cudaFree")) return cudaErrorStreamCaptureUnsupported;
     cudaError_t error = flush();
     auto it = device.find((const char *)p);
     if (!p || it == device.end()) return p ? cudaErrorInvalidValue : error;
@@ -442,42 +464,72 @@ cudaError_t cudaFreeHost(void *p) {
 }
 
 /* Page-locked memory of the host is read and written when the queue gets there, other memory of the host at once. */
-cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
+cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
     guard g(mutex);
+    if (kind != cudaMemcpyDeviceToDevice && spoils_capture("a copy from or to the host")) return cudaErrorStreamCaptureUnsupported;
     if (kind != cudaMemcpyDeviceToHost && !find(device, dst, bytes)) return cudaErrorInvalidValue;
     if (kind != cudaMemcpyHostToDevice && !find(device, src, bytes)) return cudaErrorInvalidValue;
     if (kind == cudaMemcpyHostToDevice && !find(pinned, src, bytes)) {
         std::string copy((const char *)src, bytes);
-        queue.push_back([=] { return memcpy(dst, copy.data(), bytes) != nullptr; });
-        return cudaSuccess;
+        return put(stream, [=] { return memcpy(dst, copy.data(), bytes) != nullptr; });
     }
-    queue.push_back([=] { return memmove(dst, src, bytes) != nullptr; });
-    return kind == cudaMemcpyDeviceToHost && !find(pinned, dst, bytes) ? flush() : cudaSuccess;
+    cudaError_t error = put(stream, [=] { return memmove(dst, src, bytes) != nullptr; });
+    return kind == cudaMemcpyDeviceToHost && !find(pinned, dst, bytes) ? flush() : error;
 }
 
-cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t) {
+cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t stream) {
     guard g(mutex);
     if (!find(device, dst, bytes)) return cudaErrorInvalidValue;
-    queue.push_back([=] { return memset(dst, value, bytes) != nullptr; });
-    return cudaSuccess;
+    return put(stream, [=] { return memset(dst, value, bytes) != nullptr; });
 }
 
 static cudaError_t synchronize() {
     guard g(mutex);
-    return flush();
+    return spoils_capture("waiting") ? cudaErrorStreamCaptureUnsupported : flush();
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t) { return synchronize(); }
 cudaError_t cudaEventSynchronize(cudaEvent_t) { return synchronize(); }
 cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
-static void enqueue(std::function<void()> work) {
+static void enqueue(cudaStream_t stream, std::function<void()> work) {
     guard g(mutex);
-    queue.push_back([=] { return work(), true; });
+    put(stream, [=] { return work(), true; });
 }
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) {
-    static cuda_host_stream only = {enqueue};
-    return *stream = &only, cudaSuccess;
-}
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) { return *stream = new cuda_host_stream{enqueue}, cudaSuccess; }
+cudaError_t cudaStreamDestroy(cudaStream_t stream) { return delete stream, cudaSuccess; }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) { return *event = (cudaEvent_t)1, cudaSuccess; }
+
+/* All streams are one queue: work runs in the order in which the host put it there. */
+struct cuda_host_graph { work_list work; };
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+    guard g(mutex);
+    if (spoils_capture("cudaStreamBeginCapture")) return cudaErrorStreamCaptureUnsupported;
+    capture = {true, false, stream, {}};
+    return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
+    guard g(mutex);
+    *graph = nullptr;
+    if (!capture.on || stream != capture.stream) return cudaErrorInvalidValue;
+    capture.on = false;
+    if (capture.spoiled) return cudaErrorStreamCaptureInvalidated;
+    return *graph = new cuda_host_graph{capture.work}, cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long) { return *exec = new cuda_host_graph(*graph), cudaSuccess; }
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+    guard g(mutex);
+    counted.graphs++;
+    for (auto &work : exec->work) put(stream, work);
+    return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) { return delete exec, cudaSuccess; }
+
+/* How often the host has waited, and launched a kernel (captured or not) or a graph, since the last call. */
+extern "C" __attribute__((visibility("default"))) void cuda_host_counts(int counts[3]) {
+    guard g(mutex);
+    counts[0] = counted.waits, counts[1] = counted.launches, counts[2] = counted.graphs;
+    counted = {};
+}
 
 cudaError_t cudaGetDeviceCount(int *count) { return *count = 1, driver(); }
 cudaError_t cudaGetDevice(int *index) { return *index = 0, driver(); }
@@ -502,6 +554,6 @@ cudaError_t cudaGetLastError() { return cudaSuccess; }
 const char *cudaGetErrorName(cudaError_t) { return "cudaError"; }
 const char *cudaGetErrorString(cudaError_t error) {
     static std::string text;
-    text = error == cudaErrorLaunchFailure && !message.empty() ? message : "error " + std::to_string((int)error);
+    text = error >= cudaErrorLaunchFailure && !message.empty() ? message : "error " + std::to_string((int)error);
     return text.c_str();
 }

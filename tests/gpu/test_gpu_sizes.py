@@ -61,7 +61,7 @@ def test_sampling_from_a_large_vocabulary(ops, rng, settings):
     S, C, V = 130, 64, 151936
     h, W = real(rng, S, C, scale=0.4), real(rng, V, C)                  # logits with a spread of about 3
     seen, keys = (rng.random((S, V)) < 0.01).astype(np.uint8), sample_keys(S)
-    ids, logp, policy_logp, entropy = ops.sample(h, W, keys, seed=7, step=1, seen=seen, **settings)
+    ids, logp, policy_logp, entropy, *_ = ops.sample(h, W, keys, seed=7, step=1, seen=seen, **settings)
     inv_temperature = float(np.float32(1) / np.float32(settings.get("temperature", 1)))
     assert_same_bits([policy_logp, entropy], ops.head(h, W, ids, inv_temperature))
     some = slice(0, 20)
