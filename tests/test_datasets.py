@@ -2,6 +2,7 @@
 import doctest
 import hashlib
 import importlib
+import itertools
 import json
 import re
 import sys
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from grpo import ConfigError, DatasetError, GRPOConfig, GRPOTrainer, GrpoWarning, datasets, tiny
+from grpo import ConfigError, DatasetError, GRPOConfig, GRPOTrainer, GrpoWarning, RewardError, datasets, tiny
 from grpo.datasets import arithmetic, layout
 from grpo.prompts import overlap
+from grpo.rewards.countdown import countdown_reward
+from grpo.rewards.reasoning_gym import reasoning_gym_reward, scorer
 
 GSM8K = Path(__file__).resolve().parents[2] / "shared" / "data" / "gsm8k"
 
@@ -160,6 +163,105 @@ def test_ranges_of_word_problems(options, low, high):
 def test_word_problems_refuse(options, message):
     with pytest.raises((ConfigError, DatasetError), match=message):
         datasets.load("word_problems", **options)
+
+
+# countdown
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_countdown_can_be_solved(split):
+    rows = datasets.load("countdown", split, size=300, count=[2, 3, 5], numbers=[2, 30], targets=[5, 60], seed=2)
+    assert all(len(row["numbers"]) == count for row, count in zip(rows, itertools.cycle([2, 3, 5])))
+    assert all(5 <= row["target"] <= 60 and all(2 <= n <= 30 for n in row["numbers"]) for row in rows)
+    given = {name: [row[name] for row in rows] for name in ("numbers", "target")}
+    assert countdown_reward([f"<answer>{row['solution']}</answer>" for row in rows], **given) == [1.0] * 300
+    assert rows == datasets.load("countdown", split, count=[2, 3, 5], numbers=[2, 30], targets=[5, 60], seed=2, size=400)[:300]
+
+
+def test_countdown_holds_problems_out():
+    train, test = ({(tuple(sorted(row["numbers"])), row["target"]) for row in datasets.load("countdown", split, size=1500, numbers=[1, 9], seed=seed)}
+                   for split, seed in (("train", 0), ("test", 1)))
+    assert not train & test
+
+
+def test_countdown_with_solved_examples():
+    rows = datasets.load("countdown", size=20, examples=1)
+    shown = rows[0]["prompt"][1:3]
+    assert all(row["prompt"][1:3] == shown and row["question"] != shown[0]["content"] for row in rows)
+    assert "answer" not in rows[0] and re.fullmatch(r"<reasoning>\n(.+) = \d+\n</reasoning>\n<answer>\n\1\n</answer>", shown[1]["content"])
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(count=1), "count=1 must be"), (dict(count=[3, 9]), "from 2 to 6"), (dict(count=[]), "count="), (dict(numbers=[0, 5]), r"numbers=\[0, 5\]"),
+    (dict(targets=[9]), "targets="), (dict(split="dev"), "no split 'dev'"),
+    (dict(count=2, numbers=[1, 2], targets=[999, 999]), "no problem of numbers=.* falls into train; widen them"),
+])
+def test_countdown_refuses(options, message):
+    with pytest.raises((ConfigError, DatasetError), match=message):
+        datasets.load("countdown", **options)
+
+
+@pytest.mark.parametrize("answer, score", [
+    ("(8 - 2) * 4", 1), ("(8-2)*4 = 24", 1), ("4 × (8 − 2)", 0), ("4 × (8 - 2)", 1), ("8 * 4 - 8", 0), ("8 * 3", 0), ("24", 0), ("(8 - 2) * 4 = 25", 0),
+    ("(8 - 2) * 4 * 1", 0), ("-(2 - 8) * 4", 1), ("+8 - 2 * 4", 0), ("8 ** 2 * 4", 0), ("8 // 2 * 4", 0), ("8 / (2 - 4)", 0), ("4 / (8 - 2)", 0),
+    ("2(8)4", 0), ("(8 - 2) * 04", 0), ("", 0), ("=24", 0), ("__import__('os').system('true') or 24", 0), ("8 if 2 else 4", 0), ("[8, 2, 4]", 0),
+    ("8 - 2 * 4\n= 24", 0), ("9" * 5000, 0), ("(" * 150 + "8" + ")" * 150, 0), ("-" * 190 + "8", 0), ("2 / (8 - 8) + 4", 0),
+])
+def test_countdown_reward(answer, score):
+    seen = countdown_reward([f"so <answer> {answer} </answer>", f"<answer>{answer}", answer], numbers=[[2, 4, 8]] * 3, target=[24] * 3)
+    assert seen == [float(score), 0.0, 0.0]
+
+
+def test_countdown_reward_is_exact_and_does_not_apply_to_other_rows():
+    assert countdown_reward(["<answer>1 / 3 * 3</answer>", "<answer>1</answer>"], numbers=[[1, 3, 3], None], target=[1, None]) == [1.0, None]
+
+
+# reasoning-gym
+
+
+@pytest.mark.parametrize("task, options", [("leg_counting", {"max_animals": 4}), ("simple_equations", {})])
+def test_tasks_of_reasoning_gym(task, options):
+    pytest.importorskip("reasoning_gym")
+    train, test = (datasets.load(f"reasoning_gym:{task}", split, size=40, **options) for split in ("train", "test"))
+    assert len(train) == len(test) == 40 and not asked(train) & asked(test)
+    assert train == datasets.load(f"reasoning_gym:{task}", size=50, **options)[:40] != datasets.load(f"reasoning_gym:{task}", size=40, seed=1, **options)
+    columns = {name: [row[name] for row in train] + [None] for name in ("entry", "task")}
+    right = [f"<answer>{row['answer']}</answer>" for row in train]
+    assert reasoning_gym_reward([*right, "x"], **columns) == [1.0] * 40 + [None]
+    assert reasoning_gym_reward([text.replace("<answer>", "<answer>no ") for text in right] + ["x"], **columns)[0] < 1
+    assert reasoning_gym_reward([row["answer"] for row in train] + ["x"], **columns) == [0.0] * 40 + [None]
+
+
+def test_answers_that_a_scorer_cannot_read(monkeypatch):
+    def broken(answer, entry):
+        raise KeyError(answer)
+
+    logged = []
+    monkeypatch.setattr("grpo.rewards.reasoning_gym.scorer", lambda task: broken)
+    scores = reasoning_gym_reward(["<answer>1</answer>", "1"], entry=[{}, {}], task=["t", "t"], log_metric=lambda *metric: logged.append(metric))
+    assert scores == [0.0, 0.0] and logged == [("reasoning_gym/unreadable", 0.5)]
+
+
+@pytest.mark.parametrize("source, options, message", [
+    ("reasoning_gym", {}, "reasoning_gym needs the name of a task: reasoning_gym:NAME"),
+    ("reasoning_gym:leg_count", {}, "reasoning_gym has no task 'leg_count'; did you mean 'leg_counting'"),
+    ("reasoning_gym:leg_counting", {"animals": 3}, "reasoning_gym:leg_counting: .*animals"),
+    ("reasoning_gym:leg_counting", {"min_animals": -3}, "reasoning_gym:leg_counting: "),
+    ("reasoning_gym:leg_counting", {"split": "dev"}, "no split 'dev'"),
+])
+def test_reasoning_gym_refuses(source, options, message):
+    pytest.importorskip("reasoning_gym")
+    with pytest.raises((ConfigError, DatasetError), match=message):
+        datasets.load(source, **options)
+
+
+def test_reasoning_gym_is_not_there(monkeypatch):
+    monkeypatch.setitem(sys.modules, "reasoning_gym", None)
+    scorer.cache_clear()
+    with pytest.raises(DatasetError, match=r"reasoning_gym need that package: pip install 'cgrpo\[gym\]'"):
+        datasets.load("reasoning_gym:leg_counting")
+    with pytest.raises(RewardError, match=r"pip install 'cgrpo\[gym\]'"):
+        reasoning_gym_reward(["<answer>1</answer>"], entry=[{}], task=["leg_counting"])
 
 
 # mixtures
@@ -553,7 +655,7 @@ def test_functions_that_do_not_fit(mine, function, split, options, message):
 
 
 @pytest.mark.parametrize("source, message", [
-    ("aritmetic", "did you mean 'arithmetic'.*arithmetic, gsm8k"),
+    ("aritmetic", "did you mean 'arithmetic'.*arithmetic, countdown, gsm8k"),
     ("arithmetic:demos", "arithmetic has no function 'demos'"),
     ("nowhere/rows.jsonl", "no file or folder here"),
     ("nowhere.py:rows", "nowhere.py does not exist"),
@@ -565,7 +667,7 @@ def test_sources_that_are_not_there(source, message):
 
 
 @pytest.mark.parametrize("module", ["grpo.datasets", "grpo.datasets.layout", "grpo.datasets.arithmetic", "grpo.datasets.word_problems", "grpo.datasets.mixture",
-                                    "grpo.datasets.target_length", "grpo.prompts",
+                                    "grpo.datasets.target_length", "grpo.datasets.countdown", "grpo.rewards.countdown", "grpo.prompts",
                                     "grpo.recipes"])
 def test_examples_in_docstrings(module):
     results = doctest.testmod(importlib.import_module(module))
@@ -573,4 +675,4 @@ def test_examples_in_docstrings(module):
 
 
 def test_every_module_with_load_is_a_name():
-    assert datasets.names() == ["arithmetic", "gsm8k", "word_problems"]
+    assert datasets.names() == ["arithmetic", "countdown", "gsm8k", "reasoning_gym", "word_problems"]
