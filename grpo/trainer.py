@@ -29,6 +29,7 @@ from .rollout import LENGTH, STOP_ID, Rollouts, completion_metrics, generate, re
 __all__ = ["GRPOStep", "GRPOTrainer", "TrainingInterrupted"]
 
 FLAT_ROLLOUTS = 3
+REWARD_STATE = "rewards.npz"
 EVALUATION_SEED = 0x65766C                   # evaluation draws the same numbers every time, and none that training draws
 ARGUMENTS = ("model", "reward_funcs", "args", "train_dataset", "eval_dataset", "processing_class", "callbacks")
 NOT_SUPPORTED = {
@@ -165,7 +166,8 @@ class GRPOTrainer(Loop):
                             rows=[p.row for p in prompts], columns={name: [p.columns.get(name) for p in prompts] for name in columns},
                             state=self.state, group_ids=r.group.tolist(), completion_lengths=(r.lengths - (r.finish == STOP_ID)).tolist(),
                             truncated=(r.finish == LENGTH).tolist(), max_completion_length=self.args.max_completion_length,
-                            training=training, tokenizer=self.model.tokenizer)
+                            training=training, step=self.state.global_step, tokenizer=self.model.tokenizer, embed=functools.partial(
+                                self.model.embed, token_budget=self.args.token_budget_on(self.model.device)))
         scores = self.rewards.score(batch)
         r.rewards, r.totals, r.extras = scores.values, scores.total, scores.extras
         self._reward_names, self._weights = scores.names, scores.weights
@@ -353,6 +355,8 @@ class GRPOTrainer(Loop):
     def save_extra(self, folder: Path) -> None:
         if self.rollouts is not None:
             self.rollouts.save(folder / "rollouts.npz")
+        if rewards := self.rewards.state_dict():
+            np.savez(folder / REWARD_STATE, **rewards)
         if self.args.sync_ref_model:
             checkpoint.save_tensors(folder / "reference.safetensors", self.reference.core.tensors(), self.reference.core.get_tensor)
 
@@ -366,10 +370,19 @@ class GRPOTrainer(Loop):
         self.position, self.rollouts_made, self.used = state["position"], state["rollouts_made"], state["used"]
         self.entropy_control = self._next_entropy_control = tuple(state["entropy_control"])
         self.rollouts = Rollouts.load(folder / "rollouts.npz", self.stream.at_row) if (folder / "rollouts.npz").exists() else None
+        self.rewards.load_state_dict(load_arrays(folder / REWARD_STATE))
         if self.args.sync_ref_model:
             tensors = self.reference.core.tensors()
             self.reference.core.mix(self.model.core, 0.0)        # from here on it keeps float32, as it did in the run
             checkpoint.load_tensors(folder / "reference.safetensors", tensors, self.reference.core.set_tensor)
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz without pickles; none where there is no file."""
+    if not path.exists():
+        return {}
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
 
 
 def refuse(options: dict[str, Any]) -> None:
