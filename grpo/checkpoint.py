@@ -4,6 +4,8 @@
                            rollouts.npz when a rollout is still in use, reference.safetensors when the reference moves
                            MANIFEST.json: bytes and sha256 of every file, written last
 
+    checkpoints/best.json  {"step", "metric", "value"} of the checkpoint that evaluation found best
+
 There is no file that points to the latest: it is the highest step whose manifest verifies.
 """
 import hashlib
@@ -19,9 +21,10 @@ import numpy as np
 
 from . import _core
 from .errors import CheckpointCorruptError, CheckpointError, CheckpointMismatchError, FileFormatError, GrpoWarning
-from .formats.safetensors import SafetensorsFile, write_weights
+from .formats.safetensors import SafetensorsFile, SafetensorsFolder, write_weights
+from .runfolder import replace_text
 
-MANIFEST, STATE_FOLDER, STATE = "MANIFEST.json", "trainer", "trainer.json"
+MANIFEST, STATE_FOLDER, STATE, BEST = "MANIFEST.json", "trainer", "trainer.json", "best.json"
 FORMAT = 1
 ONE_FILE = 1 << 62
 OPTIMIZER_ARENAS = ("master", "m", "v")
@@ -122,12 +125,40 @@ def latest(parent: Path) -> Path | None:
 
 
 def prune(parent: Path, keep: int | None) -> None:
-    """Drops all but the newest. A folder loses its name before its files, so there is never half a checkpoint."""
+    """Drops all but the newest and the best. A folder loses its name before its files, so there is never half a checkpoint."""
+    spared = best(parent)
     try:
         for folder in steps(parent)[keep:] if keep else []:
-            folder.rename(parent / f".{folder.name}.old-{os.getpid()}")
+            if spared is None or step_of(folder) != spared["step"]:
+                folder.rename(parent / f".{folder.name}.old-{os.getpid()}")
     finally:
         remove_leftovers(parent)
+
+
+def best(parent: Path) -> dict[str, Any] | None:
+    """{"step", "metric", "value"} of the best checkpoint; None where none was judged, or it is gone."""
+    if not (parent / BEST).is_file():
+        return None
+    try:
+        found = json.loads((parent / BEST).read_text())
+        return found if (parent / f"step-{found['step']}").is_dir() else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointCorruptError(f"{parent / BEST} is unreadable: {error}") from error
+
+
+def write_best(parent: Path, step: int, metric: str, value: float) -> None:
+    replace_text(parent / BEST, json.dumps({"step": step, "metric": metric, "value": value}))
+
+
+def load_weights(folder: Path, core: _core.Model) -> None:
+    """The model's weights from a verified checkpoint of the same model."""
+    verify(folder)
+    weights = SafetensorsFolder(folder)
+    try:
+        for name, _ in core.tensors():
+            core.set_tensor(name, weights.read(name))
+    finally:
+        weights.close()
 
 
 # state

@@ -107,10 +107,15 @@ class TrainingConfig:
     eval_strategy: str = option("no", "When to evaluate.", choices=("no", "steps", "epoch"))
     eval_steps: float | None = option(None, "Evaluate every so many steps; None: logging_steps.", above=0)
     eval_on_start: bool = option(False, "Evaluate before the first step.")
-    save_strategy: str = option("steps", "When to write a checkpoint; all but 'no' also write one at the end.",
-                                choices=("no", "steps", "epoch"))
+    save_strategy: str = option("steps", "When to write a checkpoint: steps and epoch also write one at the end; best: where evaluation is best.",
+                                choices=("no", "steps", "epoch", "best"))
     save_steps: float = option(500, "Write a checkpoint every so many steps.", above=0)
-    save_total_limit: int | None = option(None, "Keep this many checkpoints, the newest; None: all.", low=1)
+    save_total_limit: int | None = option(None, "Keep this many checkpoints, the newest, and the best; None: all.", low=1)
+    metric_for_best_model: str | None = option(
+        None, "Number of the evaluation by which a checkpoint is best, for example accuracy/lenient; that checkpoint is written when it is "
+        "due, or not, and kept.")
+    greater_is_better: bool | None = option(None, "Whether more of it is better; None: unless its name ends in loss.")
+    load_best_model_at_end: bool = option(False, "End with the weights of the best checkpoint.")
     save_only_model: bool = option(False, "Leave the trainer's state out of checkpoints; they cannot be resumed then.")
     resume_from_checkpoint: str | bool | None = option(None, "A checkpoint folder, or True for the run's latest.")
 
@@ -121,6 +126,26 @@ class TrainingConfig:
         if self.lr_scheduler_type == "constant" and (self.warmup_steps or self.warmup_ratio):
             raise ConfigError("lr_scheduler_type='constant' has no warm-up; use 'constant_with_warmup'")
         self.report_to = reporters(self.report_to)
+        self._check_best()
+
+    def _check_best(self):
+        if self.load_best_model_at_end and self.metric_for_best_model is None:
+            self.metric_for_best_model = "loss"
+        if self.save_strategy == "best" and self.metric_for_best_model is None:
+            raise ConfigError("save_strategy='best' needs metric_for_best_model")
+        if self.metric_for_best_model is None:
+            return
+        if self.eval_strategy == "no":
+            raise ConfigError(f"metric_for_best_model={self.metric_for_best_model!r} needs evaluation: set eval_strategy")
+        if self.save_strategy == "no":
+            raise ConfigError(f"metric_for_best_model={self.metric_for_best_model!r} needs checkpoints: save_strategy is 'no'")
+        if self.greater_is_better is None:
+            self.greater_is_better = not self.metric_for_best_model.endswith("loss")
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether a run is evaluated at its end, and so also before or on the way."""
+        return self.eval_strategy != "no" or self.eval_on_start
 
     @property
     def batch_size(self) -> int:
@@ -186,13 +211,16 @@ class GRPOConfig(TrainingConfig):
     generation_kwargs: dict | None = option(None, "More options: min_new_tokens, stop, suppress_tokens; also overrides the above.")
     chat_template_kwargs: dict | None = option(None, "Arguments of the chat template, for example {'enable_thinking': False}.")
     temperature_eval: float | None = option(None, "Temperature in evaluation; 0 is greedy; None: temperature.", low=0)
+    eval_category: str | None = option(None, "Column by which evaluation is broken down; None: category, level, subject or source, "
+                                       "where every row has it.")
+    eval_report: str = option("end", "PDF of the evaluation (needs reportlab): of the last one, of every one, or none.",
+                              choices=("end", "every", "no"))
     slots: int | None = option(None, "Sequences decoded at a time; results are the same. None: 32 on a CPU, 256 on a GPU.", low=1)
     keep_rollout_activations: bool | None = option(
         None, "Keep what rollouts compute, so that the update on them has no forward pass; results are the same. None: on a CPU, as far "
         "as it takes a quarter of the free memory.")
     # rewards and advantages
-    reward_weights: list | None = option(None, "One weight a reward, a number or points {step: weight} with straight lines between them; "
-                                         "None: the reward's own, 1 by default.")
+    reward_weights: list | None = option(None, "One weight a reward; None: the reward's own, 1 by default.")
     scale_rewards: str | bool = option("group", "Divide advantages by the std of the group, of the batch, or not.",
                                        choices=("group", "batch", "none"))
     multi_objective_aggregation: str = option("sum_then_normalize", "Normalise the weighted sum of rewards, or each of them (GDPO).",
@@ -256,6 +284,8 @@ class GRPOConfig(TrainingConfig):
 
         if self.multi_objective_aggregation == "normalize_then_sum" and self.scale_rewards != "group":
             raise ConfigError(f"scale_rewards={self.scale_rewards!r} has no effect with multi_objective_aggregation='normalize_then_sum'")
+        if self.metric_for_best_model in ("loss", "eval_loss"):
+            raise ConfigError("evaluation has no loss in GRPO: set metric_for_best_model, for example to 'reward' or 'accuracy/lenient'")
         from .ops import check_loss_options
 
         check_loss_options(self.loss_options())
@@ -288,9 +318,7 @@ class GRPOConfig(TrainingConfig):
         if isinstance(self.on_reward_error, float) and not math.isfinite(self.on_reward_error):
             raise ConfigError(f"on_reward_error={self.on_reward_error} must be finite")
         if self.reward_weights is not None:
-            from .rewards.weights import checked_weight
-
-            self.reward_weights = [checked_weight(w) for w in self.reward_weights]
+            self.reward_weights = [float(w) for w in self.reward_weights]
         if self.overlong_cache >= self.max_completion_length:
             raise ConfigError(f"soft_overlong_cache={self.soft_overlong_cache} must be below "
                               f"max_completion_length={self.max_completion_length}")
@@ -298,6 +326,11 @@ class GRPOConfig(TrainingConfig):
     def slots_on(self, device: str) -> int:
         """Sequences decoded at a time: those asked for, or what keeps the device busy and no more."""
         return self.slots or (256 if device.startswith("cuda") else 32)
+
+    @property
+    def completions_eval(self) -> int:
+        """Completions of a prompt in evaluation."""
+        return self.num_generations_eval or (1 if self.temperature_eval == 0 else self.num_generations)
 
     @property
     def rollout_size(self) -> int:

@@ -21,18 +21,21 @@ from . import _core, checkpoint
 from .callbacks import Progress, TensorBoard, TrainerControl, TrainerState
 from .config import TrainingConfig
 from .errors import CheckpointError, CheckpointMismatchError, ConfigError, GrpoWarning, NonFiniteError
+from .foreign import did_you_mean
 from .model import Model, load
 from .profile import Profile
 from .runfolder import RunFolder, say
 from .schedule import learning_rate
 
 MAX_FAILED_SAVES = 3
+ROUND = "eval_"                              # what the numbers of evaluation begin with
 # options that a resumed run may change without becoming another run
 FREE_TO_CHANGE = frozenset("""
-    device disable_tqdm dtype eval_on_start eval_steps eval_strategy log_completions log_unique_prompts logging_first_step logging_steps
-    keep_rollout_activations max_steps model_init_kwargs num_completions_to_print num_generations_eval num_train_epochs output_dir recompute report_to
-    resume_from_checkpoint run_name save_completions save_only_model save_steps save_strategy save_total_limit slots temperature_eval
-    token_budget
+    device disable_tqdm dtype eval_category eval_on_start eval_report eval_steps eval_strategy greater_is_better
+    keep_rollout_activations load_best_model_at_end log_completions log_unique_prompts logging_first_step logging_steps max_steps
+    metric_for_best_model model_init_kwargs num_completions_to_print num_generations_eval num_train_epochs output_dir recompute
+    report_to resume_from_checkpoint run_name save_completions save_only_model save_steps save_strategy save_total_limit slots
+    temperature_eval token_budget
 """.split())
 
 
@@ -83,6 +86,7 @@ class Loop(ABC):
         self._skipped = self._failed_saves = 0
         self._saved_step = -1
         self._epoch_ended = False
+        self._new_best: tuple[str, float] | None = None      # (metric, value) of weights that are better than any checkpoint
 
     # what a trainer supplies
 
@@ -117,6 +121,9 @@ class Loop(ABC):
     def save_extra(self, folder: Path) -> None:
         """More files of the trainer's state; none by default."""
 
+    def finish(self) -> None:
+        """What else a trainer leaves in the run folder at the end."""
+
     def result(self, metrics: dict[str, Any]) -> StepResult:
         """What iteration yields."""
         return StepResult(self.state.global_step, metrics)
@@ -148,8 +155,7 @@ class Loop(ABC):
             self._begin(self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint)
             while self.state.global_step < self.state.max_steps and not self.control.should_training_stop:
                 yield self._step()
-            self._save_if(self.args.save_strategy != "no" and self._saved_step != self.state.global_step)
-            self._fire("on_train_end")
+            self._end()
         except KeyboardInterrupt as interrupt:
             if self.run is None:
                 raise
@@ -175,6 +181,18 @@ class Loop(ABC):
         if args.eval_on_start and state.global_step == 0:
             self._evaluate()
 
+    def _end(self) -> None:
+        """After the last step: evaluation and a checkpoint where they were not due, the best weights, the report."""
+        args, step = self.args, self.state.global_step
+        if args.evaluates and not any(r["step"] == step and is_round(r) for r in self.state.log_history):
+            self._evaluate()
+        self._save_if(self._new_best is not None or (args.save_strategy in ("steps", "epoch") and self._saved_step != step))
+        if args.load_best_model_at_end and (best := checkpoint.best(self.run.checkpoints)):
+            checkpoint.load_weights(self.run.checkpoints / f"step-{best['step']}", self.model.core)
+            say(f"the weights are those of step {best['step']}, where {best['metric']} was best: {best['value']:.4g}")
+        self.finish()
+        self._fire("on_train_end")
+
     def _step(self) -> StepResult:
         started, state = time.perf_counter(), self.state
         self._seconds.clear()
@@ -191,7 +209,7 @@ class Loop(ABC):
         self._fire("on_step_end", metrics=metrics)
         if self.control.should_evaluate or self._due(self.args.eval_strategy, self.args.eval_steps or self.args.logging_steps):
             metrics |= self._evaluate()
-        self._save_if(self.control.should_save or self._due(self.args.save_strategy, self.args.save_steps))
+        self._save_if(self.control.should_save or self._new_best is not None or self._due(self.args.save_strategy, self.args.save_steps))
         return self.result(metrics)
 
     def _apply(self, rate: float) -> dict[str, Any]:
@@ -255,7 +273,22 @@ class Loop(ABC):
         metrics = self.evaluate()
         self._record(metrics)
         self._fire("on_evaluate", metrics=metrics)
+        if self.args.metric_for_best_model is not None and self.state.global_step:
+            self._judge(metrics)
         return metrics
+
+    def _judge(self, metrics: dict[str, float]) -> None:
+        """Whether this evaluation is the best so far; the checkpoint that says so is written next."""
+        asked = self.args.metric_for_best_model
+        name = asked if asked.startswith(ROUND) else ROUND + asked
+        if name not in metrics:
+            known = [n.removeprefix(ROUND) for n in metrics]
+            raise ConfigError(f"metric_for_best_model={asked!r} is no number of the evaluation{did_you_mean(asked, known)} It has "
+                              f"{', '.join(known)}.")
+        value, best = metrics[name], checkpoint.best(self.run.checkpoints)
+        new = best is None or best["metric"] != name
+        if not math.isnan(value) and (new or (value > best["value"] if self.args.greater_is_better else value < best["value"])):
+            self._new_best = (name, value)
 
     # checkpoints
 
@@ -266,8 +299,11 @@ class Loop(ABC):
         self.model.save_pretrained(output_dir if output_dir is not None else self.run.path / "model")
 
     def save_checkpoint(self) -> Path:
-        """Writes checkpoints/step-N of the run folder and drops the oldest beyond save_total_limit."""
+        """Writes checkpoints/step-N of the run folder and drops the oldest beyond save_total_limit, but not the best."""
         path = checkpoint.write(self.run.checkpoints, self.state.global_step, self._write_checkpoint)
+        if self._new_best is not None:
+            checkpoint.write_best(self.run.checkpoints, self.state.global_step, *self._new_best)
+            self._new_best = None
         checkpoint.prune(self.run.checkpoints, self.args.save_total_limit)
         self._saved_step = self.state.global_step
         self._fire("on_save")
@@ -283,6 +319,7 @@ class Loop(ABC):
             self._failed_saves = 0
         except CheckpointError as error:     # a full disk should not end a long run at once
             self._failed_saves += 1
+            self._new_best = None            # no checkpoint, so nothing to point to
             if self._failed_saves >= MAX_FAILED_SAVES or self.state.global_step >= self.state.max_steps:
                 raise
             warnings.warn(f"{error}; training goes on, the next checkpoint is tried as planned", GrpoWarning, stacklevel=2)
@@ -333,7 +370,7 @@ class Loop(ABC):
         return folder
 
     def _compare_options(self, folder: Path, saved: dict[str, Any]) -> None:
-        now = json.loads(json.dumps(dataclasses.asdict(self.args)))      # as it was saved: without tuples and integer keys
+        now = dataclasses.asdict(self.args)
         if now.get("seed") != saved.get("seed"):
             raise CheckpointMismatchError(f"{folder}: seed is {saved.get('seed')} there and {now['seed']} here; "
                                           "the run would not be the same")
@@ -349,6 +386,11 @@ def model_options(args: TrainingConfig) -> dict[str, Any]:
     for name in set(given) - {"device", "dtype"}:
         raise ConfigError(f"model_init_kwargs: {name!r} has no meaning here; device and dtype are taken")
     return {"device": args.device, "dtype": args.dtype, **given}
+
+
+def is_round(record: dict[str, Any]) -> bool:
+    """Whether a record of metrics.jsonl is a round of evaluation."""
+    return any(name.startswith(ROUND) for name in record)
 
 
 def means(window: list[dict[str, Any]]) -> dict[str, float]:

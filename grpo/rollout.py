@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from .config import GRPOConfig
 from .errors import ConfigError
 from .foreign import did_you_mean
+from .grading import gold_of
 from .prompts import Prompt
 
 F32 = NDArray[np.float32]
@@ -102,12 +103,7 @@ class Rollouts:
 
     def without_spread(self) -> NDArray[np.bool_]:
         """(g) True for groups whose rewards are all equal, or absent: they have no advantage to learn from."""
-        flat = np.ones(len(self.prompts), bool)
-        for g in range(len(self.prompts)):
-            scored = self.totals[self.group == g]
-            scored = scored[~np.isnan(scored)]
-            flat[g] = scored.size < 2 or scored.max() == scored.min()
-        return flat
+        return flat_groups(self.totals, self.group)
 
 
 def sampling(config: GRPOConfig, temperature: float | None = None) -> dict[str, Any]:
@@ -141,26 +137,47 @@ def generate(model: Any, prompts: list[Prompt], num_generations: int, max_new_to
                     texts=[model.tokenizer.decode(c.tolist()) for c in completions])
 
 
-def completion_metrics(r: Rollouts) -> dict[str, float]:
-    """Lengths, and the share of completions that hit the limit."""
-    lengths = r.lengths
-    ended = lengths[r.finish != LENGTH]
+def flat_groups(totals: NDArray[np.float64], group: NDArray) -> NDArray[np.bool_]:
+    """(g) True where the rewards (n) of a group are all equal, or fewer than two."""
+    flat = np.ones(int(group.max()) + 1, bool)
+    for g in range(len(flat)):
+        scored = totals[group == g]
+        scored = scored[~np.isnan(scored)]
+        flat[g] = scored.size < 2 or scored.max() == scored.min()
+    return flat
+
+
+def completion_metrics(lengths: NDArray, truncated: NDArray[np.bool_]) -> dict[str, float]:
+    """Lengths in tokens, and the share of completions that hit the limit."""
+    ended = lengths[~truncated]
     return {**spread("completions/{}_length", lengths), **spread("completions/{}_terminated_length", ended if ended.size else np.zeros(1)),
-            "completions/clipped_ratio": float(np.mean(r.finish == LENGTH))}
+            "completions/clipped_ratio": float(truncated.mean())}
 
 
 def spread(name: str, values: NDArray) -> dict[str, float]:
     return {name.format("mean"): float(values.mean()), name.format("min"): float(values.min()), name.format("max"): float(values.max())}
 
 
-def reward_metrics(r: Rollouts, names: list[str]) -> dict[str, float]:
-    """Mean and std (n - 1) of every reward and of their sum, over the completions they apply to; NaN over none."""
-    columns = [(f"rewards/{name}", r.rewards[:, k]) for k, name in enumerate(names)]
+def reward_metrics(names: list[str], values: NDArray[np.float64], totals: NDArray[np.float64]) -> dict[str, float]:
+    """Mean and std (n - 1) of every reward (n, rewards) and of their sum (n), over the completions they apply to; NaN over none."""
+    columns = [(f"rewards/{name}", values[:, k]) for k, name in enumerate(names)]
     metrics = {f"{name}/{what}": value for name, column in columns for what, value in zip(("mean", "std"), moments(column), strict=True)}
-    metrics["reward"], metrics["reward_std"] = moments(r.totals)
-    return {**metrics, "frac_reward_zero_std": float(r.without_spread().mean())}
+    metrics["reward"], metrics["reward_std"] = moments(totals)
+    return metrics
 
 
 def moments(values: NDArray[np.float64]) -> tuple[float, float]:
     there = values[~np.isnan(values)]
     return (float(there.mean()) if there.size else float("nan"), float(there.std(ddof=1)) if there.size > 1 else float("nan"))
+
+
+def completion_records(step: int, r: Rollouts, names: list[str]) -> list[dict[str, Any]]:
+    """One JSON-able dict a completion."""
+    golds = [gold_of(p.columns) for p in r.prompts]
+    reasons = np.where(r.finish == LENGTH, "length", "stop")
+    return [{"step": step, "row": r.prompts[g].row, "prompt": r.prompts[g].prompt, "completion": r.texts[i],
+             **({"gold": golds[g]} if golds[g] is not None else {}), "tokens": len(r.completions[i]), "finish_reason": str(reasons[i]),
+             "rewards": dict(zip(names, r.rewards[i].tolist(), strict=True)), "reward": float(r.totals[i]),
+             "advantage": None if r.advantages is None else float(r.advantages[i]),
+             **{name: values[i] for name, values in r.extras.items() if len(values) == len(r)}}
+            for i, g in enumerate(r.group)]

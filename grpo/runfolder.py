@@ -1,4 +1,4 @@
-"""The run folder while a run writes it: config.yaml, metrics.jsonl, completions/, checkpoints/."""
+"""The run folder while a run writes it: config.yaml, metrics.jsonl, completions/, eval/, checkpoints/."""
 import json
 import math
 import os
@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-CONFIG, METRICS, COMPLETIONS, CHECKPOINTS = "config.yaml", "metrics.jsonl", "completions", "checkpoints"
+CONFIG, METRICS, COMPLETIONS, EVALUATIONS, CHECKPOINTS = "config.yaml", "metrics.jsonl", "completions", "eval", "checkpoints"
 RECIPE = "recipe.yaml"                       # what the run was asked for; config.yaml has every option resolved
-WRITTEN = (CONFIG, RECIPE, METRICS, COMPLETIONS, CHECKPOINTS, "eval", "plots")
+WRITTEN = (CONFIG, RECIPE, METRICS, COMPLETIONS, EVALUATIONS, CHECKPOINTS, "plots")
 
 
 class RunFolder:
@@ -51,6 +51,13 @@ class RunFolder:
         folder.mkdir(exist_ok=True)
         replace_text(folder / f"{name}.jsonl", "".join(to_json(r) + "\n" for r in records))
 
+    def write_evaluation(self, name: str, document: Mapping[str, Any]) -> Path:
+        """eval/<name>.json: one round of evaluation (grpo.evaluation.document)."""
+        folder = self.path / EVALUATIONS
+        folder.mkdir(exist_ok=True)
+        replace_text(folder / f"{name}.json", to_json(document))
+        return folder / f"{name}.json"
+
     def history(self) -> list[dict[str, Any]]:
         """All records of metrics.jsonl."""
         path = self.path / METRICS
@@ -60,7 +67,7 @@ class RunFolder:
         """Drops what was logged after a step, before the run continues from there. Returns what remains."""
         kept = [r for r in self.history() if r.get("step", 0) <= step]
         replace_text(self.path / METRICS, "".join(to_json(r) + "\n" for r in kept))
-        for path in (self.path / COMPLETIONS).glob("*.jsonl"):
+        for path in [*(self.path / COMPLETIONS).glob("*.jsonl"), *(self.path / EVALUATIONS).glob("*-*.*")]:
             if int(path.stem.rpartition("-")[2]) > step:
                 path.unlink()
         return kept

@@ -19,19 +19,18 @@ from . import _core, checkpoint, ops
 from .callbacks import completion_table
 from .config import GRPOConfig
 from .errors import CheckpointMismatchError, ConfigError, DatasetError, GrpoWarning
+from .evaluation import Evaluation
 from .foreign import did_you_mean
 from .loop import Loop, StepResult, TrainingInterrupted
 from .plan import rows_to_keep
 from .prompts import Prompt, PromptStream, overlap
 from .rewards import RewardBatch, RewardSet, get_soft_overlong_punishment
-from .rollout import LENGTH, STOP_ID, Rollouts, completion_metrics, generate, reward_metrics, sampling
+from .rollout import LENGTH, STOP_ID, Rollouts, completion_metrics, completion_records, generate, reward_metrics, sampling
 
 __all__ = ["GRPOStep", "GRPOTrainer", "TrainingInterrupted"]
 
 FLAT_ROLLOUTS = 3
-REWARD_STATE = "rewards.npz"
-EVALUATION_SEED = 0x65766C                   # evaluation draws the same numbers every time, and none that training draws
-ARGUMENTS = ("model", "reward_funcs", "args", "train_dataset", "eval_dataset", "processing_class", "callbacks")
+ARGUMENTS = ("model", "reward_funcs", "args", "train_dataset", "eval_dataset", "eval_funcs", "processing_class", "callbacks")
 NOT_SUPPORTED = {
     "reward_processing_classes": "reward models are not run; call yours from a reward function",
     "optimizers": "the optimiser is AdamW, set by the config",
@@ -40,7 +39,7 @@ NOT_SUPPORTED = {
     "tools": "tools are not supported",
     "rollout_func": "rollouts run in this package's own engine",
     "environment_factory": "environments are not supported",
-    "compute_metrics": "log numbers from a reward function with log_metric",
+    "compute_metrics": "give eval_funcs, functions with the arguments of a reward",
     "data_collator": "nothing is padded, so nothing is collated",
 }
 
@@ -62,7 +61,8 @@ class GRPOTrainer(Loop):
     """Trains a model with GRPO.
 
     model: a Model, or what grpo.load takes. reward_funcs: functions, names or objects (grpo.rewards). train_dataset: rows
-    with a prompt (text or chat messages); other columns go to the rewards. args: a GRPOConfig.
+    with a prompt (text or chat messages); other columns go to the rewards. args: a GRPOConfig. eval_funcs: what evaluation computes
+    besides rewards and accuracies, functions with the arguments and values of a reward.
 
     >>> import grpo
     >>> def short(completions): return [-float(len(c)) for c in completions]
@@ -74,7 +74,7 @@ class GRPOTrainer(Loop):
     args: GRPOConfig
 
     def __init__(self, model: Any, reward_funcs: Any = None, args: GRPOConfig | None = None, train_dataset: Any = None,
-                 eval_dataset: Any = None, processing_class: Any = None, callbacks: Any = None, **unsupported: Any):
+                 eval_dataset: Any = None, processing_class: Any = None, callbacks: Any = None, eval_funcs: Any = None, **unsupported: Any):
         refuse(unsupported)
         args = GRPOConfig() if args is None else args
         self.rewards = RewardSet(reward_funcs, args.reward_weights, args.on_reward_error)
@@ -82,11 +82,12 @@ class GRPOTrainer(Loop):
             self.rewards.add(get_soft_overlong_punishment(args.max_completion_length, args.overlong_cache))
         self.sampling = sampling(args)
         super().__init__(model, args, callbacks, processing_class)
-        self.stream = self._stream(train_dataset, "train_dataset") if train_dataset is not None else None
-        self.eval_stream = self._stream(eval_dataset, "eval_dataset") if eval_dataset is not None else None
-        if self.eval_stream is None and (args.eval_strategy != "no" or args.eval_on_start):
+        self.stream = self.prompt_stream(train_dataset, "train_dataset") if train_dataset is not None else None
+        self.eval_funcs = RewardSet(eval_funcs, on_error=args.on_reward_error) if eval_funcs else None
+        self.evaluation = Evaluation(self, eval_dataset) if eval_dataset is not None else None
+        if self.evaluation is None and (args.eval_strategy != "no" or args.eval_on_start):
             raise ConfigError("eval_strategy and eval_on_start need eval_dataset")
-        if self.stream is not None and self.eval_stream is not None and (message := overlap(self.stream.rows, self.eval_stream.rows)):
+        if self.stream is not None and self.evaluation is not None and (message := overlap(self.stream.rows, self.evaluation.stream.rows)):
             warnings.warn(message, GrpoWarning, stacklevel=2)
         self.reference = self.model.copy() if args.beta else None
         self.loss_options = args.loss_options()
@@ -99,8 +100,8 @@ class GRPOTrainer(Loop):
         self._flat_rollouts = 0              # in a row without any spread in a group
         self._rollout_metrics: dict[str, float] = {}
         self._step_rollouts: Rollouts | None = None
-        self._reward_names: list[str] = self.rewards.names   # an evaluator's columns are known once it was called
-        self._weights = np.ones(len(self._reward_names))
+        self.reward_names: list[str] = self.rewards.names   # an evaluator's columns are known once it was called
+        self._weights = np.ones(len(self.reward_names))
 
     @property
     def temperature(self) -> float:
@@ -117,7 +118,7 @@ class GRPOTrainer(Loop):
             with self.timed("generate"):
                 rollouts = self._generate(prompts, first_prompt=position - self.position)
             with self.timed("reward"):
-                logged.append(self._score(rollouts, training=True))
+                logged.append(self.score(rollouts, training=True))
             made.append(rollouts)
             position += missing
             missing = int(rollouts.without_spread().sum())
@@ -132,7 +133,9 @@ class GRPOTrainer(Loop):
         self.state.num_input_tokens_seen += tokens + sum(len(p.ids) for p in everything.prompts) * self.args.num_generations
         self._rollout_metrics = {
             "num_tokens": float(self.state.num_input_tokens_seen), "generation_tokens_per_second": tokens / self._seconds["generate"],
-            **completion_metrics(everything), **reward_metrics(everything, self._reward_names), **mean_of_each(logged)}
+            **completion_metrics(everything.lengths, everything.finish == LENGTH),
+            **reward_metrics(self.reward_names, everything.rewards, everything.totals), "frac_reward_zero_std": float(flat.mean()),
+            **mean_of_each(logged)}
         if self.args.dynamic_sampling:
             self._rollout_metrics |= group_counts(everything, flat, wanted)
         self._watch_spread(flat.all())
@@ -158,19 +161,21 @@ class GRPOTrainer(Loop):
         """Most rows of activations that rollouts leave for the update."""
         return rows_to_keep(self.args, self.model.device, self.model.core.kept_row_bytes)
 
-    def _score(self, r: Rollouts, training: bool = False) -> dict[str, float]:
-        """Fills in rewards and returns what the reward functions logged. training: rewards with a memory learn from r."""
+    def reward_batch(self, r: Rollouts, training: bool = False) -> RewardBatch:
+        """What reward functions see of r. training: rewards with a memory learn from it."""
         columns = list(dict.fromkeys(name for p in r.prompts for name in p.columns))
         prompts = [r.prompts[g] for g in r.group]
-        batch = RewardBatch(prompts=[p.prompt for p in prompts], texts=r.texts, completion_ids=[c.tolist() for c in r.completions],
-                            rows=[p.row for p in prompts], columns={name: [p.columns.get(name) for p in prompts] for name in columns},
-                            state=self.state, group_ids=r.group.tolist(), completion_lengths=(r.lengths - (r.finish == STOP_ID)).tolist(),
-                            truncated=(r.finish == LENGTH).tolist(), max_completion_length=self.args.max_completion_length,
-                            training=training, step=self.state.global_step, tokenizer=self.model.tokenizer, embed=functools.partial(
-                                self.model.embed, token_budget=self.args.token_budget_on(self.model.device)))
-        scores = self.rewards.score(batch)
+        return RewardBatch(prompts=[p.prompt for p in prompts], texts=r.texts, completion_ids=[c.tolist() for c in r.completions],
+                           rows=[p.row for p in prompts], columns={name: [p.columns.get(name) for p in prompts] for name in columns},
+                           state=self.state, group_ids=r.group.tolist(), completion_lengths=(r.lengths - (r.finish == STOP_ID)).tolist(),
+                           truncated=(r.finish == LENGTH).tolist(), max_completion_length=self.args.max_completion_length,
+                           training=training, tokenizer=self.model.tokenizer)
+
+    def score(self, r: Rollouts, training: bool = False) -> dict[str, float]:
+        """Fills in rewards and returns what the reward functions logged."""
+        scores = self.rewards.score(self.reward_batch(r, training))
         r.rewards, r.totals, r.extras = scores.values, scores.total, scores.extras
-        self._reward_names, self._weights = scores.names, scores.weights
+        self.reward_names, self._weights = scores.names, scores.weights
         return scores.metrics
 
     def _prepare(self, r: Rollouts) -> None:
@@ -279,43 +284,39 @@ class GRPOTrainer(Loop):
 
     def _show_completions(self, r: Rollouts) -> None:
         args, step = self.args, self.state.global_step
-        records = completion_records(step, r, self._reward_names)
+        records = completion_records(step, r, self.reward_names)
         if args.save_completions:
             self.run.write_completions(f"step-{step:06d}", records)
         if args.log_completions and step % args.logging_steps == 0:
             self.progress.write(completion_table(records, args.num_completions_to_print, args.log_unique_prompts))
 
     def result(self, metrics: dict[str, Any]) -> GRPOStep:
-        return GRPOStep(self.state.global_step, metrics, self._step_rollouts, self._reward_names)
+        return GRPOStep(self.state.global_step, metrics, self._step_rollouts, self.reward_names)
 
     # evaluation
 
     def evaluate(self, eval_dataset: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Rewards and lengths of completions of eval_dataset (default: the trainer's), every row once.
+        """A round of evaluation over eval_dataset (default: the trainer's), every row once: the numbers of grpo.records.metrics_of and
+        what the reward functions logged. Leaves eval/step-N.json in the run folder.
 
-        The same random numbers are drawn each time, so two evaluations differ by the weights alone.
+        The same random numbers are drawn each time, so two rounds differ by the weights alone.
         """
-        stream = self.eval_stream if eval_dataset is None else self._stream(eval_dataset, "eval_dataset")
-        if stream is None:
+        evaluation = self.evaluation if eval_dataset is None else Evaluation(self, eval_dataset)
+        if evaluation is None:
             raise DatasetError("evaluate() needs eval_dataset")
-        args = self.args
-        greedy = args.temperature_eval == 0
-        count = args.num_generations_eval or (1 if greedy else args.num_generations)
         with self.timed("evaluate"):
-            r = generate(self.model, stream.take(0, len(stream)), count, args.max_completion_length,
-                         sampling(args, args.temperature_eval), seed=args.seed + EVALUATION_SEED, step=0, first_prompt=0, slots=args.slots_on(self.model.device))
-            logged = self._score(r)
-        metrics = {**completion_metrics(r), **reward_metrics(r, self._reward_names), **logged, "runtime": self._seconds.pop("evaluate")}
-        if count == 1:
-            metrics.pop("frac_reward_zero_std")
-        if self.run is not None and args.save_completions:
-            self.run.write_completions(f"{metric_key_prefix}-{self.state.global_step:06d}",
-                                       completion_records(self.state.global_step, r, self._reward_names))
+            metrics = evaluation.round(metric_key_prefix)
+        metrics["runtime"] = self._seconds.pop("evaluate")
         return {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+
+    def finish(self) -> None:
+        """The PDF of the last round of evaluation."""
+        if self.evaluation is not None and self.args.eval_report == "end":
+            self.evaluation.report_last()
 
     # data, state
 
-    def _stream(self, dataset: Any, name: str) -> PromptStream:
+    def prompt_stream(self, dataset: Any, name: str) -> PromptStream:
         args, training = self.args, name == "train_dataset"
         context = self.model.config.get("max_position_embeddings")
         limit = min(x for x in (args.max_prompt_length, context and context - args.max_completion_length, 1 << 31) if x is not None)
@@ -355,8 +356,6 @@ class GRPOTrainer(Loop):
     def save_extra(self, folder: Path) -> None:
         if self.rollouts is not None:
             self.rollouts.save(folder / "rollouts.npz")
-        if rewards := self.rewards.state_dict():
-            np.savez(folder / REWARD_STATE, **rewards)
         if self.args.sync_ref_model:
             checkpoint.save_tensors(folder / "reference.safetensors", self.reference.core.tensors(), self.reference.core.get_tensor)
 
@@ -370,19 +369,10 @@ class GRPOTrainer(Loop):
         self.position, self.rollouts_made, self.used = state["position"], state["rollouts_made"], state["used"]
         self.entropy_control = self._next_entropy_control = tuple(state["entropy_control"])
         self.rollouts = Rollouts.load(folder / "rollouts.npz", self.stream.at_row) if (folder / "rollouts.npz").exists() else None
-        self.rewards.load_state_dict(load_arrays(folder / REWARD_STATE))
         if self.args.sync_ref_model:
             tensors = self.reference.core.tensors()
             self.reference.core.mix(self.model.core, 0.0)        # from here on it keeps float32, as it did in the run
             checkpoint.load_tensors(folder / "reference.safetensors", tensors, self.reference.core.set_tensor)
-
-
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz without pickles; none where there is no file."""
-    if not path.exists():
-        return {}
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
 
 
 def refuse(options: dict[str, Any]) -> None:
@@ -413,14 +403,3 @@ def mean_of_each(records: list[dict[str, float]]) -> dict[str, float]:
     names = dict.fromkeys(name for r in records for name in r)
     values = {name: [r[name] for r in records if name in r] for name in names}
     return {name: sum(v) / len(v) for name, v in values.items()}
-
-
-def completion_records(step: int, r: Rollouts, names: list[str]) -> list[dict[str, Any]]:
-    """One JSON-able dict a completion."""
-    reasons = np.where(r.finish == LENGTH, "length", "stop")
-    return [{"step": step, "row": r.prompts[g].row, "prompt": r.prompts[g].prompt, "completion": r.texts[i],
-             "tokens": len(r.completions[i]), "finish_reason": str(reasons[i]),
-             "rewards": dict(zip(names, r.rewards[i].tolist(), strict=True)), "reward": float(r.totals[i]),
-             "advantage": None if r.advantages is None else float(r.advantages[i]),
-             **{name: values[i] for name, values in r.extras.items() if len(values) == len(r)}}
-            for i, g in enumerate(r.group)]

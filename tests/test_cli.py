@@ -142,7 +142,7 @@ def test_a_run_leaves_its_folder(quickstart):
     assert {p.name for p in (folder / "checkpoints").iterdir()} == {"step-1", "step-2"}
     assert {p.stem for p in (folder / "plots").iterdir()} >= {"reward", "kl", "entropy", "lengths", "optimizer", "speed"}
     assert [r["step"] for r in records(folder / "metrics.jsonl") if "loss" in r] == [1, 2]
-    assert len(records(folder / "completions" / "eval-000000.jsonl")) == 4
+    assert len(json.loads((folder / "eval" / "step-000000.json").read_text())["completions"]) == 4
 
 
 def test_a_run_says_what_it_is_and_what_was_learned(quickstart):

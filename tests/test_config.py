@@ -23,7 +23,6 @@ from grpo.schedule import learning_rate
     (dict(torch_compile=True), "no PyTorch"),
     (dict(optim="adafactor"), "AdamW"),
     (dict(push_to_hub=True), "save_model"),
-    (dict(load_best_model_at_end=True), "step-N"),
     (dict(remove_unused_columns=True), "rides along"),
     (dict(overwrite_output_dir=True), "never overwritten"),
     (dict(trust_remote_code=True), "ever run"),

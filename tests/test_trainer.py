@@ -297,7 +297,8 @@ def test_evaluation(tmp_path):
     trainer.train()
     lines = records(trainer.run.path / "metrics.jsonl")
     assert [r["step"] for r in lines if "eval_reward" in r] == [0, 2, 4]
-    assert len(records(trainer.run.path / "completions" / "eval-000004.jsonl")) == 16
+    round_ = json.loads((trainer.run.path / "eval" / "step-000004.json").read_text())
+    assert len(round_["completions"]) == 16 and round_["metrics"]["reward"] == lines[-1]["eval_reward"]
     greedy = toy.trainer(tmp_path, toy.share, temperature_eval=0)
     metrics = greedy.evaluate([{"prompt": "a", "letter": "a"}], metric_key_prefix="test")
     assert metrics["test_reward"] >= 0 and "test_frac_reward_zero_std" not in metrics

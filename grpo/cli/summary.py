@@ -6,7 +6,7 @@ from typing import Any
 from ..recipes import Recipe
 from ..recipes.prepare import Prepared
 from ..runfolder import RECIPE
-from ..runlog import completion_steps, completions
+from ..runlog import evaluation, evaluation_steps
 
 SHOWN_SAMPLES = 3
 Rows = list[dict[str, Any]]
@@ -35,14 +35,15 @@ def summary(run: Path, eval_rows: Rows | None) -> str:
 
     log = Metrics(run)
     lines = ["", "What was learned", *rewards_before_and_after(log)]
-    steps = completion_steps(run, "eval")
+    steps = evaluation_steps(run)
     if eval_rows and len(steps) > 1:
-        before, after = completions(run, "eval", steps[0]), completions(run, "eval", steps[-1])
-        if all("answer" in row for row in eval_rows):
-            lines.append(line(f"accuracy on {len(eval_rows)} held-out rows", accuracy(before, eval_rows), accuracy(after, eval_rows), "{:.1%}"))
-        lines += samples(before, after, eval_rows)
+        before, after = evaluation(run, steps[0]), evaluation(run, steps[-1])
+        if "accuracy/lenient" in after["metrics"]:
+            what = f"accuracy on {len(eval_rows)} held-out rows"
+            lines.append(line(what, before["metrics"]["accuracy/lenient"], after["metrics"]["accuracy/lenient"], "{:.1%}"))
+        lines += samples(before["completions"], after["completions"], eval_rows)
     saved = sorted((run / "checkpoints").glob("step-*"))
-    lines += ["", f"Run folder {run}", f"  config.yaml, {RECIPE}, metrics.jsonl, completions/, checkpoints/ ({len(saved)})",
+    lines += ["", f"Run folder {run}", f"  config.yaml, {RECIPE}, metrics.jsonl, completions/, eval/, checkpoints/ ({len(saved)})",
               f"  plots/: {', '.join(path.name for path in plot_run(run))}"]
     if saved:
         question = one_line(last_message(eval_rows[0]["prompt"]), 60) if eval_rows else "..."
@@ -74,13 +75,6 @@ def samples(before: Rows, after: Rows, rows: Rows) -> list[str]:
         lines += ["", f"  {one_line(last_message(rows[row]['prompt']))}",
                   f"    before  {one_line(old[row]['completion'], 110)}", f"    after   {one_line(new[row]['completion'], 110)}"]
     return lines
-
-
-def accuracy(records: Rows, rows: Rows) -> float:
-    """Share of the completions whose answer (see grpo.rewards.text) is their row's."""
-    from ..rewards.text import final_answer, same_answer
-
-    return statistics.fmean(same_answer(final_answer(r["completion"]), rows[r["row"]]["answer"]) for r in records)
 
 
 def last_message(prompt: Any) -> str:

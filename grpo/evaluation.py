@@ -1,0 +1,70 @@
+"""Rounds of evaluation: completions of held-out rows, drawn the same way each time, graded and kept."""
+from typing import TYPE_CHECKING, Any
+
+from .grading import category_column, check_golds
+from .records import Record, document, graded, metrics_of
+from .report import write_report
+from .rollout import completion_records, generate, sampling
+
+if TYPE_CHECKING:
+    from .trainer import GRPOTrainer
+
+SEED = 0x65766C                              # evaluation draws the same numbers every time, and none that training draws
+
+
+class Evaluation:
+    """Rounds over the rows of a data set with a trainer's model, rewards and options; training is not touched by them."""
+
+    def __init__(self, trainer: "GRPOTrainer", dataset: Any):
+        """Raises DatasetError naming the row where some rows have an answer to be graded by and others none."""
+        self.trainer = trainer
+        self.stream = trainer.prompt_stream(dataset, "eval_dataset")
+        check_golds(self.stream.rows, "eval_dataset")
+        self.category = category_column(self.stream.rows, trainer.args.eval_category)
+        self.last: dict[str, Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.stream)
+
+    def round(self, prefix: str) -> dict[str, float]:
+        """The numbers of one round over all rows. The run folder, where there is one, gets eval/step-N.json (other prefixes than
+        "eval" in the place of step)."""
+        trainer = self.trainer
+        records, logged = self.completions(0, len(self))
+        step = trainer.state.global_step
+        content = document({"step": step, **self.settings()}, records)
+        if trainer.run is not None:
+            name = f"{'step' if prefix == 'eval' else prefix}-{step:06d}"
+            path = trainer.run.write_evaluation(name, content if trainer.args.save_completions else {**content, "completions": []})
+            self.last = {"content": content, "path": path.with_suffix(".pdf")}
+            if trainer.args.eval_report == "every":
+                self.report_last()
+        return {**content["metrics"], **logged}
+
+    def report_last(self) -> None:
+        """The PDF of the last round."""
+        if self.last is not None:
+            write_report(self.last["content"], self.last["path"])
+
+    def completions(self, first: int, count: int) -> tuple[list[Record], dict[str, float]]:
+        """(graded records, what reward functions logged) of the rows first, first + 1, ... They do not depend on where first is."""
+        trainer, args = self.trainer, self.trainer.args
+        r = generate(trainer.model, self.stream.take(first, count), args.completions_eval, args.max_completion_length,
+                     sampling(args, args.temperature_eval), seed=args.seed + SEED, step=0, first_prompt=first,
+                     slots=args.slots_on(trainer.model.device))
+        logged = trainer.score(r)
+        records = completion_records(trainer.state.global_step, r, trainer.reward_names)
+        if trainer.eval_funcs is not None:
+            scores = trainer.eval_funcs.score(trainer.reward_batch(r))
+            logged |= scores.metrics
+            for record, values in zip(records, scores.values.tolist(), strict=True):
+                record["funcs"] = dict(zip(scores.names, values, strict=True))
+        return graded(records, [r.prompts[g].columns for g in r.group], args.completions_eval, self.category), logged
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the numbers besides weights and rows."""
+        trainer, args = self.trainer, self.trainer.args
+        return {"questions": len(self), "num_generations": args.completions_eval, **sampling(args, args.temperature_eval),
+                "max_completion_length": args.max_completion_length, "seed": args.seed, "rewards": trainer.rewards.names,
+                "eval_funcs": trainer.eval_funcs.names if trainer.eval_funcs is not None else [], "category": self.category,
+                "device": trainer.model.device, "dtype": trainer.model.dtype}

@@ -1,0 +1,102 @@
+"""Grading one completion: is its answer the gold, read strictly, leniently and by extraction; and is its layout the one asked for?"""
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .errors import DatasetError
+from .rewards.adapters import GOLD_COLUMNS
+from .rewards.extractive import extractive_match
+from .rewards.scoring import is_chat
+from .rewards.text import final_answer, quantity, same_answer, tagged, tagged_answer
+
+READINGS = ("strict", "lenient", "extractive")
+CATEGORIES = ("category", "level", "subject", "source")
+REASONING = ("reasoning", "think")
+
+
+def gold_of(columns: Mapping[str, Any]) -> Any:
+    """The gold answer of a row: reward_model["ground_truth"], or the first column of the usual names; None without one."""
+    model = columns.get("reward_model")
+    if isinstance(model, Mapping) and "ground_truth" in model:
+        return model["ground_truth"]
+    return next((columns[name] for name in GOLD_COLUMNS if columns.get(name) is not None), None)
+
+
+def check_golds(rows: Iterable[Mapping[str, Any]], name: str) -> None:
+    """Either no row has a gold, or each one that can be compared with; DatasetError names the row."""
+    golds = [gold_of(row) for row in rows]
+    if all(gold is None for gold in golds):
+        return
+    for number, gold in enumerate(golds):
+        if gold is None:
+            raise DatasetError(f"{name}: row {number} has no answer to grade by, as other rows do; the columns looked at are reward_model, "
+                               f"{', '.join(GOLD_COLUMNS)}")
+        if isinstance(gold, bool) or not isinstance(gold, (str, int, float)) or not str(gold).rsplit("####", 1)[-1].strip() or gold != gold:
+            raise DatasetError(f"{name}: the answer of row {number} cannot be compared with: {gold!r:.80}; it must be text or a number")
+
+
+def category_column(rows: Sequence[Mapping[str, Any]], asked: str | None) -> str | None:
+    """The column to break an evaluation down by: the one asked for, or the first of the usual names that every row has."""
+    if asked is not None:
+        missing = next((number for number, columns in enumerate(rows) if asked not in columns), None)
+        if missing is not None:
+            raise DatasetError(f"row {missing} has no column {asked!r} to break the evaluation down by; its columns are "
+                               f"{', '.join(rows[missing])}")
+        return asked
+    return next((name for name in CATEGORIES if all(name in columns for columns in rows)), None)
+
+
+def layout_of(prompt: Any) -> list[str]:
+    """The tags, in order, that a prompt shows opened and closed: the layout it asks for. Empty when it shows none.
+
+    >>> layout_of("Reply as <think>...</think> and <answer>...</answer>")
+    ['think', 'answer']
+    """
+    text = prompt if isinstance(prompt, str) else "\n".join(str(m["content"]) for m in prompt) if is_chat(prompt) else ""
+    return [tag for tag in dict.fromkeys(re.findall(r"<([A-Za-z_]\w*)>", text)) if f"</{tag}>" in text]
+
+
+def tag_errors(text: str, layout: Sequence[str]) -> list[str]:
+    """What is wrong with the tags of a completion: "<x> missing", "</x> doubled", "tags out of order". Empty: each is there once, in order.
+
+    >>> tag_errors("<think>so</think><answer>4", ["think", "answer"])
+    ['</answer> missing']
+    """
+    tags = [tag for name in layout for tag in (f"<{name}>", f"</{name}>")]
+    errors = [f"{tag} {'missing' if not count else 'doubled'}" for tag in tags if (count := text.count(tag)) != 1]
+    places = [text.find(tag) for tag in tags if tag in text]
+    return errors + (["tags out of order"] if places != sorted(places) else [])
+
+
+def reasoning_of(text: str) -> str | None:
+    """The text in <reasoning> or <think> tags; where such a tag is only closed (the prompt opened it), what is before it."""
+    for tag in REASONING:
+        if f"<{tag}>" in text:
+            return tagged(text, tag)
+        if f"</{tag}>" in text:
+            return text.split(f"</{tag}>")[0].strip()
+    return None
+
+
+def lenient_match(text: str, gold: Any) -> bool:
+    """The answer may be anywhere: what final_answer finds, or, where that is a sentence, the number it ends with."""
+    answer = final_answer(text)
+    return same_answer(answer, gold) or same_answer(final_answer(answer), gold)
+
+
+def grade(text: str, gold: Any) -> dict[str, bool]:
+    """Whether an answer is right, by reading: strict (between <answer> and </answer>), lenient (anywhere), extractive.
+
+    >>> grade("It is 18.", "18")
+    {'strict': False, 'lenient': True, 'extractive': True}
+    """
+    given = tagged_answer(text)
+    return {"strict": given is not None and same_answer(given, gold), "lenient": lenient_match(text, gold),
+            "extractive": extractive_match(text, str(gold).rsplit("####", 1)[-1])}
+
+
+def vote_of(text: str) -> str:
+    """The answer of a completion in the form in which equal answers are equal texts."""
+    answer = final_answer(text)
+    amount = quantity(answer)
+    return str(amount[0]) if amount is not None else " ".join(answer.split()).casefold()

@@ -1,0 +1,132 @@
+"""Pages of a report, set with reportlab in DejaVu, the font that matplotlib carries. Importing this needs reportlab."""
+import os
+import textwrap
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+from reportlab.lib import colors
+from reportlab.lib.enums import TA_RIGHT
+from reportlab.lib.pagesizes import A4
+from reportlab.lib.styles import ParagraphStyle
+from reportlab.lib.units import mm
+from reportlab.pdfbase import pdfmetrics
+from reportlab.pdfbase.ttfonts import TTFont
+from reportlab.platypus import KeepTogether, Paragraph, Preformatted, SimpleDocTemplate, Spacer
+from reportlab.platypus import Table as Grid
+
+from .records import Record
+from .report import PROMPT_CHARACTERS, headline, parts, prompt_text
+from .tables import Table
+
+FONTS = {"Sans": "DejaVuSans.ttf", "SansBold": "DejaVuSans-Bold.ttf", "Mono": "DejaVuSansMono.ttf"}
+MARGIN, WIDTH = 18 * mm, A4[0] - 36 * mm
+INK, PALE, PAPER, RULE = (colors.HexColor(c) for c in ("#222222", "#777777", "#f6f6f4", "#dddddd"))
+RIGHT, WRONG, PLAIN = (colors.HexColor(c) for c in ("#1a7f37", "#c4321c", "#8a8a8a"))
+MONO_SIZE = 7.4
+COLUMNS = int((WIDTH - 8 * mm) / (0.602 * MONO_SIZE))
+LINES_A_ROW = 8                              # of a completion, which breaks between pages at a row's end
+MISSING = "□"
+
+
+class Pages:
+    """Collects what a report shows, then sets it."""
+
+    def __init__(self, title: str):
+        register_fonts()
+        self.title = printable(title)
+        self.story: list[Any] = [Paragraph(escape(self.title), style(15, bold=True, after=8))]
+
+    def tables(self, tables: Sequence[Table]) -> None:
+        for table in tables:
+            title = Paragraph(escape(printable(table.title)), style(10.5, bold=True, before=8, after=3))
+            self.story.append(KeepTogether([title, grid(table)]))
+
+    def note(self, text: str) -> None:
+        self.story.append(Paragraph(escape(printable(text)), style(8.5, color=PALE, before=8)))
+
+    def question(self, title: str, group: Sequence[Record]) -> None:
+        """Question, gold, and each completion with its rewards and what was read out of it."""
+        first = group[0]
+        gold = "" if first["gold"] is None else f"gold: {first['gold']}"
+        graded = "" if first["gold"] is None else f", {sum(r['lenient'] for r in group)} of {len(group)} right"
+        self.story.append(Paragraph(escape(printable(title + graded)), style(10.5, bold=True, before=14, after=3, keep=True)))
+        prompt = prompt_text(first["prompt"])
+        cut = "" if len(prompt) <= PROMPT_CHARACTERS else "[the beginning is left out] ..."
+        self.story += boxed(cut + prompt[-PROMPT_CHARACTERS:], PLAIN)
+        if gold:
+            self.story.append(Paragraph(escape(printable(gold)), style(8.5, bold=True, before=2, after=2)))
+        for record in group:
+            self.completion(record)
+
+    def completion(self, record: Record) -> None:
+        color = PLAIN if record["gold"] is None else RIGHT if record["lenient"] else WRONG
+        mark = "" if record["gold"] is None else "✓ " if record["lenient"] else "✗ "
+        head = style(8, color=color, bold=True, before=7, after=2, keep=True)
+        self.story.append(Paragraph(escape(mark + printable(headline(record))), head))
+        self.story += boxed(record["completion"] or "(empty)", color)
+        if read := parts(record):
+            self.story.append(Paragraph(escape(printable(read)), style(7.5, color=PALE, before=1)))
+
+    def save(self, path: Path) -> Path:
+        """Writes the file whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+        SimpleDocTemplate(str(temporary), pagesize=A4, title=self.title, author="grpo", invariant=1, leftMargin=MARGIN, rightMargin=MARGIN,
+                          topMargin=16 * mm, bottomMargin=16 * mm).build(self.story, onFirstPage=self.footer, onLaterPages=self.footer)
+        os.replace(temporary, path)
+        return path
+
+    def footer(self, canvas: Any, document: Any) -> None:
+        canvas.setFont("Sans", 7.5)
+        canvas.setFillColor(PALE)
+        canvas.drawString(MARGIN, 9 * mm, self.title[:100])
+        canvas.drawRightString(A4[0] - MARGIN, 9 * mm, str(document.page))
+
+
+def register_fonts() -> None:
+    import matplotlib
+
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    for name, file in FONTS.items():
+        if name not in pdfmetrics.getRegisteredFontNames():
+            pdfmetrics.registerFont(TTFont(name, folder / file))
+
+
+@lru_cache(maxsize=None)
+def style(size: float, *, bold: bool = False, color: Any = INK, before: float = 0, after: float = 0, keep: bool = False,
+          right: bool = False) -> ParagraphStyle:
+    return ParagraphStyle("", fontName="SansBold" if bold else "Sans", fontSize=size, leading=size * 1.35, textColor=color, spaceBefore=before,
+                          spaceAfter=after, keepWithNext=keep, splitLongWords=True, **({"alignment": TA_RIGHT} if right else {}))
+
+
+def printable(text: str, font: str = "Sans") -> str:
+    """The text as the font can show it: what it has no glyph for, and control characters, become a box."""
+    glyphs = pdfmetrics.getFont(font).face.charToGlyph
+    return "".join(c if c == "\n" or (c >= " " and ord(c) in glyphs) else "    " if c == "\t" else MISSING for c in text.replace("\r\n", "\n"))
+
+
+def boxed(text: str, color: Any) -> list[Any]:
+    """Monospaced text beside a coloured bar; it may go over pages."""
+    lines = [piece for line in printable(text, "Mono").split("\n")
+             for piece in (textwrap.wrap(line, COLUMNS, replace_whitespace=False, drop_whitespace=False) or [""])]
+    look = ParagraphStyle("", fontName="Mono", fontSize=MONO_SIZE, leading=MONO_SIZE * 1.3, textColor=INK)
+    rows = [[Preformatted("\n".join(lines[i:i + LINES_A_ROW]), look)] for i in range(0, len(lines), LINES_A_ROW)]
+    everywhere = ((0, 0), (-1, -1))
+    return [Grid(rows, colWidths=[WIDTH], style=[("LINEBEFORE", *everywhere, 2, color), ("BACKGROUND", *everywhere, PAPER),
+                                                 ("TOPPADDING", *everywhere, 0), ("BOTTOMPADDING", *everywhere, 0), ("LEFTPADDING", *everywhere, 6)])]
+
+
+def grid(table: Table) -> Any:
+    """A table whose cells wrap; the first column takes what the others leave."""
+    count = len(table.header)
+    wide = count == 2
+    widths = [WIDTH * 0.34, WIDTH * 0.66] if wide else [WIDTH * 0.34] + [WIDTH * 0.66 / (count - 1)] * (count - 1)
+    header = [table.header] if any(table.header) else []
+    cells = [[Paragraph(escape(printable(cell)), style(8, bold=number < len(header), right=i > 0 and not wide)) for i, cell in enumerate(row)]
+             for number, row in enumerate([*header, *table.rows])]
+    return Grid(cells, colWidths=widths, hAlign="LEFT", repeatRows=len(header),
+                style=[("LINEBELOW", (0, 0), (-1, -1), 0.4, RULE), ("TOPPADDING", (0, 0), (-1, -1), 1.5),
+                       ("BOTTOMPADDING", (0, 0), (-1, -1), 2.5), ("LEFTPADDING", (0, 0), (-1, -1), 2), ("VALIGN", (0, 0), (-1, -1), "TOP")])

@@ -1,0 +1,112 @@
+"""Records of graded completions, and the numbers of a round of evaluation, which follow from them alone.
+
+Training, `grpo eval` and `grpo analyze` all compute their numbers here, from the same records, one a completion.
+"""
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .estimates import interval, majority, pass_at_k
+from .errors import FileFormatError
+from .grading import READINGS, gold_of, grade, layout_of, reasoning_of, tag_errors, vote_of
+from .rewards.text import final_answer, tagged_answer
+from .rollout import completion_metrics, flat_groups, moments, reward_metrics
+from .runfolder import plain
+
+FORMAT = 1
+Record = dict[str, Any]
+
+
+def graded(records: Sequence[Record], columns: Sequence[Mapping[str, Any]], num_generations: int, category: str | None) -> list[Record]:
+    """Records of completions (grpo.rollout.completion_records, prompt-major) with what evaluation adds: sample (0 to
+    num_generations - 1), category, gold, strict, lenient, extractive (right or wrong), answer, tagged_answer, reasoning, tag_errors
+    (None where the prompt asks for no tags). columns: the other columns of each record's row. As they are read back from JSON."""
+    return [plain(record | {"sample": i % num_generations, "category": None if category is None else str(row[category])}
+                  | verdict(record["completion"], gold_of(row), layout_of(record["prompt"])))
+            for i, (record, row) in enumerate(zip(records, columns, strict=True))]
+
+
+def verdict(text: str, gold: Any, layout: Sequence[str]) -> Record:
+    """What is to be said of one completion; without a gold, only its parts."""
+    parts = {"answer": final_answer(text), "tagged_answer": tagged_answer(text), "reasoning": reasoning_of(text),
+             "tag_errors": tag_errors(text, layout) if layout else None}
+    return {"gold": gold, **(dict.fromkeys(READINGS) if gold is None else grade(text, gold)), **parts}
+
+
+def questions(records: Sequence[Record]) -> list[list[Record]]:
+    """The records of each question (row), in the order in which they come."""
+    return [list(group) for _, group in itertools.groupby(records, key=lambda record: record["row"])]
+
+
+def metrics_of(records: Sequence[Record]) -> dict[str, float]:
+    """Every number of a round:
+
+    accuracy/R for R in strict, lenient, extractive: right completions, the mean over questions (avg@k with k completions a
+        question); accuracy/R/low and /high: its 95 % interval (grpo.estimates.interval)
+    pass@k/K: chance that K completions have a right one (lenient), K from 1 to k;  majority@k/k: accuracy of their most frequent answer
+    format: completions whose tags are all there, once and in order, of those that were asked for tags
+    completions/..., rewards/..., reward, funcs/NAME/mean: lengths, truncation, rewards, evaluation functions
+    """
+    groups = questions(records)
+    lengths = np.array([r["tokens"] for r in records])
+    metrics = completion_metrics(lengths, np.array([r["finish_reason"] == "length" for r in records]))
+    names = list(records[0]["rewards"])
+    metrics |= reward_metrics(names, array(records, lambda r: [r["rewards"][name] for name in names]), array(records, lambda r: r["reward"]))
+    if len(groups[0]) > 1:
+        flat = flat_groups(array(records, lambda r: r["reward"]), np.repeat(np.arange(len(groups)), [len(g) for g in groups]))
+        metrics["frac_reward_zero_std"] = float(flat.mean())
+    for name in records[0].get("funcs", ()):
+        metrics[f"funcs/{name}/mean"], metrics[f"funcs/{name}/std"] = moments(array(records, lambda r, name=name: r["funcs"][name]))
+    if (asked := [r for r in records if r["tag_errors"] is not None]):
+        metrics["format"] = sum(not r["tag_errors"] for r in asked) / len(asked)
+    return metrics | (accuracies(groups) if records[0]["gold"] is not None else {})
+
+
+def array(records: Sequence[Record], value: Any) -> np.ndarray:
+    """float64, NaN for None."""
+    return np.array([value(r) for r in records], np.float64)
+
+
+def accuracies(groups: Sequence[Sequence[Record]]) -> dict[str, float]:
+    """Accuracy by reading with its interval, pass@k and majority@k (both lenient) of questions with equally many completions."""
+    k, metrics = len(groups[0]), {}
+    for reading in READINGS:
+        shares = np.array([sum(r[reading] for r in group) / k for group in groups])
+        low, high = interval(shares, k * len(groups))
+        metrics |= {f"accuracy/{reading}": float(shares.mean()), f"accuracy/{reading}/low": low, f"accuracy/{reading}/high": high}
+    if k > 1:
+        right = [[r["lenient"] for r in group] for group in groups]
+        metrics |= {f"pass@k/{j}": sum(pass_at_k(k, sum(r), j) for r in right) / len(groups) for j in range(1, k + 1)}
+        votes = [[vote_of(r["completion"]) for r in group] for group in groups]
+        metrics[f"majority@k/{k}"] = sum(majority(v, r) for v, r in zip(votes, right, strict=True)) / len(groups)
+    return metrics
+
+
+def by_category(records: Sequence[Record]) -> dict[str, dict[str, float]]:
+    """Accuracies of every category, with its number of questions; empty without categories or golds."""
+    if not records or records[0]["category"] is None or records[0]["gold"] is None:
+        return {}
+    ordered = sorted(questions(records), key=lambda group: group[0]["category"])
+    return {category: {"questions": len(own := list(groups)), **accuracies(own)}
+            for category, groups in itertools.groupby(ordered, key=lambda group: group[0]["category"])}
+
+
+def document(settings: Mapping[str, Any], records: Sequence[Record], **more: Any) -> dict[str, Any]:
+    """What an evaluation leaves as JSON: settings, metrics, by_category and every completion."""
+    return {"format": FORMAT, "settings": dict(settings), "metrics": metrics_of(records), "by_category": by_category(records), **more,
+            "completions": list(records)}
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """What document() made, read back. Raises FileFormatError naming the file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FileFormatError(f"{path}: not an evaluation: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("completions"), list):
+        raise FileFormatError(f"{path}: not an evaluation of this version, which has format {FORMAT}, settings, metrics and completions")
+    return content

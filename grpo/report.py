@@ -1,0 +1,77 @@
+"""Evaluations for reading: a PDF (with reportlab) and a plain text of every completion."""
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .grading import READINGS
+from .records import Record, questions
+from .runfolder import replace_text, say
+from .tables import Table, evaluation_tables, number
+
+MOST_QUESTIONS = 200                         # of a PDF; the JSON has all
+PROMPT_CHARACTERS, REASONING_CHARACTERS = 3000, 160
+
+
+def write_report(document: Mapping[str, Any], path: Path, title: str = "Evaluation", most: int = MOST_QUESTIONS) -> Path | None:
+    """The PDF of an evaluation: its tables, then question, gold and every completion of the first so many questions. None, and one
+    line that says why, without reportlab."""
+    groups = questions(document["completions"])
+    pages = pdf(title)
+    if pages is None:
+        return None
+    pages.tables(evaluation_tables(document))
+    if len(groups) > most:
+        pages.note(f"The first {most} of {len(groups)} questions follow; the JSON beside this file has all.")
+    for number_, group in enumerate(groups[:most], 1):
+        pages.question(f"Question {number_} (row {group[0]['row']})", group)
+    return pages.save(path)
+
+
+def pdf(title: str) -> Any:
+    """Pages to write on; None, and one line that says why, without reportlab."""
+    try:
+        from .pdf import Pages
+    except ImportError:
+        say("no PDF is written: it needs reportlab, pip install 'cgrpo[report]'")
+        return None
+    return Pages(title)
+
+
+def write_text(document: Mapping[str, Any], path: Path) -> Path:
+    """Every completion as text."""
+    replace_text(path, "\n\n".join(as_text(group) for group in questions(document["completions"])) + "\n")
+    return path
+
+
+def as_text(group: Sequence[Record]) -> str:
+    first = group[0]
+    lines = [f"=== row {first['row']}" + (f", {first['category']}" if first["category"] is not None else ""), prompt_text(first["prompt"])]
+    if first["gold"] is not None:
+        lines.append(f"gold: {first['gold']}")
+    for record in group:
+        lines += [f"--- {headline(record)}", record["completion"]]
+    return "\n".join(lines)
+
+
+def headline(record: Record) -> str:
+    """One line on a completion: right or wrong by reading, length, rewards."""
+    verdicts = [] if record["gold"] is None else [f"{'right' if record[r] else 'wrong'} ({r})" for r in READINGS]
+    rewards = ", ".join(f"{name} {number(value)}" for name, value in {**record["rewards"], **record.get("funcs", {})}.items())
+    ended = "cut off" if record["finish_reason"] == "length" else "ended"
+    return "; ".join([f"completion {record['sample'] + 1}", *verdicts, f"{record['tokens']} tokens, {ended}",
+                      f"reward {number(record['reward'])} = {rewards}"])
+
+
+def parts(record: Record) -> str:
+    """What was read out of a completion."""
+    reasoning = record["reasoning"]
+    shown = {"answer in its tags": record["tagged_answer"], "answer read": record["answer"],
+             "reasoning read": reasoning and textwrap.shorten(reasoning, REASONING_CHARACTERS) + f" ({len(reasoning)} characters)",
+             "tags": ", ".join(record["tag_errors"]) if record["tag_errors"] else None}
+    return "; ".join(f"{name}: {textwrap.shorten(text, 400)}" for name, text in shown.items() if text)
+
+
+def prompt_text(prompt: Any) -> str:
+    """A prompt as text: a chat message by message."""
+    return prompt if isinstance(prompt, str) else "\n".join(f"{m['role']}: {m['content']}" if isinstance(m, Mapping) else str(m) for m in prompt)
