@@ -83,6 +83,20 @@ def test_memory_of_the_device_is_out_of_the_hosts_reach(library):
     assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGSEGV
 
 
+@pytest.mark.parametrize("launches", [0, 1, 2, 3])
+def test_a_graph_runs_when_it_is_launched(library, launches):
+    x = X.copy()
+    assert library.run_graph(b"", x.ctypes.data_as(ctypes.c_void_p), launches) == 0
+    assert (x == np.roll(X, -32 * launches)).all()
+
+
+@pytest.mark.parametrize("mistake", ["waiting", "cudaMalloc", "cudaFree", "a copy from or to the host", "work on another stream"])
+def test_what_a_graph_cannot_hold(library, run, mistake):
+    error = library.run_graph(mistake.encode(), X.copy().ctypes.data_as(ctypes.c_void_p), 1)
+    assert error == 901 and f"{mistake} while a stream is captured" in library.explain(error).decode()
+    assert not run("rotate", X)[1]
+
+
 @pytest.mark.parametrize("name", ["products", "products by ldmatrix"])
 def test_tensor_core_products(run, rng, name):
     a, b = bf16(normal(rng, 16, 16)), bf16(normal(rng, 16, 8))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from grpo import _core
+from grpo.errors import NonFiniteError
 from tiny_models import build, config
 
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -114,17 +115,33 @@ def test_neighbours_do_not_matter(device):
 STOPS = np.arange(0, 97, 12, dtype=np.int32)
 ENDINGS = {
     "length": {}, "stop ids": {"stop_ids": STOPS}, "min_new_tokens": {"stop_ids": STOPS, "min_new_tokens": 9},
-    "stop strings": {"stop_strings": [b"a", b"zz"], "token_offsets": np.arange(132), "token_bytes": bytes(97 + i % 26 for i in range(131))},
+    "stop strings": {"stop_strings": [b"a", b"zz"]},
     "repetition": {"stop_ids": STOPS, "repetition_penalty": 1.3, "top_k": 20}, "greedy": {"stop_ids": STOPS, "temperature": 0.0},
 }
 
 
-def check_windows(model, options, slots, tokens=20):
+def check_windows(model, options, slots, tokens=20, lengths=(1, 31, 33, 40), num_generations=3):
     """The same bits for any window, with fewer slots than sequences and with more. V: 97 to 131."""
-    prompts = make_prompts((1, 31, 33, 40), V=97)
-    want = model.generate(prompts, 3, tokens, seed=5, slots=5, lookahead=1, **options)
-    for lookahead in (3, 8, 64):
-        assert_same(want, model.generate(prompts, 3, tokens, seed=5, slots=slots, lookahead=lookahead, **options))
+    prompts, V = make_prompts(lengths, V=97), len(model.get_tensor("model.embed_tokens.weight"))
+    if "stop_strings" in options:
+        options = options | {"token_offsets": np.arange(V + 1), "token_bytes": bytes(97 + i % 26 for i in range(V))}
+    want = model.generate(prompts, num_generations, tokens, seed=5, slots=5, lookahead=1, **options)
+    for lookahead in (3, 8):
+        assert_same(want, model.generate(prompts, num_generations, tokens, seed=5, slots=slots, lookahead=lookahead, **options))
+
+
+def check_where_it_is_not_finite(model):
+    """A token whose embedding is NaN is named by the token after it. The head must not be tied."""
+    prompts = make_prompts((3, 33), V=97)
+    clean = completions_of(model.generate(prompts, 2, 12, seed=5))
+    elsewhere = np.concatenate([*prompts, *clean[:3]])
+    t = next(t for t in range(2, 11) if clean[3][t] not in elsewhere and clean[3][t] not in clean[3][:t])
+    embedding = model.get_tensor("model.embed_tokens.weight")
+    embedding[clean[3][t]] = np.nan
+    model.set_tensor("model.embed_tokens.weight", embedding)
+    for lookahead in (1, 3, 8):
+        with pytest.raises(NonFiniteError, match=f"prompt 1, completion 1 are not finite at token {t + 1}"):
+            model.generate(prompts, 2, 12, seed=5, lookahead=lookahead)
 
 
 @pytest.mark.parametrize("slots", [5, 40])
@@ -136,6 +153,10 @@ def test_windows(device, options, slots):
 @pytest.mark.parametrize("tokens", [1, 2, 9])
 def test_windows_of_short_completions(device, tokens):
     check_windows(build(MODELS["qwen3"], device), {"stop_ids": STOPS}, slots=5, tokens=tokens)
+
+
+def test_where_it_is_not_finite(device):
+    check_where_it_is_not_finite(build(MODELS["qwen3"], device))
 
 
 @pytest.mark.parametrize("lookahead", [-1, 65])

@@ -260,7 +260,7 @@ bool run_kernel(launch *l) {
 typedef std::vector<std::function<bool()>> work_list;
 work_list queue;
 std::map<const void *, size_t> allowed;                /* shared memory of kernels, where it is more than SHARED_FREE */
-struct { int waits, launches, graphs; } counted;       /* of the host for the queue; kernels and graphs that it launched */
+struct { int waits, graphs; } counted;                 /* of the host for the queue; graphs that it launched */
 
 struct { bool on, spoiled; cudaStream_t stream; work_list work; } capture;
 
@@ -401,7 +401,6 @@ cudaError_t cuda_host_launch(const cudaLaunchConfig_t *config, const void *kerne
     if (!grid.x || !grid.y || !grid.z || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) return cudaErrorInvalidConfiguration;
     if (!block.x || block.x > BLOCK_MAX || block.x % LANES || block.y != 1 || block.z != 1) return cudaErrorInvalidConfiguration;
     if (config->dynamicSmemBytes > SHARED_FREE && config->dynamicSmemBytes > allowed[kernel]) return cudaErrorInvalidValue;
-    counted.launches++;
     return put(config->stream, [l = launch{grid, block, config->dynamicSmemBytes, run, kernel}]() mutable { return run_kernel(&l); });
 }
 
@@ -524,10 +523,10 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) { return delete exec, cudaSuccess; }
 
-/* How often the host has waited, and launched a kernel (captured or not) or a graph, since the last call. */
-extern "C" __attribute__((visibility("default"))) void cuda_host_counts(int counts[3]) {
+/* How often the host has waited, and launched a graph, since the last call. */
+extern "C" __attribute__((visibility("default"))) void cuda_host_counts(int *waits, int *graphs) {
     guard g(mutex);
-    counts[0] = counted.waits, counts[1] = counted.launches, counts[2] = counted.graphs;
+    *waits = counted.waits, *graphs = counted.graphs;
     counted = {};
 }
 

@@ -100,6 +100,47 @@ extern "C" __attribute__((visibility("default"))) int run(const char *name, floa
     return error ? error : freed;
 }
 
+static cudaError_t mistake_in_capture(const char *name, float *memory, cudaStream_t other) {
+    void *more;
+    if (!strcmp(name, "waiting")) return cudaStreamSynchronize(other);
+    if (!strcmp(name, "cudaMalloc")) return cudaMalloc(&more, 64);
+    if (!strcmp(name, "cudaFree")) return cudaFree(memory);
+    if (!strcmp(name, "a copy from or to the host")) return cudaMemcpyAsync(memory, &more, sizeof more, cudaMemcpyHostToDevice, other);
+    if (!strcmp(name, "work on another stream")) return cudaMemsetAsync(memory, 0, 64, other);
+    return cudaSuccess;
+}
+
+/* x (N) by a graph of rotate(), captured together with a mistake and launched so many times. */
+extern "C" __attribute__((visibility("default"))) int run_graph(const char *mistake, float *x, int launches) {
+    cudaStream_t stream, usual;
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    void *memory;
+    cudaMalloc(&memory, N * sizeof *x);
+    cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+    cudaStreamCreateWithFlags(&usual, cudaStreamNonBlocking);
+    cudaMemcpyAsync(memory, x, N * sizeof *x, cudaMemcpyHostToDevice, usual);
+    cudaStreamSynchronize(usual);
+    cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(1);
+    config.blockDim = dim3(N);
+    config.stream = stream;
+    cudaLaunchKernelEx(&config, rotate<true>, (float *)memory);
+    cudaError_t seen = mistake_in_capture(mistake, (float *)memory, usual), error = cudaStreamEndCapture(stream, &graph);
+    if (!error) {
+        cudaGraphInstantiate(&exec, graph, 0);
+        for (int i = 0; i < launches; i++) cudaGraphLaunch(exec, usual);
+        cudaMemcpyAsync(x, memory, N * sizeof *x, cudaMemcpyDeviceToHost, usual);
+        cudaGraphExecDestroy(exec);
+        cudaGraphDestroy(graph);
+    }
+    cudaFree(memory);
+    cudaStreamDestroy(stream);
+    cudaStreamDestroy(usual);
+    return seen == (error ? cudaErrorStreamCaptureUnsupported : cudaSuccess) ? error : cudaErrorInvalidValue;
+}
+
 /* the host reads memory of the device */
 extern "C" __attribute__((visibility("default"))) int peek(void) {
     void *memory;
