@@ -21,6 +21,7 @@ from grpo import _core
 SHAPES = {                                   # (O, C)
     "135M qkv": (960, 576), "135M o": (576, 576), "135M gate, up": (3072, 576), "135M down": (576, 1536), "135M head": (49152, 576),
     "0.5B qkv": (1152, 896), "0.5B o": (896, 896), "0.5B gate, up": (9728, 896), "0.5B down": (896, 4864),
+    "1B qkv": (3072, 2048),
 }
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 512, 2048)
 BACKWARD_ROWS = (128, 512, 2048)             # the backward runs on training batches alone
