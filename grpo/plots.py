@@ -3,6 +3,8 @@
 A panel says which curves it takes from a run's metrics; a picture is a few panels side by side. What a run did not
 log is left out, down to the picture, so the same tables serve GRPO, SFT and runs cut short.
 """
+import functools
+import io
 import json
 import math
 import os
@@ -51,13 +53,17 @@ class Metrics:
             raise FileFormatError(f"{self.path}: line {number} is not a record with a step")
         return record
 
-    def curve(self, label: str, name: str, spread: str = "") -> list["Curve"]:
-        """The curve of one metric, with a band of +- spread (another metric); none where the run has no number for it."""
+    def curve(self, label: str, name: str, spread: str = "", ends: tuple[str, str] = ("", "")) -> list["Curve"]:
+        """The curve of one metric; none where the run has no number for it. Its band is +- spread, or between ends, which are
+        metrics too; where a step has no number for them the band is as thin as the curve."""
         points = [r for r in self.records if is_number(r.get(name))]
         values = [r[name] for r in points]
-        stds = [r[spread] if is_number(r.get(spread)) else 0.0 for r in points]
-        band = [(v - s, v + s) for v, s in zip(values, stds, strict=True)] if any(stds) else []
-        return [Curve(label, [r["step"] for r in points], values, band)] if points else []
+        if spread:
+            band = [(r[name] - r[spread], r[name] + r[spread]) if is_number(r.get(spread)) else (r[name], r[name]) for r in points]
+        else:
+            band = [tuple(r[end] if is_number(r.get(end)) else r[name] for end in ends) for r in points]
+        shown = any(low < high for low, high in band)
+        return [Curve(label, [r["step"] for r in points], values, band if shown else [])] if points else []
 
     def named(self, prefix: str, suffix: str = "") -> list[str]:
         """What stands between prefix and suffix in the names of metrics, in the order of the log."""
@@ -82,10 +88,13 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes: title with unit, and the curves it takes from a run."""
+    """One pair of axes: title, what the values are, and the curves it takes from a run."""
 
     title: str
+    unit: str
     curves: Callable[[Metrics], list[Curve]]
+    band: str = ""                           # what the band around a curve is
+    range: bool = False                      # the band is so wide that it is left out where runs are laid over each other
     stacked: bool = False                    # areas on top of each other that fill 0 .. 1
     share: bool = False                      # values from 0 to 1
     smooth: bool = True
@@ -97,23 +106,34 @@ def metrics(*pairs: tuple[str, str]) -> Callable[[Metrics], list[Curve]]:
 
 
 def reward(m: Metrics) -> list[Curve]:
-    return m.curve("training", "reward", "reward_std") + m.curve("evaluation", "eval_reward")
+    return m.curve("training", "reward", spread="reward_std") + m.curve("evaluation", "eval_reward")
 
 
-def each_reward(m: Metrics) -> list[Curve]:
-    """One curve a reward function; none for a single one, which is the sum."""
-    names = m.named("rewards/", "/mean")
-    return [c for name in names for c in m.curve(name, f"rewards/{name}/mean", f"rewards/{name}/std")] if len(names) > 1 else []
+def reward_panels(logs: list[Metrics]) -> list[Panel]:
+    """A panel a reward function; none where every run has a single one, which is the sum."""
+    names = dict.fromkeys(name for log in logs for name in log.named("rewards/", "/mean") + log.named("eval_rewards/", "/mean"))
+    return [Panel(name, "reward", functools.partial(one_reward, name), band="± std") for name in names] if len(names) > 1 else []
 
 
-def each_evaluation(m: Metrics) -> list[Curve]:
-    return [c for name in m.named("eval_rewards/", "/mean") for c in m.curve(name, f"eval_rewards/{name}/mean", f"eval_rewards/{name}/std")]
+def one_reward(name: str, m: Metrics) -> list[Curve]:
+    return m.curve("training", f"rewards/{name}/mean", spread=f"rewards/{name}/std") + m.curve("evaluation", f"eval_rewards/{name}/mean")
+
+
+def accuracy(m: Metrics) -> list[Curve]:
+    """Evaluation's accuracies, each in its confidence interval."""
+    return [curve for kind in ("strict", "lenient", "extractive")
+            for curve in m.curve(kind, f"eval_accuracy/{kind}", ends=(f"eval_accuracy/{kind}/low", f"eval_accuracy/{kind}/high"))]
+
+
+def pass_at_k(m: Metrics) -> list[Curve]:
+    """For k = 1, 2, 4, 8 ..."""
+    counts = sorted(int(k) for k in m.named("eval_pass@k/") if k.isdigit())
+    return [curve for k in counts if k.bit_count() == 1 for curve in m.curve(f"k = {k}", f"eval_pass@k/{k}")]
 
 
 def lengths(m: Metrics) -> list[Curve]:
-    points = [r for r in m.records if all(is_number(r.get(f"completions/{what}_length")) for what in ("min", "mean", "max"))]
-    return [Curve("mean", [r["step"] for r in points], [r["completions/mean_length"] for r in points],
-                  [(r["completions/min_length"], r["completions/max_length"]) for r in points])] if points else []
+    ends = ("completions/min_length", "completions/max_length")
+    return m.curve("training", "completions/mean_length", ends=ends) + m.curve("evaluation", "eval_completions/mean_length")
 
 
 def time_shares(m: Metrics) -> list[Curve]:
@@ -126,62 +146,111 @@ def time_shares(m: Metrics) -> list[Curve]:
     return [Curve(phase, [r["step"] for r in timed], values) for phase, values in shares.items() if timed]
 
 
-KL = Panel("KL to the reference (nats a token)", metrics(("KL", "kl")))
-ENTROPY = Panel("Entropy (nats a token)", metrics(("training", "entropy"), ("evaluation", "eval_entropy")))
-LENGTHS = Panel("Completion length (tokens; band: shortest to longest)", lengths)
-LOSS = Panel("Loss", metrics(("training", "loss"), ("evaluation", "eval_loss")))
-PICTURES = {
-    "reward": (Panel("Reward (weighted sum; band: ± std)", reward), Panel("Each reward (band: ± std)", each_reward)),
-    "evaluation": (Panel("Each reward in evaluation (band: ± std)", each_evaluation),),
-    "loss": (LOSS,),
-    "kl": (KL,),
-    "entropy": (ENTROPY,),
-    "lengths": (LENGTHS, Panel("Completions cut off at the limit (share)", metrics(("cut off", "completions/clipped_ratio")), share=True)),
-    "optimizer": (Panel("Gradient norm before clipping", metrics(("norm", "grad_norm"))),
-                  Panel("Learning rate", metrics(("rate", "learning_rate")), smooth=False)),
-    "speed": (Panel("Throughput (tokens/s)", metrics(("generation", "generation_tokens_per_second"),
-                                                    ("training", "training_tokens_per_second"))),
-              Panel("Where the time of a step goes (share)", time_shares, stacked=True)),
+REWARD = Panel("Reward", "weighted sum", reward, band="± std")
+ACCURACY = Panel("Accuracy in evaluation", "share", accuracy, band="95 % interval", share=True, smooth=False)
+LENGTH = Panel("Completion length", "tokens", lengths, band="shortest to longest", range=True)
+CUT_OFF = Panel("Completions cut off at the limit", "share", metrics(("training", "completions/clipped_ratio"),
+                                                                     ("evaluation", "eval_completions/clipped_ratio")), share=True)
+KL = Panel("KL to the reference", "nats a token", metrics(("KL", "kl")))
+ENTROPY = Panel("Entropy", "nats a token", metrics(("training", "entropy"), ("evaluation", "eval_entropy")))
+LOSS = Panel("Loss", "loss", metrics(("training", "loss"), ("evaluation", "eval_loss")))
+NORM = Panel("Gradient norm", "norm before clipping", metrics(("norm", "grad_norm")))
+PICTURES: dict[str, Callable[[list[Metrics]], Iterable[Panel]]] = {
+    "overview": lambda logs: (REWARD, ACCURACY, LENGTH, KL, ENTROPY, NORM),
+    "reward": lambda logs: (REWARD,),
+    "rewards": reward_panels,
+    "accuracy": lambda logs: (
+        ACCURACY, Panel("Accuracy in training", "share", metrics(("strict", "accuracy/strict"), ("lenient", "accuracy/lenient")), share=True),
+        Panel("pass@k in evaluation", "share", pass_at_k, share=True, smooth=False)),
+    "lengths": lambda logs: (LENGTH, CUT_OFF),
+    "kl": lambda logs: (KL,),
+    "entropy": lambda logs: (ENTROPY,),
+    "clipping": lambda logs: (
+        Panel("Ratios clipped", "share of tokens", metrics(("below", "clip_ratio/low_mean"), ("above", "clip_ratio/high_mean"))),),
+    "loss": lambda logs: (LOSS,),
+    "optimizer": lambda logs: (NORM, Panel("Learning rate", "rate", metrics(("rate", "learning_rate")), smooth=False)),
+    "speed": lambda logs: (Panel("Throughput", "tokens/s", metrics(("generation", "generation_tokens_per_second"),
+                                                                   ("training", "training_tokens_per_second"))),
+                           Panel("Where the time of a step goes", "share", time_shares, stacked=True)),
 }
-COMPARED = (Panel("Reward (weighted sum)", metrics(("", "reward"))), Panel("Reward in evaluation", metrics(("", "eval_reward"))),
-            Panel("Completion length (tokens)", metrics(("", "completions/mean_length"))), Panel("Entropy (nats a token)", metrics(("", "entropy"))),
-            Panel("KL to the reference (nats a token)", metrics(("", "kl"))), Panel("Loss", metrics(("", "loss"))))
+FORMATS = ("png", "svg", "pdf")
 
 
-def plot_run(run_folder: str | os.PathLike, pictures: Iterable[str] = tuple(PICTURES)) -> list[Path]:
-    """Draws a run's metrics into its plots/ and returns the PNG files, as far as the run logged what they show.
+def figures(runs: str | os.PathLike | Iterable[str | os.PathLike], pictures: Iterable[str] = tuple(PICTURES)) -> dict[str, "Figure"]:
+    """The pictures of a run, or of several laid over each other, one colour a run; those that no run logged anything for are left out.
 
-    ``pictures``: which of reward, evaluation, loss, kl, entropy, lengths, optimizer and speed. Raises FileFormatError
-    naming a metrics.jsonl that is missing, empty or broken, ConfigError for a picture that there is not.
+    ``runs``: a run folder, or several. ``pictures``: which of PICTURES. In a notebook a figure shows itself. Raises
+    FileFormatError naming a metrics.jsonl that is missing, empty or broken, ConfigError for a picture that there is not.
 
-    >>> plot_run("runs/grpo-1", ["reward", "speed"])                                                     # doctest: +SKIP
+    >>> figures("runs/grpo-1")["reward"]                                                                 # doctest: +SKIP
+    >>> figures(["runs/grpo-1", "runs/grpo-2"], ["reward", "kl"])                                        # doctest: +SKIP
     """
     pictures = list(pictures)
     for name in pictures:
         if name not in PICTURES:
-            raise ConfigError(f"there is no picture {name!r}{did_you_mean(name, PICTURES)}")
-    log = Metrics(run_folder)
-    folder = Path(run_folder) / "plots"
-    folder.mkdir(exist_ok=True)
-    return [save(figure, folder / f"{name}.png") for name in pictures
-            if (figure := draw([(panel, panel.curves(log)) for panel in PICTURES[name]], log.name))]
+            raise ConfigError(f"there is no picture {name!r}{did_you_mean(name, PICTURES)} There are {', '.join(PICTURES)}.")
+    folders = [Path(run) for run in ([runs] if isinstance(runs, (str, os.PathLike)) else runs)]
+    logs = [Metrics(folder) for folder in folders]
+    if len(folders) == 1:
+        drawn = {name: draw([(panel, panel.curves(logs[0])) for panel in PICTURES[name](logs)], logs[0].name) for name in pictures}
+    else:
+        labelled = list(zip(labels_of(folders), logs, strict=True))
+        drawn = {name: draw([pair for panel in PICTURES[name](logs) for pair in laid_over(panel, labelled)]) for name in pictures}
+    return {name: figure for name, figure in drawn.items() if figure}
+
+
+def laid_over(panel: Panel, logs: list[tuple[str, Metrics]]) -> list[tuple[Panel, list[Curve]]]:
+    """A panel's curves of several runs: one panel for each curve that it has, one curve for each run. Stacks cannot be laid over."""
+    if panel.stacked:
+        return []
+    found: dict[str, list[Curve]] = {}
+    for number, (name, log) in enumerate(logs):
+        for curve in panel.curves(log):
+            same = replace(curve, label=name, color=COLORS[number % len(COLORS)], band=[] if panel.range else curve.band)
+            found.setdefault(curve.label, []).append(same)
+    return [(replace(panel, title=f"{panel.title}: {label}" if len(found) > 1 else panel.title), curves) for label, curves in found.items()]
+
+
+def write(drawn: dict[str, "Figure"], folder: Path, formats: Iterable[str] = ("png",)) -> list[Path]:
+    """Saves pictures into a folder: one file each as PNG or SVG, all of them as the pages of plots.pdf. Returns the files."""
+    formats = list(formats)
+    for kind in formats:
+        if kind not in FORMATS:
+            raise ConfigError(f"format {kind!r} is not one of {', '.join(FORMATS)}{did_you_mean(kind, FORMATS)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [save(figure, folder / f"{name}.{kind}") for kind in formats if kind != "pdf" for name, figure in drawn.items()]
+    if "pdf" in formats and drawn:
+        from matplotlib.backends.backend_pdf import PdfPages
+
+        files.append(folder / "plots.pdf")
+        with PdfPages(files[-1]) as pages:
+            for figure in drawn.values():
+                pages.savefig(figure, facecolor="white")
+    return files
+
+
+def plot_run(run_folder: str | os.PathLike, pictures: Iterable[str] = tuple(PICTURES), formats: Iterable[str] = ("png",)) -> list[Path]:
+    """Draws a run's metrics into its plots/ and returns the files, as far as the run logged what they show.
+
+    ``pictures``: which of PICTURES. ``formats``: png, svg, pdf. Raises what `figures` raises.
+
+    >>> plot_run("runs/grpo-1", ["reward", "speed"])                                                     # doctest: +SKIP
+    """
+    return write(figures(run_folder, pictures), Path(run_folder) / "plots", formats)
 
 
 def plot_runs(runs: Iterable[str | os.PathLike], out: str | os.PathLike) -> Path:
-    """Draws several runs into one picture, one colour a run: reward, evaluation, KL, entropy, length, loss.
+    """Draws the overview of several runs into one picture, one colour a run.
 
-    ``out``: the PNG file. Raises FileFormatError as plot_run does, ConfigError where no run has anything to compare.
+    ``out``: the file; its suffix says the format. Raises what `figures` raises, ConfigError where there is nothing to compare.
 
     >>> plot_runs(["runs/grpo-1", "runs/grpo-2"], "comparison.png")                                      # doctest: +SKIP
     """
     folders = [Path(run) for run in runs]
-    logs = [Metrics(folder) for folder in folders]
-    figure = draw([(panel, [replace(curve, label=label, color=COLORS[number % len(COLORS)])
-                            for number, (label, log) in enumerate(zip(labels_of(folders), logs, strict=True))
-                            for curve in panel.curves(log)]) for panel in COMPARED])
-    if figure is None:
+    drawn = figures(folders, ["overview"])
+    if not drawn:
         raise ConfigError(f"nothing to compare: no run of {', '.join(map(str, folders)) or 'an empty list'} has metrics to draw")
-    return save(figure, Path(out))
+    return save(drawn["overview"], Path(out))
 
 
 def labels_of(folders: list[Path]) -> list[str]:
@@ -191,23 +260,31 @@ def labels_of(folders: list[Path]) -> list[str]:
 
 
 def draw(panels: list[tuple[Panel, list[Curve]]], name: str = "") -> "Figure | None":
-    """Panels two abreast, the run's name in the corner; None when no panel has a curve."""
+    """Panels two or three abreast, the run's name in the corner; None when no panel has a curve."""
     from matplotlib.figure import Figure
 
     panels = [(panel, curves) for panel, curves in panels if curves]
     if not panels:
         return None
-    columns = min(2, len(panels))
+    columns = 2 if len(panels) == 4 else min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(5.0 * columns, 3.3 * rows), dpi=140, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
     for place, (panel, curves) in enumerate(panels, 1):
         axes = figure.add_subplot(rows, columns, place)
         window = smoothed_over(curves) if panel.smooth else 1
-        dress(axes, panel, window)
+        dress(axes, panel, window, panel.band if any(curve.band for curve in curves) else "")
         (stack if panel.stacked else lines)(axes, curves, window)
-    axes.set_title(name, loc="right", fontsize=8, color="#777777")
+    if name:
+        figure.suptitle(name, x=0.995, ha="right", fontsize=8, color="#777777")
+    figure._repr_png_ = functools.partial(png, figure)         # how IPython shows an object; pyplot is not asked
     return figure
+
+
+def png(figure: "Figure") -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", facecolor="white")
+    return file.getvalue()
 
 
 def smoothed_over(curves: list[Curve]) -> int:
@@ -248,11 +325,12 @@ def moving_average(values: list[float], width: int) -> list[float]:
     return [sum(values[max(0, i + 1 - width):i + 1]) / min(i + 1, width) for i in range(len(values))]
 
 
-def dress(axes: "Axes", panel: Panel, window: int) -> None:
-    """Title, grid, ticks."""
+def dress(axes: "Axes", panel: Panel, window: int, band: str) -> None:
+    """Title, names of the axes, grid, ticks."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_title(panel.title, loc="left", fontsize=11, color=INK)
+    axes.set_ylabel(f"{panel.unit} (band: {band})" if band else panel.unit, fontsize=9, color=INK)
     axes.set_xlabel(f"step (bold: mean of {window} steps)" if window > 1 and not panel.stacked else "step", fontsize=9, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     axes.tick_params(labelsize=9, colors=INK, length=0)

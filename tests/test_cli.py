@@ -245,12 +245,15 @@ def test_generate_refuses(quickstart, words, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_plot(quickstart, tmp_path, capsys):
+def test_plot(quickstart, tmp_path, capsys, monkeypatch):
     folder, _ = quickstart
+    monkeypatch.chdir(tmp_path)
     (folder / "plots" / "reward.png").unlink()
-    assert run("plot", folder, "--compare", tmp_path / "all.png") == 0
-    assert (folder / "plots" / "reward.png").exists() and (tmp_path / "all.png").exists()
-    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "all.png")
+    assert run("plot", folder) == 0 and (folder / "plots" / "reward.png").exists()
+    assert run("plot", folder, folder, "--format", "svg,pdf", "--pictures", "reward", "kl") == 0
+    assert {path.name for path in (tmp_path / "comparison").iterdir()} == {"reward.svg", "kl.svg", "plots.pdf"}
+    assert run("plot", folder, "--out", "here", "--pictures", "kl") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "here/kl.png" and (tmp_path / "here" / "kl.png").exists()
 
 
 def test_plan(quickstart, capsys):

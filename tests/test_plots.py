@@ -7,8 +7,8 @@ from grpo import plots
 from grpo.errors import ConfigError, FileFormatError
 
 PNG = b"\x89PNG\r\n\x1a\n"
-GRPO_PICTURES = ["reward", "evaluation", "loss", "kl", "entropy", "lengths", "optimizer", "speed"]
-SFT_PICTURES = ["loss", "entropy", "optimizer", "speed"]
+GRPO_PICTURES = ["overview", "reward", "rewards", "lengths", "kl", "entropy", "clipping", "loss", "optimizer", "speed"]
+SFT_PICTURES = ["overview", "entropy", "loss", "optimizer", "speed"]
 
 
 def grpo_record(step, **changed):
@@ -16,7 +16,7 @@ def grpo_record(step, **changed):
     return {"step": step, "epoch": step / 4, "reward": 0.1 * step, "reward_std": 0.2, "rewards/format/mean": 0.1, "rewards/format/std": 0.1,
             "rewards/accuracy/mean": 0.1 * step - 0.1, "rewards/accuracy/std": 0.3, "completions/mean_length": 20.0,
             "completions/min_length": 3.0, "completions/max_length": 32.0, "completions/clipped_ratio": 0.25, "loss": 0.0, "kl": 0.01 * step,
-            "entropy": 2.0, "grad_norm": 1.5, "learning_rate": 1e-4, "generation_tokens_per_second": 900.0, "training_tokens_per_second": 3000.0,
+            "clip_ratio/low_mean": 0.0, "clip_ratio/high_mean": 0.01, "entropy": 2.0, "grad_norm": 1.5, "learning_rate": 1e-4, "generation_tokens_per_second": 900.0, "training_tokens_per_second": 3000.0,
             "step_time": 0.5, "time_share/generate": 0.6, "time_share/update": 0.3} | changed
 
 
@@ -29,6 +29,12 @@ def evaluation(step):
     return {"step": step, "epoch": step / 4, "eval_reward": 0.2 * step, "eval_reward_std": 0.1, "eval_rewards/format/mean": 0.5}
 
 
+def graded(step):
+    """An evaluation with accuracies in their confidence intervals."""
+    return evaluation(step) | {f"eval_accuracy/{kind}{end}": value for kind in ("strict", "lenient", "extractive")
+                               for end, value in (("", 0.4), ("/low", 0.3), ("/high", 0.55))} | {f"eval_pass@k/{k}": k / 8 for k in (1, 2, 3, 4)}
+
+
 def run(path, records):
     path.mkdir(parents=True)
     (path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
@@ -37,15 +43,14 @@ def run(path, records):
 
 CASES = {
     "GRPO": ([x for step in range(1, 9) for x in (grpo_record(step), evaluation(step))], GRPO_PICTURES),
-    "smoothed": ([grpo_record(step) for step in range(1, 120)], [p for p in GRPO_PICTURES if p != "evaluation"]),
+    "graded": ([x for step in range(1, 4) for x in (grpo_record(step), graded(step))], sorted([*GRPO_PICTURES, "accuracy"], key=[*plots.PICTURES].index)),
+    "smoothed": ([grpo_record(step) for step in range(1, 120)], GRPO_PICTURES),
     "one step": ([grpo_record(1), evaluation(1)], GRPO_PICTURES),
-    "evaluation before the first step": ([evaluation(0)], ["reward", "evaluation"]),
+    "evaluation before the first step": ([evaluation(0)], ["overview", "reward"]),
     "SFT": ([sft_record(step) for step in range(1, 9)], SFT_PICTURES),
-    "skipped step": ([grpo_record(1), {"step": 2, "grad_norm": None, "skipped_steps": 1.0}, grpo_record(3)],
-                     [p for p in GRPO_PICTURES if p != "evaluation"]),
-    "a metric without numbers": ([grpo_record(1, kl=None), grpo_record(2, kl=float("nan"))],
-                                 [p for p in GRPO_PICTURES if p not in ("evaluation", "kl")]),
-    "std without numbers": ([grpo_record(step, reward_std=None) for step in (1, 2)], [p for p in GRPO_PICTURES if p != "evaluation"]),
+    "skipped step": ([grpo_record(1), {"step": 2, "grad_norm": None, "skipped_steps": 1.0}, grpo_record(3)], GRPO_PICTURES),
+    "a metric without numbers": ([grpo_record(1, kl=None), grpo_record(2, kl=float("nan"))], [p for p in GRPO_PICTURES if p != "kl"]),
+    "std without numbers": ([grpo_record(step, reward_std=None) for step in (1, 2)], GRPO_PICTURES),
     "nothing to draw": ([{"step": 1, "epoch": 1.0}], []),
 }
 
@@ -59,9 +64,9 @@ def test_pictures_of_what_was_logged(tmp_path, records, pictures):
 
 def test_a_second_drawing_replaces_the_first(tmp_path):
     folder = run(tmp_path / "run", [grpo_record(1)])
-    first = plots.plot_run(folder)[0].read_bytes()
+    first = plots.plot_run(folder, ["reward"])[0].read_bytes()
     (folder / "metrics.jsonl").write_text("".join(json.dumps(grpo_record(step)) + "\n" for step in range(1, 50)))
-    assert plots.plot_run(folder)[0].read_bytes() != first
+    assert plots.plot_run(folder, ["reward"])[0].read_bytes() != first
 
 
 def test_only_the_pictures_asked_for(tmp_path):
@@ -70,29 +75,60 @@ def test_only_the_pictures_asked_for(tmp_path):
 
 
 def test_unknown_picture(tmp_path):
-    with pytest.raises(ConfigError, match="no picture 'rewards'; did you mean 'reward'"):
-        plots.plot_run(run(tmp_path / "run", [grpo_record(1)]), ["rewards"])
+    with pytest.raises(ConfigError, match="no picture 'rewardz'; did you mean .*'reward'"):
+        plots.plot_run(run(tmp_path / "run", [grpo_record(1)]), ["rewardz"])
+
+
+@pytest.mark.parametrize("formats, suffixes", [(["png"], {".png"}), (["svg"], {".svg"}), (["pdf"], {".pdf"}), (["png", "svg", "pdf"], {".png", ".svg", ".pdf"})])
+def test_formats(tmp_path, formats, suffixes):
+    files = plots.plot_run(run(tmp_path / "run", [grpo_record(1), grpo_record(2)]), ["reward", "kl"], formats)
+    assert {path.suffix for path in files} == suffixes and len(files) == 2 * len(suffixes - {".pdf"}) + (".pdf" in suffixes)
+    for path in files:
+        assert path.read_bytes().startswith({".png": PNG, ".svg": b"<?xml", ".pdf": b"%PDF"}[path.suffix])
+    if ".pdf" in suffixes:
+        assert files[-1].name == "plots.pdf" and b"/Count 2" in files[-1].read_bytes()
+
+
+def test_unknown_format(tmp_path):
+    with pytest.raises(ConfigError, match="format 'pgn' is not one of png, svg, pdf; did you mean 'png'"):
+        plots.plot_run(run(tmp_path / "run", [grpo_record(1)]), ["reward"], ["pgn"])
+
+
+def test_a_figure_shows_itself_in_a_notebook(tmp_path):
+    drawn = plots.figures(run(tmp_path / "run", [grpo_record(1)]), ["kl", "reward"])
+    assert list(drawn) == ["kl", "reward"] and all(figure._repr_png_().startswith(PNG) for figure in drawn.values())
 
 
 def panel(picture, title, records, tmp_path):
     log = plots.Metrics(run(tmp_path / "run", records))
-    return {c.label: c for p in plots.PICTURES[picture] if p.title.startswith(title) for c in p.curves(log)}
+    return {c.label: c for p in plots.PICTURES[picture]([log]) if p.title.startswith(title) for c in p.curves(log)}
 
 
 def test_reward_has_a_band_and_the_evaluations(tmp_path):
     curves = panel("reward", "Reward", [grpo_record(1), evaluation(1), grpo_record(2), evaluation(2)], tmp_path)
     assert (curves["training"].steps, curves["training"].values) == ([1, 2], [0.1, 0.2])
     assert [pytest.approx(ends) for ends in ((-0.1, 0.3), (0.0, 0.4))] == curves["training"].band
-    assert curves["evaluation"].values == [0.2, 0.4]
+    assert curves["evaluation"].values == [0.2, 0.4] and curves["evaluation"].band == []
 
 
-def test_each_reward_is_a_curve(tmp_path):
-    assert list(panel("reward", "Each", [grpo_record(1)], tmp_path)) == ["format", "accuracy"]
+@pytest.mark.parametrize("title, labels", [("format", ["training", "evaluation"]), ("accuracy", ["training"])])
+def test_each_reward_is_a_panel(tmp_path, title, labels):
+    assert list(panel("rewards", title, [grpo_record(1), evaluation(1)], tmp_path)) == labels
 
 
 def test_a_single_reward_is_drawn_once(tmp_path):
     record = {name: value for name, value in grpo_record(1).items() if "accuracy" not in name}
-    assert not panel("reward", "Each", [record], tmp_path)
+    assert not panel("rewards", "", [record], tmp_path)
+
+
+def test_accuracies_lie_in_their_intervals(tmp_path):
+    curves = panel("accuracy", "Accuracy in evaluation", [graded(0), graded(5)], tmp_path)
+    assert list(curves) == ["strict", "lenient", "extractive"] and curves["lenient"].band == [(0.3, 0.55)] * 2
+
+
+def test_pass_at_powers_of_two(tmp_path):
+    curves = panel("accuracy", "pass@k", [graded(0) | {"eval_pass@k/4/low": 0.1}], tmp_path)
+    assert {label: curve.values for label, curve in curves.items()} == {"k = 1": [1 / 8], "k = 2": [2 / 8], "k = 4": [4 / 8]}
 
 
 def test_steps_without_a_number_are_left_out(tmp_path):
@@ -145,6 +181,21 @@ def test_runs_in_one_picture(tmp_path, names):
     runs = [run(tmp_path / name, [grpo_record(step) for step in range(1, 5)]) for name in names]
     out = plots.plot_runs(runs, tmp_path / "both.png")
     assert out == tmp_path / "both.png" and out.read_bytes().startswith(PNG)
+
+
+def laid_over(picture, runs):
+    logs = [(str(number), plots.Metrics(folder)) for number, folder in enumerate(runs)]
+    return {panel.title: curves for p in plots.PICTURES[picture]([log for _, log in logs]) for panel, curves in plots.laid_over(p, logs)}
+
+
+def test_a_panel_for_each_curve_and_a_curve_for_each_run(tmp_path):
+    runs = [run(tmp_path / "a", [grpo_record(1), evaluation(1)]), run(tmp_path / "b", [grpo_record(1), grpo_record(2)])]
+    panels = laid_over("reward", runs)
+    assert {title: [c.label for c in curves] for title, curves in panels.items()} == {"Reward: training": ["0", "1"], "Reward: evaluation": ["0"]}
+    assert [c.color for c in panels["Reward: training"]] == list(plots.COLORS[:2]) and panels["Reward: training"][1].steps == [1, 2]
+    assert all(c.band for c in panels["Reward: training"])
+    assert not any(c.band for c in laid_over("lengths", runs)["Completion length"])         # from shortest to longest covers every other run
+    assert list(laid_over("speed", runs)) == ["Throughput: generation", "Throughput: training"]       # shares of time stack up to 1 for one run
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path):
