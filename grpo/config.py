@@ -220,7 +220,8 @@ class GRPOConfig(TrainingConfig):
         None, "Keep what rollouts compute, so that the update on them has no forward pass; results are the same. None: on a CPU, as far "
         "as it takes a quarter of the free memory.")
     # rewards and advantages
-    reward_weights: list | None = option(None, "One weight a reward; None: the reward's own, 1 by default.")
+    reward_weights: list | None = option(None, "One weight a reward, a number or points {step: weight} with straight lines between them; "
+                                         "None: the reward's own, 1 by default.")
     scale_rewards: str | bool = option("group", "Divide advantages by the std of the group, of the batch, or not.",
                                        choices=("group", "batch", "none"))
     multi_objective_aggregation: str = option("sum_then_normalize", "Normalise the weighted sum of rewards, or each of them (GDPO).",
@@ -318,7 +319,9 @@ class GRPOConfig(TrainingConfig):
         if isinstance(self.on_reward_error, float) and not math.isfinite(self.on_reward_error):
             raise ConfigError(f"on_reward_error={self.on_reward_error} must be finite")
         if self.reward_weights is not None:
-            self.reward_weights = [float(w) for w in self.reward_weights]
+            from .rewards.weights import checked_weight
+
+            self.reward_weights = [checked_weight(w) for w in self.reward_weights]
         if self.overlong_cache >= self.max_completion_length:
             raise ConfigError(f"soft_overlong_cache={self.soft_overlong_cache} must be below "
                               f"max_completion_length={self.max_completion_length}")

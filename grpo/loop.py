@@ -370,7 +370,7 @@ class Loop(ABC):
         return folder
 
     def _compare_options(self, folder: Path, saved: dict[str, Any]) -> None:
-        now = dataclasses.asdict(self.args)
+        now = json.loads(json.dumps(dataclasses.asdict(self.args)))      # as it was saved: without tuples and integer keys
         if now.get("seed") != saved.get("seed"):
             raise CheckpointMismatchError(f"{folder}: seed is {saved.get('seed')} there and {now['seed']} here; "
                                           "the run would not be the same")

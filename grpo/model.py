@@ -206,6 +206,20 @@ class Model:
         logps, grads = self.core.logprob_grads(prompts, completions, group, np.concatenate(rows))
         return _ragged(logps, completions), grads
 
+    def embed(self, texts: Sequence[str | Sequence[int]], token_budget: int = 1024) -> NDArray[np.float32]:
+        """Vectors of texts (or token-id lists), (n, hidden_size) float32: the mean over its tokens of the last hidden states, after the final
+        norm. No special tokens are added. ``token_budget``: tokens run together; the results are the same bits.
+
+        >>> load(tiny(num_hidden_layers=1)).embed(["four", "vier"]).shape                            # doctest: +SKIP
+        (2, 192)
+        """
+        ids = [self._ids(self.tokenizer.encode(text) if isinstance(text, str) else text, f"text {i}") for i, text in enumerate(texts)]
+        limit = self.config.get("max_position_embeddings") or math.inf
+        for i, text in enumerate(ids):
+            if not 0 < len(text) <= limit:
+                raise ConfigError(f"text {i} has {len(text)} tokens; at least 1 and at most {limit} can be embedded")
+        return self.core.embed(ids, token_budget=token_budget)
+
     def state_dict(self) -> dict[str, NDArray[np.float32]]:
         """Every parameter as float32, by Hugging Face name; a tied lm_head is not among them."""
         return {name: self.core.get_tensor(name) for name, _ in self.core.tensors()}

@@ -30,6 +30,7 @@ from .rollout import LENGTH, STOP_ID, Rollouts, completion_metrics, completion_r
 __all__ = ["GRPOStep", "GRPOTrainer", "TrainingInterrupted"]
 
 FLAT_ROLLOUTS = 3
+REWARD_STATE = "rewards.npz"
 ARGUMENTS = ("model", "reward_funcs", "args", "train_dataset", "eval_dataset", "eval_funcs", "processing_class", "callbacks")
 NOT_SUPPORTED = {
     "reward_processing_classes": "reward models are not run; call yours from a reward function",
@@ -165,11 +166,12 @@ class GRPOTrainer(Loop):
         """What reward functions see of r. training: rewards with a memory learn from it."""
         columns = list(dict.fromkeys(name for p in r.prompts for name in p.columns))
         prompts = [r.prompts[g] for g in r.group]
+        embed = functools.partial(self.model.embed, token_budget=self.args.token_budget_on(self.model.device))
         return RewardBatch(prompts=[p.prompt for p in prompts], texts=r.texts, completion_ids=[c.tolist() for c in r.completions],
                            rows=[p.row for p in prompts], columns={name: [p.columns.get(name) for p in prompts] for name in columns},
                            state=self.state, group_ids=r.group.tolist(), completion_lengths=(r.lengths - (r.finish == STOP_ID)).tolist(),
                            truncated=(r.finish == LENGTH).tolist(), max_completion_length=self.args.max_completion_length,
-                           training=training, tokenizer=self.model.tokenizer)
+                           training=training, step=self.state.global_step, tokenizer=self.model.tokenizer, embed=embed)
 
     def score(self, r: Rollouts, training: bool = False) -> dict[str, float]:
         """Fills in rewards and returns what the reward functions logged."""
@@ -356,6 +358,8 @@ class GRPOTrainer(Loop):
     def save_extra(self, folder: Path) -> None:
         if self.rollouts is not None:
             self.rollouts.save(folder / "rollouts.npz")
+        if rewards := self.rewards.state_dict():
+            np.savez(folder / REWARD_STATE, **rewards)
         if self.args.sync_ref_model:
             checkpoint.save_tensors(folder / "reference.safetensors", self.reference.core.tensors(), self.reference.core.get_tensor)
 
@@ -369,10 +373,19 @@ class GRPOTrainer(Loop):
         self.position, self.rollouts_made, self.used = state["position"], state["rollouts_made"], state["used"]
         self.entropy_control = self._next_entropy_control = tuple(state["entropy_control"])
         self.rollouts = Rollouts.load(folder / "rollouts.npz", self.stream.at_row) if (folder / "rollouts.npz").exists() else None
+        self.rewards.load_state_dict(load_arrays(folder / REWARD_STATE))
         if self.args.sync_ref_model:
             tensors = self.reference.core.tensors()
             self.reference.core.mix(self.model.core, 0.0)        # from here on it keeps float32, as it did in the run
             checkpoint.load_tensors(folder / "reference.safetensors", tensors, self.reference.core.set_tensor)
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz without pickles; none where there is no file."""
+    if not path.exists():
+        return {}
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
 
 
 def refuse(options: dict[str, Any]) -> None:

@@ -90,7 +90,7 @@ def model_calls():
         "generate": {"prompts": [i32(1, 2), i32(3)], "num_generations": 2, "max_new_tokens": 3, "_stop_ids": i32(39), "_forbidden_ids": i32(7),
                      "stop_strings": [b"ab"], "token_offsets": np.arange(41), "token_bytes": b"a" * 40, "slots": 2, "keep_rows": 100},
         "logprobs": batch(), "logprob_grads": batch() | {"coef": f32(3), "entropy_coef": f32(3)}, "logits": {"_ids": i32(1, 2, 3)},
-        "mix": {"other": new_model(), "alpha": 0.5},
+        "embed": {"texts": [i32(1, 2), i32(3)]}, "mix": {"other": new_model(), "alpha": 0.5},
     }
 
 

@@ -12,7 +12,7 @@ from grpo import _core
 from grpo.architectures import core_arguments
 from grpo.errors import OutOfMemoryError
 from test_exactness import assert_recorded_is_computed, assert_same, completions_of, gradients, gradients_of, groups_of, make_prompts
-from tiny_models import build, config
+from tiny_models import build, config, relative_error
 
 GOLDENS = Path(__file__).parent / "goldens"
 MODEL = config("qwen3", d=32, heads=(4, 2), D=16, F=48, V=97, L=2)
@@ -42,6 +42,12 @@ def test_kept_activations_give_the_same_update(emulated):
     out = model.generate(prompts, 2, 6, seed=5, slots=3, temperature=0.8, keep_rows=100)
     assert (out["kept"] >= 0).all()
     assert_same(gradients_of(model, prompts, out, 2, kept=out["kept"]), gradients_of(model, prompts, out, 2))
+
+
+def test_embeddings(emulated):
+    model, texts = build(MODEL, emulated), make_prompts((1, 33, 40), V=97)
+    assert_same(model.embed(texts), np.concatenate([model.embed([text]) for text in texts]))
+    assert relative_error(model.embed(texts), build(MODEL, "ref").embed(texts)) < 0.02
 
 
 def test_gradients_do_not_depend_on_the_split(emulated):

@@ -1,6 +1,5 @@
-"""Data sets: generated, from files, from a user's file; what is wrong is named with file and row."""
+"""Data sets from files, tables and functions, their splits and mixtures; what is wrong is named with file and row."""
 import doctest
-import hashlib
 import importlib
 import json
 import re
@@ -10,202 +9,10 @@ from pathlib import Path
 import pytest
 
 from grpo import ConfigError, DatasetError, GRPOConfig, GRPOTrainer, GrpoWarning, datasets, tiny
-from grpo.datasets import arithmetic, layout
+from grpo.datasets import layout
 from grpo.prompts import overlap
 
 GSM8K = Path(__file__).resolve().parents[2] / "shared" / "data" / "gsm8k"
-
-
-def fingerprint(rows):
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
-
-
-def numbers(row):
-    return [int(word.strip("?")) for word in row["question"].split() if word.strip("?").isdigit()]
-
-
-# arithmetic
-
-
-def test_arithmetic_holds_problems_and_their_mirror_images_out():
-    train, test = ({tuple(sorted(numbers(row))) for row in datasets.load("arithmetic", split)} for split in ("train", "test"))
-    assert not train & test
-    assert len(train | test) == 100 * 101 // 2
-    assert 0.05 < len(test) / len(train | test) < 0.15
-
-
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_arithmetic_is_right_and_seeded(split):
-    rows = datasets.load("arithmetic", split, size=50, seed=3)
-    assert all(sum(numbers(row)) == int(row["answer"]) for row in rows)
-    assert rows == datasets.load("arithmetic", split, size=50, seed=3) == datasets.load("arithmetic", split, seed=3)[:50]
-    assert rows != datasets.load("arithmetic", split, size=50, seed=4)
-
-
-@pytest.mark.parametrize("split, alike", [("train", 2000), ("test", 20)])
-def test_digits_in_turn(split, alike):
-    rows = datasets.load("arithmetic", split, digits=[1, 2], size=alike)
-    one, two = datasets.load("arithmetic", split, digits=1), datasets.load("arithmetic", split, digits=2)
-    assert rows[::2] == [one[i % len(one)] for i in range(alike // 2)] and rows[1::2] == two[:alike // 2]
-
-
-def test_arithmetic_is_the_same_on_every_machine():
-    assert fingerprint(datasets.load("arithmetic:demonstrations", size=100, forgotten_carries=0.5, untidy=0.3)) == "4cf2406fd0a0"
-
-
-@pytest.mark.parametrize("a, b, carries, lines", [
-    (3, 4, True, ["3+4=7 -> 7"]),
-    (7, 8, True, ["7+8=15 -> 5", "1 -> 15"]),
-    (47, 38, True, ["7+8=15 -> 5", "4+3=7; 7+1=8 -> 85"]),
-    (47, 38, False, ["7+8=15 -> 5", "4+3=7 -> 75"]),
-    (99, 1, True, ["9+1=10 -> 0", "9+0=9; 9+1=10 -> 00", "1 -> 100"]),
-    (90, 90, False, ["0+0=0 -> 0", "9+9=18 -> 80"]),
-    (0, 0, True, ["0+0=0 -> 0"]),
-])
-def test_columns(a, b, carries, lines):
-    assert arithmetic.add_in_columns(a, b, carries) == lines
-
-
-def test_columns_end_in_the_sum():
-    assert all(arithmetic.add_in_columns(a, b)[-1].endswith(f"-> {a + b}") for a in range(1000) for b in (0, 5, 99, 500, 999))
-
-
-def test_examples_come_before_the_question():
-    plain, shown = (datasets.load("arithmetic", "test", size=3, system_prompt="xml", examples=n) for n in (0, 2))
-    for row, one in zip(plain, shown, strict=True):
-        assert [m["role"] for m in one["prompt"]] == ["system", "user", "assistant", "user", "assistant", "user"]
-        assert (one["prompt"][0], one["prompt"][-1], one["answer"]) == (row["prompt"][0], row["prompt"][-1], row["answer"])
-        for question, solution in (one["prompt"][1:3], one["prompt"][3:5]):
-            assert f"<answer>\n{sum(numbers({'question': question['content']}))}\n</answer>" in solution["content"]
-
-
-def test_demonstrations():
-    rows = datasets.load("arithmetic:demonstrations", digits=1)
-    assert all(f"<answer>\n{row['answer']}\n</answer>\n" in row["completion"] and row["completion"].count("reasoning>") == 2 for row in rows)
-    sloppy = datasets.load("arithmetic:demonstrations", digits=1, forgotten_carries=1.0, untidy=1.0)
-    assert all(("</reasoning>" not in row["completion"]) and (f"\n{row['answer']}\n" in row["completion"]) == (int(row["answer"]) < 10)
-               for row in sloppy)
-
-
-@pytest.mark.parametrize("options, message", [
-    (dict(digits=0), "digits=0"), (dict(split="dev"), "no split 'dev'.* train, test"), (dict(digit=2), "no option 'digit'; did you mean 'digits'"),
-    (dict(size=0), "size=0"),
-])
-def test_arithmetic_refuses(options, message):
-    with pytest.raises((ConfigError, DatasetError), match=message):
-        datasets.load("arithmetic", **options)
-
-
-@pytest.mark.parametrize("options", [dict(forgotten_carries=1.5), dict(untidy=-0.1)])
-def test_shares(options):
-    with pytest.raises(ConfigError, match="must be from 0 to 1"):
-        datasets.load("arithmetic:demonstrations", **options)
-
-
-# word problems
-
-
-def fact(row):
-    """The sum or product that a word problem is one side of."""
-    a, b = [int(word) for word in re.findall(r"\d+", row["question"])]
-    x, y = sorted((a, b) if row["operation"] in ("addition", "multiplication") else (int(row["answer"]), min(a, b)))
-    return x, "+" if row["operation"] in ("addition", "subtraction") else "x", y
-
-
-def test_word_problems_hold_facts_out():
-    train, test = ({fact(row) for row in datasets.load("word_problems", split, size=4000, seed=seed)} for split, seed in (("train", 0), ("test", 1)))
-    assert not train & test
-    assert 0.1 < len(test) / len(train | test) < 0.3
-
-
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_word_problems_are_right_and_seeded(split):
-    rows = datasets.load("word_problems", split, size=1000, seed=3)
-    for row in rows:
-        x, symbol, y = fact(row)
-        told = {int(number) for number in re.findall(r"\d+", row["question"])} | {int(row["answer"])}
-        assert told == {x, y, x + y if symbol == "+" else x * y}
-    assert len({row["question"] for row in rows}) == len(rows)
-    assert [row["operation"] for row in rows[:8]] == ["addition", "subtraction", "multiplication", "division"] * 2
-    assert rows == datasets.load("word_problems", split, seed=3)[:1000] != datasets.load("word_problems", split, size=1000, seed=4)
-
-
-def test_word_problems_are_the_same_on_every_machine():
-    assert fingerprint(datasets.load("word_problems", size=400, examples=1)) == "ed5ca7022294"
-
-
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_word_problems_with_solved_examples(split):
-    rows = datasets.load("word_problems", split, size=50, system_prompt="xml", examples=2)
-    shown = rows[0]["prompt"][1:-1]
-    assert [m["role"] for m in rows[0]["prompt"]] == ["system", "user", "assistant", "user", "assistant", "user"]
-    assert all(row["prompt"][1:-1] == shown and row["prompt"][-1]["content"] == row["question"] for row in rows)
-    assert not {m["content"] for m in shown} & {row["question"] for row in rows}
-    for question, solution in (shown[:2], shown[2:]):
-        a, b = re.findall(r"\d+", question["content"])
-        assert re.fullmatch(rf"<reasoning>\n{a} [-+] {b} = (\d+)\n</reasoning>\n<answer>\n\1\n</answer>", solution["content"])
-
-
-@pytest.mark.parametrize("options, low, high", [(dict(operations="addition", numbers=[5, 6]), 10, 12), (dict(operations=["division"], factors=[4, 9]), 4, 9)])
-def test_ranges_of_word_problems(options, low, high):
-    rows = datasets.load("word_problems", size=200, **options)
-    assert all(low <= int(row["answer"]) <= high and row["operation"] in options["operations"] for row in rows)
-
-
-@pytest.mark.parametrize("options, message", [
-    (dict(operations="addtion"), "no operation 'addtion'; did you mean 'addition'"), (dict(numbers=[1, 9]), r"numbers=\[1, 9\].*from 2 to 100"),
-    (dict(factors=[9, 3]), "factors=.*smallest and the largest"), (dict(numbers=[5]), "numbers="), (dict(split="dev"), "no split 'dev'"),
-    (dict(split="test", numbers=[5, 5]), "no addition of this range falls into the split; widen numbers"), (dict(range=3), "no option 'range'"),
-])
-def test_word_problems_refuse(options, message):
-    with pytest.raises((ConfigError, DatasetError), match=message):
-        datasets.load("word_problems", **options)
-
-
-# mixtures
-
-
-@pytest.mark.parametrize("source, expected", [
-    (["arithmetic", "word_problems"], "aw aw aw aw"), ({"arithmetic": 1, "word_problems": 3}, "wwaw wwaw"),
-    ({"arithmetic": {"share": 2, "digits": 1}, "word_problems": {}}, "aaw aaw aa"), ({"word_problems": 0.5}, "wwwwwwww"),
-])
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_mixtures_keep_the_shares(source, expected, split):
-    rows = datasets.load(source, split, size=8)
-    assert "".join(row["source"][0] for row in rows) == expected.replace(" ", "")
-    for name in source:
-        options = {k: v for k, v in source[name].items() if k != "share"} if isinstance(source, dict) and isinstance(source[name], dict) else {}
-        own = [{k: v for k, v in row.items() if k != "source"} for row in rows if row["source"] == name]
-        assert own == datasets.load(name, split, size=8, **options)[:len(own)]
-    assert rows == datasets.load(source, split)[:8]
-
-
-@pytest.mark.parametrize("split, kinds", [("train", ["s", "l"] * 5), ("test", ["s", "l"] * 2 + ["l"] * 3)])
-def test_what_ends_first_comes_again_in_train(tmp_path, split, kinds):
-    for name, count in (("s", 2), ("l", 5)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / f"{split}.jsonl").write_text("".join(f'{{"prompt": "{i}"}}\n' for i in range(count)))
-    rows = datasets.load([str(tmp_path / "s"), str(tmp_path / "l")], split)
-    assert [Path(row["source"]).name for row in rows] == kinds
-    assert [row["prompt"] for row in rows if row["source"].endswith("l")] == list("01234")
-
-
-def test_options_of_mixtures():
-    shared = datasets.load({"arithmetic": 1, "word_problems": {"examples": 2}}, size=2, examples=1)
-    assert [len(row["prompt"]) for row in shared] == [3, 5]
-    with pytest.raises(ConfigError, match="arithmetic has no option 'numbers'"):
-        datasets.load(["arithmetic", "word_problems"], numbers=[2, 9])
-
-
-@pytest.mark.parametrize("source, message", [
-    ({"arithmetic": 0}, "share of arithmetic is 0"), ({"arithmetic": {"share": "half"}}, "share of arithmetic is 'half'"),
-    ({"arithmetic": True}, "share of arithmetic is True"), (["arithmetic", "arithmetic"], "every data set once"),
-    (["arithmetic", "word_problem"], "did you mean 'word_problems'"), (["arithmetic", "MINE:sourced"], "mine.py:sourced has a column source of its own"),
-])
-def test_mixtures_refuse(source, message, mine):
-    source = [name.replace("MINE", str(mine)) for name in source] if isinstance(source, list) else source
-    with pytest.raises((ConfigError, DatasetError), match=message):
-        datasets.load(source)
 
 
 # rows from records
@@ -460,6 +267,52 @@ def test_trainer_warns_of_rows_that_are_trained_on():
         GRPOTrainer(tiny(), lambda completions: [0.0] * len(completions), config, rows, rows[1:])
 
 
+# mixtures
+
+
+@pytest.mark.parametrize("source, expected", [
+    (["arithmetic", "word_problems"], "aw aw aw aw"), ({"arithmetic": 1, "word_problems": 3}, "wwaw wwaw"),
+    ({"arithmetic": {"share": 2, "digits": 1}, "word_problems": {}}, "aaw aaw aa"), ({"word_problems": 0.5}, "wwwwwwww"),
+])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_mixtures_keep_the_shares(source, expected, split):
+    rows = datasets.load(source, split, size=8)
+    assert "".join(row["source"][0] for row in rows) == expected.replace(" ", "")
+    for name in source:
+        options = {k: v for k, v in source[name].items() if k != "share"} if isinstance(source, dict) and isinstance(source[name], dict) else {}
+        own = [{k: v for k, v in row.items() if k != "source"} for row in rows if row["source"] == name]
+        assert own == datasets.load(name, split, size=8, **options)[:len(own)]
+    assert rows == datasets.load(source, split)[:8]
+
+
+@pytest.mark.parametrize("split, kinds", [("train", ["s", "l"] * 5), ("test", ["s", "l"] * 2 + ["l"] * 3)])
+def test_what_ends_first_comes_again_in_train(tmp_path, split, kinds):
+    for name, count in (("s", 2), ("l", 5)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{split}.jsonl").write_text("".join(f'{{"prompt": "{i}"}}\n' for i in range(count)))
+    rows = datasets.load([str(tmp_path / "s"), str(tmp_path / "l")], split)
+    assert [Path(row["source"]).name for row in rows] == kinds
+    assert [row["prompt"] for row in rows if row["source"].endswith("l")] == list("01234")
+
+
+def test_options_of_mixtures():
+    shared = datasets.load({"arithmetic": 1, "word_problems": {"examples": 2}}, size=2, examples=1)
+    assert [len(row["prompt"]) for row in shared] == [3, 5]
+    with pytest.raises(ConfigError, match="arithmetic has no option 'numbers'"):
+        datasets.load(["arithmetic", "word_problems"], numbers=[2, 9])
+
+
+@pytest.mark.parametrize("source, message", [
+    ({"arithmetic": 0}, "share of arithmetic is 0"), ({"arithmetic": {"share": "half"}}, "share of arithmetic is 'half'"),
+    ({"arithmetic": True}, "share of arithmetic is True"), (["arithmetic", "arithmetic"], "every data set once"),
+    (["arithmetic", "word_problem"], "did you mean 'word_problems'"), (["arithmetic", "MINE:sourced"], "mine.py:sourced has a column source of its own"),
+])
+def test_mixtures_refuse(source, message, mine):
+    source = [name.replace("MINE", str(mine)) for name in source] if isinstance(source, list) else source
+    with pytest.raises((ConfigError, DatasetError), match=message):
+        datasets.load(source)
+
+
 # target lengths
 
 
@@ -553,7 +406,7 @@ def test_functions_that_do_not_fit(mine, function, split, options, message):
 
 
 @pytest.mark.parametrize("source, message", [
-    ("aritmetic", "did you mean 'arithmetic'.*arithmetic, gsm8k"),
+    ("aritmetic", "did you mean 'arithmetic'.*arithmetic, countdown, gsm8k"),
     ("arithmetic:demos", "arithmetic has no function 'demos'"),
     ("nowhere/rows.jsonl", "no file or folder here"),
     ("nowhere.py:rows", "nowhere.py does not exist"),
@@ -565,7 +418,7 @@ def test_sources_that_are_not_there(source, message):
 
 
 @pytest.mark.parametrize("module", ["grpo.datasets", "grpo.datasets.layout", "grpo.datasets.arithmetic", "grpo.datasets.word_problems", "grpo.datasets.mixture",
-                                    "grpo.datasets.target_length", "grpo.prompts",
+                                    "grpo.datasets.target_length", "grpo.datasets.countdown", "grpo.rewards.countdown", "grpo.prompts",
                                     "grpo.recipes"])
 def test_examples_in_docstrings(module):
     results = doctest.testmod(importlib.import_module(module))
@@ -573,4 +426,4 @@ def test_examples_in_docstrings(module):
 
 
 def test_every_module_with_load_is_a_name():
-    assert datasets.names() == ["arithmetic", "gsm8k", "word_problems"]
+    assert datasets.names() == ["arithmetic", "countdown", "gsm8k", "reasoning_gym", "word_problems"]

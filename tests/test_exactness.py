@@ -204,6 +204,16 @@ def gradients(model, trainer):
 
 
 @pytest.mark.parametrize("architecture", MODELS)
+def test_embeddings_do_not_depend_on_the_batch(device, architecture, threads):
+    model, texts = build(MODELS[architecture], device), make_prompts(LENGTHS)
+    together = model.embed(texts)
+    assert_same(together, np.concatenate([model.embed([text]) for text in texts]))
+    threads(3)
+    for budget in (1, 100):
+        assert_same(together, model.embed(texts, token_budget=budget))
+
+
+@pytest.mark.parametrize("architecture", MODELS)
 def test_threads(device, architecture, threads):
     results = []
     for count in (1, 2, 3, 4):
@@ -416,6 +426,15 @@ def test_what_does_not_fit_is_computed_again(device, rows):
     there = out["kept"] >= 0
     assert there.any() == (rows > 1) and not there.all() and (there[::2] == there[1::2]).all()
     assert_same(gradients_of(model, prompts, out, G, token_budget=64, kept=out["kept"]), gradients_of(model, prompts, out, G, token_budget=64))
+
+
+def test_kept_activations_survive_an_embedding(device):
+    """A reward may embed texts between a rollout and the update on it."""
+    model, prompts = build(MODELS["qwen2"], device), make_prompts((1, 33))
+    out = model.generate(prompts, 2, 6, seed=5, slots=3, keep_rows=200)
+    assert (out["kept"] >= 0).all()
+    kept_then_embedded = (model.embed(make_prompts(LENGTHS)), gradients_of(model, prompts, out, 2, kept=out["kept"]))[1]
+    assert_same(kept_then_embedded, gradients_of(model, prompts, out, 2))
 
 
 def test_kept_activations_end_with_the_weights(device):

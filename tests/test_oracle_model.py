@@ -64,6 +64,24 @@ def test_greedy_generation(family, options):
         assert completion.tolist() == want[0, len(prompt):].tolist()
 
 
+@pytest.mark.parametrize("where", DEVICES)
+@pytest.mark.parametrize("seed", range(6))
+def test_embeddings(seed, where):
+    """The mean of transformers' last hidden states, which are those after the final norm; with the errors of its own bf16."""
+    rng = np.random.default_rng(seed)
+    cfg = random_config(rng)
+    texts = [rng.integers(0, cfg["vocab_size"], n).astype(np.int32) for n in (1, 31, 33, int(rng.integers(2, 90)))]
+    vectors = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        hf = make_model(cfg, dtype)
+        with torch.no_grad():
+            states = [hf(torch.tensor(ids[None].astype(np.int64)), output_hidden_states=True).hidden_states[-1][0] for ids in texts]
+        vectors[dtype] = np.stack([s.double().mean(0).numpy() for s in states])
+    exact = vectors[torch.float32]
+    got = build(cfg, where, random_weights([(name, tuple(p.shape)) for name, p in hf.named_parameters()], 7)).embed(texts)
+    assert relative_error(got, exact) <= (1e-4 if where == "ref" else 2 * relative_error(vectors[torch.bfloat16], exact))
+
+
 def test_real_weights(tmp_path, smollm2_gguf):
     """SmolLM2-135M-Instruct from its GGUF: our folder opens in transformers, and both compute the same."""
     import grpo

@@ -251,6 +251,6 @@ def test_arguments_of_functions_and_classes_in_a_file(tmp_path):
     assert score({f"{tmp_path}/mine.py:Fixed": {"value": 3}}, data) == [3, 3] and score(f"{tmp_path}/mine.py:Fixed", data) == [1, 1]
 
 
-@pytest.mark.parametrize("module", ["accuracy", "adapters", "arguments", "deepseekrl", "diversity", "length", "r1", "registry", "think", "voting", "xml"])
+@pytest.mark.parametrize("module", ["accuracy", "adapters", "arguments", "deepseekrl", "diversity", "length", "r1", "registry", "think", "voting", "weights", "xml"])
 def test_examples_of_the_documentation(module):
     assert doctest.testmod(importlib.import_module(f"grpo.rewards.{module}"), optionflags=doctest.ELLIPSIS).failed == 0

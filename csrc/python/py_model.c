@@ -3,6 +3,7 @@
 
 #include "model/kept.h"
 
+#include "rl/embed.h"
 #include "rl/rollout.h"
 #include "rl/score.h"
 #include "rl/train.h"
@@ -398,6 +399,24 @@ static PyObject *Model_logits(ModelObject *self, PyObject *arg) {
     return z;
 }
 
+PyDoc_STRVAR(embed_doc, "embed($self, texts, *, token_budget=1024)\n--\n\n"
+                        "(n, d_model) float32: the mean of the last hidden states, after the final norm, over each text's tokens.");
+static PyObject *Model_embed(ModelObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"texts", "token_budget", NULL};
+    PyObject *list, *vectors = NULL;
+    int token_budget = 1024;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$i:embed", names, &list, &token_budget)) return NULL;
+    struct ragged_owner texts = {0};
+    int status = ragged_from_list(&texts, list, "texts");
+    npy_intp shape[] = {texts.view.n, self->m->config.d_model};
+    if (!status) vectors = array_new(NPY_FLOAT32, 2, shape);
+    if (!status && !vectors) status = -1;
+    if (!status) RUN(self, status, embed(&self->inference, DATA(float, (PyArrayObject *)vectors), &texts.view, token_budget));
+    ragged_release(&texts);
+    if (status) Py_CLEAR(vectors);
+    return vectors;
+}
+
 /* Every tensor of the gradient arena by name. */
 static PyObject *gradient_dict(struct trainer *t) {
     struct model *m = t->m;
@@ -474,6 +493,7 @@ static PyMethodDef methods[] = {
     {"logprobs", (PyCFunction)(void *)Model_logprobs, METH_VARARGS | METH_KEYWORDS, logprobs_doc},
     {"logprob_grads", (PyCFunction)(void *)Model_logprob_grads, METH_VARARGS | METH_KEYWORDS, logprob_grads_doc},
     {"logits", (PyCFunction)Model_logits, METH_O, logits_doc},
+    {"embed", (PyCFunction)(void *)Model_embed, METH_VARARGS | METH_KEYWORDS, embed_doc},
     {NULL, NULL, 0, NULL},
 };
 static PyGetSetDef getset[] = {

@@ -3,13 +3,13 @@
 A problem is held out when the hash of its two numbers says so, so `test` never holds a problem, nor its mirror image
 (3 + 14 for 14 + 3), that `train` can hold, whatever seed and size are asked for.
 """
-import hashlib
 import random
 from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ConfigError
 from .layout import chat, solved, with_examples
+from .procedural import held_out
 from .splits import check_split
 
 HELD_OUT = 10                                # one problem in so many
@@ -69,14 +69,9 @@ def shuffled(split: str, digits: int, seed: int) -> list[tuple[int, int]]:
     if not 1 <= digits <= 3:
         raise ConfigError(f"digits={digits} must be from 1 to 3")
     numbers = range(10 ** digits)
-    chosen = [(a, b) for a in numbers for b in numbers if held_out(a, b) == (split == "test")]
+    chosen = [(a, b) for a in numbers for b in numbers if held_out(f"{min(a, b)}+{max(a, b)}", HELD_OUT) == (split == "test")]
     random.Random(f"{split} {seed}").shuffle(chosen)
     return chosen
-
-
-def held_out(a: int, b: int) -> bool:
-    digest = hashlib.sha256(f"{min(a, b)}+{max(a, b)}".encode()).digest()
-    return int.from_bytes(digest[:4], "little") % HELD_OUT == 0
 
 
 def add_in_columns(a: int, b: int, carries: bool = True) -> list[str]:

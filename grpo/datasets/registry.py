@@ -89,9 +89,14 @@ def named_function(source: str) -> Callable | None:
             raise ConfigError(f"data set file {file} does not exist")
         return attribute(runpy.run_path(file), name, file)
     module, _, name = source.partition(":")
-    if module in names():
-        return attribute(vars(importlib.import_module(f"{__package__}.{module}")), name or "load", module)
-    return None
+    if module not in names():
+        return None
+    functions = vars(importlib.import_module(f"{__package__}.{module}"))
+    if "task" in inspect.signature(functions["load"]).parameters:
+        if not name:
+            raise ConfigError(f"{source} needs the name of a task: {source}:NAME")
+        return functools.partial(functions["load"], task=name)
+    return attribute(functions, name or "load", module)
 
 
 def attribute(namespace: dict[str, Any], name: str, where: str) -> Callable:

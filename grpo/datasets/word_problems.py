@@ -4,7 +4,7 @@ A problem is one side of a fact: x + y = z told as a sum or as z - x, x * y = z 
 held out when its hash says so, so `test` asks for no fact, told in whatever way, that `train` can hold, whatever seed,
 size and ranges are asked for.
 """
-import hashlib
+import functools
 import itertools
 import random
 from collections.abc import Iterator, Sequence
@@ -13,11 +13,11 @@ from typing import Any
 from ..errors import ConfigError
 from ..foreign import did_you_mean
 from .layout import chat, solved, with_examples
+from .procedural import check_bounds, distinct, held_out
 from .splits import check_split
 
 HELD_OUT = 5                                 # one fact in so many
 SIZE = {"train": 8000, "test": 1000}         # rows when no size is given
-PATIENCE = 1000                              # questions drawn again in a row, after which there are no more
 LARGEST = 100                                # of the numbers that an option may ask for
 SYMBOLS = {"addition": "+", "subtraction": "-", "multiplication": "x", "division": "/"}
 
@@ -133,20 +133,11 @@ def row(problem: dict[str, str], system_prompt: str | None, shown: Sequence[dict
 def problems(split: str, operations: Sequence[str], facts: dict[str, list[tuple[int, int]]], seed: int) -> Iterator[dict[str, str]]:
     """Problems {question, reasoning, answer, operation} without end, or until they come again."""
     rng = random.Random(f"word_problems {split} {seed}")
-    here = {symbol: [fact for fact in known if held_out(*fact, symbol) == (split == "test")] for symbol, known in facts.items()}
-    asked: set[str] = set()
-    missed = 0
-    for operation in itertools.cycle(operations):
-        while missed < PATIENCE:
-            problem = told(operation, here, rng)
-            if problem["question"] not in asked:
-                break
-            missed += 1
-        else:
-            return
-        missed = 0
-        asked.add(problem["question"])
-        yield problem
+    here = {symbol: [(x, y) for x, y in known if held_out(f"{min(x, y)}{symbol}{max(x, y)}", HELD_OUT) == (split == "test")]
+            for symbol, known in facts.items()}
+    kinds = [distinct(functools.partial(told, operation, here, rng)) for operation in operations]
+    for turn in zip(*kinds):
+        yield from turn
 
 
 def told(operation: str, facts: dict[str, list[tuple[int, int]]], rng: random.Random) -> dict[str, str]:
@@ -163,12 +154,6 @@ def told(operation: str, facts: dict[str, list[tuple[int, int]]], rng: random.Ra
 
 
 def all_facts(option: str, bounds: Sequence[int]) -> list[tuple[int, int]]:
-    if len(bounds) != 2 or not 2 <= bounds[0] <= bounds[1] <= LARGEST:
-        raise ConfigError(f"{option}={bounds!r} must be the smallest and the largest number, from 2 to {LARGEST}")
+    check_bounds(option, bounds, 2, LARGEST)
     span = range(bounds[0], bounds[1] + 1)
     return [(x, y) for x in span for y in span]
-
-
-def held_out(x: int, y: int, symbol: str) -> bool:
-    digest = hashlib.sha256(f"{min(x, y)}{symbol}{max(x, y)}".encode()).digest()
-    return int.from_bytes(digest[:4], "little") % HELD_OUT == 0

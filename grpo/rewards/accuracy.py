@@ -3,7 +3,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import RewardError
-from .text import final_answer, same_answer, tagged, text_of
+from .text import final_answer, same_answer, tagged_answer, text_of
 
 
 def accuracy_reward(completions: list, answer: list | None = None, solution: list | None = None, log_metric: Callable | None = None,
@@ -34,7 +34,7 @@ def are_correct(completions: Sequence, golds: Sequence, truncated: Sequence[bool
     >>> are_correct(["<answer>12</answer>", "it is 12", "it is 12"], ["12", "12", None])
     [True, False, None]
     """
-    read = tagged if strict else final_answer
+    read = tagged_answer if strict else final_answer
     answers = [read(text_of(c)) for c in completions]
     cut = truncated if truncated is not None else [False] * len(answers)
     return [None if gold is None else a is not None and not late and same_answer(a, gold)

@@ -30,6 +30,7 @@ from typing import Any
 
 from ..errors import ConfigError, RewardError
 from .arguments import check_arguments, entry
+from .weights import Weight
 
 KINDS = ("batch", "sample", "verl", "easyr1", "openrlhf", "evaluator")
 PER_SAMPLE = ("sample", "verl")
@@ -44,7 +45,7 @@ class Reward:
     function: Callable
     name: str
     kind: str
-    weight: float = 1.0
+    weight: Weight = 1.0
     timeout: float | None = None                # seconds of one call
     columns: Sequence[str] | None = None        # pass these columns only; None: what the signature asks for
     given: dict[str, Any] = field(default_factory=dict)  # further arguments, for example a rubric's parser

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from ..foreign import did_you_mean
-from . import deepseekrl, diversity, length, r1, voting, xml
+from . import countdown, deepseekrl, diversity, length, r1, reasoning_gym, voting, xml
 from .accuracy import accuracy_reward
 from .think import think_format_reward
 
 FIVE = [xml.correctness_reward, xml.integer_reward, xml.strict_format_reward, xml.soft_format_reward, xml.xml_tags_reward]
 # R1's short names mean the corrected rewards; what it published is r1.<name>
 REGISTRY: dict[str, Callable] = {f.__name__: f for f in (
-    accuracy_reward, think_format_reward, *FIVE, voting.majority_voting_reward,
+    accuracy_reward, think_format_reward, countdown.countdown_reward, reasoning_gym.reasoning_gym_reward, *FIVE, voting.majority_voting_reward,
     deepseekrl.correctness_reward_func, deepseekrl.int_reward_func, deepseekrl.strict_format_reward_func,
     deepseekrl.soft_format_reward_func, deepseekrl.xmlcount_reward_func)} | {
     "correctness": xml.correctness_reward, "int": xml.integer_reward, "strict_format": xml.strict_format_reward,

@@ -9,6 +9,7 @@ import asyncio
 import math
 import numbers
 import threading
+import warnings
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, RewardError
+from ..errors import ConfigError, GrpoWarning, RewardError
 from .adapters import GOLD_COLUMNS, PER_SAMPLE, Reward, adapt
+from .weights import Weight, checked_weight, weight_at
 
 OWN_COLUMNS = ("prompt", "completion", "completion_ids")
 SCORE_KEYS = ("score", "reward", "overall", "rewards")
@@ -38,6 +40,7 @@ class RewardBatch:
     truncated: list[bool] | None = None  # None: no completion was cut off
     max_completion_length: int | None = None
     training: bool = False               # rewards with a memory learn from this batch
+    step: int = 0                        # optimiser steps taken so far: where scheduled weights are
     tokenizer: Any = None
     embed: Callable[[list[str]], np.ndarray] | None = None
 
@@ -78,16 +81,16 @@ class Scores:
 
 
 class RewardSet:
-    """The rewards of a run, by name: ``trainer.rewards["format"].weight = 0.1`` takes effect at the next step."""
+    """The rewards of a run, by name: ``trainer.rewards["format"].weight = 0.1`` takes effect at the next rollout."""
 
-    def __init__(self, functions: Any, weights: Sequence[float] | None = None, on_error: str | float = "raise"):
+    def __init__(self, functions: Any, weights: Sequence[Weight] | None = None, on_error: str | float = "raise"):
         self.rewards = adapt(functions)
         self.on_error = on_error
         if weights is not None:
             if len(weights) != len(self.rewards):
                 raise ConfigError(f"reward_weights has {len(weights)} weights for {len(self.rewards)} rewards ({', '.join(self.names)})")
             for r, w in zip(self.rewards, weights, strict=True):
-                r.weight = float(w)
+                r.weight = checked_weight(w)
 
     @property
     def names(self) -> list[str]:
@@ -109,13 +112,41 @@ class RewardSet:
             if not call.reward.is_async:
                 call.run()
         run_together([call.run_async for call in calls if call.reward.is_async])
-        columns = [(name, values, call.reward.weight) for call in calls for name, values in call.columns.items()]
+        columns = [(name, values, weight_at(call.reward.weight, batch.step)) for call in calls for name, values in call.columns.items()]
         scores = Scores([c[0] for c in columns], np.stack([c[1] for c in columns], axis=1), np.array([c[2] for c in columns]))
         for call in calls:
             scores.extras |= call.extras
             scores.metrics |= {name: sum(v) / len(v) for name, v in call.logged.items()}
             scores.metrics |= {f"rewards/{call.reward.name}/errors": float(call.errors)} if call.errors else {}
+            if batch.training and isinstance(call.reward.weight, Mapping):
+                scores.metrics[f"reward_weight/{call.reward.name}"] = weight_at(call.reward.weight, batch.step)
         return scores
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """The state of rewards that have one, by "reward/entry"."""
+        state = {f"{name}/{key}": np.asarray(value) for name, owner in self.with_state() for key, value in owner.state_dict().items()}
+        for key, value in state.items():
+            if value.dtype == object:
+                raise RewardError(f"reward state {key!r} is not an array of numbers or text, so it cannot be saved")
+        return state
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """The reverse of state_dict(). A reward that the state does not know starts anew, with a warning."""
+        unused = set(state)
+        for name, owner in self.with_state():
+            own = {key: value for key, value in state.items() if key.startswith(f"{name}/")}
+            unused -= set(own)
+            if own:
+                owner.load_state_dict({key.removeprefix(f"{name}/"): value for key, value in own.items()})
+            else:
+                warnings.warn(f"reward {name!r}: the checkpoint has no state of it; it starts anew", GrpoWarning, stacklevel=2)
+        if unused:
+            warnings.warn(f"the checkpoint has the state of rewards that are not there: {', '.join(sorted(unused))}", GrpoWarning, stacklevel=2)
+
+    def with_state(self) -> list[tuple[str, Any]]:
+        """(name, object) of the rewards that have state_dict and load_state_dict."""
+        owners = [(r.name, getattr(r.function, "__self__", r.function)) for r in self.rewards]
+        return [(name, owner) for name, owner in owners if hasattr(owner, "state_dict") and hasattr(owner, "load_state_dict")]
 
 
 class Call:

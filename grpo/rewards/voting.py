@@ -2,7 +2,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from .text import same_answer, tagged, text_of
+from .text import same_answer, tagged_answer, text_of
 
 
 def majority_voting_reward(completions: list, group_ids: list[int], truncated: list[bool] | None = None, **columns: Any) -> list[float]:
@@ -15,7 +15,7 @@ def majority_voting_reward(completions: list, group_ids: list[int], truncated: l
     [1.0, 1.0, 0.0, 0.0]
     """
     cut = truncated if truncated is not None else [False] * len(completions)
-    votes = [None if late else tagged(text_of(c)) or None for c, late in zip(completions, cut, strict=True)]
+    votes = [None if late else tagged_answer(text_of(c)) or None for c, late in zip(completions, cut, strict=True)]
     return [float(wins) for wins in winners(votes, group_ids)]
 
 

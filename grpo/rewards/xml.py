@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .accuracy import are_correct, log_accuracy
-from .text import as_number, tagged, text_of
+from .text import as_number, tagged_answer, text_of
 
 STRICT = re.compile(r"<reasoning>\n.*?\n</reasoning>\n<answer>\n.*?\n</answer>\n?", re.DOTALL)
 SOFT = re.compile(r"\s*<reasoning>.*?</reasoning>\s*<answer>.*?</answer>", re.DOTALL)
@@ -28,7 +28,7 @@ def correctness_reward(completions: list, answer: list, log_metric: Callable | N
 
 def integer_reward(completions: list, **columns: Any) -> list[float]:
     """0.5 where the tagged answer is a whole number."""
-    numbers = [as_number(tagged(text_of(c)) or "") for c in completions]
+    numbers = [as_number(tagged_answer(text_of(c)) or "") for c in completions]
     return [0.5 if n is not None and n.denominator == 1 else 0.0 for n in numbers]
 
 
