@@ -1,7 +1,8 @@
 """The rewards for length, agreement and diversity: R1's as published, by its own numbers, and the corrected ones."""
 import doctest
-import importlib
+import importlib.util
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -211,6 +212,45 @@ def test_intrinsic_archive_learns_in_training_and_is_bounded():
     assert rewards.score(batch(reasons("b"))).metrics == {"intrinsic/archive_size": 2.0}
 
 
+# ---- formats and mathematics
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("<think>a</think><answer>b</answer>", 1), ("\n<think>a\nb</think>\n\n<answer>\nb\n</answer>\n", 1), ("<think></think><answer></answer>", 1),
+    ("<think>a</think><answer>b</answer> so", 0), ("so <think>a</think><answer>b</answer>", 0), ("<think>a</think> so <answer>b</answer>", 0),
+    ("<think>a</think>", 0), ("<answer>b</answer>", 0), ("<answer>b</answer><think>a</think>", 0), ("<think>a<answer>b</answer></think>", 0),
+    ("<think>a</think><think>a</think><answer>b</answer>", 0), ("<think>a</think><answer>b</answer><answer>b</answer>", 0), ("", 0),
+])
+def test_think_answer_format(text, expected):
+    assert score("think_answer_format_reward", batch([text])) == [expected]
+
+
+@pytest.mark.parametrize("reward", ["correctness", "accuracy_reward"])
+def test_strict_and_lenient_accuracy_side_by_side(reward):
+    data = batch([RIGHT, "it is 12", "<answer>12", WRONG])
+    assert RewardSet([reward]).score(data).metrics == {"accuracy/strict": .25, "accuracy/lenient": .75}
+
+
+MATH = [("so $\\frac{1}{\\sqrt{2}}$", "$\\sqrt{2}/2$", 1), ("<answer>0.5</answer>", "1/2", 1), ("<answer>1+x</answer>", "x+1", 1), ("$1+x$", "x+1", 1),
+        ("<answer>x</answer>", "x+1", 0), ("<answer>1</answer>", "1+x", 0), ("nothing", "12", 0), ("<answer></answer> 12", "12", 0),
+        ("12", "so\n#### 12", 1), ("12", None, None), ("12", "", None), ("\\boxed{1,200}", "1200", 1), ("<answer>18 dollars</answer>", "$18", 1),
+        ("<answer>(1, 2)</answer>", "(1,2)", 1), ("<answer>paris</answer>", "Paris", 1), ("<answer>Rome</answer>", "Paris", 0)]
+
+
+def test_math_verify():
+    pytest.importorskip("math_verify")
+    data = batch([text for text, _, _ in MATH], columns={"answer": [gold for _, gold, _ in MATH]})
+    got = score("math_verify", data)
+    assert [None if math.isnan(x) else x for x in got] == [expected for _, _, expected in MATH]
+
+
+def test_math_verify_without_its_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "math_verify", None)
+    monkeypatch.delitem(sys.modules, "grpo.rewards.math_verify", raising=False)
+    with pytest.raises(ConfigError, match=r"'math_verify' needs the package math-verify: pip install 'cgrpo\[math\]'"):
+        RewardSet("math_verify")
+
+
 # ---- names and arguments
 
 
@@ -251,6 +291,6 @@ def test_arguments_of_functions_and_classes_in_a_file(tmp_path):
     assert score({f"{tmp_path}/mine.py:Fixed": {"value": 3}}, data) == [3, 3] and score(f"{tmp_path}/mine.py:Fixed", data) == [1, 1]
 
 
-@pytest.mark.parametrize("module", ["accuracy", "adapters", "arguments", "deepseekrl", "diversity", "length", "r1", "registry", "think", "voting", "weights", "xml"])
+@pytest.mark.parametrize("module", [*(["math_verify"] if importlib.util.find_spec("math_verify") else []), "accuracy", "adapters", "arguments", "deepseekrl", "diversity", "length", "r1", "registry", "think", "voting", "weights", "xml"])
 def test_examples_of_the_documentation(module):
     assert doctest.testmod(importlib.import_module(f"grpo.rewards.{module}"), optionflags=doctest.ELLIPSIS).failed == 0

@@ -1,14 +1,21 @@
 """Reward functions: how each kind is called, what their results may be, the built-in ones against published vectors."""
 import asyncio
+import fractions
 import functools
+import gc
+import itertools
 import math
+import os
 import threading
 import time
 
 import numpy as np
 import pytest
 
-from grpo.errors import ConfigError, RewardError
+from hostile_rewards import (asks_for_embed, closes_its_pipe, crashes, endless, endless_then_raises, exits_on_one, hang, hang_on_one, loops, remembers,
+                             returns_a_lock, sometimes, unsendable)
+
+from grpo.errors import ConfigError, GrpoWarning, RewardError
 from grpo.rewards import RewardBatch, RewardSet, get_soft_overlong_punishment, resolve, reward
 from grpo.rewards.text import as_number, final_answer, same_answer
 
@@ -230,73 +237,104 @@ def raising(error):
     return broken
 
 
-def sometimes(completion):
-    if completion == "bb":
-        raise ValueError("no")
-    return 1.0
-
-
 def recursion(completions):
     return recursion(completions)
-
-
-def hang(completions):
-    threading.Event().wait(30)
 
 
 async def hang_async(completions):
     await asyncio.sleep(30)
 
 
-def hang_on_one(completion):
-    if completion == "bb":
-        threading.Event().wait(30)
-    return 1.0
+async def cancelled(completions):
+    raise asyncio.CancelledError
+
+
+def logs_too_little(completions, log_extra):
+    log_extra("length", [1])
+    return [1.0] * len(completions)
+
+
+class NoNumber(fractions.Fraction):
+    """A real number that cannot be read."""
+
+    def __float__(self):
+        raise ValueError("unreadable")
+
+
+class NoText:
+    def __repr__(self):
+        raise ValueError("unspeakable")
+
+
+class OwnException(BaseException):
+    pass
 
 
 def missing(completions, nothing_like_it):
     return [0.0] * len(completions)
 
 
-# function, timeout, what the error says, whether a policy other than "raise" may replace the result, what it leaves
+HERE = dict(timeout=0.05, process=False)
+# function, options of the decorator, what the error says, whether a policy other than "raise" may replace the result, what it leaves
 CHAOS = [
-    ("raises", raising(ValueError("boom")), None, "'broken' raised ValueError: boom (3 completions of rows 10 to 12)", "all"),
-    ("raises a key error", raising(KeyError("x")), None, "raised KeyError", "all"),
-    ("exits", raising(SystemExit(3)), None, "raised SystemExit", "all"),
-    ("runs out of memory", raising(MemoryError()), None, "raised MemoryError", "all"),
-    ("asserts", raising(AssertionError("no")), None, "raised AssertionError", "all"),
-    ("stops iterating", raising(StopIteration()), None, "raised StopIteration", "all"),
-    ("raises on one", sometimes, None, "'sometimes' raised ValueError: no (completion 1, row 11 of the data set)", "one"),
-    ("recurses", recursion, None, "raised RecursionError", "all"),
-    ("hangs", hang, 0.05, "'hang' timed out after 0.05 s", "all"),
-    ("hangs awaiting", hang_async, 0.05, "timed out after 0.05 s", "all"),
-    ("hangs on one", hang_on_one, 0.05, "timed out after 0.05 s (completion 1, row 11", "one"),
-    ("nan", lambda completions: [1.0, math.nan, 1.0], None, "returned nan (completion 1, row 11", "one"),
-    ("infinity", lambda completions: [1.0, math.inf, 1.0], None, "returned inf", "one"),
-    ("numpy nan", lambda completions: np.array([1, np.nan, 1]), None, "returned nan", "one"),
-    ("nan for one", lambda completion: math.nan if completion == "bb" else 1.0, None, "returned nan", "one"),
-    ("too short", lambda completions: [1.0], None, "returned 1 rewards for 3 completions", None),
-    ("too long", lambda completions: [1.0] * 4, None, "returned 4 rewards for 3 completions", None),
-    ("empty", lambda completions: [], None, "returned 0 rewards for 3", None),
-    ("a number", lambda completions: 1.0, None, "returned float, not a list", None),
-    ("nothing", lambda completions: None, None, "returned NoneType, not a list", None),
-    ("text", lambda completions: "abc", None, "returned str, not a list", None),
-    ("a dict", lambda completions: {0: 1.0}, None, "returned dict, not a list", None),
-    ("a zero-dimensional array", lambda completions: np.array(1.0), None, "returned float, not a list", None),
-    ("list of text", lambda completions: [1.0, "good", 1.0], None, "returned str 'good', not a number or None (completion 1", None),
-    ("list of lists", lambda completions: [[1.0], [1.0], [1.0]], None, "returned list [1.0], not a number", None),
-    ("a column", lambda completions: np.ones((3, 1)), None, "returned list [1.0], not a number", None),
-    ("a complex number", lambda completions: [1j, 1j, 1j], None, "returned complex", None),
-    ("an object for one", lambda completion: object(), None, "returned object", None),
-    ("a dict without a score", lambda completion: {"points": 1}, None, "dict without score", None),
-    ("an argument that is not there", missing, None, "asks for 'nothing_like_it'; there are answer, completion_ids", None),
-    ("a reference that is not there", reward(verl), None, "needs a reference answer", "no gold"),
+    ("raises", raising(ValueError("boom")), {}, "'broken' raised ValueError: boom (3 completions of rows 10 to 12)", "all"),
+    ("raises a key error", raising(KeyError("x")), {}, "raised KeyError", "all"),
+    ("exits", raising(SystemExit(3)), {}, "raised SystemExit", "all"),
+    ("runs out of memory", raising(MemoryError()), {}, "raised MemoryError", "all"),
+    ("asserts", raising(AssertionError("no")), {}, "raised AssertionError", "all"),
+    ("stops iterating", raising(StopIteration()), {}, "raised StopIteration", "all"),
+    ("raises on one", sometimes, {}, "'sometimes' raised ValueError: no (completion 1, row 11 of the data set)", "one"),
+    ("recurses", recursion, {}, "raised RecursionError", "all"),
+    ("hangs", hang, HERE, "'hang' timed out after 0.05 s (3 completions of rows 10 to 12); it goes on in a thread that cannot be ended", "all"),
+    ("hangs awaiting", hang_async, HERE, "timed out after 0.05 s", "all"),
+    ("hangs on one", hang_on_one, HERE, "timed out after 0.05 s (completion 1, row 11", "one"),
+    ("hangs in its process", hang, dict(timeout=0.2), "'hang' timed out after 0.2 s (3 completions of rows 10 to 12); its process was ended", "all"),
+    ("hangs on one in its process", hang_on_one, dict(timeout=0.2), "timed out after 0.2 s (completion 1, row 11 of the data set); its process", "one"),
+    ("loops in its process", loops, dict(timeout=0.2), "'loops' timed out after 0.2 s", "all"),
+    ("returns for ever in its process", endless, dict(timeout=0.2), "'endless' timed out after 0.2 s", "all"),
+    ("exits its process on one", exits_on_one, dict(process=True), "raised SystemExit: the function ended its process, exit code 7 (completion 1", "one"),
+    ("crashes its process", crashes, dict(process=True), "the function ended its process, killed by signal 11", "all"),
+    ("raises in its process", sometimes, dict(process=True), "'sometimes' raised ValueError: no (completion 1, row 11", "one"),
+    ("raises half-way in its process", endless_then_raises, dict(process=True), "raised ValueError: in the middle", "all"),
+    ("returns what cannot be sent", returns_a_lock, dict(process=True), "raised TypeError: cannot pickle", "all"),
+    ("closes its pipe", closes_its_pipe, dict(process=True), "'closes_its_pipe' raised SystemExit", "all"),
+    ("raises half-way", endless_then_raises, {}, "'endless_then_raises' raised ValueError: in the middle (3", "all"),
+    ("raises what is no Exception", raising(OwnException("mine")), {}, "raised OwnException: mine", "all"),
+    ("raises without a text", raising(ValueError(NoText())), {}, "raised ValueError: (its text raises ValueError)", "all"),
+    ("cancels itself", cancelled, {}, "'cancelled' raised CancelledError", "all"),
+    ("too large a number", lambda completions: [1.0, 10**400, 1.0], {}, "returned inf (completion 1", "one"),
+    ("an unreadable number", lambda completions: [1.0, NoNumber(1), 1.0], {}, "returned nan (completion 1", "one"),
+    ("endless", lambda completions: itertools.count(), {}, "returned 4 rewards for 3 completions", None),
+    ("an object without a text", lambda completions: [NoText()] * 3, {}, "returned NoText (its text raises ValueError), not a number", None),
+    ("logs too little", logs_too_little, {}, "'logs_too_little' logged 1 values of 'length' for 3 completions", None),
+    ("a set", lambda completions: {1.0}, {}, "returned 1 rewards for 3", None),
+    ("nan", lambda completions: [1.0, math.nan, 1.0], {}, "returned nan (completion 1, row 11", "one"),
+    ("infinity", lambda completions: [1.0, math.inf, 1.0], {}, "returned inf", "one"),
+    ("numpy nan", lambda completions: np.array([1, np.nan, 1]), {}, "returned nan", "one"),
+    ("nan for one", lambda completion: math.nan if completion == "bb" else 1.0, {}, "returned nan", "one"),
+    ("too short", lambda completions: [1.0], {}, "returned 1 rewards for 3 completions", None),
+    ("too long", lambda completions: [1.0] * 4, {}, "returned 4 rewards for 3 completions", None),
+    ("empty", lambda completions: [], {}, "returned 0 rewards for 3", None),
+    ("a number", lambda completions: 1.0, {}, "returned float, not a list", None),
+    ("nothing", lambda completions: None, {}, "returned NoneType, not a list", None),
+    ("text", lambda completions: "abc", {}, "returned str, not a list", None),
+    ("a dict", lambda completions: {0: 1.0}, {}, "returned dict, not a list", None),
+    ("a zero-dimensional array", lambda completions: np.array(1.0), {}, "returned float, not a list", None),
+    ("list of text", lambda completions: [1.0, "good", 1.0], {}, "returned str 'good', not a number or None (completion 1", None),
+    ("list of lists", lambda completions: [[1.0], [1.0], [1.0]], {}, "returned list [1.0], not a number", None),
+    ("a column", lambda completions: np.ones((3, 1)), {}, "returned list [1.0], not a number", None),
+    ("a complex number", lambda completions: [1j, 1j, 1j], {}, "returned complex", None),
+    ("an object for one", lambda completion: object(), {}, "returned object", None),
+    ("a dict without a score", lambda completion: {"points": 1}, {}, "dict without score", None),
+    ("an argument that is not there", missing, {}, "asks for 'nothing_like_it'; there are answer, completion_ids", None),
+    ("a reference that is not there", reward(verl), {}, "needs a reference answer", "no gold"),
 ]
 
 
-@pytest.mark.parametrize("function, timeout, message, replaced", [c[1:] for c in CHAOS], ids=[c[0] for c in CHAOS])
-def test_chaos(function, timeout, message, replaced):
-    function = function if timeout is None else reward(timeout=timeout)(function)
+@pytest.mark.filterwarnings("ignore:reward .* timed out")
+@pytest.mark.parametrize("function, options, message, replaced", [c[1:] for c in CHAOS], ids=[c[0] for c in CHAOS])
+def test_chaos(function, options, message, replaced):
+    function = reward(**options)(function)
     data = batch(answer=None) if replaced == "no gold" else batch()
     with pytest.raises(RewardError) as error:
         values(function, data)
@@ -319,9 +357,67 @@ def test_numbers_of_all_sorts(result, expected):
     assert values(lambda completions: result) == expected
 
 
-def test_a_timeout_costs_its_time_and_no_more():
+def clear(prompts, completions, completion_ids, answer):
+    """Changes whatever it is given."""
+    prompts[0][0]["content"] = "mine"
+    answer[0]["number"] = 9
+    for mine in (prompts, completions, completion_ids, answer):
+        mine.clear()
+    return [0.0] * 2
+
+
+def test_a_reward_changes_its_own_copies():
+    def look(prompts, completions, completion_ids, answer):
+        assert prompts == [CHAT, CHAT] and len(completions) == 2 and completion_ids == [[0], [0, 1]] and answer == [{"number": 1}] * 2
+        return [1.0] * 2
+
+    data = batch(["a", "bb"], [CHAT] * 2, answer=[{"number": 1}, {"number": 1}])
+    assert RewardSet([clear, look]).score(data).total.tolist() == [1.0, 1.0]
+
+
+def test_a_process_of_its_own(capfd):
+    rewards = RewardSet(reward(process=True)(remembers))
+    scores = [rewards.score(batch()) for _ in range(2)]
+    assert scores[0].total.tolist() == [1.0] * 3 and [s.metrics["calls"] for s in scores] == [2, 5]
+    process, = {pid for s in scores for pid in s.extras["process"]}
+    assert process != os.getpid() and "printing ccc" in capfd.readouterr().out
+    del rewards
+    gc.collect()
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
+
+
+@pytest.mark.filterwarnings("ignore:reward .* timed out")
+def test_a_process_that_was_ended_is_replaced():
+    rewards = RewardSet(reward(timeout=0.3)(hang_on_one), on_error=0.0)
+    assert [rewards.score(batch()).values[:, 0].tolist() for _ in range(2)] == [[1.0, 0.0, 1.0]] * 2
+
+
+def test_a_reward_of_a_file_has_a_process_too(tmp_path):
+    (tmp_path / "rewards_of_a_file.py").write_text("import os\nfrom grpo.rewards import reward\n@reward(process=True)\n"
+                                                   "def far(completions, log_metric):\n    log_metric('pid', os.getpid())\n    return [1.0] * len(completions)\n")
+    scores = RewardSet(f"{tmp_path}/rewards_of_a_file.py:far").score(batch())
+    assert scores.total.tolist() == [1.0] * 3 and scores.metrics["pid"] != os.getpid()
+
+
+@pytest.mark.parametrize("function, why", [
+    (lambda completions: [0.0], "not a function at the top level of a module"), (Callable(), "not a function at the top level"),
+    (batch_async, "it is a coroutine function"), (asks_for_embed, "it asks for embed"), (raising(ValueError()), "not a function at the top level"),
+])
+def test_what_cannot_have_a_process(function, why):
+    with pytest.raises(ConfigError, match=f"cannot have a process of its own: .*{why}"):
+        RewardSet(reward(process=True)(function))
+
+
+def test_arguments_that_cannot_be_sent_are_named():
+    with pytest.raises(RewardError, match="'unsendable' raised .*cannot be sent to its process.*process=False"):
+        values(reward(process=True)(unsendable), batch(answer=[lambda: 0] * 3))
+
+
+def test_a_timeout_costs_its_time_and_says_what_became_of_the_call():
     started = time.monotonic()
-    assert values(reward(timeout=0.05)(hang_on_one), on_error=0.0) == [1.0, 0.0, 1.0]
+    with pytest.warns(GrpoWarning, match="goes on in a thread that cannot be ended, because process=False"):
+        assert values(reward(**HERE)(hang_on_one), on_error=0.0) == [1.0, 0.0, 1.0]
     assert time.monotonic() - started < 20
 
 

@@ -20,7 +20,8 @@ Asked for by name, and not part of **columns:
     max_completion_length  that limit                                             training     False in evaluation
     embed(texts)           (n, d) float32: the policy's mean-pooled last hidden states (Model.embed)
 
-An object with state_dict() and load_state_dict(state), dicts of NumPy arrays, has its state saved with the run's checkpoints.
+A reward in a process of its own (the decorator's process) gets a copy of trainer_state when it asks for it by name, and neither
+embed nor tokenizer. An object with state_dict() and load_state_dict(state), dicts of NumPy arrays, has its state saved with the run's checkpoints.
 """
 import functools
 import inspect
@@ -30,11 +31,13 @@ from typing import Any
 
 from ..errors import ConfigError, RewardError
 from .arguments import check_arguments, entry
+from .deadline import Worker, in_thread, why_here
 from .weights import Weight
 
 KINDS = ("batch", "sample", "verl", "easyr1", "openrlhf", "evaluator")
 PER_SAMPLE = ("sample", "verl")
 GOLD_COLUMNS = ("ground_truth", "answer", "solution", "label")
+TOOLS = ("log_extra", "log_metric")
 BY_NAME = ("completion_lengths", "truncated", "max_completion_length", "group_ids", "tokenizer", "training", "embed")
 
 
@@ -48,11 +51,30 @@ class Reward:
     weight: Weight = 1.0
     timeout: float | None = None                # seconds of one call
     columns: Sequence[str] | None = None        # pass these columns only; None: what the signature asks for
+    process: bool | None = None                 # call it in a process of its own; None: where there is a timeout and it can be imported
     given: dict[str, Any] = field(default_factory=dict)  # further arguments, for example a rubric's parser
+
+    def __post_init__(self):
+        reason = "process=False" if self.process is False else why_here(self.function, set(signature(self.function)))
+        if self.process and reason:
+            raise ConfigError(f"reward {self.name!r} cannot have a process of its own: {reason}")
+        self.here = reason                      # why it is called in this process, None when it is not
+        self.worker = Worker(self.function) if not reason and (self.process or self.timeout is not None) else None
 
     @property
     def is_async(self) -> bool:
         return inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(getattr(self.function, "__call__", None))
+
+    def call(self, positional: list, named: dict[str, Any]) -> Any:
+        """The function's result. TimeoutError after its timeout."""
+        if self.worker is None:
+            return in_thread(self.timeout, lambda: self.function(*positional, **named))
+        tools = [name for name in TOOLS if name in named]
+        sent = {name: value for name, value in named.items() if name not in TOOLS and (name != "trainer_state" or name in signature(self.function))}
+        result, said = self.worker.call(positional, sent, tools, self.timeout)
+        for tool, *what in said:
+            named[tool](*what)
+        return result
 
     def arguments(self, available: dict[str, Any], text: Any) -> tuple[list, dict[str, Any]]:
         """What the signature asks for out of available; text goes to a first parameter of unknown name when the kind was
@@ -85,12 +107,14 @@ MARK = "__grpo_reward__"
 
 
 def reward(function: Callable | None = None, *, kind: str | None = None, columns: Sequence[str] | None = None, weight: float = 1.0,
-           timeout: float | None = None, name: str | None = None) -> Callable:
+           timeout: float | None = None, process: bool | None = None, name: str | None = None) -> Callable:
     """Decorator that says how a reward function is to be called.
 
     kind: "batch" or "sample" (see the module), when the parameter names do not tell; a first parameter of another name
     then gets the text, or all texts. columns: pass only these columns. weight: of this reward in the sum. timeout: seconds
-    that a call may take; what takes longer is an error, treated as on_reward_error says, and the call is left behind.
+    that a call may take; what takes longer is an error, treated as on_reward_error says. process: call the function in a process
+    of its own, so that a call that hangs is ended and one that crashes harms nothing; it needs a function at the top level of a module
+    (not the script itself). By default so where there is a timeout and it can be; elsewhere a call that hangs is left behind in a thread.
 
     >>> @reward(kind="sample", columns=["answer"], timeout=2.0)
     ... def correct(text, answer):
@@ -102,7 +126,7 @@ def reward(function: Callable | None = None, *, kind: str | None = None, columns
         raise ConfigError(f"timeout={timeout} must be above 0 seconds")
 
     def mark(f: Callable) -> Callable:
-        setattr(f, MARK, dict(kind=kind, columns=columns, weight=weight, timeout=timeout, name=name))
+        setattr(f, MARK, dict(kind=kind, columns=columns, weight=weight, timeout=timeout, process=process, name=name))
         return f
 
     return mark if function is None else mark(function)

@@ -12,12 +12,12 @@ from ..errors import ConfigError
 from ..foreign import did_you_mean
 from . import countdown, deepseekrl, diversity, length, r1, reasoning_gym, voting, xml
 from .accuracy import accuracy_reward
-from .think import think_format_reward
+from .think import think_answer_format_reward, think_format_reward
 
 FIVE = [xml.correctness_reward, xml.integer_reward, xml.strict_format_reward, xml.soft_format_reward, xml.xml_tags_reward]
 # R1's short names mean the corrected rewards; what it published is r1.<name>
 REGISTRY: dict[str, Callable] = {f.__name__: f for f in (
-    accuracy_reward, think_format_reward, countdown.countdown_reward, reasoning_gym.reasoning_gym_reward, *FIVE, voting.majority_voting_reward,
+    accuracy_reward, think_format_reward, think_answer_format_reward, countdown.countdown_reward, reasoning_gym.reasoning_gym_reward, *FIVE, voting.majority_voting_reward,
     deepseekrl.correctness_reward_func, deepseekrl.int_reward_func, deepseekrl.strict_format_reward_func,
     deepseekrl.soft_format_reward_func, deepseekrl.xmlcount_reward_func)} | {
     "correctness": xml.correctness_reward, "int": xml.integer_reward, "strict_format": xml.strict_format_reward,
@@ -26,6 +26,8 @@ REGISTRY: dict[str, Callable] = {f.__name__: f for f in (
     "soft_overlong_punishment": length.SoftOverlongPunishment, "majority_voting": voting.majority_voting_reward,
     "group_intrinsic": diversity.GroupIntrinsic, "intrinsic": diversity.Intrinsic} | {
     f"r1.{name}": function for name, function in r1.REWARDS.items()}
+# loaded when it is named, since it needs a package that may not be there
+EXTRAS = {"math_verify": "grpo.rewards.math_verify.math_verify_reward"}
 SETS: dict[str, list[Callable]] = {
     "xml": FIVE,
     "deepseekrl": [REGISTRY[n] for n in ("correctness_reward_func", "int_reward_func", "strict_format_reward_func",
@@ -44,13 +46,15 @@ def resolve(name: str) -> Callable | list[Callable]:
         return SETS[name]
     if name in REGISTRY:
         return REGISTRY[name]
+    if name in EXTRAS:
+        return resolve(EXTRAS[name])
     file, colon, function = name.rpartition(":")
     if colon and file.endswith(".py"):
         return attribute(load_file(Path(file)), function, name)
     module, dot, function = name.rpartition(".")
     if dot and module != "r1":
         return attribute(load_module(module, name), function, name)
-    known = sorted({*REGISTRY, *SETS})
+    known = sorted({*REGISTRY, *SETS, *EXTRAS})
     raise ConfigError(f"unknown reward {name!r}{did_you_mean(name, known)} There are {', '.join(known)}; "
                       "or give package.module.function or file.py:function")
 

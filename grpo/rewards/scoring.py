@@ -6,12 +6,13 @@ a wrong length or something that is no number always raises and names the functi
 reward does not apply to this sample"; a sample for which every reward is None has no reward.
 """
 import asyncio
+import itertools
 import math
 import numbers
 import threading
 import warnings
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 
 from ..errors import ConfigError, GrpoWarning, RewardError
 from .adapters import GOLD_COLUMNS, PER_SAMPLE, Reward, adapt
+from .deadline import in_thread
 from .weights import Weight, checked_weight, weight_at
 
 OWN_COLUMNS = ("prompt", "completion", "completion_ids")
@@ -115,7 +117,7 @@ class RewardSet:
         columns = [(name, values, weight_at(call.reward.weight, batch.step)) for call in calls for name, values in call.columns.items()]
         scores = Scores([c[0] for c in columns], np.stack([c[1] for c in columns], axis=1), np.array([c[2] for c in columns]))
         for call in calls:
-            scores.extras |= call.extras
+            scores.extras |= call.whole_extras()
             scores.metrics |= {name: sum(v) / len(v) for name, v in call.logged.items()}
             scores.metrics |= {f"rewards/{call.reward.name}/errors": float(call.errors)} if call.errors else {}
             if batch.training and isinstance(call.reward.weight, Mapping):
@@ -168,6 +170,13 @@ class Call:
     def log_metric(self, name: str, value: float) -> None:
         self.logged[name].append(float(value))
 
+    def whole_extras(self) -> dict[str, list]:
+        """Logged columns with a value for each completion. A call that failed may leave less; from any other that is an error."""
+        for column, values in self.extras.items():
+            if len(values) != len(self.batch) and not self.errors:
+                raise RewardError(f"reward {self.reward.name!r} logged {len(values)} values of {column!r} for {len(self.batch)} completions")
+        return {column: values for column, values in self.extras.items() if len(values) == len(self.batch)}
+
     def run(self) -> None:
         if self.reward.kind in PER_SAMPLE:
             self.finish([self.guarded(i) for i in range(len(self.batch))])
@@ -184,27 +193,42 @@ class Call:
         """The function's result for sample i (None: for all), or what stands in for it."""
         try:
             positional, named = self.arguments(i)
-            return within(self.reward.timeout, lambda: self.reward.function(*positional, **named))
-        except (Exception, SystemExit) as error:
+            result = self.reward.call(positional, named)
+            return list(itertools.islice(result, len(self.batch) + 1)) if isinstance(result, Iterator) else result
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             return self.failed(error, i)
 
     async def guarded_async(self, i: int | None) -> Any:
         try:
             positional, named = self.arguments(i)
             return await asyncio.wait_for(self.reward.function(*positional, **named), self.reward.timeout)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             return self.failed(error, i)
 
     def failed(self, error: BaseException, i: int | None) -> Any:
         if isinstance(error, RewardError):
             raise error
-        if self.on_error == "raise":
-            late = isinstance(error, TimeoutError) and self.reward.timeout is not None
-            what = f"timed out after {self.reward.timeout} s" if late else f"raised {type(error).__name__}: {error}"
-            raise RewardError(f"reward {self.reward.name!r} {what} ({self.where(i)})") from error
+        kind = getattr(error, "kind", type(error).__name__)
+        late = isinstance(error, TimeoutError) and self.reward.timeout is not None
+        what = f"timed out after {self.reward.timeout} s" if late else f"raised {kind}: {described(error)}"
+        message = f"reward {self.reward.name!r} {what} ({self.where(i)}){self.aftermath() if late else ''}"
+        if self.on_error == "raise" or kind == RewardError.__name__:
+            raise RewardError(message) from error
+        if late:
+            warnings.warn(message, GrpoWarning, stacklevel=2)
         self.errors += len(self.batch) if i is None else 1
         value = None if self.on_error == "drop" else self.on_error
         return Substitute(value) if i is None else value
+
+    def aftermath(self) -> str:
+        """What became of a call that took too long."""
+        if self.reward.worker is not None:
+            return "; its process was ended"
+        return "" if self.reward.is_async else f"; it goes on in a thread that cannot be ended, because {self.reward.here}"
 
     def where(self, i: int | None) -> str:
         if i is None:
@@ -220,8 +244,10 @@ class Call:
             return [], {"reward_inputs": [{"response": text, "response_length": length, "ground_truth": self.gold(k)}
                                           for k, (text, length) in enumerate(zip(self.batch.texts, lengths, strict=True))]}
         if i is None:
-            return self.reward.arguments(self.offered_for_all(), self.batch.texts)
-        return self.reward.arguments(self.offered_for_one(i), self.batch.texts[i])
+            positional, named = self.reward.arguments(self.offered_for_all(), self.batch.texts)
+        else:
+            positional, named = self.reward.arguments(self.offered_for_one(i), self.batch.texts[i])
+        return [fresh(value) for value in positional], {name: fresh(value) for name, value in named.items()}
 
     def offered_for_all(self) -> dict[str, Any]:
         b = self.batch
@@ -309,9 +335,9 @@ class Call:
             if value is None:
                 result[i] = math.nan
             elif isinstance(value, numbers.Real):
-                result[i] = self.finite(name, float(value), i)
+                result[i] = self.finite(name, as_float(value), i)
             else:
-                raise RewardError(f"reward {name!r} returned {type(value).__name__} {value!r:.60}, not a number or None ({self.where(i)})")
+                raise RewardError(f"reward {name!r} returned {type(value).__name__} {described(value, repr)}, not a number or None ({self.where(i)})")
         return result
 
     def finite(self, name: str, value: float, i: int) -> float:
@@ -325,6 +351,31 @@ class Call:
 
 def is_chat(prompt: Any) -> bool:
     return not isinstance(prompt, str) and len(prompt) > 0 and isinstance(prompt[0], Mapping)
+
+
+def fresh(value: Any) -> Any:
+    """A copy of lists and dicts, so that what a reward does to its arguments is not seen by the next one, or by the data."""
+    if isinstance(value, list):
+        return [fresh(v) for v in value] if any(isinstance(v, (list, dict)) for v in value) else value[:]
+    return {k: fresh(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def described(value: Any, how: Callable[[Any], str] = str) -> str:
+    """A short text of anything, also of what has no text."""
+    try:
+        return how(value)[:60 if how is repr else 500]
+    except Exception as error:
+        return f"(its text raises {type(error).__name__})"
+
+
+def as_float(value: numbers.Real) -> float:
+    """The number; infinity where it is too large, NaN where it cannot be read."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+    except Exception:
+        return math.nan
 
 
 @dataclass
@@ -346,29 +397,6 @@ def as_list(result: Any, name: str, length: int | None) -> list:
     return result
 
 
-def within(seconds: float | None, call: Callable) -> Any:
-    """call(), or TimeoutError after so many seconds; a call that overruns is left behind in its thread."""
-    if seconds is None:
-        return call()
-    outcome: list = []
-
-    def target():
-        try:
-            outcome.append((call(), None))
-        except BaseException as error:
-            outcome.append((None, error))
-
-    thread = threading.Thread(target=target, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if not outcome:
-        raise TimeoutError
-    value, error = outcome[0]
-    if error is not None:
-        raise error
-    return value
-
-
 def run_together(functions: list[Callable[[], Awaitable[None]]]) -> None:
     """Awaits them all in a loop of their own thread (a notebook has a running loop in this one)."""
     if not functions:
@@ -377,4 +405,4 @@ def run_together(functions: list[Callable[[], Awaitable[None]]]) -> None:
     async def gathered():
         await asyncio.gather(*[f() for f in functions])
 
-    within(threading.TIMEOUT_MAX, lambda: asyncio.run(gathered()))
+    in_thread(threading.TIMEOUT_MAX, lambda: asyncio.run(gathered()))

@@ -1,0 +1,42 @@
+"""Mathematical equality by Hugging Face's math-verify (pip install 'cgrpo[math]'), in a process of its own with a deadline: its parser
+can take minutes, or for ever, over a few characters."""
+import logging
+from typing import Any
+
+from ..errors import ConfigError
+from .adapters import reward
+from .text import final_answer, same_answer, tagged_answer, text_of
+
+try:
+    from math_verify import parse, verify
+except ImportError as error:
+    raise ConfigError("reward 'math_verify' needs the package math-verify: pip install 'cgrpo[math]'") from error
+
+# it says with every call that without its own alarm (which works on the main thread only) the caller must keep the time
+logging.getLogger("math_verify").setLevel(logging.ERROR)
+SECONDS = 5.0
+
+
+@reward(timeout=SECONDS, process=True)
+def math_verify_reward(completion: str | list, answer: Any = None, solution: Any = None) -> float | None:
+    """1.0 where the tagged answer, or without a tag the whole completion, equals the column answer (or solution) as
+    grpo.rewards.text or math-verify compare them, else 0.0; None where the row has no answer. What takes longer than 5 seconds is scored by
+    on_reward_error.
+
+    >>> math_verify_reward("<answer>\\\\frac{\\\\sqrt{2}}{2}</answer>", answer="$1/\\\\sqrt{2}$")
+    1.0
+    """
+    gold = str(answer if answer is not None else "" if solution is None else solution).rsplit("####", 1)[-1].strip()
+    if not gold:
+        return None
+    text = text_of(completion)
+    inside = tagged_answer(text)
+    if same_answer(final_answer(text) if inside is None else inside, gold):
+        return 1.0
+    given = parse(text, parsing_timeout=None) if inside is None else formula(inside)
+    return float(verify(formula(gold), given, timeout_seconds=None))
+
+
+def formula(answer: str) -> list:
+    """What math-verify reads in an answer that is nothing but that."""
+    return parse(answer if "$" in answer or "\\boxed" in answer else f"${answer}$", parsing_timeout=None)

@@ -1,0 +1,54 @@
+"""The other end of grpo.rewards.deadline: a process that imports one reward and answers calls of it until its pipe closes."""
+import importlib
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+
+def serve(connection: Connection) -> None:
+    """Sends ("ready",), then ("done", result, said) or ("failed", kind, message) for each (positional, named, tools)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)             # Ctrl-C is the parent's, which then ends this process
+    try:
+        function = find(*connection.recv())
+        connection.send(("ready",))
+    except BaseException as error:
+        connection.send(("failed", type(error).__name__, str(error)))
+        return
+    while True:
+        try:
+            positional, named, tools = connection.recv()
+        except EOFError:
+            return
+        reply = answer(function, positional, named, tools)
+        try:
+            connection.send(reply)
+        except Exception as error:                           # a result that cannot be pickled
+            connection.send(("failed", type(error).__name__, str(error)))
+
+
+def find(module: str, file: str | None, name: str) -> Callable:
+    """The function, by import or, where its module was loaded from a file, from that file."""
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError:
+        from .registry import load_file
+
+        if file is None:
+            raise
+        found = load_file(Path(file))
+    return getattr(found, name)
+
+
+def answer(function: Callable, positional: list, named: dict[str, Any], tools: list[str]) -> tuple:
+    said: list[tuple] = []
+    for tool in tools:
+        named[tool] = lambda name, value, tool=tool: said.append((tool, name, list(value) if tool == "log_extra" else float(value)))
+    try:
+        result = function(*positional, **named)
+        return "done", list(result) if isinstance(result, Iterator) else result, said
+    except BaseException as error:
+        sys.stderr.flush()
+        return "failed", type(error).__name__, str(error)
