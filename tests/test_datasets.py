@@ -355,6 +355,15 @@ def test_gsm8k_with_solved_examples(tmp_path):
         assert row["prompt"][4]["content"] == "<reasoning>\nhalf is 1\n</reasoning>\n<answer>\n1\n</answer>"
 
 
+@pytest.mark.parametrize("answer", ["twelve", "so\n#### twelve", "12", None])
+def test_gold_of_gsm8k_is_a_number(tmp_path, answer):
+    rows = [{"question": "a", "answer": "so\n#### 1,200"}, {"question": "b", "answer": answer}]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert datasets.load("gsm8k", path=str(tmp_path), size=1)[0]["answer"] == "1200"
+    with pytest.raises(DatasetError, match="split train: row 2: the answer is no solution that ends in #### and a number: .*(12|twelve|None)'"):
+        datasets.load("gsm8k", path=str(tmp_path))
+
+
 def test_gsm8k():
     if not GSM8K.is_dir():
         pytest.skip(f"{GSM8K} is not there")
@@ -377,6 +386,12 @@ def train_only():
 def sourced():
     return [{"prompt": "a", "source": "b"}]
 
+def needy(count, split):
+    return [{"prompt": "x"}] * count
+
+def sized(size=3):
+    return [{"prompt": "x"}] * size
+
 def wrong():
     return [{"prompt": "x"}, {"promt": "y"}]
 '''
@@ -391,13 +406,14 @@ def mine(tmp_path):
 def test_functions(mine):
     assert datasets.load(f"{mine}:rows", "test", count=3) == [{"prompt": f"test {i}"} for i in range(3)]
     assert datasets.load(f"{mine}:rows", size=1) == [{"prompt": "train 0"}]
+    assert len(datasets.load(f"{mine}:sized")) == 3 and len(datasets.load(f"{mine}:sized", size=2)) == 2
     assert datasets.load(f"{mine}:train_only", system_prompt="Hm.")[0]["prompt"][0]["content"] == "Hm."
 
 
 @pytest.mark.parametrize("function, split, options, message", [
     ("row", "train", {}, "has no function 'row'; did you mean 'rows'"),
     ("rows", "train", {"cont": 1}, "has no option 'cont'; did you mean 'count'"),
-    ("train_only", "test", {}, "has no parameter split"),
+    ("train_only", "test", {}, "has no parameter split"), ("needy", "train", {}, "needs the option 'count'"),
     ("wrong", "train", {}, "mine.py:wrong: row 1 has neither a prompt nor a question; its columns are promt"),
 ])
 def test_functions_that_do_not_fit(mine, function, split, options, message):

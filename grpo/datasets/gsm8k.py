@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ..errors import DatasetError
 from . import files, hub
 from .layout import solved, with_examples
 
@@ -17,12 +18,22 @@ def load(split: str = "train", *, path: str | None = None, size: int | None = No
     """
     read = functools.partial(files.read, Path(path)) if path is not None else functools.partial(hub.read, "openai/gsm8k", config="main")
     skipped = examples if split == "train" else 0
-    rows = read(split, size=None if size is None else size + skipped, system_prompt=system_prompt)
-    first = rows[:skipped] if skipped or not examples else read("train", size=examples, system_prompt=system_prompt)
+    rows = checked(read(split, size=None if size is None else size + skipped, system_prompt=system_prompt), path, split)
+    first = rows[:skipped] if skipped or not examples else checked(read("train", size=examples, system_prompt=system_prompt), path, "train")
     shown = [message for row in first for message in solved(row["question"], reasoning(row), row["answer"])]
     rows = rows[skipped:]
     for row in rows:
         row["prompt"] = with_examples(row["prompt"], shown)
+    return rows
+
+
+def checked(rows: list[dict[str, Any]], path: str | None, split: str) -> list[dict[str, Any]]:
+    """The rows; DatasetError for one whose answer is not a solution and a number."""
+    for number, row in enumerate(rows, 1):
+        if "solution" not in row or not re.fullmatch(r"-?\d+(\.\d+)?", row["answer"]):
+            found = row.get("solution", row.get("answer"))
+            raise DatasetError(f"{path or 'openai/gsm8k'}, split {split}: row {number}: the answer is no solution that ends in #### and a number: "
+                               f"...{str(found)[-60:]!r}")
     return rows
 
 

@@ -113,7 +113,7 @@ def call(function: Callable, source: str, split: str, size: int | None, options:
         options["split"] = split
     elif split != "train":
         raise no_split(f"{source} has no parameter split and", split)
-    if "size" in parameters:
+    if "size" in parameters and size is not None:
         options["size"] = size
     common = {name: options.pop(name) for name in ("system_prompt", "columns") if name not in parameters}
     given = check_options(function, source, options)
@@ -129,6 +129,9 @@ def check_options(function: Callable, source: str, options: dict[str, Any]) -> d
         for name in given:
             if name not in parameters:
                 raise ConfigError(f"{source} has no option {name!r}{did_you_mean(name, known)} It has {', '.join(known) or 'none'}.")
+    for name, parameter in parameters.items():
+        if name not in given and parameter.default is parameter.empty and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise ConfigError(f"{source} needs the option {name!r}")
     return given
 
 
