@@ -68,7 +68,7 @@ class TrainingConfig:
     """Options that GRPO and SFT share."""
 
     # the run
-    output_dir: str | None = option(None, "Run folder; None: runs/<run_name or 'grpo'>-<n>. An existing run is never overwritten.")
+    output_dir: str | None = option(None, "Run folder; None: runs/<run_name or recipe>-<n>. An existing run is never overwritten.")
     run_name: str | None = option(None, "Name of the run, for its folder and its loggers.")
     seed: int = option(42, "Seeds sampling and data order; the same seed gives the same run, bit for bit.", low=0)
     data_seed: int | None = option(None, "Seed of the data order; None: seed.", low=0)

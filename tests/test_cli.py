@@ -69,6 +69,13 @@ def test_version(capsys):
     assert run("--version") == 0 and capsys.readouterr().out == f"grpo {grpo.__version__}\n"
 
 
+def test_output_that_nobody_reads():
+    process = subprocess.Popen([sys.executable, "-m", "grpo", "recipes"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               cwd=os.path.dirname(os.path.dirname(grpo.__file__)))
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait(timeout=60) == 141
+
+
 # wrong command lines
 
 

@@ -209,6 +209,7 @@ max_items_training: 1000
 max_items_eval: 200
 num_tokens: 512
 reward_funcs: [correctness, int, strict_format, soft_format, xml, len_l1]
+eval_funcs: [extractive_match]
 seed: 42
 """
 
@@ -223,6 +224,7 @@ def test_a_file_of_r1(words, tmp_path, monkeypatch):
     assert {str(w.message).partition(":")[0] for w in said} == {"use_vllm=True", "report_to"}
     assert (recipe.model, recipe.dataset, recipe.train_size, recipe.eval_size) == ("Qwen/Qwen2.5-1.5B-Instruct", "gsm8k", 1000, 200)
     assert recipe.system_prompt == grpo.datasets.XML_SYSTEM_PROMPT and recipe.dataset_kwargs == {"target_length": 512}
+    assert recipe.eval_funcs == []                         # every evaluation has it
     assert [r.name for r in adapt(recipe.rewards)] == ["correctness_reward", "integer_reward", "strict_format_reward", "soft_format_reward",
                                                        "xml_tags_reward", "len_l1"]
     assert (config.dtype, config.learning_rate, config.prompts_per_rollout, config.batch_size) == ("bfloat16", 5e-6, 1, 16)
@@ -313,17 +315,18 @@ def may_take_a_hint(completions, hint=None, **columns):
 
 @pytest.mark.parametrize("changes, message", [
     ({"rewards": [needs_a_hint]}, "reward 'needs_a_hint' asks for 'hint', which dataset arithmetic does not have.* prompt, question, answer"),
+    ({"eval_funcs": [needs_a_hint]}, "reward 'needs_a_hint' asks for 'hint'"), ({"eval_funcs": ["nope"]}, "unknown reward 'nope'"),
     ({"rewards": ["len_l1"]}, "reward 'len_l1' asks for 'target_length', which dataset arithmetic does not have"),
     ({"rewards": ["len_min"], "dataset": [{"prompt": "a"}], "dataset_kwargs": {}, "eval_strategy": "no", "eval_on_start": False},
      "reward 'len_min' asks for 'answer'"),
     ({"rewards": [{"len_l1": {"targt": 5}}]}, "no argument 'targt'; did you mean 'target'"),
     ({"rewards": ["corectness_reward"]}, "did you mean 'correctness_reward'"),
-    ({"reward_weights": [1.0]}, "1 weights for 2 rewards: correctness_reward, strict_format_reward"),
+    ({"reward_weights": [1.0]}, "1 weights for 2 rewards .correctness_reward, strict_format_reward"),
     ({"max_completion_length": 4096}, "max_completion_length=4096 do not fit into the 4096 positions of a tiny model"),
     ({"max_prompt_length": 4090}, "max_prompt_length=4090 and max_completion_length=64 do not fit into the 4096"),
     ({"num_generations": 5, "per_device_train_batch_size": 8}, "does not divide by num_generations=5"),
     ({"dataset_kwargs.size": 3}, "dataset_kwargs.size: say train_size"), ({"dataset": "nowhere.jsonl"}, "nowhere.jsonl"), ({"dataset_kwargs.digit": 1}, "did you mean 'digits'"),
-    ({"model": "./nowhere"}, "./nowhere: no such file or folder"), ({"sft.learning_rte": 1}, "did you mean 'learning_rate'"),
+    ({"output_dir": f"{__file__}/run"}, "test_recipes.py is not a folder that can be written to"), ({"model": "./nowhere"}, "./nowhere: no such file or folder"), ({"sft.learning_rte": 1}, "did you mean 'learning_rate'"),
 ])
 def test_what_does_not_fit_is_said_before_the_run(changes, message):
     with pytest.raises(grpo.errors.GrpoError, match=message):

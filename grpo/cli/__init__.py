@@ -1,5 +1,6 @@
 """The command `grpo`: train, recipes, generate, plot, plan, doctor. One file a command; this one picks it and prints what goes wrong."""
 import importlib
+import os
 import sys
 import warnings
 from typing import Any
@@ -16,7 +17,7 @@ COMMANDS = {
     "plan": "say how much memory a run will take, before anything is loaded",
     "doctor": "say what is there on this machine, what is missing, and how to get it",
 }
-INTERRUPTED = 130
+INTERRUPTED, BROKEN_PIPE = 130, 141         # as shells have it for SIGINT and SIGPIPE
 
 
 def usage() -> str:
@@ -26,14 +27,16 @@ def usage() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command and returns the exit code: 0, 1 (it failed), 2 (the command line is wrong), 130 (Ctrl-C)."""
+    """Runs one command and returns the exit code: 0, 1 (it failed), 2 (the command line is wrong), 130 (Ctrl-C), 141 (the output is not read)."""
     words = sys.argv[1:] if argv is None else list(argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     with warnings.catch_warnings():
         warnings.showwarning = show_warning
         try:
-            return dispatch(words)
+            code = dispatch(words)
+            sys.stdout.flush()
+            return code
         except UsageError as error:
             print(error, file=sys.stderr)
             return 2
@@ -42,6 +45,9 @@ def main(argv: list[str] | None = None) -> int:
                 raise
             print(f"grpo: {error}", file=sys.stderr)
             return 1
+        except BrokenPipeError:                            # whoever read this has left: grpo recipes | head
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return BROKEN_PIPE
         except KeyboardInterrupt as stop:
             print(f"\n{interrupted(stop)}", file=sys.stderr)
             return INTERRUPTED

@@ -31,6 +31,7 @@ OWN = {
     "eval_size": ("Evaluate on the first so many rows.", dict),
     "system_prompt": ("System message of questions; xml asks for <reasoning> and <answer>.", str),
     "rewards": ("One or several: a name, package.module.function or file.py:function.", list),
+    "eval_funcs": ("The same, for what evaluation computes besides the rewards.", list),
     "sft": ("Warm-up before GRPO: --sft none skips a recipe's, --sft.max_steps 100 changes it.", dict),
     "preset": (f"A published set of options: {', '.join(PRESETS)}.", str),
 }
@@ -103,6 +104,12 @@ def recipe_of(arguments: argparse.Namespace) -> recipes.Recipe:
     return base.change(changes)
 
 
+def listing() -> list[str]:
+    """One line a recipe."""
+    known = recipes.names()
+    return [f"  {name:<{max(map(len, known)) + 2}}{recipes.Recipe.read(name).about}" for name in known]
+
+
 def run_of(resume: str | bool, output_dir: str | None) -> Path:
     """The folder of the run that is resumed."""
     if resume is True and output_dir is None:
@@ -114,11 +121,11 @@ def help_text(parser: Parser, everything: bool) -> str:
     """What --help (common flags) and --help_all print."""
     fields = {f.name: f for f in dataclasses.fields(GRPOConfig)}
     meanings = {a.dest: a.help for a in parser._actions if a.option_strings and a.help not in (None, argparse.SUPPRESS)}
-    lines = [f"usage: {parser.usage}", "", parser.description, "", f"recipes: {', '.join(recipes.names())}, or a YAML file", ""]
+    lines = [f"usage: {parser.usage}", "", parser.description, "", "RECIPE is a YAML file, or one of", "", *listing(), ""]
     for name in meanings if everything else COMMON:
         choices = f" One of {', '.join(fields[name].metadata['choices'])}." if name in fields and fields[name].metadata["choices"] else ""
         default = f" ({fields[name].default})" if name in fields and fields[name].default is not None else ""
         lines += textwrap.wrap(meanings[name] + choices + default, 110, initial_indent=f"  --{name:<28} ", subsequent_indent=" " * 33)
     if not everything:
-        lines += ["", f"All options: {parser.prog} --help_all. Those of TRL and DeepSeekRL are understood too."]
+        lines += ["", f"All options: {parser.prog} --help_all. Those of TRL, DeepSeekRL and R1 are understood too, and R1's YAML files."]
     return "\n".join(lines)

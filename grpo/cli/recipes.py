@@ -1,5 +1,6 @@
 """grpo recipes: what there is to train."""
-from ..recipes import Recipe, names
+from ..recipes import Recipe
+from .options import listing
 from .parser import Parser
 
 ABOUT = """Lists the recipes of this package, or prints one as the YAML file that grpo train takes: to read it, or to start your own.
@@ -12,11 +13,4 @@ def main(argv: list[str], prog: str = "grpo recipes") -> None:
     parser = Parser(prog=prog, description=ABOUT)
     parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="a name or a YAML file: print it whole, with what its base says")
     arguments = parser.parse(argv)
-    print(Recipe.read(arguments.recipe).to_yaml() if arguments.recipe else listing(), end="")
-
-
-def listing() -> str:
-    """One line a recipe."""
-    known = names()
-    width = max(map(len, known)) + 2
-    return "".join(f"{name:<{width}}{Recipe.read(name).about}\n" for name in known)
+    print(Recipe.read(arguments.recipe).to_yaml() if arguments.recipe else "\n".join(listing()) + "\n", end="")

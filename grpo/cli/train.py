@@ -57,7 +57,8 @@ def run(recipe: Recipe) -> Path:
     print(header(recipe, model, found), flush=True)
     if found.demonstrations:
         warm_up(model, found.demonstrations, recipe.sft_config(output_dir=str(folder / "sft")))
-    trainer = GRPOTrainer(model, found.rewards, recipe.config(), found.rows, found.eval_rows, callbacks=[KeepRecipe(recipe)])
+    trainer = GRPOTrainer(model, found.rewards, recipe.config(), found.rows, found.eval_rows, eval_funcs=found.eval_funcs,
+                          callbacks=[KeepRecipe(recipe)])
     trainer.train()
     print(summary(trainer.run.path, found.eval_rows), flush=True)
     return trainer.run.path

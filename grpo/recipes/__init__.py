@@ -6,6 +6,7 @@
     eval_dataset, eval_dataset_kwargs, eval_size   None: the test split of dataset
     system_prompt: for rows made of a question
     rewards: names, package.module.function or file.py:function; {name: {argument: value}} where one takes arguments
+    eval_funcs: likewise: what evaluation computes besides
     sft: {dataset, dataset_kwargs, ..., options of SFTConfig}: a warm-up before GRPO
     and every option of GRPOConfig
 
@@ -43,6 +44,7 @@ class Recipe:
     eval_size: int | None = None
     system_prompt: str | None = None
     rewards: list[Any] = field(default_factory=list)
+    eval_funcs: list[Any] = field(default_factory=list)
     sft: dict[str, Any] | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -168,7 +170,7 @@ def names() -> list[str]:
 
 def checked(name: str, value: Any) -> Any:
     """The value of one of a recipe's own fields, as the type it has."""
-    if name == "rewards":
+    if name in ("rewards", "eval_funcs"):
         return reward_names([value] if isinstance(value, (str, Mapping)) or callable(value) else list(value or []))
     if name in ("train_size", "eval_size") and not (value is None or isinstance(value, int) and value > 0):
         raise ConfigError(f"{name}={value!r} must be a number of rows, at least 1")

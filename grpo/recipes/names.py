@@ -49,5 +49,5 @@ def replaced_by(changes: Mapping[str, Any]) -> set[str]:
 
 
 def reward_names(rewards: list[Any]) -> list[Any]:
-    """Rewards by our own names."""
-    return [EVALUATORS.get(reward, reward) if isinstance(reward, str) else reward for reward in rewards]
+    """Rewards by our own names, without R1's extractive_match, which every evaluation has."""
+    return [EVALUATORS.get(reward, reward) if isinstance(reward, str) else reward for reward in rewards if reward != "extractive_match"]

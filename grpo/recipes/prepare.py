@@ -1,5 +1,7 @@
 """Before a run starts: what its recipe names is found and fits together, so that a mistake is said now and not an hour later."""
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..config import GRPOConfig
@@ -10,6 +12,7 @@ from ..plan import model_config
 from ..prompts import overlap
 from ..rewards.adapters import BY_NAME, Reward, adapt, signature
 from ..rewards.registry import REGISTRY
+from ..rewards.scoring import RewardSet
 from . import Recipe
 
 Rows = list[dict[str, Any]]
@@ -27,12 +30,14 @@ class Prepared:
     eval_rows: Rows | None
     demonstrations: Rows
     rewards: list[Reward]
+    eval_funcs: list[Reward]
 
 
 def prepare(recipe: Recipe) -> Prepared:
     """Reads the data and finds the rewards; a recipe without rewards gets those that its data imply. Writes nothing, loads no
     weights. Raises ConfigError or DatasetError that names the entry that is wrong."""
     config = recipe.config()
+    check_output_dir(Path(config.output_dir or "runs"))
     rows, eval_rows = recipe.train_rows(), recipe.eval_rows()
     if eval_rows and (message := overlap(rows, eval_rows)):
         raise DatasetError(f"{message}. Evaluate on other rows, or hold some out: --dataset_kwargs.validation 0.1")
@@ -40,13 +45,19 @@ def prepare(recipe: Recipe) -> Prepared:
     if demonstrations:
         recipe.sft_config()
     recipe.rewards = recipe.rewards or default_rewards(rows)
-    rewards = adapt(recipe.rewards)
-    if config.reward_weights is not None and len(config.reward_weights) != len(rewards):
-        raise ConfigError(f"reward_weights has {len(config.reward_weights)} weights for {len(rewards)} rewards: {', '.join(r.name for r in rewards)}")
-    for reward in rewards:
+    rewards = RewardSet(recipe.rewards, config.reward_weights).rewards
+    eval_funcs = adapt(recipe.eval_funcs) if recipe.eval_funcs else []
+    for reward in [*rewards, *eval_funcs]:
         check_columns(reward, rows[0], f"dataset {recipe.dataset}")
     check_lengths(recipe, config)
-    return Prepared(config, rows, eval_rows, demonstrations, rewards)
+    return Prepared(config, rows, eval_rows, demonstrations, rewards, eval_funcs)
+
+
+def check_output_dir(path: Path) -> None:
+    """ConfigError where a run cannot be written."""
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ConfigError(f"output_dir={str(path)!r}: {there} is not a folder that can be written to")
 
 
 def check_lengths(recipe: Recipe, config: GRPOConfig) -> None:
