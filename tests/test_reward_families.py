@@ -137,6 +137,7 @@ def test_lengths_leave_out_the_stop_token_and_truncation_is_no_answer():
     assert score({"len_cosine": {"max_length": 10}}, data) == pytest.approx([.5 + .25 * (1 + math.cos(.9 * math.pi)), -1])
     assert score("len_min", data) == [.95, 0]
     assert score("majority_voting", data) == [1, 0]
+    assert score("majority_voting", batch([RIGHT, WRONG, WRONG], truncated=[False, True, True])) == [1, 0, 0]
     assert score("group_intrinsic", batch(reasons("a", "b", "c"), truncated=[False, False, True])) == [1, 1, 0]
 
 
@@ -190,6 +191,11 @@ def test_conciseness(text, expected):
 def test_majority_voting(answers, groups, expected):
     texts = ["12" if a is None else f"<answer>{a}</answer>" for a in answers]
     assert score("majority_voting", batch(texts, groups=groups, columns={"answer": [None] * len(texts)})) == expected
+
+
+def test_one_completion_has_no_majority():
+    assert np.isnan(score("majority_voting", batch([RIGHT]))).all()
+    assert np.isnan(score("majority_voting", batch([RIGHT, RIGHT, RIGHT], groups=[0, 1, 1]))).tolist() == [True, False, False]
 
 
 def test_group_intrinsic_is_a_bonus():

@@ -2,7 +2,9 @@
 trainers run unchanged.
 
 A reward is any callable. Only the arguments that its signature asks for are passed; what it may ask for is listed in
-grpo/rewards/adapters.py. The names below are also the registry that the command line reads.
+grpo/rewards/adapters.py. The names of built-in rewards, which recipes and the command line read, are in grpo/rewards/registry.py;
+one file a family: xml, think, accuracy, math_verify, length, voting, diversity, and as published deepseekrl and r1. They are plain
+Python: the five of xml together take 0.16 ms a completion on a 2-core machine, about a thousandth of what decoding one takes there.
 
 >>> from grpo.rewards import reward
 >>> @reward(weight=0.5)

@@ -6,13 +6,12 @@ a wrong length or something that is no number always raises and names the functi
 reward does not apply to this sample"; a sample for which every reward is None has no reward.
 """
 import asyncio
-import itertools
 import math
 import numbers
 import threading
 import warnings
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +20,7 @@ import numpy as np
 from ..errors import ConfigError, GrpoWarning, RewardError
 from .adapters import GOLD_COLUMNS, PER_SAMPLE, Reward, adapt
 from .deadline import in_thread
+from .values import Substitute, as_float, as_list, described, fresh, plain
 from .weights import Weight, checked_weight, weight_at
 
 OWN_COLUMNS = ("prompt", "completion", "completion_ids")
@@ -194,7 +194,7 @@ class Call:
         try:
             positional, named = self.arguments(i)
             result = self.reward.call(positional, named)
-            return list(itertools.islice(result, len(self.batch) + 1)) if isinstance(result, Iterator) else result
+            return result if i is not None else plain(result, len(self.batch) + 1)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -351,50 +351,6 @@ class Call:
 
 def is_chat(prompt: Any) -> bool:
     return not isinstance(prompt, str) and len(prompt) > 0 and isinstance(prompt[0], Mapping)
-
-
-def fresh(value: Any) -> Any:
-    """A copy of lists and dicts, so that what a reward does to its arguments is not seen by the next one, or by the data."""
-    if isinstance(value, list):
-        return [fresh(v) for v in value] if any(isinstance(v, (list, dict)) for v in value) else value[:]
-    return {k: fresh(v) for k, v in value.items()} if isinstance(value, dict) else value
-
-
-def described(value: Any, how: Callable[[Any], str] = str) -> str:
-    """A short text of anything, also of what has no text."""
-    try:
-        return how(value)[:60 if how is repr else 500]
-    except Exception as error:
-        return f"(its text raises {type(error).__name__})"
-
-
-def as_float(value: numbers.Real) -> float:
-    """The number; infinity where it is too large, NaN where it cannot be read."""
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
-    except Exception:
-        return math.nan
-
-
-@dataclass
-class Substitute:
-    """Stands for the result of a whole call that failed."""
-
-    value: float | None
-
-
-def as_list(result: Any, name: str, length: int | None) -> list:
-    """The result as a list of the right length. Arrays and tensors are read by their tolist()."""
-    if hasattr(result, "tolist"):
-        result = result.tolist()
-    if isinstance(result, (str, bytes, dict)) or not isinstance(result, Iterable):
-        raise RewardError(f"reward {name!r} returned {type(result).__name__}, not a list of numbers")
-    result = list(result)
-    if length is not None and len(result) != length:
-        raise RewardError(f"reward {name!r} returned {len(result)} rewards for {length} completions")
-    return result
 
 
 def run_together(functions: list[Callable[[], Awaitable[None]]]) -> None:

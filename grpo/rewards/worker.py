@@ -1,11 +1,12 @@
 """The other end of grpo.rewards.deadline: a process that imports one reward and answers calls of it until its pipe closes."""
 import importlib
 import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from .values import plain
 
 
 def serve(connection: Connection) -> None:
@@ -47,8 +48,6 @@ def answer(function: Callable, positional: list, named: dict[str, Any], tools: l
     for tool in tools:
         named[tool] = lambda name, value, tool=tool: said.append((tool, name, list(value) if tool == "log_extra" else float(value)))
     try:
-        result = function(*positional, **named)
-        return "done", list(result) if isinstance(result, Iterator) else result, said
+        return "done", plain(function(*positional, **named)), said
     except BaseException as error:
-        sys.stderr.flush()
         return "failed", type(error).__name__, str(error)
