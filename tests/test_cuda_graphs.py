@@ -87,6 +87,8 @@ def test_graphs_are_launched(emulated, counts, monkeypatch, switch):
     counts()
     model.generate(PROMPTS, 2, 6)
     assert counts()[1] == (4 if switch == "1" else 0)       # five steps, the first of a key as it comes
+    model.generate(make_prompts((60, 7), V=97), 2, 6, seed=1, temperature=1.0)
+    assert counts()[1] == (5 if switch == "1" else 0)       # other prompts, the same graph
 
 
 def test_the_host_waits_once_a_window(emulated, counts):

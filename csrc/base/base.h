@@ -57,6 +57,14 @@ static inline int poll_interrupt(void) { return interrupt_hook && interrupt_hook
 
 double clock_seconds(void);   /* monotonic */
 
+/* Hands out 64-byte aligned pieces of an arena; with a NULL base it only adds up. */
+struct layout { char *base; size_t at; };
+static inline void *layout_take(struct layout *s, size_t n, size_t element) {
+    void *p = s->base ? s->base + s->at : NULL;
+    s->at += (n * element + 63) & ~(size_t)63;
+    return p;
+}
+
 /* 64-byte aligned, zeroed; counted, so that tests can see leaks and growth. NULL on failure. */
 void *memory_new(size_t bytes);
 void memory_free(void *p);

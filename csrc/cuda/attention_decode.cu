@@ -6,7 +6,10 @@
    with the output's columns shared out over the warps. That is the arithmetic of attention() in its order, so bits are
    the same, in a quarter of the time per tile.
    Bytes: 4 D (keys seen) for each slot and KV head; 4 D FLOPs a byte and head at most: bound by memory. A slot alone
-   would keep one multiprocessor busy, so with few slots the chunks of a context (KV_CHUNK) go to several blocks. */
+   would keep one multiprocessor busy, so with few slots the chunks of a context (KV_CHUNK) go to several blocks.
+   The slots of a group hold the same pages for their prompt and follow one another (rl/slots.c), so their blocks run side
+   by side, and what one has read the next finds in L2: from memory a prompt comes about once. Blocks share nothing closer
+   than that: a prompt's tiles cross from L2 once for every slot and KV head. */
 #include "cuda/attention.cuh"
 
 #include <math.h>

@@ -1,7 +1,6 @@
-/* Recorded calls as CUDA graphs: a decode step's few hundred launches become one, which takes the host some microseconds
-   where launching each took it about as long as a small model's step takes the GPU. A key is met three times: the first time
-   the calls run as they come, and load the kernels they need; the second time they are captured and the graph is launched;
-   from then on it is launched again. */
+/* Recorded calls as CUDA graphs: a decode step's few hundred launches, each some microseconds of the host, become one. When a
+   key is first met its calls run as they come, and load the kernels they need; the second time they are captured, and the
+   graph is launched then and from then on. */
 #include "cuda/cuda.cuh"
 
 #include <stdlib.h>

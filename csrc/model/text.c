@@ -25,23 +25,15 @@ const weight *text_head_weight(const struct model *m) {
 
 /* -- memory -------------------------------------------------------------------------------------------------- */
 
-/* Hands out 64-byte aligned pieces of an arena; with a NULL base it only adds up. */
-struct layout { char *base; size_t at; };
-static void *take(struct layout *s, size_t n, size_t element) {
-    void *p = s->base ? s->base + s->at : NULL;
-    s->at += (n * element + 63) & ~(size_t)63;
-    return p;
-}
-
 static void take_stash(struct layout *s, struct stash *t, const struct config *c, size_t real_size, size_t rows) {
     size_t d = (size_t)c->d_model;
-    t->x2 = take(s, rows * d, real_size);
-    t->rstd1 = take(s, rows, sizeof(float));
-    t->rstd2 = take(s, rows, sizeof(float));
-    t->qkv = take(s, rows * (size_t)config_qkv(c), real_size);
-    t->att = take(s, rows * (size_t)config_heads(c), real_size);
-    t->lse = take(s, rows * (size_t)c->n_heads, sizeof(float));
-    t->gate_up = take(s, rows * 2 * (size_t)c->d_ff, real_size);
+    t->x2 = layout_take(s, rows * d, real_size);
+    t->rstd1 = layout_take(s, rows, sizeof(float));
+    t->rstd2 = layout_take(s, rows, sizeof(float));
+    t->qkv = layout_take(s, rows * (size_t)config_qkv(c), real_size);
+    t->att = layout_take(s, rows * (size_t)config_heads(c), real_size);
+    t->lse = layout_take(s, rows * (size_t)c->n_heads, sizeof(float));
+    t->gate_up = layout_take(s, rows * 2 * (size_t)c->d_ff, real_size);
 }
 
 static size_t lay_out(struct activations *a, char *base, const struct ops *ops, const struct config *c) {
@@ -50,32 +42,32 @@ static size_t lay_out(struct activations *a, char *base, const struct ops *ops, 
     struct stash shared = {0};
     int every_layer = a->keep == KEEP_ALL || a->keep == KEEP_ROWS;
     if (!every_layer) take_stash(&s, &shared, c, z, rows);
-    a->out = take(&s, rows * d, z);
+    a->out = layout_take(&s, rows * d, z);
     for (int l = 0; l < c->n_layers; l++) {
         struct stash own = shared;
         if (every_layer) take_stash(&s, &own, c, z, rows);
         if (a->keep == KEEP_NONE) own.x = own.x2 = a->out;      /* the residual stream is updated in place */
-        else own.x = take(&s, rows * d, z);
+        else own.x = layout_take(&s, rows * d, z);
         if (a->layers) a->layers[l] = own;
     }
     if (a->keep == KEEP_ROWS) return s.at;
-    a->normed = take(&s, rows * d, z);
-    a->rotated = take(&s, rows * (size_t)config_qkv(c), z);
-    a->act = take(&s, rows * (size_t)c->d_ff, z);
-    a->cos = take(&s, rows * (size_t)c->head_dim / 2, sizeof(float));
-    a->sin = take(&s, rows * (size_t)c->head_dim / 2, sizeof(float));
-    a->picked = take(&s, head * d, z);
-    a->hidden = take(&s, head * d, z);
-    a->rstd = take(&s, head, sizeof(float));
+    a->normed = layout_take(&s, rows * d, z);
+    a->rotated = layout_take(&s, rows * (size_t)config_qkv(c), z);
+    a->act = layout_take(&s, rows * (size_t)c->d_ff, z);
+    a->cos = layout_take(&s, rows * (size_t)c->head_dim / 2, sizeof(float));
+    a->sin = layout_take(&s, rows * (size_t)c->head_dim / 2, sizeof(float));
+    a->picked = layout_take(&s, head * d, z);
+    a->hidden = layout_take(&s, head * d, z);
+    a->rstd = layout_take(&s, head, sizeof(float));
     if (a->keep != KEEP_NONE) {
-        a->dx = take(&s, rows * d, z);
-        a->dnormed = take(&s, rows * d, z);
-        a->datt = take(&s, rows * (size_t)config_heads(c), z);
-        a->dqkv = take(&s, rows * (size_t)config_qkv(c), z);
-        a->dact = take(&s, rows * (size_t)c->d_ff, z);
-        a->dgate_up = take(&s, rows * 2 * (size_t)c->d_ff, z);
-        a->dhidden = take(&s, head * d, z);
-        a->dpicked = take(&s, head * d, z);
+        a->dx = layout_take(&s, rows * d, z);
+        a->dnormed = layout_take(&s, rows * d, z);
+        a->datt = layout_take(&s, rows * (size_t)config_heads(c), z);
+        a->dqkv = layout_take(&s, rows * (size_t)config_qkv(c), z);
+        a->dact = layout_take(&s, rows * (size_t)c->d_ff, z);
+        a->dgate_up = layout_take(&s, rows * 2 * (size_t)c->d_ff, z);
+        a->dhidden = layout_take(&s, head * d, z);
+        a->dpicked = layout_take(&s, head * d, z);
     }
     return s.at;
 }

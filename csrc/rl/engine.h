@@ -22,11 +22,11 @@ struct engine {
     struct kept *kept;                    /* NULL: nothing is */
     const struct rollout_request *q;
     struct rollout_result *out;
-    int n_sequences, next, finished, S, n_slots, max_pages, prompt_max, lookahead;
+    int S, lookahead, prompt_max, max_pages, n_pages, prefill_rows, rows;      /* rows: of the largest batch */
+    int n_sequences, next, finished, n_slots;
     struct slot *slots;                   /* (S), the first n_slots are live, in order of their sequences */
     struct active_prompt *prompts;        /* (S) */
     int32_t *free_pages, n_free;
-    int prefill_rows;
     real *first_hidden;                   /* (S, d) of active prompt i */
     int32_t *page_table;                  /* HOST (S, max_pages) */
     char *host, *device;                  /* window_bytes(): tables of a window; the device's are free between windows */

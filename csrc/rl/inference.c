@@ -11,7 +11,7 @@ int reserve_scratch(struct model *m, int rows, int head_rows, int slots, int seg
     return m->ops->reserve(m->ctx, &need);
 }
 
-int inference_reserve(struct inference *r, int rows, int head_rows, int segments, int kv_pages) {
+int inference_reserve(struct inference *r, int rows, int head_rows, int segments, int kv_pages, size_t more) {
     struct activations *a = &r->acts;
     struct batch *b = &r->batch;
     if (rows > a->rows_max || head_rows > a->head_rows_max) {
@@ -25,8 +25,10 @@ int inference_reserve(struct inference *r, int rows, int head_rows, int segments
         batch_free(b, r->m);
         TRY(batch_create(b, r->m, more_rows, more_head, segments));
     }
+    size_t before = a->bytes + kv_bytes(r->m->ops, &r->m->config, kv_pages);
     void *arena;
-    TRY(model_workspace(r->m, &arena, a->bytes + kv_bytes(r->m->ops, &r->m->config, kv_pages)));
+    TRY(model_workspace(r->m, &arena, before + more));
+    r->rest = (char *)arena + before;
     activations_place(a, arena);
     return kv_place(&r->kv, r->m, kv_pages, (char *)arena + a->bytes);
 }

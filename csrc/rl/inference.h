@@ -10,10 +10,11 @@ struct inference {
     struct activations acts;      /* KEEP_NONE */
     struct batch batch;
     struct kv kv;
+    char *rest;                   /* `more` bytes of the workspace, the caller's; they hold anything */
 };
 
-/* Ready to run so many rows, head rows and segments, and kv_pages empty pages. */
-int inference_reserve(struct inference *r, int rows, int head_rows, int segments, int kv_pages);
+/* Ready to run so many rows, head rows and segments, with kv_pages empty pages and `more` bytes. */
+int inference_reserve(struct inference *r, int rows, int head_rows, int segments, int kv_pages, size_t more);
 void inference_free(struct inference *r);
 
 /* Scratch of the ops: rows packed rows, head_rows head rows, `slots` decode rows, positions up to max_position. */

@@ -6,12 +6,10 @@
 enum { SLOTS_MAX = 4096,
        SEQUENCES_MAX = 1 << 24,
        LOOKAHEAD_MAX = 64,
-       PREFILL_ROWS = 2048 };    /* prompts prefilled together, in rows; a longer prompt goes alone */
+       PREFILL_ROWS = 2048,      /* prompts prefilled together, in rows; a longer prompt goes alone */
+       PROMPT_STEP = 128 };      /* positions */
 
-static int kv_pages_needed(int slots, int prompt_length, int max_new_tokens) {
-    /* every slot its own tail and, in the worst case (one straggler a group), its own prompt */
-    return slots * (pages_of(prompt_length + max_new_tokens) + pages_of(prompt_length));
-}
+/* -- sizes -------------------------------------------------------------------------------------------------------- */
 
 /* Rows of the largest batch: prompts prefilled together. */
 static int prefill_rows_of(int slots, int prompt_length) {
@@ -20,9 +18,39 @@ static int prefill_rows_of(int slots, int prompt_length) {
     return all < most ? (int)all : most;
 }
 
+/* Where steps are recorded, prompts count as up to PROMPT_STEP - 1 longer than they are: the memory of the next rollout is
+   then laid out as it was for this one, and the recordings serve again. */
+static void measure(struct engine *e, const struct ops *ops, int slots, int prompt_length) {
+    int tokens = e->q->max_new_tokens;
+    e->S = slots;
+    e->lookahead = max_int(1, min_int(e->q->lookahead ? e->q->lookahead : ops->lookahead, tokens - 1));
+    e->prompt_max = e->lookahead > 1 ? round_up(prompt_length, PROMPT_STEP) : prompt_length;
+    e->max_pages = pages_of(e->prompt_max + tokens);
+    /* every slot its own tail and, in the worst case (one straggler a group), its own prompt */
+    e->n_pages = e->S * (e->max_pages + pages_of(e->prompt_max));
+    e->prefill_rows = prefill_rows_of(e->S, e->prompt_max);
+    e->rows = max_int(e->prefill_rows, e->S);
+}
+
+/* The engine's backend memory, beside activations and KV pages; its size. */
+static size_t lay_out(struct engine *e, char *base, const struct ops *ops, const struct config *c) {
+    struct layout s = {base, 0};
+    size_t S = (size_t)e->S, V = (size_t)c->vocab_size, d = (size_t)c->d_model;
+    e->device = layout_take(&s, window_bytes(e), 1);
+    e->place = layout_take(&s, (size_t)e->prefill_rows, sizeof(int32_t));
+    e->keep = layout_take(&s, (size_t)e->prefill_rows, sizeof(int32_t));
+    e->first_hidden = layout_take(&s, S * d, (size_t)ops->real_size);
+    e->stop_ids = layout_take(&s, (size_t)e->q->n_stop, sizeof(int32_t));
+    if (e->q->n_forbidden) e->forbidden = layout_take(&s, V, 1);
+    if (e->q->sampler.repetition_penalty != 1) e->seen = layout_take(&s, S * V, 1);
+    return s.at;
+}
+
 size_t rollout_bytes(const struct ops *ops, const struct config *c, int slots, int prompt_length, int max_new_tokens) {
-    int rows = max_int(slots, prefill_rows_of(slots, prompt_length));
-    return kv_bytes(ops, c, kv_pages_needed(slots, prompt_length, max_new_tokens)) + activations_bytes(ops, c, KEEP_NONE, rows, slots);
+    const struct rollout_request q = {.max_new_tokens = max_new_tokens, .sampler = {.repetition_penalty = 1}};
+    struct engine e = {.q = &q};
+    measure(&e, ops, slots, prompt_length);
+    return kv_bytes(ops, c, e.n_pages) + activations_bytes(ops, c, KEEP_NONE, e.rows, slots) + lay_out(&e, NULL, ops, c);
 }
 
 /* -- set-up -------------------------------------------------------------------------------------------------------- */
@@ -72,30 +100,17 @@ static int check_request(const struct rollout_request *q, const struct config *c
     return groups_check(&g, c->vocab_size);
 }
 
-/* Memory of host and device that lives as long as the rollout. */
+/* Memory of the host. */
 static int engine_alloc(struct engine *e) {
-    const struct ops *ops = e->m->ops;
-    const struct rollout_request *q = e->q;
-    void *ctx = e->m->ctx;
-    size_t S = (size_t)e->S, V = (size_t)e->m->config.vocab_size, d = (size_t)e->m->config.d_model;
-    int flagged = q->n_forbidden || q->sampler.repetition_penalty != 1;
+    size_t S = (size_t)e->S;
     e->slots = calloc(S, sizeof *e->slots);
     e->prompts = calloc(S, sizeof *e->prompts);
-    e->free_pages = malloc((size_t)e->kv->n_pages * sizeof(int32_t));
+    e->free_pages = malloc((size_t)e->n_pages * sizeof(int32_t));
     e->page_table = calloc(S * (size_t)e->max_pages, sizeof(int32_t));
     e->host = calloc(1, window_bytes(e));
     e->drawn = calloc(S * (size_t)e->lookahead, sizeof *e->drawn);
-    e->device = ops->alloc(ctx, window_bytes(e));
-    e->place = ops->alloc(ctx, (size_t)e->prefill_rows * sizeof(int32_t));
-    e->keep = ops->alloc(ctx, (size_t)e->prefill_rows * sizeof(int32_t));
-    e->first_hidden = ops->alloc(ctx, S * d * (size_t)ops->real_size);
-    e->stop_ids = ops->alloc(ctx, (size_t)max_int(1, q->n_stop) * sizeof(int32_t));
-    if (flagged) e->flags = malloc(V);
-    if (q->n_forbidden) e->forbidden = ops->alloc(ctx, V);
-    if (q->sampler.repetition_penalty != 1) e->seen = ops->alloc(ctx, S * V);
-    int good = e->slots && e->prompts && e->free_pages && e->page_table && e->host && e->drawn && e->device && e->place && e->keep &&
-               e->first_hidden && e->stop_ids && (e->flags || !flagged) && (e->forbidden || !q->n_forbidden) &&
-               (e->seen || q->sampler.repetition_penalty == 1);
+    e->flags = malloc((size_t)e->m->config.vocab_size);
+    int good = e->slots && e->prompts && e->free_pages && e->page_table && e->host && e->drawn && e->flags;
     for (int i = 0; i < e->S && good; i++)
         good = (e->prompts[i].pages = calloc((size_t)pages_of(e->prompt_max), sizeof(int32_t))) != NULL;
     return good ? OK : fail(E_MEMORY, "no memory for %d rollout slots", e->S);
@@ -104,10 +119,9 @@ static int engine_alloc(struct engine *e) {
 static int engine_start(struct engine *e, struct inference *r) {
     struct model *m = e->m;
     const struct rollout_request *q = e->q;
-    int n_pages = kv_pages_needed(e->S, e->prompt_max, q->max_new_tokens);
-    e->prefill_rows = prefill_rows_of(e->S, e->prompt_max);
-    TRY(reserve_scratch(m, max_int(e->prefill_rows, e->S), e->S, e->S, e->S, e->prompt_max + q->max_new_tokens));
-    TRY(inference_reserve(r, max_int(e->prefill_rows, e->S), e->S, e->S, n_pages));
+    TRY(reserve_scratch(m, e->rows, e->S, e->S, e->S, e->prompt_max + q->max_new_tokens));
+    TRY(inference_reserve(r, e->rows, e->S, e->S, e->n_pages, lay_out(e, NULL, m->ops, &m->config)));
+    lay_out(e, r->rest, m->ops, &m->config);
     e->acts = &r->acts;
     e->batch = &r->batch;
     e->kv = &r->kv;
@@ -116,8 +130,8 @@ static int engine_start(struct engine *e, struct inference *r) {
         TRY(kept_begin(m, q->prompts.n, q->num_generations, q->max_new_tokens - 1, q->keep_rows, e->S));
         e->kept = m->kept;
     }
-    for (int i = 0; i < n_pages; i++) e->free_pages[e->n_free++] = n_pages - 1 - i;
-    if (q->n_forbidden) TRY(upload_flags(e, e->forbidden, q->forbidden_ids, q->n_forbidden));
+    for (int i = 0; i < e->n_pages; i++) e->free_pages[e->n_free++] = e->n_pages - 1 - i;
+    if (e->forbidden) TRY(upload_flags(e, e->forbidden, q->forbidden_ids, q->n_forbidden));
     TRY(m->ops->upload(m->ctx, e->stop_ids, q->stop_ids, (size_t)q->n_stop * sizeof *q->stop_ids));
     e->sampler = q->sampler;
     e->sampler.forbidden = e->forbidden;
@@ -127,9 +141,6 @@ static int engine_start(struct engine *e, struct inference *r) {
 }
 
 static void engine_free(struct engine *e) {
-    const struct ops *ops = e->m->ops;
-    void *ctx = e->m->ctx, *backend[] = {e->device, e->place, e->keep, e->first_hidden, e->stop_ids, e->forbidden, e->seen};
-    for (size_t i = 0; i < sizeof backend / sizeof *backend; i++) ops->release(ctx, backend[i]);
     for (int i = 0; e->prompts && i < e->S; i++) free(e->prompts[i].pages);
     free(e->slots);
     free(e->prompts);
@@ -246,10 +257,9 @@ int rollout(struct inference *r, struct rollout_result *out, const struct rollou
     TRY(check_request(q, &m->config));
     struct engine e = {.m = m, .q = q, .out = out, .n_sequences = q->prompts.n * q->num_generations};
     if (!e.n_sequences) return OK;
-    e.S = min_int(q->slots, e.n_sequences);
-    for (int i = 0; i < q->prompts.n; i++) e.prompt_max = max_int(e.prompt_max, ragged_length(&q->prompts, i));
-    e.max_pages = pages_of(e.prompt_max + q->max_new_tokens);
-    e.lookahead = max_int(1, min_int(q->lookahead ? q->lookahead : m->ops->lookahead, q->max_new_tokens - 1));
+    int prompt_length = 0;
+    for (int i = 0; i < q->prompts.n; i++) prompt_length = max_int(prompt_length, ragged_length(&q->prompts, i));
+    measure(&e, m->ops, min_int(q->slots, e.n_sequences), prompt_length);
     out->prefill_seconds = out->decode_seconds = 0;
     int status = engine_start(&e, r);
     if (!status) status = run(&e);

@@ -24,7 +24,7 @@ int score(struct inference *r, float *logp, float *entropy, const struct groups 
     TRY(groups_check(g, m->config.vocab_size));
     batch_limits(&rows, &head_rows, g, token_budget);
     TRY(reserve_scratch(m, rows, head_rows, 1, segments, max_position(g)));
-    TRY(inference_reserve(r, rows, head_rows, segments, 0));
+    TRY(inference_reserve(r, rows, head_rows, segments, 0, 0));
     for (int prompt = 0, completion = 0; batch_next(&mb, &prompt, &completion, g, NULL, token_budget);) {
         TRY(batch_pack(&r->batch, m, g, &mb));
         TRY(text_forward(&r->acts, &r->batch, NULL, NULL, NULL));
@@ -57,7 +57,7 @@ int score_logits(struct inference *r, float *z, const int32_t *ids, int n) {
     int rows = round_up(n, ROW_ALIGN);
     size_t bytes = (size_t)n * (size_t)m->config.vocab_size * sizeof(float);
     TRY(reserve_scratch(m, rows, rows, n, 2, n));
-    TRY(inference_reserve(r, rows, rows, 2, 0));
+    TRY(inference_reserve(r, rows, rows, 2, 0, 0));
     float *z_device = m->ops->alloc(m->ctx, bytes);
     if (!z_device) return fail(E_MEMORY, "logits of %d tokens need %.2f GB", n, (double)bytes / 1e9);
     int status = logits_batch(r, z_device, &g, n);
