@@ -272,7 +272,7 @@ def test_r1_names_are_the_corrected_rewards():
     ({"len_l1": {"target": 0}}, "target=0 must be a number of tokens"), ({"len_l1": {"alpha": "x"}}, "alpha='x' must be a number of at least 0"),
     ({"len_l1": 512}, "must be a mapping such as {target: 512}, not 512"), ({"len_l1": {}, "len_min": {}}, "one name each"),
     ({"len_cosine": {"correct": 1}}, "correct=1 must be two numbers"), ({"len_cosine": {"repetition_penalty": 1}}, "repetition_penalty=1 must be"),
-    ({"len_min": {"alpha": 2}}, "alpha=2 must be a number from 0 to 1"), ({"len_min": {"over": "some"}}, "over='some' must be 'correct' or 'all'"),
+    ({"len_min": {"alpha": 2}}, "alpha=2 must be a number of at least 0 and of at most 1"), ({"len_min": {"over": "some"}}, "over='some' must be 'correct' or 'all'"),
     ({"conciseness": {"low": 9, "high": 9}}, "high=9 must be an integer of at least 10"), ({"intrinsic": {"capacity": 1.5}}, "capacity=1.5 must be"),
     ({"xml": {"weight": 2}}, "'xml' is several rewards"), ({"majority_voting": {"alpha": 1}}, "has no argument 'alpha'"),
     ("r1.len_l1", "reward 'r1.len_l1' needs num_tokens"), ("r1.lenl1", "did you mean 'r1.len_l1'"), ({"len_11": {}}, "did you mean 'len_l1'"),

@@ -93,7 +93,8 @@ static int embed_all(struct inference *r, float *out, struct embedding *e, const
     TRY(reserve_scratch(m, rows, head_rows, 1, 2 * texts->n, longest));
     TRY(inference_reserve(r, rows, head_rows, 2 * texts->n, 0, 0));
     TRY(embedding_reserve(e, m, rows));
-    for (int prompt = 0, completion = 0; batch_next(&mb, &prompt, &completion, &g, NULL, token_budget);) TRY(embed_batch(r, out, e, &g, &mb));
+    for (int prompt = 0, completion = 0; batch_next(&mb, &prompt, &completion, &g, NULL, token_budget);)
+        TRY(embed_batch(r, out, e, &g, &mb));
     return OK;
 }
 

@@ -21,7 +21,8 @@ Asked for by name, and not part of **columns:
     embed(texts)           (n, d) float32: the policy's mean-pooled last hidden states (Model.embed)
 
 A reward in a process of its own (the decorator's process) gets a copy of trainer_state when it asks for it by name, and neither
-embed nor tokenizer. An object with state_dict() and load_state_dict(state), dicts of NumPy arrays, has its state saved with the run's checkpoints.
+embed nor tokenizer. An object with state_dict() and load_state_dict(state), dicts of NumPy arrays, has its state saved with the
+run's checkpoints.
 """
 import functools
 import inspect
@@ -70,7 +71,8 @@ class Reward:
         if self.worker is None:
             return in_thread(self.timeout, lambda: self.function(*positional, **named))
         tools = [name for name in TOOLS if name in named]
-        sent = {name: value for name, value in named.items() if name not in TOOLS and (name != "trainer_state" or name in signature(self.function))}
+        unsent = {*TOOLS} if "trainer_state" in signature(self.function) else {*TOOLS, "trainer_state"}
+        sent = {name: value for name, value in named.items() if name not in unsent}
         result, said = self.worker.call(positional, sent, tools, self.timeout)
         for tool, *what in said:
             named[tool](*what)

@@ -43,8 +43,8 @@ def number(reward: str, name: str, value: Any, low: float = -math.inf, high: flo
         except ValueError:
             pass
     if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high or not math.isfinite(value):
-        limits = "" if (low, high) == (-math.inf, math.inf) else f" from {low:g} to {high:g}" if high < math.inf else f" of at least {low:g}"
-        raise ConfigError(f"reward {reward!r}: {name}={value!r} must be a number{limits}")
+        above, below = "" if low == -math.inf else f" of at least {low:g}", "" if high == math.inf else f" of at most {high:g}"
+        raise ConfigError(f"reward {reward!r}: {name}={value!r} must be a number{' and'.join(filter(None, (above, below)))}")
     return value
 
 

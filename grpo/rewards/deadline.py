@@ -54,7 +54,8 @@ class Worker:
     def start(self) -> None:
         self.connection, other = Pipe()
         with other:
-            self.process = subprocess.Popen([sys.executable, "-c", START, str(other.fileno())], pass_fds=[other.fileno()], stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen([sys.executable, "-c", START, str(other.fileno())], pass_fds=[other.fileno()],
+                                            stdin=subprocess.DEVNULL)
         self._finalizer = weakref.finalize(self, end, self.process, self.connection)
         self.connection.send(sys.path)
         self.connection.send(self.place)
@@ -67,7 +68,8 @@ class Worker:
         try:
             self.connection.send(request)
         except (pickle.PicklingError, TypeError, AttributeError) as error:
-            raise WorkerError(type(error).__name__, f"{error}: an argument cannot be sent to its process (mark it process=False)") from error
+            message = f"{error}: an argument cannot be sent to its process (mark it process=False)"
+            raise WorkerError(type(error).__name__, message) from error
 
     def reply(self, seconds: float | None) -> tuple:
         """The process's next answer."""

@@ -55,7 +55,8 @@ class LenL1:
     def __init__(self, target: int | None = None, alpha: float = 0.0003, delta: float = 0.5, strict: bool = True):
         if target is not None and (isinstance(target, bool) or not isinstance(target, int) or target == 0):
             raise ConfigError(f"reward 'len_l1': target={target!r} must be a number of tokens, negative for a maximum")
-        self.target, self.alpha, self.delta, self.strict = target, number("len_l1", "alpha", alpha, 0), number("len_l1", "delta", delta), strict
+        self.target, self.strict = target, strict
+        self.alpha, self.delta = number("len_l1", "alpha", alpha, 0), number("len_l1", "delta", delta)
         self.needs = ("target_length",) if target is None else ()
 
     def __call__(self, completions: list, completion_lengths: list[int], answer: list | None = None, solution: list | None = None,
@@ -190,8 +191,8 @@ def efficient(lengths: np.ndarray, correct: np.ndarray, groups: np.ndarray, alph
 
 
 class Conciseness:
-    """Few different tokens in the reasoning (the `concise` branch of DeepSeekRL): value up to `low` distinct token ids between <reasoning> and
-    </reasoning>, falling in a straight line to 0 at `high`; 0 without both tags. Logs unique_reasoning_tokens, their mean.
+    """Few different tokens in the reasoning (the `concise` branch of DeepSeekRL): value up to `low` distinct token ids between
+    <reasoning> and </reasoning>, falling in a straight line to 0 at `high`; 0 without both tags. Logs unique_reasoning_tokens, their mean.
 
     >>> from grpo.tokenizer import Tokenizer
     >>> Conciseness(low=2, high=4)(["<reasoning>aabb</reasoning>", "<reasoning>abc</reasoning>", "abc"], tokenizer=Tokenizer.bytes())

@@ -64,7 +64,8 @@ class LenL1:
 def len_cosine_reward_func(completions: list, answer: list, tokenizer: Any, **columns: Any) -> list[float]:
     """A cosine from 1 (right, short) or -1 (wrong, short) to 0 at 512 tokens; 0 from 496 on."""
     right, lengths = exact(completions, answer), encoded_lengths(completions, tokenizer)
-    return [0.0 if n + MARGIN >= MAX_LENGTH else cosine(n / MAX_LENGTH, 1.0 if r else -1.0, 0.0) for r, n in zip(right, lengths, strict=True)]
+    return [0.0 if n + MARGIN >= MAX_LENGTH else cosine(n / MAX_LENGTH, 1.0 if r else -1.0, 0.0)
+            for r, n in zip(right, lengths, strict=True)]
 
 
 def len_min_reward_func(completions: list, answer: list, tokenizer: Any, group_ids: list[int], **columns: Any) -> list[float]:
@@ -101,7 +102,8 @@ class Intrinsic:
     def __init__(self):
         self.archive = Archive(NEIGHBOURS, ALL)
 
-    def __call__(self, completions: list, answer: list, group_ids: list[int], embed: Embed, training: bool = False, **columns: Any) -> list[float]:
+    def __call__(self, completions: list, answer: list, group_ids: list[int], embed: Embed, training: bool = False,
+                 **columns: Any) -> list[float]:
         right = exact(completions, answer)
         chosen, vectors = embedded([before_tag(c) if r else "" for c, r in zip(completions, right, strict=True)], embed)
         groups, rewards = np.array([group_ids[i] for i in chosen]), BASE * np.array(right, np.float64)
