@@ -49,6 +49,8 @@ SHOWN = (("reward", "reward", "{:.3f}"), ("loss", "loss", "{:.4f}"), ("kl", "kl"
          ("completions/mean_length", "length", "{:.0f}"), ("generation_tokens_per_second", "gen tok/s", "{:.0f}"),
          ("training_tokens_per_second", "train tok/s", "{:.0f}"))
 
+SHOWN_IN_EVALUATION = ("eval_reward", "eval_loss", "eval_accuracy/strict", "eval_accuracy/lenient")
+
 
 def summary(metrics: dict[str, Any]) -> dict[str, str]:
     """The few numbers worth a glance, formatted."""
@@ -95,7 +97,7 @@ class Progress(TrainerCallback):
             say(f"step {state.global_step}/{state.max_steps}  {numbers}  {logs['step_time']:.2f} s/step{phases(logs)}")
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
-        shown = [f"{name} {value:.3f}" for name, value in metrics.items() if name in ("eval_reward", "eval_loss") or name.endswith("/mean")]
+        shown = [f"{name} {value:.3f}" for name, value in metrics.items() if name in SHOWN_IN_EVALUATION or name.endswith("/mean")]
         self.write(f"evaluation at step {state.global_step}  {'  '.join(shown)}")
 
     def write(self, text: str) -> None:

@@ -18,7 +18,7 @@ from reportlab.platypus import KeepTogether, Paragraph, Preformatted, SimpleDocT
 from reportlab.platypus import Table as Grid
 
 from .records import Record
-from .report import PROMPT_CHARACTERS, headline, parts, prompt_text
+from .report import headline, last_message, parts, prompt_text, rewards_line
 from .tables import Table
 
 FONTS = {"Sans": "DejaVuSans.ttf", "SansBold": "DejaVuSans-Bold.ttf", "Mono": "DejaVuSansMono.ttf"}
@@ -29,6 +29,7 @@ MONO_SIZE = 7.4
 COLUMNS = int((WIDTH - 8 * mm) / (0.602 * MONO_SIZE))
 LINES_A_ROW = 8                              # of a completion, which breaks between pages at a row's end
 MISSING = "□"
+PROMPT_CHARACTERS = 3000
 
 
 class Pages:
@@ -47,25 +48,28 @@ class Pages:
     def note(self, text: str) -> None:
         self.story.append(Paragraph(escape(printable(text)), style(8.5, color=PALE, before=8)))
 
+    def instructions(self, prompt: Any) -> None:
+        """What a chat says before its last message, once for all questions."""
+        if not isinstance(prompt, str) and len(prompt) > 1:
+            self.story.append(Paragraph("Before the question", style(10.5, bold=True, before=8, after=3, keep=True)))
+            self.story += boxed(shortened(prompt_text(prompt[:-1])), PLAIN)
+
     def question(self, title: str, group: Sequence[Record]) -> None:
         """Question, gold, and each completion with its rewards and what was read out of it."""
         first = group[0]
-        gold = "" if first["gold"] is None else f"gold: {first['gold']}"
         graded = "" if first["gold"] is None else f", {sum(r['lenient'] for r in group)} of {len(group)} right"
         self.story.append(Paragraph(escape(printable(title + graded)), style(10.5, bold=True, before=14, after=3, keep=True)))
-        prompt = prompt_text(first["prompt"])
-        cut = "" if len(prompt) <= PROMPT_CHARACTERS else "[the beginning is left out] ..."
-        self.story += boxed(cut + prompt[-PROMPT_CHARACTERS:], PLAIN)
-        if gold:
-            self.story.append(Paragraph(escape(printable(gold)), style(8.5, bold=True, before=2, after=2)))
+        self.story += boxed(shortened(last_message(first["prompt"])), PLAIN)
+        if first["gold"] is not None:
+            self.story.append(Paragraph(escape(printable(f"gold: {first['gold']}")), style(8.5, bold=True, before=2, after=2)))
         for record in group:
             self.completion(record)
 
     def completion(self, record: Record) -> None:
         color = PLAIN if record["gold"] is None else RIGHT if record["lenient"] else WRONG
         mark = "" if record["gold"] is None else "✓ " if record["lenient"] else "✗ "
-        head = style(8, color=color, bold=True, before=7, after=2, keep=True)
-        self.story.append(Paragraph(escape(mark + printable(headline(record))), head))
+        self.story.append(Paragraph(escape(mark + printable(headline(record))), style(8, color=color, bold=True, before=7, keep=True)))
+        self.story.append(Paragraph(escape(printable(rewards_line(record))), style(7.5, after=2, keep=True)))
         self.story += boxed(record["completion"] or "(empty)", color)
         if read := parts(record):
             self.story.append(Paragraph(escape(printable(read)), style(7.5, color=PALE, before=1)))
@@ -108,25 +112,31 @@ def printable(text: str, font: str = "Sans") -> str:
     return "".join(c if c == "\n" or (c >= " " and ord(c) in glyphs) else "    " if c == "\t" else MISSING for c in text.replace("\r\n", "\n"))
 
 
+def shortened(text: str) -> str:
+    """The end of a long prompt."""
+    return text if len(text) <= PROMPT_CHARACTERS else "[the beginning is left out] ..." + text[-PROMPT_CHARACTERS:]
+
+
 def boxed(text: str, color: Any) -> list[Any]:
     """Monospaced text beside a coloured bar; it may go over pages."""
     lines = [piece for line in printable(text, "Mono").split("\n")
-             for piece in (textwrap.wrap(line, COLUMNS, replace_whitespace=False, drop_whitespace=False) or [""])]
+             for piece in (textwrap.wrap(line, COLUMNS, replace_whitespace=False) or [""])]
     look = ParagraphStyle("", fontName="Mono", fontSize=MONO_SIZE, leading=MONO_SIZE * 1.3, textColor=INK)
     rows = [[Preformatted("\n".join(lines[i:i + LINES_A_ROW]), look)] for i in range(0, len(lines), LINES_A_ROW)]
     everywhere = ((0, 0), (-1, -1))
-    return [Grid(rows, colWidths=[WIDTH], style=[("LINEBEFORE", *everywhere, 2, color), ("BACKGROUND", *everywhere, PAPER),
-                                                 ("TOPPADDING", *everywhere, 0), ("BOTTOMPADDING", *everywhere, 0), ("LEFTPADDING", *everywhere, 6)])]
+    marked = [("LINEBEFORE", *everywhere, 2, color), ("BACKGROUND", *everywhere, PAPER), ("TOPPADDING", *everywhere, 0),
+              ("BOTTOMPADDING", *everywhere, 0), ("LEFTPADDING", *everywhere, 6)]
+    # the first row apart, so that a headline keeps to it alone and not to all of a long text
+    return [Grid(part, colWidths=[WIDTH], style=marked) for part in (rows[:1], rows[1:]) if part]
 
 
 def grid(table: Table) -> Any:
     """A table whose cells wrap; the first column takes what the others leave."""
-    count = len(table.header)
-    wide = count == 2
-    widths = [WIDTH * 0.34, WIDTH * 0.66] if wide else [WIDTH * 0.34] + [WIDTH * 0.66 / (count - 1)] * (count - 1)
-    header = [table.header] if any(table.header) else []
-    cells = [[Paragraph(escape(printable(cell)), style(8, bold=number < len(header), right=i > 0 and not wide)) for i, cell in enumerate(row)]
-             for number, row in enumerate([*header, *table.rows])]
+    count = len(table.rows[0])
+    widths = [WIDTH * 0.34] + [WIDTH * 0.66 / (count - 1)] * (count - 1)
+    header = [table.header] if table.header else []
+    cells = [[Paragraph(escape(printable(cell)), style(8, bold=number < len(header), right=i > 0 and not table.prose))
+              for i, cell in enumerate(row)] for number, row in enumerate([*header, *table.rows])]
     return Grid(cells, colWidths=widths, hAlign="LEFT", repeatRows=len(header),
                 style=[("LINEBELOW", (0, 0), (-1, -1), 0.4, RULE), ("TOPPADDING", (0, 0), (-1, -1), 1.5),
                        ("BOTTOMPADDING", (0, 0), (-1, -1), 2.5), ("LEFTPADDING", (0, 0), (-1, -1), 2), ("VALIGN", (0, 0), (-1, -1), "TOP")])

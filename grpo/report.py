@@ -10,7 +10,7 @@ from .runfolder import replace_text, say
 from .tables import Table, evaluation_tables, number
 
 MOST_QUESTIONS = 200                         # of a PDF; the JSON has all
-PROMPT_CHARACTERS, REASONING_CHARACTERS = 3000, 160
+REASONING_CHARACTERS, ANSWER_CHARACTERS = 160, 400
 
 
 def write_report(document: Mapping[str, Any], path: Path, title: str = "Evaluation", most: int = MOST_QUESTIONS) -> Path | None:
@@ -21,6 +21,8 @@ def write_report(document: Mapping[str, Any], path: Path, title: str = "Evaluati
     if pages is None:
         return None
     pages.tables(evaluation_tables(document))
+    if groups:
+        pages.instructions(groups[0][0]["prompt"])
     if len(groups) > most:
         pages.note(f"The first {most} of {len(groups)} questions follow; the JSON beside this file has all.")
     for number_, group in enumerate(groups[:most], 1):
@@ -50,17 +52,21 @@ def as_text(group: Sequence[Record]) -> str:
     if first["gold"] is not None:
         lines.append(f"gold: {first['gold']}")
     for record in group:
-        lines += [f"--- {headline(record)}", record["completion"]]
+        lines += [f"--- {headline(record)}; {rewards_line(record)}", record["completion"]]
     return "\n".join(lines)
 
 
 def headline(record: Record) -> str:
-    """One line on a completion: right or wrong by reading, length, rewards."""
-    verdicts = [] if record["gold"] is None else [f"{'right' if record[r] else 'wrong'} ({r})" for r in READINGS]
-    rewards = ", ".join(f"{name} {number(value)}" for name, value in {**record["rewards"], **record.get("funcs", {})}.items())
+    """One line on a completion: right or wrong by reading, length."""
+    right = [r for r in READINGS if record[r]]
+    verdict = [] if record["gold"] is None else [f"right ({', '.join(right)})" if right else "wrong"]
     ended = "cut off" if record["finish_reason"] == "length" else "ended"
-    return "; ".join([f"completion {record['sample'] + 1}", *verdicts, f"{record['tokens']} tokens, {ended}",
-                      f"reward {number(record['reward'])} = {rewards}"])
+    return "; ".join([f"completion {record['sample'] + 1}", *verdict, f"{record['tokens']} tokens, {ended}"])
+
+
+def rewards_line(record: Record) -> str:
+    each = ", ".join(f"{name} {number(value)}" for name, value in {**record["rewards"], **record.get("funcs", {})}.items())
+    return f"reward {number(record['reward'])}: {each}"
 
 
 def parts(record: Record) -> str:
@@ -69,9 +75,13 @@ def parts(record: Record) -> str:
     shown = {"answer in its tags": record["tagged_answer"], "answer read": record["answer"],
              "reasoning read": reasoning and textwrap.shorten(reasoning, REASONING_CHARACTERS) + f" ({len(reasoning)} characters)",
              "tags": ", ".join(record["tag_errors"]) if record["tag_errors"] else None}
-    return "; ".join(f"{name}: {textwrap.shorten(text, 400)}" for name, text in shown.items() if text)
+    return "; ".join(f"{name}: {textwrap.shorten(text, ANSWER_CHARACTERS)}" for name, text in shown.items() if text)
 
 
 def prompt_text(prompt: Any) -> str:
     """A prompt as text: a chat message by message."""
     return prompt if isinstance(prompt, str) else "\n".join(f"{m['role']}: {m['content']}" if isinstance(m, Mapping) else str(m) for m in prompt)
+
+
+def last_message(prompt: Any) -> str:
+    return str(prompt[-1]["content"]) if not isinstance(prompt, str) and prompt and isinstance(prompt[-1], Mapping) else prompt_text(prompt)

@@ -5,23 +5,26 @@ from typing import Any
 
 from .grading import READINGS
 
+HASHES, HASH = ("weights", "rows"), 12        # settings shown by their first characters
 MEANINGS = {"strict": "strict (in its tags)", "lenient": "lenient (anywhere)", "extractive": "extractive match"}
 
 
 @dataclass
 class Table:
-    """Rows of texts under a header; the first column is left-aligned, the others right."""
+    """Rows of texts under a header (empty: none); the first column is left-aligned, the others right unless they are prose."""
 
     title: str
     header: list[str]
     rows: list[list[str]]
+    prose: bool = False
 
     def text(self) -> str:
         """The table for a terminal."""
-        widths = [max(map(len, column)) for column in zip(self.header, *self.rows, strict=True)]
-        lines = ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))).rstrip()
-                 for row in (self.header, *self.rows)]
-        return "\n".join([self.title, "  " + lines[0], *("  " + line for line in lines[1:])])
+        shown = [self.header, *self.rows] if self.header else self.rows
+        widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+        lines = ["  ".join(cell.ljust(w) if i == 0 or self.prose else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+                 for row in shown]
+        return "\n".join([self.title, *("  " + line.rstrip() for line in lines)])
 
 
 def evaluation_tables(document: Mapping[str, Any]) -> list[Table]:
@@ -57,12 +60,13 @@ def completion_table(m: Mapping[str, Any]) -> Table:
     rows = [["mean length (tokens)", f"{m['completions/mean_length']:.1f}"],
             ["shortest, longest", f"{m['completions/min_length']:.0f}, {m['completions/max_length']:.0f}"],
             ["truncated", percent(m["completions/clipped_ratio"])]]
-    return Table("Completions", ["", ""], rows + ([["every tag once, in order", percent(m["format"])]] if "format" in m else []))
+    return Table("Completions", [], rows + ([["every tag once, in order", percent(m["format"])]] if "format" in m else []))
 
 
 def settings_table(settings: Mapping[str, Any]) -> Table:
     shown = {name: value for name, value in settings.items() if value not in (None, [], "")}
-    return Table("Settings", ["", ""], [[name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)] for name, value in shown.items()])
+    texts = {name: ", ".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in shown.items()}
+    return Table("Settings", [], [[name, text[:HASH] if name in HASHES else text] for name, text in texts.items()], prose=True)
 
 
 def span(m: Mapping[str, float], reading: str) -> str:

@@ -1,4 +1,4 @@
-"""The command `grpo`: train, recipes, generate, plot, plan, doctor. One file a command; this one picks it and prints what goes wrong."""
+"""The command `grpo`: train, recipes, generate, eval, plot, plan, doctor. One file a command; this one picks it and prints what goes wrong."""
 import importlib
 import os
 import sys
@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "train a model with GRPO; without arguments, a model that learns to add, in minutes",
     "recipes": "list what there is to train, or print a recipe",
     "generate": "ask a model",
+    "eval": "evaluate a model or a run on held-out rows, with a report",
     "plot": "draw the plots of a run",
     "plan": "say how much memory a run will take, before anything is loaded",
     "doctor": "say what is there on this machine, what is missing, and how to get it",

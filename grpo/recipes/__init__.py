@@ -125,14 +125,17 @@ class Recipe:
 
     def train_rows(self) -> list[dict[str, Any]]:
         if self.dataset is None:
-            raise ConfigError(f"no data: give --dataset with a name ({', '.join(datasets.names())}), a file or folder, file.py:function or a hub id")
+            raise no_data()
         return datasets.load(self.dataset, "train", size=self.train_size, system_prompt=self.system_prompt, **self.dataset_kwargs)
 
     def eval_rows(self) -> list[dict[str, Any]] | None:
         """Rows of evaluation, None when the recipe does not evaluate."""
-        config = self.config()
-        if config.eval_strategy == "no" and not config.eval_on_start:
-            return None
+        return self.held_out_rows() if self.config().evaluates else None
+
+    def held_out_rows(self) -> list[dict[str, Any]]:
+        """Those rows in any case."""
+        if self.dataset is None and self.eval_dataset is None:
+            raise no_data()
         if self.eval_dataset is None:
             kwargs, source, split = {**self.dataset_kwargs, **self.eval_dataset_kwargs}, self.dataset, "test"
         else:
@@ -161,6 +164,10 @@ MAPPINGS = ("model", "dataset_kwargs", "eval_dataset_kwargs", "sft")
 ELSEWHERE = {"size": "say train_size or eval_size", "split": "train rows come from the train split, those of evaluation from test",
              "source": "say dataset", "system_prompt": "say system_prompt, outside of it"}
 SFT_DATA = ("dataset", "dataset_kwargs", "train_size")
+
+
+def no_data() -> ConfigError:
+    return ConfigError(f"no data: give --dataset with a name ({', '.join(datasets.names())}), a file or folder, file.py:function or a hub id")
 
 
 def names() -> list[str]:

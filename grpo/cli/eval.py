@@ -1,0 +1,184 @@
+"""grpo eval: a round of evaluation of any model on held-out rows, with a report."""
+import argparse
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+from .. import checkpoint
+from ..errors import ConfigError
+from ..evalfolder import DOCUMENT, GENERATIONS, REPORT, EvalFolder
+from ..recipes import Recipe
+from ..runfolder import CHECKPOINTS, CONFIG, EVALUATIONS, RECIPE, say, to_json
+from .parser import Parser, from_yaml, text_or_number
+
+ABOUT = """Evaluates a model on held-out rows: accuracy with its interval, read strictly, leniently and by extraction; with several
+completions a question also pass@k and majority@k. A run's own recipe says on which data, with which rewards and lengths.
+
+  grpo eval runs/gsm8k-1                                         the latest checkpoint; greedy, unless the run evaluated otherwise
+  grpo eval runs/gsm8k-1 --checkpoint best --num_generations 8   8 completions a question, at the run's temperature
+  grpo eval Qwen/Qwen2.5-0.5B-Instruct --dataset gsm8k --limit 200
+
+Leaves evaluation.json, report.pdf and generations.txt. Interrupted, the same command goes on where it stopped."""
+FLAGS = {                                    # flag: (entry of the recipe, type, meaning)
+    "dataset": ("eval_dataset", str, "a name, a file or folder, file.py:function or a hub id; its test split where it has splits"),
+    "dataset_kwargs": ("eval_dataset_kwargs", from_yaml, "options of the data set, '{digits: 1}'"),
+    "limit": ("eval_size", int, "only the first so many rows"),
+    "system_prompt": ("system_prompt", str, "system message of questions; xml asks for <reasoning> and <answer>"),
+    "category": ("eval_category", str, "column by which accuracy is broken down (category, level, subject or source)"),
+    "num_generations": ("num_generations_eval", int, "completions a question (1)"),
+    "temperature": ("temperature_eval", float, "0 is greedy (0; with several completions: the recipe's temperature)"),
+    "top_k": ("top_k", int, "draw from the K likeliest tokens"),
+    "top_p": ("top_p", float, "draw from the smallest set with this probability"),
+    "min_p": ("min_p", float, "least probability, as a share of the likeliest token's"),
+    "max_completion_length": ("max_completion_length", int, "most tokens of a completion (the recipe's, or 512)"),
+    "seed": ("seed", int, "the same seed draws the same completions"),
+    "slots": ("slots", int, "sequences decoded at a time; the numbers are the same"),
+    "device": ("device", str, "auto, cpu, cuda or ref"),
+}
+# options of a run that matter to its evaluation
+OPTIONS = """
+    seed device dtype model_init_kwargs max_prompt_length on_long_prompt max_completion_length temperature top_p top_k min_p repetition_penalty
+    generation_kwargs chat_template_kwargs temperature_eval num_generations num_generations_eval slots token_budget reward_weights on_reward_error
+    soft_overlong_cache eval_category""".split()
+
+
+def eval_parser(prog: str) -> Parser:
+    parser = Parser(prog=prog, description=ABOUT)
+    parser.add_argument("model", metavar="MODEL", help="a folder, a .gguf file, a hub id, a run folder or one of its checkpoints")
+    parser.add_argument("--checkpoint", metavar="WHICH", help="of a run: latest, best, or a step's number (latest)")
+    for name, (_, kind, meaning) in FLAGS.items():
+        parser.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, metavar="X", help=meaning)
+    for name in ("rewards", "eval_funcs"):
+        parser.add_argument(f"--{name}", nargs="+", type=text_or_number, default=argparse.SUPPRESS, metavar="NAME",
+                            help=f"{'rewards' if name == 'rewards' else 'functions to compute besides'}: a name or file.py:function")
+    parser.add_argument("--output_dir", metavar="DIR", help="where it goes (a folder of its own in the run's eval/, or in evals/)")
+    parser.add_argument("--report_questions", type=int, metavar="N", help="questions in the PDF (200); the JSON has all")
+    return parser
+
+
+def main(argv: list[str], prog: str = "grpo eval") -> None:
+    arguments = eval_parser(prog).parse(argv)
+    from ..rewards.adapters import adapt
+    from ..recipes.prepare import default_rewards
+    from ..trainer import GRPOTrainer
+
+    source, run = source_of(arguments.model, arguments.checkpoint)
+    recipe = recipe_of(arguments, run).change({"model": source})
+    rows = recipe.held_out_rows()
+    trainer = GRPOTrainer(recipe.load_model(), adapt(recipe.rewards or default_rewards(rows)), config_of(recipe), None, rows,
+                          eval_funcs=recipe.eval_funcs or None)
+    if run is not None:
+        trainer.state.global_step = checkpoint.step_of(Path(source))
+    settings = {"model": source, "step": trainer.state.global_step if run is not None else None,
+                "weights": checkpoint.weights_hash(trainer.model.core), "rows": hash_of(rows), **trainer.evaluation.settings()}
+    folder = EvalFolder(arguments.output_dir or default_folder(source, run, settings), settings)
+    document = folder.document() if folder.finished else complete(folder, trainer)
+    show(document, folder, arguments.report_questions)
+
+
+def source_of(model: str, which: str | None) -> tuple[str, Path | None]:
+    """(what grpo.load takes, the run it belongs to or None)."""
+    path = Path(model)
+    if (path / CHECKPOINTS).is_dir():
+        return str(checkpoint_of(path / CHECKPOINTS, which or "latest")), path
+    if which is not None:
+        raise ConfigError(f"--checkpoint {which}: {model} is no run folder with {CHECKPOINTS}/")
+    is_checkpoint = path.parent.name == CHECKPOINTS and path.name.startswith("step-") and path.is_dir()
+    return model, path.parent.parent if is_checkpoint else None
+
+
+def checkpoint_of(parent: Path, which: str) -> Path:
+    """The checkpoint called latest, best or by its step's number; it verifies."""
+    if which == "latest":
+        found = checkpoint.latest(parent)
+    elif which == "best":
+        best = checkpoint.best(parent)
+        if best is None:
+            raise ConfigError(f"{parent} has no best checkpoint: the run had no metric_for_best_model")
+        found = parent / f"step-{best['step']}"
+    else:
+        found = parent / f"step-{which.removeprefix('step-')}"
+    if found is None or not found.is_dir():
+        there = ", ".join(str(checkpoint.step_of(p)) for p in reversed(checkpoint.steps(parent))) or "none"
+        raise ConfigError(f"{parent} has no checkpoint {which!r}; there are {there}, latest and best")
+    checkpoint.verify(found)
+    return found
+
+
+def recipe_of(arguments: argparse.Namespace, run: Path | None) -> Recipe:
+    """The run's own recipe (or options, for a run from Python), or an empty one; flags change it."""
+    given = vars(arguments)
+    changes = {entry: given[flag] for flag, (entry, _, _) in FLAGS.items() if flag in given}
+    changes |= {name: given[name] for name in ("rewards", "eval_funcs") if name in given}
+    base = Recipe()
+    if run is not None:
+        base = Recipe.read(str(run / (RECIPE if (run / RECIPE).is_file() else CONFIG)))
+    if "dataset" in given:
+        changes.setdefault("eval_dataset_kwargs", {})
+        changes.setdefault("eval_size", None)
+    count = changes.get("num_generations_eval")
+    if count is None and ("temperature_eval" in changes or run is None):
+        changes["num_generations_eval"] = 1
+    if "temperature_eval" not in changes and (count is not None or run is None):
+        changes["temperature_eval"] = 0 if count in (None, 1) else base.options.get("temperature", 1.0)
+    return base.change(changes)
+
+
+def config_of(recipe: Recipe) -> Any:
+    """The options of the run that matter here; nothing is trained."""
+    whole = recipe.config()
+    return type(whole)(prompts_per_step=1, eval_report="no", **{name: getattr(whole, name) for name in OPTIONS})
+
+
+def hash_of(rows: list[dict[str, Any]]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(to_json(row).encode())
+    return digest.hexdigest()
+
+
+def default_folder(source: str, run: Path | None, settings: dict[str, Any]) -> Path:
+    """The same for the same evaluation, so that it goes on where it stopped."""
+    mark = hashlib.sha256(to_json({**settings, "model": None}).encode()).hexdigest()[:8]
+    if run is not None:
+        return run / EVALUATIONS / f"{Path(source).name}-{mark}"
+    name = re.sub(r"[^\w.-]+", "-", Path(source).name)
+    return Path("evals") / f"{name}-{mark}"
+
+
+def complete(folder: EvalFolder, trainer: Any) -> dict[str, Any]:
+    """The evaluation, from where it stopped to its end."""
+    from ..records import document, metrics_of
+
+    evaluation, records = trainer.evaluation, folder.records()
+    each = folder.settings["num_generations"]
+    chunk = max(1, 2 * trainer.args.slots_on(trainer.model.device) // each)
+    if records:
+        say(f"{len(records) // each} of {len(evaluation)} questions are in {folder.path}; going on")
+    try:
+        for first in range(len(records) // each, len(evaluation), chunk):
+            fresh, _ = evaluation.completions(first, min(chunk, len(evaluation) - first))
+            folder.add(fresh)
+            records += fresh
+            m = metrics_of(records)
+            shown = f"accuracy so far {m['accuracy/lenient']:.1%}" if "accuracy/lenient" in m else f"reward so far {m['reward']:.3f}"
+            say(f"{len(records) // each} of {len(evaluation)} questions, {shown}")
+    except KeyboardInterrupt:
+        say(f"{len(records) // each} of {len(evaluation)} questions are in {folder.path}; the same command goes on from there")
+        raise
+    finished = document(folder.settings, records)
+    folder.finish(finished)
+    return finished
+
+
+def show(document: dict[str, Any], folder: EvalFolder, most: int | None) -> None:
+    """The tables on stdout, the report and the text beside the JSON."""
+    from ..report import MOST_QUESTIONS, write_report, write_text
+    from ..tables import evaluation_tables
+
+    title = f"Evaluation of {Path(document['settings']['model']).name}"
+    written = [folder.path / DOCUMENT, write_text(document, folder.path / GENERATIONS),
+               write_report(document, folder.path / REPORT, title, MOST_QUESTIONS if most is None else most)]
+    print("\n\n".join(table.text() for table in evaluation_tables(document)))
+    print("\n" + "\n".join(str(path) for path in written if path is not None))

@@ -1,0 +1,73 @@
+"""The folder of one evaluation outside of a run: what is finished is on disk, and the same evaluation goes on where it stopped.
+
+    settings.json      what decides the numbers: another evaluation in the same folder is refused
+    unfinished.jsonl   the records of finished questions, a line a completion, until the last one is there
+    evaluation.json    settings, metrics, by_category, every completion;  report.pdf;  generations.txt
+"""
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigError, FileFormatError
+from .records import Record, questions, read_document
+from .runfolder import replace_text, to_json
+
+SETTINGS, UNFINISHED = "settings.json", "unfinished.jsonl"
+DOCUMENT, REPORT, GENERATIONS = "evaluation.json", "report.pdf", "generations.txt"
+NOT_COMPARED = ("model",)                    # the same weights may lie elsewhere
+
+
+class EvalFolder:
+    """Made by the settings of an evaluation. Raises ConfigError where the folder holds something else."""
+
+    def __init__(self, path: str | os.PathLike, settings: Mapping[str, Any]):
+        self.path, self.settings = Path(path), dict(settings)
+        there = self.path / SETTINGS
+        if there.is_file():
+            self._compare(json.loads(there.read_text(encoding="utf-8")))
+        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise ConfigError(f"{self.path} is there already and holds no evaluation; give another output_dir")
+        else:
+            self.path.mkdir(parents=True, exist_ok=True)
+            replace_text(there, to_json(self.settings))
+
+    def _compare(self, saved: Mapping[str, Any]) -> None:
+        here = json.loads(to_json(self.settings))
+        for name in sorted({*saved, *here} - set(NOT_COMPARED)):
+            if saved.get(name) != here.get(name):
+                raise ConfigError(f"{self.path} holds another evaluation: {name} is {saved.get(name)!r} there and {here.get(name)!r} "
+                                  "here; give another output_dir")
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / DOCUMENT).is_file()
+
+    def document(self) -> dict[str, Any]:
+        return read_document(self.path / DOCUMENT)
+
+    def records(self) -> list[Record]:
+        """What is finished of an evaluation that is not: whole questions only. A line that an interruption cut off is dropped."""
+        path = self.path / UNFINISHED
+        if not path.is_file():
+            return []
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        try:
+            records = [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise FileFormatError(f"{path}: {error}; delete the file to begin again") from error
+        whole = [r for group in questions(records) if len(group) == self.settings["num_generations"] for r in group]
+        replace_text(path, "".join(to_json(r) + "\n" for r in whole))
+        return whole
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Appends the records of whole questions and waits until they are on disk."""
+        with open(self.path / UNFINISHED, "a", encoding="utf-8") as file:
+            file.write("".join(to_json(r) + "\n" for r in records))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def finish(self, document: Mapping[str, Any]) -> None:
+        replace_text(self.path / DOCUMENT, to_json(document))
+        (self.path / UNFINISHED).unlink(missing_ok=True)
