@@ -52,7 +52,12 @@ struct sampled {
     float entropy;                   /* of that whole softmax: what head() computes */
 };
 
-struct adamw { float lr, beta1, beta2, eps, weight_decay, grad_scale, correction1, correction2; };
+struct adamw {
+    float lr, beta1, beta2, eps, weight_decay, grad_scale, correction1, correction2;
+    int bf16_moments;                /* m, v are bf16, else float */
+    uint64_t seed, first;            /* of the moments' random bits; first: index of w's first element in the model, 4 divides it */
+    uint32_t step;
+};
 
 struct ops {
     const char *name;                /* "ref" | "cpu" | "cuda" */
@@ -156,8 +161,12 @@ struct ops {
     /* z (S, V) fp32 = h W^T: for tests and for people who want logits */
     int (*logits)(void *ctx, float *z, const real *h, const weight *W, int S, int C, int V);
 
-    /* -- optimiser, all fp32 (n): torch.optim.AdamW with g * grad_scale;  correction1 = 1 - beta1^t, correction2 = 1 - beta2^t */
-    int (*adamw)(void *ctx, float *w, float *m, float *v, const float *g, size_t n, const struct adamw *p);
+    /* -- optimiser: torch.optim.AdamW in fp32 with g * grad_scale;  correction1 = 1 - beta1^t, correction2 = 1 - beta2^t.
+          w: packed matrix (O, C), or with C = 0 a vector (O). lower, m, v, g: row-major (O, C), or (O).
+          The fp32 weight is what w stores and 16 bits more (base.h: join_bits): joined, updated, split into both again. ref
+          stores fp32, and lower is NULL there. bf16 moments are widened, updated in fp32 (the update of w reads those numbers)
+          and written by round_stochastic() with moment_bits() of base/rng.h, element i of w being number first + i -------- */
+    int (*adamw)(void *ctx, void *w, uint16_t *lower, void *m, void *v, const float *g, int O, int C, const struct adamw *p);
     int (*sum_squares)(void *ctx, double *out /* HOST */, const float *g, size_t n);     /* fixed order; Inf or NaN pass through */
     int (*lerp)(void *ctx, float *dst, const float *src, float alpha, size_t n);         /* dst = (1 - alpha) dst + alpha src */
 };

@@ -73,7 +73,9 @@ class Model:
 class Trainer:
     """Gradients, float32 master weights and AdamW moments of one Model; works through micro-batches of whole groups."""
     def __init__(self, model: Model, *, adam_beta1: float = 0.9, adam_beta2: float = 0.999, adam_epsilon: float = 1e-8,
-                 weight_decay: float = 0.0, token_budget: int = 1024, recompute: bool = False) -> None: ...
+                 weight_decay: float = 0.0, token_budget: int = 1024, recompute: bool = False, moment_dtype: str = "float32",
+                 seed: int = 0) -> None:
+        """moment_dtype: "float32", or "bfloat16": then moments are rounded stochastically, with random bits of seed and step."""
     def accumulate(self, prompts: list[I32], completions: list[I32], group: I32, coef: F32, *, entropy_coef: F32 | None = None,
                    temperature: float = 1.0, kept: NDArray[np.int64] | None = None) -> tuple[F32, F32]:
         """gradient += that of sum(coef * logprob + entropy_coef * entropy); groups whose coefs are all 0 cost nothing
@@ -86,22 +88,22 @@ class Trainer:
         """Off policy: log-probs, then the loss of grpo_loss(), then the backward, a micro-batch at a time.
         Returns (loss, metrics, log-probabilities, entropies)."""
     def step(self, learning_rate: float, max_grad_norm: float = 0.0) -> float:
-        """Clip to max_grad_norm (0: no clipping), AdamW, repack, gradient = 0. Returns the norm before clipping.
+        """Clip to max_grad_norm (0: no clipping), AdamW, gradient = 0. Returns the norm before clipping.
         A norm that is not finite raises NonFiniteError, leaves the weights as they were and the gradient 0."""
     def zero_grad(self) -> None: ...
     def gradient(self, name: str) -> F32: ...
     def get_state(self, kind: str, name: str) -> F32:
-        """kind: 'master', 'm' or 'v'."""
-    def set_state(self, kind: str, name: str, array: F32) -> None: ...
-    def sync(self) -> None:
-        """Working weights = rounded master weights (after set_state('master', ...))."""
+        """kind: 'master', 'm' or 'v', whatever they are stored as."""
+    def set_state(self, kind: str, name: str, array: F32) -> None:
+        """The working weight follows 'master'; ConfigError for 'm' and 'v' that moment_dtype cannot hold."""
+    moment_dtype: str
     steps_taken: int                             # AdamW's t; settable
     def plan(self) -> list[tuple[str, int]]:
         """(arena, bytes) of everything held, largest first."""
 
 def plan(*, n_layers: int, d_model: int, n_heads: int, n_kv_heads: int, head_dim: int, d_ff: int, vocab_size: int, tie: bool,
          qkv_bias: bool, qk_norm: bool, token_budget: int, recompute: bool, slots: int, prompt_length: int, max_new_tokens: int, keep_rows: int,
-         train: bool, reference: bool, device: str) -> list[tuple[str, int]]:
+         train: bool, reference: bool, moment_dtype: str, step_rows: int, device: str) -> list[tuple[str, int]]:
     """(arena, bytes) that a run with these settings will hold; nothing is allocated."""
 
 def loss_defaults() -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Checkpoints that are whole or not there: written aside, hashed, synced, renamed.
 
-    checkpoints/step-120/  model in Hugging Face layout;  trainer/: master, m, v (safetensors, float32), trainer.json,
+    checkpoints/step-120/  model in Hugging Face layout;  trainer/: master (safetensors, float32), m, v (as moment_dtype), trainer.json,
                            rollouts.npz when a rollout is still in use, reference.safetensors when the reference moves
                            MANIFEST.json: bytes and sha256 of every file, written last
 
@@ -21,13 +21,12 @@ import numpy as np
 
 from . import _core
 from .errors import CheckpointCorruptError, CheckpointError, CheckpointMismatchError, FileFormatError, GrpoWarning
-from .formats.safetensors import SafetensorsFile, SafetensorsFolder, write_weights
+from .formats.safetensors import SafetensorsFile, SafetensorsFolder, from_bfloat16_bits, write_weights
 from .runfolder import replace_text
 
 MANIFEST, STATE_FOLDER, STATE, BEST = "MANIFEST.json", "trainer", "trainer.json", "best.json"
 FORMAT = 1
 ONE_FILE = 1 << 62
-OPTIMIZER_ARENAS = ("master", "m", "v")
 
 
 def write(parent: Path, step: int, contents: Callable[[Path], None]) -> Path:
@@ -163,12 +162,13 @@ def load_weights(folder: Path, core: _core.Model) -> None:
 
 # state
 
-def save_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]], read: Callable[[str], np.ndarray]) -> None:
-    """float32 tensors, read one at a time."""
-    write_weights(lambda _: open(path, "wb"), list(tensors), read, "float32", ONE_FILE)
+def save_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]], read: Callable[[str], np.ndarray], dtype: str = "float32") -> None:
+    """Tensors that bfloat16 or float32 holds exactly, read one at a time as float32."""
+    write_weights(lambda _: open(path, "wb"), list(tensors), read, dtype, ONE_FILE)
 
 
-def load_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]], store: Callable[[str, np.ndarray], None]) -> None:
+def load_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]], store: Callable[[str, np.ndarray], None], dtype: str = "float32") -> None:
+    """store(name, float32 array) of each. dtype: how they are stored; CheckpointMismatchError where that would lose bits."""
     try:
         file = SafetensorsFile(path)
     except FileFormatError as error:
@@ -177,20 +177,29 @@ def load_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]], sto
         for name, shape in tensors:
             if name not in file.entries or file.entries[name].shape != tuple(shape):
                 raise CheckpointMismatchError(f"{path}: no tensor {name} of shape {tuple(shape)}; the checkpoint belongs to another model")
-            store(name, file.read(name))
+            if dtype == "bfloat16" and file.entries[name].dtype != "BF16":
+                raise CheckpointMismatchError(f"{path}: the moments are float32, and moment_dtype='bfloat16' would round them; resume with "
+                                              "moment_dtype='float32'")
+            array = file.read(name)
+            store(name, from_bfloat16_bits(array) if array.dtype == np.uint16 else array)
     finally:
         file.close()
 
 
 def save_optimizer(folder: Path, optimizer: _core.Trainer, tensors: list[tuple[str, tuple[int, ...]]]) -> None:
-    for kind in OPTIMIZER_ARENAS:
-        save_tensors(folder / f"{kind}.safetensors", tensors, lambda name, kind=kind: optimizer.get_state(kind, name))
+    for kind, dtype in storage(optimizer).items():
+        save_tensors(folder / f"{kind}.safetensors", tensors, lambda name, kind=kind: optimizer.get_state(kind, name), dtype)
 
 
 def load_optimizer(folder: Path, optimizer: _core.Trainer, tensors: list[tuple[str, tuple[int, ...]]]) -> None:
-    for kind in OPTIMIZER_ARENAS:
-        load_tensors(folder / f"{kind}.safetensors", tensors, lambda name, array, kind=kind: optimizer.set_state(kind, name, array))
-    optimizer.sync()
+    """The optimizer's state as it was saved. Moments saved as bfloat16 fit float32 too; the other way round is a CheckpointMismatchError."""
+    for kind, dtype in storage(optimizer).items():
+        load_tensors(folder / f"{kind}.safetensors", tensors, lambda name, array, kind=kind: optimizer.set_state(kind, name, array), dtype)
+
+
+def storage(optimizer: _core.Trainer) -> dict[str, str]:
+    """dtype by kind of state."""
+    return {"master": "float32", "m": optimizer.moment_dtype, "v": optimizer.moment_dtype}
 
 
 def weights_hash(core: _core.Model) -> str:

@@ -134,7 +134,8 @@ class Loop(ABC):
     def optimizer(self) -> _core.Trainer:
         a = self.args
         return _core.Trainer(self.model.core, adam_beta1=a.adam_beta1, adam_beta2=a.adam_beta2, adam_epsilon=a.adam_epsilon,
-                             weight_decay=a.weight_decay, token_budget=a.token_budget_on(self.model.device), recompute=a.recompute)
+                             weight_decay=a.weight_decay, token_budget=a.token_budget_on(self.model.device), recompute=a.recompute,
+                             moment_dtype=a.moment_dtype, seed=a.seed)
 
     def train(self, resume_from_checkpoint: str | bool | None = None) -> TrainOutput:
         """Runs to the end. resume_from_checkpoint: a checkpoint folder, or True for the latest of output_dir."""

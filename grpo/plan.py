@@ -39,8 +39,10 @@ def plan(recipe: Recipe) -> Plan:
     device = pick_device(options.device)
     shape = {name: value for name, value in core_arguments(config, source).items() if name not in ("rms_eps", "inv_freq")}
     prompt, budget, slots = options.max_prompt_length or UNKNOWN_PROMPT, options.token_budget_on(device), options.slots_on(device)
+    step_rows = options.batch_size // options.num_generations * prompt + options.batch_size * (options.max_completion_length - 1)
     arenas = functools.partial(_core.plan, **shape, token_budget=budget, recompute=options.recompute, slots=slots, prompt_length=prompt,
-                               max_new_tokens=options.max_completion_length, train=True, reference=options.beta > 0, device=device)
+                               max_new_tokens=options.max_completion_length, train=True, reference=options.beta > 0,
+                               moment_dtype=options.moment_dtype, step_rows=step_rows, device=device)
     row_bytes = dict(arenas(keep_rows=1))["kept activations of rollouts"]
     rows = options.prompts_per_rollout * prompt + options.rollout_size * (options.max_completion_length - 1)
     arenas = arenas(keep_rows=min(rows, rows_to_keep(options, device, row_bytes)))
@@ -63,6 +65,8 @@ def ways_to_shrink(options: Any, budget: int, slots: int) -> list[str]:
     ways = [f"--token_budget {max(512, budget // 4)} makes micro-batches smaller; results stay the same, to the bit"]
     if not options.recompute:
         ways.append("--recompute keeps fewer activations and computes them again in the backward pass; same results, slower")
+    if options.moment_dtype != "bfloat16":
+        ways.append("--moment_dtype bfloat16 halves AdamW's moments, which are then rounded stochastically")
     ways.append(f"--slots {max(1, slots // 4)} decodes fewer completions at a time; same results")
     if options.keep_rollout_activations is not False:
         ways.append("--keep_rollout_activations false runs the forward pass of the update again; same results")

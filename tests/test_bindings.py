@@ -42,6 +42,7 @@ def ops_calls():
     cos_sin = {"cos": f32(3, 2), "sin": f32(3, 2)}
     segments = i32(0, 2, 0, 0, 2, 1, 0, 2).reshape(2, 4)
     norms = {"wq": f32(4), "wk": f32(4), "eps": 1e-6}
+    step = {"lr": 0.1, "beta1": 0.9, "beta2": 0.9, "eps": 1e-8, "weight_decay": 0.0, "grad_scale": 1.0, "correction1": 0.1, "correction2": 0.1}
     return {
         "zero": {"_dst": f32(3)}, "copy": {"_src": f32(3)}, "cast": {"_src": f32(3)}, "vector_set": {"_src": f32(3)},
         "weight_set": {"_W": f32(5, 3), "src": f32(3, 3), "row": 2},
@@ -69,8 +70,8 @@ def ops_calls():
         "logits": {"_h": f32(2, 3), "_W": f32(5, 3)},
         "sample": {"h": f32(2, 3), "W": f32(5, 3), "keys": np.zeros((2, 4), np.uint32), "forbidden": np.zeros(5, np.uint8),
                    "seen": np.zeros((2, 5), np.uint8), "_stop_ids": i32(1), "top_k": 3, "top_p": 0.9, "seed": 1},
-        "adamw": {"w": f32(3), "m": f32(3), "v": np.abs(f32(3)), "g": f32(3), "lr": 0.1, "beta1": 0.9, "beta2": 0.9, "eps": 1e-8,
-                  "weight_decay": 0.0, "grad_scale": 1.0, "correction1": 0.1, "correction2": 0.1},
+        "adamw": {"w": f32(5, 3), "lower": None, "m": f32(5, 3), "v": np.abs(f32(5, 3)), "g": f32(5, 3), **step},
+        "adamw_vector": {"w": f32(3), "lower": None, "m": f32(3), "v": np.abs(f32(3)), "g": f32(3), **step},
         "sum_squares": {"_g": f32(3)}, "lerp": {"dst": f32(3), "src": f32(3), "alpha": 0.5},
         "philox": {"key": 1, "counter": (1, 2, 3, 4)},
     }
@@ -99,7 +100,7 @@ def trainer_calls():
     return {
         "accumulate": batch() | {"coef": f32(3), "entropy_coef": f32(3), "kept": np.array([0, 1])}, "accumulate_loss": batch() | loss_numbers() | loss,
         "step": {"learning_rate": 1e-3, "max_grad_norm": 1.0}, "zero_grad": {}, "gradient": {"name": NORM},
-        "get_state": {"kind": "m", "name": NORM}, "set_state": {"kind": "m", "name": NORM, "array": f32(32)}, "sync": {}, "plan": {},
+        "get_state": {"kind": "m", "name": NORM}, "set_state": {"kind": "m", "name": NORM, "array": f32(32)}, "plan": {},
     }
 
 
@@ -118,14 +119,14 @@ def function_calls():
         "backend": {"device": "ref"}, "get_num_threads": {}, "set_num_threads": {"count": 2}, "memory_in_use": {},
         "profile_start": {}, "profile": {},
         "plan": sizes | {"token_budget": 64, "recompute": False, "slots": 2, "prompt_length": 8, "max_new_tokens": 8, "keep_rows": 5, "train": True,
-                         "reference": True, "device": "ref"},
+                         "reference": True, "moment_dtype": "float32", "step_rows": 100, "device": "ref"},
     }
 
 
 MAKERS = {"Ops": ops_calls, "Model": model_calls, "Trainer": trainer_calls, "": function_calls}
 CALLS = [f"{owner}.{name}".lstrip(".") for owner, make in MAKERS.items() for name in make()]
 NEED_A_PLUGIN = {"cuda_plugin", "cuda_devices", "cuda_search", "cuda_blas"}            # tests/test_devices.py
-ATTRIBUTES = {"Model.kept_row_bytes", "Ops.repeat", "Ops.seconds", "Model.device", "Model.tier", "Model.dtype", "Trainer.steps_taken"}
+ATTRIBUTES = {"Model.kept_row_bytes", "Ops.repeat", "Ops.seconds", "Model.device", "Model.tier", "Model.dtype", "Trainer.steps_taken", "Trainer.moment_dtype"}
 
 
 def new_owner(owner):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from checks import assert_same_bits, attention, check_float, check_rounded, real, rows
+from checks.optim import step
 from checks.rows import tables
 from checks.sample import check_next_and_seen
 from grpo import _core
@@ -94,8 +95,8 @@ def test_attention_with_large_scores(cpu, ref, rng):
 
 
 @pytest.mark.parametrize("n", [1, 15, 16384, 40001])
-def test_optimiser(cpu, ref, rng, n):
-    rows.test_optimiser(cpu, ref, rng, n)
+def test_sum_squares_and_lerp(cpu, ref, rng, n):
+    rows.test_sum_squares_and_lerp(cpu, ref, rng, n)
 
 
 def test_sum_squares_of_large_and_bad_numbers(cpu):
@@ -150,6 +151,7 @@ def test_threads_change_no_bit(tier, rng, threads):
     wq, wk, dwq, dwk = real(rng, D), real(rng, D), normal(rng, D), normal(rng, D)
     ids, g, keys = rng.integers(7, size=N).astype(np.int32), normal(rng, 100001), np.zeros((N, 4), np.uint32)
     keys[:, 2] = np.arange(N)
+    big, half = normal(rng, 300, C), rng.integers(0x3000, 0x4000, (300, C)).astype(np.uint16)
 
     def run(count):
         threads(count)
@@ -163,7 +165,7 @@ def test_threads_change_no_bit(tier, rng, threads):
                 normed, rstd, *cpu.rmsnorm_bwd_add(x, dw, normed, x, w, rstd), cpu.swiglu(gu), cpu.swiglu_bwd(x, gu),
                 cpu.embed(E, ids), cpu.embed_dw(E, x, ids), cpu.gather_rows(E, ids), cpu.scatter_rows_add(E, x, ids),
                 *cpu.sample(x, E, keys), cpu.sum_squares(g), cpu.lerp(g, g[::-1].copy(), 0.3),
-                *cpu.adamw(g, g, np.abs(g), g, 1e-3, 0.9, 0.99, 1e-8, 0, 1, 0.1, 0.1)]
+                *step(cpu, big, big, np.abs(big), big), *step(cpu, big, half, half, big, seed=3, step=1)[:1], *step(cpu, g, g, np.abs(g), g)]
 
     results = [run(count) for count in THREADS]
     for other in results[1:]:

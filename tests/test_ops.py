@@ -251,7 +251,7 @@ def test_adamw(ref, rng, weight_decay):
     m, v = np.zeros((2, n), np.float32)
     for t in range(1, 4):
         g = normal(rng, n)
-        w, m, v = ref.adamw(w, m, v, g, lr, beta1, beta2, eps, weight_decay, scale, 1 - beta1**t, 1 - beta2**t)
+        w, m, v = ref.adamw_vector(w, None, m, v, g, lr, beta1, beta2, eps, weight_decay, scale, 1 - beta1**t, 1 - beta2**t)
         want *= 1 - lr * weight_decay
         m64 = beta1 * m64 + (1 - beta1) * scale * g
         v64 = beta2 * v64 + (1 - beta2) * (scale * g.astype(np.float64)) ** 2

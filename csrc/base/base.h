@@ -34,21 +34,36 @@ BASE_FN int max_int(int a, int b) { return a > b ? a : b; }
 BASE_FN int ceil_div(int a, int b) { return (a + b - 1) / b; }
 BASE_FN int round_up(int a, int b) { return ceil_div(a, b) * b; }
 
-/* bfloat16 is the upper half of a float32; rounding is to nearest, ties to even; NaN stays NaN. */
-typedef uint16_t bf16;
-static inline float bf16_to_float(bf16 x) {
-    uint32_t bits = (uint32_t)x << 16;
-    float y;
-    memcpy(&y, &bits, 4);
-    return y;
-}
-static inline bf16 bf16_from_float(float x) {
+static inline uint32_t float_bits(float x) {
     uint32_t bits;
     memcpy(&bits, &x, 4);
+    return bits;
+}
+static inline float float_from_bits(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+/* bfloat16 is the upper half of a float32; rounding is to nearest, ties to even; NaN stays NaN. */
+typedef uint16_t bf16;
+static inline float bf16_to_float(bf16 x) { return float_from_bits((uint32_t)x << 16); }
+static inline bf16 bf16_from_float(float x) {
+    uint32_t bits = float_bits(x);
     if ((bits & 0x7fffffffu) > 0x7f800000u) return (bf16)((bits >> 16) | 0x40);
     return (bf16)((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
 }
 float half_to_float(uint16_t x);
+
+/* A float32 as a bfloat16 and 16 bits more, one to one for every pattern of bits. The bfloat16 is the float32 rounded half up
+   in its bits (away from zero; nearest-even differs on exact ties alone), `lower` is the lower half of the float32: read as a
+   signed number, its distance from the bfloat16. Finite numbers above the largest bfloat16 have Inf for it and come back. */
+BASE_FN bf16 upper_of(uint32_t bits) { return (bf16)((bits + 0x8000u) >> 16); }
+BASE_FN uint32_t join_bits(bf16 upper, uint16_t lower) { return ((uint32_t)upper << 16) + (uint32_t)(int16_t)lower; }
+
+/* Stochastic rounding to bfloat16: up with probability (lower half of bits) / 2^16, so the mean over `random`, uniform
+   in [0, 2^16), is the number itself. What bfloat16 can hold stays as it is, and so does Inf. */
+BASE_FN bf16 round_stochastic(uint32_t bits, uint32_t random) { return (bf16)((bits + random) >> 16); }
 
 /* Long calls ask this between pieces of work of at most ~50 ms; non-zero means stop with E_INTERRUPT.
    The binding installs the hook (it takes the GIL and checks Python's signals, at most every 50 ms). */

@@ -69,6 +69,11 @@ template <int n> static __device__ __forceinline__ void load(float v[n], const f
         v[0] = a.x, v[1] = a.y;
     } else v[0] = *p;
 }
+/* n = 1 or 8 neighbouring 16-bit words, as they are; one end is in registers */
+template <int n> static __device__ __forceinline__ void copy_halves(uint16_t *dst, const uint16_t *src) {
+    if constexpr (n == 8) *(uint4 *)dst = *(const uint4 *)src;
+    else *dst = *src;
+}
 template <int n> static __device__ __forceinline__ void store(bf16 *p, const float v[n]) {
     if constexpr (n == 8)
         *(uint4 *)p = make_uint4(pack2(v[0], v[1]), pack2(v[2], v[3]), pack2(v[4], v[5]), pack2(v[6], v[7]));

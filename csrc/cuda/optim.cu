@@ -1,5 +1,6 @@
-/* AdamW, the gradient's norm, and mixing of weights: fp32 arrays, at the memory's speed. A thread takes 8 neighbours at a
-   time; the last n % 8 elements go one by one. */
+/* AdamW, the gradient's norm, and mixing of weights, at the memory's speed. A thread takes 8 neighbours at a time; the last
+   n % 8 elements, and matrices whose rows are not whole eights, go one by one. */
+#include "base/rng.h"
 #include "cuda/cuda.cuh"
 
 enum { THREADS = 256, BLOCKS = 4096 };                 /* threads stride over what a full grid leaves */
@@ -18,37 +19,89 @@ static unsigned grid_of(size_t n, int most) {
         for (size_t i_ = 8 * pieces_ + first_; i_ < (n); i_ += stride_) piece<1>(i_, __VA_ARGS__);                     \
     } while (0)
 
-/* -- AdamW: reads 16, writes 12 bytes an element --------------------------------------------------------------------------- */
+/* -- AdamW: reads and writes 28 bytes an element, 20 with bf16 moments ------------------------------------------------------- */
 
-struct adamw_factors { float beta1, beta2, rest1, rest2, keep, rate, root2, eps, scale; };
+struct adamw_factors { float beta1, beta2, rest1, rest2, keep, rate, root2, eps, scale; uint64_t seed, first; uint32_t step; };
 
-template <int n>
-static __device__ __forceinline__ void adamw_piece(size_t at, float *w, float *m, float *v, const float *g, const struct adamw_factors *p) {
-    float wi[n], mi[n], vi[n], gi[n];
-    load<n>(wi, w + at);
+/* The upper part of n weights: bf16 of a matrix, or the upper half of a vector's floats */
+template <int n> static __device__ __forceinline__ void load_upper(bf16 upper[n], const bf16 *w) { copy_halves<n>(upper, w); }
+template <int n> static __device__ __forceinline__ void load_upper(bf16 upper[n], const float *w) {
+    float v[n];
+    load<n>(v, w);
+    for (int i = 0; i < n; i++) upper[i] = (bf16)(__float_as_uint(v[i]) >> 16);
+}
+template <int n> static __device__ __forceinline__ void store_upper(bf16 *w, const bf16 upper[n]) { copy_halves<n>(w, upper); }
+template <int n> static __device__ __forceinline__ void store_upper(float *w, const bf16 upper[n]) {
+    float v[n];
+    for (int i = 0; i < n; i++) v[i] = to_float(upper[i]);
+    store<n>(w, v);
+}
+
+/* random: (n), of which the lower (shift 0) or the upper half (16) is used */
+template <int n> static __device__ __forceinline__ void store_moment(float *p, const float v[n], const uint32_t *, int) { store<n>(p, v); }
+template <int n> static __device__ __forceinline__ void store_moment(bf16 *p, const float v[n], const uint32_t random[n], int shift) {
+    alignas(16) bf16 rounded[n];
+    for (int i = 0; i < n; i++) rounded[i] = round_stochastic(__float_as_uint(v[i]), random[i] >> shift & 0xffff);
+    copy_halves<n>(p, rounded);
+}
+
+template <int n> static __device__ __forceinline__ void moment_words(uint32_t random[n], uint64_t element, const struct adamw_factors *p) {
+    for (int i = 0; i < n; i += 4) {
+        struct philox four = moment_bits(p->seed, p->step, (element + (uint64_t)i) / 4);
+        if constexpr (n == 1) random[0] = four.x[element % 4];
+        else for (int j = 0; j < 4; j++) random[i + j] = four.x[j];
+    }
+}
+
+/* Elements [at, at + n), stored in w from w_at on */
+template <int n, typename Weight, typename Moment>
+static __device__ __forceinline__ void adamw_piece(Weight *w, size_t w_at, uint16_t *lower, Moment *m, Moment *v, const float *g, size_t at,
+                                                   const struct adamw_factors *p) {
+    float mi[n], vi[n], gi[n];
+    alignas(16) bf16 up[n], low[n];
+    uint32_t random[n];
+    load_upper<n>(up, w + w_at);
+    copy_halves<n>(low, lower + at);
     load<n>(mi, m + at);
     load<n>(vi, v + at);
     load<n>(gi, g + at);
+    if constexpr (sizeof(Moment) == sizeof(bf16)) moment_words<n>(random, p->first + at, p);
     for (int i = 0; i < n; i++) {
-        float grad = gi[i] * p->scale;
+        float wi = __uint_as_float(join_bits(up[i], low[i])), grad = gi[i] * p->scale;
         mi[i] = fmaf(p->beta1, mi[i], p->rest1 * grad);
         vi[i] = fmaf(p->beta2, vi[i], p->rest2 * (grad * grad));
-        wi[i] = wi[i] * p->keep - p->rate * mi[i] / fmaf(sqrtf(vi[i]), p->root2, p->eps);
+        wi = wi * p->keep - p->rate * mi[i] / fmaf(sqrtf(vi[i]), p->root2, p->eps);
+        up[i] = upper_of(__float_as_uint(wi));
+        low[i] = (bf16)__float_as_uint(wi);
     }
-    store<n>(w + at, wi);
-    store<n>(m + at, mi);
-    store<n>(v + at, vi);
+    store_upper<n>(w + w_at, up);
+    copy_halves<n>(lower + at, low);
+    store_moment<n>(m + at, mi, random, 0);
+    store_moment<n>(v + at, vi, random, 16);
 }
 
-static __global__ void adamw(float *w, float *m, float *v, const float *g, size_t n, struct adamw_factors p) {
-    FOR_PIECES(n, adamw_piece, w, m, v, g, &p);
+/* w (n / C, C), its rows `pitch` apart */
+template <typename Weight, typename Moment>
+static __global__ void adamw(Weight *w, uint16_t *lower, Moment *m, Moment *v, const float *g, size_t n, int C, int pitch,
+                             struct adamw_factors p) {
+    size_t pieces = C == pitch ? n / 8 : 0, stride = (size_t)gridDim.x * blockDim.x, first = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    for (size_t i = first; i < pieces; i += stride) adamw_piece<8>(w, 8 * i, lower, m, v, g, 8 * i, &p);
+    for (size_t i = 8 * pieces + first; i < n; i += stride) adamw_piece<1>(w, i / C * pitch + i % C, lower, m, v, g, i, &p);
 }
 
-int cuda_adamw(void *ctx, float *w, float *m, float *v, const float *g, size_t n, const struct adamw *p) {
+template <typename Weight, typename Moment>
+static int launch_adamw(void *ctx, void *w, uint16_t *lower, void *m, void *v, const float *g, size_t n, int C, int pitch, const struct adamw *p) {
     struct adamw_factors f = {p->beta1, p->beta2, 1 - p->beta1, 1 - p->beta2, 1 - p->lr * p->weight_decay, p->lr / p->correction1,
-                              1 / sqrtf(p->correction2), p->eps, p->grad_scale};
-    LAUNCH(ctx, adamw, grid_of(n, BLOCKS), THREADS, 0, w, m, v, g, n, f);
+                              1 / sqrtf(p->correction2), p->eps, p->grad_scale, p->seed, p->first, p->step};
+    unsigned blocks = grid_of(C == pitch ? n : 8 * n, BLOCKS);
+    LAUNCH(ctx, (adamw<Weight, Moment>), blocks, THREADS, 0, (Weight *)w, lower, (Moment *)m, (Moment *)v, g, n, C, pitch, f);
     return OK;
+}
+
+int cuda_adamw(void *ctx, void *w, uint16_t *lower, void *m, void *v, const float *g, int O, int C, const struct adamw *p) {
+    size_t n = (size_t)O * (size_t)(C ? C : 1);
+    if (!C) return (p->bf16_moments ? launch_adamw<float, bf16> : launch_adamw<float, float>)(ctx, w, lower, m, v, g, n, O, O, p);
+    return (p->bf16_moments ? launch_adamw<bf16, bf16> : launch_adamw<bf16, float>)(ctx, w, lower, m, v, g, n, C, weight_pitch(C), p);
 }
 
 /* -- dst = (1 - alpha) dst + alpha src: 12 bytes an element ------------------------------------------------------------------ */

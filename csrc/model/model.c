@@ -171,40 +171,95 @@ int model_find(struct tensor *out, const struct model *m, const char *name) {
     return fail(E_CONFIG, "this model has no tensor '%.200s'", name);
 }
 
-/* Where a tensor begins in an fp32 arena */
-static size_t tensor_offset(const struct tensor *t) {
-    return t->param->offset + (size_t)t->row * (size_t)(t->param->C ? t->param->C : 1);
+static size_t row_size(const struct param *p) { return (size_t)(p->C ? p->C : 1); }
+size_t tensor_offset(const struct tensor *t) { return t->param->offset + (size_t)t->row * row_size(t->param); }
+size_t tensor_size(const struct tensor *t) { return (size_t)t->rows * row_size(t->param); }
+
+/* A tensor goes through staging memory a few rows at a time: elements [at, at + n) of it. */
+enum { STAGED = 1 << 20 };
+struct piece { int row, rows; size_t at, n; };
+
+static int next_piece(struct piece *q, const struct tensor *t) {
+    size_t width = row_size(t->param);
+    q->row += q->rows;
+    q->at += q->n;
+    q->rows = min_int(t->rows - q->row, max_int(1, (int)(STAGED / width)));
+    q->n = (size_t)q->rows * width;
+    return q->rows > 0;
+}
+
+/* Staging of the backend for the largest piece, floats */
+static int open_staging(float **staged, const struct model *m, const struct tensor *t) {
+    struct piece first = {0};
+    next_piece(&first, t);
+    *staged = m->ops->alloc(m->ctx, first.n * sizeof(float));
+    return *staged ? OK : fail(E_MEMORY, "no memory for staging %zu numbers", first.n);
+}
+
+static int set_piece(struct model *m, const struct tensor *t, const struct piece *q, float *staged, const float *host) {
+    const struct param *p = t->param;
+    TRY(m->ops->upload(m->ctx, staged, host, q->n * sizeof *host));
+    return p->C ? m->ops->weight_set(m->ctx, p->w, staged, t->row + q->row, q->rows, p->O, p->C)
+                : m->ops->vector_set(m->ctx, (float *)p->w + t->row + q->row, staged, q->rows);
+}
+
+/* The same with the bits that the working weight lacks */
+static int set_master_piece(struct model *m, const struct tensor *t, const struct piece *q, float *staged, const float *host) {
+    float *upper = malloc(q->n * (sizeof(float) + sizeof(uint16_t)));
+    if (!upper) return fail(E_MEMORY, "no memory for %zu numbers", q->n);
+    uint16_t *lower = (uint16_t *)(upper + q->n);
+    for (size_t i = 0; i < q->n; i++) {
+        upper[i] = bf16_to_float(upper_of(float_bits(host[i])));
+        lower[i] = (uint16_t)float_bits(host[i]);
+    }
+    int status = m->ops->upload(m->ctx, m->lower + tensor_offset(t) + q->at, lower, q->n * sizeof *lower);
+    if (!status) status = set_piece(m, t, q, staged, upper);
+    free(upper);
+    return status;
 }
 
 int model_set(struct model *m, const struct tensor *t, const float *host) {
-    const struct param *p = t->param;
-    size_t bytes = (size_t)t->rows * (size_t)(p->C ? p->C : 1) * sizeof(float);
-    float *staged = m->ops->alloc(m->ctx, bytes);
-    if (!staged) return fail(E_MEMORY, "no memory for a tensor of %zu bytes", bytes);
+    float *staged;
+    TRY(open_staging(&staged, m, t));
     m->version++;
-    int status = m->ops->upload(m->ctx, staged, host, bytes);
-    if (!status) status = p->C ? m->ops->weight_set(m->ctx, p->w, staged, t->row, t->rows, p->O, p->C)
-                               : m->ops->vector_set(m->ctx, (float *)p->w + t->row, staged, t->rows);
-    if (!status && m->mixed) status = m->ops->upload(m->ctx, m->mixed + tensor_offset(t), host, bytes);
+    int status = OK;
+    for (struct piece q = {0}; !status && next_piece(&q, t);)
+        status = (m->lower ? set_master_piece : set_piece)(m, t, &q, staged, host + q.at);
+    if (!status && m->mixed) status = m->ops->upload(m->ctx, m->mixed + tensor_offset(t), host, tensor_size(t) * sizeof *host);
     m->ops->release(m->ctx, staged);
     return status;
 }
 
 int model_get(const struct model *m, const struct tensor *t, float *host) {
     const struct param *p = t->param;
-    size_t bytes = (size_t)t->rows * (size_t)(p->C ? p->C : 1) * sizeof(float);
-    if (m->mixed) return m->ops->download(m->ctx, host, m->mixed + tensor_offset(t), bytes);
-    if (!p->C) return m->ops->download(m->ctx, host, (const float *)p->w + t->row, bytes);
-    float *staged = m->ops->alloc(m->ctx, bytes);
-    if (!staged) return fail(E_MEMORY, "no memory for a tensor of %zu bytes", bytes);
-    int status = m->ops->weight_get(m->ctx, staged, p->w, t->row, t->rows, p->O, p->C);
-    if (!status) status = m->ops->download(m->ctx, host, staged, bytes);
+    if (m->mixed) return m->ops->download(m->ctx, host, m->mixed + tensor_offset(t), tensor_size(t) * sizeof *host);
+    if (!p->C) return m->ops->download(m->ctx, host, (const float *)p->w + t->row, tensor_size(t) * sizeof *host);
+    float *staged;
+    TRY(open_staging(&staged, m, t));
+    int status = OK;
+    for (struct piece q = {0}; !status && next_piece(&q, t);) {
+        status = m->ops->weight_get(m->ctx, staged, p->w, t->row + q.row, q.rows, p->O, p->C);
+        if (!status) status = m->ops->download(m->ctx, host + q.at, staged, q.n * sizeof *host);
+    }
     m->ops->release(m->ctx, staged);
+    return status;
+}
+
+int model_get_master(const struct model *m, const struct tensor *t, float *host) {
+    TRY(model_get(m, t, host));
+    if (!m->lower) return OK;
+    size_t n = tensor_size(t);
+    uint16_t *lower = malloc(n * sizeof *lower);
+    if (!lower) return fail(E_MEMORY, "no memory for %zu numbers", n);
+    int status = m->ops->download(m->ctx, lower, m->lower + tensor_offset(t), n * sizeof *lower);
+    for (size_t i = 0; i < n && !status; i++) host[i] = float_from_bits(join_bits((bf16)(float_bits(host[i]) >> 16), lower[i]));
+    free(lower);
     return status;
 }
 
 int model_pack(struct model *m, const float *arena) {
     m->version++;
+    if (m->lower) TRY(m->ops->zero(m->ctx, m->lower, m->n_elements * sizeof *m->lower));
     for (int i = 0; i < m->n_params; i++) {
         const struct param *p = &m->params[i];
         TRY(p->C ? RUN(m, weight_set, p->w, arena + p->offset, 0, p->O, p->O, p->C) : RUN(m, vector_set, p->w, arena + p->offset, p->O));

@@ -28,7 +28,7 @@ struct param {
     int O, C;                  /* rows of all pieces; columns, 0 for a vector */
     const char *name[3];       /* Hugging Face name of each stacked piece, without the layer's prefix */
     int rows[3];
-    size_t offset;             /* of its first element in every fp32 arena (gradients, master, moments) */
+    size_t offset;             /* of its first element in every arena of the model's shape (gradients, lower, moments) */
     void *w;                   /* working copy: packed weight (O, C) or float vector (O); NULL = this model has none */
 };
 static inline size_t param_size(const struct param *p) { return (size_t)p->O * (size_t)(p->C ? p->C : 1); }
@@ -39,10 +39,12 @@ struct model {
     void *ctx;
     struct param *params;      /* MODEL ones first, then layer by layer */
     int n_params;
-    size_t n_elements;         /* of one fp32 arena; each parameter starts at a multiple of 16 */
+    size_t n_elements;         /* of one such arena; each parameter starts at a multiple of 16 */
     void *weights;             /* the arena behind every param.w */
     float *inv_freq;           /* (D/2) */
     float *mixed;              /* fp32 weights of a reference that is mixed, else NULL */
+    uint16_t *lower;           /* (n_elements) of the trainer at work: with the working weights, fp32 masters (base.h: join_bits).
+                                  NULL: nothing trains, or the working weights are fp32 themselves */
     uint64_t version;          /* of the weights: one more with every change */
     struct kept *kept;         /* kept.h */
     void *workspace;           /* model_workspace() */
@@ -64,9 +66,13 @@ void model_tensor_name(char *name, size_t size, const struct param *p, int piece
    share it. Grown by the largest call so far; holds anything. */
 int model_workspace(struct model *m, void **out, size_t bytes);
 
-/* Working weights <-> host fp32, (rows, C) or (rows). */
+/* Working weights <-> host fp32, (rows, C) or (rows). While a trainer is at work, its master is set to all of host's bits. */
 int model_set(struct model *m, const struct tensor *t, const float *host);
 int model_get(const struct model *m, const struct tensor *t, float *host);
+int model_get_master(const struct model *m, const struct tensor *t, float *host);
+/* Where a tensor begins in an arena, and its number of elements */
+size_t tensor_offset(const struct tensor *t);
+size_t tensor_size(const struct tensor *t);
 /* Working weights of every parameter <-> an fp32 arena of the backend. */
 int model_pack(struct model *m, const float *arena);
 int model_unpack(const struct model *m, float *arena);

@@ -74,8 +74,11 @@ static int check_heads(const struct call *a) {
                         d['H'], d['K'], d['D']), -1;
 }
 
-static int numpy_type(enum storage storage) {
+/* object: what was given for the parameter, or NULL */
+static int numpy_type(enum storage storage, PyObject *object) {
     switch (storage) {
+    case HALF: return NPY_UINT16;
+    case MOMENT: return PyArray_Check(object) && PyArray_TYPE((PyArrayObject *)object) == NPY_UINT16 ? NPY_UINT16 : NPY_FLOAT32;
     case INT: case HOST_INT: return NPY_INT32;
     case HOST_UINT: return NPY_UINT32;
     case BYTE: return NPY_UINT8;
@@ -97,7 +100,7 @@ static int check_values(const struct call *a, int i) {
 static int array_source(struct call *a, int i) {
     const struct op_param *p = &a->op->param[i];
     int ndim = (int)strlen(p->shape);
-    a->array[i] = array_arg(a->object[i], numpy_type(p->storage), ndim, p->name);
+    a->array[i] = array_arg(a->object[i], numpy_type(p->storage, a->object[i]), ndim, p->name);
     if (!a->array[i]) return -1;
     for (int j = 0; j < ndim; j++) {
         npy_intp size = PyArray_DIM(a->array[i], j);
@@ -114,7 +117,7 @@ static int new_result(struct call *a, int i) {
     const struct op_param *p = &a->op->param[i];
     npy_intp shape[4];
     for (int j = 0; p->shape[j]; j++) shape[j] = size_of(a, p->shape[j]);
-    a->result[i] = (PyArrayObject *)array_new(numpy_type(p->storage), (int)strlen(p->shape), shape);
+    a->result[i] = (PyArrayObject *)array_new(numpy_type(p->storage, a->object[i]), (int)strlen(p->shape), shape);
     return a->result[i] ? 0 : -1;
 }
 

@@ -100,6 +100,21 @@ static int sample_rows(const struct ops *o, void *ctx, struct call *a) {
     return status;
 }
 
+static int check_moments(const struct call *a) {
+    int same = PyArray_TYPE(a->array[find(a->op, "m")]) == PyArray_TYPE(a->array[find(a->op, "v")]);
+    return same ? 0 : bad_value("m and v must be of one type");
+}
+
+static int update_weights(const struct ops *o, void *ctx, struct call *a, int O, int C) {
+    int split = o->real_size < (int)sizeof(float);
+    if (split != GIVEN(lower)) return fail(E_CONFIG, "device '%s' %s lower", o->name, split ? "needs" : "stores float32 and takes no");
+    struct adamw p = {.lr = X(lr), .beta1 = X(beta1), .beta2 = X(beta2), .eps = X(eps), .weight_decay = X(weight_decay),
+                      .grad_scale = X(grad_scale), .correction1 = X(correction1), .correction2 = X(correction2),
+                      .bf16_moments = PyArray_TYPE(a->array[find(a->op, "m")]) == NPY_UINT16, .seed = a->integer[find(a->op, "seed")],
+                      .first = a->integer[find(a->op, "first")], .step = (uint32_t)WHOLE(step)};
+    return o->adamw(ctx, P(w), P(lower), P(m), P(v), P(g), O, C, &p);
+}
+
 /* -- the operations ------------------------------------------------------------------------------------------------ */
 
 /* OP(name, doc, call, parameters, then optional .check and .prepare). In `call`: P(x) memory, X(x) float, WHOLE(x) int,
@@ -234,14 +249,21 @@ OP(sample, "sample($self, h, W, keys, temperature=1.0, top_k=0, top_p=1.0, min_p
     {BYTE, ADD_OPTIONAL, "seen", "SV"}, {INT, OPTIONAL, "stop_ids", "s", 'V'}, {INTEGER, OPTIONAL, "seed", ""},
     {INTEGER, OPTIONAL, "step", ""}),
    .prepare = place_keys)
-OP(adamw, "adamw($self, w, m, v, g, lr, beta1, beta2, eps, weight_decay, grad_scale, correction1, correction2)\n--\n\n"
-   "(w, m, v) after one step, each (L).",
-   o->adamw(ctx, P(w), P(m), P(v), P(g), (size_t)d['L'], &(struct adamw){X(lr), X(beta1), X(beta2), X(eps),
-            X(weight_decay), X(grad_scale), X(correction1), X(correction2)}),
-   ({FLOAT, ADD, "w", "L"}, {FLOAT, ADD, "m", "L"}, {FLOAT, ADD, "v", "L"}, {FLOAT, IN, "g", "L"},
-    {NUMBER, IN, "lr", ""}, {NUMBER, IN, "beta1", ""}, {NUMBER, IN, "beta2", ""}, {NUMBER, IN, "eps", ""},
-    {NUMBER, IN, "weight_decay", ""}, {NUMBER, IN, "grad_scale", ""}, {NUMBER, IN, "correction1", ""},
-    {NUMBER, IN, "correction2", ""}))
+#define ADAMW_SCALARS \
+    {NUMBER, IN, "lr", ""}, {NUMBER, IN, "beta1", ""}, {NUMBER, IN, "beta2", ""}, {NUMBER, IN, "eps", ""}, {NUMBER, IN, "weight_decay", ""}, \
+    {NUMBER, IN, "grad_scale", ""}, {NUMBER, IN, "correction1", ""}, {NUMBER, IN, "correction2", ""}, {INTEGER, OPTIONAL, "seed", ""}, \
+    {INTEGER, OPTIONAL, "step", ""}, {INTEGER, OPTIONAL, "first", ""}
+OP(adamw, "adamw($self, w, lower, m, v, g, lr, beta1, beta2, eps, weight_decay, grad_scale, correction1, correction2, seed=0, step=0,\n"
+   "      first=0)\n--\n\n(w, lower, m, v) after one step, each (O, C). lower: uint16, None where the device stores float32;\n"
+   "m, v: float32, or uint16 holding bfloat16 bits.",
+   update_weights(o, ctx, a, d['O'], d['C']),
+   ({WEIGHT, ADD, "w", "OC"}, {HALF, ADD_OPTIONAL, "lower", "OC"}, {MOMENT, ADD, "m", "OC"}, {MOMENT, ADD, "v", "OC"},
+    {FLOAT, IN, "g", "OC"}, ADAMW_SCALARS), .check = check_moments)
+OP(adamw_vector, "adamw_vector($self, w, lower, m, v, g, lr, beta1, beta2, eps, weight_decay, grad_scale, correction1, correction2,\n"
+   "             seed=0, step=0, first=0)\n--\n\nadamw() of a vector, each (O); w as vector_set() gives it.",
+   update_weights(o, ctx, a, d['O'], 0),
+   ({FLOAT, ADD, "w", "O"}, {HALF, ADD_OPTIONAL, "lower", "O"}, {MOMENT, ADD, "m", "O"}, {MOMENT, ADD, "v", "O"},
+    {FLOAT, IN, "g", "O"}, ADAMW_SCALARS), .check = check_moments)
 OP(sum_squares, "sum_squares($self, g)\n--\n\nfloat64 sum of the squares of g (L).",
    o->sum_squares(ctx, P(sum), P(g), (size_t)d['L']),
    ({HOST_DOUBLE, OUT, "sum", ""}, {FLOAT, IN, "g", "L"}))
@@ -267,7 +289,7 @@ static PyMethodDef methods[] = {
     METHOD(rope_table), METHOD(rope), METHOD(rope_bwd), METHOD(attention), METHOD(attention_bwd),
     METHOD(attention_decode), METHOD(swiglu), METHOD(swiglu_bwd), METHOD(gather_rows), METHOD(put_rows),
     METHOD(scatter_rows_add), METHOD(head), METHOD(head_bwd), METHOD(logits), METHOD(sample), METHOD(adamw),
-    METHOD(sum_squares), METHOD(lerp),
+    METHOD(adamw_vector), METHOD(sum_squares), METHOD(lerp),
     {"philox", philox_static, METH_VARARGS | METH_STATIC,
      "philox(key, counter, /)\n--\n\nThe four words of Philox4x32-10 for a 64-bit key and a counter of four words."},
     {NULL, NULL, 0, NULL},

@@ -25,13 +25,25 @@ typedef struct {
         if (status) raise_status(status);                                                                              \
     } while (0)
 
+static int parse_moment_dtype(int *is_bf16, const char *name) {
+    *is_bf16 = !strcmp(name, "bfloat16");
+    if (*is_bf16 || !strcmp(name, "float32")) return 0;
+    PyErr_Format(PyExc_ValueError, "moment_dtype is '%.40s', must be 'float32' or 'bfloat16'", name);
+    return -1;
+}
+
 static PyObject *Trainer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"model", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "token_budget", "recompute", NULL};
+    static char *names[] = {"model", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "token_budget", "recompute",
+                            "moment_dtype", "seed", NULL};
     struct train_config c = {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .token_budget = 1024};
     PyObject *model;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$ffffip:Trainer", names, &model, &c.beta1, &c.beta2, &c.eps, &c.weight_decay,
-                                     &c.token_budget, &c.recompute))
+    const char *moment_dtype = "float32";
+    unsigned long long seed = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$ffffipsK:Trainer", names, &model, &c.beta1, &c.beta2, &c.eps, &c.weight_decay,
+                                     &c.token_budget, &c.recompute, &moment_dtype, &seed) ||
+        parse_moment_dtype(&c.bf16_moments, moment_dtype))
         return NULL;
+    c.seed = seed;
     int *busy;
     struct model *m = model_of(model, &busy);
     TrainerObject *self = m ? (TrainerObject *)type->tp_alloc(type, 0) : NULL;
@@ -154,7 +166,7 @@ static PyObject *Trainer_accumulate_loss(TrainerObject *self, PyObject *args, Py
 }
 
 PyDoc_STRVAR(step_doc, "step($self, learning_rate, max_grad_norm=0.0)\n--\n\n"
-                       "Clip, AdamW, repack, gradient = 0; returns the gradient norm before clipping.");
+                       "Clip, AdamW, gradient = 0; returns the gradient norm before clipping.");
 static PyObject *Trainer_step(TrainerObject *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"learning_rate", "max_grad_norm", NULL};
     float learning_rate, max_norm = 0;
@@ -176,77 +188,62 @@ static PyObject *Trainer_zero_grad(TrainerObject *self, PyObject *unused) {
 
 /* -- state ------------------------------------------------------------------------------------------------------------- */
 
-/* The place of a tensor in an fp32 arena; NULL with an exception. */
-static float *arena_of(TrainerObject *self, const char *kind, const char *name, struct tensor *t) {
-    struct trainer *tr = self->t;
-    float *arena = !strcmp(kind, "master") ? tr->master : !strcmp(kind, "m") ? tr->moment1 : !strcmp(kind, "v") ? tr->moment2
-                 : !strcmp(kind, "gradient") ? tr->grads : NULL;
-    if (!arena) {
-        PyErr_Format(PyExc_ValueError, "kind is '%s', must be 'master', 'm' or 'v'", kind);
-        return NULL;
-    }
-    int status = model_find(t, tr->m, name);
-    if (status) {
-        raise_status(status);
-        return NULL;
-    }
-    return arena + t->param->offset + (size_t)t->row * (size_t)(t->param->C ? t->param->C : 1);
+static int parse_state(enum trainer_state *kind, struct tensor *t, const TrainerObject *self, const char *kind_name, const char *name) {
+    static const char *const kinds[] = {[STATE_MASTER] = "master", [STATE_M] = "m", [STATE_V] = "v"};
+    int k = 0;
+    while (k < 3 && strcmp(kind_name, kinds[k])) k++;
+    if (k == 3) return PyErr_Format(PyExc_ValueError, "kind is '%s', must be 'master', 'm' or 'v'", kind_name), -1;
+    *kind = (enum trainer_state)k;
+    int status = model_find(t, self->t->m, name);
+    if (status) raise_status(status);
+    return status;
 }
 
-static PyObject *read_arena(TrainerObject *self, const char *kind, const char *name) {
-    struct tensor t;
-    const float *source = arena_of(self, kind, name, &t);
-    if (!source) return NULL;
-    npy_intp shape[] = {t.rows, t.param->C};
-    PyArrayObject *array = (PyArrayObject *)array_new(NPY_FLOAT32, t.param->C ? 2 : 1, shape);
+static PyObject *read_state(TrainerObject *self, enum trainer_state kind, const struct tensor *t) {
+    npy_intp shape[] = {t->rows, t->param->C};
+    PyObject *array = array_new(NPY_FLOAT32, t->param->C ? 2 : 1, shape);
     if (!array) return NULL;
-    struct model *m = self->t->m;
     int status = OK;
-    RUN(self, status, m->ops->download(m->ctx, PyArray_DATA(array), source, (size_t)PyArray_NBYTES(array)));
+    RUN(self, status, trainer_get(self->t, FLOATS(array), kind, t));
     if (status) Py_CLEAR(array);
-    return (PyObject *)array;
+    return array;
 }
 
 PyDoc_STRVAR(gradient_doc, "gradient($self, name, /)\n--\n\nThe gradient accumulated so far, float32.");
 static PyObject *Trainer_gradient(TrainerObject *self, PyObject *arg) {
+    struct tensor t;
     const char *name = string_arg(arg, "name");
     if (!name) return NULL;
-    int status = OK;
+    int status = model_find(&t, self->t->m, name);
+    if (status) return raise_status(status);
     RUN(self, status, trainer_flush(self->t));
-    return status ? NULL : read_arena(self, "gradient", name);
+    return status ? NULL : read_state(self, STATE_GRADIENT, &t);
 }
 
-PyDoc_STRVAR(get_state_doc, "get_state($self, kind, name, /)\n--\n\nkind: 'master', 'm' or 'v'; float32.");
+PyDoc_STRVAR(get_state_doc, "get_state($self, kind, name, /)\n--\n\nkind: 'master', 'm' or 'v'; float32, whatever they are stored as.");
 static PyObject *Trainer_get_state(TrainerObject *self, PyObject *args) {
-    const char *kind, *name;
-    if (!PyArg_ParseTuple(args, "ss:get_state", &kind, &name)) return NULL;
-    return read_arena(self, kind, name);
+    const char *kind_name, *name;
+    enum trainer_state kind;
+    struct tensor t;
+    if (!PyArg_ParseTuple(args, "ss:get_state", &kind_name, &name) || parse_state(&kind, &t, self, kind_name, name)) return NULL;
+    return read_state(self, kind, &t);
 }
 
-PyDoc_STRVAR(set_state_doc, "set_state($self, kind, name, array, /)\n--\n\nkind: 'master', 'm' or 'v'; call sync() after the masters.");
+PyDoc_STRVAR(set_state_doc, "set_state($self, kind, name, array, /)\n--\n\n"
+                            "kind: 'master' (the working weight follows), 'm' or 'v' (ConfigError for numbers that moment_dtype cannot hold).");
 static PyObject *Trainer_set_state(TrainerObject *self, PyObject *args) {
-    const char *kind, *name;
+    const char *kind_name, *name;
+    enum trainer_state kind;
     PyObject *object;
     struct tensor t;
-    if (!PyArg_ParseTuple(args, "ssO:set_state", &kind, &name, &object)) return NULL;
-    float *target = arena_of(self, kind, name, &t);
-    PyArrayObject *array = target ? array_arg(object, NPY_FLOAT32, t.param->C ? 2 : 1, name) : NULL;
+    if (!PyArg_ParseTuple(args, "ssO:set_state", &kind_name, &name, &object) || parse_state(&kind, &t, self, kind_name, name)) return NULL;
+    PyArrayObject *array = array_arg(object, NPY_FLOAT32, t.param->C ? 2 : 1, name);
     if (!array) return NULL;
-    struct model *m = self->t->m;
     int status = OK, fits = PyArray_DIM(array, 0) == t.rows && (!t.param->C || PyArray_DIM(array, 1) == t.param->C);
     if (!fits) PyErr_Format(PyExc_ValueError, "the array for %s has another shape than the tensor", name);
-    else RUN(self, status, m->ops->upload(m->ctx, target, PyArray_DATA(array), (size_t)PyArray_NBYTES(array)));
+    else RUN(self, status, trainer_set(self->t, kind, &t, DATA(float, array)));
     Py_DECREF(array);
     if (status || !fits) return NULL;
-    Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(sync_doc, "sync($self, /)\n--\n\nWorking weights = rounded master weights.");
-static PyObject *Trainer_sync(TrainerObject *self, PyObject *unused) {
-    (void)unused;
-    int status = OK;
-    RUN(self, status, model_pack(self->t->m, self->t->master));
-    if (status) return NULL;
     Py_RETURN_NONE;
 }
 
@@ -254,12 +251,18 @@ PyDoc_STRVAR(trainer_plan_doc, "plan($self, /)\n--\n\n[(arena, bytes)] of what i
 static PyObject *Trainer_plan(TrainerObject *self, PyObject *unused) {
     (void)unused;
     struct trainer *t = self->t;
-    size_t fp32 = t->m->n_elements * sizeof(float);
-    return Py_BuildValue("[(sn)(sn)(sn)(sn)(sn)]", "weights", (Py_ssize_t)model_weight_bytes(t->m->ops, &t->m->config), "gradients (fp32)",
-                         (Py_ssize_t)fp32, "master weights (fp32)", (Py_ssize_t)fp32, "AdamW moments (fp32)", (Py_ssize_t)(2 * fp32),
+    struct trainer_sizes size = trainer_sizes(t->m->ops, t->m->n_elements, t->config.bf16_moments);
+    return Py_BuildValue("[(sn)(sn)(sn)(sn)(sn)(sn)]", "weights", (Py_ssize_t)model_weight_bytes(t->m->ops, &t->m->config),
+                         "gradients (float32)", (Py_ssize_t)size.grads, "master bits beyond bfloat16", (Py_ssize_t)size.lower,
+                         t->config.bf16_moments ? "AdamW moments (bfloat16)" : "AdamW moments (float32)", (Py_ssize_t)size.moments,
+                         "gradients of embedded tokens", (Py_ssize_t)((size_t)t->embed_max * embed_row_bytes(t->m->ops, &t->m->config)),
                          "activations", (Py_ssize_t)t->acts.bytes);
 }
 
+static PyObject *Trainer_get_moment_dtype(TrainerObject *self, void *unused) {
+    (void)unused;
+    return PyUnicode_FromString(self->t->config.bf16_moments ? "bfloat16" : "float32");
+}
 static PyObject *Trainer_get_steps(TrainerObject *self, void *unused) { (void)unused; return PyLong_FromLongLong(self->t->steps_taken); }
 static int Trainer_set_steps(TrainerObject *self, PyObject *value, void *unused) {
     (void)unused;
@@ -278,16 +281,16 @@ static PyMethodDef methods[] = {
     {"gradient", (PyCFunction)Trainer_gradient, METH_O, gradient_doc},
     {"get_state", (PyCFunction)Trainer_get_state, METH_VARARGS, get_state_doc},
     {"set_state", (PyCFunction)Trainer_set_state, METH_VARARGS, set_state_doc},
-    {"sync", (PyCFunction)Trainer_sync, METH_NOARGS, sync_doc},
     {"plan", (PyCFunction)Trainer_plan, METH_NOARGS, trainer_plan_doc},
     {NULL, NULL, 0, NULL},
 };
 static PyGetSetDef getset[] = {
     {"steps_taken", (getter)Trainer_get_steps, (setter)Trainer_set_steps, "AdamW's t", NULL},
+    {"moment_dtype", (getter)Trainer_get_moment_dtype, NULL, "Storage of the moments: 'float32' or 'bfloat16'", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 PyDoc_STRVAR(trainer_doc, "Trainer(model, *, adam_beta1=0.9, adam_beta2=0.999, adam_epsilon=1e-08, weight_decay=0.0, token_budget=1024, "
-                          "recompute=False)\n--\n\nGradients, float32 master weights and AdamW moments of one Model.");
+                          "recompute=False, moment_dtype='float32', seed=0)\n--\n\nGradients, float32 master weights and AdamW moments of one Model.");
 static PyType_Slot slots[] = {
     {Py_tp_new, Trainer_new}, {Py_tp_dealloc, Trainer_dealloc}, {Py_tp_methods, methods}, {Py_tp_getset, getset},
     {Py_tp_doc, (void *)trainer_doc}, {0, NULL},
@@ -295,18 +298,21 @@ static PyType_Slot slots[] = {
 static PyType_Spec spec = {"grpo._core.Trainer", sizeof(TrainerObject), 0, Py_TPFLAGS_DEFAULT, slots};
 
 PyDoc_STRVAR(plan_doc, "plan(*, n_layers, d_model, n_heads, n_kv_heads, head_dim, d_ff, vocab_size, tie, qkv_bias, qk_norm, token_budget, "
-                       "recompute, slots, prompt_length, max_new_tokens, keep_rows, train, reference, device)\n--\n\n"
+                       "recompute, slots, prompt_length, max_new_tokens, keep_rows, train, reference, "
+                       "moment_dtype, step_rows, device)\n--\n\n"
                        "[(arena, bytes)] that a run with these settings will hold.");
 static PyObject *plan(PyObject *module, PyObject *args, PyObject *kwargs) {
     (void)module;
     static char *names[] = {"n_layers", "d_model", "n_heads", "n_kv_heads", "head_dim", "d_ff", "vocab_size", "tie", "qkv_bias", "qk_norm",
-                            "token_budget", "recompute", "slots", "prompt_length", "max_new_tokens", "keep_rows", "train", "reference", "device", NULL};
+                            "token_budget", "recompute", "slots", "prompt_length", "max_new_tokens", "keep_rows", "train", "reference", "moment_dtype",
+                            "step_rows", "device", NULL};
     struct plan_request r = {.config.rms_eps = 1};
     struct config *c = &r.config;
-    const char *device;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$iiiiiiipppipiiiipps:plan", names, &c->n_layers, &c->d_model, &c->n_heads, &c->n_kv_heads,
+    const char *device, *moment_dtype;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$iiiiiiipppipiiiippsis:plan", names, &c->n_layers, &c->d_model, &c->n_heads, &c->n_kv_heads,
                                      &c->head_dim, &c->d_ff, &c->vocab_size, &c->tie, &c->qkv_bias, &c->qk_norm, &r.token_budget, &r.recompute,
-                                     &r.slots, &r.prompt_length, &r.max_new_tokens, &r.keep_rows, &r.train, &r.reference, &device))
+                                     &r.slots, &r.prompt_length, &r.max_new_tokens, &r.keep_rows, &r.train, &r.reference, &moment_dtype,
+                                     &r.step_rows, &device) || parse_moment_dtype(&r.bf16_moments, moment_dtype))
         return NULL;
     struct plan_line lines[PLAN_LINES];
     int n, status = plan_memory(lines, &n, device, &r);

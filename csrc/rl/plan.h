@@ -5,9 +5,9 @@
 
 #include "rl/train.h"
 
-struct plan_request { struct config config; int token_budget, recompute, slots, prompt_length, max_new_tokens, keep_rows, train, reference; };
+struct plan_request { struct config config; int token_budget, recompute, slots, prompt_length, max_new_tokens, keep_rows, train, reference; int bf16_moments, step_rows; };
 struct plan_line { const char *arena; size_t bytes; };
-enum { PLAN_LINES = 9 };
+enum { PLAN_LINES = 8 };
 
 /* Fills lines (PLAN_LINES) and returns their number. */
 int plan_memory(struct plan_line *lines, int *n, const char *device, const struct plan_request *r);

@@ -4,9 +4,19 @@
 #include "model/kept.h"
 #include "model/profile.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+struct trainer_sizes trainer_sizes(const struct ops *ops, size_t n, int bf16_moments) {
+    return (struct trainer_sizes){.grads = n * sizeof(float), .lower = (size_t)ops->real_size < sizeof(float) ? n * sizeof(uint16_t) : 0,
+                                  .moments = 2 * n * (bf16_moments ? sizeof(bf16) : sizeof(float))};
+}
+
+size_t embed_row_bytes(const struct ops *ops, const struct config *c) {
+    return (size_t)c->d_model * (size_t)ops->real_size + sizeof(int32_t);
+}
 
 int trainer_create(struct trainer **out, struct model *m, const struct train_config *config, int optimizer) {
     const struct train_config *c = config;
@@ -17,36 +27,61 @@ int trainer_create(struct trainer **out, struct model *m, const struct train_con
     if (!t) return fail(E_MEMORY, "no memory for a trainer");
     t->m = m;
     t->config = *c;
-    size_t bytes = m->n_elements * sizeof(float);
-    float **arenas[] = {&t->grads, &t->master, &t->moment1, &t->moment2};
+    struct trainer_sizes size = trainer_sizes(m->ops, m->n_elements, c->bf16_moments);
+    const struct { void **arena; size_t bytes; } arenas[] = {
+        {(void **)&t->grads, size.grads}, {(void **)&t->lower, size.lower}, {&t->moment1, size.moments / 2}, {&t->moment2, size.moments / 2}};
     int status = OK;
     for (int i = 0; i < (optimizer ? 4 : 1) && !status; i++) {
-        *arenas[i] = m->ops->alloc(m->ctx, bytes);
-        if (!*arenas[i])
-            status = fail(E_MEMORY, "training needs %.2f GB for gradients, master weights and moments", 4.0 * (double)bytes / 1e9);
+        if (arenas[i].bytes) *arenas[i].arena = m->ops->alloc(m->ctx, arenas[i].bytes);
+        if (arenas[i].bytes && !*arenas[i].arena)
+            status = fail(E_MEMORY, "training needs %.2f GB for gradients, master weights and moments",
+                          (double)(size.grads + size.lower + size.moments) / 1e9);
     }
-    if (!status && optimizer) status = model_unpack(m, t->master);
     if (status) {
         trainer_free(t);
         return status;
     }
+    if (optimizer) m->lower = t->lower;            /* 0: masters are the working weights, exactly */
     *out = t;
     return OK;
 }
 
 void trainer_free(struct trainer *t) {
     if (!t) return;
-    void *all[] = {t->grads, t->master, t->moment1, t->moment2, t->embed_dx, t->embed_ids};
+    if (t->lower && t->m->lower == t->lower) t->m->lower = NULL;
+    void *all[] = {t->grads, t->lower, t->moment1, t->moment2, t->embed_dx, t->embed_ids};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) t->m->ops->release(t->m->ctx, all[i]);
     activations_free(&t->acts);
     batch_free(&t->batch, t->m);
     free(t);
 }
 
+/* Room for the embedding gradient of `more` tokens on top of those of this step so far. */
+static int reserve_embedding(struct trainer *t, int more) {
+    struct model *m = t->m;
+    size_t row = (size_t)m->config.d_model * (size_t)m->ops->real_size;
+    int need = t->embed_n + more;
+    if (need <= t->embed_max) return OK;
+    real *dx = m->ops->alloc(m->ctx, (size_t)need * row);
+    int32_t *ids = m->ops->alloc(m->ctx, (size_t)need * sizeof *ids);
+    int status = dx && ids ? OK : fail(E_MEMORY, "no memory for the embedding gradient of %d tokens", need);
+    if (!status && t->embed_n) status = m->ops->copy(m->ctx, dx, t->embed_dx, (size_t)t->embed_n * row);
+    if (!status && t->embed_n) status = m->ops->copy(m->ctx, ids, t->embed_ids, (size_t)t->embed_n * sizeof *ids);
+    m->ops->release(m->ctx, status ? dx : t->embed_dx);
+    m->ops->release(m->ctx, status ? ids : t->embed_ids);
+    TRY(status);
+    t->embed_dx = dx;
+    t->embed_ids = ids;
+    t->embed_max = need;
+    return OK;
+}
+
 /* Activations and batch for the largest micro-batch so far: memory is taken in the first step, and more only for a longer group. */
 static int reserve(struct trainer *t, const struct groups *g) {
     struct model *m = t->m;
     int rows, head_rows, segments = g->prompts.n + g->completions.n, longest = 0;
+    batch_limits(&rows, &head_rows, g, INT_MAX);
+    TRY(reserve_embedding(t, rows));
     batch_limits(&rows, &head_rows, g, t->config.token_budget);
     for (int i = 0; i < g->completions.n; i++)
         longest = max_int(longest, ragged_length(&g->prompts, g->group[i]) + ragged_length(&g->completions, i));
@@ -74,24 +109,10 @@ static int reserve(struct trainer *t, const struct groups *g) {
 static int defer_embedding(struct trainer *t) {
     struct model *m = t->m;
     size_t row = (size_t)m->config.d_model * (size_t)m->ops->real_size;
-    int N = t->batch.N, need = t->embed_n + N;
-    if (need > t->embed_max) {
-        int grown = max_int(need, 2 * t->embed_max);
-        real *dx = m->ops->alloc(m->ctx, (size_t)grown * row);
-        int32_t *ids = m->ops->alloc(m->ctx, (size_t)grown * sizeof *ids);
-        int status = dx && ids ? OK : fail(E_MEMORY, "no memory for the embedding gradient of %d tokens", need);
-        if (!status && t->embed_n) status = m->ops->copy(m->ctx, dx, t->embed_dx, (size_t)t->embed_n * row);
-        if (!status && t->embed_n) status = m->ops->copy(m->ctx, ids, t->embed_ids, (size_t)t->embed_n * sizeof *ids);
-        m->ops->release(m->ctx, status ? dx : t->embed_dx);
-        m->ops->release(m->ctx, status ? ids : t->embed_ids);
-        TRY(status);
-        t->embed_dx = dx;
-        t->embed_ids = ids;
-        t->embed_max = grown;
-    }
+    int N = t->batch.N;
     TRY(RUN(m, copy, (char *)t->embed_dx + (size_t)t->embed_n * row, t->acts.dx, (size_t)N * row));
     TRY(RUN(m, copy, t->embed_ids + t->embed_n, t->batch.ids, (size_t)N * sizeof(int32_t)));
-    t->embed_n = need;
+    t->embed_n += N;
     return OK;
 }
 
@@ -168,7 +189,7 @@ int trainer_accumulate(struct trainer *t, float *logp, float *entropy, const str
     mark_wanted(wanted, g, coef, ecoef);
     struct micro_batch mb;
     int status = OK;
-    const uint8_t *some = t->master ? wanted : NULL;
+    const uint8_t *some = t->moment1 ? wanted : NULL;
     for (int prompt = 0, completion = 0; !status && batch_next(&mb, &prompt, &completion, g, some, t->config.token_budget);) {
         status = forward(t, g, &mb, kept);
         if (!status) status = backward(t, g, &mb, coef, ecoef, inv);
@@ -259,12 +280,57 @@ int trainer_step(struct trainer *t, double *norm, float learning_rate, float max
         .lr = learning_rate, .beta1 = c->beta1, .beta2 = c->beta2, .eps = c->eps,
         .grad_scale = max_norm > 0 ? fminf(1.0f, (float)(max_norm / (*norm + 1e-6))) : 1.0f,
         .correction1 = (float)(1 - pow((double)c->beta1, step)), .correction2 = (float)(1 - pow((double)c->beta2, step)),
+        .bf16_moments = c->bf16_moments, .seed = c->seed, .step = (uint32_t)t->steps_taken,
     };
+    size_t moment_size = c->bf16_moments ? sizeof(bf16) : sizeof(float);
+    m->version++;
     for (int i = 0; i < m->n_params; i++) {
-        size_t at = m->params[i].offset;
-        p.weight_decay = m->params[i].C ? c->weight_decay : 0;
-        TRY(RUN(m, adamw, t->master + at, t->moment1 + at, t->moment2 + at, t->grads + at, param_size(&m->params[i]), &p));
+        const struct param *q = &m->params[i];
+        size_t at = q->offset;
+        p.weight_decay = q->C ? c->weight_decay : 0;
+        p.first = at;
+        TRY(RUN(m, adamw, q->w, t->lower ? t->lower + at : NULL, (char *)t->moment1 + at * moment_size,
+                (char *)t->moment2 + at * moment_size, t->grads + at, q->O, q->C, &p));
     }
-    TRY(model_pack(m, t->master));
     return trainer_zero_grad(t);
+}
+
+static int get_bf16(const struct model *m, float *host, const bf16 *arena, size_t n) {
+    bf16 *half = malloc(n * sizeof *half);
+    if (!half) return fail(E_MEMORY, "no memory for %zu numbers", n);
+    int status = m->ops->download(m->ctx, half, arena, n * sizeof *half);
+    for (size_t i = 0; i < n && !status; i++) host[i] = bf16_to_float(half[i]);
+    free(half);
+    return status;
+}
+
+static int set_bf16(const struct model *m, bf16 *arena, const float *host, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (float_bits(host[i]) & 0xffff) return fail(E_CONFIG, "%g is no bfloat16 number, and the trainer's moments are bfloat16", (double)host[i]);
+    bf16 *half = malloc(n * sizeof *half);
+    if (!half) return fail(E_MEMORY, "no memory for %zu numbers", n);
+    for (size_t i = 0; i < n; i++) half[i] = (bf16)(float_bits(host[i]) >> 16);
+    int status = m->ops->upload(m->ctx, arena, half, n * sizeof *half);
+    free(half);
+    return status;
+}
+
+int trainer_get(struct trainer *t, float *host, enum trainer_state kind, const struct tensor *tensor) {
+    const struct model *m = t->m;
+    size_t at = tensor_offset(tensor), n = tensor_size(tensor);
+    if (kind == STATE_MASTER) return model_get_master(m, tensor, host);
+    if (kind == STATE_GRADIENT) return m->ops->download(m->ctx, host, t->grads + at, n * sizeof *host);
+    const void *moments = kind == STATE_M ? t->moment1 : t->moment2;
+    return t->config.bf16_moments ? get_bf16(m, host, (const bf16 *)moments + at, n)
+                                  : m->ops->download(m->ctx, host, (const float *)moments + at, n * sizeof *host);
+}
+
+int trainer_set(struct trainer *t, enum trainer_state kind, const struct tensor *tensor, const float *host) {
+    struct model *m = t->m;
+    size_t at = tensor_offset(tensor), n = tensor_size(tensor);
+    if (kind == STATE_MASTER) return model_set(m, tensor, host);
+    if (kind == STATE_GRADIENT) return fail(E_CONFIG, "gradients cannot be set");
+    void *moments = kind == STATE_M ? t->moment1 : t->moment2;
+    return t->config.bf16_moments ? set_bf16(m, (bf16 *)moments + at, host, n)
+                                  : m->ops->upload(m->ctx, (float *)moments + at, host, n * sizeof *host);
 }

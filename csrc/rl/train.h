@@ -1,18 +1,26 @@
-/* Floor 3: gradients, fp32 master weights and AdamW moments of one model, worked through in micro-batches of whole groups.
-   Every sum over tokens runs in the order of the groups, whatever the split (C2). */
+/* Floor 3: gradients and AdamW of one model, worked through in micro-batches of whole groups. Master weights are fp32: the
+   model's working weights and, beside them, the 16 bits that bfloat16 lacks. Every sum over tokens runs in the order of the
+   groups, whatever the split (C2). */
 #ifndef GRPO_TRAIN_H
 #define GRPO_TRAIN_H
 
 #include "rl/batch.h"
 #include "rl/loss.h"
 
-struct train_config { float beta1, beta2, eps, weight_decay; int token_budget, recompute; };
+struct train_config {
+    float beta1, beta2, eps, weight_decay;
+    int token_budget, recompute;
+    int bf16_moments;                      /* moments are bf16, rounded stochastically from `seed` and steps_taken (ops.h: adamw) */
+    uint64_t seed;
+};
 
 struct trainer {
     struct model *m;
     struct train_config config;
     int64_t steps_taken;                   /* AdamW's t */
-    float *grads, *master, *moment1, *moment2;  /* fp32 arenas (m->n_elements); the last three NULL without an optimiser */
+    float *grads;                          /* (m->n_elements), as are the following, which are NULL without an optimiser */
+    uint16_t *lower;                       /* of the master weights; NULL where working weights are fp32 */
+    void *moment1, *moment2;               /* float or bf16 */
     struct activations acts;
     struct batch batch;
     /* gradient of the embedding rows of every token of the step, added up at its end (see text_backward) */
@@ -20,6 +28,12 @@ struct trainer {
     int32_t *embed_ids;                    /* (embed_max) */
     int embed_n, embed_max;
 };
+
+/* Bytes of the arenas above; moments: of both together */
+struct trainer_sizes { size_t grads, lower, moments; };
+struct trainer_sizes trainer_sizes(const struct ops *ops, size_t n_elements, int bf16_moments);
+/* Bytes that the step's embedding gradient holds for each token */
+size_t embed_row_bytes(const struct ops *ops, const struct config *c);
 
 /* optimizer 0: gradients only (logprob_grads) */
 int trainer_create(struct trainer **out, struct model *m, const struct train_config *config, int optimizer);
@@ -46,8 +60,13 @@ int trainer_accumulate_loss(struct trainer *t, double *loss, struct loss_metrics
 
 /* Embedding gradients into the arena: called by step, and before gradients are read. */
 int trainer_flush(struct trainer *t);
-/* Clip (max_norm 0: off), AdamW (decay on matrices only), repack, gradient = 0. E_NONFINITE leaves the weights untouched. */
+/* Clip (max_norm 0: off), AdamW (decay on matrices only), gradient = 0. E_NONFINITE leaves the weights untouched. */
 int trainer_step(struct trainer *t, double *norm, float learning_rate, float max_norm);
 int trainer_zero_grad(struct trainer *t);
+
+/* State <-> host fp32, by tensor. E_CONFIG for a moment that the trainer's bfloat16 cannot hold. */
+enum trainer_state { STATE_MASTER, STATE_M, STATE_V, STATE_GRADIENT };
+int trainer_get(struct trainer *t, float *host, enum trainer_state kind, const struct tensor *tensor);
+int trainer_set(struct trainer *t, enum trainer_state kind, const struct tensor *tensor, const float *host);
 
 #endif

@@ -202,6 +202,11 @@ def to_bfloat16_bits(array: np.ndarray) -> np.ndarray:
     return np.where(nan, ((bits >> np.uint32(16)) | np.uint32(0x40)).astype(np.uint16), rounded)
 
 
+def from_bfloat16_bits(bits: np.ndarray) -> np.ndarray:
+    """uint16 -> float32, exactly."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
 def parse_size(size: int | str) -> int:
     """Bytes of "5GB", "200MB" or an int."""
     units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}

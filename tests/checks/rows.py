@@ -1,4 +1,4 @@
-"""What works on rows one by one, and the optimiser."""
+"""What works on rows one by one, sums of squares and mixing."""
 import numpy as np
 import pytest
 
@@ -85,12 +85,8 @@ def test_swiglu_far_from_zero(ops, ref):
 
 
 @pytest.mark.parametrize("n", [0, 1, 15, 16384, 40001])
-def test_optimiser(ops, ref, rng, n):
-    w, m, g = normal(rng, n), normal(rng, n), normal(rng, n)
-    v = np.square(normal(rng, n))
-    settings = 1e-3, 0.9, 0.999, 1e-8, 0.01, 0.7, 0.271, 0.003
-    for got, want in zip(ops.adamw(w, m, v, g, *settings), ref.adamw(w, m, v, g, *settings), strict=True):
-        np.testing.assert_allclose(got, want, rtol=2e-6, atol=1e-7)
+def test_sum_squares_and_lerp(ops, ref, rng, n):
+    w, g = normal(rng, n), normal(rng, n)
     np.testing.assert_allclose(ops.lerp(w, g, 0.3), ref.lerp(w, g, 0.3), rtol=1e-6, atol=1e-6)
     assert ops.sum_squares(g) == pytest.approx(float(np.sum(np.square(np.float64(g)))), rel=1e-12)
 

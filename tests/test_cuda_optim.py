@@ -1,0 +1,1 @@
+from checks.optim import *  # noqa: F403
