@@ -17,7 +17,7 @@ int plan_memory(struct plan_line *lines, int *n, const char *device, const struc
         lines[(*n)++] = (struct plan_line){"gradients (float32)", size.grads};
         if (size.lower) lines[(*n)++] = (struct plan_line){"master bits beyond bfloat16", size.lower};
         lines[(*n)++] = (struct plan_line){r->bf16_moments ? "AdamW moments (bfloat16)" : "AdamW moments (float32)", size.moments};
-        lines[(*n)++] = (struct plan_line){"gradients of embedded tokens", (size_t)r->step_rows * embed_row_bytes(ops, c)};
+        lines[(*n)++] = (struct plan_line){"gradients of embedded tokens", (size_t)embed_room(r->step_rows) * embed_row_bytes(ops, c)};
     }
     size_t update = r->train ? activations_bytes(ops, c, r->recompute ? KEEP_INPUTS : KEEP_ALL, rows, rows) : 0;
     size_t generate = r->slots ? rollout_bytes(ops, c, r->slots, r->prompt_length, r->max_new_tokens) : 0;

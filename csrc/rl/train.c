@@ -62,6 +62,7 @@ static int reserve_embedding(struct trainer *t, int more) {
     size_t row = (size_t)m->config.d_model * (size_t)m->ops->real_size;
     int need = t->embed_n + more;
     if (need <= t->embed_max) return OK;
+    need = embed_room(need);
     real *dx = m->ops->alloc(m->ctx, (size_t)need * row);
     int32_t *ids = m->ops->alloc(m->ctx, (size_t)need * sizeof *ids);
     int status = dx && ids ? OK : fail(E_MEMORY, "no memory for the embedding gradient of %d tokens", need);

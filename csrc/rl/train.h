@@ -32,7 +32,8 @@ struct trainer {
 /* Bytes of the arenas above; moments: of both together */
 struct trainer_sizes { size_t grads, lower, moments; };
 struct trainer_sizes trainer_sizes(const struct ops *ops, size_t n_elements, int bf16_moments);
-/* Bytes that the step's embedding gradient holds for each token */
+/* Rows of embed_dx and embed_ids for a step of so many, with a quarter to spare since steps differ in length; bytes of one */
+static inline int embed_room(int rows) { return rows + rows / 4; }
 size_t embed_row_bytes(const struct ops *ops, const struct config *c);
 
 /* optimizer 0: gradients only (logprob_grads) */
