@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#666666")    # told apart by colour-blind eyes
+STYLES = ("-", (0, (4, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.5, 1, 1.5)))             # so that curves which coincide are both seen
 INK, GRID = "#333333", "#e3e3e3"
 POINTS_SHOWN = 30                            # up to so many points each has a marker; more are smoothed
 
@@ -83,7 +84,7 @@ class Curve:
     steps: list[float]
     values: list[float]
     band: list[tuple[float, float]] = field(default_factory=list)
-    color: str = ""                          # "": by its place in the panel
+    look: int | None = None                  # which colour and style; None: by its place in the panel
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ def laid_over(panel: Panel, logs: list[tuple[str, Metrics]]) -> list[tuple[Panel
     found: dict[str, list[Curve]] = {}
     for number, (name, log) in enumerate(logs):
         for curve in panel.curves(log):
-            same = replace(curve, label=name, color=COLORS[number % len(COLORS)], band=[] if panel.range else curve.band)
+            same = replace(curve, label=name, look=number, band=[] if panel.range else curve.band)
             found.setdefault(curve.label, []).append(same)
     return [(replace(panel, title=f"{panel.title}: {label}" if len(found) > 1 else panel.title), curves) for label, curves in found.items()]
 
@@ -296,7 +297,8 @@ def smoothed_over(curves: list[Curve]) -> int:
 def lines(axes: "Axes", curves: list[Curve], window: int) -> None:
     """Few points as they are; many in pale, with their moving average on top."""
     for number, curve in enumerate(curves):
-        color, few = curve.color or COLORS[number % len(COLORS)], len(curve.steps) <= POINTS_SHOWN
+        look, few = number if curve.look is None else curve.look, len(curve.steps) <= POINTS_SHOWN
+        color, style = COLORS[look % len(COLORS)], STYLES[look % len(STYLES)]
         width = 1 if few else window
         if curve.band:
             low, high = (moving_average(list(ends), width) for ends in zip(*curve.band, strict=True))
@@ -304,9 +306,9 @@ def lines(axes: "Axes", curves: list[Curve], window: int) -> None:
         if width > 1:
             axes.plot(curve.steps, curve.values, color=color, alpha=0.28, linewidth=0.8)
         axes.plot(curve.steps, moving_average(curve.values, width), color=color, linewidth=1.8, marker="o" if few else None, markersize=3.5,
-                  label=curve.label)
+                  linestyle=style, label=curve.label)
     if len(curves) > 1:
-        axes.legend(fontsize=8.5, frameon=False, labelcolor=INK)
+        axes.legend(fontsize=8.5, frameon=False, labelcolor=INK, handlelength=2.6)
 
 
 def stack(axes: "Axes", curves: list[Curve], window: int) -> None:

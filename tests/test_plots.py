@@ -192,7 +192,7 @@ def test_a_panel_for_each_curve_and_a_curve_for_each_run(tmp_path):
     runs = [run(tmp_path / "a", [grpo_record(1), evaluation(1)]), run(tmp_path / "b", [grpo_record(1), grpo_record(2)])]
     panels = laid_over("reward", runs)
     assert {title: [c.label for c in curves] for title, curves in panels.items()} == {"Reward: training": ["0", "1"], "Reward: evaluation": ["0"]}
-    assert [c.color for c in panels["Reward: training"]] == list(plots.COLORS[:2]) and panels["Reward: training"][1].steps == [1, 2]
+    assert [c.look for c in panels["Reward: training"]] == [0, 1] and panels["Reward: training"][1].steps == [1, 2]
     assert all(c.band for c in panels["Reward: training"])
     assert not any(c.band for c in laid_over("lengths", runs)["Completion length"])         # from shortest to longest covers every other run
     assert list(laid_over("speed", runs)) == ["Throughput: generation", "Throughput: training"]       # shares of time stack up to 1 for one run
