@@ -168,7 +168,8 @@ def steps_of_rounds(rounds: Mapping[str, Any], options: Mapping[str, Any], given
             raise ConfigError(f"{name}={count!r} must be a number of rounds, at least 1")
         result[steps] = math.ceil(count / prompts)
         if prompts > 1:
-            warnings.warn(f"{name}={count} rounds of one prompt are {steps}={result[steps]} of {prompts} prompts", GrpoWarning, stacklevel=5)
+            warnings.warn(f"{name}={count} rounds of one prompt are {steps}={result[steps]} of {prompts} prompts", GrpoWarning,
+                          stacklevel=5)
     return result
 
 

@@ -84,7 +84,7 @@ class Curve:
     steps: list[float]
     values: list[float]
     band: list[tuple[float, float]] = field(default_factory=list)
-    look: int | None = None                  # which colour and style; None: by its place in the panel
+    look: int | None = None                  # which colour and style it has; None: by its place in the panel
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Panel:
     unit: str
     curves: Callable[[Metrics], list[Curve]]
     band: str = ""                           # what the band around a curve is
-    range: bool = False                      # the band is so wide that it is left out where runs are laid over each other
+    wide: bool = False                      # the band is so wide that it is left out where runs are laid over each other
     stacked: bool = False                    # areas on top of each other that fill 0 .. 1
     share: bool = False                      # values from 0 to 1
     smooth: bool = True
@@ -149,7 +149,7 @@ def time_shares(m: Metrics) -> list[Curve]:
 
 REWARD = Panel("Reward", "weighted sum", reward, band="± std")
 ACCURACY = Panel("Accuracy in evaluation", "share", accuracy, band="95 % interval", share=True, smooth=False)
-LENGTH = Panel("Completion length", "tokens", lengths, band="shortest to longest", range=True)
+LENGTH = Panel("Completion length", "tokens", lengths, band="shortest to longest", wide=True)
 CUT_OFF = Panel("Completions cut off at the limit", "share", metrics(("training", "completions/clipped_ratio"),
                                                                      ("evaluation", "eval_completions/clipped_ratio")), share=True)
 KL = Panel("KL to the reference", "nats a token", metrics(("KL", "kl")))
@@ -161,7 +161,8 @@ PICTURES: dict[str, Callable[[list[Metrics]], Iterable[Panel]]] = {
     "reward": lambda logs: (REWARD,),
     "rewards": reward_panels,
     "accuracy": lambda logs: (
-        ACCURACY, Panel("Accuracy in training", "share", metrics(("strict", "accuracy/strict"), ("lenient", "accuracy/lenient")), share=True),
+        ACCURACY,
+        Panel("Accuracy in training", "share", metrics(("strict", "accuracy/strict"), ("lenient", "accuracy/lenient")), share=True),
         Panel("pass@k in evaluation", "share", pass_at_k, share=True, smooth=False)),
     "lengths": lambda logs: (LENGTH, CUT_OFF),
     "kl": lambda logs: (KL,),
@@ -207,7 +208,7 @@ def laid_over(panel: Panel, logs: list[tuple[str, Metrics]]) -> list[tuple[Panel
     found: dict[str, list[Curve]] = {}
     for number, (name, log) in enumerate(logs):
         for curve in panel.curves(log):
-            same = replace(curve, label=name, look=number, band=[] if panel.range else curve.band)
+            same = replace(curve, label=name, look=number, band=[] if panel.wide else curve.band)
             found.setdefault(curve.label, []).append(same)
     return [(replace(panel, title=f"{panel.title}: {label}" if len(found) > 1 else panel.title), curves) for label, curves in found.items()]
 

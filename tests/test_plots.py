@@ -57,8 +57,12 @@ CASES = {
 
 @pytest.mark.parametrize("records, pictures", CASES.values(), ids=CASES)
 def test_pictures_of_what_was_logged(tmp_path, records, pictures):
-    drawn = plots.plot_run(run(tmp_path / "run", records))
-    assert drawn == [tmp_path / "run" / "plots" / f"{name}.png" for name in pictures]
+    assert list(plots.figures(run(tmp_path / "run", records))) == pictures
+
+
+def test_files_of_the_pictures(tmp_path):
+    drawn = plots.plot_run(run(tmp_path / "run", CASES["graded"][0]))
+    assert drawn == [tmp_path / "run" / "plots" / f"{name}.png" for name in CASES["graded"][1]]
     assert all(path.read_bytes().startswith(PNG) for path in drawn)
 
 

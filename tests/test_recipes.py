@@ -269,7 +269,7 @@ def test_a_recipe_survives_its_file(tmp_path):
 
 
 @pytest.mark.parametrize("text, message", [
-    ("- 1", "a recipe is a mapping"), ("model: [", "mine.yaml: "), ("modl: x", "mine.yaml: unknown option 'modl'; did you mean 'model'"),
+    ("- 1", "a recipe is a mapping"), ("1: 2", "a recipe is a mapping"), ("model: [", "mine.yaml: "), ("modl: x", "mine.yaml: unknown option 'modl'; did you mean 'model'"),
     ("sft: 3", "sft=3 must be a mapping"), ("eval_size: 0", "eval_size=0"), ("model: 3", "model=3"), ("dataset_kwargs: [1]", "must be a mapping"),
 ])
 def test_broken_recipes(tmp_path, text, message, capsys):

@@ -28,7 +28,8 @@ def usage() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command and returns the exit code: 0, 1 (it failed), 2 (the command line is wrong), 130 (Ctrl-C), 141 (the output is not read)."""
+    """Runs one command and returns the exit code: 0, 1 (it failed), 2 (the command line is wrong), 130 (Ctrl-C), 141 (nobody reads
+    the output)."""
     words = sys.argv[1:] if argv is None else list(argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]

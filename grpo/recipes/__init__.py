@@ -61,7 +61,7 @@ class Recipe:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError(f"{path}: {error}") from error
-        if not isinstance(content, dict):
+        if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
             raise ConfigError(f"{path}: a recipe is a mapping of option names to values")
         try:
             return dataclasses.replace(cls.base(content.pop("base", None), path, readers), name=path.stem, about="").change(content)

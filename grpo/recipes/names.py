@@ -38,7 +38,8 @@ def own_changes(changes: Mapping[str, Any], options: Mapping[str, Any]) -> dict[
         result = {**{name: value for name, value in PRESETS[preset].items() if name not in void}, **result}
     if "prompts_per_step" in options and not {"prompts_per_step", "per_device_train_batch_size"} & result.keys():
         if (prompts := result.pop("gradient_accumulation_steps", None)) is not None:
-            warnings.warn(f"gradient_accumulation_steps={prompts} micro-steps of one prompt are prompts_per_step={prompts}", GrpoWarning, stacklevel=4)
+            warnings.warn(f"gradient_accumulation_steps={prompts} micro-steps of one prompt are prompts_per_step={prompts}", GrpoWarning,
+                          stacklevel=4)
             result["prompts_per_step"] = prompts
     return result
 

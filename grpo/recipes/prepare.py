@@ -66,7 +66,8 @@ def check_lengths(recipe: Recipe, config: GRPOConfig) -> None:
     positions = model.get("max_position_embeddings")
     if positions and (config.max_prompt_length or 1) + config.max_completion_length > positions:
         prompt = f"max_prompt_length={config.max_prompt_length} and " if config.max_prompt_length else ""
-        raise ConfigError(f"{prompt}max_completion_length={config.max_completion_length} do not fit into the {positions} positions of {source}")
+        raise ConfigError(f"{prompt}max_completion_length={config.max_completion_length} do not fit into the {positions} positions "
+                          f"of {source}")
 
 
 def check_columns(reward: Reward, row: dict[str, Any], where: str) -> None:
@@ -80,8 +81,8 @@ def check_columns(reward: Reward, row: dict[str, Any], where: str) -> None:
         needed.append("answer")
     for name in needed:
         if name not in OFFERED | row.keys() | reward.given.keys():
-            raise DatasetError(f"reward {reward.name!r} asks for {name!r}, which {where} does not have{did_you_mean(name, row)} Its columns are "
-                               f"{', '.join(row)}.")
+            raise DatasetError(f"reward {reward.name!r} asks for {name!r}, which {where} does not have{did_you_mean(name, row)} "
+                               f"Its columns are {', '.join(row)}.")
 
 
 def is_built_in(function: Any) -> bool:
