@@ -10,7 +10,7 @@ from .rewards.scoring import is_chat
 from .rewards.text import final_answer, quantity, same_answer, tagged, tagged_answer
 
 READINGS = ("strict", "lenient", "extractive")
-CATEGORIES = ("category", "level", "subject", "source")
+CATEGORIES = ("category", "level", "subject", "operation", "task", "source")
 REASONING = ("reasoning", "think")
 
 
@@ -43,7 +43,7 @@ def category_column(rows: Sequence[Mapping[str, Any]], asked: str | None) -> str
             raise DatasetError(f"row {missing} has no column {asked!r} to break the evaluation down by; its columns are "
                                f"{', '.join(rows[missing])}")
         return asked
-    return next((name for name in CATEGORIES if all(name in columns for columns in rows)), None)
+    return next((name for name in CATEGORIES if all(columns.get(name) is not None for columns in rows)), None)
 
 
 def layout_of(prompt: Any) -> list[str]:

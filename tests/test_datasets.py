@@ -280,7 +280,7 @@ def test_mixtures_keep_the_shares(source, expected, split):
     assert "".join(row["source"][0] for row in rows) == expected.replace(" ", "")
     for name in source:
         options = {k: v for k, v in source[name].items() if k != "share"} if isinstance(source, dict) and isinstance(source[name], dict) else {}
-        own = [{k: v for k, v in row.items() if k != "source"} for row in rows if row["source"] == name]
+        own = [{k: v for k, v in row.items() if k != "source" and v is not None} for row in rows if row["source"] == name]
         assert own == datasets.load(name, split, size=8, **options)[:len(own)]
     assert rows == datasets.load(source, split)[:8]
 
@@ -295,15 +295,23 @@ def test_what_ends_first_comes_again_in_train(tmp_path, split, kinds):
     assert [row["prompt"] for row in rows if row["source"].endswith("l")] == list("01234")
 
 
+def test_rows_of_a_mixture_have_all_columns():
+    rows = datasets.load(["countdown", "word_problems"], size=2)
+    assert [row["operation"] for row in rows] == [None, "addition"] and [row["target"] is None for row in rows] == [False, True]
+    assert [row["answer"] is None for row in rows] == [True, False] and rows[0].keys() == rows[1].keys()
+
+
 def test_options_of_mixtures():
     shared = datasets.load({"arithmetic": 1, "word_problems": {"examples": 2}}, size=2, examples=1)
     assert [len(row["prompt"]) for row in shared] == [3, 5]
+    assert [row["source"][0] for row in datasets.load({"arithmetic": {"size": 1}, "word_problems": 1}, "test", size=4)] == list("awww")
     with pytest.raises(ConfigError, match="arithmetic has no option 'numbers'"):
         datasets.load(["arithmetic", "word_problems"], numbers=[2, 9])
 
 
 @pytest.mark.parametrize("source, message", [
     ({"arithmetic": 0}, "share of arithmetic is 0"), ({"arithmetic": {"share": "half"}}, "share of arithmetic is 'half'"),
+    ({"arithmetic": {"split": "test"}}, "arithmetic: a mixture is of one split"),
     ({"arithmetic": True}, "share of arithmetic is True"), (["arithmetic", "arithmetic"], "every data set once"),
     (["arithmetic", "word_problem"], "did you mean 'word_problems'"), (["arithmetic", "MINE:sourced"], "mine.py:sourced has a column source of its own"),
 ])
@@ -412,7 +420,7 @@ def test_functions(mine):
 
 @pytest.mark.parametrize("function, split, options, message", [
     ("row", "train", {}, "has no function 'row'; did you mean 'rows'"),
-    ("rows", "train", {"cont": 1}, "has no option 'cont'; did you mean 'count'"),
+    ("rows", "train", {"cont": 1}, "has no option 'cont'; did you mean 'count'"), ("rows", "train", {"colums": {}}, "no option 'colums'; did you mean 'columns'"),
     ("train_only", "test", {}, "has no parameter split"), ("needy", "train", {}, "needs the option 'count'"),
     ("wrong", "train", {}, "mine.py:wrong: row 1 has neither a prompt nor a question; its columns are promt"),
 ])

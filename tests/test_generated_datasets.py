@@ -163,6 +163,13 @@ def test_word_problems_refuse(options, message):
         datasets.load("word_problems", **options)
 
 
+@pytest.mark.parametrize("name", ["arithmetic", "word_problems", "countdown", "gsm8k"])
+@pytest.mark.parametrize("examples", [-1, 1.5, "two"])
+def test_numbers_of_examples(name, examples):
+    with pytest.raises(ConfigError, match="examples=.* must be a number of solved problems"):
+        datasets.load(name, examples=examples)
+
+
 # countdown
 
 
@@ -172,7 +179,7 @@ def test_countdown_can_be_solved(split):
     assert all(len(row["numbers"]) == count for row, count in zip(rows, itertools.cycle([2, 3, 5])))
     assert all(5 <= row["target"] <= 60 and all(2 <= n <= 30 for n in row["numbers"]) for row in rows)
     given = {name: [row[name] for row in rows] for name in ("numbers", "target")}
-    assert countdown_reward([f"<answer>{row['solution']}</answer>" for row in rows], **given) == [1.0] * 300
+    assert countdown_reward([f"<answer>{row['expression']}</answer>" for row in rows], **given) == [1.0] * 300
     assert rows == datasets.load("countdown", split, count=[2, 3, 5], numbers=[2, 30], targets=[5, 60], seed=2, size=400)[:300]
 
 

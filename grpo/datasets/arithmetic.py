@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ConfigError
-from .layout import chat, solved, with_examples
+from .layout import chat, check_examples, solved, with_examples
 from .procedural import held_out
 from .splits import check_split
 
@@ -24,6 +24,7 @@ def load(split: str = "train", *, digits: int | list[int] = 2, size: int | None 
     >>> load("test", size=1)[0]["question"]
     'What is 36 + 91?'
     """
+    check_examples(examples)
     shown = [message for a, b in problems("train", digits, examples, seed) for message in solved(ask(a, b), f"{a} + {b} = {a + b}", a + b)]
     return [row(a, b, system_prompt, shown) for a, b in problems(split, digits, size, seed)]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import DatasetError
 from . import files, hub
-from .layout import solved, with_examples
+from .layout import check_examples, solved, with_examples
 
 
 def load(split: str = "train", *, path: str | None = None, size: int | None = None, system_prompt: str | None = None,
@@ -17,6 +17,7 @@ def load(split: str = "train", *, path: str | None = None, size: int | None = No
     train, solved in the XML layout, are shown before each question and not asked; for models that do not know the layout.
     """
     read = functools.partial(files.read, Path(path)) if path is not None else functools.partial(hub.read, "openai/gsm8k", config="main")
+    check_examples(examples)
     skipped = examples if split == "train" else 0
     rows = checked(read(split, size=None if size is None else size + skipped, system_prompt=system_prompt), path, split)
     first = rows[:skipped] if skipped or not examples else checked(read("train", size=examples, system_prompt=system_prompt), path, "train")

@@ -3,7 +3,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..errors import DatasetError
+from ..errors import ConfigError, DatasetError
 from ..foreign import did_you_mean
 
 XML_SYSTEM_PROMPT = "Respond in the following format:\n<reasoning>\n...\n</reasoning>\n<answer>\n...\n</answer>"
@@ -24,6 +24,12 @@ def solved(question: str, reasoning: str, answer: Any) -> list[dict[str, str]]:
     """A question and its answer in the XML layout, as two messages."""
     return [{"role": "user", "content": question},
             {"role": "assistant", "content": f"<reasoning>\n{reasoning}\n</reasoning>\n<answer>\n{answer}\n</answer>"}]
+
+
+def check_examples(count: int) -> None:
+    """ConfigError for a number of examples that cannot be."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise ConfigError(f"examples={count!r} must be a number of solved problems, 0 for none")
 
 
 def with_examples(prompt: list[dict[str, str]], shown: Sequence[dict[str, str]]) -> list[dict[str, str]]:

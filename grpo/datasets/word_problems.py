@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..foreign import did_you_mean
-from .layout import chat, solved, with_examples
+from .layout import chat, check_examples, solved, with_examples
 from .procedural import check_bounds, distinct, held_out
 from .splits import check_split
 
@@ -118,6 +118,7 @@ def load(split: str = "train", *, operations: str | Sequence[str] = tuple(SYMBOL
     for kind in kinds:
         if kind not in SYMBOLS:
             raise ConfigError(f"operations={operations!r}: no operation {kind!r}{did_you_mean(kind, SYMBOLS)} There are {', '.join(SYMBOLS)}.")
+    check_examples(examples)
     facts = {"+": all_facts("numbers", numbers), "x": all_facts("factors", factors)}
     drawn = {name: problems(name, kinds, facts, seed) for name in SIZE}
     shown = [message for problem in itertools.islice(drawn["train"], examples)

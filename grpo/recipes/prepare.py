@@ -39,9 +39,10 @@ def prepare(recipe: Recipe) -> Prepared:
     config = recipe.config()
     check_output_dir(Path(config.output_dir or "runs"))
     rows, eval_rows = recipe.train_rows(), recipe.eval_rows()
-    if eval_rows and (message := overlap(rows, eval_rows)):
-        raise DatasetError(f"{message}. Evaluate on other rows, or hold some out: --dataset_kwargs.validation 0.1")
     demonstrations = recipe.sft_rows() if recipe.sft and not config.resume_from_checkpoint else []
+    for trained in (rows, demonstrations):
+        if eval_rows and (message := overlap(trained, eval_rows)):
+            raise DatasetError(f"{message}. Evaluate on other rows, or hold some out: --dataset_kwargs.validation 0.1")
     if demonstrations:
         recipe.sft_config()
     recipe.rewards = recipe.rewards or default_rewards(rows)

@@ -16,14 +16,14 @@ SOFT = re.compile(r"\s*<reasoning>.*?</reasoning>\s*<answer>.*?</answer>", re.DO
 TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
 
 
-def correctness_reward(completions: list, answer: list, log_metric: Callable | None = None, **columns: Any) -> list[float]:
-    """2.0 where the tagged answer is the column answer, as number or as text. Logs accuracy/strict and accuracy/lenient.
+def correctness_reward(completions: list, answer: list, log_metric: Callable | None = None, **columns: Any) -> list[float | None]:
+    """2.0 where the tagged answer is the column answer, as number or as text; None where the row has no answer. Logs accuracy/strict and accuracy/lenient.
 
     >>> correctness_reward(["<answer>$1,200</answer>", "1200"], answer=["1200", "1200"])
     [2.0, 0.0]
     """
     log_accuracy(log_metric, completions, answer)
-    return [2.0 if right else 0.0 for right in are_correct(completions, answer)]
+    return [None if right is None else 2.0 * right for right in are_correct(completions, answer)]
 
 
 def integer_reward(completions: list, **columns: Any) -> list[float]:
