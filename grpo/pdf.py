@@ -8,13 +8,13 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from reportlab.lib import colors
-from reportlab.lib.enums import TA_RIGHT
+from reportlab.lib.enums import TA_LEFT, TA_RIGHT
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
-from reportlab.platypus import KeepTogether, Paragraph, Preformatted, SimpleDocTemplate, Spacer
+from reportlab.platypus import KeepTogether, Paragraph, Preformatted, SimpleDocTemplate
 from reportlab.platypus import Table as Grid
 
 from .records import Record
@@ -102,14 +102,15 @@ def register_fonts() -> None:
 @lru_cache(maxsize=None)
 def style(size: float, *, bold: bool = False, color: Any = INK, before: float = 0, after: float = 0, keep: bool = False,
           right: bool = False) -> ParagraphStyle:
-    return ParagraphStyle("", fontName="SansBold" if bold else "Sans", fontSize=size, leading=size * 1.35, textColor=color, spaceBefore=before,
-                          spaceAfter=after, keepWithNext=keep, splitLongWords=True, **({"alignment": TA_RIGHT} if right else {}))
+    return ParagraphStyle("", fontName="SansBold" if bold else "Sans", fontSize=size, leading=size * 1.35, textColor=color,
+                          spaceBefore=before, spaceAfter=after, keepWithNext=keep, alignment=TA_RIGHT if right else TA_LEFT)
 
 
 def printable(text: str, font: str = "Sans") -> str:
     """The text as the font can show it: what it has no glyph for, and control characters, become a box."""
     glyphs = pdfmetrics.getFont(font).face.charToGlyph
-    return "".join(c if c == "\n" or (c >= " " and ord(c) in glyphs) else "    " if c == "\t" else MISSING for c in text.replace("\r\n", "\n"))
+    plain = text.replace("\r\n", "\n").replace("\t", "    ")
+    return "".join(c if c == "\n" or (c >= " " and ord(c) in glyphs) else MISSING for c in plain)
 
 
 def shortened(text: str) -> str:
@@ -131,12 +132,19 @@ def boxed(text: str, color: Any) -> list[Any]:
 
 
 def grid(table: Table) -> Any:
-    """A table whose cells wrap; the first column takes what the others leave."""
-    count = len(table.rows[0])
-    widths = [WIDTH * 0.34] + [WIDTH * 0.66 / (count - 1)] * (count - 1)
+    """A table whose cells wrap where they must: columns are as wide as their texts, one takes what the others leave."""
     header = [table.header] if table.header else []
     cells = [[Paragraph(escape(printable(cell)), style(8, bold=number < len(header), right=i > 0 and not table.prose))
               for i, cell in enumerate(row)] for number, row in enumerate([*header, *table.rows])]
-    return Grid(cells, colWidths=widths, hAlign="LEFT", repeatRows=len(header),
+    return Grid(cells, colWidths=widths_of([*header, *table.rows], -1 if table.prose else 0), hAlign="LEFT", repeatRows=len(header),
                 style=[("LINEBELOW", (0, 0), (-1, -1), 0.4, RULE), ("TOPPADDING", (0, 0), (-1, -1), 1.5),
                        ("BOTTOMPADDING", (0, 0), (-1, -1), 2.5), ("LEFTPADDING", (0, 0), (-1, -1), 2), ("VALIGN", (0, 0), (-1, -1), "TOP")])
+
+
+def widths_of(rows: list[list[str]], open_column: int) -> list[float]:
+    """Widths of columns: what their texts need, up to half the page, in proportion where that is too much; the open column takes the rest."""
+    needed = [min(WIDTH / 2, 14 + max(pdfmetrics.stringWidth(printable(cell), "SansBold", 8) for cell in column))
+              for column in zip(*rows, strict=True)]
+    widths = [min(1.0, WIDTH / sum(needed)) * width for width in needed]
+    widths[open_column] += WIDTH - sum(widths)
+    return widths

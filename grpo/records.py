@@ -55,9 +55,10 @@ def metrics_of(records: Sequence[Record]) -> dict[str, float]:
     lengths = np.array([r["tokens"] for r in records])
     metrics = completion_metrics(lengths, np.array([r["finish_reason"] == "length" for r in records]))
     names = list(records[0]["rewards"])
-    metrics |= reward_metrics(names, array(records, lambda r: [r["rewards"][name] for name in names]), array(records, lambda r: r["reward"]))
+    totals = array(records, lambda r: r["reward"])
+    metrics |= reward_metrics(names, array(records, lambda r: [r["rewards"][name] for name in names]), totals)
     if len(groups[0]) > 1:
-        flat = flat_groups(array(records, lambda r: r["reward"]), np.repeat(np.arange(len(groups)), [len(g) for g in groups]))
+        flat = flat_groups(totals, np.repeat(np.arange(len(groups)), [len(g) for g in groups]))
         metrics["frac_reward_zero_std"] = float(flat.mean())
     for name in records[0].get("funcs", ()):
         metrics[f"funcs/{name}/mean"], metrics[f"funcs/{name}/std"] = moments(array(records, lambda r, name=name: r["funcs"][name]))

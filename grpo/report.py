@@ -80,7 +80,9 @@ def parts(record: Record) -> str:
 
 def prompt_text(prompt: Any) -> str:
     """A prompt as text: a chat message by message."""
-    return prompt if isinstance(prompt, str) else "\n".join(f"{m['role']}: {m['content']}" if isinstance(m, Mapping) else str(m) for m in prompt)
+    if isinstance(prompt, str):
+        return prompt
+    return "\n".join(f"{m['role']}: {m['content']}" if isinstance(m, Mapping) else str(m) for m in prompt)
 
 
 def last_message(prompt: Any) -> str:

@@ -1,10 +1,11 @@
-"""Tables of an evaluation, for the terminal and for the report."""
+"""Tables of an evaluation and of an analysis, for the terminal and for the report."""
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .grading import READINGS
 
+BAR, SHOWN_DISAGREEMENTS, WIDEST = 40, 20, 28
 HASHES, HASH = ("weights", "rows"), 12        # settings shown by their first characters
 MEANINGS = {"strict": "strict (in its tags)", "lenient": "lenient (anywhere)", "extractive": "extractive match"}
 
@@ -22,8 +23,8 @@ class Table:
         """The table for a terminal."""
         shown = [self.header, *self.rows] if self.header else self.rows
         widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-        lines = ["  ".join(cell.ljust(w) if i == 0 or self.prose else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
-                 for row in shown]
+        lines = ["  ".join(cell.ljust(width) if i == 0 or self.prose else cell.rjust(width)
+                           for i, (cell, width) in enumerate(zip(row, widths, strict=True))) for row in shown]
         return "\n".join([self.title, *("  " + line.rstrip() for line in lines)])
 
 
@@ -41,12 +42,14 @@ def accuracy_table(m: Mapping[str, float]) -> Table:
     tries = [int(name.removeprefix("pass@k/")) for name in m if name.startswith("pass@k/")]
     shown = [k for k in tries if k == max(tries) or k & (k - 1) == 0]
     rows += [[f"pass@{k} (lenient)", percent(m[f"pass@k/{k}"]), ""] for k in shown]
-    rows += [[f"majority@{name.removeprefix('majority@k/')} (lenient)", percent(value), ""] for name, value in m.items() if name.startswith("majority@k/")]
-    return Table("Accuracy" if not tries else f"Accuracy (mean of {max(tries)} completions a question)", ["", "share", "95 % interval"], rows)
+    if tries:
+        rows.append([f"majority@{max(tries)} (lenient)", percent(m[f"majority@k/{max(tries)}"]), ""])
+    return Table(f"Accuracy (mean of {max(tries)} completions a question)" if tries else "Accuracy", ["", "share", "95 % interval"], rows)
 
 
 def category_table(categories: Mapping[str, Mapping[str, float]]) -> Table:
-    rows = [[name, str(int(m["questions"])), *(percent(m[f"accuracy/{r}"]) for r in READINGS), span(m, "lenient")] for name, m in categories.items()]
+    rows = [[name, str(int(m["questions"])), *(percent(m[f"accuracy/{r}"]) for r in READINGS), span(m, "lenient")]
+            for name, m in categories.items()]
     return Table("By category", ["category", "questions", *READINGS, "95 % of lenient"], rows)
 
 
@@ -79,3 +82,75 @@ def percent(share: float) -> str:
 
 def number(value: float | None) -> str:
     return "-" if value is None or value != value else f"{value:.3f}"
+
+
+# analysis
+
+
+def analysis_tables(found: Mapping[str, Any], names: tuple[str, str] = ("before", "after")) -> list[Table]:
+    """The tables of grpo.analysis.analyze. names: of the two sides of a comparison."""
+    tables = []
+    if "evaluation" in found:
+        e = found["evaluation"]
+        tables += [accuracy_table(e["metrics"])] if "accuracy/lenient" in e["metrics"] else []
+        tables += [category_table(e["by_category"])] if e["by_category"] else []
+        tables.append(share_table("Completions", {"all": e["completions"], "right": e["right"], "wrong": e["wrong"]}))
+        if e["tag_errors"]:
+            tables.append(Table("Errors of layout", ["", "completions"], [[name, str(count)] for name, count in e["tag_errors"].items()]))
+        tables += [histogram_table(name, bins) for name, bins in e["histograms"].items() if bins]
+        tables += [disagreement_table(e["disagreements"])] if e["disagreements"] else []
+    if "change" in found:
+        tables.append(comparison_table(f"Evaluation at step {found['since_step']} and at step {found['step']}", found["change"], names))
+    if "training" in found:
+        phases = {f"steps {phase['from']} to {phase['to']}": phase for phase in found["training"].values()}
+        tables.append(share_table("Training completions", phases))
+    return tables
+
+
+SHARES = {"count": "completions", **MEANINGS, "format": "every tag once, in order", "truncated": "truncated",
+          "mean_length": "mean length (tokens)", "median_length": "median length", "repetition": "repeated 4-grams",
+          "repetitive": "more than half repeated"}
+
+
+def share_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> Table:
+    """One column a set of completions; sets without any are left out."""
+    columns = {name: values for name, values in columns.items() if values}
+    rows = [[meaning, *(shown(name, values.get(name)) for values in columns.values())] for name, meaning in SHARES.items()
+            if any(name in values for values in columns.values())]
+    return Table(title, ["", *columns], rows)
+
+
+def shown(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if name == "count" else f"{value:.1f}" if name.endswith("length") else percent(value)
+
+
+def histogram_table(name: str, bins: list[dict[str, float]]) -> Table:
+    most = max(b["count"] for b in bins)
+    rows = [[f"{b['low']:.4g}" if b["low"] == b["high"] else f"{b['low']:.4g} to {b['high']:.4g}", str(b["count"]),
+             "█" * round(BAR * b["count"] / most)] for b in bins]
+    return Table(f"Reward {name}", ["value", "completions", ""], rows, prose=True)
+
+
+def disagreement_table(found: list[dict[str, Any]]) -> Table:
+    """The first ones; the JSON has all."""
+    rows = [[f"{r['row']}, {r['sample'] + 1}", *(clipped(r[name]) for name in ("gold", "tagged_answer", "answer")),
+             *("✓" if r[reading] else "✗" for reading in READINGS)] for r in found[:SHOWN_DISAGREEMENTS]]
+    more = f", the first {SHOWN_DISAGREEMENTS}" if len(found) > SHOWN_DISAGREEMENTS else ""
+    header = ["row, completion", "gold", "in its tags", "read", *READINGS]
+    return Table(f"Readings that disagree: {len(found)} completions{more}", header, rows, prose=True)
+
+
+def comparison_table(title: str, found: Mapping[str, Any], names: tuple[str, str]) -> Table:
+    """Two evaluations of the same questions."""
+    tested = "p" in found["lenient"]
+    rows = [[MEANINGS[r], percent(c["a"]), percent(c["b"]), f"{c['difference']:+.1%}", f"{c['low']:+.1%} to {c['high']:+.1%}",
+             *([str(c["only_a"]), str(c["only_b"]), f"{c['p']:.3g}"] if tested else [])] for r in READINGS for c in [found[r]]]
+    header = ["", *names, "difference", "95 % interval", *(["only " + names[0], "only " + names[1], "McNemar p"] if tested else [])]
+    return Table(f"{title}, on {found['questions']} questions", header, rows)
+
+
+def clipped(value: Any) -> str:
+    text = "-" if value is None else " ".join(str(value).split())
+    return text if len(text) <= WIDEST else text[:WIDEST - 3] + "..."

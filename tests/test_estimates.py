@@ -59,11 +59,22 @@ def test_interval_agrees_with_the_bootstrap_over_questions():
     assert interval(shares, 2400) == pytest.approx(tuple(np.quantile(means, (0.025, 0.975))), abs=0.006)
 
 
-def test_difference_of_two_models():
-    a, b = np.array([0.0, 1, 0, 1] * 50), np.array([0.0, 1, 1, 1] * 50)
-    gain, low, high = difference(a, b)
-    assert gain == 0.25 and low == pytest.approx(0.19, abs=0.02) and high == pytest.approx(0.31, abs=0.02)
-    assert difference(a, b) == (gain, low, high) and difference(a, a) == (0, 0, 0)
+@pytest.mark.parametrize("only_a, only_b, n", [(0, 0, 40), (3, 9, 50), (0, 1, 3), (10, 0, 10)])
+def test_difference_is_bonett_and_prices_interval(only_a, only_b, n):
+    """Their formula, from the counts."""
+    a, b = np.zeros(n), np.zeros(n)
+    a[:only_a], b[only_a:only_a + only_b] = 1, 1
+    p, q = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
+    half = Z * math.sqrt((p + q - (p - q) ** 2) / (n + 2))
+    assert difference(a, b) == pytest.approx(((only_b - only_a) / n, max(-1, q - p - half), min(1, q - p + half)))
+
+
+def test_difference_of_shares_agrees_with_the_paired_bootstrap():
+    rng = np.random.default_rng(2)
+    level = rng.beta(2, 2, 400)
+    a, b = (rng.binomial(4, np.clip(level + shift, 0, 1)) / 4 for shift in (0, 0.1))
+    means = (b - a)[rng.integers(0, 400, (4000, 400))].mean(axis=1)
+    assert difference(a, b)[1:] == pytest.approx(tuple(np.quantile(means, (0.025, 0.975))), abs=0.006)
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 5, 9])

@@ -1,4 +1,4 @@
-"""The command `grpo`: train, recipes, generate, eval, plot, plan, doctor. One file a command; this one picks it and prints what goes wrong."""
+"""The command `grpo`: train, recipes, generate, eval, analyze, plot, plan, doctor. One file a command; this one picks it and prints what goes wrong."""
 import importlib
 import os
 import sys
@@ -14,6 +14,7 @@ COMMANDS = {
     "recipes": "list what there is to train, or print a recipe",
     "generate": "ask a model",
     "eval": "evaluate a model or a run on held-out rows, with a report",
+    "analyze": "look at the completions of a run or an evaluation, or compare two",
     "plot": "draw the plots of a run",
     "plan": "say how much memory a run will take, before anything is loaded",
     "doctor": "say what is there on this machine, what is missing, and how to get it",

@@ -38,9 +38,9 @@ FLAGS = {                                    # flag: (entry of the recipe, type,
 }
 # options of a run that matter to its evaluation
 OPTIONS = """
-    seed device dtype model_init_kwargs max_prompt_length on_long_prompt max_completion_length temperature top_p top_k min_p repetition_penalty
-    generation_kwargs chat_template_kwargs temperature_eval num_generations num_generations_eval slots token_budget reward_weights on_reward_error
-    soft_overlong_cache eval_category""".split()
+    seed device dtype model_init_kwargs max_prompt_length on_long_prompt max_completion_length temperature top_p top_k min_p
+    repetition_penalty generation_kwargs chat_template_kwargs temperature_eval num_generations num_generations_eval slots token_budget
+    reward_weights on_reward_error soft_overlong_cache eval_category""".split()
 
 
 def eval_parser(prog: str) -> Parser:

@@ -1,0 +1,154 @@
+"""What completions look like, beyond the mean: errors of layout, truncation, repetition, lengths, rewards, where readings disagree, and
+two evaluations of the same questions against each other."""
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import ConfigError, FileFormatError
+from .estimates import difference, mcnemar
+from .evalfolder import DOCUMENT
+from .grading import READINGS, layout_of
+from .records import Record, document, questions, read_document, verdict
+from .runfolder import COMPLETIONS, EVALUATIONS
+from .runlog import completion_steps, completions, evaluation_steps
+
+NGRAM = 4                                    # words
+MANY = 0.5                                   # a completion repeats itself when more than this share of its n-grams was there before
+BINS = 10
+PHASE = 0.1                                  # of a run's steps, at either end
+
+
+def analyze(source: str | Path) -> dict[str, Any]:
+    """The analysis of a file or folder of `grpo eval`, or of a run folder: its last round of evaluation, what changed since its
+    first, and its training completions at either end. Raises FileFormatError where there is nothing to analyse.
+
+    >>> analyze("runs/gsm8k-1")["evaluation"]["metrics"]["accuracy/lenient"]                               # doctest: +SKIP
+    """
+    path = Path(source)
+    if not (path / COMPLETIONS).is_dir() and not (path / EVALUATIONS).is_dir():
+        return {"source": str(source), "evaluation": analysis_of(read(path)["completions"])}
+    rounds = [read_document(path / EVALUATIONS / f"step-{step:06d}.json") for step in evaluation_steps(path)]
+    rounds = [r for r in rounds if r["completions"]]
+    found: dict[str, Any] = {"source": str(source)}
+    if rounds:
+        found |= {"step": rounds[-1]["settings"]["step"], "evaluation": analysis_of(rounds[-1]["completions"])}
+    if len(rounds) > 1 and "accuracy/lenient" in rounds[0]["metrics"]:
+        found["since_step"] = rounds[0]["settings"]["step"]
+        found["change"] = compare(rounds[0]["completions"], rounds[-1]["completions"])
+    if steps := completion_steps(path):
+        found["training"] = training_phases(path, steps)
+    if len(found) == 1:
+        raise FileFormatError(f"{path} has no completions: neither {COMPLETIONS}/step-N.jsonl nor {EVALUATIONS}/step-N.json with them")
+    return found
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The document of an evaluation: its file, its folder, or a run folder (the last round)."""
+    if path.is_file():
+        return read_document(path)
+    if (path / DOCUMENT).is_file():
+        return read_document(path / DOCUMENT)
+    if steps := evaluation_steps(path):
+        return read_document(path / EVALUATIONS / f"step-{steps[-1]:06d}.json")
+    raise FileFormatError(f"{path} is no evaluation: there is neither {DOCUMENT} nor {EVALUATIONS}/step-N.json")
+
+
+def analysis_of(records: Sequence[Record]) -> dict[str, Any]:
+    """Everything about one set of graded completions."""
+    if not records:
+        raise FileFormatError("the evaluation has no completions; the run was made with save_completions=False")
+    content = document({}, records)
+    graded = records[0]["gold"] is not None
+    return {"metrics": content["metrics"], "by_category": content["by_category"], "completions": shares(records),
+            "right": shares([r for r in records if graded and r["lenient"]]),
+            "wrong": shares([r for r in records if graded and not r["lenient"]]),
+            "tag_errors": dict(Counter(error for r in records for error in r["tag_errors"] or ()).most_common()),
+            "histograms": {name: histogram([r["rewards"][name] for r in records]) for name in records[0]["rewards"]},
+            "disagreements": disagreements(records) if graded else []}
+
+
+def shares(records: Sequence[Record]) -> dict[str, float]:
+    """Shares and means over completions: by reading, of layout, truncation, length, repetition. Empty for none."""
+    if not records:
+        return {}
+    lengths, repeated = np.array([r["tokens"] for r in records]), np.array([repetition(r["completion"]) for r in records])
+    asked = [not r["tag_errors"] for r in records if r["tag_errors"] is not None]
+    readings = READINGS if records[0]["gold"] is not None else ()
+    return {"count": len(records), **{reading: mean([r[reading] for r in records]) for reading in readings},
+            **({"format": mean(asked)} if asked else {}), "truncated": mean([r["finish_reason"] == "length" for r in records]),
+            "mean_length": float(lengths.mean()), "median_length": float(np.median(lengths)), "repetition": float(repeated.mean()),
+            "repetitive": mean(repeated > MANY)}
+
+
+def mean(values: Any) -> float:
+    return float(np.mean(values))
+
+
+def repetition(text: str) -> float:
+    """The share of a text's n-grams of words that stood there before.
+
+    >>> repetition("a b c d"), repetition("a b c d a b c d")
+    (0.0, 0.2)
+    """
+    words = text.split()
+    grams = [tuple(words[i:i + NGRAM]) for i in range(len(words) - NGRAM + 1)]
+    return (len(grams) - len(set(grams))) / len(grams) if grams else 0.0
+
+
+def histogram(values: Sequence[float | None]) -> list[dict[str, float]]:
+    """[{low, high, count}] of the values that are there: one bin a value where they are few, else BINS equal ones."""
+    there = np.array([v for v in values if v is not None], np.float64)
+    distinct = np.unique(there)
+    if len(distinct) <= BINS:
+        return [{"low": float(v), "high": float(v), "count": int((there == v).sum())} for v in distinct]
+    counts, edges = np.histogram(there, BINS)
+    return [{"low": float(low), "high": float(high), "count": int(n)} for low, high, n in zip(edges, edges[1:], counts, strict=False)]
+
+
+def disagreements(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """The completions that one reading finds right and another wrong."""
+    kept = ("row", "sample", "gold", "tagged_answer", "answer", *READINGS)
+    return [{name: r[name] for name in kept} for r in records if len({r[reading] for reading in READINGS}) > 1]
+
+
+def training_phases(run: Path, steps: Sequence[int]) -> dict[str, dict[str, Any]]:
+    """shares() of the training completions in the first and in the last tenth of the steps."""
+    count = max(1, round(len(steps) * PHASE))
+    phases = {"first": steps[:count], "last": steps[-count:]} if len(steps) > 1 else {"first": steps}
+    return {name: {"from": chosen[0], "to": chosen[-1], **shares([regraded(r) for step in chosen for r in completions(run, step)])}
+            for name, chosen in phases.items()}
+
+
+def regraded(record: Record) -> Record:
+    """A training completion, graded as evaluation grades."""
+    return record | verdict(record["completion"], record.get("gold"), layout_of(record["prompt"]))
+
+
+def compare(a: Sequence[Record], b: Sequence[Record]) -> dict[str, Any]:
+    """Two evaluations on the questions they share, by reading: {a, b, difference, low, high} and with one completion a
+    question {only_a, only_b, p} of McNemar's exact test. ConfigError where no question is shared."""
+    ours, theirs = by_question(a), by_question(b)
+    common = [key for key in ours if key in theirs]
+    if not common:
+        raise ConfigError("the two evaluations have no question in common, so there is nothing to compare")
+    if ours[common[0]][0]["gold"] is None:
+        raise ConfigError("the evaluations have no gold answers to compare by")
+    found: dict[str, Any] = {"questions": len(common), "only_in_a": len(ours) - len(common), "only_in_b": len(theirs) - len(common)}
+    single = all(len(side[key]) == 1 for side in (ours, theirs) for key in common)
+    for reading in READINGS:
+        x, y = (np.array([mean([r[reading] for r in side[key]]) for key in common]) for side in (ours, theirs))
+        gain, low, high = difference(x, y)
+        found[reading] = {"a": mean(x), "b": mean(y), "difference": gain, "low": low, "high": high}
+        if single:
+            only_a, only_b = int(((x == 1) & (y == 0)).sum()), int(((x == 0) & (y == 1)).sum())
+            found[reading] |= {"only_a": only_a, "only_b": only_b, "p": mcnemar(only_a, only_b)}
+    return found
+
+
+def by_question(records: Sequence[Record]) -> Mapping[str, list[Record]]:
+    """Records by what was asked and what is right, whatever the row's number."""
+    return {json.dumps([group[0]["prompt"], group[0]["gold"]]): group for group in questions(records)}
