@@ -91,9 +91,10 @@ int cuda_record_end(void *ctx_, int status) {
     struct recorder *r = ctx->recorder;
     cudaGraph_t captured = NULL;
     if (!r || !r->open) return status;
-    int ended = cuda_status(cudaStreamEndCapture(r->stream, &captured), "cudaStreamEndCapture");
+    cudaError_t ended = cudaStreamEndCapture(r->stream, &captured);
     ctx->stream = r->usual;
-    if (!status) status = ended;
+    if (status) cudaGetLastError();                    /* of a capture that what failed has spoiled */
+    else status = cuda_status(ended, "cudaStreamEndCapture");
     if (!status) status = make_graph(ctx, r->open, captured);
     if (captured) cudaGraphDestroy(captured);
     r->open = NULL;

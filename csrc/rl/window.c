@@ -66,8 +66,8 @@ int draw_first(struct engine *e, int first) {
 
 /* -- tables ----------------------------------------------------------------------------------------------------------- */
 
-/* Rows of a step for n slots. Where steps are recorded, few numbers of rows serve all: up to 32 the weights' bytes are
-   what a step costs, and above, 31 rows too many are a quarter of it at most. */
+/* Rows of a step for n slots. Where steps are recorded, few numbers of rows serve all: the weights, most of what a step
+   reads, are read once for any of them, and an idle row reads one key. */
 static int rows_for(const struct engine *e, int n) {
     int rows = 1;
     if (e->lookahead == 1) return n;
