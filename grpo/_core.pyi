@@ -102,8 +102,9 @@ class Trainer:
         """(arena, bytes) of everything held, largest first."""
 
 def plan(*, n_layers: int, d_model: int, n_heads: int, n_kv_heads: int, head_dim: int, d_ff: int, vocab_size: int, tie: bool,
-         qkv_bias: bool, qk_norm: bool, token_budget: int, recompute: bool, slots: int, prompt_length: int, max_new_tokens: int, keep_rows: int,
-         train: bool, reference: bool, moment_dtype: str, step_rows: int, device: str) -> list[tuple[str, int]]:
+         qkv_bias: bool, qk_norm: bool, step_prompts: int, num_generations: int, prompt_length: int, max_new_tokens: int, token_budget: int,
+         recompute: bool, moment_dtype: str, slots: int, keep_rows: int, train: bool, reference: bool, mixed: bool,
+         device: str) -> list[tuple[str, int]]:
     """(arena, bytes) that a run with these settings will hold; nothing is allocated."""
 
 def loss_defaults() -> dict[str, Any]:

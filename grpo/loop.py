@@ -23,6 +23,7 @@ from .config import TrainingConfig
 from .errors import CheckpointError, CheckpointMismatchError, ConfigError, GrpoWarning, NonFiniteError
 from .foreign import did_you_mean
 from .model import Model, load
+from .plan import require, training_plan
 from .profile import Profile
 from .runfolder import RunFolder, say
 from .schedule import learning_rate
@@ -169,6 +170,8 @@ class Loop(ABC):
         args, state = self.args, self.state
         state.max_steps = args.max_steps if args.max_steps >= 0 else self.steps_of_epochs(args.num_train_epochs)
         learning_rate(args, 0, state.max_steps)
+        if "optimizer" not in self.__dict__:
+            require(training_plan(self.model.config, "the model", args, self.model.device, held=("weights", "reference weights")))
         held = sum(size for _, size in self.optimizer.plan())    # the memory is there, or this raises, before anything is written
         if resume and self.run is None:
             self._resume(resume)

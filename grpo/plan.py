@@ -1,13 +1,14 @@
 """How much memory a run will hold, from a config file and the options: what the core allocates, nothing loaded."""
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from . import _core
 from .architectures import core_arguments
+from .config import GRPOConfig, TrainingConfig
 from .devices import gpu_memory, pick_device
-from .errors import ConfigError, FileFormatError
+from .errors import ConfigError, FileFormatError, OutOfMemoryError
 from .recipes import Recipe
 
 KEPT_SHARE = 4                                # of the free memory, one part in so many
@@ -36,23 +37,61 @@ def plan(recipe: Recipe) -> Plan:
     """The plan of a recipe. Raises ConfigError or FileFormatError when the model's config is not there."""
     config, source = model_config(recipe.model)
     options = recipe.config()
-    device = pick_device(options.device)
+    return training_plan(config, source, options, pick_device(options.device))
+
+
+def training_plan(config: Mapping[str, Any], source: str, options: TrainingConfig, device: str, held: Collection[str] = ()) -> Plan:
+    """What training a model of this config will hold on a device. held: arenas that are there already, and so not part of what is
+    free (on a GPU all of its memory counts)."""
     shape = {name: value for name, value in core_arguments(config, source).items() if name not in ("rms_eps", "inv_freq")}
-    prompt, budget, slots = options.max_prompt_length or UNKNOWN_PROMPT, options.token_budget_on(device), options.slots_on(device)
-    step_rows = options.batch_size // options.num_generations * prompt + options.batch_size * (options.max_completion_length - 1)
-    arenas = functools.partial(_core.plan, **shape, token_budget=budget, recompute=options.recompute, slots=slots, prompt_length=prompt,
-                               max_new_tokens=options.max_completion_length, train=True, reference=options.beta > 0,
-                               moment_dtype=options.moment_dtype, step_rows=step_rows, device=device)
-    row_bytes = dict(arenas(keep_rows=1))["kept activations of rollouts"]
-    rows = options.prompts_per_rollout * prompt + options.rollout_size * (options.max_completion_length - 1)
-    arenas = arenas(keep_rows=min(rows, rows_to_keep(options, device, row_bytes)))
+    work = step_of(options, device)
+    arenas = functools.partial(_core.plan, **shape, **work, token_budget=options.token_budget_on(device), recompute=options.recompute,
+                               moment_dtype=options.moment_dtype, train=True, device=device)
+    rows = 0
+    if isinstance(options, GRPOConfig):
+        rows = rollout_rows(options, work["prompt_length"])
+        rows = min(rows, rows_to_keep(options, device, dict(arenas(keep_rows=1))["kept activations of rollouts"]))
+    sizes = dict(arenas(keep_rows=rows))
+    free = gpu_memory() if device == "cuda" else available_memory()
+    if device != "cuda" and free is not None:
+        free += sum(sizes.get(name, 0) for name in held)
+    return Plan(f"{source} on {device}: {describe(options, work, device)}", sorted(sizes.items(), key=lambda arena: -arena[1]), free,
+                ways_to_shrink(options, device, sizes, work["slots"]))
+
+
+def require(plan: Plan) -> None:
+    """OutOfMemoryError with the whole table where the plan does not fit."""
+    if not plan.fits:
+        raise OutOfMemoryError(f"this run does not fit into memory.\n{table(plan)}")
+
+
+def step_of(options: TrainingConfig, device: str) -> dict[str, Any]:
+    """The largest optimiser step, and what rolls out, in the words of the core's plan."""
+    if not isinstance(options, GRPOConfig):
+        return {"step_prompts": options.batch_size, "num_generations": 1, "prompt_length": 1, "max_new_tokens": options.max_length,
+                "slots": 0, "reference": False, "mixed": False}
+    slots = options.slots_on(device)
+    return {"step_prompts": -(-options.batch_size // options.num_generations), "num_generations": options.num_generations,
+            "prompt_length": options.max_prompt_length or UNKNOWN_PROMPT, "max_new_tokens": options.max_completion_length,
+            "slots": slots if options.evaluates else min(slots, options.rollout_size),
+            "reference": options.beta > 0, "mixed": options.sync_ref_model}
+
+
+def rollout_rows(options: GRPOConfig, prompt: int) -> int:
+    """Most rows of activations that a rollout can have: the last token of a completion is not run."""
+    return options.prompts_per_rollout * prompt + options.rollout_size * (options.max_completion_length - 1)
+
+
+def describe(options: TrainingConfig, work: Mapping[str, Any], device: str) -> str:
+    budget = f"{options.token_budget_on(device)} tokens a micro-batch"
+    if not isinstance(options, GRPOConfig):
+        return f"{options.batch_size} rows of at most {options.max_length} tokens a step, {budget}"
     assumed = "" if options.max_prompt_length else " assumed"
-    title = (f"{source} on {device}: {options.describe_batch()}; prompts of {prompt} tokens{assumed}, completions of {options.max_completion_length}, "
-             f"{slots} decoded at a time, {budget} tokens a micro-batch")
-    return Plan(title, sorted(arenas, key=lambda arena: -arena[1]), available_memory() if device != "cuda" else gpu_memory(), ways_to_shrink(options, budget, slots))
+    return (f"{options.describe_batch()}; prompts of {work['prompt_length']} tokens{assumed}, completions of "
+            f"{options.max_completion_length}, {work['slots']} decoded at a time, {budget}")
 
 
-def rows_to_keep(options: Any, device: str, row_bytes: int) -> int:
+def rows_to_keep(options: GRPOConfig, device: str, row_bytes: int) -> int:
     """Most rows of activations that rollouts leave for the update: what keep_rollout_activations says."""
     choice = options.keep_rollout_activations
     if choice is None:
@@ -61,17 +100,23 @@ def rows_to_keep(options: Any, device: str, row_bytes: int) -> int:
     return 1 << 30 if choice else 0
 
 
-def ways_to_shrink(options: Any, budget: int, slots: int) -> list[str]:
-    ways = [f"--token_budget {max(512, budget // 4)} makes micro-batches smaller; results stay the same, to the bit"]
-    if not options.recompute:
+def ways_to_shrink(options: TrainingConfig, device: str, arenas: Collection[str], slots: int) -> list[str]:
+    """What would make one of the arenas smaller, ways that change no result first."""
+    ways = []
+    if "activations of the update" in arenas:
+        ways.append(f"--token_budget {max(512, options.token_budget_on(device) // 4)} makes micro-batches smaller; results stay the same, to the bit")
+    if "activations of the update" in arenas and not options.recompute:
         ways.append("--recompute keeps fewer activations and computes them again in the backward pass; same results, slower")
+    if "KV cache of the rollout" in arenas and slots > 1:
+        ways.append(f"--slots {max(1, slots // 4)} decodes fewer completions at a time; same results")
+    if "kept activations of rollouts" in arenas:
+        ways.append("--keep_rollout_activations false runs the forward pass of the update again; same results")
     if options.moment_dtype != "bfloat16":
         ways.append("--moment_dtype bfloat16 halves AdamW's moments, which are then rounded stochastically")
-    ways.append(f"--slots {max(1, slots // 4)} decodes fewer completions at a time; same results")
-    if options.keep_rollout_activations is not False:
-        ways.append("--keep_rollout_activations false runs the forward pass of the update again; same results")
-    if options.beta:
+    if "reference weights" in arenas:
         ways.append("--beta 0 needs no reference model; the KL term is gone")
+    if "KV cache of the rollout" in arenas:
+        ways.append(f"--max_completion_length {max(1, options.max_completion_length // 2)} makes completions shorter, and what is learned another thing")
     return ways
 
 

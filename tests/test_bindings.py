@@ -118,8 +118,8 @@ def function_calls():
         "dequantize": {"type": "F32", "data": b"\0" * 8, "count": 2},
         "backend": {"device": "ref"}, "get_num_threads": {}, "set_num_threads": {"count": 2}, "memory_in_use": {},
         "profile_start": {}, "profile": {},
-        "plan": sizes | {"token_budget": 64, "recompute": False, "slots": 2, "prompt_length": 8, "max_new_tokens": 8, "keep_rows": 5, "train": True,
-                         "reference": True, "moment_dtype": "float32", "step_rows": 100, "device": "ref"},
+        "plan": sizes | {"step_prompts": 2, "num_generations": 4, "prompt_length": 8, "max_new_tokens": 8, "token_budget": 64, "recompute": False,
+                         "moment_dtype": "float32", "slots": 2, "keep_rows": 5, "train": True, "reference": True, "mixed": True, "device": "ref"},
     }
 
 

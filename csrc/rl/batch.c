@@ -59,6 +59,12 @@ int batch_group(int *prompt, int *completion, int *head_rows, const struct group
     return 0;
 }
 
+static void limit(int *rows, int *head_rows, int64_t all_rows, int64_t all_head, int largest, int n_prompts, int n_completions, int token_budget) {
+    *rows = all_rows > token_budget ? max_int(largest, token_budget) : (int)all_rows;
+    int64_t most_head = (int64_t)*rows + n_completions + (int64_t)ROW_ALIGN * n_prompts;
+    *head_rows = round_up((int)(all_head < most_head ? all_head : most_head), ROW_ALIGN);
+}
+
 void batch_limits(int *rows, int *head_rows, const struct groups *g, int token_budget) {
     int64_t all_rows = 0, all_head = 0;
     int largest = 0, n, head;
@@ -69,9 +75,15 @@ void batch_limits(int *rows, int *head_rows, const struct groups *g, int token_b
         all_rows += r;
         all_head += head;
     }
-    *rows = all_rows > token_budget ? max_int(largest, token_budget) : (int)all_rows;
-    int64_t most_head = (int64_t)*rows + g->completions.n + (int64_t)ROW_ALIGN * g->prompts.n;
-    *head_rows = round_up((int)(all_head < most_head ? all_head : most_head), ROW_ALIGN);
+    limit(rows, head_rows, all_rows, all_head, largest, g->prompts.n, g->completions.n, token_budget);
+}
+
+void batch_limits_of(int *rows, int *head_rows, int64_t *all, int n_prompts, int num_generations, int prompt_length, int completion_length,
+                     int token_budget) {
+    int group = round_up(prompt_length + num_generations * (completion_length - 1), ROW_ALIGN);
+    int head = round_up(num_generations * completion_length, ROW_ALIGN);
+    *all = (int64_t)n_prompts * group;
+    limit(rows, head_rows, *all, (int64_t)n_prompts * head, group, n_prompts, n_prompts * num_generations, token_budget);
 }
 
 int batch_create(struct batch *b, struct model *m, int rows, int head_rows, int segments) {

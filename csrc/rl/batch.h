@@ -26,6 +26,9 @@ int batch_next(struct micro_batch *mb, int *prompt, int *completion, const struc
 int batch_group(int *prompt, int *completion, int *head_rows, const struct groups *g, const struct micro_batch *mb);
 /* No micro-batch has more rows and head rows, whichever groups are wanted: so the same step always plans the same memory. */
 void batch_limits(int *rows, int *head_rows, const struct groups *g, int token_budget);
+/* The same of n_prompts groups of num_generations completions each, all of the lengths given; *all: rows of the whole step */
+void batch_limits_of(int *rows, int *head_rows, int64_t *all, int n_prompts, int num_generations, int prompt_length, int completion_length,
+                     int token_budget);
 
 int batch_create(struct batch *b, struct model *m, int rows, int head_rows, int segments);
 void batch_free(struct batch *b, struct model *m);

@@ -5,9 +5,15 @@
 
 #include "rl/train.h"
 
-struct plan_request { struct config config; int token_budget, recompute, slots, prompt_length, max_new_tokens, keep_rows, train, reference; int bf16_moments, step_rows; };
+struct plan_request {
+    struct config config;
+    int step_prompts, num_generations, prompt_length, max_new_tokens;      /* of the largest optimiser step */
+    int token_budget, recompute, bf16_moments;
+    int slots, keep_rows;                                                  /* of rollouts; 0: none */
+    int train, reference, mixed;                                           /* a reference is there; and is mixed with the policy */
+};
 struct plan_line { const char *arena; size_t bytes; };
-enum { PLAN_LINES = 8 };
+enum { PLAN_LINES = 10 };
 
 /* Fills lines (PLAN_LINES) and returns their number. */
 int plan_memory(struct plan_line *lines, int *n, const char *device, const struct plan_request *r);
