@@ -17,6 +17,7 @@ from .plan import available_memory, human
 OPTIONAL = (
     ("datasets", "datasets", "data sets of the hub", "pip install 'cgrpo[data]'"),
     ("pyarrow", "pyarrow", "parquet files", "pip install pyarrow"),
+    ("reportlab", "reportlab", "PDF reports of evaluations", "pip install 'cgrpo[report]'"),
     ("tensorboardX", "tensorboardX", "--report_to tensorboard", "pip install tensorboardX"),
 )
 REQUIRED = ("numpy", "tokenizers", "huggingface-hub", "jinja2", "pyyaml", "tqdm", "matplotlib")

@@ -29,7 +29,7 @@ MONO_SIZE = 7.4
 COLUMNS = int((WIDTH - 8 * mm) / (0.602 * MONO_SIZE))
 LINES_A_ROW = 8                              # of a completion, which breaks between pages at a row's end
 MISSING = "□"
-PROMPT_CHARACTERS = 3000
+PROMPT_CHARACTERS, MOST_CHARACTERS = 3000, 1000          # of a prompt; of a cell, which cannot go over pages
 
 
 class Pages:
@@ -134,7 +134,7 @@ def boxed(text: str, color: Any) -> list[Any]:
 def grid(table: Table) -> Any:
     """A table whose cells wrap where they must: columns are as wide as their texts, one takes what the others leave."""
     header = [table.header] if table.header else []
-    cells = [[Paragraph(escape(printable(cell)), style(8, bold=number < len(header), right=i > 0 and not table.prose))
+    cells = [[Paragraph(escape(printable(cell[:MOST_CHARACTERS])), style(8, bold=number < len(header), right=i > 0 and not table.prose))
               for i, cell in enumerate(row)] for number, row in enumerate([*header, *table.rows])]
     return Grid(cells, colWidths=widths_of([*header, *table.rows], -1 if table.prose else 0), hAlign="LEFT", repeatRows=len(header),
                 style=[("LINEBELOW", (0, 0), (-1, -1), 0.4, RULE), ("TOPPADDING", (0, 0), (-1, -1), 1.5),

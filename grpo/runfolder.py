@@ -68,7 +68,8 @@ class RunFolder:
         kept = [r for r in self.history() if r.get("step", 0) <= step]
         replace_text(self.path / METRICS, "".join(to_json(r) + "\n" for r in kept))
         for path in [*(self.path / COMPLETIONS).glob("*.jsonl"), *(self.path / EVALUATIONS).glob("*-*.*")]:
-            if int(path.stem.rpartition("-")[2]) > step:
+            number = path.stem.rpartition("-")[2]
+            if number.isdigit() and int(number) > step:
                 path.unlink()
         return kept
 

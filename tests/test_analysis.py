@@ -21,8 +21,9 @@ def test_examples():
 
 
 def record(row, completion, sample=0, gold="18", **more):
-    return {"row": row, "prompt": chat(f"What is {row}?"), "completion": completion, "tokens": len(completion.split()), "finish_reason": "stop",
-            "rewards": {"r": float(row)}, "reward": 1.0, "sample": sample, "category": None, **verdict(completion, gold, ["reasoning", "answer"]), **more}
+    return {"row": row, "prompt": chat(f"What is {row}?"), "completion": completion, "tokens": len(completion.split()),
+            "finish_reason": "stop", "rewards": {"r": float(row)}, "reward": 1.0, "sample": sample, "category": None,
+            **verdict(completion, gold, ["reasoning", "answer"]), **more}
 
 
 GIVEN = [record(0, FULL), record(1, "It is 18."), record(2, "It is 17.", finish_reason="length"), record(3, FULL + "<answer>")]
@@ -57,7 +58,8 @@ def test_histograms_count_every_value_once(values, bins):
 
 def test_disagreements_say_what_was_read():
     (found,) = disagreements([GIVEN[1]])
-    assert found == {"row": 1, "sample": 0, "gold": "18", "tagged_answer": None, "answer": "18", "strict": False, "lenient": True, "extractive": True}
+    assert found == {"row": 1, "sample": 0, "gold": "18", "tagged_answer": None, "answer": "18", "strict": False, "lenient": True,
+                     "extractive": True}
 
 
 def test_comparison_is_paired():
@@ -76,7 +78,8 @@ def test_comparison_of_several_completions_a_question_has_no_p():
     assert "p" not in found["lenient"] and found["lenient"]["difference"] == 0.5
 
 
-@pytest.mark.parametrize("other, message", [([record(9, "18")], "no question in common"), ([record(0, "18", gold="17")], "no question in common")])
+@pytest.mark.parametrize("other, message", [([record(9, "18")], "no question in common"),
+                                            ([record(0, "18", gold="17")], "no question in common")])
 def test_other_questions_cannot_be_compared(other, message):
     with pytest.raises(ConfigError, match=message):
         compare(GIVEN, other)
@@ -88,8 +91,8 @@ def test_other_questions_cannot_be_compared(other, message):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     rows = [{"prompt": chat(f"{a} + {a}?"), "answer": str(2 * a)} for a in range(4)]
-    trainer = toy.trainer(tmp_path_factory.mktemp("analysis"), toy.byte_values, rows=rows[:2], eval_dataset=rows[2:], eval_strategy="steps", eval_steps=2,
-                          eval_on_start=True, max_steps=2, temperature_eval=0, eval_report="no")
+    trainer = toy.trainer(tmp_path_factory.mktemp("analysis"), toy.byte_values, rows=rows[:2], eval_dataset=rows[2:], eval_strategy="steps",
+                          eval_steps=2, eval_on_start=True, max_steps=2, temperature_eval=0, eval_report="no")
     trainer.train()
     return trainer.run.path
 
@@ -101,8 +104,8 @@ def run(*words):
 def test_a_run(trained, capsys):
     assert run("analyze", trained) == 0
     out = capsys.readouterr().out
-    for part in ("Accuracy", "Errors of layout", "Reward byte_values", "Evaluation at step 0 and at step 2, on 2 questions", "McNemar p", "Training completions",
-                 "steps 1 to 1", "analysis.json"):
+    for part in ("Accuracy", "Errors of layout", "Reward byte_values", "Evaluation at step 0 and at step 2, on 2 questions", "McNemar p",
+                 "Training completions", "steps 1 to 1", "analysis.json"):
         assert part in out, part
     found = json.loads((trained / "analysis" / "analysis.json").read_text())
     assert found["evaluation"]["metrics"] == json.loads((trained / "eval" / "step-000002.json").read_text())["metrics"]
@@ -124,7 +127,8 @@ def test_two_evaluations(trained, tmp_path, capsys):
     assert json.loads(found.read_text())["comparison"]["questions"] == 2
 
 
-@pytest.mark.parametrize("content, message", [("{", "not an evaluation"), ('{"format": 9}', "not an evaluation of this version"), (None, "no evaluation")])
+@pytest.mark.parametrize("content, message", [("{", "not an evaluation"), ('{"format": 9}', "not an evaluation of this version"),
+                                              (None, "no evaluation")])
 def test_what_is_no_evaluation_is_named(tmp_path, capsys, content, message):
     source = tmp_path / "e.json" if content is not None else tmp_path
     if content is not None:

@@ -14,9 +14,12 @@ from grpo.evalfolder import EvalFolder
 from grpo.records import document, verdict
 from grpo.report import write_report, write_text
 
-SIZES = ["--model.hidden_size", "32", "--model.num_hidden_layers", "1", "--model.num_attention_heads", "2", "--model.intermediate_size", "64"]
-SMALL = [*SIZES, "--sft", "none", "--max_steps", "2", "--prompts_per_step", "2", "--num_generations", "2", "--max_completion_length", "8", "--eval_size",
-         "6", "--eval_steps", "2", "--save_steps", "1", "--temperature_eval", "1", "--num_generations_eval", "3", "--eval_report", "no", "--disable_tqdm"]
+SIZES = ["--model.hidden_size", "32", "--model.num_hidden_layers", "1", "--model.num_attention_heads", "2", "--model.intermediate_size",
+         "64"]
+SMALL = [*SIZES, "--sft", "none", "--max_steps", "2", "--prompts_per_step", "2", "--num_generations", "2", "--max_completion_length", "8",
+         "--eval_size",
+         "6", "--eval_steps", "2", "--save_steps", "1", "--temperature_eval", "1", "--num_generations_eval", "3", "--eval_report", "no",
+         "--disable_tqdm"]
 
 
 def run(*words):
@@ -41,7 +44,8 @@ def test_the_numbers_are_those_of_training(trained, tmp_path):
     (["--temperature", "0.5"], 1, 0.5), (["--num_generations", "2", "--temperature", "0.5"], 2, 0.5)])
 def test_how_many_completions_and_how_they_are_drawn(trained, words, completions, temperature):
     config = command.config_of(command.recipe_of(command.eval_parser("grpo eval").parse([str(trained), *words]), trained))
-    assert (config.completions_eval, config.temperature if config.temperature_eval is None else config.temperature_eval) == (completions, temperature)
+    drawn_at = config.temperature if config.temperature_eval is None else config.temperature_eval
+    assert (config.completions_eval, drawn_at) == (completions, temperature)
 
 
 def test_it_goes_on_where_it_stopped(trained, tmp_path, monkeypatch, capsys):
@@ -70,7 +74,8 @@ def test_it_goes_on_where_it_stopped(trained, tmp_path, monkeypatch, capsys):
 def test_another_evaluation_in_the_same_folder_is_refused(trained, tmp_path, capsys):
     assert run("eval", trained, "--output_dir", tmp_path / "e") == 0
     before = (tmp_path / "e" / "evaluation.json").read_bytes()
-    for words, what in ((["--temperature", "0.5"], "num_generations is 3 there and 1 here"), (["--limit", "4"], "questions is 6 there and 4 here"),
+    for words, what in ((["--temperature", "0.5"], "num_generations is 3 there and 1 here"),
+                        (["--limit", "4"], "questions is 6 there and 4 here"),
                         (["--checkpoint", "1"], "step is 2 there and 1 here")):
         assert run("eval", trained, "--output_dir", tmp_path / "e", *words) == 1
         assert what in capsys.readouterr().err
@@ -130,9 +135,10 @@ HOSTILE = ["<reasoning>\n你好 🎉 \x00\x1b[31m\t\u202e\n</reasoning>\n<answer
 
 def hostile():
     records = [{"row": i, "prompt": chat("What <b>is</b> 9 * 2 & 你好?"), "completion": text, "tokens": 4000, "finish_reason": "stop",
-                "rewards": {"a": 1.0, "b" * 60: None}, "reward": 1.0, "sample": 0, "category": "c" * 80, **verdict(text, "18", ["reasoning", "answer"])}
+                "rewards": {"a": 1.0, "b" * 60: None}, "reward": 1.0, "sample": 0, "category": "c" * 80,
+                **verdict(text, "18", ["reasoning", "answer"])}
                for i, text in enumerate(HOSTILE)]
-    return document({"model": "m" * 300}, records)
+    return document({"model": "m" * 20000}, records)
 
 
 def test_report(tmp_path):
@@ -148,8 +154,8 @@ def test_what_the_report_says(tmp_path):
     pytest.importorskip("reportlab")
     pypdf = pytest.importorskip("pypdf")
     text = "\n".join(page.extract_text() for page in pypdf.PdfReader(write_report(hostile(), tmp_path / "r.pdf")).pages)
-    for part in ("lenient (anywhere)", "20.0%", "Question 1 (row 0), 1 of 1 right", "gold: 18", "right (strict, lenient, extractive)", "wrong",
-                 "What <b>is</b> 9 * 2 &", "answer in its tags: 18", "<answer> missing", "<font size=99>"):
+    for part in ("lenient (anywhere)", "20.0%", "Question 1 (row 0), 1 of 1 right", "gold: 18", "right (strict, lenient, extractive)",
+                 "wrong", "What <b>is</b> 9 * 2 &", "answer in its tags: 18", "<answer> missing", "<font size=99>"):
         assert part in text, part
 
 
@@ -163,7 +169,7 @@ def test_without_reportlab_one_line_says_how_to_get_it(tmp_path, capsys, monkeyp
 @pytest.mark.parametrize("option, expected", [("end", [4]), ("every", [2, 4]), ("no", [])])
 def test_reports_of_a_run(tmp_path, option, expected):
     pytest.importorskip("reportlab")
-    trainer = toy.trainer(tmp_path, toy.byte_values, eval_dataset=[{"prompt": "z", "answer": "1"}], eval_strategy="steps", eval_steps=2, max_steps=4,
-                          eval_report=option)
+    trainer = toy.trainer(tmp_path, toy.byte_values, eval_dataset=[{"prompt": "z", "answer": "1"}], eval_strategy="steps", eval_steps=2,
+                          max_steps=4, eval_report=option)
     trainer.train()
     assert sorted(int(p.stem.rpartition("-")[2]) for p in (trainer.run.path / "eval").glob("*.pdf")) == expected

@@ -48,11 +48,24 @@ def test_three_readings(completion, gold, strict, lenient, extractive):
 @pytest.mark.parametrize("text, number", [
     ("The final answer is 42. I hope it is right, 7", 42), (r"so \boxed{18} and 5", 18), ("The final answer, then, is 12. and 13", 12),
     ("answer: it is $1,200", 1200), ("answer\n18", 18), ("<answer>\n18\n</answer>", 18), ("1 + 1 = 2 <answer>18</answer>", 2),
-    ("the answer 9 * 2 = 18", 18), ("x = 5 = 7", 7), ("I have 12 eggs", 12), ("it is 50%", 0.5), ("answer: 1/2", 0.5), ("total 2*(3+4)", 14),
-    ("answer: 3+4=7 apples", 7), ("Answer: **18**", 18), ("it costs 12,5 euro", 12.5), ("1 200 people", 1200), ("answer: 2^10", 1024), ("-5", -5),
-    ("3 - 4", -1), ("no number", None), ("", None), ("abc12", None), ("9**9**9", None), ("0/0", None)])
+    ("the answer 9 * 2 = 18", 18), ("x = 5 = 7", 7), ("I have 12 eggs", 12), ("it is 50%", 0.5), ("answer: 1/2", 0.5),
+    ("total 2*(3+4)", 14),
+    ("answer: 3+4=7 apples", 7), ("Answer: **18**", 18), ("it costs 12,5 euro", 12.5), ("1 200 people", 1200), ("answer: 2^10", 1024),
+    ("-5", -5), ("3 - 4", -1), ("no number", None), ("", None), ("abc12", None), ("9**9**9", None), ("0/0", None)])
 def test_extraction(text, number):
     assert extracted(text) == number
+
+
+@pytest.mark.parametrize("text", [
+    "The final answer is 42. I hope it is right, 7", "The final answer, then, is 12. and 13", "answer: it is $1,200", "answer\n18", FULL,
+    "x = 5 = 7",
+    "1 + 1 = 2 <answer>18</answer>", "the answer 9 * 2 = 18", "I have 12 eggs", "answer: 1/2", "Answer: **18**", "so 3 and 4", "3 - 4",
+    "abc12",
+    "She makes 9 * 2 = $<<9*2=18>>18 every day", "answer 12 = 3*4", "total 2*(3+4)", "1 200 people", "it costs 12,5 euro", "= 18 dollars"])
+def test_extraction_is_math_verifys(text):
+    math_verify = pytest.importorskip("math_verify")
+    found = math_verify.parse(text, [math_verify.ExprExtractionConfig()])
+    assert extracted(text) == (None if not found else pytest.approx(float(found[0])))
 
 
 def test_extraction_compares_to_five_decimals_and_else_as_text():
@@ -68,7 +81,8 @@ def test_tag_errors(completion, errors):
 
 
 @pytest.mark.parametrize("prompt, layout", [
-    (chat("What?"), ["reasoning", "answer"]), (chat("What?", None), []), ("<think>...</think> then <answer>...</answer>", ["think", "answer"]),
+    (chat("What?"), ["reasoning", "answer"]), (chat("What?", None), []),
+    ("<think>...</think> then <answer>...</answer>", ["think", "answer"]),
     ("a <b>", []), ([1, 2, 3], []), ([], [])])
 def test_the_layout_is_what_the_prompt_shows(prompt, layout):
     assert layout_of(prompt) == layout
@@ -87,7 +101,8 @@ def test_equal_answers_have_one_vote():
 
 
 @pytest.mark.parametrize("columns, gold", [
-    ({"answer": "1"}, "1"), ({"solution": "2"}, "2"), ({"reward_model": {"ground_truth": "3"}}, "3"), ({"answer": None, "label": 4}, 4), ({"x": 1}, None)])
+    ({"answer": "1"}, "1"), ({"solution": "2"}, "2"), ({"reward_model": {"ground_truth": "3"}}, "3"), ({"answer": None, "label": 4}, 4),
+    ({"x": 1}, None)])
 def test_gold(columns, gold):
     assert gold_of(columns) == gold
 
@@ -110,13 +125,14 @@ def test_category_column():
 
 
 def record(row, completion, gold="18", sample=0, category=None, **more):
-    basic = {"row": row, "prompt": chat("?"), "completion": completion, "tokens": len(completion), "finish_reason": "stop", "rewards": {"r": 1.0},
-             "reward": 1.0, "sample": sample, "category": category}
+    basic = {"row": row, "prompt": chat("?"), "completion": completion, "tokens": len(completion), "finish_reason": "stop",
+             "rewards": {"r": 1.0}, "reward": 1.0, "sample": sample, "category": category}
     return basic | records.verdict(completion, gold, ["reasoning", "answer"]) | more
 
 
 def test_numbers_of_a_round():
-    given = [record(0, FULL), record(0, "It is 18.", sample=1), record(3, "no", sample=0), record(3, "17", sample=1, finish_reason="length")]
+    given = [record(0, FULL), record(0, "It is 18.", sample=1), record(3, "no", sample=0),
+             record(3, "17", sample=1, finish_reason="length")]
     m = metrics_of(given)
     assert (m["accuracy/strict"], m["accuracy/lenient"], m["format"], m["completions/clipped_ratio"]) == (0.25, 0.5, 0.25, 0.25)
     assert m["accuracy/lenient/low"] < 0.5 < m["accuracy/lenient/high"]
@@ -126,7 +142,8 @@ def test_numbers_of_a_round():
 def test_numbers_by_category():
     given = [record(0, FULL, category="b"), record(1, "17", category="a"), record(2, FULL, category="a")]
     found = by_category(given)
-    assert list(found) == ["a", "b"] and found["a"]["questions"] == 2 and found["a"]["accuracy/strict"] == 0.5 and found["b"]["accuracy/strict"] == 1
+    assert list(found) == ["a", "b"] and found["a"]["questions"] == 2
+    assert found["a"]["accuracy/strict"] == 0.5 and found["b"]["accuracy/strict"] == 1
     assert by_category([record(0, FULL)]) == {}
 
 
@@ -144,7 +161,8 @@ def lengths(completions, **columns):
 
 def trainer(tmp_path, **changed):
     rows = changed.pop("rows", SUMS)
-    return toy.trainer(tmp_path, toy.byte_values, eval_dataset=rows, **{"eval_strategy": "steps", "eval_steps": 2, "eval_report": "no"} | changed)
+    return toy.trainer(tmp_path, toy.byte_values, eval_dataset=rows, **{"eval_strategy": "steps", "eval_steps": 2,
+                                                                        "eval_report": "no"} | changed)
 
 
 def test_a_round_leaves_its_completions_and_numbers(tmp_path):
@@ -158,7 +176,8 @@ def test_a_round_leaves_its_completions_and_numbers(tmp_path):
     for name in ("accuracy/strict", "accuracy/lenient/low", "accuracy/extractive/high", "pass@k/3", "majority@k/3", "format", "reward"):
         assert logged[f"eval_{name}"] == content["metrics"][name]
     first = content["completions"][0]
-    assert {"row", "sample", "gold", "category", "strict", "lenient", "extractive", "answer", "tagged_answer", "reasoning", "tag_errors", "rewards"} <= set(first)
+    assert {"row", "sample", "gold", "category", "strict", "lenient", "extractive", "answer", "tagged_answer", "reasoning", "tag_errors",
+            "rewards"} <= set(first)
 
 
 def test_chunks_are_the_same_completions(tmp_path):
@@ -176,7 +195,8 @@ def test_evaluation_functions(tmp_path):
 
 
 @pytest.mark.parametrize("options, steps", [
-    (dict(eval_steps=2, max_steps=4), [2, 4]), (dict(eval_steps=2, max_steps=3), [2, 3]), (dict(eval_on_start=True, eval_steps=2, max_steps=2), [0, 2]),
+    (dict(eval_steps=2, max_steps=4), [2, 4]), (dict(eval_steps=2, max_steps=3), [2, 3]),
+    (dict(eval_on_start=True, eval_steps=2, max_steps=2), [0, 2]),
     (dict(eval_strategy="no", eval_on_start=True, max_steps=2), [0, 2]), (dict(eval_strategy="no", max_steps=2), [])])
 def test_the_last_step_is_evaluated(tmp_path, options, steps):
     t = trainer(tmp_path, **options)
@@ -202,7 +222,8 @@ VALUES = [0.1, 0.5, 0.3, 0.2]
 
 def scripted(tmp_path, values=VALUES, **changed):
     """A run whose evaluation says what values say."""
-    t = trainer(tmp_path, **{"eval_steps": 1, "max_steps": 4, "save_strategy": "steps", "save_steps": 100, "metric_for_best_model": "score"} | changed)
+    t = trainer(tmp_path, **{"eval_steps": 1, "max_steps": 4, "save_strategy": "steps", "save_steps": 100,
+                             "metric_for_best_model": "score"} | changed)
     t.evaluate = lambda: {"eval_score": values[t.state.global_step - 1]}
     return t
 
@@ -212,7 +233,8 @@ def kept(t):
 
 
 @pytest.mark.parametrize("options, best, steps", [
-    ({}, 2, [1, 2, 4]), (dict(save_total_limit=1), 2, [2, 4]), (dict(greater_is_better=False), 1, [1, 4]), (dict(save_strategy="best"), 2, [1, 2]),
+    ({}, 2, [1, 2, 4]), (dict(save_total_limit=1), 2, [2, 4]), (dict(greater_is_better=False), 1, [1, 4]),
+    (dict(save_strategy="best"), 2, [1, 2]),
     (dict(save_strategy="best", save_total_limit=1), 2, [2]), (dict(save_steps=1, save_total_limit=2), 2, [2, 3, 4]),
     (dict(metric_for_best_model="eval_score"), 2, [1, 2, 4])])
 def test_the_best_checkpoint_is_kept(tmp_path, options, best, steps):
@@ -243,8 +265,10 @@ def test_not_a_number_is_never_best(tmp_path):
 
 
 @pytest.mark.parametrize("options, message", [
-    (dict(metric_for_best_model="reward", eval_strategy="no"), "set eval_strategy"), (dict(save_strategy="best"), "needs metric_for_best_model"),
-    (dict(metric_for_best_model="reward", save_strategy="no"), "needs checkpoints"), (dict(load_best_model_at_end=True, save_strategy="steps"), "no loss in GRPO"),
+    (dict(metric_for_best_model="reward", eval_strategy="no"), "set eval_strategy"),
+    (dict(save_strategy="best"), "needs metric_for_best_model"),
+    (dict(metric_for_best_model="reward", save_strategy="no"), "needs checkpoints"),
+    (dict(load_best_model_at_end=True, save_strategy="steps"), "no loss in GRPO"),
     (dict(eval_report="sometimes"), "eval_report")])
 def test_options_that_contradict_each_other(tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
