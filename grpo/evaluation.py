@@ -39,7 +39,7 @@ class Evaluation:
             self.last = {"content": content, "path": path.with_suffix(".pdf")}
             if trainer.args.eval_report == "every":
                 self.report_last()
-        return {**content["metrics"], **logged}
+        return {**logged, **content["metrics"]}
 
     def report_last(self) -> None:
         """The PDF of the last round."""

@@ -187,6 +187,17 @@ def test_chunks_are_the_same_completions(tmp_path):
     assert whole == parts
 
 
+def test_a_reward_that_logs_a_number_of_the_same_name_does_not_replace_it(tmp_path):
+    def loud(completions, log_metric, **columns):
+        log_metric("accuracy/strict", 0.75)
+        log_metric("mine", 3.0)
+        return [1.0] * len(completions)
+
+    t = toy.trainer(tmp_path, loud, eval_dataset=SUMS)
+    metrics = t.evaluate()
+    assert metrics["eval_accuracy/strict"] == 0 and metrics["eval_mine"] == 3
+
+
 def test_evaluation_functions(tmp_path):
     t = grpo.GRPOTrainer(toy.model(), toy.byte_values, grpo.GRPOConfig(**toy.options(tmp_path)), toy.ROWS, SUMS, eval_funcs=[lengths])
     metrics = t.evaluate()
