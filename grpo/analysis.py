@@ -62,13 +62,12 @@ def analysis_of(records: Sequence[Record]) -> dict[str, Any]:
     if not records:
         raise FileFormatError("the evaluation has no completions; the run was made with save_completions=False")
     content = document({}, records)
-    graded = records[0]["gold"] is not None
+    graded = [r for r in records if r["gold"] is not None]
     return {"metrics": content["metrics"], "by_category": content["by_category"], "completions": shares(records),
-            "right": shares([r for r in records if graded and r["lenient"]]),
-            "wrong": shares([r for r in records if graded and not r["lenient"]]),
+            "right": shares([r for r in graded if r["lenient"]]), "wrong": shares([r for r in graded if not r["lenient"]]),
             "tag_errors": dict(Counter(error for r in records for error in r["tag_errors"] or ()).most_common()),
             "histograms": {name: histogram([r["rewards"][name] for r in records]) for name in records[0]["rewards"]},
-            "disagreements": disagreements(records) if graded else []}
+            "disagreements": disagreements(graded)}
 
 
 def shares(records: Sequence[Record]) -> dict[str, float]:
@@ -77,8 +76,8 @@ def shares(records: Sequence[Record]) -> dict[str, float]:
         return {}
     lengths, repeated = np.array([r["tokens"] for r in records]), np.array([repetition(r["completion"]) for r in records])
     asked = [not r["tag_errors"] for r in records if r["tag_errors"] is not None]
-    readings = READINGS if records[0]["gold"] is not None else ()
-    return {"count": len(records), **{reading: mean([r[reading] for r in records]) for reading in readings},
+    graded = [r for r in records if r["gold"] is not None]
+    return {"count": len(records), **{reading: mean([r[reading] for r in graded]) for reading in READINGS if graded},
             **({"format": mean(asked)} if asked else {}), "truncated": mean([r["finish_reason"] == "length" for r in records]),
             "mean_length": float(lengths.mean()), "median_length": float(np.median(lengths)), "repetition": float(repeated.mean()),
             "repetitive": mean(repeated > MANY)}
@@ -135,9 +134,11 @@ def compare(a: Sequence[Record], b: Sequence[Record]) -> dict[str, Any]:
     common = [key for key in ours if key in theirs]
     if not common:
         raise ConfigError("the two evaluations have no question in common, so there is nothing to compare")
-    if ours[common[0]][0]["gold"] is None:
+    common = [key for key in common if ours[key][0]["gold"] is not None]
+    if not common:
         raise ConfigError("the evaluations have no gold answers to compare by")
-    found: dict[str, Any] = {"questions": len(common), "only_in_a": len(ours) - len(common), "only_in_b": len(theirs) - len(common)}
+    found: dict[str, Any] = {"questions": len(common), "only_in_a": len(ours.keys() - theirs.keys()),
+                             "only_in_b": len(theirs.keys() - ours.keys())}
     single = all(len(side[key]) == 1 for side in (ours, theirs) for key in common)
     for reading in READINGS:
         x, y = (np.array([mean([r[reading] for r in side[key]]) for key in common]) for side in (ours, theirs))

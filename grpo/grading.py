@@ -23,16 +23,23 @@ def gold_of(columns: Mapping[str, Any]) -> Any:
 
 
 def check_golds(rows: Iterable[Mapping[str, Any]], name: str) -> None:
-    """Either no row has a gold, or each one that can be compared with; DatasetError names the row."""
-    golds = [gold_of(row) for row in rows]
-    if all(gold is None for gold in golds):
-        return
-    for number, gold in enumerate(golds):
-        if gold is None:
+    """Either no row has a gold, or each one that can be compared with; in a mixture of data sets (column source) this holds for each
+    of them. DatasetError names the row."""
+    golds = [(row.get("source"), gold_of(row)) for row in rows]
+    graded = {source for source, gold in golds if gold is not None}
+    for number, (source, gold) in enumerate(golds):
+        if source in graded and gold is None:
             raise DatasetError(f"{name}: row {number} has no answer to grade by, as other rows do; the columns looked at are reward_model, "
                                f"{', '.join(GOLD_COLUMNS)}")
-        if isinstance(gold, bool) or not isinstance(gold, (str, int, float)) or not str(gold).rsplit("####", 1)[-1].strip() or gold != gold:
+        if source in graded and not comparable(gold):
             raise DatasetError(f"{name}: the answer of row {number} cannot be compared with: {gold!r:.80}; it must be text or a number")
+
+
+def comparable(gold: Any) -> bool:
+    """Text that is not empty (after ####), or a number."""
+    if isinstance(gold, bool) or not isinstance(gold, (str, int, float)):
+        return False
+    return gold == gold and bool(str(gold).rsplit("####", 1)[-1].strip())
 
 
 def category_column(rows: Sequence[Mapping[str, Any]], asked: str | None) -> str | None:

@@ -64,7 +64,8 @@ def metrics_of(records: Sequence[Record]) -> dict[str, float]:
         metrics[f"funcs/{name}/mean"], metrics[f"funcs/{name}/std"] = moments(array(records, lambda r, name=name: r["funcs"][name]))
     if (asked := [r for r in records if r["tag_errors"] is not None]):
         metrics["format"] = sum(not r["tag_errors"] for r in asked) / len(asked)
-    return metrics | (accuracies(groups) if records[0]["gold"] is not None else {})
+    graded_groups = [group for group in groups if group[0]["gold"] is not None]
+    return metrics | (accuracies(graded_groups) if graded_groups else {})
 
 
 def array(records: Sequence[Record], value: Any) -> np.ndarray:
@@ -88,10 +89,9 @@ def accuracies(groups: Sequence[Sequence[Record]]) -> dict[str, float]:
 
 
 def by_category(records: Sequence[Record]) -> dict[str, dict[str, float]]:
-    """Accuracies of every category, with its number of questions; empty without categories or golds."""
-    if not records or records[0]["category"] is None or records[0]["gold"] is None:
-        return {}
-    ordered = sorted(questions(records), key=lambda group: group[0]["category"])
+    """Accuracies of every category, with its number of questions, over the rows with a gold."""
+    known = [group for group in questions(records) if group[0]["category"] is not None and group[0]["gold"] is not None]
+    ordered = sorted(known, key=lambda group: group[0]["category"])
     return {category: {"questions": len(own := list(groups)), **accuracies(own)}
             for category, groups in itertools.groupby(ordered, key=lambda group: group[0]["category"])}
 

@@ -44,6 +44,12 @@ def test_without_golds():
     assert [t.title for t in analysis_tables({"evaluation": found})] == ["Completions", "Reward r"]
 
 
+def test_rows_without_a_gold_among_others():
+    found = analysis_of([record(9, FULL, gold=None), *GIVEN])
+    assert (found["completions"]["count"], found["completions"]["strict"], found["right"]["count"], found["wrong"]["count"]) == (5, 0.25, 2, 2)
+    assert compare([record(9, FULL, gold=None), *GIVEN], [record(9, FULL, gold=None), *GIVEN])["questions"] == 4
+
+
 @pytest.mark.parametrize("text, share", [("", 0), ("a b c", 0), ("a a a a a", 0.5), ("a b c d e", 0), ("x y z w x y z w", 0.2)])
 def test_repetition(text, share):
     grams = [tuple(text.split()[i:i + 4]) for i in range(max(0, len(text.split()) - 3))]

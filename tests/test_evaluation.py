@@ -115,6 +115,13 @@ def test_a_gold_that_cannot_be_compared_names_its_row(rows, message):
         check_golds(rows, "eval_dataset")
 
 
+def test_the_parts_of_a_mixture_may_differ():
+    check_golds([{"source": "a", "answer": "1"}, {"source": "b"}], "eval_dataset")
+    m = metrics_of([record(0, FULL, category="a"), record(1, "x", gold=None, category="b")])
+    assert m["accuracy/strict"] == 1 and m["format"] == 0.5
+    assert list(by_category([record(0, FULL, category="a"), record(1, "x", gold=None, category="b")])) == ["a"]
+
+
 def test_category_column():
     assert category_column([{"level": 1}, {"level": 2}], None) == "level" and category_column([{"level": 1}, {}], None) is None
     with pytest.raises(DatasetError, match="row 1 has no column 'level'"):
