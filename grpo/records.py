@@ -96,9 +96,9 @@ def by_category(records: Sequence[Record]) -> dict[str, dict[str, float]]:
             for category, groups in itertools.groupby(ordered, key=lambda group: group[0]["category"])}
 
 
-def document(settings: Mapping[str, Any], records: Sequence[Record], **more: Any) -> dict[str, Any]:
+def document(settings: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Any]:
     """What an evaluation leaves as JSON: settings, metrics, by_category and every completion."""
-    return {"format": FORMAT, "settings": dict(settings), "metrics": metrics_of(records), "by_category": by_category(records), **more,
+    return {"format": FORMAT, "settings": dict(settings), "metrics": metrics_of(records), "by_category": by_category(records),
             "completions": list(records)}
 
 

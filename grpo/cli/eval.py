@@ -15,7 +15,7 @@ from .parser import Parser, from_yaml, text_or_number
 ABOUT = """Evaluates a model on held-out rows: accuracy with its interval, read strictly, leniently and by extraction; with several
 completions a question also pass@k and majority@k. A run's own recipe says on which data, with which rewards and lengths.
 
-  grpo eval runs/gsm8k-1                                         the latest checkpoint; greedy, unless the run evaluated otherwise
+  grpo eval runs/gsm8k-1                                         the latest checkpoint, drawn as in the run's own evaluations
   grpo eval runs/gsm8k-1 --checkpoint best --num_generations 8   8 completions a question, at the run's temperature
   grpo eval Qwen/Qwen2.5-0.5B-Instruct --dataset gsm8k --limit 200
 
