@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .config import GRPOConfig
 from .errors import ConfigError
 from .foreign import did_you_mean
-from .grading import gold_of
+from .evaluation.grading import gold_of
 from .prompts import Prompt
 
 F32 = NDArray[np.float32]

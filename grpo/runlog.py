@@ -5,7 +5,7 @@ from typing import Any
 
 from . import checkpoint
 from .errors import FileFormatError
-from .records import read_document
+from .evaluation.records import read_document
 from .runfolder import CHECKPOINTS, COMPLETIONS, EVALUATIONS
 
 

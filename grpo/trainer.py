@@ -19,7 +19,7 @@ from . import _core, checkpoint, ops
 from .callbacks import completion_table
 from .config import GRPOConfig
 from .errors import CheckpointMismatchError, ConfigError, DatasetError, GrpoWarning
-from .evaluation import Evaluation
+from .evaluation.rounds import Evaluation
 from .foreign import did_you_mean
 from .loop import Loop, StepResult, TrainingInterrupted
 from .plan import rows_to_keep
@@ -298,7 +298,7 @@ class GRPOTrainer(Loop):
     # evaluation
 
     def evaluate(self, eval_dataset: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """A round of evaluation over eval_dataset (default: the trainer's), every row once: the numbers of grpo.records.metrics_of and
+        """A round of evaluation over eval_dataset (default: the trainer's), every row once: the numbers of grpo.evaluation.records.metrics_of and
         what the reward functions logged. Leaves eval/step-N.json in the run folder.
 
         The same random numbers are drawn each time, so two rounds differ by the weights alone.

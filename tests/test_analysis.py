@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import toy
 
-from grpo import analysis, cli
-from grpo.analysis import analysis_of, analyze, compare, disagreements, histogram, repetition
+from grpo import cli
+from grpo.evaluation import analysis
+from grpo.evaluation.analysis import analysis_of, analyze, compare, disagreements, histogram, repetition
 from grpo.datasets import chat
 from grpo.errors import ConfigError, FileFormatError
-from grpo.records import document, verdict
-from grpo.tables import analysis_tables
+from grpo.evaluation.records import document, verdict
+from grpo.evaluation.tables import analysis_tables
 
 FULL = "<reasoning>\n9 * 2 = 18\n</reasoning>\n<answer>\n18\n</answer>"
 

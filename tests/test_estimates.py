@@ -7,8 +7,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from grpo import estimates
-from grpo.estimates import Z, difference, interval, majority, mcnemar, pass_at_k, wilson
+from grpo.evaluation import estimates
+from grpo.evaluation.estimates import Z, difference, interval, majority, mcnemar, pass_at_k, wilson
 
 
 def test_examples():

@@ -10,9 +10,11 @@ from grpo import cli
 from grpo.cli import eval as command
 from grpo.datasets import chat
 from grpo.errors import ConfigError, FileFormatError
-from grpo.evalfolder import EvalFolder
-from grpo.records import document, verdict
-from grpo.report import write_report, write_text
+from grpo.evaluation import rounds
+from grpo.evaluation.folder import EvalFolder
+from grpo.evaluation.records import document, verdict
+from grpo.evaluation.report import write_report
+from grpo.evaluation.text import write_text
 
 SIZES = ["--model.hidden_size", "32", "--model.num_hidden_layers", "1", "--model.num_attention_heads", "2", "--model.intermediate_size",
          "64"]
@@ -51,7 +53,7 @@ def test_how_many_completions_and_how_they_are_drawn(trained, words, completions
 def test_it_goes_on_where_it_stopped(trained, tmp_path, monkeypatch, capsys):
     assert run("eval", trained, "--output_dir", tmp_path / "whole") == 0
     words = ["eval", trained, "--output_dir", tmp_path / "parts", "--slots", "3"]       # 2 questions at a time
-    real, calls = grpo.evaluation.Evaluation.completions, []
+    real, calls = rounds.Evaluation.completions, []
 
     def stopped(self, first, count):
         calls.append(first)
@@ -59,7 +61,7 @@ def test_it_goes_on_where_it_stopped(trained, tmp_path, monkeypatch, capsys):
             raise KeyboardInterrupt
         return real(self, first, count)
 
-    monkeypatch.setattr(grpo.evaluation.Evaluation, "completions", stopped)
+    monkeypatch.setattr(rounds.Evaluation, "completions", stopped)
     assert run(*words) == 130 and "2 of 6 questions are in" in capsys.readouterr().err
     with open(tmp_path / "parts" / "unfinished.jsonl", "a") as file:
         file.write('{"row": 2, "cut')
@@ -160,7 +162,7 @@ def test_what_the_report_says(tmp_path):
 
 
 def test_without_reportlab_one_line_says_how_to_get_it(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "grpo.pdf", None)
+    monkeypatch.setitem(sys.modules, "grpo.evaluation.pdf", None)
     assert write_report(hostile(), tmp_path / "r.pdf") is None and not (tmp_path / "r.pdf").exists()
     assert "cgrpo[report]" in capsys.readouterr().err
     assert HOSTILE[4] in write_text(hostile(), tmp_path / "g.txt").read_text()

@@ -6,11 +6,12 @@ import pytest
 import toy
 
 import grpo
-from grpo import checkpoint, grading, records
+from grpo import checkpoint
+from grpo.evaluation import grading, records
 from grpo.datasets import chat
 from grpo.errors import ConfigError, DatasetError
-from grpo.grading import category_column, check_golds, gold_of, grade, layout_of, reasoning_of, tag_errors, vote_of
-from grpo.records import by_category, metrics_of
+from grpo.evaluation.grading import category_column, check_golds, gold_of, grade, layout_of, reasoning_of, tag_errors, vote_of
+from grpo.evaluation.records import by_category, metrics_of
 from grpo.rewards import extractive
 from grpo.rewards.extractive import extracted, extractive_match
 

@@ -19,8 +19,8 @@ def main(argv: list[str], prog: str = "grpo analyze") -> None:
     parser.add_argument("other", nargs="?", metavar="OTHER", help="the same, to compare with")
     parser.add_argument("--output_dir", metavar="DIR", help="where analysis.json and analysis.pdf go (analysis/ beside the source)")
     arguments = parser.parse(argv)
-    from ..analysis import analyze, compare, read
-    from ..tables import analysis_tables, comparison_table
+    from ..evaluation.analysis import analyze, compare, read
+    from ..evaluation.tables import analysis_tables, comparison_table
 
     first = Path(arguments.source)
     if arguments.other is None:
@@ -41,7 +41,7 @@ def main(argv: list[str], prog: str = "grpo analyze") -> None:
 
 def write(found: dict[str, Any], tables: list[Any], title: str, stem: Path) -> list[Path]:
     """The JSON and, with reportlab, the PDF of an analysis; one that was there is drawn again."""
-    from ..report import pdf
+    from ..evaluation.report import pdf
 
     stem.parent.mkdir(parents=True, exist_ok=True)
     json_file, pdf_file = stem.parent / f"{stem.name}.json", stem.parent / f"{stem.name}.pdf"

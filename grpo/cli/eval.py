@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import checkpoint
 from ..errors import ConfigError
-from ..evalfolder import DOCUMENT, GENERATIONS, REPORT, EvalFolder
+from ..evaluation.folder import DOCUMENT, GENERATIONS, REPORT, EvalFolder
 from ..recipes import Recipe
 from ..runfolder import CHECKPOINTS, CONFIG, EVALUATIONS, RECIPE, say, to_json
 from .parser import Parser, from_yaml, text_or_number
@@ -149,7 +149,7 @@ def default_folder(source: str, run: Path | None, settings: dict[str, Any]) -> P
 
 def complete(folder: EvalFolder, trainer: Any) -> dict[str, Any]:
     """The evaluation, from where it stopped to its end."""
-    from ..records import document, metrics_of
+    from ..evaluation.records import document, metrics_of
 
     evaluation, records = trainer.evaluation, folder.records()
     each = folder.settings["num_generations"]
@@ -174,8 +174,9 @@ def complete(folder: EvalFolder, trainer: Any) -> dict[str, Any]:
 
 def show(document: dict[str, Any], folder: EvalFolder, most: int | None) -> None:
     """The tables on stdout, the report and the text beside the JSON."""
-    from ..report import MOST_QUESTIONS, write_report, write_text
-    from ..tables import evaluation_tables
+    from ..evaluation.report import MOST_QUESTIONS, write_report
+    from ..evaluation.text import write_text
+    from ..evaluation.tables import evaluation_tables
 
     title = f"Evaluation of {Path(document['settings']['model']).name}"
     written = [folder.path / DOCUMENT, write_text(document, folder.path / GENERATIONS),

@@ -18,8 +18,8 @@ from reportlab.platypus import KeepTogether, Paragraph, Preformatted, SimpleDocT
 from reportlab.platypus import Table as Grid
 
 from .records import Record
-from .report import headline, last_message, parts, prompt_text, rewards_line
 from .tables import Table
+from .text import headline, last_message, parts, prompt_text, rewards_line
 
 FONTS = {"Sans": "DejaVuSans.ttf", "SansBold": "DejaVuSans-Bold.ttf", "Mono": "DejaVuSansMono.ttf"}
 MARGIN, WIDTH = 18 * mm, A4[0] - 36 * mm

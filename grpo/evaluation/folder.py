@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError, FileFormatError
+from ..errors import ConfigError, FileFormatError
+from ..runfolder import replace_text, to_json
 from .records import Record, questions, read_document
-from .runfolder import replace_text, to_json
 
 SETTINGS, UNFINISHED = "settings.json", "unfinished.jsonl"
 DOCUMENT, REPORT, GENERATIONS = "evaluation.json", "report.pdf", "generations.txt"

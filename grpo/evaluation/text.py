@@ -1,43 +1,15 @@
-"""Evaluations for reading: a PDF (with reportlab) and a plain text of every completion."""
+"""An evaluation as text: every completion, and one line each on what it is worth and what was read out of it."""
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..runfolder import replace_text
 from .grading import READINGS
 from .records import Record, questions
-from .runfolder import replace_text, say
-from .tables import Table, evaluation_tables, number
+from .tables import number
 
-MOST_QUESTIONS = 200                         # of a PDF; the JSON has all
 REASONING_CHARACTERS, ANSWER_CHARACTERS = 160, 400
-
-
-def write_report(document: Mapping[str, Any], path: Path, title: str = "Evaluation", most: int = MOST_QUESTIONS) -> Path | None:
-    """The PDF of an evaluation: its tables, then question, gold and every completion of the first so many questions. None, and one
-    line that says why, without reportlab."""
-    groups = questions(document["completions"])
-    pages = pdf(title)
-    if pages is None:
-        return None
-    pages.tables(evaluation_tables(document))
-    if groups:
-        pages.instructions(groups[0][0]["prompt"])
-    if len(groups) > most:
-        pages.note(f"The first {most} of {len(groups)} questions follow; the JSON beside this file has all.")
-    for number_, group in enumerate(groups[:most], 1):
-        pages.question(f"Question {number_} (row {group[0]['row']})", group)
-    return pages.save(path)
-
-
-def pdf(title: str) -> Any:
-    """Pages to write on; None, and one line that says why, without reportlab."""
-    try:
-        from .pdf import Pages
-    except ImportError:
-        say("no PDF is written: it needs reportlab, pip install 'cgrpo[report]'")
-        return None
-    return Pages(title)
 
 
 def write_text(document: Mapping[str, Any], path: Path) -> Path:

@@ -88,7 +88,7 @@ def number(value: float | None) -> str:
 
 
 def analysis_tables(found: Mapping[str, Any], names: tuple[str, str] = ("before", "after")) -> list[Table]:
-    """The tables of grpo.analysis.analyze. names: of the two sides of a comparison."""
+    """The tables of grpo.evaluation.analysis.analyze. names: of the two sides of a comparison."""
     tables = []
     if "evaluation" in found:
         e = found["evaluation"]

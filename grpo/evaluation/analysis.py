@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ConfigError, FileFormatError
+from ..errors import ConfigError, FileFormatError
+from ..runfolder import COMPLETIONS, EVALUATIONS
+from ..runlog import completion_steps, completions, evaluation_steps
 from .estimates import difference, mcnemar
-from .evalfolder import DOCUMENT
+from .folder import DOCUMENT
 from .grading import READINGS, layout_of
 from .records import Record, document, questions, read_document, verdict
-from .runfolder import COMPLETIONS, EVALUATIONS
-from .runlog import completion_steps, completions, evaluation_steps
 
 NGRAM = 4                                    # words
 MANY = 0.5                                   # a completion repeats itself when more than this share of its n-grams was there before

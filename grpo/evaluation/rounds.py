@@ -1,13 +1,13 @@
 """Rounds of evaluation: completions of held-out rows, drawn the same way each time, graded and kept."""
 from typing import TYPE_CHECKING, Any
 
+from ..rollout import completion_records, generate, sampling
 from .grading import category_column, check_golds
 from .records import Record, document, graded, metrics_of
 from .report import write_report
-from .rollout import completion_records, generate, sampling
 
 if TYPE_CHECKING:
-    from .trainer import GRPOTrainer
+    from ..trainer import GRPOTrainer
 
 SEED = 0x65766C                              # evaluation draws the same numbers every time, and none that training draws
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import FileFormatError
+from ..rewards.text import final_answer, tagged_answer
+from ..rollout import completion_metrics, flat_groups, moments, reward_metrics
+from ..runfolder import plain
 from .estimates import interval, majority, pass_at_k
-from .errors import FileFormatError
 from .grading import READINGS, gold_of, grade, layout_of, reasoning_of, tag_errors, vote_of
-from .rewards.text import final_answer, tagged_answer
-from .rollout import completion_metrics, flat_groups, moments, reward_metrics
-from .runfolder import plain
 
 FORMAT = 1
 Record = dict[str, Any]
@@ -46,7 +46,7 @@ def metrics_of(records: Sequence[Record]) -> dict[str, float]:
     """Every number of a round:
 
     accuracy/R for R in strict, lenient, extractive: right completions, the mean over questions (avg@k with k completions a
-        question); accuracy/R/low and /high: its 95 % interval (grpo.estimates.interval)
+        question); accuracy/R/low and /high: its 95 % interval (grpo.evaluation.estimates.interval)
     pass@k/K: chance that K completions have a right one (lenient), K from 1 to k;  majority@k/k: accuracy of their most frequent answer
     format: completions whose tags are all there, once and in order, of those that were asked for tags
     completions/..., rewards/..., reward, funcs/NAME/mean: lengths, truncation, rewards, evaluation functions

@@ -3,11 +3,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .errors import DatasetError
-from .rewards.adapters import GOLD_COLUMNS
-from .rewards.extractive import extractive_match
-from .rewards.scoring import is_chat
-from .rewards.text import final_answer, quantity, same_answer, tagged, tagged_answer
+from ..errors import DatasetError
+from ..rewards.adapters import GOLD_COLUMNS
+from ..rewards.extractive import extractive_match
+from ..rewards.scoring import is_chat
+from ..rewards.text import final_answer, quantity, same_answer, tagged, tagged_answer
 
 READINGS = ("strict", "lenient", "extractive")
 CATEGORIES = ("category", "level", "subject", "operation", "task", "source")
