@@ -22,7 +22,7 @@ HELD = {
     "several end tokens": ["test_generate.py::test_every_stop_id_stops"],
     "groups without spread are found by any rewards": ["test_trainer.py::test_dynamic_sampling_replaces_groups_without_spread"],
     "a reward list of the wrong length names its function": ["test_rewards.py::test_chaos"],
-    "a reward that hangs costs its timeout": ["test_rewards.py::test_a_timeout_costs_its_time_and_no_more"],
+    "a reward that hangs costs its timeout": ["test_rewards.py::test_a_timeout_costs_its_time_and_says_what_became_of_the_call"],
     "tokens outside the mask carry exactly no gradient": ["test_loss.py::test_masked_tokens_are_not_read_and_get_zero"],
     "truncated completions are masked, and out of N": ["test_loss.py::test_truncated_completion_leaves_tokens_but_stays_a_sequence",
                                                        "test_trainer.py::test_truncated_completions_are_left_out"],

@@ -12,26 +12,26 @@
 namespace {
 
 enum { INVALID = 7, WORKSPACE = 4096, COOKIE = 0x1ab5 };
-struct layout { int type; uint64_t rows, cols; int64_t ld; };
+struct blaslt_layout { int type; uint64_t rows, cols; int64_t ld; };
 struct description { int compute, scale; std::map<int, int> set; };
 struct preference { uint64_t workspace; uint32_t reduction, alignment[4]; };
 int chosen, ran;
 
-float element(const layout &l, const void *p, uint64_t row, uint64_t col) {
+float element(const blaslt_layout &l, const void *p, uint64_t row, uint64_t col) {
     uint64_t at = col * (uint64_t)l.ld + row;
     return l.type == BLASLT_R_32F ? ((const float *)p)[at] : bf16_to_float(((const bf16 *)p)[at]);
 }
 
 /* whether op(a) (m, k), op(b) (k, n) and d (m, n) fit */
-bool fits(description &d, const layout &a, const layout &b, const layout &c) {
+bool fits(description &d, const blaslt_layout &a, const blaslt_layout &b, const blaslt_layout &c) {
     bool ta = d.set[BLASLT_DESC_TRANSA] == BLASLT_OP_T, tb = d.set[BLASLT_DESC_TRANSB] == BLASLT_OP_T;
     bool sizes = (ta ? a.cols : a.rows) == c.rows && (tb ? b.rows : b.cols) == c.cols && (ta ? a.rows : a.cols) == (tb ? b.cols : b.rows);
     bool types = a.type == BLASLT_R_16BF && b.type == BLASLT_R_16BF && (c.type == BLASLT_R_16BF || c.type == BLASLT_R_32F);
-    auto wide = [](const layout &l) { return l.ld >= (int64_t)l.rows; };
+    auto wide = [](const blaslt_layout &l) { return l.ld >= (int64_t)l.rows; };
     return sizes && types && wide(a) && wide(b) && wide(c) && d.compute == BLASLT_COMPUTE_32F && d.scale == BLASLT_R_32F;
 }
 
-void multiply(bool ta, bool tb, layout a_, const void *a, layout b_, const void *b, layout d_, void *d, float beta) {
+void multiply(bool ta, bool tb, blaslt_layout a_, const void *a, blaslt_layout b_, const void *b, blaslt_layout d_, void *d, float beta) {
     uint64_t k = ta ? a_.rows : a_.cols;
     for (uint64_t i = 0; i < d_.rows; i++)
         for (uint64_t j = 0; j < d_.cols; j++) {
@@ -58,10 +58,10 @@ int cublasLtMatmulDescSetAttribute(void *desc, int attribute, const void *value,
     return 0;
 }
 
-int cublasLtMatrixLayoutCreate(void **l, int type, uint64_t rows, uint64_t cols, int64_t ld) { return *l = new layout{type, rows, cols, ld}, 0; }
+int cublasLtMatrixLayoutCreate(void **l, int type, uint64_t rows, uint64_t cols, int64_t ld) { return *l = new blaslt_layout{type, rows, cols, ld}, 0; }
 int cublasLtMatrixLayoutSetAttribute(void *l, int attribute, const void *value, size_t bytes) {
     if (attribute != BLASLT_LAYOUT_COLS || bytes != sizeof(uint64_t)) return INVALID;
-    ((layout *)l)->cols = *(const uint64_t *)value;
+    ((blaslt_layout *)l)->cols = *(const uint64_t *)value;
     return 0;
 }
 
@@ -80,7 +80,7 @@ int cublasLtMatmulPreferenceSetAttribute(void *p_, int attribute, const void *va
 int cublasLtMatmulAlgoGetHeuristic(void *handle, void *desc, void *a, void *b, void *c, void *d, void *p_, int requested, struct blaslt_choice *out,
                                    int *returned) {
     const preference *p = (const preference *)p_;
-    if (handle != &ran || requested < 1 || c != d || !fits(*(description *)desc, *(layout *)a, *(layout *)b, *(layout *)d)) return INVALID;
+    if (handle != &ran || requested < 1 || c != d || !fits(*(description *)desc, *(blaslt_layout *)a, *(blaslt_layout *)b, *(blaslt_layout *)d)) return INVALID;
     *returned = p->workspace >= WORKSPACE && p->reduction == BLASLT_REDUCTION_SCHEME_NONE && p->alignment[0] <= 16 && p->alignment[3] <= 16;
     if (!*returned) return BLASLT_NOT_SUPPORTED;
     *out = {};
@@ -94,11 +94,11 @@ int cublasLtMatmul(void *handle, void *desc, const void *alpha, const void *a, v
                    void *c_, void *d, void *d_, const struct blaslt_algo *algo, void *workspace, size_t bytes, void *stream) {
     description *m = (description *)desc;
     if (handle != &ran || *(const float *)alpha != 1 || c != d || c_ != d_ || algo->data[0] != COOKIE || bytes < WORKSPACE || !workspace) return INVALID;
-    if (!fits(*m, *(layout *)a_, *(layout *)b_, *(layout *)d_) || ((uintptr_t)a | (uintptr_t)b | (uintptr_t)d) % 16) return INVALID;
+    if (!fits(*m, *(blaslt_layout *)a_, *(blaslt_layout *)b_, *(blaslt_layout *)d_) || ((uintptr_t)a | (uintptr_t)b | (uintptr_t)d) % 16) return INVALID;
     bool ta = m->set[BLASLT_DESC_TRANSA], tb = m->set[BLASLT_DESC_TRANSB];
     ran++;
     cuda_host_stream *on = (cuda_host_stream *)stream;
-    on->enqueue(on, [=, la = *(layout *)a_, lb = *(layout *)b_, ld = *(layout *)d_, factor = *(const float *)beta] {
+    on->enqueue(on, [=, la = *(blaslt_layout *)a_, lb = *(blaslt_layout *)b_, ld = *(blaslt_layout *)d_, factor = *(const float *)beta] {
         multiply(ta, tb, la, a, lb, b, ld, d, factor);
     });
     return 0;
