@@ -136,7 +136,8 @@ struct ops {
     int (*attention_decode)(void *ctx, real *y, float *lse, const real *qkv, const void *pool, const int32_t *pages,
                             const int32_t *length, int S, int max_pages, int Hq, int Hkv, int D);
 
-    /* -- SwiGLU: gu (N, 2F) = [g | u];  y (N, F) = silu(g) u;  dgu = [dy u s (1 + g (1 - s)) | dy silu(g)], s = sigmoid(g) */
+    /* -- SwiGLU: gu (N, 2F) = [g | u];  y (N, F) = silu(g) u;  dgu = [dy u s (1 + g (1 - s)) | dy silu(g)], s = sigmoid(g);
+          dgu may be gu */
     int (*swiglu)(void *ctx, real *y, const real *gu, int N, int F);
     int (*swiglu_bwd)(void *ctx, real *dgu, const real *dy, const real *gu, int N, int F);
 

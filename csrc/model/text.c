@@ -64,8 +64,6 @@ static size_t lay_out(struct activations *a, char *base, const struct ops *ops, 
         a->dnormed = layout_take(&s, rows * d, z);
         a->datt = layout_take(&s, rows * (size_t)config_heads(c), z);
         a->dqkv = layout_take(&s, rows * (size_t)config_qkv(c), z);
-        a->dact = layout_take(&s, rows * (size_t)c->d_ff, z);
-        a->dgate_up = layout_take(&s, rows * 2 * (size_t)c->d_ff, z);
         a->dhidden = layout_take(&s, head * d, z);
         a->dpicked = layout_take(&s, head * d, z);
     }
@@ -231,11 +229,11 @@ static int block_backward(struct activations *a, float *grads, int l, const stru
     int N = b->N, d = c->d_model, F = c->d_ff, Hq = c->n_heads, Hkv = c->n_kv_heads, D = c->head_dim, QKV = config_qkv(c);
     OP(swiglu, a->act, s->gate_up, N, F);
     OP(linear_dw, DW(down), NULL, a->dx, a->act, N, F, d);
-    OP(linear_dx, a->dact, a->dx, W(down), N, F, d);
-    OP(swiglu_bwd, a->dgate_up, a->dact, s->gate_up, N, F);
+    OP(linear_dx, a->act, a->dx, W(down), N, F, d);                  /* from here on act and gate_up hold their gradients */
+    OP(swiglu_bwd, s->gate_up, a->act, s->gate_up, N, F);
     OP(rmsnorm, a->normed, s->rstd2, s->x2, W(norm2), c->rms_eps, N, d);
-    OP(linear_dw, DW(gate_up), NULL, a->dgate_up, a->normed, N, d, 2 * F);
-    OP(linear_dx, a->dnormed, a->dgate_up, W(gate_up), N, d, 2 * F);
+    OP(linear_dw, DW(gate_up), NULL, s->gate_up, a->normed, N, d, 2 * F);
+    OP(linear_dx, a->dnormed, s->gate_up, W(gate_up), N, d, 2 * F);
     OP(rmsnorm_bwd_add, a->dx, DW(norm2), a->dnormed, s->x2, W(norm2), s->rstd2, N, d);
     TRY(poll_interrupt());
     OP(linear_dw, DW(o), NULL, a->dx, s->att, N, Hq * D, d);

@@ -43,7 +43,7 @@ struct activations {
     float *cos, *sin;                /* (N, D/2) */
     real *picked, *hidden;           /* (R, d) rows that predict, before and after the final norm */
     float *rstd;                     /* (R) */
-    real *dx, *dnormed, *datt, *dqkv, *dact, *dgate_up, *dhidden, *dpicked;     /* backward only */
+    real *dx, *dnormed, *datt, *dqkv, *dhidden, *dpicked;     /* backward only */
 };
 
 size_t activations_bytes(const struct ops *ops, const struct config *c, enum keep keep, int rows, int head_rows);

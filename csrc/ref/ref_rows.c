@@ -83,9 +83,9 @@ int ref_swiglu_bwd(void *ctx, real *dgu, const real *dy_, const real *gu, int N,
         float *dg = (float *)dgu + 2 * (size_t)i * F, *du = dg + F;
         const float *dy = (const float *)dy_ + (size_t)i * F, *g = (const float *)gu + 2 * (size_t)i * F, *u = g + F;
         for (int f = 0; f < F; f++) {
-            double s = sigmoid(g[f]);
-            dg[f] = (float)((double)dy[f] * u[f] * s * (1 + g[f] * (1 - s)));
+            double s = sigmoid(g[f]), dgate = (double)dy[f] * u[f] * s * (1 + g[f] * (1 - s));
             du[f] = (float)(dy[f] * s * g[f]);
+            dg[f] = (float)dgate;
         }
     }
     return OK;
