@@ -23,7 +23,7 @@ from .config import TrainingConfig
 from .errors import CheckpointError, CheckpointMismatchError, ConfigError, GrpoWarning, NonFiniteError
 from .foreign import did_you_mean
 from .model import Model, load
-from .plan import require, training_plan
+from .plan import Plan, require, training_plan
 from .profile import Profile
 from .runfolder import RunFolder, say
 from .schedule import learning_rate
@@ -132,7 +132,13 @@ class Loop(ABC):
     # running
 
     @functools.cached_property
+    def memory(self) -> Plan:
+        """What the run will hold, planned beside what is there already."""
+        return training_plan(self.model.config, "the model", self.args, self.model.device, held=("weights", "reference weights"))
+
+    @functools.cached_property
     def optimizer(self) -> _core.Trainer:
+        require(self.memory)
         a = self.args
         return _core.Trainer(self.model.core, adam_beta1=a.adam_beta1, adam_beta2=a.adam_beta2, adam_epsilon=a.adam_epsilon,
                              weight_decay=a.weight_decay, token_budget=a.token_budget_on(self.model.device), recompute=a.recompute,
@@ -170,8 +176,6 @@ class Loop(ABC):
         args, state = self.args, self.state
         state.max_steps = args.max_steps if args.max_steps >= 0 else self.steps_of_epochs(args.num_train_epochs)
         learning_rate(args, 0, state.max_steps)
-        if "optimizer" not in self.__dict__:
-            require(training_plan(self.model.config, "the model", args, self.model.device, held=("weights", "reference weights")))
         held = sum(size for _, size in self.optimizer.plan())    # the memory is there, or this raises, before anything is written
         if resume and self.run is None:
             self._resume(resume)

@@ -11,18 +11,21 @@ from .devices import gpu_memory, pick_device
 from .errors import ConfigError, FileFormatError, OutOfMemoryError
 from .recipes import Recipe
 
+KEPT = "kept activations of rollouts"          # an arena of the core's plan
 KEPT_SHARE = 4                                # of the free memory, one part in so many
 UNKNOWN_PROMPT = 256                          # prompt tokens assumed where the options do not limit them
 
 
 @dataclass(frozen=True)
 class Plan:
-    """arenas: (what, bytes), as the core reserves them. available: free memory in bytes, None where it cannot be told."""
+    """arenas: (what, bytes), as the core reserves them. available: free memory in bytes, None where it cannot be told.
+    keep_rows: most rows of activations that rollouts leave for the update."""
 
     title: str
     arenas: list[tuple[str, int]]
     available: int | None
     advice: list[str]
+    keep_rows: int
 
     @property
     def total(self) -> int:
@@ -47,16 +50,16 @@ def training_plan(config: Mapping[str, Any], source: str, options: TrainingConfi
     work = step_of(options, device)
     arenas = functools.partial(_core.plan, **shape, **work, token_budget=options.token_budget_on(device), recompute=options.recompute,
                                moment_dtype=options.moment_dtype, train=True, device=device)
-    rows = 0
-    if isinstance(options, GRPOConfig):
-        rows = rollout_rows(options, work["prompt_length"])
-        rows = min(rows, rows_to_keep(options, device, dict(arenas(keep_rows=1))["kept activations of rollouts"]))
-    sizes = dict(arenas(keep_rows=rows))
+    sizes = dict(arenas(keep_rows=0))
     free = gpu_memory() if device == "cuda" else available_memory()
     if device != "cuda" and free is not None:
         free += sum(sizes.get(name, 0) for name in held)
+    keep_rows = 0
+    if isinstance(options, GRPOConfig):
+        keep_rows = rows_to_keep(options, device, dict(arenas(keep_rows=1))[KEPT], free, sum(sizes.values()))
+        sizes = dict(arenas(keep_rows=min(keep_rows, rollout_rows(options, work["prompt_length"]))))
     return Plan(f"{source} on {device}: {describe(options, work, device)}", sorted(sizes.items(), key=lambda arena: -arena[1]), free,
-                ways_to_shrink(options, device, sizes, work["slots"]))
+                ways_to_shrink(options, device, sizes, work["slots"]), keep_rows)
 
 
 def require(plan: Plan) -> None:
@@ -91,12 +94,13 @@ def describe(options: TrainingConfig, work: Mapping[str, Any], device: str) -> s
             f"{options.max_completion_length}, {work['slots']} decoded at a time, {budget}")
 
 
-def rows_to_keep(options: GRPOConfig, device: str, row_bytes: int) -> int:
-    """Most rows of activations that rollouts leave for the update: what keep_rollout_activations says."""
+def rows_to_keep(options: GRPOConfig, device: str, row_bytes: int, free: int | None, needed: int) -> int:
+    """Most rows of activations that rollouts leave for the update: what keep_rollout_activations says. By default no more than a part
+    of the free memory, and than is left of it beside the bytes that are needed anyway."""
     choice = options.keep_rollout_activations
     if choice is None:
-        fits = device == "cpu" and not options.recompute and options.rollout_size == options.batch_size
-        return (available_memory() or 0) // KEPT_SHARE // row_bytes if fits else 0
+        useful = device == "cpu" and not options.recompute and options.rollout_size == options.batch_size and free is not None
+        return max(0, min(free // KEPT_SHARE, free - needed)) // row_bytes if useful else 0
     return 1 << 30 if choice else 0
 
 
@@ -109,7 +113,7 @@ def ways_to_shrink(options: TrainingConfig, device: str, arenas: Collection[str]
         ways.append("--recompute keeps fewer activations and computes them again in the backward pass; same results, slower")
     if "KV cache of the rollout" in arenas and slots > 1:
         ways.append(f"--slots {max(1, slots // 4)} decodes fewer completions at a time; same results")
-    if "kept activations of rollouts" in arenas:
+    if KEPT in arenas:
         ways.append("--keep_rollout_activations false runs the forward pass of the update again; same results")
     if options.moment_dtype != "bfloat16":
         ways.append("--moment_dtype bfloat16 halves AdamW's moments, which are then rounded stochastically")

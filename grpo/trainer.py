@@ -22,7 +22,6 @@ from .errors import CheckpointMismatchError, ConfigError, DatasetError, GrpoWarn
 from .evaluation.rounds import Evaluation
 from .foreign import did_you_mean
 from .loop import Loop, StepResult, TrainingInterrupted
-from .plan import rows_to_keep
 from .prompts import Prompt, PromptStream, overlap
 from .rewards import RewardBatch, RewardSet, get_soft_overlong_punishment
 from .rollout import LENGTH, STOP_ID, Rollouts, completion_metrics, completion_records, generate, reward_metrics, sampling
@@ -154,13 +153,8 @@ class GRPOTrainer(Loop):
         args, total = self.args, len(prompts) * self.args.num_generations
         return generate(self.model, prompts, args.num_generations, args.max_completion_length, self.sampling, seed=args.seed,
                         step=self.rollouts_made, first_prompt=first_prompt, slots=args.slots_on(self.model.device),
-                        keep_rows=min(self._keep_rows, sum(len(p.ids) for p in prompts) + total * (args.max_completion_length - 1)),
+                        keep_rows=min(self.memory.keep_rows, sum(len(p.ids) for p in prompts) + total * (args.max_completion_length - 1)),
                         progress=lambda tokens, finished: self.progress.on_rollout(tokens, finished, total))
-
-    @functools.cached_property
-    def _keep_rows(self) -> int:
-        """Most rows of activations that rollouts leave for the update."""
-        return rows_to_keep(self.args, self.model.device, self.model.core.kept_row_bytes)
 
     def reward_batch(self, r: Rollouts, training: bool = False) -> RewardBatch:
         """What reward functions see of r. training: rewards with a memory learn from it."""

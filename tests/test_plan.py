@@ -7,7 +7,7 @@ import grpo
 import toy
 from grpo import _core, cli
 from grpo.errors import OutOfMemoryError
-from grpo.plan import table, training_plan
+from grpo.plan import KEPT, table, training_plan
 
 QWEN_7B = {"model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
            "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False, "rms_norm_eps": 1e-6, "rope_theta": 1e6,
@@ -66,6 +66,17 @@ def test_a_run_that_does_not_fit_is_refused(tmp_path, device, monkeypatch, optio
     text = str(refused.value)
     assert "gradients (float32)" in text and text.count("\n  --") >= 3
     assert _core.memory_in_use() == before and trainer.run is None and not list(tmp_path.glob("run*"))
+
+
+def test_what_rollouts_may_keep_is_what_is_left(tmp_path, monkeypatch):
+    """By default they take a quarter of the free memory, and never what the rest of the run needs."""
+    policy, args = toy.model(), grpo.GRPOConfig(**toy.options(tmp_path, max_completion_length=200))
+    needed = sum(size for name, size in training_plan(policy.config, "toy", args, "cpu").arenas if name != KEPT)
+    for free, at_most in ((needed, 0), (needed + 10_000, 10_000), (2 * needed, needed // 2)):
+        monkeypatch.setattr("grpo.plan.available_memory", lambda free=free: free)
+        plan = training_plan(policy.config, "toy", args, "cpu")
+        kept = dict(plan.arenas).get(KEPT, 0)
+        assert plan.fits and at_most * 0.9 - 1000 <= kept <= at_most and (plan.keep_rows > 0) == (kept > 0)
 
 
 def test_sft_that_does_not_fit_is_refused(tmp_path, monkeypatch):
