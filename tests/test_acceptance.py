@@ -87,6 +87,7 @@ def test_end_tokens_of_the_generation_config(tmp_path):
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
 def test_memory_stays_flat(tmp_path):
     """Sixty steps of a run: what the core holds does not move after the first, the process grows by next to nothing."""
+    gc.collect()                                             # models of other tests that only wait for their end
     held, resident = [], []
     options = {"max_steps": 60, "generation_kwargs": {"min_new_tokens": 24}, "beta": 0.01, "num_iterations": 2}
     gc.collect()                             # what other tests left must not go in between
