@@ -52,7 +52,7 @@ class RunFolder:
         replace_text(folder / f"{name}.jsonl", "".join(to_json(r) + "\n" for r in records))
 
     def write_evaluation(self, name: str, document: Mapping[str, Any]) -> Path:
-        """eval/<name>.json: one round of evaluation (grpo.evaluation.rounds.document)."""
+        """eval/<name>.json: one round of evaluation (grpo.evaluation.records.document)."""
         folder = self.path / EVALUATIONS
         folder.mkdir(exist_ok=True)
         replace_text(folder / f"{name}.json", to_json(document))

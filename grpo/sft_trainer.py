@@ -31,7 +31,7 @@ class SFTTrainer(Loop):
         super().__init__(model, args, callbacks, processing_class)
         self.examples = self._examples(train_dataset, "train_dataset") if train_dataset is not None else []
         self.eval_examples = self._examples(eval_dataset, "eval_dataset") if eval_dataset is not None else []
-        if not self.eval_examples and (args.eval_strategy != "no" or args.eval_on_start):
+        if not self.eval_examples and args.evaluates:
             raise ConfigError("eval_strategy and eval_on_start need eval_dataset")
         self.order = RowOrder(len(self.examples), args.shuffle_dataset, args.seed if args.data_seed is None else args.data_seed)
         self.position = 0

@@ -85,7 +85,7 @@ class GRPOTrainer(Loop):
         self.stream = self.prompt_stream(train_dataset, "train_dataset") if train_dataset is not None else None
         self.eval_funcs = RewardSet(eval_funcs, on_error=args.on_reward_error) if eval_funcs else None
         self.evaluation = Evaluation(self, eval_dataset) if eval_dataset is not None else None
-        if self.evaluation is None and (args.eval_strategy != "no" or args.eval_on_start):
+        if self.evaluation is None and args.evaluates:
             raise ConfigError("eval_strategy and eval_on_start need eval_dataset")
         if self.stream is not None and self.evaluation is not None and (message := overlap(self.stream.rows, self.evaluation.stream.rows)):
             warnings.warn(message, GrpoWarning, stacklevel=2)

@@ -3,6 +3,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.tables import one_line
+from ..evaluation.text import last_message
 from ..recipes import Recipe
 from ..recipes.prepare import Prepared
 from ..runfolder import RECIPE
@@ -75,12 +77,3 @@ def samples(before: Rows, after: Rows, rows: Rows) -> list[str]:
         lines += ["", f"  {one_line(last_message(rows[row]['prompt']))}",
                   f"    before  {one_line(old[row]['completion'], 110)}", f"    after   {one_line(new[row]['completion'], 110)}"]
     return lines
-
-
-def last_message(prompt: Any) -> str:
-    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
-
-
-def one_line(text: Any, width: int = 90) -> str:
-    line = " ".join(str(text).split())
-    return line if len(line) <= width else line[:width - 3] + "..."

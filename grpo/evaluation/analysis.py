@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, FileFormatError
+from ..rewards.text import repeated_share
 from ..runfolder import COMPLETIONS, EVALUATIONS
-from ..runlog import completion_steps, completions, evaluation_steps
+from ..runlog import completion_steps, completions, evaluation, evaluation_steps
 from .estimates import difference, mcnemar
 from .folder import DOCUMENT
 from .grading import READINGS, layout_of
@@ -31,7 +32,7 @@ def analyze(source: str | Path) -> dict[str, Any]:
     path = Path(source)
     if not (path / COMPLETIONS).is_dir() and not (path / EVALUATIONS).is_dir():
         return {"source": str(source), "evaluation": analysis_of(read(path)["completions"])}
-    rounds = [read_document(path / EVALUATIONS / f"step-{step:06d}.json") for step in evaluation_steps(path)]
+    rounds = [evaluation(path, step) for step in evaluation_steps(path)]
     rounds = [r for r in rounds if r["completions"]]
     found: dict[str, Any] = {"source": str(source)}
     if rounds:
@@ -53,7 +54,7 @@ def read(path: Path) -> dict[str, Any]:
     if (path / DOCUMENT).is_file():
         return read_document(path / DOCUMENT)
     if steps := evaluation_steps(path):
-        return read_document(path / EVALUATIONS / f"step-{steps[-1]:06d}.json")
+        return evaluation(path, steps[-1])
     raise FileFormatError(f"{path} is no evaluation: there is neither {DOCUMENT} nor {EVALUATIONS}/step-N.json")
 
 
@@ -93,9 +94,7 @@ def repetition(text: str) -> float:
     >>> repetition("a b c d"), repetition("a b c d a b c d")
     (0.0, 0.2)
     """
-    words = text.split()
-    grams = [tuple(words[i:i + NGRAM]) for i in range(len(words) - NGRAM + 1)]
-    return (len(grams) - len(set(grams))) / len(grams) if grams else 0.0
+    return repeated_share(text.split(), NGRAM)
 
 
 def histogram(values: Sequence[float | None]) -> list[dict[str, float]]:

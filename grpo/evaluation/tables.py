@@ -31,10 +31,12 @@ class Table:
 def evaluation_tables(document: Mapping[str, Any]) -> list[Table]:
     """Accuracy with intervals, accuracy by category, rewards, completions and settings of an evaluation."""
     m = document["metrics"]
-    tables = [accuracy_table(m)] if "accuracy/lenient" in m else []
-    if document["by_category"]:
-        tables.append(category_table(document["by_category"]))
-    return [*tables, reward_table(m), completion_table(m), settings_table(document["settings"])]
+    return [*accuracy_tables(m, document["by_category"]), reward_table(m), completion_table(m), settings_table(document["settings"])]
+
+
+def accuracy_tables(m: Mapping[str, float], categories: Mapping[str, Mapping[str, float]]) -> list[Table]:
+    """Accuracy where there are golds, and by category where there are categories."""
+    return ([accuracy_table(m)] if "accuracy/lenient" in m else []) + ([category_table(categories)] if categories else [])
 
 
 def accuracy_table(m: Mapping[str, float]) -> Table:
@@ -92,8 +94,7 @@ def analysis_tables(found: Mapping[str, Any], names: tuple[str, str] = ("before"
     tables = []
     if "evaluation" in found:
         e = found["evaluation"]
-        tables += [accuracy_table(e["metrics"])] if "accuracy/lenient" in e["metrics"] else []
-        tables += [category_table(e["by_category"])] if e["by_category"] else []
+        tables += accuracy_tables(e["metrics"], e["by_category"])
         tables.append(share_table("Completions", {"all": e["completions"], "right": e["right"], "wrong": e["wrong"]}))
         if e["tag_errors"]:
             tables.append(Table("Errors of layout", ["", "completions"], [[name, str(count)] for name, count in e["tag_errors"].items()]))
@@ -135,7 +136,7 @@ def histogram_table(name: str, bins: list[dict[str, float]]) -> Table:
 
 def disagreement_table(found: list[dict[str, Any]]) -> Table:
     """The first ones; the JSON has all."""
-    rows = [[f"{r['row']}, {r['sample'] + 1}", *(clipped(r[name]) for name in ("gold", "tagged_answer", "answer")),
+    rows = [[f"{r['row']}, {r['sample'] + 1}", *("-" if r[name] is None else one_line(r[name], WIDEST) for name in ("gold", "tagged_answer", "answer")),
              *("✓" if r[reading] else "✗" for reading in READINGS)] for r in found[:SHOWN_DISAGREEMENTS]]
     more = f", the first {SHOWN_DISAGREEMENTS}" if len(found) > SHOWN_DISAGREEMENTS else ""
     header = ["row, completion", "gold", "in its tags", "read", *READINGS]
@@ -151,6 +152,7 @@ def comparison_table(title: str, found: Mapping[str, Any], names: tuple[str, str
     return Table(f"{title}, on {found['questions']} questions", header, rows)
 
 
-def clipped(value: Any) -> str:
-    text = "-" if value is None else " ".join(str(value).split())
-    return text if len(text) <= WIDEST else text[:WIDEST - 3] + "..."
+def one_line(text: Any, width: int = 90) -> str:
+    """The text without line breaks, cut to width."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= width else line[:width - 3] + "..."

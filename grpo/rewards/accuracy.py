@@ -43,7 +43,9 @@ def are_correct(completions: Sequence, golds: Sequence, truncated: Sequence[bool
 
 def log_accuracy(log_metric: Callable | None, completions: Sequence, golds: Sequence) -> None:
     """Logs the share that is right by its tagged answer (strict) and by an answer anywhere (lenient), over the rows with a gold."""
+    if log_metric is None:
+        return
     for name, strict in (("strict", True), ("lenient", False)):
         right = [r for r in are_correct(completions, golds, strict=strict) if r is not None]
-        if log_metric is not None and right:
+        if right:
             log_metric(f"accuracy/{name}", sum(right) / len(right))

@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import ConfigError, RewardError
 from .accuracy import are_correct, golds_of
 from .arguments import number, pair, whole
-from .text import text_of
+from .text import repeated_share, text_of
 
 
 class SoftOverlongPunishment:
@@ -125,14 +125,12 @@ def cosine(share: float, start: float, end: float) -> float:
 
 
 def repetition(text: str, n: int) -> float:
-    """The share of a text's n-grams of lower-case words that stand there more than once, but for their first time.
+    """The share of a text's n-grams of lower-case words that are repeats.
 
-    >>> repetition("so it is so it is", 2)
+    >>> repetition("so it is So it is", 2)
     0.4
     """
-    words = text.lower().split()
-    grams = [tuple(words[i:i + n]) for i in range(len(words) - n + 1)]
-    return (len(grams) - len(set(grams))) / len(grams) if grams else 0.0
+    return repeated_share(text.lower().split(), n)
 
 
 class RepetitionPenalty:

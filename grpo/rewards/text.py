@@ -28,6 +28,16 @@ def text_of(completion: Any) -> str:
     return completion if isinstance(completion, str) else str(completion[-1]["content"])
 
 
+def repeated_share(words: list[str], n: int) -> float:
+    """The share of the n-grams of words that stand there more than once, but for their first time; 0 where there are none.
+
+    >>> repeated_share("so it is so it is".split(), 2)
+    0.4
+    """
+    grams = [tuple(words[i:i + n]) for i in range(len(words) - n + 1)]
+    return (len(grams) - len(set(grams))) / len(grams) if grams else 0.0
+
+
 def tagged(text: str, tag: str = "answer") -> str | None:
     """What stands between the last <tag> and the next </tag> (or the end), stripped; None without an opening tag."""
     _, found, rest = text.rpartition(f"<{tag}>")
