@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
+from .evaluation.text import prompt_text
 from .runfolder import say
 
 
@@ -19,6 +20,7 @@ class TrainerState:
     epoch: float = 0.0
     num_train_epochs: float = 0.0
     num_input_tokens_seen: int = 0
+    best_metric: float | None = None         # metric_for_best_model at the best checkpoint
     log_history: list[dict[str, Any]] = field(default_factory=list)    # every record of metrics.jsonl
     is_world_process_zero: bool = True
     is_local_process_zero: bool = True
@@ -37,8 +39,10 @@ class TrainerCallback:
     """Base of callbacks; override what you need."""
 
     def on_train_begin(self, args, state, control, **kwargs): ...
+    def on_epoch_begin(self, args, state, control, **kwargs): ...
     def on_step_begin(self, args, state, control, **kwargs): ...
     def on_step_end(self, args, state, control, **kwargs): ...
+    def on_epoch_end(self, args, state, control, **kwargs): ...
     def on_log(self, args, state, control, logs=None, **kwargs): ...
     def on_evaluate(self, args, state, control, metrics=None, **kwargs): ...
     def on_save(self, args, state, control, **kwargs): ...
@@ -145,7 +149,6 @@ def completion_table(records: list[dict[str, Any]], count: int | None, unique_pr
         records = list({str(r["prompt"]): r for r in reversed(records)}.values())[::-1]
     blocks = []
     for r in records[:count]:
-        prompt = r["prompt"] if isinstance(r["prompt"], str) else "\n".join(f"{m['role']}: {m['content']}" for m in r["prompt"])
         rewards = "  ".join(f"{name} {value:.2f}" for name, value in r["rewards"].items())
-        blocks.append(f"--- row {r['row']}\n{prompt}\n>>> {r['completion']}\n    {rewards}  advantage {r['advantage']:.2f}")
+        blocks.append(f"--- row {r['row']}\n{prompt_text(r['prompt'])}\n>>> {r['completion']}\n    {rewards}  advantage {r['advantage']:.2f}")
     return "\n".join(blocks)

@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 from . import _core
 from .errors import ConfigError, DeviceError
@@ -14,14 +15,14 @@ LEAST_CAPABILITY = (8, 0)                                                # bfloa
 DRIVER = "/proc/driver/nvidia/version"
 
 
-def pick_device(device: str, dtype: str | None = None) -> str:
-    """The device meant: "auto" is "cuda" when a GPU answers, else "cpu". ConfigError names what is not known; DeviceError
+def pick_device(device: str, dtype: Any = None) -> str:
+    """The device meant: "auto" is "cuda" when a GPU answers, else "cpu"; dtype may be torch's. ConfigError names what is not known; DeviceError
     says that this build has no CUDA. Whether the device answers shows when it is opened."""
     if device == "auto":
         device = "cuda" if gpu_answers() else "cpu"
     if device not in DTYPES and not device.startswith("cuda:"):
         raise ConfigError(f"device {device!r} is not known; choose from auto, {', '.join(DTYPES)}")
-    if dtype not in (None, DTYPES.get(device)):
+    if str(dtype).removeprefix("torch.") not in ("None", "auto", DTYPES.get(device)):
         where = ", ".join(f"{kind} on {name!r}" for name, kind in DTYPES.items())
         raise ConfigError(f"dtype {dtype!r} does not run on device {device!r}; there is {where}")
     if device == "cuda":

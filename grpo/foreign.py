@@ -15,6 +15,7 @@ from .errors import ConfigError, GrpoWarning
 # another name for a field of ours, same meaning
 ALIASES = {
     "gradient_checkpointing": "recompute",
+    "activation_checkpointing": "recompute",
     "evaluation_strategy": "eval_strategy",
     "lr_scheduler": "lr_scheduler_type",
     "torch_dtype": "dtype",
@@ -39,15 +40,16 @@ BATCH = ("prompts_per_step", "num_generations", "per_device_train_batch_size", "
 
 # options with no effect here whatever their value: they steer torch, data loader processes, launchers or hub uploads
 WITHOUT_EFFECT = frozenset("""
-    activation_offloading attn_implementation average_tokens_across_devices batch_eval_metrics bf16_full_eval dataset_num_proc ddp_backend
+    activation_checkpointing_kwargs activation_offloading attn_implementation average_tokens_across_devices batch_eval_metrics bf16_full_eval dataset_num_proc ddp_backend
     ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph ddp_timeout disable_dropout do_eval do_predict
     do_train
     ds3_gather_for_generation eval_accumulation_steps eval_do_concat_batches eval_use_gather_object full_determinism
-    gradient_checkpointing_kwargs include_num_input_tokens_seen include_tokens_per_second local_rank log_level log_level_replica
-    log_multimodal log_on_each_node logging_dir logging_nan_inf_filter pad_to_multiple_of padding_free
-    per_device_eval_batch_size prediction_loss_only
+    gradient_checkpointing_kwargs include_num_input_tokens_seen include_tokens_per_second length_column_name
+    liger_kernel_config local_rank log_level log_level_replica
+    log_multimodal log_on_each_node logging_dir logging_nan_inf_filter low_cpu_mem_usage pad_to_multiple_of
+    padding_free per_device_eval_batch_size prediction_loss_only project
     restore_callback_states_from_checkpoint save_on_each_node save_safetensors skip_memory_metrics soft_thinking_k soft_thinking_temperature
-    torch_empty_cache_steps use_transformers_continuous_batching use_transformers_paged verbose
+    torch_empty_cache_steps transformers_continuous_batching_config use_cache use_transformers_continuous_batching use_transformers_paged verbose
 """.split())
 WITHOUT_EFFECT_PREFIXES = ("dataloader_", "vllm_", "hub_", "trackio_", "torch_compile_", "lora_")
 
@@ -58,10 +60,12 @@ NOTED: dict[str, tuple[tuple[Any, ...], str]] = {
 }
 
 OTHER_MODELS = "no other model is run; call yours from a reward function (--rewards file.py:function)"
+MAIN_BRANCH = "a hub id means its main branch; download the revision and give its folder"
 # name -> (values that ask for what happens anyway, what to do about the others)
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "fp16": ((False,), "weights are bfloat16 with float32 masters; leave it out, or use device='ref' for float32"),
     "fp16_full_eval": ((False,), "evaluation uses the weights as they are; leave it out"),
+    "device_map": ((None, "auto"), "say device='cpu' or device='cuda'"),
     "deepspeed": ((None, "", False), "training runs in one process; leave it out"),
     "fsdp": ((None, "", False, []), "training runs in one process; leave it out"),
     "fsdp_config": ((None,), "training runs in one process; leave it out"),
@@ -102,7 +106,8 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "chat_template_path": ((None,), "the model's own chat template is used"),
     "eos_token": ((None,), "the tokenizer's own stop tokens are used"),
     "pad_token": ((None,), "nothing is padded"),
-    "model_revision": (("main", None), "a hub id means its main branch; download the revision and give its folder"),
+    "model_revision": (("main", None), MAIN_BRANCH),
+    "revision": (("main", None), MAIN_BRANCH),
     "use_peft": ((False,), "every weight is trained; leave it out"),
     "load_in_8bit": ((False,), "weights are bfloat16 with float32 masters; leave it out"),
     "load_in_4bit": ((False,), "weights are bfloat16 with float32 masters; leave it out"),
@@ -129,6 +134,8 @@ def understood(options: Mapping[str, Any], known: Iterable[str], presets: Mappin
         result |= presets[preset]
     for name, value in given.items():
         target = ALIASES.get(name, name)
+        if target != name and value is None:
+            continue                                     # another name without a value says nothing
         if target in known:
             if target != name and target in given and given[target] != value:
                 raise ConfigError(f"{name}={value!r} and {target}={given[target]!r} say the same thing differently; give one")

@@ -21,7 +21,7 @@ from . import _core, checkpoint
 from .callbacks import Progress, TensorBoard, TrainerControl, TrainerState
 from .config import TrainingConfig
 from .errors import CheckpointError, CheckpointMismatchError, ConfigError, GrpoWarning, NonFiniteError
-from .foreign import did_you_mean
+from .foreign import did_you_mean, understood
 from .model import Model, load
 from .plan import Plan, require, training_plan
 from .profile import Profile
@@ -79,14 +79,16 @@ class Loop(ABC):
         self.control = TrainerControl()
         self.run: RunFolder | None = None
         self.progress = Progress(args.disable_tqdm)
-        self.callbacks = [self.progress, *[TensorBoard() for name in args.report_to if name == "tensorboard"], *(callbacks or [])]
+        self.callbacks: list[Any] = [self.progress, *[TensorBoard() for name in args.report_to if name == "tensorboard"]]
+        for callback in callbacks or []:
+            self.add_callback(callback)
         if os.environ.get("GRPO_PROFILE") == "1":
             self.callbacks.append(Profile(self.model.device))
         self._seconds: dict[str, float] = defaultdict(float)
         self._window: list[dict[str, Any]] = []
         self._skipped = self._failed_saves = 0
         self._saved_step = -1
-        self._epoch_ended = False
+        self._epoch_ended = True             # or none has begun
         self._new_best: tuple[str, float] | None = None      # (metric, value) of weights that are better than any checkpoint
 
     # what a trainer supplies
@@ -143,6 +145,10 @@ class Loop(ABC):
         return _core.Trainer(self.model.core, adam_beta1=a.adam_beta1, adam_beta2=a.adam_beta2, adam_epsilon=a.adam_epsilon,
                              weight_decay=a.weight_decay, token_budget=a.token_budget_on(self.model.device), recompute=a.recompute,
                              moment_dtype=a.moment_dtype, seed=a.seed)
+
+    def add_callback(self, callback: Any) -> None:
+        """One more callback, or the class of one."""
+        self.callbacks.append(callback() if isinstance(callback, type) else callback)
 
     def train(self, resume_from_checkpoint: str | bool | None = None) -> TrainOutput:
         """Runs to the end. resume_from_checkpoint: a checkpoint folder, or True for the latest of output_dir."""
@@ -204,6 +210,8 @@ class Loop(ABC):
     def _step(self) -> StepResult:
         started, state = time.perf_counter(), self.state
         self._seconds.clear()
+        if self._epoch_ended:
+            self._fire("on_epoch_begin")
         self._fire("on_step_begin")
         rate = learning_rate(self.args, state.global_step, state.max_steps)
         metrics = {**self._apply(rate), "learning_rate": rate}
@@ -215,6 +223,8 @@ class Loop(ABC):
         metrics |= {"step_time": seconds} | {f"time_share/{name}": spent / seconds for name, spent in self._seconds.items()}
         self._log(metrics)
         self._fire("on_step_end", metrics=metrics)
+        if self._epoch_ended:
+            self._fire("on_epoch_end")
         if self.control.should_evaluate or self._due(self.args.eval_strategy, self.args.eval_steps or self.args.logging_steps):
             metrics |= self._evaluate()
         self._save_if(self.control.should_save or self._new_best is not None or self._due(self.args.save_strategy, self.args.save_steps))
@@ -296,7 +306,7 @@ class Loop(ABC):
         value, best = metrics[name], checkpoint.best(self.run.checkpoints)
         new = best is None or best["metric"] != name
         if not math.isnan(value) and (new or (value > best["value"] if self.args.greater_is_better else value < best["value"])):
-            self._new_best = (name, value)
+            self._new_best, self.state.best_metric = (name, value), value
 
     # checkpoints
 
@@ -363,6 +373,7 @@ class Loop(ABC):
         self.run = RunFolder(own) if in_place else RunFolder.create(self.args.output_dir, self.args.run_name or self.kind)
         if in_place:
             s.log_history = self.run.rewind(s.global_step)
+            s.best_metric = (checkpoint.best(self.run.checkpoints) or {}).get("value")
         say(f"resumed {folder} at step {s.global_step}")
 
     def _checkpoint_to_resume(self, resume: str | bool) -> Path:
@@ -390,10 +401,19 @@ class Loop(ABC):
 
 def model_options(args: TrainingConfig) -> dict[str, Any]:
     """device and dtype for a model given by name."""
-    given = {("dtype" if name == "torch_dtype" else name): value for name, value in (args.model_init_kwargs or {}).items()}
-    for name in set(given) - {"device", "dtype"}:
-        raise ConfigError(f"model_init_kwargs: {name!r} has no meaning here; device and dtype are taken")
+    try:
+        given = understood(args.model_init_kwargs or {}, ("device", "dtype"), {})
+    except ConfigError as error:
+        raise ConfigError(f"model_init_kwargs: {error}") from error
     return {"device": args.device, "dtype": args.dtype, **given}
+
+
+def options(args: Any, kind: type) -> Any:
+    """args, or the defaults where there are none. ConfigError for what is of another kind."""
+    if args is not None and not isinstance(args, kind):
+        of = type(args)
+        raise ConfigError(f"args must be a grpo.{kind.__name__}, not a {of.__name__ if of.__module__ == 'builtins' else f'{of.__module__}.{of.__name__}'}")
+    return kind() if args is None else args
 
 
 def is_round(record: dict[str, Any]) -> bool:

@@ -104,7 +104,8 @@ def load(path_or_id: str | os.PathLike[str] | TinySpec, device: str = "auto", dt
     if isinstance(path_or_id, TinySpec):
         return _load_tiny(path_or_id, device)
     if not isinstance(path_or_id, (str, os.PathLike)):
-        raise ConfigError(f"load() takes a path, a hub id or grpo.tiny(...), not {path_or_id!r:.80}")
+        other = f"a {type(path_or_id).__name__}; give the folder of its save_pretrained()" if hasattr(path_or_id, "save_pretrained") else repr(path_or_id)
+        raise ConfigError(f"load() takes a path, a hub id or grpo.tiny(...), not {other:.120}")
     from .hub import resolve
 
     path = resolve(path_or_id)

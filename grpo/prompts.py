@@ -11,6 +11,9 @@ from .errors import DatasetError
 from .foreign import did_you_mean
 
 
+IMAGES = ("image", "images")                 # columns that TRL shows to the model
+
+
 @dataclass(frozen=True)
 class Prompt:
     """A prompt as the data set has it, its token ids, its row, and the row's other columns."""
@@ -68,6 +71,9 @@ class PromptStream:
     def at_row(self, row: int) -> Prompt:
         columns = dict(self.rows[row])
         prompt = columns.pop("prompt", None)
+        for picture in IMAGES:
+            if columns.get(picture) is not None:
+                raise DatasetError(f"{self.name}: row {row} has {picture!r}, which no model here sees; leave the column out")
         ids = self._encoded(row, prompt)
         if len(ids) > self.limit:
             if self.on_long != "truncate":
@@ -157,7 +163,9 @@ def read_rows(dataset: Any, name: str, needs: Sequence[str] = ("prompt",)) -> An
         if not isinstance(row, Mapping):
             raise DatasetError(f"{name}: row {number} is {type(row).__name__}, not a dict")
         for column in needs:
-            if row.get(column) is None:
+            if column in row and row[column] is None:
+                raise DatasetError(f"{name}: row {number}: {column!r} is None")
+            if column not in row:
                 raise DatasetError(f"{name}: row {number} has no {column!r}{did_you_mean(column, row)} "
                                    f"Its columns are {', '.join(map(str, row))}.")
     return rows

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from .config import SFTConfig
 from .errors import CheckpointMismatchError, ConfigError, DatasetError
-from .loop import Loop
+from .loop import Loop, options
 from .model import Model
 from .prompts import RowOrder, read_rows
 
@@ -27,7 +27,7 @@ class SFTTrainer(Loop):
 
     def __init__(self, model: Any, args: SFTConfig | None = None, train_dataset: Any = None, eval_dataset: Any = None,
                  processing_class: Any = None, callbacks: Any = None):
-        args = SFTConfig() if args is None else args
+        args = options(args, SFTConfig)
         super().__init__(model, args, callbacks, processing_class)
         self.examples = self._examples(train_dataset, "train_dataset") if train_dataset is not None else []
         self.eval_examples = self._examples(eval_dataset, "eval_dataset") if eval_dataset is not None else []

@@ -21,7 +21,7 @@ from .config import GRPOConfig
 from .errors import CheckpointMismatchError, ConfigError, DatasetError, GrpoWarning
 from .evaluation.rounds import Evaluation
 from .foreign import did_you_mean
-from .loop import Loop, StepResult, TrainingInterrupted
+from .loop import Loop, StepResult, TrainingInterrupted, options
 from .prompts import Prompt, PromptStream, overlap
 from .rewards import RewardBatch, RewardSet, get_soft_overlong_punishment
 from .rollout import LENGTH, STOP_ID, Rollouts, completion_metrics, completion_records, generate, reward_metrics, sampling
@@ -76,7 +76,7 @@ class GRPOTrainer(Loop):
     def __init__(self, model: Any, reward_funcs: Any = None, args: GRPOConfig | None = None, train_dataset: Any = None,
                  eval_dataset: Any = None, processing_class: Any = None, callbacks: Any = None, eval_funcs: Any = None, **unsupported: Any):
         refuse(unsupported)
-        args = GRPOConfig() if args is None else args
+        args = options(args, GRPOConfig)
         self.rewards = RewardSet(reward_funcs, args.reward_weights, args.on_reward_error)
         if args.overlong_cache:
             self.rewards.add(get_soft_overlong_punishment(args.max_completion_length, args.overlong_cache))

@@ -61,6 +61,7 @@ from grpo.schedule import learning_rate
     (dict(num_train_iters=0), "number of rounds"),
     (dict(num_train_iters=8, max_steps=8), "in rounds and in steps"),
     (dict(gradient_checkpointing=True, recompute=False), "same thing differently"),
+    (dict(activation_checkpointing=True, recompute=False), "same thing differently"),
 ])
 def test_what_cannot_be_honoured_is_an_error(options, message):
     with pytest.raises(ConfigError) as error:
@@ -75,6 +76,7 @@ def test_what_cannot_be_honoured_is_an_error(options, message):
     dict(use_liger_kernel=False, push_to_hub=False, hub_model_id="me/x", fp16=False, tf32=None, optim="adamw_torch_fused"),
     dict(per_device_eval_batch_size=8, do_eval=True, log_on_each_node=False, save_safetensors=True, local_rank=-1),
     dict(disable_dropout=True, ds3_gather_for_generation=False, deepspeed=None, fsdp=""),
+    dict(activation_checkpointing=None, activation_checkpointing_kwargs={"use_reentrant": False}, use_cache=False, project="x"),
 ])
 def test_what_asks_for_what_happens_anyway_is_accepted(options):
     assert GRPOConfig(**options).loss_type == "dapo"

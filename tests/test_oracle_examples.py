@@ -1,13 +1,17 @@
 """examples/trl_port.py is a script for TRL: but for its import and the type of its data set it runs there too."""
+import dataclasses
 import re
 
 import pytest
+import toy
 from test_examples import ROOT, run_example
 
+import grpo
+
 pytest.importorskip("datasets")
+pytestmark = pytest.mark.oracle
 
 
-@pytest.mark.oracle
 @pytest.mark.parametrize("library", ["grpo", "trl"])
 def test_one_script_for_both(library, tmp_path):
     pytest.importorskip(library)
@@ -18,3 +22,17 @@ def test_one_script_for_both(library, tmp_path):
         assert count == 1
     (tmp_path / "script.py").write_text(text)
     assert "TrainOutput(global_step=1," in run_example(tmp_path / "script.py", ["1"], tmp_path)
+
+
+def test_every_option_of_trl_is_understood():
+    trl = pytest.importorskip("trl")
+    defaults = {f.name: f.default_factory() if f.default is dataclasses.MISSING else f.default for f in dataclasses.fields(trl.GRPOConfig)}
+    assert grpo.GRPOConfig(**defaults).recompute == defaults["gradient_checkpointing"]
+
+
+def test_early_stopping_of_transformers(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    trainer = toy.trainer(tmp_path, lambda completions: [1.0] * len(completions), eval_dataset=toy.ROWS[:1], rows=toy.ROWS[1:], max_steps=9,
+                          callbacks=[transformers.EarlyStoppingCallback(2)], eval_strategy="steps", eval_steps=1, eval_report="no",
+                          save_strategy="steps", metric_for_best_model="reward", prompts_per_step=1)
+    assert trainer.train().global_step == 3 and trainer.state.best_metric == 1

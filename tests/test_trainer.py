@@ -17,6 +17,7 @@ import toy
 import yaml
 
 import grpo
+from grpo.callbacks import TrainerCallback
 from grpo.errors import ConfigError, DatasetError, GrpoWarning, NonFiniteError, RewardError
 from grpo.loop import TrainingInterrupted
 from grpo.prompts import PromptStream, RowOrder
@@ -323,16 +324,27 @@ def test_callbacks(tmp_path):
 
         def called(self, name, state, control, kwargs):
             self.events.append(name.removeprefix("on_"))
-            if name == "on_step_end" and state.global_step == 2:
+            if name == "on_step_end" and state.global_step == 4:
                 control.should_training_stop = control.should_save = True
             if name == "on_log":
                 assert kwargs["logs"]["reward"] == pytest.approx(np.mean([r["reward"] for r in state.log_history[-2:]]))
 
     watch = Watch()
-    trainer = toy.trainer(tmp_path, max_steps=10, callbacks=[watch], logging_steps=2)
+    trainer = toy.trainer(tmp_path, max_steps=10, callbacks=[watch], logging_steps=2, prompts_per_step=1)
     trainer.train()
-    assert watch.events == ["train_begin", "step_begin", "step_end", "step_begin", "log", "step_end", "save", "train_end"]
-    assert trainer.state.global_step == 2
+    epoch = ["epoch_begin", "step_begin", "step_end", "step_begin", "log", "step_end", "epoch_end"]
+    assert watch.events == ["train_begin", *epoch, *epoch, "save", "train_end"]
+    assert trainer.state.global_step == 4
+
+
+def test_a_callback_may_be_a_class(tmp_path):
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_training_stop = True
+
+    trainer = toy.trainer(tmp_path, callbacks=[Stop])
+    trainer.add_callback(Stop)
+    assert trainer.train().global_step == 1
 
 
 def test_lines_where_there_is_no_terminal(tmp_path, capsys):
@@ -377,9 +389,10 @@ def test_tensorboard_has_to_be_there(monkeypatch):
         grpo.GRPOConfig(report_to="tensorboard")
 
 
-def test_completions_can_be_shown(tmp_path, capsys):
-    toy.trainer(tmp_path, max_steps=1, logging_steps=1, log_completions=True, num_completions_to_print=1).train()
-    assert capsys.readouterr().err.count("--- row") == 1
+@pytest.mark.parametrize("prompt, shown", [("some text", "some text"), (CHAT, "user: hi"), ([65, 66], "65\n66")])
+def test_completions_can_be_shown(tmp_path, capsys, prompt, shown):
+    toy.trainer(tmp_path, rows=[{"prompt": prompt}], max_steps=1, logging_steps=1, log_completions=True, num_completions_to_print=1).train()
+    assert capsys.readouterr().err.count(f"--- row 0\n{shown}\n>>> ") == 1
 
 
 # ---- data
@@ -389,7 +402,8 @@ def test_completions_can_be_shown(tmp_path, capsys):
     (None, "training needs train_dataset"), ([], "train_dataset is empty"), ("rows.jsonl", "is a name, not rows"), ({"train": [1]}, "one split"),
     ([{"question": "x"}], "row 0 has no 'prompt'"), ([{"prompt": "x"}, {"promt": "y"}], "row 1 has no 'prompt'; did you mean 'promt'"),
     ([{"prompt": "x"}, "y"], "row 1 is str, not a dict"), ([{"prompt": ""}], "row 0 is empty"), ([{"prompt": [{"role": "user"}]}], "row 0"),
-    ([{"prompt": "x"}, {"prompt": "y" * 5000}], "row 1 has 5000 tokens, the limit is 4090"),
+    ([{"prompt": "x"}, {"prompt": "y" * 5000}], "row 1 has 5000 tokens, the limit is 4090"), ([{"prompt": None}], "row 0: 'prompt' is None"),
+    ([{"prompt": "x", "image": object()}], "row 0 has 'image'"), ([{"prompt": "x", "images": [object()]}], "row 0 has 'images'"),
 ])
 def test_bad_data_is_named(tmp_path, rows, message):
     with pytest.raises(DatasetError) as error:
@@ -450,7 +464,11 @@ def test_long_prompts(policy, rows):
     (dict(args=grpo.GRPOConfig(generation_kwargs={"temprature": 1})), ConfigError, "did you mean 'temperature'"),
     (dict(args=grpo.GRPOConfig(generation_kwargs={"max_new_tokens": 9})), ConfigError, "Use max_completion_length"),
     (dict(args=grpo.GRPOConfig(generation_kwargs={"temperature": 0.0})), ConfigError, "temperature must be above 0"),
-    (dict(args=grpo.GRPOConfig(model_init_kwargs={"attn": 1}), model=grpo.tiny()), ConfigError, "model_init_kwargs: 'attn'"),
+    (dict(args=grpo.GRPOConfig(model_init_kwargs={"attn": 1}), model=grpo.tiny()), ConfigError, "model_init_kwargs: unknown option 'attn'"),
+    (dict(args=grpo.GRPOConfig(model_init_kwargs={"device_map": "cuda:1"}), model=grpo.tiny()), ConfigError, "model_init_kwargs: device_map='cuda:1'"),
+    (dict(args=grpo.GRPOConfig(model_init_kwargs={"dtype": "float32"}, device="cpu"), model=grpo.tiny()), ConfigError, "float32 on 'ref'"),
+    (dict(args={"max_steps": 3}), ConfigError, "args must be a grpo.GRPOConfig, not a dict"),
+    (dict(args=grpo.SFTConfig()), ConfigError, "args must be a grpo.GRPOConfig, not a grpo.config.SFTConfig"),
 ])
 def test_constructor_errors(arguments, error, message):
     with pytest.raises(error) as caught:
@@ -458,8 +476,11 @@ def test_constructor_errors(arguments, error, message):
     assert message in str(caught.value)
 
 
-def test_none_arguments_of_trl_are_fine():
-    grpo.GRPOTrainer(toy.model(), toy.share, train_dataset=toy.ROWS, peft_config=None, optimizers=(None, None), tools=None)
+@pytest.mark.parametrize("model_init_kwargs", [None, {"torch_dtype": "auto", "attn_implementation": "flash_attention_2"},
+                                               {"dtype": "torch.bfloat16", "device_map": "auto", "use_cache": False, "trust_remote_code": False}])
+def test_arguments_of_trl_that_change_nothing(model_init_kwargs):
+    grpo.GRPOTrainer(grpo.tiny(**toy.SIZES), toy.share, grpo.GRPOConfig(device="cpu", model_init_kwargs=model_init_kwargs), toy.ROWS, peft_config=None,
+                     optimizers=(None, None), tools=None)
 
 
 def test_a_failing_reward_leaves_the_run_consistent(tmp_path):
