@@ -1,4 +1,4 @@
-"""How much memory a run will hold, from a config file and the options: what the core allocates, nothing loaded."""
+"""How much memory a run will hold, from a config file and the options: what the core allocates, nothing loaded. (Its time: step_time.py.)"""
 import functools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ class Plan:
     available: int | None
     advice: list[str]
     keep_rows: int
+    where: str = "here"
 
     @property
     def total(self) -> int:
@@ -43,15 +44,16 @@ def plan(recipe: Recipe) -> Plan:
     return training_plan(config, source, options, pick_device(options.device))
 
 
-def training_plan(config: Mapping[str, Any], source: str, options: TrainingConfig, device: str, held: Collection[str] = ()) -> Plan:
+def training_plan(config: Mapping[str, Any], source: str, options: TrainingConfig, device: str, held: Collection[str] = (),
+                  memory: int | None = None) -> Plan:
     """What training a model of this config will hold on a device. held: arenas that are there already, and so not part of what is
-    free (on a GPU all of its memory counts)."""
+    free (on a GPU all of its memory counts). memory: bytes of a GPU that is not here."""
     shape = {name: value for name, value in core_arguments(config, source).items() if name not in ("rms_eps", "inv_freq")}
     work = step_of(options, device)
     arenas = functools.partial(_core.plan, **shape, **work, token_budget=options.token_budget_on(device), recompute=options.recompute,
                                moment_dtype=options.moment_dtype, train=True, device=device)
     sizes = dict(arenas(keep_rows=0))
-    free = gpu_memory() if device == "cuda" else available_memory()
+    free = memory if memory is not None else gpu_memory() if device == "cuda" else available_memory()
     if device != "cuda" and free is not None:
         free += sum(sizes.get(name, 0) for name in held)
     keep_rows = 0
@@ -59,7 +61,7 @@ def training_plan(config: Mapping[str, Any], source: str, options: TrainingConfi
         keep_rows = rows_to_keep(options, device, dict(arenas(keep_rows=1))[KEPT], free, sum(sizes.values()))
         sizes = dict(arenas(keep_rows=min(keep_rows, rollout_rows(options, work["prompt_length"]))))
     return Plan(f"{source} on {device}: {describe(options, work, device)}", sorted(sizes.items(), key=lambda arena: -arena[1]), free,
-                ways_to_shrink(options, device, sizes, work["slots"]), keep_rows)
+                ways_to_shrink(options, device, sizes, work["slots"]), keep_rows, "here" if memory is None else "on that card")
 
 
 def require(plan: Plan) -> None:
@@ -175,7 +177,7 @@ def table(plan: Plan) -> str:
     lines += [f"  {'all':<28} {human(plan.total):>10}"]
     if plan.available is not None:
         verdict = "fits" if plan.fits else "does not fit"
-        lines += ["", f"{human(plan.available)} are free here: it {verdict}."]
+        lines += ["", f"{human(plan.available)} are free {plan.where}: it {verdict}."]
     if not plan.fits:
         lines += ["To shrink it:", *(f"  {way}" for way in plan.advice)]
     return "\n".join(lines)

@@ -16,7 +16,7 @@ COMMANDS = {
     "eval": "evaluate a model or a run on held-out rows, with a report",
     "analyze": "look at the completions of a run or an evaluation, or compare two",
     "plot": "draw the plots of a run",
-    "plan": "say how much memory a run will take, before anything is loaded",
+    "plan": "say how much memory a run will take and how long a step, before anything is loaded",
     "doctor": "say what is there on this machine, what is missing, and how to get it",
 }
 INTERRUPTED, BROKEN_PIPE = 130, 141         # as shells have it for SIGINT and SIGPIPE

@@ -4,8 +4,8 @@ ours and beside transformers and TRL.
     python tests/bench/bench_gpu.py [--shapes 0.5b,1.5b] [--parts decode,training,step] [--sides grpo,torch] [--seconds 480]
 
 Needs PyTorch and transformers for the ceilings, the weights and the peer; TRL for the peer's step ("no TRL" without it).
-Decoding: prompts of 384 tokens, 256 new ones, beside the time in which a card that did nothing but read the weights and
-the keys and values at the rate of its own large copy would be done. Training: 36 sequences of 150 + 300 tokens, nothing
+Beside each stand its floor and what grpo.step_time predicts, from the ceilings of the same call. Decoding: prompts of 384
+tokens, 256 new ones. Training: 36 sequences of 150 + 300 tokens, nothing
 shared, as a share of 989 TFLOP/s. Step: 8 prompts of 150 tokens x 16 completions of 300, on-policy.
 Parts that no time is left for are named, not left out. --device cpu --shapes tiny tries the script itself.
 """
@@ -20,7 +20,9 @@ import tempfile
 import time
 from dataclasses import replace
 
-from work import SHAPES, Work, measure, parameters, run_child, spread, training_flops, write_model
+from grpo import step_time
+from grpo.cards import Ceilings
+from work import SHAPES, Work, measure, phases, run_child, spread, training_flops, write_model
 
 DATASHEET = 989e12
 DECODE = Work(prompts=8, generations=16, prompt_length=384, new_tokens=256, micro_batch=128, device="cuda", repeats=3)
@@ -74,31 +76,24 @@ def measure_part(side: str, part: str, folder: str, device: str) -> dict:
     return measure(side, PARTS[part][1], folder, part_work(part, device), **options)
 
 
-def decode_floor(shape: str, work: Work, gbytes: float) -> float:
-    """Seconds that a token-step of all rows takes when the card only reads: every weight once, and each row's keys and values
-    at the middle of the completion, those of a prompt once for its group."""
-    s = SHAPES[shape][1]
-    per_token = 4 * s["num_hidden_layers"] * s["num_key_value_heads"] * s["hidden_size"] // s["num_attention_heads"]
-    tokens = work.prompts * work.prompt_length + work.rows * work.new_tokens / 2
-    return (2 * sum(parameters(shape)) + per_token * tokens) / gbytes / 1e9
-
-
-def row(shape: str, part: str, sides: dict, ceilings: dict, device: str) -> str:
+def row(shape: str, part: str, sides: dict, at: Ceilings, device: str) -> str:
     """One row of the table."""
     work, ours, peer = part_work(part, device), sides["grpo"], sides.get("torch")
+    found = phases(shape, work, PARTS[part][1], scorings=part == "step_kl")
     seconds = statistics.median(ours["seconds"])
     if part.startswith("decode"):
-        step = statistics.median(ours["decode_seconds"]) / work.new_tokens
-        share = f"{decode_floor(shape, work, ceilings['gbytes']) / step:.0%} of the copy's rate ({1e3 * step:.2f} ms a token)"
+        decode = statistics.median(ours["decode_seconds"])
+        share = f"{step_time.floor(found[1:], at) / decode:.0%} of the decode's floor ({1e3 * decode / work.new_tokens:.2f} ms a token)"
     elif part == "training":
         share = f"{training_flops(shape, work) / seconds / DATASHEET:.0%} of 989 TFLOP/s"
     else:
-        phases = [f"{key.removeprefix('time_share/')} {value * ours['seconds'][-1]:.2f} s" for key, value in ours.items() if "share/" in key]
-        share = f"{', '.join(phases)}; log-prob difference {ours['difference']}"
+        spent = [f"{key.removeprefix('time_share/')} {value * ours['seconds'][-1]:.2f} s" for key, value in ours.items() if "share/" in key]
+        share = f"{', '.join(spent)}; log-prob difference {ours['difference']}"
     ratio = spread([statistics.median(peer["seconds"]) / one for one in ours["seconds"]]) + "x" if peer else ""
-    theirs = spread(peer["seconds"]) if peer else sides.get("why", "")
+    theirs = spread(peer["seconds"], 3) if peer else sides.get("why", "")
     memory = f"{ours['peak_mb']:.0f}" + (f" / {peer['peak_mb']:.0f}" if peer else "")
-    return f"| {shape} | {PARTS[part][0]} | {spread(ours['seconds'])} | {theirs} | {ratio} | {memory} | {share} |"
+    predicted = f"{step_time.floor(found, at):.3f}, {step_time.expected(found, at, device):.3f}"
+    return f"| {shape} | {PARTS[part][0]} | {predicted} | {spread(ours['seconds'], 3)} | {theirs} | {ratio} | {memory} | {share} |"
 
 
 def main() -> None:
@@ -118,9 +113,10 @@ def main() -> None:
     if unknown := set(parts) - set(PARTS) | set(shapes) - set(SHAPES):
         parser.error(f"there is no {', '.join(sorted(unknown))}; parts are {', '.join(PARTS)}, shapes {', '.join(SHAPES)}")
     begin, skipped = time.monotonic(), []
-    ceilings = run_child(__file__, ["--child", "ceilings", options.device])
-    print(f"python {' '.join(sys.argv)}\n\nCeilings: copy {ceilings['gbytes']:.0f} GB/s, bf16 product {ceilings['tflops']:.1f} TFLOP/s.\n")
-    print("| shape | what | grpo, s | peer, s | peer / grpo | card's MB, grpo / peer | share |\n|---|---|---|---|---|---|---|", flush=True)
+    measured = run_child(__file__, ["--child", "ceilings", options.device])
+    print(f"python {' '.join(sys.argv)}\n\nCeilings: copy {measured['gbytes']:.0f} GB/s, bf16 product {measured['tflops']:.1f} TFLOP/s.\n")
+    at = Ceilings(measured["tflops"] * 1e12, measured["gbytes"] * 1e9, "measured in this call")
+    print("| shape | what | floor, predicted, s | grpo, s | peer, s | peer / grpo | card's MB, grpo / peer | share |\n|" + "---|" * 8, flush=True)
     for shape in shapes:
         with tempfile.TemporaryDirectory() as folder:
             run_child(__file__, ["--child", "write", folder, shape, "", options.device])
@@ -134,7 +130,7 @@ def main() -> None:
                     else:
                         results[side] = run_child(__file__, ["--child", "measure", side, part, folder, options.device])
                 if "grpo" in results:
-                    print(row(shape, part, results, ceilings, options.device), flush=True)
+                    print(row(shape, part, results, at, options.device), flush=True)
     if skipped:
         print(f"\nNo time was left for {', '.join(skipped)}.")
 

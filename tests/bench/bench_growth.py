@@ -15,21 +15,21 @@ import tempfile
 import numpy as np
 
 import grpo
-from work import QWEN2, SMOLLM2, StepClock
+from grpo.shapes import SHAPES
+from work import StepClock
 
-MODELS = {
-    "tiny": ("qwen2", {**QWEN2, "hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 3,
-                       "num_key_value_heads": 1, "vocab_size": 512}),
-    "135m": ("llama", SMOLLM2), "0.5b": ("qwen2", QWEN2)}
+MODELS = {"tiny": {**SHAPES["Qwen2.5-0.5B"], "hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 3,
+                   "num_key_value_heads": 1, "vocab_size": 512},
+          "135m": SHAPES["SmolLM2-135M"], "0.5b": SHAPES["Qwen2.5-0.5B"]}
 PROMPT_LENGTH, NEW_TOKENS = 96, 128
 LENGTHS, GROUPS = (64, 128, 256, 512, 1024), (2, 4, 8, 16, 32)
 
 
 def random_model(name: str) -> grpo.Model:
     """Weights of std 0.02 under a byte tokenizer; only the shape matters."""
-    family, sizes = MODELS[name]
-    known = [key for key in sizes if key in grpo.tiny().config and not key.endswith("token_id")]
-    return grpo.load(grpo.tiny(arch=family, **{key: sizes[key] for key in known}), device="cpu")
+    sizes = MODELS[name]
+    known = [key for key in sizes if key in grpo.tiny().config and key != "model_type"]
+    return grpo.load(grpo.tiny(arch=sizes["model_type"], **{key: sizes[key] for key in known}), device="cpu")
 
 
 def step_seconds(model: grpo.Model, group: int, length: int, repeats: int) -> float:

@@ -17,22 +17,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-SMOLLM2 = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
-           "vocab_size": 49152, "tie_word_embeddings": True, "rms_norm_eps": 1e-5, "max_position_embeddings": 8192,
-           "rope_parameters": {"rope_type": "default", "rope_theta": 100000.0}, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
-QWEN2 = {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
-         "vocab_size": 151936, "tie_word_embeddings": True, "rms_norm_eps": 1e-6, "max_position_embeddings": 32768,
-         "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0}, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
-SHAPES = {
-    "tiny": ("Llama", {**SMOLLM2, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 1,
-                       "num_key_value_heads": 1, "vocab_size": 4096}),
-    "135m": ("Llama", SMOLLM2),
-    "0.5b": ("Qwen2", QWEN2),
-    "1.5b": ("Qwen2", {**QWEN2, "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12}),
-    "3b": ("Qwen2", {**QWEN2, "hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16}),
-    "7b": ("Qwen2", {**QWEN2, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
-                     "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False}),
-}
+from grpo.shapes import SHAPES as KNOWN
+
+IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+SHAPES = {"tiny": {**KNOWN["SmolLM2-135M"], "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 1,
+                   "num_key_value_heads": 1, "vocab_size": 4096},
+          "135m": KNOWN["SmolLM2-135M"], "0.5b": KNOWN["Qwen2.5-0.5B"], "1.5b": KNOWN["Qwen2.5-1.5B"], "3b": KNOWN["Qwen2.5-3B"],
+          "7b": KNOWN["Qwen2.5-7B"]}
+# what a measurement takes of step_time's phases
+PHASES = {"rollout": ("prefill", "decode"), "training": ("forward + backward", "head"), "step": None}
 
 
 @dataclass(frozen=True)
@@ -93,27 +86,27 @@ def write_model(folder: str, shape: str, source: str = "", device: str = "cpu") 
         import transformers
 
         torch.manual_seed(0)
-        family, sizes = SHAPES[shape]
+        sizes = SHAPES[shape]
         with torch.device(device):
-            model = getattr(transformers, f"{family}ForCausalLM")(getattr(transformers, f"{family}Config")(**sizes)).to(torch.bfloat16)
+            model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**sizes, **IDS)).to(torch.bfloat16)
         model.save_pretrained(folder)
         vocab_size = sizes["vocab_size"]
     write_tokenizer(Path(folder), vocab_size)
 
 
-def parameters(shape: str) -> tuple[int, int]:
-    """(parameters of the matrices of all layers, of the head), which are what a token is multiplied with."""
-    s = SHAPES[shape][1]
-    d, D = s["hidden_size"], s["hidden_size"] // s["num_attention_heads"]
-    width = D * (s["num_attention_heads"] + s["num_key_value_heads"])
-    return s["num_hidden_layers"] * (2 * d * width + 3 * d * s["intermediate_size"]), s["vocab_size"] * d
+def phases(shape: str, work: Work, what: str = "step", scorings: int = 0) -> list:
+    """The phases of grpo.step_time that a measurement takes: of a "rollout", "training" or a "step"."""
+    from grpo import step_time
+
+    step = step_time.Step(work.prompts, work.generations, work.prompt_length, work.new_tokens, work.rows,
+                          grpo_token_budget(work.device), scorings=scorings)
+    found = step_time.phases(step_time.Shape.of(SHAPES[shape]), step, work.device)
+    return [phase for phase in found if not PHASES[what] or phase.name in PHASES[what]]
 
 
 def training_flops(shape: str, work: Work) -> float:
     """Useful floating-point operations of our forward + backward: prompts once a group, head on completion tokens only."""
-    layers, head = parameters(shape)
-    tokens = work.prompts * (work.prompt_length + work.generations * (work.new_tokens - 1))
-    return 6 * (layers * tokens + head * work.rows * work.new_tokens)
+    return sum(part.flops for phase in phases(shape, work, "training") for part in phase.parts if part.kind == "products" and not part.extra)
 
 
 # -- a GRPO step, for both ----------------------------------------------------------------------------------------------
@@ -146,6 +139,12 @@ class StepClock:
 
 # -- ours ---------------------------------------------------------------------------------------------------------------
 
+def grpo_token_budget(device: str) -> int:
+    import grpo
+
+    return grpo.GRPOConfig().token_budget_on(device)
+
+
 def grpo_rollout(folder: str, work: Work) -> dict:
     import grpo
 
@@ -169,7 +168,7 @@ def grpo_training(folder: str, work: Work) -> dict:
     from grpo import _core
 
     model = grpo.load(folder, device=work.device)
-    trainer = _core.Trainer(model.core, token_budget=grpo.GRPOConfig().token_budget_on(work.device))
+    trainer = _core.Trainer(model.core, token_budget=grpo_token_budget(work.device))
     prompts = [np.asarray(model.prompt_ids(text), np.int32) for text in work.prompt_texts()]
     rng = np.random.default_rng(0)
     completions = [rng.integers(300, WORDS, work.new_tokens).astype(np.int32) for _ in range(work.rows)]
@@ -317,6 +316,6 @@ def run_child(script: str, arguments: list[str], **env: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def spread(values: list[float]) -> str:
+def spread(values: list[float], digits: int = 2) -> str:
     """Median (least-most)."""
-    return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
