@@ -31,8 +31,13 @@ enum { KV_TILE = 32, ROW_ALIGN = 32 };
    A prompt is {start, P, 0, 0}; its completions follow as {start', n, start, P}: they share it, none sees another. */
 struct segment { int32_t start, len, prefix, prefix_len; };
 
-/* What the largest call will need; reserve() turns it into scratch. */
-struct op_limits { int rows, head_rows, slots, channels, heads, kv_heads, head_dim, vocab, segments, max_position; };
+/* What the largest call will need; reserve() turns it into scratch. weights (HOST): the shapes that linear and its gradients
+   will meet; a backend that chooses a method for each chooses then, and serves any other when it comes. */
+struct weight_shape { int O, C; };
+struct op_limits {
+    int rows, head_rows, slots, channels, heads, kv_heads, head_dim, vocab, segments, max_position, n_weights;
+    const struct weight_shape *weights;
+};
 
 /* One sampling distribution: logits -> repetition penalty -> forbidden ids removed -> / temperature -> top-k -> top-p ->
    min-p, as transformers orders them. HOST struct; its pointers are backend memory. temperature 0 = greedy (lowest id

@@ -13,7 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PLACES = [*(Path(entry or ".") / "nvidia" / package for entry in sys.path for package in ("cu13", "cu12", "cublas")), Path("/usr/local/cuda"), Path("/usr")]
 ENUMERATORS = {
     "R_32F": "CUDA_R_32F", "R_16BF": "CUDA_R_16BF", "COMPUTE_32F": "CUBLAS_COMPUTE_32F", "OP_N": "CUBLAS_OP_N", "OP_T": "CUBLAS_OP_T",
-    "DESC_TRANSA": "CUBLASLT_MATMUL_DESC_TRANSA", "DESC_TRANSB": "CUBLASLT_MATMUL_DESC_TRANSB", "LAYOUT_COLS": "CUBLASLT_MATRIX_LAYOUT_COLS",
+    "DESC_TRANSA": "CUBLASLT_MATMUL_DESC_TRANSA", "DESC_TRANSB": "CUBLASLT_MATMUL_DESC_TRANSB",
+    "DESC_EPILOGUE": "CUBLASLT_MATMUL_DESC_EPILOGUE", "DESC_BIAS_POINTER": "CUBLASLT_MATMUL_DESC_BIAS_POINTER",
+    "EPILOGUE_BIAS": "CUBLASLT_EPILOGUE_BIAS", "LAYOUT_COLS": "CUBLASLT_MATRIX_LAYOUT_COLS",
     "PREF_MAX_WORKSPACE_BYTES": "CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES",
     "PREF_REDUCTION_SCHEME_MASK": "CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK",
     "PREF_MIN_ALIGNMENT_A_BYTES": "CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES", "PREF_MIN_ALIGNMENT_D_BYTES": "CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES",
@@ -102,24 +104,29 @@ except Exception as error: print(error)"""
     assert said in fresh(code)
 
 
-CHECK = """
+BEGIN = """
 import os, ctypes; os.environ.update(GRPO_CUDA_LIBRARY={plugin!r}, GRPO_CUBLAS={library!r}, GRPO_CUDA_GEMM={mode!r})
 import numpy as np
 from grpo import _core
-from op_statements import bf16
-rng, ref, ops = np.random.default_rng(0), _core.Ops("ref"), _core.Ops("cuda")
-def whole(*shape): return rng.integers(-3, 4, shape).astype(np.float32)        # products and sums that every rounding leaves alone
+rng = np.random.default_rng(0)
 counts = (ctypes.c_int * 2)()
 library = ctypes.CDLL({library!r})
 def used():
     library.fake_counts(ctypes.byref(counts, 0), ctypes.byref(counts, 4))
     return tuple(counts)
+"""
+
+PRODUCTS = BEGIN + """
+from op_statements import bf16
+ref, ops = _core.Ops("ref"), _core.Ops("cuda")
+def whole(*shape): return rng.integers(-3, 4, shape).astype(np.float32)        # products and sums that every rounding leaves alone
 for C, O in ((24, 40), (40, 24), (21, 8)):
     for N in (1, 5, 70):
         x, dy, W, y, dW, db = whole(N, C), whole(N, O), whole(O, C), whole(N, O), whole(O, C), whole(O)
         assert (ops.linear(x, W) == bf16(ref.linear(x, W))).all()
         assert (ops.linear(x, W, None, y) == bf16(ref.linear(x, W, None, y))).all()
         assert (ops.linear(x, W, db) == bf16(ref.linear(x, W, db))).all()
+        assert (ops.linear(x, W, db, y) == bf16(ref.linear(x, W, db, y))).all()
         assert (ops.linear_dx(dy, W) == bf16(ref.linear_dx(dy, W))).all()
         for got, want in zip(ops.linear_dw(dW, db, dy, x), ref.linear_dw(dW, db, dy, x)):
             assert (got == want).all()
@@ -127,7 +134,38 @@ print(*used())
 """
 
 
-@pytest.mark.parametrize("mode, counts", [("own", "0 0"), ("auto", "2 6"), ("cublaslt", "8 24")])
+@pytest.mark.parametrize("mode, counts", [("own", "0 0"), ("auto", "2 6"), ("cublaslt", "12 36")])
 def test_products(emulated_plugin, library, mode, counts):
     """One choice for each shape of weight, whatever the rows; widths that are no multiple of 8 go to our own kernels."""
-    assert fresh(CHECK.format(plugin=str(emulated_plugin), library=str(library), mode=mode)) == counts
+    assert fresh(PRODUCTS.format(plugin=str(emulated_plugin), library=str(library), mode=mode)) == counts
+
+
+MODEL = BEGIN + """
+from tiny_models import build, config
+model = build(config("qwen2", d=16, heads=(2, 1), D=16, F=24, V=97, L=2), "cuda")
+prompts = [np.arange(5, dtype=np.int32), np.arange(9, 50, dtype=np.int32)]
+out, chosen = model.generate(prompts, 2, 6), [used()[0]]
+completions = np.split(out["tokens"], np.cumsum(out["lengths"])[:-1])
+logps, entropies = _core.Trainer(model).accumulate(prompts, completions, np.array([0, 0, 1, 1], np.int32), np.ones(len(out["tokens"]), np.float32))
+assert (logps == out["policy_logprobs"]).all()
+print(*chosen, *used())
+"""
+
+
+@pytest.mark.parametrize("mode, counts", [("own", "0 0 0"), ("auto", "4 4 8"), ("cublaslt", "24 24")])
+def test_plans_are_made_before_the_first_step(emulated_plugin, library, mode, counts):
+    """A rollout finds those of training made too, for the four weights of a layer: linear with and without bias and addition, its gradients."""
+    said = fresh(MODEL.format(plugin=str(emulated_plugin), library=str(library), mode=mode))
+    assert said.startswith(counts) and (mode == "own" or int(said.split()[-1]) >= 8)
+
+
+ROWS = BEGIN + """
+from checks.gemm import check_rows
+check_rows(_core.Ops("cuda"), rng, 300, 96, 136)
+assert used()[1]
+"""
+
+
+def test_rows_alone_and_in_a_batch(emulated_plugin, library):
+    """What tests/gpu/test_gpu_cublaslt.py asks of the real library."""
+    fresh(ROWS.format(plugin=str(emulated_plugin), library=str(library), mode="cublaslt"))

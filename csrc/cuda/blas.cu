@@ -10,9 +10,9 @@
 enum { MAJOR = CUDART_VERSION / 1000, WORKSPACE = 32 << 20, ALIGNMENT = 16, PLANS = 128, USUAL_ROWS = 4096 };
 
 /* Column-major, as BLAS has it: d (m, n) = op(a) op(b), op(a) (m, k), op(b) (k, n), all bf16 but d where float_out;
-   accumulate: d +=. The rows of activations, which alone vary from call to call, are n, or k where rows_are_k. */
-struct blas_shape { int m, n, k, lda, ldb, ldd; bool trans_a, trans_b, accumulate, float_out, rows_are_k; };
-struct blas_product { struct blas_shape shape; const void *a, *b; void *d; };
+   accumulate: d +=; bias: plus a vector (m) in every column. The rows of activations, which alone vary from call to call,
+   are n, or k where rows_are_k. Without padding: shapes are compared as bytes. */
+struct blas_shape { int m, n, k, lda, ldb, ldd, trans_a, trans_b, accumulate, bias, float_out, rows_are_k; };
 struct blas_plan {
     struct blas_shape shape;                           /* rows: 0 */
     void *desc, *a, *b, *d;
@@ -148,57 +148,36 @@ static int choose(struct blas_plan *plan) {
     return OK;
 }
 
-static int make_plan(struct blas_plan *plan, const struct blas_shape *key) {
+/* The bias as the library takes it, bf16, behind the workspace; its values are of that kind on this backend. */
+static int place_bias(real **out, const struct cuda_ctx *ctx, struct blas_plan *plan) {
+    char *memory;
+    TRY(scratch((void **)&memory, ctx, WORKSPACE + (size_t)plan->shape.m * sizeof(bf16)));
+    *out = memory + WORKSPACE;
+    BLASLT(MatmulDescSetAttribute, plan->desc, BLASLT_DESC_BIAS_POINTER, out, sizeof *out);
+    return OK;
+}
+
+static int set_epilogue(const struct cuda_ctx *ctx, struct blas_plan *plan) {
+    int epilogue = BLASLT_EPILOGUE_BIAS;
+    real *bias;                                        /* whose address tells how it is aligned */
+    BLASLT(MatmulDescSetAttribute, plan->desc, BLASLT_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+    return place_bias(&bias, ctx, plan);
+}
+
+static int make_plan(struct blas_plan *plan, const struct cuda_ctx *ctx, const struct blas_shape *key) {
     struct blas_shape s = *key;
     int op_a = s.trans_a ? BLASLT_OP_T : BLASLT_OP_N, op_b = s.trans_b ? BLASLT_OP_T : BLASLT_OP_N;
     memset(plan, 0, sizeof *plan);
-    memcpy(&plan->shape, key, sizeof *key);
-    if (s.rows_are_k) s.k = USUAL_ROWS;
-    else s.n = USUAL_ROWS;
+    plan->shape = *key;
+    *(s.rows_are_k ? &s.k : &s.n) = USUAL_ROWS;
     BLASLT(MatmulDescCreate, &plan->desc, BLASLT_COMPUTE_32F, BLASLT_R_32F);
     BLASLT(MatmulDescSetAttribute, plan->desc, BLASLT_DESC_TRANSA, &op_a, sizeof op_a);
     BLASLT(MatmulDescSetAttribute, plan->desc, BLASLT_DESC_TRANSB, &op_b, sizeof op_b);
+    if (s.bias) TRY(set_epilogue(ctx, plan));
     BLASLT(MatrixLayoutCreate, &plan->a, BLASLT_R_16BF, (uint64_t)(s.trans_a ? s.k : s.m), (uint64_t)(s.trans_a ? s.m : s.k), s.lda);
     BLASLT(MatrixLayoutCreate, &plan->b, BLASLT_R_16BF, (uint64_t)(s.trans_b ? s.n : s.k), (uint64_t)(s.trans_b ? s.k : s.n), s.ldb);
     BLASLT(MatrixLayoutCreate, &plan->d, s.float_out ? BLASLT_R_32F : BLASLT_R_16BF, (uint64_t)s.m, (uint64_t)s.n, s.ldd);
     return choose(plan);
-}
-
-/* The plan of a shape, with the lock held; NULL when there is no room for another. */
-static int find_plan(struct blas_plan **out, const struct blas_shape *shape) {
-    struct blas_shape key;
-    memcpy(&key, shape, sizeof key);                   /* with its padding, which is zero */
-    *(key.rows_are_k ? &key.k : &key.n) = 0;
-    *out = NULL;
-    for (int i = 0; i < blas.n_plans; i++)
-        if (!memcmp(&blas.plans[i].shape, &key, sizeof key)) *out = &blas.plans[i];
-    if (*out || blas.n_plans == PLANS) return OK;
-    TRY(make_plan(&blas.plans[blas.n_plans], &key));
-    *out = &blas.plans[blas.n_plans++];
-    return OK;
-}
-
-/* The rows of activations are columns of two of the three matrices. */
-static int set_rows(struct blas_plan *plan, const struct blas_shape *s) {
-    uint64_t rows = (uint64_t)(s->rows_are_k ? s->k : s->n);
-    BLASLT(MatrixLayoutSetAttribute, plan->b, BLASLT_LAYOUT_COLS, &rows, sizeof rows);
-    BLASLT(MatrixLayoutSetAttribute, s->rows_are_k ? plan->a : plan->d, BLASLT_LAYOUT_COLS, &rows, sizeof rows);
-    return OK;
-}
-
-static int matmul(const struct cuda_ctx *ctx, bool *done, const struct blas_product *p) {
-    struct blas_plan *plan;
-    float one = 1, beta = p->shape.accumulate ? 1 : 0;
-    TRY(start());
-    TRY(find_plan(&plan, &p->shape));
-    if (!plan || plan->none) return OK;
-    TRY(set_rows(plan, &p->shape));
-    void *workspace;
-    TRY(scratch(&workspace, ctx, plan->workspace));
-    BLASLT(Matmul, blas.handle, plan->desc, &one, p->a, plan->a, p->b, plan->b, &beta, p->d, plan->d, p->d, plan->d, &plan->algo, workspace,
-           plan->workspace, ctx->stream);
-    *done = true;
-    return OK;
 }
 
 /* -- when --------------------------------------------------------------------------------------------------------------------- */
@@ -211,63 +190,128 @@ static enum blas_mode mode(void) {
     return !strcmp(text, "own") ? OWN : !strcmp(text, "cublaslt") ? CUBLASLT : UNKNOWN;
 }
 
-static bool aligned(const struct blas_product *p) {
-    uintptr_t pointers = (uintptr_t)p->a | (uintptr_t)p->b | (uintptr_t)p->d;
-    const struct blas_shape *s = &p->shape;
-    return pointers % ALIGNMENT == 0 && s->lda % 8 == 0 && s->ldb % 8 == 0 && s->ldd % 8 == 0;
+/* Whether products go to the library, with the lock held. always: by default too, not only where GRPO_CUDA_GEMM says cublaslt */
+static int wanted(bool *yes, bool always) {
+    enum blas_mode m = mode();
+    *yes = m == CUBLASLT || (m == AUTO && always);
+    if (m == UNKNOWN) return fail(E_CONFIG, "GRPO_CUDA_GEMM=%s: must be auto, own or cublaslt", getenv("GRPO_CUDA_GEMM"));
+    if (!*yes) return OK;
+    find_library();
+    *yes = m == CUBLASLT || blas.f.Matmul;
+    return *yes ? start() : OK;
 }
 
-/* always: by default too, not only where GRPO_CUDA_GEMM says cublaslt */
+/* The plan of a shape, made when it is first met, with the lock held; NULL: our own kernels are to compute it. */
+static int find_plan(struct blas_plan **out, const struct cuda_ctx *ctx, bool always, struct blas_shape s) {
+    bool yes;
+    *out = NULL;
+    TRY(wanted(&yes, always));
+    if (!yes || !s.m || !s.n || !s.k || s.lda % 8 || s.ldb % 8 || s.ldd % 8) return OK;
+    *(s.rows_are_k ? &s.k : &s.n) = 0;
+    for (int i = 0; i < blas.n_plans && !*out; i++)
+        if (!memcmp(&blas.plans[i].shape, &s, sizeof s)) *out = &blas.plans[i];
+    if (!*out && blas.n_plans < PLANS) {
+        TRY(make_plan(&blas.plans[blas.n_plans], ctx, &s));
+        *out = &blas.plans[blas.n_plans++];
+    }
+    if (*out && (*out)->none) *out = NULL;
+    return OK;
+}
+
+/* -- products ----------------------------------------------------------------------------------------------------------------- */
+
+/* The rows of activations are columns of two of the three matrices. */
+static int set_rows(struct blas_plan *plan, const struct blas_shape *s) {
+    uint64_t rows = (uint64_t)(s->rows_are_k ? s->k : s->n);
+    BLASLT(MatrixLayoutSetAttribute, plan->b, BLASLT_LAYOUT_COLS, &rows, sizeof rows);
+    BLASLT(MatrixLayoutSetAttribute, s->rows_are_k ? plan->a : plan->d, BLASLT_LAYOUT_COLS, &rows, sizeof rows);
+    return OK;
+}
+
+struct blas_product { struct blas_shape shape; const void *a, *b; const float *bias; void *d; };
+
+static int matmul(const struct cuda_ctx *ctx, struct blas_plan *plan, const struct blas_product *p) {
+    float one = 1, beta = p->shape.accumulate ? 1 : 0;
+    void *workspace;
+    real *bias;
+    TRY(set_rows(plan, &p->shape));
+    if (p->bias) {
+        TRY(place_bias(&bias, ctx, plan));
+        TRY(cuda_cast((void *)ctx, bias, p->bias, (size_t)p->shape.m));
+    }
+    TRY(scratch(&workspace, ctx, plan->workspace));
+    BLASLT(Matmul, blas.handle, plan->desc, &one, p->a, plan->a, p->b, plan->b, &beta, p->d, plan->d, p->d, plan->d, &plan->algo, workspace,
+           plan->workspace, ctx->stream);
+    return OK;
+}
+
 static int blas_matmul(const struct cuda_ctx *ctx, bool *done, bool always, const struct blas_product *p) {
-    enum blas_mode m = mode();
-    *done = false;
-    if (m == UNKNOWN) return fail(E_CONFIG, "GRPO_CUDA_GEMM=%s: must be auto, own or cublaslt", getenv("GRPO_CUDA_GEMM"));
-    if (m == OWN || (m == AUTO && !always) || !p->shape.m || !p->shape.n || !p->shape.k || !aligned(p)) return OK;
+    struct blas_plan *plan;
+    bool aligned = ((uintptr_t)p->a | (uintptr_t)p->b | (uintptr_t)p->d) % ALIGNMENT == 0;
     lock();
-    find_library();
-    int status = m == AUTO && !blas.f.Matmul ? OK : matmul(ctx, done, p);
+    int status = find_plan(&plan, ctx, always, p->shape);
+    *done = !status && plan && aligned;
+    if (*done) status = matmul(ctx, plan, p);
     unlock();
     return status;
 }
 
-static struct blas_product product(void *d, const void *a, const void *b) {
-    struct blas_product p;
-    memset(&p, 0, sizeof p);
-    p.a = a, p.b = b, p.d = d;
-    return p;
-}
-
-/* y^T (O, N) = W x^T: row-major matrices are their transposes, column-major */
-int blas_linear(const struct cuda_ctx *ctx, bool *done, real *y, const real *x, const weight *W, int N, int C, int O, int add) {
-    struct blas_product p = product(y, W, x);
-    struct blas_shape *s = &p.shape;
-    s->m = O, s->n = N, s->k = C, s->lda = weight_pitch(C), s->ldb = C, s->ldd = O, s->trans_a = true, s->accumulate = add != 0;
-    return blas_matmul(ctx, done, false, &p);
+/* y^T (O, N) = W x^T + b: row-major matrices are their transposes, column-major */
+static struct blas_shape linear_shape(int N, int C, int O, bool add, bool bias) {
+    struct blas_shape s = {O, N, C, weight_pitch(C), C, O};
+    s.trans_a = true, s.accumulate = add, s.bias = bias;
+    return s;
 }
 
 /* dx^T (C, N) = W^T dy^T */
+static struct blas_shape linear_dx_shape(int N, int C, int O) { return (struct blas_shape){C, N, O, weight_pitch(C), O, C}; }
+
+/* dW^T (C, O) += x^T dy */
+static struct blas_shape linear_dw_shape(int N, int C, int O) {
+    struct blas_shape s = {C, O, N, C, O, C};
+    s.trans_b = s.accumulate = s.float_out = s.rows_are_k = true;
+    return s;
+}
+
+int blas_linear(const struct cuda_ctx *ctx, bool *done, real *y, const real *x, const weight *W, const float *b, int N, int C, int O, int add) {
+    struct blas_product p = {linear_shape(N, C, O, add != 0, b != NULL), W, x, b, y};
+    return blas_matmul(ctx, done, false, &p);
+}
+
 int blas_linear_dx(const struct cuda_ctx *ctx, bool *done, real *dx, const real *dy, const weight *W, int N, int C, int O) {
-    struct blas_product p = product(dx, W, dy);
-    struct blas_shape *s = &p.shape;
-    s->m = C, s->n = N, s->k = O, s->lda = weight_pitch(C), s->ldb = O, s->ldd = C;
+    struct blas_product p = {linear_dx_shape(N, C, O), W, dy, NULL, dx};
     return blas_matmul(ctx, done, true, &p);
 }
 
-/* dW^T (C, O) += x^T dy; in training alone, but its sum begins anew at each call and is added once (C2), so not by default */
+/* In training alone, but its sum begins anew at each call and is added once (C2), so not by default. The library's epilogue
+   for the bias's gradient is of no use at all: it sets db where we add to it, in an order that nobody states. */
 int blas_linear_dw(const struct cuda_ctx *ctx, bool *done, float *dW, const real *dy, const real *x, int N, int C, int O) {
-    struct blas_product p = product(dW, x, dy);
-    struct blas_shape *s = &p.shape;
-    s->m = C, s->n = O, s->k = N, s->lda = C, s->ldb = O, s->ldd = C, s->trans_b = true;
-    s->accumulate = s->float_out = s->rows_are_k = true;
+    struct blas_product p = {linear_dw_shape(N, C, O), x, dy, NULL, dW};
     return blas_matmul(ctx, done, false, &p);
+}
+
+/* -- ahead of time ------------------------------------------------------------------------------------------------------------- */
+
+static int plan_weight(const struct cuda_ctx *ctx, int C, int O) {
+    struct blas_plan *plan;
+    for (int i = 0; i < 4; i++) TRY(find_plan(&plan, ctx, false, linear_shape(USUAL_ROWS, C, O, i & 1, i & 2)));
+    TRY(find_plan(&plan, ctx, true, linear_dx_shape(USUAL_ROWS, C, O)));
+    return find_plan(&plan, ctx, false, linear_dw_shape(USUAL_ROWS, C, O));
+}
+
+int blas_reserve(const struct cuda_ctx *ctx, const struct op_limits *need) {
+    int status = OK;
+    lock();
+    for (int i = 0; i < need->n_weights && !status; i++) status = plan_weight(ctx, need->weights[i].C, need->weights[i].O);
+    unlock();
+    return status;
 }
 
 /* Only where it may be used: opening the library takes a moment. */
 size_t blas_scratch(const struct op_limits *need) {
-    (void)need;
     if (mode() == OWN) return 0;
     lock();
     find_library();
     unlock();
-    return blas.f.Matmul ? WORKSPACE : 0;
+    return blas.f.Matmul ? WORKSPACE + (size_t)need->channels * sizeof(bf16) : 0;
 }

@@ -10,7 +10,8 @@ enum {
     BLASLT_R_32F = 0, BLASLT_R_16BF = 14,                       /* cudaDataType_t */
     BLASLT_COMPUTE_32F = 68,                                    /* cublasComputeType_t */
     BLASLT_OP_N = 0, BLASLT_OP_T = 1,                           /* cublasOperation_t */
-    BLASLT_DESC_TRANSA = 3, BLASLT_DESC_TRANSB = 4,             /* cublasLtMatmulDescAttributes_t */
+    BLASLT_DESC_TRANSA = 3, BLASLT_DESC_TRANSB = 4, BLASLT_DESC_EPILOGUE = 7, BLASLT_DESC_BIAS_POINTER = 8,     /* cublasLtMatmulDescAttributes_t */
+    BLASLT_EPILOGUE_BIAS = 4,                                   /* cublasLtEpilogue_t; the vector is of d's type */
     BLASLT_LAYOUT_COLS = 3,                                     /* cublasLtMatrixLayoutAttribute_t */
     BLASLT_PREF_MAX_WORKSPACE_BYTES = 1, BLASLT_PREF_REDUCTION_SCHEME_MASK = 3,
     BLASLT_PREF_MIN_ALIGNMENT_A_BYTES = 5, BLASLT_PREF_MIN_ALIGNMENT_D_BYTES = 8,        /* B, C between them */

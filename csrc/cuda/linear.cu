@@ -4,8 +4,8 @@
 #include "cuda/gemm.cuh"
 
 int cuda_linear(void *ctx, real *y, const real *x, const weight *W, const float *b, int N, int C, int O, int add) {
-    bool done = false;
-    if (!b) TRY(blas_linear((const struct cuda_ctx *)ctx, &done, y, x, W, N, C, O, add));
+    bool done;
+    TRY(blas_linear((const struct cuda_ctx *)ctx, &done, y, x, W, b, N, C, O, add));
     if (done) return OK;
     struct product g = {activations((const bf16 *)x, N, C), weight_rows(W, 0, O, C), N, O, C};
     struct sums_to_real e = rounded_to((bf16 *)y, b, add != 0, O);

@@ -1,5 +1,5 @@
 /* Context, memory and transfers. */
-#include "cuda/cuda.cuh"
+#include "cuda/blas.cuh"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -81,13 +81,7 @@ void cuda_close(void *ctx) {
     free(c);
 }
 
-int cuda_reserve(void *ctx, const struct op_limits *need) {
-    struct cuda_ctx *c = (struct cuda_ctx *)ctx;
-    size_t bytes = 0;
-#define LARGEST(name) bytes = name(need) > bytes ? name(need) : bytes;
-    CUDA_SCRATCH(LARGEST)
-#undef LARGEST
-    (void)need;
+static int grow_scratch(struct cuda_ctx *c, size_t bytes) {
     if (bytes <= c->scratch_bytes) return OK;
     recorder_forget(c);
     cuda_release(c, c->scratch);
@@ -96,6 +90,16 @@ int cuda_reserve(void *ctx, const struct op_limits *need) {
     if (!c->scratch) return fail(E_MEMORY, "cuda: no memory for %.2f GB of scratch", (double)bytes / 1e9);
     c->scratch_bytes = bytes;
     return OK;
+}
+
+int cuda_reserve(void *ctx, const struct op_limits *need) {
+    struct cuda_ctx *c = (struct cuda_ctx *)ctx;
+    size_t bytes = 0;
+#define LARGEST(name) bytes = name(need) > bytes ? name(need) : bytes;
+    CUDA_SCRATCH(LARGEST)
+#undef LARGEST
+    TRY(grow_scratch(c, bytes));
+    return blas_reserve(c, need);
 }
 
 int scratch(void **out, const struct cuda_ctx *c, size_t bytes) {

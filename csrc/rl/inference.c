@@ -2,11 +2,17 @@
 
 int reserve_scratch(struct model *m, int rows, int head_rows, int slots, int segments, int max_position) {
     const struct config *c = &m->config;
+    struct weight_shape weights[PARAM_IDS];            /* of a layer: all layers are alike */
+    int n_weights = 0;
+    for (int i = 0; i < m->n_params; i++) {
+        const struct param *p = &m->params[i];
+        if (p->layer == 0 && p->C) weights[n_weights++] = (struct weight_shape){p->O, p->C};
+    }
     struct op_limits need = {
         .rows = rows, .head_rows = head_rows, .slots = slots,
         .channels = max_int(max_int(c->d_model, 2 * c->d_ff), max_int(config_qkv(c), config_heads(c))),
         .heads = c->n_heads, .kv_heads = c->n_kv_heads, .head_dim = c->head_dim, .vocab = c->vocab_size,
-        .segments = segments, .max_position = max_position,
+        .segments = segments, .max_position = max_position, .n_weights = n_weights, .weights = weights,
     };
     return m->ops->reserve(m->ctx, &need);
 }

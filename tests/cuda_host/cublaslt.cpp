@@ -1,5 +1,6 @@
 /* cuBLASLt as far as csrc/cuda/cublaslt.h declares it, computed by three loops on the emulator's stream. It holds us to what
-   the library asks: column-major layouts that fit the product, types, aligned pointers, the workspace of the algorithm. */
+   the library asks: column-major layouts that fit the product, types, aligned pointers, the workspace of the algorithm, a
+   bias of the type of d where the epilogue adds one. */
 #include "base/base.h"
 #include "cuda/cublaslt.h"
 
@@ -13,7 +14,7 @@ namespace {
 
 enum { INVALID = 7, WORKSPACE = 4096, COOKIE = 0x1ab5 };
 struct blaslt_layout { int type; uint64_t rows, cols; int64_t ld; };
-struct description { int compute, scale; std::map<int, int> set; };
+struct description { int compute, scale; std::map<int, int> set; const bf16 *bias; };
 struct preference { uint64_t workspace; uint32_t reduction, alignment[4]; };
 int chosen, ran;
 
@@ -28,15 +29,18 @@ bool fits(description &d, const blaslt_layout &a, const blaslt_layout &b, const 
     bool sizes = (ta ? a.cols : a.rows) == c.rows && (tb ? b.rows : b.cols) == c.cols && (ta ? a.rows : a.cols) == (tb ? b.cols : b.rows);
     bool types = a.type == BLASLT_R_16BF && b.type == BLASLT_R_16BF && (c.type == BLASLT_R_16BF || c.type == BLASLT_R_32F);
     auto wide = [](const blaslt_layout &l) { return l.ld >= (int64_t)l.rows; };
-    return sizes && types && wide(a) && wide(b) && wide(c) && d.compute == BLASLT_COMPUTE_32F && d.scale == BLASLT_R_32F;
+    bool epilogue = d.set[BLASLT_DESC_EPILOGUE] == BLASLT_EPILOGUE_BIAS ? d.bias && (uintptr_t)d.bias % 16 == 0 && c.type == BLASLT_R_16BF : !d.bias;
+    return sizes && types && epilogue && wide(a) && wide(b) && wide(c) && d.compute == BLASLT_COMPUTE_32F && d.scale == BLASLT_R_32F;
 }
 
-void multiply(bool ta, bool tb, blaslt_layout a_, const void *a, blaslt_layout b_, const void *b, blaslt_layout d_, void *d, float beta) {
+void multiply(bool ta, bool tb, blaslt_layout a_, const void *a, blaslt_layout b_, const void *b, blaslt_layout d_, void *d, float beta,
+              const bf16 *bias) {
     uint64_t k = ta ? a_.rows : a_.cols;
     for (uint64_t i = 0; i < d_.rows; i++)
         for (uint64_t j = 0; j < d_.cols; j++) {
             double sum = beta ? (double)beta * element(d_, d, i, j) : 0;
             for (uint64_t l = 0; l < k; l++) sum += (double)element(a_, a, ta ? l : i, ta ? i : l) * element(b_, b, tb ? j : l, tb ? l : j);
+            if (bias) sum += bf16_to_float(bias[i]);
             uint64_t at = j * (uint64_t)d_.ld + i;
             if (d_.type == BLASLT_R_32F) ((float *)d)[at] = (float)sum;
             else ((bf16 *)d)[at] = bf16_from_float((float)sum);
@@ -51,10 +55,13 @@ extern "C" {
 size_t cublasLtGetVersion(void) { return 130100; }
 int cublasLtCreate(void **handle) { return *handle = &ran, 0; }
 
-int cublasLtMatmulDescCreate(void **desc, int compute, int scale) { return *desc = new description{compute, scale, {}}, 0; }
+int cublasLtMatmulDescCreate(void **desc, int compute, int scale) { return *desc = new description{compute, scale, {}, NULL}, 0; }
 int cublasLtMatmulDescSetAttribute(void *desc, int attribute, const void *value, size_t bytes) {
-    if (bytes != sizeof(int) || (attribute != BLASLT_DESC_TRANSA && attribute != BLASLT_DESC_TRANSB)) return INVALID;
-    ((description *)desc)->set[attribute] = *(const int *)value;
+    description *d = (description *)desc;
+    bool known = attribute == BLASLT_DESC_TRANSA || attribute == BLASLT_DESC_TRANSB || attribute == BLASLT_DESC_EPILOGUE;
+    if (attribute == BLASLT_DESC_BIAS_POINTER && bytes == sizeof(void *)) return d->bias = *(const bf16 *const *)value, 0;
+    if (!known || bytes != sizeof(int)) return INVALID;
+    d->set[attribute] = *(const int *)value;
     return 0;
 }
 
@@ -98,8 +105,8 @@ int cublasLtMatmul(void *handle, void *desc, const void *alpha, const void *a, v
     bool ta = m->set[BLASLT_DESC_TRANSA], tb = m->set[BLASLT_DESC_TRANSB];
     ran++;
     cuda_host_stream *on = (cuda_host_stream *)stream;
-    on->enqueue(on, [=, la = *(blaslt_layout *)a_, lb = *(blaslt_layout *)b_, ld = *(blaslt_layout *)d_, factor = *(const float *)beta] {
-        multiply(ta, tb, la, a, lb, b, ld, d, factor);
+    on->enqueue(on, [=, bias = m->bias, la = *(blaslt_layout *)a_, lb = *(blaslt_layout *)b_, ld = *(blaslt_layout *)d_, factor = *(const float *)beta] {
+        multiply(ta, tb, la, a, lb, b, ld, d, factor, bias);
     });
     return 0;
 }
