@@ -1,7 +1,7 @@
 """Builds grpo/_lib/libgrpo_cuda.so from csrc/cuda with nvcc.
 
 GRPO_CUDA        auto (default): built when nvcc is found; 1: an error when it is not; 0: not built
-GRPO_CUDA_ARCHS  native (default where a GPU answers), all (for wheels), or a list such as "80;90+PTX" (default elsewhere)
+GRPO_CUDA_ARCHS  native (default where a GPU answers), all (for wheels), or a list such as "80+PTX;90" (default elsewhere)
 GRPO_NVCC        the compiler; else CUDA_HOME, CUDA_PATH, PATH, NVIDIA's packages for Python, /usr/local/cuda are searched
 NVCC_CCBIN       the host compiler, as nvcc itself reads it
 """
@@ -18,7 +18,7 @@ from setuptools import Extension
 NAME = "grpo._lib.libgrpo_cuda"
 OLDEST = (12, 4)
 WHEEL_ARCHS = "80;86;89;90;100;120+PTX"
-ARCHS = "80;90+PTX"
+ARCHS = "80+PTX;90"
 ADVICE = (
     ("unsupported GNU version", "this nvcc does not take the system's gcc: name an older one, such as NVCC_CCBIN=g++-14"),
     ("No such file or directory\n#include <cuda", "CUDA's headers are missing beside nvcc (pip: nvidia-cuda-runtime, nvidia-cuda-crt, nvidia-cuda-cccl)"),
@@ -81,7 +81,7 @@ def version_of(nvcc: str) -> tuple[int, int]:
 
 
 def architectures(nvcc: str) -> list[str]:
-    """Such as ["80", "90+PTX"]: those asked for; else those of the GPUs that answer; else ARCHS."""
+    """Such as ["80+PTX", "90"]: those asked for; else those of the GPUs that answer; else ARCHS."""
     asked = (os.environ.get("GRPO_CUDA_ARCHS") or "").strip()
     wanted = {"": None, "native": None, "all": WHEEL_ARCHS}.get(asked, asked)
     if wanted is None:
@@ -95,18 +95,21 @@ def architectures(nvcc: str) -> list[str]:
     for arch in archs:
         plain = arch.removesuffix("+PTX")
         if not re.fullmatch(r"\d+[af]?", plain) or int(re.match(r"\d+", plain)[0]) < 80:
-            raise SystemExit(f"grpo: GRPO_CUDA_ARCHS: {arch!r} is no architecture from 80 on; such as 80;90+PTX, native or all")
+            raise SystemExit(f"grpo: GRPO_CUDA_ARCHS: {arch!r} is no architecture from 80 on; such as 80+PTX;90, native or all")
         if known and plain not in known:
             raise SystemExit(f"grpo: GRPO_CUDA_ARCHS: {nvcc} does not know sm_{plain}; it knows {', '.join(sorted(known, key=lambda a: (len(a), a)))}")
     return archs
 
 
 def code_flags(archs: list[str]) -> list[str]:
+    """Code for 9.0 is made for sm_90a, which has wgmma: no other device runs it anyway. PTX must run on later ones, so it is compute_90's."""
     flags = []
     for arch in archs:
         plain = arch.removesuffix("+PTX")
-        code = f"[sm_{plain},compute_{plain}]" if plain != arch else f"sm_{plain}"
-        flags.append(f"-gencode=arch=compute_{plain},code={code}")
+        own = "90a" if plain == "90" else plain
+        code = f"[sm_{own},compute_{own}]" if plain != arch and plain == own else f"sm_{own}"
+        flags.append(f"-gencode=arch=compute_{own},code={code}")
+        flags += [f"-gencode=arch=compute_{plain},code=compute_{plain}"] if plain != arch and plain != own else []
     return flags
 
 

@@ -63,6 +63,13 @@ def emulated_plugin() -> Path:
     return cuda_plugin.build()
 
 
+@pytest.fixture(params=["80", "90"])
+def capability(request, monkeypatch) -> str:
+    """The emulated GPU is one without wgmma, then one with it."""
+    monkeypatch.setenv("GRPO_CUDA_HOST_SM", request.param)
+    return request.param
+
+
 @pytest.fixture
 def emulated(emulated_plugin, monkeypatch) -> str:
     """'cuda', which is the emulated plugin during this test."""

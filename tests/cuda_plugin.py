@@ -14,13 +14,14 @@ ROOT = Path(__file__).resolve().parent.parent
 FLAGS = ("-std=c++17", "-O2", "-g", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE",
          "-Wall", "-Wno-unknown-pragmas", "-Wno-unused-function", "-fsanitize=alignment", "-fno-sanitize-recover=alignment",
          '-DGRPO_CUDA_ARCHS="80"', "-DHEAD_ROWS=64", "-DHEAD_IDS=256", f"-I{ROOT}/tests/cuda_host", f"-I{ROOT}/csrc")
+EMULATOR = ("cuda_host", "wgmma")
 
 
 def build(name: str = "libgrpo_cuda_host", kernels: list[Path] | None = None) -> Path:
     """The plugin, or a library of other kernels, with the emulator; compiled if a source has changed, an object a file."""
     folder = ROOT / "build" / name
     folder.mkdir(parents=True, exist_ok=True)
-    sources = [*(kernels or sorted((ROOT / "csrc" / "cuda").glob("*.cu"))), ROOT / "tests" / "cuda_host" / "cuda_host.cpp"]
+    sources = [*(kernels or sorted((ROOT / "csrc" / "cuda").glob("*.cu"))), *(ROOT / "tests" / "cuda_host" / f"{part}.cpp" for part in EMULATOR)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(lambda source: compile_one(source, folder), sources))
     names = hashlib.sha256("".join(map(str, objects)).encode()).hexdigest()[:16]

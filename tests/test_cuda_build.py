@@ -116,7 +116,7 @@ def test_an_old_toolkit_is_refused(cuda, tmp_path):
 
 
 @pytest.mark.parametrize("asked, smi, archs", [
-    ("", "9.0", ["90"]), ("", "8.6\n9.0\n9.0", ["86", "90"]), ("", "", ["80", "90+PTX"]), ("", "7.5", ["80", "90+PTX"]),
+    ("", "9.0", ["90"]), ("", "8.6\n9.0\n9.0", ["86", "90"]), ("", "", ["80+PTX", "90"]), ("", "7.5", ["80+PTX", "90"]),
     ("native", "8.6", ["86"]), ("80, 90a", "9.0", ["80", "90a"]), ("90+PTX", "", ["90+PTX"]),
 ])
 def test_architectures(cuda, nvcc, monkeypatch, tmp_path, asked, smi, archs):
@@ -134,8 +134,12 @@ def test_architectures_that_cannot_be(cuda, nvcc, monkeypatch, asked, said):
         cuda.architectures(nvcc)
 
 
-def test_code_flags(cuda):
-    assert cuda.code_flags(["80", "90+PTX"]) == ["-gencode=arch=compute_80,code=sm_80", "-gencode=arch=compute_90,code=[sm_90,compute_90]"]
+@pytest.mark.parametrize("archs, codes", [
+    (["80+PTX", "90"], ["80,code=[sm_80,compute_80]", "90a,code=sm_90a"]), (["90+PTX"], ["90a,code=sm_90a", "90,code=compute_90"]),
+    (["86", "90a"], ["86,code=sm_86", "90a,code=sm_90a"]),
+])
+def test_code_flags(cuda, archs, codes):
+    assert cuda.code_flags(archs) == [f"-gencode=arch=compute_{code}" for code in codes]
 
 
 def test_only_what_changed_is_compiled(cuda, tmp_path):

@@ -23,9 +23,9 @@ def attention(ops, rng):
     return [y, lse, ops.attention_bwd(dy, y, lse, qkv, segments, *heads), *decode_completions(ops, qkv, some, *heads)[1]]
 
 
-@pytest.mark.parametrize("results", [gemm_and_head, attention])
+@pytest.mark.parametrize("capability, results", [("80", gemm_and_head), ("90", gemm_and_head), ("80", attention)], indirect=["capability"])
 @pytest.mark.parametrize("variable, value", [("ORDER", "reverse"), ("ORDER", "1"), ("ORDER", "2"), ("COPY", "early")])
-def test_threads_and_copies_in_any_order(ops, monkeypatch, variable, value, results):
+def test_threads_and_copies_in_any_order(capability, ops, monkeypatch, variable, value, results):
     want = results(ops, np.random.default_rng(0))
     monkeypatch.setenv(f"GRPO_CUDA_HOST_{variable}", value)
     assert_same_bits(results(ops, np.random.default_rng(0)), want)

@@ -14,6 +14,7 @@ struct cuda_ctx {
                                         while calls are recorded, the recorder's */
     struct recorder *recorder;       /* graph.cu; NULL: nothing is recorded */
     int device, sm, sm_count;        /* sm: 90 = compute capability 9.0 */
+    bool wgmma;                      /* products run on it; gemm90.cuh */
     size_t shared_max;               /* bytes of shared memory that a block may ask for */
     int tile_m, tile_n;              /* of GRPO_CUDA_TILE=128x64, for tests and tuning: products use it where they have it */
     char *scratch;                   /* of reserve(), 256-byte aligned; means nothing between operations */

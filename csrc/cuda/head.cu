@@ -89,7 +89,7 @@ int softmax_rows(const struct cuda_ctx *ctx, const struct row_stats *out, float 
                  const weight *W, const int32_t *target, float scale, int R, int C, int V) {
     struct product g = {activations(h, R, C), weight_rows(W, 0, V, C), R, V, C};
     struct logits_to_mass parts = {out->max, out->sum, out->dot, out->pitch, z, z_pitch, out->hit, target, scale};
-    TRY((gemm<A_BT, head_large, head_middle, head_narrow>(ctx, g, parts)));
+    TRY((gemm<A_BT, head_large, head_middle, head_narrow, wide90, middle90>(ctx, g, parts)));
     LAUNCH(ctx, merge_rows, blocks_of((size_t)R, MERGE_ROWS), MERGE_ROWS * MERGE_LANES, 0, *out, R, ceil_div(V, CHUNK));
     return OK;
 }
@@ -152,8 +152,9 @@ static int head_backward(const struct cuda_ctx *ctx, const struct head_plan *p, 
         struct matrix x = activations(h, R, C), w = weight_rows(W, first, ids, C);
         struct matrix dz = {p->dz, (size_t)p->ids, R, ids, true};
         e.first = first;
-        TRY((gemm<A_BT, head_large, head_middle>(ctx, (struct product){x, w, R, ids, C}, e)));
-        TRY((gemm<A_B, large, middle>(ctx, (struct product){dz, w, R, C, ids}, floats_to(p->dh, first > 0, C))));
+        TRY((gemm<A_BT, head_large, head_middle, wide90, middle90>(ctx, (struct product){x, w, R, ids, C}, e)));
+        struct sums_to_float sums = floats_to(p->dh, first > 0, C);
+        TRY((gemm<A_B, large, middle, wide90, middle90>(ctx, (struct product){dz, w, R, C, ids}, sums)));
         TRY(add_to_weight_gradient(ctx, dW + (size_t)first * C, (struct product){dz, x, ids, C, R}));
     }
     return cuda_cast((void *)ctx, dh, p->dh, (size_t)R * C);

@@ -7,8 +7,8 @@
 
 #include <cuda_runtime.h>
 
-/* SHARED(float, tile); is the block's dynamic shared memory, 128-byte aligned; every use in a kernel is the same memory. */
-extern __shared__ __align__(128) unsigned char dynamic_shared[];
+/* SHARED(float, tile); is the block's dynamic shared memory, 1024-byte aligned; every use in a kernel is the same memory. */
+extern __shared__ __align__(1024) unsigned char dynamic_shared[];
 #define SHARED(type, name) type *name = (type *)dynamic_shared
 
 /* The address as instructions on shared memory want it. */

@@ -13,7 +13,7 @@ SHAPES = [                                                  # N, C, O: odd ones,
     (12, 48, 40), (16, 136, 88), (33, 72, 200), (65, 8, 136), (96, 70, 33), (129, 96, 264), (300, 129, 65), (300, 40, 48),
 ]
 BITS = [(300, 97, 130), (300, 96, 136)]
-TILES = ["16x16", "16x64", "32x32", "64x64", "128x128", "128x256"]
+TILES = ["16x16", "16x64", "32x32", "64x16", "64x32", "64x64", "128x128", "128x256"]
 
 
 @pytest.fixture(autouse=True)
@@ -84,9 +84,10 @@ def test_the_tile_changes_no_bit(ops, rng, monkeypatch, tile, N, C, O):
     assert_same_bits(everything(_core.Ops("cuda")), want)
 
 
-def test_a_tile_that_is_none(ops, monkeypatch):
-    monkeypatch.setenv("GRPO_CUDA_TILE", "large")
-    with pytest.raises(ConfigError, match="GRPO_CUDA_TILE=large.*128x64"):
+@pytest.mark.parametrize("variable, value, said", [("TILE", "large", "128x64"), ("WGMMA", "yes", "0 or 1")])
+def test_bad_switches(ops, monkeypatch, variable, value, said):
+    monkeypatch.setenv(f"GRPO_CUDA_{variable}", value)
+    with pytest.raises(ConfigError, match=f"GRPO_CUDA_{variable}={value}.*{said}"):
         _core.Ops("cuda")
 
 

@@ -2,13 +2,14 @@
    other. Stricter than a GPU where that finds mistakes:
    - Work is queued and runs when the host waits for it; device memory is out of reach of the host in between, and each
      allocation ends at a page that nobody may touch. A kernel's pointer arguments must be device memory.
-   - A copy by cp.async lands only when it is waited for (GRPO_CUDA_HOST_COPY=early: at once).
+   - A copy by cp.async lands only when it is waited for (GRPO_CUDA_HOST_COPY=early: at once; then wgmma waits instead).
    - While a stream is captured nothing may wait, allocate, free, touch the host's memory or go to another stream.
    - Lanes of a warp that do different things together, and threads at different barriers, are errors.
    - Dynamic shared memory begins as NaN and ends at a page that nobody may touch.
    GRPO_CUDA_HOST_ORDER: the order in which threads run up to a barrier: forward, reverse, or random (a number: its seed).
-   GRPO_CUDA_HOST_ERROR: a cudaError that the driver answers with. GRPO_CUDA_HOST_SHARED: bytes a block may have. */
-#include "cuda/ptx.cuh"
+   GRPO_CUDA_HOST_SM: 80 or 90, the compute capability. GRPO_CUDA_HOST_ERROR: a cudaError that the driver answers with.
+   GRPO_CUDA_HOST_SHARED: bytes a block may have. */
+#include "cuda/ptx90.cuh"
 
 #include <dlfcn.h>
 #include <setjmp.h>
@@ -30,7 +31,7 @@ dim3 blockDim, gridDim;
 
 namespace {
 
-enum { LANES = 32, BLOCK_MAX = 1024, STACK = 256 << 10, SHARED_FREE = 48 << 10, SHARED_MAX = 99 << 10, SHARED_ROOM = 256 << 10 };
+enum { LANES = 32, BLOCK_MAX = 1024, STACK = 256 << 10, SHARED_FREE = 48 << 10, SHARED_ROOM = 256 << 10, SHARED_ALIGN = 1024 };
 const size_t PAGE = 4096, DEVICE_MEMORY = (size_t)1 << 30;
 
 std::recursive_mutex mutex;
@@ -41,6 +42,9 @@ size_t number(const char *name, size_t otherwise) {
     const char *text = getenv(name);
     return text && *text ? strtoull(text, nullptr, 10) : otherwise;
 }
+
+size_t capability() { return number("GRPO_CUDA_HOST_SM", 80); }
+size_t shared_max() { return number("GRPO_CUDA_HOST_SHARED", capability() == 90 ? 227 << 10 : 99 << 10); }
 
 /* -- memory ---------------------------------------------------------------------------------------------------------------- */
 
@@ -95,6 +99,7 @@ fiber *current;
 jmp_buf scheduler;
 std::function<void()> *body;
 char *shared_room, *shared_begin;
+size_t shared_bytes;
 uint64_t random_state;
 bool reverse, shuffled, early;
 
@@ -186,6 +191,7 @@ bool run_warp(unsigned first) {
 }
 
 bool run_block(unsigned threads) {
+    cuda_host_wgmma_reset();
     for (unsigned i = 0; i < threads; i++) {
         fiber *f = fiber_of(i);
         f->at = READY;
@@ -233,8 +239,9 @@ bool run_kernel(launch *l) {
         shared_room = (char *)mmap(nullptr, SHARED_ROOM + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         mprotect(shared_room + SHARED_ROOM, PAGE, PROT_NONE);
     }
-    size_t room = (l->shared + 127) / 128 * 128;
+    size_t room = (l->shared + SHARED_ALIGN - 1) / SHARED_ALIGN * SHARED_ALIGN;
     shared_begin = shared_room + SHARED_ROOM - room;
+    shared_bytes = l->shared;
     const char *order = getenv("GRPO_CUDA_HOST_ORDER"), *copy = getenv("GRPO_CUDA_HOST_COPY");
     reverse = order && !strcmp(order, "reverse");
     shuffled = order && *order >= '0' && *order <= '9';
@@ -315,6 +322,9 @@ void cuda_host_together(const char *kind, cuda_host_work *work, const void *in, 
 void cuda_host_warp_barrier() { cuda_host_together("syncwarp", nullptr, nullptr, nullptr); }
 
 unsigned char *cuda_host_shared() { return (unsigned char *)shared_begin; }
+size_t cuda_host_shared_bytes() { return shared_bytes; }
+bool cuda_host_early() { return early; }
+void cuda_host_complain(const char *what) { message = what; }
 
 void cuda_host_shuffle(const void *const in[LANES], void *const out[LANES]) {
     uint64_t got[LANES];
@@ -387,7 +397,10 @@ void cp_async_commit(void) { current->groups++; }
 void cuda_host_wait(int pending) {
     auto &copies = current->copies;
     size_t n = 0;
-    for (; n < copies.size() && copies[n].group < current->groups - pending; n++) copy16(copies[n].to, copies[n].from);
+    for (; n < copies.size() && copies[n].group < current->groups - pending; n++) {
+        copy16(copies[n].to, copies[n].from);
+        cuda_host_copied(copies[n].to);
+    }
     copies.erase(copies.begin(), copies.begin() + (ptrdiff_t)n);
 }
 
@@ -406,7 +419,7 @@ cudaError_t cuda_host_launch(const cudaLaunchConfig_t *config, const void *kerne
 
 cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute, int value) {
     guard g(mutex);
-    if ((size_t)value > number("GRPO_CUDA_HOST_SHARED", SHARED_MAX)) return cudaErrorInvalidValue;
+    if ((size_t)value > shared_max()) return cudaErrorInvalidValue;
     allowed[kernel] = (size_t)value;
     return cudaSuccess;
 }
@@ -535,16 +548,17 @@ cudaError_t cudaGetDevice(int *index) { return *index = 0, driver(); }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int) {
     *p = {};
     snprintf(p->name, sizeof p->name, "emulated");
-    p->major = 8;
+    p->major = (int)capability() / 10;
+    p->minor = (int)capability() % 10;
     p->totalGlobalMem = DEVICE_MEMORY;
     return driver();
 }
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int) {
     switch (attribute) {
-    case cudaDevAttrComputeCapabilityMajor: *value = 8; break;
-    case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
+    case cudaDevAttrComputeCapabilityMajor: *value = (int)capability() / 10; break;
+    case cudaDevAttrComputeCapabilityMinor: *value = (int)capability() % 10; break;
     case cudaDevAttrMultiProcessorCount: *value = 4; break;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = (int)number("GRPO_CUDA_HOST_SHARED", SHARED_MAX); break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = (int)shared_max(); break;
     }
     return driver();
 }

@@ -7,6 +7,9 @@
 #include <cuda_runtime.h>
 
 unsigned char *cuda_host_shared();
+size_t cuda_host_shared_bytes();
+enum { CUDA_HOST_SHARED_START = 1024 };                 /* what lies before it is the system's */
+static inline uint32_t shared_address(const void *p) { return CUDA_HOST_SHARED_START + (uint32_t)((const unsigned char *)p - cuda_host_shared()); }
 #define SHARED(type, name) type *name = (type *)cuda_host_shared()
 
 /* All 32 lanes of the warp arrive with the same `kind`; `work` gets their inputs and outputs in lane order. */
@@ -34,6 +37,8 @@ static inline void ldmatrix_x4_trans(uint32_t r[4], const void *row) { cuda_host
 static inline void ldmatrix_x2(uint32_t r[2], const void *row) { cuda_host_together("ldmatrix_x2", cuda_host_ldmatrix_x2, row, r); }
 static inline void ldmatrix_x2_trans(uint32_t r[2], const void *row) { cuda_host_together("ldmatrix_x2_trans", cuda_host_ldmatrix_x2_trans, row, r); }
 
+void cuda_host_complain(const char *what);             /* ends the kernel with cudaErrorLaunchFailure */
+bool cuda_host_early();                                /* copies land at once */
 void cp_async16(void *shared, const void *global, bool valid);
 void cp_async_commit(void);
 void cuda_host_wait(int pending);
