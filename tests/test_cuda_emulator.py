@@ -64,10 +64,11 @@ def test_copies_land_when_they_are_waited_for(run, monkeypatch, when, name, righ
 @pytest.mark.parametrize("name, said", [
     ("a warp that diverged", "a warp diverged: thread 1 does shuffle_xor, thread 0 has ended"), ("a warp that does different things", "a warp diverged"),
     ("different barriers", "threads are at different barriers: thread 0 is at barrier .*mistakes.cu"), ("beyond the end", "beyond the end of 252 bytes"),
-    ("a crooked copy", "not 16-byte aligned"),
+    ("a crooked copy", "not 16-byte aligned"), ("wgmma without a fence", "without wgmma_fence"), ("wgmma of a crooked operand", "128-byte swizzles"),
+    ("wgmma of a copy", "copied without fence_shared_for_wgmma"),
 ])
 def test_mistakes_are_errors(run, name, said):
-    _, error, text = run(name, X if name != "beyond the end" else X[:63])
+    _, error, text = run(name, {"beyond the end": X[:63]}.get(name, np.zeros(6144, np.float32) if "wgmma" in name else X))
     assert error == 719
     assert re.search(said, text)
     assert not run("rotate", X)[1]                          # and the next kernel runs
@@ -103,3 +104,13 @@ def test_tensor_core_products(run, rng, name):
     x, error, _ = run(name, np.concatenate([a.ravel(), b.ravel(), np.zeros(128, np.float32)]))
     assert not error
     np.testing.assert_allclose(x[384:].reshape(16, 8), a @ b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["wgmma along k", "wgmma along rows"])
+@pytest.mark.parametrize("when", ["late", "early"])
+def test_products_of_warpgroups(run, rng, monkeypatch, when, name):
+    monkeypatch.setenv("GRPO_CUDA_HOST_COPY", when)
+    a, b = bf16(normal(rng, 64, 16)), bf16(normal(rng, 16, 64))
+    x, error, text = run(name, np.concatenate([a.ravel(), b.ravel(), np.zeros(4096, np.float32)]))
+    assert not error, text
+    np.testing.assert_allclose(x[2048:].reshape(64, 64), a @ b, rtol=1e-5, atol=1e-5)

@@ -1,6 +1,7 @@
 /* Kernels with one mistake each, which the emulator must find, and what it must compute. run(name) starts the kernel of
    that name on n numbers and returns the error of waiting for it. */
 #include "cuda/lane.cuh"
+#include "cuda/ptx90.cuh"
 
 enum { N = 64 };
 
@@ -72,12 +73,40 @@ static __global__ void products_by_ldmatrix(float *x) {
     for (int r = 0; r < 4; r++) x[384 + (lane_id() / 4 + r / 2 * 8) * 8 + 2 * (lane_id() % 4) + r % 2] = c[r];
 }
 
+/* c (64, COLS) = a (64, 16) b (16, COLS) by a warpgroup; x: a, b, c. Operands lie in 1024-byte aligned rows of 128 bytes whose
+   chunks of 16 are xored with the row's number: rows of a^T and b^T along k, or (BY_ROWS) of a and b. */
+enum { COLS = 64, A_AT = 0, B_AT = 8192, ROW = 128, EVERY_8 = 1024, NO_FENCE = 1, CROOKED, COPY };
+static void put(unsigned char *operand, int row, int col, float v) { *(bf16 *)(operand + row * ROW + ((col / 8 ^ row % 8) * 16 + col % 8 * 2)) = to_bf16(v); }
+
+template <bool BY_ROWS, int MISTAKE> static __global__ void warpgroup_products(float *x) {
+    SHARED(unsigned char, s);
+    float sums[COLS / 2] = {0}, *c = x + 16 * (64 + COLS);
+    for (int i = (int)threadIdx.x; i < 16 * 64; i += 128) BY_ROWS ? put(s + A_AT, i % 16, i / 16, x[i]) : put(s + A_AT, i / 16, i % 16, x[i]);
+    for (int i = (int)threadIdx.x; i < 16 * COLS; i += 128)
+        BY_ROWS ? put(s + B_AT, i / COLS, i % COLS, x[1024 + i]) : put(s + B_AT, i % COLS, i / COLS, x[1024 + i]);
+    if (MISTAKE == COPY) cp_async16(s + 16 * threadIdx.x, x, true);
+    cp_async_commit();
+    cp_async_wait<0>();
+    if (MISTAKE != COPY) fence_shared_for_wgmma();
+    __syncthreads();
+    uint64_t layout = (uint64_t)1 << 62 | (uint64_t)(EVERY_8 >> 4) << 32, a = layout | shared_address(s + A_AT) >> 4, b = layout | shared_address(s + B_AT) >> 4;
+    if (MISTAKE != NO_FENCE) wgmma_fence();
+    wgmma<COLS, BY_ROWS, BY_ROWS>(sums, MISTAKE == CROOKED ? a + 8 : a, b);
+    wgmma_commit();
+    wgmma_wait<0>();
+    for (int i = 0; i < COLS / 2; i++)
+        c[(16 * (threadIdx.x / WARP) + lane_id() / 4 + i / 2 % 2 * 8) * COLS + i / 4 * 8 + lane_id() % 4 * 2 + i % 2] = sums[i];
+}
+
 static struct { const char *name; void (*kernel)(float *); unsigned threads; } all[] = {
     {"rotate", rotate<true>, N}, {"rotate without a barrier", rotate<false>, N},
     {"copy", copy<true>, N}, {"copy without a wait", copy<false>, N},
     {"a warp that diverged", diverged_warp, N}, {"a warp that does different things", diverged_kinds, N},
     {"different barriers", different_barriers, N}, {"beyond the end", beyond_the_end, N}, {"a crooked copy", crooked_copy, WARP},
     {"half a warp", rotate<true>, 16}, {"products", products, WARP}, {"products by ldmatrix", products_by_ldmatrix, WARP},
+    {"wgmma along k", warpgroup_products<false, 0>, 128}, {"wgmma along rows", warpgroup_products<true, 0>, 128},
+    {"wgmma without a fence", warpgroup_products<false, NO_FENCE>, 128}, {"wgmma of a crooked operand", warpgroup_products<false, CROOKED>, 128},
+    {"wgmma of a copy", warpgroup_products<false, COPY>, 128},
 };
 
 /* x (n) is overwritten. mode: 'd' device memory as it should be, 'h' the host's memory, 's' too much shared memory */
@@ -91,7 +120,7 @@ extern "C" __attribute__((visibility("default"))) int run(const char *name, floa
         cudaLaunchConfig_t config = {};
         config.gridDim = dim3(1);
         config.blockDim = dim3(entry.threads);
-        config.dynamicSmemBytes = mode == 's' ? 50000 : 1024;
+        config.dynamicSmemBytes = mode == 's' ? 50000 : 16384;
         error = cudaLaunchKernelEx(&config, entry.kernel, mode == 'h' ? x : (float *)memory);
     }
     if (!error) error = cudaStreamSynchronize(NULL);
