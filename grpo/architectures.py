@@ -32,7 +32,7 @@ FAMILIES = {
 }
 # Far above every published model, far below what would exhaust memory before the weights are looked at.
 LIMITS = {"num_hidden_layers": 1024, "hidden_size": 1 << 17, "num_attention_heads": 1024, "num_key_value_heads": 1024,
-          "head_dim": 512, "intermediate_size": 1 << 19, "vocab_size": 1 << 22}
+          "head_dim": 256, "intermediate_size": 1 << 19, "vocab_size": 1 << 22}
 
 
 def core_arguments(config: Mapping[str, Any], source: str = "config.json") -> dict[str, Any]:

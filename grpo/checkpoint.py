@@ -39,7 +39,7 @@ def write(parent: Path, step: int, contents: Callable[[Path], None]) -> Path:
         temporary.mkdir()
         contents(temporary)
         files = {str(p.relative_to(temporary)): seal(p) for p in sorted(temporary.rglob("*")) if p.is_file()}
-        (temporary / MANIFEST).write_text(json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1))
+        (temporary / MANIFEST).write_text(json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1), encoding="utf-8")
         seal(temporary / MANIFEST)
         for folder in [p for p in temporary.rglob("*") if p.is_dir()] + [temporary]:
             sync_folder(folder)
@@ -84,7 +84,7 @@ def remove_leftovers(parent: Path) -> None:
 def verify(folder: Path) -> dict[str, Any]:
     """The manifest of a checkpoint whose files are all as it says. Raises CheckpointCorruptError naming the file."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         files = manifest["files"].items()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointCorruptError(f"{folder}: {MANIFEST} is missing or unreadable: {error}") from error
@@ -139,7 +139,7 @@ def best(parent: Path) -> dict[str, Any] | None:
     if not (parent / BEST).is_file():
         return None
     try:
-        found = json.loads((parent / BEST).read_text())
+        found = json.loads((parent / BEST).read_text(encoding="utf-8"))
         return found if (parent / f"step-{found['step']}").is_dir() else None
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointCorruptError(f"{parent / BEST} is unreadable: {error}") from error
@@ -214,7 +214,7 @@ def read_state(folder: Path, kind: str) -> dict[str, Any]:
     path = folder / STATE_FOLDER / STATE
     if not path.exists():
         raise CheckpointMismatchError(f"{folder} holds a model without the trainer's state (save_only_model=True); it cannot be resumed")
-    state = json.loads(path.read_text())
+    state = json.loads(path.read_text(encoding="utf-8"))
     if state.get("kind") != kind:
         raise CheckpointMismatchError(f"{folder} was written by a {state.get('kind')} run, this is a {kind} run")
     return state

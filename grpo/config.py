@@ -22,6 +22,7 @@ from .foreign import did_you_mean, understood
 
 LOSS_TYPES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo", "gmpo", "reinforce")
 SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup", "cosine_with_min_lr")
+MOST_SEED = (1 << 64) - 1
 AGGREGATIONS = ("sequence-mean-token-mean", "token-mean", "sequence-mean-token-sum", "fixed-length")
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -70,8 +71,8 @@ class TrainingConfig:
     # the run
     output_dir: str | None = option(None, "Run folder; None: runs/<run_name or recipe>-<n>. An existing run is never overwritten.")
     run_name: str | None = option(None, "Name of the run, for its folder and its loggers.")
-    seed: int = option(42, "Seeds sampling and data order; the same seed gives the same run, bit for bit.", low=0)
-    data_seed: int | None = option(None, "Seed of the data order; None: seed.", low=0)
+    seed: int = option(42, "Seeds sampling and data order; the same seed gives the same run, bit for bit.", low=0, high=MOST_SEED)
+    data_seed: int | None = option(None, "Seed of the data order; None: seed.", low=0, high=MOST_SEED)
     device: str = option("auto", "Where a model given by name is loaded.", choices=("auto", "cpu", "cuda", "ref"))
     dtype: str | None = option(None, "Storage of a model given by name; None: what the device stores.")
     model_init_kwargs: dict | None = option(None, "{'device': ..., 'dtype': ...} for a model given by name.")
@@ -164,7 +165,7 @@ class TrainingConfig:
         import yaml
 
         try:
-            options = yaml.safe_load(Path(path).read_text())
+            options = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError) as error:
             raise ConfigError(f"{path}: {error}") from error
         if not isinstance(options, dict):
@@ -177,7 +178,7 @@ class TrainingConfig:
 
         text = yaml.safe_dump(dataclasses.asdict(self), sort_keys=False)
         if path is not None:
-            Path(path).write_text(text)
+            Path(path).write_text(text, encoding="utf-8")
         return text
 
 

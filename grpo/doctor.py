@@ -18,6 +18,8 @@ OPTIONAL = (
     ("datasets", "datasets", "data sets of the hub", "pip install 'cgrpo[data]'"),
     ("pyarrow", "pyarrow", "parquet files", "pip install pyarrow"),
     ("reportlab", "reportlab", "PDF reports of evaluations", "pip install 'cgrpo[report]'"),
+    ("math-verify", "math_verify", "the reward math_verify", "pip install 'cgrpo[math]'"),
+    ("reasoning-gym", "reasoning_gym", "the data sets reasoning_gym:TASK", "pip install reasoning-gym"),
     ("tensorboardX", "tensorboardX", "--report_to tensorboard", "pip install tensorboardX"),
 )
 REQUIRED = ("numpy", "tokenizers", "huggingface-hub", "jinja2", "pyyaml", "tqdm", "matplotlib")
@@ -62,7 +64,7 @@ def processor() -> list[Finding]:
 def cpu_flags() -> tuple[set[str], str]:
     """(features, model name) that the kernel reports."""
     try:
-        with open("/proc/cpuinfo") as file:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
             fields = dict(map(str.strip, line.split(":", 1)) for line in file if ":" in line)
     except OSError:
         return set(), platform.processor()
@@ -98,7 +100,7 @@ def cuda() -> list[Finding]:
 def driver_version() -> str:
     """Of NVIDIA's kernel module; "" without one."""
     try:
-        with open(DRIVER) as file:
+        with open(DRIVER, encoding="utf-8") as file:
             first = file.readline()
     except OSError:
         return ""

@@ -22,10 +22,11 @@ from .callbacks import Progress, TensorBoard, TrainerControl, TrainerState
 from .config import TrainingConfig
 from .errors import CheckpointError, CheckpointMismatchError, ConfigError, GrpoWarning, NonFiniteError
 from .foreign import did_you_mean, understood
+from .interrupt import TrainingInterrupted, sigterm
 from .model import Model, load
 from .plan import Plan, require, training_plan
 from .profile import Profile
-from .runfolder import RunFolder, say
+from .runfolder import CHECKPOINTS, RunFolder, say
 from .schedule import learning_rate
 
 MAX_FAILED_SAVES = 3
@@ -46,15 +47,6 @@ class TrainOutput(NamedTuple):
     global_step: int
     training_loss: float
     metrics: dict[str, float]
-
-
-class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C stopped a run. run: its folder; checkpoint: its last checkpoint, or None."""
-
-    def __init__(self, step: int, run: Path, last: Path | None):
-        advice = f"continue with resume_from_checkpoint={str(last)!r}" if last else "there is no checkpoint yet"
-        super().__init__(f"stopped after step {step} of {run}; {advice}")
-        self.step, self.run, self.checkpoint = step, run, last
 
 
 @dataclasses.dataclass
@@ -151,7 +143,7 @@ class Loop(ABC):
         self.callbacks.append(callback() if isinstance(callback, type) else callback)
 
     def train(self, resume_from_checkpoint: str | bool | None = None) -> TrainOutput:
-        """Runs to the end. resume_from_checkpoint: a checkpoint folder, or True for the latest of output_dir."""
+        """Runs to the end. resume_from_checkpoint: a checkpoint or run folder, or True for the latest of output_dir."""
         started, first = time.perf_counter(), self.state.global_step
         losses = [s.metrics["loss"] for s in self.steps(resume_from_checkpoint) if s.metrics.get("loss") is not None]
         seconds = time.perf_counter() - started
@@ -167,8 +159,12 @@ class Loop(ABC):
         """Yields once an optimiser step. Leaving the loop early leaves the trainer where it is; a new loop goes on."""
         try:
             self._begin(self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint)
-            while self.state.global_step < self.state.max_steps and not self.control.should_training_stop:
-                yield self._step()
+            with sigterm() as terminated:
+                while self.state.global_step < self.state.max_steps and not self.control.should_training_stop:
+                    yield self._step()
+                    if terminated:
+                        self._save_if(self.args.save_strategy != "no" and self._saved_step != self.state.global_step)
+                        raise KeyboardInterrupt
             self._end()
         except KeyboardInterrupt as interrupt:
             if self.run is None:
@@ -354,10 +350,10 @@ class Loop(ABC):
         state = {"kind": self.kind, "step": s.global_step, "max_steps": s.max_steps, "epoch": s.epoch,
                  "adam_steps": self.optimizer.steps_taken, "num_input_tokens_seen": s.num_input_tokens_seen, "skipped": self._skipped,
                  "config": dataclasses.asdict(self.args), **self.position_state()}
-        (inner / checkpoint.STATE).write_text(json.dumps(state, indent=1))
+        (inner / checkpoint.STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
 
     def _resume(self, resume: str | bool) -> None:
-        """Loads a checkpoint. The run continues in its folder when that is its latest checkpoint, else in a new one."""
+        """Loads a checkpoint, of a run folder its latest. The run continues in its folder when that is its latest checkpoint, else in a new one."""
         folder = self._checkpoint_to_resume(resume)
         state = checkpoint.read_state(folder, self.kind)
         self._compare_options(folder, state["config"])
@@ -368,7 +364,7 @@ class Loop(ABC):
         s.global_step, s.epoch, s.num_input_tokens_seen = state["step"], state["epoch"], state["num_input_tokens_seen"]
         self._skipped, self._saved_step = state["skipped"], state["step"]
         own = folder.parent.parent
-        in_place = resume is True or (folder.parent.name == "checkpoints" and folder == checkpoint.latest(folder.parent)
+        in_place = resume is True or (folder.parent.name == CHECKPOINTS and folder == checkpoint.latest(folder.parent)
                                       and self.args.output_dir in (None, str(own)))
         self.run = RunFolder(own) if in_place else RunFolder.create(self.args.output_dir, self.args.run_name or self.kind)
         if in_place:
@@ -379,13 +375,18 @@ class Loop(ABC):
     def _checkpoint_to_resume(self, resume: str | bool) -> Path:
         if resume is not True:
             folder = Path(resume)
+            if (folder / CHECKPOINTS).is_dir():
+                return self._latest(folder)
             checkpoint.verify(folder)
             return folder
         if self.args.output_dir is None:
             raise ConfigError("resume_from_checkpoint=True needs output_dir, the folder of the run")
-        folder = checkpoint.latest(Path(self.args.output_dir) / "checkpoints")
+        return self._latest(Path(self.args.output_dir))
+
+    def _latest(self, run: Path) -> Path:
+        folder = checkpoint.latest(run / CHECKPOINTS)
         if folder is None:
-            raise CheckpointError(f"{self.args.output_dir} has no checkpoint to resume")
+            raise CheckpointError(f"{run} has no checkpoint to resume")
         return folder
 
     def _compare_options(self, folder: Path, saved: dict[str, Any]) -> None:

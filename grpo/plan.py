@@ -155,7 +155,7 @@ def model_config(model: str | Mapping[str, Any] | None) -> tuple[dict[str, Any],
 def available_memory() -> int | None:
     """Free memory in bytes: /proc/meminfo's MemAvailable, or what the control group leaves if that is less."""
     try:
-        with open("/proc/meminfo") as file:
+        with open("/proc/meminfo", encoding="utf-8") as file:
             fields = dict(line.split(":") for line in file)
         free = int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
@@ -163,7 +163,7 @@ def available_memory() -> int | None:
     limits = []
     for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
         try:
-            with open(f"/sys/fs/cgroup/{limit}") as top, open(f"/sys/fs/cgroup/{used}") as now:
+            with open(f"/sys/fs/cgroup/{limit}", "rb") as top, open(f"/sys/fs/cgroup/{used}", "rb") as now:
                 limits.append(int(top.read()) - int(now.read()))
         except (OSError, ValueError):         # no such group, or "max"
             continue

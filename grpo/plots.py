@@ -34,7 +34,7 @@ class Metrics:
         self.path = Path(run) / METRICS
         self.name = Path(run).resolve().name
         try:
-            lines = self.path.read_text(encoding="utf-8").splitlines()
+            lines = self.path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise FileFormatError(f"{self.path} cannot be read: {error}") from error
         self.records = [self._record(number, line, last=number == len(lines)) for number, line in enumerate(lines, 1) if line.strip()]

@@ -23,7 +23,7 @@ class Profile(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, run: Any = None, **kwargs: Any) -> None:
         text = table(_core.profile(), *self.ceilings)
-        (run.path / "profile.txt").write_text(text + "\n")
+        (run.path / "profile.txt").write_text(text + "\n", encoding="utf-8")
         say(text)
 
 

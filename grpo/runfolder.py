@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .errors import ConfigError
+
 CONFIG, METRICS, COMPLETIONS, EVALUATIONS, CHECKPOINTS = "config.yaml", "metrics.jsonl", "completions", "eval", "checkpoints"
 RECIPE = "recipe.yaml"                       # what the run was asked for; config.yaml has every option resolved
 WRITTEN = (CONFIG, RECIPE, METRICS, COMPLETIONS, EVALUATIONS, CHECKPOINTS, "plots")
@@ -18,7 +20,10 @@ class RunFolder:
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"output_dir={str(path)!r}: the folder cannot be made: {error.strerror}") from error
 
     @classmethod
     def create(cls, output_dir: str | None, name: str) -> "RunFolder":
@@ -38,11 +43,11 @@ class RunFolder:
         return self.path / CHECKPOINTS
 
     def write_config(self, text: str) -> None:
-        (self.path / CONFIG).write_text(text)
+        (self.path / CONFIG).write_text(text, encoding="utf-8")
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Appends one record to metrics.jsonl."""
-        with open(self.path / METRICS, "a") as file:
+        with open(self.path / METRICS, "a", encoding="utf-8") as file:
             file.write(to_json(record) + "\n")
 
     def write_completions(self, name: str, records: Iterable[Mapping[str, Any]]) -> None:
@@ -59,9 +64,9 @@ class RunFolder:
         return folder / f"{name}.json"
 
     def history(self) -> list[dict[str, Any]]:
-        """All records of metrics.jsonl."""
+        """All records of metrics.jsonl. A last line that a full disk cut off is none."""
         path = self.path / METRICS
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
 
     def rewind(self, step: int) -> list[dict[str, Any]]:
         """Drops what was logged after a step, before the run continues from there. Returns what remains."""
@@ -81,7 +86,7 @@ def holds_run(path: Path) -> bool:
 
 def replace_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
 
 

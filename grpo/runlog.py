@@ -27,7 +27,7 @@ def completions(run: Path, step: int) -> list[dict[str, Any]]:
     """The records of one training step's completions. Raises FileFormatError naming file and line."""
     path = run / COMPLETIONS / f"step-{step:06d}.jsonl"
     records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
         try:
             records.append(json.loads(line))
         except ValueError as error:

@@ -119,7 +119,10 @@ def test_usage_errors(words, message, capsys):
     (["train", "--num_chains", "4", "--num_generations", "8"], "say the same thing"),
     (["train", "--resume_from_checkpoint"], "needs --output_dir"),
     (["train", "--resume_from_checkpoint", "nowhere/checkpoints/step-1"], "nowhere"),
+    (["train", "--output_dir", "/proc/nowhere"], "/proc/nowhere"),
     (["plot", "nowhere"], "nowhere"),
+    (["eval", "runs/nowhere"], "runs/nowhere"),
+    (["eval", "./nowhere", "--dataset", "arithmetic"], "./nowhere: no such file or folder"),
     (["generate", "--model", "nowhere/x.gguf", "hello"], "nowhere/x.gguf: no such file"),
     (["plan", "--model", "./nowhere"], "./nowhere: no such file or folder"),
     (["plan", "--dataset", "arithmetic"], "no model"),
@@ -189,6 +192,12 @@ def test_an_existing_run_is_not_touched(quickstart, capsys):
     assert "Run folder " + str(folder.parent / "quickstart-2") in capsys.readouterr().out
 
 
+def test_no_steps_are_a_run_too(tmp_path, capsys):
+    words = ["--max_steps", "0", "--eval_strategy", "no", "--eval_on_start", "no", "--output_dir", str(tmp_path / "run")]
+    assert run("train", *SMALL, *SHORT, *words) == 0
+    assert "nothing was learned" in capsys.readouterr().out
+
+
 def test_own_data_and_reward_without_a_recipe(tmp_path, capsys):
     grpo.load(grpo.tiny(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, intermediate_size=64)) \
         .save_pretrained(tmp_path / "model")
@@ -205,7 +214,8 @@ def test_own_data_and_reward_without_a_recipe(tmp_path, capsys):
     assert "row 1 has no answer" in capsys.readouterr().err
 
 
-def test_ctrl_c_names_the_checkpoint(tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_names_its_checkpoint(tmp_path, sent):
     words = ["train", *SMALL, *SHORT, "--max_steps", "100000", "--eval_strategy", "no", "--eval_on_start", "no", "--save_total_limit", "2",
              "--output_dir", str(tmp_path / "run")]
     process = subprocess.Popen([sys.executable, "-m", "grpo", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -215,7 +225,7 @@ def test_ctrl_c_names_the_checkpoint(tmp_path):
         while not any((tmp_path / "run" / "checkpoints").glob("step-*")):       # any: old ones go, however fast the machine is
             assert process.poll() is None and time.time() < deadline
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         _, err = process.communicate(timeout=60)
     finally:
         process.kill()
@@ -289,6 +299,6 @@ def test_plan_that_does_not_fit(capsys, monkeypatch):
 def test_doctor(capsys):
     assert run("doctor") == 0
     text = capsys.readouterr().out
-    for part in ("python", "cpu backend", "tier", "processor", "threads", "memory", "nvidia driver", "cuda plugin", "datasets"):
+    for part in ("python", "cpu backend", "tier", "processor", "threads", "memory", "nvidia driver", "cuda plugin", "datasets", "math-verify", "reasoning-gym"):
         assert part in text
     assert "Ready: grpo train" in text

@@ -62,6 +62,8 @@ from grpo.schedule import learning_rate
     (dict(num_train_iters=8, max_steps=8), "in rounds and in steps"),
     (dict(gradient_checkpointing=True, recompute=False), "same thing differently"),
     (dict(activation_checkpointing=True, recompute=False), "same thing differently"),
+    (dict(seed=1 << 64), "seed=18446744073709551616 must be <= 18446744073709551615"),
+    (dict(data_seed=1 << 64), "data_seed="),
 ])
 def test_what_cannot_be_honoured_is_an_error(options, message):
     with pytest.raises(ConfigError) as error:

@@ -61,6 +61,24 @@ def test_metrics_file_has_every_step_once(tmp_path):
     assert [s.step for s in steps] == [4, 5, 6]
 
 
+@pytest.mark.parametrize("torn", [b'{"step": 3, "loss"', b"\xc3"])
+def test_a_line_that_a_full_disk_cut_off_is_dropped(tmp_path, torn):
+    first = toy.trainer(tmp_path, **(SAVING | dict(max_steps=2)))
+    first.train()
+    with open(first.run.path / "metrics.jsonl", "ab") as file:
+        file.write(torn)
+    resumed = toy.trainer(tmp_path, **(SAVING | dict(output_dir=str(first.run.path))))
+    resumed.train(resume_from_checkpoint=True)
+    assert [json.loads(line)["step"] for line in (first.run.path / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_folder_means_its_latest_checkpoint(tmp_path):
+    first = toy.trainer(tmp_path, **(SAVING | dict(max_steps=2)))
+    first.train()
+    resumed = toy.trainer(tmp_path, **SAVING)
+    assert resumed.train(resume_from_checkpoint=str(first.run.path)).global_step == 6
+
+
 def test_resume_of_an_older_checkpoint_is_a_new_run(tmp_path):
     first = toy.trainer(tmp_path, **SAVING)
     first.train()

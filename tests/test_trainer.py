@@ -17,6 +17,7 @@ import toy
 import yaml
 
 import grpo
+from grpo import runlog
 from grpo.callbacks import TrainerCallback
 from grpo.errors import ConfigError, DatasetError, GrpoWarning, NonFiniteError, RewardError
 from grpo.loop import TrainingInterrupted
@@ -550,6 +551,38 @@ def test_ctrl_c(tmp_path, phase):
     assert [r["step"] for r in lines] == list(range(1, len(lines) + 1))
     for folder in grpo.checkpoint.steps(tmp_path / "run" / "checkpoints"):   # hidden ones go with the next write
         grpo.checkpoint.verify(folder)
+
+
+def test_sigterm_ends_a_run_with_a_checkpoint(tmp_path):
+    """After the step at hand; where there are no checkpoints, without one."""
+    def reward(completions, trainer_state):
+        if trainer_state.global_step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return toy.byte_values([c.encode() for c in completions])
+
+    before = signal.getsignal(signal.SIGTERM)
+    for saving, step in ((dict(save_strategy="steps", save_steps=100), "step-3"), ({}, None)):
+        trainer = toy.trainer(tmp_path, reward, max_steps=9, **saving)
+        with pytest.raises(TrainingInterrupted, match="stopped after step 3") as caught:
+            trainer.train()
+        assert (caught.value.checkpoint.name if step else caught.value.checkpoint) == step
+        assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_files_are_utf_8_whatever_the_locale(tmp_path):
+    """And a line of JSON ends at a newline alone."""
+    script = """if True:
+        import sys, toy
+        from pathlib import Path
+        for steps in (1, 2):
+            toy.trainer(Path(sys.argv[1]), rows=[{"prompt": "Größe\u2028"}], output_dir=sys.argv[1] + "/run", max_steps=steps,
+                        save_strategy="steps", save_steps=1).train(steps == 2)
+    """
+    tests = Path(__file__).parent
+    process = subprocess.run([sys.executable, "-P", "-X", "warn_default_encoding", "-W", "error::EncodingWarning", "-c", script, tmp_path],
+                             capture_output=True, text=True, env={**os.environ, "PYTHONPATH": f"{tests}:{Path(grpo.__file__).parent.parent}"})
+    assert process.returncode == 0, process.stderr
+    assert {r["prompt"] for r in runlog.completions(tmp_path / "run", 2)} == {"Größe\u2028"}
 
 
 # ---- supervised fine-tuning

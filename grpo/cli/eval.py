@@ -8,6 +8,7 @@ from typing import Any
 from .. import checkpoint
 from ..errors import ConfigError
 from ..evaluation.folder import DOCUMENT, GENERATIONS, REPORT, EvalFolder
+from ..hub import resolve
 from ..recipes import Recipe
 from ..runfolder import CHECKPOINTS, CONFIG, EVALUATIONS, RECIPE, say, to_json
 from .parser import Parser, from_yaml, text_or_number
@@ -84,6 +85,8 @@ def source_of(model: str, which: str | None) -> tuple[str, Path | None]:
         return str(checkpoint_of(path / CHECKPOINTS, which or "latest")), path
     if which is not None:
         raise ConfigError(f"--checkpoint {which}: {model} is no run folder with {CHECKPOINTS}/")
+    if not path.exists():
+        resolve(model)                                     # a name of the hub, or nothing
     is_checkpoint = path.parent.name == CHECKPOINTS and path.name.startswith("step-") and path.is_dir()
     return model, path.parent.parent if is_checkpoint else None
 

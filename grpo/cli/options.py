@@ -16,7 +16,7 @@ from ..config import PRESETS, GRPOConfig
 from ..errors import ConfigError, GrpoWarning
 from ..foreign import NOTED, REFUSED, ROUNDS, WITHOUT_EFFECT, WITHOUT_EFFECT_PREFIXES
 from ..recipes.names import OTHER_NAMES
-from ..runfolder import RECIPE
+from ..runfolder import CHECKPOINTS, RECIPE
 from .parser import Parser, from_yaml, switch, switch_or_text, text, text_or_number, underscored
 
 # entries of a recipe: (what it is, how its value is read)
@@ -114,7 +114,10 @@ def run_of(resume: str | bool, output_dir: str | None) -> Path:
     """The folder of the run that is resumed."""
     if resume is True and output_dir is None:
         raise ConfigError("--resume_from_checkpoint without a checkpoint needs --output_dir, the folder of the run")
-    return Path(output_dir) if resume is True else Path(resume).resolve().parent.parent
+    if resume is True:
+        return Path(output_dir)
+    there = Path(resume).resolve()
+    return there if (there / CHECKPOINTS).is_dir() else there.parent.parent
 
 
 def help_text(parser: Parser, everything: bool) -> str:

@@ -7,7 +7,7 @@ from ..evaluation.tables import one_line
 from ..evaluation.text import last_message
 from ..recipes import Recipe
 from ..recipes.prepare import Prepared
-from ..runfolder import RECIPE
+from ..runfolder import METRICS, RECIPE
 from ..runlog import evaluation, evaluation_steps
 
 SHOWN_SAMPLES = 3
@@ -35,6 +35,8 @@ def summary(run: Path, eval_rows: Rows | None) -> str:
     """Where the run is and what was learned, with its pictures drawn."""
     from ..plots import Metrics, plot_run
 
+    if not (run / METRICS).is_file():
+        return f"\nNo step was taken, so nothing was learned.\n\nRun folder {run}"
     log = Metrics(run)
     lines = ["", "What was learned", *rewards_before_and_after(log)]
     steps = evaluation_steps(run)
