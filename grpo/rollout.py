@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from .config import GRPOConfig
 from .errors import ConfigError
 from .foreign import did_you_mean
-from .evaluation.grading import gold_of
 from .prompts import Prompt
+from .rewards.adapters import gold_of
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]

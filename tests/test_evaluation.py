@@ -10,9 +10,10 @@ from grpo import checkpoint
 from grpo.evaluation import grading, records
 from grpo.datasets import chat
 from grpo.errors import ConfigError, DatasetError
-from grpo.evaluation.grading import category_column, check_golds, gold_of, grade, layout_of, reasoning_of, tag_errors, vote_of
+from grpo.evaluation.grading import category_column, check_golds, grade, layout_of, reasoning_of, tag_errors, vote_of
 from grpo.evaluation.records import by_category, metrics_of
 from grpo.rewards import extractive
+from grpo.rewards.adapters import gold_of
 from grpo.rewards.extractive import extracted, extractive_match
 
 FULL = "<reasoning>\n9 * 2 = 18\n</reasoning>\n<answer>\n18\n</answer>"

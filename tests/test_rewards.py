@@ -127,6 +127,20 @@ def test_each_kind_is_called_as_it_expects(function):
     assert values(function) == [1.0, 2.0, 3.0]
 
 
+@pytest.mark.parametrize("columns, gold", [
+    ({"reward_model": [{"ground_truth": "1"}], "answer": ["2"]}, "1"), ({"ground_truth": [None], "answer": ["2"]}, "2"), ({"answer": [None]}, None)])
+def test_the_gold_of_other_trainers(columns, gold):
+    """The rule is that of evaluation, gold_of."""
+    seen = []
+
+    def verl_kind(solution_str, ground_truth):
+        seen.append(ground_truth)
+        return 0.0
+
+    RewardSet(verl_kind).score(RewardBatch(prompts=["p"], texts=["x"], completion_ids=[[1]], rows=[0], columns=columns))
+    assert seen == [gold]
+
+
 def test_evaluator_gives_a_column_a_reward():
     scores = RewardSet(Evaluator()).score(batch(prompts=[CHAT] * 3))
     assert scores.names == ["length", "right"] and scores.metrics == {"accuracy": 0.5}

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import DatasetError
-from ..rewards.adapters import GOLD_COLUMNS
+from ..rewards.adapters import GOLD_COLUMNS, gold_of
 from ..rewards.extractive import extractive_match
 from ..rewards.scoring import is_chat
 from ..rewards.text import final_answer, quantity, same_answer, tagged, tagged_answer
@@ -12,14 +12,6 @@ from ..rewards.text import final_answer, quantity, same_answer, tagged, tagged_a
 READINGS = ("strict", "lenient", "extractive")
 CATEGORIES = ("category", "level", "subject", "operation", "task", "source")
 REASONING = ("reasoning", "think")
-
-
-def gold_of(columns: Mapping[str, Any]) -> Any:
-    """The gold answer of a row: reward_model["ground_truth"], or the first column of the usual names; None without one."""
-    model = columns.get("reward_model")
-    if isinstance(model, Mapping) and "ground_truth" in model:
-        return model["ground_truth"]
-    return next((columns[name] for name in GOLD_COLUMNS if columns.get(name) is not None), None)
 
 
 def check_golds(rows: Iterable[Mapping[str, Any]], name: str) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import FileFormatError
+from ..rewards.adapters import gold_of
 from ..rewards.text import final_answer, tagged_answer
 from ..rollout import completion_metrics, flat_groups, moments, reward_metrics
 from ..runfolder import plain
 from .estimates import interval, majority, pass_at_k
-from .grading import READINGS, gold_of, grade, layout_of, reasoning_of, tag_errors, vote_of
+from .grading import READINGS, grade, layout_of, reasoning_of, tag_errors, vote_of
 
 FORMAT = 1
 Record = dict[str, Any]

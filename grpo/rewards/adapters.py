@@ -42,6 +42,14 @@ TOOLS = ("log_extra", "log_metric")
 BY_NAME = ("completion_lengths", "truncated", "max_completion_length", "group_ids", "tokenizer", "training", "embed")
 
 
+def gold_of(columns: Mapping[str, Any]) -> Any:
+    """The gold answer of a row: reward_model["ground_truth"], or the first column of the usual names; None without one."""
+    model = columns.get("reward_model")
+    if isinstance(model, Mapping) and "ground_truth" in model:
+        return model["ground_truth"]
+    return next((columns[name] for name in GOLD_COLUMNS if columns.get(name) is not None), None)
+
+
 @dataclass
 class Reward:
     """One reward function with its name, weight and way of being called."""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, GrpoWarning, RewardError
-from .adapters import GOLD_COLUMNS, PER_SAMPLE, Reward, adapt
+from .adapters import GOLD_COLUMNS, PER_SAMPLE, Reward, adapt, gold_of
 from .deadline import in_thread
 from .values import Substitute, as_float, as_list, described, fresh, plain
 from .weights import Weight, checked_weight, weight_at
@@ -271,16 +271,12 @@ class Call:
         return {name: values for name, values in self.batch.columns.items() if name not in OWN_COLUMNS}
 
     def gold(self, i: int) -> Any:
-        """The reference answer of sample i: reward_model["ground_truth"], or the first column of the usual names."""
+        """The reference answer of sample i, None where its row has none. RewardError where the data set has none."""
         columns = self.batch.columns
-        model = columns["reward_model"][i] if "reward_model" in columns else None
-        if isinstance(model, dict) and "ground_truth" in model:
-            return model["ground_truth"]
-        for name in GOLD_COLUMNS:
-            if name in columns:
-                return columns[name][i]
-        raise RewardError(f"reward {self.reward.name!r} needs a reference answer; the data set has none of the columns "
-                          f"reward_model, {', '.join(GOLD_COLUMNS)}")
+        if not columns.keys() & {"reward_model", *GOLD_COLUMNS}:
+            raise RewardError(f"reward {self.reward.name!r} needs a reference answer; the data set has none of the columns "
+                              f"reward_model, {', '.join(GOLD_COLUMNS)}")
+        return gold_of({name: values[i] for name, values in columns.items()})
 
     # results
 
