@@ -27,11 +27,12 @@ struct plugin {
     uint32_t bytes, ops_bytes;                         /* sizeof(struct plugin), sizeof(struct ops) */
     const struct ops *ops;
     int toolkit;                                       /* 13000 = CUDA 13.0 */
-    const char *architectures;                         /* code in the library: "80;90+PTX" */
+    const char *architectures;                         /* code in the library: "80+PTX;90" */
     int (*devices)(int *count);                        /* asks the driver; E_DEVICE says why there is none */
     int (*device)(struct plugin_device *out, int index);
     void (*search)(const char *folders);               /* where cuBLASLt may be beside the usual places, separated by ':' */
     const char *(*blas)(void);                         /* "libcublasLt.so.13 (13.1.0)" as found, or why there is none */
+    int (*products)(const char **name);                /* "wgmma" or "mma.sync (why)"; opens the device */
 };
 
 /* The exported function, "grpo_cuda_get". NULL when it cannot serve `abi`: then *own is the number it was built with. */

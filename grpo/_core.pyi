@@ -29,6 +29,8 @@ def cuda_search(folders: str, /) -> None:
     """Folders (':' between them) where cuBLASLt may be beside the usual places; DeviceError without a plugin."""
 def cuda_blas() -> str:
     """The cuBLASLt that the plugin uses, or why there is none. Opens the library."""
+def cuda_products() -> str:
+    """What multiplies matrices on the GPU: 'wgmma', or 'mma.sync (why)'. DeviceError where there is none. Opens the GPU."""
 
 class Model:
     """Weights on one device ('cpu', 'cuda': bfloat16, 'ref': float32) and everything that runs them."""

@@ -89,6 +89,7 @@ def cuda() -> list[Finding]:
     findings.append(Finding("cuda plugin", "ok", f"CUDA {toolkit}, code for {architectures}, {path}"))
     try:
         findings += [gpu(index, *device, architectures) for index, device in enumerate(_core.cuda_devices())]
+        findings.append(products(_core.cuda_products()))
     except DeviceError as error:
         findings.append(Finding("gpu", lacking, str(error)))
     search_packages()
@@ -116,6 +117,12 @@ def gpu(index: int, name: str, capability: tuple[int, int], size: int, architect
     if code == "none":
         return Finding(f"gpu {index}", "missing", f"{text}: the plugin has no code for it; build again with GRPO_CUDA_ARCHS=native")
     return Finding(f"gpu {index}", "ok", text if code == "own" else f"{text}; the driver compiles for it, GRPO_CUDA_ARCHS=native builds faster code")
+
+
+def products(name: str) -> Finding:
+    """What multiplies matrices; a GPU of compute capability 9.0 is meant to do it by wgmma."""
+    slower = name != "wgmma" and "no wgmma" not in name
+    return Finding("gpu products", "note" if slower else "ok", name)
 
 
 def code_for(capability: tuple[int, int], architectures: str) -> str:

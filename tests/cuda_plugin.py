@@ -13,8 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FLAGS = ("-std=c++17", "-O2", "-g", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE",
          "-Wall", "-Wno-unknown-pragmas", "-Wno-unused-function", "-fsanitize=alignment", "-fno-sanitize-recover=alignment",
-         '-DGRPO_CUDA_ARCHS="80"', "-DHEAD_ROWS=64", "-DHEAD_IDS=256", f"-I{ROOT}/tests/cuda_host", f"-I{ROOT}/csrc")
-EMULATOR = ("cuda_host", "wgmma")
+         '-DGRPO_CUDA_ARCHS="80;90"', "-DHEAD_ROWS=64", "-DHEAD_IDS=256", f"-I{ROOT}/tests/cuda_host", f"-I{ROOT}/csrc")
+EMULATOR = ("cuda_host", "warpgroup")
 
 
 def build(name: str = "libgrpo_cuda_host", kernels: list[Path] | None = None) -> Path:

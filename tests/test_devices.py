@@ -37,7 +37,7 @@ def test_auto_is_the_gpu_when_one_answers(emulated):
     assert devices.pick_device("auto") == "cuda"
     assert _core.cuda_devices() == [("emulated", (8, 0), 1 << 30)]
     path, toolkit, architectures = _core.cuda_plugin()
-    assert path.endswith(".so") and toolkit == "13.0" and architectures == "80"
+    assert path.endswith(".so") and toolkit == "13.0" and architectures == "80;90"
 
 
 @pytest.mark.parametrize("error", ADVICE)
@@ -127,8 +127,9 @@ def driver(tmp_path) -> Path:
 
 def test_doctor_with_a_gpu(emulated, monkeypatch, driver):
     found = findings(monkeypatch, driver)
-    assert found["nvidia driver"] == ("ok", "580.95.05") and found["cuda plugin"][1].startswith("CUDA 13.0, code for 80, ")
+    assert found["nvidia driver"] == ("ok", "580.95.05") and found["cuda plugin"][1].startswith("CUDA 13.0, code for 80;90, ")
     assert found["gpu 0"] == ("ok", "emulated, compute capability 8.0, 1.1 GB") and "cublaslt" in found
+    assert found["gpu products"] == ("ok", "mma.sync (this GPU has no wgmma)")
 
 
 @pytest.mark.parametrize("error, said", [(35, "driver"), (100, "CUDA_VISIBLE_DEVICES"), (803, "restart")])

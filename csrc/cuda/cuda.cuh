@@ -68,6 +68,11 @@ CUDA_SCRATCH(DECLARE)
 /* `bytes` of scratch, or E_MEMORY when reserve() was told of less */
 int scratch(void **out, const struct cuda_ctx *ctx, size_t bytes);
 
+/* ctx->wgmma. The first time products are made to see whether they are right. products_name: what the last context that was
+   opened multiplies with: "wgmma", or "mma.sync (why)"; opens one. */
+int choose_wgmma(struct cuda_ctx *ctx);
+int products_name(const char **name);
+
 /* With a context, and what was recorded there: forgotten when the memory it works on goes. */
 int recorder_start(struct cuda_ctx *ctx);
 void recorder_forget(struct cuda_ctx *ctx);

@@ -77,7 +77,10 @@ static int gemm(const struct cuda_ctx *ctx, const struct product &g, const E &ep
     return run[best](ctx, g, epilogue);
 }
 
-/* dW (M, N) += the product AT_B, its K rows in order */
+/* Of a linear layer, by these kernels: y (M, N) = the product A_BT, dx (M, N) = the product A_B, dW (M, N) += the product
+   AT_B, its K rows in order. */
+int forward_product(const struct cuda_ctx *ctx, const struct product &g, const struct sums_to_real &y);
+int gradient_product(const struct cuda_ctx *ctx, const struct product &g, const struct sums_to_real &dx);
 int add_to_weight_gradient(const struct cuda_ctx *ctx, float *dW, const struct product &g);
 
 #endif

@@ -3,14 +3,24 @@
 #include "cuda/blas.cuh"
 #include "cuda/gemm.cuh"
 
+int forward_product(const struct cuda_ctx *ctx, const struct product &g, const struct sums_to_real &y) {
+    return gemm<A_BT, wide, large, middle, slim, narrow, thin, wide90, large90, middle90, slim90, thin90>(ctx, g, y);
+}
+
+int gradient_product(const struct cuda_ctx *ctx, const struct product &g, const struct sums_to_real &dx) {
+    return gemm<A_B, wide, large, middle, wide90, large90, middle90>(ctx, g, dx);
+}
+
+int add_to_weight_gradient(const struct cuda_ctx *ctx, float *dW, const struct product &g) {
+    return gemm<AT_B, wide, large, middle, wide90, large90, middle90>(ctx, g, floats_to(dW, true, g.N));
+}
+
 int cuda_linear(void *ctx, real *y, const real *x, const weight *W, const float *b, int N, int C, int O, int add) {
     bool done;
     TRY(blas_linear((const struct cuda_ctx *)ctx, &done, y, x, W, b, N, C, O, add));
     if (done) return OK;
     struct product g = {activations((const bf16 *)x, N, C), weight_rows(W, 0, O, C), N, O, C};
-    struct sums_to_real e = rounded_to((bf16 *)y, b, add != 0, O);
-    return gemm<A_BT, wide, large, middle, slim, narrow, thin, wide90, large90, middle90, slim90, thin90>(
-        (const struct cuda_ctx *)ctx, g, e);
+    return forward_product((const struct cuda_ctx *)ctx, g, rounded_to((bf16 *)y, b, add != 0, O));
 }
 
 int cuda_logits(void *ctx, float *z, const real *h, const weight *W, int S, int C, int V) {
@@ -23,8 +33,7 @@ int cuda_linear_dx(void *ctx, real *dx, const real *dy, const weight *W, int N, 
     TRY(blas_linear_dx((const struct cuda_ctx *)ctx, &done, dx, dy, W, N, C, O));
     if (done) return OK;
     struct product g = {activations((const bf16 *)dy, N, O), weight_rows(W, 0, O, C), N, C, O};
-    return gemm<A_B, wide, large, middle, wide90, large90, middle90>((const struct cuda_ctx *)ctx, g,
-                                                                     rounded_to((bf16 *)dx, NULL, false, C));
+    return gradient_product((const struct cuda_ctx *)ctx, g, rounded_to((bf16 *)dx, NULL, false, C));
 }
 
 /* db (O) += sum dy: a warp adds the rows of one run of ROW_ALIGN; the runs of DB_WARPS warps are then added in order.
@@ -53,10 +62,6 @@ static __global__ void __launch_bounds__(DB_WARPS *WARP) bias_gradient(float *db
         __syncthreads();
     }
     if (adds) db[own] = sum;
-}
-
-int add_to_weight_gradient(const struct cuda_ctx *ctx, float *dW, const struct product &g) {
-    return gemm<AT_B, wide, large, middle, wide90, large90, middle90>(ctx, g, floats_to(dW, true, g.N));
 }
 
 int cuda_linear_dw(void *ctx, float *dW, float *db, const real *dy, const real *x, int N, int C, int O) {

@@ -37,13 +37,6 @@ static int process_start(void) {
 
 /* -- context ------------------------------------------------------------------------------------------------------------- */
 
-static int wgmma_wanted(bool *wanted) {
-    const char *text = getenv("GRPO_CUDA_WGMMA");
-    *wanted = !text || strcmp(text, "0");
-    if (!text || !*text || !strcmp(text, "0") || !strcmp(text, "1")) return OK;
-    return fail(E_CONFIG, "GRPO_CUDA_WGMMA=%.40s: must be 0 or 1", text);
-}
-
 static int describe(struct cuda_ctx *c) {
     int count, major, minor, shared;
     CUDA(cudaGetDeviceCount(&count));
@@ -53,8 +46,6 @@ static int describe(struct cuda_ctx *c) {
     CUDA(cudaDeviceGetAttribute(&c->sm_count, cudaDevAttrMultiProcessorCount, c->device));
     CUDA(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, c->device));
     c->sm = 10 * major + minor;
-    TRY(wgmma_wanted(&c->wgmma));
-    c->wgmma = c->wgmma && c->sm == 90;
     c->shared_max = (size_t)shared;
     const char *tile = getenv("GRPO_CUDA_TILE");
     if (tile && *tile && sscanf(tile, "%dx%d", &c->tile_m, &c->tile_n) != 2)
@@ -69,6 +60,7 @@ static int context_start(struct cuda_ctx *c) {
     TRY(unlock(process_start()));
     c->stream = process.stream;
     CUDA(cudaHostAlloc((void **)&c->pinned, PINNED_BYTES, cudaHostAllocDefault));
+    TRY(choose_wgmma(c));
     return recorder_start(c);
 }
 

@@ -104,5 +104,6 @@ extern "C" __attribute__((visibility("default"))) const struct plugin *grpo_cuda
     plugin.device = device;
     plugin.search = blas_search;
     plugin.blas = blas_name;
+    plugin.products = products_name;
     return &plugin;
 }

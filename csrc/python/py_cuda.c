@@ -65,11 +65,25 @@ static PyObject *cuda_blas(PyObject *module, PyObject *unused) {
     return PyUnicode_DecodeFSDefault(name);
 }
 
+PyDoc_STRVAR(products_doc, "cuda_products($module, /)\n--\n\nWhat multiplies matrices on the GPU: 'wgmma', or 'mma.sync (why)'. DeviceError where there is none.\nOpens the GPU.");
+static PyObject *cuda_products(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    const struct plugin *plugin;
+    const char *name;
+    int status = plugin_find(&plugin);
+    if (status) return raise_status(status);
+    Py_BEGIN_ALLOW_THREADS
+    status = plugin->products(&name);
+    Py_END_ALLOW_THREADS
+    return status ? raise_status(status) : PyUnicode_FromString(name);
+}
+
 static PyMethodDef methods[] = {
     {"cuda_plugin", cuda_plugin, METH_NOARGS, plugin_doc},
     {"cuda_devices", cuda_devices, METH_NOARGS, devices_doc},
     {"cuda_search", cuda_search, METH_O, search_doc},
     {"cuda_blas", cuda_blas, METH_NOARGS, blas_doc},
+    {"cuda_products", cuda_products, METH_NOARGS, products_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,4 +1,4 @@
-/* csrc/cuda/ptx90.cuh in C++; see wgmma.cpp. */
+/* csrc/cuda/ptx90.cuh in C++; see warpgroup.cpp. */
 #ifndef GRPO_CUDA_PTX90_H
 #define GRPO_CUDA_PTX90_H
 

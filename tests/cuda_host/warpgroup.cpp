@@ -1,7 +1,8 @@
 /* Products of warpgroups, after the PTX ISA's sections on wgmma: what a descriptor says and where an element of D lies is told
    from that text, not from the kernels. A product is computed when it begins, or, with GRPO_CUDA_HOST_COPY=early, when it is
    waited for, so that both what is read too early and what is overwritten too early shows. Errors: a product without a fence
-   before it; operands that a thread has copied without the fence that lets wgmma see them; lanes that say different things. */
+   before it; operands that a thread has copied without the fence that lets wgmma see them; lanes that say different things.
+   GRPO_CUDA_HOST_WGMMA=wrong: a GPU that has another idea of what this text says. */
 #include "cuda/ptx90.cuh"
 
 #include <string>
@@ -54,6 +55,7 @@ void multiply(const void *const in[32], void *const[]) {
     for (int l = 0; l < 32; l++) lane[l] = (const cuda_host_wgmma *)in[l];
     const cuda_host_wgmma &first = *lane[0];
     descriptor a = {first.a}, b = {first.b};
+    const int terms = getenv("GRPO_CUDA_HOST_WGMMA") ? 15 : 16;
     for (int l = 0; l < 32; l++)
         if (lane[l]->a != first.a || lane[l]->b != first.b || lane[l]->n != first.n) cuda_host_complain("lanes multiply different operands by wgmma");
     for (descriptor d : {a, b})
@@ -67,7 +69,7 @@ void multiply(const void *const in[32], void *const[]) {
         for (int i = 0; i < first.n / 2; i++) {
             int row = l / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + l % 4 * 2 + i % 2;
             double sum = lane[l]->d[i];
-            for (int k = 0; k < 16; k++) sum += A[row][k] * B[column][k];
+            for (int k = 0; k < terms; k++) sum += A[row][k] * B[column][k];
             lane[l]->d[i] = (float)sum;
         }
 }
