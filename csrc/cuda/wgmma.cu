@@ -50,9 +50,11 @@ static int check_tile(bool *wrong, struct cuda_ctx *ctx, const struct operands *
     struct matrix x = activations(p->x, TOKENS, INPUTS), w = weight_rows(p->w, 0, OUTPUTS, INPUTS);
     struct matrix dy = activations(p->dy, TOKENS, OUTPUTS);
     auto x_at = [](int n, int c) { return digit(X, n, c); };
-    auto w_at = [](int o, int c) { return digit(W, o, c); }, w_across = [](int c, int o) { return digit(W, o, c); };
-    auto dy_at = [](int n, int o) { return digit(DY, n, o); }, dy_across = [](int o, int n) { return digit(DY, n, o); };
+    auto w_at = [](int o, int c) { return digit(W, o, c); };
+    auto dy_at = [](int n, int o) { return digit(DY, n, o); };
     auto x_across = [](int c, int n) { return digit(X, n, c); };
+    auto w_across = [](int c, int o) { return digit(W, o, c); };
+    auto dy_across = [](int o, int n) { return digit(DY, n, o); };
     TRY(forward_product(ctx, (struct product){x, w, TOKENS, OUTPUTS, INPUTS}, rounded_to(p->rounded, NULL, false, OUTPUTS)));
     TRY(compare(wrong, ctx, p->rounded, TOKENS, OUTPUTS, INPUTS, x_at, w_at));
     TRY(gradient_product(ctx, (struct product){dy, w, TOKENS, INPUTS, OUTPUTS}, rounded_to(p->rounded, NULL, false, INPUTS)));
