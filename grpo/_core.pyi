@@ -128,6 +128,7 @@ class Ops:
     Each method's docstring has its formula and shapes; gradients that an op adds to are passed in and returned."""
     repeat: int                                  # times a call is run
     seconds: float                               # the fastest of them
+    times: list[float]                           # seconds of each, of the first 64
     def __init__(self, device: str) -> None: ...
     def __getattr__(self, op: str) -> Any: ...
 

@@ -126,7 +126,7 @@ def function_calls():
 MAKERS = {"Ops": ops_calls, "Model": model_calls, "Trainer": trainer_calls, "": function_calls}
 CALLS = [f"{owner}.{name}".lstrip(".") for owner, make in MAKERS.items() for name in make()]
 NEED_A_PLUGIN = {"cuda_plugin", "cuda_devices", "cuda_search", "cuda_blas", "cuda_products"}   # tests/test_devices.py
-ATTRIBUTES = {"Model.kept_row_bytes", "Ops.repeat", "Ops.seconds", "Model.device", "Model.tier", "Model.dtype", "Trainer.steps_taken", "Trainer.moment_dtype"}
+ATTRIBUTES = {"Model.kept_row_bytes", "Ops.repeat", "Ops.seconds", "Ops.times", "Model.device", "Model.tier", "Model.dtype", "Trainer.steps_taken", "Trainer.moment_dtype"}
 
 
 def new_owner(owner):

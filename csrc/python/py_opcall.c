@@ -229,11 +229,14 @@ static int execute(Ops *self, struct call *a) {
     for (int i = 0; a->op->param[i].name; i++) TRY(place_param(self, a, i));
     if (a->op->prepare) TRY(a->op->prepare(self->ops, self->ctx, a));
     self->seconds = INFINITY;
+    self->n_times = 0;
     for (int i = 0; i < max_int(1, self->repeat); i++) {
         double start = clock_seconds();
         TRY(a->op->run(self->ops, self->ctx, a));
         TRY(self->ops->download(self->ctx, &start, &start, 0));         /* nothing, but a GPU has finished then */
-        self->seconds = fmin(self->seconds, clock_seconds() - start);
+        double seconds = clock_seconds() - start;
+        self->seconds = fmin(self->seconds, seconds);
+        if (self->n_times < MAX_TIMES) self->times[self->n_times++] = seconds;
     }
     for (int i = 0; a->op->param[i].name; i++) {
         const struct op_param *p = &a->op->param[i];

@@ -29,7 +29,7 @@ struct op_param {
     double fallback;        /* of an optional number */
 };
 
-enum { MAX_PARAMS = 20 };
+enum { MAX_PARAMS = 20, MAX_TIMES = 64 };
 
 struct call;
 struct op {
@@ -45,7 +45,8 @@ typedef struct {
     const struct ops *ops;
     void *ctx;
     int busy, repeat;
-    double seconds;
+    double seconds, times[MAX_TIMES];                      /* the fastest; of each repeat, the first MAX_TIMES */
+    int n_times;
 } Ops;
 
 struct call {

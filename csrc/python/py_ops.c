@@ -301,6 +301,23 @@ static PyMemberDef members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
+static PyObject *times_get(PyObject *self_, void *unused) {
+    (void)unused;
+    const Ops *self = (const Ops *)self_;
+    PyObject *list = PyList_New(self->n_times);
+    for (int i = 0; list && i < self->n_times; i++) {
+        PyObject *seconds = PyFloat_FromDouble(self->times[i]);
+        if (!seconds) Py_CLEAR(list);
+        else PyList_SET_ITEM(list, i, seconds);
+    }
+    return list;
+}
+
+static PyGetSetDef getset[] = {
+    {"times", times_get, NULL, "Seconds of each repeat of the last operation, of the first 64.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyObject *ops_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"device", NULL};
     const char *device;
@@ -333,6 +350,7 @@ static PyType_Slot slots[] = {
     {Py_tp_dealloc, ops_dealloc},
     {Py_tp_methods, methods},
     {Py_tp_members, members},
+    {Py_tp_getset, getset},
     {0, NULL},
 };
 static PyType_Spec spec = {"grpo._core.Ops", sizeof(Ops), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, slots};

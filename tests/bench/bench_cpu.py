@@ -18,7 +18,8 @@ import tempfile
 import time
 from dataclasses import replace
 
-from work import Work, measure, run_child, spread, training_flops, write_model
+from timing import run_child, spread
+from work import Work, measure, training_flops, write_model
 
 STEP = Work(prompts=4, generations=8, prompt_length=96, new_tokens=128, micro_batch=8)
 # part: (title, what work.py measures, of which work)

@@ -1,0 +1,127 @@
+"""How the benchmarks measure: ceilings, repeats, memory, processes of their own."""
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from grpo.cards import Ceilings        # not in a peer's process
+
+
+def seconds_of(call: Callable[[], object], device: str, repeats: int = 10) -> list[float]:
+    """Of `repeats` calls after one that warms up: host clock, until the device has done what it was told."""
+    wait, seconds = waiter(device), []
+    for _ in range(1 + repeats):
+        wait()
+        begin = time.perf_counter()
+        call()
+        wait()
+        seconds.append(time.perf_counter() - begin)
+    return seconds[1:]
+
+
+def waiter(device: str) -> Callable[[], None]:
+    """What waits until PyTorch's device is done."""
+    import torch
+
+    return torch.cuda.synchronize if device == "cuda" else lambda: None
+
+
+def measure_ceilings(device: str) -> dict:
+    """Copy (GB/s, bytes read and written) and bf16 product (TFLOP/s) that PyTorch reaches on random data: medians of ten."""
+    import torch
+
+    side, elements = (8192, 1 << 32) if device == "cuda" else (256, 1 << 20)
+    a, b = (torch.randn(side, side, dtype=torch.bfloat16, device=device) for _ in range(2))
+    source = torch.empty(elements, dtype=torch.uint8, device=device).random_()
+    target = torch.empty_like(source)
+    copy, product = (statistics.median(seconds_of(call, device)) for call in (lambda: target.copy_(source), lambda: a @ b))
+    return {"gbytes": 2 * elements / copy / 1e9, "tflops": 2 * side**3 / product / 1e12}
+
+
+def command_line(about: str, parts: Iterable[str], shapes: Iterable[str], default_shapes: str, calls: dict[str, Callable], sides: Iterable[str] = ()):
+    """The options of a script that measures parts of shapes, lists as lists; None in a child, which has printed calls[name](*rest) of
+    its --child name rest... as JSON."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    lists = {"parts": (",".join(parts), [*parts]), "shapes": (default_shapes, [*shapes]), "sides": (",".join(sides), [*sides])}
+    for name, (default, known) in lists.items():
+        if known:
+            parser.add_argument(f"--{name}", default=default, help=f"of {','.join(known)}")
+    parser.add_argument("--seconds", type=float, default=480, help="all must be done after so many")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        name, *rest = options.child
+        print(json.dumps({"ceilings": measure_ceilings, **calls}[name](*rest)))
+        return None
+    for name, (_, known) in lists.items():
+        if known:
+            setattr(options, name, getattr(options, name).split(","))
+            if unknown := set(getattr(options, name)) - set(known):
+                parser.error(f"--{name}: there is no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    return options
+
+
+def print_ceilings(script: str, device: str) -> Ceilings:
+    """Measures them in a process of its own and prints the command and the line that stand above a table."""
+    from grpo.cards import Ceilings
+
+    measured = run_child(script, ["--child", "ceilings", device])
+    print(f"python {' '.join(sys.argv)}\n\nCeilings: copy {measured['gbytes']:.0f} GB/s, bf16 product {measured['tflops']:.1f} TFLOP/s.\n")
+    return Ceilings(measured["tflops"] * 1e12, measured["gbytes"] * 1e9, "measured in this call")
+
+
+def repeated(call: Callable[[], int], work: Work, wait: Callable[[], None] = lambda: None) -> dict:
+    """Times call, which says how many tokens it had to do with."""
+    seconds = []
+    wait()
+    for _ in range(work.repeats):
+        begin = time.perf_counter()
+        tokens = call()
+        wait()
+        seconds.append(time.perf_counter() - begin)
+    return {"seconds": seconds, "tokens": tokens, "peak_mb": peak_mb(work)}
+
+
+def peak_mb(work: Work) -> float:
+    """Most memory this process has held, of Linux's /proc (getrusage counts the parent's, too). On a card what it has given out:
+    neither side hands any back before it ends."""
+    if work.device == "cuda":
+        query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"]
+        return float(subprocess.run(query, capture_output=True, text=True, check=True).stdout)
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+
+
+def run_child(script: str, arguments: list[str], **env: str) -> dict:
+    """Runs the script in a process of its own; its last line of output is the result."""
+    result = try_child(script, arguments, None, **env)
+    if "why" in result:
+        raise SystemExit(f"{script} {' '.join(arguments)}: {result['why']}")
+    return result
+
+
+def try_child(script: str, arguments: list[str], timeout: float | None, **env: str) -> dict:
+    """run_child(), with {"why": ...} where it failed or took longer than `timeout` seconds."""
+    try:
+        done = subprocess.run([sys.executable, script, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=timeout,
+                              env=os.environ | {"TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"} | env)
+    except subprocess.TimeoutExpired:
+        return {"why": "no time was left"}
+    sys.stderr.write(done.stderr)
+    if done.returncode:
+        return {"why": f"failed: {(done.stderr.strip().splitlines() or [f'status {done.returncode}'])[-1][:160]}"}
+    return json.loads(done.stdout.splitlines()[-1]) or {}
+
+
+def spread(values: list[float], digits: int = 2) -> str:
+    """Median (least-most)."""
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
