@@ -43,10 +43,10 @@ class Shares:
     backward: int = 17
 
 
-# cpu: a profile of SmolLM2-135M's step (GRPO_PROFILE=1) on a Zen 4 core. cuda: assumed, not measured: mma.sync on a card whose ceiling is
-# that of wgmma; attention 120 of 790 TFLOP/s; a node of a graph 1.8 us.
+# cpu: a profile of SmolLM2-135M's step (GRPO_PROFILE=1) on a Zen 4 core. cuda: assumed, not measured: products by the instruction that the
+# card's ceiling rests on (wgmma from 9.0 on), attention by mma.sync, 120 of an H200's 790 TFLOP/s; a node of a graph 1.8 us.
 SHARES = {"cpu": Shares(products=0.8, attention=0.3, memory=0.8, kernel=0.0, head=3),
-          "cuda": Shares(products=0.5, attention=0.15, memory=0.75, kernel=1.8e-6, head=4)}
+          "cuda": Shares(products=0.75, attention=0.15, memory=0.75, kernel=1.8e-6, head=4)}
 
 
 @dataclass(frozen=True)
