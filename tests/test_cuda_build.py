@@ -53,29 +53,6 @@ def test_the_plugin_needs_libc_alone_and_has_one_door(plugin):
     assert [line.split()[-1] for line in symbols.splitlines()] == ["grpo_cuda_get"]
 
 
-def test_code_for_9_0(plugin):
-    """Products multiply by wgmma where they mean to, none is held in local memory, and the blocks that shall share a multiprocessor
-    have registers for it."""
-    cuobjdump = shutil.which("cuobjdump") or "/usr/local/cuda/bin/cuobjdump"
-    if not Path(cuobjdump).exists() or not re.search(r"\b90", _core.cuda_plugin()[2]):
-        pytest.skip("no cuobjdump, or no code for 9.0")
-
-    def dump(what):
-        text = subprocess.run([cuobjdump, what, "-arch", "sm_90a", plugin], capture_output=True, text=True, check=True).stdout
-        return {part.split()[0].rstrip(":"): part for part in re.split(r"Function ?: ?|Function ", text)[1:] if "gemm_kernel" in part.split()[0]}
-
-    sass, usage = dump("-sass"), dump("-res-usage")
-    assert len(sass) == len(usage) > 30
-    for name, code in sass.items():
-        registers, stack, local = (int(re.search(rf"{what}:(\d+)", usage[name])[1]) for what in ("REG", "STACK", "LOCAL"))
-        assert stack == local == 0, name
-        if tile := re.search(r"tile90ILi(\d+)ELi\d+ELi\d+ELi(\d)E", name):
-            rows, blocks = int(tile[1]), int(tile[2])
-            assert code.count("HGMMA") == 4 and " HMMA" not in code and registers * 2 * rows * blocks <= 65536, name
-        else:
-            assert " HMMA" in code and "HGMMA" not in code, name
-
-
 # -- buildtools ------------------------------------------------------------------------------------------------------------
 
 
