@@ -35,12 +35,12 @@ CARDS = {
     "H100": Card("NVIDIA H100 80GB HBM3", 3.35e12, 989e12, 80 * 10**9),
     "A100": Card("NVIDIA A100-SXM4-80GB", 2.04e12, 312e12, 80 * 10**9),
     "L40S": Card("NVIDIA L40S", 0.864e12, 362e12, 48 * 10**9),
-    "4090": Card("NVIDIA GeForce RTX 4090", 1.008e12, 165e12, 24 * 10**9),
+    "RTX4090": Card("NVIDIA GeForce RTX 4090", 1.008e12, 165e12, 24 * 10**9),
 }
 
 
 def find_card(name: str | None) -> tuple[str, Card] | None:
-    """The card named; else the GPU at hand, None if it is no card that is known; else, with no GPU, ASSUMED."""
+    """(what it is called, the card): the one named; else the GPU at hand, None if it is no card that is known; else, with no GPU, ASSUMED."""
     if name is not None:
         if name not in CARDS:
             raise ConfigError(f"card {name!r} is not known{did_you_mean(name, CARDS)} There are {', '.join(CARDS)}; for another give its "
@@ -49,7 +49,7 @@ def find_card(name: str | None) -> tuple[str, Card] | None:
     try:
         device = _core.cuda_devices()[0][0]
     except DeviceError:
-        return ASSUMED, CARDS[ASSUMED]
+        return f"{ASSUMED}, since no GPU is here", CARDS[ASSUMED]
     return next(((key, card) for key, card in CARDS.items() if card.device == device), None)
 
 

@@ -7,7 +7,7 @@ import pytest
 import grpo
 import toy
 from grpo import _core, cli, shapes, step_time
-from grpo.cards import Ceilings
+from grpo.cards import Ceilings, find_card
 from grpo.errors import OutOfMemoryError
 from grpo.plan import KEPT, table, training_plan
 from grpo.shapes import SHAPES
@@ -185,7 +185,14 @@ def test_time_is_told_without_the_cuda_backend(monkeypatch, tmp_path, capsys):
     for model in ("Qwen2.5-0.5B", FOUR):
         assert cli.main(["plan", "--device", "cuda", "--model", model]) == 0
         text = capsys.readouterr().out
-        assert "Its memory is told by the CUDA backend, which is not here" in text and "data sheet of an H200" in text
+        assert "Its memory is told by the CUDA backend, which is not here" in text and "data sheet of an H200, since no GPU is here" in text
+
+
+@pytest.mark.parametrize("device, name", [("NVIDIA H200", "H200"), ("NVIDIA A100-SXM4-80GB", "A100"), ("NVIDIA A100-SXM4-40GB", None)])
+def test_the_card_at_hand(monkeypatch, device, name):
+    monkeypatch.setattr(_core, "cuda_devices", lambda: [(device, (9, 0), CARD)])
+    found = find_card(None)
+    assert (found and found[0]) == name and find_card("L40S")[1].memory == 48 * 10**9
 
 
 @pytest.mark.parametrize("words, said", [

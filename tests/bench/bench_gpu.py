@@ -1,6 +1,6 @@
 """Numbers of a card, in one call of at most eight minutes: ceilings, decoding, training, a whole GRPO step (work.py), ours and peers'.
 
-    python tests/bench/bench_gpu.py [--shapes 0.5b,1.5b] [--parts decode128,training,step] [--sides grpo,transformers] [--seconds 480]
+    PYTHONPATH=. python tests/bench/bench_gpu.py [--shapes 0.5b,1.5b] [--parts decode128,training,step] [--sides grpo,transformers] [--seconds 480]
 
 Needs PyTorch and transformers for the ceilings, the weights and the peers; TRL for the peer's step ("no TRL" without it).
 Peers: transformers is generate(), autograd in micro-batches and TRL's GRPOTrainer; static is generate() with a static cache, which it

@@ -1,6 +1,6 @@
 """The operations that decide a card's step, beside PyTorch, in one call of at most eight minutes: products, the head, attention, AdamW.
 
-    python tests/bench/bench_gpu_kernels.py [--parts products,head,attention,adamw] [--shapes 0.5b,1.5b,7b] [--seconds 480]
+    PYTHONPATH=. python tests/bench/bench_gpu_kernels.py [--parts products,head,attention,adamw] [--shapes 0.5b,1.5b,7b] [--seconds 480]
 
 products: the four of a layer on 16,384 rows, forward and backward, ours with sums that do not depend on the rows beside. head: log-probs, entropies, dh and dW of 38,400 rows, 6 rows x width x vocabulary FLOPs. Peers: the same formulas over 4,096 rows at a
 time, as they are and with everything between the products through torch.compile. MB: what the device held beside operands and results

@@ -1,6 +1,6 @@
 """What is around the speed of a card, in one call of at most eight minutes: cold start, memory, the host's share, rollout against training.
 
-    python tests/bench/bench_gpu_run.py [--shapes 0.5b] [--parts cold,memory,host,mismatch] [--seconds 480]
+    PYTHONPATH=. python tests/bench/bench_gpu_run.py [--shapes 0.5b] [--parts cold,memory,host,mismatch] [--seconds 480]
 
 cold: from the start of a process to 128 x 16 tokens, weights in the page cache, and what is installed for it. memory: what the card has
 given out after GRPO steps of 8 x 16 x 300 tokens, beside what the plan promised, and TRL's. host: the part of a rollout of 128 x 64 tokens
