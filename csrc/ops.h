@@ -35,7 +35,7 @@ struct segment { int32_t start, len, prefix, prefix_len; };
    will meet; a backend that chooses a method for each chooses then, and serves any other when it comes. */
 struct weight_shape { int O, C; };
 struct op_limits {
-    int rows, head_rows, slots, channels, heads, kv_heads, head_dim, vocab, segments, max_position, n_weights;
+    int rows, head_rows, slots, channels, heads, kv_heads, head_dim, vocab, segments, max_position, shared_pages, n_weights;
     const struct weight_shape *weights;
 };
 
@@ -134,12 +134,13 @@ struct ops {
     /* -- KV pool of one layer: pages of KV_TILE positions, kv_page_bytes() each, layout the backend's own.
           kv_store: row i of qkv (N, ...) goes to slot place[i] = page * KV_TILE + offset; place < 0: not stored.
           kv_copy: page dst[i] = page src[i]. attention_decode: row s has length[s] visible keys (its own included),
-          key p lies in page pages[s * max_pages + p / KV_TILE]; y (S, Hq D) =, lse (S, Hq) =; same bits as attention -- */
+          key p lies in page pages[s * max_pages + p / KV_TILE]; y (S, Hq D) =, lse (S, Hq) =; same bits as attention.
+          shared_pages: so many leading pages may be the same for rows beside each other; a hint, no bit depends on it - */
     size_t (*kv_page_bytes)(int Hkv, int D);
     int (*kv_store)(void *ctx, void *pool, const real *qkv, const int32_t *place, int N, int Hq, int Hkv, int D);
     int (*kv_copy)(void *ctx, void *pool, const int32_t *dst, const int32_t *src, int n, int Hkv, int D);
     int (*attention_decode)(void *ctx, real *y, float *lse, const real *qkv, const void *pool, const int32_t *pages,
-                            const int32_t *length, int S, int max_pages, int Hq, int Hkv, int D);
+                            const int32_t *length, int S, int max_pages, int shared_pages, int Hq, int Hkv, int D);
 
     /* -- SwiGLU: gu (N, 2F) = [g | u];  y (N, F) = silu(g) u;  dgu = [dy u s (1 + g (1 - s)) | dy silu(g)], s = sigmoid(g);
           dgu may be gu */

@@ -36,6 +36,14 @@ def test_recorded_logprobs_are_the_policys(emulated, options):
     assert_same(out, model.generate(prompts, 2, 8, seed=5, slots=8, stop_ids=np.arange(0, 97, 12, dtype=np.int32), **options))
 
 
+def test_recorded_logprobs_behind_a_long_prompt(emulated):
+    """C1 where the slots of a group read a chunk of their prompt together, and where each reads it for itself."""
+    model, prompts = build(MODEL | {"num_hidden_layers": 1}, emulated), make_prompts((550, 5), V=97)
+    out = model.generate(prompts, 3, 3, seed=5, slots=6)
+    assert_recorded_is_computed(model, prompts, out, 3)
+    assert_same(out, model.generate(prompts, 3, 3, seed=5, slots=1))
+
+
 def test_kept_activations_give_the_same_update(emulated):
     """C9."""
     model, prompts = build(MODEL, emulated), make_prompts((1, 33), V=97)

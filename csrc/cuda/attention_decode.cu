@@ -7,9 +7,13 @@
    the same, in a quarter of the time per tile.
    Bytes: 4 D (keys seen) for each slot and KV head; 4 D FLOPs a byte and head at most: bound by memory. A slot alone
    would keep one multiprocessor busy, so with few slots the chunks of a context (KV_CHUNK) go to several blocks.
-   The slots of a group hold the same pages for their prompt and follow one another (rl/slots.c), so their blocks run side
-   by side, and what one has read the next finds in L2: from memory a prompt comes about once. Blocks share nothing closer
-   than that: a prompt's tiles cross from L2 once for every slot and KV head. */
+
+   The slots of a group of rollouts hold the same pages for their prompt and follow one another (rl/slots.c), so their
+   blocks run side by side, and what one has read the next finds in L2: from memory a prompt comes about once. A chunk
+   that lies wholly in pages which neighbours share is read, and its scores computed, once for as many slots as fit the
+   16 rows of an mma (sharers()): their blocks take such chunks in turn, each for all of them, and decode_join() gives
+   every slot its own. Chunks are what can be computed apart without changing a bit or making anyone wait; of a chunk in
+   which the prompt ends every slot reads all. */
 #include "cuda/attention.cuh"
 
 #include <math.h>
@@ -21,9 +25,10 @@ struct decode {
     float *lse;
     const bf16 *qkv, *pool;
     const int32_t *pages, *length;
-    float *parts;                    /* (S, Hq, chunks, W + 4) output, max, sum of each chunk; splits > 1 only */
+    float *parts;                    /* (S, Hq, chunks, W + 4) output, max, sum of a chunk; NULL: a block has all */
     struct heads heads;
     int S, max_pages, chunks, splits;
+    int sharers, shared_pages;       /* slots that a block may serve at once, in so many leading pages */
 };
 
 static __host__ __device__ size_t page_size(int Hkv, int D) { return 2 * (size_t)Hkv * KV_TILE * D; }
@@ -33,13 +38,60 @@ static constexpr __host__ __device__ int warps_of(int W) { return W <= 64 ? 4 : 
 
 static __host__ __device__ int head_tiles(struct heads h) { return (h.group + DECODE_HEADS - 1) / DECODE_HEADS; }
 
-/* 16 queries of a group, from the group's head `first` on, as the A operand */
+/* -- neighbours ---------------------------------------------------------------------------------------------------- */
+
+/* Slots whose heads fill 16 rows together: a power of two, since groups of rollouts mostly are. */
+static inline int sharers(struct heads h) {
+    return h.group > 8 ? 1 : h.group > 4 ? 2 : h.group > 2 ? 4 : h.group > 1 ? 8 : 16;
+}
+
+/* The slots [first, first + n) among which a slot is, and how many leading chunks they all hold in the same pages. */
+struct neighbours { int first, n, chunks; };
+
+static __device__ inline struct neighbours neighbours_of(const struct decode &c, int slot) {
+    struct neighbours them = {slot, 1, 0};
+    if (c.sharers == 1 || c.length[slot] <= KV_CHUNK) return them;
+    them.first = slot - slot % c.sharers;
+    them.n = min(c.sharers, c.S - them.first);
+    const int32_t *length = c.length + them.first;
+    const int32_t *pages = c.pages + (size_t)them.first * c.max_pages;
+    int same = c.shared_pages;
+    for (int i = 0; i < them.n; i++) same = min(same, (length[i] - 1) / KV_TILE);
+    for (int i = 1; i < them.n; i++)
+        for (int page = lane_id(); page < same; page += WARP)
+            if (pages[page] != pages[(size_t)i * c.max_pages + page]) same = page;
+    for (int mask = WARP / 2; mask; mask /= 2) same = min(same, shuffle_xor(same, mask));
+    them.chunks = same / CHUNK_TILES;
+    return them;
+}
+
+/* The first chunk from `chunk` on, in steps of c.splits, that a slot's block computes. */
+static __device__ inline int own_chunk(const struct decode &c, struct neighbours them, int slot, int chunk) {
+    while (chunk < them.chunks && chunk / c.splits % them.n != slot - them.first) chunk += c.splits;
+    return chunk;
+}
+
+/* -- a block ------------------------------------------------------------------------------------------------------- */
+
+/* The slots [slot, slot + n) whose heads of a group are the rows of a block's mma, row-major, from row `first` on. */
+struct rows { int slot, n, first; };
+
+/* of the lane's row r (lane / 4 + 8 r): index among all heads of all slots; -1: none */
+static __device__ inline int head_of_row(struct heads h, struct rows rows, int kv, int r) {
+    int pair = rows.first + lane_id() / 4 + 8 * r, slot = row_of_pair(h, pair);
+    return slot < rows.n ? (rows.slot + slot) * h.Hq + kv * h.group + pair - slot * h.group : -1;
+}
+
+/* 16 queries as the A operand */
 template <int W>
-static __device__ void load_query(uint32_t q[W / 16][4], const bf16 *from, struct heads h, int first) {
+static __device__ void load_query(uint32_t q[1][W / 16][4], const struct decode &c, struct rows rows, int kv) {
     #pragma unroll
     for (int i = 0; i < W / 4; i++) {
-        int head = first + lane_id() / 4 + i % 2 * 8, d = i / 4 * 16 + i / 2 % 2 * 8 + lane_id() % 4 * 2;
-        q[i / 4][i % 4] = head < h.group && d < h.D ? *(const uint32_t *)(from + (size_t)head * h.D + d) : 0;
+        int head = head_of_row(c.heads, rows, kv, i % 2), d = i / 4 * 16 + i / 2 % 2 * 8 + lane_id() % 4 * 2;
+        bool valid = head >= 0 && d < c.heads.D;
+        const bf16 *from = c.qkv;
+        if (valid) from += head / c.heads.Hq * qkv_stride(c.heads) + (size_t)(head % c.heads.Hq) * c.heads.D + d;
+        q[0][i / 4][i % 4] = valid ? *(const uint32_t *)from : 0;
     }
 }
 
@@ -123,19 +175,20 @@ static __device__ inline int column_of(int n) {
     return (warp_id() + n / 2 * warps_of(W)) * 16 + n % 2 * 8 + lane_id() % 4 * 2;
 }
 
-/* A chunk's output and state, for decode_join(). part: of the group's first head; heads are `stride` apart. */
+/* A chunk's output and state, for decode_join(). */
 template <int W>
-static __device__ inline void store_part(float *part, size_t stride, struct heads h, int first,
+static __device__ inline void store_part(const struct decode &c, struct rows rows, int kv, int chunk,
                                          const float o[2 * columns_of(W)][4], const struct softmax &state) {
     #pragma unroll
     for (int r = 0; r < 2; r++) {
-        int head = first + lane_id() / 4 + 8 * r;
-        float *to = part + head * stride;
-        if (head >= h.group) continue;
+        int head = head_of_row(c.heads, rows, kv, r);
+        if (head < 0) continue;
+        float *to = c.parts + ((size_t)head * c.chunks + chunk) * (W + 4);
         if (threadIdx.x % 4 == 0 && warp_id() == 0) *(float2 *)(to + W) = make_float2(state.max[r], state.sum[r]);
         #pragma unroll
         for (int n = 0; n < 2 * columns_of(W); n++)
-            if (column_of<W>(n) < h.D) *(float2 *)(to + column_of<W>(n)) = make_float2(o[n][2 * r], o[n][2 * r + 1]);
+            if (column_of<W>(n) < c.heads.D)
+                *(float2 *)(to + column_of<W>(n)) = make_float2(o[n][2 * r], o[n][2 * r + 1]);
     }
 }
 
@@ -164,23 +217,25 @@ static __global__ void __launch_bounds__(warps_of(W) * WARP, 3) decode_slot(cons
     SHARED(bf16, ring);                                              /* (2, N, keys and values, KV_TILE, pitch) */
     __shared__ struct exchange<N> x;
     struct heads h = c.heads;
-    int slot = blockIdx.x / h.Hkv, kv = blockIdx.x % h.Hkv, first = blockIdx.z * DECODE_HEADS;
-    int length = c.length[slot], tiles = (length + KV_TILE - 1) / KV_TILE, chunk = blockIdx.y;
-    bool joins = c.splits > 1 && tiles > CHUNK_TILES;                /* the chunks, in decode_join() */
-    if (chunk * CHUNK_TILES >= tiles) return;
+    int slot = blockIdx.x / h.Hkv, kv = blockIdx.x % h.Hkv;
+    int length = c.length[slot], tiles = (length + KV_TILE - 1) / KV_TILE;
+    struct neighbours them = neighbours_of(c, slot);
+    struct rows own = {slot, 1, (int)blockIdx.z * DECODE_HEADS}, all = {them.first, them.n, 0};
+    bool joins = c.parts && tiles > CHUNK_TILES;                     /* the chunks, in decode_join() */
+    int tile = own_chunk(c, them, slot, blockIdx.y) * CHUNK_TILES, shared = them.chunks * CHUNK_TILES;
+    if (tile >= tiles) return;
     uint32_t q[1][W / 16][4];
     float o[1][2 * C][4], total_o[2 * C][4];
     struct softmax state = softmax_begin(), total = state;
-    load_tiles<W>(ring, c, slot, kv, chunk * CHUNK_TILES, length);
+    load_tiles<W>(ring, c, slot, kv, tile, length);
     cp_async_commit();
-    load_query<W>(q[0], c.qkv + (size_t)slot * qkv_stride(h) + (size_t)kv * h.group * h.D, h, first);
+    load_query<W>(q, c, tile < shared ? all : own, kv);
     for (int i = 0; i < 8 * C; i++) o[0][i / 4][i % 4] = total_o[i / 4][i % 4] = 0;
 
-    int tile = chunk * CHUNK_TILES;
     for (int turn = 0; tile < tiles; turn ^= 1) {
         int next = tile + N;
         bool chunk_ends = next % CHUNK_TILES == 0 || next >= tiles;
-        if (next % CHUNK_TILES == 0) next += (c.splits - 1) * CHUNK_TILES;
+        if (next % CHUNK_TILES == 0) next = own_chunk(c, them, slot, tile / CHUNK_TILES + c.splits) * CHUNK_TILES;
         cp_async_wait<0>();
         __syncthreads();  /* these tiles are there, nobody reads those before */
         if (next < tiles) load_tiles<W>(ring + (turn ^ 1) * GROUP, c, slot, kv, next, length);
@@ -189,24 +244,22 @@ static __global__ void __launch_bounds__(warps_of(W) * WARP, 3) decode_slot(cons
         score_tiles<W>(&x, state, q, here, h.scale, tile, length);
         add_tiles<W>(o, &state, &x, here, min(N, tiles - tile));
         if (chunk_ends) {
-            int at = tile / CHUNK_TILES;
-            size_t head = (size_t)slot * h.Hq + (size_t)kv * h.group, stride = (size_t)c.chunks * (W + 4);
-            if (joins) store_part<W>(c.parts + head * stride + (size_t)at * (W + 4), stride, h, first, o[0], state);
-            else fold_chunk<W>(total_o, &total, o[0], state, at == 0);
+            if (joins) store_part<W>(c, tile < shared ? all : own, kv, tile / CHUNK_TILES, o[0], state);
+            else fold_chunk<W>(total_o, &total, o[0], state, tile < CHUNK_TILES);
             state = softmax_begin();
             for (int i = 0; i < 8 * C; i++) o[0][i / 4][i % 4] = 0;
+            if (tile < shared && next >= shared) load_query<W>(q, c, own, kv);
         }
         tile = next;
     }
     if (joins) return;
     #pragma unroll
     for (int r = 0; r < 2; r++) {
-        int head = first + lane_id() / 4 + 8 * r;
-        bf16 *y = c.y + ((size_t)slot * h.Hq + (size_t)(kv * h.group + head)) * h.D;
+        int head = head_of_row(h, own, kv, r);
+        if (head < 0) continue;
+        bf16 *y = c.y + (size_t)head * h.D;
         float share = 1 / total.sum[r];
-        if (head >= h.group) continue;
-        if (lane_id() % 4 == 0 && warp_id() == 0)
-            c.lse[(size_t)slot * h.Hq + (size_t)(kv * h.group + head)] = (total.max[r] + log2f(total.sum[r])) * LN2;
+        if (lane_id() % 4 == 0 && warp_id() == 0) c.lse[head] = (total.max[r] + log2f(total.sum[r])) * LN2;
         #pragma unroll
         for (int n = 0; n < 2 * C; n++)
             if (column_of<W>(n) < h.D)
@@ -214,7 +267,7 @@ static __global__ void __launch_bounds__(warps_of(W) * WARP, 3) decode_slot(cons
     }
 }
 
-/* y and lse of the slots whose chunks went to several blocks; a warp a head */
+/* y and lse of the slots whose chunks several blocks computed; a warp a head */
 template <int W>
 static __global__ void __launch_bounds__(THREADS) decode_join(const struct decode c) {
     struct heads h = c.heads;
@@ -285,7 +338,7 @@ static int run_decode(const struct cuda_ctx *ctx, const struct decode c) {
     size_t shared = 2 * (size_t)warps_of(W) * 2 * KV_TILE * pitch(W) * sizeof(bf16);
     dim3 grid((unsigned)(c.S * c.heads.Hkv), (unsigned)c.splits, (unsigned)head_tiles(c.heads));
     LAUNCH(ctx, decode_slot<W>, grid, warps_of(W) * WARP, shared, c);
-    if (c.splits > 1) LAUNCH(ctx, decode_join<W>, blocks_of((size_t)c.S * c.heads.Hq, WARPS), THREADS, 0, c);
+    if (c.parts) LAUNCH(ctx, decode_join<W>, blocks_of((size_t)c.S * c.heads.Hq, WARPS), THREADS, 0, c);
     return OK;
 }
 
@@ -299,8 +352,8 @@ static size_t parts_bytes(int S, int chunks, struct heads h) {
     return (size_t)S * h.Hq * chunks * (size_t)(width_of(h.D) + 4) * sizeof(float);
 }
 
-int cuda_attention_decode(void *ctx_, real *y, float *lse, const real *qkv, const void *pool,
-                          const int32_t *pages, const int32_t *length, int S, int max_pages, int Hq, int Hkv, int D) {
+int cuda_attention_decode(void *ctx_, real *y, float *lse, const real *qkv, const void *pool, const int32_t *pages,
+                          const int32_t *length, int S, int max_pages, int shared_pages, int Hq, int Hkv, int D) {
     const struct cuda_ctx *ctx = (const struct cuda_ctx *)ctx_;
     struct decode c = {(bf16 *)y, lse, (const bf16 *)qkv, (const bf16 *)pool, pages, length};
     TRY(attention_heads(&c.heads, Hq, Hkv, D));
@@ -308,14 +361,17 @@ int cuda_attention_decode(void *ctx_, real *y, float *lse, const real *qkv, cons
     c.max_pages = max_pages;
     c.chunks = ceil_div(max_pages, CHUNK_TILES);
     c.splits = splits_of(S, c.chunks, c.heads);
-    if (c.splits > 1) TRY(scratch((void **)&c.parts, ctx, parts_bytes(S, c.chunks, c.heads)));
+    c.sharers = c.chunks > 1 && shared_pages >= CHUNK_TILES ? min_int(S, sharers(c.heads)) : 1;
+    c.shared_pages = min_int(shared_pages, max_pages);
+    if (c.splits > 1 || c.sharers > 1) TRY(scratch((void **)&c.parts, ctx, parts_bytes(S, c.chunks, c.heads)));
     return BY_WIDTH(D, run_decode, ctx, c);
 }
 
-/* Only slots so few that their chunks are split need any. */
+/* Needed where chunks are split, which few slots are, or shared. */
 size_t attention_decode_scratch(const struct op_limits *need) {
     if (need->kv_heads <= 0 || need->head_dim <= 0) return 0;
     struct heads h = heads_of(need->heads, need->kv_heads, need->head_dim);
-    int slots = min_int(need->slots, DECODE_BLOCKS / 2 / (h.Hkv * head_tiles(h)));
-    return parts_bytes(slots, ceil_div(ceil_div(need->max_position, KV_TILE), CHUNK_TILES), h);
+    int few = DECODE_BLOCKS / 2 / (h.Hkv * head_tiles(h)), share = need->shared_pages >= CHUNK_TILES && sharers(h) > 1;
+    return parts_bytes(share ? need->slots : min_int(need->slots, few),
+                       ceil_div(ceil_div(need->max_position, KV_TILE), CHUNK_TILES), h);
 }

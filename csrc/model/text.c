@@ -117,7 +117,7 @@ struct view {
     int n_segments;
     struct kv *kv;
     const int32_t *place, *pages, *length;
-    int max_pages;
+    int max_pages, shared_pages;
     const struct keeper *keeper;
 };
 
@@ -150,7 +150,7 @@ static int block_forward(struct activations *a, int l, const struct view *v, rea
     OP(linear, s->qkv, a->normed, W(qkv), W(qkv_b), N, d, QKV, 0);
     OP(rope, a->rotated, s->qkv, W(q_norm), W(k_norm), c->rms_eps, a->cos, a->sin, N, Hq, Hkv, D);
     if (v->kv) OP(kv_store, kv_layer(v->kv, l), a->rotated, v->place, N, Hq, Hkv, D);
-    if (v->pages) OP(attention_decode, s->att, s->lse, a->rotated, kv_layer(v->kv, l), v->pages, v->length, N, v->max_pages, Hq, Hkv, D);
+    if (v->pages) OP(attention_decode, s->att, s->lse, a->rotated, kv_layer(v->kv, l), v->pages, v->length, N, v->max_pages, v->shared_pages, Hq, Hkv, D);
     else OP(attention, s->att, s->lse, a->rotated, v->segments, v->n_segments, N, Hq, Hkv, D);
     if (s->x2 != s->x) OP(copy, s->x2, s->x, stream);
     OP(linear, s->x2, s->att, W(o), NULL, N, Hq * D, d, 1);
@@ -212,9 +212,10 @@ int text_head(struct activations *a, const struct batch *b, float inv_temperatur
 }
 
 int text_decode(struct activations *a, struct kv *kv, const int32_t *ids, const int32_t *pos, const int32_t *place,
-                const int32_t *pages, const int32_t *length, int S, int max_pages, const struct keeper *keeper) {
+                const int32_t *pages, const int32_t *length, int S, int max_pages, int shared_pages, const struct keeper *keeper) {
     struct model *m = a->m;
-    struct view v = {.kv = kv, .place = place, .pages = pages, .length = length, .max_pages = max_pages, .keeper = keeper};
+    struct view v = {.kv = kv, .place = place, .pages = pages, .length = length, .max_pages = max_pages, .shared_pages = shared_pages,
+                     .keeper = keeper};
     TRY(run_layers(a, &v, ids, pos, S));
     OP(rmsnorm, a->hidden, a->rstd, a->out, vector_of(m, -1, P_norm), m->config.rms_eps, S, m->config.d_model);
     return OK;

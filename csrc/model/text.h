@@ -80,9 +80,9 @@ int text_backward(struct activations *a, const struct batch *b, float *grads, fl
 int text_embed_backward(struct model *m, float *grads, const real *dx, const int32_t *ids, int N);
 
 /* One token for each of S slots: a->hidden (S, d) = final-normed states. Row s stores its key at place[s] and
-   sees length[s] keys through pages (S, max_pages). */
+   sees length[s] keys through pages (S, max_pages); shared_pages as in ops.h. */
 int text_decode(struct activations *a, struct kv *kv, const int32_t *ids, const int32_t *pos, const int32_t *place,
-                const int32_t *pages, const int32_t *length, int S, int max_pages, const struct keeper *keeper);
+                const int32_t *pages, const int32_t *length, int S, int max_pages, int shared_pages, const struct keeper *keeper);
 /* a->hidden (n, d) = final norm of rows[0..n) of the batch just run. */
 int text_pick(struct activations *a, const int32_t *rows, int n);
 const weight *text_head_weight(const struct model *m);

@@ -225,7 +225,7 @@ static int execute(Ops *self, struct call *a) {
     TRY(self->ops->reserve(self->ctx, &(struct op_limits){
         .rows = rows, .head_rows = rows, .slots = rows, .channels = largest(a, "COGQY"), .heads = largest(a, "H"),
         .kv_heads = largest(a, "K"), .head_dim = largest(a, "D"), .vocab = largest(a, "V"), .segments = largest(a, "n"),
-        .max_position = keys}));
+        .max_position = keys, .shared_pages = largest(a, "P")}));
     for (int i = 0; a->op->param[i].name; i++) TRY(place_param(self, a, i));
     if (a->op->prepare) TRY(a->op->prepare(self->ops, self->ctx, a));
     self->seconds = INFINITY;

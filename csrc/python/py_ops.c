@@ -201,7 +201,7 @@ OP(attention_bwd, "attention_bwd($self, dy, y, lse, qkv, segments, Hq, Hkv, D)\n
 OP(attention_decode, "attention_decode($self, qkv, kv, place, dst, src, n_pages, pages, length, Hq, Hkv, D)\n--\n\n"
    "(y (S, Hq D), lse (S, Hq)). The pool of n_pages is filled before: kv (N, (Hq + 2 Hkv) D) by kv_store at place (N), kv_copy of pages\n"
    "src (n) to dst (n), kv_store again; pages is (S, max_pages), length (S).",
-   o->attention_decode(ctx, P(y), P(lse), P(qkv), a->pool, P(pages), P(length), d['S'], d['P'], d['H'], d['K'], d['D']),
+   o->attention_decode(ctx, P(y), P(lse), P(qkv), a->pool, P(pages), P(length), d['S'], d['P'], d['P'], d['H'], d['K'], d['D']),
    ({REAL, OUT, "y", "SY"}, {FLOAT, OUT, "lse", "SH"}, {REAL, IN, "qkv", "SQ"}, {REAL, IN, "kv", "NQ"}, {INT, IN, "place", "N"},
     {INT, IN, "dst", "n", 'M'}, {INT, IN, "src", "n", 'M'}, {SIZE, IN, "n_pages", "M"}, {INT, IN, "pages", "SP"},
     {INT, IN, "length", "S"}, HEADS),

@@ -142,7 +142,8 @@ int ref_kv_copy(void *ctx, void *pool, const int32_t *dst, const int32_t *src, i
 }
 
 int ref_attention_decode(void *ctx_, real *y_, float *lse, const real *qkv, const void *pool, const int32_t *pages,
-                         const int32_t *length, int S, int max_pages, int Hq, int Hkv, int D) {
+                         const int32_t *length, int S, int max_pages, int shared_pages, int Hq, int Hkv, int D) {
+    (void)shared_pages;
     struct ref_ctx *ctx = ctx_;
     double *work;                                                    /* (D) sums, then scores */
     for (int s = 0; s < S; s++) {

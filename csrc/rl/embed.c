@@ -90,7 +90,7 @@ static int embed_all(struct inference *r, float *out, struct embedding *e, const
     for (int i = 0; i < texts->n; i++) longest = max_int(longest, ragged_length(texts, i));
     batch_limits(&rows, &head_rows, &g, token_budget);
     head_rows = max_int(head_rows, rows);
-    TRY(reserve_scratch(m, rows, head_rows, 1, 2 * texts->n, longest));
+    TRY(reserve_scratch(m, rows, head_rows, 1, 2 * texts->n, longest, 0));
     TRY(inference_reserve(r, rows, head_rows, 2 * texts->n, 0, 0));
     TRY(embedding_reserve(e, m, rows));
     for (int prompt = 0, completion = 0; batch_next(&mb, &prompt, &completion, &g, NULL, token_budget);)

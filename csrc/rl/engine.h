@@ -22,7 +22,7 @@ struct engine {
     struct kept *kept;                    /* NULL: nothing is */
     const struct rollout_request *q;
     struct rollout_result *out;
-    int S, lookahead, prompt_max, max_pages, n_pages, prefill_rows, rows;      /* rows: of the largest batch */
+    int S, lookahead, prompt_max, max_pages, shared_pages, n_pages, prefill_rows, rows;      /* rows: of the largest batch */
     int n_sequences, next, finished, n_slots;
     struct slot *slots;                   /* (S), the first n_slots are live, in order of their sequences */
     struct active_prompt *prompts;        /* (S) */

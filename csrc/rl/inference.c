@@ -1,6 +1,6 @@
 #include "rl/inference.h"
 
-int reserve_scratch(struct model *m, int rows, int head_rows, int slots, int segments, int max_position) {
+int reserve_scratch(struct model *m, int rows, int head_rows, int slots, int segments, int max_position, int shared_pages) {
     const struct config *c = &m->config;
     struct weight_shape weights[PARAM_IDS];            /* of a layer: all layers are alike */
     int n_weights = 0;
@@ -12,7 +12,8 @@ int reserve_scratch(struct model *m, int rows, int head_rows, int slots, int seg
         .rows = rows, .head_rows = head_rows, .slots = slots,
         .channels = max_int(max_int(c->d_model, 2 * c->d_ff), max_int(config_qkv(c), config_heads(c))),
         .heads = c->n_heads, .kv_heads = c->n_kv_heads, .head_dim = c->head_dim, .vocab = c->vocab_size,
-        .segments = segments, .max_position = max_position, .n_weights = n_weights, .weights = weights,
+        .segments = segments, .max_position = max_position, .shared_pages = shared_pages,
+        .n_weights = n_weights, .weights = weights,
     };
     return m->ops->reserve(m->ctx, &need);
 }

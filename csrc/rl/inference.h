@@ -17,7 +17,8 @@ struct inference {
 int inference_reserve(struct inference *r, int rows, int head_rows, int segments, int kv_pages, size_t more);
 void inference_free(struct inference *r);
 
-/* Scratch of the ops: rows packed rows, head_rows head rows, `slots` decode rows, positions up to max_position. */
-int reserve_scratch(struct model *m, int rows, int head_rows, int slots, int segments, int max_position);
+/* Scratch of the ops: rows packed rows, head_rows head rows, `slots` decode rows, positions up to max_position; shared_pages
+   of attention_decode. */
+int reserve_scratch(struct model *m, int rows, int head_rows, int slots, int segments, int max_position, int shared_pages);
 
 #endif

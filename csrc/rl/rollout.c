@@ -26,6 +26,7 @@ static void measure(struct engine *e, const struct ops *ops, int slots, int prom
     e->lookahead = max_int(1, min_int(e->q->lookahead ? e->q->lookahead : ops->lookahead, tokens - 1));
     e->prompt_max = e->lookahead > 1 ? round_up(prompt_length, PROMPT_STEP) : prompt_length;
     e->max_pages = pages_of(e->prompt_max + tokens);
+    e->shared_pages = e->q->num_generations > 1 ? e->prompt_max / KV_TILE : 0;
     /* every slot its own tail and, in the worst case (one straggler a group), its own prompt */
     e->n_pages = e->S * (e->max_pages + pages_of(e->prompt_max));
     e->prefill_rows = prefill_rows_of(e->S, e->prompt_max);
@@ -119,7 +120,7 @@ static int engine_alloc(struct engine *e) {
 static int engine_start(struct engine *e, struct inference *r) {
     struct model *m = e->m;
     const struct rollout_request *q = e->q;
-    TRY(reserve_scratch(m, e->rows, e->S, e->S, e->S, e->prompt_max + q->max_new_tokens));
+    TRY(reserve_scratch(m, e->rows, e->S, e->S, e->S, e->prompt_max + q->max_new_tokens, e->shared_pages));
     TRY(inference_reserve(r, e->rows, e->S, e->S, e->n_pages, lay_out(e, NULL, m->ops, &m->config)));
     lay_out(e, r->rest, m->ops, &m->config);
     e->acts = &r->acts;

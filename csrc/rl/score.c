@@ -23,7 +23,7 @@ int score(struct inference *r, float *logp, float *entropy, const struct groups 
     if (token_budget < 1) return fail(E_CONFIG, "token_budget is %d, must be positive", token_budget);
     TRY(groups_check(g, m->config.vocab_size));
     batch_limits(&rows, &head_rows, g, token_budget);
-    TRY(reserve_scratch(m, rows, head_rows, 1, segments, max_position(g)));
+    TRY(reserve_scratch(m, rows, head_rows, 1, segments, max_position(g), 0));
     TRY(inference_reserve(r, rows, head_rows, segments, 0, 0));
     for (int prompt = 0, completion = 0; batch_next(&mb, &prompt, &completion, g, NULL, token_budget);) {
         TRY(batch_pack(&r->batch, m, g, &mb));
@@ -56,7 +56,7 @@ int score_logits(struct inference *r, float *z, const int32_t *ids, int n) {
     TRY(groups_check(&g, m->config.vocab_size));
     int rows = round_up(n, ROW_ALIGN);
     size_t bytes = (size_t)n * (size_t)m->config.vocab_size * sizeof(float);
-    TRY(reserve_scratch(m, rows, rows, n, 2, n));
+    TRY(reserve_scratch(m, rows, rows, n, 2, n, 0));
     TRY(inference_reserve(r, rows, rows, 2, 0, 0));
     float *z_device = m->ops->alloc(m->ctx, bytes);
     if (!z_device) return fail(E_MEMORY, "logits of %d tokens need %.2f GB", n, (double)bytes / 1e9);

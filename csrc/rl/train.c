@@ -87,7 +87,7 @@ static int reserve(struct trainer *t, const struct groups *g) {
     for (int i = 0; i < g->completions.n; i++)
         longest = max_int(longest, ragged_length(&g->prompts, g->group[i]) + ragged_length(&g->completions, i));
     TRY(reserve_scratch(m, max_int(rows, t->acts.rows_max), max_int(head_rows, t->acts.head_rows_max), 1,
-                        max_int(segments, t->batch.segments_max), longest));
+                        max_int(segments, t->batch.segments_max), longest, 0));
     if (rows > t->acts.rows_max || head_rows > t->acts.head_rows_max) {
         rows = max_int(rows, t->acts.rows_max);
         head_rows = max_int(head_rows, t->acts.head_rows_max);

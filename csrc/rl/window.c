@@ -124,7 +124,8 @@ static int issue_step(struct engine *e, const struct window *w, int n) {
     struct row now = row_at(w->now, n);
     struct keeper keeper = {.rows = now.keep};
     if (e->kept) keeper.store = &e->kept->store;
-    TRY(text_decode(e->acts, e->kv, w->next, now.pos, now.place, w->pages, now.length, n, e->max_pages, e->kept ? &keeper : NULL));
+    TRY(text_decode(e->acts, e->kv, w->next, now.pos, now.place, w->pages, now.length, n, e->max_pages, e->shared_pages,
+                    e->kept ? &keeper : NULL));
     return sample_window(e, w, 0, n);
 }
 
@@ -132,7 +133,7 @@ static int issue_step(struct engine *e, const struct window *w, int n) {
 struct step_key {
     const void *window, *acts, *kv, *seen, *store;
     struct sampler sampler;
-    int rows, lookahead, max_pages, acts_rows, head_rows, n_pages, store_rows, unused;
+    int rows, lookahead, max_pages, acts_rows, head_rows, n_pages, store_rows, shared_pages;
 };
 
 static int decode_step(struct engine *e, const struct window *w, int n) {
@@ -141,6 +142,7 @@ static int decode_step(struct engine *e, const struct window *w, int n) {
         .window = w->steps, .acts = e->acts->out, .kv = e->kv->arena, .seen = e->seen, .store = store ? store->out : NULL,
         .sampler = e->sampler, .rows = n, .lookahead = e->lookahead, .max_pages = e->max_pages, .acts_rows = e->acts->rows_max,
         .head_rows = e->acts->head_rows_max, .n_pages = e->kv->n_pages, .store_rows = store ? store->rows_max : 0,
+        .shared_pages = e->shared_pages,
     };
     int done;
     if (profile_on) return issue_step(e, w, n);         /* which waits for each operation */

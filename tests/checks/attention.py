@@ -118,6 +118,29 @@ def test_decode_of_a_long_context_gives_the_bits_of_attention(ops, rng, D, other
     assert_same_bits(decoded, [part[rows] for part in ops.attention(qkv, segments, Hq, Hkv, D)])
 
 
+@pytest.mark.parametrize("others", [0, 13], ids=["chunks in several blocks", "chunks in one block"])
+@pytest.mark.parametrize("Hq, Hkv, D", [(1, 1, 80), (4, 2, 16), (3, 1, 104), (7, 1, 128), (8, 1, 64), (16, 1, 96)])
+def test_decode_of_shared_chunks_gives_the_bits_of_attention(ops, rng, Hq, Hkv, D, others):
+    """Prompts longer than a chunk of 512 keys, or two, that end with a page or inside one; groups that no number of slots divides."""
+    groups = [(1030, 5, 1, 8, 2), (530, 1), (515, 1, 2, 1), (40, 2), (512, 2, 1)] + [(1, 20)] * others
+    segments, N = group_segments(*groups)
+    qkv = real(rng, N, (Hq + 2 * Hkv) * D)
+    rows, decoded = decode_completions(ops, qkv, segments, Hq, Hkv, D)
+    completions = segments[segments[:, 3] > 0]
+    assert_same_bits(decoded, [part[rows] for part in ops.attention(qkv, completions, Hq, Hkv, D)])
+
+
+def test_decode_where_neighbours_share_later_pages_alone(ops, rng):
+    Hq, Hkv, D, N = 4, 2, 16, 1100
+    qkv = real(rng, N, (Hq + 2 * Hkv) * D)
+    length = np.array([1100, 1090], np.int32)
+    own = np.arange(100, 116, dtype=np.int32)                        # of the second slot, with the same keys
+    pages = np.array([np.arange(35), np.r_[own, 16:35]], np.int32)
+    decoded = ops.attention_decode(qkv[length - 1], qkv, np.arange(N, dtype=np.int32), own, np.arange(16, dtype=np.int32), 116, pages, length,
+                                   Hq, Hkv, D)
+    assert_same_bits(decoded, [part[length - 1] for part in ops.attention(qkv, np.array([[0, N, 0, 0]], np.int32), Hq, Hkv, D)])
+
+
 @pytest.mark.parametrize("prompt", [1, 31, 33, 97, 500])
 @pytest.mark.parametrize("Hq, Hkv, D", [(9, 3, 64), (2, 2, 80), (8, 1, 16)])
 def test_a_shared_prompt_gives_the_bits_of_an_own_one(ops, rng, Hq, Hkv, D, prompt):
