@@ -208,7 +208,7 @@ class GRPOConfig(TrainingConfig):
     max_completion_length: int = option(512, "Most tokens of a completion.", low=1)
     temperature: float = option(1.0, "Sampling temperature; log-probs in the loss are divided by it too.", above=0)
     top_p: float = option(1.0, "Sample from the smallest set with this probability.", above=0, high=1)
-    top_k: int | None = option(0, "Sample from the k likeliest tokens; 0, -1 or None: all.", low=-1)
+    top_k: int | None = option(0, "Sample from the k likeliest tokens; 0, -1 or None: all.", low=-1, high=(1 << 31) - 1)
     min_p: float | None = option(None, "Least probability, as a fraction of the likeliest token's.", low=0, high=1)
     repetition_penalty: float = option(1.0, "Divides the logits of tokens already seen.", above=0)
     generation_kwargs: dict | None = option(None, "More options: min_new_tokens, stop, suppress_tokens; also overrides the above.")

@@ -46,7 +46,7 @@ WITHOUT_EFFECT = frozenset("""
     ds3_gather_for_generation eval_accumulation_steps eval_do_concat_batches eval_use_gather_object full_determinism
     gradient_checkpointing_kwargs include_num_input_tokens_seen include_tokens_per_second length_column_name
     liger_kernel_config local_rank log_level log_level_replica
-    log_multimodal log_on_each_node logging_dir logging_nan_inf_filter low_cpu_mem_usage pad_to_multiple_of
+    log_multimodal log_on_each_node logging_dir logging_nan_inf_filter low_cpu_mem_usage packing_strategy pad_to_multiple_of
     padding_free per_device_eval_batch_size prediction_loss_only project
     restore_callback_states_from_checkpoint save_on_each_node save_safetensors skip_memory_metrics soft_thinking_k soft_thinking_temperature
     torch_empty_cache_steps transformers_continuous_batching_config use_cache use_transformers_continuous_batching use_transformers_paged verbose
@@ -56,6 +56,7 @@ WITHOUT_EFFECT_PREFIXES = ("dataloader_", "vllm_", "hub_", "trackio_", "torch_co
 # name -> (values that ask for what happens anyway, what happens with the others): accepted, and said on one line
 NOTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "use_vllm": ((False, None), "rollouts run in this package's own engine, on the weights that train"),
+    "remove_unused_columns": ((False, None), "every column rides along to the reward functions"),
     "bf16": ((True, None), "weights are bfloat16 (with float32 masters) on cpu and cuda; device='ref' is float32"),
 }
 
@@ -80,7 +81,6 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "optim_target_modules": ((None,), "every parameter is trained"),
     "push_to_hub": ((False,), "save_model() writes a Hugging Face folder; upload it with huggingface_hub"),
     "auto_find_batch_size": ((False,), "micro-batches are packed to token_budget; lower that instead"),
-    "remove_unused_columns": ((False, None), "every column rides along to the reward functions"),
     "overwrite_output_dir": ((False,), "an existing run is never overwritten; a new run gets the next free folder"),
     "trust_remote_code": ((False,), "no code of a model repository is ever run"),
     "router_aux_loss_coef": ((None, 0, 0.0), "there are no mixture-of-experts models here"),
@@ -98,6 +98,8 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "include_for_metrics": (([],), "there are no compute_metrics here"),
     "label_names": ((None,), "there are no labels here"),
     "debug": (("", None, []), "set GRPO_DEBUG=1 in the environment"),
+    "truncation_mode": (("keep_start",), "what is longer than max_length is cut at its end"),
+    "loss_type": (("nll",), "the loss is the mean negative log-likelihood of the completions' tokens"),
     "packing": ((False,), "segments are always packed without padding; rows are never joined into one sequence"),
     "eval_packing": ((None, False), "segments are always packed without padding"),
     "assistant_only_loss": ((False,), "the last assistant message of each row is trained"),
@@ -119,6 +121,24 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "max_strategy_tokens": ((None,), OTHER_MODELS),
     "judge_model_name": ((None,), OTHER_MODELS),
     "compare_model_name": ((None,), OTHER_MODELS),
+}
+
+
+# constructor arguments of other trainers -> why they are refused
+NOT_SUPPORTED = {
+    "reward_processing_classes": "reward models are not run; call yours from a reward function",
+    "optimizers": "the optimiser is AdamW, set by the config",
+    "quantization_config": "weights are loaded as the device stores them",
+    "peft_config": "every weight is trained",
+    "formatting_func": "give rows with prompt and completion, or messages",
+    "compute_loss_func": "the loss is that of the config",
+    "preprocess_logits_for_metrics": "logits are never kept whole",
+    "optimizer_cls_and_kwargs": "the optimiser is AdamW, set by the config",
+    "tools": "tools are not supported",
+    "rollout_func": "rollouts run in this package's own engine",
+    "environment_factory": "environments are not supported",
+    "compute_metrics": "give eval_funcs, functions with the arguments of a reward",
+    "data_collator": "nothing is padded, so nothing is collated",
 }
 
 
@@ -178,6 +198,15 @@ def steps_of_rounds(rounds: Mapping[str, Any], options: Mapping[str, Any], given
             warnings.warn(f"{name}={count} rounds of one prompt are {steps}={result[steps]} of {prompts} prompts", GrpoWarning,
                           stacklevel=5)
     return result
+
+
+def refuse(options: Mapping[str, Any], trainer: str, known: Iterable[str]) -> None:
+    """ConfigError for constructor arguments that trainer does not have; None is as good as absent."""
+    for name, value in options.items():
+        if name not in NOT_SUPPORTED:
+            raise ConfigError(f"{trainer} has no argument {name!r}{did_you_mean(name, known)}")
+        if value is not None and value != (None, None):
+            raise ConfigError(f"{name} is not supported: {NOT_SUPPORTED[name]}")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -316,10 +316,10 @@ def check_sampling(num_generations: int, max_new_tokens: int, temperature: float
                    repetition_penalty: float, min_new_tokens: int, seed: int) -> None:
     """ConfigError that names the first option that is not what generate() takes."""
     for name, value, kind, right, allowed in (
-            ("num_generations", num_generations, Integral, lambda n: n >= 1, "at least 1"),
-            ("max_new_tokens", max_new_tokens, Integral, lambda n: n >= 1, "at least 1"),
+            ("num_generations", num_generations, Integral, lambda n: n >= 1, "an integer, at least 1"),
+            ("max_new_tokens", max_new_tokens, Integral, lambda n: n >= 1, "an integer, at least 1"),
             ("temperature", temperature, Real, lambda t: 0 <= t < math.inf, "0 (greedy) or a positive number"),
-            ("top_k", top_k, Integral, lambda k: k >= 0, "0 (off) or a positive integer"),
+            ("top_k", top_k, Integral, lambda k: 0 <= k < 1 << 31, "0 (off) or a positive integer below 2^31"),
             ("top_p", top_p, Real, lambda p: 0 < p <= 1, "above 0 and at most 1 (off)"),
             ("min_p", min_p, Real, lambda p: 0 <= p <= 1, "from 0 (off) to 1"),
             ("repetition_penalty", repetition_penalty, Real, lambda r: 0 < r < math.inf, "a positive number (1 is off)"),

@@ -7,11 +7,13 @@ from numpy.typing import NDArray
 
 from .config import SFTConfig
 from .errors import CheckpointMismatchError, ConfigError, DatasetError
+from .foreign import refuse
 from .loop import Loop, options
 from .model import Model
 from .prompts import RowOrder, read_rows
 
 I32 = NDArray[np.int32]
+ARGUMENTS = ("model", "args", "train_dataset", "eval_dataset", "processing_class", "callbacks")
 
 
 class SFTTrainer(Loop):
@@ -26,7 +28,8 @@ class SFTTrainer(Loop):
     args: SFTConfig
 
     def __init__(self, model: Any, args: SFTConfig | None = None, train_dataset: Any = None, eval_dataset: Any = None,
-                 processing_class: Any = None, callbacks: Any = None):
+                 processing_class: Any = None, callbacks: Any = None, **unsupported: Any):
+        refuse(unsupported, "SFTTrainer", ARGUMENTS)
         args = options(args, SFTConfig)
         super().__init__(model, args, callbacks, processing_class)
         self.examples = self._examples(train_dataset, "train_dataset") if train_dataset is not None else []

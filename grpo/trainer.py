@@ -20,7 +20,7 @@ from .callbacks import completion_table
 from .config import GRPOConfig
 from .errors import CheckpointMismatchError, ConfigError, DatasetError, GrpoWarning
 from .evaluation.rounds import Evaluation
-from .foreign import did_you_mean
+from .foreign import refuse
 from .loop import Loop, StepResult, TrainingInterrupted, options
 from .prompts import Prompt, PromptStream, overlap
 from .rewards import RewardBatch, RewardSet, get_soft_overlong_punishment
@@ -31,17 +31,6 @@ __all__ = ["GRPOStep", "GRPOTrainer", "TrainingInterrupted"]
 FLAT_ROLLOUTS = 3
 REWARD_STATE = "rewards.npz"
 ARGUMENTS = ("model", "reward_funcs", "args", "train_dataset", "eval_dataset", "eval_funcs", "processing_class", "callbacks")
-NOT_SUPPORTED = {
-    "reward_processing_classes": "reward models are not run; call yours from a reward function",
-    "optimizers": "the optimiser is AdamW, set by the config",
-    "quantization_config": "weights are loaded as the device stores them",
-    "peft_config": "every weight is trained",
-    "tools": "tools are not supported",
-    "rollout_func": "rollouts run in this package's own engine",
-    "environment_factory": "environments are not supported",
-    "compute_metrics": "give eval_funcs, functions with the arguments of a reward",
-    "data_collator": "nothing is padded, so nothing is collated",
-}
 
 
 @dataclass
@@ -75,7 +64,7 @@ class GRPOTrainer(Loop):
 
     def __init__(self, model: Any, reward_funcs: Any = None, args: GRPOConfig | None = None, train_dataset: Any = None,
                  eval_dataset: Any = None, processing_class: Any = None, callbacks: Any = None, eval_funcs: Any = None, **unsupported: Any):
-        refuse(unsupported)
+        refuse(unsupported, "GRPOTrainer", ARGUMENTS)
         args = options(args, GRPOConfig)
         self.rewards = RewardSet(reward_funcs, args.reward_weights, args.on_reward_error)
         if args.overlong_cache:
@@ -380,15 +369,6 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         return {}
     with np.load(path, allow_pickle=False) as file:
         return dict(file)
-
-
-def refuse(options: dict[str, Any]) -> None:
-    """Constructor arguments of other trainers: None is as good as absent."""
-    for name, value in options.items():
-        if name not in NOT_SUPPORTED:
-            raise ConfigError(f"GRPOTrainer has no argument {name!r}{did_you_mean(name, ARGUMENTS)}")
-        if value is not None and value != (None, None):
-            raise ConfigError(f"{name} is not supported: {NOT_SUPPORTED[name]}")
 
 
 def group_counts(r: Rollouts, flat: Any, wanted: int) -> dict[str, float]:

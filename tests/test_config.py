@@ -23,7 +23,6 @@ from grpo.schedule import learning_rate
     (dict(torch_compile=True), "no PyTorch"),
     (dict(optim="adafactor"), "AdamW"),
     (dict(push_to_hub=True), "save_model"),
-    (dict(remove_unused_columns=True), "rides along"),
     (dict(overwrite_output_dir=True), "never overwritten"),
     (dict(trust_remote_code=True), "ever run"),
     (dict(use_liger_kernel=True), "never kept whole"),
@@ -41,6 +40,7 @@ from grpo.schedule import learning_rate
     (dict(lr_scheduler_type="polynomial"), "not one of linear"),
     (dict(temperature=0), "temperature=0.0 must be > 0"),
     (dict(top_p=1.5), "must be <= 1"),
+    (dict(top_k=1 << 31), "top_k=2147483648 must be <= 2147483647"),
     (dict(epsilon=-0.1), "must be >= 0"),
     (dict(beta="strong"), "beta must be float"),
     (dict(max_steps=2.5), "max_steps must be int"),
@@ -93,7 +93,7 @@ def test_names_of_other_trainers():
 
 
 @pytest.mark.parametrize("options, note", [
-    (dict(bf16=False), "bfloat16"), (dict(use_vllm=True), "own engine"), (dict(report_to="wandb"), "wandb is not built in.*metrics.jsonl"),
+    (dict(bf16=False), "bfloat16"), (dict(remove_unused_columns=True), "rides along"), (dict(use_vllm=True), "own engine"), (dict(report_to="wandb"), "wandb is not built in.*metrics.jsonl"),
     (dict(num_train_iters=7, num_generations=4), "num_train_iters=7 rounds of one prompt are max_steps=4 of 2 prompts"),
 ])
 def test_what_is_accepted_with_a_line(options, note):

@@ -452,6 +452,8 @@ def test_generate_takes_texts_chats_and_ids(small):
         (["a"], {"seed": 1 << 64}, "seed"),
         (["a"], {"seed": 1.5}, "seed"),
         (["a"], {"top_k": 1.5}, "top_k"),
+        (["a"], {"top_k": 1 << 31}, "top_k"),
+        (["a"], {"max_new_tokens": 3.0}, "an integer, at least 1"),
         (["a"], {"temperature": "a"}, "temperature"),
         (["a"], {"stop": 5}, "stop"),
         ({"role": "user"}, {}, "prompts"),

@@ -24,10 +24,11 @@ def test_one_script_for_both(library, tmp_path):
     assert "TrainOutput(global_step=1," in run_example(tmp_path / "script.py", ["1"], tmp_path)
 
 
-def test_every_option_of_trl_is_understood():
+@pytest.mark.parametrize("kind", ["GRPOConfig", "SFTConfig"])
+def test_every_option_of_trl_is_understood(kind):
     trl = pytest.importorskip("trl")
-    defaults = {f.name: f.default_factory() if f.default is dataclasses.MISSING else f.default for f in dataclasses.fields(trl.GRPOConfig)}
-    assert grpo.GRPOConfig(**defaults).recompute == defaults["gradient_checkpointing"]
+    defaults = {f.name: f.default_factory() if f.default is dataclasses.MISSING else f.default for f in dataclasses.fields(getattr(trl, kind))}
+    assert getattr(grpo, kind)(**defaults).recompute == defaults["gradient_checkpointing"]
 
 
 def test_early_stopping_of_transformers(tmp_path):
