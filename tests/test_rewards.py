@@ -6,7 +6,6 @@ import gc
 import itertools
 import math
 import os
-import threading
 import time
 
 import numpy as np
