@@ -22,11 +22,11 @@ template <int M_, int N_, int STAGES_, int RESIDENT_, bool ANY_ = false> struct 
     static_assert(M % 64 == 0 && STAGES > 2, "");
 };
 
-/* Of STAGES, one is multiplied, one may still be, and the others are under way: of weights 2 x 32 KB in middle90,
-   2 x 24 KB in slim90 and 3 x 10 KB in thin90. The large ones: 128 x 256 takes 1024 clocks a stage, in which shared memory,
-   128 bytes a clock, is written 48 KB and read 80. */
-typedef tile90<64, 16, 7, 3> thin90;
-typedef tile90<64, 32, 8, 2> slim90;
+/* Of STAGES, one is multiplied, one may still be, and the others are under way: of weights 40 KB in thin90, 64 in slim90,
+   2 x 32 in middle90. The narrow two serve products of so few columns that a multiprocessor gets one block or none. A turn
+   of the widest takes 1024 clocks, in which shared memory, 128 bytes a clock, is written 48 KB and read 80. */
+typedef tile90<64, 16, 22, 1> thin90;
+typedef tile90<64, 32, 18, 1> slim90;
 typedef tile90<64, 64, 6, 2, true> middle90;
 typedef tile90<128, 128, 3, 2> large90;
 typedef tile90<128, 256, 4, 1> wide90;
@@ -51,7 +51,7 @@ DEVICE void multiply90(float (&sums)[T::PIECES][T::TILES_M][T::TILES_N][4], bf16
     float *first = &sums[0][0][0][0];
     struct feed a = A_BY_K ? first_chunk<T::K>(g.a, row0, 0) : first_chunk<T::M>(g.a, 0, row0);
     struct feed b = B_BY_K ? first_chunk<T::K>(g.b, col0, 0) : first_chunk<T::N>(g.b, 0, col0);
-#pragma unroll
+#pragma unroll 1
     for (int s = 0; s < T::STAGES - 2; s++) {
         fetch_stage<O, T>(ring + s * T::STAGE, a, b, g);
         cp_async_commit();

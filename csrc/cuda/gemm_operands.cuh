@@ -50,13 +50,15 @@ template <int COLS> DEVICE struct feed first_chunk(const struct matrix &m, int r
 }
 
 /* tile (ROWS, COLS) = the next piece of m, under way until the group's wait; then the feed moves on by `down` rows,
-   or `right` columns. */
+   or `right` columns: along k. Beyond the end of k all is 0; other rows beyond the end are left as they are, since they
+   reach only sums that nobody takes. */
 template <int ROWS, int COLS, int THREADS, bool ANY>
 DEVICE void fetch_tile(bf16 *tile, struct feed &f, const struct matrix &m, int down, int right) {
     constexpr int CHUNKS = COLS / 8, STRIDE = THREADS / CHUNKS;
     static_assert(THREADS % CHUNKS == 0 && ROWS % STRIDE == 0, "");
 #pragma unroll
     for (int i = 0; i < ROWS; i += STRIDE) {
+        if (!down && f.row + i >= m.rows) continue;
         bool inside = f.row + i < m.rows && f.col < m.cols;
         const bf16 *src = inside ? f.src + i * m.pitch : m.data;
         bf16 *dst = tile + 8 * chunk_place<ROWS, CHUNKS>((int)threadIdx.x / CHUNKS + i, (int)threadIdx.x % CHUNKS);
