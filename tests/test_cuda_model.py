@@ -27,8 +27,10 @@ def test_goldens(emulated, name):
     check_gradients(golden, emulated)
 
 
-@pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "top_k": 20, "top_p": 0.9, "repetition_penalty": 1.1}, {"temperature": 0.0}], ids=str)
-def test_recorded_logprobs_are_the_policys(emulated, options):
+@pytest.mark.parametrize("capability, options", [
+    ("80", {}), ("90", {}), ("80", {"temperature": 0.7, "top_k": 20, "top_p": 0.9, "repetition_penalty": 1.1}), ("80", {"temperature": 0.0}),
+], indirect=["capability"], ids=str)
+def test_recorded_logprobs_are_the_policys(capability, emulated, options):
     """C1, with more sequences than slots and prompts around the borders of pages."""
     model, prompts = build(MODEL, emulated), make_prompts((1, 31, 32, 33), V=97)
     out = model.generate(prompts, 2, 8, seed=5, slots=3, stop_ids=np.arange(0, 97, 12, dtype=np.int32), **options)
@@ -58,6 +60,7 @@ def test_embeddings(emulated):
     assert relative_error(model.embed(texts), build(MODEL, "ref").embed(texts)) < 0.02
 
 
+@pytest.mark.usefixtures("capability")
 def test_gradients_do_not_depend_on_the_split(emulated):
     """C2."""
     prompts, completions = make_prompts((5, 33), V=97), make_prompts((3, 33, 1, 8), V=97, seed=2)
