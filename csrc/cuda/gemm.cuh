@@ -23,8 +23,8 @@ template <typename T> static double tile_clocks(const struct product &g, const s
     if (T::M == ctx->tile_m && T::N == ctx->tile_n) return 0;
     double blocks = (double)ceil_div(g.M, T::M) * ceil_div(g.N, T::N), turns = ceil(blocks / ctx->sm_count);
     double multiply = T::M * T::N / (double)T::RATE;
-    int rows = min_int(T::M, g.M) + min_int(T::N, g.N);
-    double shared = 2.0 * (rows + T::READS) / 128, fetch = 2.0 * rows / 48;
+    int rows = min_int(T::M, g.M) + min_int(T::N, g.N), written = T::WGMMA ? rows : T::M + T::N;
+    double shared = 2.0 * (written + T::READS) / 128, fetch = 2.0 * rows / 48;
     double busy = 0.75 * fmax(multiply, fmax(shared, fetch)) + 0.25 * (multiply + shared + fetch);
     return (g.K + (T::RESIDENT == 1 ? 128 : 0)) * fmax(35.0 / 16, turns * busy);
 }

@@ -50,19 +50,19 @@ template <int COLS> DEVICE struct feed first_chunk(const struct matrix &m, int r
 }
 
 /* tile (ROWS, COLS) = the next piece of m, under way until the group's wait; then the feed moves on by `down` rows,
-   or `right` columns: along k. Beyond the end of k all is 0; other rows beyond the end are left as they are, since they
-   reach only sums that nobody takes. */
-template <int ROWS, int COLS, int THREADS, bool ANY>
+   or `right` columns: along k. Beyond the end of k all is 0; other rows beyond the end reach only sums that nobody takes, and
+   for wgmma, whose tiles have 64 rows even for one token, they are left as they are. */
+template <int ROWS, int COLS, typename T>
 DEVICE void fetch_tile(bf16 *tile, struct feed &f, const struct matrix &m, int down, int right) {
-    constexpr int CHUNKS = COLS / 8, STRIDE = THREADS / CHUNKS;
-    static_assert(THREADS % CHUNKS == 0 && ROWS % STRIDE == 0, "");
+    constexpr int CHUNKS = COLS / 8, STRIDE = T::THREADS / CHUNKS;
+    static_assert(T::THREADS % CHUNKS == 0 && ROWS % STRIDE == 0, "");
 #pragma unroll
     for (int i = 0; i < ROWS; i += STRIDE) {
-        if (!down && f.row + i >= m.rows) continue;
+        if (T::WGMMA && !down && f.row + i >= m.rows) continue;
         bool inside = f.row + i < m.rows && f.col < m.cols;
         const bf16 *src = inside ? f.src + i * m.pitch : m.data;
         bf16 *dst = tile + 8 * chunk_place<ROWS, CHUNKS>((int)threadIdx.x / CHUNKS + i, (int)threadIdx.x % CHUNKS);
-        if (!ANY || m.aligned) cp_async16(dst, src, inside);
+        if (!T::ANY || m.aligned) cp_async16(dst, src, inside);
         else copy_elements(dst, src, inside ? m.cols - f.col : 0);
     }
     f.src += down * m.pitch + right;
@@ -73,10 +73,10 @@ DEVICE void fetch_tile(bf16 *tile, struct feed &f, const struct matrix &m, int d
 /* Operands of one turn of the ring. */
 template <enum orientation O, typename T>
 DEVICE void fetch_stage(bf16 *stage, struct feed &a, struct feed &b, const struct product &g) {
-    if constexpr (O == AT_B) fetch_tile<T::K, T::M, T::THREADS, T::ANY>(stage, a, g.a, T::K, 0);
-    else fetch_tile<T::M, T::K, T::THREADS, T::ANY>(stage, a, g.a, 0, T::K);
-    if constexpr (O == A_BT) fetch_tile<T::N, T::K, T::THREADS, T::ANY>(stage + T::M * T::K, b, g.b, 0, T::K);
-    else fetch_tile<T::K, T::N, T::THREADS, T::ANY>(stage + T::M * T::K, b, g.b, T::K, 0);
+    if constexpr (O == AT_B) fetch_tile<T::K, T::M, T>(stage, a, g.a, T::K, 0);
+    else fetch_tile<T::M, T::K, T>(stage, a, g.a, 0, T::K);
+    if constexpr (O == A_BT) fetch_tile<T::N, T::K, T>(stage + T::M * T::K, b, g.b, 0, T::K);
+    else fetch_tile<T::K, T::N, T>(stage + T::M * T::K, b, g.b, T::K, 0);
 }
 
 #endif
