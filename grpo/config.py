@@ -6,6 +6,7 @@ ConfigError that says what to write instead (grpo/foreign.py).
 """
 import dataclasses
 import functools
+import importlib.util
 import math
 import numbers
 import operator
@@ -21,7 +22,8 @@ from .errors import ConfigError, GrpoWarning
 from .foreign import did_you_mean, understood
 
 LOSS_TYPES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo", "gmpo", "reinforce")
-SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup", "cosine_with_min_lr")
+SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts", "cosine_with_min_lr", "cosine_warmup_with_min_lr",
+             "polynomial", "inverse_sqrt", "warmup_stable_decay")
 MOST_SEED = (1 << 64) - 1
 AGGREGATIONS = ("sequence-mean-token-mean", "token-mean", "sequence-mean-token-sum", "fixed-length")
 
@@ -90,7 +92,9 @@ class TrainingConfig:
     # optimiser
     learning_rate: float = option(1e-6, "Peak learning rate of AdamW.", low=0)
     lr_scheduler_type: str = option("linear", "Shape of the learning rate after warm-up.", choices=SCHEDULES)
-    lr_scheduler_kwargs: dict | None = option(None, "num_cycles (cosine); min_lr or min_lr_rate (cosine_with_min_lr).")
+    lr_scheduler_kwargs: dict | None = option(
+        None, "num_cycles (cosine...), min_lr or min_lr_rate (..._with_min_lr), lr_end and power (polynomial), timescale (inverse_sqrt), "
+        "num_decay_steps (warmup_stable_decay) and the others of transformers' function.")
     warmup_steps: float = option(0, "Steps over which the rate rises from 0; below 1: a fraction of all steps.", low=0)
     warmup_ratio: float = option(0.0, "The same as a fraction of all steps, used when warmup_steps is 0.", low=0, high=1)
     weight_decay: float = option(0.0, "Decoupled weight decay.", low=0)
@@ -102,17 +106,19 @@ class TrainingConfig:
     max_grad_norm: float = option(1.0, "Clip the gradient's norm to this; 0: do not clip.", low=0)
     max_skipped_steps: int = option(3, "Steps in a row that may be skipped because the gradient is not finite.", low=0)
     # logging
-    logging_steps: int = option(10, "Print a line (and report) every so many steps; metrics.jsonl has every step.", low=1)
+    logging_steps: float = option(10, "Print a line (and report) every so many steps, below 1 a share of all; metrics.jsonl has every step.",
+                                  above=0)
     logging_first_step: bool = option(False, "Also print the first step.")
-    report_to: str | list | None = option("none", "'none', or 'tensorboard' (needs tensorboardX); for other loggers pass a callback.")
+    report_to: str | list | None = option("none", "'none', 'tensorboard' (needs tensorboardX), or 'all': what is installed "
+                                           "of these; for other loggers pass a callback.")
     disable_tqdm: bool | None = option(None, "True: no progress bar; None: a bar when stderr is a terminal, lines otherwise.")
     # evaluation and saving
     eval_strategy: str = option("no", "When to evaluate.", choices=("no", "steps", "epoch"))
-    eval_steps: float | None = option(None, "Evaluate every so many steps; None: logging_steps.", above=0)
+    eval_steps: float | None = option(None, "Evaluate every so many steps, below 1 a share of all; None: logging_steps.", above=0)
     eval_on_start: bool = option(False, "Evaluate before the first step.")
     save_strategy: str = option("steps", "When to write a checkpoint: steps and epoch also write one at the end; best: where evaluation is best.",
                                 choices=("no", "steps", "epoch", "best"))
-    save_steps: float = option(500, "Write a checkpoint every so many steps.", above=0)
+    save_steps: float = option(500, "Write a checkpoint every so many steps, below 1 a share of all.", above=0)
     save_total_limit: int | None = option(None, "Keep this many checkpoints, the newest, and the best; None: all.", low=1)
     metric_for_best_model: str | None = option(
         None, "Number of the evaluation by which a checkpoint is best, for example accuracy/lenient; that checkpoint is written when it is "
@@ -128,8 +134,18 @@ class TrainingConfig:
             setattr(self, f.name, checked(f, getattr(self, f.name), hints[f.name]))
         if self.lr_scheduler_type == "constant" and (self.warmup_steps or self.warmup_ratio):
             raise ConfigError("lr_scheduler_type='constant' has no warm-up; use 'constant_with_warmup'")
+        self._check_steps()
         self.report_to = reporters(self.report_to)
         self._check_best()
+
+    def _check_steps(self):
+        from .schedule import checked_arguments
+
+        self.lr_scheduler_kwargs = checked_arguments(self)
+        for name in ("logging_steps", "eval_steps", "save_steps"):
+            value = getattr(self, name) or 1
+            if value > 1 and value != int(value):
+                raise ConfigError(f"{name}={value} must be a whole number of steps, or below 1 a share of all steps")
 
     def _check_best(self):
         if self.load_best_model_at_end and self.metric_for_best_model is None:
@@ -450,6 +466,10 @@ OTHER_REPORTERS = ("wandb", "trackio", "mlflow", "comet_ml", "swanlab")
 def reporters(report_to: str | list | None) -> list[str]:
     """The loggers asked for; ConfigError for those that are not there."""
     names = [report_to] if isinstance(report_to, str) else list(report_to or [])
+    if "all" in names:
+        names = ["tensorboard"] if importlib.util.find_spec("tensorboardX") else []
+        warnings.warn(f"report_to='all' is {names[0] if names else 'nothing, without tensorboardX'}; every metric is in the run's metrics.jsonl, "
+                      "and a callback can send it to other loggers", GrpoWarning, stacklevel=2)
     names = [n for n in names if n != "none"]
     elsewhere = [n for n in names if n in OTHER_REPORTERS]
     if elsewhere:
@@ -458,7 +478,7 @@ def reporters(report_to: str | list | None) -> list[str]:
     names = [n for n in names if n not in elsewhere]
     for name in names:
         if name != "tensorboard":
-            raise ConfigError(f"report_to={name!r} is not one of none, tensorboard, {', '.join(OTHER_REPORTERS)}"
+            raise ConfigError(f"report_to={name!r} is not one of none, all, tensorboard, {', '.join(OTHER_REPORTERS)}"
                               f"{did_you_mean(name, ('tensorboard', *OTHER_REPORTERS))}")
         try:
             import tensorboardX  # noqa: F401

@@ -27,7 +27,7 @@ from .model import Model, load
 from .plan import Plan, require, training_plan
 from .profile import Profile
 from .runfolder import CHECKPOINTS, RunFolder, say
-from .schedule import learning_rate
+from .schedule import learning_rate, steps_of
 
 MAX_FAILED_SAVES = 3
 ROUND = "eval_"                              # what the numbers of evaluation begin with
@@ -177,7 +177,6 @@ class Loop(ABC):
     def _begin(self, resume: str | bool | None) -> None:
         args, state = self.args, self.state
         state.max_steps = args.max_steps if args.max_steps >= 0 else self.steps_of_epochs(args.num_train_epochs)
-        learning_rate(args, 0, state.max_steps)
         held = sum(size for _, size in self.optimizer.plan())    # the memory is there, or this raises, before anything is written
         if resume and self.run is None:
             self._resume(resume)
@@ -256,10 +255,13 @@ class Loop(ABC):
             self._seconds[phase] += time.perf_counter() - started
 
     def _due(self, strategy: str, every: float) -> bool:
-        step = self.state.global_step
         if strategy == "epoch":
             return self._epoch_ended
-        return strategy == "steps" and step % (max(1, math.ceil(every * self.state.max_steps)) if every < 1 else int(every)) == 0
+        return strategy == "steps" and self.every(every)
+
+    def every(self, steps: float) -> bool:
+        """Whether the step just taken is one of every so many; below 1: a share of all."""
+        return self.state.global_step % steps_of(steps, self.state.max_steps) == 0
 
     def _fire(self, event: str, **details: Any) -> None:
         for callback in self.callbacks:
@@ -273,7 +275,7 @@ class Loop(ABC):
         self._record(metrics)
         self._window.append(metrics)
         step = state.global_step
-        if step % args.logging_steps == 0 or step == state.max_steps or (args.logging_first_step and step == 1):
+        if self.every(args.logging_steps) or step == state.max_steps or (args.logging_first_step and step == 1):
             self._fire("on_log", logs=means(self._window))
             self._window = []
 

@@ -272,7 +272,7 @@ class GRPOTrainer(Loop):
         records = completion_records(step, r, self.reward_names)
         if args.save_completions:
             self.run.write_completions(f"step-{step:06d}", records)
-        if args.log_completions and step % args.logging_steps == 0:
+        if args.log_completions and self.every(args.logging_steps):
             self.progress.write(completion_table(records, args.num_completions_to_print, args.log_unique_prompts))
 
     def result(self, metrics: dict[str, Any]) -> GRPOStep:

@@ -1,6 +1,9 @@
 """Options: names, defaults, arithmetic, presets, errors; and the learning-rate schedules."""
 import dataclasses
+import importlib.util
 import math
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -37,7 +40,18 @@ from grpo.schedule import learning_rate
     (dict(loss_type="dr-grpo"), "did you mean 'dr_grpo'"),
     (dict(scale_rewards="std"), "group, batch, none"),
     (dict(lr_scheduler_type="constant", warmup_steps=5), "constant_with_warmup"),
-    (dict(lr_scheduler_type="polynomial"), "not one of linear"),
+    (dict(lr_scheduler_type="greedy"), "not one of linear"),
+    (dict(lr_scheduler_type="cosine", lr_scheduler_kwargs={"num_cycle": 1}), "cosine does not take 'num_cycle'; did you mean 'num_cycles'"),
+    (dict(lr_scheduler_type="polynomial", learning_rate=1e-7), "must be below learning_rate=1e-07"),
+    (dict(lr_scheduler_type="polynomial", lr_scheduler_kwargs={"power": "strong"}), "power='strong' must be float"),
+    (dict(lr_scheduler_type="polynomial", lr_scheduler_kwargs={"power": math.nan}), "power=nan must be float"),
+    (dict(lr_scheduler_type="inverse_sqrt", lr_scheduler_kwargs={"timescale": 0}), "at least 1 step"),
+    (dict(lr_scheduler_type="cosine_with_min_lr"), "one of min_lr and min_lr_rate"),
+    (dict(lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs={"min_lr": 0.0, "min_lr_rate": 0.0}), "one of min_lr and min_lr_rate"),
+    (dict(lr_scheduler_type="warmup_stable_decay"), "needs num_decay_steps"),
+    (dict(lr_scheduler_type="warmup_stable_decay", lr_scheduler_kwargs={"num_decay_steps": 4, "decay_type": "sqrt"}), "did you mean '1-sqrt'"),
+    (dict(logging_steps=2.5), "logging_steps=2.5 must be a whole number of steps"),
+    (dict(save_steps=1.5), "save_steps=1.5 must be a whole number"),
     (dict(temperature=0), "temperature=0.0 must be > 0"),
     (dict(top_p=1.5), "must be <= 1"),
     (dict(top_k=1 << 31), "top_k=2147483648 must be <= 2147483647"),
@@ -209,9 +223,16 @@ def test_schedules(options, expected):
     assert [learning_rate(config, step, 10) for step in range(10)] == pytest.approx(expected, abs=1e-7)
 
 
-def test_unknown_schedule_argument():
-    with pytest.raises(ConfigError, match="num_cycles"):
-        learning_rate(GRPOConfig(lr_scheduler_type="cosine", lr_scheduler_kwargs={"num_cycle": 1}), 0, 10)
+def test_schedule_arguments_are_numbers_though_yaml_reads_text():
+    assert GRPOConfig(lr_scheduler_type="polynomial", lr_scheduler_kwargs={"lr_end": "1e-8"}).lr_scheduler_kwargs == {"lr_end": 1e-8}
+
+
+@pytest.mark.parametrize("installed, reporters", [(True, ["tensorboard"]), (False, [])])
+def test_report_to_all_is_what_is_installed(installed, reporters, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", types.ModuleType("tensorboardX"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: installed or None)
+    with pytest.warns(GrpoWarning, match="report_to='all' is (tensorboard|nothing)"):
+        assert GRPOConfig(report_to="all").report_to == reporters
 
 
 def test_sft_config():

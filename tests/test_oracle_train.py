@@ -7,7 +7,8 @@ import pytest
 from tiny_models import build, config, random_weights, relative_error
 
 from grpo import GRPOConfig, _core, ops
-from grpo.schedule import learning_rate
+from grpo.config import SCHEDULES
+from grpo.schedule import SHAPES, learning_rate
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -72,6 +73,39 @@ def test_adamw_clip_and_schedule(device, max_norm, weight_decay, betas, schedule
         state = optimizer.state[p]
         assert relative_error(trainer.get_state("m", name), state["exp_avg"].numpy()) <= 2e-5
         assert relative_error(trainer.get_state("v", name), state["exp_avg_sq"].numpy()) <= 2e-5
+
+
+STABLE = {"num_decay_steps": 6}
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 5])
+@pytest.mark.parametrize(("name", "arguments"), [
+    ("linear", {}), ("cosine", {}), ("cosine", {"num_cycles": 1.25}), ("constant", {}), ("constant_with_warmup", {}),
+    ("cosine_with_restarts", {}), ("cosine_with_restarts", {"num_cycles": 3}), ("polynomial", {}), ("polynomial", {"power": 2.0, "lr_end": 1e-5}),
+    ("inverse_sqrt", {}), ("inverse_sqrt", {"timescale": 3}), ("cosine_with_min_lr", {"min_lr": 1e-4}),
+    ("cosine_with_min_lr", {"min_lr_rate": 0.2, "num_cycles": 1.0}), ("cosine_warmup_with_min_lr", {"min_lr_rate": 0.1}),
+    ("cosine_warmup_with_min_lr", {"min_lr": 1e-4, "warmup_lr_rate": 0.3}), ("warmup_stable_decay", STABLE),
+    ("warmup_stable_decay", STABLE | {"num_stable_steps": 4, "min_lr_ratio": 0.1, "num_cycles": 0.75}),
+    ("warmup_stable_decay", STABLE | {"warmup_type": "cosine", "decay_type": "linear"}),
+    ("warmup_stable_decay", STABLE | {"warmup_type": "1-sqrt", "decay_type": "1-sqrt", "min_lr_ratio": 0.05}),
+])
+@pytest.mark.filterwarnings("ignore:Both num_training_steps")
+def test_learning_rate_is_transformers(name, arguments, warmup):
+    """Every step of twenty."""
+    if name == "constant" and warmup:
+        pytest.skip("has no warm-up")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=3e-3)
+    scheduler = transformers.get_scheduler(name, optimizer, warmup, 20, scheduler_specific_kwargs=arguments)
+    options = GRPOConfig(learning_rate=3e-3, lr_scheduler_type=name, lr_scheduler_kwargs=arguments, warmup_steps=warmup)
+    for step in range(20):
+        assert learning_rate(options, step, 20) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-12, abs=1e-18)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_every_schedule_has_transformers_name():
+    """But for the two that follow a measured number."""
+    assert {*SCHEDULES} == {t.value for t in transformers.SchedulerType} - {"reduce_lr_on_plateau", "greedy"} == {*SHAPES}
 
 
 def torch_logps(hf, prompts, completions, group, temperature):

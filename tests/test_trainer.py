@@ -338,6 +338,18 @@ def test_callbacks(tmp_path):
     assert trainer.state.global_step == 4
 
 
+def test_periods_below_1_are_shares_of_all_steps(tmp_path):
+    class Watch(TrainerCallback):
+        def on_log(self, args, state, control, **kwargs):
+            logged.append(state.global_step)
+
+    logged = []
+    trainer = toy.trainer(tmp_path, max_steps=7, callbacks=[Watch], logging_steps=0.3, save_strategy="steps", save_steps=0.5)
+    trainer.train()
+    assert logged == [3, 6, 7]
+    assert sorted(p.name for p in trainer.run.checkpoints.iterdir()) == ["step-4", "step-7"]
+
+
 def test_a_callback_may_be_a_class(tmp_path):
     class Stop(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
