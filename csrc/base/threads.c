@@ -11,9 +11,9 @@
 
 /* A job is published by raising `generation`; workers spin on it for a while (a launch then costs about a microsecond,
    and there are ~10 a layer), then sleep on a condition. One job runs at a time: callers queue on `entry`.
-   Share s of a job is meant for thread s, but whoever comes first to an unclaimed share runs it: a worker that the
-   system keeps from running (a busy machine, more threads than cores) then delays nobody. The partition, and with it
-   every result, stays the same. */
+   Share s of a job is meant for thread s, which takes it in chunks, half of what is left at a time; whoever has finished
+   his own goes on with the others'. A thread that the system slows down or keeps from running (a busy machine, more
+   threads than cores) then delays nobody for long. */
 enum { SPIN = 20000 };
 
 static struct {
@@ -22,18 +22,16 @@ static struct {
     int count, started;                      /* threads including the caller; workers alive */
     pthread_t workers[THREADS_MAX];
     _Atomic unsigned generation;             /* of the newest job */
-    _Atomic int unfinished, sleeping;        /* shares of that job; workers */
-    _Atomic int shares;
-    int n;
+    _Atomic int unfinished, sleeping;        /* units of that job; workers */
+    _Atomic int n, chunk, shares;
     void (*work)(void *, int, int, int);
     void *arg;
 } pool = {.entry = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
 
-/* OPEN(generation) until someone claims it. Whoever claims a share keeps its job from ending, so only then are the fields
-   of the job read; a worker that is late by a job finds none open for its generation. */
-static struct { _Alignas(64) _Atomic unsigned state; } claims[THREADS_MAX];
-#define OPEN(generation) (2 * (generation))
-#define CLAIMED(generation) (2 * (generation) + 1)
+/* Generation (upper 32 bits) and next unit (lower) of each share. A job's end leaves NOTHING, before the next job's fields are
+   written: a worker that is late by a job may read those, but what it claims with them was changed meanwhile. */
+static struct { _Alignas(64) _Atomic uint64_t state; } claims[THREADS_MAX];
+#define NOTHING ((uint64_t)INT32_MAX)
 
 static _Thread_local int inside;             /* a nested call runs serially */
 
@@ -43,17 +41,29 @@ static void pause_cpu(void) {
 #endif
 }
 
-/* Runs every share of the job that nobody else has claimed, this thread's own first. */
-static void run_shares(int thread, unsigned generation) {
-    int shares = atomic_load_explicit(&pool.shares, memory_order_relaxed);
-    for (int i = 0; i < shares; i++) {
-        int share = (thread + i) % shares;
-        unsigned open = OPEN(generation);
-        if (!atomic_compare_exchange_strong(&claims[share].state, &open, CLAIMED(generation))) continue;
-        int begin = (int)((int64_t)pool.n * share / shares), end = (int)((int64_t)pool.n * (share + 1) / shares);
-        if (begin < end) pool.work(pool.arg, begin, end, share);
-        atomic_fetch_sub_explicit(&pool.unfinished, 1, memory_order_release);
+/* Units [*begin, *end) of a share, if it has any left. */
+static int claim(int *begin, int *end, int share, unsigned generation) {
+    uint64_t state = atomic_load(&claims[share].state);
+    for (;;) {
+        int n = atomic_load(&pool.n), shares = atomic_load(&pool.shares), chunk = atomic_load(&pool.chunk);
+        int next = (int)(uint32_t)state, left = (int)((int64_t)n * (share + 1) / shares) - next;
+        if (state >> 32 != generation || left <= 0) return 0;
+        int taken = left / 2 < chunk ? left : left / 2;
+        if (!atomic_compare_exchange_weak(&claims[share].state, &state, state + (uint64_t)taken)) continue;
+        *begin = next;
+        *end = next + taken;
+        return 1;
     }
+}
+
+/* Runs what nobody else has claimed, this thread's own share first. */
+static void run_shares(int thread, unsigned generation) {
+    int shares = atomic_load(&pool.shares);
+    for (int i = 0, begin, end; i < shares; i++)
+        while (claim(&begin, &end, (thread + i) % shares, generation)) {
+            pool.work(pool.arg, begin, end, thread);
+            atomic_fetch_sub_explicit(&pool.unfinished, end - begin, memory_order_release);
+        }
 }
 
 static void *worker(void *arg) {
@@ -162,6 +172,10 @@ static void spread_workers(void) {
 }
 
 void parallel_for(int n, void (*work)(void *arg, int begin, int end, int thread), void *arg) {
+    parallel_chunks(n, n, work, arg);
+}
+
+void parallel_chunks(int n, int chunk, void (*work)(void *arg, int begin, int end, int thread), void *arg) {
     if (n <= 0) return;
     ensure_setup();
     if (n == 1 || inside || pool.count == 1) {
@@ -171,12 +185,14 @@ void parallel_for(int n, void (*work)(void *arg, int begin, int end, int thread)
     pthread_mutex_lock(&pool.entry);
     int shares = ready_threads();
     unsigned generation = atomic_load_explicit(&pool.generation, memory_order_relaxed) + 1;
-    pool.n = n;
     pool.work = work;
     pool.arg = arg;
-    atomic_store_explicit(&pool.shares, shares, memory_order_relaxed);
-    atomic_store_explicit(&pool.unfinished, shares, memory_order_relaxed);
-    for (int i = 0; i < shares; i++) atomic_store_explicit(&claims[i].state, OPEN(generation), memory_order_release);
+    atomic_store(&pool.n, n);
+    atomic_store(&pool.chunk, chunk);
+    atomic_store(&pool.shares, shares);
+    atomic_store(&pool.unfinished, n);
+    for (int i = 0; i < shares; i++)
+        atomic_store(&claims[i].state, (uint64_t)generation << 32 | (uint64_t)((int64_t)n * i / shares));
     atomic_store(&pool.generation, generation);
     if (atomic_load(&pool.sleeping)) {
         spread_workers();
@@ -192,5 +208,6 @@ void parallel_for(int n, void (*work)(void *arg, int begin, int end, int thread)
         pause_cpu();
         if (++spins % 1024 == 0) sched_yield();
     }
+    for (int i = 0; i < shares; i++) atomic_store(&claims[i].state, (uint64_t)generation << 32 | NOTHING);
     pthread_mutex_unlock(&pool.entry);
 }
