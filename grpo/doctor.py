@@ -18,7 +18,7 @@ OPTIONAL = (
     ("datasets", "datasets", "data sets of the hub", "pip install 'cgrpo[data]'"),
     ("pyarrow", "pyarrow", "parquet files", "pip install pyarrow"),
     ("reportlab", "reportlab", "PDF reports of evaluations", "pip install 'cgrpo[report]'"),
-    ("math-verify", "math_verify", "the reward math_verify", "pip install 'cgrpo[math]'"),
+    ("math-verify", "math_verify", "the reward math_verify, TRL's accuracies", "pip install 'cgrpo[math]'"),
     ("reasoning-gym", "reasoning_gym", "the data sets reasoning_gym:TASK", "pip install reasoning-gym"),
     ("tensorboardX", "tensorboardX", "--report_to tensorboard", "pip install tensorboardX"),
 )

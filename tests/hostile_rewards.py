@@ -15,6 +15,10 @@ def hang_on_one(completion):
     return 1.0
 
 
+def hang_on_two(text, gold):
+    threading.Event().wait(30)
+
+
 def sometimes(completion):
     if completion == "bb":
         raise ValueError("no")

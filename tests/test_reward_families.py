@@ -7,8 +7,12 @@ import sys
 import numpy as np
 import pytest
 
-from grpo.errors import ConfigError, RewardError
+from hostile_rewards import hang_on_two
+
+import grpo.rewards
+from grpo.errors import ConfigError, GrpoWarning, RewardError
 from grpo.rewards import RewardBatch, RewardSet
+from grpo.rewards.deadline import Worker
 from grpo.tokenizer import Tokenizer
 
 FULL = "<reasoning>\nabc\n</reasoning>\n<answer>\n12\n</answer>\n"
@@ -253,8 +257,21 @@ def test_math_verify():
 def test_math_verify_without_its_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "math_verify", None)
     monkeypatch.delitem(sys.modules, "grpo.rewards.math_verify", raising=False)
-    with pytest.raises(ConfigError, match=r"'math_verify' needs the package math-verify: pip install 'cgrpo\[math\]'"):
-        RewardSet("math_verify")
+    monkeypatch.delitem(sys.modules, "grpo.rewards.trl", raising=False)
+    for ask in (lambda: RewardSet("math_verify"), lambda: RewardSet({"cosine_scaled_reward": {"max_len": 8}}),
+                lambda: grpo.rewards.reasoning_accuracy_reward):
+        with pytest.raises(ConfigError, match=r"need the package math-verify: pip install 'cgrpo\[math\]'"):
+            ask()
+
+
+def test_a_comparison_that_takes_too_long_is_wrong_and_said(monkeypatch):
+    pytest.importorskip("math_verify")
+    trl = importlib.import_module("grpo.rewards.trl")
+    monkeypatch.setattr(trl, "SECONDS", 0.1)
+    worker = Worker(hang_on_two)
+    monkeypatch.setattr(trl, "comparison", lambda: worker)
+    with pytest.warns(GrpoWarning, match="more than 0.1 s over 'it is 12'"):
+        assert trl.accuracy_reward(["it is 12", "it is 12"], solution=["12", None]) == [0.0, None]
 
 
 # ---- names and arguments
@@ -271,6 +288,7 @@ def test_r1_names_are_the_corrected_rewards():
     ({"len_l1": {"taget": 5}}, "no argument 'taget'; did you mean 'target'? It takes target, alpha, delta, strict."),
     ({"len_l1": {"target": 0}}, "target=0 must be a number of tokens"), ({"len_l1": {"alpha": "x"}}, "alpha='x' must be a number of at least 0"),
     ({"len_l1": 512}, "must be a mapping such as {target: 512}, not 512"), ({"len_l1": {}, "len_min": {}}, "one name each"),
+    ({"repetition_penalty_reward": {"max_penalty": 1}}, "reward 'repetition_penalty_reward': max_penalty=1 must be"),
     ({"len_cosine": {"correct": 1}}, "correct=1 must be two numbers"), ({"len_cosine": {"repetition_penalty": 1}}, "repetition_penalty=1 must be"),
     ({"len_min": {"alpha": 2}}, "alpha=2 must be a number of at least 0 and of at most 1"), ({"len_min": {"over": "some"}}, "over='some' must be 'correct' or 'all'"),
     ({"conciseness": {"low": 9, "high": 9}}, "high=9 must be an integer of at least 10"), ({"intrinsic": {"capacity": 1.5}}, "capacity=1.5 must be"),
@@ -297,6 +315,6 @@ def test_arguments_of_functions_and_classes_in_a_file(tmp_path):
     assert score({f"{tmp_path}/mine.py:Fixed": {"value": 3}}, data) == [3, 3] and score(f"{tmp_path}/mine.py:Fixed", data) == [1, 1]
 
 
-@pytest.mark.parametrize("module", [*(["math_verify"] if importlib.util.find_spec("math_verify") else []), "accuracy", "adapters", "arguments", "deepseekrl", "diversity", "length", "r1", "registry", "think", "voting", "weights", "xml"])
+@pytest.mark.parametrize("module", [*(["math_verify", "trl"] if importlib.util.find_spec("math_verify") else []), "accuracy", "adapters", "arguments", "deepseekrl", "diversity", "length", "r1", "registry", "think", "voting", "weights", "xml"])
 def test_examples_of_the_documentation(module):
     assert doctest.testmod(importlib.import_module(f"grpo.rewards.{module}"), optionflags=doctest.ELLIPSIS).failed == 0

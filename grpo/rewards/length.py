@@ -134,7 +134,8 @@ def repetition(text: str, n: int) -> float:
 
 
 class RepetitionPenalty:
-    """max_penalty times the share of repeated ngram_size-grams of words (Demystifying Long CoT; TRL's get_repetition_penalty_reward).
+    """max_penalty times the share of repeated ngram_size-grams of words (Demystifying Long CoT; TRL counts tokens: see
+    get_repetition_penalty_reward).
 
     >>> RepetitionPenalty(2, -1.0)(["so it is so it is", "so it is"])
     [-0.4, 0.0]
@@ -143,11 +144,30 @@ class RepetitionPenalty:
     __name__ = "repetition_penalty"
 
     def __init__(self, ngram_size: int = 20, max_penalty: float = -1.0):
-        self.ngram_size = whole("repetition_penalty", "ngram_size", ngram_size)
-        self.max_penalty = number("repetition_penalty", "max_penalty", max_penalty, high=0.0)
+        self.ngram_size = whole(self.__name__, "ngram_size", ngram_size)
+        self.max_penalty = number(self.__name__, "max_penalty", max_penalty, high=0.0)
 
     def __call__(self, completions: list, **columns: Any) -> list[float]:
         return [0.0 + self.max_penalty * repetition(text_of(c), self.ngram_size) for c in completions]
+
+
+class TokenRepetitionPenalty(RepetitionPenalty):
+    """The same over ngram_size-grams of token ids.
+
+    >>> TokenRepetitionPenalty(2)(completion_ids=[[1, 2, 3, 4], [5, 5, 5, 5, 5]])
+    [0.0, -0.75]
+    """
+
+    __name__ = "repetition_penalty_reward"
+
+    def __init__(self, ngram_size: int = 3, max_penalty: float = -1.0):
+        super().__init__(ngram_size, max_penalty)
+
+    def __call__(self, completion_ids: list[list[int]], **columns: Any) -> list[float]:
+        return [0.0 + self.max_penalty * repeated_share(ids, self.ngram_size) for ids in completion_ids]
+
+
+get_repetition_penalty_reward = TokenRepetitionPenalty      # by TRL's name
 
 
 class LenMin:

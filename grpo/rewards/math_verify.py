@@ -8,9 +8,10 @@ from .adapters import reward
 from .text import final_answer, same_answer, tagged_answer, text_of
 
 try:
-    from math_verify import parse, verify
+    from latex2sympy2_extended import NormalizationConfig
+    from math_verify import LatexExtractionConfig, parse, verify
 except ImportError as error:
-    raise ConfigError("reward 'math_verify' needs the package math-verify: pip install 'cgrpo[math]'") from error
+    raise ConfigError("reward 'math_verify' and TRL's accuracies need the package math-verify: pip install 'cgrpo[math]'") from error
 
 # it says with every call that without its own alarm (which works on the main thread only) the caller must keep the time
 logging.getLogger("math_verify").setLevel(logging.ERROR)
@@ -40,3 +41,12 @@ def math_verify_reward(completion: str | list, answer: Any = None, solution: Any
 def formula(answer: str) -> list:
     """What math-verify reads in an answer that is nothing but that."""
     return parse(answer if "$" in answer or "\\boxed" in answer else f"${answer}$", parsing_timeout=None)
+
+
+def equal_in_latex(text: str, gold: str) -> bool | None:
+    """Whether the answer in a text equals the gold, None where the gold cannot be read: TRL's rule, by which an answer is what is boxed, else
+    LaTeX that is announced as one."""
+    wanted = parse(gold, parsing_timeout=None)
+    latex = LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False, normalization_config=NormalizationConfig(units=True))
+    given = parse(text, [latex], extraction_mode="first_match", parsing_timeout=None) if wanted else []
+    return verify(wanted, given, timeout_seconds=None) if wanted else None

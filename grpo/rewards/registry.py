@@ -23,11 +23,13 @@ REGISTRY: dict[str, Callable] = {f.__name__: f for f in (
     "correctness": xml.correctness_reward, "int": xml.integer_reward, "strict_format": xml.strict_format_reward,
     "soft_format": xml.soft_format_reward, "len_l1": length.LenL1, "len_cosine": length.LenCosine, "len_min": length.LenMin,
     "conciseness": length.Conciseness, "repetition_penalty": length.RepetitionPenalty,
+    "repetition_penalty_reward": length.TokenRepetitionPenalty,
     "soft_overlong_punishment": length.SoftOverlongPunishment, "majority_voting": voting.majority_voting_reward,
     "group_intrinsic": diversity.GroupIntrinsic, "intrinsic": diversity.Intrinsic} | {
     f"r1.{name}": function for name, function in r1.REWARDS.items()}
-# loaded when it is named, since it needs a package that may not be there
-EXTRAS = {"math_verify": "grpo.rewards.math_verify.math_verify_reward"}
+# loaded when they are named, since they need a package that may not be there
+EXTRAS = {"math_verify": "grpo.rewards.math_verify.math_verify_reward", "reasoning_accuracy_reward": "grpo.rewards.trl.reasoning_accuracy_reward",
+          "cosine_scaled_reward": "grpo.rewards.trl.CosineScaled"}
 SETS: dict[str, list[Callable]] = {
     "xml": FIVE,
     "deepseekrl": [REGISTRY[n] for n in ("correctness_reward_func", "int_reward_func", "strict_format_reward_func",

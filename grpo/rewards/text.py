@@ -28,8 +28,8 @@ def text_of(completion: Any) -> str:
     return completion if isinstance(completion, str) else str(completion[-1]["content"])
 
 
-def repeated_share(words: list[str], n: int) -> float:
-    """The share of the n-grams of words that stand there more than once, but for their first time; 0 where there are none.
+def repeated_share(words: list, n: int) -> float:
+    """The share of the n-grams of words (or token ids) that stand there more than once, but for their first time; 0 where there are none.
 
     >>> repeated_share("so it is so it is".split(), 2)
     0.4
