@@ -36,11 +36,14 @@ class TrainerControl:
 
 
 class TrainerCallback:
-    """Base of callbacks; override what you need."""
+    """Base of callbacks; override what you need. There is no on_substep_end: the micro-batches of a step are one call of the core."""
 
+    def on_init_end(self, args, state, control, **kwargs): ...
     def on_train_begin(self, args, state, control, **kwargs): ...
     def on_epoch_begin(self, args, state, control, **kwargs): ...
     def on_step_begin(self, args, state, control, **kwargs): ...
+    def on_pre_optimizer_step(self, args, state, control, **kwargs): ...
+    def on_optimizer_step(self, args, state, control, **kwargs): ...
     def on_step_end(self, args, state, control, **kwargs): ...
     def on_epoch_end(self, args, state, control, **kwargs): ...
     def on_log(self, args, state, control, logs=None, **kwargs): ...
@@ -53,7 +56,7 @@ SHOWN = (("reward", "reward", "{:.3f}"), ("loss", "loss", "{:.4f}"), ("kl", "kl"
          ("completions/mean_length", "length", "{:.0f}"), ("generation_tokens_per_second", "gen tok/s", "{:.0f}"),
          ("training_tokens_per_second", "train tok/s", "{:.0f}"))
 
-SHOWN_IN_EVALUATION = ("eval_reward", "eval_loss", "eval_accuracy/strict", "eval_accuracy/lenient")
+SHOWN_IN_EVALUATION = ("_reward", "_loss", "_accuracy/strict", "_accuracy/lenient", "/mean")     # what such names end with
 
 
 def summary(metrics: dict[str, Any]) -> dict[str, str]:
@@ -101,7 +104,7 @@ class Progress(TrainerCallback):
             say(f"step {state.global_step}/{state.max_steps}  {numbers}  {logs['step_time']:.2f} s/step{phases(logs)}")
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
-        shown = [f"{name} {value:.3f}" for name, value in metrics.items() if name in SHOWN_IN_EVALUATION or name.endswith("/mean")]
+        shown = [f"{name} {value:.3f}" for name, value in metrics.items() if name.endswith(SHOWN_IN_EVALUATION)]
         self.write(f"evaluation at step {state.global_step}  {'  '.join(shown)}")
 
     def write(self, text: str) -> None:

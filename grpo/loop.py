@@ -8,11 +8,12 @@ import functools
 import json
 import math
 import os
+import re
 import time
 import warnings
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 from . import _core, checkpoint
 from .callbacks import Progress, TensorBoard, TrainerControl, TrainerState
 from .config import TrainingConfig
-from .errors import CheckpointError, CheckpointMismatchError, ConfigError, GrpoWarning, NonFiniteError
+from .errors import CheckpointError, CheckpointMismatchError, ConfigError, DatasetError, GrpoWarning, NonFiniteError
 from .foreign import did_you_mean, understood
 from .interrupt import TrainingInterrupted, sigterm
 from .model import Model, load
@@ -76,12 +77,14 @@ class Loop(ABC):
             self.add_callback(callback)
         if os.environ.get("GRPO_PROFILE") == "1":
             self.callbacks.append(Profile(self.model.device))
+        self.evaluations: dict[str, Any] = {}            # held-out data by name
         self._seconds: dict[str, float] = defaultdict(float)
         self._window: list[dict[str, Any]] = []
         self._skipped = self._failed_saves = 0
         self._saved_step = -1
         self._epoch_ended = True             # or none has begun
         self._new_best: tuple[str, float] | None = None      # (metric, value) of weights that are better than any checkpoint
+        self._fire("on_init_end")
 
     # what a trainer supplies
 
@@ -98,8 +101,12 @@ class Loop(ABC):
         """The step was taken: move on in the data."""
 
     @abstractmethod
-    def evaluate(self, eval_dataset: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Metrics on held-out data, their names prefixed."""
+    def held_out_rows(self, dataset: Any, name: str) -> Any:
+        """A data set as evaluate_on takes it. name: what errors call it."""
+
+    @abstractmethod
+    def evaluate_on(self, held_out: Any, prefix: str) -> dict[str, float]:
+        """Metrics on held-out rows. prefix: what their names will begin with."""
 
     @abstractmethod
     def position_state(self) -> dict[str, Any]:
@@ -122,6 +129,30 @@ class Loop(ABC):
     def result(self, metrics: dict[str, Any]) -> StepResult:
         """What iteration yields."""
         return StepResult(self.state.global_step, metrics)
+
+    # evaluation
+
+    def held_out(self, dataset: Any) -> dict[str, Any]:
+        """Data sets of evaluation by name; a single one has the name ""."""
+        if dataset is None and self.args.evaluates:
+            raise ConfigError("eval_strategy and eval_on_start need eval_dataset")
+        if not isinstance(dataset, Mapping):
+            return {} if dataset is None else {"": self.held_out_rows(dataset, "eval_dataset")}
+        for name in dataset:
+            if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
+                raise ConfigError(f"eval_dataset: the name {name!r} must be letters, digits, '_', '.' or '-'; metrics and files are called by it")
+        return {name: self.held_out_rows(rows, f"eval_dataset[{name!r}]") for name, rows in dataset.items()}
+
+    def evaluate(self, eval_dataset: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """Metrics on eval_dataset (default: the trainer's), their names prefixed: eval_reward; of a dict of data sets, eval_<name>_reward."""
+        evaluations = self.evaluations if eval_dataset is None else self.held_out(eval_dataset)
+        if not evaluations:
+            raise DatasetError("evaluate() needs eval_dataset")
+        metrics = {}
+        for name, held_out in evaluations.items():
+            prefix = f"{metric_key_prefix}_{name}" if name else metric_key_prefix
+            metrics |= {f"{prefix}_{metric}": value for metric, value in self.evaluate_on(held_out, prefix).items()}
+        return metrics
 
     # running
 
@@ -229,8 +260,10 @@ class Loop(ABC):
         """update() and the optimiser's step. A gradient that is not finite is thrown away and counted."""
         try:
             metrics = self.update()
+            self._fire("on_pre_optimizer_step")
             with self.timed("optimizer"):
                 metrics["grad_norm"] = self.optimizer.step(rate, self.args.max_grad_norm)
+            self._fire("on_optimizer_step")
             self._skipped = 0
             return metrics
         except NonFiniteError as error:

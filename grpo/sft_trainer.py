@@ -33,9 +33,7 @@ class SFTTrainer(Loop):
         args = options(args, SFTConfig)
         super().__init__(model, args, callbacks, processing_class)
         self.examples = self._examples(train_dataset, "train_dataset") if train_dataset is not None else []
-        self.eval_examples = self._examples(eval_dataset, "eval_dataset") if eval_dataset is not None else []
-        if not self.eval_examples and args.evaluates:
-            raise ConfigError("eval_strategy and eval_on_start need eval_dataset")
+        self.evaluations = self.held_out(eval_dataset)
         self.order = RowOrder(len(self.examples), args.shuffle_dataset, args.seed if args.data_seed is None else args.data_seed)
         self.position = 0
 
@@ -54,16 +52,15 @@ class SFTTrainer(Loop):
         self.position += self.args.batch_size
         self.state.epoch = self.position / len(self.examples)
 
-    def evaluate(self, eval_dataset: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Mean loss over the completion tokens of eval_dataset (default: the trainer's)."""
-        examples = self.eval_examples if eval_dataset is None else self._examples(eval_dataset, "eval_dataset")
-        if not examples:
-            raise DatasetError("evaluate() needs eval_dataset")
-        prompts, completions = map(list, zip(*examples, strict=True))
+    def held_out_rows(self, dataset: Any, name: str) -> list[tuple[I32, I32]]:
+        return self._examples(dataset, name)
+
+    def evaluate_on(self, held_out: list[tuple[I32, I32]], prefix: str) -> dict[str, float]:
+        """Mean loss and entropy over the completion tokens."""
+        prompts, completions = map(list, zip(*held_out, strict=True))
         logps, entropies = self.model.core.logprobs(prompts, completions, np.arange(len(prompts), dtype=np.int32), temperature=1.0,
                                                     token_budget=self.args.token_budget_on(self.model.device))
-        return {f"{metric_key_prefix}_loss": float(-logps.mean(dtype=np.float64)),
-                f"{metric_key_prefix}_entropy": float(entropies.mean(dtype=np.float64))}
+        return {"loss": float(-logps.mean(dtype=np.float64)), "entropy": float(entropies.mean(dtype=np.float64))}
 
     # rows
 

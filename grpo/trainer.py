@@ -73,11 +73,10 @@ class GRPOTrainer(Loop):
         super().__init__(model, args, callbacks, processing_class)
         self.stream = self.prompt_stream(train_dataset, "train_dataset") if train_dataset is not None else None
         self.eval_funcs = RewardSet(eval_funcs, on_error=args.on_reward_error) if eval_funcs else None
-        self.evaluation = Evaluation(self, eval_dataset) if eval_dataset is not None else None
-        if self.evaluation is None and args.evaluates:
-            raise ConfigError("eval_strategy and eval_on_start need eval_dataset")
-        if self.stream is not None and self.evaluation is not None and (message := overlap(self.stream.rows, self.evaluation.stream.rows)):
-            warnings.warn(message, GrpoWarning, stacklevel=2)
+        self.evaluations: dict[str, Evaluation] = self.held_out(eval_dataset)
+        for name, evaluation in self.evaluations.items() if self.stream is not None else ():
+            if message := overlap(self.stream.rows, evaluation.stream.rows):
+                warnings.warn(f"eval_dataset[{name!r}]: {message}" if name else message, GrpoWarning, stacklevel=2)
         self.reference = self.model.copy() if args.beta else None
         self.loss_options = args.loss_options()
         self.position = 0                    # in the stream of prompts
@@ -280,24 +279,24 @@ class GRPOTrainer(Loop):
 
     # evaluation
 
-    def evaluate(self, eval_dataset: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """A round of evaluation over eval_dataset (default: the trainer's), every row once: the numbers of grpo.evaluation.records.metrics_of and
-        what the reward functions logged. Leaves eval/step-N.json in the run folder.
+    def held_out_rows(self, dataset: Any, name: str) -> Evaluation:
+        return Evaluation(self, dataset, name)
+
+    def evaluate_on(self, held_out: Evaluation, prefix: str) -> dict[str, float]:
+        """A round of evaluation, every row once: the numbers of grpo.evaluation.records.metrics_of and what the reward functions logged.
+        Leaves eval/step-N.json in the run folder (for other prefixes than "eval", eval/<prefix>-N.json).
 
         The same random numbers are drawn each time, so two rounds differ by the weights alone.
         """
-        evaluation = self.evaluation if eval_dataset is None else Evaluation(self, eval_dataset)
-        if evaluation is None:
-            raise DatasetError("evaluate() needs eval_dataset")
         with self.timed("evaluate"):
-            metrics = evaluation.round(metric_key_prefix)
-        metrics["runtime"] = self._seconds.pop("evaluate")
-        return {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+            metrics = held_out.round(prefix)
+        return metrics | {"runtime": self._seconds.pop("evaluate")}
 
     def finish(self) -> None:
         """The PDF of the last round of evaluation."""
-        if self.evaluation is not None and self.args.eval_report == "end":
-            self.evaluation.report_last()
+        if self.args.eval_report == "end":
+            for evaluation in self.evaluations.values():
+                evaluation.report_last()
 
     # data, state
 

@@ -191,8 +191,8 @@ def test_a_round_leaves_its_completions_and_numbers(tmp_path):
 
 def test_chunks_are_the_same_completions(tmp_path):
     t = trainer(tmp_path)
-    whole, _ = t.evaluation.completions(0, 6)
-    parts = [r for first, count in ((0, 1), (1, 3), (4, 2)) for r in t.evaluation.completions(first, count)[0]]
+    whole, _ = t.evaluations[""].completions(0, 6)
+    parts = [r for first, count in ((0, 1), (1, 3), (4, 2)) for r in t.evaluations[""].completions(first, count)[0]]
     assert whole == parts
 
 
@@ -210,7 +210,7 @@ def test_a_reward_that_logs_a_number_of_the_same_name_does_not_replace_it(tmp_pa
 def test_evaluation_functions(tmp_path):
     t = grpo.GRPOTrainer(toy.model(), toy.byte_values, grpo.GRPOConfig(**toy.options(tmp_path)), toy.ROWS, SUMS, eval_funcs=[lengths])
     metrics = t.evaluate()
-    given, _ = t.evaluation.completions(0, 6)
+    given, _ = t.evaluations[""].completions(0, 6)
     assert metrics["eval_funcs/lengths/mean"] == pytest.approx(sum(len(r["completion"]) for r in given) / len(given))
 
 

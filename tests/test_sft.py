@@ -22,6 +22,14 @@ def test_sft_learns_and_stops(tmp_path):
     assert [(a.text, a.finish_reason) for a in answers] == [("4", "stop"), ("ho", "stop")]
 
 
+def test_sft_evaluation_on_several_data_sets(tmp_path):
+    sets = {name: [{"prompt": "a", "completion": name}] for name in ("b", "cd")}
+    trainer = grpo.SFTTrainer(toy.model(), grpo.SFTConfig(), eval_dataset=sets)
+    both = trainer.evaluate()
+    assert set(both) == {"eval_b_loss", "eval_b_entropy", "eval_cd_loss", "eval_cd_entropy"}
+    assert both["eval_cd_loss"] == trainer.evaluate(sets["cd"])["eval_loss"] != both["eval_b_loss"]
+
+
 def test_sft_gradient_is_that_of_the_mean(tmp_path):
     policy = toy.model()
     trainer = grpo.SFTTrainer(policy, grpo.SFTConfig(max_steps=1, per_device_train_batch_size=2, output_dir=str(tmp_path / "sft")),

@@ -306,6 +306,21 @@ def test_evaluation(tmp_path):
     assert metrics["test_reward"] >= 0 and "test_frac_reward_zero_std" not in metrics
 
 
+def test_evaluation_on_several_data_sets(tmp_path, capsys):
+    sets = {"sums": [{"prompt": "1+1", "letter": "2"}], "words": [{"prompt": "cat", "letter": "a"}, {"prompt": "dog", "letter": "o"}]}
+    trainer = toy.trainer(tmp_path, toy.share, eval_dataset=sets, max_steps=2, eval_strategy="steps", eval_steps=2, eval_report="no",
+                          metric_for_best_model="words_reward", save_strategy="best")
+    single = {name: toy.trainer(tmp_path, toy.share, eval_dataset=rows).evaluate() for name, rows in sets.items()}
+    expected = {f"eval_{name}_{metric.removeprefix('eval_')}": value for name, one in single.items() for metric, value in one.items()}
+    both = trainer.evaluate()
+    assert set(both) == set(expected) and all(both[n] == expected[n] for n in both if not n.endswith("runtime"))
+    assert {n.partition("_")[0] for n in trainer.evaluate({"other": sets["sums"]}, metric_key_prefix="test")} == {"test"}
+    trainer.train()
+    assert sorted(p.name for p in (trainer.run.path / "eval").iterdir()) == ["eval_sums-000002.json", "eval_words-000002.json"]
+    assert trainer.state.best_metric == trainer.state.log_history[-2]["eval_words_reward"]
+    assert "eval_sums_reward" in capsys.readouterr().err
+
+
 def test_evaluation_changes_nothing(tmp_path):
     plain, watched = toy.trainer(tmp_path, max_steps=3), toy.trainer(tmp_path, max_steps=3, eval_dataset=toy.ROWS, eval_strategy="steps", eval_steps=1)
     plain.train()
@@ -333,8 +348,9 @@ def test_callbacks(tmp_path):
     watch = Watch()
     trainer = toy.trainer(tmp_path, max_steps=10, callbacks=[watch], logging_steps=2, prompts_per_step=1)
     trainer.train()
-    epoch = ["epoch_begin", "step_begin", "step_end", "step_begin", "log", "step_end", "epoch_end"]
-    assert watch.events == ["train_begin", *epoch, *epoch, "save", "train_end"]
+    step = ["step_begin", "pre_optimizer_step", "optimizer_step"]
+    epoch = ["epoch_begin", *step, "step_end", *step, "log", "step_end", "epoch_end"]
+    assert watch.events == ["init_end", "train_begin", *epoch, *epoch, "save", "train_end"]
     assert trainer.state.global_step == 4
 
 
@@ -474,6 +490,8 @@ def test_long_prompts(policy, rows):
     (dict(reward_func=toy.share), ConfigError, "did you mean 'reward_funcs'"),
     (dict(args=grpo.GRPOConfig(max_completion_length=4096)), ConfigError, "leaves no room for a prompt in 4096 positions"),
     (dict(args=grpo.GRPOConfig(eval_strategy="steps")), ConfigError, "need eval_dataset"),
+    (dict(eval_dataset={"a/b": toy.ROWS}), ConfigError, "the name 'a/b' must be letters"),
+    (dict(eval_dataset={"a": toy.ROWS, "b": [{"text": "x"}]}), DatasetError, "eval_dataset['b']: row 0 has no 'prompt'"),
     (dict(args=grpo.GRPOConfig(generation_kwargs={"temprature": 1})), ConfigError, "did you mean 'temperature'"),
     (dict(args=grpo.GRPOConfig(generation_kwargs={"max_new_tokens": 9})), ConfigError, "Use max_completion_length"),
     (dict(args=grpo.GRPOConfig(generation_kwargs={"temperature": 0.0})), ConfigError, "temperature must be above 0"),

@@ -72,7 +72,7 @@ def main(argv: list[str], prog: str = "grpo eval") -> None:
     if run is not None:
         trainer.state.global_step = checkpoint.step_of(Path(source))
     settings = {"model": source, "step": trainer.state.global_step if run is not None else None,
-                "weights": checkpoint.weights_hash(trainer.model.core), "rows": hash_of(rows), **trainer.evaluation.settings()}
+                "weights": checkpoint.weights_hash(trainer.model.core), "rows": hash_of(rows), **trainer.evaluations[""].settings()}
     folder = EvalFolder(arguments.output_dir or default_folder(source, run, settings), settings)
     document = folder.document() if folder.finished else complete(folder, trainer)
     show(document, folder, arguments.report_questions)
@@ -154,7 +154,7 @@ def complete(folder: EvalFolder, trainer: Any) -> dict[str, Any]:
     """The evaluation, from where it stopped to its end."""
     from ..evaluation.records import document, metrics_of
 
-    evaluation, records = trainer.evaluation, folder.records()
+    evaluation, records = trainer.evaluations[""], folder.records()
     each = folder.settings["num_generations"]
     chunk = max(1, 2 * trainer.args.slots_on(trainer.model.device) // each)
     if records:

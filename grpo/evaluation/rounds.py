@@ -15,11 +15,11 @@ SEED = 0x65766C                              # evaluation draws the same numbers
 class Evaluation:
     """Rounds over the rows of a data set with a trainer's model, rewards and options; training is not touched by them."""
 
-    def __init__(self, trainer: "GRPOTrainer", dataset: Any):
-        """Raises DatasetError naming the row where some rows have an answer to be graded by and others none."""
+    def __init__(self, trainer: "GRPOTrainer", dataset: Any, name: str):
+        """name: of the data set in errors. Raises DatasetError naming the row where some rows have an answer to be graded by and others none."""
         self.trainer = trainer
-        self.stream = trainer.prompt_stream(dataset, "eval_dataset")
-        check_golds(self.stream.rows, "eval_dataset")
+        self.stream = trainer.prompt_stream(dataset, name)
+        check_golds(self.stream.rows, name)
         self.category = category_column(self.stream.rows, trainer.args.eval_category)
         self.last: dict[str, Any] | None = None
 
