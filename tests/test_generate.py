@@ -254,6 +254,9 @@ def test_progress_that_raises_stops_the_call(ref):
     assert ref.generate(PROMPTS, 1, 3)["lengths"].tolist() == [3] * 3
 
 
+SOON = 5          # seconds: at once where nothing else runs, and far from the end of what is interrupted on a busy machine
+
+
 def interrupt(call, after=0.3):
     """Seconds from Ctrl-C to the KeyboardInterrupt that `call` ends with."""
     sent = []
@@ -277,7 +280,7 @@ def test_ctrl_c_in_generate(model):
     before = model.generate(PROMPTS, 2, 5, seed=1)
     held = []
     for _ in range(2):
-        assert interrupt(lambda: model.generate(PROMPTS, 64, 4000)) < 1
+        assert interrupt(lambda: model.generate(PROMPTS, 64, 4000)) < SOON
         held.append(_core.memory_in_use())
     assert held[0] == held[1]
     np.testing.assert_array_equal(before["tokens"], model.generate(PROMPTS, 2, 5, seed=1)["tokens"])
@@ -289,10 +292,10 @@ def test_ctrl_c_in_training(model):
     small = ([PROMPTS[0]], [PROMPTS[1]], np.zeros(1, np.int32), np.ones(40, np.float32))
     trainer.accumulate(*small)
     before = trainer.gradient("model.norm.weight")
-    n = 20000
+    n = 100000
     large = (PROMPTS[:1] * n, PROMPTS[1:2] * n, np.arange(n, dtype=np.int32), np.ones(40 * n, np.float32))
-    assert interrupt(lambda: trainer.accumulate(*large)) < 1
-    assert interrupt(lambda: model.logprobs(*large[:3])) < 1
+    assert interrupt(lambda: trainer.accumulate(*large)) < SOON
+    assert interrupt(lambda: model.logprobs(*large[:3])) < SOON
     trainer.zero_grad()
     trainer.accumulate(*small)
     np.testing.assert_array_equal(before, trainer.gradient("model.norm.weight"))
