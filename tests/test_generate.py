@@ -265,6 +265,7 @@ def interrupt(call, after=0.3):
         sent.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGINT)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)      # a job in the background starts with it ignored
     timer = threading.Timer(after, send)
     timer.start()
     try:
@@ -274,6 +275,7 @@ def interrupt(call, after=0.3):
     finally:
         timer.cancel()
         timer.join()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_in_generate(model):
