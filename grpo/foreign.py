@@ -40,7 +40,8 @@ BATCH = ("prompts_per_step", "num_generations", "per_device_train_batch_size", "
 
 # options with no effect here whatever their value: they steer torch, data loader processes, launchers or hub uploads
 WITHOUT_EFFECT = frozenset("""
-    activation_checkpointing_kwargs activation_offloading attn_implementation average_tokens_across_devices batch_eval_metrics bf16_full_eval dataset_num_proc ddp_backend
+    activation_checkpointing_kwargs activation_offloading attn_implementation average_tokens_across_devices batch_eval_metrics bf16_full_eval
+    dataset_num_proc ddp_backend
     ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph ddp_timeout disable_dropout do_eval do_predict
     do_train
     ds3_gather_for_generation eval_accumulation_steps eval_do_concat_batches eval_use_gather_object full_determinism

@@ -3,12 +3,19 @@
 
 #include "plugin.h"
 
+/* The plugin; NULL: Python's error says why there is none. */
+static const struct plugin *find_plugin(void) {
+    const struct plugin *plugin;
+    int status = plugin_find(&plugin);
+    if (status) raise_status(status);
+    return status ? NULL : plugin;
+}
+
 PyDoc_STRVAR(plugin_doc, "cuda_plugin($module, /)\n--\n\n(file, toolkit version, architectures) of the CUDA plugin. DeviceError if there is none.\nAsks no driver.");
 static PyObject *cuda_plugin(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
-    const struct plugin *plugin;
-    int status = plugin_find(&plugin);
-    if (status) return raise_status(status);
+    const struct plugin *plugin = find_plugin();
+    if (!plugin) return NULL;
     return Py_BuildValue("(sNs)", plugin_path(), PyUnicode_FromFormat("%d.%d", plugin->toolkit / 1000, plugin->toolkit % 1000 / 10),
                          plugin->architectures);
 }
@@ -26,13 +33,12 @@ static int add_device(PyObject *list, const struct plugin *plugin, int index) {
 PyDoc_STRVAR(devices_doc, "cuda_devices($module, /)\n--\n\n[(name, (major, minor), bytes of memory)] of the GPUs that CUDA shows; DeviceError says why there is none.");
 static PyObject *cuda_devices(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
-    const struct plugin *plugin;
-    int count = 0, status = plugin_find(&plugin);
-    if (!status) {
-        Py_BEGIN_ALLOW_THREADS
-        status = plugin->devices(&count);
-        Py_END_ALLOW_THREADS
-    }
+    const struct plugin *plugin = find_plugin();
+    int count = 0, status;
+    if (!plugin) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    status = plugin->devices(&count);
+    Py_END_ALLOW_THREADS
     if (status) return raise_status(status);
     PyObject *list = PyList_New(0);
     for (int i = 0; list && i < count; i++)
@@ -44,10 +50,8 @@ PyDoc_STRVAR(search_doc, "cuda_search($module, folders, /)\n--\n\nNames folders 
 static PyObject *cuda_search(PyObject *module, PyObject *arg) {
     (void)module;
     const char *folders = string_arg(arg, "folders");
-    const struct plugin *plugin;
-    if (!folders) return NULL;
-    int status = plugin_find(&plugin);
-    if (status) return raise_status(status);
+    const struct plugin *plugin = folders ? find_plugin() : NULL;
+    if (!plugin) return NULL;
     plugin->search(folders);
     Py_RETURN_NONE;
 }
@@ -55,10 +59,9 @@ static PyObject *cuda_search(PyObject *module, PyObject *arg) {
 PyDoc_STRVAR(blas_doc, "cuda_blas($module, /)\n--\n\nThe cuBLASLt that the plugin uses, or why there is none. Opens the library.");
 static PyObject *cuda_blas(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
-    const struct plugin *plugin;
+    const struct plugin *plugin = find_plugin();
     const char *name;
-    int status = plugin_find(&plugin);
-    if (status) return raise_status(status);
+    if (!plugin) return NULL;
     Py_BEGIN_ALLOW_THREADS
     name = plugin->blas();
     Py_END_ALLOW_THREADS
@@ -68,10 +71,10 @@ static PyObject *cuda_blas(PyObject *module, PyObject *unused) {
 PyDoc_STRVAR(products_doc, "cuda_products($module, /)\n--\n\nWhat multiplies matrices on the GPU: 'wgmma', or 'mma.sync (why)'. DeviceError where there is none.\nOpens the GPU.");
 static PyObject *cuda_products(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
-    const struct plugin *plugin;
+    const struct plugin *plugin = find_plugin();
     const char *name;
-    int status = plugin_find(&plugin);
-    if (status) return raise_status(status);
+    int status;
+    if (!plugin) return NULL;
     Py_BEGIN_ALLOW_THREADS
     status = plugin->products(&name);
     Py_END_ALLOW_THREADS
