@@ -112,11 +112,13 @@ struct ops {
     int (*rmsnorm_bwd_add)(void *ctx, real *dx, float *dw, const real *dy, const real *x, const float *w, const float *rstd, int N, int C);
 
     /* -- rotary embedding on qkv (N, (Hq + 2 Hkv) D), heads of q, then k, then v ---------------------------------
-          rope_table: cos, sin (N, D/2) of pos[i] * inv_freq[j], fp32 product, accurate for large arguments.
+          rope_table: cos, sin (N, D/2) of p * inv_freq[j], fp32 product, accurate for large arguments; p = pos[i], or, with
+          axis (D/2) given, pos[axis[j]][i] of pos (axes, N): m-RoPE (time, row, column); a vision tower's row and column,
+          each with the frequencies of D/4 pairs.
           rope: q, k heads of y = rotate(norm(x)) with pairs (j, j + D/2); v copied. wq, wk (D): per-head RMSNorm weights
           (Qwen3), or both NULL. y may be x. rope_bwd: d (N, ...) in place from gradient of y to gradient of x;
           x = the input of rope (read only when wq is given); dwq, dwk += ---------------------------------------- */
-    int (*rope_table)(void *ctx, float *cos, float *sin, const int32_t *pos, const float *inv_freq, int N, int D);
+    int (*rope_table)(void *ctx, float *cos, float *sin, const int32_t *pos, const float *inv_freq, const int32_t *axis, int N, int D);
     int (*rope)(void *ctx, real *y, const real *x, const float *wq, const float *wk, float eps, const float *cos, const float *sin,
                 int N, int Hq, int Hkv, int D);
     int (*rope_bwd)(void *ctx, real *d, float *dwq, float *dwk, const real *x, const float *wq, const float *wk, float eps,

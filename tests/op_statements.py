@@ -15,6 +15,17 @@ def bf16(x: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(x), rounded, x)
 
 
+# axis (D/2) of rope_table() for: Qwen2-VL's and Qwen3-VL's m-RoPE (time, row, column); a tower's rows and columns, heads of 80
+AXES = {"chunked": np.repeat([0, 1, 2], [16, 24, 24]), "interleaved": np.array([*[0, 1, 2] * 20, 0, 0, 0, 0]), "tower": np.repeat([0, 1], 20)}
+
+
+def inv_freq(axis: np.ndarray, theta: float) -> np.ndarray:
+    """(D/2) float32: one run of frequencies for all axes of a text model, one for each of the two of a tower."""
+    runs = 2 if axis.max() == 1 else 1
+    half = len(axis) // runs
+    return np.tile(theta ** (-np.arange(half) / half), runs).astype(np.float32)
+
+
 def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return rng.standard_normal(shape, dtype=np.float32)
 

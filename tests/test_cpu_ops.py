@@ -9,7 +9,7 @@ from checks.optim import step
 from checks.rows import tables
 from checks.sample import check_next_and_seen
 from grpo import _core
-from op_statements import bf16, decode_completions, group_segments, normal
+from op_statements import AXES, bf16, decode_completions, group_segments, normal
 
 HEADS = [(1, 1, 16), (4, 2, 16), (9, 3, 64), (8, 1, 64), (3, 3, 80), (5, 1, 104), (6, 2, 104), (7, 1, 128), (2, 2, 128)]
 BATCHES = {                                                 # (prompt, completions...) of each group
@@ -54,8 +54,13 @@ def test_rmsnorm(cpu, ref, rng, N, C):
 def test_rope_table_at_large_positions(cpu, ref, theta):
     positions = np.array([0, 1, 2, 31, 1000, 32767, 100000, 1 << 20], np.int32)
     inv_freq = (theta ** (-np.arange(40) / 40)).astype(np.float32)
-    for got, want in zip(cpu.rope_table(positions, inv_freq), ref.rope_table(positions, inv_freq)):
+    for got, want in zip(cpu.rope_table(positions[None], inv_freq), ref.rope_table(positions[None], inv_freq)):
         assert np.abs(got - want).max() <= 2.0**-23
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_rope_table_of_several_axes(cpu, rng, name):
+    rows.test_rope_table_of_several_axes(cpu, rng, name, 35)
 
 
 @pytest.mark.parametrize("norm", [False, True])
@@ -157,7 +162,7 @@ def test_threads_change_no_bit(tier, rng, threads):
         threads(count)
         cpu = _core.Ops("cpu")
         y, lse = cpu.attention(qkv, segments, *heads)
-        cos, sin = cpu.rope_table(np.arange(N, dtype=np.int32), np.linspace(1, 0, D // 2, dtype=np.float32))
+        cos, sin = cpu.rope_table(np.arange(N, dtype=np.int32)[None], np.linspace(1, 0, D // 2, dtype=np.float32))
         normed, rstd = cpu.rmsnorm(x, w, EPS)
         return [y, lse, cpu.attention_bwd(dy, y, lse, qkv, segments, *heads), *decode_completions(cpu, qkv, segments, *heads)[1],
                 cos, sin, cpu.rope(qkv, wq, wk, EPS, cos, sin, *heads),

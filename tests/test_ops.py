@@ -107,7 +107,16 @@ def test_rope_table_at_large_positions(ref):
     pos = np.array([0, 1, 31, 32767, 131071, 10**6], np.int32)
     inv_freq = (1e6 ** (-np.arange(0, 128, 2) / 128)).astype(np.float32)
     angle = (pos.astype(np.float32)[:, None] * inv_freq).astype(np.float64)
-    cos, sin = ref.rope_table(pos, inv_freq)
+    cos, sin = ref.rope_table(pos[None], inv_freq)
+    assert np.abs(cos - np.cos(angle)).max() < 1e-7 and np.abs(sin - np.sin(angle)).max() < 1e-7
+
+
+@pytest.mark.parametrize("name", np64.AXES)
+def test_rope_table_of_several_axes(ref, rng, name):
+    axis = np64.AXES[name].astype(np.int32)
+    pos, inv_freq = rng.integers(0, 9000, (axis.max() + 1, 7)).astype(np.int32), np64.inv_freq(axis, 1e6)
+    angle = (pos[axis].T.astype(np.float32) * inv_freq).astype(np.float64)
+    cos, sin = ref.rope_table(pos, inv_freq, axis)
     assert np.abs(cos - np.cos(angle)).max() < 1e-7 and np.abs(sin - np.sin(angle)).max() < 1e-7
 
 
@@ -117,7 +126,7 @@ def test_rope(ref, rng, Hq, Hkv, D, norms):
     N = 5
     x, d = normal(rng, N, (Hq + 2 * Hkv) * D), normal(rng, N, (Hq + 2 * Hkv) * D)
     wq, wk = (normal(rng, D), normal(rng, D)) if norms else (None, None)
-    table = ref.rope_table(np.arange(3, 3 + N, dtype=np.int32), (1e4 ** (-np.arange(0, D, 2) / D)).astype(np.float32))
+    table = ref.rope_table(np.arange(3, 3 + N, dtype=np.int32)[None], (1e4 ** (-np.arange(0, D, 2) / D)).astype(np.float32))
     close(ref.rope(x, wq, wk, EPS, *table, Hq, Hkv, D), np64.rope(x.astype(np.float64), wq, wk, EPS, *table, Hq, Hkv, D))
     if not norms:
         dx = ref.rope_bwd(d, None, None, x, None, None, EPS, *table, Hq, Hkv, D)

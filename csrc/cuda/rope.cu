@@ -7,17 +7,18 @@ enum { WARPS = 8, THREADS = WARPS * WARP, DIM_MAX = 256 };
 /* -- tables ------------------------------------------------------------------------------------------------------------------ */
 
 /* In double: angles of 1e6 keep every digit that their fp32 product left them. */
-static __global__ void rope_table(float *cos_, float *sin_, const int32_t *pos, const float *inv_freq, size_t n, int half) {
-    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= n) return;
-    float angle = (float)pos[i / half] * inv_freq[i % half];
+static __global__ void rope_table(float *cos_, float *sin_, const int32_t *pos, const float *inv_freq, const int32_t *axis, int N, int half) {
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x, row = i / half;
+    int j = (int)(i % half);
+    if (row >= (size_t)N) return;
+    float angle = (float)pos[(axis ? (size_t)axis[j] * N : 0) + row] * inv_freq[j];
     cos_[i] = (float)cos((double)angle);
     sin_[i] = (float)sin((double)angle);
 }
 
-int cuda_rope_table(void *ctx, float *cos_, float *sin_, const int32_t *pos, const float *inv_freq, int N, int D) {
-    size_t n = (size_t)N * (D / 2);
-    LAUNCH(ctx, rope_table, blocks_of(n, THREADS), THREADS, 0, cos_, sin_, pos, inv_freq, n, D / 2);
+int cuda_rope_table(void *ctx, float *cos_, float *sin_, const int32_t *pos, const float *inv_freq, const int32_t *axis, int N, int D) {
+    unsigned blocks = blocks_of((size_t)N * (D / 2), THREADS);
+    LAUNCH(ctx, rope_table, blocks, THREADS, 0, cos_, sin_, pos, inv_freq, axis, N, D / 2);
     return OK;
 }
 

@@ -20,7 +20,7 @@ struct work { double flops, bytes; };
 #define WORK_linear_dw(z, dW, db, dy, x, N, C, O) GEMM_(z, 1, N, C, O, 8)
 #define WORK_rmsnorm(z, y, rstd, x, w, eps, N, C) ROWS_(z, 2, N, C)
 #define WORK_rmsnorm_bwd_add(z, dx, dw, dy, x, w, rstd, N, C) ROWS_(z, 4, N, C)
-#define WORK_rope_table(z, cos, sin, pos, inv_freq, N, D) {0, 4.0 * (N) * (D)}
+#define WORK_rope_table(z, cos, sin, pos, inv_freq, axis, N, D) {0, 4.0 * (N) * (D)}
 #define WORK_rope(z, y, x, wq, wk, eps, cos, sin, N, Hq, Hkv, D) ROWS_(z, 2, N, ((Hq) + 2.0 * (Hkv)) * (D))
 #define WORK_rope_bwd(z, d, dwq, dwk, x, wq, wk, eps, cos, sin, N, Hq, Hkv, D) ROWS_(z, 2, N, ((Hq) + 2.0 * (Hkv)) * (D))
 #define WORK_attention(z, ...) {0, 0}

@@ -173,7 +173,7 @@ static int run_layers(struct activations *a, const struct view *v, const int32_t
     const struct config *c = &m->config;
     if (N > a->rows_max) return fail(E_CONFIG, "a batch of %d rows, planned for %d", N, a->rows_max);
     OP(embed, a->layers[0].x, vector_of(m, -1, P_embed), ids, N, c->d_model, c->vocab_size);
-    OP(rope_table, a->cos, a->sin, pos, m->inv_freq, N, c->head_dim);
+    OP(rope_table, a->cos, a->sin, pos, m->inv_freq, NULL, N, c->head_dim);
     for (int l = 0; l < c->n_layers; l++) TRY(block_forward(a, l, v, next_stream(a, l), N));
     if (v->keeper) OP(put_rows, v->keeper->store->out, a->out, v->keeper->rows, N, c->d_model);
     return OK;
@@ -200,7 +200,7 @@ int text_recall(struct activations *a, const struct batch *b, const struct keepe
     if (b->N > a->rows_max) return fail(E_CONFIG, "a batch of %d rows, planned for %d", b->N, a->rows_max);
     for (int l = 0; l < c->n_layers; l++) TRY(move_stash(a, l, keeper, 0, 0, a->keep == KEEP_ALL ? FIELDS : INPUT, b->N));
     OP(gather_rows, a->out, keeper->store->out, keeper->rows, b->N, c->d_model);
-    OP(rope_table, a->cos, a->sin, b->pos, m->inv_freq, b->N, c->head_dim);
+    OP(rope_table, a->cos, a->sin, b->pos, m->inv_freq, NULL, b->N, c->head_dim);
     return b->R ? text_pick(a, b->rows, b->R) : OK;
 }
 

@@ -19,8 +19,8 @@ enum mode {
     SET_OR_ADD,             /* None: a plain result                                                */
 };
 
-/* Size letters: N C O R S V F D as in ops.h, H = Hq, K = Hkv, n segments or pairs, P = max_pages, M = pages of a pool;
-   derived: Q = (H + 2K) D, Y = H D, G = 2 F, h = D / 2; 4 is four. */
+/* Size letters: N C O R S V F D as in ops.h, H = Hq, K = Hkv, A axes of positions, n segments or pairs, P = max_pages,
+   M = pages of a pool; derived: Q = (H + 2K) D, Y = H D, G = 2 F, h = D / 2; 4 is four. */
 struct op_param {
     enum storage storage;
     enum mode mode;

@@ -22,6 +22,10 @@ static int check_weight_rows(const struct call *a) {
     return row > O || rows > O - row ? bad_value("row and rows leave W") : 0;
 }
 
+static int check_axes(const struct call *a) {
+    return a->size['A'] == 1 || GIVEN(axis) ? 0 : bad_value("pos of several axes needs axis");
+}
+
 static int check_segments(const struct call *a) {
     const struct segment *s = (const struct segment *)VALUES(segments);
     for (int i = 0; i < a->size['n']; i++, s++)
@@ -176,9 +180,11 @@ OP(rmsnorm_bwd_add, "rmsnorm_bwd_add($self, dx, dw, dy, x, w, rstd)\n--\n\n(dx (
    o->rmsnorm_bwd_add(ctx, P(dx), P(dw), P(dy), P(x), P(w), P(rstd), d['N'], d['C']),
    ({REAL, ADD, "dx", "NC"}, {FLOAT, ADD, "dw", "C"}, {REAL, IN, "dy", "NC"}, {REAL, IN, "x", "NC"},
     {VECTOR, IN, "w", "C"}, {FLOAT, IN, "rstd", "N"}))
-OP(rope_table, "rope_table($self, pos, inv_freq)\n--\n\n(cos, sin), both (N, D/2), of pos (N) times inv_freq (D/2).",
-   o->rope_table(ctx, P(cos), P(sin), P(pos), P(inv_freq), d['N'], d['D']),
-   ({FLOAT, OUT, "cos", "Nh"}, {FLOAT, OUT, "sin", "Nh"}, {INT, IN, "pos", "N"}, {FLOAT, IN, "inv_freq", "h"}))
+OP(rope_table, "rope_table($self, pos, inv_freq, axis=None)\n--\n\n"
+   "(cos, sin), both (N, D/2), of row axis[j] of pos (axes, N) times inv_freq (D/2); axis: (D/2), None where there is one.",
+   o->rope_table(ctx, P(cos), P(sin), P(pos), P(inv_freq), P(axis), d['N'], d['D']),
+   ({FLOAT, OUT, "cos", "Nh"}, {FLOAT, OUT, "sin", "Nh"}, {INT, IN, "pos", "AN"}, {FLOAT, IN, "inv_freq", "h"},
+    {INT, OPTIONAL, "axis", "h", 'A'}), .check = check_axes)
 OP(rope, "rope($self, x, wq, wk, eps, cos, sin, Hq, Hkv, D)\n--\n\n(N, (Hq + 2 Hkv) D); wq, wk: (D) or None.",
    o->rope(ctx, P(y), P(x), P(wq), P(wk), X(eps), P(cos), P(sin), d['N'], d['H'], d['K'], d['D']),
    ({REAL, OUT, "y", "NQ"}, {REAL, IN, "x", "NQ"}, {VECTOR, OPTIONAL, "wq", "D"}, {VECTOR, OPTIONAL, "wk", "D"},

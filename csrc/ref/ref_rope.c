@@ -3,11 +3,11 @@
 
 #include <math.h>
 
-int ref_rope_table(void *ctx, float *cos_, float *sin_, const int32_t *pos, const float *inv_freq, int N, int D) {
+int ref_rope_table(void *ctx, float *cos_, float *sin_, const int32_t *pos, const float *inv_freq, const int32_t *axis, int N, int D) {
     (void)ctx;
     for (int i = 0; i < N; i++)
         for (int j = 0; j < D / 2; j++) {
-            float angle = (float)pos[i] * inv_freq[j];
+            float angle = (float)pos[(axis ? (size_t)axis[j] * N : 0) + i] * inv_freq[j];
             cos_[(size_t)i * (D / 2) + j] = (float)cos(angle);
             sin_[(size_t)i * (D / 2) + j] = (float)sin(angle);
         }

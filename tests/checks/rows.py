@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from checks import assert_same_bits, check_float, check_rounded, real
-from op_statements import bf16, normal
+from op_statements import AXES, bf16, inv_freq, normal
 
 HEADS = [(1, 1, 16), (4, 2, 16), (9, 3, 64), (3, 1, 80), (5, 1, 104), (2, 2, 128), (1, 1, 6), (2, 1, 256)]
 SIZES = [(1, 1), (1, 16), (3, 5), (2, 64), (33, 80), (70, 31), (5, 577), (2, 2056)]               # N, C
@@ -12,7 +12,7 @@ EPS = 1e-6
 
 def tables(ops, rng, N, D):
     positions = rng.integers(0, 5000, N).astype(np.int32)
-    return ops.rope_table(positions, (10000.0 ** (-np.arange(D // 2) * 2 / D)).astype(np.float32))
+    return ops.rope_table(positions[None], (10000.0 ** (-np.arange(D // 2) * 2 / D)).astype(np.float32))
 
 
 @pytest.mark.parametrize("N, C", [*SIZES, (300, 8)])
@@ -47,9 +47,22 @@ def test_rmsnorm(ops, ref, rng, N, C):
 @pytest.mark.parametrize("theta", [1e4, 1e6])
 def test_rope_table_at_large_positions(ops, ref, theta):
     positions = np.array([0, 1, 2, 31, 1000, 32767, 100000, 1 << 20], np.int32)
-    inv_freq = (theta ** (-np.arange(40) / 40)).astype(np.float32)
-    for got, want in zip(ops.rope_table(positions, inv_freq), ref.rope_table(positions, inv_freq), strict=True):
+    frequencies = (theta ** (-np.arange(40) / 40)).astype(np.float32)
+    for got, want in zip(ops.rope_table(positions[None], frequencies), ref.rope_table(positions[None], frequencies), strict=True):
         assert np.abs(got - want).max() <= 2.0**-24
+
+
+@pytest.mark.parametrize("N", [1, 33])
+@pytest.mark.parametrize("name", AXES)
+def test_rope_table_of_several_axes(ops, rng, name, N):
+    """Pair j has the bits of a table of its axis alone, in a batch as in a row alone."""
+    axis = AXES[name].astype(np.int32)
+    positions, frequencies = rng.integers(0, 9000, (axis.max() + 1, N)).astype(np.int32), inv_freq(axis, 1e6)
+    table = ops.rope_table(positions, frequencies, axis)
+    alone = [ops.rope_table(row[None], frequencies) for row in positions]
+    for part, got in enumerate(table):
+        assert_same_bits([got], [np.stack([alone[a][part][:, j] for j, a in enumerate(axis)], axis=1)])
+    assert_same_bits(ops.rope_table(positions[:, -1:].copy(), frequencies, axis), [part[-1:] for part in table])
 
 
 @pytest.mark.parametrize("norm", [False, True])
