@@ -8,22 +8,21 @@ import dataclasses
 import functools
 import importlib.util
 import math
-import numbers
-import operator
 import os
-import types
 import typing
 import warnings
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError, GrpoWarning
-from .foreign import did_you_mean, understood
+from .fields import checked, option
+from .foreign import ROUNDS, did_you_mean, understood
+from .ops import check_loss_options
+from .schedule import SHAPES, checked_arguments
 
 LOSS_TYPES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo", "gmpo", "reinforce")
-SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts", "cosine_with_min_lr", "cosine_warmup_with_min_lr",
-             "polynomial", "inverse_sqrt", "warmup_stable_decay")
 MOST_SEED = (1 << 64) - 1
 AGGREGATIONS = ("sequence-mean-token-mean", "token-mean", "sequence-mean-token-sum", "fixed-length")
 
@@ -47,20 +46,16 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def option(default: Any, help: str, *, choices: tuple[str, ...] = (), low: float | None = None, above: float | None = None,
-           high: float | None = None) -> Any:
-    """A field with its meaning and the values it takes: one of choices, low <= value, above < value, value <= high."""
-    return field(default=default, metadata=dict(help=help, choices=choices, low=low, above=above, high=high))
-
-
 def strict(cls: type) -> type:
     """The dataclass's constructor takes its fields, other trainers' names for them, preset=..., and nothing else."""
     plain = cls.__init__
     names = [f.name for f in dataclasses.fields(cls)]
 
     @functools.wraps(plain)
-    def __init__(self, *args, **options):
-        plain(self, *args, **understood(options, names, PRESETS if issubclass(cls, GRPOConfig) else {}))
+    def __init__(self, *args, **given):
+        options = understood(given, names, PRESETS if issubclass(cls, GRPOConfig) else {})
+        rounds = {name: options.pop(name) for name in ROUNDS if name in options}
+        plain(self, *args, **{**options, **steps_of_rounds(rounds, options, given)})
 
     cls.__init__ = __init__
     return cls
@@ -91,7 +86,7 @@ class TrainingConfig:
     recompute: bool = option(False, "Recompute activations in the backward pass instead of keeping them.")
     # optimiser
     learning_rate: float = option(1e-6, "Peak learning rate of AdamW.", low=0)
-    lr_scheduler_type: str = option("linear", "Shape of the learning rate after warm-up.", choices=SCHEDULES)
+    lr_scheduler_type: str = option("linear", "Shape of the learning rate after warm-up.", choices=tuple(SHAPES))
     lr_scheduler_kwargs: dict | None = option(
         None, "num_cycles (cosine...), min_lr or min_lr_rate (..._with_min_lr), lr_end and power (polynomial), timescale (inverse_sqrt), "
         "num_decay_steps (warmup_stable_decay) and the others of transformers' function.")
@@ -139,9 +134,7 @@ class TrainingConfig:
         self._check_best()
 
     def _check_steps(self):
-        from .schedule import checked_arguments
-
-        self.lr_scheduler_kwargs = checked_arguments(self)
+        self.lr_scheduler_kwargs = checked_arguments(self.lr_scheduler_type, self.lr_scheduler_kwargs or {}, self.learning_rate)
         for name in ("logging_steps", "eval_steps", "save_steps"):
             value = getattr(self, name) or 1
             if value > 1 and value != int(value):
@@ -306,8 +299,6 @@ class GRPOConfig(TrainingConfig):
             raise ConfigError(f"scale_rewards={self.scale_rewards!r} has no effect with multi_objective_aggregation='normalize_then_sum'")
         if self.metric_for_best_model in ("loss", "eval_loss"):
             raise ConfigError("evaluation has no loss in GRPO: set metric_for_best_model, for example to 'reward' or 'accuracy/lenient'")
-        from .ops import check_loss_options
-
         check_loss_options(self.loss_options())
 
     def _check_batch(self):
@@ -415,49 +406,28 @@ class SFTConfig(TrainingConfig):
             raise ConfigError("completion_only_loss=False: loss on prompts is not supported; put the text to be learnt into the completion")
 
 
-def checked(f: dataclasses.Field, value: Any, hint: Any) -> Any:
-    """The value as the field's type. Strings become numbers (YAML reads 1e-6 as text); ConfigError names the field."""
-    value = typed(getattr(value, "value", value), typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,))
-    meta = f.metadata
-    if value is MISMATCH:
-        names = getattr(hint, "__name__", str(hint)).replace("NoneType", "None")
-        raise ConfigError(f"{f.name} must be {names}: {meta['help']}")
-    if meta["choices"] and isinstance(value, str) and value not in meta["choices"]:
-        raise ConfigError(f"{f.name}={value!r} is not one of {', '.join(meta['choices'])}{did_you_mean(value, meta['choices'])}")
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        for name, sign, holds in (("low", ">=", operator.ge), ("above", ">", operator.gt), ("high", "<=", operator.le)):
-            if meta[name] is not None and not holds(value, meta[name]):
-                raise ConfigError(f"{f.name}={value} must be {sign} {meta[name]}: {meta['help']}")
-    return value
+BATCH = ("prompts_per_step", "num_generations", "per_device_train_batch_size", "gradient_accumulation_steps")
 
 
-MISMATCH = object()
-
-
-def typed(value: Any, kinds: tuple[type, ...]) -> Any:
-    """value as the first of kinds that it fits, or MISMATCH."""
-    if value is None:
-        return None if types.NoneType in kinds else MISMATCH
-    if type(value).__module__ == "numpy" and not getattr(value, "shape", True):
-        value = value.item()
-    if isinstance(value, bool):
-        return value if bool in kinds else MISMATCH
-    if isinstance(value, numbers.Integral) and (int in kinds or float in kinds):
-        return int(value) if int in kinds else float(value)
-    if isinstance(value, numbers.Real) and float in kinds:
-        return float(value)
-    if isinstance(value, str):
-        if float in kinds or int in kinds:
-            try:
-                return (float if float in kinds else int)(value)
-            except ValueError:
-                pass
-        return str(value) if str in kinds else MISMATCH
-    if isinstance(value, (list, tuple)) and list in kinds:
-        return list(value)
-    if isinstance(value, dict) and dict in kinds:
-        return dict(value)
-    return MISMATCH
+def steps_of_rounds(rounds: Mapping[str, Any], options: Mapping[str, Any], given: Iterable[str]) -> dict[str, int]:
+    """Numbers of DeepSeekRL's rounds as numbers of steps, said on one line each. options: all, which tell how many prompts a
+    step takes. given: the names in use, among which the same number of steps must not be."""
+    if not rounds:
+        return {}
+    batch = GRPOConfig(**{name: options[name] for name in BATCH if name in options})
+    prompts = batch.batch_size // batch.num_generations
+    result = {}
+    for name, count in rounds.items():
+        steps = ROUNDS[name]
+        if steps in given:
+            raise ConfigError(f"{name} and {steps} say the same thing in rounds and in steps; give one")
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise ConfigError(f"{name}={count!r} must be a number of rounds, at least 1")
+        result[steps] = math.ceil(count / prompts)
+        if prompts > 1:
+            warnings.warn(f"{name}={count} rounds of one prompt are {steps}={result[steps]} of {prompts} prompts", GrpoWarning,
+                          stacklevel=5)
+    return result
 
 
 OTHER_REPORTERS = ("wandb", "trackio", "mlflow", "comet_ml", "swanlab")

@@ -5,7 +5,6 @@ that do not exist here. Each is listed once, with the values that change nothing
 nothing is ignored in silence and the error says what to do instead.
 """
 import difflib
-import math
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -35,8 +34,6 @@ ALIASES = {
 }
 # DeepSeekRL counts rounds of one prompt each; what they are here are steps of prompts_per_step prompts
 ROUNDS = {"num_train_iters": "max_steps", "eval_iterations": "eval_steps", "update_ref_model_freq": "ref_model_sync_steps"}
-
-BATCH = ("prompts_per_step", "num_generations", "per_device_train_batch_size", "gradient_accumulation_steps")
 
 # options with no effect here whatever their value: they steer torch, data loader processes, launchers or hub uploads
 WITHOUT_EFFECT = frozenset("""
@@ -144,11 +141,11 @@ NOT_SUPPORTED = {
 
 
 def understood(options: Mapping[str, Any], known: Iterable[str], presets: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """Options by our own names. Raises ConfigError for names and values that cannot be honoured."""
+    """Options by our own names; those of ROUNDS keep theirs, as it takes a whole config to turn rounds into steps. Raises ConfigError
+    for names and values that cannot be honoured."""
     known = set(known)
     given = dict(options)
     result: dict[str, Any] = {}
-    rounds: dict[str, Any] = {}
     if (preset := given.pop("preset", None)) is not None:
         if preset not in presets:
             raise ConfigError(f"preset={preset!r} is not known{did_you_mean(preset, presets)} Presets: {', '.join(presets)}.")
@@ -164,7 +161,7 @@ def understood(options: Mapping[str, Any], known: Iterable[str], presets: Mappin
         elif name in ("use_cpu", "no_cuda") and "device" in known:
             result |= {"device": "cpu"} if value else {}
         elif name in ROUNDS and ROUNDS[name] in known:
-            rounds[name] = value
+            result[name] = value
         elif name in NOTED:
             expected, note = NOTED[name]
             if value not in expected:
@@ -175,29 +172,6 @@ def understood(options: Mapping[str, Any], known: Iterable[str], presets: Mappin
                 raise ConfigError(f"{name}={value!r} cannot be honoured: {advice}.")
         elif name not in WITHOUT_EFFECT and not name.startswith(WITHOUT_EFFECT_PREFIXES):
             raise ConfigError(f"unknown option {name!r}{did_you_mean(name, {*known, *ALIASES, *ROUNDS})}")
-    return result | steps_of_rounds(rounds, result, given)
-
-
-def steps_of_rounds(rounds: Mapping[str, Any], options: Mapping[str, Any], given: Iterable[str]) -> dict[str, int]:
-    """Numbers of DeepSeekRL's rounds as numbers of steps, said on one line each. options: all, which tell how many prompts a
-    step takes. given: the names in use, among which the same number of steps must not be."""
-    from .config import GRPOConfig
-
-    if not rounds:
-        return {}
-    batch = GRPOConfig(**{name: options[name] for name in BATCH if name in options})
-    prompts = batch.batch_size // batch.num_generations
-    result = {}
-    for name, count in rounds.items():
-        steps = ROUNDS[name]
-        if steps in given:
-            raise ConfigError(f"{name} and {steps} say the same thing in rounds and in steps; give one")
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise ConfigError(f"{name}={count!r} must be a number of rounds, at least 1")
-        result[steps] = math.ceil(count / prompts)
-        if prompts > 1:
-            warnings.warn(f"{name}={count} rounds of one prompt are {steps}={result[steps]} of {prompts} prompts", GrpoWarning,
-                          stacklevel=5)
     return result
 
 

@@ -3,11 +3,11 @@ import inspect
 import math
 import types
 import typing
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
 
-from .config import MISMATCH, TrainingConfig, typed
 from .errors import ConfigError
+from .fields import MISMATCH, typed
 from .foreign import did_you_mean
 
 
@@ -24,7 +24,17 @@ class Now(NamedTuple):
         return (self.step - self.warmup + ahead) / max(1, self.total - self.warmup)
 
 
-def learning_rate(config: TrainingConfig, step: int, total_steps: int) -> float:
+class Options(Protocol):
+    """The options of a config that say how the learning rate goes."""
+
+    learning_rate: float
+    lr_scheduler_type: str
+    lr_scheduler_kwargs: dict[str, Any] | None
+    warmup_steps: float
+    warmup_ratio: float
+
+
+def learning_rate(config: Options, step: int, total_steps: int) -> float:
     """The rate of step 0, 1, ... total_steps - 1.
 
     >>> from grpo import GRPOConfig
@@ -48,9 +58,8 @@ def steps_of(every: float, total_steps: int) -> int:
     return int(every) if every >= 1 else math.ceil(total_steps * every)
 
 
-def checked_arguments(config: TrainingConfig) -> dict[str, Any] | None:
+def checked_arguments(name: str, given: Mapping[str, Any], peak: float) -> dict[str, Any] | None:
     """lr_scheduler_kwargs as the schedule takes them. ConfigError for unknown and missing ones, and for values that it cannot use."""
-    name, given = config.lr_scheduler_type, config.lr_scheduler_kwargs or {}
     _, *parameters = inspect.signature(SHAPES[name]).parameters.values()
     allowed = [p.name for p in parameters]
     for unknown in given.keys() - set(allowed):
@@ -59,7 +68,7 @@ def checked_arguments(config: TrainingConfig) -> dict[str, Any] | None:
         if p.default is p.empty and p.name not in given:
             raise ConfigError(f"lr_scheduler_kwargs: {name} needs {p.name}")
     arguments = {p.name: as_annotated(p, given[p.name]) for p in parameters if p.name in given}
-    SHAPES[name](Now(1, 0, 2, config.learning_rate), **arguments)        # its own conditions, before a run begins
+    SHAPES[name](Now(1, 0, 2, peak), **arguments)        # its own conditions, before a run begins
     return arguments or None
 
 

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import datasets
-from ..config import GRPOConfig, SFTConfig
+from ..config import GRPOConfig, SFTConfig, steps_of_rounds
 from ..errors import ConfigError
-from ..foreign import ROUNDS, did_you_mean, steps_of_rounds, understood
+from ..foreign import ROUNDS, did_you_mean, understood
 from .names import DATASETS, OTHER_NAMES, own_changes, replaced_by, reward_names
 
 FOLDER = Path(__file__).parent
