@@ -164,6 +164,14 @@ class TrainingConfig:
         """Completions (SFT: rows) of one optimiser step."""
         return (self.per_device_train_batch_size or 8) * self.gradient_accumulation_steps
 
+    def model_options(self) -> dict[str, Any]:
+        """device and dtype for a model given by name."""
+        try:
+            given = understood(self.model_init_kwargs or {}, ("device", "dtype"), {})
+        except ConfigError as error:
+            raise ConfigError(f"model_init_kwargs: {error}") from error
+        return {"device": self.device, "dtype": self.dtype, **given}
+
     def token_budget_on(self, device: str) -> int:
         """Tokens of a packed micro-batch: those asked for, or what keeps the device busy and no more."""
         return self.token_budget or (16384 if device.startswith("cuda") else 1024)

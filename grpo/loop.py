@@ -22,7 +22,7 @@ from . import _core, checkpoint
 from .callbacks import Progress, TensorBoard, TrainerControl, TrainerState
 from .config import TrainingConfig
 from .errors import CheckpointError, CheckpointMismatchError, ConfigError, DatasetError, GrpoWarning, NonFiniteError
-from .foreign import did_you_mean, understood
+from .foreign import did_you_mean
 from .interrupt import TrainingInterrupted, sigterm
 from .model import Model, load
 from .plan import Plan, require, training_plan
@@ -65,7 +65,7 @@ class Loop(ABC):
 
     def __init__(self, model: Any, args: TrainingConfig, callbacks: Any = None, processing_class: Any = None):
         self.args = args
-        self.model: Model = model if isinstance(model, Model) else load(model, **model_options(args))
+        self.model: Model = model if isinstance(model, Model) else load(model, **args.model_options())
         if processing_class is not None and processing_class is not self.model.tokenizer:
             say("processing_class is not used: the model's own tokenizer is")
         self.state = TrainerState(num_train_epochs=args.num_train_epochs)
@@ -433,15 +433,6 @@ class Loop(ABC):
                    if name in saved and saved[name] != value and name not in FREE_TO_CHANGE]
         if changed:
             warnings.warn(f"{folder}: resumed with other options ({'; '.join(changed)})", GrpoWarning, stacklevel=2)
-
-
-def model_options(args: TrainingConfig) -> dict[str, Any]:
-    """device and dtype for a model given by name."""
-    try:
-        given = understood(args.model_init_kwargs or {}, ("device", "dtype"), {})
-    except ConfigError as error:
-        raise ConfigError(f"model_init_kwargs: {error}") from error
-    return {"device": args.device, "dtype": args.dtype, **given}
 
 
 def options(args: Any, kind: type) -> Any:

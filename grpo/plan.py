@@ -7,9 +7,8 @@ from typing import Any
 from . import _core
 from .architectures import core_arguments
 from .config import GRPOConfig, TrainingConfig
-from .devices import gpu_memory, pick_device
+from .devices import gpu_memory
 from .errors import ConfigError, FileFormatError, OutOfMemoryError
-from .recipes import Recipe
 
 KEPT = "kept activations of rollouts"          # an arena of the core's plan
 KEPT_SHARE = 4                                # of the free memory, one part in so many
@@ -35,13 +34,6 @@ class Plan:
     @property
     def fits(self) -> bool:
         return self.available is None or self.total <= self.available
-
-
-def plan(recipe: Recipe) -> Plan:
-    """The plan of a recipe. Raises ConfigError or FileFormatError when the model's config is not there."""
-    config, source = model_config(recipe.model)
-    options = recipe.config()
-    return training_plan(config, source, options, pick_device(options.device))
 
 
 def training_plan(config: Mapping[str, Any], source: str, options: TrainingConfig, device: str, held: Collection[str] = (),

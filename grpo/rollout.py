@@ -1,4 +1,5 @@
 """Rollouts: completions of a batch of prompts with everything the update needs, as flat arrays."""
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 from .config import GRPOConfig
 from .errors import ConfigError
 from .foreign import did_you_mean
-from .prompts import Prompt
+from .prompts import Prompt, PromptStream
 from .rewards.adapters import gold_of
+from .rewards.scoring import RewardBatch, Scores
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
@@ -101,9 +103,30 @@ class Rollouts:
         return Rollouts(prompts=[prompt_of_row(int(row)) for row in arrays.pop("rows")], completions=completions,
                         texts=arrays.pop("texts").tolist(), **arrays)
 
+    def take(self, scores: Scores) -> None:
+        """Rewards, their weighted sums, and what reward functions logged beside them."""
+        self.rewards, self.totals, self.extras = scores.values, scores.total, scores.extras
+
     def without_spread(self) -> NDArray[np.bool_]:
         """(g) True for groups whose rewards are all equal, or absent: they have no advantage to learn from."""
         return flat_groups(self.totals, self.group)
+
+
+def prompt_stream(model: Any, args: GRPOConfig, dataset: Any, name: str, shuffle: bool = False) -> PromptStream:
+    """The prompts of a data set, each with room for its completion. name: what errors call it."""
+    context = model.config.get("max_position_embeddings")
+    limit = min(x for x in (args.max_prompt_length, context and context - args.max_completion_length, 1 << 31) if x is not None)
+    if limit < 1:
+        raise ConfigError(f"max_completion_length={args.max_completion_length} leaves no room for a prompt in {context} positions")
+    return PromptStream(dataset, functools.partial(prompt_ids, model, args.chat_template_kwargs or {}), limit=limit,
+                        on_long=args.on_long_prompt, shuffle=shuffle, seed=args.seed if args.data_seed is None else args.data_seed, name=name)
+
+
+def prompt_ids(model: Any, template_options: dict[str, Any], prompt: Any) -> I32:
+    """Token ids of a prompt. template_options: arguments of the chat template."""
+    if template_options and not isinstance(prompt, str):
+        prompt = model.tokenizer.apply_chat_template(prompt, tokenize=True, **template_options)
+    return model.prompt_ids(prompt)
 
 
 def sampling(config: GRPOConfig, temperature: float | None = None) -> dict[str, Any]:
@@ -135,6 +158,18 @@ def generate(model: Any, prompts: list[Prompt], num_generations: int, max_new_to
     return Rollouts(prompts=prompts, group=np.repeat(np.arange(len(prompts), dtype=np.int32), num_generations), completions=completions,
                     finish=out["finish"], logprobs=out["logprobs"], policy_logprobs=out["policy_logprobs"], entropies=out["entropies"], kept=out["kept"],
                     texts=[model.tokenizer.decode(c.tolist()) for c in completions])
+
+
+def reward_batch(model: Any, args: GRPOConfig, state: Any, r: Rollouts, training: bool = False) -> RewardBatch:
+    """What reward functions see of r. state: the run's TrainerState. training: rewards with a memory learn from it."""
+    columns = list(dict.fromkeys(name for p in r.prompts for name in p.columns))
+    prompts = [r.prompts[g] for g in r.group]
+    embed = functools.partial(model.embed, token_budget=args.token_budget_on(model.device))
+    return RewardBatch(prompts=[p.prompt for p in prompts], texts=r.texts, completion_ids=[c.tolist() for c in r.completions],
+                       rows=[p.row for p in prompts], columns={name: [p.columns.get(name) for p in prompts] for name in columns},
+                       state=state, group_ids=r.group.tolist(), completion_lengths=(r.lengths - (r.finish == STOP_ID)).tolist(),
+                       truncated=(r.finish == LENGTH).tolist(), max_completion_length=args.max_completion_length,
+                       training=training, step=state.global_step, tokenizer=model.tokenizer, embed=embed)
 
 
 def flat_groups(totals: NDArray[np.float64], group: NDArray) -> NDArray[np.bool_]:

@@ -8,7 +8,6 @@ compared with the record (sampling/sampling_logp_difference: 0.0).
 """
 import functools
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,14 @@ import numpy as np
 from . import _core, checkpoint, ops
 from .callbacks import completion_table
 from .config import GRPOConfig
-from .errors import CheckpointMismatchError, ConfigError, DatasetError, GrpoWarning
+from .errors import CheckpointMismatchError, DatasetError, GrpoWarning
 from .evaluation.rounds import Evaluation
 from .foreign import refuse
 from .loop import Loop, StepResult, TrainingInterrupted, options
-from .prompts import Prompt, PromptStream, overlap
-from .rewards import RewardBatch, RewardSet, get_soft_overlong_punishment
-from .rollout import LENGTH, STOP_ID, Rollouts, completion_metrics, completion_records, generate, reward_metrics, sampling
+from .prompts import Prompt, overlap
+from .rewards import RewardSet, get_soft_overlong_punishment
+from .rollout import (LENGTH, Rollouts, completion_metrics, completion_records, generate, prompt_stream, reward_batch, reward_metrics,
+                      sampling)
 
 __all__ = ["GRPOStep", "GRPOTrainer", "TrainingInterrupted"]
 
@@ -71,7 +71,9 @@ class GRPOTrainer(Loop):
             self.rewards.add(get_soft_overlong_punishment(args.max_completion_length, args.overlong_cache))
         self.sampling = sampling(args)
         super().__init__(model, args, callbacks, processing_class)
-        self.stream = self.prompt_stream(train_dataset, "train_dataset") if train_dataset is not None else None
+        self.stream = None
+        if train_dataset is not None:
+            self.stream = prompt_stream(self.model, args, train_dataset, "train_dataset", shuffle=args.shuffle_dataset)
         self.eval_funcs = RewardSet(eval_funcs, on_error=args.on_reward_error) if eval_funcs else None
         self.evaluations: dict[str, Evaluation] = self.held_out(eval_dataset)
         for name, evaluation in self.evaluations.items() if self.stream is not None else ():
@@ -106,7 +108,7 @@ class GRPOTrainer(Loop):
             with self.timed("generate"):
                 rollouts = self._generate(prompts, first_prompt=position - self.position)
             with self.timed("reward"):
-                logged.append(self.score(rollouts, training=True))
+                logged.append(self._score(rollouts))
             made.append(rollouts)
             position += missing
             missing = int(rollouts.without_spread().sum())
@@ -144,21 +146,10 @@ class GRPOTrainer(Loop):
                         keep_rows=min(self.memory.keep_rows, sum(len(p.ids) for p in prompts) + total * (args.max_completion_length - 1)),
                         progress=lambda tokens, finished: self.progress.on_rollout(tokens, finished, total))
 
-    def reward_batch(self, r: Rollouts, training: bool = False) -> RewardBatch:
-        """What reward functions see of r. training: rewards with a memory learn from it."""
-        columns = list(dict.fromkeys(name for p in r.prompts for name in p.columns))
-        prompts = [r.prompts[g] for g in r.group]
-        embed = functools.partial(self.model.embed, token_budget=self.args.token_budget_on(self.model.device))
-        return RewardBatch(prompts=[p.prompt for p in prompts], texts=r.texts, completion_ids=[c.tolist() for c in r.completions],
-                           rows=[p.row for p in prompts], columns={name: [p.columns.get(name) for p in prompts] for name in columns},
-                           state=self.state, group_ids=r.group.tolist(), completion_lengths=(r.lengths - (r.finish == STOP_ID)).tolist(),
-                           truncated=(r.finish == LENGTH).tolist(), max_completion_length=self.args.max_completion_length,
-                           training=training, step=self.state.global_step, tokenizer=self.model.tokenizer, embed=embed)
-
-    def score(self, r: Rollouts, training: bool = False) -> dict[str, float]:
+    def _score(self, r: Rollouts) -> dict[str, float]:
         """Fills in rewards and returns what the reward functions logged."""
-        scores = self.rewards.score(self.reward_batch(r, training))
-        r.rewards, r.totals, r.extras = scores.values, scores.total, scores.extras
+        scores = self.rewards.score(reward_batch(self.model, self.args, self.state, r, training=True))
+        r.take(scores)
         self.reward_names, self._weights = scores.names, scores.weights
         return scores.metrics
 
@@ -280,7 +271,7 @@ class GRPOTrainer(Loop):
     # evaluation
 
     def held_out_rows(self, dataset: Any, name: str) -> Evaluation:
-        return Evaluation(self, dataset, name)
+        return Evaluation(dataset, name, self.model, self.args, self.state, self.rewards, self.eval_funcs)
 
     def evaluate_on(self, held_out: Evaluation, prefix: str) -> dict[str, float]:
         """A round of evaluation, every row once: the numbers of grpo.evaluation.records.metrics_of and what the reward functions logged.
@@ -289,7 +280,7 @@ class GRPOTrainer(Loop):
         The same random numbers are drawn each time, so two rounds differ by the weights alone.
         """
         with self.timed("evaluate"):
-            metrics = held_out.round(prefix)
+            metrics = held_out.round(prefix, self.run)
         return metrics | {"runtime": self._seconds.pop("evaluate")}
 
     def finish(self) -> None:
@@ -299,22 +290,6 @@ class GRPOTrainer(Loop):
                 evaluation.report_last()
 
     # data, state
-
-    def prompt_stream(self, dataset: Any, name: str) -> PromptStream:
-        args, training = self.args, name == "train_dataset"
-        context = self.model.config.get("max_position_embeddings")
-        limit = min(x for x in (args.max_prompt_length, context and context - args.max_completion_length, 1 << 31) if x is not None)
-        if limit < 1:
-            raise ConfigError(f"max_completion_length={args.max_completion_length} leaves no room for a prompt in {context} positions")
-        return PromptStream(dataset, self._encoder(), limit=limit, on_long=args.on_long_prompt, shuffle=training and args.shuffle_dataset,
-                            seed=args.seed if args.data_seed is None else args.data_seed, name=name)
-
-    def _encoder(self) -> Callable[[Any], Any]:
-        extra = self.args.chat_template_kwargs
-        if not extra:
-            return self.model.prompt_ids
-        return lambda prompt: (self.model.prompt_ids(prompt) if isinstance(prompt, str) else
-                               self.model.prompt_ids(self.model.tokenizer.apply_chat_template(prompt, tokenize=True, **extra)))
 
     def steps_of_epochs(self, epochs: float) -> int:
         return max(1, int(epochs * len(self.stream) / self.args.prompts_per_rollout) * self.args.steps_per_rollout)

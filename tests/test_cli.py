@@ -279,14 +279,8 @@ def test_plan(quickstart, capsys):
         assert run("plan", *words) == 0
         text = capsys.readouterr().out
         assert workspace in text and "AdamW moments" in text and "free here" in text
-    small, large = (plan_bytes(capsys, "--max_completion_length", length) for length in (16, 4096 - 256))
+    small, large = (Recipe.read("quickstart").change({"max_completion_length": length}).plan().total for length in (16, 4096 - 256))
     assert small < large
-
-
-def plan_bytes(capsys, *words):
-    from grpo.plan import plan
-
-    return plan(Recipe.read("quickstart").change({words[0].strip("-"): words[1]})).total
 
 
 def test_plan_that_does_not_fit(capsys, monkeypatch):

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from tiny_models import build, config, random_weights, relative_error
+from tiny_models import build, config, relative_error
 
 from grpo import GRPOConfig, _core, ops
 from grpo.schedule import SHAPES, learning_rate

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..plan import plan, require
+from ..plan import require
 from ..recipes import Recipe
 from ..recipes.prepare import prepare
 from ..runfolder import RECIPE
@@ -38,7 +38,7 @@ def check(recipe: Recipe) -> None:
     """Says that a recipe is whole, or raises what its run would raise before it starts."""
     found = prepare(recipe)
     refuse_other_experiment(recipe)
-    require(plan(recipe))
+    require(recipe.plan())
     held_out = f", {len(found.eval_rows):,} more held out" if found.eval_rows else ""
     print(f"{recipe.name}: {len(found.rows):,} rows{held_out}; rewards {', '.join(r.name for r in found.rewards)}; {found.config.describe_batch()}. "
           "Nothing was trained.")
@@ -51,7 +51,7 @@ def run(recipe: Recipe) -> Path:
 
     found = prepare(recipe)                                # nothing is written before everything is there
     refuse_other_experiment(recipe)
-    require(plan(recipe))
+    require(recipe.plan())
     resume, output_dir = found.config.resume_from_checkpoint, found.config.output_dir
     model = starting_model(recipe, resume, output_dir)
     if not resume:

@@ -1,13 +1,15 @@
 """Rounds of evaluation: completions of held-out rows, drawn the same way each time, graded and kept."""
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..rollout import completion_records, generate, sampling
+from ..callbacks import TrainerState
+from ..config import GRPOConfig
+from ..model import Model
+from ..rewards import RewardSet
+from ..rollout import completion_records, generate, prompt_stream, reward_batch, sampling
+from ..runfolder import RunFolder
 from .grading import category_column, check_golds
-from .records import Record, document, graded, metrics_of
+from .records import Record, document, graded
 from .report import write_report
-
-if TYPE_CHECKING:
-    from ..trainer import GRPOTrainer
 
 SEED = 0x65766C                              # evaluation draws the same numbers every time, and none that training draws
 
@@ -15,29 +17,29 @@ SEED = 0x65766C                              # evaluation draws the same numbers
 class Evaluation:
     """Rounds over the rows of a data set with a trainer's model, rewards and options; training is not touched by them."""
 
-    def __init__(self, trainer: "GRPOTrainer", dataset: Any, name: str):
+    def __init__(self, dataset: Any, name: str, model: Model, args: GRPOConfig, state: TrainerState, rewards: RewardSet,
+                 eval_funcs: RewardSet | None):
         """name: of the data set in errors. Raises DatasetError naming the row where some rows have an answer to be graded by and others none."""
-        self.trainer = trainer
-        self.stream = trainer.prompt_stream(dataset, name)
+        self.model, self.args, self.state, self.rewards, self.eval_funcs = model, args, state, rewards, eval_funcs
+        self.stream = prompt_stream(model, args, dataset, name)
         check_golds(self.stream.rows, name)
-        self.category = category_column(self.stream.rows, trainer.args.eval_category)
+        self.category = category_column(self.stream.rows, args.eval_category)
         self.last: dict[str, Any] | None = None
 
     def __len__(self) -> int:
         return len(self.stream)
 
-    def round(self, prefix: str) -> dict[str, float]:
+    def round(self, prefix: str, run: RunFolder | None) -> dict[str, float]:
         """The numbers of one round over all rows. The run folder, where there is one, gets eval/step-N.json (other prefixes than
         "eval" in the place of step)."""
-        trainer = self.trainer
         records, logged = self.completions(0, len(self))
-        step = trainer.state.global_step
+        step = self.state.global_step
         content = document({"step": step, **self.settings()}, records)
-        if trainer.run is not None:
+        if run is not None:
             name = f"{'step' if prefix == 'eval' else prefix}-{step:06d}"
-            path = trainer.run.write_evaluation(name, content if trainer.args.save_completions else {**content, "completions": []})
+            path = run.write_evaluation(name, content if self.args.save_completions else {**content, "completions": []})
             self.last = {"content": content, "path": path.with_suffix(".pdf")}
-            if trainer.args.eval_report == "every":
+            if self.args.eval_report == "every":
                 self.report_last()
         return {**logged, **content["metrics"]}
 
@@ -48,14 +50,16 @@ class Evaluation:
 
     def completions(self, first: int, count: int) -> tuple[list[Record], dict[str, float]]:
         """(graded records, what reward functions logged) of the rows first, first + 1, ... They do not depend on where first is."""
-        trainer, args = self.trainer, self.trainer.args
-        r = generate(trainer.model, self.stream.take(first, count), args.completions_eval, args.max_completion_length,
+        model, args = self.model, self.args
+        r = generate(model, self.stream.take(first, count), args.completions_eval, args.max_completion_length,
                      sampling(args, args.temperature_eval), seed=args.seed + SEED, step=0, first_prompt=first,
-                     slots=args.slots_on(trainer.model.device))
-        logged = trainer.score(r)
-        records = completion_records(trainer.state.global_step, r, trainer.reward_names)
-        if trainer.eval_funcs is not None:
-            scores = trainer.eval_funcs.score(trainer.reward_batch(r))
+                     slots=args.slots_on(model.device))
+        batch = reward_batch(model, args, self.state, r)
+        scores = self.rewards.score(batch)
+        r.take(scores)
+        records, logged = completion_records(self.state.global_step, r, scores.names), scores.metrics
+        if self.eval_funcs is not None:
+            scores = self.eval_funcs.score(batch)
             logged |= scores.metrics
             for record, values in zip(records, scores.values.tolist(), strict=True):
                 record["funcs"] = dict(zip(scores.names, values, strict=True))
@@ -63,8 +67,8 @@ class Evaluation:
 
     def settings(self) -> dict[str, Any]:
         """What decides the numbers besides weights and rows."""
-        trainer, args = self.trainer, self.trainer.args
+        args = self.args
         return {"questions": len(self), "num_generations": args.completions_eval, **sampling(args, args.temperature_eval),
-                "max_completion_length": args.max_completion_length, "seed": args.seed, "rewards": trainer.rewards.names,
-                "eval_funcs": trainer.eval_funcs.names if trainer.eval_funcs is not None else [], "category": self.category,
-                "device": trainer.model.device, "dtype": trainer.model.dtype}
+                "max_completion_length": args.max_completion_length, "seed": args.seed, "rewards": self.rewards.names,
+                "eval_funcs": self.eval_funcs.names if self.eval_funcs is not None else [], "category": self.category,
+                "device": self.model.device, "dtype": self.model.dtype}

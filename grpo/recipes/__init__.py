@@ -22,8 +22,10 @@ from typing import Any
 
 from .. import datasets
 from ..config import GRPOConfig, SFTConfig, steps_of_rounds
+from ..devices import pick_device
 from ..errors import ConfigError
 from ..foreign import ROUNDS, did_you_mean, understood
+from ..plan import Plan, model_config, training_plan
 from .names import DATASETS, OTHER_NAMES, own_changes, replaced_by, reward_names
 
 FOLDER = Path(__file__).parent
@@ -114,14 +116,19 @@ class Recipe:
 
     def load_model(self) -> Any:
         """The model, loaded or built. A tiny model's weights are drawn from the run's seed."""
-        from ..loop import model_options
         from ..model import load, tiny
 
         config = self.config()
         if self.model is None:
             raise ConfigError("no model: give --model with a folder, a .gguf file or a hub id")
         spec = tiny(**{"seed": config.seed, **self.model}) if isinstance(self.model, dict) else self.model
-        return load(spec, **model_options(config))
+        return load(spec, **config.model_options())
+
+    def plan(self) -> Plan:
+        """The memory of its run. Raises ConfigError or FileFormatError when the model's config is not there."""
+        config, source = model_config(self.model)
+        options = self.config()
+        return training_plan(config, source, options, pick_device(options.device))
 
     def train_rows(self) -> list[dict[str, Any]]:
         if self.dataset is None:
