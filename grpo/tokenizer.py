@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import GrpoWarning, TokenizerError
+from .formats.byte_level import byte_alphabet, byte_level_backend, set_bos_eos
+from .formats.gguf_tokenizer import build
 from .formats.strict_json import read_bytes, read_object
 
 if TYPE_CHECKING:
@@ -89,8 +91,6 @@ class Tokenizer:
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any], source: str = "GGUF") -> Tokenizer:
         """From the tokenizer.ggml.* keys of a GGUF file."""
-        from .formats.gguf_tokenizer import build
-
         backend, special, eos_ids = build(metadata, source)
         template = metadata.get("tokenizer.chat_template")
         return cls(backend, special=special, eos_ids=eos_ids, chat_template=template, source=source)
@@ -203,14 +203,6 @@ class Tokenizer:
             warnings.warn(f"{self._source}: {text!r} comes back from this tokenizer as {back!r:.100}", GrpoWarning, stacklevel=4)
 
 
-def byte_alphabet() -> list[str]:
-    """The printable character that byte-level BPE uses for each byte (GPT-2's table)."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    rest = [byte for byte in range(256) if byte not in printable]
-    table = {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(rest)}
-    return [table[byte] for byte in range(256)]
-
-
 def load_backend(data: bytes, source: str) -> tokenizers.Tokenizer:
     """A tokenizer.json. What the library raises, a panic of its Rust code included, becomes TokenizerError."""
     from tokenizers import Tokenizer as Backend
@@ -221,17 +213,6 @@ def load_backend(data: bytes, source: str) -> tokenizers.Tokenizer:
         raise
     except BaseException as error:                        # pyo3's PanicException is not an Exception
         raise TokenizerError(f"{source}: not a tokenizer that the tokenizers library reads: {error!s:.300}") from error
-
-
-def set_bos_eos(backend: tokenizers.Tokenizer, special: Mapping[str, str], bos: bool, eos: bool) -> None:
-    """Makes encode(add_special_tokens=True) add BOS and EOS, or neither."""
-    from tokenizers.processors import TemplateProcessing
-
-    begin, end = special.get("bos_token") if bos else None, special.get("eos_token") if eos else None
-    used = [(text, backend.token_to_id(text)) for text in (begin, end) if text is not None]
-    if any(i is None for _, i in used):
-        raise TokenizerError(f"add_bos_token or add_eos_token: {used!r:.100} is not in the vocabulary")
-    backend.post_processor = TemplateProcessing(single=[*([begin] if begin else []), "$A", *([end] if end else [])], special_tokens=used)
 
 
 def check_messages(messages: Any) -> list[dict[str, Any]]:
@@ -285,8 +266,6 @@ def _add_tokens(backend: tokenizers.Tokenizer, config: Mapping[str, Any], specia
 
 def _qwen_backend(folder: Path, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
     """vocab.json and merges.txt; their pre-tokenizer is in no file, so only Qwen's, which is known, is built."""
-    from .formats.gguf_tokenizer import byte_level_backend
-
     kind = str(config.get("tokenizer_class", ""))
     if not kind.startswith("Qwen2Tokenizer"):
         raise TokenizerError(f"{folder}: no tokenizer.json, and vocab.json with tokenizer_class {kind or 'missing'} does not say how "

@@ -72,6 +72,31 @@ def test_imports(path):
             assert name.split(".")[0] not in NEVER_IMPORTED, f"{name_of(path)}, line {node.lineno}: imports {name}"
 
 
+def files_of(module: Path) -> set[Path]:
+    return {path for path in (module.with_suffix(".py"), module / "__init__.py") if path.exists()}
+
+
+def imported_by(path: Path) -> set[Path]:
+    """The files of the package that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.level or node.module.split(".")[0] == "grpo"):
+            folder = path.parents[node.level - 1] if node.level else ROOT
+            home = folder.joinpath(*(node.module or "").split("."))
+            for alias in node.names:                       # a module, or a name of the module
+                found |= files_of(home / alias.name) or files_of(home)
+    return found
+
+
+def test_imports_are_a_tree():
+    """Late imports count too: a circle cannot hide in one."""
+    waiting = {path: imported_by(path) for path in PYTHON_FILES}
+    while free := [path for path, needed in waiting.items() if not needed & waiting.keys()]:
+        for path in free:
+            del waiting[path]
+    assert not waiting, f"imports in a circle, or above one: {', '.join(map(name_of, waiting))}"
+
+
 def test_heavy_libraries_are_imported_late():
     loaded = subprocess.run([sys.executable, "-c", "import sys, grpo; print(*sys.modules)"], cwd=Path(grpo.__file__).parents[1], check=True,
                             capture_output=True, text=True).stdout.split()

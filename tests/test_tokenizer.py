@@ -12,7 +12,8 @@ from make_files import byte_level_metadata, sentencepiece_metadata
 
 import grpo
 from grpo.errors import GrpoWarning, TokenizerError
-from grpo.tokenizer import Tokenizer, byte_alphabet
+from grpo.formats.byte_level import byte_alphabet
+from grpo.tokenizer import Tokenizer
 
 QWEN3 = Path(__file__).parents[2] / "shared/data/qwen3-tokenizer"
 USER = [{"role": "user", "content": "hi"}]

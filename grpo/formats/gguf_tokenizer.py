@@ -1,34 +1,19 @@
 """The tokenizer inside a GGUF: byte-level BPE ("gpt2") or SentencePiece BPE ("llama"), rebuilt with the `tokenizers` library.
 
-GGUF names the way text is split (tokenizer.ggml.pre) without saying what it is; the ways known here are in SPLITS.
+GGUF names the way text is split (tokenizer.ggml.pre) without saying what it is; the ways known here are byte_level.SPLITS.
 """
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..errors import TokenizerError
+from .byte_level import SPLITS, bpe, byte_level_backend, set_bos_eos
 
 if TYPE_CHECKING:
     import tokenizers
 
 
-class Split(NamedTuple):
-    regex: str | None = None                             # None: GPT-2's own
-    digits: bool = False                                 # digits one by one, before the regex
-    nfc: bool = False
-    whole_words: bool = False                            # a word that is a token is not merged up from its bytes
-    bos: bool = False                                    # BOS is added unless the file says otherwise
-
-
-_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-SPLITS = {
-    "default": Split(),
-    "gpt-2": Split(),
-    "smollm": Split(digits=True),
-    "qwen2": Split(regex=_WORDS % r"\p{N}", nfc=True),
-    "llama-bpe": Split(regex=_WORDS % r"\p{N}{1,3}", whole_words=True, bos=True),
-}
 CONTROL, USER_DEFINED, UNKNOWN = 3, 4, 2                 # tokenizer.ggml.token_type
 MAX_SPELLED = 256                                        # longer tokens get no merges: their pairs would cost the square of their length
 SPECIAL_KEYS = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
@@ -36,8 +21,6 @@ SPECIAL_KEYS = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", 
 
 def build(metadata: Mapping[str, Any], source: str) -> tuple[tokenizers.Tokenizer, dict[str, str], list[int]]:
     """(backend, texts of bos_token, eos_token ..., ids that end a completion) from the tokenizer.ggml.* keys."""
-    from ..tokenizer import set_bos_eos
-
     tokens = _strings(metadata, "tokens", source)
     vocabulary = {token: i for i, token in enumerate(tokens)}
     if len(vocabulary) != len(tokens):
@@ -60,28 +43,6 @@ def build(metadata: Mapping[str, Any], source: str) -> tuple[tokenizers.Tokenize
     return backend, special, list(dict.fromkeys(i for i in ends if i is not None))
 
 
-def byte_level_backend(vocabulary: Mapping[str, int], merges: Sequence[str], pre: Any, source: str) -> tokenizers.Tokenizer:
-    """Byte-level BPE; ``merges`` are "left right" lines, best first; ``pre`` is a key of SPLITS."""
-    from tokenizers import Regex, Tokenizer as Backend, decoders, models, normalizers, pre_tokenizers
-
-    if not isinstance(pre, str) or pre not in SPLITS:
-        raise TokenizerError(f"{source}: pre-tokenizer {pre!r:.80} is not supported; supported: {', '.join(SPLITS)}")
-    split = SPLITS[pre]
-    pairs = [tuple(line.split(" ")) for line in merges]
-    wrong = next((i for i, pair in enumerate(pairs) if len(pair) != 2 or "".join(pair) not in vocabulary), None)
-    if wrong is not None:
-        raise TokenizerError(f"{source}: merge {wrong}, {merges[wrong]!r:.80}, is not two tokens that make a third")
-    backend = Backend(_bpe(models.BPE, source, vocab=dict(vocabulary), merges=pairs, ignore_merges=split.whole_words))
-    steps = [pre_tokenizers.Digits(individual_digits=True)] if split.digits else []
-    steps += [pre_tokenizers.Split(Regex(split.regex), behavior="isolated")] if split.regex else []
-    steps += [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split.regex is None)]
-    backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
-    if split.nfc:
-        backend.normalizer = normalizers.NFC()
-    backend.decoder = decoders.ByteLevel()
-    return backend
-
-
 def _sentencepiece_backend(vocabulary: Mapping[str, int], metadata: Mapping[str, Any], source: str) -> tokenizers.Tokenizer:
     """SentencePiece BPE with byte fallback. Its file has scores and no merges: a token is the merge of each pair of
     tokens that spell it, and the better score is merged first."""
@@ -93,7 +54,7 @@ def _sentencepiece_backend(vocabulary: Mapping[str, int], metadata: Mapping[str,
     ranked = sorted(vocabulary, key=lambda token: (-scores[vocabulary[token]], vocabulary[token]))
     merges = [pair for token in ranked if len(token) <= MAX_SPELLED for pair in _pairs(token, vocabulary)]
     unknown = _id(metadata, "unknown", len(vocabulary), source)
-    backend = Backend(_bpe(models.BPE, source, vocab=dict(vocabulary), merges=merges, fuse_unk=True, byte_fallback=True,
+    backend = Backend(bpe(models.BPE, source, vocab=dict(vocabulary), merges=merges, fuse_unk=True, byte_fallback=True,
                            unk_token=None if unknown is None else list(vocabulary)[unknown]))
     space = [normalizers.Prepend("▁")] if _flag(metadata, "add_space_prefix", True) else []
     backend.normalizer = normalizers.Sequence([*space, normalizers.Replace(" ", "▁")])
@@ -105,13 +66,6 @@ def _sentencepiece_backend(vocabulary: Mapping[str, int], metadata: Mapping[str,
 def _pairs(token: str, vocabulary: Mapping[str, int]) -> list[tuple[str, str]]:
     cuts = [(token[:i], token[i:]) for i in range(1, len(token))]
     return sorted(((a, b) for a, b in cuts if a in vocabulary and b in vocabulary), key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
-
-
-def _bpe(model: Any, source: str, **arguments: Any) -> Any:
-    try:
-        return model(**arguments)
-    except Exception as error:
-        raise TokenizerError(f"{source}: vocabulary and merges do not fit: {error!s:.200}") from error
 
 
 def _mark_special(backend: tokenizers.Tokenizer, tokens: Sequence[str], metadata: Mapping[str, Any], special: Mapping[str, str],
