@@ -57,6 +57,9 @@ struct sampled {
     float entropy;                   /* of that whole softmax: what head() computes */
 };
 
+/* Which gate a GELU has: Phi, its approximation by tanh, or by a sigmoid. */
+enum gelu_kind { GELU_ERF, GELU_TANH, GELU_QUICK };
+
 struct adamw {
     float lr, beta1, beta2, eps, weight_decay, grad_scale, correction1, correction2;
     int bf16_moments;                /* m, v are bf16, else float */
@@ -111,6 +114,12 @@ struct ops {
     int (*rmsnorm)(void *ctx, real *y, float *rstd, const real *x, const float *w, float eps, int N, int C);
     int (*rmsnorm_bwd_add)(void *ctx, real *dx, float *dw, const real *dy, const real *x, const float *w, const float *rstd, int N, int C);
 
+    /* -- LayerNorm: mean (N), rstd (N) = 1/sqrt(mean (x - mean)^2 + eps), n = (x - mean) rstd, y = n w + b (rounded once).
+          add: dx += rstd (w dy - mean(w dy) - n mean(w dy n));  dw += sum_rows dy n;  db += sum_rows dy ----------- */
+    int (*layernorm)(void *ctx, real *y, float *mean, float *rstd, const real *x, const float *w, const float *b, float eps, int N, int C);
+    int (*layernorm_bwd_add)(void *ctx, real *dx, float *dw, float *db, const real *dy, const real *x, const float *w, const float *mean,
+                             const float *rstd, int N, int C);
+
     /* -- rotary embedding on qkv (N, (Hq + 2 Hkv) D), heads of q, then k, then v ---------------------------------
           rope_table: cos, sin (N, D/2) of p * inv_freq[j], fp32 product, accurate for large arguments; p = pos[i], or, with
           axis (D/2) given, pos[axis[j]][i] of pos (axes, N): m-RoPE (time, row, column); a vision tower's row and column,
@@ -148,6 +157,12 @@ struct ops {
           dgu may be gu */
     int (*swiglu)(void *ctx, real *y, const real *gu, int N, int F);
     int (*swiglu_bwd)(void *ctx, real *dgu, const real *dy, const real *gu, int N, int F);
+
+    /* -- GELU: y (N, F) = z g(z). g, by kind: erfc(-z / sqrt 2) / 2;  sigmoid(2 sqrt(2/pi) (z + 0.044715 z^3)), which is
+          (1 + tanh of half that) / 2;  sigmoid(1.702 z). gelu_bwd: d (N, F) in place from gradient of y to gradient of z,
+          d (g + z g') ------------------------------------------------------------------------------------------------ */
+    int (*gelu)(void *ctx, real *y, const real *z, enum gelu_kind kind, int N, int F);
+    int (*gelu_bwd)(void *ctx, real *d, const real *z, enum gelu_kind kind, int N, int F);
 
     /* -- rows: gather: dst (R, C) = src[index];  put: dst[index] = src (R, C), no index twice;
           scatter: dst[index] += src (R, C) in row order ------------------------------------------------------------------ */

@@ -1,5 +1,7 @@
 """The forward of each operation of ops.h as a few lines of NumPy in float64, independent of the C text, and helpers that
 tests of any backend use."""
+import math
+
 import numpy as np
 
 from grpo import _core
@@ -49,6 +51,11 @@ def rmsnorm(x, w, eps):
     return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * w
 
 
+def layernorm(x, w, b, eps):
+    d = x - x.mean(-1, keepdims=True)
+    return d / np.sqrt((d * d).mean(-1, keepdims=True) + eps) * w + b
+
+
 def split_heads(qkv, Hq, Hkv, D):
     """(N, (Hq + 2 Hkv) D) -> q (N, Hq, D), k, v (N, Hkv, D)."""
     heads = qkv.reshape(len(qkv), Hq + 2 * Hkv, D)
@@ -95,6 +102,15 @@ def attention(qkv, segments, Hq, Hkv, D):
 def swiglu(gu):
     g, u = np.split(gu, 2, axis=-1)
     return g / (1 + np.exp(-g)) * u
+
+
+def gelu(z, kind):
+    """kind: 0 erf, 1 tanh, 2 quick."""
+    if kind == 0:
+        return z * np.vectorize(math.erfc)(-z / np.sqrt(2)) / 2
+    if kind == 1:
+        return z * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3))) / 2
+    return z / (1 + np.exp(-1.702 * z))
 
 
 def head(h, W, target, inv_temperature):

@@ -50,6 +50,11 @@ def test_rmsnorm(cpu, ref, rng, N, C):
     rows.test_rmsnorm(cpu, ref, rng, N, C)
 
 
+@pytest.mark.parametrize("N, C", [*SIZES, (33, 1280)])
+def test_layernorm(cpu, ref, rng, N, C):
+    rows.test_layernorm(cpu, ref, rng, N, C)
+
+
 @pytest.mark.parametrize("theta", [1e4, 1e6])
 def test_rope_table_at_large_positions(cpu, ref, theta):
     positions = np.array([0, 1, 2, 31, 1000, 32767, 100000, 1 << 20], np.int32)
@@ -77,6 +82,17 @@ def test_swiglu(cpu, ref, rng, N, F):
 
 def test_swiglu_far_from_zero(cpu, ref):
     rows.test_swiglu_far_from_zero(cpu, ref)
+
+
+@pytest.mark.parametrize("kind", range(3))
+@pytest.mark.parametrize("N, F", SIZES)
+def test_gelu(cpu, ref, rng, N, F, kind):
+    rows.test_gelu(cpu, ref, rng, N, F, kind)
+
+
+@pytest.mark.parametrize("kind", range(3))
+def test_gelu_everywhere(cpu, ref, kind):
+    rows.test_gelu_everywhere(cpu, ref, kind)
 
 
 @pytest.mark.parametrize("batch", BATCHES)
@@ -164,10 +180,12 @@ def test_threads_change_no_bit(tier, rng, threads):
         y, lse = cpu.attention(qkv, segments, *heads)
         cos, sin = cpu.rope_table(np.arange(N, dtype=np.int32)[None], np.linspace(1, 0, D // 2, dtype=np.float32))
         normed, rstd = cpu.rmsnorm(x, w, EPS)
+        layer = cpu.layernorm(x, w, w, EPS)
         return [y, lse, cpu.attention_bwd(dy, y, lse, qkv, segments, *heads), *decode_completions(cpu, qkv, segments, *heads)[1],
                 cos, sin, cpu.rope(qkv, wq, wk, EPS, cos, sin, *heads),
                 *cpu.rope_bwd(d, dwq, dwk, qkv, wq, wk, EPS, cos, sin, *heads),
                 normed, rstd, *cpu.rmsnorm_bwd_add(x, dw, normed, x, w, rstd), cpu.swiglu(gu), cpu.swiglu_bwd(x, gu),
+                *layer, *cpu.layernorm_bwd_add(x, dw, dw, layer[0], x, w, *layer[1:]), cpu.gelu(x, 0), cpu.gelu_bwd(x, x, 1),
                 cpu.embed(E, ids), cpu.embed_dw(E, x, ids), cpu.gather_rows(E, ids), cpu.scatter_rows_add(E, x, ids),
                 *cpu.sample(x, E, keys), cpu.sum_squares(g), cpu.lerp(g, g[::-1].copy(), 0.3),
                 *step(cpu, big, big, np.abs(big), big), *step(cpu, big, half, half, big, seed=3, step=1)[:1], *step(cpu, g, g, np.abs(g), g)]

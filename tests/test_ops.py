@@ -89,7 +89,7 @@ def test_linear(ref, rng, N, C, O):
     assert (ref.linear_dw(dW0, None, dy, x) == dW).all()
 
 
-# -- norm, rope, swiglu ---------------------------------------------------------------------------------------------
+# -- norms, rope, activations ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("N, C", [(1, 1), (5, 33), (40, 100)])
@@ -101,6 +101,21 @@ def test_rmsnorm(ref, rng, N, C):
     dx, dw = ref.rmsnorm_bwd_add(dx0, dw0, dy, x, w, rstd)
     check_gradients(rng, lambda x, w: (dx0 * x).sum() + (dw0 * w).sum() + (dy * np64.rmsnorm(x, w, EPS)).sum(), {"x": x, "w": w},
                     {"x": dx, "w": dw})
+
+
+@pytest.mark.parametrize("N, C", [(1, 2), (5, 33), (40, 100)])
+def test_layernorm(ref, rng, N, C):
+    x, w, b, dy, dx0, dw0, db0 = (normal(rng, *shape) for shape in [(N, C), (C,), (C,), (N, C), (N, C), (C,), (C,)])
+    x += 10 * normal(rng, N, 1)
+    y, mean, rstd = ref.layernorm(x, w, b, EPS)
+    x64 = x.astype(np.float64)
+    close(y, np64.layernorm(x64, w, b, EPS))
+    close(mean, x64.mean(1))
+    close(rstd, 1 / np.sqrt(x64.var(1) + EPS))
+    dx, dw, db = ref.layernorm_bwd_add(dx0, dw0, db0, dy, x, w, mean, rstd)
+    check_gradients(
+        rng, lambda x, w, b: (dx0 * x).sum() + (dw0 * w).sum() + (db0 * b).sum() + (dy * np64.layernorm(x, w, b, EPS)).sum(),
+        {"x": x, "w": w, "b": b}, {"x": dx, "w": dw, "b": db})
 
 
 def test_rope_table_at_large_positions(ref):
@@ -144,6 +159,14 @@ def test_swiglu(ref, rng, N, F):
     gu, dy = 3 * normal(rng, N, 2 * F), normal(rng, N, F)
     close(ref.swiglu(gu), np64.swiglu(gu.astype(np.float64)))
     check_gradients(rng, lambda gu: (dy * np64.swiglu(gu)).sum(), {"gu": gu}, {"gu": ref.swiglu_bwd(dy, gu)})
+
+
+@pytest.mark.parametrize("kind", range(3))
+@pytest.mark.parametrize("N, F", [(1, 1), (9, 100)])
+def test_gelu(ref, rng, N, F, kind):
+    z, d = 3 * normal(rng, N, F), normal(rng, N, F)
+    close(ref.gelu(z, kind), np64.gelu(z.astype(np.float64), kind))
+    check_gradients(rng, lambda z: (d * np64.gelu(z, kind)).sum(), {"z": z}, {"z": ref.gelu_bwd(d, z, kind)})
 
 
 # -- attention ------------------------------------------------------------------------------------------------------
@@ -235,13 +258,14 @@ def test_gradients_of_weights_do_not_depend_on_the_split(ref, rng, split):
     N, C, O = 90, 20, 11
     x, dy, W = normal(rng, N, C), normal(rng, N, O), normal(rng, O, C)
     w, rstd, coef = normal(rng, C), ref.rmsnorm(x, np.ones(C, np.float32), EPS)[1], normal(rng, N)
-    ids = rng.integers(O, size=N, dtype=np.int32)
+    ids, mean = rng.integers(O, size=N, dtype=np.int32), normal(rng, N)
     zero = np.zeros((O, C), np.float32)
     parts = slice(0, split), slice(split, N)
     operations = {
         "linear_dw": lambda g, s: ref.linear_dw(g, None, dy[s], x[s]),
         "embed_dw": lambda g, s: ref.embed_dw(g, x[s], ids[s]),
         "rmsnorm_bwd_add": lambda g, s: ref.rmsnorm_bwd_add(x[s], g[0], x[s], x[s], w, rstd[s])[1][None],
+        "layernorm_bwd_add": lambda g, s: np.stack(ref.layernorm_bwd_add(x[s], g[0], g[1], x[s], x[s], w, mean[s], rstd[s])[1:]),
         "head": lambda g, s: ref.head_bwd(g, x[s], W, ids[s], coef[s])[3],
     }
     for name, run in operations.items():

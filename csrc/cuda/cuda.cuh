@@ -30,8 +30,9 @@ enum { PINNED_BYTES = 1 << 16 };
     OP(weight_bytes) OP(weight_set) OP(weight_get) OP(vector_set) OP(cast) OP(uncast)
 
 #define ROW_OPS(OP)                                                                                                    \
-    OP(embed) OP(embed_dw) OP(gather_rows) OP(put_rows) OP(scatter_rows_add) OP(swiglu) OP(swiglu_bwd) OP(rmsnorm)                  \
-    OP(rmsnorm_bwd_add) OP(rope_table) OP(rope) OP(rope_bwd) OP(adamw) OP(sum_squares) OP(lerp)
+    OP(embed) OP(embed_dw) OP(gather_rows) OP(put_rows) OP(scatter_rows_add) OP(swiglu) OP(swiglu_bwd) OP(gelu) OP(gelu_bwd)        \
+    OP(rmsnorm) OP(rmsnorm_bwd_add) OP(layernorm) OP(layernorm_bwd_add) OP(rope_table) OP(rope) OP(rope_bwd) OP(adamw) \
+    OP(sum_squares) OP(lerp)
 
 #define GEMM_OPS(OP) OP(linear) OP(linear_dx) OP(linear_dw) OP(logits)
 

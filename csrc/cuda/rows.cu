@@ -1,4 +1,4 @@
-/* Rows by index, and SwiGLU. */
+/* Rows by index, SwiGLU and GELU. */
 #include "cuda/cuda.cuh"
 
 enum { THREADS = 128 };
@@ -149,5 +149,61 @@ int cuda_swiglu(void *ctx, real *y, const real *gu, int N, int F) {
 
 int cuda_swiglu_bwd(void *ctx, real *dgu, const real *dy, const real *gu, int N, int F) {
     LAUNCH(ctx, BY_WIDTH(F, swiglu_bwd), row_grid(N, F), THREADS, 0, (bf16 *)dgu, (const bf16 *)dy, (const bf16 *)gu, F);
+    return OK;
+}
+
+/* -- GELU: 4 bytes an element forward, 6 backward ----------------------------------------------------------------------------- */
+
+/* g(z) of a GELU, and its slope. sigmoid(z (a + b z^2)) is 0 or 1 to the last bit where |z| is 64, and powers of larger
+   numbers might be infinite. */
+template <enum gelu_kind kind> static __device__ __forceinline__ float gelu_gate(float *slope, float z) {
+    if constexpr (kind == GELU_ERF) {
+        *slope = expf(-0.5f * (z * z)) * 0.398942280f; /* 1 / sqrt(2 pi) */
+        return 0.5f * erfcf(z * -0.707106781f);
+    } else {
+        const float a = kind == GELU_TANH ? 1.59576912f : 1.702f, b = kind == GELU_TANH ? 0.0713548163f : 0;
+        float near = fminf(64, fmaxf(-64, z)), bzz = b * (near * near), s = sigmoid(near * (a + bzz));
+        *slope = s * (1 - s) * fmaf(3, bzz, a);
+        return s;
+    }
+}
+
+template <int n, enum gelu_kind kind> static __global__ void gelu(bf16 *y, const bf16 *z, int F) {
+    size_t row = (size_t)blockIdx.x * F;
+    for (int f = (int)(blockIdx.y * THREADS + threadIdx.x) * n; f < F; f += (int)gridDim.y * THREADS * n) {
+        float v[n], slope;
+        load<n>(v, z + row + f);
+        for (int i = 0; i < n; i++) v[i] *= gelu_gate<kind>(&slope, v[i]);
+        store<n>(y + row + f, v);
+    }
+}
+
+template <int n, enum gelu_kind kind> static __global__ void gelu_bwd(bf16 *d, const bf16 *z, int F) {
+    size_t row = (size_t)blockIdx.x * F;
+    for (int f = (int)(blockIdx.y * THREADS + threadIdx.x) * n; f < F; f += (int)gridDim.y * THREADS * n) {
+        float v[n], g[n];
+        load<n>(v, z + row + f);
+        load<n>(g, d + row + f);
+        for (int i = 0; i < n; i++) {
+            float slope, gate = gelu_gate<kind>(&slope, v[i]);
+            g[i] *= fmaf(v[i], slope, gate);
+        }
+        store<n>(d + row + f, g);
+    }
+}
+
+#define OF_KIND(F, kernel, kind) ((F) % 8 ? kernel<1, kind> : kernel<8, kind>)
+#define BY_KIND(F, kernel, kind)                                        \
+    ((kind) == GELU_ERF    ? OF_KIND(F, kernel, GELU_ERF)               \
+     : (kind) == GELU_TANH ? OF_KIND(F, kernel, GELU_TANH)              \
+                           : OF_KIND(F, kernel, GELU_QUICK))
+
+int cuda_gelu(void *ctx, real *y, const real *z, enum gelu_kind kind, int N, int F) {
+    LAUNCH(ctx, BY_KIND(F, gelu, kind), row_grid(N, F), THREADS, 0, (bf16 *)y, (const bf16 *)z, F);
+    return OK;
+}
+
+int cuda_gelu_bwd(void *ctx, real *d, const real *z, enum gelu_kind kind, int N, int F) {
+    LAUNCH(ctx, BY_KIND(F, gelu_bwd, kind), row_grid(N, F), THREADS, 0, (bf16 *)d, (const bf16 *)z, F);
     return OK;
 }

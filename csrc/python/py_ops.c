@@ -26,6 +26,10 @@ static int check_axes(const struct call *a) {
     return a->size['A'] == 1 || GIVEN(axis) ? 0 : bad_value("pos of several axes needs axis");
 }
 
+static int check_gelu(const struct call *a) {
+    return a->integer[find(a->op, "kind")] <= GELU_QUICK ? 0 : bad_value("kind must be 0 (erf), 1 (tanh) or 2 (quick)");
+}
+
 static int check_segments(const struct call *a) {
     const struct segment *s = (const struct segment *)VALUES(segments);
     for (int i = 0; i < a->size['n']; i++, s++)
@@ -180,6 +184,14 @@ OP(rmsnorm_bwd_add, "rmsnorm_bwd_add($self, dx, dw, dy, x, w, rstd)\n--\n\n(dx (
    o->rmsnorm_bwd_add(ctx, P(dx), P(dw), P(dy), P(x), P(w), P(rstd), d['N'], d['C']),
    ({REAL, ADD, "dx", "NC"}, {FLOAT, ADD, "dw", "C"}, {REAL, IN, "dy", "NC"}, {REAL, IN, "x", "NC"},
     {VECTOR, IN, "w", "C"}, {FLOAT, IN, "rstd", "N"}))
+OP(layernorm, "layernorm($self, x, w, b, eps)\n--\n\n(y (N, C), mean (N), rstd (N)).",
+   o->layernorm(ctx, P(y), P(mean), P(rstd), P(x), P(w), P(b), X(eps), d['N'], d['C']),
+   ({REAL, OUT, "y", "NC"}, {FLOAT, OUT, "mean", "N"}, {FLOAT, OUT, "rstd", "N"}, {REAL, IN, "x", "NC"}, {VECTOR, IN, "w", "C"},
+    {VECTOR, IN, "b", "C"}, {NUMBER, IN, "eps", ""}))
+OP(layernorm_bwd_add, "layernorm_bwd_add($self, dx, dw, db, dy, x, w, mean, rstd)\n--\n\n(dx (N, C), dw (C), db (C)), all added to.",
+   o->layernorm_bwd_add(ctx, P(dx), P(dw), P(db), P(dy), P(x), P(w), P(mean), P(rstd), d['N'], d['C']),
+   ({REAL, ADD, "dx", "NC"}, {FLOAT, ADD, "dw", "C"}, {FLOAT, ADD, "db", "C"}, {REAL, IN, "dy", "NC"}, {REAL, IN, "x", "NC"},
+    {VECTOR, IN, "w", "C"}, {FLOAT, IN, "mean", "N"}, {FLOAT, IN, "rstd", "N"}))
 OP(rope_table, "rope_table($self, pos, inv_freq, axis=None)\n--\n\n"
    "(cos, sin), both (N, D/2), of row axis[j] of pos (axes, N) times inv_freq (D/2); axis: (D/2), None where there is one.",
    o->rope_table(ctx, P(cos), P(sin), P(pos), P(inv_freq), P(axis), d['N'], d['D']),
@@ -218,6 +230,12 @@ OP(swiglu, "swiglu($self, gu)\n--\n\n(N, F) of gu (N, 2 F).",
 OP(swiglu_bwd, "swiglu_bwd($self, dy, gu)\n--\n\ndgu (N, 2 F).",
    o->swiglu_bwd(ctx, P(dgu), P(dy), P(gu), d['N'], d['F']),
    ({REAL, OUT, "dgu", "NG"}, {REAL, IN, "dy", "NF"}, {REAL, IN, "gu", "NG"}))
+OP(gelu, "gelu($self, z, kind)\n--\n\n(N, F) of z (N, F); kind: 0 erf, 1 tanh, 2 quick.",
+   o->gelu(ctx, P(y), P(z), WHOLE(kind), d['N'], d['F']),
+   ({REAL, OUT, "y", "NF"}, {REAL, IN, "z", "NF"}, {INTEGER, IN, "kind", ""}), .check = check_gelu)
+OP(gelu_bwd, "gelu_bwd($self, d, z, kind)\n--\n\nd (N, F) turned to the gradient of z (N, F).",
+   o->gelu_bwd(ctx, P(d), P(z), WHOLE(kind), d['N'], d['F']),
+   ({REAL, ADD, "d", "NF"}, {REAL, IN, "z", "NF"}, {INTEGER, IN, "kind", ""}), .check = check_gelu)
 OP(gather_rows, "gather_rows($self, src, index)\n--\n\n(R, C): rows index (R) of src (N, C).",
    o->gather_rows(ctx, P(dst), P(src), P(index), d['R'], d['C']),
    ({REAL, OUT, "dst", "RC"}, {REAL, IN, "src", "NC"}, {INT, IN, "index", "R", 'N'}))
@@ -292,8 +310,9 @@ static PyObject *philox_static(PyObject *type, PyObject *args) {
 static PyMethodDef methods[] = {
     METHOD(zero), METHOD(copy), METHOD(weight_set), METHOD(weight_get), METHOD(vector_set), METHOD(cast), METHOD(embed),
     METHOD(embed_dw), METHOD(linear), METHOD(linear_dx), METHOD(linear_dw), METHOD(rmsnorm), METHOD(rmsnorm_bwd_add),
+    METHOD(layernorm), METHOD(layernorm_bwd_add),
     METHOD(rope_table), METHOD(rope), METHOD(rope_bwd), METHOD(attention), METHOD(attention_bwd),
-    METHOD(attention_decode), METHOD(swiglu), METHOD(swiglu_bwd), METHOD(gather_rows), METHOD(put_rows),
+    METHOD(attention_decode), METHOD(swiglu), METHOD(swiglu_bwd), METHOD(gelu), METHOD(gelu_bwd), METHOD(gather_rows), METHOD(put_rows),
     METHOD(scatter_rows_add), METHOD(head), METHOD(head_bwd), METHOD(logits), METHOD(sample), METHOD(adamw),
     METHOD(adamw_vector), METHOD(sum_squares), METHOD(lerp),
     {"philox", philox_static, METH_VARARGS | METH_STATIC,

@@ -5,7 +5,7 @@ import pytest
 from checks import assert_same_bits, check_float, check_rounded, real
 from op_statements import AXES, bf16, inv_freq, normal
 
-HEADS = [(1, 1, 16), (4, 2, 16), (9, 3, 64), (3, 1, 80), (5, 1, 104), (2, 2, 128), (1, 1, 6), (2, 1, 256)]
+HEADS = [(1, 1, 16), (4, 2, 16), (9, 3, 64), (3, 1, 80), (5, 1, 104), (2, 2, 128), (1, 1, 6), (2, 1, 256), (2, 2, 72)]
 SIZES = [(1, 1), (1, 16), (3, 5), (2, 64), (33, 80), (70, 31), (5, 577), (2, 2056)]               # N, C
 EPS = 1e-6
 
@@ -42,6 +42,23 @@ def test_rmsnorm(ops, ref, rng, N, C):
     want_dx, want_dw = ref.rmsnorm_bwd_add(dx, dw, dy, x, w, want_rstd)
     check_rounded(got_dx, want_dx)
     check_float(got_dw, want_dw)
+
+
+@pytest.mark.parametrize("N, C", [*SIZES, (33, 1280)])
+def test_layernorm(ops, ref, rng, N, C):
+    """Rows far from zero, whose variance is not the mean square less the squared mean."""
+    x = bf16(real(rng, N, C) + 30 * normal(rng, N, 1))
+    w, b, dy, dx, dw, db = real(rng, C), real(rng, C), real(rng, N, C), real(rng, N, C), normal(rng, C), normal(rng, C)
+    want_y, want_mean, want_rstd = ref.layernorm(x, w, b, EPS)
+    y, mean, rstd = ops.layernorm(x, w, b, EPS)
+    check_rounded(y, want_y, noise=1e-5)
+    check_float(mean, want_mean)
+    check_float(rstd, want_rstd)
+    got = ops.layernorm_bwd_add(dx, dw, db, dy, x, w, want_mean, want_rstd)
+    want = ref.layernorm_bwd_add(dx, dw, db, dy, x, w, want_mean, want_rstd)
+    check_rounded(got[0], want[0], noise=1e-5)
+    check_float(got[1], want[1], 1e-5)
+    check_float(got[2], want[2])
 
 
 @pytest.mark.parametrize("theta", [1e4, 1e6])
@@ -97,6 +114,24 @@ def test_swiglu_far_from_zero(ops, ref):
         np.testing.assert_allclose(got, want, rtol=2.0**-8, atol=1e-30)
 
 
+@pytest.mark.parametrize("kind", range(3))
+@pytest.mark.parametrize("N, F", SIZES)
+def test_gelu(ops, ref, rng, N, F, kind):
+    z, d = real(rng, N, F, scale=3), real(rng, N, F)
+    check_rounded(ops.gelu(z, kind), ref.gelu(z, kind))
+    check_rounded(ops.gelu_bwd(d, z, kind), ref.gelu_bwd(d, z, kind))
+
+
+@pytest.mark.parametrize("kind", range(3))
+def test_gelu_everywhere(ops, ref, kind):
+    """Every magnitude that bfloat16 has: small results keep their digits, large arguments are no NaN."""
+    z = (np.arange(0x7f80, dtype=np.uint32) << 16).view(np.float32)
+    z, d = np.stack([z, -z]), np.ones((2, len(z)), np.float32)
+    for got, want in [(ops.gelu(z, kind), ref.gelu(z, kind)), (ops.gelu_bwd(d, z, kind), ref.gelu_bwd(d, z, kind))]:
+        near = np.abs(want) < 1e38                              # where the last rounding makes no infinity
+        np.testing.assert_allclose(got[near], want[near], rtol=2.0**-8, atol=1e-30)
+
+
 @pytest.mark.parametrize("n", [0, 1, 15, 16384, 40001])
 def test_sum_squares_and_lerp(ops, ref, rng, n):
     w, g = normal(rng, n), normal(rng, n)
@@ -124,9 +159,12 @@ def test_a_row_is_the_same_alone_and_in_any_batch(ops, rng, C):
 
     def run(rows):
         y, rstd = ops.rmsnorm(x[rows], w, EPS)
-        heads = Hq, Hkv, D
-        return [y, rstd, ops.rmsnorm_bwd_add(dx[rows], np.zeros(C, np.float32), dy[rows], x[rows], w, rstd)[0], ops.swiglu(gu[rows]),
-                ops.swiglu_bwd(dh[rows], gu[rows]), ops.rope(qkv[rows], wq, wk, EPS, cos[rows], sin[rows], *heads),
+        heads, zero, normed = (Hq, Hkv, D), np.zeros(C, np.float32), ops.layernorm(x[rows], w, w, EPS)
+        return [y, rstd, ops.rmsnorm_bwd_add(dx[rows], zero, dy[rows], x[rows], w, rstd)[0], ops.swiglu(gu[rows]),
+                ops.swiglu_bwd(dh[rows], gu[rows]), *(ops.gelu(gu[rows], kind) for kind in range(3)),
+                *(ops.gelu_bwd(gu[rows], gu[rows], kind) for kind in range(3)), *normed,
+                ops.layernorm_bwd_add(dx[rows], zero, zero, dy[rows], x[rows], w, *normed[1:])[0],
+                ops.rope(qkv[rows], wq, wk, EPS, cos[rows], sin[rows], *heads),
                 ops.rope_bwd(qkv[rows], zeros, zeros, qkv[rows], wq, wk, EPS, cos[rows], sin[rows], *heads)[0]]
 
     whole = run(slice(None))
@@ -144,14 +182,16 @@ def test_weight_gradients_do_not_depend_on_the_split(ops, rng, C, split):
     wq, wk, ids = real(rng, D), real(rng, D), rng.integers(5, size=N).astype(np.int32)
     cos, sin = tables(ops, rng, N, D)
     _, rstd = ops.rmsnorm(x, w, EPS)
+    _, mean, layer_rstd = ops.layernorm(x, w, w, EPS)
 
     def add(sums, rows):
-        dw, dwq, dwk, dE = sums
+        dw, layer_dw, layer_db, dwq, dwk, dE = sums
         _, dw = ops.rmsnorm_bwd_add(x[rows], dw, dy[rows], x[rows], w, rstd[rows])
+        _, layer_dw, layer_db = ops.layernorm_bwd_add(x[rows], layer_dw, layer_db, dy[rows], x[rows], w, mean[rows], layer_rstd[rows])
         _, dwq, dwk = ops.rope_bwd(d[rows], dwq, dwk, qkv[rows], wq, wk, EPS, cos[rows], sin[rows], Hq, Hkv, D)
-        return dw, dwq, dwk, ops.embed_dw(dE, dy[rows], ids[rows])
+        return dw, layer_dw, layer_db, dwq, dwk, ops.embed_dw(dE, dy[rows], ids[rows])
 
-    start = normal(rng, C), normal(rng, D), normal(rng, D), normal(rng, 5, C)
+    start = normal(rng, C), normal(rng, C), normal(rng, C), normal(rng, D), normal(rng, D), normal(rng, 5, C)
     assert_same_bits(add(add(start, slice(0, split)), slice(split, N)), add(start, slice(0, N)))
 
 
@@ -159,5 +199,7 @@ def test_no_rows_are_no_work(ops):
     none, ids = np.zeros((0, 16), np.float32), np.zeros(0, np.int32)
     E, w = np.ones((3, 16), np.float32), np.ones(16, np.float32)
     assert ops.embed(E, ids).shape == (0, 16) and ops.swiglu(none).shape == (0, 8) and ops.rmsnorm(none, w, EPS)[0].shape == (0, 16)
+    assert ops.gelu(none, 0).shape == ops.gelu_bwd(none, none, 0).shape == ops.layernorm(none, w, w, EPS)[0].shape == (0, 16)
     assert_same_bits([ops.embed_dw(E, none, ids), ops.scatter_rows_add(E, none, ids)], [E, E])
-    assert_same_bits([ops.rmsnorm_bwd_add(none, w, none, none, w, np.zeros(0, np.float32))[1]], [w])
+    assert_same_bits([ops.rmsnorm_bwd_add(none, w, none, none, w, w[:0])[1]], [w])
+    assert_same_bits(ops.layernorm_bwd_add(none, w, w, none, none, w, w[:0], w[:0])[1:], [w, w])
