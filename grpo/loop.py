@@ -27,11 +27,10 @@ from .interrupt import TrainingInterrupted, sigterm
 from .model import Model, load
 from .plan import Plan, require, training_plan
 from .profile import Profile
-from .runfolder import CHECKPOINTS, RunFolder, say
+from .runfolder import CHECKPOINTS, ROUND, RunFolder, say
 from .schedule import learning_rate, steps_of
 
 MAX_FAILED_SAVES = 3
-ROUND = "eval_"                              # what the numbers of evaluation begin with
 # options that a resumed run may change without becoming another run
 FREE_TO_CHANGE = frozenset("""
     device disable_tqdm dtype eval_category eval_on_start eval_report eval_steps eval_strategy greater_is_better
@@ -150,8 +149,9 @@ class Loop(ABC):
             raise DatasetError("evaluate() needs eval_dataset")
         metrics = {}
         for name, held_out in evaluations.items():
-            prefix = f"{metric_key_prefix}_{name}" if name else metric_key_prefix
-            metrics |= {f"{prefix}_{metric}": value for metric, value in self.evaluate_on(held_out, prefix).items()}
+            started, prefix = time.perf_counter(), f"{metric_key_prefix}_{name}" if name else metric_key_prefix
+            found = self.evaluate_on(held_out, prefix) | {"runtime": time.perf_counter() - started}
+            metrics |= {f"{prefix}_{metric}": value for metric, value in found.items()}
         return metrics
 
     # running

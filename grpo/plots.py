@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError, FileFormatError
+from .evaluation.grading import READINGS
 from .foreign import did_you_mean
-from .runfolder import METRICS
+from .runfolder import METRICS, ROUND
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,10 +67,20 @@ class Metrics:
         shown = any(low < high for low, high in band)
         return [Curve(label, [r["step"] for r in points], values, band if shown else [])] if points else []
 
+    def evaluated(self, label: str, name: str, ends: tuple[str, str] = ("", "")) -> list["Curve"]:
+        """The curves of one number of evaluation, one a data set."""
+        return [curve for data_set, prefix in self.data_sets().items()
+                for curve in self.curve(f"{label}, {data_set}" if data_set else label, prefix + name, ends=tuple(prefix + end for end in ends))]
+
+    def data_sets(self) -> dict[str, str]:
+        """What the numbers of evaluation begin with, by data set; a single one has the name ""."""
+        return {"": ROUND} | {name: f"{ROUND}{name}_" for name in self.named(ROUND, "_runtime")}
+
     def named(self, prefix: str, suffix: str = "") -> list[str]:
         """What stands between prefix and suffix in the names of metrics, in the order of the log."""
         names = dict.fromkeys(name for record in self.records for name in record)
-        return [name[len(prefix):len(name) - len(suffix)] for name in names if name.startswith(prefix) and name.endswith(suffix)]
+        return [name[len(prefix):len(name) - len(suffix)] for name in names
+                if name.startswith(prefix) and name.endswith(suffix) and len(name) > len(prefix) + len(suffix)]
 
 
 def is_number(value: Any) -> bool:
@@ -106,35 +117,46 @@ def metrics(*pairs: tuple[str, str]) -> Callable[[Metrics], list[Curve]]:
     return lambda m: [curve for label, name in pairs for curve in m.curve(label, name)]
 
 
-def reward(m: Metrics) -> list[Curve]:
-    return m.curve("training", "reward", spread="reward_std") + m.curve("evaluation", "eval_reward")
+def trained_and_evaluated(name: str, **band: Any) -> Callable[[Metrics], list[Curve]]:
+    """Curves of a metric that evaluation has too. band: of the one in training."""
+    return lambda m: m.curve("training", name, **band) + m.evaluated("evaluation", name)
 
 
 def reward_panels(logs: list[Metrics]) -> list[Panel]:
     """A panel a reward function; none where every run has a single one, which is the sum."""
-    names = dict.fromkeys(name for log in logs for name in log.named("rewards/", "/mean") + log.named("eval_rewards/", "/mean"))
-    return [Panel(name, "reward", functools.partial(one_reward, name), band="± std") for name in names] if len(names) > 1 else []
-
-
-def one_reward(name: str, m: Metrics) -> list[Curve]:
-    return m.curve("training", f"rewards/{name}/mean", spread=f"rewards/{name}/std") + m.curve("evaluation", f"eval_rewards/{name}/mean")
+    names = dict.fromkeys(name for log in logs for prefix in ("", *log.data_sets().values()) for name in log.named(f"{prefix}rewards/", "/mean"))
+    return [Panel(name, "reward", trained_and_evaluated(f"rewards/{name}/mean", spread=f"rewards/{name}/std"), band="± std")
+            for name in names] if len(names) > 1 else []
 
 
 def accuracy(m: Metrics) -> list[Curve]:
-    """Evaluation's accuracies, each in its confidence interval."""
-    return [curve for kind in ("strict", "lenient", "extractive")
-            for curve in m.curve(kind, f"eval_accuracy/{kind}", ends=(f"eval_accuracy/{kind}/low", f"eval_accuracy/{kind}/high"))]
+    """Evaluation's accuracies, each in its confidence interval; of several data sets the lenient one alone."""
+    if len(m.data_sets()) == 1:
+        return readings(ROUND, m)
+    return m.evaluated("lenient", "accuracy/lenient", ends=("accuracy/lenient/low", "accuracy/lenient/high"))
 
 
-def pass_at_k(m: Metrics) -> list[Curve]:
+def accuracy_panels(logs: list[Metrics]) -> list[Panel]:
+    """Accuracy in evaluation and in training, and pass@k; where there are several data sets, for each of them."""
+    panels = [ACCURACY, Panel("Accuracy in training", "share", metrics(("strict", "accuracy/strict"), ("lenient", "accuracy/lenient")), share=True)]
+    for name, prefix in {pair: None for log in logs for pair in log.data_sets().items()}:
+        on = f" on {name}" if name else ""
+        if name:
+            panels.append(Panel(f"Accuracy{on}", "share", functools.partial(readings, prefix), band="95 % interval", share=True, smooth=False))
+        panels.append(Panel(f"pass@k{on or ' in evaluation'}", "share", functools.partial(pass_at_k, prefix), share=True, smooth=False))
+    return panels
+
+
+def readings(prefix: str, m: Metrics) -> list[Curve]:
+    """The accuracies of one data set."""
+    return [curve for kind in READINGS for name in [f"{prefix}accuracy/{kind}"]
+            for curve in m.curve(kind, name, ends=(f"{name}/low", f"{name}/high"))]
+
+
+def pass_at_k(prefix: str, m: Metrics) -> list[Curve]:
     """For k = 1, 2, 4, 8 ..."""
-    counts = sorted(int(k) for k in m.named("eval_pass@k/") if k.isdigit())
-    return [curve for k in counts if k.bit_count() == 1 for curve in m.curve(f"k = {k}", f"eval_pass@k/{k}")]
-
-
-def lengths(m: Metrics) -> list[Curve]:
-    ends = ("completions/min_length", "completions/max_length")
-    return m.curve("training", "completions/mean_length", ends=ends) + m.curve("evaluation", "eval_completions/mean_length")
+    counts = sorted(int(k) for k in m.named(f"{prefix}pass@k/") if k.isdigit())
+    return [curve for k in counts if k.bit_count() == 1 for curve in m.curve(f"k = {k}", f"{prefix}pass@k/{k}")]
 
 
 def time_shares(m: Metrics) -> list[Curve]:
@@ -147,23 +169,20 @@ def time_shares(m: Metrics) -> list[Curve]:
     return [Curve(phase, [r["step"] for r in timed], values) for phase, values in shares.items() if timed]
 
 
-REWARD = Panel("Reward", "weighted sum", reward, band="± std")
+REWARD = Panel("Reward", "weighted sum", trained_and_evaluated("reward", spread="reward_std"), band="± std")
 ACCURACY = Panel("Accuracy in evaluation", "share", accuracy, band="95 % interval", share=True, smooth=False)
-LENGTH = Panel("Completion length", "tokens", lengths, band="shortest to longest", wide=True)
-CUT_OFF = Panel("Completions cut off at the limit", "share", metrics(("training", "completions/clipped_ratio"),
-                                                                     ("evaluation", "eval_completions/clipped_ratio")), share=True)
+LENGTH = Panel("Completion length", "tokens", trained_and_evaluated(
+    "completions/mean_length", ends=("completions/min_length", "completions/max_length")), band="shortest to longest", wide=True)
+CUT_OFF = Panel("Completions cut off at the limit", "share", trained_and_evaluated("completions/clipped_ratio"), share=True)
 KL = Panel("KL to the reference", "nats a token", metrics(("KL", "kl")))
-ENTROPY = Panel("Entropy", "nats a token", metrics(("training", "entropy"), ("evaluation", "eval_entropy")))
-LOSS = Panel("Loss", "loss", metrics(("training", "loss"), ("evaluation", "eval_loss")))
+ENTROPY = Panel("Entropy", "nats a token", trained_and_evaluated("entropy"))
+LOSS = Panel("Loss", "loss", trained_and_evaluated("loss"))
 NORM = Panel("Gradient norm", "norm before clipping", metrics(("norm", "grad_norm")))
 PICTURES: dict[str, Callable[[list[Metrics]], Iterable[Panel]]] = {
     "overview": lambda logs: (REWARD, ACCURACY, LENGTH, KL, ENTROPY, NORM),
     "reward": lambda logs: (REWARD,),
     "rewards": reward_panels,
-    "accuracy": lambda logs: (
-        ACCURACY,
-        Panel("Accuracy in training", "share", metrics(("strict", "accuracy/strict"), ("lenient", "accuracy/lenient")), share=True),
-        Panel("pass@k in evaluation", "share", pass_at_k, share=True, smooth=False)),
+    "accuracy": accuracy_panels,
     "lengths": lambda logs: (LENGTH, CUT_OFF),
     "kl": lambda logs: (KL,),
     "entropy": lambda logs: (ENTROPY,),

@@ -13,6 +13,7 @@ from .errors import ConfigError
 CONFIG, METRICS, COMPLETIONS, EVALUATIONS, CHECKPOINTS = "config.yaml", "metrics.jsonl", "completions", "eval", "checkpoints"
 RECIPE = "recipe.yaml"                       # what the run was asked for; config.yaml has every option resolved
 WRITTEN = (CONFIG, RECIPE, METRICS, COMPLETIONS, EVALUATIONS, CHECKPOINTS, "plots")
+ROUND, SINGLE = "eval_", "step"              # what the numbers of evaluation begin with; what the files of a single data set do
 
 
 class RunFolder:
@@ -57,7 +58,7 @@ class RunFolder:
         replace_text(folder / f"{name}.jsonl", "".join(to_json(r) + "\n" for r in records))
 
     def write_evaluation(self, name: str, document: Mapping[str, Any]) -> Path:
-        """eval/<name>.json: one round of evaluation (grpo.evaluation.records.document)."""
+        """eval/<name>.json: one round of evaluation (round_name, grpo.evaluation.records.document)."""
         folder = self.path / EVALUATIONS
         folder.mkdir(exist_ok=True)
         replace_text(folder / f"{name}.json", to_json(document))
@@ -82,6 +83,15 @@ class RunFolder:
 def holds_run(path: Path) -> bool:
     """Whether a run, or anything under a name that a run writes, is there."""
     return any((path / name).exists() for name in WRITTEN)
+
+
+def round_name(prefix: str, step: int) -> str:
+    """A round's name in eval/. prefix: of its numbers, "eval", or "eval_<data set>" where there are several.
+
+    >>> round_name("eval", 40), round_name("eval_sums", 40)
+    ('step-000040', 'eval_sums-000040')
+    """
+    return f"{SINGLE if prefix == 'eval' else prefix}-{step:06d}"
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -6,21 +6,22 @@ from typing import Any
 from . import checkpoint
 from .errors import FileFormatError
 from .evaluation.records import read_document
-from .runfolder import CHECKPOINTS, COMPLETIONS, EVALUATIONS
+from .runfolder import CHECKPOINTS, COMPLETIONS, EVALUATIONS, ROUND, SINGLE, round_name
 
 
 def completion_steps(run: Path) -> list[int]:
     """The training steps whose completions were kept."""
-    return numbers(run / COMPLETIONS, "step-*.jsonl")
+    return sorted(int(path.stem.rpartition("-")[2]) for path in (run / COMPLETIONS).glob("step-*.jsonl"))
 
 
-def evaluation_steps(run: Path) -> list[int]:
-    """The steps at which the run was evaluated."""
-    return numbers(run / EVALUATIONS, "step-*.json")
-
-
-def numbers(folder: Path, pattern: str) -> list[int]:
-    return sorted(int(path.stem.rpartition("-")[2]) for path in folder.glob(pattern))
+def evaluation_steps(run: Path) -> dict[str, list[int]]:
+    """The steps at which the run was evaluated, by data set; a single one has the name ""."""
+    found: dict[str, list[int]] = {}
+    for path in sorted((run / EVALUATIONS).glob("*-*.json")):
+        stem, _, step = path.stem.rpartition("-")
+        if step.isdigit() and (stem == SINGLE or stem.startswith(ROUND)):
+            found.setdefault("" if stem == SINGLE else stem.removeprefix(ROUND), []).append(int(step))
+    return found
 
 
 def completions(run: Path, step: int) -> list[dict[str, Any]]:
@@ -35,9 +36,9 @@ def completions(run: Path, step: int) -> list[dict[str, Any]]:
     return records
 
 
-def evaluation(run: Path, step: int) -> dict[str, Any]:
+def evaluation(run: Path, step: int, data_set: str = "") -> dict[str, Any]:
     """One round of evaluation: settings, metrics, by_category, completions."""
-    return read_document(run / EVALUATIONS / f"step-{step:06d}.json")
+    return read_document(run / EVALUATIONS / f"{round_name(ROUND + data_set if data_set else 'eval', step)}.json")
 
 
 def latest_model(path: str) -> str:

@@ -1,18 +1,21 @@
 """grpo analyze: what completions look like, and two evaluations of the same questions."""
 import doctest
 import json
+import re
 
 import numpy as np
 import pytest
 import toy
 
 from grpo import cli
+from grpo.cli.summary import summary
 from grpo.evaluation import analysis
 from grpo.evaluation.analysis import analysis_of, analyze, compare, disagreements, histogram, repetition
 from grpo.datasets import chat
 from grpo.errors import ConfigError, FileFormatError
 from grpo.evaluation.records import document, verdict
 from grpo.evaluation.tables import analysis_tables
+from grpo.runlog import evaluation_steps
 
 FULL = "<reasoning>\n9 * 2 = 18\n</reasoning>\n<answer>\n18\n</answer>"
 
@@ -132,6 +135,55 @@ def test_two_evaluations(trained, tmp_path, capsys):
     assert "difference" in capsys.readouterr().out
     (found,) = (tmp_path / "out").glob("comparison-with-*.json")
     assert json.loads(found.read_text())["comparison"]["questions"] == 2
+
+
+@pytest.fixture(scope="module")
+def trained_on_two(tmp_path_factory):
+    """Evaluated on two data sets, of which one is called like files of another."""
+    rows = [{"prompt": chat(f"{a} + {a}?"), "answer": str(2 * a)} for a in range(6)]
+    trainer = toy.trainer(tmp_path_factory.mktemp("two"), toy.byte_values, rows=rows[:2], eval_dataset={"sums": rows[2:4], "sums-7": rows[3:]},
+                          eval_strategy="steps", eval_steps=2, eval_on_start=True, max_steps=2, temperature_eval=0, eval_report="end")
+    trainer.train()
+    return trainer.run.path
+
+
+def test_a_run_on_several_data_sets(trained_on_two, capsys):
+    assert evaluation_steps(trained_on_two) == {"sums": [0, 2], "sums-7": [0, 2]}
+    found = analyze(trained_on_two)
+    assert "evaluation" not in found and found["training"]["last"]["count"] == 8
+    for name, count in {"sums": 2, "sums-7": 3}.items():
+        one = found["data_sets"][name]
+        assert (one["evaluation"]["completions"]["count"], one["change"]["questions"], one["since_step"], one["step"]) == (count, count, 0, 2)
+    assert run("analyze", trained_on_two) == 0
+    out = capsys.readouterr().out
+    assert "sums: Accuracy" in out and "sums-7: Evaluation at step 0 and at step 2, on 3 questions" in out
+
+
+def test_the_summary_of_a_run_on_several_data_sets(trained_on_two):
+    text = summary(trained_on_two)
+    for name, count in {"sums": 2, "sums-7": 3}.items():
+        assert re.search(rf"byte_values, {name} +0\.\d+ -> 0\.\d+\n", text)
+        assert re.search(rf"accuracy on {count} held-out rows of {name} +\d+\.\d% -> \d+\.\d%\n", text)
+    assert "2 + 2?" in text and "accuracy.png" in text
+
+
+def test_two_runs_on_several_data_sets(trained_on_two, tmp_path):
+    assert run("analyze", trained_on_two, trained_on_two, "--output_dir", tmp_path) == 0
+    (found,) = tmp_path.glob("comparison-with-*.json")
+    compared = json.loads(found.read_text())
+    assert {name: one["questions"] for name, one in compared["data_sets"].items()} == {"sums": 2, "sums-7": 3} and compared["comparison"] is None
+
+
+def test_runs_on_different_data_sets_cannot_be_compared(trained, trained_on_two, capsys):
+    assert run("analyze", trained, trained_on_two) == 1
+    assert f"{trained} has one without a name, {trained_on_two} sums, sums-7" in capsys.readouterr().err
+
+
+def test_the_reports_of_several_data_sets_say_which(trained_on_two):
+    pypdf = pytest.importorskip("pypdf")
+    for name in ("sums", "sums-7"):
+        page = pypdf.PdfReader(trained_on_two / "eval" / f"eval_{name}-000002.pdf").pages[0].extract_text()
+        assert page.startswith(f"Evaluation: {name}\n")
 
 
 @pytest.mark.parametrize("content, message", [("{", "not an evaluation"), ('{"format": 9}', "not an evaluation of this version"),

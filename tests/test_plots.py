@@ -35,6 +35,12 @@ def graded(step):
                                for end, value in (("", 0.4), ("/low", 0.3), ("/high", 0.55))} | {f"eval_pass@k/{k}": k / 8 for k in (1, 2, 3, 4)}
 
 
+def on_two_data_sets(step):
+    """What graded() has, of each, and what Loop.evaluate adds."""
+    return {"step": step, "epoch": step / 4} | {name.replace("eval_", f"eval_{data_set}_", 1): value for data_set in ("sums", "r1-2")
+                                                for name, value in (graded(step) | {"eval_runtime": 1.0}).items() if name.startswith("eval_")}
+
+
 def run(path, records):
     path.mkdir(parents=True)
     (path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
@@ -44,6 +50,8 @@ def run(path, records):
 CASES = {
     "GRPO": ([x for step in range(1, 9) for x in (grpo_record(step), evaluation(step))], GRPO_PICTURES),
     "graded": ([x for step in range(1, 4) for x in (grpo_record(step), graded(step))], sorted([*GRPO_PICTURES, "accuracy"], key=[*plots.PICTURES].index)),
+    "graded on two data sets": ([x for step in range(1, 4) for x in (grpo_record(step), on_two_data_sets(step))],
+                                sorted([*GRPO_PICTURES, "accuracy"], key=[*plots.PICTURES].index)),
     "smoothed": ([grpo_record(step) for step in range(1, 120)], GRPO_PICTURES),
     "one step": ([grpo_record(1), evaluation(1)], GRPO_PICTURES),
     "evaluation before the first step": ([evaluation(0)], ["overview", "reward"]),
@@ -128,6 +136,24 @@ def test_a_single_reward_is_drawn_once(tmp_path):
 def test_accuracies_lie_in_their_intervals(tmp_path):
     curves = panel("accuracy", "Accuracy in evaluation", [graded(0), graded(5)], tmp_path)
     assert list(curves) == ["strict", "lenient", "extractive"] and curves["lenient"].band == [(0.3, 0.55)] * 2
+
+
+@pytest.mark.parametrize("picture, title, labels", [
+    ("reward", "Reward", ["training", "evaluation, sums", "evaluation, r1-2"]),
+    ("rewards", "format", ["training", "evaluation, sums", "evaluation, r1-2"]),
+    ("accuracy", "Accuracy in evaluation", ["lenient, sums", "lenient, r1-2"]),
+    ("accuracy", "Accuracy on r1-2", ["strict", "lenient", "extractive"]),
+    ("accuracy", "pass@k on sums", ["k = 1", "k = 2", "k = 4"]),
+])
+def test_each_data_set_has_its_curve(tmp_path, picture, title, labels):
+    curves = panel(picture, title, [grpo_record(1), on_two_data_sets(1)], tmp_path)
+    assert list(curves) == labels and all(bool(c.band) == title.startswith("Accuracy") for c in list(curves.values())[1:])
+
+
+def test_loss_on_each_data_set(tmp_path):
+    records = [sft_record(1), {"step": 1, "eval_a_loss": 1.5, "eval_a_runtime": 1.0, "eval_b_loss": 2.5, "eval_b_runtime": 1.0}]
+    assert {label: curve.values for label, curve in panel("loss", "Loss", records, tmp_path).items()} == {
+        "training": [2.0], "evaluation, a": [1.5], "evaluation, b": [2.5]}
 
 
 def test_pass_at_powers_of_two(tmp_path):

@@ -26,7 +26,7 @@ def test_sft_evaluation_on_several_data_sets(tmp_path):
     sets = {name: [{"prompt": "a", "completion": name}] for name in ("b", "cd")}
     trainer = grpo.SFTTrainer(toy.model(), grpo.SFTConfig(), eval_dataset=sets)
     both = trainer.evaluate()
-    assert set(both) == {"eval_b_loss", "eval_b_entropy", "eval_cd_loss", "eval_cd_entropy"}
+    assert set(both) == {f"eval_{name}_{what}" for name in sets for what in ("loss", "entropy", "runtime")}
     assert both["eval_cd_loss"] == trainer.evaluate(sets["cd"])["eval_loss"] != both["eval_b_loss"]
 
 

@@ -19,8 +19,8 @@ def main(argv: list[str], prog: str = "grpo analyze") -> None:
     parser.add_argument("other", nargs="?", metavar="OTHER", help="the same, to compare with")
     parser.add_argument("--output_dir", metavar="DIR", help="where analysis.json and analysis.pdf go (analysis/ beside the source)")
     arguments = parser.parse(argv)
-    from ..evaluation.analysis import analyze, compare, read
-    from ..evaluation.tables import analysis_tables, comparison_table
+    from ..evaluation.analysis import analyze, compare_sources
+    from ..evaluation.tables import analysis_tables, comparison_tables
 
     first = Path(arguments.source)
     if arguments.other is None:
@@ -30,8 +30,9 @@ def main(argv: list[str], prog: str = "grpo analyze") -> None:
         second = Path(arguments.other)
         names = (first.name, second.name) if first.name != second.name else (str(first), str(second))
         title = f"{names[0]} and {names[1]}"
-        found = {"a": str(first), "b": str(second), "comparison": compare(read(first)["completions"], read(second)["completions"])}
-        tables = [comparison_table("Accuracy", found["comparison"], names)]
+        comparisons = compare_sources(first, second)
+        found = {"a": str(first), "b": str(second), "comparison": comparisons.pop("", None), "data_sets": comparisons}
+        tables = comparison_tables(found, names)
     folder = Path(arguments.output_dir) if arguments.output_dir else (first if first.is_dir() else first.parent) / "analysis"
     name = "analysis" if arguments.other is None else f"comparison-with-{Path(arguments.other).stem}"
     written = write(found, tables, title, folder / name)

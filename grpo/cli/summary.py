@@ -31,51 +31,63 @@ def header(recipe: Recipe, model: Any, found: Prepared) -> str:
     return f"grpo train {recipe.name}\n" + "\n".join(f"  {name:<8} {value}" for name, value in facts.items())
 
 
-def summary(run: Path, eval_rows: Rows | None) -> str:
+def summary(run: Path) -> str:
     """Where the run is and what was learned, with its pictures drawn."""
     from ..plots import Metrics, plot_run
 
     if not (run / METRICS).is_file():
         return f"\nNo step was taken, so nothing was learned.\n\nRun folder {run}"
     log = Metrics(run)
-    lines = ["", "What was learned", *rewards_before_and_after(log)]
-    steps = evaluation_steps(run)
-    if eval_rows and len(steps) > 1:
-        before, after = evaluation(run, steps[0]), evaluation(run, steps[-1])
-        if "accuracy/lenient" in after["metrics"]:
-            what = f"accuracy on {len(eval_rows)} held-out rows"
-            lines.append(line(what, before["metrics"]["accuracy/lenient"], after["metrics"]["accuracy/lenient"], "{:.1%}"))
-        lines += samples(before["completions"], after["completions"], eval_rows)
+    rounds = {data_set: [evaluation(run, step, data_set) for step in (steps[0], steps[-1])] for data_set, steps in evaluation_steps(run).items()}
+    lines = ["", "What was learned", *aligned(rewards_before_and_after(log) | accuracies_before_and_after(rounds))]
+    for before, after in rounds.values():
+        lines += samples(before["completions"], after["completions"]) if before["settings"]["step"] < after["settings"]["step"] else []
     saved = sorted((run / "checkpoints").glob("step-*"))
     lines += ["", f"Run folder {run}", f"  config.yaml, {RECIPE}, metrics.jsonl, completions/, eval/, checkpoints/ ({len(saved)})",
               f"  plots/: {', '.join(path.name for path in plot_run(run))}"]
     if saved:
-        question = one_line(last_message(eval_rows[0]["prompt"]), 60) if eval_rows else "..."
+        asked = [record for _, last in rounds.values() for record in last["completions"]]
+        question = one_line(last_message(asked[0]["prompt"]), 60) if asked else "..."
         lines += ["", f'Ask the model: grpo generate --model {run} "{question}"']
     return "\n".join(lines)
 
 
-def rewards_before_and_after(log: Any) -> list[str]:
+def rewards_before_and_after(log: Any) -> dict[str, str]:
     """The reward in training (a tenth of the steps at either end), and each one of the first and the last evaluation."""
-    lines = []
+    found = {}
     for curve in log.curve("reward in training", "reward"):
         tenth = max(1, len(curve.values) // 10)
-        lines.append(line(curve.label, statistics.fmean(curve.values[:tenth]), statistics.fmean(curve.values[-tenth:])))
-    for name in log.named("eval_rewards/", "/mean"):
-        lines += [line(f"{name}, held out", c.values[0], c.values[-1]) for c in log.curve(name, f"eval_rewards/{name}/mean") if len(c.values) > 1]
-    return lines
+        found[curve.label] = change(statistics.fmean(curve.values[:tenth]), statistics.fmean(curve.values[-tenth:]))
+    for data_set, prefix in log.data_sets().items():
+        for name in log.named(f"{prefix}rewards/", "/mean"):
+            found |= {f"{name}, {data_set or 'held out'}": change(c.values[0], c.values[-1])
+                      for c in log.curve(name, f"{prefix}rewards/{name}/mean") if len(c.values) > 1}
+    return found
 
 
-def line(what: str, before: float, after: float, form: str = "{:.3f}") -> str:
-    return f"  {what:<36} {form.format(before)} -> {form.format(after)}"
+def accuracies_before_and_after(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
+    """Of the first and the last round on each data set that is graded."""
+    return {f"accuracy on {after['settings']['questions']} held-out rows" + (f" of {data_set}" if data_set else ""):
+            change(before["metrics"]["accuracy/lenient"], after["metrics"]["accuracy/lenient"], "{:.1%}")
+            for data_set, (before, after) in rounds.items()
+            if "accuracy/lenient" in after["metrics"] and before["settings"]["step"] < after["settings"]["step"]}
 
 
-def samples(before: Rows, after: Rows, rows: Rows) -> list[str]:
+def change(before: float, after: float, form: str = "{:.3f}") -> str:
+    return f"{form.format(before)} -> {form.format(after)}"
+
+
+def aligned(found: dict[str, str]) -> list[str]:
+    width = max(map(len, found), default=0)
+    return [f"  {what:<{width}} {value}" for what, value in found.items()]
+
+
+def samples(before: Rows, after: Rows) -> list[str]:
     """Some prompts with their first completion before and after, those whose reward rose most first."""
     old, new = ({record["row"]: record for record in reversed(records)} for records in (before, after))
     gain = {row: (new[row]["reward"] or 0) - (old[row]["reward"] or 0) for row in old if row in new}
     lines = []
     for row in sorted(gain, key=gain.get, reverse=True)[:SHOWN_SAMPLES]:
-        lines += ["", f"  {one_line(last_message(rows[row]['prompt']))}",
+        lines += ["", f"  {one_line(last_message(new[row]['prompt']))}",
                   f"    before  {one_line(old[row]['completion'], 110)}", f"    after   {one_line(new[row]['completion'], 110)}"]
     return lines

@@ -63,7 +63,7 @@ def run(recipe: Recipe) -> Path:
     trainer = GRPOTrainer(model, found.rewards, recipe.config(), found.rows, found.eval_rows, eval_funcs=found.eval_funcs,
                           callbacks=[KeepRecipe(recipe)])
     trainer.train()
-    print(summary(trainer.run.path, found.eval_rows), flush=True)
+    print(summary(trainer.run.path), flush=True)
     return trainer.run.path
 
 

@@ -2,7 +2,7 @@
 two evaluations of the same questions against each other."""
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +25,21 @@ PHASE = 0.1                                  # of a run's steps, at either end
 
 def analyze(source: str | Path) -> dict[str, Any]:
     """The analysis of a file or folder of `grpo eval`, or of a run folder: its last round of evaluation, what changed since its
-    first, and its training completions at either end. Raises FileFormatError where there is nothing to analyse.
+    first (of several data sets, under "data_sets" and their names), and its training completions at either end. Raises
+    FileFormatError where there is nothing to analyse.
 
     >>> analyze("runs/gsm8k-1")["evaluation"]["metrics"]["accuracy/lenient"]                               # doctest: +SKIP
     """
     path = Path(source)
     if not (path / COMPLETIONS).is_dir() and not (path / EVALUATIONS).is_dir():
-        return {"source": str(source), "evaluation": analysis_of(read(path)["completions"])}
-    rounds = [evaluation(path, step) for step in evaluation_steps(path)]
-    rounds = [r for r in rounds if r["completions"]]
+        return {"source": str(source), "evaluation": analysis_of(read(path)[""]["completions"])}
     found: dict[str, Any] = {"source": str(source)}
-    if rounds:
-        found |= {"step": rounds[-1]["settings"]["step"], "evaluation": analysis_of(rounds[-1]["completions"])}
-    if len(rounds) > 1 and "accuracy/lenient" in rounds[0]["metrics"]:
-        found["since_step"] = rounds[0]["settings"]["step"]
-        found["change"] = compare(rounds[0]["completions"], rounds[-1]["completions"])
+    for data_set, steps in evaluation_steps(path).items():
+        of_one = last_and_first([evaluation(path, step, data_set) for step in steps])
+        if data_set and of_one:
+            found.setdefault("data_sets", {})[data_set] = of_one
+        else:
+            found |= of_one
     if steps := completion_steps(path):
         found["training"] = training_phases(path, steps)
     if len(found) == 1:
@@ -47,14 +47,26 @@ def analyze(source: str | Path) -> dict[str, Any]:
     return found
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The document of an evaluation: its file, its folder, or a run folder (the last round)."""
+def last_and_first(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """{step, evaluation} of the last round that kept its completions, and {since_step, change} since the first; empty for none."""
+    rounds = [r for r in rounds if r["completions"]]
+    if not rounds:
+        return {}
+    first, last = rounds[0], rounds[-1]
+    found = {"step": last["settings"]["step"], "evaluation": analysis_of(last["completions"])}
+    if len(rounds) > 1 and "accuracy/lenient" in first["metrics"]:
+        found |= {"since_step": first["settings"]["step"], "change": compare(first["completions"], last["completions"])}
+    return found
+
+
+def read(path: Path) -> dict[str, dict[str, Any]]:
+    """The documents of an evaluation by data set (a single one: ""): its file, its folder, or a run folder (the last rounds)."""
     if path.is_file():
-        return read_document(path)
+        return {"": read_document(path)}
     if (path / DOCUMENT).is_file():
-        return read_document(path / DOCUMENT)
-    if steps := evaluation_steps(path):
-        return evaluation(path, steps[-1])
+        return {"": read_document(path / DOCUMENT)}
+    if found := evaluation_steps(path):
+        return {data_set: evaluation(path, steps[-1], data_set) for data_set, steps in found.items()}
     raise FileFormatError(f"{path} is no evaluation: there is neither {DOCUMENT} nor {EVALUATIONS}/step-N.json")
 
 
@@ -124,6 +136,19 @@ def training_phases(run: Path, steps: Sequence[int]) -> dict[str, dict[str, Any]
 def regraded(record: Record) -> Record:
     """A training completion, graded as evaluation grades."""
     return record | verdict(record["completion"], record.get("gold"), layout_of(record["prompt"]))
+
+
+def compare_sources(first: Path, second: Path) -> dict[str, dict[str, Any]]:
+    """compare() of two sources (see read) on each data set that both were evaluated on."""
+    ours, theirs = read(first), read(second)
+    common = [data_set for data_set in ours if data_set in theirs]
+    if not common:
+        raise ConfigError(f"no data set on which both were evaluated: {first} has {named(ours)}, {second} {named(theirs)}")
+    return {data_set: compare(ours[data_set]["completions"], theirs[data_set]["completions"]) for data_set in common}
+
+
+def named(data_sets: Iterable[str]) -> str:
+    return ", ".join(name or "one without a name" for name in data_sets)
 
 
 def compare(a: Sequence[Record], b: Sequence[Record]) -> dict[str, Any]:

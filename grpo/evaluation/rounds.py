@@ -6,7 +6,7 @@ from ..config import GRPOConfig
 from ..model import Model
 from ..rewards import RewardSet
 from ..rollout import completion_records, generate, prompt_stream, reward_batch, sampling
-from ..runfolder import RunFolder
+from ..runfolder import ROUND, RunFolder, round_name
 from .grading import category_column, check_golds
 from .records import Record, document, graded
 from .report import write_report
@@ -36,9 +36,9 @@ class Evaluation:
         step = self.state.global_step
         content = document({"step": step, **self.settings()}, records)
         if run is not None:
-            name = f"{'step' if prefix == 'eval' else prefix}-{step:06d}"
-            path = run.write_evaluation(name, content if self.args.save_completions else {**content, "completions": []})
-            self.last = {"content": content, "path": path.with_suffix(".pdf")}
+            kept = content if self.args.save_completions else {**content, "completions": []}
+            path = run.write_evaluation(round_name(prefix, step), kept)
+            self.last = {"document": content, "path": path.with_suffix(".pdf"), "title": title_of(prefix)}
             if self.args.eval_report == "every":
                 self.report_last()
         return {**logged, **content["metrics"]}
@@ -46,7 +46,7 @@ class Evaluation:
     def report_last(self) -> None:
         """The PDF of the last round."""
         if self.last is not None:
-            write_report(self.last["content"], self.last["path"])
+            write_report(**self.last)
 
     def completions(self, first: int, count: int) -> tuple[list[Record], dict[str, float]]:
         """(graded records, what reward functions logged) of the rows first, first + 1, ... They do not depend on where first is."""
@@ -72,3 +72,8 @@ class Evaluation:
                 "max_completion_length": args.max_completion_length, "seed": args.seed, "rewards": self.rewards.names,
                 "eval_funcs": self.eval_funcs.names if self.eval_funcs is not None else [], "category": self.category,
                 "device": self.model.device, "dtype": self.model.dtype}
+
+
+def title_of(prefix: str) -> str:
+    """Of a round's report; of one of several data sets with its name."""
+    return "Evaluation" if prefix == "eval" else f"Evaluation: {prefix.removeprefix(ROUND)}"

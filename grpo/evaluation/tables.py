@@ -1,6 +1,6 @@
 """Tables of an evaluation and of an analysis, for the terminal and for the report."""
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .grading import READINGS
@@ -89,8 +89,19 @@ def number(value: float | None) -> str:
 # analysis
 
 
-def analysis_tables(found: Mapping[str, Any], names: tuple[str, str] = ("before", "after")) -> list[Table]:
-    """The tables of grpo.evaluation.analysis.analyze. names: of the two sides of a comparison."""
+def analysis_tables(found: Mapping[str, Any]) -> list[Table]:
+    """The tables of grpo.evaluation.analysis.analyze."""
+    tables = round_tables(found)
+    for data_set, of_one in found.get("data_sets", {}).items():
+        tables += [replace(table, title=f"{data_set}: {table.title}") for table in round_tables(of_one)]
+    if "training" in found:
+        phases = {f"steps {phase['from']} to {phase['to']}": phase for phase in found["training"].values()}
+        tables.append(share_table("Training completions", phases))
+    return tables
+
+
+def round_tables(found: Mapping[str, Any]) -> list[Table]:
+    """Of one data set: its last round, and what changed since the first."""
     tables = []
     if "evaluation" in found:
         e = found["evaluation"]
@@ -101,10 +112,8 @@ def analysis_tables(found: Mapping[str, Any], names: tuple[str, str] = ("before"
         tables += [histogram_table(name, bins) for name, bins in e["histograms"].items() if bins]
         tables += [disagreement_table(e["disagreements"])] if e["disagreements"] else []
     if "change" in found:
-        tables.append(comparison_table(f"Evaluation at step {found['since_step']} and at step {found['step']}", found["change"], names))
-    if "training" in found:
-        phases = {f"steps {phase['from']} to {phase['to']}": phase for phase in found["training"].values()}
-        tables.append(share_table("Training completions", phases))
+        title = f"Evaluation at step {found['since_step']} and at step {found['step']}"
+        tables.append(comparison_table(title, found["change"], ("before", "after")))
     return tables
 
 
@@ -141,6 +150,12 @@ def disagreement_table(found: list[dict[str, Any]]) -> Table:
     more = f", the first {SHOWN_DISAGREEMENTS}" if len(found) > SHOWN_DISAGREEMENTS else ""
     header = ["row, completion", "gold", "in its tags", "read", *READINGS]
     return Table(f"Readings that disagree: {len(found)} completions{more}", header, rows, prose=True)
+
+
+def comparison_tables(found: Mapping[str, Any], names: tuple[str, str]) -> list[Table]:
+    """Of two evaluations (grpo analyze A B), one a data set."""
+    tables = [comparison_table("Accuracy", found["comparison"], names)] if found["comparison"] else []
+    return tables + [comparison_table(f"{data_set}: Accuracy", one, names) for data_set, one in found["data_sets"].items()]
 
 
 def comparison_table(title: str, found: Mapping[str, Any], names: tuple[str, str]) -> Table:
