@@ -67,7 +67,7 @@ def test_all_sides_of_a_part(folder, script, part):
         at = Ceilings(1e12, 1e11, "")
         rows = [script.our_row("tiny", part, found["grpo"], at, "cpu"), *(script.peer_row("tiny", part, who, one, found["grpo"]) for who, one in found.items())]
     else:
-        rows = [*script.rows("tiny", part, {who: [{"took": 1.0, **one}] for who, one in found.items()})]
+        rows = [*script.rows_of_part("tiny", part, {who: [{"took": 1.0, **one}] for who, one in found.items()})]
     assert len({row.count("|") for row in rows}) == 1 and "failed" not in "".join(rows)
 
 

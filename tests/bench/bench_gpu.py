@@ -13,16 +13,15 @@ A peer that fails is named with its error, and so are parts that no time is left
 """
 from __future__ import annotations
 
-import importlib.util
 import statistics
-import tempfile
-import time
+from collections.abc import Iterator
 from dataclasses import replace
 
+from card_table import Call, Row, main
 from grpo import step_time
 from grpo.cards import Ceilings
-from timing import command_line, print_ceilings, run_child, spread, try_child
-from work import SHAPES, Work, measure, phases, training_flops, write_model
+from timing import spread
+from work import Work, measure, phases, training_flops
 
 DATASHEET = 989e12
 DECODE = Work(prompts=8, generations=16, prompt_length=384, new_tokens=256, micro_batch=128, device="cuda", repeats=5)
@@ -76,37 +75,24 @@ def peer_row(shape: str, part: str, who: str, peer: dict, ours: dict | None) -> 
     return f"{title} {spread(peer['seconds'], 3)} | {ratio} | {peer['peak_mb']:.0f} | |"
 
 
-def measure_side(who: str, part: str, folder: str, device: str, seconds: float) -> dict:
-    """A side of a part in a process of its own, or why there is no number."""
-    if seconds <= 0:
-        return {"why": "no time was left"}
-    if who != "grpo" and PARTS[part][1] == "step" and importlib.util.find_spec("trl") is None:
-        return {"why": "no TRL"}
-    return try_child(__file__, ["--child", "measure", who, part, folder, device], seconds)
+def table_rows(call: Call) -> Iterator[Row]:
+    for shape in call.options.shapes:
+        with call.weights(shape) as folder:
+            for part in call.options.parts:
+                yield from rows_of_part(call, shape, part, folder)
 
 
-def main() -> None:
-    options = command_line(__doc__, PARTS, SHAPES, "0.5b,1.5b", {"write": write_model, "measure": measure_part}, SIDES)
-    if options is None:
-        return
-    begin, failed = time.monotonic(), []
-    at = print_ceilings(__file__, options.device)
-    print("| shape | what | who | floor, predicted, s | measured, s | grpo is faster | card's MB | |\n|" + "---|" * 8, flush=True)
-    for shape in options.shapes:
-        with tempfile.TemporaryDirectory() as folder:
-            run_child(__file__, ["--child", "write", folder, shape, "", options.device])
-            for part in options.parts:
-                ours = None
-                for who in (who for who in PARTS[part][3] if who in options.sides):
-                    result = measure_side(who, part, folder, options.device, options.seconds - (time.monotonic() - begin))
-                    if who == "grpo" and "why" not in result:
-                        ours = result
-                        print(our_row(shape, part, ours, at, options.device), flush=True)
-                    else:
-                        failed += [f"{shape}, {part}: {result['why']}"] if who == "grpo" else []
-                        print(peer_row(shape, part, who, result, ours), flush=True)
-    raise SystemExit("\n".join(failed) or 0)
+def rows_of_part(call: Call, shape: str, part: str, folder: str) -> Iterator[Row]:
+    ours = None
+    for who in (who for who in PARTS[part][3] if who in call.options.sides):
+        result = call.measure(who, part, folder, needs="TRL" if who != "grpo" and PARTS[part][1] == "step" else "")
+        if who == "grpo" and "why" not in result:
+            ours = result
+            yield our_row(shape, part, ours, call.at, call.options.device), ""
+        else:
+            yield peer_row(shape, part, who, result, ours), f"{shape}, {part}: {result['why']}" if who == "grpo" else ""
 
 
 if __name__ == "__main__":
-    main()
+    main(__file__, __doc__, PARTS, "0.5b,1.5b", measure_part,
+         "| shape | what | who | floor, predicted, s | measured, s | grpo is faster | card's MB | |", table_rows, SIDES)

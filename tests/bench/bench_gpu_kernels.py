@@ -2,8 +2,9 @@
 
     PYTHONPATH=. python tests/bench/bench_gpu_kernels.py [--parts products,head,attention,adamw] [--shapes 0.5b,1.5b,7b] [--seconds 480]
 
-products: the four of a layer on 16,384 rows, forward and backward, ours with sums that do not depend on the rows beside. head: log-probs, entropies, dh and dW of 38,400 rows, 6 rows x width x vocabulary FLOPs. Peers: the same formulas over 4,096 rows at a
-time, as they are and with everything between the products through torch.compile. MB: what the device held beside operands and results
+products: the four of a layer on 16,384 rows, forward and backward, ours with sums that do not depend on the rows beside. head: log-probs,
+entropies, dh and dW of 38,400 rows, 6 rows x width x vocabulary FLOPs. Peers: the same formulas over 4,096 rows at a time, as they are and
+with everything between the products through torch.compile. MB: what the device held beside operands and results
 (ours: the scratch of all operations). attention: 65,536 tokens in sequences of 450, 1,024 and 4,096, forward, and with backward;
 4 and 14 heads x head_dim x tokens x length / 2 FLOPs. Peer: the fastest of scaled_dot_product_attention's backends. adamw: the gradient's
 norm and AdamW on 268 million parameters with float32 masters, 32 bytes each. Peer: clip_grad_norm_, fused AdamW and a copy to bfloat16.
@@ -14,15 +15,15 @@ first: a case whose results differ fails. Ceilings are those of the same call, p
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from card_table import Call, Row, main
 from grpo import _core, step_time
 from grpo.cards import Ceilings
-from timing import command_line, print_ceilings, seconds_of, spread, try_child
+from timing import seconds_of, spread
 from work import SHAPES
 
 REPEATS, CHUNK = 7, 4096                    # timings; the peers' rows of logits at a time
@@ -277,24 +278,17 @@ def table_row(row: dict, ours: list[float] | None, at: Ceilings, device: str) ->
     return f"| {row['what']} | {row['who']} | {predicted} | {spread([1e3 * one for one in row['seconds']], 3)} | {rate} | {ratio} | {note} |"
 
 
-def main() -> None:
-    options = command_line(__doc__, PARTS, SHAPES, "0.5b,1.5b,7b", {"measure": measure_case})
-    if options is None:
-        return
-    begin, failed = time.monotonic(), []
-    at = print_ceilings(__file__, options.device)
-    print("| what | who | floor, predicted, ms | measured, ms | rate, share of the ceiling | grpo is faster | |\n|" + "---|" * 7, flush=True)
-    for part in options.parts:
-        for shape in options.shapes if part != "adamw" else options.shapes[:1]:
-            left = options.seconds - (time.monotonic() - begin)
-            result = try_child(__file__, ["--child", "measure", part, shape, options.device], left) if left > 0 else {"why": "no time was left"}
-            failed += [f"{part}, {shape}: {result['why']}"] if "why" in result else []
-            ours = None
+def table_rows(call: Call) -> Iterator[Row]:
+    for part in call.options.parts:
+        for shape in call.options.shapes if part != "adamw" else call.options.shapes[:1]:
+            result, ours = call.measure(part, shape), None
+            if "why" in result:
+                yield f"| {part}, {shape} | grpo | | | | | {result['why']} |", f"{part}, {shape}: {result['why']}"
             for row in result.get("rows", ()):
                 ours = row["seconds"] if row["who"] == "grpo" else ours
-                print(table_row(row, ours, at, options.device), flush=True)
-    raise SystemExit("\n".join(failed) or 0)
+                yield table_row(row, ours, call.at, call.options.device), ""
 
 
 if __name__ == "__main__":
-    main()
+    main(__file__, __doc__, PARTS, "0.5b,1.5b,7b", measure_case,
+         "| what | who | floor, predicted, ms | measured, ms | rate, share of the ceiling | grpo is faster | |", table_rows)

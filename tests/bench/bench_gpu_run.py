@@ -14,14 +14,14 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import statistics
-import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from timing import command_line, print_ceilings, run_child, seconds_of, spread, try_child
-from work import SHAPES, Work, measure, write_model
+from card_table import Call, Row, main
+from timing import seconds_of, spread
+from work import Work, measure
 
 SHORT = Work(prompts=8, generations=16, prompt_length=150, new_tokens=64, micro_batch=16, device="cuda")
 STEP = replace(SHORT, new_tokens=300)
@@ -100,7 +100,25 @@ def figures(part: str, who: str, found: list[dict]) -> tuple[str, float | None]:
     return f"mean {one['mean']:.2g}, largest {one['max']:.2g}", None
 
 
-def rows(shape: str, part: str, found: dict[str, list[dict]]) -> Iterable[str]:
+def table_rows(call: Call) -> Iterator[Row]:
+    for shape in call.options.shapes:
+        with call.weights(shape) as folder:
+            for part in call.options.parts:
+                _, _, sides, times = PARTS[part]
+                found: dict[str, list[dict]] = {who: [] for who in sides if who in call.options.sides}
+                for who in [*found] * times:                     # sides take turns
+                    found[who].append(measure_side(call, who, part, folder))
+                ours = missing(found.get("grpo", []))
+                yield "\n".join(rows_of_part(shape, part, found)), f"{shape}, {part}: {ours}" if ours else ""
+
+
+def measure_side(call: Call, who: str, part: str, folder: str) -> dict:
+    begin = time.time()
+    result = call.measure(who, part, folder, needs="TRL" if part == "memory" and who != "grpo" else "")
+    return {**result, "took": result["end"] - begin} if "end" in result else result
+
+
+def rows_of_part(shape: str, part: str, found: dict[str, list[dict]]) -> Iterable[str]:
     """One a side; peers' with how many times ours they take."""
     ours = None
     for who, results in found.items():
@@ -116,35 +134,5 @@ def missing(results: list[dict]) -> str | None:
     return next((result["why"] for result in results if "why" in result), None)
 
 
-def measure_side(who: str, part: str, folder: str, device: str, seconds: float) -> dict:
-    if seconds <= 0:
-        return {"why": "no time was left"}
-    if part == "memory" and who != "grpo" and importlib.util.find_spec("trl") is None:
-        return {"why": "no TRL"}
-    begin = time.time()
-    result = try_child(__file__, ["--child", "measure", who, part, folder, device], seconds)
-    return {**result, "took": result["end"] - begin} if "end" in result else result
-
-
-def main() -> None:
-    options = command_line(__doc__, PARTS, SHAPES, "0.5b", {"write": write_model, "measure": measure_part}, SIDES)
-    if options is None:
-        return
-    begin, failed = time.monotonic(), []
-    print_ceilings(__file__, options.device)
-    print("| shape | what | who | measured | beside ours |\n|" + "---|" * 5, flush=True)
-    for shape in options.shapes:
-        with tempfile.TemporaryDirectory() as folder:
-            run_child(__file__, ["--child", "write", folder, shape, "", options.device])
-            for part in options.parts:
-                _, _, sides, times = PARTS[part]
-                found: dict[str, list[dict]] = {who: [] for who in sides if who in options.sides}
-                for who in [*found] * times:                     # sides take turns
-                    found[who].append(measure_side(who, part, folder, options.device, options.seconds - (time.monotonic() - begin)))
-                print("\n".join(rows(shape, part, found)), flush=True)
-                failed += [f"{shape}, {part}: {missing(found['grpo'])}"] if missing(found.get("grpo", [])) else []
-    raise SystemExit("\n".join(failed) or 0)
-
-
 if __name__ == "__main__":
-    main()
+    main(__file__, __doc__, PARTS, "0.5b", measure_part, "| shape | what | who | measured | beside ours |", table_rows, SIDES)

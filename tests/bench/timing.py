@@ -1,19 +1,18 @@
 """How the benchmarks measure: ceilings, repeats, memory, processes of their own."""
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from grpo.cards import Ceilings        # not in a peer's process
+    from work import Work
 
 
 def seconds_of(call: Callable[[], object], device: str, repeats: int = 10) -> list[float]:
@@ -45,39 +44,6 @@ def measure_ceilings(device: str) -> dict:
     target = torch.empty_like(source)
     copy, product = (statistics.median(seconds_of(call, device)) for call in (lambda: target.copy_(source), lambda: a @ b))
     return {"gbytes": 2 * elements / copy / 1e9, "tflops": 2 * side**3 / product / 1e12}
-
-
-def command_line(about: str, parts: Iterable[str], shapes: Iterable[str], default_shapes: str, calls: dict[str, Callable], sides: Iterable[str] = ()):
-    """The options of a script that measures parts of shapes, lists as lists; None in a child, which has printed calls[name](*rest) of
-    its --child name rest... as JSON."""
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    lists = {"parts": (",".join(parts), [*parts]), "shapes": (default_shapes, [*shapes]), "sides": (",".join(sides), [*sides])}
-    for name, (default, known) in lists.items():
-        if known:
-            parser.add_argument(f"--{name}", default=default, help=f"of {','.join(known)}")
-    parser.add_argument("--seconds", type=float, default=480, help="all must be done after so many")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.child:
-        name, *rest = options.child
-        print(json.dumps({"ceilings": measure_ceilings, **calls}[name](*rest)))
-        return None
-    for name, (_, known) in lists.items():
-        if known:
-            setattr(options, name, getattr(options, name).split(","))
-            if unknown := set(getattr(options, name)) - set(known):
-                parser.error(f"--{name}: there is no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    return options
-
-
-def print_ceilings(script: str, device: str) -> Ceilings:
-    """Measures them in a process of its own and prints the command and the line that stand above a table."""
-    from grpo.cards import Ceilings
-
-    measured = run_child(script, ["--child", "ceilings", device])
-    print(f"python {' '.join(sys.argv)}\n\nCeilings: copy {measured['gbytes']:.0f} GB/s, bf16 product {measured['tflops']:.1f} TFLOP/s.\n")
-    return Ceilings(measured["tflops"] * 1e12, measured["gbytes"] * 1e9, "measured in this call")
 
 
 def repeated(call: Callable[[], int], work: Work, wait: Callable[[], None] = lambda: None) -> dict:
