@@ -48,7 +48,7 @@ class Model:
                  top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0, min_new_tokens: int = 0,
                  stop_ids: I32 | None = None, forbidden_ids: I32 | None = None, stop_strings: list[bytes] | None = None,
                  token_offsets: NDArray[np.int64] | None = None, token_bytes: bytes | None = None, seed: int = 0, step: int = 0,
-                 first_prompt: int = 0, slots: int = 32, keep_rows: int = 0, lookahead: int = 0,
+                 first_prompt: int = 0, slots: int = 32, keep_rows: int = 0, keep_inputs: bool = False, lookahead: int = 0,
                  progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
         """Completions, prompt-major. Keys: lengths (n) int32, tokens (total) int32, logprobs / policy_logprobs / entropies
         (total) float32, finish (n) int32 (0 length, 1 stop id, 2 stop string), prefill_seconds, decode_seconds.
@@ -57,7 +57,7 @@ class Model:
         that each id adds to the text. temperature 0 is greedy. logprobs are on the truncated support that was drawn from,
         policy_logprobs and entropies on the whole temperature-scaled softmax, bit for bit what logprobs() computes.
         keep_rows: keep the activations of so many rows for Trainer.accumulate; ``kept`` (n) int64 are the completions' ids, -1 where
-        nothing was kept. lookahead: tokens drawn for every slot between two looks of the host, 0: as suits the device; no bit of
+        nothing was kept. keep_inputs: of each layer its input alone, which is all that a Trainer with recompute=True reads. lookahead: tokens drawn for every slot between two looks of the host, 0: as suits the device; no bit of
         the result depends on it. progress(tokens so far, completions finished) is called a few times a second."""
     def logprobs(self, prompts: list[I32], completions: list[I32], group: I32, *, temperature: float = 1.0, token_budget: int = 1024) -> tuple[F32, F32]:
         """(log-probabilities, entropies), flat over all completion tokens."""

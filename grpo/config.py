@@ -237,8 +237,8 @@ class GRPOConfig(TrainingConfig):
                               choices=("end", "every", "no"))
     slots: int | None = option(None, "Sequences decoded at a time; results are the same. None: 32 on a CPU, 256 on a GPU.", low=1)
     keep_rollout_activations: bool | None = option(
-        None, "Keep what rollouts compute, so that the update on them has no forward pass; results are the same. None: on a CPU, as far "
-        "as it takes a quarter of the free memory.")
+        None, "Keep what rollouts compute, so that the update on them has no forward pass; results are the same. With "
+        "recompute each layer's input alone. None: on a CPU, as far as it takes a quarter of the free memory.")
     # rewards and advantages
     reward_weights: list | None = option(None, "One weight a reward, a number or points {step: weight} with straight lines between them; "
                                          "None: the reward's own, 1 by default.")

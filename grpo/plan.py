@@ -93,7 +93,7 @@ def rows_to_keep(options: GRPOConfig, device: str, row_bytes: int, free: int | N
     of the free memory, and than is left of it beside the bytes that are needed anyway."""
     choice = options.keep_rollout_activations
     if choice is None:
-        useful = device == "cpu" and not options.recompute and options.rollout_size == options.batch_size and free is not None
+        useful = device == "cpu" and options.rollout_size == options.batch_size and free is not None
         return max(0, min(free // KEPT_SHARE, free - needed)) // row_bytes if useful else 0
     return 1 << 30 if choice else 0
 
@@ -104,7 +104,7 @@ def ways_to_shrink(options: TrainingConfig, device: str, arenas: Collection[str]
     if "activations of the update" in arenas:
         ways.append(f"--token_budget {max(512, options.token_budget_on(device) // 4)} makes micro-batches smaller; results stay the same, to the bit")
     if "activations of the update" in arenas and not options.recompute:
-        ways.append("--recompute keeps fewer activations and computes them again in the backward pass; same results, slower")
+        ways.append("--recompute keeps each layer's input alone and computes the layer again in the backward pass; same results, slower")
     if "KV cache of the rollout" in arenas and slots > 1:
         ways.append(f"--slots {max(1, slots // 4)} decodes fewer completions at a time; same results")
     if KEPT in arenas:

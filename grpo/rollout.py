@@ -149,11 +149,11 @@ def sampling(config: GRPOConfig, temperature: float | None = None) -> dict[str, 
 
 
 def generate(model: Any, prompts: list[Prompt], num_generations: int, max_new_tokens: int, options: dict[str, Any], *, seed: int, step: int,
-             first_prompt: int, slots: int, keep_rows: int = 0, progress: Any = None) -> Rollouts:
+             first_prompt: int, slots: int, keep_rows: int = 0, keep_inputs: bool = False, progress: Any = None) -> Rollouts:
     """Completions of prompts. (seed, step, first_prompt) must differ between calls that are to draw different numbers.
-    keep_rows: rows of activations that the model may keep for the update."""
+    keep_rows: rows of activations that the model may keep for the update; keep_inputs: those of a trainer that recomputes."""
     out = model.generate_ids([p.ids for p in prompts], num_generations, max_new_tokens, seed=seed, step=step, first_prompt=first_prompt,
-                             slots=slots, keep_rows=keep_rows, progress=progress, **options)
+                             slots=slots, keep_rows=keep_rows, keep_inputs=keep_inputs, progress=progress, **options)
     completions = [np.ascontiguousarray(c) for c in np.split(out["tokens"], np.cumsum(out["lengths"])[:-1])]
     return Rollouts(prompts=prompts, group=np.repeat(np.arange(len(prompts), dtype=np.int32), num_generations), completions=completions,
                     finish=out["finish"], logprobs=out["logprobs"], policy_logprobs=out["policy_logprobs"], entropies=out["entropies"], kept=out["kept"],

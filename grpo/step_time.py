@@ -187,7 +187,7 @@ def scoring(shape: Shape, step: Step, shares: Shares) -> Phase:
 def training(shape: Shape, step: Step, shares: Shares) -> Phase:
     """The layers: forward unless the rollout left its activations, which are written and read instead, and backward, twice the products."""
     times = step.iterations
-    moved = 4 * kept_row_bytes(shape) * step.tokens * step.kept                # put and gathered, each read and written
+    moved = 4 * kept_row_bytes(shape, step.recompute) * step.tokens * step.kept                # put and gathered, each read and written
     micro = step.micro_batches * times
     dW = 2 * 4 * shape.layers * micro                                           # float32, read and written by every micro-batch
     parts = (*forward(shape, step, shares, times - step.kept + (times if step.recompute else 0)),
@@ -236,9 +236,9 @@ def backward_passes(shape: Shape) -> float:
     return REAL * shape.n_layers * (12 * shape.d_model + 4 * shape.qkv + 8 * shape.d_ff)
 
 
-def kept_row_bytes(shape: Shape) -> float:
-    """Activations of a token that a rollout leaves."""
-    return REAL * shape.n_layers * (2 * shape.d_model + shape.qkv + shape.heads + 2 * shape.d_ff)
+def kept_row_bytes(shape: Shape, recompute: bool) -> float:
+    """Activations of a token that a rollout leaves; with recompute each layer's input alone."""
+    return REAL * shape.n_layers * (shape.d_model if recompute else 2 * shape.d_model + shape.qkv + shape.heads + 2 * shape.d_ff)
 
 
 # -- seconds -------------------------------------------------------------------------------------------------------------

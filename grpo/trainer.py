@@ -144,7 +144,7 @@ class GRPOTrainer(Loop):
         return generate(self.model, prompts, args.num_generations, args.max_completion_length, self.sampling, seed=args.seed,
                         step=self.rollouts_made, first_prompt=first_prompt, slots=args.slots_on(self.model.device),
                         keep_rows=min(self.memory.keep_rows, sum(len(p.ids) for p in prompts) + total * (args.max_completion_length - 1)),
-                        progress=lambda tokens, finished: self.progress.on_rollout(tokens, finished, total))
+                        keep_inputs=args.recompute, progress=lambda tokens, finished: self.progress.on_rollout(tokens, finished, total))
 
     def _score(self, r: Rollouts) -> dict[str, float]:
         """Fills in rewards and returns what the reward functions logged."""

@@ -93,7 +93,7 @@ def model_calls():
     return {
         "tensors": {}, "get_tensor": {"name": NORM}, "set_tensor": {"name": NORM, "array": f32(32)},
         "generate": {"prompts": [i32(1, 2), i32(3)], "num_generations": 2, "max_new_tokens": 3, "_stop_ids": i32(39), "_forbidden_ids": i32(7),
-                     "stop_strings": [b"ab"], "token_offsets": np.arange(41), "token_bytes": b"a" * 40, "slots": 2, "keep_rows": 100},
+                     "stop_strings": [b"ab"], "token_offsets": np.arange(41), "token_bytes": b"a" * 40, "slots": 2, "keep_rows": 100, "keep_inputs": True},
         "logprobs": batch(), "logprob_grads": batch() | {"coef": f32(3), "entropy_coef": f32(3)}, "logits": {"_ids": i32(1, 2, 3)},
         "embed": {"texts": [i32(1, 2), i32(3)]}, "mix": {"other": new_model(), "alpha": 0.5},
     }
@@ -130,7 +130,7 @@ def function_calls():
 MAKERS = {"Ops": ops_calls, "Model": model_calls, "Trainer": trainer_calls, "": function_calls}
 CALLS = [f"{owner}.{name}".lstrip(".") for owner, make in MAKERS.items() for name in make()]
 NEED_A_PLUGIN = {"cuda_plugin", "cuda_devices", "cuda_search", "cuda_blas", "cuda_products"}   # tests/test_devices.py
-ATTRIBUTES = {"Model.kept_row_bytes", "Ops.repeat", "Ops.seconds", "Ops.times", "Model.device", "Model.tier", "Model.dtype", "Trainer.steps_taken", "Trainer.moment_dtype"}
+ATTRIBUTES = {"Ops.repeat", "Ops.seconds", "Ops.times", "Model.device", "Model.tier", "Model.dtype", "Trainer.steps_taken", "Trainer.moment_dtype"}
 
 
 def new_owner(owner):

@@ -389,13 +389,13 @@ def forward_calls(call):
     return result, {op: calls for op, calls, *_ in _core.profile()}
 
 
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize(("recompute", "keep_inputs"), [(False, False), (True, False), (True, True)], ids=["all", "of all the inputs", "inputs"])
 @pytest.mark.parametrize("architecture", MODELS)
-def test_kept_activations_give_the_same_update(device, architecture, recompute):
+def test_kept_activations_give_the_same_update(device, architecture, recompute, keep_inputs):
     model, G = build(MODELS[architecture], device), 3
     prompts, stops = make_prompts(LENGTHS), np.arange(0, 131, 12, dtype=np.int32)
     plain = model.generate(prompts, G, 40, seed=5, slots=4, stop_ids=stops, temperature=0.8)
-    out = model.generate(prompts, G, 40, seed=5, slots=4, stop_ids=stops, temperature=0.8, keep_rows=10_000)
+    out = model.generate(prompts, G, 40, seed=5, slots=4, stop_ids=stops, temperature=0.8, keep_rows=10_000, keep_inputs=keep_inputs)
     assert (plain.pop("kept") == -1).all() and (np.diff(kept := out.pop("kept")) == 1).all()
     assert_same(plain, out)
     want = gradients_of(model, prompts, out, G, recompute=recompute)
@@ -404,7 +404,18 @@ def test_kept_activations_give_the_same_update(device, architecture, recompute):
     assert calls["embed"] == 0 and calls["linear_dx"] > 0
     assert_same(got["logps"], out["policy_logprobs"])
     few = [0, 1, 4, 5, 6, 8]                               # some of a group's completions, in order
-    assert_same(gradients_of(model, prompts, out, G, chosen=few, kept=kept), gradients_of(model, prompts, out, G, chosen=few))
+    assert_same(gradients_of(model, prompts, out, G, chosen=few, kept=kept, recompute=recompute), gradients_of(model, prompts, out, G, chosen=few))
+
+
+def test_kept_inputs_alone_serve_no_trainer_that_wants_all(device):
+    """And the store changes from one kind to the other as rollouts ask."""
+    model, prompts = build(MODELS["qwen2"], device), make_prompts((1, 33))
+    for keep_inputs, recompute, recalled in ((True, False, False), (False, False, True), (True, True, True)):
+        out = model.generate(prompts, 2, 6, seed=5, slots=3, keep_rows=200, keep_inputs=keep_inputs)
+        assert (out["kept"] >= 0).all()
+        got, calls = forward_calls(lambda out=out, recompute=recompute: gradients_of(model, prompts, out, 2, recompute=recompute, kept=out["kept"]))
+        assert (calls["embed"] == 0) == recalled
+        assert_same(got, gradients_of(model, prompts, out, 2))
 
 
 @pytest.mark.parametrize("lookahead", [3, 8])

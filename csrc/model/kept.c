@@ -2,7 +2,9 @@
 
 #include <stdlib.h>
 
-size_t kept_row_bytes(const struct ops *ops, const struct config *c) { return activations_bytes(ops, c, KEEP_ROWS, 1024, 0) / 1024; }
+size_t kept_row_bytes(const struct ops *ops, const struct config *c, enum keep keep) {
+    return activations_bytes(ops, c, keep, 1024, 0) / 1024;
+}
 
 void kept_free(struct model *m) {
     struct kept *k = m->kept;
@@ -16,12 +18,12 @@ void kept_free(struct model *m) {
 }
 
 /* The store's memory stays from one rollout to the next, and grows. */
-static int reserve_store(struct kept *k, struct model *m, int rows) {
-    if (rows > k->store.rows_max) {
+static int reserve_store(struct kept *k, struct model *m, enum keep keep, int rows) {
+    if (rows > k->store.rows_max || keep != k->store.keep) {
         m->ops->release(m->ctx, k->arena);
         activations_free(&k->store);
         k->arena = NULL;
-        TRY(activations_create(&k->store, m, KEEP_ROWS, rows, 0));
+        TRY(activations_create(&k->store, m, keep, rows, 0));
         k->arena = m->ops->alloc(m->ctx, k->store.bytes);
         if (!k->arena) {
             double bytes = (double)k->store.bytes;
@@ -33,7 +35,7 @@ static int reserve_store(struct kept *k, struct model *m, int rows) {
     return OK;
 }
 
-int kept_begin(struct model *m, int n_prompts, int num_generations, int width, int rows, int spare) {
+int kept_begin(struct model *m, int n_prompts, int num_generations, int width, enum keep keep, int rows, int spare) {
     struct kept *k = m->kept;
     if (!k && !(k = m->kept = calloc(1, sizeof *k))) return fail(E_MEMORY, "no memory for kept activations");
     int64_t first_id = k->first_id + (int64_t)k->n_prompts * k->num_generations;
@@ -45,7 +47,7 @@ int kept_begin(struct model *m, int n_prompts, int num_generations, int width, i
     k->prompt_row = malloc(2 * (size_t)n_prompts * sizeof *k->prompt_row);
     k->row = calloc(n * (size_t)(width + 1), sizeof *k->row);
     if (!k->prompt_row || !k->row) return fail(E_MEMORY, "no memory for kept activations");
-    TRY(reserve_store(k, m, rows + spare));
+    TRY(reserve_store(k, m, keep, rows + spare));
     k->prompt_length = k->prompt_row + n_prompts;
     k->length = k->row + n * (size_t)width;
     for (int i = 0; i < n_prompts; i++) k->prompt_row[i] = -1;

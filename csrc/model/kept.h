@@ -7,7 +7,7 @@
 #include "model/text.h"
 
 struct kept {
-    struct activations store;      /* KEEP_ROWS; the first `spare` rows are nobody's: what need not be kept is put there */
+    struct activations store;      /* KEEP_ROWS or KEEP_ROW_INPUTS; the first `spare` rows are nobody's: what need not be kept is put there */
     void *arena;
     size_t bytes;
     int spare, used;
@@ -19,10 +19,11 @@ struct kept {
     int32_t *row, *length;         /* (n_prompts num_generations, width) row of each token that was run; (..) their number */
 };
 
-size_t kept_row_bytes(const struct ops *ops, const struct config *c);
+/* keep: KEEP_ROWS, or KEEP_ROW_INPUTS where the backward computes a layer again from its input (KEEP_INPUTS) */
+size_t kept_row_bytes(const struct ops *ops, const struct config *c, enum keep keep);
 
 /* Forgets what was kept and makes room for `rows` rows of n_prompts x num_generations completions of up to width + 1 tokens. */
-int kept_begin(struct model *m, int n_prompts, int num_generations, int width, int rows, int spare);
+int kept_begin(struct model *m, int n_prompts, int num_generations, int width, enum keep keep, int rows, int spare);
 void kept_free(struct model *m);
 /* First row of a prompt that is about to be run, or -1. */
 int32_t kept_prompt(struct kept *k, int prompt, int length);

@@ -40,8 +40,8 @@ static size_t lay_out(struct activations *a, char *base, const struct ops *ops, 
     struct layout s = {base, 0};
     size_t z = (size_t)ops->real_size, rows = (size_t)a->rows_max, head = (size_t)a->head_rows_max, d = (size_t)c->d_model;
     struct stash shared = {0};
-    int every_layer = a->keep == KEEP_ALL || a->keep == KEEP_ROWS;
-    if (!every_layer) take_stash(&s, &shared, c, z, rows);
+    int every_layer = a->keep == KEEP_ALL || a->keep == KEEP_ROWS, store = a->keep == KEEP_ROWS || a->keep == KEEP_ROW_INPUTS;
+    if (!every_layer && !store) take_stash(&s, &shared, c, z, rows);
     a->out = layout_take(&s, rows * d, z);
     for (int l = 0; l < c->n_layers; l++) {
         struct stash own = shared;
@@ -50,7 +50,7 @@ static size_t lay_out(struct activations *a, char *base, const struct ops *ops, 
         else own.x = layout_take(&s, rows * d, z);
         if (a->layers) a->layers[l] = own;
     }
-    if (a->keep == KEEP_ROWS) return s.at;
+    if (store) return s.at;
     a->normed = layout_take(&s, rows * d, z);
     a->rotated = layout_take(&s, rows * (size_t)config_qkv(c), z);
     a->act = layout_take(&s, rows * (size_t)c->d_ff, z);
@@ -156,7 +156,7 @@ static int block_forward(struct activations *a, int l, const struct view *v, rea
     OP(linear, s->x2, s->att, W(o), NULL, N, Hq * D, d, 1);
     OP(rmsnorm, a->normed, s->rstd2, s->x2, W(norm2), c->rms_eps, N, d);
     OP(linear, s->gate_up, a->normed, W(gate_up), NULL, N, d, 2 * F, 0);
-    if (v->keeper) TRY(move_stash(a, l, v->keeper, 1, INPUT, FIELDS, N));
+    if (v->keeper && v->keeper->store->keep == KEEP_ROWS) TRY(move_stash(a, l, v->keeper, 1, INPUT, FIELDS, N));
     if (!next) return OK;            /* recompute: the backward starts from gate_up */
     OP(swiglu, a->act, s->gate_up, N, F);
     if (next != s->x2) OP(copy, next, s->x2, stream);

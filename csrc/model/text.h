@@ -19,6 +19,7 @@ struct batch {
 
 enum keep { KEEP_NONE,               /* inference: one layer's buffers serve all layers                       */
             KEEP_ROWS,               /* a store of rows that cannot run itself (kept.h)                       */
+            KEEP_ROW_INPUTS,         /* likewise, of each layer's input alone                                  */
             KEEP_INPUTS,             /* training with recompute: only each layer's input is kept              */
             KEEP_ALL };              /* training: what the backward reads is kept (not norms and SwiGLU's output,
                                         which are cheaper to compute again than to store) */
@@ -63,12 +64,12 @@ size_t kv_bytes(const struct ops *ops, const struct config *c, int n_pages);
 int kv_place(struct kv *kv, struct model *m, int n_pages, void *arena);
 int kv_copy_pages(struct kv *kv, const int32_t *dst, const int32_t *src, int n);      /* in every layer */
 
-/* Where a forward leaves a copy of its rows' activations: row i in row rows[i] of store (KEEP_ROWS). */
+/* Where a forward leaves a copy of its rows' activations: row i in row rows[i] of store. */
 struct keeper { struct activations *store; const int32_t *rows; };
 
 /* Hidden states of the batch; with kv, row i's keys and values also go to place[i] (see ops.h: kv_store). keeper may be NULL. */
 int text_forward(struct activations *a, const struct batch *b, struct kv *kv, const int32_t *place, const struct keeper *keeper);
-/* What text_forward would leave in `a` (KEEP_ALL or KEEP_INPUTS), taken from where the keeper put it. */
+/* What text_forward would leave in `a` (KEEP_ALL from KEEP_ROWS, KEEP_INPUTS from either store), taken from where the keeper put it. */
 int text_recall(struct activations *a, const struct batch *b, const struct keeper *keeper);
 /* batch.logp, batch.entropy of the R rows after text_forward. */
 int text_head(struct activations *a, const struct batch *b, float inv_temperature);

@@ -91,10 +91,6 @@ static void Model_dealloc(ModelObject *self) {
 
 static PyObject *Model_device(ModelObject *self, void *unused) { (void)unused; return PyUnicode_FromString(self->m->ops->name); }
 static PyObject *Model_tier(ModelObject *self, void *unused) { (void)unused; return PyUnicode_FromString(self->m->ops->tier); }
-static PyObject *Model_kept_row_bytes(ModelObject *self, void *unused) {
-    (void)unused;
-    return PyLong_FromSize_t(kept_row_bytes(self->m->ops, &self->m->config));
-}
 static PyObject *Model_dtype(ModelObject *self, void *unused) {
     (void)unused;
     return PyUnicode_FromString(self->m->ops->real_size == 2 ? "bfloat16" : "float32");
@@ -322,21 +318,22 @@ static PyObject *run_request(ModelObject *self, const struct rollout_request *q)
 
 PyDoc_STRVAR(generate_doc, "generate($self, prompts, num_generations, max_new_tokens, *, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, "
                            "repetition_penalty=1.0, min_new_tokens=0, stop_ids=None, forbidden_ids=None, stop_strings=None, "
-                           "token_offsets=None, token_bytes=None, seed=0, step=0, first_prompt=0, slots=32, keep_rows=0, lookahead=0, progress=None)\n--\n\n"
+                           "token_offsets=None, token_bytes=None, seed=0, step=0, first_prompt=0, slots=32, keep_rows=0, keep_inputs=False, "
+                           "lookahead=0, progress=None)\n--\n\n"
                            "Completions of token-id prompts, prompt-major; see _core.pyi.");
 static PyObject *Model_generate(ModelObject *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"prompts", "num_generations", "max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty",
                             "min_new_tokens", "stop_ids", "forbidden_ids", "stop_strings", "token_offsets", "token_bytes", "seed", "step",
-                            "first_prompt", "slots", "keep_rows", "lookahead", "progress", NULL};
+                            "first_prompt", "slots", "keep_rows", "keep_inputs", "lookahead", "progress", NULL};
     struct rollout_request q = {.sampler = {.temperature = 1, .top_p = 1, .repetition_penalty = 1}, .slots = 32};
     struct request_owner o = {0};
     PyObject *prompts, *stop_ids = NULL, *forbidden = NULL, *stop_strings = NULL, *offsets = NULL, *bytes = NULL, *progress = NULL;
     unsigned long long seed = 0;
     unsigned int step = 0, first_prompt = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oii|$fifffiOOOOOKIIiiiO:generate", names, &prompts, &q.num_generations, &q.max_new_tokens,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oii|$fifffiOOOOOKIIiipiO:generate", names, &prompts, &q.num_generations, &q.max_new_tokens,
                                      &q.sampler.temperature, &q.sampler.top_k, &q.sampler.top_p, &q.sampler.min_p,
                                      &q.sampler.repetition_penalty, &q.min_new_tokens, &stop_ids, &forbidden, &stop_strings, &offsets,
-                                     &bytes, &seed, &step, &first_prompt, &q.slots, &q.keep_rows, &q.lookahead, &progress))
+                                     &bytes, &seed, &step, &first_prompt, &q.slots, &q.keep_rows, &q.keep_inputs, &q.lookahead, &progress))
         return NULL;
     q.seed = seed;
     q.step = step;
@@ -500,7 +497,6 @@ static PyGetSetDef getset[] = {
     {"device", (getter)Model_device, NULL, "'cpu' or 'ref'", NULL},
     {"tier", (getter)Model_tier, NULL, "instruction set of the CPU backend", NULL},
     {"dtype", (getter)Model_dtype, NULL, "storage: 'bfloat16' or 'float32'", NULL},
-    {"kept_row_bytes", (getter)Model_kept_row_bytes, NULL, "bytes that generate(keep_rows=...) holds for one row", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 PyDoc_STRVAR(model_doc, "Model(device, *, n_layers, d_model, n_heads, n_kv_heads, head_dim, d_ff, vocab_size, rms_eps, tie, qkv_bias, "

@@ -128,7 +128,7 @@ static int engine_start(struct engine *e, struct inference *r) {
     e->kv = &r->kv;
     TRY(engine_alloc(e));
     if (q->keep_rows) {
-        TRY(kept_begin(m, q->prompts.n, q->num_generations, q->max_new_tokens - 1, q->keep_rows, e->S));
+        TRY(kept_begin(m, q->prompts.n, q->num_generations, q->max_new_tokens - 1, q->keep_inputs ? KEEP_ROW_INPUTS : KEEP_ROWS, q->keep_rows, e->S));
         e->kept = m->kept;
     }
     for (int i = 0; i < e->n_pages; i++) e->free_pages[e->n_free++] = e->n_pages - 1 - i;

@@ -22,6 +22,7 @@ struct rollout_request {
     uint32_t first_prompt;                /* Philox counter of prompt 0 */
     int lookahead;                        /* decode steps between two looks of the host, no bit depends on it; 0: the backend's */
     int keep_rows;                        /* keep the activations of so many rows for the update (model/kept.h); 0: none */
+    int keep_inputs;                      /* of each layer its input alone, for a trainer with recompute */
     int (*progress)(void *arg, int64_t tokens, int finished);    /* a few times a second; non-zero stops with E_INTERRUPT */
     void *progress_arg;
 };

@@ -141,12 +141,12 @@ static int kept_rows(int32_t *rows, const struct model *m, const struct groups *
     return at;
 }
 
-/* The micro-batch's activations from the store, when all are there; 0 rows otherwise. */
+/* The micro-batch's activations from the store, when all are there. */
 static int recall(struct trainer *t, int *done, const struct groups *g, const struct micro_batch *mb, const int64_t *ids) {
     int32_t *rows = malloc((size_t)mb->rows * sizeof *rows);
     if (!rows) return fail(E_MEMORY, "no memory for %d rows", mb->rows);
     int count, head, at = 0, status = OK;
-    *done = 1;
+    *done = t->m->kept && (t->m->kept->store.keep == KEEP_ROWS || t->acts.keep == KEEP_INPUTS);
     for (int p = mb->prompt, c = mb->completion; *done && (count = batch_group(&p, &c, &head, g, mb)); p++, c += count) {
         int n = kept_rows(rows + at, t->m, g, ids, p, c, count);
         *done = n > 0;

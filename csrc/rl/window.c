@@ -133,7 +133,7 @@ static int issue_step(struct engine *e, const struct window *w, int n) {
 struct step_key {
     const void *window, *acts, *kv, *seen, *store;
     struct sampler sampler;
-    int rows, lookahead, max_pages, acts_rows, head_rows, n_pages, store_rows, shared_pages;
+    int rows, lookahead, max_pages, acts_rows, head_rows, n_pages, shared_pages, store_rows;        /* store_rows < 0: inputs alone */
 };
 
 static int decode_step(struct engine *e, const struct window *w, int n) {
@@ -141,8 +141,8 @@ static int decode_step(struct engine *e, const struct window *w, int n) {
     struct step_key key = {
         .window = w->steps, .acts = e->acts->out, .kv = e->kv->arena, .seen = e->seen, .store = store ? store->out : NULL,
         .sampler = e->sampler, .rows = n, .lookahead = e->lookahead, .max_pages = e->max_pages, .acts_rows = e->acts->rows_max,
-        .head_rows = e->acts->head_rows_max, .n_pages = e->kv->n_pages, .store_rows = store ? store->rows_max : 0,
-        .shared_pages = e->shared_pages,
+        .head_rows = e->acts->head_rows_max, .n_pages = e->kv->n_pages, .shared_pages = e->shared_pages,
+        .store_rows = !store ? 0 : store->keep == KEEP_ROWS ? store->rows_max : -store->rows_max,
     };
     int done;
     if (profile_on) return issue_step(e, w, n);         /* which waits for each operation */
