@@ -105,7 +105,7 @@ class Trainer:
 
 def plan(*, n_layers: int, d_model: int, n_heads: int, n_kv_heads: int, head_dim: int, d_ff: int, vocab_size: int, tie: bool,
          qkv_bias: bool, qk_norm: bool, step_prompts: int, num_generations: int, prompt_length: int, max_new_tokens: int, token_budget: int,
-         recompute: bool, moment_dtype: str, slots: int, keep_rows: int, train: bool, reference: bool, mixed: bool,
+         recompute: bool, moment_dtype: str, rollout_prompts: int, slots: int, keep_rows: int, train: bool, reference: bool, mixed: bool,
          device: str) -> list[tuple[str, int]]:
     """(arena, bytes) that a run with these settings will hold; nothing is allocated."""
 

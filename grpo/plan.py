@@ -66,10 +66,11 @@ def step_of(options: TrainingConfig, device: str) -> dict[str, Any]:
     """The largest optimiser step, and what rolls out, in the words of the core's plan."""
     if not isinstance(options, GRPOConfig):
         return {"step_prompts": options.batch_size, "num_generations": 1, "prompt_length": 1, "max_new_tokens": options.max_length,
-                "slots": 0, "reference": False, "mixed": False}
+                "rollout_prompts": 0, "slots": 0, "reference": False, "mixed": False}
     slots = options.slots_on(device)
     return {"step_prompts": -(-options.batch_size // options.num_generations), "num_generations": options.num_generations,
             "prompt_length": options.max_prompt_length or UNKNOWN_PROMPT, "max_new_tokens": options.max_completion_length,
+            "rollout_prompts": slots if options.evaluates else options.prompts_per_rollout,
             "slots": slots if options.evaluates else min(slots, options.rollout_size),
             "reference": options.beta > 0, "mixed": options.sync_ref_model}
 

@@ -123,7 +123,7 @@ def function_calls():
         "backend": {"device": "ref"}, "get_num_threads": {}, "set_num_threads": {"count": 2}, "memory_in_use": {},
         "profile_start": {}, "profile": {},
         "plan": sizes | {"step_prompts": 2, "num_generations": 4, "prompt_length": 8, "max_new_tokens": 8, "token_budget": 64, "recompute": False,
-                         "moment_dtype": "float32", "slots": 2, "keep_rows": 5, "train": True, "reference": True, "mixed": True, "device": "ref"},
+                         "moment_dtype": "float32", "rollout_prompts": 2, "slots": 2, "keep_rows": 5, "train": True, "reference": True, "mixed": True, "device": "ref"},
     }
 
 

@@ -298,20 +298,20 @@ static PyType_Slot slots[] = {
 static PyType_Spec spec = {"grpo._core.Trainer", sizeof(TrainerObject), 0, Py_TPFLAGS_DEFAULT, slots};
 
 PyDoc_STRVAR(plan_doc, "plan(*, n_layers, d_model, n_heads, n_kv_heads, head_dim, d_ff, vocab_size, tie, qkv_bias, qk_norm, step_prompts, "
-                       "num_generations, prompt_length, max_new_tokens, token_budget, recompute, moment_dtype, slots, keep_rows, train, "
+                       "num_generations, prompt_length, max_new_tokens, token_budget, recompute, moment_dtype, rollout_prompts, slots, keep_rows, train, "
                        "reference, mixed, device)\n--\n\n[(arena, bytes)] that a run with these settings will hold.");
 static PyObject *plan(PyObject *module, PyObject *args, PyObject *kwargs) {
     (void)module;
     static char *names[] = {"n_layers", "d_model", "n_heads", "n_kv_heads", "head_dim", "d_ff", "vocab_size", "tie", "qkv_bias", "qk_norm",
                             "step_prompts", "num_generations", "prompt_length", "max_new_tokens", "token_budget", "recompute", "moment_dtype",
-                            "slots", "keep_rows", "train", "reference", "mixed", "device", NULL};
+                            "rollout_prompts", "slots", "keep_rows", "train", "reference", "mixed", "device", NULL};
     struct plan_request r = {.config.rms_eps = 1};
     struct config *c = &r.config;
     const char *device, *moment_dtype;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$iiiiiiipppiiiiipsiippps:plan", names, &c->n_layers, &c->d_model, &c->n_heads,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$iiiiiiipppiiiiipsiiippps:plan", names, &c->n_layers, &c->d_model, &c->n_heads,
                                      &c->n_kv_heads, &c->head_dim, &c->d_ff, &c->vocab_size, &c->tie, &c->qkv_bias, &c->qk_norm,
                                      &r.step_prompts, &r.num_generations, &r.prompt_length, &r.max_new_tokens, &r.token_budget, &r.recompute,
-                                     &moment_dtype, &r.slots, &r.keep_rows, &r.train, &r.reference, &r.mixed, &device) ||
+                                     &moment_dtype, &r.rollout_prompts, &r.slots, &r.keep_rows, &r.train, &r.reference, &r.mixed, &device) ||
         parse_moment_dtype(&r.bf16_moments, moment_dtype))
         return NULL;
     struct plan_line lines[PLAN_LINES];

@@ -32,7 +32,7 @@ int plan_memory(struct plan_line *lines, int *n, const char *device, const struc
     add(&p, "kept activations of rollouts", (size_t)r->keep_rows * kept_row_bytes(ops, c, r->recompute ? KEEP_ROW_INPUTS : KEEP_ROWS));
     /* one workspace serves both, in turn */
     size_t update = r->train ? activations_bytes(ops, c, r->recompute ? KEEP_INPUTS : KEEP_ALL, rows, head_rows) : 0;
-    size_t generate = r->slots ? rollout_bytes(ops, c, r->slots, r->prompt_length, r->max_new_tokens) : 0;
+    size_t generate = r->slots ? rollout_bytes(ops, c, r->slots, r->rollout_prompts, r->prompt_length, r->max_new_tokens) : 0;
     if (update > generate) add(&p, "activations of the update", update);
     else add(&p, "KV cache of the rollout", generate);
     *n = p.n;

@@ -12,24 +12,25 @@ enum { SLOTS_MAX = 4096,
 /* -- sizes -------------------------------------------------------------------------------------------------------- */
 
 /* Rows of the largest batch: prompts prefilled together. */
-static int prefill_rows_of(int slots, int prompt_length) {
-    int64_t all = (int64_t)slots * prompt_length;
+static int prefill_rows_of(int prompts, int prompt_length) {
+    int64_t all = (int64_t)prompts * prompt_length;
     int most = max_int(PREFILL_ROWS, prompt_length);
     return all < most ? (int)all : most;
 }
 
 /* Where steps are recorded, prompts count as up to PROMPT_STEP - 1 longer than they are: the memory of the next rollout is
    then laid out as it was for this one, and the recordings serve again. */
-static void measure(struct engine *e, const struct ops *ops, int slots, int prompt_length) {
+static void measure(struct engine *e, const struct ops *ops, int slots, int prompts, int prompt_length) {
     int tokens = e->q->max_new_tokens;
     e->S = slots;
     e->lookahead = max_int(1, min_int(e->q->lookahead ? e->q->lookahead : ops->lookahead, tokens - 1));
     e->prompt_max = e->lookahead > 1 ? round_up(prompt_length, PROMPT_STEP) : prompt_length;
     e->max_pages = pages_of(e->prompt_max + tokens);
     e->shared_pages = e->q->num_generations > 1 ? e->prompt_max / KV_TILE : 0;
-    /* every slot its own tail and, in the worst case (one straggler a group), its own prompt */
-    e->n_pages = e->S * (e->max_pages + pages_of(e->prompt_max));
-    e->prefill_rows = prefill_rows_of(e->S, e->prompt_max);
+    /* every slot its own tail, which may begin anywhere in a page, and in the worst case (one straggler a group) its own prompt */
+    int at_once = min_int(e->S, prompts);
+    e->n_pages = e->S * pages_of(KV_TILE - 1 + tokens) + at_once * pages_of(e->prompt_max);
+    e->prefill_rows = prefill_rows_of(at_once, e->prompt_max);
     e->rows = max_int(e->prefill_rows, e->S);
 }
 
@@ -47,10 +48,10 @@ static size_t lay_out(struct engine *e, char *base, const struct ops *ops, const
     return s.at;
 }
 
-size_t rollout_bytes(const struct ops *ops, const struct config *c, int slots, int prompt_length, int max_new_tokens) {
+size_t rollout_bytes(const struct ops *ops, const struct config *c, int slots, int prompts, int prompt_length, int max_new_tokens) {
     const struct rollout_request q = {.max_new_tokens = max_new_tokens, .sampler = {.repetition_penalty = 1}};
     struct engine e = {.q = &q};
-    measure(&e, ops, slots, prompt_length);
+    measure(&e, ops, slots, prompts, prompt_length);
     return kv_bytes(ops, c, e.n_pages) + activations_bytes(ops, c, KEEP_NONE, e.rows, slots) + lay_out(&e, NULL, ops, c);
 }
 
@@ -260,7 +261,7 @@ int rollout(struct inference *r, struct rollout_result *out, const struct rollou
     if (!e.n_sequences) return OK;
     int prompt_length = 0;
     for (int i = 0; i < q->prompts.n; i++) prompt_length = max_int(prompt_length, ragged_length(&q->prompts, i));
-    measure(&e, m->ops, min_int(q->slots, e.n_sequences), prompt_length);
+    measure(&e, m->ops, min_int(q->slots, e.n_sequences), q->prompts.n, prompt_length);
     out->prefill_seconds = out->decode_seconds = 0;
     int status = engine_start(&e, r);
     if (!status) status = run(&e);

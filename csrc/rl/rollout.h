@@ -37,7 +37,7 @@ struct rollout_result {
 };
 
 int rollout(struct inference *r, struct rollout_result *out, const struct rollout_request *request);
-/* Workspace of a rollout: KV cache and activations. */
-size_t rollout_bytes(const struct ops *ops, const struct config *c, int slots, int prompt_length, int max_new_tokens);
+/* Workspace of a rollout of so many prompts: KV cache and activations. */
+size_t rollout_bytes(const struct ops *ops, const struct config *c, int slots, int prompts, int prompt_length, int max_new_tokens);
 
 #endif
