@@ -4,7 +4,8 @@ a whole GRPO step against TRL's GRPOTrainer (work.py); same weights, prompts, bf
     pip install '.[oracle]' && python tests/bench/bench_cpu.py [--shape 135m] [--model some.gguf] [--repeats 5] [--quick] [--parts step,training]
 
 The model has the shape of SmolLM2-135M (135m) or of Qwen2.5-0.5B (0.5b): random weights, or those of --model (a GGUF or a Hugging
-Face folder of that shape). "lean" is our step with nothing kept from the rollout, beside the same step of the peer.
+Face folder of that shape). "lean" is our step with recompute=True, "least" also with AdamW's moments in 8 bits, beside the same step
+of the peer; "update" is what forward + backward take inside our step, behind a rollout that kept its activations, beside the peer's.
 Each measurement is a process of its own that loads, warms up, measures once and reports its peak memory; ours and the
 peer's alternate. Prints a Markdown table.
 """
@@ -28,7 +29,11 @@ PARTS = {"rollout1": ("rollout, 1 sequence", "rollout", replace(STEP, prompts=1,
          "rollout32": ("rollout, 32 sequences", "rollout", STEP),
          "training": ("forward + backward", "training", STEP),
          "step": ("whole GRPO step", "step", STEP),
-         "lean": ("whole GRPO step, nothing kept", "lean", STEP)}
+         "update": ("forward + backward in that step", "update", STEP),
+         "lean": ("whole GRPO step, recompute", "lean", STEP),
+         "least": ("whole GRPO step, recompute, moments in 8 bits", "least", STEP)}
+# a part whose peer is that of another, measured there
+PEERS = {"update": "training", "lean": "step", "least": "step"}
 
 
 # -- ceilings, measured in the same run -------------------------------------------------------------------------------------
@@ -101,11 +106,11 @@ def main() -> None:
         for _ in range(1 if options.quick else options.repeats):
             ceilings.append(run_child(__file__, ["--child", "ceilings"], **env))
             for part in parts:
-                for side in sides if part != "lean" else ["grpo"]:
+                for side in sides if part not in PEERS else ["grpo"]:
                     results[part][side].append(run_child(__file__, ["--child", "measure", side, part, folder], **env))
                     print(part, side, json.dumps(results[part][side][-1]), file=sys.stderr, flush=True)
-    if "lean" in parts:
-        results["lean"]["torch"] = results.get("step", {}).get("torch", [])
+    for part in set(parts) & set(PEERS):
+        results[part]["torch"] = results.get(PEERS[part], {}).get("torch", [])
     print(f"python {' '.join(sys.argv)}\n")
     print(table(results, ceilings, options.shape) if len(sides) == 2 else json.dumps(results, indent=1))
 

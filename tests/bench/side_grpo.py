@@ -92,8 +92,18 @@ def step(folder: str, work: Work, **options) -> dict:
             "difference": max(record["sampling/sampling_logp_difference/max"] for record in steps)}
 
 
+def update(folder: str, work: Work) -> dict:
+    """Forward and backward as a part of the last step."""
+    whole = step(folder, work)
+    return whole | {"seconds": [whole["seconds"][-1] * whole["time_share/update"]]}
+
+
 def lean(folder: str, work: Work) -> dict:
-    return step(folder, work, keep_rollout_activations=False)
+    return step(folder, work, recompute=True)
+
+
+def least(folder: str, work: Work) -> dict:
+    return step(folder, work, recompute=True, moment_dtype="float8")
 
 
 def planned(folder: str, work: Work) -> dict:
