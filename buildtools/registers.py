@@ -115,7 +115,7 @@ def readable(names: list[str]) -> list[str]:
     if not shutil.which("c++filt"):
         return names
     found = subprocess.run(["c++filt", "-p"], input="\n".join(names), capture_output=True, text=True, check=True).stdout.splitlines()
-    return [name.replace("(orientation)", "") for name in found]
+    return [re.sub(r"\((orientation|gelu_kind)\)", "", name) for name in found]
 
 
 def table(found: list[Kernel]) -> str:

@@ -1,0 +1,98 @@
+"""Operations of the vision models against torch and transformers, live, with their gradients: LayerNorm, the three GELUs, and rotary
+embeddings whose positions have several axes. torch computes in float64, on numbers that bfloat16 can hold."""
+import numpy as np
+import pytest
+
+from checks import check_float, check_rounded, real
+from grpo import _core
+from op_statements import AXES, split_heads
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+from transformers.activations import ACT2FN  # noqa: E402
+from transformers.models.qwen2_vl import configuration_qwen2_vl, modeling_qwen2_vl  # noqa: E402
+from transformers.models.qwen3_vl import configuration_qwen3_vl, modeling_qwen3_vl  # noqa: E402
+
+pytestmark = pytest.mark.oracle
+torch.set_num_threads(1)                     # small tensors: threads would only wait for each other
+N, EPS = 37, 1e-6
+
+
+def check(device, got, want):
+    """Activations: float32 on ref, rounded to bfloat16 elsewhere."""
+    (check_float if device == "ref" else check_rounded)(got, want.detach().numpy())
+
+
+def tensors(*arrays):
+    return [torch.tensor(array, dtype=torch.float64, requires_grad=True) for array in arrays]
+
+
+@pytest.mark.parametrize("C", [1280, 4608, 77])
+def test_layernorm(device, rng, C):
+    ops, x, w, b, dy = _core.Ops(device), real(rng, N, C, scale=2), real(rng, C), real(rng, C), real(rng, N, C)
+    y, mean, rstd = ops.layernorm(x, w, b, EPS)
+    dx, dw, db = ops.layernorm_bwd_add(np.zeros_like(x), np.zeros_like(w), np.zeros_like(b), dy, x, w, mean, rstd)
+    inputs = tensors(x, w, b)
+    want = torch.nn.functional.layer_norm(inputs[0], (C,), *inputs[1:], EPS)
+    want_dx, want_dw, want_db = torch.autograd.grad(want, inputs, torch.tensor(dy))
+    check(device, y, want)
+    check(device, dx, want_dx)
+    check_float(dw, want_dw.numpy())
+    check_float(db, want_db.numpy())
+
+
+@pytest.mark.parametrize("kind, name", [(0, "gelu"), (1, "gelu_pytorch_tanh"), (2, "quick_gelu")])
+def test_gelu(device, rng, kind, name):
+    ops, z, dy = _core.Ops(device), real(rng, N, 333, scale=3), real(rng, N, 333)
+    (x,) = tensors(z)
+    want = ACT2FN[name](x)
+    check(device, ops.gelu(z, kind), want)
+    check(device, ops.gelu_bwd(dy, z, kind), torch.autograd.grad(want, x, torch.tensor(dy))[0])
+
+
+def text_rotary(modeling, config, embedding, section):
+    """The frequencies (D/2) of a text model, and its rotation of q, k (N, heads, D) at positions (3, N)."""
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": section}
+    embedding = embedding(config(hidden_size=512, num_attention_heads=4, num_key_value_heads=2, head_dim=128, rope_parameters=rope))
+
+    def rotate(q, k, positions):
+        cos, sin = embedding(q, positions[:, None])
+        return modeling.apply_rotary_pos_emb(q, k, cos[0], sin[0])
+
+    return embedding.inv_freq.numpy(), rotate
+
+
+def tower_rotary():
+    """The same of a vision tower, at positions (2, N)."""
+    embedding = modeling_qwen2_vl.Qwen2VLVisionRotaryEmbedding(configuration_qwen2_vl.Qwen2VLVisionConfig(embed_dim=240, num_heads=3))
+
+    def rotate(q, k, positions):
+        return modeling_qwen2_vl.apply_rotary_pos_emb_vision(q, k, *embedding(q, positions.T))
+
+    return np.tile(embedding.inv_freq.numpy(), 2), rotate
+
+
+ROTARY = {                                   # name in AXES: query heads, KV heads, what transformers does
+    "chunked": (4, 2, lambda: text_rotary(modeling_qwen2_vl, configuration_qwen2_vl.Qwen2VLTextConfig, modeling_qwen2_vl.Qwen2VLRotaryEmbedding,
+                                          [16, 24, 24])),
+    "interleaved": (4, 2, lambda: text_rotary(modeling_qwen3_vl, configuration_qwen3_vl.Qwen3VLTextConfig,
+                                              modeling_qwen3_vl.Qwen3VLTextRotaryEmbedding, [24, 20, 20])),
+    "tower": (3, 3, tower_rotary),
+}
+
+
+@pytest.mark.parametrize("name", ROTARY)
+def test_rotary_embeddings_of_several_axes(device, rng, name):
+    """Table, rotation and its gradient; v passes as it is."""
+    Hq, Hkv, make = ROTARY[name]
+    (inv_freq, rotate), axis, ops = make(), AXES[name].astype(np.int32), _core.Ops(device)
+    D = 2 * len(axis)
+    positions = rng.integers(0, 3000, (axis.max() + 1, N)).astype(np.int32)
+    qkv, d = real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, (Hq + 2 * Hkv) * D)
+    inputs = tensors(*split_heads(qkv, Hq, Hkv, D))
+    want = [*rotate(*inputs[:2], torch.tensor(positions)), inputs[2]]
+    gradients = torch.autograd.grad(want, inputs, [torch.tensor(part) for part in split_heads(d, Hq, Hkv, D)])
+    table = ops.rope_table(positions, inv_freq, axis)
+    got = ops.rope(qkv, None, None, EPS, *table, Hq, Hkv, D), ops.rope_bwd(d, None, None, qkv, None, None, EPS, *table, Hq, Hkv, D)
+    for mine, theirs in zip(got, (want, gradients), strict=True):
+        check(device, mine, torch.cat(list(theirs), dim=1).reshape(N, -1))
