@@ -14,16 +14,18 @@ ROOT = Path(__file__).resolve().parent.parent
 FLAGS = ("-std=c++17", "-O2", "-g", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE",
          "-Wall", "-Wno-unknown-pragmas", "-Wno-unused-function", "-fsanitize=alignment", "-fno-sanitize-recover=alignment",
          '-DGRPO_CUDA_ARCHS="80;90"', "-DHEAD_ROWS=64", "-DHEAD_IDS=256", f"-I{ROOT}/tests/cuda_host", f"-I{ROOT}/csrc")
-EMULATOR = ("cuda_host", "warpgroup")
+EMULATOR = ("cuda_host", "races", "warpgroup")
+RACES = ("-O1", "-fsanitize=thread")                        # of kernels whose races are to be found; see races.cpp
 
 
-def build(name: str = "libgrpo_cuda_host", kernels: list[Path] | None = None) -> Path:
-    """The plugin, or a library of other kernels, with the emulator; compiled if a source has changed, an object a file."""
+def build(name: str = "libgrpo_cuda_host", kernels: list[Path] | None = None, more: tuple[str, ...] = ()) -> Path:
+    """The plugin, or a library of other kernels, with the emulator; compiled if a source has changed, an object a file. more: flags of kernels."""
     folder = ROOT / "build" / name
     folder.mkdir(parents=True, exist_ok=True)
-    sources = [*(kernels or sorted((ROOT / "csrc" / "cuda").glob("*.cu"))), *(ROOT / "tests" / "cuda_host" / f"{part}.cpp" for part in EMULATOR)]
+    sources = [(source, more) for source in kernels or sorted((ROOT / "csrc" / "cuda").glob("*.cu"))]
+    sources += [(ROOT / "tests" / "cuda_host" / f"{part}.cpp", ()) for part in EMULATOR]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(lambda source: compile_one(source, folder), sources))
+        objects = list(pool.map(lambda source: compile_one(source[0], folder, source[1]), sources))
     names = hashlib.sha256("".join(map(str, objects)).encode()).hexdigest()[:16]
     library = folder / f"{name}-{names}.so"
     if not library.exists():
@@ -42,15 +44,16 @@ def build_cublaslt() -> Path:
     return library
 
 
-def compile_one(source: Path, folder: Path) -> Path:
+def compile_one(source: Path, folder: Path, more: tuple[str, ...] = ()) -> Path:
     """An object named by what it was made from: the preprocessed text, so that headers count."""
-    text = run("g++", "-x", "c++", *FLAGS, "-E", source).stdout
-    target = folder / f"{source.stem}-{hashlib.sha256((text + ' '.join(FLAGS)).encode()).hexdigest()[:16]}.o"
+    flags = [*FLAGS, *more]
+    text = run("g++", "-x", "c++", *flags, "-E", source).stdout
+    target = folder / f"{source.stem}-{hashlib.sha256((text + ' '.join(flags)).encode()).hexdigest()[:16]}.o"
     if not target.exists():
         for old in folder.glob(f"{source.stem}-*.o"):
             old.unlink()
         part = target.with_suffix(f".{os.getpid()}.part")
-        run("g++", "-x", "c++", *FLAGS, "-c", source, "-o", part)
+        run("g++", "-x", "c++", *flags, "-c", source, "-o", part)
         part.replace(target)
     return target
 

@@ -1,5 +1,6 @@
 """The emulator that the CUDA tests lean on finds what it is there to find."""
 import ctypes
+import functools
 import re
 import shutil
 import signal
@@ -16,23 +17,35 @@ from op_statements import bf16, normal
 HERE = Path(__file__).resolve().parent
 
 
-@pytest.fixture(scope="module")
-def library():
+def load(name, *flags):
     if not shutil.which("g++"):
         pytest.skip("no g++")
-    library = ctypes.CDLL(str(cuda_plugin.build("libmistakes", [HERE / "cuda_host" / "mistakes.cu"])))
+    library = ctypes.CDLL(str(cuda_plugin.build(name, [HERE / "cuda_host" / "mistakes.cu"], flags)))
     library.explain.restype = ctypes.c_char_p
     return library
 
 
+@pytest.fixture(scope="module")
+def library():
+    return load("libmistakes")
+
+
+@pytest.fixture(scope="module")
+def races():
+    """The same kernels, compiled so that races are found."""
+    return load("libmistakes_races", *cuda_plugin.RACES)
+
+
+def call(library, name, x, mode="d"):
+    """x after the kernel, the error, its text."""
+    x = np.ascontiguousarray(x, np.float32).copy()
+    error = library.run(name.encode(), x.ctypes.data_as(ctypes.c_void_p), x.size, ctypes.c_char(mode.encode()))
+    return x, error, library.explain(error).decode()
+
+
 @pytest.fixture
 def run(library):
-    def call(name, x, mode="d"):
-        x = np.ascontiguousarray(x, np.float32).copy()
-        error = library.run(name.encode(), x.ctypes.data_as(ctypes.c_void_p), x.size, ctypes.c_char(mode.encode()))
-        return x, error, library.explain(error).decode()
-
-    return call
+    return functools.partial(call, library)
 
 
 X = np.arange(1, 65, dtype=np.float32)
@@ -72,6 +85,27 @@ def test_mistakes_are_errors(run, name, said):
     assert error == 719
     assert re.search(said, text)
     assert not run("rotate", X)[1]                          # and the next kernel runs
+
+
+@pytest.mark.parametrize("name, said", [
+    ("rotate without a barrier", "(reads|writes) byte .* of static shared memory, which thread .* uses: a race in .*rotate.*mistakes.cu:"),
+    ("copy without a wait", "thread 0 reads byte 0 of dynamic shared memory, which a copy under way uses"),
+    ("disagree", "writes something else to byte . of device memory"), ("blocks that disagree", "something else to byte . of device memory"),
+    ("swap lanes without a wait", "static shared memory, which thread . uses"), ("refill without a barrier", "static shared memory"),
+    ("read another block", "of device memory, which another block uses"),
+])
+def test_races_are_errors(races, name, said):
+    _, error, text = call(races, name, X)
+    assert error == 719
+    assert re.search(said, text), text
+
+
+@pytest.mark.parametrize("name", ["rotate", "copy", "agree", "swap lanes", "refill", "products by ldmatrix"])
+@pytest.mark.parametrize("when", ["late", "early"])
+def test_what_is_ordered_is_no_race(races, monkeypatch, when, name):
+    monkeypatch.setenv("GRPO_CUDA_HOST_COPY", when)
+    _, error, text = call(races, name, np.zeros(512, np.float32))
+    assert not error, text
 
 
 @pytest.mark.parametrize("name, mode, error", [("rotate", "h", 700), ("rotate", "s", 1), ("half a warp", "d", 9)])

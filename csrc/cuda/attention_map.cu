@@ -111,6 +111,7 @@ static __device__ void find_dependents(struct attention_map map, const struct se
             tiles += shuffle_xor(tiles, mask);
             rows += shuffle_xor(rows, mask);
         }
+        __syncwarp();                                  /* all lanes have read what is written now */
         if (lane_id()) continue;
         map.dependent_tiles[s] = tiles;
         map.slices[s] = max(1, rows / max((int)SLICE_ROWS, own.len));

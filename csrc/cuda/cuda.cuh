@@ -90,7 +90,9 @@ int cuda_status(cudaError_t error, const char *call);
 
 /* -- launching --------------------------------------------------------------------------------------------------------- */
 
-/* Raises the limit of dynamic shared memory where `shared` needs it; E_DEVICE if this GPU has less. */
+/* Raises the kernel's limit of dynamic shared memory to all that a block may have; E_DEVICE if that is less than `shared`.
+   Needed beyond 48 KB less the kernel's static shared memory, of which none that asks for much has more than 2 KB. */
+enum { SHARED_FREE = 46 << 10 };
 int allow_shared(const struct cuda_ctx *ctx, const void *kernel, const char *name, size_t shared);
 
 template <typename T> struct same { typedef T type; };
@@ -99,7 +101,7 @@ template <typename... P>
 static int launch(const struct cuda_ctx *ctx, const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
                   typename same<P>::type... args) {
     if (!grid.x || !grid.y || !grid.z) return OK;                    /* no rows: nothing to do */
-    if (shared > 48 << 10) TRY(allow_shared(ctx, (const void *)kernel, name, shared));
+    if (shared > SHARED_FREE) TRY(allow_shared(ctx, (const void *)kernel, name, shared));
     cudaLaunchConfig_t config = {};
     config.gridDim = grid;
     config.blockDim = block;

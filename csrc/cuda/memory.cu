@@ -109,10 +109,15 @@ int scratch(void **out, const struct cuda_ctx *c, size_t bytes) {
     return fail(E_MEMORY, "cuda: an operation needs %zu bytes of scratch, reserve() made %zu", bytes, c->scratch_bytes);
 }
 
+/* Always to the same value: another thread may be about to launch the same kernel with more. */
 int allow_shared(const struct cuda_ctx *c, const void *kernel, const char *name, size_t bytes) {
-    if (bytes > c->shared_max)
-        return fail(E_DEVICE, "cuda: %s needs %zu bytes of shared memory, a block of this GPU has %zu", name, bytes, c->shared_max);
-    return cuda_status(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), name);
+    struct cudaFuncAttributes now;
+    TRY(cuda_status(cudaFuncGetAttributes(&now, kernel), name));
+    if (bytes <= (size_t)now.maxDynamicSharedSizeBytes) return OK;
+    size_t most = c->shared_max - now.sharedSizeBytes;
+    if (bytes > most)
+        return fail(E_DEVICE, "cuda: %s needs %zu bytes of shared memory, a block of this GPU has %zu", name, bytes, most);
+    return cuda_status(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)most), name);
 }
 
 /* -- memory ------------------------------------------------------------------------------------------------------------------ */

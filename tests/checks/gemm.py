@@ -36,8 +36,9 @@ def check_naive(got, want, naive):
 
 
 def check_sums(got, want, magnitude):
-    """fp32 sums: `magnitude` is the sum of the terms' absolute values."""
-    assert (np.abs(got - want) <= 2.0**-20 * magnitude).all()
+    """fp32 sums: `magnitude` is the sum of the terms' absolute values. Tensor cores truncate after every 8 or 16 terms: over 4864
+    of them that was 1.4 times 2^-20 in an exact computation."""
+    assert (np.abs(got - want) <= 2.0**-19 * magnitude).all()
 
 
 @pytest.mark.parametrize("N, C, O", SHAPES)

@@ -7,7 +7,7 @@ from op_statements import AXES, bf16, inv_freq, normal
 
 HEADS = [(1, 1, 16), (4, 2, 16), (9, 3, 64), (3, 1, 80), (5, 1, 104), (2, 2, 128), (1, 1, 6), (2, 1, 256), (2, 2, 72)]
 SIZES = [(1, 1), (1, 16), (3, 5), (2, 64), (33, 80), (70, 31), (5, 577), (2, 2056)]               # N, C
-WIDE = [(33, 1280), (2, 1100), (1, 8200)]                   # a tower's rows; rows that a block of a GPU takes in two rounds
+WIDE = [(33, 1280), (2, 1100), (1, 8200), (1, 12288)]      # a tower's rows; rows that a block of a GPU takes in two rounds; 48 KB of sums
 EPS = 1e-6
 
 

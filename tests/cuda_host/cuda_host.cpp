@@ -5,13 +5,17 @@
    - A copy by cp.async lands only when it is waited for (GRPO_CUDA_HOST_COPY=early: at once; then wgmma waits instead).
    - While a stream is captured nothing may wait, allocate, free, touch the host's memory or go to another stream.
    - Lanes of a warp that do different things together, and threads at different barriers, are errors.
-   - Dynamic shared memory begins as NaN and ends at a page that nobody may touch.
-   GRPO_CUDA_HOST_ORDER: the order in which threads run up to a barrier: forward, reverse, or random (a number: its seed).
+   - Shared memory begins as NaN in every block; the dynamic part ends at a page that nobody may touch.
+   - Tensor cores truncate where numbers are aligned and when the sum is rounded, as those of GPUs do.
+   GRPO_CUDA_HOST_ORDER: the order in which threads run up to a barrier, and blocks: forward, reverse, or random (a number: its
+   seed).
    GRPO_CUDA_HOST_SM: 80 or 90, the compute capability. GRPO_CUDA_HOST_ERROR: a cudaError that the driver answers with.
    GRPO_CUDA_HOST_SHARED: bytes a block may have. */
 #include "cuda/ptx90.cuh"
+#include "races.h"
 
 #include <dlfcn.h>
+#include <link.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -23,6 +27,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -31,7 +36,7 @@ dim3 blockDim, gridDim;
 
 namespace {
 
-enum { LANES = 32, BLOCK_MAX = 1024, STACK = 256 << 10, SHARED_FREE = 48 << 10, SHARED_ROOM = 256 << 10, SHARED_ALIGN = 1024 };
+enum { LANES = 32, BLOCK_MAX = 1024, STACK = 256 << 10, SHARED_STATIC = 1 << 10, SHARED_FREE = (48 << 10) - SHARED_STATIC, SHARED_ROOM = 256 << 10, SHARED_ALIGN = 1024 };
 const size_t PAGE = 4096, DEVICE_MEMORY = (size_t)1 << 30;
 
 std::recursive_mutex mutex;
@@ -48,17 +53,21 @@ size_t shared_max() { return number("GRPO_CUDA_HOST_SHARED", capability() == 90 
 
 /* -- memory ---------------------------------------------------------------------------------------------------------------- */
 
-struct region { char *map, *begin; size_t map_bytes, bytes; };
+struct region { char *map, *begin; size_t map_bytes, bytes; char *shadow; };
 std::map<const char *, region> device, pinned;         /* by first byte */
 bool reachable;
+
+char *map_lazily(size_t bytes) {
+    return (char *)mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
 
 /* `bytes` that end (but for their alignment to 64) where an untouchable page begins */
 char *map_before_guard(region *r, size_t bytes) {
     size_t room = (bytes + 63) / 64 * 64, whole = (room + PAGE - 1) / PAGE * PAGE;
-    char *map = (char *)mmap(nullptr, whole + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    char *map = map_lazily(whole + PAGE);
     if (map == (char *)MAP_FAILED) return nullptr;
     mprotect(map + whole, PAGE, PROT_NONE);
-    *r = {map, map + whole - room, whole, bytes};
+    *r = {map, map + whole - room, whole, bytes, nullptr};
     return r->begin;
 }
 
@@ -140,7 +149,7 @@ void begin(fiber *f) {
 fiber *fiber_of(unsigned i) {
     while (fibers.size() <= i) {
         fibers.emplace_back(new fiber());
-        fibers.back()->stack = mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        fibers.back()->stack = map_lazily(STACK);
         begin(fibers.back().get());
     }
     return fibers[i].get();
@@ -184,6 +193,7 @@ bool run_warp(unsigned first) {
             out[i] = f->out;
         }
         if (head->work) head->work(in, out);
+        else cuda_host_races_warp(first);
         if (!message.empty()) return complain(message);
         for (unsigned i = 0; i < LANES; i++) fiber_of(first + i)->at = READY;
     }
@@ -192,6 +202,7 @@ bool run_warp(unsigned first) {
 
 bool run_block(unsigned threads) {
     cuda_host_wgmma_reset();
+    cuda_host_races_block();
     for (unsigned i = 0; i < threads; i++) {
         fiber *f = fiber_of(i);
         f->at = READY;
@@ -215,23 +226,40 @@ bool run_block(unsigned threads) {
                 return complain("threads are at different barriers: " + place(waits) + ", " + place(f));
         }
         if (!waits) return true;
+        cuda_host_races_barrier();
         for (unsigned i = 0; i < threads; i++)
             if (fiber_of(i)->at == AT_BARRIER) fiber_of(i)->at = READY;
     }
 }
 
+/* Static shared memory is this library's thread-local memory. */
+struct { char *begin; size_t bytes; } statics;
+thread_local char in_statics;
+
+int find_statics(dl_phdr_info *info, size_t, void *inside) {
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        char *begin = (char *)info->dlpi_tls_data;
+        size_t bytes = info->dlpi_phdr[i].p_memsz;
+        if (info->dlpi_phdr[i].p_type != PT_TLS || !begin || (size_t)((char *)inside - begin) >= bytes) continue;
+        statics = {begin, bytes};
+        return 1;
+    }
+    return 0;
+}
+
 struct launch { dim3 grid, block; size_t shared; std::function<void()> run; const void *kernel; };
 
-/* the kernel's name, if the library has debugging information and addr2line is there */
+/* the name of a kernel, if the library has debugging information and addr2line is there */
 std::string name_of(const void *kernel) {
-    Dl_info info;
-    char command[4400], line[400] = "?";
-    if (!dladdr((const void *)name_of, &info)) return line;
-    snprintf(command, sizeof command, "addr2line -Cfse '%s' 0x%zx 2>/dev/null", info.dli_fname, (size_t)((const char *)kernel - (const char *)info.dli_fbase));
-    FILE *f = popen(command, "r");
-    if (f && fgets(line, sizeof line, f)) line[strcspn(line, "\n")] = 0;
-    if (f) pclose(f);
-    return line;
+    std::string place = cuda_host_place(kernel);
+    return place.substr(0, place.rfind(' '));
+}
+
+/* a number without a divisor in common with n, so that its multiples modulo n are all numbers below n */
+size_t stride_through(size_t n) {
+    size_t stride = n > 1 ? 1 + next_random((uint32_t)std::min(n - 1, (size_t)1 << 30)) : 1;
+    while (std::gcd(stride, n) > 1) stride = stride % n + 1;
+    return stride;
 }
 
 bool run_kernel(launch *l) {
@@ -250,16 +278,20 @@ bool run_kernel(launch *l) {
     body = &l->run;
     gridDim = l->grid;
     blockDim = l->block;
-    size_t blocks = (size_t)l->grid.x * l->grid.y * l->grid.z;
-    for (size_t i = 0; i < blocks; i++) {
-        size_t b = reverse ? blocks - 1 - i : i;
+    dl_iterate_phdr(find_statics, &in_statics);
+    cuda_host_races_kernel(true);
+    size_t blocks = (size_t)l->grid.x * l->grid.y * l->grid.z, stride = shuffled ? stride_through(blocks) : reverse ? blocks - 1 : 1;
+    for (size_t i = 0, b = stride - 1; i < blocks; i++, b = (b + stride) % blocks) {
         blockIdx = {(unsigned)(b % l->grid.x), (unsigned)(b / l->grid.x % l->grid.y), (unsigned)(b / l->grid.x / l->grid.y)};
         memset(shared_begin, 0xff, room);
+        memset(statics.begin, 0xff, statics.bytes);
         if (run_block(l->block.x)) continue;
         message += ", kernel " + name_of(l->kernel);
+        cuda_host_races_kernel(false);
         return false;
     }
-    return true;
+    cuda_host_races_kernel(false);
+    return message.empty();
 }
 
 /* -- the queue --------------------------------------------------------------------------------------------------------------- */
@@ -324,7 +356,35 @@ void cuda_host_warp_barrier() { cuda_host_together("syncwarp", nullptr, nullptr,
 unsigned char *cuda_host_shared() { return (unsigned char *)shared_begin; }
 size_t cuda_host_shared_bytes() { return shared_bytes; }
 bool cuda_host_early() { return early; }
-void cuda_host_complain(const char *what) { message = what; }
+void cuda_host_complain(const char *what) { message = message.empty() ? what : message; }
+
+bool cuda_host_find(cuda_host_memory *where, const void *p) {
+    static char *shadow_of_shared = map_lazily(cuda_host_shadow_bytes(SHARED_ROOM)), *shadow_of_statics = map_lazily(cuda_host_shadow_bytes(statics.bytes));
+    auto within = [&](const void *begin, size_t bytes) { return (size_t)((const char *)p - (const char *)begin) < bytes; };
+    auto in = [&](const char *name, const char *begin, bool shared, char *shadow) {
+        *where = {name, (size_t)((const char *)p - begin), shared, shadow + cuda_host_shadow_bytes((size_t)((const char *)p - begin))};
+        return true;
+    };
+    if (within(current->stack, STACK)) return false;
+    if (within(shared_begin, shared_bytes)) return in("dynamic shared memory", shared_begin, true, shadow_of_shared);
+    if (within(statics.begin, statics.bytes)) return in("static shared memory", statics.begin, true, shadow_of_statics);
+    region *r = (region *)find(device, p, 1);
+    if (!r) return false;
+    if (!r->shadow) r->shadow = map_lazily(cuda_host_shadow_bytes(r->bytes));
+    return in("device memory", r->begin, false, r->shadow);
+}
+
+std::string cuda_host_place(const void *code) {
+    Dl_info info;
+    char command[4400], function[400] = "?", file[400] = "?";
+    if (!dladdr((const void *)cuda_host_place, &info)) return "? ?";
+    snprintf(command, sizeof command, "addr2line -Cfse '%s' 0x%zx 2>/dev/null", info.dli_fname, (size_t)((const char *)code - (const char *)info.dli_fbase));
+    FILE *f = popen(command, "r");
+    for (char *line : {function, file})
+        if (f && fgets(line, sizeof function, f)) line[strcspn(line, "\n")] = 0;
+    if (f) pclose(f);
+    return std::string(function) + " " + file;
+}
 
 void cuda_host_shuffle(const void *const in[LANES], void *const out[LANES]) {
     uint64_t got[LANES];
@@ -340,24 +400,34 @@ void cuda_host_ballot(const void *const in[LANES], void *const out[LANES]) {
 
 static float half_of(uint32_t pair, int i) { return bf16_to_float((bf16)(pair >> 16 * i)); }
 
+float cuda_host_tensor_sum(float c, const float a[16], const float b[16]) {
+    double terms[17], largest = 0, plain = 0;
+    for (int i = 0; i < 17; i++) {
+        terms[i] = i < 16 ? (double)a[i] * b[i] : c;
+        plain += terms[i];
+        largest = fmax(largest, fabs(terms[i]));
+    }
+    if (largest == 0 || !isfinite(plain)) return (float)plain;
+    int32_t sum = 0;
+    double unit = ldexp(1, ilogb(largest) - 25);        /* the 24 bits of the largest and two more */
+    for (double term : terms) sum += (int32_t)(term / unit);
+    double kept = cuda_host_bits<double>(cuda_host_bits<uint64_t>(sum * unit) & ~(((uint64_t)1 << 29) - 1));
+    return (float)kept;
+}
+
 void cuda_host_mma_work(const void *const in[LANES], void *const[]) {
     const cuda_host_mma *lane[LANES];
-    float A[16][16], B[16][8];
+    float A[16][16], B[8][16];
     for (int l = 0; l < LANES; l++) {
         lane[l] = (const cuda_host_mma *)in[l];
         int g = l / 4, t = l % 4;
         for (int r = 0; r < 4; r++)
             for (int i = 0; i < 2; i++) A[g + r % 2 * 8][2 * t + i + r / 2 * 8] = half_of(lane[l]->a[r], i);
         for (int r = 0; r < 2; r++)
-            for (int i = 0; i < 2; i++) B[2 * t + i + 8 * r][g] = half_of(lane[l]->b[r], i);
+            for (int i = 0; i < 2; i++) B[g][2 * t + i + 8 * r] = half_of(lane[l]->b[r], i);
     }
     for (int l = 0; l < LANES; l++)
-        for (int r = 0; r < 4; r++) {
-            int row = l / 4 + r / 2 * 8, column = 2 * (l % 4) + r % 2;
-            double sum = lane[l]->c[r];
-            for (int k = 0; k < 16; k++) sum += (double)A[row][k] * B[k][column];
-            lane[l]->c[r] = (float)sum;
-        }
+        for (int r = 0; r < 4; r++) lane[l]->c[r] = cuda_host_tensor_sum(lane[l]->c[r], A[l / 4 + r / 2 * 8], B[2 * (l % 4) + r % 2]);
 }
 
 static void ldmatrix(const void *const in[LANES], void *const out[LANES], int matrices, bool trans) {
@@ -366,6 +436,7 @@ static void ldmatrix(const void *const in[LANES], void *const out[LANES], int ma
             message = "ldmatrix of a row that is not 16-byte aligned";
             return;
         }
+    for (int i = 0; i < 8 * matrices; i++) cuda_host_races_read(in[i], 16);
     for (int l = 0; l < LANES; l++)
         for (int m = 0; m < matrices; m++) {
             bf16 pair[2];
@@ -388,8 +459,9 @@ void cp_async16(void *shared, const void *global, bool valid) {
     if ((uintptr_t)shared % 16 || (uintptr_t)global % 16) message = "cp_async16 of an address that is not 16-byte aligned";
     else if (!cuda_host_is_device(global)) message = "cp_async16 from an address that is not device memory";
     if (!message.empty()) return;
+    cuda_host_races_copy(shared, valid ? global : nullptr, false);
     if (early) copy16(shared, valid ? global : nullptr);
-    else current->copies.push_back({shared, valid ? global : nullptr, current->groups});
+    current->copies.push_back({shared, valid ? global : nullptr, current->groups});
 }
 
 void cp_async_commit(void) { current->groups++; }
@@ -398,7 +470,8 @@ void cuda_host_wait(int pending) {
     auto &copies = current->copies;
     size_t n = 0;
     for (; n < copies.size() && copies[n].group < current->groups - pending; n++) {
-        copy16(copies[n].to, copies[n].from);
+        if (!early) copy16(copies[n].to, copies[n].from);
+        cuda_host_races_copy(copies[n].to, copies[n].from, true);
         cuda_host_copied(copies[n].to);
     }
     copies.erase(copies.begin(), copies.begin() + (ptrdiff_t)n);
@@ -417,9 +490,16 @@ cudaError_t cuda_host_launch(const cudaLaunchConfig_t *config, const void *kerne
     return put(config->stream, [l = launch{grid, block, config->dynamicSmemBytes, run, kernel}]() mutable { return run_kernel(&l); });
 }
 
+/* As if every kernel had SHARED_STATIC bytes of static shared memory, since its size cannot be seen here. */
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, const void *kernel) {
+    guard g(mutex);
+    *attributes = {SHARED_STATIC, allowed.count(kernel) ? (int)allowed[kernel] : SHARED_FREE};
+    return cudaSuccess;
+}
+
 cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute, int value) {
     guard g(mutex);
-    if ((size_t)value > shared_max()) return cudaErrorInvalidValue;
+    if ((size_t)value + SHARED_STATIC > shared_max()) return cudaErrorInvalidValue;
     allowed[kernel] = (size_t)value;
     return cudaSuccess;
 }
@@ -453,6 +533,7 @@ cudaError_t cudaFree(void *p) {
             error = cudaErrorLaunchFailure;
         }
     munmap(r.map, r.map_bytes + PAGE);
+    if (r.shadow) munmap(r.shadow, cuda_host_shadow_bytes(r.bytes));
     return error;
 }
 

@@ -23,6 +23,31 @@ template <bool Wait> static __global__ void copy(float *x) {
     x[threadIdx.x] = s[threadIdx.x];
 }
 
+/* every thread writes the same number of x, its own or (Disagree) another one */
+template <bool Disagree> static __global__ void agree(float *x) { x[0] = Disagree ? (float)(blockIdx.x * N + threadIdx.x) : 1.0f; }
+
+/* a number of the other lane of a pair, Wait: with what orders the two */
+template <bool Wait> static __global__ void swap_lanes(float *x) {
+    __shared__ float s[N];
+    s[threadIdx.x] = x[threadIdx.x];
+    if (Wait) __syncwarp();
+    x[threadIdx.x] = s[threadIdx.x ^ 1];
+}
+
+/* sums of neighbours, twice through one buffer; Wait: with the barrier between reading it and filling it again */
+template <bool Wait> static __global__ void refill(float *x) {
+    __shared__ float s[N];
+    for (int i = 0; i < 2; i++) {
+        s[threadIdx.x] = x[threadIdx.x];
+        __syncthreads();
+        x[threadIdx.x] += s[(threadIdx.x + WARP) % N];
+        if (Wait) __syncthreads();
+    }
+}
+
+/* x = 1 - the number that another block has, or, by itself, its own */
+static __global__ void read_another_block(float *x) { x[blockIdx.x * WARP + threadIdx.x] = 1 - x[(1 - blockIdx.x) * WARP + threadIdx.x]; }
+
 static __global__ void diverged_warp(float *x) {
     if (threadIdx.x % 2) x[threadIdx.x] = warp_sum(1.0f);
 }
@@ -98,7 +123,7 @@ template <bool BY_ROWS, int MISTAKE> static __global__ void warpgroup_products(f
         c[(16 * (threadIdx.x / WARP) + lane_id() / 4 + i / 2 % 2 * 8) * COLS + i / 4 * 8 + lane_id() % 4 * 2 + i % 2] = sums[i];
 }
 
-static struct { const char *name; void (*kernel)(float *); unsigned threads; } all[] = {
+static struct { const char *name; void (*kernel)(float *); unsigned threads, blocks; } all[] = {
     {"rotate", rotate<true>, N}, {"rotate without a barrier", rotate<false>, N},
     {"copy", copy<true>, N}, {"copy without a wait", copy<false>, N},
     {"a warp that diverged", diverged_warp, N}, {"a warp that does different things", diverged_kinds, N},
@@ -107,6 +132,9 @@ static struct { const char *name; void (*kernel)(float *); unsigned threads; } a
     {"wgmma along k", warpgroup_products<false, 0>, 128}, {"wgmma along rows", warpgroup_products<true, 0>, 128},
     {"wgmma without a fence", warpgroup_products<false, NO_FENCE>, 128}, {"wgmma of a crooked operand", warpgroup_products<false, CROOKED>, 128},
     {"wgmma of a copy", warpgroup_products<false, COPY>, 128},
+    {"agree", agree<false>, N, 2}, {"disagree", agree<true>, N}, {"blocks that disagree", agree<true>, WARP, 2},
+    {"swap lanes", swap_lanes<true>, N}, {"swap lanes without a wait", swap_lanes<false>, N},
+    {"refill", refill<true>, N}, {"refill without a barrier", refill<false>, N}, {"read another block", read_another_block, WARP, 2},
 };
 
 /* x (n) is overwritten. mode: 'd' device memory as it should be, 'h' the host's memory, 's' too much shared memory */
@@ -118,7 +146,7 @@ extern "C" __attribute__((visibility("default"))) int run(const char *name, floa
     for (auto &entry : all) {
         if (strcmp(entry.name, name)) continue;
         cudaLaunchConfig_t config = {};
-        config.gridDim = dim3(1);
+        config.gridDim = dim3(entry.blocks ? entry.blocks : 1);
         config.blockDim = dim3(entry.threads);
         config.dynamicSmemBytes = mode == 's' ? 50000 : 16384;
         error = cudaLaunchKernelEx(&config, entry.kernel, mode == 'h' ? x : (float *)memory);

@@ -4,6 +4,7 @@
    before it; operands that a thread has copied without the fence that lets wgmma see them; lanes that say different things.
    GRPO_CUDA_HOST_WGMMA=wrong: a GPU that has another idea of what this text says. */
 #include "cuda/ptx90.cuh"
+#include "races.h"
 
 #include <string>
 #include <vector>
@@ -45,32 +46,31 @@ bf16 element(descriptor d, bool by_rows, uint32_t i, uint32_t k) {
     bool inside = offset + 2 <= cuda_host_shared_bytes();
     if (!inside) cuda_host_complain("wgmma reads beyond shared memory");
     else if (unseen[offset / CHUNK]) cuda_host_complain("wgmma reads what was copied without fence_shared_for_wgmma()");
+    if (inside) cuda_host_races_read(cuda_host_shared() + offset, 2);
     return inside ? *(const bf16 *)(cuda_host_shared() + offset) : 0;
 }
 
 /* One warp's sixteen rows. */
 void multiply(const void *const in[32], void *const[]) {
     const cuda_host_wgmma *lane[32];
-    static double A[16][16], B[256][16];
+    static float A[16][16], B[256][16];
     for (int l = 0; l < 32; l++) lane[l] = (const cuda_host_wgmma *)in[l];
     const cuda_host_wgmma &first = *lane[0];
     descriptor a = {first.a}, b = {first.b};
-    const int terms = getenv("GRPO_CUDA_HOST_WGMMA") ? 15 : 16;
+    const uint32_t terms = getenv("GRPO_CUDA_HOST_WGMMA") ? 15 : 16;
     for (int l = 0; l < 32; l++)
         if (lane[l]->a != first.a || lane[l]->b != first.b || lane[l]->n != first.n) cuda_host_complain("lanes multiply different operands by wgmma");
     for (descriptor d : {a, b})
         if (d.swizzle() != SWIZZLE_128 || d.base_offset() || d.start() % ATOM >= 128)
             cuda_host_complain("wgmma of an operand that does not lie in 128-byte swizzles of 1024-byte aligned memory");
     for (uint32_t k = 0; k < 16; k++) {
-        for (uint32_t i = 0; i < 16; i++) A[i][k] = bf16_to_float(element(a, first.a_by_rows, 16 * (uint32_t)first.warp + i, k));
+        for (uint32_t i = 0; i < 16; i++) A[i][k] = k < terms ? bf16_to_float(element(a, first.a_by_rows, 16 * (uint32_t)first.warp + i, k)) : 0;
         for (uint32_t i = 0; i < (uint32_t)first.n; i++) B[i][k] = bf16_to_float(element(b, first.b_by_rows, i, k));
     }
     for (int l = 0; l < 32; l++)
         for (int i = 0; i < first.n / 2; i++) {
             int row = l / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + l % 4 * 2 + i % 2;
-            double sum = lane[l]->d[i];
-            for (int k = 0; k < terms; k++) sum += A[row][k] * B[column][k];
-            lane[l]->d[i] = (float)sum;
+            lane[l]->d[i] = cuda_host_tensor_sum(lane[l]->d[i], A[row], B[column]);
         }
 }
 

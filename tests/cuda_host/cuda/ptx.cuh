@@ -23,6 +23,8 @@ static inline float exp2_approx(float x) {
     return fabsf(y) < 0x1p-126f ? 0 : y;
 }
 
+/* c + a b as a tensor core adds 16 products at a time */
+float cuda_host_tensor_sum(float c, const float a[16], const float b[16]);
 struct cuda_host_mma { float *c; const uint32_t *a, *b; };
 void cuda_host_mma_work(const void *const in[32], void *const out[32]);
 static inline void mma(float c[4], const uint32_t a[4], const uint32_t b[2]) {
