@@ -60,9 +60,14 @@ struct sampled {
 /* Which gate a GELU has: Phi, its approximation by tanh, or by a sigmoid. */
 enum gelu_kind { GELU_ERF, GELU_TANH, GELU_QUICK };
 
+/* Storage of AdamW's moments m and v. float8 is of matrices (O, C) only: codes of base/float8.h (O, C), and then the exponents of
+   their blocks (O, float8_blocks(C)). */
+enum moment_dtype { MOMENT_FLOAT32, MOMENT_BFLOAT16, MOMENT_FLOAT8, MOMENT_DTYPES };
+static inline size_t moment_element(enum moment_dtype dtype) { return dtype == MOMENT_FLOAT32 ? 4 : dtype == MOMENT_BFLOAT16 ? 2 : 1; }
+
 struct adamw {
     float lr, beta1, beta2, eps, weight_decay, grad_scale, correction1, correction2;
-    int bf16_moments;                /* m, v are bf16, else float */
+    enum moment_dtype moments;
     uint64_t seed, first;            /* of the moments' random bits; first: index of w's first element in the model, 4 divides it */
     uint32_t step;
 };
@@ -188,8 +193,9 @@ struct ops {
     /* -- optimiser: torch.optim.AdamW in fp32 with g * grad_scale;  correction1 = 1 - beta1^t, correction2 = 1 - beta2^t.
           w: packed matrix (O, C), or with C = 0 a vector (O). lower, m, v, g: row-major (O, C), or (O).
           The fp32 weight is what w stores and 16 bits more (base.h: join_bits): joined, updated, split into both again. ref
-          stores fp32, and lower is NULL there. bf16 moments are widened, updated in fp32 (the update of w reads those numbers)
-          and written by round_stochastic() with moment_bits() of base/rng.h, element i of w being number first + i -------- */
+          stores fp32, and lower is NULL there. Smaller moments are widened, updated in fp32 (the update of w reads those numbers)
+          and written by round_stochastic() or float8_encode() with moment_bits() of base/rng.h, element i of w being number
+          first + i ------------------------------------------------------------------------------------------------------- */
     int (*adamw)(void *ctx, void *w, uint16_t *lower, void *m, void *v, const float *g, int O, int C, const struct adamw *p);
     int (*sum_squares)(void *ctx, double *out /* HOST */, const float *g, size_t n);     /* fixed order; Inf or NaN pass through */
     int (*lerp)(void *ctx, float *dst, const float *src, float alpha, size_t n);         /* dst = (1 - alpha) dst + alpha src */

@@ -77,7 +77,8 @@ class Trainer:
     def __init__(self, model: Model, *, adam_beta1: float = 0.9, adam_beta2: float = 0.999, adam_epsilon: float = 1e-8,
                  weight_decay: float = 0.0, token_budget: int = 1024, recompute: bool = False, moment_dtype: str = "float32",
                  seed: int = 0) -> None:
-        """moment_dtype: "float32", or "bfloat16": then moments are rounded stochastically, with random bits of seed and step."""
+        """moment_dtype: "float32", "bfloat16" or "float8" (of matrices; vectors are bfloat16 then). All but float32 are rounded
+        stochastically, with random bits of seed and step."""
     def accumulate(self, prompts: list[I32], completions: list[I32], group: I32, coef: F32, *, entropy_coef: F32 | None = None,
                    temperature: float = 1.0, kept: NDArray[np.int64] | None = None) -> tuple[F32, F32]:
         """gradient += that of sum(coef * logprob + entropy_coef * entropy); groups whose coefs are all 0 cost nothing

@@ -1,7 +1,7 @@
 """Checkpoints that are whole or not there: written aside, hashed, synced, renamed.
 
-    checkpoints/step-120/  model in Hugging Face layout;  trainer/: master (safetensors, float32), m, v (as moment_dtype), trainer.json,
-                           rollouts.npz when a rollout is still in use, reference.safetensors when the reference moves
+    checkpoints/step-120/  model in Hugging Face layout;  trainer/: master (safetensors, float32), m, v (float32, or bfloat16, which holds float8 too),
+                           trainer.json, rollouts.npz when a rollout is still in use, reference.safetensors when the reference moves
                            MANIFEST.json: bytes and sha256 of every file, written last
 
     checkpoints/best.json  {"step", "metric", "value"} of the checkpoint that evaluation found best
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from .errors import CheckpointCorruptError, CheckpointError, CheckpointMismatchError, FileFormatError, GrpoWarning
+from .errors import CheckpointCorruptError, CheckpointError, CheckpointMismatchError, ConfigError, FileFormatError, GrpoWarning
 from .formats.safetensors import SafetensorsFile, SafetensorsFolder, from_bfloat16_bits, write_weights
 from .runfolder import replace_text
 
@@ -167,8 +167,8 @@ def save_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]], rea
     write_weights(lambda _: open(path, "wb"), list(tensors), read, dtype, ONE_FILE)
 
 
-def load_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]], store: Callable[[str, np.ndarray], None], dtype: str = "float32") -> None:
-    """store(name, float32 array) of each. dtype: how they are stored; CheckpointMismatchError where that would lose bits."""
+def load_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]], store: Callable[[str, np.ndarray], None]) -> None:
+    """store(name, float32 array) of each; CheckpointMismatchError where what stores them lacks the bits."""
     try:
         file = SafetensorsFile(path)
     except FileFormatError as error:
@@ -177,11 +177,12 @@ def load_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]], sto
         for name, shape in tensors:
             if name not in file.entries or file.entries[name].shape != tuple(shape):
                 raise CheckpointMismatchError(f"{path}: no tensor {name} of shape {tuple(shape)}; the checkpoint belongs to another model")
-            if dtype == "bfloat16" and file.entries[name].dtype != "BF16":
-                raise CheckpointMismatchError(f"{path}: the moments are float32, and moment_dtype='bfloat16' would round them; resume with "
-                                              "moment_dtype='float32'")
             array = file.read(name)
-            store(name, from_bfloat16_bits(array) if array.dtype == np.uint16 else array)
+            try:
+                store(name, from_bfloat16_bits(array) if array.dtype == np.uint16 else array)
+            except ConfigError as error:
+                saved = "bfloat16" if array.dtype == np.uint16 else "float32"
+                raise CheckpointMismatchError(f"{path}, {name}: {error}; resume with moment_dtype={saved!r}") from error
     finally:
         file.close()
 
@@ -192,14 +193,15 @@ def save_optimizer(folder: Path, optimizer: _core.Trainer, tensors: list[tuple[s
 
 
 def load_optimizer(folder: Path, optimizer: _core.Trainer, tensors: list[tuple[str, tuple[int, ...]]]) -> None:
-    """The optimizer's state as it was saved. Moments saved as bfloat16 fit float32 too; the other way round is a CheckpointMismatchError."""
-    for kind, dtype in storage(optimizer).items():
-        load_tensors(folder / f"{kind}.safetensors", tensors, lambda name, array, kind=kind: optimizer.set_state(kind, name, array), dtype)
+    """The optimizer's state as it was saved. Moments fit a wider moment_dtype too; the other way round is a CheckpointMismatchError."""
+    for kind in storage(optimizer):
+        load_tensors(folder / f"{kind}.safetensors", tensors, lambda name, array, kind=kind: optimizer.set_state(kind, name, array))
 
 
 def storage(optimizer: _core.Trainer) -> dict[str, str]:
-    """dtype by kind of state."""
-    return {"master": "float32", "m": optimizer.moment_dtype, "v": optimizer.moment_dtype}
+    """dtype by kind of state: bfloat16 holds every number of float8."""
+    moments = "float32" if optimizer.moment_dtype == "float32" else "bfloat16"
+    return {"master": "float32", "m": moments, "v": moments}
 
 
 def weights_hash(core: _core.Model) -> str:

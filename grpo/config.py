@@ -96,8 +96,8 @@ class TrainingConfig:
     adam_beta1: float = option(0.9, "AdamW's decay of the first moment.", low=0, high=1)
     adam_beta2: float = option(0.999, "AdamW's decay of the second moment.", low=0, high=1)
     adam_epsilon: float = option(1e-8, "AdamW's epsilon.", above=0)
-    moment_dtype: str = option("float32", "Storage of AdamW's moments; bfloat16 halves them, rounded stochastically.",
-                               choices=("float32", "bfloat16"))
+    moment_dtype: str = option("float32", "Storage of AdamW's moments; bfloat16 halves them, float8 halves them again (vectors stay "
+                               "bfloat16), both rounded stochastically.", choices=("float32", "bfloat16", "float8"))
     max_grad_norm: float = option(1.0, "Clip the gradient's norm to this; 0: do not clip.", low=0)
     max_skipped_steps: int = option(3, "Steps in a row that may be skipped because the gradient is not finite.", low=0)
     # logging

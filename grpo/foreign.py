@@ -51,6 +51,8 @@ WITHOUT_EFFECT = frozenset("""
 """.split())
 WITHOUT_EFFECT_PREFIXES = ("dataloader_", "vllm_", "hub_", "trackio_", "torch_compile_", "lora_")
 
+# values of optim that ask for AdamW with moments in 8 bits
+ADAMW_8BIT = ("adamw_8bit", "adamw_bnb_8bit", "adamw_torch_8bit", "paged_adamw_8bit")
 # name -> (values that ask for what happens anyway, what happens with the others): accepted, and said on one line
 NOTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "use_vllm": ((False, None), "rollouts run in this package's own engine, on the weights that train"),
@@ -74,7 +76,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "tf32": ((None, False), "there is no tf32 path; leave it out"),
     "use_liger_kernel": ((False, None), "logits are never kept whole anyway; leave it out"),
     "cast_lm_head_to_fp32": ((False,), "log-probs are computed in float32; device='ref' also stores the head in float32"),
-    "optim": (("adamw", "adamw_hf", "adamw_torch", "adamw_torch_fused"), "the optimiser is AdamW with float32 masters; moment_dtype='bfloat16' halves its moments"),
+    "optim": (("adamw", "adamw_hf", "adamw_torch", "adamw_torch_fused"), "the optimiser is AdamW with float32 masters; moment_dtype='bfloat16' halves its moments, 'float8' takes a quarter"),
     "optim_args": ((None, ""), "AdamW is set by adam_beta1, adam_beta2, adam_epsilon and weight_decay"),
     "optim_target_modules": ((None,), "every parameter is trained"),
     "push_to_hub": ((False,), "save_model() writes a Hugging Face folder; upload it with huggingface_hub"),
@@ -162,6 +164,8 @@ def understood(options: Mapping[str, Any], known: Iterable[str], presets: Mappin
             result |= {"device": "cpu"} if value else {}
         elif name in ROUNDS and ROUNDS[name] in known:
             result[name] = value
+        elif name == "optim" and getattr(value, "value", value) in ADAMW_8BIT:
+            result |= moments_of_optim(value, given)
         elif name in NOTED:
             expected, note = NOTED[name]
             if value not in expected:
@@ -173,6 +177,14 @@ def understood(options: Mapping[str, Any], known: Iterable[str], presets: Mappin
         elif name not in WITHOUT_EFFECT and not name.startswith(WITHOUT_EFFECT_PREFIXES):
             raise ConfigError(f"unknown option {name!r}{did_you_mean(name, {*known, *ALIASES, *ROUNDS})}")
     return result
+
+
+def moments_of_optim(optim: Any, given: Mapping[str, Any]) -> dict[str, str]:
+    """What an 8-bit AdamW is here, said on one line."""
+    if given.get("moment_dtype", "float8") != "float8":
+        raise ConfigError(f"optim={optim!r} and moment_dtype={given['moment_dtype']!r} ask for different moments; give one")
+    warnings.warn(f"optim={optim!r}: AdamW with moment_dtype='float8'", GrpoWarning, stacklevel=5)
+    return {"moment_dtype": "float8"}
 
 
 def refuse(options: Mapping[str, Any], trainer: str, known: Iterable[str]) -> None:

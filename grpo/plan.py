@@ -110,8 +110,10 @@ def ways_to_shrink(options: TrainingConfig, device: str, arenas: Collection[str]
         ways.append(f"--slots {max(1, slots // 4)} decodes fewer completions at a time; same results")
     if KEPT in arenas:
         ways.append("--keep_rollout_activations false runs the forward pass of the update again; same results")
-    if options.moment_dtype != "bfloat16":
-        ways.append("--moment_dtype bfloat16 halves AdamW's moments, which are then rounded stochastically")
+    if options.moment_dtype == "float32":
+        ways.append("--moment_dtype bfloat16 halves AdamW's moments, which are then rounded stochastically; float8 takes a quarter")
+    if options.moment_dtype == "bfloat16":
+        ways.append("--moment_dtype float8 halves AdamW's moments, rounded stochastically to fewer bits")
     if "reference weights" in arenas:
         ways.append("--beta 0 needs no reference model; the KL term is gone")
     if "KV cache of the rollout" in arenas:

@@ -105,7 +105,7 @@ class Step:
                    scorings=(options.beta > 0) + (options.num_iterations - options.batch_size / options.rollout_size
                                                   if options.top_entropy_quantile < 1 else 0),
                    iterations=options.num_iterations, updates=updates, recompute=options.recompute,
-                   moment_bytes=4 if options.moment_dtype == "bfloat16" else 8)
+                   moment_bytes={"float32": 8, "bfloat16": 4, "float8": 2}[options.moment_dtype])
         on_policy = step.tokens * options.batch_size / options.rollout_size
         return cls(**{**vars(step), "kept": min(keep_rows, on_policy) / step.tokens})
 

@@ -1,4 +1,4 @@
-"""The optimiser's memory: AdamW of every CPU tier, moments in bfloat16, and masters in two parts inside a Trainer."""
+"""The optimiser's memory: AdamW of every CPU tier, moments in bfloat16 and float8, and masters in two parts inside a Trainer."""
 import numpy as np
 import pytest
 
@@ -30,6 +30,19 @@ def test_masters_keep_every_bit(cpu, C):
 @pytest.mark.parametrize("O, C", [(3000, 0), (33, 24), (7, 1077)])
 def test_bf16_moments(cpu, rng, O, C):
     optim.test_bf16_moments(cpu, rng, O, C, 48)
+
+
+@pytest.mark.parametrize("O, C", [*optim.FLOAT8_SHAPES, (40, 2050)])
+def test_float8_moments(cpu, rng, O, C):
+    optim.test_float8_moments(cpu, rng, O, C, 48)
+
+
+def test_float8_moments_come_back(cpu, rng):
+    optim.test_float8_moments_come_back(cpu, rng, 3, 300)
+
+
+def test_float8_second_moments_stay_above_zero(cpu):
+    optim.test_float8_second_moments_stay_above_zero(cpu)
 
 
 def test_half_up_is_nearest_even_but_for_ties(rng):
@@ -72,6 +85,36 @@ def test_second_moments_decay(cpu):
     assert floats(v.astype(np.uint32) << 16).mean() == pytest.approx(start[0] * 0.999**700, rel=0.02)
 
 
+# -- moments in float8 --------------------------------------------------------------------------------------------------------
+
+DECAY = 0.0, 0.9, 0.999, 1e-8, 0.0, 1.0, 0.1, 0.1
+
+
+def decayed_float8(device, m, v, **keys):
+    """(m, v), stored bytes, after a step without a gradient."""
+    zero, ops = np.zeros((16, 2048), np.float32), _core.Ops(device)
+    weight = (zero, None) if device == "ref" else split(zero)
+    return ops.adamw_float8(*weight, m, v, zero, *DECAY, **keys)[-2:]
+
+
+@pytest.mark.parametrize("m, v", [(-1.375, 1.375), (3e-4, 1e-7), (-2e-5, 4e-10)])
+def test_float8_rounding_has_no_bias(device, m, v):
+    """Both neighbours are drawn, their mean is the number: with three bits of mantissa, and with fewer beside a much larger number."""
+    x = np.empty((2, 16, 2048), np.float32)
+    x[0], x[1], x[:, :, ::256] = m, v, 1.5
+    stored = optim.encode_float8(x[0], np.zeros(x[0].size), 15), optim.encode_float8(x[1], np.zeros(x[0].size), 31)
+    for i, (top, beta, data) in enumerate(zip((15, 31), (np.float32(0.9), np.float32(0.999)), stored, strict=True)):
+        want, draws = beta * optim.decode_float8(data, 16, 2048, top), []
+        for seed in range(8):
+            got = decayed_float8(device, *stored, seed=seed)[i]
+            np.testing.assert_array_equal(got, optim.encode_float8(want, optim.moment_words(x[0].size, seed, 0, 0)[i], top))
+            draws.append(np.abs(optim.decode_float8(got, 16, 2048, top))[:, 1:256])
+        want, draws = np.abs(want[0, 1]), np.array(draws)
+        low, high = draws.min(), draws.max()
+        assert len(np.unique(draws)) == 2 and low < want < high
+        assert abs(draws.mean(dtype=np.float64) - want) < 5 * 0.5 * (high - low) / np.sqrt(draws.size)
+
+
 # -- in a Trainer -----------------------------------------------------------------------------------------------------------
 
 
@@ -88,30 +131,41 @@ def state(trainer, kinds=("master", "m", "v")):
     return {f"{kind} {name}": trainer.get_state(kind, name) for kind in kinds for name in NAMES}
 
 
-def test_moments_of_a_trainer(device, threads):
-    """Both storages start alike, so the first step's weights are the same; bfloat16 moments then are float32's rounded."""
+SMALLER = pytest.mark.parametrize("dtype", ["bfloat16", "float8"])
+
+
+@SMALLER
+def test_moments_of_a_trainer(device, threads, dtype):
+    """All storages start alike, so the first step's weights are the same; smaller moments then are float32's rounded, and fit bfloat16."""
     threads(1)
-    whole, half = stepped(device, 1), stepped(device, 1, moment_dtype="bfloat16", seed=5)
-    assert (whole.moment_dtype, half.moment_dtype) == ("float32", "bfloat16")
+    whole, half = stepped(device, 1), stepped(device, 1, moment_dtype=dtype, seed=5)
+    assert (whole.moment_dtype, half.moment_dtype) == ("float32", dtype)
     assert_same(state(whole, ["master"]), state(half, ["master"]))
     for name, x in state(half, ["m", "v"]).items():
         assert not (bits(x) & 0xffff).any()
-        np.testing.assert_allclose(x, state(whole, ["m", "v"])[name], rtol=2**-7)
+        want, gap, least = state(whole, ["m", "v"])[name], 2**-7, 0.0
+        if dtype == "float8" and x.ndim == 2:
+            gap, least = 2**-3, np.abs(want).max() * 2.0 ** (-17 if name.startswith("m ") else -33)
+        assert (np.abs(x - want) <= gap * np.abs(want) + least).all()
     threads(3)
-    assert_same(state(half), state(stepped(device, 1, moment_dtype="bfloat16", seed=5)))
-    assert any((x != state(half)[name]).any() for name, x in state(stepped(device, 1, moment_dtype="bfloat16", seed=6), ["m"]).items())
+    assert_same(state(half), state(stepped(device, 1, moment_dtype=dtype, seed=5)))
+    assert any((x != state(half)[name]).any() for name, x in state(stepped(device, 1, moment_dtype=dtype, seed=6), ["m"]).items())
 
 
 def test_a_trainer_holds_what_it_says(device):
-    trainer = stepped(device, 1, moment_dtype="bfloat16")
-    held, n = dict(trainer.plan()), sum(x.size for x in state(trainer, ["m"]).values())
-    moments, grads = held["AdamW moments (bfloat16)"], held["gradients (float32)"]
-    assert moments == grads > 4 * n and held["master bits beyond bfloat16"] == (0 if device == "ref" else grads // 2)
+    held = {dtype: dict(stepped(device, 1, moment_dtype=dtype).plan()) for dtype in ("float32", "bfloat16", "float8")}
+    moments = {dtype: sizes[f"AdamW moments ({dtype})"] for dtype, sizes in held.items()}
+    n = sum(int(np.prod(shape)) for _, shape in build(MODELS["qwen2"], device).tensors())
+    assert moments["bfloat16"] == held["bfloat16"]["gradients (float32)"] >= 4 * n
+    assert moments["float32"] >= 8 * n and 2 * n < moments["float8"] < 2.2 * n
+    for sizes in held.values():
+        assert sizes["master bits beyond bfloat16"] == (0 if device == "ref" else sizes["gradients (float32)"] // 2)
 
 
-def test_state_is_read_and_set(device):
+@SMALLER
+def test_state_is_read_and_set(device, dtype):
     """master, m and v of one trainer make another one go on with the same bits."""
-    options = {"moment_dtype": "bfloat16", "seed": 3}
+    options = {"moment_dtype": dtype, "seed": 3}
     first, second = stepped(device, 2, **options), stepped(device, 0, **options)
     names = [name for name, _ in build(MODELS["qwen2"], device).tensors()]
     for kind in ("master", "m", "v"):
@@ -125,10 +179,18 @@ def test_state_is_read_and_set(device):
     assert_same(state(first), state(second))
 
 
-def test_what_bfloat16_moments_cannot_hold_is_refused(device):
-    trainer = stepped(device, 0, moment_dtype="bfloat16")
-    with pytest.raises(errors.ConfigError, match="1.001 is no bfloat16 number"):
-        trainer.set_state("m", NAMES[2], np.full(48, 1.001, np.float32))
+@pytest.mark.parametrize("dtype, kind, name, values, message", [
+    ("bfloat16", "m", NAMES[2], [1.001], "1.001 is no bfloat16 number"),
+    ("float8", "m", NAMES[2], [1.001], "1.001 is no bfloat16 number"),
+    ("float8", "m", NAMES[0], [1.0625], "1.0625 is no float8 number in its block"),
+    ("float8", "m", NAMES[0], [1.0, 1e-9], "1e-09 is no float8 number in its block"),
+    ("float8", "v", NAMES[0], [1.0, -1.0], "-1 is no float8 number in its block"),
+    ("float8", "v", NAMES[0], [np.nan], "nan is no float8 number in its block"),
+], ids=str)
+def test_what_moments_cannot_hold_is_refused(device, dtype, kind, name, values, message):
+    trainer = stepped(device, 0, moment_dtype=dtype)
+    with pytest.raises(errors.ConfigError, match=message):
+        trainer.set_state(kind, name, np.resize(np.float32(values), trainer.get_state(kind, name).shape))
 
 
 def test_a_weight_that_is_set_is_the_master(device, rng):

@@ -75,6 +75,7 @@ def ops_calls():
         "sample": {"h": f32(2, 3), "W": f32(5, 3), "keys": np.zeros((2, 4), np.uint32), "forbidden": np.zeros(5, np.uint8),
                    "seen": np.zeros((2, 5), np.uint8), "_stop_ids": i32(1), "top_k": 3, "top_p": 0.9, "seed": 1},
         "adamw": {"w": f32(5, 3), "lower": None, "m": f32(5, 3), "v": np.abs(f32(5, 3)), "g": f32(5, 3), **step},
+        "adamw_float8": {"w": f32(5, 3), "lower": None, "m": np.zeros(20, np.uint8), "v": np.zeros(20, np.uint8), "g": f32(5, 3), **step},
         "adamw_vector": {"w": f32(3), "lower": None, "m": f32(3), "v": np.abs(f32(3)), "g": f32(3), **step},
         "sum_squares": {"_g": f32(3)}, "lerp": {"dst": f32(3), "src": f32(3), "alpha": 0.5},
         "philox": {"key": 1, "counter": (1, 2, 3, 4)},

@@ -25,6 +25,8 @@ from grpo.schedule import learning_rate
     (dict(fsdp="full_shard"), "one process"),
     (dict(torch_compile=True), "no PyTorch"),
     (dict(optim="adafactor"), "AdamW"),
+    (dict(optim="adamw_8bit", moment_dtype="bfloat16"), "ask for different moments"),
+    (dict(moment_dtype="float16"), "not one of float32, bfloat16, float8"),
     (dict(push_to_hub=True), "save_model"),
     (dict(overwrite_output_dir=True), "never overwritten"),
     (dict(trust_remote_code=True), "ever run"),
@@ -106,8 +108,14 @@ def test_names_of_other_trainers():
     assert config.warmup_ratio == 0.18
 
 
+@pytest.mark.parametrize("name", ["adamw_8bit", "adamw_bnb_8bit", "adamw_torch_8bit", "paged_adamw_8bit"])
+def test_an_8_bit_adamw_has_8_bit_moments(name):
+    with pytest.warns(GrpoWarning, match="float8"):
+        assert GRPOConfig(optim=name).moment_dtype == SFTConfig(optim=name).moment_dtype == "float8"
+
+
 @pytest.mark.parametrize("options, note", [
-    (dict(bf16=False), "bfloat16"), (dict(remove_unused_columns=True), "rides along"), (dict(use_vllm=True), "own engine"), (dict(report_to="wandb"), "wandb is not built in.*metrics.jsonl"),
+    (dict(bf16=False), "bfloat16"), (dict(optim="paged_adamw_8bit"), "moment_dtype='float8'"), (dict(remove_unused_columns=True), "rides along"), (dict(use_vllm=True), "own engine"), (dict(report_to="wandb"), "wandb is not built in.*metrics.jsonl"),
     (dict(num_train_iters=7, num_generations=4), "num_train_iters=7 rounds of one prompt are max_steps=4 of 2 prompts"),
 ])
 def test_what_is_accepted_with_a_line(options, note):

@@ -17,7 +17,6 @@ SOURCE.loader.exec_module(registers)
 
 # kernel: why it has local memory, whose bytes are known; all others have none
 LOCAL = {
-    r"_Z5adamwI\wtE": (16, "bfloat16 moments: a single element at the end of a row takes one of Philox's four words by its index"),
     r"_Z10rope_table": (40, "sine and cosine of any argument: CUDA's library reduces large ones by an array of digits"),
 }
 TENSOR = r"_Z\d+(gemm_kernel|attend|attend_dq|attend_dkv|decode_slot)[IP]"

@@ -23,6 +23,7 @@ LOSSES = {name: dict(loss_type=name) for name in LOSS_TYPES} | {
     "top-entropy tokens": dict(top_entropy_quantile=0.8, beta=0.01, num_iterations=2),
     "truncated sampling": dict(top_k=50, top_p=0.98, repetition_penalty=1.02),
     "bfloat16 moments": dict(moment_dtype="bfloat16"),
+    "float8 moments": dict(moment_dtype="float8"),
     "batch scale": dict(scale_rewards="batch"),
 }
 

@@ -21,15 +21,16 @@ STEP = {"prompts_per_step": 16, "num_generations": 8, "max_prompt_length": 512, 
     ({"max_completion_length": 1024, "beta": 0.04}, False, True), ({"max_completion_length": 16384}, False, False),
 ], ids=str)
 def test_a_7b_model_on_one_gpu(emulated, monkeypatch, options, whole, half):
-    """Full fine-tuning on one card of 141 GB, with moments in float32 and in bfloat16. The plan asks no GPU."""
+    """Full fine-tuning on one card of 141 GB, with moments in each storage. The plan asks no GPU."""
     monkeypatch.setattr("grpo.plan.gpu_memory", lambda: CARD)
-    plans = {dtype: training_plan(SHAPES["Qwen2.5-7B"], "Qwen2.5-7B", grpo.GRPOConfig(moment_dtype=dtype, **STEP, **options), emulated) for dtype in ("float32", "bfloat16")}
-    assert (plans["float32"].fits, plans["bfloat16"].fits) == (whole, half)
-    text = table(plans["float32"])
-    assert ("--moment_dtype bfloat16" in text) == (not whole) and "--moment_dtype" not in table(plans["bfloat16"])
+    bytes_of = {"float32": 8, "bfloat16": 4, "float8": 2 + 2 / 256}
+    plans = {dtype: training_plan(SHAPES["Qwen2.5-7B"], "Qwen2.5-7B", grpo.GRPOConfig(moment_dtype=dtype, **STEP, **options), emulated) for dtype in bytes_of}
+    assert [plan.fits for plan in plans.values()] == [whole, half, half]
+    assert ("--moment_dtype bfloat16" in table(plans["float32"])) == (not whole) and ("--moment_dtype float8" in table(plans["bfloat16"])) == (not half)
+    assert "--moment_dtype" not in table(plans["float8"])
     n = 7_615_616_512
     sizes = {dtype: dict(plan.arenas) for dtype, plan in plans.items()}
-    for dtype, per_parameter in (("float32", 8), ("bfloat16", 4)):
+    for dtype, per_parameter in bytes_of.items():
         assert sizes[dtype]["gradients (float32)"] == pytest.approx(4 * n, rel=1e-4)
         assert sizes[dtype]["master bits beyond bfloat16"] == pytest.approx(2 * n, rel=1e-4)
         assert sizes[dtype][f"AdamW moments ({dtype})"] == pytest.approx(per_parameter * n, rel=1e-4)
@@ -39,7 +40,7 @@ LARGE = dict(max_completion_length=40, generation_kwargs={"min_new_tokens": 40})
 
 
 @pytest.mark.parametrize("options", [
-    {}, {"recompute": True}, {"moment_dtype": "bfloat16"}, {"token_budget": 1}, {"token_budget": 64, "num_generations": 8}, {"prompts_per_step": 5},
+    {}, {"recompute": True}, {"moment_dtype": "bfloat16"}, {"moment_dtype": "float8"}, {"token_budget": 1}, {"token_budget": 64, "num_generations": 8}, {"prompts_per_step": 5},
 ], ids=str)
 def test_a_run_holds_what_was_planned(tmp_path, device, options):
     """Arena by arena, at the lengths that the plan is made for."""
@@ -143,7 +144,7 @@ def test_expected_beside_what_was_measured(flops, bandwidth, kept, measured):
 @pytest.mark.parametrize("options, phase, factor", [
     ({"recompute": True}, "forward + backward", 4 / 3), ({"keep_rollout_activations": True}, "forward + backward", 2 / 3),
     ({"num_iterations": 2}, "forward + backward", 2), ({"num_iterations": 2}, "head", 2), ({"num_iterations": 2}, "AdamW", 2),
-    ({"moment_dtype": "bfloat16"}, "AdamW", 24 / 32), ({"slots": 64}, "decode", None), ({"num_iterations": 2}, "decode", 1)], ids=str)
+    ({"moment_dtype": "bfloat16"}, "AdamW", 24 / 32), ({"moment_dtype": "float8"}, "AdamW", 20 / 32), ({"slots": 64}, "decode", None), ({"num_iterations": 2}, "decode", 1)], ids=str)
 def test_options_change_the_work(options, phase, factor):
     """By so much where nothing but the products is counted; None: more, since the weights are read once more."""
     config = grpo.GRPOConfig(prompts_per_step=8, num_generations=16, max_completion_length=300, **({"slots": 128} | options))

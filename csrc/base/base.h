@@ -34,12 +34,12 @@ BASE_FN int max_int(int a, int b) { return a > b ? a : b; }
 BASE_FN int ceil_div(int a, int b) { return (a + b - 1) / b; }
 BASE_FN int round_up(int a, int b) { return ceil_div(a, b) * b; }
 
-static inline uint32_t float_bits(float x) {
+BASE_FN uint32_t float_bits(float x) {
     uint32_t bits;
     memcpy(&bits, &x, 4);
     return bits;
 }
-static inline float float_from_bits(uint32_t bits) {
+BASE_FN float float_from_bits(uint32_t bits) {
     float x;
     memcpy(&x, &bits, 4);
     return x;

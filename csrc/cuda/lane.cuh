@@ -74,6 +74,10 @@ template <int n> static __device__ __forceinline__ void copy_halves(uint16_t *ds
     if constexpr (n == 8) *(uint4 *)dst = *(const uint4 *)src;
     else *dst = *src;
 }
+template <int n> static __device__ __forceinline__ void copy_bytes(uint8_t *dst, const uint8_t *src) {
+    if constexpr (n == 8) *(uint2 *)dst = *(const uint2 *)src;
+    else *dst = *src;
+}
 template <int n> static __device__ __forceinline__ void store(bf16 *p, const float v[n]) {
     if constexpr (n == 8)
         *(uint4 *)p = make_uint4(pack2(v[0], v[1]), pack2(v[2], v[3]), pack2(v[4], v[5]), pack2(v[6], v[7]));

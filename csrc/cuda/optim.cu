@@ -1,5 +1,6 @@
 /* AdamW, the gradient's norm, and mixing of weights, at the memory's speed. A thread takes 8 neighbours at a time; the last
    n % 8 elements, and matrices whose rows are not whole eights, go one by one. */
+#include "base/float8.h"
 #include "base/rng.h"
 #include "cuda/cuda.cuh"
 
@@ -48,9 +49,19 @@ template <int n> static __device__ __forceinline__ void store_moment(bf16 *p, co
 template <int n> static __device__ __forceinline__ void moment_words(uint32_t random[n], uint64_t element, const struct adamw_factors *p) {
     for (int i = 0; i < n; i += 4) {
         struct philox four = moment_bits(p->seed, p->step, (element + (uint64_t)i) / 4);
-        if constexpr (n == 1) random[0] = four.x[element % 4];
+        if constexpr (n == 1) random[0] = element & 2 ? (element & 1 ? four.x[3] : four.x[2]) : (element & 1 ? four.x[1] : four.x[0]);
         else for (int j = 0; j < 4; j++) random[i + j] = four.x[j];
     }
+}
+
+/* Steps one element: its weight in two parts, and its moments */
+static __device__ __forceinline__ void adamw_element(bf16 *up, bf16 *low, float *m, float *v, float g, const struct adamw_factors *p) {
+    float w = __uint_as_float(join_bits(*up, *low)), grad = g * p->scale;
+    *m = fmaf(p->beta1, *m, p->rest1 * grad);
+    *v = fmaf(p->beta2, *v, p->rest2 * (grad * grad));
+    w = w * p->keep - p->rate * *m / fmaf(sqrtf(*v), p->root2, p->eps);
+    *up = upper_of(__float_as_uint(w));
+    *low = (bf16)__float_as_uint(w);
 }
 
 /* Elements [at, at + n), stored in w from w_at on */
@@ -66,14 +77,7 @@ static __device__ __forceinline__ void adamw_piece(Weight *w, size_t w_at, uint1
     load<n>(vi, v + at);
     load<n>(gi, g + at);
     if constexpr (sizeof(Moment) == sizeof(bf16)) moment_words<n>(random, p->first + at, p);
-    for (int i = 0; i < n; i++) {
-        float wi = __uint_as_float(join_bits(up[i], low[i])), grad = gi[i] * p->scale;
-        mi[i] = fmaf(p->beta1, mi[i], p->rest1 * grad);
-        vi[i] = fmaf(p->beta2, vi[i], p->rest2 * (grad * grad));
-        wi = wi * p->keep - p->rate * mi[i] / fmaf(sqrtf(vi[i]), p->root2, p->eps);
-        up[i] = upper_of(__float_as_uint(wi));
-        low[i] = (bf16)__float_as_uint(wi);
-    }
+    for (int i = 0; i < n; i++) adamw_element(up + i, low + i, mi + i, vi + i, gi[i], p);
     store_upper<n>(w + w_at, up);
     copy_halves<n>(lower + at, low);
     store_moment<n>(m + at, mi, random, 0);
@@ -89,19 +93,103 @@ static __global__ void adamw(Weight *w, uint16_t *lower, Moment *m, Moment *v, c
     for (size_t i = 8 * pieces + first; i < n; i += stride) adamw_piece<1>(w, i / C * pitch + i % C, lower, m, v, g, i, &p);
 }
 
+static struct adamw_factors factors_of(const struct adamw *p) {
+    return {p->beta1, p->beta2, 1 - p->beta1, 1 - p->beta2, 1 - p->lr * p->weight_decay, p->lr / p->correction1,
+            1 / sqrtf(p->correction2), p->eps, p->grad_scale, p->seed, p->first, p->step};
+}
+
 template <typename Weight, typename Moment>
 static int launch_adamw(void *ctx, void *w, uint16_t *lower, void *m, void *v, const float *g, size_t n, int C, int pitch, const struct adamw *p) {
-    struct adamw_factors f = {p->beta1, p->beta2, 1 - p->beta1, 1 - p->beta2, 1 - p->lr * p->weight_decay, p->lr / p->correction1,
-                              1 / sqrtf(p->correction2), p->eps, p->grad_scale, p->seed, p->first, p->step};
+    struct adamw_factors f = factors_of(p);
     unsigned blocks = grid_of(C == pitch ? n : 8 * n, BLOCKS);
     LAUNCH(ctx, (adamw<Weight, Moment>), blocks, THREADS, 0, (Weight *)w, lower, (Moment *)m, (Moment *)v, g, n, C, pitch, f);
     return OK;
 }
 
+/* -- AdamW with moments in 8 bits: 16 bytes an element. A warp has a block, whose new exponents it must know before it writes
+   numbers; a lane has 8 elements of it, neighbours where rows are whole eights ------------------------------------------------ */
+
+enum { LANE_ELEMENTS = FLOAT8_BLOCK / WARP };
+
+template <int n>
+static __device__ __forceinline__ void decode(float x[n], const uint8_t *codes, uint32_t exponent, uint32_t format) {
+    alignas(8) uint8_t code[n];
+    copy_bytes<n>(code, codes);
+    for (int i = 0; i < n; i++) x[i] = float8_decode(code[i], exponent, format);
+}
+
+/* random: (n), of which the lower (shift 0) or the upper half (16) is used */
+template <int n>
+static __device__ __forceinline__ void encode(uint8_t *codes, const float x[n], const uint32_t random[n], int shift, uint32_t exponent,
+                                              uint32_t format) {
+    alignas(8) uint8_t code[n];
+    for (int i = 0; i < n; i++) code[i] = float8_encode(x[i], random[i] >> shift & 0xffff, exponent, format);
+    copy_bytes<n>(codes, code);
+}
+
+/* The exponent of a warp's numbers, written by one of its lanes to where the old one was */
+static __device__ __forceinline__ uint32_t new_exponent(uint8_t *exponent, const float x[LANE_ELEMENTS], uint32_t format) {
+    float largest = 0;
+    for (int i = 0; i < LANE_ELEMENTS; i++) largest = fmaxf(largest, fabsf(x[i]));
+    uint32_t shared = float8_exponent(__float_as_uint(warp_max(largest)), format);
+    if (lane_id() == 0) *exponent = (uint8_t)shared;
+    return shared;
+}
+
+/* w (O, C), its rows `pitch` apart; n: elements that are read together */
+template <int n>
+static __global__ void adamw_float8(bf16 *w, uint16_t *lower, uint8_t *m, uint8_t *v, const float *g, int O, int C, int pitch,
+                                    struct adamw_factors p) {
+    size_t row_blocks = (size_t)float8_blocks(C), elements = (size_t)O * (size_t)C, stride = (size_t)gridDim.x * (blockDim.x / WARP);
+    for (size_t block = (size_t)blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP; block < (size_t)O * row_blocks; block += stride) {
+        size_t row = block / row_blocks;
+        int first = (int)(block % row_blocks) * FLOAT8_BLOCK + lane_id() * n;
+        uint8_t *m_exponent = m + elements + block, *v_exponent = v + elements + block;
+        float mi[LANE_ELEMENTS] = {}, vi[LANE_ELEMENTS] = {};
+#pragma unroll
+        for (int i = 0; i < LANE_ELEMENTS; i += n) {
+            int c = first + i * WARP;
+            if (c >= C) continue;
+            size_t at = row * (size_t)C + (size_t)c, w_at = row * (size_t)pitch + (size_t)c;
+            float gi[n];
+            alignas(16) bf16 up[n], low[n];
+            copy_halves<n>(up, w + w_at);
+            copy_halves<n>(low, lower + at);
+            load<n>(gi, g + at);
+            decode<n>(mi + i, m + at, *m_exponent, FLOAT8_M);
+            decode<n>(vi + i, v + at, *v_exponent, FLOAT8_V);
+            for (int j = 0; j < n; j++) adamw_element(up + j, low + j, mi + i + j, vi + i + j, gi[j], &p);
+            copy_halves<n>(w + w_at, up);
+            copy_halves<n>(lower + at, low);
+        }
+        uint32_t m_shared = new_exponent(m_exponent, mi, FLOAT8_M), v_shared = new_exponent(v_exponent, vi, FLOAT8_V);
+#pragma unroll
+        for (int i = 0; i < LANE_ELEMENTS; i += n) {
+            int c = first + i * WARP;
+            if (c >= C) continue;
+            size_t at = row * (size_t)C + (size_t)c;
+            uint32_t random[n];
+            moment_words<n>(random, p.first + at, &p);
+            encode<n>(m + at, mi + i, random, 0, m_shared, FLOAT8_M);
+            encode<n>(v + at, vi + i, random, 16, v_shared, FLOAT8_V);
+        }
+    }
+}
+
+static int launch_float8(void *ctx, void *w, uint16_t *lower, void *m, void *v, const float *g, int O, int C, const struct adamw *p) {
+    struct adamw_factors f = factors_of(p);
+    size_t blocks = (size_t)O * (size_t)float8_blocks(C);
+    unsigned grid = blocks < BLOCKS ? blocks_of(blocks, THREADS / WARP) : (unsigned)BLOCKS;
+    LAUNCH(ctx, (C % 8 ? adamw_float8<1> : adamw_float8<8>), grid, THREADS, 0, (bf16 *)w, lower, (uint8_t *)m, (uint8_t *)v, g, O, C,
+           weight_pitch(C), f);
+    return OK;
+}
+
 int cuda_adamw(void *ctx, void *w, uint16_t *lower, void *m, void *v, const float *g, int O, int C, const struct adamw *p) {
     size_t n = (size_t)O * (size_t)(C ? C : 1);
-    if (!C) return (p->bf16_moments ? launch_adamw<float, bf16> : launch_adamw<float, float>)(ctx, w, lower, m, v, g, n, O, O, p);
-    return (p->bf16_moments ? launch_adamw<bf16, bf16> : launch_adamw<bf16, float>)(ctx, w, lower, m, v, g, n, C, weight_pitch(C), p);
+    if (p->moments == MOMENT_FLOAT8) return launch_float8(ctx, w, lower, m, v, g, O, C, p);
+    if (!C) return (p->moments == MOMENT_BFLOAT16 ? launch_adamw<float, bf16> : launch_adamw<float, float>)(ctx, w, lower, m, v, g, n, O, O, p);
+    return (p->moments == MOMENT_BFLOAT16 ? launch_adamw<bf16, bf16> : launch_adamw<bf16, float>)(ctx, w, lower, m, v, g, n, C, weight_pitch(C), p);
 }
 
 /* -- dst = (1 - alpha) dst + alpha src: 12 bytes an element ------------------------------------------------------------------ */

@@ -1,5 +1,6 @@
 /* Parameters: one arena of working weights, laid out from params.def. */
 #include "model/model.h"
+#include "base/float8.h"
 #include "model/kept.h"
 #include "model/profile.h"
 
@@ -64,6 +65,25 @@ size_t model_elements(const struct config *c) {
     struct sizes s = {0};
     visit_params(c, add_sizes, &s);
     return s.elements;
+}
+
+size_t param_moment_bytes(const struct param *p, enum moment_dtype dtype) {
+    dtype = param_moments(p, dtype);
+    size_t exponents = dtype == MOMENT_FLOAT8 ? (size_t)p->O * (size_t)float8_blocks(p->C) : 0;
+    return (param_size(p) * moment_element(dtype) + exponents + 31) & ~(size_t)31;
+}
+
+struct moment_sum { enum moment_dtype dtype; size_t bytes; };
+static int add_moments(void *arg, const struct param *p) {
+    struct moment_sum *sum = arg;
+    sum->bytes += param_moment_bytes(p, sum->dtype);
+    return OK;
+}
+
+size_t model_moment_bytes(const struct config *c, enum moment_dtype dtype) {
+    struct moment_sum sum = {.dtype = dtype};
+    visit_params(c, add_moments, &sum);
+    return sum.bytes;
 }
 
 static int place_param(void *arg, const struct param *p) {

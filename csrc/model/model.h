@@ -28,10 +28,15 @@ struct param {
     int O, C;                  /* rows of all pieces; columns, 0 for a vector */
     const char *name[3];       /* Hugging Face name of each stacked piece, without the layer's prefix */
     int rows[3];
-    size_t offset;             /* of its first element in every arena of the model's shape (gradients, lower, moments) */
+    size_t offset;             /* of its first element in every arena of the model's shape (gradients, lower) */
     void *w;                   /* working copy: packed weight (O, C) or float vector (O); NULL = this model has none */
 };
 static inline size_t param_size(const struct param *p) { return (size_t)p->O * (size_t)(p->C ? p->C : 1); }
+/* Storage of each of its two moments, and its bytes: vectors are not worth 8 bits, and have bfloat16 beside float8 */
+static inline enum moment_dtype param_moments(const struct param *p, enum moment_dtype dtype) {
+    return dtype == MOMENT_FLOAT8 && !p->C ? MOMENT_BFLOAT16 : dtype;
+}
+size_t param_moment_bytes(const struct param *p, enum moment_dtype dtype);
 
 struct model {
     struct config config;
@@ -55,6 +60,7 @@ int model_create(struct model **out, const char *device, const struct config *co
 void model_free(struct model *m);
 size_t model_weight_bytes(const struct ops *ops, const struct config *c);
 size_t model_elements(const struct config *c);
+size_t model_moment_bytes(const struct config *c, enum moment_dtype dtype);      /* of one of the two */
 struct param *model_param(const struct model *m, int layer, enum param_id id);
 
 /* One piece of a parameter, found by its full Hugging Face name; NULL when this model has no such tensor. */

@@ -20,7 +20,7 @@ enum mode {
 };
 
 /* Size letters: N C O R S V F D as in ops.h, H = Hq, K = Hkv, A axes of positions, n segments or pairs, P = max_pages,
-   M = pages of a pool; derived: Q = (H + 2K) D, Y = H D, G = 2 F, h = D / 2; 4 is four. */
+   M = pages of a pool, T bytes; derived: Q = (H + 2K) D, Y = H D, G = 2 F, h = D / 2; 4 is four. */
 struct op_param {
     enum storage storage;
     enum mode mode;

@@ -3,6 +3,7 @@
 #include "py_opcall.h"
 #include <structmember.h>
 
+#include "base/float8.h"
 #include "base/rng.h"
 
 #include <stdlib.h>
@@ -113,12 +114,18 @@ static int check_moments(const struct call *a) {
     return same ? 0 : bad_value("m and v must be of one type");
 }
 
+static int check_float8(const struct call *a) {
+    const int *d = a->size;
+    return d['T'] == (npy_intp)d['O'] * (d['C'] + float8_blocks(d['C'])) ? 0 : bad_value("m and v must be codes (O, C) and exponents (O, ceil(C / 256))");
+}
+
 static int update_weights(const struct ops *o, void *ctx, struct call *a, int O, int C) {
+    static const enum moment_dtype dtypes[] = {[NPY_FLOAT32] = MOMENT_FLOAT32, [NPY_UINT16] = MOMENT_BFLOAT16, [NPY_UINT8] = MOMENT_FLOAT8};
     int split = o->real_size < (int)sizeof(float);
     if (split != GIVEN(lower)) return fail(E_CONFIG, "device '%s' %s lower", o->name, split ? "needs" : "stores float32 and takes no");
     struct adamw p = {.lr = X(lr), .beta1 = X(beta1), .beta2 = X(beta2), .eps = X(eps), .weight_decay = X(weight_decay),
                       .grad_scale = X(grad_scale), .correction1 = X(correction1), .correction2 = X(correction2),
-                      .bf16_moments = PyArray_TYPE(a->array[find(a->op, "m")]) == NPY_UINT16, .seed = a->integer[find(a->op, "seed")],
+                      .moments = dtypes[PyArray_TYPE(a->array[find(a->op, "m")])], .seed = a->integer[find(a->op, "seed")],
                       .first = a->integer[find(a->op, "first")], .step = (uint32_t)WHOLE(step)};
     return o->adamw(ctx, P(w), P(lower), P(m), P(v), P(g), O, C, &p);
 }
@@ -283,6 +290,11 @@ OP(adamw, "adamw($self, w, lower, m, v, g, lr, beta1, beta2, eps, weight_decay, 
    update_weights(o, ctx, a, d['O'], d['C']),
    ({WEIGHT, ADD, "w", "OC"}, {HALF, ADD_OPTIONAL, "lower", "OC"}, {MOMENT, ADD, "m", "OC"}, {MOMENT, ADD, "v", "OC"},
     {FLOAT, IN, "g", "OC"}, ADAMW_SCALARS), .check = check_moments)
+OP(adamw_float8, "adamw_float8($self, w, lower, m, v, g, lr, beta1, beta2, eps, weight_decay, grad_scale, correction1, correction2,\n"
+   "             seed=0, step=0, first=0)\n--\n\nadamw() with moments in 8 bits: m, v uint8, codes (O, C) and then exponents (O, ceil(C / 256)), flat.",
+   update_weights(o, ctx, a, d['O'], d['C']),
+   ({WEIGHT, ADD, "w", "OC"}, {HALF, ADD_OPTIONAL, "lower", "OC"}, {BYTE, ADD, "m", "T"}, {BYTE, ADD, "v", "T"},
+    {FLOAT, IN, "g", "OC"}, ADAMW_SCALARS), .check = check_float8)
 OP(adamw_vector, "adamw_vector($self, w, lower, m, v, g, lr, beta1, beta2, eps, weight_decay, grad_scale, correction1, correction2,\n"
    "             seed=0, step=0, first=0)\n--\n\nadamw() of a vector, each (O); w as vector_set() gives it.",
    update_weights(o, ctx, a, d['O'], 0),
@@ -314,7 +326,7 @@ static PyMethodDef methods[] = {
     METHOD(rope_table), METHOD(rope), METHOD(rope_bwd), METHOD(attention), METHOD(attention_bwd),
     METHOD(attention_decode), METHOD(swiglu), METHOD(swiglu_bwd), METHOD(gelu), METHOD(gelu_bwd), METHOD(gather_rows), METHOD(put_rows),
     METHOD(scatter_rows_add), METHOD(head), METHOD(head_bwd), METHOD(logits), METHOD(sample), METHOD(adamw),
-    METHOD(adamw_vector), METHOD(sum_squares), METHOD(lerp),
+    METHOD(adamw_float8), METHOD(adamw_vector), METHOD(sum_squares), METHOD(lerp),
     {"philox", philox_static, METH_VARARGS | METH_STATIC,
      "philox(key, counter, /)\n--\n\nThe four words of Philox4x32-10 for a 64-bit key and a counter of four words."},
     {NULL, NULL, 0, NULL},

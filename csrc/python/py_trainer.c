@@ -25,10 +25,10 @@ typedef struct {
         if (status) raise_status(status);                                                                              \
     } while (0)
 
-static int parse_moment_dtype(int *is_bf16, const char *name) {
-    *is_bf16 = !strcmp(name, "bfloat16");
-    if (*is_bf16 || !strcmp(name, "float32")) return 0;
-    PyErr_Format(PyExc_ValueError, "moment_dtype is '%.40s', must be 'float32' or 'bfloat16'", name);
+static int parse_moment_dtype(enum moment_dtype *dtype, const char *name) {
+    for (*dtype = 0; *dtype < MOMENT_DTYPES; ++*dtype)
+        if (!strcmp(name, moment_dtypes[*dtype])) return 0;
+    PyErr_Format(PyExc_ValueError, "moment_dtype is '%.40s', must be 'float32', 'bfloat16' or 'float8'", name);
     return -1;
 }
 
@@ -41,7 +41,7 @@ static PyObject *Trainer_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     unsigned long long seed = 0;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$ffffipsK:Trainer", names, &model, &c.beta1, &c.beta2, &c.eps, &c.weight_decay,
                                      &c.token_budget, &c.recompute, &moment_dtype, &seed) ||
-        parse_moment_dtype(&c.bf16_moments, moment_dtype))
+        parse_moment_dtype(&c.moments, moment_dtype))
         return NULL;
     c.seed = seed;
     int *busy;
@@ -251,17 +251,17 @@ PyDoc_STRVAR(trainer_plan_doc, "plan($self, /)\n--\n\n[(arena, bytes)] of what i
 static PyObject *Trainer_plan(TrainerObject *self, PyObject *unused) {
     (void)unused;
     struct trainer *t = self->t;
-    struct trainer_sizes size = trainer_sizes(t->m->ops, t->m->n_elements, t->config.bf16_moments);
+    struct trainer_sizes size = trainer_sizes(t->m->ops, &t->m->config, t->config.moments);
     return Py_BuildValue("[(sn)(sn)(sn)(sn)(sn)(sn)]", "weights", (Py_ssize_t)model_weight_bytes(t->m->ops, &t->m->config),
                          "gradients (float32)", (Py_ssize_t)size.grads, "master bits beyond bfloat16", (Py_ssize_t)size.lower,
-                         t->config.bf16_moments ? "AdamW moments (bfloat16)" : "AdamW moments (float32)", (Py_ssize_t)size.moments,
+                         moment_arena(t->config.moments), (Py_ssize_t)size.moments,
                          "gradients of embedded tokens", (Py_ssize_t)((size_t)t->embed_max * embed_row_bytes(t->m->ops, &t->m->config)),
                          "activations", (Py_ssize_t)t->acts.bytes);
 }
 
 static PyObject *Trainer_get_moment_dtype(TrainerObject *self, void *unused) {
     (void)unused;
-    return PyUnicode_FromString(self->t->config.bf16_moments ? "bfloat16" : "float32");
+    return PyUnicode_FromString(moment_dtypes[self->t->config.moments]);
 }
 static PyObject *Trainer_get_steps(TrainerObject *self, void *unused) { (void)unused; return PyLong_FromLongLong(self->t->steps_taken); }
 static int Trainer_set_steps(TrainerObject *self, PyObject *value, void *unused) {
@@ -286,7 +286,7 @@ static PyMethodDef methods[] = {
 };
 static PyGetSetDef getset[] = {
     {"steps_taken", (getter)Trainer_get_steps, (setter)Trainer_set_steps, "AdamW's t", NULL},
-    {"moment_dtype", (getter)Trainer_get_moment_dtype, NULL, "Storage of the moments: 'float32' or 'bfloat16'", NULL},
+    {"moment_dtype", (getter)Trainer_get_moment_dtype, NULL, "Storage of the moments: 'float32', 'bfloat16' or 'float8'", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 PyDoc_STRVAR(trainer_doc, "Trainer(model, *, adam_beta1=0.9, adam_beta2=0.999, adam_epsilon=1e-08, weight_decay=0.0, token_budget=1024, "
@@ -312,7 +312,7 @@ static PyObject *plan(PyObject *module, PyObject *args, PyObject *kwargs) {
                                      &c->n_kv_heads, &c->head_dim, &c->d_ff, &c->vocab_size, &c->tie, &c->qkv_bias, &c->qk_norm,
                                      &r.step_prompts, &r.num_generations, &r.prompt_length, &r.max_new_tokens, &r.token_budget, &r.recompute,
                                      &moment_dtype, &r.rollout_prompts, &r.slots, &r.keep_rows, &r.train, &r.reference, &r.mixed, &device) ||
-        parse_moment_dtype(&r.bf16_moments, moment_dtype))
+        parse_moment_dtype(&r.moments, moment_dtype))
         return NULL;
     struct plan_line lines[PLAN_LINES];
     int n, status = plan_memory(lines, &n, device, &r);

@@ -17,7 +17,7 @@ int plan_memory(struct plan_line *lines, int *n, const char *device, const struc
     int64_t step_rows;
     batch_limits_of(&rows, &head_rows, &step_rows, r->step_prompts, r->num_generations, r->prompt_length, r->max_new_tokens, r->token_budget);
     size_t weights = model_weight_bytes(ops, c), elements = model_elements(c);
-    struct trainer_sizes size = trainer_sizes(ops, elements, r->bf16_moments);
+    struct trainer_sizes size = trainer_sizes(ops, c, r->moments);
     struct plan p = {lines, 0};
     add(&p, "weights", weights);
     if (r->reference) add(&p, "reference weights", weights);
@@ -26,7 +26,7 @@ int plan_memory(struct plan_line *lines, int *n, const char *device, const struc
     if (r->train) {
         add(&p, "gradients (float32)", size.grads);
         add(&p, "master bits beyond bfloat16", size.lower);
-        add(&p, r->bf16_moments ? "AdamW moments (bfloat16)" : "AdamW moments (float32)", size.moments);
+        add(&p, moment_arena(r->moments), size.moments);
         add(&p, "gradients of embedded tokens", (size_t)embed_room((int)step_rows) * embed_row_bytes(ops, c));
     }
     add(&p, "kept activations of rollouts", (size_t)r->keep_rows * kept_row_bytes(ops, c, r->recompute ? KEEP_ROW_INPUTS : KEEP_ROWS));

@@ -9,9 +9,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-struct trainer_sizes trainer_sizes(const struct ops *ops, size_t n, int bf16_moments) {
+struct trainer_sizes trainer_sizes(const struct ops *ops, const struct config *c, enum moment_dtype moments) {
+    size_t n = model_elements(c);
     return (struct trainer_sizes){.grads = n * sizeof(float), .lower = (size_t)ops->real_size < sizeof(float) ? n * sizeof(uint16_t) : 0,
-                                  .moments = 2 * n * (bf16_moments ? sizeof(bf16) : sizeof(float))};
+                                  .moments = 2 * model_moment_bytes(c, moments)};
 }
 
 size_t embed_row_bytes(const struct ops *ops, const struct config *c) {
@@ -27,7 +28,7 @@ int trainer_create(struct trainer **out, struct model *m, const struct train_con
     if (!t) return fail(E_MEMORY, "no memory for a trainer");
     t->m = m;
     t->config = *c;
-    struct trainer_sizes size = trainer_sizes(m->ops, m->n_elements, c->bf16_moments);
+    struct trainer_sizes size = trainer_sizes(m->ops, &m->config, c->moments);
     const struct { void **arena; size_t bytes; } arenas[] = {
         {(void **)&t->grads, size.grads}, {(void **)&t->lower, size.lower}, {&t->moment1, size.moments / 2}, {&t->moment2, size.moments / 2}};
     int status = OK;
@@ -281,57 +282,19 @@ int trainer_step(struct trainer *t, double *norm, float learning_rate, float max
         .lr = learning_rate, .beta1 = c->beta1, .beta2 = c->beta2, .eps = c->eps,
         .grad_scale = max_norm > 0 ? fminf(1.0f, (float)(max_norm / (*norm + 1e-6))) : 1.0f,
         .correction1 = (float)(1 - pow((double)c->beta1, step)), .correction2 = (float)(1 - pow((double)c->beta2, step)),
-        .bf16_moments = c->bf16_moments, .seed = c->seed, .step = (uint32_t)t->steps_taken,
+        .seed = c->seed, .step = (uint32_t)t->steps_taken,
     };
-    size_t moment_size = c->bf16_moments ? sizeof(bf16) : sizeof(float);
+    char *moment1 = t->moment1, *moment2 = t->moment2;
     m->version++;
     for (int i = 0; i < m->n_params; i++) {
         const struct param *q = &m->params[i];
         size_t at = q->offset;
         p.weight_decay = q->C ? c->weight_decay : 0;
         p.first = at;
-        TRY(RUN(m, adamw, q->w, t->lower ? t->lower + at : NULL, (char *)t->moment1 + at * moment_size,
-                (char *)t->moment2 + at * moment_size, t->grads + at, q->O, q->C, &p));
+        p.moments = param_moments(q, c->moments);
+        TRY(RUN(m, adamw, q->w, t->lower ? t->lower + at : NULL, moment1, moment2, t->grads + at, q->O, q->C, &p));
+        moment1 += param_moment_bytes(q, c->moments);
+        moment2 += param_moment_bytes(q, c->moments);
     }
     return trainer_zero_grad(t);
-}
-
-static int get_bf16(const struct model *m, float *host, const bf16 *arena, size_t n) {
-    bf16 *half = malloc(n * sizeof *half);
-    if (!half) return fail(E_MEMORY, "no memory for %zu numbers", n);
-    int status = m->ops->download(m->ctx, half, arena, n * sizeof *half);
-    for (size_t i = 0; i < n && !status; i++) host[i] = bf16_to_float(half[i]);
-    free(half);
-    return status;
-}
-
-static int set_bf16(const struct model *m, bf16 *arena, const float *host, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        if (float_bits(host[i]) & 0xffff) return fail(E_CONFIG, "%g is no bfloat16 number, and the trainer's moments are bfloat16", (double)host[i]);
-    bf16 *half = malloc(n * sizeof *half);
-    if (!half) return fail(E_MEMORY, "no memory for %zu numbers", n);
-    for (size_t i = 0; i < n; i++) half[i] = (bf16)(float_bits(host[i]) >> 16);
-    int status = m->ops->upload(m->ctx, arena, half, n * sizeof *half);
-    free(half);
-    return status;
-}
-
-int trainer_get(struct trainer *t, float *host, enum trainer_state kind, const struct tensor *tensor) {
-    const struct model *m = t->m;
-    size_t at = tensor_offset(tensor), n = tensor_size(tensor);
-    if (kind == STATE_MASTER) return model_get_master(m, tensor, host);
-    if (kind == STATE_GRADIENT) return m->ops->download(m->ctx, host, t->grads + at, n * sizeof *host);
-    const void *moments = kind == STATE_M ? t->moment1 : t->moment2;
-    return t->config.bf16_moments ? get_bf16(m, host, (const bf16 *)moments + at, n)
-                                  : m->ops->download(m->ctx, host, (const float *)moments + at, n * sizeof *host);
-}
-
-int trainer_set(struct trainer *t, enum trainer_state kind, const struct tensor *tensor, const float *host) {
-    struct model *m = t->m;
-    size_t at = tensor_offset(tensor), n = tensor_size(tensor);
-    if (kind == STATE_MASTER) return model_set(m, tensor, host);
-    if (kind == STATE_GRADIENT) return fail(E_CONFIG, "gradients cannot be set");
-    void *moments = kind == STATE_M ? t->moment1 : t->moment2;
-    return t->config.bf16_moments ? set_bf16(m, (bf16 *)moments + at, host, n)
-                                  : m->ops->upload(m->ctx, (float *)moments + at, host, n * sizeof *host);
 }

@@ -10,7 +10,7 @@
 struct train_config {
     float beta1, beta2, eps, weight_decay;
     int token_budget, recompute;
-    int bf16_moments;                      /* moments are bf16, rounded stochastically from `seed` and steps_taken (ops.h: adamw) */
+    enum moment_dtype moments;             /* all but float32 are rounded stochastically from `seed` and steps_taken (ops.h: adamw) */
     uint64_t seed;
 };
 
@@ -18,9 +18,9 @@ struct trainer {
     struct model *m;
     struct train_config config;
     int64_t steps_taken;                   /* AdamW's t */
-    float *grads;                          /* (m->n_elements), as are the following, which are NULL without an optimiser */
-    uint16_t *lower;                       /* of the master weights; NULL where working weights are fp32 */
-    void *moment1, *moment2;               /* float or bf16 */
+    float *grads;                          /* (m->n_elements) */
+    uint16_t *lower;                       /* (m->n_elements) of the master weights; NULL without an optimiser, and where working weights are fp32 */
+    void *moment1, *moment2;               /* param_moment_bytes() of each parameter in turn; NULL without an optimiser */
     struct activations acts;
     struct batch batch;
     /* gradient of the embedding rows of every token of the step, added up at its end (see text_backward) */
@@ -31,7 +31,9 @@ struct trainer {
 
 /* Bytes of the arenas above; moments: of both together */
 struct trainer_sizes { size_t grads, lower, moments; };
-struct trainer_sizes trainer_sizes(const struct ops *ops, size_t n_elements, int bf16_moments);
+struct trainer_sizes trainer_sizes(const struct ops *ops, const struct config *c, enum moment_dtype moments);
+extern const char *const moment_dtypes[MOMENT_DTYPES];         /* their names */
+const char *moment_arena(enum moment_dtype dtype);             /* the name of both in a plan */
 /* Rows of embed_dx and embed_ids for a step of so many, with a quarter to spare since steps differ in length; bytes of one */
 static inline int embed_room(int rows) { return rows + rows / 4; }
 size_t embed_row_bytes(const struct ops *ops, const struct config *c);
@@ -65,7 +67,7 @@ int trainer_flush(struct trainer *t);
 int trainer_step(struct trainer *t, double *norm, float learning_rate, float max_norm);
 int trainer_zero_grad(struct trainer *t);
 
-/* State <-> host fp32, by tensor. E_CONFIG for a moment that the trainer's bfloat16 cannot hold. */
+/* State <-> host fp32, by tensor. E_CONFIG for a moment that the trainer's storage cannot hold. */
 enum trainer_state { STATE_MASTER, STATE_M, STATE_V, STATE_GRADIENT };
 int trainer_get(struct trainer *t, float *host, enum trainer_state kind, const struct tensor *tensor);
 int trainer_set(struct trainer *t, enum trainer_state kind, const struct tensor *tensor, const float *host);

@@ -1,4 +1,4 @@
-"""AdamW: master weights in two parts, moments in two storages."""
+"""AdamW: master weights in two parts, moments in three storages."""
 import numpy as np
 import pytest
 
@@ -70,6 +70,14 @@ def test_masters_keep_every_bit(ops, C):
     assert_same_bits([join(*got[:2])], [w])
 
 
+def moment_words(n, seed, step, first):
+    """(lower, upper) half of the Philox word of each of n elements: the random bits of m and of v."""
+    key = seed ^ int.from_bytes(b"moments", "big")
+    quads = [_core.Ops.philox(key, ((first // 4 + q) % (1 << 32), first // 4 + q >> 32, step, 0)) for q in range((n + 3) // 4)]
+    words = np.array(quads, np.uint32).ravel()[:n]
+    return words & 0xffff, words >> 16
+
+
 @pytest.mark.parametrize("first", [0, 48, (1 << 34) + 16])
 @pytest.mark.parametrize("O, C", [(70, 0), (33, 24), (7, 77)])
 def test_bf16_moments(ops, rng, O, C, first):
@@ -80,9 +88,91 @@ def test_bf16_moments(ops, rng, O, C, first):
     want_w, want_m, want_v = step(ops, w, m, v, g)
     got_w, got_m, got_v = step(ops, w, *half, g, seed=(1 << 63) + 7, step=3, first=first)
     assert_same_bits([got_w], [want_w])
-    key = ((1 << 63) + 7) ^ int.from_bytes(b"moments", "big")
-    quads = [_core.Ops.philox(key, ((first // 4 + q) % (1 << 32), first // 4 + q >> 32, 3, 0)) for q in range((w.size + 3) // 4)]
-    random = np.array(quads, np.uint32).ravel()[:w.size].reshape(w.shape)
-    for got, want, r in ((got_m, want_m, random & 0xffff), (got_v, want_v, random >> 16)):
+    for got, want, r in zip((got_m, got_v), (want_m, want_v), moment_words(w.size, (1 << 63) + 7, 3, first), strict=True):
         assert got.dtype == np.uint16
-        np.testing.assert_array_equal(got, (bits(want) + r) >> 16)
+        np.testing.assert_array_equal(got, (bits(want) + r.reshape(w.shape)) >> 16)
+
+
+# -- moments in 8 bits: a statement in float64 of what base/float8.h says in bits. top: highest exponent of a code, 15 (m) or 31 (v)
+
+
+def blocks_of(O, C):
+    return [np.s_[row, c:c + 256] for row in range(O) for c in range(0, C, 256)]
+
+
+def split_float8(data, O, C):
+    """Stored bytes as codes (O, C) and exponents, one a block."""
+    return data[:O * C].reshape(O, C), data[O * C:].astype(np.int64)
+
+
+def decode_float8(data, O, C, top):
+    """float32 (O, C) of stored bytes."""
+    codes, exponents = split_float8(data, O, C)
+    number = (codes & (8 * top + 7)).astype(np.int64)
+    value = np.where(number < 8, number / 8 * 2.0**-126, (1 + number % 8 / 8) * 2.0 ** (number // 8 - 127))
+    for block, exponent in zip(blocks_of(O, C), exponents, strict=True):
+        value[block] *= 2.0**exponent
+    return np.float32(np.where(codes > 8 * top + 7, -value, value))
+
+
+def encode_float8(x, random, top):
+    """Stored bytes of x (O, C); random (O * C) in [0, 2^16), or None where the numbers fit."""
+    codes, exponents = np.zeros(x.shape, np.uint8), []
+    random = np.full(x.shape, 0.5) if random is None else (random.reshape(x.shape) + 0.5) / 65536
+    for block in blocks_of(*x.shape):
+        size = np.abs(np.float64(x[block]))
+        highest = np.frexp(size.max())[1] - 1 + (size.max() > 1.875 * 2.0 ** (np.frexp(size.max())[1] - 1)) if size.max() else -127
+        exponents.append(max(3, min(254, highest + 127) - top))
+        scaled = size / 2.0 ** exponents[-1] * 2.0**126                   # 1: the smallest normal code
+        lead = np.maximum(0, np.frexp(scaled)[1] - 1)                     # the code's exponent, less one
+        code = 8 * lead + np.floor(scaled / 2.0**lead * 8 + random[block])
+        code = np.minimum(code, 8 * top + 7)
+        codes[block] = np.where((top == 31) & (code == 0) & (size > 0), 1, code) + np.where((top == 15) & (np.signbit(x[block])), 128, 0)
+    return np.concatenate([codes.ravel(), np.array(exponents, np.uint8)])
+
+
+def spread(rng, O, C, powers):
+    """Normal numbers of very different sizes, in a block and from block to block."""
+    return normal(rng, O, C) * np.exp2(rng.integers(-powers, powers, (O, C)) + rng.integers(-3, 4, (O, 1)) * 15).astype(np.float32)
+
+
+FLOAT8_SHAPES = [(1, 1), (2, 255), (3, 256), (2, 257), (17, 24), (33, 72), (5, 77), (2, 1288)]
+
+
+@pytest.mark.parametrize("first", [0, (1 << 34) + 16])
+@pytest.mark.parametrize("O, C", FLOAT8_SHAPES)
+def test_float8_moments(ops, rng, O, C, first):
+    """Updated as float32 ones, then rounded to their block's exponent, up or down as the Philox bits say."""
+    w, g = normal(rng, O, C), spread(rng, O, C, 12)
+    stored = [encode_float8(spread(rng, O, C, 8), np.zeros(O * C), 15), encode_float8(np.square(spread(rng, O, C, 8)), np.zeros(O * C), 31)]
+    m, v = (decode_float8(data, O, C, top) for data, top in zip(stored, (15, 31), strict=True))
+    want_w, *want = step(ops, w, m, v, g)
+    upper, lower, *got = ops.adamw_float8(*split(w), *stored, g, *SETTINGS, seed=(1 << 63) + 7, step=3, first=first)
+    assert_same_bits([join(upper, lower)], [want_w])
+    for data, x, r, top in zip(got, want, moment_words(w.size, (1 << 63) + 7, 3, first), (15, 31), strict=True):
+        np.testing.assert_array_equal(data, encode_float8(x, r, top))
+
+
+@pytest.mark.parametrize("O, C", [(3, 300)])
+def test_float8_moments_come_back(ops, rng, O, C):
+    """What was rounded once is kept by a step that changes nothing (both decays 1), whatever its random bits; also at the ends of float32's range."""
+    x = spread(rng, O, C, 20)
+    x[1] *= np.float32(2.0**-100)
+    x[2, :10] = [3.4e38, -3.4e38, 1e38, 1e-38, -1e-45, 1.99, 0.0, -0.0, 1.875, 2.0]
+    kept = 0.0, 1.0, 1.0, 1e-8, 0.0, 0.0, 0.1, 0.1
+    zero = np.zeros((O, C), np.float32)
+    stored = encode_float8(x, np.zeros(O * C), 15), encode_float8(np.abs(x), np.zeros(O * C), 31)
+    for seed in (1, 2):
+        got = ops.adamw_float8(*split(zero), *stored, zero, *kept, seed=seed)[2:]
+        for data, before, top in zip(got, stored, (15, 31), strict=True):
+            np.testing.assert_array_equal(decode_float8(data, O, C, top), decode_float8(before, O, C, top))
+
+
+def test_float8_second_moments_stay_above_zero(ops):
+    """Whatever is beside them: m / (sqrt(v) + eps) is bounded by that. A first moment may round to 0."""
+    O, C = 4, 256
+    g = np.full((O, C), 1e-18, np.float32)
+    g[:, 7] = 1.0
+    zero, none = np.zeros((O, C), np.float32), np.zeros(O * C + O, np.uint8)
+    m, v = ops.adamw_float8(*split(zero), none, none, g, *SETTINGS)[2:]
+    assert (decode_float8(v, O, C, 31) > 0).all() and (decode_float8(m, O, C, 15) == 0).sum() == O * (C - 1)

@@ -1,0 +1,104 @@
+/* A trainer's state <-> float32 on the host, by tensor: what checkpoints hold. */
+#include "rl/train.h"
+#include "base/float8.h"
+
+#include <stdlib.h>
+
+const char *const moment_dtypes[MOMENT_DTYPES] = {[MOMENT_FLOAT32] = "float32", [MOMENT_BFLOAT16] = "bfloat16", [MOMENT_FLOAT8] = "float8"};
+
+const char *moment_arena(enum moment_dtype dtype) {
+    static const char *const arenas[MOMENT_DTYPES] = {
+        [MOMENT_FLOAT32] = "AdamW moments (float32)", [MOMENT_BFLOAT16] = "AdamW moments (bfloat16)", [MOMENT_FLOAT8] = "AdamW moments (float8)"};
+    return arenas[dtype];
+}
+
+/* Where a tensor's moments are in the backend's memory. exponents: of float8's blocks, (rows, float8_blocks(C)) */
+struct place { enum moment_dtype dtype; uint32_t format; size_t n; int rows, C; void *numbers; uint8_t *exponents; };
+
+static struct place find_moments(const struct trainer *t, enum trainer_state kind, const struct tensor *tensor) {
+    const struct param *p = tensor->param;
+    struct place q = {.dtype = param_moments(p, t->config.moments), .format = kind == STATE_M ? FLOAT8_M : FLOAT8_V,
+                      .n = tensor_size(tensor), .rows = tensor->rows, .C = p->C};
+    char *at = kind == STATE_M ? t->moment1 : t->moment2;
+    for (const struct param *before = t->m->params; before < p; before++) at += param_moment_bytes(before, t->config.moments);
+    q.numbers = at + (tensor_offset(tensor) - p->offset) * moment_element(q.dtype);
+    if (q.dtype == MOMENT_FLOAT8) q.exponents = (uint8_t *)at + param_size(p) + (size_t)tensor->row * (size_t)float8_blocks(p->C);
+    return q;
+}
+
+static size_t exponent_bytes(const struct place *q) { return q->exponents ? (size_t)q->rows * (size_t)float8_blocks(q->C) : 0; }
+
+static void widen_float8(float *host, const uint8_t *code, const uint8_t *exponent, const struct place *q) {
+    for (int row = 0; row < q->rows; row++, host += q->C, code += q->C)
+        for (int c = 0; c < q->C; c += FLOAT8_BLOCK, exponent++)
+            for (int i = c; i < min_int(q->C, c + FLOAT8_BLOCK); i++) host[i] = float8_decode(code[i], *exponent, q->format);
+}
+
+static int narrow_float8(uint8_t *code, uint8_t *exponent, const float *host, const struct place *q) {
+    for (int row = 0; row < q->rows; row++, host += q->C, code += q->C)
+        for (int c = 0; c < q->C; c += FLOAT8_BLOCK, exponent++) {
+            int end = min_int(q->C, c + FLOAT8_BLOCK), largest = 0;
+            for (int i = c; i < end; i++) largest = max_int(largest, (int)(float_bits(host[i]) & 0x7fffffff));
+            *exponent = (uint8_t)float8_exponent((uint32_t)largest, q->format);
+            for (int i = c; i < end; i++) {
+                code[i] = float8_encode(host[i], 0, *exponent, q->format);
+                if (float_bits(float8_decode(code[i], *exponent, q->format)) != float_bits(host[i]))
+                    return fail(E_CONFIG, "%g is no float8 number in its block, and the trainer's moments are float8", (double)host[i]);
+            }
+        }
+    return OK;
+}
+
+static void widen_bf16(float *host, const bf16 *half, size_t n) {
+    for (size_t i = 0; i < n; i++) host[i] = bf16_to_float(half[i]);
+}
+
+static int narrow_bf16(bf16 *half, const float *host, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (float_bits(host[i]) & 0xffff) return fail(E_CONFIG, "%g is no bfloat16 number, and the trainer's moments are bfloat16", (double)host[i]);
+        half[i] = (bf16)(float_bits(host[i]) >> 16);
+    }
+    return OK;
+}
+
+static int get_moments(const struct model *m, float *host, const struct place *q) {
+    size_t bytes = q->n * moment_element(q->dtype);
+    if (q->dtype == MOMENT_FLOAT32) return m->ops->download(m->ctx, host, q->numbers, bytes);
+    void *staged = malloc(bytes + exponent_bytes(q));
+    if (!staged) return fail(E_MEMORY, "no memory for %zu numbers", q->n);
+    uint8_t *exponents = (uint8_t *)staged + bytes;
+    int status = m->ops->download(m->ctx, staged, q->numbers, bytes);
+    if (!status && q->exponents) status = m->ops->download(m->ctx, exponents, q->exponents, exponent_bytes(q));
+    if (!status && q->exponents) widen_float8(host, staged, exponents, q);
+    else if (!status) widen_bf16(host, staged, q->n);
+    free(staged);
+    return status;
+}
+
+static int set_moments(struct model *m, const struct place *q, const float *host) {
+    size_t bytes = q->n * moment_element(q->dtype);
+    if (q->dtype == MOMENT_FLOAT32) return m->ops->upload(m->ctx, q->numbers, host, bytes);
+    void *staged = malloc(bytes + exponent_bytes(q));
+    if (!staged) return fail(E_MEMORY, "no memory for %zu numbers", q->n);
+    uint8_t *exponents = (uint8_t *)staged + bytes;
+    int status = q->exponents ? narrow_float8(staged, exponents, host, q) : narrow_bf16(staged, host, q->n);
+    if (!status) status = m->ops->upload(m->ctx, q->numbers, staged, bytes);
+    if (!status && q->exponents) status = m->ops->upload(m->ctx, q->exponents, exponents, exponent_bytes(q));
+    free(staged);
+    return status;
+}
+
+int trainer_get(struct trainer *t, float *host, enum trainer_state kind, const struct tensor *tensor) {
+    const struct model *m = t->m;
+    if (kind == STATE_MASTER) return model_get_master(m, tensor, host);
+    if (kind == STATE_GRADIENT) return m->ops->download(m->ctx, host, t->grads + tensor_offset(tensor), tensor_size(tensor) * sizeof *host);
+    struct place place = find_moments(t, kind, tensor);
+    return get_moments(m, host, &place);
+}
+
+int trainer_set(struct trainer *t, enum trainer_state kind, const struct tensor *tensor, const float *host) {
+    if (kind == STATE_MASTER) return model_set(t->m, tensor, host);
+    if (kind == STATE_GRADIENT) return fail(E_CONFIG, "gradients cannot be set");
+    struct place place = find_moments(t, kind, tensor);
+    return set_moments(t->m, &place, host);
+}
