@@ -122,7 +122,7 @@ def build(nvcc: str, sources: list[str], target: Path, objects: Path, root: Path
     # --fmad=false: sums and products fuse where the source says fmaf(), so that kernels which must agree do
     flags = ["-std=c++17", "-O3", "--fmad=false", "-lineinfo", f"--threads={max(1, jobs // len(sources))}", f"-I{root / 'csrc'}",
              f'-DGRPO_CUDA_ARCHS="{";".join(archs)}"', "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall", *code_flags(archs)]
-    flags += ["--compress-mode=size"] if version >= (12, 8) else ["-Xfatbin=-compress-all"]
+    flags += ["--compress-mode=size"] if version >= (13, 0) else ["-Xfatbin=-compress-all"]
     flags += ["-Werror=all-warnings"] if os.environ.get("GRPO_WERROR") == "1" else []
     compiler = [shutil.which("ccache"), nvcc] if shutil.which("ccache") else [nvcc]
     print(f"grpo: CUDA {version[0]}.{version[1]} ({nvcc}) for {';'.join(archs)}, {len(sources)} files")

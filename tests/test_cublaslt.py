@@ -140,6 +140,13 @@ def test_products(emulated_plugin, library, mode, counts):
     assert fresh(PRODUCTS.format(plugin=str(emulated_plugin), library=str(library), mode=mode)) == counts
 
 
+@pytest.mark.parametrize("mode, counts", [("auto", "2 2"), ("cublaslt", "12 12")])
+def test_rows_that_an_algorithm_refuses(emulated_plugin, library, monkeypatch, mode, counts):
+    """Our own kernels compute them, and whatever comes later for that weight."""
+    monkeypatch.setenv("FAKE_REFUSES", "5")
+    assert fresh(PRODUCTS.format(plugin=str(emulated_plugin), library=str(library), mode=mode)) == counts
+
+
 MODEL = BEGIN + """
 from tiny_models import build, config
 model = build(config("qwen2", d=16, heads=(2, 1), D=16, F=24, V=97, L=2), "cuda")

@@ -230,7 +230,14 @@ static int set_rows(struct blas_plan *plan, const struct blas_shape *s) {
 
 struct blas_product { struct blas_shape shape; const void *a, *b; const float *bias; void *d; };
 
-static int matmul(const struct cuda_ctx *ctx, struct blas_plan *plan, const struct blas_product *p) {
+/* An algorithm is asked for once and may refuse a number of rows: then this shape is our own kernels', from now on. */
+static void refused(struct blas_plan *plan, const struct blas_shape *s) {
+    plan->none = true;
+    fprintf(stderr, "grpo: cuda: cuBLASLt does not compute the product (%d, %d) of %d terms: our own kernels do\n", s->n, s->m, s->k);
+}
+
+/* *done: false where it is refused */
+static int matmul(const struct cuda_ctx *ctx, bool *done, struct blas_plan *plan, const struct blas_product *p) {
     float one = 1, beta = p->shape.accumulate ? 1 : 0;
     void *workspace;
     real *bias;
@@ -240,9 +247,11 @@ static int matmul(const struct cuda_ctx *ctx, struct blas_plan *plan, const stru
         TRY(cuda_cast((void *)ctx, bias, p->bias, (size_t)p->shape.m));
     }
     TRY(scratch(&workspace, ctx, plan->workspace));
-    BLASLT(Matmul, blas.handle, plan->desc, &one, p->a, plan->a, p->b, plan->b, &beta, p->d, plan->d, p->d, plan->d, &plan->algo, workspace,
-           plan->workspace, ctx->stream);
-    return OK;
+    int status = blas.f.Matmul(blas.handle, plan->desc, &one, p->a, plan->a, p->b, plan->b, &beta, p->d, plan->d, p->d, plan->d, &plan->algo,
+                               workspace, plan->workspace, ctx->stream);
+    *done = status != BLASLT_NOT_SUPPORTED;
+    if (!*done) refused(plan, &p->shape);
+    return status && *done ? fail(E_DEVICE, "cuda: cublasLtMatmul: status %d (%s)", status, blas.name) : OK;
 }
 
 static int blas_matmul(const struct cuda_ctx *ctx, bool *done, bool always, const struct blas_product *p) {
@@ -251,7 +260,7 @@ static int blas_matmul(const struct cuda_ctx *ctx, bool *done, bool always, cons
     lock();
     int status = find_plan(&plan, ctx, always, p->shape);
     *done = !status && plan && aligned;
-    if (*done) status = matmul(ctx, plan, p);
+    if (*done) status = matmul(ctx, done, plan, p);
     unlock();
     return status;
 }

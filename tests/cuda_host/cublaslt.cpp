@@ -1,6 +1,6 @@
 /* cuBLASLt as far as csrc/cuda/cublaslt.h declares it, computed by three loops on the emulator's stream. It holds us to what
    the library asks: column-major layouts that fit the product, types, aligned pointers, the workspace of the algorithm, a
-   bias of the type of d where the epilogue adds one. */
+   bias of the type of d where the epilogue adds one. FAKE_REFUSES: a number of rows that no algorithm takes. */
 #include "base/base.h"
 #include "cuda/cublaslt.h"
 
@@ -103,6 +103,7 @@ int cublasLtMatmul(void *handle, void *desc, const void *alpha, const void *a, v
     if (handle != &ran || *(const float *)alpha != 1 || c != d || c_ != d_ || algo->data[0] != COOKIE || bytes < WORKSPACE || !workspace) return INVALID;
     if (!fits(*m, *(blaslt_layout *)a_, *(blaslt_layout *)b_, *(blaslt_layout *)d_) || ((uintptr_t)a | (uintptr_t)b | (uintptr_t)d) % 16) return INVALID;
     bool ta = m->set[BLASLT_DESC_TRANSA], tb = m->set[BLASLT_DESC_TRANSB];
+    if (getenv("FAKE_REFUSES") && ((blaslt_layout *)b_)->cols == strtoull(getenv("FAKE_REFUSES"), nullptr, 10)) return BLASLT_NOT_SUPPORTED;
     ran++;
     cuda_host_stream *on = (cuda_host_stream *)stream;
     on->enqueue(on, [=, bias = m->bias, la = *(blaslt_layout *)a_, lb = *(blaslt_layout *)b_, ld = *(blaslt_layout *)d_, factor = *(const float *)beta] {
