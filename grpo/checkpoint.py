@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import shutil
-import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from .errors import CheckpointCorruptError, CheckpointError, CheckpointMismatchError, ConfigError, FileFormatError, GrpoWarning
+from .errors import CheckpointCorruptError, CheckpointError, CheckpointMismatchError, ConfigError, FileFormatError, warn
 from .formats.safetensors import SafetensorsFile, SafetensorsFolder, from_bfloat16_bits, write_weights
 from .runfolder import replace_text
 
@@ -119,7 +118,7 @@ def latest(parent: Path) -> Path | None:
             verify(folder)
             return folder
         except CheckpointCorruptError as error:
-            warnings.warn(f"{error}; going back to the checkpoint before it", GrpoWarning, stacklevel=2)
+            warn(f"{error}; going back to the checkpoint before it")
     return None
 
 

@@ -10,40 +10,21 @@ import importlib.util
 import math
 import os
 import typing
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError, GrpoWarning
+from .errors import ConfigError, warn
 from .fields import checked, option
 from .foreign import ROUNDS, did_you_mean, understood
 from .ops import check_loss_options
+from .presets import preset_options
 from .schedule import SHAPES, checked_arguments
 
 LOSS_TYPES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo", "gmpo", "reinforce")
 MOST_SEED = (1 << 64) - 1
 AGGREGATIONS = ("sequence-mean-token-mean", "token-mean", "sequence-mean-token-sum", "fixed-length")
-
-PRESETS: dict[str, dict[str, Any]] = {
-    # Shao et al. 2024 (DeepSeekMath)
-    "grpo": dict(loss_type="grpo", beta=0.04, epsilon=0.2, use_bias_correction_kl=False),
-    # Yu et al. 2025: clip-higher, dynamic sampling, token mean, soft overlong punishment over the last fifth
-    "dapo": dict(loss_type="dapo", beta=0.0, epsilon=0.2, epsilon_high=0.28, dynamic_sampling=True, soft_overlong_cache=0.2),
-    # Liu et al. 2025: no division by the group's std nor by the completion's length
-    "dr_grpo": dict(loss_type="dr_grpo", beta=0.0, scale_rewards="none"),
-    # Zheng et al. 2025: one ratio a sequence
-    "gspo": dict(loss_type="grpo", beta=0.0, importance_sampling_level="sequence", epsilon=3e-4, epsilon_high=4e-4),
-    # MiniMax-M1, with ScaleRL's cap
-    "cispo": dict(loss_type="cispo", beta=0.0, epsilon_high=5.0),
-    # DeepSeekRL's defaults. Its rounds take one prompt and it steps every fourth, so 1000 rounds are 250 steps here.
-    "deepseekrl": dict(loss_type="grpo", beta=0.04, use_bias_correction_kl=False, num_generations=16, prompts_per_step=4,
-                       max_steps=250, learning_rate=5e-6, lr_scheduler_type="constant_with_warmup", warmup_ratio=0.18,
-                       adam_beta2=0.99, weight_decay=0.1, max_grad_norm=0.1, temperature=0.9, max_prompt_length=256,
-                       on_long_prompt="truncate", max_completion_length=786, ref_model_mixup_alpha=0.1, ref_model_sync_steps=50,
-                       shuffle_dataset=False, seed=7111994),
-}
 
 
 def strict(cls: type) -> type:
@@ -53,7 +34,8 @@ def strict(cls: type) -> type:
 
     @functools.wraps(plain)
     def __init__(self, *args, **given):
-        options = understood(given, names, PRESETS if issubclass(cls, GRPOConfig) else {})
+        preset = given.pop("preset", None) if issubclass(cls, GRPOConfig) else None
+        options = {**(preset_options(preset) if preset is not None else {}), **understood(given, names)}
         rounds = {name: options.pop(name) for name in ROUNDS if name in options}
         plain(self, *args, **{**options, **steps_of_rounds(rounds, options, given)})
 
@@ -167,7 +149,7 @@ class TrainingConfig:
     def model_options(self) -> dict[str, Any]:
         """device and dtype for a model given by name."""
         try:
-            given = understood(self.model_init_kwargs or {}, ("device", "dtype"), {})
+            given = understood(self.model_init_kwargs or {}, ("device", "dtype"))
         except ConfigError as error:
             raise ConfigError(f"model_init_kwargs: {error}") from error
         return {"device": self.device, "dtype": self.dtype, **given}
@@ -433,8 +415,7 @@ def steps_of_rounds(rounds: Mapping[str, Any], options: Mapping[str, Any], given
             raise ConfigError(f"{name}={count!r} must be a number of rounds, at least 1")
         result[steps] = math.ceil(count / prompts)
         if prompts > 1:
-            warnings.warn(f"{name}={count} rounds of one prompt are {steps}={result[steps]} of {prompts} prompts", GrpoWarning,
-                          stacklevel=5)
+            warn(f"{name}={count} rounds of one prompt are {steps}={result[steps]} of {prompts} prompts")
     return result
 
 
@@ -446,13 +427,12 @@ def reporters(report_to: str | list | None) -> list[str]:
     names = [report_to] if isinstance(report_to, str) else list(report_to or [])
     if "all" in names:
         names = ["tensorboard"] if importlib.util.find_spec("tensorboardX") else []
-        warnings.warn(f"report_to='all' is {names[0] if names else 'nothing, without tensorboardX'}; every metric is in the run's metrics.jsonl, "
-                      "and a callback can send it to other loggers", GrpoWarning, stacklevel=2)
+        warn(f"report_to='all' is {names[0] if names else 'nothing, without tensorboardX'}; every metric is in the run's metrics.jsonl, "
+             "and a callback can send it to other loggers")
     names = [n for n in names if n != "none"]
     elsewhere = [n for n in names if n in OTHER_REPORTERS]
     if elsewhere:
-        warnings.warn(f"report_to: {', '.join(elsewhere)} is not built in; every metric is in the run's metrics.jsonl, and a callback can send it",
-                      GrpoWarning, stacklevel=2)
+        warn(f"report_to: {', '.join(elsewhere)} is not built in; every metric is in the run's metrics.jsonl, and a callback can send it")
     names = [n for n in names if n not in elsewhere]
     for name in names:
         if name != "tensorboard":

@@ -3,12 +3,11 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 from . import _core
-from .errors import ConfigError, DeviceError
+from .errors import ConfigError, DeviceError, warn
 
 DTYPES = {"cpu": "bfloat16", "cuda": "bfloat16", "ref": "float32"}      # what each stores
 LEAST_CAPABILITY = (8, 0)                                                # bfloat16 tensor cores
@@ -40,7 +39,7 @@ def gpu_answers() -> bool:
     except DeviceError as error:
         reason = str(error)
     if os.path.exists(DRIVER):
-        warnings.warn(f"device='auto' is the cpu here: {reason}", stacklevel=2)
+        warn(f"device='auto' is the cpu here: {reason}")
     return False
 
 

@@ -1,4 +1,6 @@
 """Every error this package raises on purpose. Each is also the builtin that people already catch."""
+import sys
+import warnings
 
 
 class GrpoError(Exception):
@@ -59,3 +61,11 @@ class BusyError(GrpoError, RuntimeError):
 
 class GrpoWarning(UserWarning):
     """Something a user should know that does not stop the run."""
+
+
+def warn(text: str) -> None:
+    """A GrpoWarning that points at the line outside of this package from which it came."""
+    frame, level = sys._getframe(1), 2
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, GrpoWarning, stacklevel=level)

@@ -5,11 +5,10 @@ that do not exist here. Each is listed once, with the values that change nothing
 nothing is ignored in silence and the error says what to do instead.
 """
 import difflib
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .errors import ConfigError, GrpoWarning
+from .errors import ConfigError, warn
 
 # another name for a field of ours, same meaning
 ALIASES = {
@@ -142,16 +141,10 @@ NOT_SUPPORTED = {
 }
 
 
-def understood(options: Mapping[str, Any], known: Iterable[str], presets: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+def understood(given: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
     """Options by our own names; those of ROUNDS keep theirs, as it takes a whole config to turn rounds into steps. Raises ConfigError
     for names and values that cannot be honoured."""
-    known = set(known)
-    given = dict(options)
-    result: dict[str, Any] = {}
-    if (preset := given.pop("preset", None)) is not None:
-        if preset not in presets:
-            raise ConfigError(f"preset={preset!r} is not known{did_you_mean(preset, presets)} Presets: {', '.join(presets)}.")
-        result |= presets[preset]
+    known, result = set(known), {}
     for name, value in given.items():
         target = ALIASES.get(name, name)
         if target != name and value is None:
@@ -169,7 +162,7 @@ def understood(options: Mapping[str, Any], known: Iterable[str], presets: Mappin
         elif name in NOTED:
             expected, note = NOTED[name]
             if value not in expected:
-                warnings.warn(f"{name}={value!r}: {note}", GrpoWarning, stacklevel=4)
+                warn(f"{name}={value!r}: {note}")
         elif name in REFUSED:
             allowed, advice = REFUSED[name]
             if getattr(value, "value", value) not in allowed:

@@ -10,7 +10,6 @@ import math
 import os
 import re
 import time
-import warnings
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -21,24 +20,17 @@ from typing import Any, NamedTuple
 from . import _core, checkpoint
 from .callbacks import Progress, TensorBoard, TrainerControl, TrainerState
 from .config import TrainingConfig
-from .errors import CheckpointError, CheckpointMismatchError, ConfigError, DatasetError, GrpoWarning, NonFiniteError
+from .errors import CheckpointError, ConfigError, DatasetError, NonFiniteError, warn
 from .foreign import did_you_mean
 from .interrupt import TrainingInterrupted, sigterm
 from .model import Model, load
 from .plan import Plan, require, training_plan
 from .profile import Profile
+from .resume import checkpoint_of, compare_options
 from .runfolder import CHECKPOINTS, ROUND, RunFolder, say
 from .schedule import learning_rate, steps_of
 
 MAX_FAILED_SAVES = 3
-# options that a resumed run may change without becoming another run
-FREE_TO_CHANGE = frozenset("""
-    device disable_tqdm dtype eval_category eval_on_start eval_report eval_steps eval_strategy greater_is_better
-    keep_rollout_activations load_best_model_at_end log_completions log_unique_prompts logging_first_step logging_steps max_steps
-    metric_for_best_model model_init_kwargs num_completions_to_print num_generations_eval num_train_epochs output_dir recompute
-    report_to resume_from_checkpoint run_name save_completions save_only_model save_steps save_strategy save_total_limit slots
-    temperature_eval token_budget
-""".split())
 
 
 class TrainOutput(NamedTuple):
@@ -271,7 +263,7 @@ class Loop(ABC):
             if self._skipped > self.args.max_skipped_steps:
                 raise NonFiniteError(f"{error}; {self._skipped} steps in a row, the weights are those of step "
                                      f"{self.state.global_step - self._skipped + 1}") from error
-            warnings.warn(f"step {self.state.global_step + 1} is skipped: {error}", GrpoWarning, stacklevel=2)
+            warn(f"step {self.state.global_step + 1} is skipped: {error}")
             self.optimizer.zero_grad()
             return {"skipped_steps": 1.0, "grad_norm": math.nan}
         except BaseException:
@@ -371,7 +363,7 @@ class Loop(ABC):
             self._new_best = None            # no checkpoint, so nothing to point to
             if self._failed_saves >= MAX_FAILED_SAVES or self.state.global_step >= self.state.max_steps:
                 raise
-            warnings.warn(f"{error}; training goes on, the next checkpoint is tried as planned", GrpoWarning, stacklevel=2)
+            warn(f"{error}; training goes on, the next checkpoint is tried as planned")
 
     def _write_checkpoint(self, folder: Path) -> None:
         self.model.save_pretrained(folder)
@@ -389,9 +381,9 @@ class Loop(ABC):
 
     def _resume(self, resume: str | bool) -> None:
         """Loads a checkpoint, of a run folder its latest. The run continues in its folder when that is its latest checkpoint, else in a new one."""
-        folder = self._checkpoint_to_resume(resume)
+        folder = checkpoint_of(resume, self.args.output_dir)
         state = checkpoint.read_state(folder, self.kind)
-        self._compare_options(folder, state["config"])
+        compare_options(folder, state["config"], self.args)
         checkpoint.load_optimizer(folder / checkpoint.STATE_FOLDER, self.optimizer, self.model.core.tensors())
         self.optimizer.steps_taken = state["adam_steps"]
         self.restore_position(state, folder / checkpoint.STATE_FOLDER)
@@ -407,39 +399,12 @@ class Loop(ABC):
             s.best_metric = (checkpoint.best(self.run.checkpoints) or {}).get("value")
         say(f"resumed {folder} at step {s.global_step}")
 
-    def _checkpoint_to_resume(self, resume: str | bool) -> Path:
-        if resume is not True:
-            folder = Path(resume)
-            if (folder / CHECKPOINTS).is_dir():
-                return self._latest(folder)
-            checkpoint.verify(folder)
-            return folder
-        if self.args.output_dir is None:
-            raise ConfigError("resume_from_checkpoint=True needs output_dir, the folder of the run")
-        return self._latest(Path(self.args.output_dir))
-
-    def _latest(self, run: Path) -> Path:
-        folder = checkpoint.latest(run / CHECKPOINTS)
-        if folder is None:
-            raise CheckpointError(f"{run} has no checkpoint to resume")
-        return folder
-
-    def _compare_options(self, folder: Path, saved: dict[str, Any]) -> None:
-        now = json.loads(json.dumps(dataclasses.asdict(self.args)))      # as it was saved: without tuples and integer keys
-        if now.get("seed") != saved.get("seed"):
-            raise CheckpointMismatchError(f"{folder}: seed is {saved.get('seed')} there and {now['seed']} here; "
-                                          "the run would not be the same")
-        changed = [f"{name}: {saved[name]} -> {value}" for name, value in now.items()
-                   if name in saved and saved[name] != value and name not in FREE_TO_CHANGE]
-        if changed:
-            warnings.warn(f"{folder}: resumed with other options ({'; '.join(changed)})", GrpoWarning, stacklevel=2)
-
 
 def options(args: Any, kind: type) -> Any:
     """args, or the defaults where there are none. ConfigError for what is of another kind."""
     if args is not None and not isinstance(args, kind):
-        of = type(args)
-        raise ConfigError(f"args must be a grpo.{kind.__name__}, not a {of.__name__ if of.__module__ == 'builtins' else f'{of.__module__}.{of.__name__}'}")
+        module = "" if type(args).__module__ == "builtins" else f"{type(args).__module__}."
+        raise ConfigError(f"args must be a grpo.{kind.__name__}, not a {module}{type(args).__name__}")
     return kind() if args is None else args
 
 
@@ -448,8 +413,8 @@ def is_round(record: dict[str, Any]) -> bool:
     return any(name.startswith(ROUND) for name in record)
 
 
-def means(window: list[dict[str, Any]]) -> dict[str, float]:
-    """Each metric's mean over the steps that have it."""
-    names = dict.fromkeys(name for metrics in window for name in metrics)
-    values = {name: [m[name] for m in window if m.get(name) is not None and not math.isnan(m[name])] for name in names}
+def means(records: list[dict[str, Any]]) -> dict[str, float]:
+    """Each metric's mean over the records that have a number for it."""
+    names = dict.fromkeys(name for metrics in records for name in metrics)
+    values = {name: [m[name] for m in records if m.get(name) is not None and not math.isnan(m[name])] for name in names}
     return {name: sum(v) / len(v) for name, v in values.items() if v}

@@ -4,7 +4,6 @@ Everything the trainer does between a rollout and a backward pass is here, for p
 may be anything NumPy can read (lists, torch CPU tensors); results are float32 arrays. The arithmetic is in C, in double
 precision; the formulas are written out at the head of ``csrc/rl/loss.h``.
 """
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from grpo import _core
-from grpo.errors import ConfigError, GrpoWarning, NonFiniteError
+from grpo.errors import ConfigError, NonFiniteError, warn
 from grpo.foreign import did_you_mean
 
 F32 = NDArray[np.float32]
@@ -206,7 +205,7 @@ def check_loss_options(fields: Mapping[str, Any]) -> dict[str, Any]:
     options = {**defaults, **fields}
     _core.adapt_entropy_coef(0.0, 0.0, options)         # the cheapest call that checks values
     for doubt in _doubts(options):
-        warnings.warn(doubt, GrpoWarning, stacklevel=3)
+        warn(doubt)
     return options
 
 

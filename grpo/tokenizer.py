@@ -3,14 +3,13 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import GrpoWarning, TokenizerError
+from .errors import TokenizerError, warn
 from .formats.byte_level import byte_alphabet, byte_level_backend, set_bos_eos
 from .formats.gguf_tokenizer import build
 from .formats.strict_json import read_bytes, read_object
@@ -200,7 +199,7 @@ class Tokenizer:
         text = "Hello, world! 2 + 2 = 4\n"
         back = self.decode(self.encode(text))
         if back.strip() != text.strip():
-            warnings.warn(f"{self._source}: {text!r} comes back from this tokenizer as {back!r:.100}", GrpoWarning, stacklevel=4)
+            warn(f"{self._source}: {text!r} comes back from this tokenizer as {back!r:.100}")
 
 
 def load_backend(data: bytes, source: str) -> tokenizers.Tokenizer:

@@ -7,7 +7,6 @@ follow from the recorded log-probs and one backward pass is all that runs; what 
 compared with the record (sampling/sampling_logp_difference: 0.0).
 """
 import functools
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ import numpy as np
 from . import _core, checkpoint, ops
 from .callbacks import completion_table
 from .config import GRPOConfig
-from .errors import CheckpointMismatchError, DatasetError, GrpoWarning
+from .errors import CheckpointMismatchError, DatasetError, warn
 from .evaluation.rounds import Evaluation
 from .foreign import refuse
-from .loop import Loop, StepResult, TrainingInterrupted, options
+from .loop import Loop, StepResult, TrainingInterrupted, means, options
 from .prompts import Prompt, overlap
 from .rewards import RewardSet, get_soft_overlong_punishment
 from .rollout import (LENGTH, Rollouts, completion_metrics, completion_records, generate, prompt_stream, reward_batch, reward_metrics,
@@ -78,7 +77,7 @@ class GRPOTrainer(Loop):
         self.evaluations: dict[str, Evaluation] = self.held_out(eval_dataset)
         for name, evaluation in self.evaluations.items() if self.stream is not None else ():
             if message := overlap(self.stream.rows, evaluation.stream.rows):
-                warnings.warn(f"eval_dataset[{name!r}]: {message}" if name else message, GrpoWarning, stacklevel=2)
+                warn(f"eval_dataset[{name!r}]: {message}" if name else message)
         self.reference = self.model.copy() if args.beta else None
         self.loss_options = args.loss_options()
         self.position = 0                    # in the stream of prompts
@@ -125,7 +124,7 @@ class GRPOTrainer(Loop):
             "num_tokens": float(self.state.num_input_tokens_seen), "generation_tokens_per_second": tokens / self._seconds["generate"],
             **completion_metrics(everything.lengths, everything.finish == LENGTH),
             **reward_metrics(self.reward_names, everything.rewards, everything.totals), "frac_reward_zero_std": float(flat.mean()),
-            **mean_of_each(logged)}
+            **means(logged)}
         if self.args.dynamic_sampling:
             self._rollout_metrics |= group_counts(everything, flat, wanted)
         self._watch_spread(flat.all())
@@ -136,8 +135,8 @@ class GRPOTrainer(Loop):
         """Says so when rollout after rollout has nothing to learn from."""
         self._flat_rollouts = self._flat_rollouts + 1 if flat else 0
         if self._flat_rollouts == FLAT_ROLLOUTS:
-            warnings.warn(f"{FLAT_ROLLOUTS} rollouts in a row gave every completion of a group the same reward, so there is nothing to learn "
-                          f"from: see the completions in {self.run.path} for what the rewards were given", GrpoWarning, stacklevel=2)
+            warn(f"{FLAT_ROLLOUTS} rollouts in a row gave every completion of a group the same reward, so there is nothing to learn "
+                 f"from: see the completions in {self.run.path} for what the rewards were given")
 
     def _generate(self, prompts: list[Prompt], first_prompt: int) -> Rollouts:
         args, total = self.args, len(prompts) * self.args.num_generations
@@ -356,9 +355,3 @@ def group_counts(r: Rollouts, flat: Any, wanted: int) -> dict[str, float]:
 def trained_tokens(r: Rollouts, groups: Any) -> int:
     """Tokens that the backward pass of these groups went over; a prompt is gone over once for its group."""
     return int(r.lengths[groups[r.group]].sum()) + sum(len(p.ids) for p, run in zip(r.prompts, groups, strict=True) if run)
-
-
-def mean_of_each(records: list[dict[str, float]]) -> dict[str, float]:
-    names = dict.fromkeys(name for r in records for name in r)
-    values = {name: [r[name] for r in records if name in r] for name in names}
-    return {name: sum(v) / len(v) for name, v in values.items()}

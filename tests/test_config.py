@@ -1,6 +1,7 @@
 """Options: names, defaults, arithmetic, presets, errors; and the learning-rate schedules."""
 import dataclasses
 import importlib.util
+import inspect
 import math
 import sys
 import types
@@ -10,8 +11,8 @@ import pytest
 
 import grpo
 from grpo import GRPOConfig, SFTConfig
-from grpo.config import PRESETS
 from grpo.errors import ConfigError, GrpoWarning
+from grpo.presets import PRESETS
 from grpo.schedule import learning_rate
 
 
@@ -241,6 +242,13 @@ def test_report_to_all_is_what_is_installed(installed, reporters, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: installed or None)
     with pytest.warns(GrpoWarning, match="report_to='all' is (tensorboard|nothing)"):
         assert GRPOConfig(report_to="all").report_to == reporters
+
+
+@pytest.mark.parametrize("options", [dict(use_vllm=True), dict(report_to="wandb"), dict(loss_type="cispo"), dict(num_train_iters=8, prompts_per_step=4)])
+def test_a_warning_points_at_the_line_that_it_is_about(options):
+    with pytest.warns(GrpoWarning) as seen:
+        GRPOConfig(**options)
+    assert [(one.filename, one.lineno) for one in seen] == [(__file__, inspect.currentframe().f_lineno - 1)]
 
 
 def test_sft_config():

@@ -7,14 +7,14 @@ import dataclasses
 import textwrap
 import types
 import typing
-import warnings
 from pathlib import Path
 from typing import Any
 
 from .. import recipes
-from ..config import PRESETS, GRPOConfig
-from ..errors import ConfigError, GrpoWarning
+from ..config import GRPOConfig
+from ..errors import ConfigError, warn
 from ..foreign import NOTED, REFUSED, ROUNDS, WITHOUT_EFFECT, WITHOUT_EFFECT_PREFIXES
+from ..presets import PRESETS
 from ..recipes.names import OTHER_NAMES
 from ..runfolder import CHECKPOINTS, RECIPE
 from .parser import Parser, from_yaml, switch, switch_or_text, text, text_or_number, underscored
@@ -93,7 +93,7 @@ def recipe_of(arguments: argparse.Namespace) -> recipes.Recipe:
     if named:
         base = recipes.Recipe.read(named[0])
     elif DEEPSEEKRL & changes.keys():
-        warnings.warn("DeepSeekRL's flags: taking the recipe gsm8k, which has its hyper-parameters", GrpoWarning, stacklevel=2)
+        warn("DeepSeekRL's flags: taking the recipe gsm8k, which has its hyper-parameters")
         base = recipes.Recipe.read("gsm8k")
     elif given & {"model", "dataset"}:
         base = recipes.Recipe()

@@ -98,7 +98,7 @@ class Recipe:
             elif name == "conciseness":
                 parts["rewards"] = [*parts["rewards"], *["conciseness"] * bool(value)]
             elif name not in ROUNDS:
-                options |= understood({name: value}, [*OWN_FIELDS, *OPTION_NAMES, *OTHER_NAMES], {})
+                options |= understood({name: value}, [*OWN_FIELDS, *OPTION_NAMES, *OTHER_NAMES])
         options |= steps_of_rounds({name: changes[name] for name in ROUNDS if name in changes}, options, changes)
         if {"eval_steps", "eval_iterations"} & changes.keys():
             options.setdefault("eval_strategy", "steps")

@@ -1,12 +1,11 @@
 """What the entries of a recipe are called elsewhere: by TRL's command line, DeepSeekRL, R1. One place for all of it, besides the
 options of GRPOConfig, whose other names are in grpo/foreign.py."""
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from ..config import PRESETS
-from ..errors import ConfigError, GrpoWarning
-from ..foreign import ALIASES, did_you_mean
+from ..errors import ConfigError, warn
+from ..foreign import ALIASES
+from ..presets import preset_options
 
 OTHER_NAMES = {**ALIASES, "model_name": "model", "model_name_or_path": "model", "dataset_name": "dataset", "reward": "rewards",
                "reward_funcs": "rewards", "evaluator": "rewards", "max_items_training": "train_size", "max_items_eval": "eval_size",
@@ -32,14 +31,11 @@ def own_changes(changes: Mapping[str, Any], options: Mapping[str, Any]) -> dict[
             raise ConfigError(f"{name}={value!r} and {own}={result[own]!r} say the same thing differently; give one")
         result[own] = value
     if (preset := result.pop("preset", None)) is not None:
-        if preset not in PRESETS:
-            raise ConfigError(f"preset={preset!r} is not known{did_you_mean(str(preset), PRESETS)} Presets: {', '.join(PRESETS)}.")
         void = replaced_by(result)
-        result = {**{name: value for name, value in PRESETS[preset].items() if name not in void}, **result}
+        result = {**{name: value for name, value in preset_options(preset).items() if name not in void}, **result}
     if "prompts_per_step" in options and not {"prompts_per_step", "per_device_train_batch_size"} & result.keys():
         if (prompts := result.pop("gradient_accumulation_steps", None)) is not None:
-            warnings.warn(f"gradient_accumulation_steps={prompts} micro-steps of one prompt are prompts_per_step={prompts}", GrpoWarning,
-                          stacklevel=4)
+            warn(f"gradient_accumulation_steps={prompts} micro-steps of one prompt are prompts_per_step={prompts}")
             result["prompts_per_step"] = prompts
     return result
 

@@ -9,7 +9,6 @@ import asyncio
 import math
 import numbers
 import threading
-import warnings
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, GrpoWarning, RewardError
+from ..errors import ConfigError, RewardError, warn
 from .adapters import GOLD_COLUMNS, PER_SAMPLE, Reward, adapt, gold_of
 from .deadline import in_thread
 from .values import Substitute, as_float, as_list, described, fresh, plain
@@ -141,9 +140,9 @@ class RewardSet:
             if own:
                 owner.load_state_dict({key.removeprefix(f"{name}/"): value for key, value in own.items()})
             else:
-                warnings.warn(f"reward {name!r}: the checkpoint has no state of it; it starts anew", GrpoWarning, stacklevel=2)
+                warn(f"reward {name!r}: the checkpoint has no state of it; it starts anew")
         if unused:
-            warnings.warn(f"the checkpoint has the state of rewards that are not there: {', '.join(sorted(unused))}", GrpoWarning, stacklevel=2)
+            warn(f"the checkpoint has the state of rewards that are not there: {', '.join(sorted(unused))}")
 
     def with_state(self) -> list[tuple[str, Any]]:
         """(name, object) of the rewards that have state_dict and load_state_dict."""
@@ -219,7 +218,7 @@ class Call:
         if self.on_error == "raise" or kind == RewardError.__name__:
             raise RewardError(message) from error
         if late:
-            warnings.warn(message, GrpoWarning, stacklevel=2)
+            warn(message)
         self.errors += len(self.batch) if i is None else 1
         value = None if self.on_error == "drop" else self.on_error
         return Substitute(value) if i is None else value

@@ -4,11 +4,10 @@ The others are in grpo.rewards too: think_format_reward, get_soft_overlong_punis
 accuracy_reward there reads answers in more forms than TRL's, which is here and takes only LaTeX that is boxed or announced.
 """
 import functools
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import GrpoWarning
+from ..errors import warn
 from .arguments import number, whole
 from .deadline import Worker
 from .length import cosine
@@ -86,5 +85,5 @@ def is_equal(text: str, gold: str) -> bool | None:
     try:
         return comparison().call([text, gold], {}, [], SECONDS)[0]
     except TimeoutError:
-        warnings.warn(f"math-verify took more than {SECONDS:g} s over {text[-80:]!r} and was ended; that is wrong then", GrpoWarning, stacklevel=2)
+        warn(f"math-verify took more than {SECONDS:g} s over {text[-80:]!r} and was ended; that is wrong then")
         return False
