@@ -176,7 +176,7 @@ def moments_of_optim(optim: Any, given: Mapping[str, Any]) -> dict[str, str]:
     """What an 8-bit AdamW is here, said on one line."""
     if given.get("moment_dtype", "float8") != "float8":
         raise ConfigError(f"optim={optim!r} and moment_dtype={given['moment_dtype']!r} ask for different moments; give one")
-    warnings.warn(f"optim={optim!r}: AdamW with moment_dtype='float8'", GrpoWarning, stacklevel=5)
+    warn(f"optim={optim!r}: AdamW with moment_dtype='float8'")
     return {"moment_dtype": "float8"}
 
 
