@@ -4,7 +4,7 @@ rounding the exact result to bfloat16, and the bits that must not change with ba
 import numpy as np
 import pytest
 
-from checks import assert_same_bits, attention, check_float, check_rounded, real, rows
+from checks import assert_same_bits, attention, check_float, real, rows
 from checks.optim import step
 from checks.rows import tables
 from checks.sample import check_next_and_seen
@@ -99,16 +99,7 @@ def test_gelu_everywhere(cpu, ref, kind):
 @pytest.mark.parametrize("Hq, Hkv, D", HEADS)
 def test_attention(cpu, ref, rng, Hq, Hkv, D, batch):
     segments, N = group_segments(*BATCHES[batch])
-    qkv, dy = real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, Hq * D)
-    y, lse = cpu.attention(qkv, segments, Hq, Hkv, D)
-    want_y, want_lse = ref.attention(qkv, segments, Hq, Hkv, D)
-    check_rounded(y, want_y)
-    check_float(lse, want_lse)
-    got = cpu.attention_bwd(dy, bf16(want_y), want_lse, qkv, segments, Hq, Hkv, D)
-    want = ref.attention_bwd(dy, bf16(want_y), want_lse, qkv, segments, Hq, Hkv, D)
-    for first, heads in [(0, Hq), (Hq, Hkv), (Hq + Hkv, Hkv)]:              # q, k, v differ in size
-        part = slice(first * D, (first + heads) * D)
-        check_rounded(got[:, part], want[:, part], noise=1e-5)
+    attention.check_against_ref(cpu, ref, real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, Hq * D), segments, Hq, Hkv, D)
 
 
 def test_attention_with_large_scores(cpu, ref, rng):
