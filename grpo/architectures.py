@@ -142,8 +142,9 @@ def _refuse_unsupported(config: Mapping[str, Any], source: str) -> None:
     other = next((t for t in kinds if t != "full_attention"), None) if isinstance(kinds, list) else kinds
     if other is not None:
         refuse(f"layer type {other!r:.80} (only full_attention)")
-    for key, what in (("quantization_config", "a quantised checkpoint (quantization_config)"), ("vision_config", "a multimodal model (vision_config)"),
-                      ("num_experts", "a mixture of experts (num_experts)"), ("num_local_experts", "a mixture of experts (num_local_experts)"),
+    for key, what in (("quantization_config", "a quantised checkpoint (quantization_config)"),
+                      ("vision_config", "a multimodal model (vision_config)"), ("num_experts", "a mixture of experts (num_experts)"),
+                      ("num_local_experts", "a mixture of experts (num_local_experts)"),
                       ("rope_interleaved", "rope_interleaved")):
         if config.get(key):
             refuse(what)

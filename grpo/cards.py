@@ -40,7 +40,8 @@ CARDS = {
 
 
 def find_card(name: str | None) -> tuple[str, Card] | None:
-    """(what it is called, the card): the one named; else the GPU at hand, None if it is no card that is known; else, with no GPU, ASSUMED."""
+    """(what it is called, the card): the one named; else the GPU at hand, None if it is no card that is known; else, with no GPU,
+    ASSUMED."""
     if name is not None:
         if name not in CARDS:
             raise ConfigError(f"card {name!r} is not known{did_you_mean(name, CARDS)} There are {', '.join(CARDS)}; for another give its "

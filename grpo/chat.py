@@ -201,7 +201,8 @@ class ChatTemplate:
         """The prompt text. TokenizerError with the template's own message when it refuses the conversation."""
         token = _budget.set(Budget())
         try:
-            return self._template.render(messages=[{k: v for k, v in message.items() if v is not None} for message in messages], **variables)
+            return self._template.render(messages=[{k: v for k, v in message.items() if v is not None} for message in messages],
+                                         **variables)
         except Exception as error:
             raise TokenizerError(f"{self._origin}: chat template: {error}") from error
         finally:

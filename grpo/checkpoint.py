@@ -1,7 +1,8 @@
 """Checkpoints that are whole or not there: written aside, hashed, synced, renamed.
 
-    checkpoints/step-120/  model in Hugging Face layout;  trainer/: master (safetensors, float32), m, v (float32, or bfloat16, which holds float8 too),
-                           trainer.json, rollouts.npz when a rollout is still in use, reference.safetensors when the reference moves
+    checkpoints/step-120/  model in Hugging Face layout;  trainer/: master (safetensors, float32), m, v (float32, or
+                           bfloat16, which holds float8 too), trainer.json, rollouts.npz when a rollout is still in use,
+                           reference.safetensors when the reference moves
                            MANIFEST.json: bytes and sha256 of every file, written last
 
     checkpoints/best.json  {"step", "metric", "value"} of the checkpoint that evaluation found best
@@ -161,7 +162,8 @@ def load_weights(folder: Path, core: _core.Model) -> None:
 
 # state
 
-def save_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]], read: Callable[[str], np.ndarray], dtype: str = "float32") -> None:
+def save_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]], read: Callable[[str], np.ndarray],
+                 dtype: str = "float32") -> None:
     """Tensors that bfloat16 or float32 holds exactly, read one at a time as float32."""
     write_weights(lambda _: open(path, "wb"), list(tensors), read, dtype, ONE_FILE)
 

@@ -63,8 +63,8 @@ class TrainingConfig:
     per_device_train_batch_size: int | None = option(
         None, "Completions (SFT: rows) of a micro-step; None: 8, or what prompts_per_step implies. Memory is set by token_budget.", low=1)
     gradient_accumulation_steps: int = option(1, "Micro-steps of one optimiser step.", low=1)
-    token_budget: int | None = option(None, "Tokens of a packed micro-batch, which decide the memory; results are the same. None: 1024 on a "
-                                      "CPU, 16384 on a GPU.", low=1)
+    token_budget: int | None = option(
+        None, "Tokens of a packed micro-batch, which decide the memory; results are the same. None: 1024 on a CPU, 16384 on a GPU.", low=1)
     recompute: bool = option(False, "Recompute activations in the backward pass instead of keeping them.")
     # optimiser
     learning_rate: float = option(1e-6, "Peak learning rate of AdamW.", low=0)
@@ -83,8 +83,8 @@ class TrainingConfig:
     max_grad_norm: float = option(1.0, "Clip the gradient's norm to this; 0: do not clip.", low=0)
     max_skipped_steps: int = option(3, "Steps in a row that may be skipped because the gradient is not finite.", low=0)
     # logging
-    logging_steps: float = option(10, "Print a line (and report) every so many steps, below 1 a share of all; metrics.jsonl has every step.",
-                                  above=0)
+    logging_steps: float = option(
+        10, "Print a line (and report) every so many steps, below 1 a share of all; metrics.jsonl has every step.", above=0)
     logging_first_step: bool = option(False, "Also print the first step.")
     report_to: str | list | None = option("none", "'none', 'tensorboard' (needs tensorboardX), or 'all': what is installed "
                                            "of these; for other loggers pass a callback.")
@@ -93,8 +93,9 @@ class TrainingConfig:
     eval_strategy: str = option("no", "When to evaluate.", choices=("no", "steps", "epoch"))
     eval_steps: float | None = option(None, "Evaluate every so many steps, below 1 a share of all; None: logging_steps.", above=0)
     eval_on_start: bool = option(False, "Evaluate before the first step.")
-    save_strategy: str = option("steps", "When to write a checkpoint: steps and epoch also write one at the end; best: where evaluation is best.",
-                                choices=("no", "steps", "epoch", "best"))
+    save_strategy: str = option(
+        "steps", "When to write a checkpoint: steps and epoch also write one at the end; best: where evaluation is best.",
+        choices=("no", "steps", "epoch", "best"))
     save_steps: float = option(500, "Write a checkpoint every so many steps, below 1 a share of all.", above=0)
     save_total_limit: int | None = option(None, "Keep this many checkpoints, the newest, and the best; None: all.", low=1)
     metric_for_best_model: str | None = option(

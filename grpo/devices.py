@@ -15,8 +15,8 @@ DRIVER = "/proc/driver/nvidia/version"
 
 
 def pick_device(device: str, dtype: Any = None) -> str:
-    """The device meant: "auto" is "cuda" when a GPU answers, else "cpu"; dtype may be torch's. ConfigError names what is not known; DeviceError
-    says that this build has no CUDA. Whether the device answers shows when it is opened."""
+    """The device meant: "auto" is "cuda" when a GPU answers, else "cpu"; dtype may be torch's. ConfigError names what is not known;
+    DeviceError says that this build has no CUDA. Whether the device answers shows when it is opened."""
     if device == "auto":
         device = "cuda" if gpu_answers() else "cpu"
     if device not in DTYPES and not device.startswith("cuda:"):
@@ -45,7 +45,8 @@ def gpu_answers() -> bool:
 
 def search_packages() -> None:
     """Tells the plugin where NVIDIA's packages for Python keep cuBLASLt. DeviceError without a plugin."""
-    folders = [str(folder) for entry in sys.path for pattern in ("nvidia/cu1*/lib", "nvidia/cublas/lib") for folder in Path(entry or ".").glob(pattern)]
+    folders = [str(folder) for entry in sys.path for pattern in ("nvidia/cu1*/lib", "nvidia/cublas/lib")
+               for folder in Path(entry or ".").glob(pattern)]
     _core.cuda_search(":".join(folders))
 
 

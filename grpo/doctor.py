@@ -24,8 +24,8 @@ OPTIONAL = (
 )
 REQUIRED = ("numpy", "tokenizers", "huggingface-hub", "jinja2", "pyyaml", "tqdm", "matplotlib")
 FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_bf16", "amx_tile", "amx_bf16")
-VARIABLES = ("GRPO_NUM_THREADS", "GRPO_CPU", "GRPO_CUDA_LIBRARY", "GRPO_CUDA_GEMM", "GRPO_CUDA_GRAPHS", "GRPO_CUDA_WGMMA", "GRPO_CUDA_TILE", "GRPO_CUBLAS", "CUDA_VISIBLE_DEVICES",
-             "GRPO_DEBUG", "HF_HOME", "HF_HUB_OFFLINE")
+VARIABLES = ("GRPO_NUM_THREADS", "GRPO_CPU", "GRPO_CUDA_LIBRARY", "GRPO_CUDA_GEMM", "GRPO_CUDA_GRAPHS", "GRPO_CUDA_WGMMA", "GRPO_CUDA_TILE",
+             "GRPO_CUBLAS", "CUDA_VISIBLE_DEVICES", "GRPO_DEBUG", "HF_HOME", "HF_HUB_OFFLINE")
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,8 @@ def gpu(index: int, name: str, capability: tuple[int, int], size: int, architect
     code = code_for(capability, architectures)
     if code == "none":
         return Finding(f"gpu {index}", "missing", f"{text}: the plugin has no code for it; build again with GRPO_CUDA_ARCHS=native")
-    return Finding(f"gpu {index}", "ok", text if code == "own" else f"{text}; the driver compiles for it, GRPO_CUDA_ARCHS=native builds faster code")
+    return Finding(f"gpu {index}", "ok",
+                   text if code == "own" else f"{text}; the driver compiles for it, GRPO_CUDA_ARCHS=native builds faster code")
 
 
 def products(name: str) -> Finding:

@@ -36,8 +36,8 @@ ROUNDS = {"num_train_iters": "max_steps", "eval_iterations": "eval_steps", "upda
 
 # options with no effect here whatever their value: they steer torch, data loader processes, launchers or hub uploads
 WITHOUT_EFFECT = frozenset("""
-    activation_checkpointing_kwargs activation_offloading attn_implementation average_tokens_across_devices batch_eval_metrics bf16_full_eval
-    dataset_num_proc ddp_backend
+    activation_checkpointing_kwargs activation_offloading attn_implementation average_tokens_across_devices batch_eval_metrics
+    bf16_full_eval dataset_num_proc ddp_backend
     ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph ddp_timeout disable_dropout do_eval do_predict
     do_train
     ds3_gather_for_generation eval_accumulation_steps eval_do_concat_batches eval_use_gather_object full_determinism
@@ -46,7 +46,8 @@ WITHOUT_EFFECT = frozenset("""
     log_multimodal log_on_each_node logging_dir logging_nan_inf_filter low_cpu_mem_usage packing_strategy pad_to_multiple_of
     padding_free per_device_eval_batch_size prediction_loss_only project
     restore_callback_states_from_checkpoint save_on_each_node save_safetensors skip_memory_metrics soft_thinking_k soft_thinking_temperature
-    torch_empty_cache_steps transformers_continuous_batching_config use_cache use_transformers_continuous_batching use_transformers_paged verbose
+    torch_empty_cache_steps transformers_continuous_batching_config use_cache use_transformers_continuous_batching use_transformers_paged
+    verbose
 """.split())
 WITHOUT_EFFECT_PREFIXES = ("dataloader_", "vllm_", "hub_", "trackio_", "torch_compile_", "lora_")
 
@@ -75,7 +76,8 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "tf32": ((None, False), "there is no tf32 path; leave it out"),
     "use_liger_kernel": ((False, None), "logits are never kept whole anyway; leave it out"),
     "cast_lm_head_to_fp32": ((False,), "log-probs are computed in float32; device='ref' also stores the head in float32"),
-    "optim": (("adamw", "adamw_hf", "adamw_torch", "adamw_torch_fused"), "the optimiser is AdamW with float32 masters; moment_dtype='bfloat16' halves its moments, 'float8' takes a quarter"),
+    "optim": (("adamw", "adamw_hf", "adamw_torch", "adamw_torch_fused"),
+              "the optimiser is AdamW with float32 masters; moment_dtype='bfloat16' halves its moments, 'float8' takes a quarter"),
     "optim_args": ((None, ""), "AdamW is set by adam_beta1, adam_beta2, adam_epsilon and weight_decay"),
     "optim_target_modules": ((None,), "every parameter is trained"),
     "push_to_hub": ((False,), "save_model() writes a Hugging Face folder; upload it with huggingface_hub"),

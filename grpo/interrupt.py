@@ -7,7 +7,8 @@ from pathlib import Path
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C stopped a run at once, or SIGTERM after the step at hand, with a checkpoint. run: its folder; checkpoint: its last checkpoint, or None."""
+    """Ctrl-C stopped a run at once, or SIGTERM after the step at hand, with a checkpoint. run: its folder; checkpoint: its last checkpoint,
+    or None."""
 
     def __init__(self, step: int, run: Path, last: Path | None):
         advice = f"continue with resume_from_checkpoint={str(last)!r}" if last else "there is no checkpoint yet"

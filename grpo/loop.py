@@ -131,11 +131,13 @@ class Loop(ABC):
             return {} if dataset is None else {"": self.held_out_rows(dataset, "eval_dataset")}
         for name in dataset:
             if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
-                raise ConfigError(f"eval_dataset: the name {name!r} must be letters, digits, '_', '.' or '-'; metrics and files are called by it")
+                raise ConfigError(f"eval_dataset: the name {name!r} must be letters, digits, '_', '.' or '-'; metrics and files are "
+                                  "called by it")
         return {name: self.held_out_rows(rows, f"eval_dataset[{name!r}]") for name, rows in dataset.items()}
 
     def evaluate(self, eval_dataset: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Metrics on eval_dataset (default: the trainer's), their names prefixed: eval_reward; of a dict of data sets, eval_<name>_reward."""
+        """Metrics on eval_dataset (default: the trainer's), their names prefixed: eval_reward; of a dict of data sets,
+        eval_<name>_reward."""
         evaluations = self.evaluations if eval_dataset is None else self.held_out(eval_dataset)
         if not evaluations:
             raise DatasetError("evaluate() needs eval_dataset")
@@ -380,7 +382,8 @@ class Loop(ABC):
         (inner / checkpoint.STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
 
     def _resume(self, resume: str | bool) -> None:
-        """Loads a checkpoint, of a run folder its latest. The run continues in its folder when that is its latest checkpoint, else in a new one."""
+        """Loads a checkpoint, of a run folder its latest. The run continues in its folder when that is its latest checkpoint, else in a new
+        one."""
         folder = checkpoint_of(resume, self.args.output_dir)
         state = checkpoint.read_state(folder, self.kind)
         compare_options(folder, state["config"], self.args)

@@ -94,7 +94,8 @@ def tiny(arch: str = "qwen2", seed: int = 0, tokens: Sequence[str] = (), **sizes
 def load(path_or_id: str | os.PathLike[str] | TinySpec, device: str = "auto", dtype: str | None = None) -> Model:
     """A model from a Hugging Face folder, a .gguf file, a hub id, or `tiny(...)`.
 
-    ``device``: "cpu" or "cuda" (bfloat16 weights), "auto" ("cuda" when a GPU answers, else "cpu"), "ref" (float32, slow, for checking). ``dtype``: None or the device's own.
+    ``device``: "cpu" or "cuda" (bfloat16 weights), "auto" ("cuda" when a GPU answers, else "cpu"), "ref" (float32, slow, for checking).
+    ``dtype``: None or the device's own.
     Raises FileFormatError (file and tensor), UnsupportedModelError, TokenizerError, ConfigError or DeviceError.
 
     >>> model = load(tiny(num_hidden_layers=1))                                                      # doctest: +SKIP
@@ -123,7 +124,8 @@ def load(path_or_id: str | os.PathLike[str] | TinySpec, device: str = "auto", dt
 class Model:
     """A language model on one device. Made by `load`; `core` is the C object that holds the weights."""
 
-    def __init__(self, core: _core.Model, config: dict[str, Any], tokenizer: Tokenizer, generation_config: dict[str, Any] | None = None) -> None:
+    def __init__(self, core: _core.Model, config: dict[str, Any], tokenizer: Tokenizer,
+                 generation_config: dict[str, Any] | None = None) -> None:
         self.core, self.config, self.tokenizer = core, config, tokenizer
         self.generation_config = dict(generation_config or {})
         self.device: str = core.device
@@ -208,8 +210,8 @@ class Model:
         return _ragged(logps, completions), grads
 
     def embed(self, texts: Sequence[str | Sequence[int]], token_budget: int = 1024) -> NDArray[np.float32]:
-        """Vectors of texts (or token-id lists), (n, hidden_size) float32: the mean over its tokens of the last hidden states, after the final
-        norm. No special tokens are added. ``token_budget``: tokens run together; the results are the same bits.
+        """Vectors of texts (or token-id lists), (n, hidden_size) float32: the mean over its tokens of the last hidden states, after the
+        final norm. No special tokens are added. ``token_budget``: tokens run together; the results are the same bits.
 
         >>> load(tiny(num_hidden_layers=1)).embed(["four", "vier"]).shape                            # doctest: +SKIP
         (2, 192)
@@ -323,7 +325,8 @@ def check_sampling(num_generations: int, max_new_tokens: int, temperature: float
             ("top_p", top_p, Real, lambda p: 0 < p <= 1, "above 0 and at most 1 (off)"),
             ("min_p", min_p, Real, lambda p: 0 <= p <= 1, "from 0 (off) to 1"),
             ("repetition_penalty", repetition_penalty, Real, lambda r: 0 < r < math.inf, "a positive number (1 is off)"),
-            ("min_new_tokens", min_new_tokens, Integral, lambda n: 0 <= n <= max_new_tokens, f"an integer from 0 to max_new_tokens ({max_new_tokens})"),
+            ("min_new_tokens", min_new_tokens, Integral, lambda n: 0 <= n <= max_new_tokens,
+             f"an integer from 0 to max_new_tokens ({max_new_tokens})"),
             ("seed", seed, Integral, lambda s: 0 <= s < 1 << 64, "an integer from 0 to 2^64 - 1")):
         if not isinstance(value, kind) or not right(value):
             raise ConfigError(f"{name} must be {allowed}, not {value!r:.80}")

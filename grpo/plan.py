@@ -1,4 +1,5 @@
-"""How much memory a run will hold, from a config file and the options: what the core allocates, nothing loaded. (Its time: step_time.py.)"""
+"""How much memory a run will hold, from a config file and the options: what the core allocates, nothing loaded. (Its time:
+step_time.py.)"""
 import functools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass

@@ -70,7 +70,8 @@ class Metrics:
     def evaluated(self, label: str, name: str, ends: tuple[str, str] = ("", "")) -> list["Curve"]:
         """The curves of one number of evaluation, one a data set."""
         return [curve for data_set, prefix in self.data_sets().items()
-                for curve in self.curve(f"{label}, {data_set}" if data_set else label, prefix + name, ends=tuple(prefix + end for end in ends))]
+                for curve in self.curve(f"{label}, {data_set}" if data_set else label, prefix + name,
+                                        ends=tuple(prefix + end for end in ends))]
 
     def data_sets(self) -> dict[str, str]:
         """What the numbers of evaluation begin with, by data set; a single one has the name ""."""
@@ -124,7 +125,8 @@ def trained_and_evaluated(name: str, **band: Any) -> Callable[[Metrics], list[Cu
 
 def reward_panels(logs: list[Metrics]) -> list[Panel]:
     """A panel a reward function; none where every run has a single one, which is the sum."""
-    names = dict.fromkeys(name for log in logs for prefix in ("", *log.data_sets().values()) for name in log.named(f"{prefix}rewards/", "/mean"))
+    names = dict.fromkeys(name for log in logs for prefix in ("", *log.data_sets().values())
+                          for name in log.named(f"{prefix}rewards/", "/mean"))
     return [Panel(name, "reward", trained_and_evaluated(f"rewards/{name}/mean", spread=f"rewards/{name}/std"), band="± std")
             for name in names] if len(names) > 1 else []
 
@@ -138,11 +140,13 @@ def accuracy(m: Metrics) -> list[Curve]:
 
 def accuracy_panels(logs: list[Metrics]) -> list[Panel]:
     """Accuracy in evaluation and in training, and pass@k; where there are several data sets, for each of them."""
-    panels = [ACCURACY, Panel("Accuracy in training", "share", metrics(("strict", "accuracy/strict"), ("lenient", "accuracy/lenient")), share=True)]
+    panels = [ACCURACY,
+              Panel("Accuracy in training", "share", metrics(("strict", "accuracy/strict"), ("lenient", "accuracy/lenient")), share=True)]
     for name, prefix in {pair: None for log in logs for pair in log.data_sets().items()}:
         on = f" on {name}" if name else ""
         if name:
-            panels.append(Panel(f"Accuracy{on}", "share", functools.partial(readings, prefix), band="95 % interval", share=True, smooth=False))
+            panels.append(Panel(f"Accuracy{on}", "share", functools.partial(readings, prefix), band="95 % interval", share=True,
+                                smooth=False))
         panels.append(Panel(f"pass@k{on or ' in evaluation'}", "share", functools.partial(pass_at_k, prefix), share=True, smooth=False))
     return panels
 

@@ -119,7 +119,8 @@ def prompt_stream(model: Any, args: GRPOConfig, dataset: Any, name: str, shuffle
     if limit < 1:
         raise ConfigError(f"max_completion_length={args.max_completion_length} leaves no room for a prompt in {context} positions")
     return PromptStream(dataset, functools.partial(prompt_ids, model, args.chat_template_kwargs or {}), limit=limit,
-                        on_long=args.on_long_prompt, shuffle=shuffle, seed=args.seed if args.data_seed is None else args.data_seed, name=name)
+                        on_long=args.on_long_prompt, shuffle=shuffle, seed=args.seed if args.data_seed is None else args.data_seed,
+                        name=name)
 
 
 def prompt_ids(model: Any, template_options: dict[str, Any], prompt: Any) -> I32:
@@ -156,8 +157,8 @@ def generate(model: Any, prompts: list[Prompt], num_generations: int, max_new_to
                              slots=slots, keep_rows=keep_rows, keep_inputs=keep_inputs, progress=progress, **options)
     completions = [np.ascontiguousarray(c) for c in np.split(out["tokens"], np.cumsum(out["lengths"])[:-1])]
     return Rollouts(prompts=prompts, group=np.repeat(np.arange(len(prompts), dtype=np.int32), num_generations), completions=completions,
-                    finish=out["finish"], logprobs=out["logprobs"], policy_logprobs=out["policy_logprobs"], entropies=out["entropies"], kept=out["kept"],
-                    texts=[model.tokenizer.decode(c.tolist()) for c in completions])
+                    finish=out["finish"], logprobs=out["logprobs"], policy_logprobs=out["policy_logprobs"], entropies=out["entropies"],
+                    kept=out["kept"], texts=[model.tokenizer.decode(c.tolist()) for c in completions])
 
 
 def reward_batch(model: Any, args: GRPOConfig, state: Any, r: Rollouts, training: bool = False) -> RewardBatch:

@@ -51,7 +51,8 @@ SHARES = {"cpu": Shares(products=0.8, attention=0.3, memory=0.8, kernel=0.0, hea
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a model: elements of the matrices of all layers and of the head, all that are trained (norms and biases, thousandths, are left out)."""
+    """Of a model: elements of the matrices of all layers and of the head, all that are trained (norms and biases, thousandths, are left
+    out)."""
 
     n_layers: int
     d_model: int
@@ -191,7 +192,8 @@ def training(shape: Shape, step: Step, shares: Shares) -> Phase:
     micro = step.micro_batches * times
     dW = 2 * 4 * shape.layers * micro                                           # float32, read and written by every micro-batch
     parts = (*forward(shape, step, shares, times - step.kept + (times if step.recompute else 0)),
-             Part(PRODUCTS, 4 * shape.layers * step.tokens * times, REAL * shape.layers * micro + dW, shares.backward * shape.n_layers * micro),
+             Part(PRODUCTS, 4 * shape.layers * step.tokens * times, REAL * shape.layers * micro + dW,
+                  shares.backward * shape.n_layers * micro),
              Part(ATTENTION, 8 * shape.n_layers * shape.heads * step.context * times),
              passes(backward_passes(shape) * step.tokens * times + moved))
     return Phase("forward + backward", parts)

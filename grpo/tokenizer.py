@@ -139,7 +139,8 @@ class Tokenizer:
         return self.encode(text) if tokenize else text
 
     def token_bytes(self, vocab_size: int | None = None) -> tuple[np.ndarray, bytes]:
-        """(offsets (V + 1) int64, text): id i adds text[offsets[i]:offsets[i + 1]] to the output. V is ``vocab_size`` or the tokenizer's."""
+        """(offsets (V + 1) int64, text): id i adds text[offsets[i]:offsets[i + 1]] to the output. V is ``vocab_size`` or the
+        tokenizer's."""
         if self._bytes is None or len(self._bytes[0]) != (vocab_size or self.vocab_size) + 1:
             pieces = self._pieces(vocab_size or self.vocab_size)
             offsets = np.zeros(len(pieces) + 1, np.int64)

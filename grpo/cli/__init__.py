@@ -1,4 +1,5 @@
-"""The command `grpo`: train, recipes, generate, eval, analyze, plot, plan, doctor. One file a command; this one picks it and prints what goes wrong."""
+"""The command `grpo`: train, recipes, generate, eval, analyze, plot, plan, doctor. One file a command; this one picks it and prints what
+goes wrong."""
 import importlib
 import os
 import sys
@@ -25,7 +26,8 @@ INTERRUPTED, BROKEN_PIPE = 130, 141         # as shells have it for SIGINT and S
 def usage() -> str:
     lines = ["Trains language models with GRPO, on this machine, without PyTorch.", "", "usage: grpo COMMAND [--option value ...]", ""]
     lines += [f"  grpo {name:<9} {about}" for name, about in COMMANDS.items()]
-    return "\n".join([*lines, "", "Start with: grpo train", "More on a command: grpo COMMAND --help. With --debug an error comes with its traceback."])
+    return "\n".join([*lines, "", "Start with: grpo train",
+                      "More on a command: grpo COMMAND --help. With --debug an error comes with its traceback."])
 
 
 def main(argv: list[str] | None = None) -> int:

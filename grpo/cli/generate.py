@@ -17,12 +17,14 @@ ABOUT = """Asks a model and prints its answers, nothing else, on stdout.
 def generate_parser() -> Parser:
     parser = Parser(prog="grpo generate", description=ABOUT)
     parser.add_argument("prompt", nargs="?", help="what to say; read from stdin when it is not given")
-    parser.add_argument("--model", "--model_name", "--model_name_or_path", required=True, help="a folder, a .gguf file, a hub id, or a run folder")
+    parser.add_argument("--model", "--model_name", "--model_name_or_path", required=True,
+                        help="a folder, a .gguf file, a hub id, or a run folder")
     parser.add_argument("--system", metavar="TEXT", help="system message; 'xml' asks for <reasoning> and <answer>")
     parser.add_argument("--raw", action="store_true", help="continue the prompt as text, without a chat template")
     parser.add_argument("-n", "--num_generations", type=int, default=1, metavar="N", help="answers to draw (1)")
     parser.add_argument("--max_new_tokens", type=int, default=256, metavar="N", help="longest answer (256)")
-    parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 takes the likeliest token each time (0); with -n above 1: 1")
+    parser.add_argument("--temperature", type=float, default=0.0, metavar="T",
+                        help="0 takes the likeliest token each time (0); with -n above 1: 1")
     parser.add_argument("--top_k", type=int, default=0, metavar="K", help="draw from the K likeliest tokens (0: all)")
     parser.add_argument("--top_p", type=float, default=1.0, metavar="P", help="draw from the smallest set with this probability (1)")
     parser.add_argument("--min_p", type=float, default=0.0, metavar="P", help="least probability, as a share of the likeliest token's (0)")
@@ -48,8 +50,8 @@ def main(argv: list[str], prog: str = "grpo generate") -> None:
         print("this model has no chat template: the prompt is continued as text", file=sys.stderr)
     temperature = a.temperature if a.temperature or a.num_generations == 1 else 1.0
     started = time.perf_counter()
-    outs = model.generate([text if raw else chat(text, a.system)], a.num_generations, a.max_new_tokens, temperature=temperature, top_k=a.top_k,
-                          top_p=a.top_p, min_p=a.min_p, repetition_penalty=a.repetition_penalty, stop=a.stop, seed=a.seed)
+    outs = model.generate([text if raw else chat(text, a.system)], a.num_generations, a.max_new_tokens, temperature=temperature,
+                          top_k=a.top_k, top_p=a.top_p, min_p=a.min_p, repetition_penalty=a.repetition_penalty, stop=a.stop, seed=a.seed)
     seconds = time.perf_counter() - started
     for number, out in enumerate(outs, 1):
         if len(outs) > 1:

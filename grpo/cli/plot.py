@@ -23,4 +23,5 @@ def main(argv: list[str], prog: str = "grpo plot") -> None:
     default = Path(arguments.runs[0]) / "plots" if len(arguments.runs) == 1 else Path("comparison")
     formats = [name for word in arguments.format for name in word.split(",")]
     drawn = figures(arguments.runs, arguments.pictures)
-    print("\n".join(map(str, write(drawn, Path(arguments.out) if arguments.out else default, formats))) or "Nothing was logged that could be drawn.")
+    print("\n".join(map(str, write(drawn, Path(arguments.out) if arguments.out else default, formats)))
+          or "Nothing was logged that could be drawn.")

@@ -38,7 +38,8 @@ def summary(run: Path) -> str:
     if not (run / METRICS).is_file():
         return f"\nNo step was taken, so nothing was learned.\n\nRun folder {run}"
     log = Metrics(run)
-    rounds = {data_set: [evaluation(run, step, data_set) for step in (steps[0], steps[-1])] for data_set, steps in evaluation_steps(run).items()}
+    rounds = {data_set: [evaluation(run, step, data_set) for step in (steps[0], steps[-1])]
+              for data_set, steps in evaluation_steps(run).items()}
     lines = ["", "What was learned", *aligned(rewards_before_and_after(log) | accuracies_before_and_after(rounds))]
     for before, after in rounds.values():
         lines += samples(before["completions"], after["completions"]) if before["settings"]["step"] < after["settings"]["step"] else []

@@ -40,8 +40,8 @@ def check(recipe: Recipe) -> None:
     refuse_other_experiment(recipe)
     require(recipe.plan())
     held_out = f", {len(found.eval_rows):,} more held out" if found.eval_rows else ""
-    print(f"{recipe.name}: {len(found.rows):,} rows{held_out}; rewards {', '.join(r.name for r in found.rewards)}; {found.config.describe_batch()}. "
-          "Nothing was trained.")
+    print(f"{recipe.name}: {len(found.rows):,} rows{held_out}; rewards {', '.join(r.name for r in found.rewards)}; "
+          f"{found.config.describe_batch()}. Nothing was trained.")
 
 
 def run(recipe: Recipe) -> Path:
@@ -79,8 +79,8 @@ def refuse_other_experiment(recipe: Recipe) -> None:
     for name in ("model", "dataset", "dataset_kwargs", "system_prompt", "rewards", "sft"):
         ours, theirs = getattr(recipe, name), getattr(there, name)
         if ours != theirs:
-            raise ConfigError(f"{path.parent} holds another experiment: {name} is {theirs!r} there and {ours!r} here. Give the run that you mean, or "
-                              "leave resume_from_checkpoint out for a new one")
+            raise ConfigError(f"{path.parent} holds another experiment: {name} is {theirs!r} there and {ours!r} here. Give the run that "
+                              "you mean, or leave resume_from_checkpoint out for a new one")
 
 
 class KeepRecipe:

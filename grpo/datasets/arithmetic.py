@@ -29,8 +29,8 @@ def load(split: str = "train", *, digits: int | list[int] = 2, size: int | None 
     return [row(a, b, system_prompt, shown) for a, b in problems(split, digits, size, seed)]
 
 
-def demonstrations(split: str = "train", *, digits: int | list[int] = 2, size: int | None = None, seed: int = 0, system_prompt: str | None = None,
-                   forgotten_carries: float = 0.0, untidy: float = 0.0) -> list[dict[str, Any]]:
+def demonstrations(split: str = "train", *, digits: int | list[int] = 2, size: int | None = None, seed: int = 0,
+                   system_prompt: str | None = None, forgotten_carries: float = 0.0, untidy: float = 0.0) -> list[dict[str, Any]]:
     """The same rows with a completion each, for supervised fine-tuning.
 
     forgotten_carries: share of the completions in which the demonstrator forgets to carry. untidy: share of those in which

@@ -116,4 +116,5 @@ def parquet(path: Path) -> list[dict[str, Any]]:
         raise DatasetError(f"{path}: {error}") from error
 
 
-READERS: dict[str, Callable[[Path], Any]] = {".jsonl": jsonl, ".json": json_list, ".csv": table(","), ".tsv": table("\t"), ".parquet": parquet}
+READERS: dict[str, Callable[[Path], Any]] = {".jsonl": jsonl, ".json": json_list, ".csv": table(","), ".tsv": table("\t"),
+                                             ".parquet": parquet}

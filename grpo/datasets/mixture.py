@@ -38,7 +38,8 @@ def shares(sources: Any) -> dict[str, tuple[float, dict[str, Any]]]:
     return parts
 
 
-def mix(parts: Mapping[str, tuple[float, dict[str, Any]]], load: Callable[..., Rows], split: str, size: int | None, options: Mapping[str, Any]) -> Rows:
+def mix(parts: Mapping[str, tuple[float, dict[str, Any]]], load: Callable[..., Rows], split: str, size: int | None,
+        options: Mapping[str, Any]) -> Rows:
     """Rows of every part, at every length of the list as near to the shares as can be, with the name of their part in the
     column source, and None in the columns of other parts. Parts that end first are given again in train; elsewhere they end.
     options: for every part; its own go before them."""

@@ -21,7 +21,8 @@ from .target_length import with_target_length
 COMMON_OPTIONS = ("columns", "validation", "target_length")        # of load, for every data set
 
 
-def load(source: Any, split: str = "train", *, size: int | None = None, system_prompt: str | None = None, columns: Mapping[str, str] | None = None,
+def load(source: Any, split: str = "train", *, size: int | None = None, system_prompt: str | None = None,
+         columns: Mapping[str, str] | None = None,
          validation: float | None = None, target_length: int | Mapping[str, Any] | None = None, **options: Any) -> list[dict[str, Any]]:
     """Rows of one split.
 
@@ -133,7 +134,8 @@ def check_options(function: Callable, source: str, options: dict[str, Any]) -> d
                 raise ConfigError(f"{source} has no option {name!r}{did_you_mean(name, [*known, *COMMON_OPTIONS])} It has "
                                   f"{', '.join(known) or 'none'}; every data set has {', '.join(COMMON_OPTIONS)}.")
     for name, parameter in parameters.items():
-        if name not in given and parameter.default is parameter.empty and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+        if name not in given and parameter.default is parameter.empty and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD,
+                                                                                             parameter.KEYWORD_ONLY):
             raise ConfigError(f"{source} needs the option {name!r}")
     return given
 

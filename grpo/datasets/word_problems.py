@@ -101,7 +101,8 @@ TEMPLATES = {
 TEMPLATES = {operation: [line.strip() for line in lines.strip().splitlines()] for operation, lines in TEMPLATES.items()}
 
 
-def load(split: str = "train", *, operations: str | Sequence[str] = tuple(SYMBOLS), numbers: Sequence[int] = (2, 30), factors: Sequence[int] = (2, 12),
+def load(split: str = "train", *, operations: str | Sequence[str] = tuple(SYMBOLS), numbers: Sequence[int] = (2, 30),
+         factors: Sequence[int] = (2, 12),
          size: int | None = None, seed: int = 0, system_prompt: str | None = None, examples: int = 0) -> list[dict[str, Any]]:
     """Rows {prompt, question, answer, operation}, the operations in turn; no question twice.
 
@@ -150,7 +151,8 @@ def told(operation: str, facts: dict[str, list[tuple[int, int]]], rng: random.Ra
     z = x + y if symbol == "+" else x * y
     a, b, answer = (z, x, y) if operation == inverse else (x, y, z)
     name, friend = rng.sample(NAMES, 2)
-    question = rng.choice(TEMPLATES[operation]).format(a=a, b=b, name=name, friend=friend, things=rng.choice(THINGS), containers=rng.choice(CONTAINERS))
+    question = rng.choice(TEMPLATES[operation]).format(a=a, b=b, name=name, friend=friend, things=rng.choice(THINGS),
+                                                       containers=rng.choice(CONTAINERS))
     return {"question": question, "reasoning": f"{a} {SYMBOLS[operation]} {b} = {answer}", "answer": str(answer), "operation": operation}
 
 

@@ -142,7 +142,8 @@ def grid(table: Table) -> Any:
 
 
 def widths_of(rows: list[list[str]], open_column: int) -> list[float]:
-    """Widths of columns: what their texts need, up to half the page, in proportion where that is too much; the open column takes the rest."""
+    """Widths of columns: what their texts need, up to half the page, in proportion where that is too much; the open column takes the
+    rest."""
     needed = [min(WIDTH / 2, 14 + max(pdfmetrics.stringWidth(printable(cell), "SansBold", 8) for cell in column))
               for column in zip(*rows, strict=True)]
     widths = [min(1.0, WIDTH / sum(needed)) * width for width in needed]

@@ -19,7 +19,8 @@ class Evaluation:
 
     def __init__(self, dataset: Any, name: str, model: Model, args: GRPOConfig, state: TrainerState, rewards: RewardSet,
                  eval_funcs: RewardSet | None):
-        """name: of the data set in errors. Raises DatasetError naming the row where some rows have an answer to be graded by and others none."""
+        """name: of the data set in errors. Raises DatasetError naming the row where some rows have an answer to be graded by and others
+        none."""
         self.model, self.args, self.state, self.rewards, self.eval_funcs = model, args, state, rewards, eval_funcs
         self.stream = prompt_stream(model, args, dataset, name)
         check_golds(self.stream.rows, name)

@@ -145,7 +145,8 @@ def histogram_table(name: str, bins: list[dict[str, float]]) -> Table:
 
 def disagreement_table(found: list[dict[str, Any]]) -> Table:
     """The first ones; the JSON has all."""
-    rows = [[f"{r['row']}, {r['sample'] + 1}", *("-" if r[name] is None else one_line(r[name], WIDEST) for name in ("gold", "tagged_answer", "answer")),
+    rows = [[f"{r['row']}, {r['sample'] + 1}",
+             *("-" if r[name] is None else one_line(r[name], WIDEST) for name in ("gold", "tagged_answer", "answer")),
              *("✓" if r[reading] else "✗" for reading in READINGS)] for r in found[:SHOWN_DISAGREEMENTS]]
     more = f", the first {SHOWN_DISAGREEMENTS}" if len(found) > SHOWN_DISAGREEMENTS else ""
     header = ["row, completion", "gold", "in its tags", "read", *READINGS]

@@ -65,7 +65,8 @@ def _sentencepiece_backend(vocabulary: Mapping[str, int], metadata: Mapping[str,
 
 def _pairs(token: str, vocabulary: Mapping[str, int]) -> list[tuple[str, str]]:
     cuts = [(token[:i], token[i:]) for i in range(1, len(token))]
-    return sorted(((a, b) for a, b in cuts if a in vocabulary and b in vocabulary), key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
+    return sorted(((a, b) for a, b in cuts if a in vocabulary and b in vocabulary),
+                  key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
 
 
 def _mark_special(backend: tokenizers.Tokenizer, tokens: Sequence[str], metadata: Mapping[str, Any], special: Mapping[str, str],

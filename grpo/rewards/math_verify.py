@@ -44,9 +44,10 @@ def formula(answer: str) -> list:
 
 
 def equal_in_latex(text: str, gold: str) -> bool | None:
-    """Whether the answer in a text equals the gold, None where the gold cannot be read: TRL's rule, by which an answer is what is boxed, else
-    LaTeX that is announced as one."""
+    """Whether the answer in a text equals the gold, None where the gold cannot be read: TRL's rule, by which an answer is what is boxed,
+    else LaTeX that is announced as one."""
     wanted = parse(gold, parsing_timeout=None)
-    latex = LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False, normalization_config=NormalizationConfig(units=True))
+    latex = LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False,
+                                  normalization_config=NormalizationConfig(units=True))
     given = parse(text, [latex], extraction_mode="first_match", parsing_timeout=None) if wanted else []
     return verify(wanted, given, timeout_seconds=None) if wanted else None

@@ -7,7 +7,8 @@ from ..errors import RewardError
 from .text import tagged_answer, text_of
 
 
-def reasoning_gym_reward(completions: list, entry: list, task: list, log_metric: Callable | None = None, **columns: Any) -> list[float | None]:
+def reasoning_gym_reward(completions: list, entry: list, task: list, log_metric: Callable | None = None,
+                         **columns: Any) -> list[float | None]:
     """What the task's own score_answer gives the tagged answer, mostly from 0 to 1; without such an answer 0.0. None for rows
     without an entry (of another data set). Answers that the scorer cannot read count 0.0; the metric
     reasoning_gym/unreadable is their share."""

@@ -17,8 +17,8 @@ from .think import think_answer_format_reward, think_format_reward
 FIVE = [xml.correctness_reward, xml.integer_reward, xml.strict_format_reward, xml.soft_format_reward, xml.xml_tags_reward]
 # R1's short names mean the corrected rewards; what it published is r1.<name>
 REGISTRY: dict[str, Callable] = {f.__name__: f for f in (
-    accuracy_reward, think_format_reward, think_answer_format_reward, countdown.countdown_reward, reasoning_gym.reasoning_gym_reward, *FIVE, voting.majority_voting_reward,
-    deepseekrl.correctness_reward_func, deepseekrl.int_reward_func, deepseekrl.strict_format_reward_func,
+    accuracy_reward, think_format_reward, think_answer_format_reward, countdown.countdown_reward, reasoning_gym.reasoning_gym_reward, *FIVE,
+    voting.majority_voting_reward, deepseekrl.correctness_reward_func, deepseekrl.int_reward_func, deepseekrl.strict_format_reward_func,
     deepseekrl.soft_format_reward_func, deepseekrl.xmlcount_reward_func)} | {
     "correctness": xml.correctness_reward, "int": xml.integer_reward, "strict_format": xml.strict_format_reward,
     "soft_format": xml.soft_format_reward, "len_l1": length.LenL1, "len_cosine": length.LenCosine, "len_min": length.LenMin,
@@ -28,7 +28,8 @@ REGISTRY: dict[str, Callable] = {f.__name__: f for f in (
     "group_intrinsic": diversity.GroupIntrinsic, "intrinsic": diversity.Intrinsic} | {
     f"r1.{name}": function for name, function in r1.REWARDS.items()}
 # loaded when they are named, since they need a package that may not be there
-EXTRAS = {"math_verify": "grpo.rewards.math_verify.math_verify_reward", "reasoning_accuracy_reward": "grpo.rewards.trl.reasoning_accuracy_reward",
+EXTRAS = {"math_verify": "grpo.rewards.math_verify.math_verify_reward",
+          "reasoning_accuracy_reward": "grpo.rewards.trl.reasoning_accuracy_reward",
           "cosine_scaled_reward": "grpo.rewards.trl.CosineScaled"}
 SETS: dict[str, list[Callable]] = {
     "xml": FIVE,

@@ -6,7 +6,8 @@ from typing import Any
 from .text import same_answer, tagged_answer, text_of
 
 
-def majority_voting_reward(completions: list, group_ids: list[int], truncated: list[bool] | None = None, **columns: Any) -> list[float | None]:
+def majority_voting_reward(completions: list, group_ids: list[int], truncated: list[bool] | None = None,
+                           **columns: Any) -> list[float | None]:
     """1.0 where the tagged answer is one that most of the group give, else 0.0 (self-consistency as a reward: R1; TTRL, arXiv 2504.16084).
 
     Answers are compared as numbers or as text; a completion without <answer>, or cut off, does not vote. Answers that share the

@@ -17,7 +17,8 @@ TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
 
 
 def correctness_reward(completions: list, answer: list, log_metric: Callable | None = None, **columns: Any) -> list[float | None]:
-    """2.0 where the tagged answer is the column answer, as number or as text; None where the row has no answer. Logs accuracy/strict and accuracy/lenient.
+    """2.0 where the tagged answer is the column answer, as number or as text; None where the row has no answer. Logs accuracy/strict and
+    accuracy/lenient.
 
     >>> correctness_reward(["<answer>$1,200</answer>", "1200"], answer=["1200", "1200"])
     [2.0, 0.0]

@@ -1,6 +1,7 @@
 """Numbers of a card, in one call of at most eight minutes: ceilings, decoding, training, a whole GRPO step (work.py), ours and peers'.
 
-    PYTHONPATH=. python tests/bench/bench_gpu.py [--shapes 0.5b,1.5b] [--parts decode128,training,step] [--sides grpo,transformers] [--seconds 480]
+    PYTHONPATH=. python tests/bench/bench_gpu.py [--shapes 0.5b,1.5b] [--parts decode128,training,step] [--sides grpo,transformers]
+    [--seconds 480]
 
 Needs PyTorch and transformers for the ceilings, the weights and the peers; TRL for the peer's step ("no TRL" without it).
 Peers: transformers is generate(), autograd in micro-batches and TRL's GRPOTrainer; static is generate() with a static cache, which it
@@ -32,7 +33,8 @@ UPDATES = {"grpo": ("grpo", "training"), "transformers": ("torch", "training"), 
 STEPS = {"grpo": ("grpo", "step"), "transformers": ("torch", "step")}
 # part: (title, what of step_time's phases, work, {who: what measures it})
 PARTS = {"decode128": ("decode, 128 sequences", "rollout", DECODE, ROLLOUTS),
-         "training": ("forward + backward, 16,200 tokens", "training", replace(STEP, prompts=36, generations=1, micro_batch=12, repeats=5), UPDATES),
+         "training": ("forward + backward, 16,200 tokens", "training", replace(STEP, prompts=36, generations=1, micro_batch=12, repeats=5),
+                      UPDATES),
          "step": ("GRPO step, beta 0", "step", STEP, STEPS),
          "decode1": ("decode, 1 sequence", "rollout", replace(DECODE, prompts=1, generations=1), ROLLOUTS),
          "step_kl": ("GRPO step, beta 0.04", "step", STEP, STEPS)}

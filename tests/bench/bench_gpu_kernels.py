@@ -91,7 +91,8 @@ def measure_products(shape: str, device: str) -> list[dict]:
     import torch
 
     s, N, ops, rows = step_time.Shape.of(SHAPES[shape]), SIZES[device].product_rows, _core.Ops(device), []
-    for name, O, C in (("qkv", s.qkv, s.d_model), ("o", s.d_model, s.heads), ("gate, up", 2 * s.d_ff, s.d_model), ("down", s.d_model, s.d_ff)):
+    for name, O, C in (("qkv", s.qkv, s.d_model), ("o", s.d_model, s.heads), ("gate, up", 2 * s.d_ff, s.d_model),
+                       ("down", s.d_model, s.d_ff)):
         x, dy, W, dW = random(N, C), random(N, O), random(O, C) / np.float32(C**0.5), np.zeros((O, C), np.float32)
         tx, tdy, tW, tdW = on(device, x), on(device, dy), on(device, W), on(device, dW, None)
         for what, ours, theirs in (("forward", lambda: ops.linear(x, W), lambda: torch.nn.functional.linear(tx, tW)),
@@ -142,7 +143,8 @@ def measure_head(shape: str, device: str) -> list[dict]:
     scratch = (_core.memory_in_use() - before) / 1e6
     seconds = times_of(ops, lambda: ops.head_bwd(zero, h, W, target, coef))
     step = step_time.Step(prompts=1, generations=1, prompt_length=0, new_tokens=R, slots=1, token_budget=R)
-    case = {"what": f"head, {R:,} x {C} x {V:,}", "flops": 6 * R * C * V, "parts": step_time.head(sizes, step, step_time.SHARES[device]).parts}
+    case = {"what": f"head, {R:,} x {C} x {V:,}", "flops": 6 * R * C * V,
+            "parts": step_time.head(sizes, step, step_time.SHARES[device]).parts}
     operands = on(device, h), on(device, W), on(device, target, "int64"), on(device, coef, None)
     for name, mine, theirs in zip(("logp", "entropy", "dh", "dW"), ours, chunked_head(*operands, softmax_terms)):
         alike(f"head, {name}", mine, theirs)
@@ -214,7 +216,8 @@ MAX_NORM = 1.0
 
 
 def fused_adamw(w, g, m, v, device: str):
-    """(what does a step, the bfloat16 weights it leaves, its states): clip_grad_norm_, fused AdamW on float32 masters, a copy to bfloat16."""
+    """(what does a step, the bfloat16 weights it leaves, its states): clip_grad_norm_, fused AdamW on float32 masters, a copy to
+    bfloat16."""
     import torch
 
     masters = [part.clone().requires_grad_() for part in w.chunk(32)]
@@ -241,7 +244,8 @@ def measure_adamw(shape: str, device: str) -> list[dict]:
     w, g, m, v = random(O, C), random(O, C), random(O, C) * np.float32(0.1), random(O, C)**2 * np.float32(0.01)
     lower, ops = np.zeros((O, C), np.uint16), _core.Ops(device)
     norm = float(ops.sum_squares(g.ravel()))**0.5
-    arguments = {**ADAMW, "grad_scale": min(1.0, MAX_NORM / (norm + 1e-6)), "correction1": 1 - ADAMW["beta1"]**2, "correction2": 1 - ADAMW["beta2"]**2}
+    arguments = {**ADAMW, "grad_scale": min(1.0, MAX_NORM / (norm + 1e-6)), "correction1": 1 - ADAMW["beta1"]**2,
+                 "correction2": 1 - ADAMW["beta2"]**2}
     new_w, _, new_m, new_v = ops.adamw(w, lower, m, v, g, **arguments)
     squares = times_of(ops, lambda: ops.sum_squares(g.ravel()))
     update = times_of(ops, lambda: ops.adamw(w, lower, m, v, g, **arguments))
@@ -251,8 +255,10 @@ def measure_adamw(shape: str, device: str) -> list[dict]:
                                      ("v", new_v, [state["exp_avg_sq"] for state in states], 1e-5)):
         alike(f"adamw, {name}", mine, torch.cat(theirs), most)
     n = O * C
-    case = {"what": f"norm and AdamW, {n / 1e6:.3g} M parameters", "bytes": 32 * n, "parts": (step_time.Part(step_time.MEMORY, bytes=32.0 * n),)}
-    return [{**case, "who": "grpo", "seconds": [a + b for a, b in zip(squares, update)]}, {**case, "who": "fused AdamW", **peer(call, device)}]
+    case = {"what": f"norm and AdamW, {n / 1e6:.3g} M parameters", "bytes": 32 * n,
+            "parts": (step_time.Part(step_time.MEMORY, bytes=32.0 * n),)}
+    return [{**case, "who": "grpo", "seconds": [a + b for a, b in zip(squares, update)]},
+            {**case, "who": "fused AdamW", **peer(call, device)}]
 
 
 # -- driver ------------------------------------------------------------------------------------------------------------------

@@ -27,9 +27,11 @@ SHORT = Work(prompts=8, generations=16, prompt_length=150, new_tokens=64, micro_
 STEP = replace(SHORT, new_tokens=300)
 # part: (title, work, {who: (side, what)}, how often)
 PARTS = {
-    "cold": ("cold start to 128 x 16 tokens", replace(SHORT, new_tokens=16), {"grpo": ("grpo", "first_tokens"), "transformers": ("torch", "first_tokens")}, 3),
+    "cold": ("cold start to 128 x 16 tokens", replace(SHORT, new_tokens=16),
+             {"grpo": ("grpo", "first_tokens"), "transformers": ("torch", "first_tokens")}, 3),
     "memory": ("memory of a GRPO step", STEP, {"grpo": ("grpo", "planned"), "transformers": ("torch", "step")}, 1),
-    "host": ("rollout, no kernel runs", SHORT, {"grpo": ("grpo", "generating"), "graph": ("torch", "decoding"), "transformers": ("torch", "generating")}, 1),
+    "host": ("rollout, no kernel runs", SHORT,
+             {"grpo": ("grpo", "generating"), "graph": ("torch", "decoding"), "transformers": ("torch", "generating")}, 1),
     "mismatch": ("log-probs, rollout against training", SHORT,
                  {"grpo": ("grpo", "mismatch"), "graph": ("torch", "graph_mismatch"), "transformers": ("torch", "mismatch")}, 1),
 }
@@ -81,7 +83,8 @@ def installed_mb(who: str) -> float:
         files = [path for path in Path(importlib.util.find_spec("grpo").origin).parent.rglob("*") if path.suffix != ".pyc"]
     else:
         names = {str(one.metadata["Name"]).lower() for one in importlib.metadata.distributions()}
-        needed = [name for name in names if name in ("torch", "transformers", "tokenizers", "safetensors", "triton") or name.startswith("nvidia-")]
+        needed = [name for name in names if name in ("torch", "transformers", "tokenizers", "safetensors", "triton")
+                  or name.startswith("nvidia-")]
         files = [Path(str(file.locate())) for name in needed for file in importlib.metadata.files(name) or ()]
     return sum(path.stat().st_size for path in files if path.is_file()) / 2**20
 

@@ -67,7 +67,8 @@ def main() -> None:
     points = []
     for name in MODELS:
         model = random_model(name)
-        points.append((f"{name}, {model.num_parameters() / 1e6:.1f} M", model.num_parameters(), step_seconds(model, 8, NEW_TOKENS, repeats)))
+        points.append((f"{name}, {model.num_parameters() / 1e6:.1f} M", model.num_parameters(),
+                       step_seconds(model, 8, NEW_TOKENS, repeats)))
     show(f"model (group of 8, {NEW_TOKENS} tokens)", points)
 
 

@@ -67,7 +67,8 @@ def rollout(folder: str, work: Work) -> dict:
 
 def static_rollout(folder: str, work: Work) -> dict:
     """With a static cache, for which transformers compiles the decode step (not in a trial on a CPU)."""
-    return repeated(generating(folder, work, cache_implementation="static", disable_compile=work.device == "cpu"), work, waiter(work.device))
+    return repeated(generating(folder, work, cache_implementation="static", disable_compile=work.device == "cpu"), work,
+                    waiter(work.device))
 
 
 def graph_rollout(folder: str, work: Work) -> dict:

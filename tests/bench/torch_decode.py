@@ -55,7 +55,8 @@ class Decoder:
         angles = torch.arange(length, device=self.device)[:, None] * model.model.rotary_emb.inv_freq.float()[None]
         self.cos, self.sin = angles.cos().to(dtype), angles.sin().to(dtype)
         whole = -(-length // BUCKET) * BUCKET
-        self.keys, self.values = (torch.zeros(len(self.layers), rows, self.Hkv, whole, self.D, device=self.device, dtype=dtype) for _ in range(2))
+        self.keys, self.values = (torch.zeros(len(self.layers), rows, self.Hkv, whole, self.D, device=self.device, dtype=dtype)
+                                  for _ in range(2))
         self.ids = torch.zeros(rows, dtype=torch.long, device=self.device)
         self.position = torch.zeros(1, dtype=torch.long, device=self.device)
         self.tokens = torch.zeros(rows, whole, dtype=torch.long, device=self.device)          # by position
@@ -107,7 +108,8 @@ class Decoder:
                 for cache, new in ((self.keys, k), (self.values, v)):
                     cache[l].index_copy_(2, self.position, new[:, :, None])
                 q = q.unflatten(1, (self.Hkv, -1))
-                return F.scaled_dot_product_attention(q, self.keys[l, :, :, :reach], self.values[l, :, :, :reach], attn_mask=seen).flatten(1)
+                return F.scaled_dot_product_attention(q, self.keys[l, :, :, :reach], self.values[l, :, :, :reach],
+                                                      attn_mask=seen).flatten(1)
 
             x = self.block(layer, x, attend)
         self.next_token(x)

@@ -100,7 +100,8 @@ def phases(shape: str, work: Work, what: str = "step", scorings: int = 0) -> lis
 
 def training_flops(shape: str, work: Work) -> float:
     """Useful floating-point operations of our forward + backward: prompts once a group, head on completion tokens only."""
-    return sum(part.flops for phase in phases(shape, work, "training") for part in phase.parts if part.kind == "products" and not part.extra)
+    return sum(part.flops for phase in phases(shape, work, "training")
+               for part in phase.parts if part.kind == "products" and not part.extra)
 
 
 # -- a GRPO step, for both ----------------------------------------------------------------------------------------------
@@ -113,7 +114,8 @@ def reward(completions, **columns) -> list[float]:
 def step_options(output_dir: str, work: Work) -> dict:
     """What GRPOConfig of both sides takes."""
     return {"output_dir": output_dir, "per_device_train_batch_size": work.micro_batch, "num_generations": work.generations,
-            "gradient_accumulation_steps": work.rows // work.micro_batch, "max_steps": 1 + work.repeats, "max_completion_length": work.new_tokens,
+            "gradient_accumulation_steps": work.rows // work.micro_batch, "max_steps": 1 + work.repeats,
+            "max_completion_length": work.new_tokens,
             "temperature": 1.0, "beta": 0.0, "learning_rate": 1e-6, "save_strategy": "no", "report_to": "none", "logging_steps": 1,
             "disable_tqdm": True, "generation_kwargs": {"min_new_tokens": work.new_tokens}}
 
