@@ -154,8 +154,8 @@ int cuda_swiglu_bwd(void *ctx, real *dgu, const real *dy, const real *gu, int N,
 
 /* -- GELU: 4 bytes an element forward, 6 backward ----------------------------------------------------------------------------- */
 
-/* g(z) of a GELU, and its slope. sigmoid(z (a + b z^2)) is 0 or 1 to the last bit where |z| is 64, and powers of larger
-   numbers might be infinite. */
+/* g(z) of a GELU, and its slope. Of a sigmoid(z (a + b z^2)): tanh's a is 2 sqrt(2/pi) and b 0.044715 a. It is 0 or 1 to the
+   last bit where |z| is 64, and powers of larger numbers might be infinite. */
 template <enum gelu_kind kind> static __device__ __forceinline__ float gelu_gate(float *slope, float z) {
     if constexpr (kind == GELU_ERF) {
         *slope = expf(-0.5f * (z * z)) * 0.398942280f; /* 1 / sqrt(2 pi) */
