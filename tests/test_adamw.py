@@ -1,4 +1,7 @@
 """The optimiser's memory: AdamW of every CPU tier, moments in bfloat16 and float8, and masters in two parts inside a Trainer."""
+import importlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -113,6 +116,21 @@ def test_float8_rounding_has_no_bias(device, m, v):
         low, high = draws.min(), draws.max()
         assert len(np.unique(draws)) == 2 and low < want < high
         assert abs(draws.mean(dtype=np.float64) - want) < 5 * 0.5 * (high - low) / np.sqrt(draws.size)
+
+
+@pytest.mark.parametrize("size", [3 * 300, 3 * 300 + 3, 3 * 300 + 7])
+def test_float8_bytes_are_counted(size):
+    zero, data = np.zeros((3, 300), np.float32), np.zeros(size, np.uint8)
+    with pytest.raises(ValueError, match="codes .O, C. and exponents"):
+        _core.Ops("ref").adamw_float8(zero, None, data, data, zero, *DECAY)
+
+
+def test_a_noisy_quadratic(monkeypatch):
+    """The path of the weights, beside that of float32 moments."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "bench"))
+    runs = importlib.import_module("bench_moments").compare(steps=150, runs=1)
+    off = {storage: values[0, 2] for storage, values in runs.items()}
+    assert off["float32"] == 0 < off["bfloat16"] < 0.01 < off["float8"] < 0.06
 
 
 # -- in a Trainer -----------------------------------------------------------------------------------------------------------
