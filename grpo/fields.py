@@ -18,11 +18,11 @@ def option(default: Any, help: str, *, choices: tuple[str, ...] = (), low: float
 
 def checked(f: dataclasses.Field, value: Any, hint: Any) -> Any:
     """The value as the field's type. Strings become numbers (YAML reads 1e-6 as text); ConfigError names the field."""
+    given, meta = value, f.metadata
     value = typed(getattr(value, "value", value), typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,))
-    meta = f.metadata
     if value is MISMATCH:
         names = getattr(hint, "__name__", str(hint)).replace("NoneType", "None")
-        raise ConfigError(f"{f.name} must be {names}: {meta['help']}")
+        raise ConfigError(f"{f.name}={given!r} must be {names}: {meta['help']}")
     if meta["choices"] and isinstance(value, str) and value not in meta["choices"]:
         raise ConfigError(f"{f.name}={value!r} is not one of {', '.join(meta['choices'])}{did_you_mean(value, meta['choices'])}")
     if isinstance(value, (int, float)) and not isinstance(value, bool):

@@ -103,7 +103,7 @@ def test_usage_errors(words, message, capsys):
     (["train", "quickstrat"], "did you mean 'quickstart'"),
     (["train", "--num_generations", "1"], "num_generations=1"),
     (["train", "--loss_type", "ppo"], "loss_type='ppo' is not one of"),
-    (["train", "--temperature", "hot"], "temperature must be float"),
+    (["train", "--temperature", "hot"], "temperature='hot' must be float"),
     (["train", "--use_peft"], "use_peft=True cannot be honoured: every weight is trained"),
     (["recipes", "dappo"], "did you mean 'dapo'"),
     (["train", "--model", "nowhere/model"], "no data: give --dataset"),

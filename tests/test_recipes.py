@@ -234,7 +234,7 @@ def test_a_file_of_r1(words, tmp_path, monkeypatch):
     ("num_generations: 12", "a rollout of 16 completions does not divide by num_generations=12"),
     ("model_revision: v2", "model_revision='v2' cannot be honoured: a hub id means its main branch"),
     ("num_tokenz: 512", "unknown option 'num_tokenz'; did you mean"),
-    ("beta: high", "beta must be float"),
+    ("beta: high", "beta='high' must be float"),
 ])
 def test_a_file_of_r1_that_cannot_be_honoured(line, message, tmp_path, capsys):
     (tmp_path / "theirs.yaml").write_text(R1_YAML + line)

@@ -7,7 +7,7 @@ from ..errors import ConfigError
 from ..plan import require
 from ..recipes import Recipe
 from ..recipes.prepare import prepare
-from ..runfolder import RECIPE
+from ..runfolder import RECIPE, RunFolder
 from ..runlog import latest_model
 from .options import help_text, recipe_of, recipe_parser, run_of
 from .summary import header, summary
@@ -46,7 +46,6 @@ def check(recipe: Recipe) -> None:
 
 def run(recipe: Recipe) -> Path:
     """Trains a recipe and returns the run folder."""
-    from ..runfolder import RunFolder
     from ..trainer import GRPOTrainer
 
     found = prepare(recipe)                                # nothing is written before everything is there
