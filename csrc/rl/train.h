@@ -19,7 +19,7 @@ struct trainer {
     struct train_config config;
     int64_t steps_taken;                   /* AdamW's t */
     float *grads;                          /* (m->n_elements) */
-    uint16_t *lower;                       /* (m->n_elements) of the master weights; NULL without an optimiser, and where working weights are fp32 */
+    uint16_t *lower;                       /* (m->n_elements) of the masters; NULL without an optimiser, or where working weights are fp32 */
     void *moment1, *moment2;               /* param_moment_bytes() of each parameter in turn; NULL without an optimiser */
     struct activations acts;
     struct batch batch;

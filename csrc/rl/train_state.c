@@ -4,11 +4,13 @@
 
 #include <stdlib.h>
 
-const char *const moment_dtypes[MOMENT_DTYPES] = {[MOMENT_FLOAT32] = "float32", [MOMENT_BFLOAT16] = "bfloat16", [MOMENT_FLOAT8] = "float8"};
+const char *const moment_dtypes[MOMENT_DTYPES] = {
+    [MOMENT_FLOAT32] = "float32", [MOMENT_BFLOAT16] = "bfloat16", [MOMENT_FLOAT8] = "float8"};
 
 const char *moment_arena(enum moment_dtype dtype) {
     static const char *const arenas[MOMENT_DTYPES] = {
-        [MOMENT_FLOAT32] = "AdamW moments (float32)", [MOMENT_BFLOAT16] = "AdamW moments (bfloat16)", [MOMENT_FLOAT8] = "AdamW moments (float8)"};
+        [MOMENT_FLOAT32] = "AdamW moments (float32)", [MOMENT_BFLOAT16] = "AdamW moments (bfloat16)",
+        [MOMENT_FLOAT8] = "AdamW moments (float8)"};
     return arenas[dtype];
 }
 
@@ -55,7 +57,8 @@ static void widen_bf16(float *host, const bf16 *half, size_t n) {
 
 static int narrow_bf16(bf16 *half, const float *host, size_t n) {
     for (size_t i = 0; i < n; i++) {
-        if (float_bits(host[i]) & 0xffff) return fail(E_CONFIG, "%g is no bfloat16 number, and the trainer's moments are bfloat16", (double)host[i]);
+        if (float_bits(host[i]) & 0xffff)
+            return fail(E_CONFIG, "%g is no bfloat16 number, and the trainer's moments are bfloat16", (double)host[i]);
         half[i] = (bf16)(float_bits(host[i]) >> 16);
     }
     return OK;

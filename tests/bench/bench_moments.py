@@ -17,7 +17,8 @@ from grpo import _core
 O, C = 16, 512
 BETA1, BETA2, EPS, RATE, NOISE = 0.9, 0.999, 1e-8, 1e-2, 0.1
 CURVATURE = np.tile(np.geomspace(1e-4, 1, C, dtype=np.float32), (O, 1))
-EMPTY = {"float32": np.zeros((O, C), np.float32), "bfloat16": np.zeros((O, C), np.uint16), "float8": np.zeros(O * C + O * -(-C // 256), np.uint8)}
+EMPTY = {"float32": np.zeros((O, C), np.float32), "bfloat16": np.zeros((O, C), np.uint16),
+         "float8": np.zeros(O * C + O * -(-C // 256), np.uint8)}
 
 
 def loss(w: NDArray) -> float:
@@ -30,7 +31,8 @@ def descend(storage: str, start: NDArray, steps: int, seed: int) -> NDArray:
     adamw = ops.adamw_float8 if storage == "float8" else ops.adamw
     for t in range(1, steps + 1):
         g = CURVATURE * w + NOISE * np.sqrt(CURVATURE) * noise.standard_normal((O, C), dtype=np.float32)
-        w, m, v = adamw(w, None, m, v, g, RATE * (1 - (t - 1) / steps), BETA1, BETA2, EPS, 0.0, 1.0, 1 - BETA1**t, 1 - BETA2**t, seed=seed, step=t)
+        rate = RATE * (1 - (t - 1) / steps)
+        w, m, v = adamw(w, None, m, v, g, rate, BETA1, BETA2, EPS, 0.0, 1.0, 1 - BETA1**t, 1 - BETA2**t, seed=seed, step=t)
     return w
 
 

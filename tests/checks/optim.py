@@ -155,7 +155,8 @@ def test_float8_moments(ops, rng, O, C, first):
 
 @pytest.mark.parametrize("O, C", [(3, 300)])
 def test_float8_moments_come_back(ops, rng, O, C):
-    """What was rounded once is kept by a step that changes nothing (both decays 1), whatever its random bits; also at the ends of float32's range."""
+    """What was rounded once is kept by a step that changes nothing (both decays 1), whatever its random bits; also at the ends of
+    float32's range."""
     x = spread(rng, O, C, 20)
     x[1] *= np.float32(2.0**-100)
     x[2, :10] = [3.4e38, -3.4e38, 1e38, 1e-38, -1e-45, 1.99, 0.0, -0.0, 1.875, 2.0]
