@@ -132,6 +132,7 @@ static __device__ __forceinline__ uint32_t new_exponent(uint8_t *exponent, const
     float largest = 0;
     for (int i = 0; i < LANE_ELEMENTS; i++) largest = fmaxf(largest, fabsf(x[i]));
     uint32_t shared = float8_exponent(__float_as_uint(warp_max(largest)), format);
+    __syncwarp();                                      /* all lanes have read the old one */
     if (lane_id() == 0) *exponent = (uint8_t)shared;
     return shared;
 }
