@@ -251,6 +251,13 @@ def test_a_warning_points_at_the_line_that_it_is_about(options):
     assert [(one.filename, one.lineno) for one in seen] == [(__file__, inspect.currentframe().f_lineno - 1)]
 
 
+@pytest.mark.parametrize("device, tokens, slots", [("cpu", 1024, 32), ("ref", 1024, 32), ("cuda", 16384, 256)])
+def test_what_is_not_asked_for_depends_on_the_device(device, tokens, slots):
+    default, asked = GRPOConfig(), GRPOConfig(token_budget=7, slots=3)
+    assert (default.token_budget_on(device), default.slots_on(device)) == (tokens, slots)
+    assert (asked.token_budget_on(device), asked.slots_on(device)) == (7, 3)
+
+
 def test_sft_config():
     assert SFTConfig().learning_rate == 2e-5
     with pytest.raises(ConfigError, match="not supported"):

@@ -184,8 +184,9 @@ def test_a_round_leaves_its_completions_and_numbers(tmp_path):
     assert content["metrics"] == metrics_of(content["completions"])
     for name in ("accuracy/strict", "accuracy/lenient/low", "accuracy/extractive/high", "pass@k/3", "majority@k/3", "format", "reward"):
         assert logged[f"eval_{name}"] == content["metrics"][name]
+    assert [(r["row"], r["sample"]) for r in content["completions"]] == [(row, sample) for row in range(6) for sample in range(3)]
     first = content["completions"][0]
-    assert {"row", "sample", "gold", "category", "strict", "lenient", "extractive", "answer", "tagged_answer", "reasoning", "tag_errors",
+    assert {"gold", "category", "strict", "lenient", "extractive", "answer", "tagged_answer", "reasoning", "tag_errors",
             "rewards"} <= set(first)
 
 

@@ -179,6 +179,11 @@ def test_moving_average(values, width, expected):
     assert plots.moving_average(values, width) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("points, window", [(1, 1), (30, 1), (31, 4), (149, 4), (150, 6), (1000, 40)])
+def test_longer_curves_are_smoothed_more(points, window):
+    assert plots.smoothed_over([plots.Curve("", [*range(points)], [0.0] * points), plots.Curve("", [1], [0.0])]) == window
+
+
 BROKEN = {
     "missing": (None, "metrics.jsonl cannot be read"),
     "empty": ("", "metrics.jsonl holds no metrics"),

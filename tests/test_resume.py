@@ -61,6 +61,18 @@ def test_metrics_file_has_every_step_once(tmp_path):
     assert [s.step for s in steps] == [4, 5, 6]
 
 
+def test_what_was_written_after_the_checkpoint_is_dropped(tmp_path):
+    broken = toy.trainer(tmp_path, eval_dataset=toy.ROWS, **(SAVING | dict(save_steps=2, eval_strategy="steps", eval_steps=1)))
+    for step in broken:
+        if step.step == 3:
+            break
+    path = broken.run.path
+    resumed = toy.trainer(tmp_path, **(SAVING | dict(output_dir=str(path), save_completions=False)))
+    next(iter(resumed.steps(True)))
+    for folder, suffix in (("completions", "jsonl"), ("eval", "json")):
+        assert sorted(file.name for file in (path / folder).glob("*.*")) == [f"step-00000{step}.{suffix}" for step in (1, 2)]
+
+
 @pytest.mark.parametrize("torn", [b'{"step": 3, "loss"', b"\xc3"])
 def test_a_line_that_a_full_disk_cut_off_is_dropped(tmp_path, torn):
     first = toy.trainer(tmp_path, **(SAVING | dict(max_steps=2)))
