@@ -1,5 +1,4 @@
 """grpo analyze: what completions look like, and two evaluations of the same questions."""
-import doctest
 import json
 import re
 
@@ -9,7 +8,6 @@ import toy
 
 from grpo import cli
 from grpo.cli.summary import summary
-from grpo.evaluation import analysis
 from grpo.evaluation.analysis import analysis_of, analyze, compare, disagreements, histogram, repetition
 from grpo.datasets import chat
 from grpo.errors import ConfigError, FileFormatError
@@ -18,10 +16,6 @@ from grpo.evaluation.tables import analysis_tables
 from grpo.runlog import evaluation_steps
 
 FULL = "<reasoning>\n9 * 2 = 18\n</reasoning>\n<answer>\n18\n</answer>"
-
-
-def test_examples():
-    assert doctest.testmod(analysis).failed == 0
 
 
 def record(row, completion, sample=0, gold="18", **more):

@@ -1,6 +1,4 @@
 """Data sets from files, tables and functions, their splits and mixtures; what is wrong is named with file and row."""
-import doctest
-import importlib
 import json
 import re
 import sys
@@ -439,14 +437,6 @@ def test_functions_that_do_not_fit(mine, function, split, options, message):
 def test_sources_that_are_not_there(source, message):
     with pytest.raises((ConfigError, DatasetError), match=message):
         datasets.load(source)
-
-
-@pytest.mark.parametrize("module", ["grpo.datasets", "grpo.datasets.layout", "grpo.datasets.arithmetic", "grpo.datasets.word_problems", "grpo.datasets.mixture",
-                                    "grpo.datasets.target_length", "grpo.datasets.countdown", "grpo.rewards.countdown", "grpo.prompts",
-                                    "grpo.recipes"])
-def test_examples_in_docstrings(module):
-    results = doctest.testmod(importlib.import_module(module))
-    assert results.attempted > 0 and results.failed == 0
 
 
 def test_every_module_with_load_is_a_name():

@@ -1,11 +1,18 @@
 """The package's front door: names, laziness."""
 
+import doctest
+import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import grpo
+
+HOME = Path(grpo.__file__).parent
+WITH_EXAMPLES = {".".join(("grpo", *path.relative_to(HOME).with_suffix("").parts)).removesuffix(".__init__")
+                 for path in HOME.rglob("*.py") if ">>> " in path.read_text(encoding="utf-8")}
 
 
 def fresh(code):
@@ -33,3 +40,10 @@ def test_sft_is_the_function_whatever_was_used_first(first):
 def test_unknown_names():
     with pytest.raises(AttributeError, match="no attribute 'nope'"):
         getattr(grpo, "nope")
+
+
+@pytest.mark.parametrize("module", sorted(WITH_EXAMPLES))
+def test_examples_in_docstrings(module):
+    if module in ("grpo.rewards.math_verify", "grpo.rewards.trl"):
+        pytest.importorskip("math_verify")
+    assert doctest.testmod(importlib.import_module(module), optionflags=doctest.ELLIPSIS).failed == 0

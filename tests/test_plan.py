@@ -1,12 +1,11 @@
 """The memory plan: what a run will hold, said and compared with what is free before anything is allocated. And the time of its steps."""
-import doctest
 import gc
 
 import pytest
 
 import grpo
 import toy
-from grpo import _core, cli, shapes, step_time
+from grpo import _core, cli, step_time
 from grpo.cards import Ceilings, find_card
 from grpo.errors import OutOfMemoryError
 from grpo.plan import KEPT, table, training_plan
@@ -202,9 +201,3 @@ def test_the_card_at_hand(monkeypatch, device, name):
 def test_what_cannot_be_is_said(words, said, capsys):
     assert cli.main(["plan", *words]) == 1
     assert said in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("module", [step_time, shapes], ids=lambda module: module.__name__)
-def test_examples_of_the_documentation(module):
-    results = doctest.testmod(module)
-    assert results.attempted > 0 and results.failed == 0
