@@ -54,7 +54,7 @@ def training_plan(config: Mapping[str, Any], source: str, options: TrainingConfi
         keep_rows = rows_to_keep(options, device, dict(arenas(keep_rows=1))[KEPT], free, sum(sizes.values()))
         sizes = dict(arenas(keep_rows=min(keep_rows, rollout_rows(options, work["prompt_length"]))))
     return Plan(f"{source} on {device}: {describe(options, work, device)}", sorted(sizes.items(), key=lambda arena: -arena[1]), free,
-                ways_to_shrink(options, device, sizes, work["slots"]), keep_rows, "here" if memory is None else "on that card")
+                ways_to_shrink(options, device, sizes, work), keep_rows, "here" if memory is None else "on that card")
 
 
 def require(plan: Plan) -> None:
@@ -100,11 +100,12 @@ def rows_to_keep(options: GRPOConfig, device: str, row_bytes: int, free: int | N
     return 1 << 30 if choice else 0
 
 
-def ways_to_shrink(options: TrainingConfig, device: str, arenas: Collection[str], slots: int) -> list[str]:
-    """What would make one of the arenas smaller, ways that change no result first."""
-    ways = []
-    if "activations of the update" in arenas:
-        ways.append(f"--token_budget {max(512, options.token_budget_on(device) // 4)} makes micro-batches smaller; results stay the same, to the bit")
+def ways_to_shrink(options: TrainingConfig, device: str, arenas: Collection[str], work: Mapping[str, Any]) -> list[str]:
+    """What would make one of the arenas smaller, ways that change no result first. A micro-batch has a whole group at least."""
+    ways, slots, budget = [], work["slots"], options.token_budget_on(device)
+    least = max(512, work["prompt_length"] + work["num_generations"] * (work["max_new_tokens"] - 1))
+    if "activations of the update" in arenas and budget > least:
+        ways.append(f"--token_budget {max(least, budget // 4)} makes micro-batches smaller; results stay the same, to the bit")
     if "activations of the update" in arenas and not options.recompute:
         ways.append("--recompute keeps each layer's input alone and computes the layer again in the backward pass; same results, slower")
     if "KV cache of the rollout" in arenas and slots > 1:

@@ -54,6 +54,16 @@ def test_a_run_holds_what_was_planned(tmp_path, device, options):
     assert planned.get("activations of the update", activations) == activations
 
 
+@pytest.mark.parametrize("budget, advised", [(4096, 1024), (2048, 512), (1200, 512), (512, None)])
+@pytest.mark.parametrize("completion, group", [(10, 0), (101, 9 + 8 * 100)], ids=["small group", "a group of 809 rows"])
+def test_smaller_micro_batches_are_advised_where_groups_allow(device, budget, advised, completion, group):
+    options = grpo.GRPOConfig(prompts_per_step=8, num_generations=8, max_prompt_length=9, max_completion_length=completion, token_budget=budget,
+                              slots=1)
+    plan = training_plan(toy.model(device).config, "toy", options, device)
+    found = [way.split()[1] for way in plan.advice if way.startswith("--token_budget")]
+    assert found == ([str(max(advised, group))] if advised and budget > group else [])
+
+
 @pytest.mark.parametrize("options", [{}, {"beta": 0.1, "sync_ref_model": True}, {"keep_rollout_activations": True}], ids=str)
 def test_a_run_that_does_not_fit_is_refused(tmp_path, device, monkeypatch, options):
     """With the table, and before gradients, moments or a run folder are there."""
