@@ -57,8 +57,9 @@ class Model:
         that each id adds to the text. temperature 0 is greedy. logprobs are on the truncated support that was drawn from,
         policy_logprobs and entropies on the whole temperature-scaled softmax, bit for bit what logprobs() computes.
         keep_rows: keep the activations of so many rows for Trainer.accumulate; ``kept`` (n) int64 are the completions' ids, -1 where
-        nothing was kept. keep_inputs: of each layer its input alone, which is all that a Trainer with recompute=True reads. lookahead: tokens drawn for every slot between two looks of the host, 0: as suits the device; no bit of
-        the result depends on it. progress(tokens so far, completions finished) is called a few times a second."""
+        nothing was kept. keep_inputs: of each layer its input alone, which is all that a Trainer with recompute=True reads.
+        lookahead: tokens drawn for every slot between two looks of the host, 0: as suits the device; no bit of the result depends
+        on it. progress(tokens so far, completions finished) is called a few times a second."""
     def logprobs(self, prompts: list[I32], completions: list[I32], group: I32, *, temperature: float = 1.0, token_budget: int = 1024) -> tuple[F32, F32]:
         """(log-probabilities, entropies), flat over all completion tokens."""
     def logprob_grads(self, prompts: list[I32], completions: list[I32], group: I32, coef: F32, *, entropy_coef: F32 | None = None,

@@ -41,4 +41,17 @@ BASE_FN uint8_t float8_encode(float x, uint32_t random, uint32_t exponent, uint3
     return (uint8_t)(code | sign);
 }
 
+/* A block of n <= FLOAT8_BLOCK: x (n) = its codes (n); codes = x with 16 bits of random (n) from `shift` on, the exponent returned. */
+BASE_FN void float8_decode_block(float *x, const uint8_t *code, uint32_t exponent, int n, uint32_t format) {
+    for (int i = 0; i < n; i++) x[i] = float8_decode(code[i], exponent, format);
+}
+
+BASE_FN uint8_t float8_encode_block(uint8_t *code, const float *x, const uint32_t *random, int shift, int n, uint32_t format) {
+    int largest = 0;
+    for (int i = 0; i < n; i++) largest = max_int(largest, (int)(float_bits(x[i]) & 0x7fffffff));
+    uint32_t exponent = float8_exponent((uint32_t)largest, format);
+    for (int i = 0; i < n; i++) code[i] = float8_encode(x[i], random[i] >> shift & 0xffff, exponent, format);
+    return (uint8_t)exponent;
+}
+
 #endif

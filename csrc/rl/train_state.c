@@ -31,22 +31,24 @@ static struct place find_moments(const struct trainer *t, enum trainer_state kin
 static size_t exponent_bytes(const struct place *q) { return q->exponents ? (size_t)q->rows * (size_t)float8_blocks(q->C) : 0; }
 
 static void widen_float8(float *host, const uint8_t *code, const uint8_t *exponent, const struct place *q) {
-    for (int row = 0; row < q->rows; row++, host += q->C, code += q->C)
-        for (int c = 0; c < q->C; c += FLOAT8_BLOCK, exponent++)
-            for (int i = c; i < min_int(q->C, c + FLOAT8_BLOCK); i++) host[i] = float8_decode(code[i], *exponent, q->format);
+    for (int row = 0; row < q->rows; row++)
+        for (int c = 0, n; c < q->C; c += n, host += n, code += n) {
+            n = min_int(FLOAT8_BLOCK, q->C - c);
+            float8_decode_block(host, code, *exponent++, n, q->format);
+        }
 }
 
 static int narrow_float8(uint8_t *code, uint8_t *exponent, const float *host, const struct place *q) {
-    for (int row = 0; row < q->rows; row++, host += q->C, code += q->C)
-        for (int c = 0; c < q->C; c += FLOAT8_BLOCK, exponent++) {
-            int end = min_int(q->C, c + FLOAT8_BLOCK), largest = 0;
-            for (int i = c; i < end; i++) largest = max_int(largest, (int)(float_bits(host[i]) & 0x7fffffff));
-            *exponent = (uint8_t)float8_exponent((uint32_t)largest, q->format);
-            for (int i = c; i < end; i++) {
-                code[i] = float8_encode(host[i], 0, *exponent, q->format);
-                if (float_bits(float8_decode(code[i], *exponent, q->format)) != float_bits(host[i]))
+    static const uint32_t random[FLOAT8_BLOCK];        /* none */
+    float decoded[FLOAT8_BLOCK];
+    for (int row = 0; row < q->rows; row++)
+        for (int c = 0, n; c < q->C; c += n, host += n, code += n) {
+            n = min_int(FLOAT8_BLOCK, q->C - c);
+            *exponent = float8_encode_block(code, host, random, 0, n, q->format);
+            float8_decode_block(decoded, code, *exponent++, n, q->format);
+            for (int i = 0; i < n; i++)
+                if (float_bits(decoded[i]) != float_bits(host[i]))
                     return fail(E_CONFIG, "%g is no float8 number in its block, and the trainer's moments are float8", (double)host[i]);
-            }
         }
     return OK;
 }
