@@ -65,10 +65,22 @@ enum gelu_kind { GELU_ERF, GELU_TANH, GELU_QUICK };
 enum moment_dtype { MOMENT_FLOAT32, MOMENT_BFLOAT16, MOMENT_FLOAT8, MOMENT_DTYPES };
 static inline size_t moment_element(enum moment_dtype dtype) { return dtype == MOMENT_FLOAT32 ? 4 : dtype == MOMENT_BFLOAT16 ? 2 : 1; }
 
+/* Storage of master weights: of float32's 32 bits, or the upper 24 of them, what is beyond the working weight's 16 (base.h). */
+enum master_dtype { MASTER_FLOAT32, MASTER_FLOAT24, MASTER_DTYPES };
+static inline size_t lower_element(enum master_dtype dtype) { return dtype == MASTER_FLOAT32 ? 2 : 1; }
+static inline uint16_t load_lower(const void *lower, size_t i, enum master_dtype dtype) {
+    return dtype == MASTER_FLOAT32 ? ((const uint16_t *)lower)[i] : (uint16_t)(((const uint8_t *)lower)[i] << 8);
+}
+static inline void store_lower(void *lower, size_t i, uint32_t bits, enum master_dtype dtype) {
+    if (dtype == MASTER_FLOAT32) ((uint16_t *)lower)[i] = (uint16_t)bits;
+    else ((uint8_t *)lower)[i] = (uint8_t)(bits >> 8);
+}
+
 struct adamw {
     float lr, beta1, beta2, eps, weight_decay, grad_scale, correction1, correction2;
     enum moment_dtype moments;
-    uint64_t seed, first;            /* of the moments' random bits; first: index of w's first element in the model, 4 divides it */
+    enum master_dtype masters;
+    uint64_t seed, first;            /* of the random bits of rounding; first: index of w's first element in the model, 4 divides it */
     uint32_t step;
 };
 
@@ -192,11 +204,11 @@ struct ops {
 
     /* -- optimiser: torch.optim.AdamW in fp32 with g * grad_scale;  correction1 = 1 - beta1^t, correction2 = 1 - beta2^t.
           w: packed matrix (O, C), or with C = 0 a vector (O). lower, m, v, g: row-major (O, C), or (O).
-          The fp32 weight is what w stores and 16 bits more (base.h: join_bits): joined, updated, split into both again. ref
-          stores fp32, and lower is NULL there. Smaller moments are widened, updated in fp32 (the update of w reads those numbers)
-          and written by round_stochastic() or float8_encode() with moment_bits() of base/rng.h, element i of w being number
-          first + i ------------------------------------------------------------------------------------------------------- */
-    int (*adamw)(void *ctx, void *w, uint16_t *lower, void *m, void *v, const float *g, int O, int C, const struct adamw *p);
+          The fp32 weight is what w stores and 16 bits more (base.h: join_bits), or 8: uint16 or uint8 in lower; joined, updated,
+          split into both again. ref stores fp32, and lower is NULL there. Smaller moments are widened, updated in fp32 (the update
+          of w reads those numbers) and written by round_stochastic() or float8_encode(), smaller masters by round_float24(), with
+          rounding_bits() and master_bits() of base/rng.h, element i of w being number first + i ---------------------------- */
+    int (*adamw)(void *ctx, void *w, void *lower, void *m, void *v, const float *g, int O, int C, const struct adamw *p);
     int (*sum_squares)(void *ctx, double *out /* HOST */, const float *g, size_t n);     /* fixed order; Inf or NaN pass through */
     int (*lerp)(void *ctx, float *dst, const float *src, float alpha, size_t n);         /* dst = (1 - alpha) dst + alpha src */
 };

@@ -74,12 +74,12 @@ class Model:
         """weights = alpha * other + (1 - alpha) * weights, kept in float32 from the first call on."""
 
 class Trainer:
-    """Gradients, float32 master weights and AdamW moments of one Model; works through micro-batches of whole groups."""
+    """Gradients, master weights and AdamW moments of one Model; works through micro-batches of whole groups."""
     def __init__(self, model: Model, *, adam_beta1: float = 0.9, adam_beta2: float = 0.999, adam_epsilon: float = 1e-8,
                  weight_decay: float = 0.0, token_budget: int = 1024, recompute: bool = False, moment_dtype: str = "float32",
-                 seed: int = 0) -> None:
-        """moment_dtype: "float32", "bfloat16" or "float8" (of matrices; vectors are bfloat16 then). All but float32 are rounded
-        stochastically, with random bits of seed and step."""
+                 master_dtype: str = "float32", seed: int = 0) -> None:
+        """moment_dtype: "float32", "bfloat16" or "float8" (of matrices; vectors are bfloat16 then). master_dtype: "float32" or
+        "float24" (float32 without the 8 least bits). All but float32 are rounded stochastically, with random bits of seed and step."""
     def accumulate(self, prompts: list[I32], completions: list[I32], group: I32, coef: F32, *, entropy_coef: F32 | None = None,
                    temperature: float = 1.0, kept: NDArray[np.int64] | None = None) -> tuple[F32, F32]:
         """gradient += that of sum(coef * logprob + entropy_coef * entropy); groups whose coefs are all 0 cost nothing
@@ -99,16 +99,17 @@ class Trainer:
     def get_state(self, kind: str, name: str) -> F32:
         """kind: 'master', 'm' or 'v', whatever they are stored as."""
     def set_state(self, kind: str, name: str, array: F32) -> None:
-        """The working weight follows 'master'; ConfigError for 'm' and 'v' that moment_dtype cannot hold."""
+        """The working weight follows 'master'; ConfigError for numbers that master_dtype or moment_dtype cannot hold."""
     moment_dtype: str
+    master_dtype: str
     steps_taken: int                             # AdamW's t; settable
     def plan(self) -> list[tuple[str, int]]:
         """(arena, bytes) of everything held, largest first."""
 
 def plan(*, n_layers: int, d_model: int, n_heads: int, n_kv_heads: int, head_dim: int, d_ff: int, vocab_size: int, tie: bool,
          qkv_bias: bool, qk_norm: bool, step_prompts: int, num_generations: int, prompt_length: int, max_new_tokens: int, token_budget: int,
-         recompute: bool, moment_dtype: str, rollout_prompts: int, slots: int, keep_rows: int, train: bool, reference: bool, mixed: bool,
-         device: str) -> list[tuple[str, int]]:
+         recompute: bool, moment_dtype: str, master_dtype: str, rollout_prompts: int, slots: int, keep_rows: int, train: bool, reference: bool,
+         mixed: bool, device: str) -> list[tuple[str, int]]:
     """(arena, bytes) that a run with these settings will hold; nothing is allocated."""
 
 def loss_defaults() -> dict[str, Any]:

@@ -182,8 +182,8 @@ def load_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]], sto
             try:
                 store(name, from_bfloat16_bits(array) if array.dtype == np.uint16 else array)
             except ConfigError as error:
-                saved = "bfloat16" if array.dtype == np.uint16 else "float32"
-                raise CheckpointMismatchError(f"{path}, {name}: {error}; resume with moment_dtype={saved!r}") from error
+                saved, option = "bfloat16" if array.dtype == np.uint16 else "float32", "master_dtype" if path.stem == "master" else "moment_dtype"
+                raise CheckpointMismatchError(f"{path}, {name}: {error}; resume with {option}={saved!r}") from error
     finally:
         file.close()
 
@@ -194,7 +194,8 @@ def save_optimizer(folder: Path, optimizer: _core.Trainer, tensors: list[tuple[s
 
 
 def load_optimizer(folder: Path, optimizer: _core.Trainer, tensors: list[tuple[str, tuple[int, ...]]]) -> None:
-    """The optimizer's state as it was saved. Moments fit a wider moment_dtype too; the other way round is a CheckpointMismatchError."""
+    """The optimizer's state as it was saved. It fits a wider moment_dtype or master_dtype too; the other way round is a
+    CheckpointMismatchError."""
     for kind in storage(optimizer):
         load_tensors(folder / f"{kind}.safetensors", tensors, lambda name, array, kind=kind: optimizer.set_state(kind, name, array))
 

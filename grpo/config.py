@@ -80,6 +80,8 @@ class TrainingConfig:
     adam_epsilon: float = option(1e-8, "AdamW's epsilon.", above=0)
     moment_dtype: str = option("float32", "Storage of AdamW's moments; bfloat16 halves them, float8 halves them again (vectors stay "
                                "bfloat16), both rounded stochastically.", choices=("float32", "bfloat16", "float8"))
+    master_dtype: str = option("float32", "Storage of the weights that AdamW updates; float24 leaves out the 8 least bits of a float32, "
+                               "rounded stochastically: a byte a weight less.", choices=("float32", "float24"))
     max_grad_norm: float = option(1.0, "Clip the gradient's norm to this; 0: do not clip.", low=0)
     max_skipped_steps: int = option(3, "Steps in a row that may be skipped because the gradient is not finite.", low=0)
     # logging

@@ -77,7 +77,8 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "use_liger_kernel": ((False, None), "logits are never kept whole anyway; leave it out"),
     "cast_lm_head_to_fp32": ((False,), "log-probs are computed in float32; device='ref' also stores the head in float32"),
     "optim": (("adamw", "adamw_hf", "adamw_torch", "adamw_torch_fused"),
-              "the optimiser is AdamW with float32 masters; moment_dtype='bfloat16' halves its moments, 'float8' takes a quarter"),
+              "the optimiser is AdamW with float32 masters; moment_dtype='bfloat16' halves its moments, 'float8' takes a quarter; "
+              "master_dtype='float24' makes masters smaller"),
     "optim_args": ((None, ""), "AdamW is set by adam_beta1, adam_beta2, adam_epsilon and weight_decay"),
     "optim_target_modules": ((None,), "every parameter is trained"),
     "push_to_hub": ((False,), "save_model() writes a Hugging Face folder; upload it with huggingface_hub"),

@@ -161,7 +161,7 @@ class Loop(ABC):
         a = self.args
         return _core.Trainer(self.model.core, adam_beta1=a.adam_beta1, adam_beta2=a.adam_beta2, adam_epsilon=a.adam_epsilon,
                              weight_decay=a.weight_decay, token_budget=a.token_budget_on(self.model.device), recompute=a.recompute,
-                             moment_dtype=a.moment_dtype, seed=a.seed)
+                             moment_dtype=a.moment_dtype, master_dtype=a.master_dtype, seed=a.seed)
 
     def add_callback(self, callback: Any) -> None:
         """One more callback, or the class of one."""

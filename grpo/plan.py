@@ -44,7 +44,7 @@ def training_plan(config: Mapping[str, Any], source: str, options: TrainingConfi
     shape = {name: value for name, value in core_arguments(config, source).items() if name not in ("rms_eps", "inv_freq")}
     work = step_of(options, device)
     arenas = functools.partial(_core.plan, **shape, **work, token_budget=options.token_budget_on(device), recompute=options.recompute,
-                               moment_dtype=options.moment_dtype, train=True, device=device)
+                               moment_dtype=options.moment_dtype, master_dtype=options.master_dtype, train=True, device=device)
     sizes = dict(arenas(keep_rows=0))
     free = memory if memory is not None else gpu_memory() if device == "cuda" else available_memory()
     if device != "cuda" and free is not None:
@@ -116,6 +116,8 @@ def ways_to_shrink(options: TrainingConfig, device: str, arenas: Collection[str]
         ways.append("--moment_dtype bfloat16 halves AdamW's moments, which are then rounded stochastically; float8 takes a quarter")
     if options.moment_dtype == "bfloat16":
         ways.append("--moment_dtype float8 halves AdamW's moments, rounded stochastically to fewer bits")
+    if "master bits beyond bfloat16" in arenas and options.master_dtype == "float32":
+        ways.append("--master_dtype float24 stores a byte less of each master weight, rounded stochastically to 16 significant bits")
     if "reference weights" in arenas:
         ways.append("--beta 0 needs no reference model; the KL term is gone")
     if "KV cache of the rollout" in arenas:

@@ -82,7 +82,7 @@ class Shape:
 class Step:
     """A rollout and its optimiser steps. Lengths in tokens. token_budget: tokens of a micro-batch. scorings: forward passes over the
     rollout beside those of updates. iterations: passes of updates over the rollout. updates: optimiser steps on it. kept: share of a
-    pass whose activations the rollout leaves. moment_bytes: of AdamW's two moments of a parameter."""
+    pass whose activations the rollout leaves. state_bytes: AdamW's of a parameter: two moments, and the master's beside the working weight."""
 
     prompts: int
     generations: int
@@ -95,7 +95,7 @@ class Step:
     updates: int = 1
     kept: float = 0.0
     recompute: bool = False
-    moment_bytes: int = 8
+    state_bytes: int = 10
 
     @classmethod
     def of(cls, options: GRPOConfig, device: str, prompt_length: int, keep_rows: int = 0) -> Step:
@@ -106,7 +106,8 @@ class Step:
                    scorings=(options.beta > 0) + (options.num_iterations - options.batch_size / options.rollout_size
                                                   if options.top_entropy_quantile < 1 else 0),
                    iterations=options.num_iterations, updates=updates, recompute=options.recompute,
-                   moment_bytes={"float32": 8, "bfloat16": 4, "float8": 2}[options.moment_dtype])
+                   state_bytes={"float32": 8, "bfloat16": 4, "float8": 2}[options.moment_dtype]
+                   + {"float32": 2, "float24": 1}[options.master_dtype])
         on_policy = step.tokens * options.batch_size / options.rollout_size
         return cls(**{**vars(step), "kept": min(keep_rows, on_policy) / step.tokens})
 
@@ -208,9 +209,9 @@ def head(shape: Shape, step: Step, shares: Shares) -> Phase:
 
 
 def optimiser(shape: Shape, step: Step) -> Phase:
-    """AdamW reads and writes the weight (2 bytes and the 2 of its master that bfloat16 lacks) and the moments, and reads the gradient;
-    so does its norm before; then the gradient is zeroed."""
-    per_parameter = 2 * (4 + step.moment_bytes) + 4 + 4
+    """AdamW reads and writes the weight, the 2 bytes or 1 that its master has more, and the moments, and reads the gradient; so does
+    its norm before; then the gradient is zeroed."""
+    per_parameter = 2 * (2 + step.state_bytes) + 4 + 4
     return Phase("AdamW", (Part(MEMORY, bytes=per_parameter * shape.trained * step.updates),
                            passes(4 * shape.trained * step.updates)))
 

@@ -1,4 +1,4 @@
-"""The optimiser's memory: AdamW of every CPU tier, moments in bfloat16 and float8, and masters in two parts inside a Trainer."""
+"""The optimiser's memory: AdamW of every CPU tier, moments in bfloat16 and float8, masters in two parts and in 24 bits, inside a Trainer."""
 import importlib
 from pathlib import Path
 
@@ -38,6 +38,12 @@ def test_bf16_moments(cpu, rng, O, C):
 @pytest.mark.parametrize("O, C", [*optim.FLOAT8_SHAPES, (40, 2050)])
 def test_float8_moments(cpu, rng, O, C):
     optim.test_float8_moments(cpu, rng, O, C, 48)
+
+
+@pytest.mark.parametrize("moments", optim.MOMENTS)
+@pytest.mark.parametrize("O, C", [(3000, 0), (33, 24), (7, 1077), (40, 2056)])
+def test_float24_masters(cpu, rng, O, C, moments):
+    optim.test_float24_masters(cpu, rng, O, C, moments, 48)
 
 
 def test_float8_moments_come_back(cpu, rng):
@@ -126,11 +132,12 @@ def test_float8_bytes_are_counted(size):
 
 
 def test_a_noisy_quadratic(monkeypatch):
-    """The path of the weights, beside that of float32 moments."""
+    """The path of the weights, beside that of float32 moments and masters."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent / "bench"))
     runs = importlib.import_module("bench_moments").compare(steps=150, runs=1)
     off = {storage: values[0, 2] for storage, values in runs.items()}
-    assert off["float32"] == 0 < off["bfloat16"] < 0.01 < off["float8"] < 0.06
+    assert off["float32"] == 0 < off["masters in float24"] < 0.001 < off["bfloat16"] < 0.01 < off["float8"] < 0.06
+    assert off["both"] < 0.06
 
 
 # -- in a Trainer -----------------------------------------------------------------------------------------------------------
@@ -176,14 +183,44 @@ def test_a_trainer_holds_what_it_says(device):
     n = sum(int(np.prod(shape)) for _, shape in build(MODELS["qwen2"], device).tensors())
     assert moments["bfloat16"] == held["bfloat16"]["gradients (float32)"] >= 4 * n
     assert moments["float32"] >= 8 * n and 2 * n < moments["float8"] < 2.2 * n
-    for sizes in held.values():
-        assert sizes["master bits beyond bfloat16"] == (0 if device == "ref" else sizes["gradients (float32)"] // 2)
+    held["float24"] = dict(stepped(device, 1, master_dtype="float24").plan())
+    for dtype, sizes in held.items():
+        share = 4 if dtype == "float24" else 2
+        assert sizes["master bits beyond bfloat16"] == (0 if device == "ref" else sizes["gradients (float32)"] // share)
 
 
-@SMALLER
-def test_state_is_read_and_set(device, dtype):
+def test_masters_of_a_trainer(device, threads):
+    """The first step's are float32's, rounded to one of their neighbours among 24 bits; other seeds, other neighbours."""
+    threads(1)
+    whole, short = (stepped(device, 1, master_dtype=dtype, seed=5) for dtype in ("float32", "float24"))
+    assert (whole.master_dtype, short.master_dtype) == ("float32", "float24")
+    wants = state(whole, ["master"])
+    for name, x in state(short, ["master"]).items():
+        down = bits(wants[name]) & np.uint32(0xffffff00)
+        assert not (bits(x) & 0xff).any() and ((bits(x) == down) | (bits(x) == down + 0x100)).all()
+    threads(3)
+    assert_same(state(short), state(stepped(device, 1, master_dtype="float24", seed=5)))
+    other = state(stepped(device, 1, master_dtype="float24", seed=6), ["master"])
+    assert any((x != state(short)[name]).any() for name, x in other.items())
+
+
+def test_float24_masters_follow_small_steps(device):
+    """A step of a tenth of the gap between two numbers of 24 bits moves the mean as it should; to nearest it would move nothing."""
+    n, ops, gap = 1 << 15, _core.Ops(device), 2.0**-15
+    if device == "ref":
+        pytest.skip("ref stores float32")
+    w, one = np.ones((16, n // 16), np.float32), np.ones((16, n // 16), np.float32)
+    upper, lower = w, np.zeros(w.shape, np.uint8)
+    for t in range(20):
+        upper, lower, _, _ = ops.adamw(upper, lower, one, one, one, 0.1 * gap, 0.9, 0.999, 1e-8, 0.0, 1.0, 1.0, 1.0, step=t)
+    w = join(upper, lower.astype(np.uint16) << 8).astype(np.float64)
+    assert len(np.unique(w)) > 3 and w.mean() == pytest.approx(1 - 2 * gap, abs=5 * gap * np.sqrt(20 * 0.1 * 0.9 / n))
+
+
+@pytest.mark.parametrize("dtype, masters", [("bfloat16", "float32"), ("float8", "float32"), ("float32", "float24"), ("float8", "float24")])
+def test_state_is_read_and_set(device, dtype, masters):
     """master, m and v of one trainer make another one go on with the same bits."""
-    options = {"moment_dtype": dtype, "seed": 3}
+    options = {"moment_dtype": dtype, "master_dtype": masters, "seed": 3}
     first, second = stepped(device, 2, **options), stepped(device, 0, **options)
     names = [name for name, _ in build(MODELS["qwen2"], device).tensors()]
     for kind in ("master", "m", "v"):
@@ -204,9 +241,10 @@ def test_state_is_read_and_set(device, dtype):
     ("float8", "m", NAMES[0], [1.0, 1e-9], "1e-09 is no float8 number in its block"),
     ("float8", "v", NAMES[0], [1.0, -1.0], "-1 is no float8 number in its block"),
     ("float8", "v", NAMES[0], [np.nan], "nan is no float8 number in its block"),
+    ("float24", "master", NAMES[2], [1.0, 1 + 2**-16], "1.00001526 is no float24 number"),
 ], ids=str)
-def test_what_moments_cannot_hold_is_refused(device, dtype, kind, name, values, message):
-    trainer = stepped(device, 0, moment_dtype=dtype)
+def test_what_does_not_fit_is_refused(device, dtype, kind, name, values, message):
+    trainer = stepped(device, 0, **{"master_dtype" if kind == "master" else "moment_dtype": dtype})
     with pytest.raises(errors.ConfigError, match=message):
         trainer.set_state(kind, name, np.resize(np.float32(values), trainer.get_state(kind, name).shape))
 
@@ -221,7 +259,21 @@ def test_a_weight_that_is_set_is_the_master(device, rng):
         assert_same_bits([trainer.get_state("master", name), model.get_tensor(name)], [w, w if device == "ref" else split(w)[0]])
 
 
-@pytest.mark.parametrize("options", [{"moment_dtype": "float16"}, {"moment_dtype": ""}])
-def test_wrong_options(options):
-    with pytest.raises(ValueError, match="moment_dtype"):
+@pytest.mark.parametrize("value", [1.0, 1 + 2**-16, -1 - 2**-16 + 2**-23, 1 - 2**-24, np.inf, -np.inf, np.nan, 3.4028234e38, 1e-44, 0.0])
+def test_a_weight_that_is_set_is_rounded_to_nearest(device, value):
+    model = build(MODELS["qwen2"], device)
+    trainer, x = _core.Trainer(model, master_dtype="float24"), np.float32(value)
+    model.set_tensor(NAMES[2], np.full(model.get_tensor(NAMES[2]).shape, x, np.float32))
+    want = x if np.isnan(x) or np.isinf(x) else floats(bits(x) + np.uint32(0x80) & np.uint32(0xffffff00))
+    got = trainer.get_state("master", NAMES[2])
+    if device == "ref":                                # the working weights are the masters, until a step rounds them
+        want = x
+    np.testing.assert_array_equal(got, np.full_like(got, want))
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"moment_dtype": "float16"}, "moment_dtype is 'float16', must be 'float32', 'bfloat16' or 'float8'"), ({"moment_dtype": ""}, "moment_dtype is ''"),
+    ({"master_dtype": "float8"}, "master_dtype is 'float8', must be 'float32' or 'float24'")])
+def test_wrong_options(options, message):
+    with pytest.raises(ValueError, match=message):
         stepped("ref", 0, **options)

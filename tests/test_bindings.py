@@ -124,14 +124,14 @@ def function_calls():
         "backend": {"device": "ref"}, "get_num_threads": {}, "set_num_threads": {"count": 2}, "memory_in_use": {},
         "profile_start": {}, "profile": {},
         "plan": sizes | {"step_prompts": 2, "num_generations": 4, "prompt_length": 8, "max_new_tokens": 8, "token_budget": 64, "recompute": False,
-                         "moment_dtype": "float32", "rollout_prompts": 2, "slots": 2, "keep_rows": 5, "train": True, "reference": True, "mixed": True, "device": "ref"},
+                         "moment_dtype": "float32", "master_dtype": "float32", "rollout_prompts": 2, "slots": 2, "keep_rows": 5, "train": True, "reference": True, "mixed": True, "device": "ref"},
     }
 
 
 MAKERS = {"Ops": ops_calls, "Model": model_calls, "Trainer": trainer_calls, "": function_calls}
 CALLS = [f"{owner}.{name}".lstrip(".") for owner, make in MAKERS.items() for name in make()]
 NEED_A_PLUGIN = {"cuda_plugin", "cuda_devices", "cuda_search", "cuda_blas", "cuda_products"}   # tests/test_devices.py
-ATTRIBUTES = {"Ops.repeat", "Ops.seconds", "Ops.times", "Model.device", "Model.tier", "Model.dtype", "Trainer.steps_taken", "Trainer.moment_dtype"}
+ATTRIBUTES = {"Ops.repeat", "Ops.seconds", "Ops.times", "Model.device", "Model.tier", "Model.dtype", "Trainer.steps_taken", "Trainer.moment_dtype", "Trainer.master_dtype"}
 
 
 def new_owner(owner):

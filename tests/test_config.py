@@ -27,7 +27,7 @@ from grpo.schedule import learning_rate
     (dict(torch_compile=True), "no PyTorch"),
     (dict(optim="adafactor"), "AdamW"),
     (dict(optim="adamw_8bit", moment_dtype="bfloat16"), "ask for different moments"),
-    (dict(moment_dtype="float16"), "not one of float32, bfloat16, float8"),
+    (dict(moment_dtype="float16"), "not one of float32, bfloat16, float8"), (dict(master_dtype="bfloat16"), "not one of float32, float24"),
     (dict(push_to_hub=True), "save_model"),
     (dict(overwrite_output_dir=True), "never overwritten"),
     (dict(trust_remote_code=True), "ever run"),

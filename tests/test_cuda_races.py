@@ -39,10 +39,10 @@ def test_attention(ops, rng, groups):
     decode_completions(ops, qkv, segments, Hq, Hkv, D)
 
 
-@pytest.mark.parametrize("moments", ["float32", "float8"])
-def test_a_step_of_a_model(emulated, moments):
+@pytest.mark.parametrize("storage", [{}, {"moment_dtype": "float8", "master_dtype": "float24"}], ids=str)
+def test_a_step_of_a_model(emulated, storage):
     model = build(config("qwen3", d=16, heads=(2, 1), D=16, F=24, V=97, L=1), emulated)
-    trainer, prompts = _core.Trainer(model, moment_dtype=moments), [np.arange(33, dtype=np.int32)]
+    trainer, prompts = _core.Trainer(model, **storage), [np.arange(33, dtype=np.int32)]
     out = model.generate(prompts, 2, 4, slots=2, repetition_penalty=1.2, top_k=20, top_p=0.9, stop_ids=np.arange(3, dtype=np.int32))
     completions = np.split(out["tokens"], np.cumsum(out["lengths"])[:-1])
     trainer.accumulate(prompts, completions, np.zeros(2, np.int32), np.ones(len(out["tokens"]), np.float32))

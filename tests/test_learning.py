@@ -24,6 +24,7 @@ LOSSES = {name: dict(loss_type=name) for name in LOSS_TYPES} | {
     "truncated sampling": dict(top_k=50, top_p=0.98, repetition_penalty=1.02),
     "bfloat16 moments": dict(moment_dtype="bfloat16"),
     "float8 moments": dict(moment_dtype="float8"),
+    "float8 moments, float24 masters": dict(moment_dtype="float8", master_dtype="float24"),
     "batch scale": dict(scale_rewards="batch"),
 }
 

@@ -33,13 +33,16 @@ def test_a_7b_model_on_one_gpu(emulated, monkeypatch, options, whole, half):
         assert sizes[dtype]["gradients (float32)"] == pytest.approx(4 * n, rel=1e-4)
         assert sizes[dtype]["master bits beyond bfloat16"] == pytest.approx(2 * n, rel=1e-4)
         assert sizes[dtype][f"AdamW moments ({dtype})"] == pytest.approx(per_parameter * n, rel=1e-4)
+    assert ("--master_dtype float24" in table(plans["float8"])) == (not half)
+    short = training_plan(SHAPES["Qwen2.5-7B"], "Qwen2.5-7B", grpo.GRPOConfig(master_dtype="float24", **STEP, **options), emulated)
+    assert dict(short.arenas)["master bits beyond bfloat16"] == pytest.approx(n, rel=1e-4) and "--master_dtype" not in table(short)
 
 
 LARGE = dict(max_completion_length=40, generation_kwargs={"min_new_tokens": 40})
 
 
 @pytest.mark.parametrize("options", [
-    {}, {"recompute": True}, {"moment_dtype": "bfloat16"}, {"moment_dtype": "float8"}, {"token_budget": 1}, {"token_budget": 64, "num_generations": 8}, {"prompts_per_step": 5},
+    {}, {"recompute": True}, {"moment_dtype": "bfloat16"}, {"moment_dtype": "float8", "master_dtype": "float24"}, {"token_budget": 1}, {"token_budget": 64, "num_generations": 8}, {"prompts_per_step": 5},
 ], ids=str)
 def test_a_run_holds_what_was_planned(tmp_path, device, options):
     """Arena by arena, at the lengths that the plan is made for."""
@@ -153,7 +156,7 @@ def test_expected_beside_what_was_measured(flops, bandwidth, kept, measured):
 @pytest.mark.parametrize("options, phase, factor", [
     ({"recompute": True}, "forward + backward", 4 / 3), ({"keep_rollout_activations": True}, "forward + backward", 2 / 3),
     ({"num_iterations": 2}, "forward + backward", 2), ({"num_iterations": 2}, "head", 2), ({"num_iterations": 2}, "AdamW", 2),
-    ({"moment_dtype": "bfloat16"}, "AdamW", 24 / 32), ({"moment_dtype": "float8"}, "AdamW", 20 / 32), ({"slots": 64}, "decode", None), ({"num_iterations": 2}, "decode", 1)], ids=str)
+    ({"moment_dtype": "bfloat16"}, "AdamW", 24 / 32), ({"moment_dtype": "float8"}, "AdamW", 20 / 32), ({"master_dtype": "float24"}, "AdamW", 30 / 32), ({"slots": 64}, "decode", None), ({"num_iterations": 2}, "decode", 1)], ids=str)
 def test_options_change_the_work(options, phase, factor):
     """By so much where nothing but the products is counted; None: more, since the weights are read once more."""
     config = grpo.GRPOConfig(prompts_per_step=8, num_generations=16, max_completion_length=300, **({"slots": 128} | options))

@@ -29,7 +29,7 @@ def history(trainer):
     {}, dict(num_iterations=2), dict(per_device_train_batch_size=4, steps_per_generation=3, num_iterations=2),
     dict(beta=0.1, sync_ref_model=True, ref_model_sync_steps=2), dict(dynamic_sampling=True, max_resample_times=2),
     dict(use_adaptive_entropy=True, entropy_target=100.0), dict(lr_scheduler_type="cosine", warmup_steps=2, weight_decay=0.1, adam_beta2=0.99),
-    dict(moment_dtype="bfloat16", adam_beta2=0.99), dict(moment_dtype="float8", adam_beta2=0.99),
+    dict(moment_dtype="bfloat16", adam_beta2=0.99), dict(moment_dtype="float8", adam_beta2=0.99), dict(moment_dtype="float8", master_dtype="float24"),
 ], ids=lambda changed: ", ".join(changed) or "plain")
 @pytest.mark.parametrize("stop", [1, 3, 4])
 def test_resume_is_exact(tmp_path, changed, stop):
@@ -223,18 +223,19 @@ def test_sft_checkpoint_is_not_a_grpo_one(tmp_path):
         toy.trainer(tmp_path).train(str(tmp_path / "sft" / "checkpoints" / "step-2"))
 
 
-@pytest.mark.parametrize("before, after, fits", [
-    ("float32", "bfloat16", False), ("bfloat16", "float32", True), ("bfloat16", "float8", False), ("float8", "bfloat16", True)])
-def test_resume_with_other_moments(tmp_path, before, after, fits):
-    """A wider storage has room for the moments; a narrower one would round them."""
-    first = toy.trainer(tmp_path, moment_dtype=before, **SAVING)
+@pytest.mark.parametrize("option, before, after, fits", [
+    ("moment_dtype", "float32", "bfloat16", False), ("moment_dtype", "bfloat16", "float32", True), ("moment_dtype", "bfloat16", "float8", False),
+    ("moment_dtype", "float8", "bfloat16", True), ("master_dtype", "float32", "float24", False), ("master_dtype", "float24", "float32", True)])
+def test_resume_with_another_storage(tmp_path, option, before, after, fits):
+    """A wider one has room for moments or masters; a narrower one would round them."""
+    first = toy.trainer(tmp_path, **{option: before}, **SAVING)
     first.train()
-    folder, second = first.run.path / "checkpoints" / "step-3", toy.trainer(tmp_path, moment_dtype=after, **SAVING)
-    with pytest.warns(GrpoWarning, match=f"moment_dtype: {before} -> {after}"):
+    folder, second = first.run.path / "checkpoints" / "step-3", toy.trainer(tmp_path, **{option: after}, **SAVING)
+    with pytest.warns(GrpoWarning, match=f"{option}: {before} -> {after}"):
         if fits:
             assert second.train(str(folder)).global_step == 6
         else:
-            with pytest.raises(CheckpointMismatchError, match=f"no {after} number.*resume with moment_dtype='{before}'"):
+            with pytest.raises(CheckpointMismatchError, match=f"no {after} number.*resume with {option}='{before}'"):
                 second.train(str(folder))
 
 

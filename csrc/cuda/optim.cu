@@ -20,7 +20,7 @@ static unsigned grid_of(size_t n, int most) {
         for (size_t i_ = 8 * pieces_ + first_; i_ < (n); i_ += stride_) piece<1>(i_, __VA_ARGS__);                     \
     } while (0)
 
-/* -- AdamW: reads and writes 28 bytes an element, 20 with bf16 moments ------------------------------------------------------- */
+/* -- AdamW: reads and writes 28 bytes an element, 20 with bf16 moments; 2 less with float24 masters -------------------------- */
 
 struct adamw_factors { float beta1, beta2, rest1, rest2, keep, rate, root2, eps, scale; uint64_t seed, first; uint32_t step; };
 
@@ -46,47 +46,56 @@ template <int n> static __device__ __forceinline__ void store_moment(bf16 *p, co
     copy_halves<n>(p, rounded);
 }
 
-template <int n> static __device__ __forceinline__ void moment_words(uint32_t random[n], uint64_t element, const struct adamw_factors *p) {
+template <int n> static __device__ __forceinline__ void rounding_words(uint32_t random[n], uint64_t element, const struct adamw_factors *p) {
     for (int i = 0; i < n; i += 4) {
-        struct philox four = moment_bits(p->seed, p->step, (element + (uint64_t)i) / 4);
+        struct philox four = rounding_bits(p->seed, p->step, (element + (uint64_t)i) / 4);
         if constexpr (n == 1) random[0] = element & 2 ? (element & 1 ? four.x[3] : four.x[2]) : (element & 1 ? four.x[1] : four.x[0]);
         else for (int j = 0; j < 4; j++) random[i + j] = four.x[j];
     }
 }
 
-/* Steps one element: its weight in two parts, and its moments */
-static __device__ __forceinline__ void adamw_element(bf16 *up, bf16 *low, float *m, float *v, float g, const struct adamw_factors *p) {
-    float w = __uint_as_float(join_bits(*up, *low)), grad = g * p->scale;
+/* The n lower parts of masters: whole halves (uint16_t), or their upper bytes (uint8_t) */
+template <int n> static __device__ __forceinline__ void copy_lower(uint16_t *to, const uint16_t *from) { copy_halves<n>(to, from); }
+template <int n> static __device__ __forceinline__ void copy_lower(uint8_t *to, const uint8_t *from) { copy_bytes<n>(to, from); }
+
+/* Steps one element: its weight in two parts, and its moments. random: of a master without 8 of its bits */
+template <typename Lower>
+static __device__ __forceinline__ void adamw_element(bf16 *up, Lower *low, float *m, float *v, float g, uint32_t random, const struct adamw_factors *p) {
+    constexpr int lacking = 16 - 8 * (int)sizeof(Lower);
+    float w = __uint_as_float(join_bits(*up, (uint16_t)(*low << lacking))), grad = g * p->scale;
     *m = fmaf(p->beta1, *m, p->rest1 * grad);
     *v = fmaf(p->beta2, *v, p->rest2 * (grad * grad));
     w = w * p->keep - p->rate * *m / fmaf(sqrtf(*v), p->root2, p->eps);
-    *up = upper_of(__float_as_uint(w));
-    *low = (bf16)__float_as_uint(w);
+    uint32_t bits = __float_as_uint(w);
+    if constexpr (lacking > 0) bits = round_float24(bits, master_bits(random));
+    *up = upper_of(bits);
+    *low = (Lower)(bits >> lacking);
 }
 
 /* Elements [at, at + n), stored in w from w_at on */
-template <int n, typename Weight, typename Moment>
-static __device__ __forceinline__ void adamw_piece(Weight *w, size_t w_at, uint16_t *lower, Moment *m, Moment *v, const float *g, size_t at,
+template <int n, typename Weight, typename Lower, typename Moment>
+static __device__ __forceinline__ void adamw_piece(Weight *w, size_t w_at, Lower *lower, Moment *m, Moment *v, const float *g, size_t at,
                                                    const struct adamw_factors *p) {
     float mi[n], vi[n], gi[n];
-    alignas(16) bf16 up[n], low[n];
-    uint32_t random[n];
+    alignas(16) bf16 up[n];
+    alignas(16) Lower low[n];
+    uint32_t random[n] = {};
     load_upper<n>(up, w + w_at);
-    copy_halves<n>(low, lower + at);
+    copy_lower<n>(low, lower + at);
     load<n>(mi, m + at);
     load<n>(vi, v + at);
     load<n>(gi, g + at);
-    if constexpr (sizeof(Moment) == sizeof(bf16)) moment_words<n>(random, p->first + at, p);
-    for (int i = 0; i < n; i++) adamw_element(up + i, low + i, mi + i, vi + i, gi[i], p);
+    if constexpr (sizeof(Moment) == sizeof(bf16) || sizeof(Lower) == 1) rounding_words<n>(random, p->first + at, p);
+    for (int i = 0; i < n; i++) adamw_element(up + i, low + i, mi + i, vi + i, gi[i], random[i], p);
     store_upper<n>(w + w_at, up);
-    copy_halves<n>(lower + at, low);
+    copy_lower<n>(lower + at, low);
     store_moment<n>(m + at, mi, random, 0);
     store_moment<n>(v + at, vi, random, 16);
 }
 
 /* w (n / C, C), its rows `pitch` apart */
-template <typename Weight, typename Moment>
-static __global__ void adamw(Weight *w, uint16_t *lower, Moment *m, Moment *v, const float *g, size_t n, int C, int pitch,
+template <typename Weight, typename Lower, typename Moment>
+static __global__ void adamw(Weight *w, Lower *lower, Moment *m, Moment *v, const float *g, size_t n, int C, int pitch,
                              struct adamw_factors p) {
     size_t pieces = C == pitch ? n / 8 : 0, stride = (size_t)gridDim.x * blockDim.x, first = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     for (size_t i = first; i < pieces; i += stride) adamw_piece<8>(w, 8 * i, lower, m, v, g, 8 * i, &p);
@@ -98,15 +107,18 @@ static struct adamw_factors factors_of(const struct adamw *p) {
             1 / sqrtf(p->correction2), p->eps, p->grad_scale, p->seed, p->first, p->step};
 }
 
-template <typename Weight, typename Moment>
-static int launch_adamw(void *ctx, void *w, uint16_t *lower, void *m, void *v, const float *g, size_t n, int C, int pitch, const struct adamw *p) {
+template <typename Weight, typename Lower, typename Moment>
+static int launch_adamw(void *ctx, void *w, void *lower, void *m, void *v, const float *g, int O, int C, const struct adamw *p) {
     struct adamw_factors f = factors_of(p);
+    size_t n = (size_t)O * (size_t)(C ? C : 1);
+    int pitch = C ? weight_pitch(C) : O;
+    if (!C) C = O;                                     /* a vector is a row */
     unsigned blocks = grid_of(C == pitch ? n : 8 * n, BLOCKS);
-    LAUNCH(ctx, (adamw<Weight, Moment>), blocks, THREADS, 0, (Weight *)w, lower, (Moment *)m, (Moment *)v, g, n, C, pitch, f);
+    LAUNCH(ctx, (adamw<Weight, Lower, Moment>), blocks, THREADS, 0, (Weight *)w, (Lower *)lower, (Moment *)m, (Moment *)v, g, n, C, pitch, f);
     return OK;
 }
 
-/* -- AdamW with moments in 8 bits: 16 bytes an element. A warp has a block, whose new exponents it must know before it writes
+/* -- AdamW with moments in 8 bits: 16 bytes an element, 14 with float24 masters. A warp has a block, whose new exponents it must know before it writes
    numbers; a lane has 8 elements of it, neighbours where rows are whole eights ------------------------------------------------ */
 
 enum { LANE_ELEMENTS = FLOAT8_BLOCK / WARP };
@@ -138,8 +150,8 @@ static __device__ __forceinline__ uint32_t new_exponent(uint8_t *exponent, const
 }
 
 /* w (O, C), its rows `pitch` apart; n: elements that are read together */
-template <int n>
-static __global__ void adamw_float8(bf16 *w, uint16_t *lower, uint8_t *m, uint8_t *v, const float *g, int O, int C, int pitch,
+template <int n, typename Lower>
+static __global__ void adamw_float8(bf16 *w, Lower *lower, uint8_t *m, uint8_t *v, const float *g, int O, int C, int pitch,
                                     struct adamw_factors p) {
     size_t row_blocks = (size_t)float8_blocks(C), elements = (size_t)O * (size_t)C, stride = (size_t)gridDim.x * (blockDim.x / WARP);
     for (size_t block = (size_t)blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP; block < (size_t)O * row_blocks; block += stride) {
@@ -147,21 +159,24 @@ static __global__ void adamw_float8(bf16 *w, uint16_t *lower, uint8_t *m, uint8_
         int first = (int)(block % row_blocks) * FLOAT8_BLOCK + lane_id() * n;
         uint8_t *m_exponent = m + elements + block, *v_exponent = v + elements + block;
         float mi[LANE_ELEMENTS] = {}, vi[LANE_ELEMENTS] = {};
+        uint32_t random[LANE_ELEMENTS];
 #pragma unroll
         for (int i = 0; i < LANE_ELEMENTS; i += n) {
             int c = first + i * WARP;
             if (c >= C) continue;
             size_t at = row * (size_t)C + (size_t)c, w_at = row * (size_t)pitch + (size_t)c;
             float gi[n];
-            alignas(16) bf16 up[n], low[n];
+            alignas(16) bf16 up[n];
+            alignas(16) Lower low[n];
+            rounding_words<n>(random + i, p.first + at, &p);
             copy_halves<n>(up, w + w_at);
-            copy_halves<n>(low, lower + at);
+            copy_lower<n>(low, lower + at);
             load<n>(gi, g + at);
             decode<n>(mi + i, m + at, *m_exponent, FLOAT8_M);
             decode<n>(vi + i, v + at, *v_exponent, FLOAT8_V);
-            for (int j = 0; j < n; j++) adamw_element(up + j, low + j, mi + i + j, vi + i + j, gi[j], &p);
+            for (int j = 0; j < n; j++) adamw_element(up + j, low + j, mi + i + j, vi + i + j, gi[j], random[i + j], &p);
             copy_halves<n>(w + w_at, up);
-            copy_halves<n>(lower + at, low);
+            copy_lower<n>(lower + at, low);
         }
         uint32_t m_shared = new_exponent(m_exponent, mi, FLOAT8_M), v_shared = new_exponent(v_exponent, vi, FLOAT8_V);
 #pragma unroll
@@ -169,28 +184,33 @@ static __global__ void adamw_float8(bf16 *w, uint16_t *lower, uint8_t *m, uint8_
             int c = first + i * WARP;
             if (c >= C) continue;
             size_t at = row * (size_t)C + (size_t)c;
-            uint32_t random[n];
-            moment_words<n>(random, p.first + at, &p);
-            encode<n>(m + at, mi + i, random, 0, m_shared, FLOAT8_M);
-            encode<n>(v + at, vi + i, random, 16, v_shared, FLOAT8_V);
+            encode<n>(m + at, mi + i, random + i, 0, m_shared, FLOAT8_M);
+            encode<n>(v + at, vi + i, random + i, 16, v_shared, FLOAT8_V);
         }
     }
 }
 
-static int launch_float8(void *ctx, void *w, uint16_t *lower, void *m, void *v, const float *g, int O, int C, const struct adamw *p) {
+template <typename Lower>
+static int launch_float8(void *ctx, void *w, void *lower, void *m, void *v, const float *g, int O, int C, const struct adamw *p) {
     struct adamw_factors f = factors_of(p);
     size_t blocks = (size_t)O * (size_t)float8_blocks(C);
     unsigned grid = blocks < BLOCKS ? blocks_of(blocks, THREADS / WARP) : (unsigned)BLOCKS;
-    LAUNCH(ctx, (C % 8 ? adamw_float8<1> : adamw_float8<8>), grid, THREADS, 0, (bf16 *)w, lower, (uint8_t *)m, (uint8_t *)v, g, O, C,
+    LAUNCH(ctx, (C % 8 ? adamw_float8<1, Lower> : adamw_float8<8, Lower>), grid, THREADS, 0, (bf16 *)w, (Lower *)lower, (uint8_t *)m, (uint8_t *)v, g, O, C,
            weight_pitch(C), f);
     return OK;
 }
 
-int cuda_adamw(void *ctx, void *w, uint16_t *lower, void *m, void *v, const float *g, int O, int C, const struct adamw *p) {
-    size_t n = (size_t)O * (size_t)(C ? C : 1);
-    if (p->moments == MOMENT_FLOAT8) return launch_float8(ctx, w, lower, m, v, g, O, C, p);
-    if (!C) return (p->moments == MOMENT_BFLOAT16 ? launch_adamw<float, bf16> : launch_adamw<float, float>)(ctx, w, lower, m, v, g, n, O, O, p);
-    return (p->moments == MOMENT_BFLOAT16 ? launch_adamw<bf16, bf16> : launch_adamw<bf16, float>)(ctx, w, lower, m, v, g, n, C, weight_pitch(C), p);
+template <typename Lower>
+static int launch_storage(void *ctx, void *w, void *lower, void *m, void *v, const float *g, int O, int C, const struct adamw *p) {
+    if (p->moments == MOMENT_FLOAT8) return launch_float8<Lower>(ctx, w, lower, m, v, g, O, C, p);
+    int half = p->moments == MOMENT_BFLOAT16;
+    auto *launch = C ? (half ? launch_adamw<bf16, Lower, bf16> : launch_adamw<bf16, Lower, float>)
+                     : (half ? launch_adamw<float, Lower, bf16> : launch_adamw<float, Lower, float>);
+    return launch(ctx, w, lower, m, v, g, O, C, p);
+}
+
+int cuda_adamw(void *ctx, void *w, void *lower, void *m, void *v, const float *g, int O, int C, const struct adamw *p) {
+    return (p->masters == MASTER_FLOAT24 ? launch_storage<uint8_t> : launch_storage<uint16_t>)(ctx, w, lower, m, v, g, O, C, p);
 }
 
 /* -- dst = (1 - alpha) dst + alpha src: 12 bytes an element ------------------------------------------------------------------ */

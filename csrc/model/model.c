@@ -223,16 +223,22 @@ static int set_piece(struct model *m, const struct tensor *t, const struct piece
                 : m->ops->vector_set(m->ctx, (float *)p->w + t->row + q->row, staged, q->rows);
 }
 
+/* Where a tensor's elements from `at` on have the bits of their masters that the working weights lack */
+static void *lower_at(const struct model *m, const struct tensor *t, size_t at) {
+    return (char *)m->lower + (tensor_offset(t) + at) * lower_element(m->masters);
+}
+
 /* The same with the bits that the working weight lacks */
 static int set_master_piece(struct model *m, const struct tensor *t, const struct piece *q, float *staged, const float *host) {
     float *upper = malloc(q->n * (sizeof(float) + sizeof(uint16_t)));
     if (!upper) return fail(E_MEMORY, "no memory for %zu numbers", q->n);
-    uint16_t *lower = (uint16_t *)(upper + q->n);
+    void *lower = upper + q->n;
     for (size_t i = 0; i < q->n; i++) {
-        upper[i] = bf16_to_float(upper_of(float_bits(host[i])));
-        lower[i] = (uint16_t)float_bits(host[i]);
+        uint32_t bits = m->masters == MASTER_FLOAT24 ? nearest_float24(float_bits(host[i])) : float_bits(host[i]);
+        upper[i] = bf16_to_float(upper_of(bits));
+        store_lower(lower, i, bits, m->masters);
     }
-    int status = m->ops->upload(m->ctx, m->lower + tensor_offset(t) + q->at, lower, q->n * sizeof *lower);
+    int status = m->ops->upload(m->ctx, lower_at(m, t, q->at), lower, q->n * lower_element(m->masters));
     if (!status) status = set_piece(m, t, q, staged, upper);
     free(upper);
     return status;
@@ -268,18 +274,19 @@ int model_get(const struct model *m, const struct tensor *t, float *host) {
 int model_get_master(const struct model *m, const struct tensor *t, float *host) {
     TRY(model_get(m, t, host));
     if (!m->lower) return OK;
-    size_t n = tensor_size(t);
-    uint16_t *lower = malloc(n * sizeof *lower);
+    size_t n = tensor_size(t), bytes = n * lower_element(m->masters);
+    void *lower = malloc(bytes);
     if (!lower) return fail(E_MEMORY, "no memory for %zu numbers", n);
-    int status = m->ops->download(m->ctx, lower, m->lower + tensor_offset(t), n * sizeof *lower);
-    for (size_t i = 0; i < n && !status; i++) host[i] = float_from_bits(join_bits((bf16)(float_bits(host[i]) >> 16), lower[i]));
+    int status = m->ops->download(m->ctx, lower, lower_at(m, t, 0), bytes);
+    for (size_t i = 0; i < n && !status; i++)
+        host[i] = float_from_bits(join_bits((bf16)(float_bits(host[i]) >> 16), load_lower(lower, i, m->masters)));
     free(lower);
     return status;
 }
 
 int model_pack(struct model *m, const float *arena) {
     m->version++;
-    if (m->lower) TRY(m->ops->zero(m->ctx, m->lower, m->n_elements * sizeof *m->lower));
+    if (m->lower) TRY(m->ops->zero(m->ctx, m->lower, m->n_elements * lower_element(m->masters)));
     for (int i = 0; i < m->n_params; i++) {
         const struct param *p = &m->params[i];
         TRY(p->C ? RUN(m, weight_set, p->w, arena + p->offset, 0, p->O, p->O, p->C) : RUN(m, vector_set, p->w, arena + p->offset, p->O));

@@ -48,8 +48,9 @@ struct model {
     void *weights;             /* the arena behind every param.w */
     float *inv_freq;           /* (D/2) */
     float *mixed;              /* fp32 weights of a reference that is mixed, else NULL */
-    uint16_t *lower;           /* (n_elements) of the trainer at work: with the working weights, fp32 masters (base.h: join_bits).
+    void *lower;               /* (n_elements) of the trainer at work: with the working weights, its masters (ops.h: adamw).
                                   NULL: nothing trains, or the working weights are fp32 themselves */
+    enum master_dtype masters; /* of the trainer at work */
     uint64_t version;          /* of the weights: one more with every change */
     struct kept *kept;         /* kept.h */
     void *workspace;           /* model_workspace() */

@@ -77,7 +77,7 @@ static int check_heads(const struct call *a) {
 /* object: what was given for the parameter, or NULL */
 static int numpy_type(enum storage storage, PyObject *object) {
     switch (storage) {
-    case HALF: return NPY_UINT16;
+    case LOWER: return PyArray_Check(object) && PyArray_TYPE((PyArrayObject *)object) == NPY_UINT8 ? NPY_UINT8 : NPY_UINT16;
     case MOMENT: return PyArray_Check(object) && PyArray_TYPE((PyArrayObject *)object) == NPY_UINT16 ? NPY_UINT16 : NPY_FLOAT32;
     case INT: case HOST_INT: return NPY_INT32;
     case HOST_UINT: return NPY_UINT32;

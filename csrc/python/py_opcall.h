@@ -8,7 +8,7 @@
 
 enum storage {
     REAL, FLOAT, VECTOR, WEIGHT, INT, BYTE,                /* backend memory                       */
-    HALF, MOMENT,                                          /* the same: uint16; float32 or uint16 (bfloat16 bits) */
+    LOWER, MOMENT,                                         /* the same: uint16 or uint8; float32 or uint16 (bfloat16 bits) */
     HOST_INT, HOST_UINT, HOST_FLOAT, HOST_DOUBLE,          /* the NumPy array itself               */
     SIZE, INTEGER, NUMBER,                                 /* SIZE binds the size letter in `shape` */
 };

@@ -123,9 +123,11 @@ static int update_weights(const struct ops *o, void *ctx, struct call *a, int O,
     static const enum moment_dtype dtypes[] = {[NPY_FLOAT32] = MOMENT_FLOAT32, [NPY_UINT16] = MOMENT_BFLOAT16, [NPY_UINT8] = MOMENT_FLOAT8};
     int split = o->real_size < (int)sizeof(float);
     if (split != GIVEN(lower)) return fail(E_CONFIG, "device '%s' %s lower", o->name, split ? "needs" : "stores float32 and takes no");
+    const PyArrayObject *lower = a->array[find(a->op, "lower")];
     struct adamw p = {.lr = X(lr), .beta1 = X(beta1), .beta2 = X(beta2), .eps = X(eps), .weight_decay = X(weight_decay),
                       .grad_scale = X(grad_scale), .correction1 = X(correction1), .correction2 = X(correction2),
-                      .moments = dtypes[PyArray_TYPE(a->array[find(a->op, "m")])], .seed = a->integer[find(a->op, "seed")],
+                      .moments = dtypes[PyArray_TYPE(a->array[find(a->op, "m")])],
+                      .masters = lower && PyArray_TYPE(lower) == NPY_UINT8 ? MASTER_FLOAT24 : MASTER_FLOAT32, .seed = a->integer[find(a->op, "seed")],
                       .first = a->integer[find(a->op, "first")], .step = (uint32_t)WHOLE(step)};
     return o->adamw(ctx, P(w), P(lower), P(m), P(v), P(g), O, C, &p);
 }
@@ -285,20 +287,20 @@ OP(sample, "sample($self, h, W, keys, temperature=1.0, top_k=0, top_p=1.0, min_p
     {NUMBER, IN, "grad_scale", ""}, {NUMBER, IN, "correction1", ""}, {NUMBER, IN, "correction2", ""}, {INTEGER, OPTIONAL, "seed", ""}, \
     {INTEGER, OPTIONAL, "step", ""}, {INTEGER, OPTIONAL, "first", ""}
 OP(adamw, "adamw($self, w, lower, m, v, g, lr, beta1, beta2, eps, weight_decay, grad_scale, correction1, correction2, seed=0, step=0,\n"
-   "      first=0)\n--\n\n(w, lower, m, v) after one step, each (O, C). lower: uint16, None where the device stores float32;\n"
-   "m, v: float32, or uint16 holding bfloat16 bits.",
+   "      first=0)\n--\n\n(w, lower, m, v) after one step, each (O, C). lower: uint16, or uint8 (float24 masters), None where the\n"
+   "device stores float32; m, v: float32, or uint16 holding bfloat16 bits.",
    update_weights(o, ctx, a, d['O'], d['C']),
-   ({WEIGHT, ADD, "w", "OC"}, {HALF, ADD_OPTIONAL, "lower", "OC"}, {MOMENT, ADD, "m", "OC"}, {MOMENT, ADD, "v", "OC"},
+   ({WEIGHT, ADD, "w", "OC"}, {LOWER, ADD_OPTIONAL, "lower", "OC"}, {MOMENT, ADD, "m", "OC"}, {MOMENT, ADD, "v", "OC"},
     {FLOAT, IN, "g", "OC"}, ADAMW_SCALARS), .check = check_moments)
 OP(adamw_float8, "adamw_float8($self, w, lower, m, v, g, lr, beta1, beta2, eps, weight_decay, grad_scale, correction1, correction2,\n"
    "             seed=0, step=0, first=0)\n--\n\nadamw() with moments in 8 bits: m, v uint8, codes (O, C) and then exponents (O, ceil(C / 256)), flat.",
    update_weights(o, ctx, a, d['O'], d['C']),
-   ({WEIGHT, ADD, "w", "OC"}, {HALF, ADD_OPTIONAL, "lower", "OC"}, {BYTE, ADD, "m", "T"}, {BYTE, ADD, "v", "T"},
+   ({WEIGHT, ADD, "w", "OC"}, {LOWER, ADD_OPTIONAL, "lower", "OC"}, {BYTE, ADD, "m", "T"}, {BYTE, ADD, "v", "T"},
     {FLOAT, IN, "g", "OC"}, ADAMW_SCALARS), .check = check_float8)
 OP(adamw_vector, "adamw_vector($self, w, lower, m, v, g, lr, beta1, beta2, eps, weight_decay, grad_scale, correction1, correction2,\n"
    "             seed=0, step=0, first=0)\n--\n\nadamw() of a vector, each (O); w as vector_set() gives it.",
    update_weights(o, ctx, a, d['O'], 0),
-   ({FLOAT, ADD, "w", "O"}, {HALF, ADD_OPTIONAL, "lower", "O"}, {MOMENT, ADD, "m", "O"}, {MOMENT, ADD, "v", "O"},
+   ({FLOAT, ADD, "w", "O"}, {LOWER, ADD_OPTIONAL, "lower", "O"}, {MOMENT, ADD, "m", "O"}, {MOMENT, ADD, "v", "O"},
     {FLOAT, IN, "g", "O"}, ADAMW_SCALARS), .check = check_moments)
 OP(sum_squares, "sum_squares($self, g)\n--\n\nfloat64 sum of the squares of g (L).",
    o->sum_squares(ctx, P(sum), P(g), (size_t)d['L']),

@@ -25,23 +25,35 @@ typedef struct {
         if (status) raise_status(status);                                                                              \
     } while (0)
 
-static int parse_moment_dtype(enum moment_dtype *dtype, const char *name) {
-    for (*dtype = 0; *dtype < MOMENT_DTYPES; ++*dtype)
-        if (!strcmp(name, moment_dtypes[*dtype])) return 0;
-    PyErr_Format(PyExc_ValueError, "moment_dtype is '%.40s', must be 'float32', 'bfloat16' or 'float8'", name);
+/* The place of `name` among n names; -1 with ValueError */
+static int parse_dtype(const char *option, const char *name, const char *const *names, int n) {
+    for (int i = 0; i < n; i++)
+        if (!strcmp(name, names[i])) return i;
+    char known[80] = "";
+    for (int i = 0; i < n; i++) sprintf(known + strlen(known), "%s'%s'", i == 0 ? "" : i < n - 1 ? ", " : " or ", names[i]);
+    PyErr_Format(PyExc_ValueError, "%s is '%.40s', must be %s", option, name, known);
     return -1;
+}
+
+static int parse_storage(enum moment_dtype *moments, enum master_dtype *masters, const char *moment_dtype, const char *master_dtype) {
+    int moment = parse_dtype("moment_dtype", moment_dtype, moment_dtypes, MOMENT_DTYPES);
+    int master = moment < 0 ? -1 : parse_dtype("master_dtype", master_dtype, master_dtypes, MASTER_DTYPES);
+    if (master < 0) return -1;
+    *moments = (enum moment_dtype)moment;
+    *masters = (enum master_dtype)master;
+    return 0;
 }
 
 static PyObject *Trainer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"model", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "token_budget", "recompute",
-                            "moment_dtype", "seed", NULL};
+                            "moment_dtype", "master_dtype", "seed", NULL};
     struct train_config c = {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .token_budget = 1024};
     PyObject *model;
-    const char *moment_dtype = "float32";
+    const char *moment_dtype = "float32", *master_dtype = "float32";
     unsigned long long seed = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$ffffipsK:Trainer", names, &model, &c.beta1, &c.beta2, &c.eps, &c.weight_decay,
-                                     &c.token_budget, &c.recompute, &moment_dtype, &seed) ||
-        parse_moment_dtype(&c.moments, moment_dtype))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$ffffipssK:Trainer", names, &model, &c.beta1, &c.beta2, &c.eps, &c.weight_decay,
+                                     &c.token_budget, &c.recompute, &moment_dtype, &master_dtype, &seed) ||
+        parse_storage(&c.moments, &c.masters, moment_dtype, master_dtype))
         return NULL;
     c.seed = seed;
     int *busy;
@@ -230,7 +242,8 @@ static PyObject *Trainer_get_state(TrainerObject *self, PyObject *args) {
 }
 
 PyDoc_STRVAR(set_state_doc, "set_state($self, kind, name, array, /)\n--\n\n"
-                            "kind: 'master' (the working weight follows), 'm' or 'v' (ConfigError for numbers that moment_dtype cannot hold).");
+                            "kind: 'master' (the working weight follows), 'm' or 'v' (ConfigError for numbers that master_dtype or moment_dtype\n"
+                            "cannot hold).");
 static PyObject *Trainer_set_state(TrainerObject *self, PyObject *args) {
     const char *kind_name, *name;
     enum trainer_state kind;
@@ -251,7 +264,7 @@ PyDoc_STRVAR(trainer_plan_doc, "plan($self, /)\n--\n\n[(arena, bytes)] of what i
 static PyObject *Trainer_plan(TrainerObject *self, PyObject *unused) {
     (void)unused;
     struct trainer *t = self->t;
-    struct trainer_sizes size = trainer_sizes(t->m->ops, &t->m->config, t->config.moments);
+    struct trainer_sizes size = trainer_sizes(t->m->ops, &t->m->config, t->config.moments, t->config.masters);
     return Py_BuildValue("[(sn)(sn)(sn)(sn)(sn)(sn)]", "weights", (Py_ssize_t)model_weight_bytes(t->m->ops, &t->m->config),
                          "gradients (float32)", (Py_ssize_t)size.grads, "master bits beyond bfloat16", (Py_ssize_t)size.lower,
                          moment_arena(t->config.moments), (Py_ssize_t)size.moments,
@@ -262,6 +275,10 @@ static PyObject *Trainer_plan(TrainerObject *self, PyObject *unused) {
 static PyObject *Trainer_get_moment_dtype(TrainerObject *self, void *unused) {
     (void)unused;
     return PyUnicode_FromString(moment_dtypes[self->t->config.moments]);
+}
+static PyObject *Trainer_get_master_dtype(TrainerObject *self, void *unused) {
+    (void)unused;
+    return PyUnicode_FromString(master_dtypes[self->t->config.masters]);
 }
 static PyObject *Trainer_get_steps(TrainerObject *self, void *unused) { (void)unused; return PyLong_FromLongLong(self->t->steps_taken); }
 static int Trainer_set_steps(TrainerObject *self, PyObject *value, void *unused) {
@@ -287,10 +304,11 @@ static PyMethodDef methods[] = {
 static PyGetSetDef getset[] = {
     {"steps_taken", (getter)Trainer_get_steps, (setter)Trainer_set_steps, "AdamW's t", NULL},
     {"moment_dtype", (getter)Trainer_get_moment_dtype, NULL, "Storage of the moments: 'float32', 'bfloat16' or 'float8'", NULL},
+    {"master_dtype", (getter)Trainer_get_master_dtype, NULL, "Storage of the master weights: 'float32' or 'float24'", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 PyDoc_STRVAR(trainer_doc, "Trainer(model, *, adam_beta1=0.9, adam_beta2=0.999, adam_epsilon=1e-08, weight_decay=0.0, token_budget=1024, "
-                          "recompute=False, moment_dtype='float32', seed=0)\n--\n\nGradients, float32 master weights and AdamW moments of one Model.");
+                          "recompute=False, moment_dtype='float32', master_dtype='float32', seed=0)\n--\n\nGradients, master weights and AdamW moments of one Model.");
 static PyType_Slot slots[] = {
     {Py_tp_new, Trainer_new}, {Py_tp_dealloc, Trainer_dealloc}, {Py_tp_methods, methods}, {Py_tp_getset, getset},
     {Py_tp_doc, (void *)trainer_doc}, {0, NULL},
@@ -298,21 +316,21 @@ static PyType_Slot slots[] = {
 static PyType_Spec spec = {"grpo._core.Trainer", sizeof(TrainerObject), 0, Py_TPFLAGS_DEFAULT, slots};
 
 PyDoc_STRVAR(plan_doc, "plan(*, n_layers, d_model, n_heads, n_kv_heads, head_dim, d_ff, vocab_size, tie, qkv_bias, qk_norm, step_prompts, "
-                       "num_generations, prompt_length, max_new_tokens, token_budget, recompute, moment_dtype, rollout_prompts, slots, keep_rows, train, "
-                       "reference, mixed, device)\n--\n\n[(arena, bytes)] that a run with these settings will hold.");
+                       "num_generations, prompt_length, max_new_tokens, token_budget, recompute, moment_dtype, master_dtype, rollout_prompts, slots, keep_rows, "
+                       "train, reference, mixed, device)\n--\n\n[(arena, bytes)] that a run with these settings will hold.");
 static PyObject *plan(PyObject *module, PyObject *args, PyObject *kwargs) {
     (void)module;
     static char *names[] = {"n_layers", "d_model", "n_heads", "n_kv_heads", "head_dim", "d_ff", "vocab_size", "tie", "qkv_bias", "qk_norm",
                             "step_prompts", "num_generations", "prompt_length", "max_new_tokens", "token_budget", "recompute", "moment_dtype",
-                            "rollout_prompts", "slots", "keep_rows", "train", "reference", "mixed", "device", NULL};
+                            "master_dtype", "rollout_prompts", "slots", "keep_rows", "train", "reference", "mixed", "device", NULL};
     struct plan_request r = {.config.rms_eps = 1};
     struct config *c = &r.config;
-    const char *device, *moment_dtype;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$iiiiiiipppiiiiipsiiippps:plan", names, &c->n_layers, &c->d_model, &c->n_heads,
+    const char *device, *moment_dtype, *master_dtype;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$iiiiiiipppiiiiipssiiippps:plan", names, &c->n_layers, &c->d_model, &c->n_heads,
                                      &c->n_kv_heads, &c->head_dim, &c->d_ff, &c->vocab_size, &c->tie, &c->qkv_bias, &c->qk_norm,
                                      &r.step_prompts, &r.num_generations, &r.prompt_length, &r.max_new_tokens, &r.token_budget, &r.recompute,
-                                     &moment_dtype, &r.rollout_prompts, &r.slots, &r.keep_rows, &r.train, &r.reference, &r.mixed, &device) ||
-        parse_moment_dtype(&r.moments, moment_dtype))
+                                     &moment_dtype, &master_dtype, &r.rollout_prompts, &r.slots, &r.keep_rows, &r.train, &r.reference, &r.mixed, &device) ||
+        parse_storage(&r.moments, &r.masters, moment_dtype, master_dtype))
         return NULL;
     struct plan_line lines[PLAN_LINES];
     int n, status = plan_memory(lines, &n, device, &r);

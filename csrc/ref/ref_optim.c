@@ -43,6 +43,7 @@ static void adamw_run(float *w, const struct moments *m, const struct moments *v
     double beta1 = p->beta1, beta2 = p->beta2;
     float new_m[FLOAT8_BLOCK], new_v[FLOAT8_BLOCK];
     uint32_t random[FLOAT8_BLOCK];
+    int whole = p->moments == MOMENT_FLOAT32 && p->masters == MASTER_FLOAT32;
     for (int i = 0; i < n; i++) {
         double grad = (double)g[i] * p->grad_scale;
         double m1 = beta1 * read_moment(m, i) + (1 - beta1) * grad;
@@ -50,7 +51,8 @@ static void adamw_run(float *w, const struct moments *m, const struct moments *v
         double decayed = w[i] * (1 - (double)p->lr * p->weight_decay);
         w[i] = (float)(decayed - p->lr * (m1 / p->correction1) / (sqrt(v1 / p->correction2) + p->eps));
         uint64_t number = p->first + m->at + (size_t)i;
-        random[i] = p->moments == MOMENT_FLOAT32 ? 0 : moment_bits(p->seed, p->step, number / 4).x[number % 4];
+        random[i] = whole ? 0 : rounding_bits(p->seed, p->step, number / 4).x[number % 4];
+        if (p->masters == MASTER_FLOAT24) w[i] = float_from_bits(round_float24(float_bits(w[i]), master_bits(random[i])));
         new_m[i] = (float)m1;
         new_v[i] = (float)v1;
     }
@@ -58,7 +60,7 @@ static void adamw_run(float *w, const struct moments *m, const struct moments *v
     write_moments(v, new_v, random, 16, n);
 }
 
-int ref_adamw(void *ctx, void *w_, uint16_t *lower, void *m, void *v, const float *g, int O, int C, const struct adamw *p) {
+int ref_adamw(void *ctx, void *w_, void *lower, void *m, void *v, const float *g, int O, int C, const struct adamw *p) {
     (void)ctx, (void)lower;
     int rows = C ? O : 1, columns = C ? C : O;
     for (int row = 0; row < rows; row++)

@@ -17,7 +17,7 @@ int plan_memory(struct plan_line *lines, int *n, const char *device, const struc
     int64_t step_rows;
     batch_limits_of(&rows, &head_rows, &step_rows, r->step_prompts, r->num_generations, r->prompt_length, r->max_new_tokens, r->token_budget);
     size_t weights = model_weight_bytes(ops, c), elements = model_elements(c);
-    struct trainer_sizes size = trainer_sizes(ops, c, r->moments);
+    struct trainer_sizes size = trainer_sizes(ops, c, r->moments, r->masters);
     struct plan p = {lines, 0};
     add(&p, "weights", weights);
     if (r->reference) add(&p, "reference weights", weights);

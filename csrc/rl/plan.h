@@ -10,6 +10,7 @@ struct plan_request {
     int step_prompts, num_generations, prompt_length, max_new_tokens;      /* of the largest optimiser step */
     int token_budget, recompute;
     enum moment_dtype moments;
+    enum master_dtype masters;
     int rollout_prompts, slots, keep_rows;                                 /* slots, keep_rows 0: none */
     int train, reference, mixed;                                           /* a reference is there; and is mixed with the policy */
 };

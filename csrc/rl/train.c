@@ -9,9 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-struct trainer_sizes trainer_sizes(const struct ops *ops, const struct config *c, enum moment_dtype moments) {
-    size_t n = model_elements(c);
-    return (struct trainer_sizes){.grads = n * sizeof(float), .lower = (size_t)ops->real_size < sizeof(float) ? n * sizeof(uint16_t) : 0,
+struct trainer_sizes trainer_sizes(const struct ops *ops, const struct config *c, enum moment_dtype moments, enum master_dtype masters) {
+    size_t n = model_elements(c), lower = (size_t)ops->real_size < sizeof(float) ? n * lower_element(masters) : 0;
+    return (struct trainer_sizes){.grads = n * sizeof(float), .lower = lower,
                                   .moments = 2 * model_moment_bytes(c, moments)};
 }
 
@@ -28,9 +28,9 @@ int trainer_create(struct trainer **out, struct model *m, const struct train_con
     if (!t) return fail(E_MEMORY, "no memory for a trainer");
     t->m = m;
     t->config = *c;
-    struct trainer_sizes size = trainer_sizes(m->ops, &m->config, c->moments);
+    struct trainer_sizes size = trainer_sizes(m->ops, &m->config, c->moments, c->masters);
     const struct { void **arena; size_t bytes; } arenas[] = {
-        {(void **)&t->grads, size.grads}, {(void **)&t->lower, size.lower}, {&t->moment1, size.moments / 2}, {&t->moment2, size.moments / 2}};
+        {(void **)&t->grads, size.grads}, {&t->lower, size.lower}, {&t->moment1, size.moments / 2}, {&t->moment2, size.moments / 2}};
     int status = OK;
     for (int i = 0; i < (optimizer ? 4 : 1) && !status; i++) {
         if (arenas[i].bytes) *arenas[i].arena = m->ops->alloc(m->ctx, arenas[i].bytes);
@@ -42,7 +42,7 @@ int trainer_create(struct trainer **out, struct model *m, const struct train_con
         trainer_free(t);
         return status;
     }
-    if (optimizer) m->lower = t->lower;            /* 0: masters are the working weights, exactly */
+    if (optimizer) m->lower = t->lower, m->masters = c->masters;           /* 0: masters are the working weights, exactly */
     *out = t;
     return OK;
 }
@@ -282,7 +282,7 @@ int trainer_step(struct trainer *t, double *norm, float learning_rate, float max
         .lr = learning_rate, .beta1 = c->beta1, .beta2 = c->beta2, .eps = c->eps,
         .grad_scale = max_norm > 0 ? fminf(1.0f, (float)(max_norm / (*norm + 1e-6))) : 1.0f,
         .correction1 = (float)(1 - pow((double)c->beta1, step)), .correction2 = (float)(1 - pow((double)c->beta2, step)),
-        .seed = c->seed, .step = (uint32_t)t->steps_taken,
+        .masters = c->masters, .seed = c->seed, .step = (uint32_t)t->steps_taken,
     };
     char *moment1 = t->moment1, *moment2 = t->moment2;
     m->version++;
@@ -292,7 +292,7 @@ int trainer_step(struct trainer *t, double *norm, float learning_rate, float max
         p.weight_decay = q->C ? c->weight_decay : 0;
         p.first = at;
         p.moments = param_moments(q, c->moments);
-        TRY(RUN(m, adamw, q->w, t->lower ? t->lower + at : NULL, moment1, moment2, t->grads + at, q->O, q->C, &p));
+        TRY(RUN(m, adamw, q->w, t->lower ? (char *)t->lower + at * lower_element(c->masters) : NULL, moment1, moment2, t->grads + at, q->O, q->C, &p));
         moment1 += param_moment_bytes(q, c->moments);
         moment2 += param_moment_bytes(q, c->moments);
     }

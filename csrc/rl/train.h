@@ -1,5 +1,5 @@
 /* Floor 3: gradients and AdamW of one model, worked through in micro-batches of whole groups. Master weights are fp32: the
-   model's working weights and, beside them, the 16 bits that bfloat16 lacks. Every sum over tokens runs in the order of the
+   model's working weights and, beside them, the 16 bits that bfloat16 lacks, or 8 of these. Every sum over tokens runs in the order of the
    groups, whatever the split (C2). */
 #ifndef GRPO_TRAIN_H
 #define GRPO_TRAIN_H
@@ -11,6 +11,7 @@ struct train_config {
     float beta1, beta2, eps, weight_decay;
     int token_budget, recompute;
     enum moment_dtype moments;             /* all but float32 are rounded stochastically from `seed` and steps_taken (ops.h: adamw) */
+    enum master_dtype masters;             /* likewise */
     uint64_t seed;
 };
 
@@ -19,7 +20,7 @@ struct trainer {
     struct train_config config;
     int64_t steps_taken;                   /* AdamW's t */
     float *grads;                          /* (m->n_elements) */
-    uint16_t *lower;                       /* (m->n_elements) of the masters; NULL without an optimiser, or where working weights are fp32 */
+    void *lower;                           /* (m->n_elements) of the masters; NULL without an optimiser, or where working weights are fp32 */
     void *moment1, *moment2;               /* param_moment_bytes() of each parameter in turn; NULL without an optimiser */
     struct activations acts;
     struct batch batch;
@@ -31,8 +32,8 @@ struct trainer {
 
 /* Bytes of the arenas above; moments: of both together */
 struct trainer_sizes { size_t grads, lower, moments; };
-struct trainer_sizes trainer_sizes(const struct ops *ops, const struct config *c, enum moment_dtype moments);
-extern const char *const moment_dtypes[MOMENT_DTYPES];         /* their names */
+struct trainer_sizes trainer_sizes(const struct ops *ops, const struct config *c, enum moment_dtype moments, enum master_dtype masters);
+extern const char *const moment_dtypes[MOMENT_DTYPES], *const master_dtypes[MASTER_DTYPES];         /* their names */
 const char *moment_arena(enum moment_dtype dtype);             /* the name of both in a plan */
 /* Rows of embed_dx and embed_ids for a step of so many, with a quarter to spare since steps differ in length; bytes of one */
 static inline int embed_room(int rows) { return rows + rows / 4; }

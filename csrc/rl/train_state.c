@@ -7,6 +7,8 @@
 const char *const moment_dtypes[MOMENT_DTYPES] = {
     [MOMENT_FLOAT32] = "float32", [MOMENT_BFLOAT16] = "bfloat16", [MOMENT_FLOAT8] = "float8"};
 
+const char *const master_dtypes[MASTER_DTYPES] = {[MASTER_FLOAT32] = "float32", [MASTER_FLOAT24] = "float24"};
+
 const char *moment_arena(enum moment_dtype dtype) {
     static const char *const arenas[MOMENT_DTYPES] = {
         [MOMENT_FLOAT32] = "AdamW moments (float32)", [MOMENT_BFLOAT16] = "AdamW moments (bfloat16)",
@@ -93,6 +95,13 @@ static int set_moments(struct model *m, const struct place *q, const float *host
     return status;
 }
 
+static int set_master(struct trainer *t, const struct tensor *tensor, const float *host) {
+    for (size_t i = 0; i < tensor_size(tensor) && t->config.masters == MASTER_FLOAT24; i++)
+        if (float_bits(host[i]) & 0xff)
+            return fail(E_CONFIG, "%.9g is no float24 number, and the trainer's master weights are float24", (double)host[i]);
+    return model_set(t->m, tensor, host);
+}
+
 int trainer_get(struct trainer *t, float *host, enum trainer_state kind, const struct tensor *tensor) {
     const struct model *m = t->m;
     if (kind == STATE_MASTER) return model_get_master(m, tensor, host);
@@ -102,7 +111,7 @@ int trainer_get(struct trainer *t, float *host, enum trainer_state kind, const s
 }
 
 int trainer_set(struct trainer *t, enum trainer_state kind, const struct tensor *tensor, const float *host) {
-    if (kind == STATE_MASTER) return model_set(t->m, tensor, host);
+    if (kind == STATE_MASTER) return set_master(t, tensor, host);
     if (kind == STATE_GRADIENT) return fail(E_CONFIG, "gradients cannot be set");
     struct place place = find_moments(t, kind, tensor);
     return set_moments(t->m, &place, host);

@@ -5,10 +5,10 @@ a whole GRPO step against TRL's GRPOTrainer (work.py); same weights, prompts, bf
     step,training]
 
 The model has the shape of SmolLM2-135M (135m) or of Qwen2.5-0.5B (0.5b): random weights, or those of --model (a GGUF or a Hugging
-Face folder of that shape). "lean" is our step with recompute=True, "least" also with AdamW's moments in 8 bits, beside the same step
-of the peer; "update" is what forward + backward take inside our step, behind a rollout that kept its activations, beside the peer's.
-Each measurement is a process of its own that loads, warms up, measures once and reports its peak memory; ours and the
-peer's alternate. Prints a Markdown table.
+Face folder of that shape). "lean" is our step with recompute=True, "least" also with AdamW's moments in 8 bits and masters in 24,
+beside the same step of the peer; "update" is what forward + backward take inside our step, behind a rollout that kept its
+activations, beside the peer's. Each measurement is a process of its own that loads, warms up, measures once and reports its peak
+memory; ours and the peer's alternate. Prints a Markdown table.
 """
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PARTS = {"rollout1": ("rollout, 1 sequence", "rollout", replace(STEP, prompts=1,
          "step": ("whole GRPO step", "step", STEP),
          "update": ("forward + backward in that step", "update", STEP),
          "lean": ("whole GRPO step, recompute", "lean", STEP),
-         "least": ("whole GRPO step, recompute, moments in 8 bits", "least", STEP)}
+         "least": ("whole GRPO step, recompute, moments in 8 bits, masters in 24", "least", STEP)}
 # a part whose peer is that of another, measured there
 PEERS = {"update": "training", "lean": "step", "least": "step"}
 

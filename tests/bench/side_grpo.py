@@ -103,7 +103,7 @@ def lean(folder: str, work: Work) -> dict:
 
 
 def least(folder: str, work: Work) -> dict:
-    return step(folder, work, recompute=True, moment_dtype="float8")
+    return step(folder, work, recompute=True, moment_dtype="float8", master_dtype="float24")
 
 
 def planned(folder: str, work: Work) -> dict:

@@ -1,4 +1,4 @@
-"""AdamW: master weights in two parts, moments in three storages."""
+"""AdamW: master weights in two parts and two storages, moments in three."""
 import numpy as np
 import pytest
 
@@ -70,12 +70,47 @@ def test_masters_keep_every_bit(ops, C):
     assert_same_bits([join(*got[:2])], [w])
 
 
-def moment_words(n, seed, step, first):
-    """(lower, upper) half of the Philox word of each of n elements: the random bits of m and of v."""
+def rounding_words(n, seed, step, first):
+    """The Philox word of each of n elements."""
     key = seed ^ int.from_bytes(b"moments", "big")
     quads = [_core.Ops.philox(key, ((first // 4 + q) % (1 << 32), first // 4 + q >> 32, step, 0)) for q in range((n + 3) // 4)]
-    words = np.array(quads, np.uint32).ravel()[:n]
+    return np.array(quads, np.uint32).ravel()[:n]
+
+
+def moment_words(n, seed, step, first):
+    """Their lower and upper halves: the random bits of m and of v."""
+    words = rounding_words(n, seed, step, first)
     return words & 0xffff, words >> 16
+
+
+def round_float24(w, seed, step, first):
+    """Up or down to 24 bits, by 8 that are mixed from each element's word."""
+    random = rounding_words(w.size, seed, step, first) * np.uint32(0x9e3779b9) >> 24
+    return floats(bits(w) + random.reshape(w.shape) & np.uint32(0xffffff00))
+
+
+MOMENTS = {"float32": lambda x, O, C, top: x, "bfloat16": lambda x, O, C, top: (bits(x) >> 16).astype(np.uint16),
+           "float8": lambda x, O, C, top: encode_float8(x, np.zeros(O * C), top)}
+
+
+@pytest.mark.parametrize("first", [0, (1 << 34) + 16])
+@pytest.mark.parametrize("moments", MOMENTS)
+@pytest.mark.parametrize("O, C", [(70, 0), (33, 24), (7, 77), (2, 1288)])
+def test_float24_masters(ops, rng, O, C, moments, first):
+    """Updated as float32 ones from the same 24 bits, with the same moments, then rounded up or down as the Philox bits say."""
+    if moments == "float8" and not C:
+        pytest.skip("vectors have no float8 moments")
+    w, m, v, g = state(rng, O, C)
+    upper, lower = split(floats(bits(w) & np.uint32(0xffffff00)))
+    stored, keys = [MOMENTS[moments](x, O, C, top) for x, top in ((m, 15), (v, 31))], dict(seed=(1 << 63) + 7, step=3, first=first)
+    adamw = ops.adamw_float8 if moments == "float8" else ops.adamw if C else ops.adamw_vector
+    want_upper, want_lower, *want_moments = adamw(upper, lower, *stored, g, *SETTINGS, **keys)
+    got_upper, got_lower, *got_moments = adamw(upper, (lower >> 8).astype(np.uint8), *stored, g, *SETTINGS, **keys)
+    assert got_lower.dtype == np.uint8
+    want = round_float24(join(want_upper, want_lower), **keys)
+    assert_same_bits([join(got_upper, got_lower.astype(np.uint16) << 8), got_upper], [want, split(want)[0]])
+    for got, whole in zip(got_moments, want_moments, strict=True):
+        np.testing.assert_array_equal(got, whole)
 
 
 @pytest.mark.parametrize("first", [0, 48, (1 << 34) + 16])
