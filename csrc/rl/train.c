@@ -292,7 +292,8 @@ int trainer_step(struct trainer *t, double *norm, float learning_rate, float max
         p.weight_decay = q->C ? c->weight_decay : 0;
         p.first = at;
         p.moments = param_moments(q, c->moments);
-        TRY(RUN(m, adamw, q->w, t->lower ? (char *)t->lower + at * lower_element(c->masters) : NULL, moment1, moment2, t->grads + at, q->O, q->C, &p));
+        void *lower = t->lower ? (char *)t->lower + at * lower_element(c->masters) : NULL;
+        TRY(RUN(m, adamw, q->w, lower, moment1, moment2, t->grads + at, q->O, q->C, &p));
         moment1 += param_moment_bytes(q, c->moments);
         moment2 += param_moment_bytes(q, c->moments);
     }
