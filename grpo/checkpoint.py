@@ -85,18 +85,17 @@ def verify(folder: Path) -> dict[str, Any]:
     """The manifest of a checkpoint whose files are all as it says. Raises CheckpointCorruptError naming the file."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        files = manifest["files"].items()
+        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointCorruptError(f"{folder}: {MANIFEST} is missing or unreadable: {error}") from error
     if manifest.get("format") != FORMAT:
         raise CheckpointMismatchError(f"{folder}: format {manifest.get('format')} is not {FORMAT}, which this version reads")
-    for name, entry in files:
+    for name, (size, digest) in files.items():
         try:
             with open(folder / name, "rb") as file:
-                same = os.fstat(file.fileno()).st_size == entry["bytes"]
-                same = same and hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"]
-        except OSError as error:
-            raise CheckpointCorruptError(f"{folder / name}: {error.strerror}") from error
+                same = os.fstat(file.fileno()).st_size == size and hashlib.file_digest(file, "sha256").hexdigest() == digest
+        except (OSError, ValueError) as error:
+            raise CheckpointCorruptError(f"{folder / name}: {getattr(error, 'strerror', None) or error}") from error
         if not same:
             raise CheckpointCorruptError(f"{folder / name} differs from the manifest")
     return manifest

@@ -62,9 +62,9 @@ BASE_FN bf16 upper_of(uint32_t bits) { return (bf16)((bits + 0x8000u) >> 16); }
 BASE_FN uint32_t join_bits(bf16 upper, uint16_t lower) { return ((uint32_t)upper << 16) + (uint32_t)(int16_t)lower; }
 
 /* float24: a float32 without the 8 least bits of its mantissa; split like it, the lower half of `lower` is 0 and not stored.
-   To nearest, ties away from zero, for weights that are set; up or down by `random`, uniform in [0, 2^8), for those that are
-   updated. Inf and NaN stay. */
-BASE_FN uint32_t nearest_float24(uint32_t bits) { return ((bits & 0x7f800000u) == 0x7f800000u ? bits : bits + 0x80u) & ~0xffu; }
+   To nearest, ties away from zero and NaN still NaN, for weights that are set; up or down by `random`, uniform in [0, 2^8), for
+   those that are updated. */
+BASE_FN uint32_t nearest_float24(uint32_t bits) { return ((bits & 0x7fffffffu) > 0x7f800000u ? bits | 0x400000u : bits + 0x80u) & ~0xffu; }
 BASE_FN uint32_t round_float24(uint32_t bits, uint32_t random) { return (bits + random) & ~0xffu; }
 
 /* Stochastic rounding to bfloat16: up with probability (lower half of bits) / 2^16, so the mean over `random`, uniform

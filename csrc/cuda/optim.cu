@@ -60,7 +60,8 @@ template <int n> static __device__ __forceinline__ void copy_lower(uint8_t *to, 
 
 /* Steps one element: its weight in two parts, and its moments. random: of a master without 8 of its bits */
 template <typename Lower>
-static __device__ __forceinline__ void adamw_element(bf16 *up, Lower *low, float *m, float *v, float g, uint32_t random, const struct adamw_factors *p) {
+static __device__ __forceinline__ void adamw_element(bf16 *up, Lower *low, float *m, float *v, float g, uint32_t random,
+                                                     const struct adamw_factors *p) {
     constexpr int lacking = 16 - 8 * (int)sizeof(Lower);
     float w = __uint_as_float(join_bits(*up, (uint16_t)(*low << lacking))), grad = g * p->scale;
     *m = fmaf(p->beta1, *m, p->rest1 * grad);
@@ -118,8 +119,8 @@ static int launch_adamw(void *ctx, void *w, void *lower, void *m, void *v, const
     return OK;
 }
 
-/* -- AdamW with moments in 8 bits: 16 bytes an element, 14 with float24 masters. A warp has a block, whose new exponents it must know before it writes
-   numbers; a lane has 8 elements of it, neighbours where rows are whole eights ------------------------------------------------ */
+/* -- AdamW with moments in 8 bits: 16 bytes an element, 14 with float24 masters. A warp has a block, whose new exponents it must
+   know before it writes numbers; a lane has 8 elements of it, neighbours where rows are whole eights -------------------------- */
 
 enum { LANE_ELEMENTS = FLOAT8_BLOCK / WARP };
 
@@ -195,8 +196,8 @@ static int launch_float8(void *ctx, void *w, void *lower, void *m, void *v, cons
     struct adamw_factors f = factors_of(p);
     size_t blocks = (size_t)O * (size_t)float8_blocks(C);
     unsigned grid = blocks < BLOCKS ? blocks_of(blocks, THREADS / WARP) : (unsigned)BLOCKS;
-    LAUNCH(ctx, (C % 8 ? adamw_float8<1, Lower> : adamw_float8<8, Lower>), grid, THREADS, 0, (bf16 *)w, (Lower *)lower, (uint8_t *)m, (uint8_t *)v, g, O, C,
-           weight_pitch(C), f);
+    LAUNCH(ctx, (C % 8 ? adamw_float8<1, Lower> : adamw_float8<8, Lower>), grid, THREADS, 0, (bf16 *)w, (Lower *)lower, (uint8_t *)m,
+           (uint8_t *)v, g, O, C, weight_pitch(C), f);
     return OK;
 }
 

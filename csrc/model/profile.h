@@ -38,7 +38,8 @@ struct work { double flops, bytes; };
 #define WORK_logits(z, out, h, W, S, C, V) GEMM_(z, 1, S, C, V, z)
 #define WORK_copy(z, dst, src, bytes) {0, 2.0 * (double)(bytes)}
 #define WORK_zero(z, dst, bytes) {0, (double)(bytes)}
-#define WORK_adamw(z, w, lower, m, v, g, O, C, p) {0, (8.0 + 2.0 * (double)lower_element((p)->masters) + 4.0 * (double)moment_element((p)->moments)) * (O) * ((C) ? (C) : 1)}
+#define WORK_adamw(z, w, lower, m, v, g, O, C, p) \
+    {0, (8.0 + 2.0 * (double)lower_element((p)->masters) + 4.0 * (double)moment_element((p)->moments)) * (O) * ((C) ? (C) : 1)}
 #define WORK_sum_squares(z, out, g, n) {0, 4.0 * (double)(n)}
 #define WORK_weight_set(z, w, src, row, rows, O, C) {0, (4.0 + (z)) * (rows) * (C)}
 #define WORK_vector_set(z, dst, src, n) {0, 8.0 * (n)}
