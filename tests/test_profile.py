@@ -27,11 +27,29 @@ def test_counts(device):
     qkv, (d, F, N, V) = 4 * 16, (32, 64, 32, model.config["vocab_size"])       # 13 rows, padded to 32
     _core.profile_start()
     model.core.logprobs([ids], [ids], np.zeros(1, np.int32))
-    lines = {op: (calls, seconds, flops) for op, calls, seconds, flops, _ in _core.profile()}
+    profile = _core.profile()
+    lines, moved = {op: (calls, seconds, flops) for op, calls, seconds, flops, _ in profile}, {line[0]: line[4] for line in profile}
     assert lines["linear"][0] == 4 * layers and lines["head"][0] == 1 and lines["linear_dx"][0] == 0
     assert lines["linear"][2] == 2 * N * d * layers * (qkv + d + 2 * F + F)
     assert lines["head"][2] == 2 * 32 * d * V
+    pairs = 7 * 8 / 2 + 6 * 7 + 6 * 7 / 2                                       # the prompt; the completion with it, and with itself
+    assert lines["attention"][0] == layers and lines["attention"][2] == layers * 4 * 2 * 16 * pairs
+    assert moved["attention"] == layers * (4 if device == "ref" else 2) * N * 16 * 2 * (2 + 1)
     assert all(seconds > 0 for calls, seconds, _ in lines.values() if calls)
+
+
+@pytest.mark.parametrize("device", ["ref", "cpu"])
+def test_what_decode_reads(device):
+    """Each row's keys; of a prompt that rows share, whole pages once."""
+    model, layers = grpo.load(grpo.tiny(num_hidden_layers=2, hidden_size=32, num_attention_heads=2, num_key_value_heads=1), device=device), 2
+    prompts, new, size = [np.arange(1, 71, dtype=np.int32), np.arange(1, 6, dtype=np.int32)], 4, 4 if device == "ref" else 2
+    _core.profile_start()
+    model.core.generate(prompts, 3, new)
+    lines = {line[0]: line for line in _core.profile()}
+    lengths = [P + i for P in (70, 5) for i in range(1, new)]                   # keys that a row sees, from its second token on
+    _, calls, _, flops, moved = lines["attention_decode"]
+    assert calls == layers * (new - 1) and flops == layers * 3 * sum(lengths) * 4 * 2 * 16
+    assert moved == layers * (3 * sum(lengths) - 2 * 64 * (new - 1)) * 2 * size * 16
 
 
 def test_environment_switch(tmp_path):

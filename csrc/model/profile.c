@@ -1,5 +1,7 @@
 #include "model/profile.h"
 
+#include <stdlib.h>
+
 int profile_on;
 struct profile_line profile_lines[PROFILE_OPS] = {
 #define X(name) {.op = #name},
@@ -18,4 +20,29 @@ void profile_add(enum profiled op, double seconds, struct work work) {
     line->seconds += seconds;
     line->work.flops += work.flops;
     line->work.bytes += work.bytes;
+}
+
+struct work attention_work(const struct ops *ops, void *ctx, const struct segment *segments, int n, double flops, double bytes) {
+    struct segment *s = malloc((size_t)n * sizeof *s);
+    double pairs = 0;
+    if (s && !ops->download(ctx, s, segments, (size_t)n * sizeof *s))
+        for (int i = 0; i < n; i++) pairs += (double)s[i].len * s[i].prefix_len + (double)s[i].len * (s[i].len + 1) / 2;
+    free(s);
+    return (struct work){flops * pairs, bytes};
+}
+
+struct work decode_work(const struct ops *ops, void *ctx, const int32_t *pages, const int32_t *length, int S, int max_pages, double flops,
+                        double bytes) {
+    size_t slots = (size_t)S, table = slots * (size_t)max_pages;
+    int32_t *keys = malloc((slots + table) * sizeof *keys), *page = keys ? keys + slots : NULL;
+    double pairs = 0, read = 0;
+    if (keys && !ops->download(ctx, keys, length, slots * sizeof *keys) && !ops->download(ctx, page, pages, table * sizeof *page))
+        for (int i = 0; i < S; i++, page += max_pages) {
+            int shared = 0, least = i ? min_int(keys[i], keys[i - 1]) : 0;
+            while ((shared + 1) * KV_TILE <= least && page[shared] == page[shared - max_pages]) shared++;
+            pairs += keys[i];
+            read += keys[i] - shared * KV_TILE;
+        }
+    free(keys);
+    return (struct work){flops * pairs, bytes * read};
 }

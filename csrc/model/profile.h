@@ -8,8 +8,13 @@
 
 struct work { double flops, bytes; };
 
-/* Work of each op from its own arguments; z = bytes of a real. Attention's depends on segments that lie in backend memory: time
-   alone is known, and no work is claimed. */
+/* Work of attention, whose segments or lengths lie in backend memory and are fetched: flops for each pair of a query row and a key
+   that it sees, and bytes. Of decode: bytes for each key that is read; what a row's pages share with the row before counts once. */
+struct work attention_work(const struct ops *ops, void *ctx, const struct segment *segments, int n, double flops, double bytes);
+struct work decode_work(const struct ops *ops, void *ctx, const int32_t *pages, const int32_t *length, int S, int max_pages, double flops,
+                        double bytes);
+
+/* Work of each op from its own arguments; z = bytes of a real, m_ the model. */
 #define ROWS_(z, count, N, C) {0, (double)(count) * (z) * (N) * (C)}
 #define GEMM_(z, count, N, C, O, weights) {(count) * 2.0 * (N) * (C) * (O), \
                                            (double)(z) * ((double)(N) * (C) + (double)(N) * (O)) + (double)(weights) * (C) * (O)}
@@ -23,9 +28,12 @@ struct work { double flops, bytes; };
 #define WORK_rope_table(z, cos, sin, pos, inv_freq, axis, N, D) {0, 4.0 * (N) * (D)}
 #define WORK_rope(z, y, x, wq, wk, eps, cos, sin, N, Hq, Hkv, D) ROWS_(z, 2, N, ((Hq) + 2.0 * (Hkv)) * (D))
 #define WORK_rope_bwd(z, d, dwq, dwk, x, wq, wk, eps, cos, sin, N, Hq, Hkv, D) ROWS_(z, 2, N, ((Hq) + 2.0 * (Hkv)) * (D))
-#define WORK_attention(z, ...) {0, 0}
-#define WORK_attention_bwd(z, ...) {0, 0}
-#define WORK_attention_decode(z, ...) {0, 0}
+#define WORK_attention(z, y, lse, qkv, segments, n, N, Hq, Hkv, D) \
+    attention_work(m_->ops, m_->ctx, segments, n, 4.0 * (Hq) * (D), (z) * (N) * (D) * 2.0 * ((Hq) + (Hkv)))
+#define WORK_attention_bwd(z, dqkv, dy, y, lse, qkv, segments, n, N, Hq, Hkv, D) \
+    attention_work(m_->ops, m_->ctx, segments, n, 10.0 * (Hq) * (D), (z) * (N) * (D) * 4.0 * ((Hq) + (Hkv)))
+#define WORK_attention_decode(z, y, lse, qkv, pool, pages, length, S, max_pages, shared_pages, Hq, Hkv, D) \
+    decode_work(m_->ops, m_->ctx, pages, length, S, max_pages, 4.0 * (Hq) * (D), 2.0 * (z) * (Hkv) * (D))
 #define WORK_kv_store(z, pool, qkv, place, N, Hq, Hkv, D) ROWS_(z, 4, N, (Hkv) * (D))
 #define WORK_kv_copy(z, pool, dst, src, n, Hkv, D) ROWS_(z, 4 * KV_TILE, n, (Hkv) * (D))
 #define WORK_swiglu(z, y, gu, N, F) ROWS_(z, 3, N, F)
@@ -63,15 +71,18 @@ void profile_start(void);             /* on, everything 0 */
 
 /* Status of m->ops->name(m->ctx, ...), counted when the profile is on. An op may still be running on a GPU when its call
    returns, so its end is waited for: a download comes after it. */
-#define RUN(m, name, ...) ({                                                                                                       \
-    double began_ = profile_on ? clock_seconds() : 0;                                                                              \
-    int ran_ = (m)->ops->name((m)->ctx, __VA_ARGS__);                                                                              \
-    if (profile_on && !ran_) {                                                                                                     \
-        float unused_;                                                                                                             \
-        ran_ = (m)->ops->download((m)->ctx, &unused_, (m)->inv_freq, sizeof unused_);                                              \
-        profile_add(PROFILE_##name, clock_seconds() - began_, (struct work)WORK_##name((double)(m)->ops->real_size, __VA_ARGS__)); \
-    }                                                                                                                              \
-    ran_;                                                                                                                          \
+#define RUN(m, name, ...) ({                                                                   \
+    const struct model *m_ = (m);                                                              \
+    double began_ = profile_on ? clock_seconds() : 0;                                          \
+    int ran_ = m_->ops->name(m_->ctx, __VA_ARGS__);                                            \
+    if (profile_on && !ran_) {                                                                 \
+        float unused_;                                                                         \
+        ran_ = m_->ops->download(m_->ctx, &unused_, m_->inv_freq, sizeof unused_);             \
+        double ended_ = clock_seconds();                                                       \
+        struct work work_ = WORK_##name((double)m_->ops->real_size, __VA_ARGS__);              \
+        profile_add(PROFILE_##name, ended_ - began_, work_);                                   \
+    }                                                                                          \
+    ran_;                                                                                      \
 })
 
 #endif

@@ -33,7 +33,7 @@ PARTS = {"rollout1": ("rollout, 1 sequence", "rollout", replace(STEP, prompts=1,
          "update": ("forward + backward in that step", "update", STEP),
          "lean": ("whole GRPO step, recompute", "lean", STEP),
          "least": ("whole GRPO step, recompute, moments in 8 bits, masters in 24", "least", STEP)}
-# a part whose peer is that of another, measured there
+# a part whose peer is that of another, measured there if both are asked for
 PEERS = {"update": "training", "lean": "step", "least": "step"}
 
 
@@ -107,11 +107,12 @@ def main() -> None:
         for _ in range(1 if options.quick else options.repeats):
             ceilings.append(run_child(__file__, ["--child", "ceilings"], **env))
             for part in parts:
-                for side in sides if part not in PEERS else ["grpo"]:
-                    results[part][side].append(run_child(__file__, ["--child", "measure", side, part, folder], **env))
+                for side in sides if PEERS.get(part) not in parts else ["grpo"]:
+                    asked = PEERS.get(part, part) if side == "torch" else part
+                    results[part][side].append(run_child(__file__, ["--child", "measure", side, asked, folder], **env))
                     print(part, side, json.dumps(results[part][side][-1]), file=sys.stderr, flush=True)
     for part in set(parts) & set(PEERS):
-        results[part]["torch"] = results.get(PEERS[part], {}).get("torch", [])
+        results[part]["torch"] = results[part]["torch"] or results.get(PEERS[part], {}).get("torch", [])
     print(f"python {' '.join(sys.argv)}\n")
     print(table(results, ceilings, options.shape) if len(sides) == 2 else json.dumps(results, indent=1))
 
