@@ -20,7 +20,12 @@ grpo.GRPOTrainer(grpo.tiny(seed=1), lambda completions, **_: [len(c) + i for i, 
 """
 
 
-@pytest.mark.parametrize("device", ["ref", "cpu"])
+@pytest.fixture(params=["ref", "cpu", "cuda"])
+def device(request) -> str:
+    """'cuda' is the emulated plugin."""
+    return request.getfixturevalue("emulated") if request.param == "cuda" else request.param
+
+
 def test_counts(device):
     model = grpo.load(grpo.tiny(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1), device=device)
     ids, layers = np.arange(1, 8, dtype=np.int32), 3
@@ -38,7 +43,6 @@ def test_counts(device):
     assert all(seconds > 0 for calls, seconds, _ in lines.values() if calls)
 
 
-@pytest.mark.parametrize("device", ["ref", "cpu"])
 def test_what_decode_reads(device):
     """Each row's keys; of a prompt that rows share, whole pages once."""
     model, layers = grpo.load(grpo.tiny(num_hidden_layers=2, hidden_size=32, num_attention_heads=2, num_key_value_heads=1), device=device), 2
