@@ -1,5 +1,5 @@
 /* Group-relative advantages. Both aggregations are "normalise strided columns over runs of rows" in another order. */
-#include "rl/advantage.h"
+#include "loss/advantage.h"
 
 #include <math.h>
 

@@ -1,4 +1,4 @@
-/* Floor 3: from rewards to advantages, group by group. Rewards are double; NaN = this function gave no reward.
+/* Floor 4: from rewards to advantages, group by group. Rewards are double; NaN = this function gave no reward.
 
    SUM_THEN_NORMALIZE   r = sum_k w_k r_k over the functions that scored, A = (r - group mean) / (std + 1e-4);
                         std by `scale`: of the group, of the whole batch, or no division at all.

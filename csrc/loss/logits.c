@@ -1,5 +1,5 @@
 /* Log-softmax of given logits: float in, sums in double. */
-#include "rl/logits.h"
+#include "loss/logits.h"
 
 #include <math.h>
 

@@ -1,4 +1,4 @@
-/* Floor 3: rows of logits on the host, for people who bring their own (grpo.ops). The model's head never keeps them. */
+/* Floor 4: rows of logits on the host, for people who bring their own (grpo.ops). The model's head never keeps them. */
 #ifndef GRPO_LOGITS_H
 #define GRPO_LOGITS_H
 

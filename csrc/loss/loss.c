@@ -1,6 +1,6 @@
 /* The GRPO family of losses: one pass over a sequence for its ratio, one over its tokens, one to spread what came
    through the sequence's ratio. Clarity over speed: this is O(tokens) beside O(tokens x parameters). */
-#include "rl/loss.h"
+#include "loss/loss.h"
 
 #include <math.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-/* Floor 3: the GRPO family of losses on flat per-token arrays, with hand-written gradients. O(tokens), host, double.
+/* Floor 4: the GRPO family of losses on flat per-token arrays, with hand-written gradients. O(tokens), host, double.
 
    A loss is three choices: a per-token policy term (loss_type), an optional KL term, an aggregation. With
    rho = exp(logp - old_logp), per token or exp(mean over the sequence) ("sequence" level, GSPO), A = advantage:

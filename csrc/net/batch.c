@@ -1,6 +1,8 @@
-#include "rl/batch.h"
+#include "net/batch.h"
 
 #include <stdlib.h>
+
+#include "base/base.h"
 
 int groups_check(const struct groups *g, int vocab_size) {
     const struct { const char *what; const struct ragged *r; } lists[] = {{"prompt", &g->prompts}, {"completion", &g->completions}};
@@ -86,40 +88,50 @@ void batch_limits_of(int *rows, int *head_rows, int64_t *all, int n_prompts, int
     limit(rows, head_rows, *all, (int64_t)n_prompts * head, group, n_prompts, n_prompts * num_generations, token_budget);
 }
 
-int batch_create(struct batch *b, struct model *m, int rows, int head_rows, int segments) {
-    const struct ops *ops = m->ops;
+int batch_create(struct batch *b, const struct device *device, int rows, int head_rows, int segments) {
     size_t n = (size_t)rows * sizeof(int32_t), r = (size_t)head_rows * sizeof(float);
-    *b = (struct batch){.rows_max = rows, .head_rows_max = head_rows, .segments_max = segments};
-    b->ids = ops->alloc(m->ctx, n);
-    b->pos = ops->alloc(m->ctx, n);
-    b->kept = ops->alloc(m->ctx, n);
-    b->segments = ops->alloc(m->ctx, (size_t)segments * sizeof(struct segment));
-    b->rows = ops->alloc(m->ctx, r);
-    b->targets = ops->alloc(m->ctx, r);
-    b->coef = ops->alloc(m->ctx, r);
-    b->ecoef = ops->alloc(m->ctx, r);
-    b->logp = ops->alloc(m->ctx, r);
-    b->entropy = ops->alloc(m->ctx, r);
-    if (b->ids && b->pos && b->kept && b->segments && b->rows && b->targets && b->coef && b->ecoef && b->logp && b->entropy) return OK;
-    batch_free(b, m);
+    *b = (struct batch){.device = device, .rows_max = rows, .head_rows_max = head_rows, .segments_max = segments};
+    b->ids = device_alloc(device, n);
+    b->positions = device_alloc(device, n);
+    b->stored = device_alloc(device, n);
+    b->segments = device_alloc(device, (size_t)segments * sizeof(struct segment));
+    b->target_rows = device_alloc(device, r);
+    b->target_ids = device_alloc(device, r);
+    b->coef = device_alloc(device, r);
+    b->ecoef = device_alloc(device, r);
+    b->logp = device_alloc(device, r);
+    b->entropy = device_alloc(device, r);
+    if (b->ids && b->positions && b->stored && b->segments && b->target_rows && b->target_ids && b->coef && b->ecoef && b->logp &&
+        b->entropy)
+        return OK;
+    batch_free(b);
     return fail(E_MEMORY, "no memory for a batch of %d rows", rows);
 }
 
-void batch_free(struct batch *b, struct model *m) {
-    void *all[] = {b->ids, b->pos, b->kept, b->segments, b->rows, b->targets, b->coef, b->ecoef, b->logp, b->entropy};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) m->ops->release(m->ctx, all[i]);
+void batch_free(struct batch *b) {
+    void *all[] = {b->ids, b->positions, b->stored, b->segments, b->target_rows, b->target_ids, b->coef, b->ecoef, b->logp, b->entropy};
+    for (size_t i = 0; b->device && i < sizeof all / sizeof *all; i++) device_release(b->device, all[i]);
     *b = (struct batch){0};
 }
 
+int batch_reserve(struct batch *b, const struct device *device, int rows, int head_rows, int segments) {
+    if (rows <= b->rows_max && head_rows <= b->head_rows_max && segments <= b->segments_max) return OK;
+    rows = max_int(rows, b->rows_max);
+    head_rows = max_int(head_rows, b->head_rows_max);
+    segments = max_int(segments, b->segments_max);
+    batch_free(b);
+    return batch_create(b, device, rows, head_rows, segments);
+}
+
 /* Packs one group at row and head row; HOST arrays of the whole micro-batch. */
-struct staging { int32_t *ids, *pos, *rows, *targets; struct segment *segments; int row, head, n_segments; };
+struct staging { int32_t *ids, *positions, *rows, *targets; struct segment *segments; int row, head, n_segments; };
 
 static void stage_run(struct staging *s, const int32_t *ids, int n, int prefix, int prefix_len) {
     if (!n) return;
     s->segments[s->n_segments++] = (struct segment){s->row, n, prefix, prefix_len};
     for (int i = 0; i < n; i++) {
         s->ids[s->row] = ids[i];
-        s->pos[s->row++] = prefix_len + i;
+        s->positions[s->row++] = prefix_len + i;
     }
 }
 
@@ -139,56 +151,62 @@ static void stage_group(struct staging *s, const struct groups *g, int prompt, i
     s->head = round_up(s->head, ROW_ALIGN);        /* padding head rows: row 0, target 0, coefficient 0 */
 }
 
-int batch_pack(struct batch *b, struct model *m, const struct groups *g, const struct micro_batch *mb) {
+int batch_pack(struct batch *b, const struct groups *g, const struct micro_batch *mb) {
+    const struct device *d = b->device;
     size_t n = (size_t)mb->rows, r = (size_t)mb->head_rows;
     int segments = mb->n_prompts + mb->n_completions;
     if (mb->rows > b->rows_max || mb->head_rows > b->head_rows_max || segments > b->segments_max)
         return fail(E_CONFIG, "a micro-batch of %d rows, planned for %d", mb->rows, b->rows_max);
     int32_t *host = calloc(2 * n + 2 * r + 4 * (size_t)segments, sizeof *host);
     if (!host) return fail(E_MEMORY, "no memory to pack %d rows", mb->rows);
-    struct staging s = {.ids = host, .pos = host + n, .rows = host + 2 * n, .targets = host + 2 * n + r,
+    struct staging s = {.ids = host, .positions = host + n, .rows = host + 2 * n, .targets = host + 2 * n + r,
                         .segments = (struct segment *)(host + 2 * n + 2 * r)};
     int count, head;
     for (int p = mb->prompt, c = mb->completion; (count = batch_group(&p, &c, &head, g, mb)); p++, c += count)
         stage_group(&s, g, p, c, count);
-    b->N = mb->rows;
-    b->R = mb->head_rows;
-    b->n_segments = s.n_segments;
-    const struct ops *ops = m->ops;
-    int status = ops->upload(m->ctx, b->ids, s.ids, n * sizeof *host);
-    if (!status) status = ops->upload(m->ctx, b->pos, s.pos, n * sizeof *host);
-    if (!status) status = ops->upload(m->ctx, b->rows, s.rows, r * sizeof *host);
-    if (!status) status = ops->upload(m->ctx, b->targets, s.targets, r * sizeof *host);
-    if (!status) status = ops->upload(m->ctx, b->segments, s.segments, (size_t)s.n_segments * sizeof *s.segments);
+    b->rows = (struct rows){.N = mb->rows, .ids = b->ids, .positions = b->positions, .segments = b->segments, .n_segments = s.n_segments};
+    b->targets = (struct targets){.R = mb->head_rows, .rows = b->target_rows, .ids = b->target_ids, .logp = b->logp, .entropy = b->entropy};
+    int status = device_upload(d, b->ids, s.ids, n * sizeof *host);
+    if (!status) status = device_upload(d, b->positions, s.positions, n * sizeof *host);
+    if (!status) status = device_upload(d, b->target_rows, s.rows, r * sizeof *host);
+    if (!status) status = device_upload(d, b->target_ids, s.targets, r * sizeof *host);
+    if (!status) status = device_upload(d, b->segments, s.segments, (size_t)s.n_segments * sizeof *s.segments);
     free(host);
     return status;
 }
 
-/* Copies each group's numbers between their flat place and their padded place. */
-static void move_rows(float *padded, float *flat, int to_padded, const struct groups *g, const struct micro_batch *mb) {
+/* Each group's numbers from their flat place to their padded one */
+static void pad_rows(float *padded, const float *flat, const struct groups *g, const struct micro_batch *mb) {
     int count, head, at = 0;
     for (int p = mb->prompt, c = mb->completion; (count = batch_group(&p, &c, &head, g, mb)); p++, c += count, at += head) {
         int64_t from = g->completions.offset[c];
-        size_t bytes = (size_t)(g->completions.offset[c + count] - from) * sizeof(float);
-        if (to_padded) memcpy(padded + at, flat + from, bytes);
-        else memcpy(flat + from, padded + at, bytes);
+        memcpy(padded + at, flat + from, (size_t)(g->completions.offset[c + count] - from) * sizeof *flat);
     }
 }
 
-int batch_put(struct model *m, float *device, const float *host, const struct groups *g, const struct micro_batch *mb) {
-    float *padded = calloc((size_t)mb->head_rows, sizeof *padded);
-    if (!padded) return fail(E_MEMORY, "no memory for %d numbers", mb->head_rows);
-    move_rows(padded, (float *)host, 1, g, mb);
-    int status = m->ops->upload(m->ctx, device, padded, (size_t)mb->head_rows * sizeof *padded);
-    free(padded);
+/* And back */
+static void unpad_rows(float *flat, const float *padded, const struct groups *g, const struct micro_batch *mb) {
+    int count, head, at = 0;
+    for (int p = mb->prompt, c = mb->completion; (count = batch_group(&p, &c, &head, g, mb)); p++, c += count, at += head) {
+        int64_t to = g->completions.offset[c];
+        memcpy(flat + to, padded + at, (size_t)(g->completions.offset[c + count] - to) * sizeof *flat);
+    }
+}
+
+int batch_put(const struct device *device, float *padded, const float *flat, const struct groups *g, const struct micro_batch *mb) {
+    float *host = calloc((size_t)mb->head_rows, sizeof *host);
+    if (!host) return fail(E_MEMORY, "no memory for %d numbers", mb->head_rows);
+    pad_rows(host, flat, g, mb);
+    int status = device_upload(device, padded, host, (size_t)mb->head_rows * sizeof *host);
+    free(host);
     return status;
 }
 
-int batch_get(struct model *m, float *host, const float *device, const struct groups *g, const struct micro_batch *mb) {
-    float *padded = malloc((size_t)mb->head_rows * sizeof *padded);
-    if (!padded) return fail(E_MEMORY, "no memory for %d numbers", mb->head_rows);
-    int status = m->ops->download(m->ctx, padded, device, (size_t)mb->head_rows * sizeof *padded);
-    if (!status) move_rows(padded, host, 0, g, mb);
-    free(padded);
+int batch_get(const struct device *device, float *flat, const float *padded, const struct groups *g, const struct micro_batch *mb) {
+    float *host = malloc((size_t)mb->head_rows * sizeof *host);
+    if (!host) return fail(E_MEMORY, "no memory for %d numbers", mb->head_rows);
+    int status = device_download(device, host, padded, (size_t)mb->head_rows * sizeof *host);
+    if (!status) unpad_rows(flat, host, g, mb);
+    free(host);
     return status;
 }

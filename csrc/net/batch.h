@@ -1,9 +1,9 @@
 /* Floor 3: groups (a prompt and its completions) -> packed batches. The prompt's rows stand once, each completion's rows
-   after them see the prompt and themselves (C4); a completion's last token needs no row, since nothing follows it. */
+   after them see the prompt and themselves ("nothing is computed twice for a group"); a completion's last token needs no row, since nothing follows it. */
 #ifndef GRPO_BATCH_H
 #define GRPO_BATCH_H
 
-#include "model/text.h"
+#include "net/rows.h"
 
 /* HOST view of ragged ids: item i is ids[offset[i] .. offset[i+1]). */
 struct ragged { int n; const int64_t *offset; const int32_t *ids; };
@@ -30,13 +30,28 @@ void batch_limits(int *rows, int *head_rows, const struct groups *g, int token_b
 void batch_limits_of(int *rows, int *head_rows, int64_t *all, int n_prompts, int num_generations, int prompt_length, int completion_length,
                      int token_budget);
 
-int batch_create(struct batch *b, struct model *m, int rows, int head_rows, int segments);
-void batch_free(struct batch *b, struct model *m);
+/* A packed micro-batch in device memory */
+struct batch {
+    const struct device *device;
+    int rows_max, head_rows_max, segments_max;
+    struct rows rows;
+    struct targets targets;
+    /* what rows and targets point to */
+    int32_t *ids, *positions;            /* (rows_max) */
+    struct segment *segments;            /* (segments_max) */
+    int32_t *stored;                     /* (rows_max) room for the rows of a store that hold the batch's activations */
+    int32_t *target_rows, *target_ids;   /* (head_rows_max) */
+    float *coef, *ecoef, *logp, *entropy;
+};
+int batch_create(struct batch *b, const struct device *device, int rows, int head_rows, int segments);
+void batch_free(struct batch *b);
+/* Grows b to at least these sizes. */
+int batch_reserve(struct batch *b, const struct device *device, int rows, int head_rows, int segments);
 /* HOST staging -> b: ids, positions, segments, rows, targets of a micro-batch. Head rows stand in the flat order of its
    completions' tokens, each group padded to ROW_ALIGN. */
-int batch_pack(struct batch *b, struct model *m, const struct groups *g, const struct micro_batch *mb);
-/* Per-token numbers (flat over ALL completions of g, HOST) <-> padded head rows of the micro-batch (backend memory). */
-int batch_put(struct model *m, float *device, const float *host, const struct groups *g, const struct micro_batch *mb);
-int batch_get(struct model *m, float *host, const float *device, const struct groups *g, const struct micro_batch *mb);
+int batch_pack(struct batch *b, const struct groups *g, const struct micro_batch *mb);
+/* Per-token numbers (flat over ALL completions of g, HOST) <-> padded head rows of the micro-batch (device memory). */
+int batch_put(const struct device *device, float *padded, const float *flat, const struct groups *g, const struct micro_batch *mb);
+int batch_get(const struct device *device, float *flat, const float *padded, const struct groups *g, const struct micro_batch *mb);
 
 #endif

@@ -1,324 +1,162 @@
-/* Parameters: one arena of working weights, laid out from params.def. */
-#include "model/model.h"
-#include "base/float8.h"
-#include "model/kept.h"
-#include "model/profile.h"
+#include "net/weights.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
-enum scope { MODEL, LAYER };
-enum { ALIGN_ELEMENTS = 16 };
-
-int config_check(const struct config *c) {
-    const struct { const char *name; int value; } sizes[] = {
-        {"n_layers", c->n_layers}, {"d_model", c->d_model}, {"n_heads", c->n_heads}, {"n_kv_heads", c->n_kv_heads},
-        {"head_dim", c->head_dim}, {"d_ff", c->d_ff}, {"vocab_size", c->vocab_size},
-    };
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-        if (sizes[i].value < 1 || sizes[i].value > 1 << 24)
-            return fail(E_CONFIG, "%s is %d, must be 1..%d", sizes[i].name, sizes[i].value, 1 << 24);
-    if (c->n_heads % c->n_kv_heads)
-        return fail(E_CONFIG, "n_heads (%d) is not a multiple of n_kv_heads (%d)", c->n_heads, c->n_kv_heads);
-    if (c->head_dim % 2 || c->head_dim > 256) return fail(E_CONFIG, "head_dim is %d, must be even and at most 256", c->head_dim);
-    if (!(c->rms_eps > 0)) return fail(E_CONFIG, "rms_eps is %g, must be positive", (double)c->rms_eps);
-    return OK;
-}
-
-/* Calls visit for every line of the table that this config has, model-wide lines first. */
-typedef int (*visitor)(void *arg, const struct param *p);
-static int visit_params(const struct config *c, visitor visit, void *arg) {
-    for (int layer = -1; layer < c->n_layers; layer++) {
-#define P(field, scope_, columns, present, n0, r0, n1, r1, n2, r2)                                                     \
-        if (((scope_) == LAYER) == (layer >= 0) && (present)) {                                                        \
-            struct param p = {.id = P_##field, .layer = layer, .O = (r0) + (r1) + (r2), .C = (columns),                \
-                              .name = {n0, n1, n2}, .rows = {r0, r1, r2}};                                             \
-            TRY(visit(arg, &p));                                                                                       \
-        }
-#include "model/params.def"
-#undef P
-    }
-    return OK;
-}
+#include "base/base.h"
 
 static size_t stored_bytes(const struct ops *ops, const struct param *p) {
     size_t bytes = p->C ? ops->weight_bytes(p->O, p->C) : (size_t)p->O * sizeof(float);
-    return (bytes + 63) & ~(size_t)63;
+    return (bytes + 63) / 64 * 64;
 }
 
-struct sizes { const struct ops *ops; int n; size_t elements, bytes; };
+struct sizes { const struct ops *ops; int n; size_t bytes; };
 static int add_sizes(void *arg, const struct param *p) {
     struct sizes *s = arg;
     s->n++;
-    s->elements += (param_size(p) + ALIGN_ELEMENTS - 1) & ~(size_t)(ALIGN_ELEMENTS - 1);
-    if (s->ops) s->bytes += stored_bytes(s->ops, p);
+    s->bytes += stored_bytes(s->ops, p);
     return OK;
 }
 
-size_t model_weight_bytes(const struct ops *ops, const struct config *c) {
+size_t weights_bytes(const struct ops *ops, const struct spec *spec) {
     struct sizes s = {.ops = ops};
-    visit_params(c, add_sizes, &s);
+    spec_visit(spec, add_sizes, &s, NULL);
     return s.bytes;
 }
 
-size_t model_elements(const struct config *c) {
-    struct sizes s = {0};
-    visit_params(c, add_sizes, &s);
-    return s.elements;
-}
-
-size_t param_moment_bytes(const struct param *p, enum moment_dtype dtype) {
-    dtype = param_moments(p, dtype);
-    size_t exponents = dtype == MOMENT_FLOAT8 ? (size_t)p->O * (size_t)float8_blocks(p->C) : 0;
-    return (param_size(p) * moment_element(dtype) + exponents + 31) & ~(size_t)31;
-}
-
-struct moment_sum { enum moment_dtype dtype; size_t bytes; };
-static int add_moments(void *arg, const struct param *p) {
-    struct moment_sum *sum = arg;
-    sum->bytes += param_moment_bytes(p, sum->dtype);
-    return OK;
-}
-
-size_t model_moment_bytes(const struct config *c, enum moment_dtype dtype) {
-    struct moment_sum sum = {.dtype = dtype};
-    visit_params(c, add_moments, &sum);
-    return sum.bytes;
-}
-
+struct placing { struct weights *w; char *at; };
 static int place_param(void *arg, const struct param *p) {
-    struct model *m = arg;
-    struct param *mine = &m->params[m->n_params++];
+    struct placing *placing = arg;
+    struct weights *w = placing->w;
+    struct param *mine = &w->params[w->n_params++];
     *mine = *p;
-    mine->offset = m->n_elements;
-    m->n_elements += (param_size(p) + ALIGN_ELEMENTS - 1) & ~(size_t)(ALIGN_ELEMENTS - 1);
+    mine->w = placing->at;
+    placing->at += stored_bytes(w->device.ops, p);
+    w->by_slot[(p->layer + 1) * SLOTS + (int)p->slot] = mine;
     return OK;
 }
 
-int model_create(struct model **out, const char *device, const struct config *config, const float *inv_freq) {
-    const struct ops *ops;
-    TRY(config_check(config));
-    TRY(ops_find(&ops, device));
+static int upload_ropes(struct weights *w) {
+    for (int i = 0; i < w->spec.n_ropes; i++)
+        TRY(device_upload(&w->device, (float *)inv_freq_of(w, i), w->spec.ropes[i].inv_freq, sizeof w->spec.ropes[i].inv_freq));
+    return OK;
+}
+
+static int weights_fill(struct weights *w, const struct spec *spec) {
+    const struct ops *ops = w->device.ops;
     struct sizes s = {.ops = ops};
-    visit_params(config, add_sizes, &s);
-    void *ctx;
-    TRY(ops->open(&ctx));
-    struct model *m = calloc(1, sizeof *m);
-    if (!m) {
-        ops->close(ctx);
-        return fail(E_MEMORY, "no memory for a model");
-    }
-    m->config = *config;
-    m->ops = ops;
-    m->ctx = ctx;
-    m->params = calloc((size_t)s.n, sizeof *m->params);
-    m->weights = ops->alloc(m->ctx, s.bytes);
-    m->inv_freq = ops->alloc(m->ctx, (size_t)config->head_dim / 2 * sizeof(float));
-    int status = OK;
-    if (!m->params || !m->weights || !m->inv_freq)
-        status = fail(E_MEMORY, "the model's weights need %.2f GB, which this machine does not have", (double)s.bytes / 1e9);
-    if (!status) {
-        visit_params(config, place_param, m);
-        char *at = m->weights;
-        for (int i = 0; i < m->n_params; i++) {
-            m->params[i].w = at;
-            at += stored_bytes(ops, &m->params[i]);
-        }
-        status = ops->upload(m->ctx, m->inv_freq, inv_freq, (size_t)config->head_dim / 2 * sizeof(float));
-    }
-    if (status) {
-        model_free(m);
-        return status;
-    }
-    *out = m;
-    return OK;
+    TRY(spec_copy(&w->spec, spec));
+    spec_visit(spec, add_sizes, &s, &w->n_elements);
+    w->params = calloc((size_t)s.n, sizeof *w->params);
+    w->by_slot = calloc((size_t)(1 + spec->n_layers) * SLOTS, sizeof *w->by_slot);
+    w->arena = device_alloc(&w->device, s.bytes);
+    w->inv_freq = device_alloc(&w->device, (size_t)spec->n_ropes * (HEAD_DIM_MAX / 2) * sizeof *w->inv_freq);
+    if (!w->params || !w->by_slot || !w->arena || !w->inv_freq)
+        return fail(E_MEMORY, "the model's weights need %.2f GB, which this machine does not have", (double)s.bytes / 1e9);
+    spec_visit(spec, place_param, &(struct placing){w, w->arena}, NULL);
+    return upload_ropes(w);
 }
 
-void model_free(struct model *m) {
-    if (!m) return;
-    kept_free(m);
-    m->ops->release(m->ctx, m->workspace);
-    m->ops->release(m->ctx, m->mixed);
-    m->ops->release(m->ctx, m->inv_freq);
-    m->ops->release(m->ctx, m->weights);
-    m->ops->close(m->ctx);
-    free(m->params);
-    free(m);
+int weights_create(struct weights **out, const struct device *device, const struct spec *spec) {
+    TRY(spec_check(spec));
+    struct weights *w = calloc(1, sizeof *w);
+    if (!w) return fail(E_MEMORY, "no memory for a model");
+    w->device = *device;
+    int status = weights_fill(w, spec);
+    if (status) weights_free(w);
+    else *out = w;
+    return status;
 }
 
-int model_workspace(struct model *m, void **out, size_t bytes) {
-    if (bytes > m->workspace_bytes) {
-        m->ops->release(m->ctx, m->workspace);          /* first, so that both never stand side by side */
-        m->workspace_bytes = 0;
-        m->workspace = m->ops->alloc(m->ctx, bytes);
-        if (!m->workspace)
-            return fail(E_MEMORY, "activations and KV cache need %.2f GB: use a smaller token_budget, fewer slots, shorter completions or "
-                                  "recompute", (double)bytes / 1e9);
-        m->workspace_bytes = bytes;
-    }
-    *out = m->workspace;
-    return OK;
+void weights_free(struct weights *w) {
+    if (!w) return;
+    device_release(&w->device, w->inv_freq);
+    device_release(&w->device, w->arena);
+    spec_free(&w->spec);
+    free(w->by_slot);
+    free(w->params);
+    free(w);
 }
 
-struct param *model_param(const struct model *m, int layer, enum param_id id) {
-    /* the same lines exist in every layer, so layers are equally long */
-    int first = 0;
-    while (first < m->n_params && m->params[first].layer < 0) first++;
-    int per_layer = (m->n_params - first) / m->config.n_layers;
-    int begin = layer < 0 ? 0 : first + layer * per_layer, end = layer < 0 ? first : begin + per_layer;
-    for (int i = begin; i < end; i++)
-        if (m->params[i].id == id) return &m->params[i];
-    return NULL;
-}
-
-void model_tensor_name(char *name, size_t size, const struct param *p, int piece) {
-    if (p->layer < 0) snprintf(name, size, "%s", p->name[piece]);
-    else snprintf(name, size, "model.layers.%d.%s", p->layer, p->name[piece]);
-}
-
-int model_find(struct tensor *out, const struct model *m, const char *name) {
-    char full[128];
-    for (int i = 0; i < m->n_params; i++) {
-        const struct param *p = &m->params[i];
-        for (int piece = 0, row = 0; piece < 3 && p->name[piece]; row += p->rows[piece++]) {
-            model_tensor_name(full, sizeof full, p, piece);
-            if (!strcmp(full, name)) {
-                *out = (struct tensor){p, row, p->rows[piece]};
-                return OK;
-            }
+int tensor_find(struct tensor *out, const struct weights *w, const char *name) {
+    char full[TENSOR_NAME_MAX];
+    for (int i = 0; i < w->n_params; i++) {
+        const struct param *p = &w->params[i];
+        for (int piece = 0, row = 0; piece < PIECES && p->rows[piece]; row += p->rows[piece++]) {
+            tensor_name(full, sizeof full, &w->spec, p, piece);
+            if (strcmp(full, name)) continue;
+            *out = (struct tensor){p, row, p->rows[piece]};
+            return OK;
         }
     }
     return fail(E_CONFIG, "this model has no tensor '%.200s'", name);
 }
 
-static size_t row_size(const struct param *p) { return (size_t)(p->C ? p->C : 1); }
-size_t tensor_offset(const struct tensor *t) { return t->param->offset + (size_t)t->row * row_size(t->param); }
-size_t tensor_size(const struct tensor *t) { return (size_t)t->rows * row_size(t->param); }
+/* -- host and device: through staging memory, a few rows at a time -------------------------------------------------------- */
 
-/* A tensor goes through staging memory a few rows at a time: elements [at, at + n) of it. */
-enum { STAGED = 1 << 20 };
-struct piece { int row, rows; size_t at, n; };
+enum { STAGED = 1 << 20 };                 /* numbers */
 
-static int next_piece(struct piece *q, const struct tensor *t) {
-    size_t width = row_size(t->param);
-    q->row += q->rows;
-    q->at += q->n;
-    q->rows = min_int(t->rows - q->row, max_int(1, (int)(STAGED / width)));
-    q->n = (size_t)q->rows * width;
-    return q->rows > 0;
+int tensor_next(struct tensor *piece, const struct tensor *whole) {
+    int begin = piece->param ? piece->row + piece->rows : whole->row, end = whole->row + whole->rows;
+    int most = max_int(1, (int)(STAGED / param_columns(whole->param)));
+    *piece = (struct tensor){whole->param, begin, min_int(end - begin, most)};
+    return piece->rows > 0;
 }
 
-/* Staging of the backend for the largest piece, floats */
-static int open_staging(float **staged, const struct model *m, const struct tensor *t) {
-    struct piece first = {0};
-    next_piece(&first, t);
-    *staged = m->ops->alloc(m->ctx, first.n * sizeof(float));
-    return *staged ? OK : fail(E_MEMORY, "no memory for staging %zu numbers", first.n);
+/* Device memory for the largest piece, floats */
+static int open_staging(float **staged, const struct weights *w, const struct tensor *t) {
+    struct tensor first = {0};
+    tensor_next(&first, t);
+    *staged = device_alloc(&w->device, tensor_size(&first) * sizeof(float));
+    return *staged ? OK : fail(E_MEMORY, "no memory for staging %zu numbers", tensor_size(&first));
 }
 
-static int set_piece(struct model *m, const struct tensor *t, const struct piece *q, float *staged, const float *host) {
-    const struct param *p = t->param;
-    TRY(m->ops->upload(m->ctx, staged, host, q->n * sizeof *host));
-    return p->C ? m->ops->weight_set(m->ctx, p->w, staged, t->row + q->row, q->rows, p->O, p->C)
-                : m->ops->vector_set(m->ctx, (float *)p->w + t->row + q->row, staged, q->rows);
+static int set_piece(struct weights *w, const struct tensor *piece, float *staged, const float *host) {
+    const struct param *p = piece->param;
+    TRY(device_upload(&w->device, staged, host, tensor_size(piece) * sizeof *host));
+    return p->C ? op_weight_set(&w->device, p->w, staged, piece->row, piece->rows, p->O, p->C)
+                : op_vector_set(&w->device, (float *)p->w + piece->row, staged, piece->rows);
 }
 
-/* Where a tensor's elements from `at` on have the bits of their masters that the working weights lack */
-static void *lower_at(const struct model *m, const struct tensor *t, size_t at) {
-    return (char *)m->lower + (tensor_offset(t) + at) * lower_element(m->masters);
-}
-
-/* The same with the bits that the working weight lacks */
-static int set_master_piece(struct model *m, const struct tensor *t, const struct piece *q, float *staged, const float *host) {
-    float *upper = malloc(q->n * (sizeof(float) + sizeof(uint16_t)));
-    if (!upper) return fail(E_MEMORY, "no memory for %zu numbers", q->n);
-    void *lower = upper + q->n;
-    for (size_t i = 0; i < q->n; i++) {
-        uint32_t bits = m->masters == MASTER_FLOAT24 ? nearest_float24(float_bits(host[i])) : float_bits(host[i]);
-        upper[i] = bf16_to_float(upper_of(bits));
-        store_lower(lower, i, bits, m->masters);
-    }
-    int status = m->ops->upload(m->ctx, lower_at(m, t, q->at), lower, q->n * lower_element(m->masters));
-    if (!status) status = set_piece(m, t, q, staged, upper);
-    free(upper);
-    return status;
-}
-
-int model_set(struct model *m, const struct tensor *t, const float *host) {
+int weights_set(struct weights *w, const struct tensor *t, const float *host) {
     float *staged;
-    TRY(open_staging(&staged, m, t));
-    m->version++;
+    TRY(open_staging(&staged, w, t));
+    w->version++;
     int status = OK;
-    for (struct piece q = {0}; !status && next_piece(&q, t);)
-        status = (m->lower ? set_master_piece : set_piece)(m, t, &q, staged, host + q.at);
-    if (!status && m->mixed) status = m->ops->upload(m->ctx, m->mixed + tensor_offset(t), host, tensor_size(t) * sizeof *host);
-    m->ops->release(m->ctx, staged);
+    for (struct tensor piece = {0}; !status && tensor_next(&piece, t); host += tensor_size(&piece))
+        status = set_piece(w, &piece, staged, host);
+    device_release(&w->device, staged);
     return status;
 }
 
-int model_get(const struct model *m, const struct tensor *t, float *host) {
+int weights_get(const struct weights *w, const struct tensor *t, float *host) {
     const struct param *p = t->param;
-    if (m->mixed) return m->ops->download(m->ctx, host, m->mixed + tensor_offset(t), tensor_size(t) * sizeof *host);
-    if (!p->C) return m->ops->download(m->ctx, host, (const float *)p->w + t->row, tensor_size(t) * sizeof *host);
+    if (!p->C) return device_download(&w->device, host, (const float *)p->w + t->row, tensor_size(t) * sizeof *host);
     float *staged;
-    TRY(open_staging(&staged, m, t));
+    TRY(open_staging(&staged, w, t));
     int status = OK;
-    for (struct piece q = {0}; !status && next_piece(&q, t);) {
-        status = m->ops->weight_get(m->ctx, staged, p->w, t->row + q.row, q.rows, p->O, p->C);
-        if (!status) status = m->ops->download(m->ctx, host + q.at, staged, q.n * sizeof *host);
+    for (struct tensor piece = {0}; !status && tensor_next(&piece, t); host += tensor_size(&piece)) {
+        status = op_weight_get(&w->device, staged, p->w, piece.row, piece.rows, p->O, p->C);
+        if (!status) status = device_download(&w->device, host, staged, tensor_size(&piece) * sizeof *host);
     }
-    m->ops->release(m->ctx, staged);
+    device_release(&w->device, staged);
     return status;
 }
 
-int model_get_master(const struct model *m, const struct tensor *t, float *host) {
-    TRY(model_get(m, t, host));
-    if (!m->lower) return OK;
-    size_t n = tensor_size(t), bytes = n * lower_element(m->masters);
-    void *lower = malloc(bytes);
-    if (!lower) return fail(E_MEMORY, "no memory for %zu numbers", n);
-    int status = m->ops->download(m->ctx, lower, lower_at(m, t, 0), bytes);
-    for (size_t i = 0; i < n && !status; i++)
-        host[i] = float_from_bits(join_bits((bf16)(float_bits(host[i]) >> 16), load_lower(lower, i, m->masters)));
-    free(lower);
-    return status;
-}
-
-int model_pack(struct model *m, const float *arena) {
-    m->version++;
-    if (m->lower) TRY(m->ops->zero(m->ctx, m->lower, m->n_elements * lower_element(m->masters)));
-    for (int i = 0; i < m->n_params; i++) {
-        const struct param *p = &m->params[i];
-        TRY(p->C ? RUN(m, weight_set, p->w, arena + p->offset, 0, p->O, p->O, p->C) : RUN(m, vector_set, p->w, arena + p->offset, p->O));
+int weights_pack(struct weights *w, const float *arena) {
+    w->version++;
+    for (int i = 0; i < w->n_params; i++) {
+        const struct param *p = &w->params[i];
+        TRY(p->C ? op_weight_set(&w->device, p->w, arena + p->offset, 0, p->O, p->O, p->C)
+                 : op_vector_set(&w->device, p->w, arena + p->offset, p->O));
     }
     return OK;
 }
 
-int model_unpack(const struct model *m, float *arena) {
-    for (int i = 0; i < m->n_params; i++) {
-        const struct param *p = &m->params[i];
-        TRY(p->C ? m->ops->weight_get(m->ctx, arena + p->offset, p->w, 0, p->O, p->O, p->C)
-                 : m->ops->copy(m->ctx, arena + p->offset, p->w, (size_t)p->O * sizeof(float)));
+int weights_unpack(const struct weights *w, float *arena) {
+    for (int i = 0; i < w->n_params; i++) {
+        const struct param *p = &w->params[i];
+        TRY(p->C ? op_weight_get(&w->device, arena + p->offset, p->w, 0, p->O, p->O, p->C)
+                 : device_copy(&w->device, arena + p->offset, p->w, (size_t)p->O * sizeof(float)));
     }
     return OK;
-}
-
-int model_mix(struct model *m, const struct model *other, float alpha) {
-    const struct ops *ops = m->ops;
-    if (other->ops != ops || memcmp(&m->config, &other->config, sizeof m->config))
-        return fail(E_CONFIG, "only models of one shape on one device can be mixed");
-    if (!(alpha >= 0 && alpha <= 1)) return fail(E_CONFIG, "alpha is %g, must be in 0..1", (double)alpha);
-    size_t bytes = m->n_elements * sizeof(float);
-    float *source = ops->alloc(m->ctx, bytes);
-    int status = source ? OK : E_MEMORY;
-    if (!status && !m->mixed) {
-        m->mixed = ops->alloc(m->ctx, bytes);
-        status = m->mixed ? model_unpack(m, m->mixed) : E_MEMORY;
-    }
-    if (status == E_MEMORY) status = fail(E_MEMORY, "mixing a reference needs 2 x %.2f GB", (double)bytes / 1e9);
-    if (!status) status = model_unpack(other, source);
-    if (!status) status = ops->lerp(m->ctx, m->mixed, source, alpha, m->n_elements);
-    if (!status) status = model_pack(m, m->mixed);
-    ops->release(m->ctx, source);
-    return status;
 }

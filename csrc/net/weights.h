@@ -1,89 +1,56 @@
-/* Floor 2: a model on one backend: its shape, its parameters, and what runs them (text.h).
-   rl/ and python/ may call this; nothing here asks which backend it runs on. */
-#ifndef GRPO_MODEL_H
-#define GRPO_MODEL_H
+/* Floor 3: the values of a spec on a device: one arena of working weights. Weights know nobody: who trains them, mixes them or
+   keeps what they computed holds that himself and looks at `version`. */
+#ifndef GRPO_WEIGHTS_H
+#define GRPO_WEIGHTS_H
 
-#include "base/base.h"
-#include "ops.h"
+#include "net/spec.h"
 
-struct config {
-    int n_layers, d_model, n_heads, n_kv_heads, head_dim, d_ff, vocab_size;
-    float rms_eps;
-    int tie, qkv_bias, qk_norm;
-};
-static inline int config_qkv(const struct config *c) { return (c->n_heads + 2 * c->n_kv_heads) * c->head_dim; }
-static inline int config_heads(const struct config *c) { return c->n_heads * c->head_dim; }
-int config_check(const struct config *c);
-
-enum param_id {
-#define P(field, ...) P_##field,
-#include "model/params.def"
-#undef P
-    PARAM_IDS
-};
-
-struct param {
-    enum param_id id;
-    int layer;                 /* -1: of the whole model */
-    int O, C;                  /* rows of all pieces; columns, 0 for a vector */
-    const char *name[3];       /* Hugging Face name of each stacked piece, without the layer's prefix */
-    int rows[3];
-    size_t offset;             /* of its first element in every arena of the model's shape (gradients, lower) */
-    void *w;                   /* working copy: packed weight (O, C) or float vector (O); NULL = this model has none */
-};
-static inline size_t param_size(const struct param *p) { return (size_t)p->O * (size_t)(p->C ? p->C : 1); }
-/* Storage of each of its two moments, and its bytes: vectors are not worth 8 bits, and have bfloat16 beside float8 */
-static inline enum moment_dtype param_moments(const struct param *p, enum moment_dtype dtype) {
-    return dtype == MOMENT_FLOAT8 && !p->C ? MOMENT_BFLOAT16 : dtype;
-}
-size_t param_moment_bytes(const struct param *p, enum moment_dtype dtype);
-
-struct model {
-    struct config config;
-    const struct ops *ops;
-    void *ctx;
-    struct param *params;      /* MODEL ones first, then layer by layer */
+struct weights {
+    struct spec spec;
+    struct device device;
+    struct param *params;      /* in storage order */
     int n_params;
-    size_t n_elements;         /* of one such arena; each parameter starts at a multiple of 16 */
-    void *weights;             /* the arena behind every param.w */
-    float *inv_freq;           /* (D/2) */
-    float *mixed;              /* fp32 weights of a reference that is mixed, else NULL */
-    void *lower;               /* (n_elements) of the trainer at work: with the working weights, its masters (ops.h: adamw).
-                                  NULL: nothing trains, or the working weights are fp32 themselves */
-    enum master_dtype masters; /* of the trainer at work */
-    uint64_t version;          /* of the weights: one more with every change */
-    struct kept *kept;         /* kept.h */
-    void *workspace;           /* model_workspace() */
-    size_t workspace_bytes;
+    struct param **by_slot;    /* ((1 + n_layers) SLOTS) parameter of a layer's slot, or NULL; layer -1 first */
+    size_t n_elements;         /* of an arena of the network's shape; each parameter starts at a multiple of 16 */
+    void *arena;               /* behind every param.w */
+    float *inv_freq;           /* (n_ropes, HEAD_DIM_MAX / 2) */
+    uint64_t version;          /* one more with every change of a weight */
 };
 
-int model_create(struct model **out, const char *device, const struct config *config, const float *inv_freq);
-void model_free(struct model *m);
-size_t model_weight_bytes(const struct ops *ops, const struct config *c);
-size_t model_elements(const struct config *c);
-size_t model_moment_bytes(const struct config *c, enum moment_dtype dtype);      /* of one of the two */
-struct param *model_param(const struct model *m, int layer, enum param_id id);
+/* Zeros. The weights have a copy of the spec and use the device, which must outlive them. */
+int weights_create(struct weights **out, const struct device *device, const struct spec *spec);
+void weights_free(struct weights *w);
+size_t weights_bytes(const struct ops *ops, const struct spec *spec);
 
-/* One piece of a parameter, found by its full Hugging Face name; NULL when this model has no such tensor. */
+/* NULL: this network has no such parameter. layer -1: of the whole model */
+static inline struct param *param_of(const struct weights *w, int layer, enum slot slot) {
+    return w->by_slot[(layer + 1) * SLOTS + (int)slot];
+}
+static inline void *values_of(const struct weights *w, int layer, enum slot slot) {
+    const struct param *p = param_of(w, layer, slot);
+    return p ? p->w : NULL;
+}
+static inline float *gradient_of(const struct weights *w, float *grads, int layer, enum slot slot) {
+    const struct param *p = param_of(w, layer, slot);
+    return p ? grads + p->offset : NULL;
+}
+static inline const float *inv_freq_of(const struct weights *w, int rope) {
+    return w->inv_freq + (size_t)rope * (HEAD_DIM_MAX / 2);
+}
+
+/* Rows of one parameter: a Hugging Face tensor, or some of its rows */
 struct tensor { const struct param *param; int row, rows; };
-int model_find(struct tensor *out, const struct model *m, const char *name);
-void model_tensor_name(char *name, size_t size, const struct param *p, int piece);
+int tensor_find(struct tensor *out, const struct weights *w, const char *name);
+static inline size_t tensor_offset(const struct tensor *t) { return t->param->offset + (size_t)t->row * param_columns(t->param); }
+static inline size_t tensor_size(const struct tensor *t) { return (size_t)t->rows * param_columns(t->param); }
+/* The next rows of a tensor that staging memory should hold; begin with {.param = NULL}. 0: there are no more. */
+int tensor_next(struct tensor *piece, const struct tensor *whole);
 
-/* Backend memory for the call at hand: activations and KV pages of rollouts, scores and updates, which never overlap and so
-   share it. Grown by the largest call so far; holds anything. */
-int model_workspace(struct model *m, void **out, size_t bytes);
-
-/* Working weights <-> host fp32, (rows, C) or (rows). While a trainer is at work, its master is set to all of host's bits. */
-int model_set(struct model *m, const struct tensor *t, const float *host);
-int model_get(const struct model *m, const struct tensor *t, float *host);
-int model_get_master(const struct model *m, const struct tensor *t, float *host);
-/* Where a tensor begins in an arena, and its number of elements */
-size_t tensor_offset(const struct tensor *t);
-size_t tensor_size(const struct tensor *t);
-/* Working weights of every parameter <-> an fp32 arena of the backend. */
-int model_pack(struct model *m, const float *arena);
-int model_unpack(const struct model *m, float *arena);
-/* weights = alpha * other + (1 - alpha) * weights; fp32 kept from the first call on, so that small alphas are not lost */
-int model_mix(struct model *m, const struct model *other, float alpha);
+/* Working weights <-> host fp32, (rows, C) or (rows) */
+int weights_set(struct weights *w, const struct tensor *t, const float *host);
+int weights_get(const struct weights *w, const struct tensor *t, float *host);
+/* Working weights of every parameter <-> an fp32 arena of the device */
+int weights_pack(struct weights *w, const float *arena);
+int weights_unpack(const struct weights *w, float *arena);
 
 #endif

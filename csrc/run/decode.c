@@ -2,17 +2,18 @@
    places of keys, random numbers. So the tables of all steps go to the device at once, each step takes its tokens from the
    step before there, and the host looks at what was drawn when the window is over. Steps that ran past the end of a
    completion cost their time and nothing else: their keys lie beyond what anyone reads, their draws are not taken. */
-#include "rl/engine.h"
-#include "model/profile.h"
+#include "run/sequences.h"
 
-/* A step's table of n rows: int32 pos, place, length, keep (n each), then keys (n). */
-struct row { int32_t *pos, *place, *length, *keep; struct sample_key *keys; };
+#include "base/base.h"
 
-static size_t row_bytes(int n) { return (size_t)n * (4 * sizeof(int32_t) + sizeof(struct sample_key)); }
+/* A step's table of n rows: int32 positions, place, length, stored (n each), then keys (n). */
+struct table { int32_t *positions, *place, *length, *stored; struct sample_key *keys; };
 
-static struct row row_at(char *at, int n) {
+static size_t table_bytes(int n) { return (size_t)n * (4 * sizeof(int32_t) + sizeof(struct sample_key)); }
+
+static struct table table_at(char *at, int n) {
     int32_t *first = (int32_t *)at;
-    return (struct row){first, first + n, first + 2 * n, first + 3 * n, (struct sample_key *)(first + 4 * n)};
+    return (struct table){first, first + n, first + 2 * n, first + 3 * n, (struct sample_key *)(first + 4 * n)};
 }
 
 /* What lies where, for n rows. steps, next and pages come from the host at once; the rest is the device's. */
@@ -23,145 +24,149 @@ struct window {
     struct sampled *drawn, *all;          /* (n) by that step; (lookahead, n) */
 };
 
-static struct window window_at(char *base, const struct engine *e, int n) {
+static struct window window_at(char *base, const struct sequences *s, int n) {
     struct window w = {.steps = base};
-    size_t rows = (size_t)n, steps = (size_t)e->lookahead;
-    w.next = (int32_t *)(base + steps * row_bytes(n));
+    size_t rows = (size_t)n, steps = (size_t)s->lookahead;
+    w.next = (int32_t *)(base + steps * table_bytes(n));
     w.pages = w.next + rows;
-    w.now = base + ((size_t)((char *)(w.pages + rows * (size_t)e->max_pages) - base) + 63) / 64 * 64;
-    w.drawn = (struct sampled *)(w.now + row_bytes(n));
+    w.now = base + ((size_t)((char *)(w.pages + rows * (size_t)s->max_pages) - base) + 63) / 64 * 64;
+    w.drawn = (struct sampled *)(w.now + table_bytes(n));
     w.all = w.drawn + rows;
     return w;
 }
 
-size_t window_bytes(const struct engine *e) {
-    size_t rows = (size_t)e->S, steps = (size_t)e->lookahead;
-    return (steps + 1) * (row_bytes(e->S) + rows * sizeof(struct sampled)) + rows * (1 + (size_t)e->max_pages) * sizeof(int32_t) + 64;
+size_t window_bytes(const struct sequences *s) {
+    size_t rows = (size_t)s->config.slots, steps = (size_t)s->lookahead;
+    return (steps + 1) * (table_bytes(s->config.slots) + rows * sizeof(struct sampled)) +
+           rows * (1 + (size_t)s->max_pages) * sizeof(int32_t) + 64;
 }
 
-static struct sample_key key_of(const struct engine *e, const struct slot *s, int t) {
-    const struct rollout_request *q = e->q;
-    return (struct sample_key){.seed = q->seed, .step = q->step, .prompt = q->first_prompt + (uint32_t)(s->sequence / q->num_generations),
-                               .sample = (uint32_t)(s->sequence % q->num_generations), .position = (uint32_t)t,
-                               .no_stop = t < q->min_new_tokens};
+static struct sample_key key_of(const struct sequences *s, const struct sequence *q, int position) {
+    return (struct sample_key){.seed = s->config.seed, .step = s->config.step, .prompt = q->prompt_key, .sample = (uint32_t)q->sample,
+                               .position = (uint32_t)position, .no_stop = position < s->config.min_new_tokens};
 }
 
-static int sample_window(struct engine *e, const struct window *w, int first, int n) {
-    struct model *m = e->m;
-    return RUN(m, sample, w->drawn, w->next, seen_by(e, first), e->acts->hidden, text_head_weight(m), &e->sampler, row_at(w->now, n).keys, n,
-               m->config.d_model, m->config.vocab_size);
+static int sample_window(struct sequences *s, const struct window *w, int first, int n) {
+    struct drawing drawing = {w->drawn, w->next, seen_by(s, first), &s->sampler, table_at(w->now, n).keys};
+    return text_sample(&s->session->acts, &drawing, n);
 }
 
-int draw_first(struct engine *e, int first) {
-    const struct ops *ops = e->m->ops;
-    int n = e->n_slots - first;
-    struct window w = window_at(e->device, e, n);
-    struct sample_key *keys = row_at(e->host, n).keys;
-    for (int i = 0; i < n; i++) keys[i] = key_of(e, &e->slots[first + i], 0);
-    TRY(ops->upload(e->m->ctx, row_at(w.now, n).keys, keys, (size_t)n * sizeof *keys));
-    TRY(sample_window(e, &w, first, n));
-    TRY(ops->download(e->m->ctx, e->drawn, w.drawn, (size_t)n * sizeof *e->drawn));
-    return take_drawn(e, first, 1, n);
+int draw_first(struct sequences *s, int first) {
+    const struct device *d = &s->session->weights->device;
+    int n = s->n_live - first;
+    struct window w = window_at(s->window, s, n);
+    struct sample_key *keys = table_at(s->host, n).keys;
+    for (int i = 0; i < n; i++) keys[i] = key_of(s, &s->live[first + i], 0);
+    TRY(device_upload(d, table_at(w.now, n).keys, keys, (size_t)n * sizeof *keys));
+    TRY(sample_window(s, &w, first, n));
+    return device_download(d, s->drawn, w.drawn, (size_t)n * sizeof *s->drawn);
 }
 
 /* -- tables ----------------------------------------------------------------------------------------------------------- */
 
-/* Rows of a step for n slots. Where steps are recorded, few numbers of rows serve all: the weights, most of what a step
+/* Rows of a step for n sequences. Where steps are recorded, few numbers of rows serve all: the weights, most of what a step
    reads, are read once for any of them, and an idle row reads one key. */
-static int rows_for(const struct engine *e, int n) {
+static int rows_for(const struct sequences *s, int n) {
     int rows = 1;
-    if (e->lookahead == 1) return n;
+    if (s->lookahead == 1) return n;
     while (rows < n && rows < 32) rows *= 2;
-    return min_int(e->S, round_up(n, rows));
+    return min_int(s->config.slots, round_up(n, rows));
 }
 
-static int steps_for(const struct engine *e) {
+static int steps_for(const struct sequences *s) {
     int most = 0;
-    for (int i = 0; i < e->n_slots; i++) most = max_int(most, e->q->max_new_tokens - e->slots[i].t);
-    return min_int(most, e->lookahead);
+    for (int i = 0; i < s->n_live; i++) most = max_int(most, s->config.max_new_tokens - s->live[i].length);
+    return min_int(most, s->lookahead);
 }
 
-/* Row i runs token 0 at position 0 and stores nothing: beyond the slots, or beyond a completion's last possible token. */
-static void fill_idle(struct row r, int i) {
-    r.pos[i] = 0;
-    r.place[i] = -1;
-    r.length[i] = 1;
-    r.keep[i] = i;                        /* a spare row of the store */
-    r.keys[i] = (struct sample_key){0};
+/* Row i runs token 0 at position 0 and stores nothing: beyond the live ones, or beyond a completion's last possible token. */
+static void fill_idle(const struct sequences *s, struct table t, int i) {
+    t.positions[i] = 0;
+    t.place[i] = -1;
+    t.length[i] = 1;
+    t.stored[i] = s->store ? s->store->spare_rows[i] : 0;
+    t.keys[i] = (struct sample_key){0};
 }
 
-static void fill_slot(struct engine *e, struct row r, int i, int t) {
-    struct slot *s = &e->slots[i];
-    int32_t *table = pages_of_slot(e, i), position = s->prompt_length + t - 1, kept = e->kept ? kept_token(e->kept, s->sequence) : -1;
-    if (position / KV_TILE == s->n_pages) table[s->n_pages++] = take_page(e);
-    r.pos[i] = position;
-    r.place[i] = table[position / KV_TILE] * KV_TILE + position % KV_TILE;
-    r.length[i] = position + 1;
-    r.keep[i] = kept < 0 ? i : kept;
-    r.keys[i] = key_of(e, s, t);
+/* Row i runs the token before number `at` of sequence i. */
+static void fill_row(struct sequences *s, struct table t, int i, int at) {
+    struct sequence *q = &s->live[i];
+    const struct open_group *g = &s->groups[q->group];
+    int32_t *pages = pages_of_slot(s, i), position = g->length + at - 1;
+    if (position / KV_TILE == q->n_pages) pages[q->n_pages++] = take_page(s);
+    t.positions[i] = position;
+    t.place[i] = pages[position / KV_TILE] * KV_TILE + position % KV_TILE;
+    t.length[i] = position + 1;
+    t.stored[i] = g->stored ? store_token(s->store, g->stored, q->sample) : s->store ? s->store->spare_rows[i] : 0;
+    t.keys[i] = key_of(s, q, at);
 }
 
-static int upload_tables(struct engine *e, const struct window *device, int steps, int n) {
-    struct window host = window_at(e->host, e, n);
-    size_t width = (size_t)e->max_pages * sizeof(int32_t);
+static int upload_tables(struct sequences *s, const struct window *device, int steps, int n) {
+    struct window host = window_at(s->host, s, n);
+    size_t width = (size_t)s->max_pages * sizeof(int32_t);
     for (int k = 0; k < steps; k++) {
-        struct row r = row_at(host.steps + (size_t)k * row_bytes(n), n);
+        struct table t = table_at(host.steps + (size_t)k * table_bytes(n), n);
         for (int i = 0; i < n; i++) {
-            int t = i < e->n_slots ? e->slots[i].t + k : e->q->max_new_tokens;
-            if (t < e->q->max_new_tokens) fill_slot(e, r, i, t);
-            else fill_idle(r, i);
+            int at = i < s->n_live ? s->live[i].length + k : s->config.max_new_tokens;
+            if (at < s->config.max_new_tokens) fill_row(s, t, i, at);
+            else fill_idle(s, t, i);
         }
     }
-    for (int i = 0; i < n; i++) host.next[i] = i < e->n_slots ? e->slots[i].last : 0;
-    memcpy(host.pages, e->page_table, (size_t)e->n_slots * width);
-    memset((char *)host.pages + (size_t)e->n_slots * width, 0, (size_t)(n - e->n_slots) * width);
-    return e->m->ops->upload(e->m->ctx, device->steps, host.steps, (size_t)((char *)(host.pages + (size_t)n * (size_t)e->max_pages) - host.steps));
+    for (int i = 0; i < n; i++) host.next[i] = i < s->n_live ? s->live[i].last : 0;
+    memcpy(host.pages, s->page_table, (size_t)s->n_live * width);
+    memset((char *)host.pages + (size_t)s->n_live * width, 0, (size_t)(n - s->n_live) * width);
+    size_t bytes = (size_t)((char *)(host.pages + (size_t)n * (size_t)s->max_pages) - host.steps);
+    return device_upload(&s->session->weights->device, device->steps, host.steps, bytes);
 }
 
 /* -- steps ------------------------------------------------------------------------------------------------------------ */
 
-static int issue_step(struct engine *e, const struct window *w, int n) {
-    struct row now = row_at(w->now, n);
-    struct keeper keeper = {.rows = now.keep};
-    if (e->kept) keeper.store = &e->kept->store;
-    TRY(text_decode(e->acts, e->kv, w->next, now.pos, now.place, w->pages, now.length, n, e->max_pages, e->shared_pages,
-                    e->kept ? &keeper : NULL));
-    return sample_window(e, w, 0, n);
+static int issue_step(struct sequences *s, const struct window *w, int n) {
+    struct session *session = s->session;
+    struct table now = table_at(w->now, n);
+    struct key_pages keys = {.pages = w->pages, .length = now.length, .max_pages = s->max_pages, .shared_pages = s->shared_pages};
+    struct rows rows = {.N = n, .ids = w->next, .positions = now.positions, .keys = &keys, .cache = &session->cache, .place = now.place};
+    struct stash_rows copy = {s->store ? &s->store->stash : NULL, now.stored};
+    TRY(text_decode(&session->acts, &rows, s->store ? &copy : NULL));
+    return sample_window(s, w, 0, n);
 }
 
 /* All that decides what issue_step() passes to the backend, beside the model. Without padding: it is compared as bytes. */
 struct step_key {
-    const void *window, *acts, *kv, *seen, *store;
+    const void *window, *acts, *cache, *seen, *store;
     struct sampler sampler;
-    int rows, lookahead, max_pages, acts_rows, head_rows, n_pages, shared_pages, store_rows;        /* store_rows < 0: inputs alone */
+    int rows, lookahead, max_pages, acts_rows, head_rows, n_pages, shared_pages, store_rows;     /* store_rows < 0: inputs alone */
 };
 
-static int decode_step(struct engine *e, const struct window *w, int n) {
-    const struct activations *store = e->kept ? &e->kept->store : NULL;
+static int decode_step(struct sequences *s, const struct window *w, int n) {
+    const struct session *session = s->session;
+    const struct device *d = &session->weights->device;
+    const struct store *store = s->store;
     struct step_key key = {
-        .window = w->steps, .acts = e->acts->out, .kv = e->kv->arena, .seen = e->seen, .store = store ? store->out : NULL,
-        .sampler = e->sampler, .rows = n, .lookahead = e->lookahead, .max_pages = e->max_pages, .acts_rows = e->acts->rows_max,
-        .head_rows = e->acts->head_rows_max, .n_pages = e->kv->n_pages, .shared_pages = e->shared_pages,
-        .store_rows = !store ? 0 : store->keep == KEEP_ROWS ? store->rows_max : -store->rows_max,
+        .window = w->steps, .acts = session->acts.stash.out, .cache = session->cache.memory, .seen = s->seen,
+        .store = store ? store->stash.out : NULL, .sampler = s->sampler, .rows = n, .lookahead = s->lookahead, .max_pages = s->max_pages,
+        .acts_rows = session->acts.rows_max, .head_rows = session->acts.head_rows_max, .n_pages = session->cache.n_pages,
+        .shared_pages = s->shared_pages,
+        .store_rows = !store ? 0 : store->stash.what == STASH_ALL ? store->capacity : -store->capacity,
     };
     int done;
-    if (profile_on) return issue_step(e, w, n);         /* which waits for each operation */
-    TRY(e->m->ops->replay(e->m->ctx, &key, sizeof key, &done));
-    return done ? OK : e->m->ops->record_end(e->m->ctx, issue_step(e, w, n));
+    if (profile_on) return issue_step(s, w, n);         /* which waits for each operation */
+    TRY(device_replay(d, &key, sizeof key, &done));
+    return done ? OK : device_record_end(d, issue_step(s, w, n));
 }
 
-int decode_window(struct engine *e) {
-    const struct ops *ops = e->m->ops;
-    void *ctx = e->m->ctx;
-    int n = rows_for(e, e->n_slots), steps = steps_for(e);
-    size_t rows = (size_t)n, drawn_bytes = rows * sizeof *e->drawn;
-    struct window w = window_at(e->device, e, n);
-    TRY(upload_tables(e, &w, steps, n));
-    for (int k = 0; k < steps; k++) {
-        TRY(ops->copy(ctx, w.now, w.steps + (size_t)k * row_bytes(n), row_bytes(n)));
-        TRY(decode_step(e, &w, n));
-        TRY(ops->copy(ctx, w.all + (size_t)k * rows, w.drawn, drawn_bytes));
+int sequences_extend(struct sequences *s, int *steps, int *width) {
+    const struct device *d = &s->session->weights->device;
+    int n = rows_for(s, s->n_live);
+    size_t rows = (size_t)n, drawn_bytes = rows * sizeof *s->drawn;
+    struct window w = window_at(s->window, s, n);
+    *steps = steps_for(s);
+    *width = n;
+    TRY(upload_tables(s, &w, *steps, n));
+    for (int k = 0; k < *steps; k++) {
+        TRY(device_copy(d, w.now, w.steps + (size_t)k * table_bytes(n), table_bytes(n)));
+        TRY(decode_step(s, &w, n));
+        TRY(device_copy(d, w.all + (size_t)k * rows, w.drawn, drawn_bytes));
     }
-    TRY(ops->download(ctx, e->drawn, w.all, (size_t)steps * drawn_bytes));
-    return take_drawn(e, 0, steps, n);
+    return device_download(d, s->drawn, w.all, (size_t)*steps * drawn_bytes);
 }

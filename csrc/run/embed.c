@@ -1,6 +1,8 @@
-#include "rl/embed.h"
+#include "run/embed.h"
 
 #include <stdlib.h>
+
+#include "base/base.h"
 
 /* Memory of one call, for micro-batches of up to `rows` rows. A text is packed as the prompt of a group whose one completion, a single
    token, takes no row. */
@@ -13,14 +15,14 @@ struct embedding {
     float *hidden;                   /* (rows, d) */
 };
 
-static void embedding_free(struct embedding *e, struct model *m) {
+static void embedding_free(struct embedding *e, const struct device *device) {
     free(e->offset);
     free(e->first);
     free(e->group);
     free(e->rows);
     free(e->sum);
-    m->ops->release(m->ctx, e->index);
-    m->ops->release(m->ctx, e->hidden);
+    device_release(device, e->index);
+    device_release(device, e->hidden);
 }
 
 static int groups_of_texts(struct embedding *e, struct groups *g, const struct ragged *texts, int vocab_size) {
@@ -42,17 +44,16 @@ static int groups_of_texts(struct embedding *e, struct groups *g, const struct r
     return OK;
 }
 
-static int embedding_reserve(struct embedding *e, struct model *m, int rows) {
-    const struct ops *ops = m->ops;
-    size_t n = (size_t)rows, d = (size_t)m->config.d_model;
+static int embedding_reserve(struct embedding *e, const struct weights *w, int rows) {
+    size_t n = (size_t)rows, d = (size_t)w->spec.d_model;
     e->rows = malloc(n * d * sizeof *e->rows);
     e->sum = malloc(d * sizeof *e->sum);
-    e->index = ops->alloc(m->ctx, n * sizeof *e->index);
-    e->hidden = ops->alloc(m->ctx, n * d * sizeof *e->hidden);
+    e->index = device_alloc(&w->device, n * sizeof *e->index);
+    e->hidden = device_alloc(&w->device, n * d * sizeof *e->hidden);
     int32_t *numbers = malloc(n * sizeof *numbers);
     int status = e->rows && e->sum && e->index && e->hidden && numbers ? OK : fail(E_MEMORY, "no memory to embed %d rows", rows);
     for (int i = 0; !status && i < rows; i++) numbers[i] = i;
-    if (!status) status = ops->upload(m->ctx, e->index, numbers, n * sizeof *numbers);
+    if (!status) status = device_upload(&w->device, e->index, numbers, n * sizeof *numbers);
     free(numbers);
     return status;
 }
@@ -64,15 +65,15 @@ static void mean_rows(float *out, double *sum, const float *rows, int n, int d) 
     for (int c = 0; c < d; c++) out[c] = (float)(sum[c] / n);
 }
 
-static int embed_batch(struct inference *r, float *out, struct embedding *e, const struct groups *g, const struct micro_batch *mb) {
-    struct model *m = r->m;
-    int d = m->config.d_model;
+static int embed_batch(struct session *s, float *out, struct embedding *e, const struct groups *g, const struct micro_batch *mb) {
+    const struct weights *w = s->weights;
+    int d = w->spec.d_model;
     size_t n = (size_t)mb->rows * (size_t)d;
-    TRY(batch_pack(&r->batch, m, g, mb));
-    TRY(text_forward(&r->acts, &r->batch, NULL, NULL, NULL));
-    TRY(text_pick(&r->acts, e->index, mb->rows));
-    TRY(m->ops->uncast(m->ctx, e->hidden, r->acts.hidden, n));
-    TRY(m->ops->download(m->ctx, e->rows, e->hidden, n * sizeof *e->rows));
+    TRY(batch_pack(&s->batch, g, mb));
+    TRY(text_forward(&s->acts, &s->batch.rows, NULL));
+    TRY(text_pick(&s->acts, e->index, mb->rows));
+    TRY(op_uncast(&w->device, e->hidden, s->acts.hidden, n));
+    TRY(device_download(&w->device, e->rows, e->hidden, n * sizeof *e->rows));
     for (int i = mb->prompt, row = 0; i < mb->prompt + mb->n_prompts; i++) {
         int length = ragged_length(&g->prompts, i);
         mean_rows(out + (size_t)i * (size_t)d, e->sum, e->rows + (size_t)row * (size_t)d, length, d);
@@ -81,27 +82,28 @@ static int embed_batch(struct inference *r, float *out, struct embedding *e, con
     return OK;
 }
 
-static int embed_all(struct inference *r, float *out, struct embedding *e, const struct ragged *texts, int token_budget) {
-    struct model *m = r->m;
+static int embed_all(struct session *s, float *out, struct embedding *e, const struct ragged *texts, int token_budget) {
+    const struct weights *w = s->weights;
     struct groups g;
     struct micro_batch mb;
     int rows, head_rows, longest = 0;
-    TRY(groups_of_texts(e, &g, texts, m->config.vocab_size));
+    TRY(groups_of_texts(e, &g, texts, w->spec.vocab_size));
     for (int i = 0; i < texts->n; i++) longest = max_int(longest, ragged_length(texts, i));
     batch_limits(&rows, &head_rows, &g, token_budget);
     head_rows = max_int(head_rows, rows);
-    TRY(reserve_scratch(m, rows, head_rows, 1, 2 * texts->n, longest, 0));
-    TRY(inference_reserve(r, rows, head_rows, 2 * texts->n, 0, 0));
-    TRY(embedding_reserve(e, m, rows));
+    if (!rows) return OK;
+    TRY(session_reserve(s, &(struct text_limits){.rows = rows, .head_rows = head_rows, .slots = 1, .segments = 2 * texts->n,
+                                                 .positions = longest}, 0, 0));
+    TRY(embedding_reserve(e, w, rows));
     for (int prompt = 0, completion = 0; batch_next(&mb, &prompt, &completion, &g, NULL, token_budget);)
-        TRY(embed_batch(r, out, e, &g, &mb));
+        TRY(embed_batch(s, out, e, &g, &mb));
     return OK;
 }
 
-int embed(struct inference *r, float *out, const struct ragged *texts, int token_budget) {
+int embed(struct session *s, float *out, const struct ragged *texts, int token_budget) {
     if (token_budget < 1) return fail(E_CONFIG, "token_budget is %d, must be positive", token_budget);
     struct embedding e = {0};
-    int status = embed_all(r, out, &e, texts, token_budget);
-    embedding_free(&e, r->m);
+    int status = embed_all(s, out, &e, texts, token_budget);
+    embedding_free(&e, &s->weights->device);
     return status;
 }

@@ -1,9 +1,9 @@
-/* Floor 3: the rollout engine: completions for prompts. Prompts are prefilled once a group, their full KV pages shared by
-   its completions; slots are refilled as completions end; nothing that a completion contains depends on slots, order or threads. */
+/* Floor 4: a rollout: completions for prompts, as one loop over live sequences (sequences.h): open, start, extend, close. Slots are
+   refilled as completions end; nothing that a completion contains depends on slots, order or threads. */
 #ifndef GRPO_ROLLOUT_H
 #define GRPO_ROLLOUT_H
 
-#include "rl/inference.h"
+#include "run/sequences.h"
 
 enum finish { FINISH_LENGTH, FINISH_STOP_ID, FINISH_STOP_STRING };
 
@@ -21,8 +21,8 @@ struct rollout_request {
     const char *stop_bytes, *token_bytes;
     uint32_t first_prompt;                /* Philox counter of prompt 0 */
     int lookahead;                        /* decode steps between two looks of the host, no bit depends on it; 0: the backend's */
-    int keep_rows;                        /* keep the activations of so many rows for the update (model/kept.h); 0: none */
-    int keep_inputs;                      /* of each layer its input alone, for a trainer with recompute */
+    struct store *store;                  /* where activations are kept for the update; NULL: nowhere */
+    int store_rows;                       /* so many rows of them */
     int (*progress)(void *arg, int64_t tokens, int finished);    /* a few times a second; non-zero stops with E_INTERRUPT */
     void *progress_arg;
 };
@@ -32,12 +32,13 @@ struct rollout_result {
     int32_t *length, *finish;             /* (n) */
     int32_t *tokens;                      /* (n, max_new_tokens) */
     float *logp, *policy_logp, *entropy;  /* (n, max_new_tokens), see struct sampled */
-    int64_t *kept;                        /* (n) id of what was kept of each, -1: nothing */
+    int64_t *stored;                      /* (n) id of each in the store, -1: not stored */
     double prefill_seconds, decode_seconds;
 };
 
-int rollout(struct inference *r, struct rollout_result *out, const struct rollout_request *request);
-/* Workspace of a rollout of so many prompts: KV cache and activations. */
-size_t rollout_bytes(const struct ops *ops, const struct config *c, int slots, int prompts, int prompt_length, int max_new_tokens);
+int rollout(struct session *session, struct rollout_result *out, const struct rollout_request *request);
+/* Workspace of a rollout of so many prompts: cache, activations and tables */
+struct rollout_size { int slots, prompts, prompt_length, max_new_tokens; };
+size_t rollout_bytes(const struct ops *ops, const struct spec *spec, const struct rollout_size *size);
 
 #endif

@@ -1,67 +1,64 @@
-#include "rl/score.h"
+#include "run/score.h"
 
-#include <math.h>
+#include "base/base.h"
 
-int inverse_temperature(float *out, float temperature) {
-    *out = temperature > 0 && !isinf(temperature) ? 1.0f / temperature : 0;
-    return *out > 0 ? OK : fail(E_CONFIG, "temperature is %g, must be positive", (double)temperature);
-}
-
-static int max_position(const struct groups *g) {
+static int longest_sequence(const struct groups *g) {
     int longest = 0;
     for (int i = 0; i < g->completions.n; i++)
         longest = max_int(longest, ragged_length(&g->prompts, g->group[i]) + ragged_length(&g->completions, i));
     return longest;
 }
 
-int score(struct inference *r, float *logp, float *entropy, const struct groups *g, float temperature, int token_budget) {
-    struct model *m = r->m;
+int score(struct session *s, float *logp, float *entropy, const struct groups *g, float temperature, int token_budget) {
+    const struct weights *w = s->weights;
+    struct batch *b = &s->batch;
     struct micro_batch mb;
     float inv;
-    int rows, head_rows, segments = g->prompts.n + g->completions.n;
+    int rows, head_rows;
     TRY(inverse_temperature(&inv, temperature));
     if (token_budget < 1) return fail(E_CONFIG, "token_budget is %d, must be positive", token_budget);
-    TRY(groups_check(g, m->config.vocab_size));
+    TRY(groups_check(g, w->spec.vocab_size));
     batch_limits(&rows, &head_rows, g, token_budget);
-    TRY(reserve_scratch(m, rows, head_rows, 1, segments, max_position(g), 0));
-    TRY(inference_reserve(r, rows, head_rows, segments, 0, 0));
+    if (!rows) return OK;
+    struct text_limits need = {.rows = rows, .head_rows = head_rows, .slots = 1, .segments = g->prompts.n + g->completions.n,
+                               .positions = longest_sequence(g)};
+    TRY(session_reserve(s, &need, 0, 0));
     for (int prompt = 0, completion = 0; batch_next(&mb, &prompt, &completion, g, NULL, token_budget);) {
-        TRY(batch_pack(&r->batch, m, g, &mb));
-        TRY(text_forward(&r->acts, &r->batch, NULL, NULL, NULL));
-        TRY(text_head(&r->acts, &r->batch, inv));
-        TRY(batch_get(m, logp, r->batch.logp, g, &mb));
-        TRY(batch_get(m, entropy, r->batch.entropy, g, &mb));
+        TRY(batch_pack(b, g, &mb));
+        TRY(text_forward(&s->acts, &b->rows, NULL));
+        TRY(text_pick(&s->acts, b->targets.rows, b->targets.R));
+        TRY(text_head(&s->acts, &b->targets, inv));
+        TRY(batch_get(&w->device, logp, b->logp, g, &mb));
+        TRY(batch_get(&w->device, entropy, b->entropy, g, &mb));
     }
     return OK;
 }
 
 /* The rows of one prompt; every one of them is picked, where training picks those that predict a completion token. */
-static int logits_batch(struct inference *r, float *z_device, const struct groups *g, int n) {
-    struct model *m = r->m;
+static int logits_batch(struct session *s, float *z, const struct groups *g, int n) {
     struct micro_batch mb;
     int prompt = 0, completion = 0;
     batch_next(&mb, &prompt, &completion, g, NULL, n);
-    TRY(batch_pack(&r->batch, m, g, &mb));
-    TRY(text_forward(&r->acts, &r->batch, NULL, NULL, NULL));
-    TRY(text_pick(&r->acts, r->batch.pos, n));             /* positions 0..n-1 are the rows */
-    return m->ops->logits(m->ctx, z_device, r->acts.hidden, text_head_weight(m), n, m->config.d_model, m->config.vocab_size);
+    TRY(batch_pack(&s->batch, g, &mb));
+    TRY(text_forward(&s->acts, &s->batch.rows, NULL));
+    TRY(text_pick(&s->acts, s->batch.positions, n));       /* positions 0..n-1 are the rows */
+    return text_logits(&s->acts, z, n);
 }
 
-int score_logits(struct inference *r, float *z, const int32_t *ids, int n) {
-    struct model *m = r->m;
+int score_logits(struct session *s, float *z, const int32_t *ids, int n) {
+    const struct weights *w = s->weights;
     int64_t prompt_offset[] = {0, n}, completion_offset[] = {0, 1};
     int32_t group = 0;
     struct groups g = {{1, prompt_offset, ids}, {1, completion_offset, ids}, &group};
     if (n < 1) return fail(E_CONFIG, "no token ids to run");
-    TRY(groups_check(&g, m->config.vocab_size));
+    TRY(groups_check(&g, w->spec.vocab_size));
     int rows = round_up(n, ROW_ALIGN);
-    size_t bytes = (size_t)n * (size_t)m->config.vocab_size * sizeof(float);
-    TRY(reserve_scratch(m, rows, rows, n, 2, n, 0));
-    TRY(inference_reserve(r, rows, rows, 2, 0, 0));
-    float *z_device = m->ops->alloc(m->ctx, bytes);
-    if (!z_device) return fail(E_MEMORY, "logits of %d tokens need %.2f GB", n, (double)bytes / 1e9);
-    int status = logits_batch(r, z_device, &g, n);
-    if (!status) status = m->ops->download(m->ctx, z, z_device, bytes);
-    m->ops->release(m->ctx, z_device);
+    size_t bytes = (size_t)n * (size_t)w->spec.vocab_size * sizeof(float);
+    TRY(session_reserve(s, &(struct text_limits){.rows = rows, .head_rows = rows, .slots = n, .segments = 2, .positions = n}, 0, 0));
+    float *device_z = device_alloc(&w->device, bytes);
+    if (!device_z) return fail(E_MEMORY, "logits of %d tokens need %.2f GB", n, (double)bytes / 1e9);
+    int status = logits_batch(s, device_z, &g, n);
+    if (!status) status = device_download(&w->device, z, device_z, bytes);
+    device_release(&w->device, device_z);
     return status;
 }

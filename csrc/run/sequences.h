@@ -1,69 +1,96 @@
-/* Floor 3: the state of a rollout, which rollout.c (set-up, prefill, the loop), slots.c (completions, their pages and text)
-   and window.c (decode) share; nobody else includes it. */
-#ifndef GRPO_ENGINE_H
-#define GRPO_ENGINE_H
+/* Floor 4: live sequences on one KV cache. Their life: open (a prompt is prefilled once for its group), start (a completion of it
+   begins with its first token), extend (a window of drawn tokens for every live one), close (pages and rows go back). A rollout
+   is one loop over these (rollout.c). What a sequence holds lasts until whoever made it closes it; nothing that it contains
+   depends on its slot, on its neighbours, on order or threads. Slots, pages and prompts: sequences.c; the window: decode.c. */
+#ifndef GRPO_SEQUENCES_H
+#define GRPO_SEQUENCES_H
 
-#include "model/kept.h"
-#include "rl/rollout.h"
+#include "net/store.h"
+#include "run/session.h"
 
-enum { STOP_TAIL = 256 };             /* bytes of text kept for stop strings; longest stop string */
-
-/* A prompt with unfinished completions: its KV pages; its entry's row of first_hidden predicts every first token. */
-struct active_prompt { int prompt, unfinished; int32_t *pages; int n_pages; };
-
-/* A live completion of t tokens. Pages before `own` belong to its prompt. */
-struct slot { int sequence, active, prompt_length, own, n_pages, ended; int32_t last, t; char tail[STOP_TAIL]; int tail_n; };
-
-struct engine {
-    struct model *m;
-    struct activations *acts;             /* prefill and decode take turns */
-    struct batch *batch;
-    struct kv *kv;
-    struct kept *kept;                    /* NULL: nothing is */
-    const struct rollout_request *q;
-    struct rollout_result *out;
-    int S, lookahead, prompt_max, max_pages, shared_pages, n_pages, prefill_rows, rows;      /* rows: of the largest batch */
-    int n_sequences, next, finished, n_slots;
-    struct slot *slots;                   /* (S), the first n_slots are live, in order of their sequences */
-    struct active_prompt *prompts;        /* (S) */
-    int32_t *free_pages, n_free;
-    real *first_hidden;                   /* (S, d) of active prompt i */
-    int32_t *page_table;                  /* HOST (S, max_pages) */
-    char *host, *device;                  /* window_bytes(): tables of a window; the device's are free between windows */
-    struct sampled *drawn;                /* HOST (lookahead, S) */
-    int32_t *place, *keep;                /* backend, prefill rows: where keys and values go, where activations go */
-    struct sampler sampler;
-    int32_t *stop_ids;                    /* backend: (n_stop) */
-    uint8_t *forbidden, *seen;            /* backend: (V), (S, V) */
-    uint8_t *flags;                       /* HOST (V): staging of these */
-    int64_t tokens;
-    double last_report;
+/* An open prompt with completions that have not ended: its pages; its entry's row of first_hidden predicts every first token. */
+struct open_group {
+    const int32_t *ids;
+    int length, unfinished;
+    int32_t *pages;
+    int n_pages;
+    struct stored_group *stored;          /* NULL: its activations are not stored */
 };
 
-static inline int pages_of(int positions) { return ceil_div(positions, KV_TILE); }
-static inline int32_t take_page(struct engine *e) { return e->free_pages[--e->n_free]; }
-static inline int32_t *pages_of_slot(const struct engine *e, int i) { return e->page_table + (size_t)i * (size_t)e->max_pages; }
-static inline uint8_t *seen_by(const struct engine *e, int i) { return e->seen ? e->seen + (size_t)i * (size_t)e->m->config.vocab_size : NULL; }
+/* A live completion of `length` tokens so far. Pages before `own` belong to its prompt. */
+struct sequence {
+    int tag;                              /* whoever started it knows it by */
+    int group, sample;                    /* its open group, its place among the group's completions */
+    uint32_t prompt_key;                  /* of its random numbers, beside seed, step and sample */
+    int own, n_pages, ended;
+    int32_t length, last;
+};
 
-/* -- slots.c -- */
+struct sequences_config {
+    int slots, prompt_length, max_new_tokens, min_new_tokens;      /* live at once; of the longest prompt; tokens a completion */
+    int lookahead;                        /* decode steps between two looks of the host; no bit depends on it */
+    int prompts;                          /* how many will be opened in all; num_generations completions each */
+    int num_generations;
+    struct sampler sampler;               /* stop_ids, forbidden: filled in from the two lists */
+    const int32_t *stop_ids, *forbidden_ids;
+    int n_stop, n_forbidden;
+    uint64_t seed;
+    uint32_t step;
+};
 
-/* Entry of the prompt among the active ones; or a free entry, which gets its pages and must be prefilled (fresh). Sequences
-   start in order, so every entry but the newest has a live slot: S entries suffice. */
-int find_prompt(struct engine *e, int prompt, int *fresh);
-/* A slot for the next sequence; the prompt's last, partly filled page is copied, since completions write into it. */
-int open_slot(struct engine *e, int active, int32_t *copy_dst, int32_t *copy_src, int *n_copies);
-/* Takes what slots [first, n_slots) drew in `steps` steps: drawn (steps, width), column 0 is slot `first`. What a completion
-   drew after its end is nobody's. Slots that ended are closed, the others close up in order. */
-int take_drawn(struct engine *e, int first, int steps, int width);
-/* dst (V) = 1 at ids, 0 elsewhere */
-int upload_flags(struct engine *e, uint8_t *dst, const int32_t *ids, int n);
+struct sequences {
+    struct session *session;
+    struct sequences_config config;
+    struct store *store;                  /* NULL: nothing is stored */
+    struct sampler sampler;
+    int lookahead, prompt_max, max_pages, shared_pages, n_pages, prefill_rows, rows;       /* rows: of the largest batch */
+    int n_live;
+    struct sequence *live;                /* (slots), the first n_live, in the order in which they were started */
+    struct open_group *groups;            /* (slots) */
+    int32_t *free_pages, n_free;
+    int32_t *page_table;                  /* HOST (slots, max_pages) */
+    char *host, *window;                  /* window_bytes(): tables of a window, of the host and the device; free between windows */
+    struct sampled *drawn;                /* HOST (lookahead, slots) */
+    uint8_t *flags;                       /* HOST (V): staging of the two below */
+    int32_t *stop_ids;                    /* device: (n_stop) */
+    uint8_t *forbidden, *seen;            /* device: (V), (slots, V) */
+    real *first_hidden;                   /* device (slots, d) of each open group */
+    int32_t *place, *stored;              /* device (prefill_rows): where keys and values go, where activations go */
+};
 
-/* -- window.c -- */
+/* Device memory of sequences in a session's workspace: cache, activations and their own */
+size_t sequences_bytes(const struct ops *ops, const struct spec *spec, const struct sequences_config *config);
+/* store_rows: rows that the store should have; store may be NULL */
+int sequences_create(struct sequences *s, struct session *session, const struct sequences_config *config, struct store *store,
+                     int store_rows);
+/* Also closes what is still live. A store forgets groups with completions that had not ended. */
+void sequences_free(struct sequences *s);
 
-size_t window_bytes(const struct engine *e);
-/* First tokens of slots [first, n_slots), whose hidden states are in acts->hidden. */
-int draw_first(struct engine *e, int first);
-/* Up to `lookahead` tokens for every slot. */
-int decode_window(struct engine *e);
+/* Prefills n prompts that num_generations completions each will start from; out (n): their groups. At most `slots` are open. */
+struct prompt { const int32_t *ids; int length; };
+int sequences_open(struct sequences *s, int *out, const struct prompt *prompts, int n);
+/* Starts completions, in the order of their groups, with a first token each: (1, n) of s->drawn. */
+struct start { int tag, group, sample; uint32_t prompt_key; };
+int sequences_start(struct sequences *s, const struct start *list, int n);
+/* Up to `lookahead` more tokens for every live sequence: (*steps, *width) of s->drawn, column i is live[i]'s. */
+int sequences_extend(struct sequences *s, int *steps, int *width);
+/* A drawn token is the sequence's next one; what was drawn after its end is nobody's. */
+static inline void sequence_accept(struct sequence *q, int32_t id) {
+    q->last = id;
+    q->length++;
+}
+/* Closes those that are marked as ended; the others close up in order. */
+int sequences_close(struct sequences *s);
+
+/* -- between sequences.c and decode.c ------------------------------------------------------------------------------------ */
+
+static inline int32_t take_page(struct sequences *s) { return s->free_pages[--s->n_free]; }
+static inline int32_t *pages_of_slot(const struct sequences *s, int i) { return s->page_table + (size_t)i * (size_t)s->max_pages; }
+static inline uint8_t *seen_by(const struct sequences *s, int i) {
+    return s->seen ? s->seen + (size_t)i * (size_t)s->session->weights->spec.vocab_size : NULL;
+}
+size_t window_bytes(const struct sequences *s);
+/* First tokens of live sequences [first, n_live), whose hidden states are in the session's activations. */
+int draw_first(struct sequences *s, int first);
 
 #endif

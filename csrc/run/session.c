@@ -1,46 +1,26 @@
-#include "rl/inference.h"
+#include "run/session.h"
 
-int reserve_scratch(struct model *m, int rows, int head_rows, int slots, int segments, int max_position, int shared_pages) {
-    const struct config *c = &m->config;
-    struct weight_shape weights[PARAM_IDS];            /* of a layer: all layers are alike */
-    int n_weights = 0;
-    for (int i = 0; i < m->n_params; i++) {
-        const struct param *p = &m->params[i];
-        if (p->layer == 0 && p->C) weights[n_weights++] = (struct weight_shape){p->O, p->C};
-    }
-    struct op_limits need = {
-        .rows = rows, .head_rows = head_rows, .slots = slots,
-        .channels = max_int(max_int(c->d_model, 2 * c->d_ff), max_int(config_qkv(c), config_heads(c))),
-        .heads = c->n_heads, .kv_heads = c->n_kv_heads, .head_dim = c->head_dim, .vocab = c->vocab_size,
-        .segments = segments, .max_position = max_position, .shared_pages = shared_pages,
-        .n_weights = n_weights, .weights = weights,
-    };
-    return m->ops->reserve(m->ctx, &need);
-}
+#include "base/base.h"
 
-int inference_reserve(struct inference *r, int rows, int head_rows, int segments, int kv_pages, size_t more) {
-    struct activations *a = &r->acts;
-    struct batch *b = &r->batch;
-    if (rows > a->rows_max || head_rows > a->head_rows_max) {
-        int more_rows = max_int(rows, a->rows_max), more_head = max_int(head_rows, a->head_rows_max);
+int session_reserve(struct session *s, const struct text_limits *need, int cache_pages, size_t more) {
+    const struct weights *w = s->weights;
+    struct activations *a = &s->acts;
+    TRY(text_reserve(w, need));
+    if (need->rows > a->rows_max || need->head_rows > a->head_rows_max) {
+        int rows = max_int(need->rows, a->rows_max), head_rows = max_int(need->head_rows, a->head_rows_max);
         activations_free(a);
-        TRY(activations_create(a, r->m, KEEP_NONE, more_rows, more_head));
+        TRY(activations_create(a, w, STASH_NOTHING, rows, head_rows));
     }
-    if (rows > b->rows_max || head_rows > b->head_rows_max || segments > b->segments_max) {
-        int more_rows = max_int(rows, b->rows_max), more_head = max_int(head_rows, b->head_rows_max);
-        segments = max_int(segments, b->segments_max);
-        batch_free(b, r->m);
-        TRY(batch_create(b, r->m, more_rows, more_head, segments));
-    }
-    size_t before = a->bytes + kv_bytes(r->m->ops, &r->m->config, kv_pages);
-    void *arena;
-    TRY(model_workspace(r->m, &arena, before + more));
-    r->rest = (char *)arena + before;
-    activations_place(a, arena);
-    return kv_place(&r->kv, r->m, kv_pages, (char *)arena + a->bytes);
+    TRY(batch_reserve(&s->batch, &w->device, need->rows, need->head_rows, need->segments));
+    size_t cache = cache_bytes(w->device.ops, &w->spec, cache_pages);
+    void *memory;
+    TRY(workspace_take(s->workspace, &memory, a->bytes + cache + more));
+    s->rest = (char *)memory + a->bytes + cache;
+    activations_place(a, memory);
+    return cache_place(&s->cache, w, cache_pages, (char *)memory + a->bytes);
 }
 
-void inference_free(struct inference *r) {
-    batch_free(&r->batch, r->m);
-    activations_free(&r->acts);
+void session_free(struct session *s) {
+    batch_free(&s->batch);
+    activations_free(&s->acts);
 }

@@ -1,8 +1,9 @@
-/* A trainer's state <-> float32 on the host, by tensor: what checkpoints hold. */
-#include "rl/train.h"
-#include "base/float8.h"
-
+/* A trainer's moments and gradients <-> float32 on the host, by tensor: what checkpoints hold beside the masters. */
 #include <stdlib.h>
+
+#include "base/base.h"
+#include "base/float8.h"
+#include "train/trainer.h"
 
 const char *const moment_dtypes[MOMENT_DTYPES] = {
     [MOMENT_FLOAT32] = "float32", [MOMENT_BFLOAT16] = "bfloat16", [MOMENT_FLOAT8] = "float8"};
@@ -24,7 +25,7 @@ static struct place find_moments(const struct trainer *t, enum trainer_state kin
     struct place q = {.dtype = param_moments(p, t->config.moments), .format = kind == STATE_M ? FLOAT8_M : FLOAT8_V,
                       .n = tensor_size(tensor), .rows = tensor->rows, .C = p->C};
     char *at = kind == STATE_M ? t->moment1 : t->moment2;
-    for (const struct param *before = t->m->params; before < p; before++) at += param_moment_bytes(before, t->config.moments);
+    for (const struct param *before = t->weights->params; before < p; before++) at += param_moment_bytes(before, t->config.moments);
     q.numbers = at + (tensor_offset(tensor) - p->offset) * moment_element(q.dtype);
     if (q.dtype == MOMENT_FLOAT8) q.exponents = (uint8_t *)at + param_size(p) + (size_t)tensor->row * (size_t)float8_blocks(p->C);
     return q;
@@ -68,51 +69,42 @@ static int narrow_bf16(bf16 *half, const float *host, size_t n) {
     return OK;
 }
 
-static int get_moments(const struct model *m, float *host, const struct place *q) {
+static int get_moments(const struct device *d, float *host, const struct place *q) {
     size_t bytes = q->n * moment_element(q->dtype);
-    if (q->dtype == MOMENT_FLOAT32) return m->ops->download(m->ctx, host, q->numbers, bytes);
+    if (q->dtype == MOMENT_FLOAT32) return device_download(d, host, q->numbers, bytes);
     void *staged = malloc(bytes + exponent_bytes(q));
     if (!staged) return fail(E_MEMORY, "no memory for %zu numbers", q->n);
     uint8_t *exponents = (uint8_t *)staged + bytes;
-    int status = m->ops->download(m->ctx, staged, q->numbers, bytes);
-    if (!status && q->exponents) status = m->ops->download(m->ctx, exponents, q->exponents, exponent_bytes(q));
+    int status = device_download(d, staged, q->numbers, bytes);
+    if (!status && q->exponents) status = device_download(d, exponents, q->exponents, exponent_bytes(q));
     if (!status && q->exponents) widen_float8(host, staged, exponents, q);
     else if (!status) widen_bf16(host, staged, q->n);
     free(staged);
     return status;
 }
 
-static int set_moments(struct model *m, const struct place *q, const float *host) {
+static int set_moments(const struct device *d, const struct place *q, const float *host) {
     size_t bytes = q->n * moment_element(q->dtype);
-    if (q->dtype == MOMENT_FLOAT32) return m->ops->upload(m->ctx, q->numbers, host, bytes);
+    if (q->dtype == MOMENT_FLOAT32) return device_upload(d, q->numbers, host, bytes);
     void *staged = malloc(bytes + exponent_bytes(q));
     if (!staged) return fail(E_MEMORY, "no memory for %zu numbers", q->n);
     uint8_t *exponents = (uint8_t *)staged + bytes;
     int status = q->exponents ? narrow_float8(staged, exponents, host, q) : narrow_bf16(staged, host, q->n);
-    if (!status) status = m->ops->upload(m->ctx, q->numbers, staged, bytes);
-    if (!status && q->exponents) status = m->ops->upload(m->ctx, q->exponents, exponents, exponent_bytes(q));
+    if (!status) status = device_upload(d, q->numbers, staged, bytes);
+    if (!status && q->exponents) status = device_upload(d, q->exponents, exponents, exponent_bytes(q));
     free(staged);
     return status;
 }
 
-static int set_master(struct trainer *t, const struct tensor *tensor, const float *host) {
-    for (size_t i = 0; i < tensor_size(tensor) && t->config.masters == MASTER_FLOAT24; i++)
-        if (float_bits(host[i]) & 0xff)
-            return fail(E_CONFIG, "%.9g is no float24 number, and the trainer's master weights are float24", (double)host[i]);
-    return model_set(t->m, tensor, host);
-}
-
 int trainer_get(struct trainer *t, float *host, enum trainer_state kind, const struct tensor *tensor) {
-    const struct model *m = t->m;
-    if (kind == STATE_MASTER) return model_get_master(m, tensor, host);
-    if (kind == STATE_GRADIENT) return m->ops->download(m->ctx, host, t->grads + tensor_offset(tensor), tensor_size(tensor) * sizeof *host);
+    const struct device *d = &t->weights->device;
+    if (kind == STATE_GRADIENT) return device_download(d, host, t->grads + tensor_offset(tensor), tensor_size(tensor) * sizeof *host);
     struct place place = find_moments(t, kind, tensor);
-    return get_moments(m, host, &place);
+    return get_moments(d, host, &place);
 }
 
 int trainer_set(struct trainer *t, enum trainer_state kind, const struct tensor *tensor, const float *host) {
-    if (kind == STATE_MASTER) return set_master(t, tensor, host);
     if (kind == STATE_GRADIENT) return fail(E_CONFIG, "gradients cannot be set");
     struct place place = find_moments(t, kind, tensor);
-    return set_moments(t->m, &place, host);
+    return set_moments(&t->weights->device, &place, host);
 }

@@ -1,0 +1,38 @@
+#include "net/cache.h"
+
+#include "base/base.h"
+
+static size_t page_bytes(const struct ops *ops, const struct spec *s, int l) {
+    const struct attention_spec *a = &s->layers[l].attention;
+    return ops->kv_page_bytes(a->kv_heads, a->head_dim);
+}
+
+static size_t bytes_before(const struct ops *ops, const struct spec *s, int layer, int n_pages) {
+    size_t bytes = 0;
+    for (int l = 0; l < layer; l++) bytes += page_bytes(ops, s, l) * (size_t)n_pages;
+    return bytes;
+}
+
+size_t cache_bytes(const struct ops *ops, const struct spec *s, int n_pages) {
+    return bytes_before(ops, s, s->n_layers, n_pages);
+}
+
+int cache_place(struct cache *cache, const struct weights *w, int n_pages, void *memory) {
+    *cache = (struct cache){.weights = w, .n_pages = n_pages, .memory = memory};
+    /* places that were never stored hold finite numbers */
+    return n_pages ? device_zero(&w->device, memory, cache_bytes(w->device.ops, &w->spec, n_pages)) : OK;
+}
+
+void *cache_layer(const struct cache *cache, int l) {
+    const struct weights *w = cache->weights;
+    return cache->memory + bytes_before(w->device.ops, &w->spec, l, cache->n_pages);
+}
+
+int cache_copy_pages(struct cache *cache, const int32_t *dst, const int32_t *src, int n) {
+    const struct weights *w = cache->weights;
+    for (int l = 0; l < w->spec.n_layers; l++) {
+        struct attention_shape shape = attention_shape_of(&w->spec.layers[l].attention);
+        TRY(op_kv_copy(&w->device, cache_layer(cache, l), dst, src, n, &shape));
+    }
+    return OK;
+}

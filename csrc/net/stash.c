@@ -1,0 +1,93 @@
+#include "net/stash.h"
+
+#include <stdlib.h>
+
+#include "base/base.h"
+
+int stash_save(const struct device *d, const struct stash_field *fields, int n, const int32_t *rows, int N) {
+    for (int i = 0; i < n; i++) TRY(op_put_rows(d, fields[i].there, fields[i].here, rows, N, fields[i].C));
+    return OK;
+}
+
+int stash_load(const struct device *d, const struct stash_field *fields, int n, const int32_t *rows, int N) {
+    for (int i = 0; i < n; i++) TRY(op_gather_rows(d, fields[i].here, fields[i].there, rows, N, fields[i].C));
+    return OK;
+}
+
+static void lay_out_layer(struct layer_stash *t, struct layout *memory, const struct widths *w, size_t real_size, size_t rows) {
+    mlp_stash_lay_out(&t->mlp, memory, w, real_size, rows);
+    t->mlp.x = layout_take(memory, rows * (size_t)w->model, real_size);
+    attention_stash_lay_out(&t->attention, memory, w, real_size, rows);
+}
+
+void stashes_lay_out(struct stashes *t, struct layout *memory, const struct spec *s, size_t real_size, size_t rows, int for_pass) {
+    struct layer_stash shared = {0};
+    struct widths widest = spec_widths(s);
+    if (t->what != STASH_ALL && for_pass) lay_out_layer(&shared, memory, &widest, real_size, rows);
+    t->out = layout_take(memory, rows * (size_t)s->d_model, real_size);
+    for (int l = 0; l < s->n_layers; l++) {
+        struct layer_stash own = shared;
+        struct widths w = layer_widths(s, l);
+        if (t->what == STASH_ALL) lay_out_layer(&own, memory, &w, real_size, rows);
+        if (t->what == STASH_NOTHING) own.attention.x = own.mlp.x = t->out;         /* the residual stream is updated in place */
+        else own.attention.x = layout_take(memory, rows * (size_t)s->d_model, real_size);
+        if (t->layers) t->layers[l] = own;
+    }
+}
+
+static void lay_out_forward(struct activations *a, struct layout *memory, const struct spec *s, size_t real_size) {
+    struct widths w = spec_widths(s);
+    size_t rows = (size_t)a->rows_max, head = (size_t)a->head_rows_max, d = (size_t)s->d_model;
+    a->normed = layout_take(memory, rows * d, real_size);
+    a->rotated = layout_take(memory, rows * (size_t)w.qkv, real_size);
+    a->gated = layout_take(memory, rows * (size_t)w.mlp, real_size);
+    a->rstd = layout_take(memory, rows, sizeof(float));
+    for (int i = 0; i < s->n_ropes; i++) {
+        a->cos[i] = layout_take(memory, rows * (size_t)w.head_dim / 2, sizeof(float));
+        a->sin[i] = layout_take(memory, rows * (size_t)w.head_dim / 2, sizeof(float));
+    }
+    a->picked = layout_take(memory, head * d, real_size);
+    a->hidden = layout_take(memory, head * d, real_size);
+    a->picked_rstd = layout_take(memory, head, sizeof(float));
+}
+
+static void lay_out_backward(struct activations *a, struct layout *memory, const struct spec *s, size_t real_size) {
+    struct widths w = spec_widths(s);
+    size_t rows = (size_t)a->rows_max, head = (size_t)a->head_rows_max, d = (size_t)s->d_model;
+    a->dx = layout_take(memory, rows * d, real_size);
+    a->dnormed = layout_take(memory, rows * d, real_size);
+    a->dheads = layout_take(memory, rows * (size_t)w.heads, real_size);
+    a->dqkv = layout_take(memory, rows * (size_t)w.qkv, real_size);
+    if (w.post_norms) a->dresult = layout_take(memory, rows * d, real_size);
+    a->dhidden = layout_take(memory, head * d, real_size);
+    a->dpicked = layout_take(memory, head * d, real_size);
+}
+
+static size_t lay_out(struct activations *a, char *base, const struct ops *ops, const struct spec *s) {
+    struct layout memory = {base, 0};
+    size_t real_size = (size_t)ops->real_size;
+    stashes_lay_out(&a->stash, &memory, s, real_size, (size_t)a->rows_max, 1);
+    lay_out_forward(a, &memory, s, real_size);
+    if (a->stash.what != STASH_NOTHING) lay_out_backward(a, &memory, s, real_size);
+    return memory.at;
+}
+
+size_t activations_bytes(const struct ops *ops, const struct spec *s, enum stashing what, int rows, int head_rows) {
+    struct activations a = {.rows_max = rows, .head_rows_max = head_rows, .stash.what = what};
+    return lay_out(&a, NULL, ops, s);
+}
+
+int activations_create(struct activations *a, const struct weights *w, enum stashing what, int rows, int head_rows) {
+    const struct spec *s = &w->spec;
+    *a = (struct activations){.weights = w, .rows_max = rows, .head_rows_max = head_rows, .stash.what = what};
+    a->bytes = lay_out(a, NULL, w->device.ops, s);
+    a->stash.layers = calloc((size_t)s->n_layers, sizeof *a->stash.layers);
+    return a->stash.layers ? OK : fail(E_MEMORY, "no memory for %d layers", s->n_layers);
+}
+
+void activations_place(struct activations *a, void *arena) { lay_out(a, arena, a->weights->device.ops, &a->weights->spec); }
+
+void activations_free(struct activations *a) {
+    free(a->stash.layers);
+    *a = (struct activations){0};
+}
