@@ -75,13 +75,15 @@ def test_rope(cpu, ref, rng, Hq, Hkv, D, N, norm):
     rows.test_rope(cpu, ref, rng, Hq, Hkv, D, N, norm)
 
 
+@pytest.mark.parametrize("gate", range(2))
 @pytest.mark.parametrize("N, F", SIZES)
-def test_swiglu(cpu, ref, rng, N, F):
-    rows.test_swiglu(cpu, ref, rng, N, F)
+def test_glu(cpu, ref, rng, N, F, gate):
+    rows.test_glu(cpu, ref, rng, N, F, gate)
 
 
-def test_swiglu_far_from_zero(cpu, ref):
-    rows.test_swiglu_far_from_zero(cpu, ref)
+@pytest.mark.parametrize("gate", range(2))
+def test_glu_far_from_zero(cpu, ref, gate):
+    rows.test_glu_far_from_zero(cpu, ref, gate)
 
 
 @pytest.mark.parametrize("kind", range(3))
@@ -175,7 +177,8 @@ def test_threads_change_no_bit(tier, rng, threads):
         return [y, lse, cpu.attention_bwd(dy, y, lse, qkv, segments, *heads), *decode_completions(cpu, qkv, segments, *heads)[1],
                 cos, sin, cpu.rope(qkv, wq, wk, EPS, cos, sin, *heads),
                 *cpu.rope_bwd(d, dwq, dwk, qkv, wq, wk, EPS, cos, sin, *heads),
-                normed, rstd, *cpu.rmsnorm_bwd_add(x, dw, normed, x, w, rstd), cpu.swiglu(gu), cpu.swiglu_bwd(x, gu),
+                normed, rstd, *cpu.rmsnorm_bwd_add(x, dw, normed, x, w, rstd), *(cpu.glu(gu, gate) for gate in range(2)),
+                *(cpu.glu_bwd(x, gu, gate) for gate in range(2)), *cpu.rmsnorm_add(x, normed, w, EPS, 1.0),
                 *layer, *cpu.layernorm_bwd_add(x, dw, dw, layer[0], x, w, *layer[1:]), cpu.gelu(x, 0), cpu.gelu_bwd(x, x, 1),
                 cpu.embed(E, ids), cpu.embed_dw(E, x, ids), cpu.gather_rows(E, ids), cpu.scatter_rows_add(E, x, ids),
                 *cpu.sample(x, E, keys), cpu.sum_squares(g), cpu.lerp(g, g[::-1].copy(), 0.3),

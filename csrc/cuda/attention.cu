@@ -207,20 +207,20 @@ static int run_attend(const struct cuda_ctx *ctx, const struct attention_call c,
     return OK;
 }
 
-int attention_heads(struct heads *h, int Hq, int Hkv, int D) {
-    if (D % 8 || D > 128) return fail(E_CONFIG, "cuda: attention serves head dims up to 128 in steps of 8, not %d", D);
-    *h = heads_of(Hq, Hkv, D);
+int attention_heads(struct heads *h, const struct attention_shape *a) {
+    if (a->D % 8 || a->D > 128) return fail(E_CONFIG, "cuda: attention serves head dims up to 128 in steps of 8, not %d", a->D);
+    *h = heads_of(a);
     return OK;
 }
 
 int cuda_attention(void *ctx_, real *y, float *lse, const real *qkv, const struct segment *segments, int n_segments,
-                   int N, int Hq, int Hkv, int D) {
+                   int N, const struct attention_shape *a) {
     const struct cuda_ctx *ctx = (const struct cuda_ctx *)ctx_;
     struct attention_call c = {(bf16 *)y, lse, (const bf16 *)qkv, segments};
     char *memory = NULL;
-    TRY(attention_heads(&c.heads, Hq, Hkv, D));
+    TRY(attention_heads(&c.heads, a));
     c.N = N;
     TRY(scratch((void **)&memory, ctx, attention_map_place(&c.map, &memory, N, n_segments, c.heads.group)));
     attention_map_place(&c.map, &memory, N, n_segments, c.heads.group);
-    return BY_WIDTH(D, run_attend, ctx, c, segments, n_segments);
+    return BY_WIDTH(a->D, run_attend, ctx, c, segments, n_segments);
 }

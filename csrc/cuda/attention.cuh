@@ -26,14 +26,14 @@ enum { THREADS = 128, WARPS = THREADS / WARP };        /* of a block of forward 
 /* -- heads --------------------------------------------------------------------------------------------------------- */
 
 struct heads {
-    int Hq, Hkv, D, group;
-    float scale;                     /* log2(e) / sqrt(D): exponents are base 2 */
+    int Hq, Hkv, D, window, group;
+    float scale;                     /* of scores, times log2(e): exponents are base 2 */
     uint32_t inverse;                /* of group, times 2^32, rounded up; 0: group is 1 */
 };
 
-static inline struct heads heads_of(int Hq, int Hkv, int D) {
-    int group = Hq / Hkv;
-    return (struct heads){Hq, Hkv, D, group, (float)(LOG2E / sqrt((double)D)),
+static inline struct heads heads_of(const struct attention_shape *a) {
+    int group = a->Hq / a->Hkv;
+    return (struct heads){a->Hq, a->Hkv, a->D, a->window, group, (float)(LOG2E / score_divisor(a->scale)),
                           group > 1 ? 0xffffffffu / (uint32_t)group + 1 : 0};
 }
 
@@ -52,7 +52,7 @@ static __device__ inline int row_of_pair(struct heads h, int pair) {
 
 static inline int width_of(int D) { return D <= 32 ? 32 : D <= 64 ? 64 : D <= 80 ? 80 : D <= 112 ? 112 : 128; }
 
-int attention_heads(struct heads *h, int Hq, int Hkv, int D);          /* E_CONFIG: a D that no kernel serves */
+int attention_heads(struct heads *h, const struct attention_shape *a); /* E_CONFIG: a D that no kernel serves */
 
 /* elements from one row of a tile in shared memory to the next */
 static constexpr __host__ __device__ int pitch(int W) { return (W / 8 | 1) * 8; }

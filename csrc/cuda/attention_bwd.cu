@@ -1,4 +1,4 @@
-/* Attention, backward, with P recomputed from lse: dV = P^T dY, dS = P (dY V^T - delta) / sqrt(D), dQ = dS K,
+/* Attention, backward, with P recomputed from lse: dV = P^T dY, dS = scale P (dY V^T - delta), dQ = dS K,
    dK = dS^T Q, delta = sum dY Y. Two kernels, each of which owns what it writes, so no sum depends on which block is
    first: attend_dq walks the keys of a tile of queries, as the forward does; attend_dkv walks the queries behind a tile
    of keys: its segment's own, then those of the segments that have it as a prefix, in segment order. Where these are
@@ -16,7 +16,7 @@ struct backward {
     struct attention_map map;
     struct heads heads;
     float2 *stats;                   /* (N, Hq) log2(e) lse, delta */
-    float *sums;                     /* (rows of all slices, Hkv, 2, W) dk sqrt(D), dv */
+    float *sums;                     /* (rows of all slices, Hkv, 2, W) dk / scale, dv */
     int n_segments, N;
 };
 
@@ -136,7 +136,7 @@ static __global__ void __launch_bounds__(THREADS, W <= 80 ? 3 : 2) attend_dq(con
         tile_values<W, 1, W / 16>(dq, packed, k, 0, 1);
     }
 
-    float scale = h.scale * LN2;                                     /* 1 / sqrt(D) */
+    float scale = h.scale * LN2;                                     /* of scores */
     #pragma unroll
     for (int r = 0; r < 2; r++) {
         int pair = from + lane_id() / 4 + 8 * r, row = row_of_pair(h, pair);
@@ -401,16 +401,16 @@ static size_t backward_place(struct backward *c, char **memory) {
 }
 
 int cuda_attention_bwd(void *ctx_, real *dqkv, const real *dy, const real *y, const float *lse, const real *qkv,
-                       const struct segment *segments, int n_segments, int N, int Hq, int Hkv, int D) {
+                       const struct segment *segments, int n_segments, int N, const struct attention_shape *a) {
     const struct cuda_ctx *ctx = (const struct cuda_ctx *)ctx_;
     struct backward c = {(bf16 *)dqkv, (const bf16 *)dy, (const bf16 *)y, (const bf16 *)qkv, lse, segments};
     char *memory = NULL;
     c.n_segments = n_segments;
     c.N = N;
-    TRY(attention_heads(&c.heads, Hq, Hkv, D));
+    TRY(attention_heads(&c.heads, a));
     TRY(scratch((void **)&memory, ctx, backward_place(&c, &memory)));
     backward_place(&c, &memory);
-    return BY_WIDTH(D, run_backward, ctx, c);
+    return BY_WIDTH(a->D, run_backward, ctx, c);
 }
 
 size_t attention_bwd_scratch(const struct op_limits *need) {

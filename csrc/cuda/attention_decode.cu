@@ -316,16 +316,16 @@ static __global__ void copy_pages(uint4 *pool, const int32_t *dst, const int32_t
     for (int i = blockIdx.y * THREADS + threadIdx.x; i < pieces; i += gridDim.y * THREADS) to[i] = from[i];
 }
 
-int cuda_kv_store(void *ctx, void *pool, const real *qkv, const int32_t *place, int N, int Hq, int Hkv, int D) {
+int cuda_kv_store(void *ctx, void *pool, const real *qkv, const int32_t *place, int N, const struct attention_shape *a) {
     struct heads h;
-    TRY(attention_heads(&h, Hq, Hkv, D));
-    LAUNCH(ctx, store_rows, blocks_of((size_t)N * 2 * Hkv * (D / 8), THREADS), THREADS, 0, (bf16 *)pool,
+    TRY(attention_heads(&h, a));
+    LAUNCH(ctx, store_rows, blocks_of((size_t)N * 2 * a->Hkv * (a->D / 8), THREADS), THREADS, 0, (bf16 *)pool,
            (const bf16 *)qkv, place, N, h);
     return OK;
 }
 
-int cuda_kv_copy(void *ctx, void *pool, const int32_t *dst, const int32_t *src, int n, int Hkv, int D) {
-    int pieces = (int)(cuda_kv_page_bytes(Hkv, D) / sizeof(uint4));
+int cuda_kv_copy(void *ctx, void *pool, const int32_t *dst, const int32_t *src, int n, const struct attention_shape *a) {
+    int pieces = (int)(cuda_kv_page_bytes(a->Hkv, a->D) / sizeof(uint4));
     LAUNCH(ctx, copy_pages, dim3((unsigned)n, (unsigned)ceil_div(pieces, 4 * THREADS)), THREADS, 0, (uint4 *)pool, dst,
            src, pieces);
     return OK;
@@ -352,25 +352,26 @@ static size_t parts_bytes(int S, int chunks, struct heads h) {
     return (size_t)S * h.Hq * chunks * (size_t)(width_of(h.D) + 4) * sizeof(float);
 }
 
-int cuda_attention_decode(void *ctx_, real *y, float *lse, const real *qkv, const void *pool, const int32_t *pages,
-                          const int32_t *length, int S, int max_pages, int shared_pages, int Hq, int Hkv, int D) {
+int cuda_attention_decode(void *ctx_, real *y, float *lse, const real *qkv, const void *pool, const struct key_pages *keys, int S,
+                          const struct attention_shape *a) {
     const struct cuda_ctx *ctx = (const struct cuda_ctx *)ctx_;
-    struct decode c = {(bf16 *)y, lse, (const bf16 *)qkv, (const bf16 *)pool, pages, length};
-    TRY(attention_heads(&c.heads, Hq, Hkv, D));
+    struct decode c = {(bf16 *)y, lse, (const bf16 *)qkv, (const bf16 *)pool, keys->pages, keys->length};
+    TRY(attention_heads(&c.heads, a));
     c.S = S;
-    c.max_pages = max_pages;
-    c.chunks = ceil_div(max_pages, CHUNK_TILES);
+    c.max_pages = keys->max_pages;
+    c.chunks = ceil_div(c.max_pages, CHUNK_TILES);
     c.splits = splits_of(S, c.chunks, c.heads);
-    c.sharers = c.chunks > 1 && shared_pages >= CHUNK_TILES ? min_int(S, sharers(c.heads)) : 1;
-    c.shared_pages = min_int(shared_pages, max_pages);
+    c.sharers = c.chunks > 1 && keys->shared_pages >= CHUNK_TILES ? min_int(S, sharers(c.heads)) : 1;
+    c.shared_pages = min_int(keys->shared_pages, c.max_pages);
     if (c.splits > 1 || c.sharers > 1) TRY(scratch((void **)&c.parts, ctx, parts_bytes(S, c.chunks, c.heads)));
-    return BY_WIDTH(D, run_decode, ctx, c);
+    return BY_WIDTH(a->D, run_decode, ctx, c);
 }
 
 /* Needed where chunks are split, which few slots are, or shared. */
 size_t attention_decode_scratch(const struct op_limits *need) {
     if (need->kv_heads <= 0 || need->head_dim <= 0) return 0;
-    struct heads h = heads_of(need->heads, need->kv_heads, need->head_dim);
+    struct attention_shape shape = {need->heads, need->kv_heads, need->head_dim};
+    struct heads h = heads_of(&shape);
     int few = DECODE_BLOCKS / 2 / (h.Hkv * head_tiles(h)), share = need->shared_pages >= CHUNK_TILES && sharers(h) > 1;
     return parts_bytes(share ? need->slots : min_int(need->slots, few),
                        ceil_div(ceil_div(need->max_position, KV_TILE), CHUNK_TILES), h);

@@ -4,6 +4,7 @@
 #define GRPO_SPEC_H
 
 #include "ops/ops.h"
+#include "ops/shim.h"
 
 enum { HEAD_DIM_MAX = 256, LAYERS_MAX = 1024, ROPES_MAX = 8, PIECES = 3, NAME_MAX_BYTES = 64 };
 

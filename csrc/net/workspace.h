@@ -4,6 +4,7 @@
 #define GRPO_WORKSPACE_H
 
 #include "ops/ops.h"
+#include "ops/shim.h"
 
 struct workspace { struct device device; void *memory; size_t bytes; };
 

@@ -1,4 +1,4 @@
-/* Floor 4: what the binding files share. Only csrc/python sees Python.h and NumPy.
+/* Floor 5: what the binding files share. Only csrc/python sees Python.h and NumPy.
    Each file holds one subject and hands its type or functions to module.c through its add_* function. */
 #ifndef GRPO_BINDING_H
 #define GRPO_BINDING_H
@@ -14,7 +14,7 @@
 #endif
 #include <numpy/arrayobject.h>
 
-#include "rl/batch.h"
+#include "net/batch.h"
 
 /* Raises the exception class of a status with the message left by fail(); returns NULL. OK is a bug here. */
 PyObject *raise_status(int status);
@@ -37,12 +37,32 @@ const float *floats_arg(PyObject *object, int64_t n, const char *name, int optio
 
 const char *string_arg(PyObject *object, const char *name);      /* UTF-8, or NULL with TypeError */
 
+/* A batch of groups whose tokens get log-probs and entropies: the arguments, and arrays for the results. End it also after a failure. */
+struct scored_groups { struct groups groups; struct ragged_owner prompts, completions; npy_intp tokens; PyObject *logp, *entropy; };
+int scored_groups_begin(struct scored_groups *s, PyObject *prompts, PyObject *completions, PyObject *group);
+void scored_groups_end(struct scored_groups *s);
+
 /* One running call an object: a second thread gets grpo.BusyError instead of a race. */
 int busy_enter(int *busy);
-struct model *model_of(PyObject *object, int **busy);    /* the model inside a Model, or NULL with TypeError */
+
+/* status = the call, without the GIL, as the object's only one; what it failed with is raised. */
+#define WITHOUT_GIL(busy, status, call)                                                                                \
+    do {                                                                                                               \
+        if (busy_enter(busy)) {                                                                                        \
+            (status) = -1;                                                                                             \
+            break;                                                                                                     \
+        }                                                                                                              \
+        Py_BEGIN_ALLOW_THREADS                                                                                         \
+        (status) = (call);                                                                                             \
+        Py_END_ALLOW_THREADS                                                                                           \
+        *(busy) = 0;                                                                                                   \
+        if (status) raise_status(status);                                                                              \
+    } while (0)
 
 int add_model(PyObject *module);    /* py_model.c: Model            */
+int add_store(PyObject *module);    /* py_store.c: Store            */
 int add_trainer(PyObject *module);  /* py_trainer.c: Trainer        */
+int add_plan(PyObject *module);     /* py_plan.c: plan              */
 int add_loss(PyObject *module);     /* py_loss.c: grpo_loss, group_advantages, selective_log_softmax */
 int add_ops(PyObject *module);      /* py_ops.c: Ops, one method an op of ops.h, for tests and benchmarks */
 int add_quant(PyObject *module);    /* py_quant.c: dequantize       */

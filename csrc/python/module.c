@@ -3,8 +3,8 @@
 #include "binding.h"
 
 #include "base/threads.h"
-#include "model/profile.h"
-#include "ops.h"
+#include "ops/profile.h"
+#include "ops/ops.h"
 
 /* Called by C code that has let go of the GIL, on the thread that called in; looks at signals at most every 50 ms. */
 static int check_signals(void) {
@@ -89,7 +89,7 @@ static PyMethodDef methods[] = {
 static int exec_module(PyObject *module) {
     import_array1(-1);
     interrupt_hook = check_signals;
-    if (add_model(module) || add_trainer(module) || add_loss(module) || add_ops(module) || add_quant(module) || add_cuda(module)) return -1;
+    if (add_model(module) || add_store(module) || add_trainer(module) || add_plan(module) || add_loss(module) || add_ops(module) || add_quant(module) || add_cuda(module)) return -1;
     return 0;
 }
 

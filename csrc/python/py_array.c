@@ -107,3 +107,19 @@ const char *string_arg(PyObject *object, const char *name) {
     PyErr_Format(PyExc_TypeError, "%s must be a str, not %.100s", name, Py_TYPE(object)->tp_name);
     return NULL;
 }
+
+int scored_groups_begin(struct scored_groups *s, PyObject *prompts, PyObject *completions, PyObject *group) {
+    *s = (struct scored_groups){0};
+    if (groups_from_args(&s->groups, &s->prompts, &s->completions, prompts, completions, group)) return -1;
+    s->tokens = s->groups.completions.offset[s->groups.completions.n];
+    s->logp = array_new(NPY_FLOAT32, 1, &s->tokens);
+    s->entropy = array_new(NPY_FLOAT32, 1, &s->tokens);
+    return s->logp && s->entropy ? 0 : -1;
+}
+
+void scored_groups_end(struct scored_groups *s) {
+    ragged_release(&s->prompts);
+    ragged_release(&s->completions);
+    Py_XDECREF(s->logp);
+    Py_XDECREF(s->entropy);
+}

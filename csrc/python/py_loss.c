@@ -4,8 +4,8 @@
 #include <math.h>
 
 #include "py_loss.h"
-#include "rl/advantage.h"
-#include "rl/logits.h"
+#include "loss/advantage.h"
+#include "loss/logits.h"
 
 /* ---- options --------------------------------------------------------------------------------------------------- */
 

@@ -3,7 +3,7 @@
 #define GRPO_PY_LOSS_H
 
 #include "binding.h"
-#include "rl/loss.h"
+#include "loss/loss.h"
 
 int loss_config_parse(struct loss_config *c, PyObject *dict);            /* what dict lacks: its default */
 int loss_normalizer_parse(struct loss_normalizer *n, PyObject *dict);    /* tokens, sequences[, entropy_*] */

@@ -5,6 +5,7 @@
 #include "run/sequences.h"
 
 #include "base/base.h"
+#include "ops/profile.h"
 
 /* A step's table of n rows: int32 positions, place, length, stored (n each), then keys (n). */
 struct table { int32_t *positions, *place, *length, *stored; struct sample_key *keys; };

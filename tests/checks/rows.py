@@ -101,17 +101,19 @@ def test_rope(ops, ref, rng, Hq, Hkv, D, N, norm):
     check_float(got[2], want[2])
 
 
+@pytest.mark.parametrize("gate", range(2))
 @pytest.mark.parametrize("N, F", SIZES)
-def test_swiglu(ops, ref, rng, N, F):
+def test_glu(ops, ref, rng, N, F, gate):
     gu, dy = real(rng, N, 2 * F, scale=3), real(rng, N, F)
-    check_rounded(ops.swiglu(gu), ref.swiglu(gu))
-    check_rounded(ops.swiglu_bwd(dy, gu), ref.swiglu_bwd(dy, gu))
+    check_rounded(ops.glu(gu, gate), ref.glu(gu, gate))
+    check_rounded(ops.glu_bwd(dy, gu, gate), ref.glu_bwd(dy, gu, gate))
 
 
-def test_swiglu_far_from_zero(ops, ref):
-    gate = np.array([-1e30, -300, -100, -88, -20, 0, 20, 88, 100, 300, 1e30], np.float32)
-    gu, dy = bf16(np.concatenate([gate, np.ones_like(gate)])[None]), np.ones((1, len(gate)), np.float32)
-    for got, want in [(ops.swiglu(gu), ref.swiglu(gu)), (ops.swiglu_bwd(dy, gu), ref.swiglu_bwd(dy, gu))]:
+@pytest.mark.parametrize("gate", range(2))
+def test_glu_far_from_zero(ops, ref, gate):
+    g = np.array([-1e30, -300, -100, -88, -20, 0, 20, 88, 100, 300, 1e30], np.float32)
+    gu, dy = bf16(np.concatenate([g, np.ones_like(g)])[None]), np.ones((1, len(g)), np.float32)
+    for got, want in [(ops.glu(gu, gate), ref.glu(gu, gate)), (ops.glu_bwd(dy, gu, gate), ref.glu_bwd(dy, gu, gate))]:
         np.testing.assert_allclose(got, want, rtol=2.0**-8, atol=1e-30)
 
 
@@ -162,8 +164,9 @@ def test_a_row_is_the_same_alone_and_in_any_batch(ops, rng, C):
     def run(rows):
         y, rstd = ops.rmsnorm(x[rows], w, EPS)
         heads, zero, normed = (Hq, Hkv, D), np.zeros(C, np.float32), ops.layernorm(x[rows], w, w, EPS)
-        return [y, rstd, ops.rmsnorm_bwd_add(dx[rows], zero, dy[rows], x[rows], w, rstd)[0], ops.swiglu(gu[rows]),
-                ops.swiglu_bwd(dh[rows], gu[rows]), *(ops.gelu(gu[rows], kind) for kind in range(3)),
+        return [y, rstd, ops.rmsnorm_bwd_add(dx[rows], zero, dy[rows], x[rows], w, rstd)[0],
+                *ops.rmsnorm_add(dx[rows], x[rows], w, EPS, 1.0), *(ops.glu(gu[rows], gate) for gate in range(2)),
+                *(ops.glu_bwd(dh[rows], gu[rows], gate) for gate in range(2)), *(ops.gelu(gu[rows], kind) for kind in range(3)),
                 *(ops.gelu_bwd(gu[rows], gu[rows], kind) for kind in range(3)), *normed,
                 ops.layernorm_bwd_add(dx[rows], zero, zero, dy[rows], x[rows], w, *normed[1:])[0],
                 ops.rope(qkv[rows], wq, wk, EPS, cos[rows], sin[rows], *heads),
@@ -200,7 +203,7 @@ def test_weight_gradients_do_not_depend_on_the_split(ops, rng, C, split):
 def test_no_rows_are_no_work(ops):
     none, ids = np.zeros((0, 16), np.float32), np.zeros(0, np.int32)
     E, w = np.ones((3, 16), np.float32), np.ones(16, np.float32)
-    assert ops.embed(E, ids).shape == (0, 16) and ops.swiglu(none).shape == (0, 8) and ops.rmsnorm(none, w, EPS)[0].shape == (0, 16)
+    assert ops.embed(E, ids).shape == (0, 16) and ops.glu(none, 0).shape == (0, 8) and ops.rmsnorm(none, w, EPS)[0].shape == (0, 16)
     assert ops.gelu(none, 0).shape == ops.gelu_bwd(none, none, 0).shape == ops.layernorm(none, w, w, EPS)[0].shape == (0, 16)
     assert_same_bits([ops.embed_dw(E, none, ids), ops.scatter_rows_add(E, none, ids)], [E, E])
     assert_same_bits([ops.rmsnorm_bwd_add(none, w, none, none, w, w[:0])[1]], [w])
