@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 
-from grpo.formats.byte_level import byte_alphabet
+from grpo.model.formats.byte_level import byte_alphabet
 
 GGUF_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q4_K": 12, "Q6_K": 14, "BF16": 30}
 BLOCKS = {

@@ -8,12 +8,12 @@ import toy
 
 from grpo import cli
 from grpo.cli.summary import summary
-from grpo.evaluation.analysis import analysis_of, analyze, compare, disagreements, histogram, repetition
 from grpo.datasets import chat
 from grpo.errors import ConfigError, FileFormatError
+from grpo.evaluation.analysis import analysis_of, analyze, compare, disagreements, histogram, repetition
 from grpo.evaluation.records import document, verdict
 from grpo.evaluation.tables import analysis_tables
-from grpo.runlog import evaluation_steps
+from grpo.runs.log import evaluation_steps
 
 FULL = "<reasoning>\n9 * 2 = 18\n</reasoning>\n<answer>\n18\n</answer>"
 

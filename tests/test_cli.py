@@ -12,8 +12,8 @@ import yaml
 
 import grpo
 from grpo import cli
-from grpo.config import GRPOConfig
 from grpo.errors import ConfigError
+from grpo.options.config import GRPOConfig
 from grpo.recipes import Recipe
 
 SMALL = ["--model.hidden_size", "32", "--model.num_hidden_layers", "1", "--model.num_attention_heads", "2", "--model.num_key_value_heads", "1",
@@ -284,7 +284,7 @@ def test_plan(quickstart, capsys):
 
 
 def test_plan_that_does_not_fit(capsys, monkeypatch):
-    monkeypatch.setattr("grpo.plan.available_memory", lambda: 10_000_000)
+    monkeypatch.setattr("grpo.planning.memory.available_memory", lambda: 10_000_000)
     assert run("plan") == 0
     text = capsys.readouterr().out
     assert "does not fit" in text and text.count("\n  --") >= 3

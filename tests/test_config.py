@@ -12,8 +12,8 @@ import pytest
 import grpo
 from grpo import GRPOConfig, SFTConfig
 from grpo.errors import ConfigError, GrpoWarning
-from grpo.presets import PRESETS
-from grpo.schedule import learning_rate
+from grpo.options.presets import PRESETS
+from grpo.options.schedule import learning_rate
 
 
 @pytest.mark.parametrize("options, message", [

@@ -9,8 +9,8 @@ import toy
 from checks import check_same_run
 from golden_checks import check_gradients, check_logits, check_scores
 from grpo import _core
-from grpo.architectures import core_arguments
 from grpo.errors import OutOfMemoryError
+from grpo.model.architectures import core_arguments
 from test_exactness import assert_recorded_is_computed, assert_same, completions_of, gradients, gradients_of, groups_of, make_prompts
 from tiny_models import build, config, relative_error
 

@@ -8,7 +8,7 @@ import pytest
 
 from grpo import ConfigError, DatasetError, GRPOConfig, GRPOTrainer, GrpoWarning, datasets, tiny
 from grpo.datasets import layout
-from grpo.prompts import overlap
+from grpo.datasets.prompts import overlap
 
 GSM8K = Path(__file__).resolve().parents[2] / "shared" / "data" / "gsm8k"
 

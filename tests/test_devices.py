@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 import grpo
-from grpo import _core, devices, doctor
+from grpo import _core
+from grpo.cli import doctor
 from grpo.errors import ConfigError, DeviceError
+from grpo.model import devices
 from test_package import fresh
 
 ROOT = Path(__file__).resolve().parent.parent

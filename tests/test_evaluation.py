@@ -5,14 +5,14 @@ import pytest
 import toy
 
 import grpo
-from grpo import checkpoint
-from grpo.evaluation import records
 from grpo.datasets import chat
 from grpo.errors import ConfigError, DatasetError
+from grpo.evaluation import records
 from grpo.evaluation.grading import category_column, check_golds, grade, layout_of, reasoning_of, tag_errors, vote_of
 from grpo.evaluation.records import by_category, metrics_of
 from grpo.rewards.adapters import gold_of
 from grpo.rewards.extractive import extracted, extractive_match
+from grpo.runs import checkpoint
 
 FULL = "<reasoning>\n9 * 2 = 18\n</reasoning>\n<answer>\n18\n</answer>"
 SUMS = [{"prompt": chat(f"What is {a} + {a}?"), "answer": str(2 * a), "category": "even" if a % 2 == 0 else "odd"} for a in range(1, 7)]

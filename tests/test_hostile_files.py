@@ -113,7 +113,7 @@ def test_every_truncation_of_a_small_file(good, tmp_path):
 
 
 def test_a_file_that_shrinks_while_it_is_read(good, tmp_path):
-    from grpo.formats.safetensors import SafetensorsFile
+    from grpo.model.formats.safetensors import SafetensorsFile
 
     (tmp_path / "x.safetensors").write_bytes(good["model.safetensors"])
     file = SafetensorsFile(tmp_path / "x.safetensors")

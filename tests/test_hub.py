@@ -11,7 +11,7 @@ from huggingface_hub import errors
 
 import grpo
 from grpo.errors import ConfigError, FileFormatError
-from grpo.hub import FILES, resolve
+from grpo.model.hub import FILES, resolve
 
 SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2}
 

@@ -4,7 +4,7 @@ import statistics
 import pytest
 import toy
 
-from grpo.config import LOSS_TYPES
+from grpo.options.config import LOSS_TYPES
 
 LOSSES = {name: dict(loss_type=name) for name in LOSS_TYPES} | {
     "cispo": dict(loss_type="cispo", epsilon_high=5.0),

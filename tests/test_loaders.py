@@ -9,10 +9,11 @@ from make_files import byte_level_metadata, gguf, gguf_tensors, model_metadata, 
 
 import grpo
 from grpo import _core
-from grpo.architectures import core_arguments, inverse_frequencies
 from grpo.errors import ConfigError, DeviceError, FileFormatError, TokenizerError, UnsupportedModelError
-from grpo.formats.folder import FolderWriter
-from grpo.formats.safetensors import SafetensorsFile, SafetensorsFolder, parse_size, to_bfloat16_bits, write_weights
+from grpo.model.architectures import core_arguments, inverse_frequencies
+from grpo.model.formats.folder import FolderWriter
+from grpo.model.formats.safetensors import (SafetensorsFile, SafetensorsFolder, parse_size, to_bfloat16_bits,
+                                            write_weights)
 
 ARCHS = ("qwen2", "qwen3", "llama")
 SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}

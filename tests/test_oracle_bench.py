@@ -22,7 +22,7 @@ import work  # noqa: E402
 from torch_decode import Decoder  # noqa: E402
 
 import grpo  # noqa: E402
-from grpo.cards import Ceilings  # noqa: E402
+from grpo.planning.cards import Ceilings  # noqa: E402
 
 pytestmark = pytest.mark.oracle
 WORK = work.Work(prompts=2, generations=3, prompt_length=20, new_tokens=70, micro_batch=6)

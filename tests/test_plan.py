@@ -5,11 +5,12 @@ import pytest
 
 import grpo
 import toy
-from grpo import _core, cli, step_time
-from grpo.cards import Ceilings, find_card
+from grpo import _core, cli
 from grpo.errors import OutOfMemoryError
-from grpo.plan import KEPT, table, training_plan
-from grpo.shapes import SHAPES
+from grpo.planning import step_time
+from grpo.planning.cards import Ceilings, find_card
+from grpo.planning.memory import KEPT, table, training_plan
+from grpo.planning.shapes import SHAPES
 
 CARD = 141 * 10**9
 STEP = {"prompts_per_step": 16, "num_generations": 8, "max_prompt_length": 512, "slots": 128, "token_budget": 16384, "recompute": True}
@@ -21,7 +22,7 @@ STEP = {"prompts_per_step": 16, "num_generations": 8, "max_prompt_length": 512, 
 ], ids=str)
 def test_a_7b_model_on_one_gpu(emulated, monkeypatch, options, whole, half):
     """Full fine-tuning on one card of 141 GB, with moments in each storage. The plan asks no GPU."""
-    monkeypatch.setattr("grpo.plan.gpu_memory", lambda: CARD)
+    monkeypatch.setattr("grpo.planning.memory.gpu_memory", lambda: CARD)
     bytes_of = {"float32": 8, "bfloat16": 4, "float8": 2 + 2 / 256}
     plans = {dtype: training_plan(SHAPES["Qwen2.5-7B"], "Qwen2.5-7B", grpo.GRPOConfig(moment_dtype=dtype, **STEP, **options), emulated) for dtype in bytes_of}
     assert [plan.fits for plan in plans.values()] == [whole, half, half]
@@ -70,7 +71,7 @@ def test_smaller_micro_batches_are_advised_where_groups_allow(device, budget, ad
 @pytest.mark.parametrize("options", [{}, {"beta": 0.1, "sync_ref_model": True}, {"keep_rollout_activations": True}], ids=str)
 def test_a_run_that_does_not_fit_is_refused(tmp_path, device, monkeypatch, options):
     """With the table, and before gradients, moments or a run folder are there."""
-    monkeypatch.setattr("grpo.plan.available_memory", lambda: 100_000)
+    monkeypatch.setattr("grpo.planning.memory.available_memory", lambda: 100_000)
     trainer = toy.trainer(tmp_path, policy=toy.model(device), **options)
     gc.collect()                             # what other tests left
     before = _core.memory_in_use()
@@ -86,28 +87,28 @@ def test_what_rollouts_may_keep_is_what_is_left(tmp_path, monkeypatch):
     policy, args = toy.model(), grpo.GRPOConfig(**toy.options(tmp_path, max_completion_length=200))
     needed = sum(size for name, size in training_plan(policy.config, "toy", args, "cpu").arenas if name != KEPT)
     for free, at_most in ((needed, 0), (needed + 10_000, 10_000), (2 * needed, needed // 2)):
-        monkeypatch.setattr("grpo.plan.available_memory", lambda free=free: free)
+        monkeypatch.setattr("grpo.planning.memory.available_memory", lambda free=free: free)
         plan = training_plan(policy.config, "toy", args, "cpu")
         kept = dict(plan.arenas).get(KEPT, 0)
         assert plan.fits and at_most * 0.9 - 1000 <= kept <= at_most and (plan.keep_rows > 0) == (kept > 0)
 
 
 def test_sft_that_does_not_fit_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("grpo.plan.available_memory", lambda: 100_000)
+    monkeypatch.setattr("grpo.planning.memory.available_memory", lambda: 100_000)
     trainer = grpo.SFTTrainer(toy.model(), grpo.SFTConfig(output_dir=str(tmp_path / "run"), max_steps=1), [{"prompt": "a", "completion": "b"}])
     with pytest.raises(OutOfMemoryError, match=r"does not fit[^$]*8 rows of at most 1024 tokens[^$]*--moment_dtype"):
         trainer.train()
 
 
 def test_on_a_gpu_all_of_its_memory_counts(tmp_path, emulated, monkeypatch):
-    monkeypatch.setattr("grpo.plan.gpu_memory", lambda: 200_000)
+    monkeypatch.setattr("grpo.planning.memory.gpu_memory", lambda: 200_000)
     with pytest.raises(OutOfMemoryError, match="on cuda.*[^$]*200.0 kB are free here: it does not fit"):
         toy.trainer(tmp_path, policy=toy.model(emulated)).train()
 
 
 @pytest.mark.parametrize("words", [["train"], ["train", "--check"]])
 def test_the_command_line_refuses_before_it_loads(tmp_path, monkeypatch, capsys, words):
-    monkeypatch.setattr("grpo.plan.available_memory", lambda: 10_000_000)
+    monkeypatch.setattr("grpo.planning.memory.available_memory", lambda: 10_000_000)
     monkeypatch.setattr("grpo.recipes.Recipe.load_model", lambda self: pytest.fail("the model was loaded"))
     assert cli.main([*words, "--output_dir", str(tmp_path / "run")]) == 1
     assert "AdamW moments (float32)" in capsys.readouterr().err and not (tmp_path / "run").exists()

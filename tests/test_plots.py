@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from grpo import plots
 from grpo.errors import ConfigError, FileFormatError
+from grpo.runs import plots
 
 PNG = b"\x89PNG\r\n\x1a\n"
 GRPO_PICTURES = ["overview", "reward", "rewards", "lengths", "kl", "entropy", "clipping", "loss", "optimizer", "speed"]

@@ -10,7 +10,7 @@ import pytest
 
 import grpo
 from grpo import _core
-from grpo.profile import table
+from grpo.training.profile import table
 
 CHILD = """
 import sys, grpo

@@ -368,7 +368,7 @@ def test_another_experiment_is_not_resumed(changes, what, tmp_path):
 
 @pytest.mark.parametrize("file", ["config.yaml", "recipe.yaml", "metrics.jsonl", "completions", "checkpoints", "eval", "plots"])
 def test_a_folder_with_something_of_a_run_is_not_written_to(file, tmp_path, capsys):
-    from grpo.runfolder import RunFolder
+    from grpo.runs.folder import RunFolder
 
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "train.log").write_text("redirected here")

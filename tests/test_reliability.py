@@ -14,8 +14,8 @@ import pytest
 import toy
 
 import grpo
-from grpo import checkpoint
 from grpo.errors import CheckpointCorruptError, CheckpointError
+from grpo.runs import checkpoint
 
 KILLS = int(os.environ.get("GRPO_TEST_KILLS", 8))             # continuous integration asks for 100
 FLIPS = 2000

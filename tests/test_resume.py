@@ -8,9 +8,10 @@ import pytest
 import toy
 
 import grpo
-from grpo import checkpoint
-from grpo.errors import CheckpointCorruptError, CheckpointError, CheckpointMismatchError, ConfigError, DatasetError, GrpoWarning
-from grpo.runfolder import to_json
+from grpo.errors import (CheckpointCorruptError, CheckpointError, CheckpointMismatchError, ConfigError, DatasetError,
+                         GrpoWarning)
+from grpo.runs import checkpoint
+from grpo.runs.folder import to_json
 
 SAVING = dict(save_strategy="steps", save_steps=1, max_steps=6)
 

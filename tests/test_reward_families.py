@@ -10,9 +10,9 @@ from hostile_rewards import hang_on_two
 
 import grpo.rewards
 from grpo.errors import ConfigError, GrpoWarning, RewardError
+from grpo.model.tokenizer import Tokenizer
 from grpo.rewards import RewardBatch, RewardSet
 from grpo.rewards.deadline import Worker
-from grpo.tokenizer import Tokenizer
 
 FULL = "<reasoning>\nabc\n</reasoning>\n<answer>\n12\n</answer>\n"
 RIGHT, WRONG = "<answer>12</answer>", "<answer>13</answer>"

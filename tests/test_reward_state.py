@@ -5,8 +5,8 @@ import toy
 
 from grpo import GRPOConfig
 from grpo.errors import ConfigError, GrpoWarning, RewardError
+from grpo.options.weights import weight_at
 from grpo.rewards.diversity import Archive, unit
-from grpo.rewards.weights import weight_at
 
 SCHEDULE = {0: 0.0, 2: 1.0, 4: 0.5}
 SAVING = dict(save_strategy="steps", save_steps=1, max_steps=5)

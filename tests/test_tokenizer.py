@@ -12,8 +12,8 @@ from make_files import byte_level_metadata, sentencepiece_metadata
 
 import grpo
 from grpo.errors import GrpoWarning, TokenizerError
-from grpo.formats.byte_level import byte_alphabet
-from grpo.tokenizer import Tokenizer
+from grpo.model.formats.byte_level import byte_alphabet
+from grpo.model.tokenizer import Tokenizer
 
 QWEN3 = Path(__file__).parents[2] / "shared/data/qwen3-tokenizer"
 USER = [{"role": "user", "content": "hi"}]
@@ -45,7 +45,7 @@ def smollm2_path():
 
 @pytest.fixture(scope="module")
 def smollm2(smollm2_path):
-    from grpo.formats.gguf import GgufFile
+    from grpo.model.formats.gguf import GgufFile
 
     return Tokenizer.from_gguf(GgufFile(smollm2_path).metadata)
 

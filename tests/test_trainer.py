@@ -17,13 +17,13 @@ import toy
 import yaml
 
 import grpo
-from grpo import runlog
-from grpo.callbacks import TrainerCallback
+from grpo.datasets.prompts import PromptStream, RowOrder
 from grpo.errors import ConfigError, DatasetError, GrpoWarning, NonFiniteError, RewardError
-from grpo.loop import TrainingInterrupted
-from grpo.prompts import PromptStream, RowOrder
-from grpo.rollout import Rollouts
-from grpo.runfolder import to_json
+from grpo.rollouts.rollouts import Rollouts
+from grpo.runs import log as runlog
+from grpo.runs.folder import to_json
+from grpo.training.callbacks import TrainerCallback
+from grpo.training.loop import TrainingInterrupted
 
 CHAT = [{"role": "user", "content": "hi"}]
 
@@ -499,7 +499,7 @@ def test_long_prompts(policy, rows):
     (dict(args=grpo.GRPOConfig(model_init_kwargs={"device_map": "cuda:1"}), model=grpo.tiny()), ConfigError, "model_init_kwargs: device_map='cuda:1'"),
     (dict(args=grpo.GRPOConfig(model_init_kwargs={"dtype": "float32"}, device="cpu"), model=grpo.tiny()), ConfigError, "float32 on 'ref'"),
     (dict(args={"max_steps": 3}), ConfigError, "args must be a grpo.GRPOConfig, not a dict"),
-    (dict(args=grpo.SFTConfig()), ConfigError, "args must be a grpo.GRPOConfig, not a grpo.config.SFTConfig"),
+    (dict(args=grpo.SFTConfig()), ConfigError, "args must be a grpo.GRPOConfig, not a grpo.options.config.SFTConfig"),
 ])
 def test_constructor_errors(arguments, error, message):
     with pytest.raises(error) as caught:
@@ -552,7 +552,8 @@ def test_ctrl_c(tmp_path, phase):
     """A real SIGINT in a real process, in the middle of each phase."""
     script = textwrap.dedent(f"""
         import sys, time; sys.path.insert(0, {str(Path(__file__).parent)!r})
-        import toy, grpo.checkpoint
+        import toy
+        from grpo.runs import checkpoint
         from pathlib import Path
         def reward(completions, trainer_state):
             if trainer_state.global_step == 1:
@@ -562,8 +563,8 @@ def test_ctrl_c(tmp_path, phase):
         def slow(*args):
             if save_calls: print("now", flush=True); time.sleep(60)
             save_calls.append(1); return save(*args)
-        save_calls, save = [], grpo.checkpoint.save_optimizer
-        if {phase == "save"}: grpo.checkpoint.save_optimizer = slow
+        save_calls, save = [], checkpoint.save_optimizer
+        if {phase == "save"}: checkpoint.save_optimizer = slow
         big = dict(max_completion_length=400) if {phase == "generate"} else dict(num_iterations=100000) if {phase == "update"} else {{}}
         toy.trainer(Path({str(tmp_path)!r}), reward, max_steps=200000, save_strategy="steps", output_dir={str(tmp_path / "run")!r},
                     **dict(save_steps=1, save_total_limit=2) | big).train()
@@ -579,8 +580,8 @@ def test_ctrl_c(tmp_path, phase):
     assert process.returncode != 0 and "TrainingInterrupted: stopped after step" in err, err
     lines = records(tmp_path / "run" / "metrics.jsonl") if (tmp_path / "run" / "metrics.jsonl").exists() else []
     assert [r["step"] for r in lines] == list(range(1, len(lines) + 1))
-    for folder in grpo.checkpoint.steps(tmp_path / "run" / "checkpoints"):   # hidden ones go with the next write
-        grpo.checkpoint.verify(folder)
+    for folder in checkpoint.steps(tmp_path / "run" / "checkpoints"):   # hidden ones go with the next write
+        checkpoint.verify(folder)
 
 
 def test_sigterm_ends_a_run_with_a_checkpoint(tmp_path):

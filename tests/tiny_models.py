@@ -39,7 +39,7 @@ def random_weights(tensors: list[tuple[str, tuple[int, ...]]], seed: int) -> dic
 def build(config: dict, device: str, weights: dict[str, np.ndarray] | int = 0):
     """The core's Model of a Hugging Face config; ``weights``: by tensor name, or a seed."""
     from grpo import _core
-    from grpo.architectures import core_arguments
+    from grpo.model.architectures import core_arguments
 
     model = _core.Model(device, **core_arguments(config))
     if isinstance(weights, int):
