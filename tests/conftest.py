@@ -79,7 +79,7 @@ def emulated(emulated_plugin, monkeypatch) -> str:
 
 @pytest.fixture
 def ops(emulated):
-    """The operations that tests/checks examine. tests/gpu has the real ones under this name."""
+    """The operations that tests/support/checks examine. tests/gpu has the real ones under this name."""
     return _core.Ops(emulated)
 
 
