@@ -3,17 +3,14 @@
 Training, `grpo eval` and `grpo analyze` all compute their numbers here, from the same records, one a completion.
 """
 import itertools
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import FileFormatError
 from ..rewards import final_answer, gold_of, tagged_answer
 from ..rollouts import completion_metrics, flat_groups, moments, reward_metrics
-from ..runs import READINGS, plain
+from ..runs import FORMAT, READINGS, plain
 from .estimates import interval, majority, pass_at_k
 from .grading import grade, layout_of, reasoning_of, tag_errors, vote_of
 

@@ -7,7 +7,7 @@ nothing is ignored in silence and the error says what to do instead.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..errors import ConfigError, warn
+from ..errors import ConfigError, did_you_mean, warn
 
 # another name for a field of ours, same meaning
 ALIASES = {

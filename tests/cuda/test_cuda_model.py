@@ -11,7 +11,7 @@ from golden_checks import check_gradients, check_logits, check_scores
 from grpo import _core
 from grpo.errors import OutOfMemoryError
 from grpo.model.architectures import core_arguments
-from checks.exactness import assert_recorded_is_computed, assert_same, completions_of, gradients, gradients_of, groups_of, make_prompts
+from checks.exactness import assert_recorded_is_computed, assert_same, gradients, gradients_of, groups_of, make_prompts
 from tiny_models import build, config, relative_error
 
 GOLDENS = Path(__file__).parents[1] / "support" / "goldens"

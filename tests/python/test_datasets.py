@@ -1,6 +1,5 @@
 """Data sets from files, tables and functions, their splits and mixtures; what is wrong is named with file and row."""
 import json
-import re
 import sys
 from pathlib import Path
 

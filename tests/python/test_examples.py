@@ -1,8 +1,6 @@
 """The examples, the notebooks and the README's programs run as they stand, and what they are to show is there."""
 import json
-import os
 import re
-import subprocess
 import sys
 import types
 from pathlib import Path

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 
 from hostile_rewards import hang_on_two
-from reward_batches import batch, embed
+from reward_batches import batch
 
 import grpo.rewards
 from grpo.errors import ConfigError, GrpoWarning, RewardError
-from grpo.model.tokenizer import Tokenizer
-from grpo.rewards import RewardBatch, RewardSet
+from grpo.rewards import RewardSet
 from grpo.rewards.deadline import Worker
 
 FULL = "<reasoning>\nabc\n</reasoning>\n<answer>\n12\n</answer>\n"

@@ -20,6 +20,7 @@ import grpo
 from grpo.datasets.prompts import PromptStream, RowOrder
 from grpo.errors import ConfigError, DatasetError, GrpoWarning, NonFiniteError, RewardError
 from grpo.rollouts.rollouts import Rollouts
+from grpo.runs import checkpoint
 from grpo.runs import log as runlog
 from grpo.runs.folder import to_json
 from grpo.training.callbacks import TrainerCallback
