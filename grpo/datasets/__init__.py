@@ -1,8 +1,8 @@
 """Data sets: lists of rows with a prompt, mostly a question and an answer, and any other columns the rewards want.
 
 `load` takes a name (a module of this folder), a file or folder, "file.py:function", a hub id, rows, or several of these
-with a share each. A new data set is a new file here with a function load(split="train", ...) that returns rows; its other arguments
-become options. prompts.py: the order in which rows are taken, and their prompts as token ids.
+with a share each. A new data set is a new file here with a function load(split="train", ...) that returns rows; its
+other arguments become options. prompts.py: the order in which rows are taken, and their prompts as token ids.
 
 >>> from grpo import datasets
 >>> datasets.load("arithmetic", "test", size=2, digits=1)[0]["question"]

@@ -1,7 +1,7 @@
 """The model: its weights on a device, its tokenizer, and the files that both come from and go to.
 
-model.py load, tiny, Model; architectures.py what a config.json says of a network; devices.py where it runs; tokenizer.py and chat.py text
-to token ids and back; hub.py from a name to files; formats/ the files themselves.
+model.py load, tiny, Model; architectures.py what a config.json says of a network; devices.py where it runs;
+tokenizer.py and chat.py text to token ids and back; hub.py from a name to files; formats/ the files themselves.
 """
 from .architectures import core_arguments
 from .devices import DRIVER, LEAST_CAPABILITY, gpu_memory, pick_device, search_packages

@@ -1,8 +1,9 @@
 """Options: what a user may ask of a run, by which names, and what a value must be.
 
-config.py every option of GRPOConfig and SFTConfig; fields.py how a value becomes a field's; foreign.py what other trainers call them;
-presets.py published sets of them; schedule.py learning rates over steps; weights.py a reward's weight over steps; lookup.py how a
-name finds the file that it stands for. Nothing here runs anything, and no other room is imported.
+config.py every option of GRPOConfig and SFTConfig; fields.py how a value becomes a field's; foreign.py what other
+trainers call them; presets.py published sets of them; schedule.py learning rates over steps; weights.py a reward's
+weight over steps; lookup.py how a name finds the file that it stands for. Nothing here runs anything, and no other
+room is imported.
 """
 from .config import GRPOConfig, SFTConfig, TrainingConfig, steps_of_rounds
 from .foreign import ALIASES, NOTED, REFUSED, ROUNDS, WITHOUT_EFFECT, WITHOUT_EFFECT_PREFIXES, refuse, understood

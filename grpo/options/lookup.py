@@ -1,8 +1,9 @@
 """A file is a name: rewards and data sets are found by the files of their rooms, and a user's own by file or by module.
 
-A file offers its own name where it has the room's entry (a function of one name for all of them, or one that is called as the
-file is), and every name in its dictionary NAMES, {"name": value}, whose keys are written out. Names are read off the text of the
-files, so that a file is imported when one of its names is asked for, and not before: some need a package that may not be there.
+A file offers its own name where it has the room's entry (a function of one name for all of them, or one that is
+called as the file is), and every name in its dictionary NAMES, {"name": value}, whose keys are written out. Names are
+read off the text of the files, so that a file is imported when one of its names is asked for, and not before: some
+need a package that may not be there.
 """
 import ast
 import functools
@@ -18,8 +19,8 @@ from ..errors import ConfigError, did_you_mean
 
 
 class Names:
-    """What the files beside a module offer, which offers nothing itself. entry: the function that a file is called for; None: the one
-    with the file's name."""
+    """What the files beside a module offer, which offers nothing itself. entry: the function that a file is called for;
+    None: the one with the file's name."""
 
     def __init__(self, module: str, entry: str | None = None):
         self.package, _, self.asking = module.rpartition(".")
@@ -56,8 +57,9 @@ class Names:
 
 def keys_of(node: ast.stmt) -> list[str]:
     """The keys of a file's NAMES, if this statement is that."""
-    target = node.targets[0] if isinstance(node, ast.Assign) else node.target if isinstance(node, ast.AnnAssign) else None
-    if not (isinstance(target, ast.Name) and target.id == "NAMES" and isinstance(node.value, ast.Dict)):
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    is_names = any(isinstance(target, ast.Name) and target.id == "NAMES" for target in targets)
+    if not is_names or not isinstance(node.value, ast.Dict):
         return []
     return [key.value for key in node.value.keys if isinstance(key, ast.Constant)]
 
@@ -80,8 +82,9 @@ def load_file(path: Path, what: str) -> ModuleType:
 
 
 def attribute(module: ModuleType, name: str, lacking: str, fits: Callable[[Any], bool] = callable) -> Any:
-    """What a module has by a name, where it fits. ConfigError that begins with lacking where there is nothing that does."""
+    """What a module has by a name, where it fits; else a ConfigError that begins with lacking."""
     value = getattr(module, name, None)
     if value is None or not fits(value):
-        raise ConfigError(f"{lacking} {name!r}{did_you_mean(name, [key for key, other in vars(module).items() if fits(other)])}")
+        known = [key for key, other in vars(module).items() if fits(other)]
+        raise ConfigError(f"{lacking} {name!r}{did_you_mean(name, known)}")
     return value

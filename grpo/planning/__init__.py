@@ -1,6 +1,7 @@
 """Planning: what a run will hold and how long a step will take, said before anything is loaded.
 
-memory.py arenas against what is free; step_time.py seconds; cards.py what a device can do; shapes.py models known by name.
+memory.py arenas against what is free; step_time.py seconds; cards.py what a device can do; shapes.py models known by
+name.
 """
 from .cards import CARDS, Card, Ceilings, ceilings, find_card, measure
 from .memory import Plan, available_memory, describe, human, model_config, require, step_of, table, training_plan

@@ -1,4 +1,4 @@
-"""What a device can do: bytes and floating-point operations a second, by which time is predicted (step_time.py)."""
+"""What a device can do: bytes and floating-point operations a second, by which time is predicted (step_time.py), and how that is measured."""
 from dataclasses import dataclass
 from typing import Any
 

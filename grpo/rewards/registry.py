@@ -1,8 +1,8 @@
 """Rewards by name: the built-in ones, "package.module.function", or "file.py:function".
 
-A file of this room offers a reward by its own name (a function that is called as the file is), and those of its NAMES; a list there is
-a set of rewards, which are taken together. A name may come with arguments, {len_l1: {target: 512}}: a class is made with them, a
-function is given them at each call.
+A file of this room offers a reward by its own name (a function that is called as the file is), and those of its
+NAMES; a list there is a set of rewards, which are taken together. A name may come with arguments, {len_l1: {target:
+512}}: a class is made with them, a function is given them at each call.
 """
 import importlib
 import sys

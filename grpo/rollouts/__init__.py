@@ -1,4 +1,4 @@
-"""Rollouts: completions of a batch of prompts, what the update needs of them, and what is to be said of them in numbers."""
+"""Rollouts: completions of a batch of prompts, what the update needs of them, and what they come to in numbers."""
 from .rollouts import (LENGTH, Rollouts, completion_metrics, completion_records, flat_groups, generate, moments,
                        prompt_stream, reward_batch, reward_metrics, sampling)
 
