@@ -12,11 +12,9 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "model": ("load", "tiny", "Model", "Completion"),
-    "tokenizer": ("Tokenizer",),
-    "config": ("GRPOConfig", "SFTConfig"),
-    "trainer": ("GRPOTrainer",),
-    "sft_trainer": ("SFTTrainer", "sft"),
+    "model": ("load", "tiny", "Model", "Completion", "Tokenizer"),
+    "options": ("GRPOConfig", "SFTConfig"),
+    "training": ("GRPOTrainer", "SFTTrainer", "sft"),
     "errors": ("GrpoError", "ConfigError", "FileFormatError", "CheckpointError", "CheckpointCorruptError", "CheckpointMismatchError",
                "UnsupportedModelError", "TokenizerError", "DatasetError", "RewardError", "DeviceError", "OutOfMemoryError",
                "NonFiniteError", "BusyError", "GrpoWarning"),
@@ -28,11 +26,8 @@ __all__ = ["__version__", *_HOME, *_MODULES]
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        home = importlib.import_module(f".{_HOME[name]}", __name__)
-        # All names of that module at once: importing grpo.sft binds the module as `sft`, where the function belongs.
-        globals().update({each: getattr(home, each) for each in _HOMES[_HOME[name]]})
-        return globals()[name]
-    if name in _MODULES:
+        value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    elif name in _MODULES:
         value = importlib.import_module(f".{name}", __name__)
     elif name == "__version__":
         from importlib.metadata import PackageNotFoundError, version

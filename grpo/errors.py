@@ -1,6 +1,8 @@
 """Every error this package raises on purpose. Each is also the builtin that people already catch."""
+import difflib
 import sys
 import warnings
+from collections.abc import Iterable
 
 
 class GrpoError(Exception):
@@ -69,3 +71,9 @@ def warn(text: str) -> None:
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
         frame, level = frame.f_back, level + 1
     warnings.warn(text, GrpoWarning, stacklevel=level)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """'; did you mean ...?' or '.', for the end of an error message."""
+    close = difflib.get_close_matches(str(name), sorted(known), n=2, cutoff=0.6)
+    return f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else "."

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from grpo import _core
-from grpo.errors import ConfigError, NonFiniteError, warn
-from grpo.foreign import did_you_mean
+from . import _core
+from .errors import ConfigError, NonFiniteError, did_you_mean, warn
 
 F32 = NDArray[np.float32]
 Rows = ArrayLike | Sequence[ArrayLike]        # (n, T), or a list of n one-dimensional arrays

@@ -14,7 +14,7 @@ if not any((ROOT / "grpo").glob("_core.*.so")):
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
 
 import cuda_plugin  # noqa: E402
-from grpo import _core  # noqa: E402
+from grpo import _core
 from grpo.errors import DeviceError  # noqa: E402
 
 TIERS = ("amx", "avx512bf16", "avx512", "avx2", "portable")
@@ -79,7 +79,7 @@ def emulated(emulated_plugin, monkeypatch) -> str:
 
 @pytest.fixture
 def ops(emulated):
-    """The operations that tests/checks examine. tests/gpu has the real ones under this name."""
+    """The operations that tests/support/checks examine. tests/gpu has the real ones under this name."""
     return _core.Ops(emulated)
 
 

@@ -1,5 +1,5 @@
 /* The few declarations of cuBLASLt that we use, under names of our own: its header comes with a 400 MB package that nobody
-   should need to build this. tests/test_cublaslt.py compares them with the real header where that is installed. */
+   should need to build this. tests/cuda/test_cublaslt.py compares them with the real header where that is installed. */
 #ifndef GRPO_CUDA_CUBLASLT_H
 #define GRPO_CUDA_CUBLASLT_H
 

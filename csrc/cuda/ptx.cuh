@@ -1,5 +1,5 @@
 /* What only PTX can say: tensor cores, asynchronous copies, conversions in one instruction, dynamic shared memory. One
-   function an instruction. tests/cuda_host/cuda/ptx.cuh says the same in C++, so that kernels run on a CPU in tests. */
+   function an instruction. tests/cuda/emulator/cuda/ptx.cuh says the same in C++, so that kernels run on a CPU in tests. */
 #ifndef GRPO_CUDA_PTX_H
 #define GRPO_CUDA_PTX_H
 

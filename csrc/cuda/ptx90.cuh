@@ -1,5 +1,5 @@
 /* What only PTX of compute capability 9.0 can say: products of warpgroups (wgmma). One function an instruction, as in ptx.cuh;
-   tests/cuda_host/cuda/ptx90.cuh says the same in C++. Code for other devices is made of the same sources: there HAS_WGMMA is
+   tests/cuda/emulator/cuda/ptx90.cuh says the same in C++. Code for other devices is made of the same sources: there HAS_WGMMA is
    false, and nothing calls these. */
 #ifndef GRPO_CUDA_PTX90_H
 #define GRPO_CUDA_PTX90_H

@@ -6,8 +6,7 @@ import sys
 import warnings
 from typing import Any
 
-from ..errors import GrpoError, GrpoWarning
-from ..foreign import did_you_mean
+from ..errors import GrpoError, GrpoWarning, did_you_mean
 from .parser import UsageError
 
 COMMANDS = {

@@ -2,7 +2,7 @@
 from pathlib import Path
 from typing import Any
 
-from ..runfolder import replace_text, to_json
+from ..runs import replace_text, to_json
 from .parser import Parser
 
 ABOUT = """Looks at completions: accuracy strictly, leniently and by extraction, pass@k, majority, errors of layout, truncation, repetition,
@@ -19,8 +19,7 @@ def main(argv: list[str], prog: str = "grpo analyze") -> None:
     parser.add_argument("other", nargs="?", metavar="OTHER", help="the same, to compare with")
     parser.add_argument("--output_dir", metavar="DIR", help="where analysis.json and analysis.pdf go (analysis/ beside the source)")
     arguments = parser.parse(argv)
-    from ..evaluation.analysis import analyze, compare_sources
-    from ..evaluation.tables import analysis_tables, comparison_tables
+    from ..evaluation import analysis_tables, analyze, compare_sources, comparison_tables
 
     first = Path(arguments.source)
     if arguments.other is None:

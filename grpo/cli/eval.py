@@ -5,12 +5,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .. import checkpoint
 from ..errors import ConfigError
-from ..evaluation.folder import DOCUMENT, GENERATIONS, REPORT, EvalFolder
-from ..hub import resolve
+from ..evaluation import DOCUMENT, GENERATIONS, REPORT, EvalFolder
+from ..model import resolve
 from ..recipes import Recipe
-from ..runfolder import CHECKPOINTS, CONFIG, EVALUATIONS, RECIPE, say, to_json
+from ..runs import CHECKPOINTS, CONFIG, EVALUATIONS, RECIPE, checkpoint, say, to_json
 from .parser import Parser, from_yaml, text_or_number
 
 ABOUT = """Evaluates a model on held-out rows: accuracy with its interval, read strictly, leniently and by extraction; with several
@@ -60,9 +59,9 @@ def eval_parser(prog: str) -> Parser:
 
 def main(argv: list[str], prog: str = "grpo eval") -> None:
     arguments = eval_parser(prog).parse(argv)
-    from ..rewards.adapters import adapt
-    from ..recipes.prepare import default_rewards
-    from ..trainer import GRPOTrainer
+    from ..recipes import default_rewards
+    from ..rewards import adapt
+    from ..training import GRPOTrainer
 
     source, run = source_of(arguments.model, arguments.checkpoint)
     recipe = recipe_of(arguments, run).change({"model": source})
@@ -152,7 +151,7 @@ def default_folder(source: str, run: Path | None, settings: dict[str, Any]) -> P
 
 def complete(folder: EvalFolder, trainer: Any) -> dict[str, Any]:
     """The evaluation, from where it stopped to its end."""
-    from ..evaluation.records import document, metrics_of
+    from ..evaluation import document, metrics_of
 
     evaluation, records = trainer.evaluations[""], folder.records()
     each = folder.settings["num_generations"]
@@ -177,9 +176,7 @@ def complete(folder: EvalFolder, trainer: Any) -> dict[str, Any]:
 
 def show(document: dict[str, Any], folder: EvalFolder, most: int | None) -> None:
     """The tables on stdout, the report and the text beside the JSON."""
-    from ..evaluation.report import MOST_QUESTIONS, write_report
-    from ..evaluation.text import write_text
-    from ..evaluation.tables import evaluation_tables
+    from ..evaluation import MOST_QUESTIONS, evaluation_tables, write_report, write_text
 
     title = f"Evaluation of {Path(document['settings']['model']).name}"
     written = [folder.path / DOCUMENT, write_text(document, folder.path / GENERATIONS),

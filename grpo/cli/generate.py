@@ -4,7 +4,7 @@ import time
 
 from ..datasets import chat
 from ..errors import ConfigError
-from ..runlog import latest_model
+from ..runs import latest_model
 from .parser import Parser
 
 ABOUT = """Asks a model and prints its answers, nothing else, on stdout.

@@ -10,13 +10,10 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from .. import recipes
-from ..config import GRPOConfig
 from ..errors import ConfigError, warn
-from ..foreign import NOTED, REFUSED, ROUNDS, WITHOUT_EFFECT, WITHOUT_EFFECT_PREFIXES
-from ..presets import PRESETS
-from ..recipes.names import OTHER_NAMES
-from ..runfolder import CHECKPOINTS, RECIPE
+from ..options import NOTED, PRESETS, REFUSED, ROUNDS, WITHOUT_EFFECT, WITHOUT_EFFECT_PREFIXES, GRPOConfig
+from ..recipes import MAPPINGS, OTHER_NAMES, Recipe, names
+from ..runs import CHECKPOINTS, RECIPE
 from .parser import Parser, from_yaml, switch, switch_or_text, text, text_or_number, underscored
 
 # entries of a recipe: (what it is, how its value is read)
@@ -64,7 +61,7 @@ def recipe_parser(prog: str, about: str, argv: list[str]) -> Parser:
 def understood_names(argv: list[str]) -> set[str]:
     """Options that are not shown: those of other trainers, and the dotted ones on this command line."""
     given = {underscored(word)[2:].partition("=")[0] for word in argv if word.startswith("--")}
-    open_ended = {name for name in given if name.startswith(WITHOUT_EFFECT_PREFIXES) or name.partition(".")[0] in recipes.MAPPINGS}
+    open_ended = {name for name in given if name.startswith(WITHOUT_EFFECT_PREFIXES) or name.partition(".")[0] in MAPPINGS}
     return {*OTHER_NAMES, *ROUNDS, *NOTED, *REFUSED, *WITHOUT_EFFECT, "conciseness", "config", "use_cpu", "no_cuda"} | open_ended
 
 
@@ -82,7 +79,7 @@ def add(parser: Parser, name: str, meaning: str | None, hint: Any) -> None:
     parser.add_argument(f"--{name}", dest=name, default=argparse.SUPPRESS, help=meaning or argparse.SUPPRESS, **how)
 
 
-def recipe_of(arguments: argparse.Namespace) -> recipes.Recipe:
+def recipe_of(arguments: argparse.Namespace) -> Recipe:
     """The recipe that a command line means: the one named; else gsm8k where flags that only DeepSeekRL has say so; else the run's
     own when a run is resumed; else quickstart when neither model nor data are given. Flags change it."""
     changes = {name: None if value == [None] else value for name, value in vars(arguments).items() if name != "recipe"}
@@ -91,23 +88,23 @@ def recipe_of(arguments: argparse.Namespace) -> recipes.Recipe:
         raise ConfigError(f"{named[0]} and --config {named[1]} both name a recipe; give one")
     given = {OTHER_NAMES.get(name, name) for name in changes}
     if named:
-        base = recipes.Recipe.read(named[0])
+        base = Recipe.read(named[0])
     elif DEEPSEEKRL & changes.keys():
         warn("DeepSeekRL's flags: taking the recipe gsm8k, which has its hyper-parameters")
-        base = recipes.Recipe.read("gsm8k")
+        base = Recipe.read("gsm8k")
     elif given & {"model", "dataset"}:
-        base = recipes.Recipe()
+        base = Recipe()
     elif changes.get("resume_from_checkpoint"):
-        base = recipes.Recipe.read(str(run_of(changes["resume_from_checkpoint"], changes.get("output_dir")) / RECIPE))
+        base = Recipe.read(str(run_of(changes["resume_from_checkpoint"], changes.get("output_dir")) / RECIPE))
     else:
-        base = recipes.Recipe.read("quickstart")
+        base = Recipe.read("quickstart")
     return base.change(changes)
 
 
 def listing() -> list[str]:
     """One line a recipe."""
-    known = recipes.names()
-    return [f"  {name:<{max(map(len, known)) + 2}}{recipes.Recipe.read(name).about}" for name in known]
+    known = names()
+    return [f"  {name:<{max(map(len, known)) + 2}}{Recipe.read(name).about}" for name in known]
 
 
 def run_of(resume: str | bool, output_dir: str | None) -> Path:

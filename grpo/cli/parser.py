@@ -2,7 +2,7 @@
 import argparse
 from typing import Any, NoReturn
 
-from ..foreign import did_you_mean
+from ..errors import did_you_mean
 
 FALSE, TRUE, NOTHING = ("false", "no", "off", "0"), ("true", "yes", "on", "1"), ("none", "null")
 

@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import step_time
-from ..cards import CARDS, Card, Ceilings, ceilings, find_card
-from ..config import GRPOConfig
-from ..devices import pick_device
 from ..errors import ConfigError, DeviceError
-from ..plan import Plan, describe, human, model_config, step_of, table, training_plan
+from ..model import pick_device
+from ..options import GRPOConfig
+from ..planning import (CARDS, Card, Ceilings, Plan, ceilings, describe, find_card, human, known_shape, model_config,
+                        step_of, step_time, table, training_plan)
 from ..recipes import Recipe
-from ..shapes import known_shape
 from .options import help_text, recipe_of, recipe_parser
 
 ABOUT = f"""Says how much memory a run will take and how long a step, from the model's config and the options alone; nothing is loaded.

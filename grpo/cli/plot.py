@@ -12,7 +12,7 @@ other, one colour a run.
 
 
 def main(argv: list[str], prog: str = "grpo plot") -> None:
-    from ..plots import FORMATS, PICTURES, figures, write
+    from ..runs.plots import FORMATS, PICTURES, figures, write
 
     parser = Parser(prog=prog, description=ABOUT)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder")

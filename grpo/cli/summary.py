@@ -3,12 +3,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.tables import one_line
-from ..evaluation.text import last_message
-from ..recipes import Recipe
-from ..recipes.prepare import Prepared
-from ..runfolder import METRICS, RECIPE
-from ..runlog import evaluation, evaluation_steps
+from ..evaluation import last_message, one_line
+from ..recipes import Prepared, Recipe
+from ..runs import METRICS, RECIPE, evaluation, evaluation_steps
 
 SHOWN_SAMPLES = 3
 Rows = list[dict[str, Any]]
@@ -33,7 +30,7 @@ def header(recipe: Recipe, model: Any, found: Prepared) -> str:
 
 def summary(run: Path) -> str:
     """Where the run is and what was learned, with its pictures drawn."""
-    from ..plots import Metrics, plot_run
+    from ..runs import Metrics, plot_run
 
     if not (run / METRICS).is_file():
         return f"\nNo step was taken, so nothing was learned.\n\nRun folder {run}"

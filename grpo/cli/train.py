@@ -4,11 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..plan import require
-from ..recipes import Recipe
-from ..recipes.prepare import prepare
-from ..runfolder import RECIPE, RunFolder
-from ..runlog import latest_model
+from ..planning import require
+from ..recipes import Recipe, prepare
+from ..runs import RECIPE, RunFolder, latest_model
 from .options import help_text, recipe_of, recipe_parser, run_of
 from .summary import header, summary
 
@@ -46,7 +44,7 @@ def check(recipe: Recipe) -> None:
 
 def run(recipe: Recipe) -> Path:
     """Trains a recipe and returns the run folder."""
-    from ..trainer import GRPOTrainer
+    from ..training import GRPOTrainer
 
     found = prepare(recipe)                                # nothing is written before everything is there
     refuse_other_experiment(recipe)
@@ -104,7 +102,7 @@ def starting_model(recipe: Recipe, resume: str | bool | None, output_dir: str | 
 
 def warm_up(model: Any, demonstrations: list[dict[str, Any]], config: Any) -> None:
     """The supervised stage. It leaves its model beside its metrics, for resuming."""
-    from ..sft_trainer import SFTTrainer
+    from ..training import SFTTrainer
 
     print(f"\nWarm-up: supervised fine-tuning on {len(demonstrations):,} demonstrations", flush=True)
     trainer = SFTTrainer(model, config, demonstrations)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DatasetError, FileFormatError
-from ..formats import strict_json
+from ..model.formats import strict_json
 from .layout import as_rows
 from .splits import SAME_SPLIT, no_split
 

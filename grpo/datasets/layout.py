@@ -3,8 +3,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..errors import ConfigError, DatasetError
-from ..foreign import did_you_mean
+from ..errors import ConfigError, DatasetError, did_you_mean
 
 XML_SYSTEM_PROMPT = "Respond in the following format:\n<reasoning>\n...\n</reasoning>\n<answer>\n...\n</answer>"
 QUESTION_COLUMNS = ("question", "problem")

@@ -5,8 +5,7 @@ An entry is held out when the hash of its question says so. reasoning_gym_reward
 import itertools
 from typing import Any
 
-from ..errors import ConfigError, DatasetError
-from ..foreign import did_you_mean
+from ..errors import ConfigError, DatasetError, did_you_mean
 from .layout import chat
 from .procedural import distinct, held_out
 from .splits import check_split

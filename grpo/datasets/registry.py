@@ -1,23 +1,21 @@
 """Data sets by name, path, "file.py:function", hub id, or as rows."""
 import functools
-import importlib
 import inspect
 import itertools
 import os
-import pkgutil
-import runpy
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, DatasetError
-from ..foreign import did_you_mean
-from ..prompts import of_table
+from ..errors import ConfigError, DatasetError, did_you_mean
+from ..options import Names, attribute, in_file, load_file
 from . import files, hub, mixture
 from .layout import as_rows
+from .prompts import of_table
 from .splits import carved, no_split, part_of
 from .target_length import with_target_length
 
+OWN = Names(__name__, "load")
 COMMON_OPTIONS = ("columns", "validation", "target_length")        # of load, for every data set
 
 
@@ -78,35 +76,23 @@ def given_rows(dataset: Any, wanted: str, *, size: int | None = None) -> Iterabl
 
 
 def names() -> list[str]:
-    """The data sets of this folder."""
-    package = importlib.import_module(__package__)
-    found = [module.name for module in pkgutil.iter_modules(package.__path__)]
-    return [name for name in found if name != "registry" and hasattr(importlib.import_module(f"{__package__}.{name}"), "load")]
+    """The data sets of this package: the files of this room that have a function load."""
+    return list(OWN)
 
 
 def named_function(source: str) -> Callable | None:
     """The function that a name stands for; None for a path or a hub id."""
-    file, colon, name = source.rpartition(":")
-    if colon and file.endswith(".py"):
-        if not Path(file).is_file():
-            raise ConfigError(f"data set file {file} does not exist")
-        return attribute(runpy.run_path(file), name, file)
-    module, _, name = source.partition(":")
-    if module not in names():
+    if (place := in_file(source)) is not None:
+        return attribute(load_file(place[0], "data set"), place[1], f"{place[0]} has no function")
+    name, _, function = source.partition(":")
+    if name not in OWN:
         return None
-    functions = vars(importlib.import_module(f"{__package__}.{module}"))
-    if "task" in inspect.signature(functions["load"]).parameters:
-        if not name:
+    load = OWN.find(name)
+    if "task" in inspect.signature(load).parameters:
+        if not function:
             raise ConfigError(f"{source} needs the name of a task: {source}:NAME")
-        return functools.partial(functions["load"], task=name)
-    return attribute(functions, name or "load", module)
-
-
-def attribute(namespace: dict[str, Any], name: str, where: str) -> Callable:
-    functions = {key: value for key, value in namespace.items() if callable(value)}
-    if name not in functions:
-        raise ConfigError(f"{where} has no function {name!r}{did_you_mean(name, functions)}")
-    return functions[name]
+        return functools.partial(load, task=function)
+    return attribute(OWN.module(name), function, f"{name} has no function") if function else load
 
 
 def call(function: Callable, source: str, split: str, size: int | None, options: dict[str, Any]) -> list[dict[str, Any]]:

@@ -2,9 +2,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..errors import ConfigError, DatasetError
-from ..foreign import did_you_mean
-from ..prompts import content_key
+from ..errors import ConfigError, DatasetError, did_you_mean
+from .prompts import content_key
 
 # a split, and the names under which sources have it
 SAME_SPLIT = {"test": ("test", "validation", "dev", "val"), "train": ("train",)}

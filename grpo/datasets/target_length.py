@@ -3,8 +3,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import ConfigError, DatasetError
-from ..foreign import did_you_mean
+from ..errors import ConfigError, DatasetError, did_you_mean
 
 COLUMN = "target_length"
 OPTIONS = ("low", "high", "maximum", "seed")

@@ -10,8 +10,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..errors import ConfigError
-from ..foreign import did_you_mean
+from ..errors import ConfigError, did_you_mean
 from .layout import chat, check_examples, solved, with_examples
 from .procedural import check_bounds, distinct, held_out
 from .splits import check_split

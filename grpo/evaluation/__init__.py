@@ -4,3 +4,14 @@ rounds.py a round with a trainer's model; folder.py one that goes on where it st
 records.py from completions to numbers; estimates.py pass@k, majority, intervals; analysis.py what else completions say (grpo
 analyze); tables.py, text.py, report.py and pdf.py for reading.
 """
+from .analysis import analyze, compare_sources
+from .folder import DOCUMENT, GENERATIONS, REPORT, EvalFolder
+from .records import document, metrics_of
+from .report import MOST_QUESTIONS, write_report
+from .rounds import Evaluation
+from .tables import analysis_tables, comparison_tables, evaluation_tables, one_line
+from .text import last_message, prompt_text, write_text
+
+__all__ = ["DOCUMENT", "GENERATIONS", "MOST_QUESTIONS", "REPORT", "EvalFolder", "Evaluation", "analysis_tables",
+           "analyze", "compare_sources", "comparison_tables", "document", "evaluation_tables", "last_message",
+           "metrics_of", "one_line", "prompt_text", "write_report", "write_text"]

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, FileFormatError
-from ..rewards.text import repeated_share
-from ..runfolder import COMPLETIONS, EVALUATIONS
-from ..runlog import completion_steps, completions, evaluation, evaluation_steps
+from ..rewards import repeated_share
+from ..runs import (COMPLETIONS, EVALUATIONS, READINGS, completion_steps, completions, evaluation, evaluation_steps,
+                    read_document)
 from .estimates import difference, mcnemar
 from .folder import DOCUMENT
-from .grading import READINGS, layout_of
-from .records import Record, document, questions, read_document, verdict
+from .grading import layout_of
+from .records import Record, document, questions, verdict
 
 NGRAM = 4                                    # words
 MANY = 0.5                                   # a completion repeats itself when more than this share of its n-grams was there before

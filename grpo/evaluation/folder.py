@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, FileFormatError
-from ..runfolder import replace_text, to_json
-from .records import Record, questions, read_document
+from ..runs import read_document, replace_text, to_json
+from .records import Record, questions
 
 SETTINGS, UNFINISHED = "settings.json", "unfinished.jsonl"
 DOCUMENT, REPORT, GENERATIONS = "evaluation.json", "report.pdf", "generations.txt"

@@ -4,12 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import DatasetError
-from ..rewards.adapters import GOLD_COLUMNS, gold_of
-from ..rewards.extractive import extractive_match
-from ..rewards.scoring import is_chat
-from ..rewards.text import final_answer, quantity, same_answer, tagged, tagged_answer
+from ..rewards import (GOLD_COLUMNS, extractive_match, final_answer, gold_of, is_chat, quantity, same_answer, tagged,
+                       tagged_answer)
 
-READINGS = ("strict", "lenient", "extractive")
 CATEGORIES = ("category", "level", "subject", "operation", "task", "source")
 REASONING = ("reasoning", "think")
 

@@ -3,27 +3,22 @@
 Training, `grpo eval` and `grpo analyze` all compute their numbers here, from the same records, one a completion.
 """
 import itertools
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import FileFormatError
-from ..rewards.adapters import gold_of
-from ..rewards.text import final_answer, tagged_answer
-from ..rollout import completion_metrics, flat_groups, moments, reward_metrics
-from ..runfolder import plain
+from ..rewards import final_answer, gold_of, tagged_answer
+from ..rollouts import completion_metrics, flat_groups, moments, reward_metrics
+from ..runs import FORMAT, READINGS, plain
 from .estimates import interval, majority, pass_at_k
-from .grading import READINGS, grade, layout_of, reasoning_of, tag_errors, vote_of
+from .grading import grade, layout_of, reasoning_of, tag_errors, vote_of
 
-FORMAT = 1
 Record = dict[str, Any]
 
 
 def graded(records: Sequence[Record], columns: Sequence[Mapping[str, Any]], num_generations: int, category: str | None) -> list[Record]:
-    """Records of completions (grpo.rollout.completion_records, prompt-major) with what evaluation adds: sample (0 to
+    """Records of completions (grpo.rollouts.completion_records, prompt-major) with what evaluation adds: sample (0 to
     num_generations - 1), category, gold, strict, lenient, extractive (right or wrong), answer, tagged_answer, reasoning, tag_errors
     (None where the prompt asks for no tags). columns: the other columns of each record's row. As they are read back from JSON."""
     return [plain(record | {"sample": i % num_generations, "category": None if category is None else str(row[category])}
@@ -101,14 +96,3 @@ def document(settings: Mapping[str, Any], records: Sequence[Record]) -> dict[str
     """What an evaluation leaves as JSON: settings, metrics, by_category and every completion."""
     return {"format": FORMAT, "settings": dict(settings), "metrics": metrics_of(records), "by_category": by_category(records),
             "completions": list(records)}
-
-
-def read_document(path: Path) -> dict[str, Any]:
-    """What document() made, read back. Raises FileFormatError naming the file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FileFormatError(f"{path}: not an evaluation: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("completions"), list):
-        raise FileFormatError(f"{path}: not an evaluation of this version, which has format {FORMAT}, settings, metrics and completions")
-    return content

@@ -3,7 +3,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..runfolder import say
+from ..runs import say
 from .records import questions
 from .tables import evaluation_tables
 

@@ -1,12 +1,11 @@
 """Rounds of evaluation: completions of held-out rows, drawn the same way each time, graded and kept."""
 from typing import Any
 
-from ..callbacks import TrainerState
-from ..config import GRPOConfig
 from ..model import Model
+from ..options import GRPOConfig
 from ..rewards import RewardSet
-from ..rollout import completion_records, generate, prompt_stream, reward_batch, sampling
-from ..runfolder import ROUND, RunFolder, round_name
+from ..rollouts import completion_records, generate, prompt_stream, reward_batch, sampling
+from ..runs import ROUND, RunFolder, TrainerState, round_name
 from .grading import category_column, check_golds
 from .records import Record, document, graded
 from .report import write_report

@@ -3,7 +3,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .grading import READINGS
+from ..runs import READINGS
 
 BAR, SHOWN_DISAGREEMENTS, WIDEST = 40, 20, 28
 HASHES, HASH = ("weights", "rows"), 12        # settings shown by their first characters

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..runfolder import replace_text
-from .grading import READINGS
+from ..runs import READINGS, replace_text
 from .records import Record, questions
 from .tables import number
 

@@ -1,11 +1,10 @@
 """What the entries of a recipe are called elsewhere: by TRL's command line, DeepSeekRL, R1. One place for all of it, besides the
-options of GRPOConfig, whose other names are in grpo/foreign.py."""
+options of GRPOConfig, whose other names are in grpo/options/foreign.py."""
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ConfigError, warn
-from ..foreign import ALIASES
-from ..presets import preset_options
+from ..options import ALIASES, preset_options
 
 OTHER_NAMES = {**ALIASES, "model_name": "model", "model_name_or_path": "model", "dataset_name": "dataset", "reward": "rewards",
                "reward_funcs": "rewards", "evaluator": "rewards", "max_items_training": "train_size", "max_items_eval": "eval_size",

@@ -49,3 +49,6 @@ def log_accuracy(log_metric: Callable | None, completions: Sequence, golds: Sequ
         right = [r for r in are_correct(completions, golds, strict=strict) if r is not None]
         if right:
             log_metric(f"accuracy/{name}", sum(right) / len(right))
+
+
+NAMES = {"accuracy_reward": accuracy_reward}

@@ -31,9 +31,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConfigError, RewardError
+from ..options import Weight
 from .arguments import check_arguments, entry
 from .deadline import Worker, in_thread, why_here
-from .weights import Weight
 
 KINDS = ("batch", "sample", "verl", "easyr1", "openrlhf", "evaluator")
 PER_SAMPLE = ("sample", "verl")

@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
 
-from ..errors import ConfigError
-from ..foreign import did_you_mean
+from ..errors import ConfigError, did_you_mean
 
 
 def entry(given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -46,3 +46,6 @@ def value(node: ast.expr) -> Fraction:
     if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
         return OPERATORS[type(node.op)](value(node.left), value(node.right))
     raise TypeError(type(node).__name__)
+
+
+NAMES = {"countdown_reward": countdown_reward}

@@ -48,3 +48,11 @@ def count_xml(text: str) -> float:
     if text.count("\n</answer>") == 1:
         count += 0.125 - 0.001 * (len(text.split("\n</answer>")[1]) - 1)
     return count
+
+
+NAMES = {
+    "deepseekrl": [correctness_reward_func, int_reward_func, strict_format_reward_func, soft_format_reward_func, xmlcount_reward_func],
+    "correctness_reward_func": correctness_reward_func, "int_reward_func": int_reward_func,
+    "strict_format_reward_func": strict_format_reward_func, "soft_format_reward_func": soft_format_reward_func,
+    "xmlcount_reward_func": xmlcount_reward_func,
+}

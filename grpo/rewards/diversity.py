@@ -141,3 +141,6 @@ def group_novelty(vectors: np.ndarray, groups: Sequence[int]) -> np.ndarray:
             others = (vectors[members].sum(axis=0) - vectors[members]) / (len(members) - 1)
             result[members] = novelty(vectors[members], others)
     return result
+
+
+NAMES = {"group_intrinsic": GroupIntrinsic, "intrinsic": Intrinsic}

@@ -212,7 +212,7 @@ class Conciseness:
     """Few different tokens in the reasoning (the `concise` branch of DeepSeekRL): value up to `low` distinct token ids between
     <reasoning> and </reasoning>, falling in a straight line to 0 at `high`; 0 without both tags. Logs unique_reasoning_tokens, their mean.
 
-    >>> from grpo.tokenizer import Tokenizer
+    >>> from grpo import Tokenizer
     >>> Conciseness(low=2, high=4)(["<reasoning>aabb</reasoning>", "<reasoning>abc</reasoning>", "abc"], tokenizer=Tokenizer.bytes())
     [1.5, 0.75, 0.0]
     """
@@ -235,3 +235,7 @@ class Conciseness:
         _, opened, rest = text.partition("<reasoning>")
         reasoning, closed, _ = rest.partition("</reasoning>")
         return len(set(tokenizer.encode(reasoning))) if opened and closed else None
+
+
+NAMES = {"len_l1": LenL1, "len_cosine": LenCosine, "len_min": LenMin, "conciseness": Conciseness, "repetition_penalty": RepetitionPenalty,
+         "repetition_penalty_reward": TokenRepetitionPenalty, "soft_overlong_punishment": SoftOverlongPunishment}

@@ -51,3 +51,6 @@ def equal_in_latex(text: str, gold: str) -> bool | None:
                                   normalization_config=NormalizationConfig(units=True))
     given = parse(text, [latex], extraction_mode="first_match", parsing_timeout=None) if wanted else []
     return verify(wanted, given, timeout_seconds=None) if wanted else None
+
+
+NAMES = {"math_verify": math_verify_reward}

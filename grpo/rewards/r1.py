@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError
-from .deepseekrl import correctness_reward_func, extracted, int_reward_func, strict_format_reward_func, xmlcount_reward_func
+from .deepseekrl import (correctness_reward_func, extracted, int_reward_func, strict_format_reward_func,
+                         xmlcount_reward_func)
 from .diversity import Archive, Embed, embedded, group_novelty
 from .length import cosine, efficient
 from .text import text_of
@@ -39,7 +40,7 @@ class LenL1:
     """num_tokens N > 0: 1 - |n - N| / 3000 where the answer is the gold, else -|n - N| / 3000. N < 0: 1[right]
     (clip((|N| - n) / 500, -1, 1) + 1) / 2.
 
-    >>> from grpo.tokenizer import Tokenizer
+    >>> from grpo import Tokenizer
     >>> LenL1(512)(["<answer>4</answer>" + " " * 494], answer=["4"], tokenizer=Tokenizer.bytes())
     [1.0]
     """
@@ -133,7 +134,10 @@ def before_tag(completion: Any) -> str:
     return text_of(completion).split("</reasoning>")[0].split("<reasoning>")[-1]
 
 
-FIVE = {"correctness": correctness_reward_func, "int": int_reward_func, "strict_format": strict_format_reward_func,
-        "soft_format": soft_format_reward_func, "xml": xmlcount_reward_func}
-REWARDS = {**FIVE, "len_l1": LenL1, "len_cosine": len_cosine_reward_func, "len_min": len_min_reward_func,
-           "majority_voting": majority_voting_reward_func, "group_intrinsic": reward_group_intrinsic_func, "intrinsic": Intrinsic}
+NAMES = {
+    "r1": [correctness_reward_func, int_reward_func, strict_format_reward_func, soft_format_reward_func, xmlcount_reward_func],
+    "r1.correctness": correctness_reward_func, "r1.int": int_reward_func, "r1.strict_format": strict_format_reward_func,
+    "r1.soft_format": soft_format_reward_func, "r1.xml": xmlcount_reward_func, "r1.len_l1": LenL1,
+    "r1.len_cosine": len_cosine_reward_func, "r1.len_min": len_min_reward_func, "r1.majority_voting": majority_voting_reward_func,
+    "r1.group_intrinsic": reward_group_intrinsic_func, "r1.intrinsic": Intrinsic,
+}

@@ -35,3 +35,6 @@ def scorer(task: str) -> Callable:
     except ImportError as error:
         raise RewardError("reasoning_gym_reward needs the package reasoning-gym: pip install 'cgrpo[gym]'") from error
     return reasoning_gym.get_score_answer_fn(task)
+
+
+NAMES = {"reasoning_gym_reward": reasoning_gym_reward}

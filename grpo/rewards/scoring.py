@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, RewardError, warn
+from ..options import Weight, checked_weight, weight_at
 from .adapters import GOLD_COLUMNS, PER_SAMPLE, Reward, adapt, gold_of
 from .deadline import in_thread
 from .values import Substitute, as_float, as_list, described, fresh, plain
-from .weights import Weight, checked_weight, weight_at
 
 OWN_COLUMNS = ("prompt", "completion", "completion_ids")
 SCORE_KEYS = ("score", "reward", "overall", "rewards")

@@ -27,3 +27,6 @@ def think_answer_format_reward(completions: list, **columns: Any) -> list[float]
     """
     texts = [text_of(c) for c in completions]
     return [float(THINK_ANSWER.fullmatch(t) is not None and all(t.count(tag) == 1 for tag in TAGS)) for t in texts]
+
+
+NAMES = {"think_format_reward": think_format_reward, "think_answer_format_reward": think_answer_format_reward}

@@ -87,3 +87,6 @@ def is_equal(text: str, gold: str) -> bool | None:
     except TimeoutError:
         warn(f"math-verify took more than {SECONDS:g} s over {text[-80:]!r} and was ended; that is wrong then")
         return False
+
+
+NAMES = {"reasoning_accuracy_reward": reasoning_accuracy_reward, "cosine_scaled_reward": CosineScaled}

@@ -36,3 +36,6 @@ def winners(votes: Sequence[str | None], group_ids: Sequence[int]) -> list[bool]
     won = {i for camps in counts.values() for _, members in camps
            if len(members) == max(len(others) for _, others in camps) for i in members}
     return [i in won for i in range(len(votes))]
+
+
+NAMES = {"majority_voting_reward": majority_voting_reward, "majority_voting": majority_voting_reward}

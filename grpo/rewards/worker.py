@@ -6,6 +6,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from ..options import load_file
 from .values import plain
 
 
@@ -35,11 +36,9 @@ def find(module: str, file: str | None, name: str) -> Callable:
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError:
-        from .registry import load_file
-
         if file is None:
             raise
-        found = load_file(Path(file))
+        found = load_file(Path(file), "reward")
     return getattr(found, name)
 
 

@@ -52,3 +52,12 @@ def xml_tags_reward(completions: list, **columns: Any) -> list[float]:
 def tag_score(text: str) -> float:
     score = 0.125 * sum(text.count(tag) == 1 for tag in TAGS)
     return max(0.0, score - 0.001 * len(text.rpartition("</answer>")[2].strip())) if "</answer>" in text else score
+
+
+NAMES = {
+    "xml": [correctness_reward, integer_reward, strict_format_reward, soft_format_reward, xml_tags_reward],
+    "correctness_reward": correctness_reward, "integer_reward": integer_reward, "strict_format_reward": strict_format_reward,
+    "soft_format_reward": soft_format_reward, "xml_tags_reward": xml_tags_reward,
+    # R1's short names mean these; what it published is r1.<name>
+    "correctness": correctness_reward, "int": integer_reward, "strict_format": strict_format_reward, "soft_format": soft_format_reward,
+}

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from card_table import Call, Row, main
-from grpo import step_time
-from grpo.cards import Ceilings
+from grpo.planning import step_time
+from grpo.planning.cards import Ceilings
 from timing import spread
 from work import Work, measure, phases, training_flops
 

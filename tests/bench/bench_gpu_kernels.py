@@ -21,8 +21,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from card_table import Call, Row, main
-from grpo import _core, step_time
-from grpo.cards import Ceilings
+from grpo import _core
+from grpo.planning import step_time
+from grpo.planning.cards import Ceilings
 from timing import seconds_of, spread
 from work import SHAPES
 

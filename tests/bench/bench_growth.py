@@ -15,7 +15,7 @@ import tempfile
 import numpy as np
 
 import grpo
-from grpo.shapes import SHAPES
+from grpo.planning.shapes import SHAPES
 from work import StepClock
 
 MODELS = {"tiny": {**SHAPES["Qwen2.5-0.5B"], "hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 3,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from grpo.cards import Ceilings
+from grpo.planning.cards import Ceilings
 from timing import measure_ceilings, run_child, try_child
 from work import SHAPES, write_model
 

@@ -109,7 +109,7 @@ def least(folder: str, work: Work) -> dict:
 def planned(folder: str, work: Work) -> dict:
     """step() once, and the memory that its plan promised."""
     import grpo
-    from grpo.plan import training_plan
+    from grpo.planning.memory import training_plan
 
     options = grpo.GRPOConfig(**step_options("", work), max_prompt_length=work.prompt_length)
     config = grpo.load(folder, device=work.device).config

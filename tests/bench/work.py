@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from grpo.shapes import SHAPES as KNOWN
+from grpo.planning.shapes import SHAPES as KNOWN
 
 IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
 SHAPES = {"tiny": {**KNOWN["SmolLM2-135M"], "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -90,7 +90,7 @@ def write_model(folder: str, shape: str, source: str = "", device: str = "cpu") 
 
 def phases(shape: str, work: Work, what: str = "step", scorings: int = 0) -> list:
     """The phases of grpo.step_time that a measurement takes: of a "rollout", "training" or a "step"."""
-    from grpo import step_time
+    from grpo.planning import step_time
 
     step = step_time.Step(work.prompts, work.generations, work.prompt_length, work.new_tokens, work.rows,
                           token_budget_on(work.device), scorings=scorings)

@@ -2,21 +2,11 @@
 
 Without a GPU nothing here is collected but the test that says why. GRPO_TEST_GPU=1: then it fails."""
 import pytest
+from real_gpu import LACKING
 
 from grpo import _core
-from grpo.errors import DeviceError
 
 
-def lacking() -> str:
-    """Why no GPU can be used; "" when one can."""
-    try:
-        _core.Ops("cuda")
-        return ""
-    except DeviceError as error:
-        return str(error)
-
-
-LACKING = lacking()
 collect_ignore_glob = ["test_gpu_*.py"] if LACKING else []
 
 

@@ -7,7 +7,7 @@ import pytest
 from checks import real
 from checks.gemm import check_naive, check_rows
 from grpo import _core
-from grpo.devices import search_packages
+from grpo.model.devices import search_packages
 from op_statements import bf16
 
 SIZES = [(896, 1152), (896, 9728), (4864, 896), (3584, 4608), (18944, 3584)]                            # C, O of 0.5B and 7B

@@ -1,1 +1,1 @@
-from test_exactness import *  # noqa: F403
+from checks.exactness import *  # noqa: F403

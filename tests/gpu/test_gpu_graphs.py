@@ -1,8 +1,8 @@
 """Recorded decode steps on the GPU are the steps, at the shape of a real model's layers and for many numbers of slots."""
 import pytest
 
-from test_cuda_graphs import check_recorded_activations, check_recorded_steps, check_weights_change
-from test_exactness import STOPS, make_prompts
+from checks.exactness import STOPS, make_prompts
+from checks.graphs import check_recorded_activations, check_recorded_steps, check_weights_change
 from tiny_models import config
 
 SHAPE = config("qwen2", d=896, heads=(14, 2), D=64, F=4864, V=32000, L=2)

@@ -1,1 +1,1 @@
-from test_model import *  # noqa: F403
+from checks.parity import *  # noqa: F403

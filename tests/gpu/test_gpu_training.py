@@ -8,9 +8,9 @@ import toy
 
 from checks import check_same_run
 from grpo import _core
-from grpo.architectures import core_arguments
 from grpo.errors import OutOfMemoryError
-from test_exactness import assert_recorded_is_computed, assert_same, completions_of, gradients, groups_of, make_prompts
+from grpo.model.architectures import core_arguments
+from checks.exactness import assert_recorded_is_computed, assert_same, completions_of, gradients, groups_of, make_prompts
 from tiny_models import build, config, relative_error
 
 REAL = {                                                # layers of models as they are published, with a smaller vocabulary

@@ -1,7 +1,7 @@
 import os
 
 import pytest
-from conftest import LACKING
+from real_gpu import LACKING
 
 from grpo import _core
 

@@ -1,0 +1,17 @@
+"""The model: its weights on a device, its tokenizer, and the files that both come from and go to.
+
+model.py load, tiny, Model; architectures.py what a config.json says of a network; devices.py where it runs;
+tokenizer.py and chat.py text to token ids and back; hub.py from a name to files; formats/ the files themselves.
+"""
+from .architectures import core_arguments
+from .devices import DRIVER, LEAST_CAPABILITY, gpu_memory, pick_device, search_packages
+from .formats.gguf import GgufFile
+from .formats.safetensors import SafetensorsFile, SafetensorsFolder, from_bfloat16_bits, write_weights
+from .formats.strict_json import read_object
+from .hub import resolve
+from .model import Completion, Model, load, tiny
+from .tokenizer import Tokenizer
+
+__all__ = ["DRIVER", "LEAST_CAPABILITY", "Completion", "GgufFile", "Model", "SafetensorsFile", "SafetensorsFolder",
+           "Tokenizer", "core_arguments", "from_bfloat16_bits", "gpu_memory", "load", "pick_device", "read_object",
+           "resolve", "search_packages", "tiny", "write_weights"]

@@ -1,0 +1,105 @@
+"""The tokenizer inside a GGUF: byte-level BPE ("gpt2") or SentencePiece BPE ("llama"), rebuilt with the `tokenizers` library.
+
+GGUF names the way text is split (tokenizer.ggml.pre) without saying what it is; the ways known here are byte_level.SPLITS.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ...errors import TokenizerError
+from .byte_level import SPLITS, bpe, byte_level_backend, set_bos_eos
+
+if TYPE_CHECKING:
+    import tokenizers
+
+
+CONTROL, USER_DEFINED, UNKNOWN = 3, 4, 2                 # tokenizer.ggml.token_type
+MAX_SPELLED = 256                                        # longer tokens get no merges: their pairs would cost the square of their length
+SPECIAL_KEYS = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
+
+
+def build(metadata: Mapping[str, Any], source: str) -> tuple[tokenizers.Tokenizer, dict[str, str], list[int]]:
+    """(backend, texts of bos_token, eos_token ..., ids that end a completion) from the tokenizer.ggml.* keys."""
+    tokens = _strings(metadata, "tokens", source)
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    if len(vocabulary) != len(tokens):
+        raise TokenizerError(f"{source}: tokenizer.ggml.tokens holds a token twice")
+    kind = metadata.get("tokenizer.ggml.model")
+    if kind == "gpt2":
+        pre = metadata.get("tokenizer.ggml.pre", "default")
+        backend = byte_level_backend(vocabulary, _strings(metadata, "merges", source), pre, source)
+        add_bos = SPLITS[pre].bos
+    elif kind == "llama":
+        backend = _sentencepiece_backend(vocabulary, metadata, source)
+        add_bos = True
+    else:
+        raise TokenizerError(f"{source}: tokenizer.ggml.model {kind!r:.80} is not supported; gpt2 and llama are")
+    special = {name: tokens[i] for name, key in SPECIAL_KEYS.items() if (i := _id(metadata, key, len(tokens), source)) is not None}
+    _mark_special(backend, tokens, metadata, special, source)
+    set_bos_eos(backend, special, _flag(metadata, "add_bos_token", add_bos) and "bos_token" in special,
+                _flag(metadata, "add_eos_token", False))
+    ends = [_id(metadata, key, len(tokens), source) for key in ("eos", "eot", "eom")]
+    return backend, special, list(dict.fromkeys(i for i in ends if i is not None))
+
+
+def _sentencepiece_backend(vocabulary: Mapping[str, int], metadata: Mapping[str, Any], source: str) -> tokenizers.Tokenizer:
+    """SentencePiece BPE with byte fallback. Its file has scores and no merges: a token is the merge of each pair of
+    tokens that spell it, and the better score is merged first."""
+    from tokenizers import Tokenizer as Backend, decoders, models, normalizers
+
+    scores = metadata.get("tokenizer.ggml.scores")
+    if not isinstance(scores, list) or len(scores) != len(vocabulary) or any(type(score) is not float for score in scores):
+        raise TokenizerError(f"{source}: tokenizer.ggml.scores must have one number a token ({len(vocabulary)})")
+    ranked = sorted(vocabulary, key=lambda token: (-scores[vocabulary[token]], vocabulary[token]))
+    merges = [pair for token in ranked if len(token) <= MAX_SPELLED for pair in _pairs(token, vocabulary)]
+    unknown = _id(metadata, "unknown", len(vocabulary), source)
+    backend = Backend(bpe(models.BPE, source, vocab=dict(vocabulary), merges=merges, fuse_unk=True, byte_fallback=True,
+                           unk_token=None if unknown is None else list(vocabulary)[unknown]))
+    space = [normalizers.Prepend("▁")] if _flag(metadata, "add_space_prefix", True) else []
+    backend.normalizer = normalizers.Sequence([*space, normalizers.Replace(" ", "▁")])
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
+                                         *([decoders.Strip(" ", 1, 0)] if space else [])])
+    return backend
+
+
+def _pairs(token: str, vocabulary: Mapping[str, int]) -> list[tuple[str, str]]:
+    cuts = [(token[:i], token[i:]) for i in range(1, len(token))]
+    return sorted(((a, b) for a, b in cuts if a in vocabulary and b in vocabulary),
+                  key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
+
+
+def _mark_special(backend: tokenizers.Tokenizer, tokens: Sequence[str], metadata: Mapping[str, Any], special: Mapping[str, str],
+                  source: str) -> None:
+    from tokenizers import AddedToken
+
+    types = metadata.get("tokenizer.ggml.token_type", [1] * len(tokens))
+    if not isinstance(types, list) or len(types) != len(tokens) or any(type(kind) is not int for kind in types):
+        raise TokenizerError(f"{source}: tokenizer.ggml.token_type must have one integer a token ({len(tokens)})")
+    control = {token for token, kind in zip(tokens, types, strict=True) if kind in (CONTROL, UNKNOWN)} | set(special.values())
+    for token, kind in zip(tokens, types, strict=True):
+        if token and token in control:
+            backend.add_special_tokens([AddedToken(token, special=True, normalized=False)])
+        elif token and kind == USER_DEFINED:
+            backend.add_tokens([AddedToken(token, special=False, normalized=False)])
+
+
+def _strings(metadata: Mapping[str, Any], key: str, source: str) -> list[str]:
+    value = metadata.get(f"tokenizer.ggml.{key}")
+    if not isinstance(value, list) or not value or any(type(item) is not str for item in value):
+        raise TokenizerError(f"{source}: tokenizer.ggml.{key} must be a list of strings")
+    return value
+
+
+def _id(metadata: Mapping[str, Any], key: str, size: int, source: str) -> int | None:
+    value = metadata.get(f"tokenizer.ggml.{key}_token_id")
+    if value is None:
+        return None
+    if type(value) is not int or not 0 <= value < size:
+        raise TokenizerError(f"{source}: tokenizer.ggml.{key}_token_id {value!r:.40} is not a token id (0 to {size - 1})")
+    return value
+
+
+def _flag(metadata: Mapping[str, Any], key: str, default: bool) -> bool:
+    value = metadata.get(f"tokenizer.ggml.{key}")
+    return default if value is None else bool(value)

@@ -1,0 +1,191 @@
+"""Option names of other trainers: what is understood under another name, what asks for what happens anyway, what is refused.
+
+A script written for TRL (or for the transformers Trainer under it) carries options about devices, loaders and engines
+that do not exist here. Each is listed once, with the values that change nothing and a sentence for the others, so that
+nothing is ignored in silence and the error says what to do instead.
+"""
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..errors import ConfigError, did_you_mean, warn
+
+# another name for a field of ours, same meaning
+ALIASES = {
+    "gradient_checkpointing": "recompute",
+    "activation_checkpointing": "recompute",
+    "evaluation_strategy": "eval_strategy",
+    "lr_scheduler": "lr_scheduler_type",
+    "torch_dtype": "dtype",
+    # flags of DeepSeekRL's command lines, in its code and in its documents
+    "num_chains": "num_generations",
+    "num_chains_eval": "num_generations_eval",
+    "num_eval_chains": "num_generations_eval",
+    "kl_weight_beta": "beta",
+    "kl_coeff": "beta",
+    "warmup_percent": "warmup_ratio",
+    "update_ref_model": "sync_ref_model",
+    "batch_size": "prompts_per_step",
+    "num_epochs": "num_train_epochs",
+    "eval_interval": "eval_steps",
+    "log_interval": "logging_steps",
+    "resume": "resume_from_checkpoint",
+}
+# DeepSeekRL counts rounds of one prompt each; what they are here are steps of prompts_per_step prompts
+ROUNDS = {"num_train_iters": "max_steps", "eval_iterations": "eval_steps", "update_ref_model_freq": "ref_model_sync_steps"}
+
+# options with no effect here whatever their value: they steer torch, data loader processes, launchers or hub uploads
+WITHOUT_EFFECT = frozenset("""
+    activation_checkpointing_kwargs activation_offloading attn_implementation average_tokens_across_devices batch_eval_metrics
+    bf16_full_eval dataset_num_proc ddp_backend
+    ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph ddp_timeout disable_dropout do_eval do_predict
+    do_train
+    ds3_gather_for_generation eval_accumulation_steps eval_do_concat_batches eval_use_gather_object full_determinism
+    gradient_checkpointing_kwargs include_num_input_tokens_seen include_tokens_per_second length_column_name
+    liger_kernel_config local_rank log_level log_level_replica
+    log_multimodal log_on_each_node logging_dir logging_nan_inf_filter low_cpu_mem_usage packing_strategy pad_to_multiple_of
+    padding_free per_device_eval_batch_size prediction_loss_only project
+    restore_callback_states_from_checkpoint save_on_each_node save_safetensors skip_memory_metrics soft_thinking_k soft_thinking_temperature
+    torch_empty_cache_steps transformers_continuous_batching_config use_cache use_transformers_continuous_batching use_transformers_paged
+    verbose
+""".split())
+WITHOUT_EFFECT_PREFIXES = ("dataloader_", "vllm_", "hub_", "trackio_", "torch_compile_", "lora_")
+
+# values of optim that ask for AdamW with moments in 8 bits
+ADAMW_8BIT = ("adamw_8bit", "adamw_bnb_8bit", "adamw_torch_8bit", "paged_adamw_8bit")
+# name -> (values that ask for what happens anyway, what happens with the others): accepted, and said on one line
+NOTED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "use_vllm": ((False, None), "rollouts run in this package's own engine, on the weights that train"),
+    "remove_unused_columns": ((False, None), "every column rides along to the reward functions"),
+    "bf16": ((True, None), "weights are bfloat16 (with float32 masters) on cpu and cuda; device='ref' is float32"),
+}
+
+OTHER_MODELS = "no other model is run; call yours from a reward function (--rewards file.py:function)"
+MAIN_BRANCH = "a hub id means its main branch; download the revision and give its folder"
+# name -> (values that ask for what happens anyway, what to do about the others)
+REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "fp16": ((False,), "weights are bfloat16 with float32 masters; leave it out, or use device='ref' for float32"),
+    "fp16_full_eval": ((False,), "evaluation uses the weights as they are; leave it out"),
+    "device_map": ((None, "auto"), "say device='cpu' or device='cuda'"),
+    "deepspeed": ((None, "", False), "training runs in one process; leave it out"),
+    "fsdp": ((None, "", False, []), "training runs in one process; leave it out"),
+    "fsdp_config": ((None,), "training runs in one process; leave it out"),
+    "parallelism_config": ((None,), "training runs in one process; leave it out"),
+    "accelerator_config": ((None,), "there is no accelerate here; leave it out"),
+    "torch_compile": ((False,), "there is no PyTorch here; leave it out"),
+    "tf32": ((None, False), "there is no tf32 path; leave it out"),
+    "use_liger_kernel": ((False, None), "logits are never kept whole anyway; leave it out"),
+    "cast_lm_head_to_fp32": ((False,), "log-probs are computed in float32; device='ref' also stores the head in float32"),
+    "optim": (("adamw", "adamw_hf", "adamw_torch", "adamw_torch_fused"),
+              "the optimiser is AdamW with float32 masters; moment_dtype='bfloat16' halves its moments, 'float8' takes a quarter; "
+              "master_dtype='float24' makes masters smaller"),
+    "optim_args": ((None, ""), "AdamW is set by adam_beta1, adam_beta2, adam_epsilon and weight_decay"),
+    "optim_target_modules": ((None,), "every parameter is trained"),
+    "push_to_hub": ((False,), "save_model() writes a Hugging Face folder; upload it with huggingface_hub"),
+    "auto_find_batch_size": ((False,), "micro-batches are packed to token_budget; lower that instead"),
+    "overwrite_output_dir": ((False,), "an existing run is never overwritten; a new run gets the next free folder"),
+    "trust_remote_code": ((False,), "no code of a model repository is ever run"),
+    "router_aux_loss_coef": ((None, 0, 0.0), "there are no mixture-of-experts models here"),
+    "cache_implementation": ((None,), "there is one KV cache; leave it out"),
+    "max_tool_calling_iterations": ((None,), "tools are not supported"),
+    "log_completions_hub_repo": ((None,), "completions are written to the run folder"),
+    "logging_strategy": (("steps",), "every step is written to metrics.jsonl; logging_steps sets how often a line is printed"),
+    "neftune_noise_alpha": ((None, 0), "noisy embeddings are not supported"),
+    "label_smoothing_factor": ((0, 0.0), "label smoothing is not supported"),
+    "group_by_length": ((False,), "nothing is padded, so lengths need no grouping"),
+    "train_sampling_strategy": (("random",), "rows come in a seeded order; shuffle_dataset=False keeps that of the data set"),
+    "ignore_data_skip": ((False,), "a resumed run continues at its place in the data"),
+    "enable_jit_checkpoint": ((False,), "checkpoints are written every save_steps"),
+    "eval_delay": ((0, None), "evaluation starts with the first eval_steps"),
+    "include_for_metrics": (([],), "there are no compute_metrics here"),
+    "label_names": ((None,), "there are no labels here"),
+    "debug": (("", None, []), "set GRPO_DEBUG=1 in the environment"),
+    "truncation_mode": (("keep_start",), "what is longer than max_length is cut at its end"),
+    "loss_type": (("nll",), "the loss is the mean negative log-likelihood of the completions' tokens"),
+    "packing": ((False,), "segments are always packed without padding; rows are never joined into one sequence"),
+    "eval_packing": ((None, False), "segments are always packed without padding"),
+    "assistant_only_loss": ((False,), "the last assistant message of each row is trained"),
+    "dataset_text_field": (("text",), "give rows with prompt and completion, or messages"),
+    "dataset_kwargs": ((None, {}), "prepare rows before they come to the trainer"),
+    "chat_template_path": ((None,), "the model's own chat template is used"),
+    "eos_token": ((None,), "the tokenizer's own stop tokens are used"),
+    "pad_token": ((None,), "nothing is padded"),
+    "model_revision": (("main", None), MAIN_BRANCH),
+    "revision": (("main", None), MAIN_BRANCH),
+    "use_peft": ((False,), "every weight is trained; leave it out"),
+    "load_in_8bit": ((False,), "weights are bfloat16 with float32 masters; leave it out"),
+    "load_in_4bit": ((False,), "weights are bfloat16 with float32 masters; leave it out"),
+    "use_kl": ((True,), "beta=0 leaves the KL out"),
+    "soft_thinking": ((False,), "completions are made of tokens, not of mixtures of tokens"),
+    "use_hidden_injection": ((False,), "soft prompts are not trained; every weight is"),
+    "use_local_inference_model": ((False,), OTHER_MODELS),
+    "inference_model": ((None,), OTHER_MODELS),
+    "max_strategy_tokens": ((None,), OTHER_MODELS),
+    "judge_model_name": ((None,), OTHER_MODELS),
+    "compare_model_name": ((None,), OTHER_MODELS),
+}
+
+
+# constructor arguments of other trainers -> why they are refused
+NOT_SUPPORTED = {
+    "reward_processing_classes": "reward models are not run; call yours from a reward function",
+    "optimizers": "the optimiser is AdamW, set by the config",
+    "quantization_config": "weights are loaded as the device stores them",
+    "peft_config": "every weight is trained",
+    "formatting_func": "give rows with prompt and completion, or messages",
+    "compute_loss_func": "the loss is that of the config",
+    "preprocess_logits_for_metrics": "logits are never kept whole",
+    "optimizer_cls_and_kwargs": "the optimiser is AdamW, set by the config",
+    "tools": "tools are not supported",
+    "rollout_func": "rollouts run in this package's own engine",
+    "environment_factory": "environments are not supported",
+    "compute_metrics": "give eval_funcs, functions with the arguments of a reward",
+    "data_collator": "nothing is padded, so nothing is collated",
+}
+
+
+def understood(given: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
+    """Options by our own names; those of ROUNDS keep theirs, as it takes a whole config to turn rounds into steps. Raises ConfigError
+    for names and values that cannot be honoured."""
+    known, result = set(known), {}
+    for name, value in given.items():
+        target = ALIASES.get(name, name)
+        if target != name and value is None:
+            continue                                     # another name without a value says nothing
+        if target in known:
+            if target != name and target in given and given[target] != value:
+                raise ConfigError(f"{name}={value!r} and {target}={given[target]!r} say the same thing differently; give one")
+            result[target] = value
+        elif name in ("use_cpu", "no_cuda") and "device" in known:
+            result |= {"device": "cpu"} if value else {}
+        elif name in ROUNDS and ROUNDS[name] in known:
+            result[name] = value
+        elif name == "optim" and getattr(value, "value", value) in ADAMW_8BIT:
+            result |= moments_of_optim(value, given)
+        elif name in NOTED:
+            expected, note = NOTED[name]
+            if value not in expected:
+                warn(f"{name}={value!r}: {note}")
+        elif name in REFUSED:
+            allowed, advice = REFUSED[name]
+            if getattr(value, "value", value) not in allowed:
+                raise ConfigError(f"{name}={value!r} cannot be honoured: {advice}.")
+        elif name not in WITHOUT_EFFECT and not name.startswith(WITHOUT_EFFECT_PREFIXES):
+            raise ConfigError(f"unknown option {name!r}{did_you_mean(name, {*known, *ALIASES, *ROUNDS})}")
+    return result
+
+
+def moments_of_optim(optim: Any, given: Mapping[str, Any]) -> dict[str, str]:
+    """What an 8-bit AdamW is here, said on one line."""
+    if given.get("moment_dtype", "float8") != "float8":
+        raise ConfigError(f"optim={optim!r} and moment_dtype={given['moment_dtype']!r} ask for different moments; give one")
+    warn(f"optim={optim!r}: AdamW with moment_dtype='float8'")
+    return {"moment_dtype": "float8"}
+
+
+def refuse(options: Mapping[str, Any], trainer: str, known: Iterable[str]) -> None:
+    """ConfigError for constructor arguments that trainer does not have; None is as good as absent."""
+    for name, value in options.items():
+        if name not in NOT_SUPPORTED:
+            raise ConfigError(f"{trainer} has no argument {name!r}{did_you_mean(name, known)}")
+        if value is not None and value != (None, None):
+            raise ConfigError(f"{name} is not supported: {NOT_SUPPORTED[name]}")

@@ -1,0 +1,290 @@
+"""Seconds of a GRPO step, predicted: from the bytes and floating-point operations of a model's shape, and the ceilings of a device.
+
+A step is a list of phases, a phase a list of parts, and a part takes the longer of its operations at the ceiling of large products and
+its bytes at the ceiling of memory. Summed up so, with nothing else, that is the floor: weights read once a token-step, keys and values of
+a prompt once a group, nothing computed twice, and passes between the products fused into them. What is expected is more: passes are
+there, a backend reaches its share of a ceiling (SHARES), and a kernel costs something besides its work.
+
+Nothing is loaded or allocated: a 7B model's step is predicted on any machine. Completions are taken to have all their tokens.
+
+>>> from grpo.planning import Ceilings
+>>> from grpo.planning.shapes import SHAPES
+>>> step = Step(prompts=8, generations=16, prompt_length=150, new_tokens=300, slots=128, token_budget=16384)
+>>> round(floor(phases(Shape.of(SHAPES["Qwen2.5-0.5B"]), step, "cuda"), Ceilings(790e12, 4.3e12, "")), 2)
+0.25
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..model import core_arguments
+from ..options import GRPOConfig
+from .cards import Ceilings
+
+PRODUCTS, ATTENTION, MEMORY, KERNELS = "products", "attention", "memory", "kernels"
+REAL = 2                                       # bytes of a stored activation, weight, key or value
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What a backend's kernels reach. products, attention: of the rate of a large product; memory: of the ceiling of bytes;
+    kernel: seconds of a kernel besides its work; decode, forward, backward: kernels a layer; head: products over the vocabulary in the
+    head's forward and backward (3: logits, dh, dW; 4: logits are computed again)."""
+
+    products: float
+    attention: float
+    memory: float
+    kernel: float
+    head: int
+    decode: int = 11
+    forward: int = 10
+    backward: int = 17
+
+
+# cpu: a profile of SmolLM2-135M's step (GRPO_PROFILE=1) on a Zen 4 core. cuda: assumed, not measured: products by the instruction that the
+# card's ceiling rests on (wgmma from 9.0 on), attention by mma.sync, 120 of an H200's 790 TFLOP/s; a node of a graph 1.8 us.
+SHARES = {"cpu": Shares(products=0.8, attention=0.3, memory=0.8, kernel=0.0, head=3),
+          "cuda": Shares(products=0.75, attention=0.15, memory=0.75, kernel=1.8e-6, head=4)}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a model: elements of the matrices of all layers and of the head, all that are trained (norms and biases, thousandths, are left
+    out)."""
+
+    n_layers: int
+    d_model: int
+    heads: int                                 # width of all query heads together
+    qkv: int
+    d_ff: int
+    kv_bytes: int                              # keys and values of one token
+    layers: int
+    head: int
+    trained: int
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], source: str = "config.json") -> Shape:
+        """From a Hugging Face config. FileFormatError or UnsupportedModelError where it is none that the core runs."""
+        c = core_arguments(config, source)
+        L, d, F, V = c["n_layers"], c["d_model"], c["d_ff"], c["vocab_size"]
+        heads, kv = c["n_heads"] * c["head_dim"], c["n_kv_heads"] * c["head_dim"]
+        layers, head = L * d * (2 * heads + 2 * kv + 3 * F), V * d
+        return cls(L, d, heads, heads + 2 * kv, F, 2 * REAL * L * kv, layers, head, layers + head * (1 if c["tie"] else 2))
+
+    @property
+    def vocab(self) -> int:
+        return self.head // self.d_model
+
+
+@dataclass(frozen=True)
+class Step:
+    """A rollout and its optimiser steps. Lengths in tokens. token_budget: tokens of a micro-batch. scorings: forward passes over the
+    rollout beside those of updates. iterations: passes of updates over the rollout. updates: optimiser steps on it. kept: share of a
+    pass whose activations the rollout leaves. state_bytes: AdamW's of a parameter: two moments, and the master's beside the working weight."""
+
+    prompts: int
+    generations: int
+    prompt_length: int
+    new_tokens: int
+    slots: int
+    token_budget: int
+    scorings: float = 0.0
+    iterations: int = 1
+    updates: int = 1
+    kept: float = 0.0
+    recompute: bool = False
+    state_bytes: int = 10
+
+    @classmethod
+    def of(cls, options: GRPOConfig, device: str, prompt_length: int, keep_rows: int = 0) -> Step:
+        """The step that options ask for; keep_rows: most rows of activations that a rollout leaves (memory.py)."""
+        updates = options.steps_per_rollout
+        step = cls(options.prompts_per_rollout, options.num_generations, prompt_length, options.max_completion_length,
+                   options.slots_on(device), options.token_budget_on(device),
+                   scorings=(options.beta > 0) + (options.num_iterations - options.batch_size / options.rollout_size
+                                                  if options.top_entropy_quantile < 1 else 0),
+                   iterations=options.num_iterations, updates=updates, recompute=options.recompute,
+                   state_bytes={"float32": 8, "bfloat16": 4, "float8": 2}[options.moment_dtype]
+                   + {"float32": 2, "float24": 1}[options.master_dtype])
+        on_policy = step.tokens * options.batch_size / options.rollout_size
+        return cls(**{**vars(step), "kept": min(keep_rows, on_policy) / step.tokens})
+
+    @property
+    def rows(self) -> int:
+        return self.prompts * self.generations
+
+    @property
+    def tokens(self) -> int:
+        """Rows of the packed batch: prompts once a group; a completion's last token is not run."""
+        return self.prompts * self.prompt_length + self.rows * (self.new_tokens - 1)
+
+    @property
+    def context(self) -> float:
+        """Pairs of a token and a token it attends to."""
+        P, n = self.prompt_length, self.new_tokens
+        return self.prompts * P * P / 2 + self.rows * (n * P + n * n / 2)
+
+    @property
+    def micro_batches(self) -> int:
+        return -(-self.tokens // self.token_budget)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Work of one kind: PRODUCTS, ATTENTION or MEMORY. kernels: how many it takes. extra: it could be spared, and no floor counts it."""
+
+    kind: str
+    flops: float = 0.0
+    bytes: float = 0.0
+    kernels: float = 0.0
+    extra: bool = False
+
+
+@dataclass(frozen=True)
+class Phase:
+    name: str
+    parts: tuple[Part, ...]
+
+
+def phases(shape: Shape, step: Step, device: str) -> list[Phase]:
+    """All of a rollout and its optimiser steps, in the order in which they come."""
+    shares = SHARES[device]
+    found = [prefill(shape, step), decode(shape, step, shares)]
+    if step.scorings:
+        found.append(scoring(shape, step, shares))
+    return found + [training(shape, step, shares), head(shape, step, shares), optimiser(shape, step)]
+
+
+def prefill(shape: Shape, step: Step) -> Phase:
+    """Every prompt once. Its last row goes on to the head in decode()."""
+    tokens, P = step.prompts * step.prompt_length, step.prompt_length
+    return Phase("prefill", (Part(PRODUCTS, 2 * shape.layers * tokens, REAL * shape.layers),
+                             Part(ATTENTION, 4 * shape.n_layers * shape.heads * step.prompts * P * P / 2),
+                             passes(forward_passes(shape) * tokens)))
+
+
+def decode(shape: Shape, step: Step, shares: Shares) -> Phase:
+    """Token-steps of as many slots as there are: all weights once each, keys and values, logits written and read."""
+    waves = -(-step.rows // step.slots)
+    steps, P, n = waves * step.new_tokens, step.prompt_length, step.new_tokens
+    weights = shape.layers + shape.head
+    attended = n * (step.prompts * P + step.rows * n / 2)          # keys read: a prompt's once for its group
+    flops = 4 * shape.n_layers * shape.heads * step.rows * n * (P + n / 2)
+    kernels = (shares.decode * shape.n_layers + 6) * steps
+    return Phase("decode", (Part(PRODUCTS, 2 * weights * step.rows * n, REAL * weights * steps, kernels),
+                            Part(ATTENTION, flops, shape.kv_bytes * attended),
+                            Part(MEMORY, bytes=4 * shape.vocab * step.rows * n),
+                            passes(forward_passes(shape) * step.rows * n)))
+
+
+def scoring(shape: Shape, step: Step, shares: Shares) -> Phase:
+    """Log-probs of the rollout under other weights: the reference's, or the policy's once it has moved."""
+    times, R = step.scorings, step.rows * step.new_tokens
+    return Phase("scoring", (*forward(shape, step, shares, times),
+                             Part(PRODUCTS, 2 * shape.head * R * times, REAL * shape.head * step.micro_batches * times)))
+
+
+def training(shape: Shape, step: Step, shares: Shares) -> Phase:
+    """The layers: forward unless the rollout left its activations, which are written and read instead, and backward, twice the products."""
+    times = step.iterations
+    moved = 4 * kept_row_bytes(shape, step.recompute) * step.tokens * step.kept                # put and gathered, each read and written
+    micro = step.micro_batches * times
+    dW = 2 * 4 * shape.layers * micro                                           # float32, read and written by every micro-batch
+    parts = (*forward(shape, step, shares, times - step.kept + (times if step.recompute else 0)),
+             Part(PRODUCTS, 4 * shape.layers * step.tokens * times, REAL * shape.layers * micro + dW,
+                  shares.backward * shape.n_layers * micro),
+             Part(ATTENTION, 8 * shape.n_layers * shape.heads * step.context * times),
+             passes(backward_passes(shape) * step.tokens * times + moved))
+    return Phase("forward + backward", parts)
+
+
+def head(shape: Shape, step: Step, shares: Shares) -> Phase:
+    """Of completion tokens: logits, log-probs, entropies, dh and dW. The gradient of a block of logits is written and read twice."""
+    R, off_policy = step.rows * step.new_tokens * step.iterations, 1 - 1 / step.updates          # whose log-probs come first
+    again = shares.head - 3 + off_policy
+    return Phase("head", (Part(PRODUCTS, 6 * shape.head * R), Part(PRODUCTS, 2 * shape.head * R * again, extra=True),
+                          passes(3 * REAL * shape.vocab * R)))
+
+
+def optimiser(shape: Shape, step: Step) -> Phase:
+    """AdamW reads and writes the weight, the 2 bytes or 1 that its master has more, and the moments, and reads the gradient; so does
+    its norm before; then the gradient is zeroed."""
+    per_parameter = 2 * (2 + step.state_bytes) + 4 + 4
+    return Phase("AdamW", (Part(MEMORY, bytes=per_parameter * shape.trained * step.updates),
+                           passes(4 * shape.trained * step.updates)))
+
+
+def forward(shape: Shape, step: Step, shares: Shares, times: float) -> tuple[Part, ...]:
+    """`times` forward passes of all layers over the packed rollout."""
+    micro = step.micro_batches * times
+    return (Part(PRODUCTS, 2 * shape.layers * step.tokens * times, REAL * shape.layers * micro, shares.forward * shape.n_layers * micro),
+            Part(ATTENTION, 4 * shape.n_layers * shape.heads * step.context * times),
+            passes(forward_passes(shape) * step.tokens * times))
+
+
+def passes(bytes: float) -> Part:
+    """Reads and writes between products, which could be fused into them."""
+    return Part(MEMORY, bytes=bytes, extra=True)
+
+
+def forward_passes(shape: Shape) -> float:
+    """Bytes a token that csrc/model/text.c moves between products: two norms, two copies of the stream, rope, SwiGLU."""
+    return REAL * shape.n_layers * (8 * shape.d_model + 2 * shape.qkv + 3 * shape.d_ff)
+
+
+def backward_passes(shape: Shape) -> float:
+    """The same of its backward: two norms again and their gradients, rope again and its gradient, SwiGLU again and its gradient."""
+    return REAL * shape.n_layers * (12 * shape.d_model + 4 * shape.qkv + 8 * shape.d_ff)
+
+
+def kept_row_bytes(shape: Shape, recompute: bool) -> float:
+    """Activations of a token that a rollout leaves; with recompute each layer's input alone."""
+    return REAL * shape.n_layers * (shape.d_model if recompute else 2 * shape.d_model + shape.qkv + shape.heads + 2 * shape.d_ff)
+
+
+# -- seconds -------------------------------------------------------------------------------------------------------------
+
+def floor(work: Iterable[Phase], at: Ceilings) -> float:
+    """Seconds in which a device that reached its ceilings would be done."""
+    return sum(max(part.flops / at.flops, part.bytes / at.bandwidth) for phase in work for part in phase.parts if not part.extra)
+
+
+def causes(work: Iterable[Phase], at: Ceilings, device: str) -> dict[str, float]:
+    """Expected seconds by what takes them: arithmetic of PRODUCTS and of ATTENTION, MEMORY, KERNELS."""
+    shares, found = SHARES[device], dict.fromkeys((PRODUCTS, ATTENTION, MEMORY, KERNELS), 0.0)
+    for part in (part for phase in work for part in phase.parts):
+        arithmetic = part.flops / (at.flops * (shares.attention if part.kind == ATTENTION else shares.products))
+        memory = part.bytes / (at.bandwidth * shares.memory)
+        found[MEMORY if memory > arithmetic else part.kind] += max(arithmetic, memory)
+        found[KERNELS] += part.kernels * shares.kernel
+    return found
+
+
+def expected(work: Iterable[Phase], at: Ceilings, device: str) -> float:
+    """Seconds that this backend should take."""
+    return sum(causes(work, at, device).values())
+
+
+def table(work: list[Phase], step: Step, at: Ceilings, device: str) -> str:
+    """Phases with their floor, what is expected, and what most of that is spent on."""
+    def row(name: str, some: list[Phase]) -> str:
+        spent = causes(some, at, device)
+        total = sum(spent.values())
+        most = max(spent, key=spent.__getitem__)
+        return f"  {name:<28}{floor(some, at):>10.3f}{total:>12.3f}    {most} {spent[most] / total:.0%}"
+
+    lines = [f"  {'seconds':<28}{'floor':>10}{'expected':>12}    most of it", *(row(phase.name, [phase]) for phase in work)]
+    lines.append(row("a step" if step.updates == 1 else f"a rollout and its {step.updates} steps", work))
+    tokens, seconds = step.rows * step.new_tokens, expected(work, at, device)
+    said = f"{step.rows} completions of all {step.new_tokens} tokens: {tokens / seconds:,.0f} new tokens/s. Rewards, evaluation and data are not in it."
+    return "\n".join([*lines, "", said, sources(at, device)])
+
+
+def sources(at: Ceilings, device: str) -> str:
+    """What floors and expectations rest on."""
+    shares = SHARES[device]
+    return (f"Floor: every byte and operation that must be, at {at.bandwidth / 1e9:,.0f} GB/s and {at.flops / 1e12:,.3g} TFLOP/s ({at.source}).\n"
+            f"Expected: products at {shares.products:.0%} of that, attention at {shares.attention:.0%}, memory at {shares.memory:.0%}"
+            + (f", {1e6 * shares.kernel:.1f} us a kernel." if shares.kernel else "."))

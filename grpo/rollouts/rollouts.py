@@ -1,0 +1,217 @@
+"""Rollouts: completions of a batch of prompts with everything the update needs, as flat arrays."""
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..datasets import Prompt, PromptStream
+from ..errors import ConfigError, did_you_mean
+from ..options import GRPOConfig
+from ..rewards import RewardBatch, Scores, gold_of
+
+F32 = NDArray[np.float32]
+I32 = NDArray[np.int32]
+
+LENGTH, STOP_ID = 0, 1                       # finish: the completion hit max_completion_length; its last token is a stop id
+SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "min_new_tokens", "stop", "forbidden_ids")
+SAMPLING_ALIASES = {"stop_strings": "stop", "suppress_tokens": "forbidden_ids"}
+TOKEN_FIELDS = ("logprobs", "policy_logprobs", "entropies", "mask", "ref_logprobs")
+COMPLETION_FIELDS = ("kept", "finish", "advantages", "rewards", "totals")
+
+
+@dataclass
+class Rollouts:
+    """n completions of g prompts, prompt-major; token arrays are flat over all completions, T tokens in all."""
+
+    prompts: list[Prompt]                    # (g)
+    group: I32                               # (n) index of each completion's prompt, ascending
+    completions: list[I32]                   # (n)
+    finish: I32                              # (n) 0 length, 1 stop id, 2 stop string
+    logprobs: F32                            # (T) of what was drawn, on the support it was drawn from
+    policy_logprobs: F32                     # (T) on the whole softmax: what training computes
+    entropies: F32                           # (T)
+    kept: NDArray[np.int64] | None = None    # (n) ids of activations that the model keeps, -1: none; good until its weights change
+    texts: list[str] = field(default_factory=list)             # (n)
+    rewards: NDArray[np.float64] | None = None                 # (n, rewards) NaN where one does not apply
+    totals: NDArray[np.float64] | None = None                  # (n) weighted sum, NaN where none applies
+    extras: dict[str, list] = field(default_factory=dict)      # columns that reward functions logged, (n) each
+    advantages: F32 | None = None                              # (n)
+    mask: NDArray[np.uint8] | None = None                      # (T) 1 where a token carries loss
+    ref_logprobs: F32 | None = None                            # (T)
+
+    def __len__(self) -> int:
+        return len(self.completions)
+
+    @property
+    def lengths(self) -> I32:
+        return np.array([len(c) for c in self.completions], np.int32)
+
+    @property
+    def prompt_ids(self) -> list[I32]:
+        return [p.ids for p in self.prompts]
+
+    def split(self, flat: NDArray) -> list[NDArray]:
+        """A token array by completion."""
+        return np.split(flat, np.cumsum(self.lengths)[:-1])
+
+    def per_token(self, values: NDArray) -> NDArray:
+        """A completion array repeated for each token."""
+        return np.repeat(values, self.lengths)
+
+    def select(self, chosen: NDArray[np.int64]) -> "Rollouts":
+        """Some completions, in ascending order, with the prompts they need."""
+        keep = np.zeros(len(self), bool)
+        keep[chosen] = True
+        tokens = self.per_token(keep)
+        kept_groups, group = np.unique(self.group[chosen], return_inverse=True)
+        changed: dict[str, Any] = {f: getattr(self, f)[tokens] for f in TOKEN_FIELDS if getattr(self, f) is not None}
+        changed |= {f: getattr(self, f)[chosen] for f in COMPLETION_FIELDS if getattr(self, f) is not None}
+        return replace(self, prompts=[self.prompts[g] for g in kept_groups], group=group.astype(np.int32),
+                       completions=[self.completions[i] for i in chosen], texts=[self.texts[i] for i in chosen],
+                       extras={name: [values[i] for i in chosen] for name, values in self.extras.items()}, **changed)
+
+    @staticmethod
+    def join(parts: list["Rollouts"]) -> "Rollouts":
+        if len(parts) == 1:
+            return parts[0]
+        first = np.cumsum([0] + [len(p.prompts) for p in parts])
+        changed = {f: np.concatenate([getattr(p, f) for p in parts])
+                   for f in TOKEN_FIELDS + COMPLETION_FIELDS if getattr(parts[0], f) is not None}
+        return replace(parts[0], prompts=[x for p in parts for x in p.prompts],
+                       group=np.concatenate([p.group + np.int32(n) for p, n in zip(parts, first, strict=False)]),
+                       completions=[x for p in parts for x in p.completions], texts=[x for p in parts for x in p.texts],
+                       extras={name: [x for p in parts for x in p.extras.get(name, [None] * len(p))] for name in parts[0].extras},
+                       **changed)
+
+    def save(self, path: Path) -> None:
+        """Everything an update needs, as an .npz without pickles."""
+        arrays = {f: getattr(self, f) for f in TOKEN_FIELDS + COMPLETION_FIELDS if getattr(self, f) is not None and f != "kept"}
+        np.savez(path, rows=[p.row for p in self.prompts], group=self.group, lengths=self.lengths, tokens=np.concatenate(self.completions),
+                 texts=np.array(self.texts, np.str_), **arrays)
+
+    @staticmethod
+    def load(path: Path, prompt_of_row: Callable[[int], Prompt]) -> "Rollouts":
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        completions = np.split(arrays.pop("tokens"), np.cumsum(arrays.pop("lengths"))[:-1])
+        return Rollouts(prompts=[prompt_of_row(int(row)) for row in arrays.pop("rows")], completions=completions,
+                        texts=arrays.pop("texts").tolist(), **arrays)
+
+    def take(self, scores: Scores) -> None:
+        """Rewards, their weighted sums, and what reward functions logged beside them."""
+        self.rewards, self.totals, self.extras = scores.values, scores.total, scores.extras
+
+    def without_spread(self) -> NDArray[np.bool_]:
+        """(g) True for groups whose rewards are all equal, or absent: they have no advantage to learn from."""
+        return flat_groups(self.totals, self.group)
+
+
+def prompt_stream(model: Any, args: GRPOConfig, dataset: Any, name: str, shuffle: bool = False) -> PromptStream:
+    """The prompts of a data set, each with room for its completion. name: what errors call it."""
+    context = model.config.get("max_position_embeddings")
+    limit = min(x for x in (args.max_prompt_length, context and context - args.max_completion_length, 1 << 31) if x is not None)
+    if limit < 1:
+        raise ConfigError(f"max_completion_length={args.max_completion_length} leaves no room for a prompt in {context} positions")
+    return PromptStream(dataset, functools.partial(prompt_ids, model, args.chat_template_kwargs or {}), limit=limit,
+                        on_long=args.on_long_prompt, shuffle=shuffle, seed=args.seed if args.data_seed is None else args.data_seed,
+                        name=name)
+
+
+def prompt_ids(model: Any, template_options: dict[str, Any], prompt: Any) -> I32:
+    """Token ids of a prompt. template_options: arguments of the chat template."""
+    if template_options and not isinstance(prompt, str):
+        prompt = model.tokenizer.apply_chat_template(prompt, tokenize=True, **template_options)
+    return model.prompt_ids(prompt)
+
+
+def sampling(config: GRPOConfig, temperature: float | None = None) -> dict[str, Any]:
+    """Arguments of Model.generate_ids that say how tokens are drawn, from the config and its generation_kwargs."""
+    options = {"temperature": config.temperature, "top_k": config.top_k, "top_p": config.top_p, "min_p": config.min_p or 0.0,
+               "repetition_penalty": config.repetition_penalty, "min_new_tokens": 0, "stop": None, "forbidden_ids": None}
+    for name, value in (config.generation_kwargs or {}).items():
+        target = SAMPLING_ALIASES.get(name, name)
+        if target in SAMPLING:
+            options[target] = value
+        elif (name, value) not in (("do_sample", True), ("num_beams", 1)):
+            advice = " Use max_completion_length." if name in ("max_new_tokens", "max_length", "max_tokens") else ""
+            raise ConfigError(f"generation_kwargs: {name}={value!r} is not supported{did_you_mean(name, SAMPLING)}{advice}")
+    options["top_k"] = max(0, options["top_k"] or 0)
+    if not options["temperature"] > 0:
+        raise ConfigError("generation_kwargs: temperature must be above 0; greedy completions of one prompt are all the same")
+    if options["forbidden_ids"] is not None:
+        options["forbidden_ids"] = np.asarray(options["forbidden_ids"], np.int32)
+    return options if temperature is None else {**options, "temperature": temperature}
+
+
+def generate(model: Any, prompts: list[Prompt], num_generations: int, max_new_tokens: int, options: dict[str, Any], *, seed: int, step: int,
+             first_prompt: int, slots: int, keep_rows: int = 0, keep_inputs: bool = False, progress: Any = None) -> Rollouts:
+    """Completions of prompts. (seed, step, first_prompt) must differ between calls that are to draw different numbers.
+    keep_rows: rows of activations that the model may keep for the update; keep_inputs: those of a trainer that recomputes."""
+    out = model.generate_ids([p.ids for p in prompts], num_generations, max_new_tokens, seed=seed, step=step, first_prompt=first_prompt,
+                             slots=slots, keep_rows=keep_rows, keep_inputs=keep_inputs, progress=progress, **options)
+    completions = [np.ascontiguousarray(c) for c in np.split(out["tokens"], np.cumsum(out["lengths"])[:-1])]
+    return Rollouts(prompts=prompts, group=np.repeat(np.arange(len(prompts), dtype=np.int32), num_generations), completions=completions,
+                    finish=out["finish"], logprobs=out["logprobs"], policy_logprobs=out["policy_logprobs"], entropies=out["entropies"],
+                    kept=out["kept"], texts=[model.tokenizer.decode(c.tolist()) for c in completions])
+
+
+def reward_batch(model: Any, args: GRPOConfig, state: Any, r: Rollouts, training: bool = False) -> RewardBatch:
+    """What reward functions see of r. state: the run's TrainerState. training: rewards with a memory learn from it."""
+    columns = list(dict.fromkeys(name for p in r.prompts for name in p.columns))
+    prompts = [r.prompts[g] for g in r.group]
+    embed = functools.partial(model.embed, token_budget=args.token_budget_on(model.device))
+    return RewardBatch(prompts=[p.prompt for p in prompts], texts=r.texts, completion_ids=[c.tolist() for c in r.completions],
+                       rows=[p.row for p in prompts], columns={name: [p.columns.get(name) for p in prompts] for name in columns},
+                       state=state, group_ids=r.group.tolist(), completion_lengths=(r.lengths - (r.finish == STOP_ID)).tolist(),
+                       truncated=(r.finish == LENGTH).tolist(), max_completion_length=args.max_completion_length,
+                       training=training, step=state.global_step, tokenizer=model.tokenizer, embed=embed)
+
+
+def flat_groups(totals: NDArray[np.float64], group: NDArray) -> NDArray[np.bool_]:
+    """(g) True where the rewards (n) of a group are all equal, or fewer than two."""
+    flat = np.ones(int(group.max()) + 1, bool)
+    for g in range(len(flat)):
+        scored = totals[group == g]
+        scored = scored[~np.isnan(scored)]
+        flat[g] = scored.size < 2 or scored.max() == scored.min()
+    return flat
+
+
+def completion_metrics(lengths: NDArray, truncated: NDArray[np.bool_]) -> dict[str, float]:
+    """Lengths in tokens, and the share of completions that hit the limit."""
+    ended = lengths[~truncated]
+    return {**spread("completions/{}_length", lengths), **spread("completions/{}_terminated_length", ended if ended.size else np.zeros(1)),
+            "completions/clipped_ratio": float(truncated.mean())}
+
+
+def spread(name: str, values: NDArray) -> dict[str, float]:
+    return {name.format("mean"): float(values.mean()), name.format("min"): float(values.min()), name.format("max"): float(values.max())}
+
+
+def reward_metrics(names: list[str], values: NDArray[np.float64], totals: NDArray[np.float64]) -> dict[str, float]:
+    """Mean and std (n - 1) of every reward (n, rewards) and of their sum (n), over the completions they apply to; NaN over none."""
+    columns = [(f"rewards/{name}", values[:, k]) for k, name in enumerate(names)]
+    metrics = {f"{name}/{what}": value for name, column in columns for what, value in zip(("mean", "std"), moments(column), strict=True)}
+    metrics["reward"], metrics["reward_std"] = moments(totals)
+    return metrics
+
+
+def moments(values: NDArray[np.float64]) -> tuple[float, float]:
+    there = values[~np.isnan(values)]
+    return (float(there.mean()) if there.size else float("nan"), float(there.std(ddof=1)) if there.size > 1 else float("nan"))
+
+
+def completion_records(step: int, r: Rollouts, names: list[str]) -> list[dict[str, Any]]:
+    """One JSON-able dict a completion."""
+    golds = [gold_of(p.columns) for p in r.prompts]
+    reasons = np.where(r.finish == LENGTH, "length", "stop")
+    return [{"step": step, "row": r.prompts[g].row, "prompt": r.prompts[g].prompt, "completion": r.texts[i],
+             **({"gold": golds[g]} if golds[g] is not None else {}), "tokens": len(r.completions[i]), "finish_reason": str(reasons[i]),
+             "rewards": dict(zip(names, r.rewards[i].tolist(), strict=True)), "reward": float(r.totals[i]),
+             "advantage": None if r.advantages is None else float(r.advantages[i]),
+             **{name: values[i] for name, values in r.extras.items() if len(values) == len(r)}}
+            for i, g in enumerate(r.group)]

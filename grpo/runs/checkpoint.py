@@ -1,0 +1,224 @@
+"""Checkpoints that are whole or not there: written aside, hashed, synced, renamed.
+
+    checkpoints/step-120/  model in Hugging Face layout;  trainer/: master (safetensors, float32), m, v (float32, or
+                           bfloat16, which holds float8 too), trainer.json, rollouts.npz when a rollout is still in use,
+                           reference.safetensors when the reference moves
+                           MANIFEST.json: bytes and sha256 of every file, written last
+
+    checkpoints/best.json  {"step", "metric", "value"} of the checkpoint that evaluation found best
+
+There is no file that points to the latest: it is the highest step whose manifest verifies.
+"""
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import _core
+from ..errors import (CheckpointCorruptError, CheckpointError, CheckpointMismatchError, ConfigError, FileFormatError,
+                      warn)
+from ..model import SafetensorsFile, SafetensorsFolder, from_bfloat16_bits, write_weights
+from .folder import replace_text
+
+MANIFEST, STATE_FOLDER, STATE, BEST = "MANIFEST.json", "trainer", "trainer.json", "best.json"
+FORMAT = 1
+ONE_FILE = 1 << 62
+
+
+def write(parent: Path, step: int, contents: Callable[[Path], None]) -> Path:
+    """parent/step-N with what contents(folder) writes. Raises CheckpointError; nothing is left behind then."""
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary, final = parent / f".step-{step}.tmp-{os.getpid()}", parent / f"step-{step}"
+    remove_leftovers(parent)
+    complete = False
+    try:
+        temporary.mkdir()
+        contents(temporary)
+        files = {str(p.relative_to(temporary)): seal(p) for p in sorted(temporary.rglob("*")) if p.is_file()}
+        (temporary / MANIFEST).write_text(json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1), encoding="utf-8")
+        seal(temporary / MANIFEST)
+        for folder in [p for p in temporary.rglob("*") if p.is_dir()] + [temporary]:
+            sync_folder(folder)
+        complete = True
+        if final.exists():                   # a step taken again after a resume
+            final.rename(parent / f".step-{step}.old-{os.getpid()}")
+        temporary.rename(final)
+        sync_folder(parent)
+    except OSError as error:
+        raise CheckpointError(f"{final}: cannot be written: {error}") from error
+    finally:
+        if complete and not final.exists():  # interrupted between the two renames
+            temporary.rename(final)
+        remove_leftovers(parent)
+    return final
+
+
+def seal(path: Path) -> dict[str, Any]:
+    """Syncs a file to disk and returns its entry of the manifest."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"bytes": file.tell(), "sha256": digest}
+
+
+def sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(parent: Path) -> None:
+    """What an interrupted write of this process, or of one that is gone, left behind."""
+    for path in parent.glob(".step-*.*-*"):
+        owner = path.name.rpartition("-")[2]
+        if owner == str(os.getpid()) or not os.path.exists(f"/proc/{owner}"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint whose files are all as it says. Raises CheckpointCorruptError naming the file."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointCorruptError(f"{folder}: {MANIFEST} is missing or unreadable: {error}") from error
+    if manifest.get("format") != FORMAT:
+        raise CheckpointMismatchError(f"{folder}: format {manifest.get('format')} is not {FORMAT}, which this version reads")
+    for name, (size, digest) in files.items():
+        try:
+            with open(folder / name, "rb") as file:
+                same = os.fstat(file.fileno()).st_size == size and hashlib.file_digest(file, "sha256").hexdigest() == digest
+        except (OSError, ValueError) as error:
+            raise CheckpointCorruptError(f"{folder / name}: {getattr(error, 'strerror', None) or error}") from error
+        if not same:
+            raise CheckpointCorruptError(f"{folder / name} differs from the manifest")
+    return manifest
+
+
+def steps(parent: Path) -> list[Path]:
+    """Checkpoint folders, newest first, whole or not."""
+    found = [p for p in parent.glob("step-*") if p.name.removeprefix("step-").isdigit()]
+    return sorted(found, key=step_of, reverse=True)
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def latest(parent: Path) -> Path | None:
+    """The newest checkpoint that verifies; a GrpoWarning for each one passed over."""
+    for folder in steps(parent):
+        try:
+            verify(folder)
+            return folder
+        except CheckpointCorruptError as error:
+            warn(f"{error}; going back to the checkpoint before it")
+    return None
+
+
+def prune(parent: Path, keep: int | None) -> None:
+    """Drops all but the newest and the best. A folder loses its name before its files, so there is never half a checkpoint."""
+    spared = best(parent)
+    try:
+        for folder in steps(parent)[keep:] if keep else []:
+            if spared is None or step_of(folder) != spared["step"]:
+                folder.rename(parent / f".{folder.name}.old-{os.getpid()}")
+    finally:
+        remove_leftovers(parent)
+
+
+def best(parent: Path) -> dict[str, Any] | None:
+    """{"step", "metric", "value"} of the best checkpoint; None where none was judged, or it is gone."""
+    if not (parent / BEST).is_file():
+        return None
+    try:
+        found = json.loads((parent / BEST).read_text(encoding="utf-8"))
+        return found if (parent / f"step-{found['step']}").is_dir() else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointCorruptError(f"{parent / BEST} is unreadable: {error}") from error
+
+
+def write_best(parent: Path, step: int, metric: str, value: float) -> None:
+    replace_text(parent / BEST, json.dumps({"step": step, "metric": metric, "value": value}))
+
+
+def load_weights(folder: Path, core: _core.Model) -> None:
+    """The model's weights from a verified checkpoint of the same model."""
+    verify(folder)
+    weights = SafetensorsFolder(folder)
+    try:
+        for name, _ in core.tensors():
+            core.set_tensor(name, weights.read(name))
+    finally:
+        weights.close()
+
+
+# state
+
+def save_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]], read: Callable[[str], np.ndarray],
+                 dtype: str = "float32") -> None:
+    """Tensors that bfloat16 or float32 holds exactly, read one at a time as float32."""
+    write_weights(lambda _: open(path, "wb"), list(tensors), read, dtype, ONE_FILE)
+
+
+def load_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]], store: Callable[[str, np.ndarray], None]) -> None:
+    """store(name, float32 array) of each; CheckpointMismatchError where what stores them lacks the bits."""
+    try:
+        file = SafetensorsFile(path)
+    except FileFormatError as error:
+        raise CheckpointCorruptError(str(error)) from error
+    try:
+        for name, shape in tensors:
+            if name not in file.entries or file.entries[name].shape != tuple(shape):
+                raise CheckpointMismatchError(f"{path}: no tensor {name} of shape {tuple(shape)}; the checkpoint belongs to another model")
+            array = file.read(name)
+            try:
+                store(name, from_bfloat16_bits(array) if array.dtype == np.uint16 else array)
+            except ConfigError as error:
+                saved, option = "bfloat16" if array.dtype == np.uint16 else "float32", "master_dtype" if path.stem == "master" else "moment_dtype"
+                raise CheckpointMismatchError(f"{path}, {name}: {error}; resume with {option}={saved!r}") from error
+    finally:
+        file.close()
+
+
+def save_optimizer(folder: Path, optimizer: _core.Trainer, tensors: list[tuple[str, tuple[int, ...]]]) -> None:
+    for kind, dtype in storage(optimizer).items():
+        save_tensors(folder / f"{kind}.safetensors", tensors, lambda name, kind=kind: optimizer.get_state(kind, name), dtype)
+
+
+def load_optimizer(folder: Path, optimizer: _core.Trainer, tensors: list[tuple[str, tuple[int, ...]]]) -> None:
+    """The optimizer's state as it was saved. It fits a wider moment_dtype or master_dtype too; the other way round is a
+    CheckpointMismatchError."""
+    for kind in storage(optimizer):
+        load_tensors(folder / f"{kind}.safetensors", tensors, lambda name, array, kind=kind: optimizer.set_state(kind, name, array))
+
+
+def storage(optimizer: _core.Trainer) -> dict[str, str]:
+    """dtype by kind of state: bfloat16 holds every number of float8."""
+    moments = "float32" if optimizer.moment_dtype == "float32" else "bfloat16"
+    return {"master": "float32", "m": moments, "v": moments}
+
+
+def weights_hash(core: _core.Model) -> str:
+    digest = hashlib.sha256()
+    for name, _ in core.tensors():
+        digest.update(name.encode() + core.get_tensor(name).tobytes())
+    return digest.hexdigest()
+
+
+def read_state(folder: Path, kind: str) -> dict[str, Any]:
+    """trainer.json of a verified checkpoint of this kind of trainer."""
+    path = folder / STATE_FOLDER / STATE
+    if not path.exists():
+        raise CheckpointMismatchError(f"{folder} holds a model without the trainer's state (save_only_model=True); it cannot be resumed")
+    state = json.loads(path.read_text(encoding="utf-8"))
+    if state.get("kind") != kind:
+        raise CheckpointMismatchError(f"{folder} was written by a {state.get('kind')} run, this is a {kind} run")
+    return state

@@ -1,0 +1,10 @@
+"""Training: the loop, and what runs in it.
+
+grpo.py and sft.py the two trainers; loop.py what they share: steps, evaluation, checkpoints; resume.py going on from
+one; callbacks.py who is told, and the progress that is shown; profile.py the time of each operation; interrupt.py
+Ctrl-C and SIGTERM.
+"""
+from .grpo import GRPOTrainer
+from .sft import SFTTrainer, sft
+
+__all__ = ["GRPOTrainer", "SFTTrainer", "sft"]

@@ -1,0 +1,142 @@
+"""Callbacks: what they are told, and the built-in ones (progress bar or lines, TensorBoard).
+
+A callback is any object with some of the methods of TrainerCallback; the arguments are those of transformers'
+callbacks, so these work here too.
+"""
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from ..evaluation import prompt_text
+from ..runs import say
+
+
+@dataclass
+class TrainerControl:
+    """What a callback may ask for; flags are looked at after each step."""
+
+    should_training_stop: bool = False
+    should_evaluate: bool = False
+    should_save: bool = False
+
+
+class TrainerCallback:
+    """Base of callbacks; override what you need. There is no on_substep_end: the micro-batches of a step are one call of the core."""
+
+    def on_init_end(self, args, state, control, **kwargs): ...
+    def on_train_begin(self, args, state, control, **kwargs): ...
+    def on_epoch_begin(self, args, state, control, **kwargs): ...
+    def on_step_begin(self, args, state, control, **kwargs): ...
+    def on_pre_optimizer_step(self, args, state, control, **kwargs): ...
+    def on_optimizer_step(self, args, state, control, **kwargs): ...
+    def on_step_end(self, args, state, control, **kwargs): ...
+    def on_epoch_end(self, args, state, control, **kwargs): ...
+    def on_log(self, args, state, control, logs=None, **kwargs): ...
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs): ...
+    def on_save(self, args, state, control, **kwargs): ...
+    def on_train_end(self, args, state, control, **kwargs): ...
+
+
+SHOWN = (("reward", "reward", "{:.3f}"), ("loss", "loss", "{:.4f}"), ("kl", "kl", "{:.4f}"),
+         ("completions/mean_length", "length", "{:.0f}"), ("generation_tokens_per_second", "gen tok/s", "{:.0f}"),
+         ("training_tokens_per_second", "train tok/s", "{:.0f}"))
+
+SHOWN_IN_EVALUATION = ("_reward", "_loss", "_accuracy/strict", "_accuracy/lenient", "/mean")     # what such names end with
+
+
+def summary(metrics: dict[str, Any]) -> dict[str, str]:
+    """The few numbers worth a glance, formatted."""
+    shown = {label: form.format(metrics[name]) for name, label, form in SHOWN if metrics.get(name) is not None}
+    if "reward" in shown:
+        shown.pop("loss", None)              # on policy it is zero by construction
+    return shown
+
+
+def phases(metrics: dict[str, Any]) -> str:
+    """The phases that took at least a twentieth of the step."""
+    shares = {name.removeprefix("time_share/"): share for name, share in metrics.items() if name.startswith("time_share/") and share}
+    shown = [f"{name} {share:.0%}" for name, share in shares.items() if share >= 0.05]
+    return f" ({', '.join(shown)})" if shown else ""
+
+
+class Progress(TrainerCallback):
+    """A bar where there is a terminal (or a notebook), a line every logging_steps elsewhere."""
+
+    def __init__(self, disable_tqdm: bool | None):
+        self.use_bar = not disable_tqdm if disable_tqdm is not None else sys.stderr.isatty() or "ipykernel" in sys.modules
+        self.bar: Any = None
+        self.shown: dict[str, str] = {}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if self.use_bar:
+            from tqdm.auto import tqdm
+
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True)
+
+    def on_rollout(self, tokens: int, finished: int, total: int) -> None:
+        if self.bar is not None:
+            self.bar.set_postfix({**self.shown, "rollout": f"{finished}/{total}, {tokens} tokens"})
+
+    def on_step_end(self, args, state, control, metrics=None, **kwargs):
+        if self.bar is not None:
+            self.shown = {**self.shown, **summary(metrics or {})}
+            self.bar.update(1)
+            self.bar.set_postfix(self.shown)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if self.bar is None:
+            numbers = "  ".join(f"{label} {value}" for label, value in summary(logs).items())
+            say(f"step {state.global_step}/{state.max_steps}  {numbers}  {logs['step_time']:.2f} s/step{phases(logs)}")
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        shown = [f"{name} {value:.3f}" for name, value in metrics.items() if name.endswith(SHOWN_IN_EVALUATION)]
+        self.write(f"evaluation at step {state.global_step}  {'  '.join(shown)}")
+
+    def write(self, text: str) -> None:
+        if self.bar is not None:
+            self.bar.write(text, file=sys.stderr)
+        else:
+            say(text)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+class TensorBoard(TrainerCallback):
+    """Event files in the run folder."""
+
+    def __init__(self):
+        self.writer: Any = None
+
+    def on_train_begin(self, args, state, control, run=None, **kwargs):
+        from tensorboardX import SummaryWriter
+
+        self.writer = SummaryWriter(str(run.path / "tensorboard"))
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self._write("train", logs, state.global_step)
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        self._write("eval", {name.removeprefix("eval_"): value for name, value in metrics.items()}, state.global_step)
+
+    def _write(self, prefix: str, values: dict[str, Any], step: int) -> None:
+        for name, value in values.items():
+            if value is not None:
+                self.writer.add_scalar(f"{prefix}/{name}", value, step)
+        self.writer.flush()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.writer.close()
+
+
+def completion_table(records: list[dict[str, Any]], count: int | None, unique_prompts: bool) -> str:
+    """Completions as text: prompt, completion, rewards, advantage."""
+    if unique_prompts:
+        records = list({str(r["prompt"]): r for r in reversed(records)}.values())[::-1]
+    blocks = []
+    for r in records[:count]:
+        rewards = "  ".join(f"{name} {value:.2f}" for name, value in r["rewards"].items())
+        blocks.append(f"--- row {r['row']}\n{prompt_text(r['prompt'])}\n>>> {r['completion']}\n    {rewards}  advantage {r['advantage']:.2f}")
+    return "\n".join(blocks)

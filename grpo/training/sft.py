@@ -1,0 +1,140 @@
+"""Supervised fine-tuning on the same loop: the loss is the mean of -logp over the completion tokens of a step."""
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..datasets import RowOrder, read_rows
+from ..errors import CheckpointMismatchError, ConfigError, DatasetError
+from ..model import Model
+from ..options import SFTConfig, refuse
+from .loop import Loop, options
+
+I32 = NDArray[np.int32]
+ARGUMENTS = ("model", "args", "train_dataset", "eval_dataset", "processing_class", "callbacks")
+
+
+class SFTTrainer(Loop):
+    """Fine-tunes on rows with prompt and completion (text or chat messages), or messages ending with the assistant's.
+
+    >>> import grpo
+    >>> rows = [{"prompt": "2 + 2 =", "completion": " 4"}]
+    >>> grpo.SFTTrainer(grpo.tiny(), grpo.SFTConfig(max_steps=3), rows).train()                         # doctest: +SKIP
+    """
+
+    kind = "sft"
+    args: SFTConfig
+
+    def __init__(self, model: Any, args: SFTConfig | None = None, train_dataset: Any = None, eval_dataset: Any = None,
+                 processing_class: Any = None, callbacks: Any = None, **unsupported: Any):
+        refuse(unsupported, "SFTTrainer", ARGUMENTS)
+        args = options(args, SFTConfig)
+        super().__init__(model, args, callbacks, processing_class)
+        self.examples = self._examples(train_dataset, "train_dataset") if train_dataset is not None else []
+        self.evaluations = self.held_out(eval_dataset)
+        self.order = RowOrder(len(self.examples), args.shuffle_dataset, args.seed if args.data_seed is None else args.data_seed)
+        self.position = 0
+
+    def update(self) -> dict[str, Any]:
+        prompts, completions = zip(*[self.examples[i] for i in self.order.take(self.position, self.args.batch_size)], strict=True)
+        tokens = sum(len(c) for c in completions)
+        with self.timed("update"):
+            logps, entropies = self.optimizer.accumulate(list(prompts), list(completions), np.arange(len(prompts), dtype=np.int32),
+                                                         np.full(tokens, -1.0 / tokens, np.float32))
+        seen = tokens + sum(len(p) for p in prompts)
+        self.state.num_input_tokens_seen += seen
+        return {"loss": float(-logps.mean(dtype=np.float64)), "entropy": float(entropies.mean(dtype=np.float64)),
+                "num_tokens": float(self.state.num_input_tokens_seen), "training_tokens_per_second": seen / self._seconds["update"]}
+
+    def advance(self) -> None:
+        self.position += self.args.batch_size
+        self.state.epoch = self.position / len(self.examples)
+
+    def held_out_rows(self, dataset: Any, name: str) -> list[tuple[I32, I32]]:
+        return self._examples(dataset, name)
+
+    def evaluate_on(self, held_out: list[tuple[I32, I32]], prefix: str) -> dict[str, float]:
+        """Mean loss and entropy over the completion tokens."""
+        prompts, completions = map(list, zip(*held_out, strict=True))
+        logps, entropies = self.model.core.logprobs(prompts, completions, np.arange(len(prompts), dtype=np.int32), temperature=1.0,
+                                                    token_budget=self.args.token_budget_on(self.model.device))
+        return {"loss": float(-logps.mean(dtype=np.float64)), "entropy": float(entropies.mean(dtype=np.float64))}
+
+    # rows
+
+    def _examples(self, dataset: Any, name: str) -> list[tuple[I32, I32]]:
+        """(prompt ids, completion ids) of every row."""
+        rows = read_rows(dataset, name, needs=())
+        return [self._example(rows[i], f"{name}: row {i}") for i in range(len(rows))]
+
+    def _example(self, row: dict[str, Any], where: str) -> tuple[I32, I32]:
+        try:
+            prompt, completion = self._encode(row)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DatasetError(f"{where}: {error}") from error
+        room = self.args.max_length - len(prompt)
+        if room < 1 or not len(prompt):
+            raise DatasetError(f"{where}: the prompt has {len(prompt)} tokens; it needs at least one and max_length={self.args.max_length} "
+                               "must leave room for a completion")
+        return np.asarray(prompt, np.int32), np.asarray(completion[:room], np.int32)
+
+    def _encode(self, row: dict[str, Any]) -> tuple[Any, list[int]]:
+        if "messages" in row:
+            if not row["messages"] or row["messages"][-1].get("role") != "assistant":
+                raise ValueError("messages must end with the assistant's")
+            return self._encode_chat(list(row["messages"][:-1]), row["messages"][-1])
+        if row.get("prompt") is None or row.get("completion") is None:
+            raise ValueError(f"a row needs prompt and completion, or messages; it has {', '.join(map(str, row))}")
+        prompt, completion = row["prompt"], row["completion"]
+        if not isinstance(prompt, str):
+            message = {"role": "assistant", "content": completion} if isinstance(completion, str) else completion[-1]
+            return self._encode_chat(list(prompt), message)
+        # apart from the prompt, as in a rollout, where the prompt's tokens are fixed before the completion begins
+        return self.model.prompt_ids(prompt), [*self.model.tokenizer.encode(completion), self.model.tokenizer.eos_ids[0]]
+
+    def _encode_chat(self, prompt: list[Any], answer: dict[str, Any]) -> tuple[list[int], list[int]]:
+        """The answer's tokens are what the template adds to the prompt, up to the token that ends the turn."""
+        template, extra = self.model.tokenizer.apply_chat_template, self.args.chat_template_kwargs or {}
+        head = list(template(prompt, add_generation_prompt=True, tokenize=True, **extra))
+        both = list(template([*prompt, answer], add_generation_prompt=False, tokenize=True, **extra))
+        if both[:len(head)] != head:
+            raise ValueError("the chat template does not continue the prompt with the answer; give prompt and completion as text")
+        ends = set(self.model.tokenizer.eos_ids)
+        last = max((i for i, token in enumerate(both) if token in ends and i >= len(head)), default=None)
+        return head, both[len(head):last + 1] if last is not None else [*both[len(head):], self.model.tokenizer.eos_ids[0]]
+
+    # state
+
+    def steps(self, resume_from_checkpoint: str | bool | None = None):
+        if not self.examples:
+            raise DatasetError("training needs train_dataset: rows like {'prompt': ..., 'completion': ...}")
+        return super().steps(resume_from_checkpoint)
+
+    def steps_of_epochs(self, epochs: float) -> int:
+        return max(1, int(epochs * len(self.examples) / self.args.batch_size))
+
+    def describe(self) -> str:
+        return f"{self.args.batch_size} rows a step of {len(self.examples)}"
+
+    def position_state(self) -> dict[str, Any]:
+        return {"position": self.position, "rows": len(self.examples)}
+
+    def restore_position(self, state: dict[str, Any], folder: Path) -> None:
+        if state["rows"] != len(self.examples):
+            raise CheckpointMismatchError(f"{folder.parent}: the run had {state['rows']} rows of data, "
+                                          f"train_dataset has {len(self.examples)}")
+        self.position = state["position"]
+
+
+def sft(model: Any, rows: Any, args: SFTConfig | None = None, **options: Any) -> Model:
+    """Fine-tunes model on rows (see SFTTrainer) and returns it. Options are those of SFTConfig.
+
+    >>> import grpo
+    >>> model = grpo.sft(grpo.tiny(), [{"prompt": "a", "completion": "b"}], max_steps=2)                  # doctest: +SKIP
+    """
+    if args is not None and options:
+        raise ConfigError(f"give args or options ({', '.join(options)}), not both")
+    trainer = SFTTrainer(model, args or SFTConfig(**options), rows)
+    trainer.train()
+    return trainer.model

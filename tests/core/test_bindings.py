@@ -1,0 +1,500 @@
+"""grpo._core as an extension module: what it says to wrong arguments, that it neither leaks nor holds the GIL, that it
+survives fork, threads and Ctrl-C. One table of good calls; everything else is derived from it."""
+import functools
+import gc
+import inspect
+import os
+import signal
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from grpo import _core
+from grpo.errors import BusyError, ConfigError, DeviceError
+
+SIZES = {"n_layers": 1, "d_model": 32, "n_heads": 2, "n_kv_heads": 1, "head_dim": 16, "d_ff": 32, "vocab_size": 40, "rms_eps": 1e-6,
+         "tie": True, "qkv_bias": True, "qk_norm": False}
+NORM = "model.norm.weight"
+
+
+def f32(*shape):
+    return np.random.default_rng(sum(shape)).standard_normal(shape, dtype=np.float32)
+
+
+def i32(*values):
+    return np.array(values, np.int32)
+
+
+def new_model(**changes):
+    sizes = SIZES | changes
+    model = _core.Model("ref", inv_freq=np.ones(sizes["head_dim"] // 2, np.float32), **sizes)
+    for name, shape in model.tensors():
+        model.set_tensor(name, 0.3 * f32(*shape))
+    return model
+
+
+def ops_calls():
+    """Good arguments of every method of Ops, by name; '_' before a name: its first dimension is free."""
+    heads = {"Hq": 2, "Hkv": 1, "D": 4}
+    cos_sin = {"cos": f32(3, 2), "sin": f32(3, 2)}
+    segments = i32(0, 2, 0, 0, 2, 1, 0, 2).reshape(2, 4)
+    norms = {"wq": f32(4), "wk": f32(4), "eps": 1e-6}
+    step = {"lr": 0.1, "beta1": 0.9, "beta2": 0.9, "eps": 1e-8, "weight_decay": 0.0, "grad_scale": 1.0, "correction1": 0.1, "correction2": 0.1}
+    return {
+        "zero": {"_dst": f32(3)}, "copy": {"_src": f32(3)}, "cast": {"_src": f32(3)}, "vector_set": {"_src": f32(3)},
+        "weight_set": {"_W": f32(5, 3), "src": f32(3, 3), "row": 2},
+        "weight_get": {"_W": f32(5, 3), "row": 2, "rows": 3},
+        "embed": {"_E": f32(5, 3), "_ids": i32(1, 4)},
+        "embed_dw": {"_dE": f32(5, 3), "dy": f32(2, 3), "ids": i32(1, 4)},
+        "linear": {"_x": f32(2, 3), "_W": f32(4, 3)}, "linear_add": {"y": f32(2, 4), "x": f32(2, 3), "W": f32(4, 3), "b": f32(4)},
+        "linear_dx": {"_dy": f32(2, 4), "W": f32(4, 3)},
+        "linear_dw": {"dW": f32(4, 3), "db": f32(4), "dy": f32(2, 4), "x": f32(2, 3)},
+        "rmsnorm": {"_x": f32(2, 3), "w": f32(3), "eps": 1e-6},
+        "rmsnorm_add": {"y": f32(2, 3), "x": f32(2, 3), "w": f32(3), "eps": 1e-6, "offset": 1.0},
+        "rmsnorm_bwd_add": {"dx": f32(2, 3), "dw": f32(3), "dy": f32(2, 3), "x": f32(2, 3), "w": f32(3), "rstd": f32(2)},
+        "layernorm": {"_x": f32(2, 3), "w": f32(3), "b": f32(3), "eps": 1e-6},
+        "layernorm_bwd_add": {"dx": f32(2, 3), "dw": f32(3), "db": f32(3), "dy": f32(2, 3), "x": f32(2, 3), "w": f32(3), "mean": f32(2),
+                              "rstd": f32(2)},
+        "rope_table": {"_pos": i32(0, 1, 2, 3).reshape(2, 2), "inv_freq": f32(2), "axis": i32(0, 1)},
+        "rope": {"x": f32(3, 16), **norms, **cos_sin, **heads},
+        "rope_bwd": {"d": f32(3, 16), "dwq": f32(4), "dwk": f32(4), "x": f32(3, 16), **norms, **cos_sin, **heads},
+        "attention": {"_qkv": f32(3, 16), "_segments": segments, **heads},
+        "attention_bwd": {"dy": f32(3, 8), "y": f32(3, 8), "lse": f32(3, 2), "qkv": f32(3, 16), "_segments": segments, **heads},
+        "attention_decode": {"qkv": f32(2, 16), "kv": f32(3, 16), "place": i32(0, 1, 2), "dst": i32(1), "src": i32(0), "n_pages": 2,
+                             "pages": i32(0, 1).reshape(2, 1), "length": i32(3, 2), **heads},
+        "glu": {"_gu": f32(2, 6), "gate": 0}, "glu_bwd": {"dy": f32(2, 3), "gu": f32(2, 6), "gate": 1},
+        "gelu": {"_z": f32(2, 3), "kind": 1}, "gelu_bwd": {"d": f32(2, 3), "z": f32(2, 3), "kind": 2},
+        "gather_rows": {"_src": f32(5, 3), "_index": i32(1, 4)},
+        "put_rows": {"_dst": f32(5, 3), "src": f32(2, 3), "index": i32(1, 4)},
+        "scatter_rows_add": {"_dst": f32(5, 3), "src": f32(2, 3), "index": i32(1, 4)},
+        "head": {"h": f32(2, 3), "_W": f32(5, 3), "target": i32(1, 4), "inv_temperature": 0.5},
+        "head_bwd": {"dW": f32(5, 3), "h": f32(2, 3), "W": f32(5, 3), "target": i32(1, 4), "coef": f32(2), "ecoef": f32(2)},
+        "logits": {"_h": f32(2, 3), "_W": f32(5, 3)},
+        "sample": {"h": f32(2, 3), "W": f32(5, 3), "keys": np.zeros((2, 4), np.uint32), "forbidden": np.zeros(5, np.uint8),
+                   "seen": np.zeros((2, 5), np.uint8), "_stop_ids": i32(1), "top_k": 3, "top_p": 0.9, "seed": 1},
+        "adamw": {"w": f32(5, 3), "lower": None, "m": f32(5, 3), "v": np.abs(f32(5, 3)), "g": f32(5, 3), **step},
+        "adamw_float8": {"w": f32(5, 3), "lower": None, "m": np.zeros(20, np.uint8), "v": np.zeros(20, np.uint8), "g": f32(5, 3), **step},
+        "adamw_vector": {"w": f32(3), "lower": None, "m": f32(3), "v": np.abs(f32(3)), "g": f32(3), **step},
+        "sum_squares": {"_g": f32(3)}, "lerp": {"dst": f32(3), "src": f32(3), "alpha": 0.5},
+        "philox": {"key": 1, "counter": (1, 2, 3, 4)},
+    }
+
+
+def batch():
+    return {"prompts": [i32(1, 2, 3)], "completions": [i32(4, 5), i32(6)], "group": i32(0, 0)}
+
+
+def loss_numbers():
+    return {"old_logps": -np.abs(f32(3)), "advantages": f32(2), "mask": np.ones(3, np.uint8), "ref_logps": -np.abs(f32(3))}
+
+
+def model_calls():
+    return {
+        "tensors": {}, "get_tensor": {"name": NORM}, "set_tensor": {"name": NORM, "array": f32(32)},
+        "generate": {"prompts": [i32(1, 2), i32(3)], "num_generations": 2, "max_new_tokens": 3, "_stop_ids": i32(39), "_forbidden_ids": i32(7),
+                     "stop_strings": [b"ab"], "token_offsets": np.arange(41), "token_bytes": b"a" * 40, "slots": 2, "keep_rows": 100, "keep_inputs": True},
+        "logprobs": batch(), "logprob_grads": batch() | {"coef": f32(3), "entropy_coef": f32(3)}, "logits": {"_ids": i32(1, 2, 3)},
+        "embed": {"texts": [i32(1, 2), i32(3)]}, "mix": {"other": new_model(), "alpha": 0.5},
+    }
+
+
+def trainer_calls():
+    loss = {"loss": {"beta": 0.1}, "normalizer": {"tokens": 3.0, "sequences": 2.0}}
+    return {
+        "accumulate": batch() | {"coef": f32(3), "entropy_coef": f32(3), "kept": np.array([0, 1])}, "accumulate_loss": batch() | loss_numbers() | loss,
+        "step": {"learning_rate": 1e-3, "max_grad_norm": 1.0}, "zero_grad": {}, "gradient": {"name": NORM},
+        "get_state": {"kind": "m", "name": NORM}, "set_state": {"kind": "m", "name": NORM, "array": f32(32)}, "plan": {},
+    }
+
+
+def function_calls():
+    sizes = {k: v for k, v in SIZES.items() if k != "rms_eps"}
+    numbers = loss_numbers()
+    return {
+        "grpo_loss": {"logps": -np.abs(f32(3)), **numbers, "entropies": np.abs(f32(3)), "lengths": i32(2, 1), "loss": {"beta": 0.1},
+                      "normalizer": {"tokens": 3.0, "sequences": 2.0}},
+        "adapt_entropy_coef": {"coef": 0.1, "entropy": 0.5, "loss": {"use_adaptive_entropy": True}}, "loss_defaults": {},
+        "profile_start": {}, "profile": {},
+        "group_advantages": {"rewards": f32(4, 1).astype(np.float64), "weights": np.ones(1), "sizes": i32(2, 2), "scale_rewards": "group",
+                             "multi_objective_aggregation": "sum_then_normalize"},
+        "selective_log_softmax": {"logits": f32(2, 5), "ids": i32(1, 4), "temperature": 1.0},
+        "dequantize": {"type": "F32", "data": b"\0" * 8, "count": 2},
+        "backend": {"device": "ref"}, "get_num_threads": {}, "set_num_threads": {"count": 2}, "memory_in_use": {},
+        "profile_start": {}, "profile": {},
+        "plan": sizes | {"step_prompts": 2, "num_generations": 4, "prompt_length": 8, "max_new_tokens": 8, "token_budget": 64, "recompute": False,
+                         "moment_dtype": "float32", "master_dtype": "float32", "rollout_prompts": 2, "slots": 2, "keep_rows": 5, "train": True, "reference": True, "mixed": True, "device": "ref"},
+    }
+
+
+MAKERS = {"Ops": ops_calls, "Model": model_calls, "Trainer": trainer_calls, "": function_calls}
+CALLS = [f"{owner}.{name}".lstrip(".") for owner, make in MAKERS.items() for name in make()]
+NEED_A_PLUGIN = {"cuda_plugin", "cuda_devices", "cuda_search", "cuda_blas", "cuda_products"}   # tests/python/test_devices.py
+ATTRIBUTES = {"Ops.repeat", "Ops.seconds", "Ops.times", "Model.device", "Model.tier", "Model.dtype", "Trainer.steps_taken", "Trainer.moment_dtype", "Trainer.master_dtype"}
+
+
+def new_owner(owner):
+    return {"Ops": lambda: _core.Ops("ref"), "Model": new_model, "Trainer": lambda: _core.Trainer(new_model()), "": lambda: _core}[owner]()
+
+
+def prepare(call):
+    """(bound function, good arguments, names of those whose first dimension is free)."""
+    owner, _, name = call.rpartition(".")
+    args = MAKERS[owner]()[name]
+    free = {key[1:] for key in args if key.startswith("_")}
+    return getattr(new_owner(owner), name), {key.removeprefix("_"): value for key, value in args.items()}, free
+
+
+def bind(function, args):
+    """The call with its arguments: by keyword, or in order where the signature says positional-only."""
+    if any(p.kind is p.POSITIONAL_ONLY for p in inspect.signature(function).parameters.values()):
+        return functools.partial(function, *args.values())
+    return functools.partial(function, **args)
+
+
+def run(function, args):
+    return bind(function, args)()
+
+
+def test_every_public_name_is_in_the_table():
+    public = {name for name in dir(_core) if not name.startswith("_")} - {"Ops", "Model", "Trainer"}
+    for owner in ("Ops", "Model", "Trainer"):
+        public |= {f"{owner}.{name}" for name in dir(getattr(_core, owner)) if not name.startswith("_")}
+    assert public == set(CALLS) | ATTRIBUTES | NEED_A_PLUGIN
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_documented(call):
+    function, args, _ = prepare(call)
+    assert len(function.__doc__) > 10
+    if call != "Ops.philox":                           # a static method's signature is its own
+        assert set(args) <= set(inspect.signature(function).parameters)
+
+
+# -- wrong arguments ------------------------------------------------------------------------------------------------
+
+
+def wrong_arrays(array, first_dimension_is_free):
+    """(what, wrong value, exception) for an array argument."""
+    wide = np.repeat(array, 2, axis=-1)[..., ::2]
+    yield "a string", "text", TypeError
+    yield "dtype", array.astype(np.int8), TypeError
+    yield "dimensions", array[None], ValueError
+    if not wide.flags.c_contiguous:
+        yield "strides", wide, ValueError
+    if array.dtype.itemsize > 1:
+        yield "byte order", array.astype(array.dtype.newbyteorder()), ValueError
+    if not first_dimension_is_free:
+        yield "size", np.concatenate([array, array[:1]]), ValueError
+
+
+def wrong_values(value, free):
+    """The same for any argument; numbers, names and dicts get an object of no use."""
+    if isinstance(value, np.ndarray):
+        yield from wrong_arrays(value, free)
+    elif isinstance(value, list):
+        yield "a number", 3, TypeError
+        yield "an item", [object(), *value[1:]], TypeError
+        if isinstance(value[0], np.ndarray):
+            yield "an item's dtype", [value[0].astype(np.int64), *value[1:]], TypeError
+    elif not isinstance(value, bool):
+        yield "an object", object(), (TypeError, ValueError)
+
+
+WRONG = [(call, name, what) for call in CALLS for _, args, free in [prepare(call)] for name, value in args.items()
+         for what, _, _ in wrong_values(value, name in free)]
+
+
+@pytest.mark.parametrize("call, name, what", WRONG)
+def test_wrong_arguments(call, name, what):
+    """The exception names the argument (or, for sizes, one of those that disagree) and no reference is kept."""
+    function, args, free = prepare(call)
+    bad, exception = next((value, exception) for kind, value, exception in wrong_values(args[name], name in free) if kind == what)
+    wrong = args | {name: bad}
+    run(function, args)
+    before = references(wrong.values())
+    for _ in range(20):
+        with pytest.raises(exception) as caught:
+            run(function, wrong)
+        message = str(caught.value)
+        caught = None
+    assert references(wrong.values()) == before
+    names = set(args) if what == "size" else {name}
+    position = f"argument {list(args).index(name) + 1} "        # how PyArg_Parse names what it rejects
+    assert any(n in message for n in names) or position in message or args.get("name", " ") in message, message
+
+
+@pytest.mark.parametrize("call, change, message", [
+    ("Ops.embed", {"ids": i32(5, 0)}, "ids[0] is 5, must be in [0, 5)"),
+    ("Ops.gather_rows", {"index": i32(0, -1)}, "index[1] is -1"),
+    ("Ops.sample", {"stop_ids": i32(99)}, "stop_ids[0] is 99"),
+    ("Ops.attention", {"segments": i32(0, 4, 0, 0).reshape(1, 4)}, "segments"),
+    ("Ops.attention", {"Hq": 3, "Hkv": 2}, "multiple of Hkv"),
+    ("Ops.attention", {"D": 0}, "D 0"),
+    ("Ops.attention_decode", {"length": i32(33, 1)}, "length"),
+    ("Ops.attention_decode", {"pages": i32(0, 2).reshape(2, 1)}, "pages"),
+    ("Ops.attention_decode", {"place": i32(0, 1, 64)}, "place"),
+    ("Ops.weight_get", {"row": 4}, "row"),
+    ("Ops.weight_get", {"row": -1}, "row"),
+    ("Ops.weight_get", {"rows": 2**31}, "rows"),
+    ("Ops.glu", {"gu": f32(2, 5)}, "gu"),
+    ("Ops.glu", {"gate": 2}, "gate must be 0 (silu) or 1 (gelu_tanh)"),
+    ("Ops.gelu", {"kind": 3}, "kind must be 0 (erf), 1 (tanh) or 2 (quick)"),
+    ("Ops.rope_table", {"axis": i32(0, 2)}, "axis[1] is 2, must be in [0, 2)"),
+    ("Ops.rope_table", {"axis": None}, "pos of several axes needs axis"),
+    ("Model.get_tensor", {"name": "nothing"}, "nothing"),
+    ("Model.set_tensor", {"array": f32(33)}, NORM),
+    ("Model.generate", {"prompts": [i32(40)]}, "40"),
+    ("Model.generate", {"prompts": [i32()]}, "empty"),
+    ("Model.generate", {"num_generations": 0}, "num_generations"),
+    ("Model.generate", {"max_new_tokens": 0}, "max_new_tokens"),
+    ("Model.generate", {"top_p": 1.5}, "top_p"),
+    ("Model.generate", {"temperature": -1.0}, "temperature"),
+    ("Model.generate", {"stop_ids": i32(-1)}, "-1"),
+    ("Model.generate", {"forbidden_ids": i32(40)}, "40"),
+    ("Model.generate", {"slots": 0}, "slots"),
+    ("Model.generate", {"token_offsets": np.arange(41)[::-1].copy()}, "token_offsets"),
+    ("Model.logprobs", {"group": i32(0, 1)}, "prompt 1 of 1"),
+    ("Model.logprobs", {"completions": [i32(4, 99), i32(6)]}, "99"),
+    ("Model.logprobs", {"temperature": 0.0}, "temperature"),
+    ("Model.logits", {"ids": i32(-1)}, "-1"),
+    ("Trainer.get_state", {"kind": "w"}, "kind"),
+    ("Trainer.accumulate_loss", {"loss": {"betta": 1}}, "betta"),
+    ("dequantize", {"type": "Q9"}, "Q9"),
+    ("dequantize", {"count": 3}, "3"),
+    ("group_advantages", {"scale_rewards": "all"}, "scale_rewards"),
+    ("selective_log_softmax", {"ids": i32(1, 5)}, "5"),
+    ("set_num_threads", {"count": 0}, "must be"),
+])
+def test_wrong_values(call, change, message):
+    function, args, _ = prepare(call)
+    with pytest.raises(ValueError) as caught:
+        run(function, args | change)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("args, kwargs", [((1, 2), {}), ((), {}), ((np.zeros(1, "f"),), {"dst": np.zeros(1, "f")}), ((), {"src": 1})])
+def test_ops_signature(args, kwargs):
+    with pytest.raises(TypeError, match=r"zero\(\)"):
+        _core.Ops("ref").zero(*args, **kwargs)
+
+
+@pytest.mark.parametrize("change", [{"d_model": 0}, {"n_kv_heads": 3}, {"head_dim": 15}, {"n_layers": -1}, {"vocab_size": 0}, {"rms_eps": -1.0}])
+def test_wrong_configs(change):
+    before = _core.memory_in_use()
+    with pytest.raises(ConfigError):
+        new_model(**change)
+    assert _core.memory_in_use() == before
+
+
+def test_unknown_device():
+    for make in (_core.Ops, _core.backend, lambda device: _core.Model(device, inv_freq=np.ones(8, np.float32), **SIZES)):
+        with pytest.raises(DeviceError, match="abacus"):
+            make("abacus")
+
+
+# -- references and memory ------------------------------------------------------------------------------------------
+
+
+def references(values):
+    """Reference counts of what belongs to the test alone: no numbers or names, which the interpreter shares."""
+    own = [v for v in values if type(v) in (np.ndarray, list, dict, bytes, object)]
+    return [sys.getrefcount(v) for v in own] + [sys.getrefcount(x) for v in own if isinstance(v, list) for x in v]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_thousand_calls_leave_nothing_behind(call):
+    function, args, _ = prepare(call)
+    once = bind(function, args)
+    end_step = function.__self__.zero_grad if call.startswith("Trainer.accumulate") else lambda: None     # micro-batches wait for it
+
+    def repeat():
+        once()
+        end_step()
+
+    def state():
+        gc.collect()
+        return _core.memory_in_use(), references(args.values()), sys.getallocatedblocks()
+
+    for _ in range(20):
+        repeat()
+    memory, counts, blocks = state()
+    for _ in range(1000):
+        repeat()
+    after = state()
+    assert after[:2] == (memory, counts)
+    assert after[2] - blocks < 100
+
+
+def test_memory_is_given_back():
+    gc.collect()
+    before = _core.memory_in_use()
+    for call in CALLS:
+        function, args, _ = prepare(call)
+        run(function, args)
+        if "." in call and call != "Ops.philox":
+            assert _core.memory_in_use() > before
+        del function, args
+        gc.collect()
+        assert _core.memory_in_use() == before, call
+
+
+def test_a_trainer_keeps_its_model():
+    trainer = _core.Trainer(new_model())
+    gc.collect()
+    trainer.accumulate(*batch().values(), f32(3))
+    assert trainer.step(1e-3) > 0
+
+
+# -- threads, fork, Ctrl-C ------------------------------------------------------------------------------------------
+
+
+def long_calls():
+    """By name, (what it belongs to, a call of about half a second)."""
+    ops, model = _core.Ops("ref"), new_model()
+    trainer = _core.Trainer(model, token_budget=512)
+    x, W = f32(64, 256), f32(256, 256)
+    many = {"prompts": [i32(*range(30))], "completions": [i32(*[5] * 60)] * 64, "group": i32(*[0] * 64)}
+    logits, ids = f32(3000, 3000), np.zeros(3000, np.int32)
+
+    def linear():
+        ops.repeat = 1
+        ops.linear(x, W)
+        ops.repeat = int(0.5 / ops.seconds) + 1
+        ops.linear(x, W)
+
+    return {
+        "Ops.linear": linear,
+        "Model.generate": lambda: model.generate([i32(1, 2)], 64, 600),
+        "Model.logprobs": lambda: [model.logprobs(**many) for _ in range(3)],
+        "Trainer.accumulate": lambda: trainer.accumulate(**many, coef=np.ones(64 * 60, np.float32)),
+        "selective_log_softmax": lambda: [_core.selective_log_softmax(logits, ids, 1.0) for _ in range(4)],
+    }
+
+
+@pytest.mark.parametrize("name", ["Ops.linear", "Model.generate", "Model.logprobs", "Trainer.accumulate", "selective_log_softmax"])
+def test_the_gil_is_released(name):
+    ticks, running = [], True
+
+    def tick():
+        while running:
+            ticks.append(time.monotonic())
+            time.sleep(0.001)
+
+    call = long_calls()[name]
+    thread = threading.Thread(target=tick)
+    thread.start()
+    try:
+        start = time.monotonic()
+        call()
+        end = time.monotonic()
+    finally:
+        running = False
+        thread.join()
+    middle = [t for t in ticks if start + 0.2 * (end - start) < t < end - 0.2 * (end - start)]
+    assert end - start > 0.05 and len(middle) >= 5
+
+
+def test_a_second_thread_is_told_that_an_ops_is_busy():
+    """Whichever of the two comes second."""
+    ops, x, W, told = _core.Ops("ref"), f32(64, 256), f32(256, 256), []
+
+    def call(function, *args):
+        try:
+            function(*args)
+        except BusyError as error:
+            told.append(str(error))
+
+    ops.repeat = 100
+    thread = threading.Thread(target=call, args=(ops.linear, x, W))
+    thread.start()
+    while thread.is_alive() and not told:
+        call(ops.zero, x[0])
+        time.sleep(0.001)
+    thread.join()
+    assert told and "another thread" in told[0]
+    ops.repeat = 1
+    ops.zero(x[0])
+
+
+@pytest.mark.parametrize("second", ["logits", "get_tensor", "trainer.accumulate",
+                                    "trainer.get_state", "trainer.set_state", "mix from"])
+def test_a_call_within_a_call_of_the_same_model_is_refused(second):
+    model = new_model()
+    trainer, other = _core.Trainer(model), new_model()
+    calls = {
+        "logits": lambda: model.logits(i32(1)), "get_tensor": lambda: model.get_tensor(NORM),
+        "trainer.accumulate": lambda: trainer.accumulate(*batch().values(), f32(3)),
+        "trainer.get_state": lambda: trainer.get_state("m", NORM), "trainer.set_state": lambda: trainer.set_state("m", NORM, f32(32)),
+        "mix from": lambda: other.mix(model, 0.5),
+    }
+    seen = []
+
+    def progress(tokens, finished):
+        if not seen:
+            with pytest.raises(BusyError):
+                calls[second]()
+            seen.append(tokens)
+
+    model.generate([i32(1, 2)], 32, 200, progress=progress)
+    assert seen
+    calls[second]()
+
+
+def test_an_exception_in_progress_stops_generation():
+    model = new_model()
+
+    def progress(tokens, finished):
+        raise LookupError("enough")
+
+    with pytest.raises(LookupError, match="enough"):
+        model.generate([i32(1, 2)], 32, 200, progress=progress)
+    model.logits(i32(1))
+
+
+def wait_for_exit(pid, seconds=30):
+    """Exit status of a child; a child that hangs is killed and counts as -1."""
+    for _ in range(seconds * 100):
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return -1
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("device", ["ref", "cpu"])
+def test_fork_after_a_call(device):
+    """The child has only the thread that forked; a core that waits for its old threads would hang."""
+    threads = _core.get_num_threads()
+    _core.set_num_threads(3)
+    ops, x, W = _core.Ops(device), f32(64, 96), f32(128, 96)
+    want = ops.linear(x, W)
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if (ops.linear(x, W) == want).all() and (_core.Ops(device).linear(x, W) == want).all() else 1)
+    assert wait_for_exit(pid) == 0
+    assert (ops.linear(x, W) == want).all()
+    _core.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", ["generate", "logprobs", "accumulate"])
+def test_ctrl_c(name):
+    """SIGINT during a call of many seconds: KeyboardInterrupt, and the model can be used again."""
+    model = new_model(n_layers=4)
+    trainer = _core.Trainer(model, token_budget=512)
+    many = {"prompts": [i32(*range(30))] * 400, "completions": [i32(*[5] * 60)] * 400, "group": np.arange(400, dtype=np.int32)}
+    calls = {
+        "generate": lambda: model.generate([i32(1, 2)], 64, 2000), "logprobs": lambda: model.logprobs(**many, token_budget=512),
+        "accumulate": lambda: trainer.accumulate(**many, coef=np.ones(400 * 60, np.float32)),
+    }
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        calls[name]()
+    timer.join()
+    assert np.isfinite(model.logits(i32(1, 2))).all()

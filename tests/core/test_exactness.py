@@ -1,0 +1,1 @@
+from checks.exactness import *  # noqa: F403

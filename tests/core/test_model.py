@@ -1,0 +1,1 @@
+from checks.parity import *  # noqa: F403

@@ -1,0 +1,160 @@
+"""Builders of model files for the loader tests: GGUF and safetensors bytes, well formed unless told otherwise."""
+
+import json
+import struct
+
+import numpy as np
+
+from grpo.model.formats.byte_level import byte_alphabet
+
+GGUF_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q4_K": 12, "Q6_K": 14, "BF16": 30}
+BLOCKS = {
+    "F32": (1, 4),
+    "F16": (1, 2),
+    "BF16": (1, 2),
+    "Q4_0": (32, 18),
+    "Q4_1": (32, 20),
+    "Q5_0": (32, 22),
+    "Q5_1": (32, 24),
+    "Q8_0": (32, 34),
+    "Q4_K": (256, 144),
+    "Q6_K": (256, 210),
+}
+HALVES = {
+    "Q4_0": (0,),
+    "Q4_1": (0, 2),
+    "Q5_0": (0,),
+    "Q5_1": (0, 2),
+    "Q8_0": (0,),
+    "Q4_K": (0, 2),
+    "Q6_K": (208,),
+}  # where float16 scales lie
+GGUF_NAMES = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+}
+
+
+def safetensors(header, data=b"", length=None):
+    """File bytes; ``header``: dict or raw bytes; ``length``: the header length to claim."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def string(text):
+    data = text if isinstance(text, bytes) else text.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def value(v):
+    """A metadata value behind its type id. Lists are of one kind; bytes pass through as they are."""
+    if isinstance(v, bytes):
+        return v
+    if isinstance(v, bool):
+        return struct.pack("<IB", 7, v)
+    if isinstance(v, str):
+        return struct.pack("<I", 8) + string(v)
+    if isinstance(v, int):
+        return struct.pack("<II", 4, v)
+    if isinstance(v, float):
+        return struct.pack("<If", 6, v)
+    if v and isinstance(v[0], str):
+        return struct.pack("<IIQ", 9, 8, len(v)) + b"".join(map(string, v))
+    code, kind = ("f", 6) if v and isinstance(v[0], float) else ("i", 5)
+    return struct.pack(f"<IIQ{len(v)}{code}", 9, kind, len(v), *v)
+
+
+def gguf(metadata, tensors, alignment=32, version=3, magic=b"GGUF", counts=None):
+    """File bytes. ``tensors``: list of (name, type, dims with the contiguous one first, data), or a fifth item: the offset to claim."""
+    head = magic + struct.pack("<IQQ", version, *(counts or (len(tensors), len(metadata))))
+    head += b"".join(string(key) + value(v) for key, v in (metadata.items() if isinstance(metadata, dict) else metadata))
+    body = b""
+    for name, kind, dims, data, *offset in tensors:
+        body += b"\0" * (-len(body) % alignment)
+        head += string(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, GGUF_TYPES.get(kind, kind), *(offset or [len(body)]))
+        body += data
+    return head + b"\0" * (-len(head) % alignment) + body
+
+
+def quantised(kind, count, rng):
+    """``count`` elements of a format as random bytes: all are valid, but scales are kept small and finite."""
+    elements, size = BLOCKS[kind]
+    if elements == 1:
+        x = rng.standard_normal(count).astype(np.float32)
+        return {"F32": x, "F16": x.astype(np.float16), "BF16": (x.view(np.uint32) >> 16).astype(np.uint16)}[kind].tobytes()
+    blocks = rng.integers(0, 256, (count // elements, size), np.uint8)
+    for at in HALVES[kind]:
+        blocks[:, at : at + 2] = (0.01 * rng.standard_normal((len(blocks), 1))).astype(np.float16).view(np.uint8)
+    return blocks.tobytes()
+
+
+def byte_level_metadata(pre="gpt-2"):
+    """A tokenizer of 256 bytes, one merge, and two control tokens."""
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": pre,
+        "tokenizer.ggml.merges": ["h e"],
+        "tokenizer.ggml.tokens": [*byte_alphabet(), "he", "<|endoftext|>", "<|im_end|>"],
+        "tokenizer.ggml.token_type": [1] * 257 + [3, 3],
+        "tokenizer.ggml.eos_token_id": 258,
+        "tokenizer.ggml.padding_token_id": 257,
+    }
+
+
+def sentencepiece_metadata():
+    """ "<unk> <s> </s>", 256 bytes, and pieces whose scores decide the merges: "ab" before "bc"."""
+    pieces = {"▁": -5.0, "a": -6.0, "b": -7.0, "c": -8.0, "ab": -1.0, "bc": -2.0, "abc": -3.0, "▁a": -4.0}
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": [0.0] * 259 + list(pieces.values()),
+        "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * len(pieces),
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+    }
+
+
+def model_metadata(config):
+    """GGUF keys of a Hugging Face config."""
+    a = config["model_type"]
+    return {
+        "general.architecture": a,
+        f"{a}.block_count": config["num_hidden_layers"],
+        f"{a}.context_length": config["max_position_embeddings"],
+        f"{a}.embedding_length": config["hidden_size"],
+        f"{a}.feed_forward_length": config["intermediate_size"],
+        f"{a}.attention.head_count": config["num_attention_heads"],
+        f"{a}.attention.head_count_kv": config["num_key_value_heads"],
+        f"{a}.attention.key_length": config["head_dim"],
+        f"{a}.attention.value_length": config["head_dim"],
+        f"{a}.attention.layer_norm_rms_epsilon": config["rms_norm_eps"],
+        f"{a}.rope.freq_base": config["rope_theta"],
+    }
+
+
+def gguf_tensors(state, config):
+    """F32 tensors of a GGUF from a Hugging Face state dict; q and k rows permuted for "llama", as its files have them."""
+    tensors = []
+    for name, array in state.items():
+        *module, kind = name.split(".")
+        layer = f"blk.{module[2]}." if module[1:2] == ["layers"] else ""
+        key = ".".join(module[3:] if layer else module)
+        if config["model_type"] == "llama" and key in ("self_attn.q_proj", "self_attn.k_proj"):
+            heads = config["num_attention_heads" if "q_proj" in key else "num_key_value_heads"]
+            array = array.reshape(heads, 2, -1, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
+        tensors.append((f"{layer}{GGUF_NAMES[key]}.{kind}", "F32", array.shape[::-1], np.ascontiguousarray(array, "<f4").tobytes()))
+    return tensors
