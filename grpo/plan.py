@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _core
-from .architectures import core_arguments
 from .config import GRPOConfig, TrainingConfig
 from .devices import gpu_memory
 from .errors import ConfigError, FileFormatError, OutOfMemoryError
+from .families import core_arguments, spec_of
 
 KEPT = "kept activations of rollouts"          # an arena of the core's plan
 KEPT_SHARE = 4                                # of the free memory, one part in so many
@@ -41,7 +41,8 @@ def training_plan(config: Mapping[str, Any], source: str, options: TrainingConfi
                   memory: int | None = None) -> Plan:
     """What training a model of this config will hold on a device. held: arenas that are there already, and so not part of what is
     free (on a GPU all of its memory counts). memory: bytes of a GPU that is not here."""
-    shape = {name: value for name, value in core_arguments(config, source).items() if name not in ("rms_eps", "inv_freq")}
+    arguments = core_arguments(spec_of(config, source), source)
+    shape = {name: value for name, value in arguments.items() if name not in ("rms_eps", "inv_freq")}
     work = step_of(options, device)
     arenas = functools.partial(_core.plan, **shape, **work, token_budget=options.token_budget_on(device), recompute=options.recompute,
                                moment_dtype=options.moment_dtype, master_dtype=options.master_dtype, train=True, device=device)

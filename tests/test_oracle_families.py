@@ -1,12 +1,12 @@
 """Specs against transformers: what a config of each family and rope type computes, layer types and all."""
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import spec_forward
 from tiny_models import random_weights, relative_error
 
+import grpo
 from grpo.families import spec_of
 
 torch = pytest.importorskip("torch")
@@ -114,3 +114,19 @@ def test_defaults_of_missing_keys():
         ours, theirs = spec_of({**given, "model_type": kind}), spec_of(full)
         assert ours.layers == theirs.layers and (ours.eps, ours.tie, ours.max_positions) == (theirs.eps, theirs.tie, theirs.max_positions)
         assert [rope.inv_freq.tobytes() for rope in ours.ropes] == [rope.inv_freq.tobytes() for rope in theirs.ropes]
+
+
+@pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3", "mistral", "gemma3"])
+def test_tiny_configs(arch, tmp_path):
+    """The config of grpo.tiny, saved, opens in transformers and means the same there."""
+    config = grpo.tiny(arch, hidden_size=36, intermediate_size=29).config
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(tmp_path), attn_implementation="eager")
+    weights = random_weights([(name, tuple(p.shape)) for name, p in model.named_parameters()], 7)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(torch.from_numpy(weights[name]))
+        ids = np.random.default_rng(5).integers(0, config["vocab_size"], 150)
+        want = model.eval()(torch.tensor(ids[None])).logits[0].numpy()
+    assert type(model).__name__ == config["architectures"][0]
+    assert relative_error(spec_forward.logits(spec_of(config), weights, ids), want) < 2e-5
