@@ -1,12 +1,19 @@
 """What a Spec means: the forward pass of one sequence in NumPy, float32, written to be read."""
+
 from __future__ import annotations
 
 import numpy as np
 
 from grpo.families import Layer, Spec
 
-NAMES = {"attention_norm": "input_layernorm.weight", "attention_post_norm": "?", "mlp_norm": "post_attention_layernorm.weight",
-         "mlp_post_norm": "?", "q_norm": "self_attn.q_norm.weight", "k_norm": "self_attn.k_norm.weight"}
+NAMES = {
+    "attention_norm": "input_layernorm.weight",
+    "attention_post_norm": "?",
+    "mlp_norm": "post_attention_layernorm.weight",
+    "mlp_post_norm": "?",
+    "q_norm": "self_attn.q_norm.weight",
+    "k_norm": "self_attn.k_norm.weight",
+}
 
 
 def logits(spec: Spec, weights: dict[str, np.ndarray], ids: np.ndarray) -> np.ndarray:
@@ -40,7 +47,10 @@ def rmsnorm(spec: Spec, x: np.ndarray, w: np.ndarray) -> np.ndarray:
 def attention(spec: Spec, layer: Layer, mine: dict[str, np.ndarray], h: np.ndarray, norm) -> np.ndarray:
     """(T, heads * head_dim) of h (T, hidden_size)."""
     a, T = layer.attention, len(h)
-    q, k, v = (h @ mine[f"self_attn.{part}_proj.weight"].T + (mine[f"self_attn.{part}_proj.bias"] if a.qkv_bias else 0) for part in "qkv")
+    q, k, v = (
+        h @ mine[f"self_attn.{part}_proj.weight"].T + (mine[f"self_attn.{part}_proj.bias"] if a.qkv_bias else 0)
+        for part in "qkv"
+    )
     q, k, v = (x.reshape(T, -1, a.head_dim) for x in (q, k, v))
     if a.qk_norm:
         q, k = norm(q, "q_norm"), norm(k, "k_norm")

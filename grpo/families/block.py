@@ -1,7 +1,8 @@
-"""What most families share: the sizes of a block from the keys that Llama gave them, and which layers see a window only."""
+"""What most families share: a block's sizes from the keys that Llama gave them, and which layers see a window only."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..errors import FileFormatError
@@ -9,11 +10,14 @@ from .reading import Config
 from .rope import max_positions, rope_of, rope_parameters
 from .spec import Attention, Layer, Mlp, Spec
 
-ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"}      # transformers' names of what the core has
+# transformers' names of the gates that there are.
+ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
 FULL, SLIDING = "full_attention", "sliding_attention"
 # Keys that mean another network than any family here has, where they are set.
-FOREIGN = {"quantization_config": "a quantised checkpoint (quantization_config)", "vision_config": "a multimodal model (vision_config)",
-           "num_experts": "a mixture of experts (num_experts)", "num_local_experts": "a mixture of experts (num_local_experts)",
+FOREIGN = {"quantization_config": "a quantised checkpoint (quantization_config)",
+           "vision_config": "a multimodal model (vision_config)",
+           "num_experts": "a mixture of experts (num_experts)",
+           "num_local_experts": "a mixture of experts (num_local_experts)",
            "rope_interleaved": "rope_interleaved"}
 
 
@@ -23,7 +27,8 @@ def refuse_foreign(config: Config) -> None:
         if config.get(key):
             config.refuse(what)
     if dropout := config.get("attention_dropout"):
-        config.refuse(f"attention_dropout {dropout!r:.40} (set it to 0: policy log-probs must be those that were sampled)")
+        why = "set it to 0: policy log-probs must be those that were sampled"
+        config.refuse(f"attention_dropout {dropout!r:.40} ({why})")
 
 
 def refuse_biases(config: Config, *keys: str) -> None:
@@ -43,7 +48,7 @@ def attention(config: Config, **differs: Any) -> Attention:
         raise FileFormatError(f"{config.source}: hidden_size {width} is not a multiple of num_attention_heads {heads}")
     head_dim = config.size("head_dim", null=width // heads)
     kv_heads = config.size("num_key_value_heads", absent=heads, null=heads)
-    return Attention(**{"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim, "scale": head_dim ** -0.5} | differs)
+    return replace(Attention(heads, kv_heads, head_dim, scale=head_dim ** -0.5), **differs)
 
 
 def mlp(config: Config, key: str = "hidden_act") -> Mlp:
@@ -58,9 +63,11 @@ def decoder(config: Config, layers: Sequence[Layer], ropes: Sequence[Config] | N
     """A network of these layers. ropes: parameters of each, by default of the one that all layers have.
     differs: fields in which a family is unlike Llama."""
     ropes = ropes or [rope_parameters(config)]
-    return Spec(**{"hidden_size": config.size("hidden_size"), "vocab_size": config.size("vocab_size"), "layers": tuple(layers),
-                   "ropes": tuple(rope_of(each, layers[0].attention.head_dim) for each in ropes), "max_positions": max_positions(*ropes),
-                   "eps": config.number("rms_norm_eps", 1e-6, low=0.0, high=1.0), "tie": config.flag("tie_word_embeddings")} | differs)
+    spec = Spec(config.size("hidden_size"), config.size("vocab_size"), tuple(layers),
+                ropes=tuple(rope_of(each, layers[0].attention.head_dim) for each in ropes),
+                eps=config.number("rms_norm_eps", 1e-6, low=0.0, high=1.0), tie=config.flag("tie_word_embeddings"),
+                max_positions=max_positions(*ropes))
+    return replace(spec, **differs)
 
 
 def layer_types(config: Config, otherwise: Sequence[str]) -> list[str]:

@@ -30,7 +30,8 @@ class Config:
         return self.values.get(key, self.defaults.get(key, absent))
 
     def size(self, key: str, absent: int | None = None, null: int | None = None) -> int:
-        """A positive integer within LIMITS. absent: value of a missing key without a default; null: value of an explicit null."""
+        """A positive integer within LIMITS. absent: value of a missing key that has no default; null: of an explicit
+        null."""
         value = self.get(key, absent)
         return self._integer(key, null if value is None else value, 1, LIMITS[key])
 
@@ -70,8 +71,8 @@ class Config:
 class Family:
     """What a file of this folder says of its models.
 
-    model_type, architecture: as in config.json. spec: a config's network. defaults: transformers' values of keys that a config
-    leaves out. tiny: keys of grpo.tiny's config, and what they are in this family where it differs; None: not a key of this family."""
+    model_type, architecture: as in config.json. spec: a config's network. defaults: transformers' values of keys that a
+    config leaves out. tiny: keys of grpo.tiny's config that are other ones in this family; None: a key it has not."""
 
     model_type: str
     architecture: str

@@ -1,17 +1,18 @@
-"""A network as data: what a family's file makes of a config, and all that the core is told of one. Weights are elsewhere.
+"""A network as data: what a family's file makes of a config, and all that the core is told of it besides weights.
 
 The block that a `Layer` describes, on the residual stream x (rows, hidden_size):
 
     h  = norm(x; attention_norm)
-    q, k, v = h Wq^T, h Wk^T, h Wv^T              (+ bias where qkv_bias; each head's q and k through a norm where qk_norm)
+    q, k, v = h Wq^T, h Wk^T, h Wv^T              (+ bias where qkv_bias; a norm of each head's q and k where qk_norm)
     q, k = rope(q), rope(k)                       with ropes[attention.rope]
     y  = softmax(scale q k^T) v                   over the keys k <= p, and p - k < window where there is one
     x += post(y Wo^T; attention_post_norm)        post: a norm where post_norms, else nothing
     h  = norm(x; mlp_norm)
     x += post((gate(h Wgate^T) * (h Wup^T)) Wdown^T; mlp_post_norm)
 
-norm(x; w) = x / sqrt(mean(x^2) + eps) * (norm_offset + w). Before the first block x = embed_scale * embed[id], after the last one
-logits = norm(x; norm) head^T, where head is embed if tie. The oracle tests say the same in NumPy (spec_forward.py).
+norm(x; w) = x / sqrt(mean(x^2) + eps) * (norm_offset + w). Before the first block x = embed_scale * embed[id], after
+the last one logits = norm(x; norm) head^T, where head is embed if tie. The oracle tests say the same in NumPy
+(spec_forward.py).
 """
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 GATES = ("silu", "gelu_tanh")
-LAYER_SLOTS = ("attention_norm", "qkv", "qkv_bias", "q_norm", "k_norm", "o", "attention_post_norm", "mlp_norm", "gate_up", "down",
-               "mlp_post_norm")
+LAYER_SLOTS = ("attention_norm", "qkv", "qkv_bias", "q_norm", "k_norm", "o", "attention_post_norm",
+               "mlp_norm", "gate_up", "down", "mlp_post_norm")
 MODEL_SLOTS = ("embed", "norm", "head")
 
 
@@ -37,7 +38,8 @@ class Attention:
     """heads of queries over kv_heads of keys and values, each head_dim wide.
 
     scale: of the scores, before the softmax. window: keys that a query sees, its own included; 0: all before it.
-    rope: which of `Spec.ropes`. qkv_bias: q, k and v have biases. qk_norm: one norm weight of head_dim for all heads of q, one for k."""
+    rope: which of `Spec.ropes`. qkv_bias: q, k and v have biases. qk_norm: one norm weight (head_dim,) for all heads of
+    q, and one for k."""
 
     heads: int
     kv_heads: int
@@ -80,10 +82,10 @@ class Rope:
 class Spec:
     """A whole network.
 
-    norm_offset: added to the weight of every norm. embed_scale: of the rows of the embedding. tie: the head is the embedding.
-    max_positions: the longest sequence, in tokens, for which this spec says what the model computes; 0: no limit.
-    names: Hugging Face names of the tensors of a slot (LAYER_SLOTS without "model.layers.N.", MODEL_SLOTS whole), for those slots
-    whose names differ from what Llama's are called."""
+    eps: of every norm. norm_offset: added to the weight of every norm. embed_scale: of the rows of the embedding.
+    tie: the head is the embedding. max_positions: the longest sequence, in tokens, for which this spec says what the
+    model computes; 0: no limit. names: Hugging Face names of the tensors of a slot (LAYER_SLOTS without
+    "model.layers.N.", MODEL_SLOTS whole), for those slots whose tensors are not called what Llama's are."""
 
     hidden_size: int
     vocab_size: int
