@@ -132,3 +132,105 @@ def with_attention(**changes):
 def test_specs_that_contradict_themselves(wrong, named):
     with pytest.raises(FileFormatError, match=f"source: {named}"):
         check(wrong, "source")
+
+
+# What the published config.json files say, without the keys that change no number.
+MISTRAL = {
+    "model_type": "mistral",
+    "hidden_act": "silu",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
+}
+NEMO = {"hidden_size": 5120, "num_hidden_layers": 40, "head_dim": 128, "sliding_window": None, "vocab_size": 131072}
+GEMMA3_270M = {
+    "model_type": "gemma3_text",
+    "_sliding_window_pattern": 6,
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "attn_logit_softcapping": None,
+    "final_logit_softcapping": None,
+    "head_dim": 256,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "hidden_size": 640,
+    "intermediate_size": 2048,
+    "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 3,
+    "max_position_embeddings": 32768,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 18,
+    "num_key_value_heads": 1,
+    "query_pre_attn_scalar": 256,
+    "rms_norm_eps": 1e-6,
+    "rope_local_base_freq": 10000.0,
+    "rope_scaling": None,
+    "rope_theta": 1000000.0,
+    "sliding_window": 512,
+    "use_bidirectional_attention": False,
+    "vocab_size": 262144,
+}
+R1_0528 = {
+    "model_type": "qwen3",
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "head_dim": 128,
+    "hidden_act": "silu",
+    "hidden_size": 4096,
+    "intermediate_size": 12288,
+    "max_position_embeddings": 131072,
+    "max_window_layers": 36,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 36,
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-6,
+    "rope_scaling": {
+        "attn_factor": 0.8782488562869419,
+        "factor": 4.0,
+        "original_max_position_embeddings": 32768,
+        "rope_type": "yarn",
+    },
+    "rope_theta": 1000000,
+    "sliding_window": None,
+    "tie_word_embeddings": False,
+    "use_sliding_window": False,
+    "vocab_size": 151936,
+}
+PUBLISHED = {
+    "Mistral-7B-v0.1": (
+        MISTRAL
+        | {"max_position_embeddings": 32768, "rope_theta": 10000.0, "sliding_window": 4096, "vocab_size": 32000},
+        {"windows": [4096] * 32, "head_dim": 128, "last": 10000 ** -(126 / 128)},
+    ),
+    "Mistral-7B-Instruct-v0.3": (
+        MISTRAL | {"max_position_embeddings": 32768, "rope_theta": 1e6, "sliding_window": None, "vocab_size": 32768},
+        {"windows": [0] * 32, "head_dim": 128, "last": 1e6 ** -(126 / 128)},
+    ),
+    "Mistral-Nemo-Instruct-2407": (
+        MISTRAL | NEMO | {"max_position_embeddings": 131072, "rope_theta": 1e6},
+        {"windows": [0] * 40, "head_dim": 128, "last": 1e6 ** -(126 / 128)},
+    ),
+    "Mistral-Small-24B-Instruct-2501": (
+        MISTRAL | NEMO | {"intermediate_size": 32768, "max_position_embeddings": 32768, "rope_theta": 1e8},
+        {"windows": [0] * 40, "head_dim": 128, "last": 1e8 ** -(126 / 128)},
+    ),
+    "gemma-3-270m": (GEMMA3_270M, {"windows": ([512] * 5 + [0]) * 3, "head_dim": 256, "last": 1e6 ** -(254 / 256)}),
+    "DeepSeek-R1-0528-Qwen3-8B": (R1_0528, {"windows": [0] * 36, "head_dim": 128, "last": 1e6 ** -(126 / 128) / 4}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*attn_factor")
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_configs(name):
+    given, expected = PUBLISHED[name]
+    spec = spec_of(given)
+    assert [layer.attention.window for layer in spec.layers] == expected["windows"]
+    assert {layer.attention.head_dim for layer in spec.layers} == {expected["head_dim"]}
+    assert spec.ropes[0].inv_freq[-1] == pytest.approx(expected["last"], rel=1e-6) and spec.max_positions == 0
+    if name.startswith("gemma"):
+        assert (spec.tie, spec.norm_offset, spec.embed_scale) == (True, 1.0, 640**0.5)
+        assert [layer.attention.rope for layer in spec.layers] == ([1] * 5 + [0]) * 3
+        assert spec.layers[0].attention.scale == 1 / 16 and spec.layers[0].post_norms
+        assert spec.ropes[1].inv_freq[-1] == pytest.approx(1e4 ** -(254 / 256), rel=1e-6)
