@@ -17,8 +17,8 @@ import numpy as np
 
 from .. import _core
 from ..errors import ConfigError, FileFormatError, TokenizerError
-from .architectures import FAMILIES, core_arguments
 from .devices import pick_device
+from .families import Spec, families, spec_of
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -65,29 +65,30 @@ class TinySpec:
 def tiny(arch: str = "qwen2", seed: int = 0, tokens: Sequence[str] = (), **sizes: Any) -> TinySpec:
     """A small random model (about 1.6 M parameters) with a byte tokenizer, for `load`.
 
-    ``arch``: "qwen2", "qwen3" or "llama". ``tokens``: texts that are one token each, besides the bytes. ``sizes``: config keys
-    (hidden_size, num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim, intermediate_size, vocab_size, rope_theta,
-    tie_word_embeddings ...).
+    ``arch``: "qwen2", "qwen3", "llama", "mistral" or "gemma3". ``tokens``: texts that are one token each, besides the bytes.
+    ``sizes``: config keys (hidden_size, num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim, intermediate_size,
+    vocab_size, rope_theta, tie_word_embeddings, sliding_window ...).
 
     >>> tiny(num_hidden_layers=2).config["num_hidden_layers"]
     2
     """
     if not isinstance(seed, Integral) or not 0 <= seed < 1 << 64:
         raise ConfigError(f"seed must be an integer from 0 to 2^64 - 1, not {seed!r:.80}")
-    if arch not in FAMILIES:
-        raise ConfigError(f"arch {arch!r} is not known; choose from {', '.join(FAMILIES)}")
-    config = {"architectures": [FAMILIES[arch].architecture], "model_type": arch, "hidden_size": 192, "intermediate_size": 512,
+    if arch not in families():
+        raise ConfigError(f"arch {arch!r} is not known; choose from {', '.join(families())}")
+    family = families()[arch]
+    config = {"architectures": [family.architecture], "model_type": family.model_type, "hidden_size": 192, "intermediate_size": 512,
               "num_hidden_layers": 4, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": None, "vocab_size": 259 + len(tokens),
               "hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "rope_scaling": None, "max_position_embeddings": 4096,
               "tie_word_embeddings": True, "initializer_range": 0.02, "bos_token_id": None, "eos_token_id": 258, "pad_token_id": 256}
+    config |= family.tiny
+    choices = config.keys() | family.defaults.keys()
     for key in sizes:
-        if key not in config or key in ("architectures", "model_type"):
-            close = difflib.get_close_matches(key, config, 1)
+        if key not in choices or key in ("architectures", "model_type"):
+            close = difflib.get_close_matches(key, choices, 1)
             raise ConfigError(f"tiny() has no size {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
-    config |= sizes
-    if config["rope_scaling"] is None:
-        del config["rope_scaling"]
-    config["head_dim"] = core_arguments(config, "tiny()")["head_dim"]
+    config = {key: value for key, value in (config | sizes).items() if value is not None or key not in ("rope_scaling", "hidden_act")}
+    config["head_dim"] = spec_of(config, "tiny()").layers[0].attention.head_dim
     return TinySpec(config, seed, Tokenizer.bytes(tokens))
 
 
@@ -232,7 +233,7 @@ class Model:
 
     def copy(self) -> Model:
         """A second model with the same weights (a reference, for example)."""
-        core = _core.Model(self.device, **core_arguments(self.config))
+        core = _core.Model(self.device, **core_arguments(spec_of(self.config)))
         for name, _ in core.tensors():
             core.set_tensor(name, self.core.get_tensor(name))
         return Model(core, dict(self.config), self.tokenizer, self.generation_config)
@@ -334,13 +335,14 @@ def check_sampling(num_generations: int, max_new_tokens: int, temperature: float
 
 def _load_tiny(spec: TinySpec, device: str) -> Model:
     _check_vocabulary(spec.tokenizer, spec.config, "tiny()")
-    core = _core.Model(device, **core_arguments(spec.config, "tiny()"))
+    network = spec_of(spec.config, "tiny()")
+    core = _core.Model(device, **core_arguments(network, "tiny()"))
     depth = 1 / math.sqrt(2 * spec.config["num_hidden_layers"])
     for name, shape in core.tensors():
         # One stream a tensor, by name: the numbers do not depend on the order in which the core lists them.
         rng = np.random.Generator(np.random.Philox(key=np.array([spec.seed, zlib.crc32(name.encode())], np.uint64)))
         if name.endswith("norm.weight"):
-            core.set_tensor(name, np.ones(shape, np.float32))
+            core.set_tensor(name, np.full(shape, 1 - network.norm_offset, np.float32))
             continue
         scale = spec.config["initializer_range"] * (depth if name.endswith(("o_proj.weight", "down_proj.weight")) else 1)
         core.set_tensor(name, rng.standard_normal(shape, np.float32) * np.float32(scale))
@@ -353,11 +355,11 @@ def _load_folder(folder: Path, device: str) -> Model:
     from .formats.strict_json import read_object
 
     config = read_object(folder / "config.json")
-    arguments = core_arguments(config, str(folder / "config.json"))
+    spec = spec_of(config, str(folder / "config.json"))
     tokenizer = Tokenizer.from_pretrained(folder)
     _check_vocabulary(tokenizer, config, str(folder))
     generation = folder / "generation_config.json"
-    return Model(_fill(SafetensorsFolder(folder), device, arguments), config, tokenizer,
+    return Model(_fill(SafetensorsFolder(folder), device, spec), config, tokenizer,
                  read_object(generation) if generation.is_file() else {"eos_token_id": tokenizer.eos_ids})
 
 
@@ -373,7 +375,7 @@ def _load_gguf(path: Path, device: str) -> Model:
         raise
     ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_ids, "pad_token_id": tokenizer.pad_id}
     config = {**file.config, **ids}
-    return Model(_fill(file, device, core_arguments(file.config, str(path))), config, tokenizer, ids)
+    return Model(_fill(file, device, spec_of(file.config, str(path))), config, tokenizer, ids)
 
 
 def _check_vocabulary(tokenizer: Tokenizer, config: Mapping[str, Any], source: str) -> None:
@@ -381,13 +383,13 @@ def _check_vocabulary(tokenizer: Tokenizer, config: Mapping[str, Any], source: s
         raise TokenizerError(f"{source}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the model a vocab_size of {config['vocab_size']}")
 
 
-def _fill(weights: Weights, device: str, arguments: dict[str, Any]) -> _core.Model:
+def _fill(weights: Weights, device: str, spec: Spec) -> _core.Model:
     """A core with every tensor set; names and shapes are compared before anything is read."""
     try:
         shapes = weights.shapes()
-        _check_corners(shapes, arguments, weights.source)
-        core = _core.Model(device, **arguments)
-        _check_tensors(shapes, dict(core.tensors()), arguments["tie"], weights.source)
+        _check_corners(shapes, spec, weights.source)
+        core = _core.Model(device, **core_arguments(spec, weights.source))
+        _check_tensors(shapes, dict(core.tensors()), spec.tie, weights.source)
         for name, _ in core.tensors():
             core.set_tensor(name, weights.read(name))
         return core
@@ -395,10 +397,10 @@ def _fill(weights: Weights, device: str, arguments: dict[str, Any]) -> _core.Mod
         weights.close()
 
 
-def _check_corners(shapes: Mapping[str, tuple[int, ...]], arguments: Mapping[str, Any], source: str) -> None:
+def _check_corners(shapes: Mapping[str, tuple[int, ...]], spec: Spec, source: str) -> None:
     """The largest tensors and the last layer fit the config, so that a wrong config fails before memory is asked for."""
-    corners = {"model.embed_tokens.weight": (arguments["vocab_size"], arguments["d_model"]),
-               f"model.layers.{arguments['n_layers'] - 1}.mlp.down_proj.weight": (arguments["d_model"], arguments["d_ff"])}
+    corners = {"model.embed_tokens.weight": (spec.vocab_size, spec.hidden_size),
+               f"model.layers.{len(spec.layers) - 1}.mlp.down_proj.weight": (spec.hidden_size, spec.layers[-1].mlp.width)}
     _raise_differences([_difference(name, shape, shapes.get(name)) for name, shape in corners.items() if shapes.get(name) != shape], source)
 
 

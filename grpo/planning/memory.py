@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import _core
 from ..errors import ConfigError, FileFormatError, OutOfMemoryError
-from ..model import core_arguments, gpu_memory
+from ..model import gpu_memory, spec_of
 from ..options import GRPOConfig, TrainingConfig
 
 KEPT = "kept activations of rollouts"          # an arena of the core's plan
@@ -40,7 +40,8 @@ def training_plan(config: Mapping[str, Any], source: str, options: TrainingConfi
                   memory: int | None = None) -> Plan:
     """What training a model of this config will hold on a device. held: arenas that are there already, and so not part of what is
     free (on a GPU all of its memory counts). memory: bytes of a GPU that is not here."""
-    shape = {name: value for name, value in core_arguments(config, source).items() if name not in ("rms_eps", "inv_freq")}
+    arguments = core_arguments(spec_of(config, source), source)
+    shape = {name: value for name, value in arguments.items() if name not in ("rms_eps", "inv_freq")}
     work = step_of(options, device)
     arenas = functools.partial(_core.plan, **shape, **work, token_budget=options.token_budget_on(device), recompute=options.recompute,
                                moment_dtype=options.moment_dtype, master_dtype=options.master_dtype, train=True, device=device)

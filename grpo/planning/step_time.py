@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..model import core_arguments
+from ..model import spec_of
 from ..options import GRPOConfig
 from .cards import Ceilings
 
@@ -52,9 +52,9 @@ SHARES = {"cpu": Shares(products=0.8, attention=0.3, memory=0.8, kernel=0.0, hea
 @dataclass(frozen=True)
 class Shape:
     """Of a model: elements of the matrices of all layers and of the head, all that are trained (norms and biases, thousandths, are left
-    out)."""
+    out). heads, qkv, d_ff: of one layer, the first; the families' layers differ in their windows alone."""
 
-    n_layers: int
+    windows: tuple[int, ...]                   # keys that a query of each layer sees; 0: all before it
     d_model: int
     heads: int                                 # width of all query heads together
     qkv: int
@@ -67,11 +67,19 @@ class Shape:
     @classmethod
     def of(cls, config: Mapping[str, Any], source: str = "config.json") -> Shape:
         """From a Hugging Face config. FileFormatError or UnsupportedModelError where it is none that the core runs."""
-        c = core_arguments(config, source)
-        L, d, F, V = c["n_layers"], c["d_model"], c["d_ff"], c["vocab_size"]
-        heads, kv = c["n_heads"] * c["head_dim"], c["n_kv_heads"] * c["head_dim"]
-        layers, head = L * d * (2 * heads + 2 * kv + 3 * F), V * d
-        return cls(L, d, heads, heads + 2 * kv, F, 2 * REAL * L * kv, layers, head, layers + head * (1 if c["tie"] else 2))
+        spec = spec_of(config, source)
+        d, first, layers, kv_width = spec.hidden_size, spec.layers[0], 0, 0
+        for layer in spec.layers:
+            a = layer.attention
+            layers += d * (2 * (a.heads + a.kv_heads) * a.head_dim + 3 * layer.mlp.width)
+            kv_width += 2 * a.kv_heads * a.head_dim
+        a, head = first.attention, spec.vocab_size * d
+        return cls(tuple(layer.attention.window for layer in spec.layers), d, a.heads * a.head_dim, (a.heads + 2 * a.kv_heads) * a.head_dim,
+                   first.mlp.width, REAL * kv_width, layers, head, layers + head * (1 if spec.tie else 2))
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.windows)
 
     @property
     def vocab(self) -> int:
@@ -120,11 +128,10 @@ class Step:
         """Rows of the packed batch: prompts once a group; a completion's last token is not run."""
         return self.prompts * self.prompt_length + self.rows * (self.new_tokens - 1)
 
-    @property
-    def context(self) -> float:
-        """Pairs of a token and a token it attends to."""
+    def context(self, windows: Iterable[int]) -> float:
+        """Pairs of a token and a token it attends to, in layers with these windows."""
         P, n = self.prompt_length, self.new_tokens
-        return self.prompts * P * P / 2 + self.rows * (n * P + n * n / 2)
+        return sum(self.prompts * seen(0, P, window) + self.rows * seen(P, n, window) for window in windows)
 
     @property
     def micro_batches(self) -> int:
@@ -161,7 +168,7 @@ def prefill(shape: Shape, step: Step) -> Phase:
     """Every prompt once. Its last row goes on to the head in decode()."""
     tokens, P = step.prompts * step.prompt_length, step.prompt_length
     return Phase("prefill", (Part(PRODUCTS, 2 * shape.layers * tokens, REAL * shape.layers),
-                             Part(ATTENTION, 4 * shape.n_layers * shape.heads * step.prompts * P * P / 2),
+                             Part(ATTENTION, 4 * shape.heads * step.prompts * sum(seen(0, P, window) for window in shape.windows)),
                              passes(forward_passes(shape) * tokens)))
 
 
@@ -170,11 +177,12 @@ def decode(shape: Shape, step: Step, shares: Shares) -> Phase:
     waves = -(-step.rows // step.slots)
     steps, P, n = waves * step.new_tokens, step.prompt_length, step.new_tokens
     weights = shape.layers + shape.head
-    attended = n * (step.prompts * P + step.rows * n / 2)          # keys read: a prompt's once for its group
-    flops = 4 * shape.n_layers * shape.heads * step.rows * n * (P + n / 2)
+    pairs = sum(seen(P, n, window) for window in shape.windows)
+    own = sum(seen(0, n, window) for window in shape.windows)      # of these, keys of the completion itself
+    attended = (step.prompts * (pairs - own) + step.rows * own) / shape.n_layers       # keys read: a prompt's once for its group
     kernels = (shares.decode * shape.n_layers + 6) * steps
     return Phase("decode", (Part(PRODUCTS, 2 * weights * step.rows * n, REAL * weights * steps, kernels),
-                            Part(ATTENTION, flops, shape.kv_bytes * attended),
+                            Part(ATTENTION, 4 * shape.heads * step.rows * pairs, shape.kv_bytes * attended),
                             Part(MEMORY, bytes=4 * shape.vocab * step.rows * n),
                             passes(forward_passes(shape) * step.rows * n)))
 
@@ -195,7 +203,7 @@ def training(shape: Shape, step: Step, shares: Shares) -> Phase:
     parts = (*forward(shape, step, shares, times - step.kept + (times if step.recompute else 0)),
              Part(PRODUCTS, 4 * shape.layers * step.tokens * times, REAL * shape.layers * micro + dW,
                   shares.backward * shape.n_layers * micro),
-             Part(ATTENTION, 8 * shape.n_layers * shape.heads * step.context * times),
+             Part(ATTENTION, 8 * shape.heads * step.context(shape.windows) * times),
              passes(backward_passes(shape) * step.tokens * times + moved))
     return Phase("forward + backward", parts)
 
@@ -220,8 +228,16 @@ def forward(shape: Shape, step: Step, shares: Shares, times: float) -> tuple[Par
     """`times` forward passes of all layers over the packed rollout."""
     micro = step.micro_batches * times
     return (Part(PRODUCTS, 2 * shape.layers * step.tokens * times, REAL * shape.layers * micro, shares.forward * shape.n_layers * micro),
-            Part(ATTENTION, 4 * shape.n_layers * shape.heads * step.context * times),
+            Part(ATTENTION, 4 * shape.heads * step.context(shape.windows) * times),
             passes(forward_passes(shape) * step.tokens * times))
+
+
+def seen(before: int, count: int, window: int) -> float:
+    """Keys that `count` tokens behind `before` others see, all together: half of themselves, all before them, no more than a window."""
+    def up_to(length: int) -> float:
+        return length * length / 2 if not 0 < window < length else window * length - window * window / 2
+
+    return up_to(before + count) - up_to(before)
 
 
 def passes(bytes: float) -> Part:

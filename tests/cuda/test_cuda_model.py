@@ -10,8 +10,8 @@ from checks import check_same_run
 from golden_checks import check_gradients, check_logits, check_scores
 from grpo import _core
 from grpo.errors import OutOfMemoryError
-from grpo.model.architectures import core_arguments
-from checks.exactness import assert_recorded_is_computed, assert_same, gradients, gradients_of, groups_of, make_prompts
+from grpo.model.families import spec_of
+from checks.exactness import assert_recorded_is_computed, assert_same, completions_of, gradients, gradients_of, groups_of, make_prompts
 from tiny_models import build, config, relative_error
 
 GOLDENS = Path(__file__).parents[1] / "support" / "goldens"
@@ -82,7 +82,7 @@ def test_the_same_run_twice(emulated):
 def test_a_model_too_large_is_an_error(emulated):
     huge = config("qwen2", d=8192, heads=(64, 64), D=128, F=32768, V=97)
     with pytest.raises(OutOfMemoryError, match="weights need 2.15 GB"):
-        _core.Model("cuda", **core_arguments(huge))
+        _core.Model("cuda", **core_arguments(spec_of(huge)))
     assert build(MODEL, emulated).logits(np.arange(5, dtype=np.int32)).shape == (5, 97)
 
 

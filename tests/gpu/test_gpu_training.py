@@ -9,7 +9,7 @@ import toy
 from checks import check_same_run
 from grpo import _core
 from grpo.errors import OutOfMemoryError
-from grpo.model.architectures import core_arguments
+from grpo.model.families import spec_of
 from checks.exactness import assert_recorded_is_computed, assert_same, completions_of, gradients, groups_of, make_prompts
 from tiny_models import build, config, relative_error
 
@@ -98,5 +98,5 @@ def test_no_memory_is_lost_over_200_steps():
 def test_a_model_too_large_is_an_error_and_no_crash():
     huge = config("qwen2", d=16384, heads=(128, 128), D=128, F=65536, V=200000, L=200, tie=False)
     with pytest.raises(OutOfMemoryError, match="GB"):
-        _core.Model("cuda", **core_arguments(huge))
+        _core.Model("cuda", **core_arguments(spec_of(huge)))
     assert build(config("qwen2", d=16, heads=(2, 1), D=8, F=24, V=131), "cuda").logits(np.arange(5, dtype=np.int32)).shape == (5, 131)

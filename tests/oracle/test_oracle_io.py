@@ -8,7 +8,7 @@ import pytest
 from make_files import byte_level_metadata
 
 import grpo
-from grpo.model.architectures import core_arguments
+from grpo.model.families import spec_of
 from grpo.model.tokenizer import Tokenizer
 
 torch = pytest.importorskip("torch")
@@ -105,7 +105,7 @@ def test_inverse_frequencies(arch, sizes):
     config = transformers.AutoConfig.for_model(arch, vocab_size=259, **{**SMALL, **sizes})
     rope = transformers.AutoModel.from_config(config).rotary_emb
     for spelling in (config.to_dict(), config.to_diff_dict()):
-        np.testing.assert_allclose(core_arguments(spelling)["inv_freq"], rope.inv_freq.numpy(), rtol=2e-7)
+        np.testing.assert_allclose(spec_of(spelling).ropes[0].inv_freq, rope.inv_freq.numpy(), rtol=2e-7)
 
 
 def gguf_path():

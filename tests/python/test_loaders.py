@@ -10,7 +10,7 @@ from make_files import byte_level_metadata, gguf, gguf_tensors, model_metadata, 
 import grpo
 from grpo import _core
 from grpo.errors import ConfigError, DeviceError, FileFormatError, TokenizerError, UnsupportedModelError
-from grpo.model.architectures import core_arguments, inverse_frequencies
+from grpo.model.families import Config, rope_of, rope_parameters, spec_of
 from grpo.model.formats.folder import FolderWriter
 from grpo.model.formats.safetensors import (SafetensorsFile, SafetensorsFolder, parse_size, to_bfloat16_bits,
                                             write_weights)
@@ -45,7 +45,7 @@ def config(arch="qwen2", **changes):
 )
 @pytest.mark.parametrize("arch", ARCHS)
 def test_both_config_spellings_mean_the_same(arch, old, new):
-    a, b = core_arguments(config(arch, **old)), core_arguments(config(arch, **new))
+    a, b = core_arguments(spec_of(config(arch, **old))), core_arguments(spec_of(config(arch, **new)))
     assert a.pop("inv_freq").tobytes() == b.pop("inv_freq").tobytes() and a == b
 
 
@@ -65,18 +65,18 @@ def test_both_config_spellings_mean_the_same(arch, old, new):
     ],
 )
 def test_core_arguments(changes, expected):
-    arguments = core_arguments(config(**changes))
+    arguments = core_arguments(spec_of(config(**changes)))
     assert {key: arguments[key] for key in expected} == expected
 
 
 @pytest.mark.parametrize(
     "changes, named",
     [
-        ({"model_type": "mistral"}, "mistral"),
+        ({"model_type": "mixtral"}, "mixtral"),
+        ({"model_type": "gemma3", "vision_config": {}, "text_config": {}}, "multimodal.*gemma3_text"),
         ({"model_type": "qwen2_vl"}, "multimodal"),
         ({"model_type": "qwen3_moe"}, "mixture of experts"),
-        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "yarn"),
-        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "dynamic"),
+        ({"rope_scaling": {"rope_type": "proportional", "factor": 2.0}}, "proportional"),
         ({"rope_scaling": {"type": "longrope"}}, "longrope"),
         ({"rope_scaling": {"type": "mrope", "mrope_section": [8, 8, 8]}}, "mrope"),
         ({"rope_parameters": {"full_attention": {}, "sliding_attention": {}}}, "by layer"),
@@ -85,8 +85,20 @@ def test_core_arguments(changes, expected):
         ({"model_type": "llama", "attention_bias": True}, "attention_bias"),
         ({"model_type": "qwen3", "attention_bias": True}, "attention_bias"),
         ({"model_type": "llama", "mlp_bias": True}, "mlp_bias"),
-        ({"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 0}, "sliding"),
-        ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding_attention"),
+        ({"model_type": "llama", "use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 0}, "sliding"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding_attention of layer 1"),
+        ({"layer_types": ["full_attention", "chunked_attention"]}, "chunked_attention' of layer 1"),
+        ({"model_type": "mistral", "attention_bias": True}, "attention_bias"),
+        ({"model_type": "gemma3_text", "attention_bias": True}, "attention_bias"),
+        ({"model_type": "gemma3_text", "final_logit_softcapping": 30.0}, "final_logit_softcapping 30"),
+        ({"model_type": "gemma3_text", "attn_logit_softcapping": 0.0}, "attn_logit_softcapping"),
+        ({"model_type": "gemma3_text", "use_bidirectional_attention": True}, "use_bidirectional_attention"),
+        ({"model_type": "gemma3_text", "hidden_activation": "gelu"}, "hidden_activation 'gelu'"),
+        ({"model_type": "gemma3_text", "sliding_window": None}, "sliding_attention of layer 0"),
+        ({"model_type": "gemma3_text", "rope_parameters": {"rope_type": "default"}}, "rope_parameters"),
+        ({"model_type": "gemma3_text", "rope_parameters": {"sliding_attention": {"rope_type": "longrope"}}}, "rope of sliding.*longrope"),
+        ({"model_type": "gemma3_text", "rope_parameters": {"sliding_attention": 5}}, "5 as rope of sliding"),
+        ({"model_type": "gemma3_text", "rope_scaling": [1]}, "1. as rope of full"),
         ({"quantization_config": {"quant_method": "awq"}}, "quanti"),
         ({"num_local_experts": 8}, "experts"),
         ({"vision_config": {}, "model_type": "qwen9"}, "multimodal"),
@@ -96,8 +108,12 @@ def test_core_arguments(changes, expected):
 )
 def test_what_is_not_run_is_refused_by_name(changes, named):
     with pytest.raises(UnsupportedModelError, match=named) as caught:
-        core_arguments(config(**changes), "folder/config.json")
+        spec_of(config(**changes), "folder/config.json")
     assert "folder/config.json" in str(caught.value)
+
+
+def inverse_frequencies(config, head_dim):
+    return rope_of(rope_parameters(Config(config)), head_dim).inv_freq
 
 
 def test_inverse_frequencies():
@@ -298,13 +314,13 @@ def test_a_quantised_gguf_tensor(tmp_path, kind):
 def test_gguf_llama3_rope(tmp_path):
     model = grpo.load(grpo.tiny("llama", **SMALL, rope_theta=5e5, rope_scaling=LLAMA3), device="ref")
     plain = inverse_frequencies({"rope_theta": 5e5}, 16)
-    divisors = (plain / core_arguments(model.config)["inv_freq"]).astype("<f4")
+    divisors = (plain / spec_of(model.config).ropes[0].inv_freq).astype("<f4")
     tensors = gguf_tensors(model.state_dict(), model.config)
     metadata = {**model_metadata(model.config), **byte_level_metadata()}
     (tmp_path / "x.gguf").write_bytes(gguf(metadata, [*tensors, ("rope_freqs.weight", "F32", (8,), divisors.tobytes())]))
     back = grpo.load(tmp_path / "x.gguf", device="ref")
     assert back.config["rope_scaling"] == LLAMA3
-    np.testing.assert_array_equal(core_arguments(back.config)["inv_freq"], core_arguments(model.config)["inv_freq"])
+    np.testing.assert_array_equal(spec_of(back.config).ropes[0].inv_freq, spec_of(model.config).ropes[0].inv_freq)
     divisors[3] = 3.0
     (tmp_path / "y.gguf").write_bytes(gguf(metadata, [*tensors, ("rope_freqs.weight", "F32", (8,), divisors.tobytes())]))
     with pytest.raises(UnsupportedModelError, match="rope_freqs"):

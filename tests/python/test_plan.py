@@ -145,6 +145,23 @@ def test_floor_of_a_step(name, wanted):
     assert shown == tuple(pytest.approx(value, rel=0.03, abs=6e-4) for value in wanted)
 
 
+@pytest.mark.parametrize("before, count, window", [(0, 7, 0), (0, 7, 3), (5, 7, 0), (5, 7, 20), (5, 7, 9), (5, 7, 4), (40, 3, 8)])
+def test_keys_seen(before, count, window):
+    """Summed token by token, but for the half key that counting each one's own whole adds."""
+    exact = sum(min(p + 1, window) if window else p + 1 for p in range(before, before + count))
+    assert step_time.seen(before, count, window) == pytest.approx(exact, abs=count / 2 + 0.5)
+
+
+def test_windows_save_attention():
+    """A window as long as the sequence changes nothing; a short one leaves attention its share of the keys."""
+    mistral = SHAPES["SmolLM2-135M"] | {"model_type": "mistral"}
+    step = step_time.Step(prompts=2, generations=4, prompt_length=100, new_tokens=50, slots=8, token_budget=1024)
+    shapes = [step_time.Shape.of(mistral | {"sliding_window": window}) for window in (None, 150, 10)]
+    whole, same, short = (step_time.phases(shape, step, "cpu") for shape in shapes)
+    flops = [[sum(part.flops for part in phase.parts if part.kind == step_time.ATTENTION) for phase in work] for work in (whole, same, short)]
+    assert flops[0] == flops[1] and all(b < a / 3 for a, b in zip(flops[0], flops[2], strict=True) if a)
+
+
 @pytest.mark.parametrize("flops, bandwidth, kept, measured", [
     (0.408e12, 32.7e9, 1.0, 12.93), (0.408e12, 32.7e9, 0.0, 15.77), (0.394e12, 27.2e9, 1.0, 13.43), (0.394e12, 27.2e9, 0.0, 14.67)])
 def test_expected_beside_what_was_measured(flops, bandwidth, kept, measured):

@@ -39,9 +39,9 @@ def random_weights(tensors: list[tuple[str, tuple[int, ...]]], seed: int) -> dic
 def build(config: dict, device: str, weights: dict[str, np.ndarray] | int = 0):
     """The core's Model of a Hugging Face config; ``weights``: by tensor name, or a seed."""
     from grpo import _core
-    from grpo.model.architectures import core_arguments
+    from grpo.model.families import spec_of
 
-    model = _core.Model(device, **core_arguments(config))
+    model = _core.Model(device, **core_arguments(spec_of(config)))
     if isinstance(weights, int):
         weights = random_weights(model.tensors(), weights)
     for name, _ in model.tensors():

@@ -16,7 +16,8 @@ import numpy as np
 
 from ... import _core
 from ...errors import FileFormatError, UnsupportedModelError
-from ..architectures import core_arguments, gguf_config
+from ..architectures import gguf_config
+from ..families import spec_of
 
 MAX_TENSORS, MAX_KEYS, MAX_STRING, MAX_ARRAY, MAX_HEADER = 1 << 20, 1 << 16, 16 << 20, 1 << 24, 512 << 20
 MAX_NAME, MAX_DIMS, MAX_ALIGNMENT, MAX_NESTING = 64, 4, 1 << 20, 4
@@ -219,7 +220,7 @@ class GgufFile:
             raise FileFormatError(f"{self.path}: no token_embd.weight with two dimensions")
         divisors = self._dequantized("rope_freqs.weight") if "rope_freqs.weight" in self._tensors else None
         config = gguf_config(self.metadata, embedding.shape[0], "lm_head.weight" not in self._tensors, divisors, self.source)
-        core_arguments(config, self.source)
+        spec_of(config, self.source)
         return config
 
 

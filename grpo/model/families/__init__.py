@@ -1,0 +1,82 @@
+"""Model families: what a Hugging Face ``config.json`` means, as a `Spec`, which is all the core is told of a network.
+
+A family is a file of this folder, found by its name: a config's model_type, without a "_text" at its end. It has a
+FAMILY (reading.Family), whose function makes a Spec of a Config. Keys that a config leaves out take the values that
+transformers gives them. Everything that changes the numbers and that is not run is refused by the name of the key, and
+of the layer where it is one's.
+
+>>> spec_of({"model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+...          "num_attention_heads": 4, "vocab_size": 256}).layers[1].attention.head_dim
+16
+"""
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+from ...errors import FileFormatError, UnsupportedModelError
+from .block import refuse_foreign
+from .reading import Config, Family
+from .rope import llama3_scale, rope_of, rope_parameters
+from .spec import Attention, Layer, Mlp, Rope, Spec, check
+
+__all__ = ["Attention", "Config", "Family", "Layer", "Mlp", "Rope", "Spec", "check", "core_arguments", "families",
+           "llama3_scale", "rope_of", "rope_parameters", "spec_of"]
+
+
+@functools.cache
+def families() -> Mapping[str, Family]:
+    """By the name of their file: the modules of this folder that have a FAMILY."""
+    modules = {name: importlib.import_module(f"{__name__}.{name}") for _, name, _ in pkgutil.iter_modules(__path__)}
+    return {name: module.FAMILY for name, module in modules.items() if hasattr(module, "FAMILY")}
+
+
+def spec_of(config: Mapping[str, Any], source: str = "config.json") -> Spec:
+    """The network of a Hugging Face config, in the old or the transformers-v5 spelling.
+
+    ``source`` names the file in errors. Raises FileFormatError for a missing or impossible value and
+    UnsupportedModelError for anything that is not run."""
+    family = family_of(config, source)
+    read = Config(config, source, family.defaults)
+    refuse_foreign(read)
+    read.number("max_position_embeddings", 1, low=1, high=1e9)
+    return check(family.spec(read), source)
+
+
+def family_of(config: Mapping[str, Any], source: str) -> Family:
+    """The family of a config's model_type."""
+    kind = config.get("model_type")
+    if kind is None:
+        raise FileFormatError(f"{source}: no model_type")
+    family = families().get(kind.removesuffix("_text")) if isinstance(kind, str) else None
+    if family is not None and family.model_type == kind:
+        return family
+    multimodal = family is not None or "vision_config" in config or "_vl" in str(kind)
+    why = " (multimodal)" if multimodal else " (mixture of experts)" if "_moe" in str(kind) else ""
+    known = ", ".join(family.model_type for family in families().values())
+    raise UnsupportedModelError(f"{source}: model_type {kind!r:.80}{why} is not supported; supported: {known}")
+
+
+def core_arguments(spec: Spec, source: str = "config.json") -> dict[str, Any]:
+    """Keyword arguments of ``_core.Model``, which takes networks of equal layers like Llama's and Qwen's."""
+    first = spec.layers[0]
+    for i, layer in enumerate(spec.layers):
+        a = layer.attention
+        plain = {"sliding_window": not a.window, "layer_types": a.rope == 0, "post_norms": not layer.post_norms,
+                 "hidden_act": layer.mlp.gate == "silu", "scale": a.scale == a.head_dim ** -0.5,
+                 "sizes": layer == first}
+        for key, ok in plain.items():
+            if not ok:
+                raise UnsupportedModelError(f"{source}: {key} of layer {i} is not supported")
+    plain = {"norm_offset": spec.norm_offset == 0, "embed_scale": spec.embed_scale == 1,
+             "attention_factor": spec.ropes[0].scale == 1}
+    for key, ok in plain.items():
+        if not ok:
+            raise UnsupportedModelError(f"{source}: {key} is not supported")
+    a = first.attention
+    return {"n_layers": len(spec.layers), "d_model": spec.hidden_size, "n_heads": a.heads, "n_kv_heads": a.kv_heads,
+            "head_dim": a.head_dim, "d_ff": first.mlp.width, "vocab_size": spec.vocab_size, "rms_eps": spec.eps,
+            "tie": spec.tie, "qkv_bias": a.qkv_bias, "qk_norm": a.qk_norm, "inv_freq": spec.ropes[0].inv_freq}
