@@ -366,6 +366,7 @@ def _load_gguf(path: Path, device: str) -> Model:
 
     file = GgufFile(path)
     try:
+        arguments = core_arguments(file.config, str(path))
         tokenizer = Tokenizer.from_gguf(file.metadata, str(path))
         _check_vocabulary(tokenizer, file.config, str(path))
     except BaseException:
@@ -373,7 +374,7 @@ def _load_gguf(path: Path, device: str) -> Model:
         raise
     ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_ids, "pad_token_id": tokenizer.pad_id}
     config = {**file.config, **ids}
-    return Model(_fill(file, device, core_arguments(file.config, str(path))), config, tokenizer, ids)
+    return Model(_fill(file, device, arguments), config, tokenizer, ids)
 
 
 def _check_vocabulary(tokenizer: Tokenizer, config: Mapping[str, Any], source: str) -> None:

@@ -1,6 +1,6 @@
-"""The tokenizer inside a GGUF: byte-level BPE ("gpt2") or SentencePiece BPE ("llama"), rebuilt with the `tokenizers` library.
+"""The tokenizer inside a GGUF: byte-level BPE ("gpt2") or SentencePiece BPE ("llama"), rebuilt with `tokenizers`.
 
-GGUF names the way text is split (tokenizer.ggml.pre) without saying what it is; the ways known here are byte_level.SPLITS.
+GGUF names the way text is split (tokenizer.ggml.pre) without saying what it is; the ways known are byte_level.SPLITS.
 """
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 UNKNOWN, CONTROL, USER_DEFINED, BYTE = 2, 3, 4, 6        # tokenizer.ggml.token_type
-MAX_SPELLED = 256                                        # longer tokens get no merges: pairs cost the square of the length
+MAX_SPELLED = 256                                        # longer tokens get no merges: pairs cost the length squared
 TURN_END = "<end_of_turn>"                               # of Gemma; its files have no key for the id
 SPECIAL_KEYS = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
 
@@ -36,7 +36,8 @@ def build(metadata: Mapping[str, Any], source: str) -> tuple[tokenizers.Tokenize
         add_bos = True
     else:
         raise TokenizerError(f"{source}: tokenizer.ggml.model {kind!r:.80} is not supported; gpt2 and llama are")
-    special = {name: tokens[i] for name, key in SPECIAL_KEYS.items() if (i := _id(metadata, key, len(tokens), source)) is not None}
+    special = {name: tokens[i] for name, key in SPECIAL_KEYS.items()
+               if (i := _id(metadata, key, len(tokens), source)) is not None}
     _mark_special(backend, tokens, metadata, special, source)
     set_bos_eos(backend, special, _flag(metadata, "add_bos_token", add_bos) and "bos_token" in special,
                 _flag(metadata, "add_eos_token", False))
@@ -46,13 +47,14 @@ def build(metadata: Mapping[str, Any], source: str) -> tuple[tokenizers.Tokenize
     return backend, special, list(dict.fromkeys(i for i in ends if i is not None))
 
 
-def _sentencepiece_backend(vocabulary: Mapping[str, int], metadata: Mapping[str, Any], source: str) -> tokenizers.Tokenizer:
+def _sentencepiece_backend(vocabulary: Mapping[str, int], metadata: Mapping[str, Any],
+                           source: str) -> tokenizers.Tokenizer:
     """SentencePiece BPE with byte fallback. Its file has scores and no merges: a token is the merge of each pair of
     tokens that spell it, and the better score is merged first."""
     from tokenizers import Tokenizer as Backend, decoders, models, normalizers
 
     scores = metadata.get("tokenizer.ggml.scores")
-    if not isinstance(scores, list) or len(scores) != len(vocabulary) or any(type(score) is not float for score in scores):
+    if not isinstance(scores, list) or len(scores) != len(vocabulary) or any(type(x) is not float for x in scores):
         raise TokenizerError(f"{source}: tokenizer.ggml.scores must have one number a token ({len(vocabulary)})")
     if _flag(metadata, "remove_extra_whitespaces", False):
         raise TokenizerError(f"{source}: tokenizer.ggml.remove_extra_whitespaces is not supported")
@@ -82,16 +84,18 @@ def _merges(tokens: Sequence[str], vocabulary: Mapping[str, int], scores: Sequen
     return [(token[:-left], token[-left:]) for _, left, _, token in pairs]
 
 
-def _mark_special(backend: tokenizers.Tokenizer, tokens: Sequence[str], metadata: Mapping[str, Any], special: Mapping[str, str],
-                  source: str) -> None:
+def _mark_special(backend: tokenizers.Tokenizer, tokens: Sequence[str], metadata: Mapping[str, Any],
+                  special: Mapping[str, str], source: str) -> None:
     from tokenizers import AddedToken
 
     types = _types(metadata, len(tokens), source)
-    control = {token for token, kind in zip(tokens, types, strict=True) if kind in (CONTROL, UNKNOWN)} | set(special.values())
-    defined = [token for token, kind in zip(tokens, types, strict=True) if kind == USER_DEFINED and token not in control]
+    kinds = [(token, kind) for token, kind in zip(tokens, types, strict=True) if token]
+    control = {token for token, kind in kinds if kind in (CONTROL, UNKNOWN)} | set(special.values())
+    defined = [token for token, kind in kinds if kind == USER_DEFINED and token not in control]
     # All of a kind at once: each call goes through every token that was added before.
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in tokens if token and token in control])
-    backend.add_tokens([AddedToken(token, special=False, normalized=False) for token in defined if token])
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False)
+                                for token, _ in kinds if token in control])
+    backend.add_tokens([AddedToken(token, special=False, normalized=False) for token in defined])
 
 
 def _types(metadata: Mapping[str, Any], size: int, source: str) -> list[int]:
@@ -113,7 +117,8 @@ def _id(metadata: Mapping[str, Any], key: str, size: int, source: str) -> int | 
     if value is None:
         return None
     if type(value) is not int or not 0 <= value < size:
-        raise TokenizerError(f"{source}: tokenizer.ggml.{key}_token_id {value!r:.40} is not a token id (0 to {size - 1})")
+        raise TokenizerError(f"{source}: tokenizer.ggml.{key}_token_id {value!r:.40} is not a token id "
+                             f"(0 to {size - 1})")
     return value
 
 
