@@ -71,6 +71,13 @@ GGUF_NAMES = {
     "model.norm": "output_norm",
     "lm_head": "output",
 }
+GEMMA3_NAMES = {
+    **GGUF_NAMES,
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+GGUF_ARCHITECTURES = {"mistral": "llama", "gemma3_text": "gemma3"}  # of a model_type, where the name differs
 
 
 def safetensors(header, data=b"", length=None):
@@ -156,8 +163,9 @@ def sentencepiece_metadata():
 
 def model_metadata(config):
     """GGUF keys of a Hugging Face config."""
-    a = config["model_type"]
-    return {
+    a = GGUF_ARCHITECTURES.get(config["model_type"], config["model_type"])
+    rope = config.get("rope_parameters", config)
+    metadata = {
         "general.architecture": a,
         f"{a}.block_count": config["num_hidden_layers"],
         f"{a}.context_length": config["max_position_embeddings"],
@@ -168,19 +176,39 @@ def model_metadata(config):
         f"{a}.attention.key_length": config["head_dim"],
         f"{a}.attention.value_length": config["head_dim"],
         f"{a}.attention.layer_norm_rms_epsilon": config["rms_norm_eps"],
-        f"{a}.rope.freq_base": config["rope_theta"],
+        f"{a}.rope.freq_base": rope.get("full_attention", rope)["rope_theta"],
     }
+    if config.get("sliding_window"):
+        metadata[f"{a}.attention.sliding_window"] = config["sliding_window"]
+    return metadata
 
 
 def gguf_tensors(state, config):
-    """F32 tensors of a GGUF from a Hugging Face state dict; q and k rows permuted for "llama", as its files have them."""
+    """F32 tensors of a GGUF from a Hugging Face state dict, as llama.cpp writes them: q and k rows permuted for "llama",
+    norm weights plus 1 for "gemma3"."""
     tensors = []
+    architecture = GGUF_ARCHITECTURES.get(config["model_type"], config["model_type"])
+    names = GEMMA3_NAMES if architecture == "gemma3" else GGUF_NAMES
     for name, array in state.items():
         *module, kind = name.split(".")
         layer = f"blk.{module[2]}." if module[1:2] == ["layers"] else ""
         key = ".".join(module[3:] if layer else module)
-        if config["model_type"] == "llama" and key in ("self_attn.q_proj", "self_attn.k_proj"):
+        if architecture == "llama" and key in ("self_attn.q_proj", "self_attn.k_proj"):
             heads = config["num_attention_heads" if "q_proj" in key else "num_key_value_heads"]
             array = array.reshape(heads, 2, -1, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
-        tensors.append((f"{layer}{GGUF_NAMES[key]}.{kind}", "F32", array.shape[::-1], np.ascontiguousarray(array, "<f4").tobytes()))
+        if architecture == "gemma3" and key.endswith("norm"):
+            array = array + np.float32(1)
+        data = np.ascontiguousarray(array, "<f4").tobytes()
+        tensors.append((f"{layer}{names[key]}.{kind}", "F32", array.shape[::-1], data))
     return tensors
+
+
+def gguf_shards(metadata, tensors, counts):
+    """Bytes by file name: a model split over files with ``counts`` tensors each, the metadata in the first."""
+    shards = {}
+    for i, count in enumerate(counts):
+        split = {"split.no": i, "split.count": len(counts), "split.tensors.count": len(tensors)}
+        start = sum(counts[:i])
+        name = f"x-{i + 1:05d}-of-{len(counts):05d}.gguf"
+        shards[name] = gguf({**(metadata if i == 0 else {}), **split}, tensors[start : start + count])
+    return shards
