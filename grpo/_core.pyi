@@ -135,7 +135,7 @@ class Ops:
     def __init__(self, device: str) -> None: ...
     def __getattr__(self, op: str) -> Any: ...
 
-def dequantize(type: str, data: bytes | memoryview, count: int, /) -> F32:
+def dequantize(type: str, data: bytes | bytearray | memoryview, count: int, /) -> F32:
     """GGUF blocks, of a format that block_formats names -> float32 (count,)."""
 
 block_formats: dict[str, tuple[int, int]]

@@ -110,13 +110,18 @@ def value(v):
 
 
 def gguf(metadata, tensors, alignment=32, version=3, magic=b"GGUF", counts=None):
-    """File bytes. ``tensors``: list of (name, type, dims with the contiguous one first, data), or a fifth item: the offset to claim."""
+    """File bytes. ``tensors``: list of (name, type, dims with the contiguous one first, data), or with a
+    fifth item, the offset to claim."""
     head = magic + struct.pack("<IQQ", version, *(counts or (len(tensors), len(metadata))))
-    head += b"".join(string(key) + value(v) for key, v in (metadata.items() if isinstance(metadata, dict) else metadata))
+    head += b"".join(
+        string(key) + value(v) for key, v in (metadata.items() if isinstance(metadata, dict) else metadata)
+    )
     body = b""
     for name, kind, dims, data, *offset in tensors:
         body += b"\0" * (-len(body) % alignment)
-        head += string(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, GGUF_TYPES.get(kind, kind), *(offset or [len(body)]))
+        head += string(name) + struct.pack(
+            f"<I{len(dims)}QIQ", len(dims), *dims, GGUF_TYPES.get(kind, kind), *(offset or [len(body)])
+        )
         body += data
     return head + b"\0" * (-len(head) % alignment) + body
 
@@ -126,7 +131,9 @@ def quantised(kind, count, rng):
     elements, size = BLOCKS[kind]
     if elements == 1:
         x = rng.standard_normal(count).astype(np.float32)
-        return {"F32": x, "F16": x.astype(np.float16), "BF16": (x.view(np.uint32) >> 16).astype(np.uint16)}[kind].tobytes()
+        return {"F32": x, "F16": x.astype(np.float16), "BF16": (x.view(np.uint32) >> 16).astype(np.uint16)}[
+            kind
+        ].tobytes()
     blocks = rng.integers(0, 256, (count // elements, size), np.uint8)
     for at in HALVES[kind]:
         blocks[:, at : at + 2] = (0.01 * rng.standard_normal((len(blocks), 1))).astype(np.float16).view(np.uint8)
@@ -184,8 +191,8 @@ def model_metadata(config):
 
 
 def gguf_tensors(state, config):
-    """F32 tensors of a GGUF from a Hugging Face state dict, as llama.cpp writes them: q and k rows permuted for "llama",
-    norm weights plus 1 for "gemma3"."""
+    """F32 tensors of a GGUF from a Hugging Face state dict, as llama.cpp writes them: q and k rows permuted for
+    "llama", norm weights plus 1 for "gemma3"."""
     tensors = []
     architecture = GGUF_ARCHITECTURES.get(config["model_type"], config["model_type"])
     names = GEMMA3_NAMES if architecture == "gemma3" else GGUF_NAMES

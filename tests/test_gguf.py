@@ -10,7 +10,13 @@ from grpo.formats.gguf import GgufFile
 from grpo.formats.gguf_config import gguf_config
 from grpo.tokenizer import Tokenizer
 
-SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 GEMMA3 = {
     "model_type": "gemma3_text",
     **SMALL,
@@ -29,7 +35,14 @@ LINEAR = {"rope_type": "linear", "factor": 4.0}
 
 def metadata_of(architecture, changes=None, **sizes):
     """Keys of a small model; ``changes``: by key without the architecture, None removes one."""
-    config = {**GEMMA3, "model_type": architecture, "head_dim": 16, "max_position_embeddings": 4096, "sliding_window": 0, **sizes}
+    config = {
+        **GEMMA3,
+        "model_type": architecture,
+        "head_dim": 16,
+        "max_position_embeddings": 4096,
+        "sliding_window": 0,
+        **sizes,
+    }
     a = "gemma3" if architecture == "gemma3_text" else architecture
     metadata = {**model_metadata(config), **{f"{a}.{key}": value for key, value in (changes or {}).items()}}
     return {key: value for key, value in metadata.items() if value is not None}
@@ -327,7 +340,10 @@ def sentencepiece_of(pieces, **changes):
 
 
 GEMMA_PIECES = {
-    **{text: (-10.0 - i, 1) for i, text in enumerate(["▁", "a", "b", "x", "▁a", "ab", "<", "0", "4", "1", ">", "<0", "x4", "1>"])},
+    **{
+        text: (-10.0 - i, 1)
+        for i, text in enumerate(["▁", "a", "b", "x", "▁a", "ab", "<", "0", "4", "1", ">", "<0", "x4", "1>"])
+    },
     "<0x4": (-30.0, 1),
     **{"  ": (-1000.0, 4), "   ": (-1000.0, 4), "\n": (-1000.0, 4), "\n\n": (-1000.0, 4), "<b>": (-1000.0, 4)},
     "<end_of_turn>": (-1000.0, 3),
@@ -360,9 +376,13 @@ def test_gemma_vocabulary(text, pieces):
 
 def test_merges_of_equal_score_prefer_the_longer_left_side():
     """As transformers orders them: "aaa" from "aa" and "a"."""
-    metadata = sentencepiece_of({"▁": (-9.0, 1), "a": (-8.0, 1), "aa": (-2.0, 1), "aaa": (-2.0, 1)}, add_space_prefix=False)
+    metadata = sentencepiece_of(
+        {"▁": (-9.0, 1), "a": (-8.0, 1), "aa": (-2.0, 1), "aaa": (-2.0, 1)}, add_space_prefix=False
+    )
     backend = Tokenizer.from_gguf(metadata).save_files()["tokenizer.json"].decode()
-    assert backend.index('"aa",\n        "a"') < backend.index('"a",\n        "aa"') < backend.index('"a",\n        "a"')
+    assert (
+        backend.index('"aa",\n        "a"') < backend.index('"a",\n        "aa"') < backend.index('"a",\n        "a"')
+    )
 
 
 def test_a_turn_of_gemma_ends_a_completion():

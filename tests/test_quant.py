@@ -12,7 +12,7 @@ from grpo.errors import ConfigError, FileFormatError
 
 QUANTISED = [kind for kind, (elements, _) in BLOCKS.items() if elements > 1]
 IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
-# Of golden_blocks, by the public `gguf` package's NumPy code: CRC-32 of the float32s, and three values of the second block.
+# Of golden_blocks, by the public `gguf` package's NumPy code: CRC-32 of the float32s, three values of the second block.
 GOLDEN = {
     "Q4_0": (0x24853DCE, [-3.0, -6.0, -9.0]),
     "Q4_1": (0xF22A7C2C, [-6.25, -9.25, -3.25]),
@@ -27,7 +27,8 @@ GOLDEN = {
     "IQ4_NL": (0xE82C1EB0, [-37.5, -79.5, -133.5]),
     "IQ4_XS": (0xF2FD07A2, [-6.0, -4237.5, -3898.5]),
 }
-SCALES = ((0.0371, 0.0123), (-1.5, -0.25), (2.0**-24, 3 * 2.0**-24), (65504.0, 0.5))  # ordinary, negative, subnormal, largest
+# Ordinary, negative, subnormal, largest.
+SCALES = ((0.0371, 0.0123), (-1.5, -0.25), (2.0**-24, 3 * 2.0**-24), (65504.0, 0.5))
 
 
 def golden_blocks(kind):
@@ -65,7 +66,9 @@ def statement(kind, data):
             s, start = b[4:16], 16 if kind == "Q4_K" else 48
             for k in range(8):
                 scale, low = (
-                    (s[k] & 63, s[k + 4] & 63) if k < 4 else ((s[k + 4] & 15) + 16 * (s[k - 4] >> 6), (s[k + 4] >> 4) + 16 * (s[k] >> 6))
+                    (s[k] & 63, s[k + 4] & 63)
+                    if k < 4
+                    else ((s[k + 4] & 15) + 16 * (s[k - 4] >> 6), (s[k + 4] >> 4) + 16 * (s[k] >> 6))
                 )
                 run = b[start + 32 * (k // 2) : start + 32 + 32 * (k // 2)]
                 q = [(x >> 4) if k % 2 else (x & 15) for x in run]
@@ -77,16 +80,20 @@ def statement(kind, data):
                 q = b[16 + 32 * (i // 128) + i % 32] >> 2 * (i % 128 // 32) & 3
                 out.append(half(at + 80) * (b[i // 16] & 15) * q - half(at + 82) * (b[i // 16] >> 4))
         elif kind == "Q3_K":
-            s = int.from_bytes(b[96:108], "little")  # 16 low nibbles in the order 0 8 1 9 ..., then 16 pairs in the order 0 4 8 12 1 ...
+            # 16 low nibbles in the order 0 8 1 9 ..., then 16 pairs in the order 0 4 8 12 1 ...
+            s = int.from_bytes(b[96:108], "little")
             for i in range(256):
                 k = i // 16
                 nibble, pair = s >> 8 * (k % 8) + 4 * (k // 8) & 15, s >> 64 + 8 * (k % 4) + 2 * (k // 4) & 3
-                q = (b[32 + 32 * (i // 128) + i % 32] >> 2 * (i % 128 // 32) & 3) - (0 if b[i % 32] >> i // 32 & 1 else 4)
+                q = b[32 + 32 * (i // 128) + i % 32] >> 2 * (i % 128 // 32) & 3
+                q -= 0 if b[i % 32] >> i // 32 & 1 else 4
                 out.append(half(at + 108) * (nibble + 16 * pair - 32) * q)
         elif kind in ("IQ4_NL", "IQ4_XS"):
             for i in range(BLOCKS[kind][0]):
                 k, byte = i // 32, b[(2 if kind == "IQ4_NL" else 8) + 16 * (i // 32) + i % 16]
-                scale = 1 if kind == "IQ4_NL" else (b[4 + k // 2] >> 4 * (k % 2) & 15) + 16 * (b[2 + k // 4] >> 2 * (k % 4) & 3) - 32
+                scale = 1
+                if kind == "IQ4_XS":
+                    scale = (b[4 + k // 2] >> 4 * (k % 2) & 15) + 16 * (b[2 + k // 4] >> 2 * (k % 4) & 3) - 32
                 out.append(half(at) * scale * IQ4[byte >> 4 if i % 32 > 15 else byte & 15])
         elif kind == "Q6_K":
             for i in range(256):
@@ -119,7 +126,10 @@ def test_dequantize_blocks(kind):
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
 def test_dequantize_floats(kind):
-    data = quantised(kind, 100, np.random.default_rng(1)) + np.array([0x7F80, 0xFF80, 0x8000, 0x7C00, 0xFC00, 1], "<u2").tobytes()
+    data = (
+        quantised(kind, 100, np.random.default_rng(1))
+        + np.array([0x7F80, 0xFF80, 0x8000, 0x7C00, 0xFC00, 1], "<u2").tobytes()
+    )
     expected = {
         "F32": np.frombuffer(data, "<f4"),
         "F16": np.frombuffer(data, "<f2").astype(np.float32),

@@ -78,7 +78,7 @@ def gguf_config(metadata: Mapping[str, Any], vocab_size: int, tie: bool, rope_di
         raise keys.refusal("a mixture of experts")
     model_type, model_class = ARCHITECTURES[architecture]
     heads, width = keys.count("attention.head_count"), keys.count("embedding_length")
-    config = {
+    config: dict[str, Any] = {
         "architectures": [model_class], "model_type": model_type, "hidden_size": width,
         "intermediate_size": keys.count("feed_forward_length"),
         "num_hidden_layers": keys.count("block_count", high=MAX_LAYERS), "num_attention_heads": heads,
@@ -167,7 +167,7 @@ def _rope_scaling(keys: _Metadata, context_length: int) -> dict[str, Any] | None
 def _yarn(keys: _Metadata, factor: float, context_length: int) -> dict[str, Any]:
     """YaRN's parameters, those that the file has."""
     original = keys.count("rope.scaling.original_context_length", context_length)
-    rope = {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original}
+    rope: dict[str, Any] = {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original}
     for name in ("beta_fast", "beta_slow"):
         if keys.has(f"rope.scaling.yarn_{name}"):
             rope[name] = keys.number(f"rope.scaling.yarn_{name}")
