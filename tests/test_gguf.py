@@ -192,6 +192,12 @@ def test_a_pattern_of_windows_that_does_not_fit(pattern):
         config_of("gemma3_text", {"attention.sliding_window_pattern": pattern}, sliding_window=16)
 
 
+def test_gemma3_has_no_usual_theta():
+    """Files of other converters have it under other keys: refused rather than guessed."""
+    with pytest.raises(FileFormatError, match=r"gemma3\.rope\.freq_base is missing"):
+        config_of("gemma3_text", {"rope.freq_base": None})
+
+
 def gemma3_state(rng):
     """A Hugging Face state dict with norm weights that float32 holds exactly after 1 is added."""
     d, q, kv, f = 64, 4 * 32, 2 * 32, 96
@@ -307,7 +313,7 @@ def test_parts_that_do_not_fit_are_named(model, name, change, named, tmp_path):
 def test_a_part_with_too_few_tensors(model, tmp_path):
     files = shards_of(model)
     first = write(tmp_path, {**files, SECOND: gguf(FOUR, [])})[0]
-    with pytest.raises(FileFormatError, match="split.tensors.count is 21, the 4 files have 20"):
+    with pytest.raises(FileFormatError, match=r"split\.tensors\.count is 21, the 4 files have 20"):
         grpo.load(tmp_path / first, device="ref")
 
 

@@ -56,7 +56,7 @@ class _Metadata:
                                   f"not {value!r:.80}")
         return float(str(np.float32(value)))
 
-    def theta(self, key: str = "rope.freq_base", absent: float = 10000.0) -> float:
+    def theta(self, key: str = "rope.freq_base", absent: float | None = 10000.0) -> float:
         return self.number(key, absent, low=1e-3)
 
     def refusal(self, what: str) -> UnsupportedModelError:
@@ -124,7 +124,7 @@ def _gemma3(keys: _Metadata, config: Mapping[str, Any], scaling: dict[str, Any] 
     kinds = ["sliding_attention" if local else "full_attention" for local in _local_layers(keys, layers, window)]
     local_theta = keys.theta("rope.freq_base_swa", GEMMA3_LOCAL_THETA)
     rope = {
-        "full_attention": {"rope_type": "default", **(scaling or {}), "rope_theta": keys.theta()},
+        "full_attention": {"rope_type": "default", **(scaling or {}), "rope_theta": keys.theta(absent=None)},
         "sliding_attention": {"rope_type": "default", "rope_theta": local_theta},
     }
     return {
