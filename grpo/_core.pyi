@@ -135,5 +135,8 @@ class Ops:
     def __init__(self, device: str) -> None: ...
     def __getattr__(self, op: str) -> Any: ...
 
-def dequantize(type: str, data: bytes | memoryview, count: int, /) -> F32:
-    """GGUF block formats F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q4_K Q6_K -> float32 (count,)."""
+def dequantize(type: str, data: bytes | bytearray | memoryview, count: int, /) -> F32:
+    """GGUF blocks, of a format that block_formats names -> float32 (count,)."""
+
+block_formats: dict[str, tuple[int, int]]
+"""{"Q4_K": (elements, bytes) of a block, ...}"""

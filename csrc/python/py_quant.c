@@ -1,10 +1,10 @@
-/* dequantize(): GGUF blocks to a float32 array. */
+/* dequantize(): GGUF blocks to a float32 array; block_formats: the formats it knows. */
 #include "binding.h"
 
 #include "base/quant.h"
 
 PyDoc_STRVAR(dequantize_doc, "dequantize($module, type, data, count, /)\n--\n\n"
-    "GGUF block formats F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q4_K Q6_K -> float32 (count,).");
+    "GGUF blocks, of a format that block_formats names -> float32 (count,).");
 static PyObject *py_dequantize(PyObject *module, PyObject *args) {
     (void)module;
     const char *type;
@@ -15,9 +15,9 @@ static PyObject *py_dequantize(PyObject *module, PyObject *args) {
         PyBuffer_Release(&data);
         return PyErr_Format(PyExc_ValueError, "count must not be negative, not %zd", count);
     }
-    /* Every format spends at least half a byte on an element: a count that data cannot hold never reaches the allocator. */
+    /* Every format spends at least two bits on an element: a count that data cannot hold reaches no allocator. */
     int status = OK;
-    if (count / 2 > data.len) status = fail(E_FORMAT, "%zd elements cannot lie in %zd bytes", count, data.len);
+    if (count / 4 > data.len) status = fail(E_FORMAT, "%zd elements cannot lie in %zd bytes", count, data.len);
     npy_intp shape[1] = {status ? 0 : (npy_intp)count};
     PyObject *array = array_new(NPY_FLOAT32, 1, shape);
     if (array && !status) {
@@ -40,4 +40,20 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-int add_quant(PyObject *module) { return PyModule_AddFunctions(module, methods); }
+/* {name: (elements, bytes) of a block} */
+static PyObject *formats_dict(void) {
+    PyObject *formats = PyDict_New();
+    for (const struct block_format *f = block_formats; formats && f->name; f++) {
+        PyObject *size = Py_BuildValue("ii", f->elements, f->bytes);
+        if (!size || PyDict_SetItemString(formats, f->name, size) < 0) Py_CLEAR(formats);
+        Py_XDECREF(size);
+    }
+    return formats;
+}
+
+int add_quant(PyObject *module) {
+    PyObject *formats = formats_dict();
+    int status = formats ? PyModule_AddObjectRef(module, "block_formats", formats) : -1;
+    Py_XDECREF(formats);
+    return status < 0 ? status : PyModule_AddFunctions(module, methods);
+}

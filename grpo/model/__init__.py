@@ -1,10 +1,10 @@
 """The model: its weights on a device, its tokenizer, and the files that both come from and go to.
 
-model.py load, tiny, Model; architectures.py what a config.json says of a network; devices.py where it runs;
+model.py load, tiny, Model; families/ what a config.json says of a network, as a spec; devices.py where it runs;
 tokenizer.py and chat.py text to token ids and back; hub.py from a name to files; formats/ the files themselves.
 """
-from .architectures import core_arguments
 from .devices import DRIVER, LEAST_CAPABILITY, gpu_memory, pick_device, search_packages
+from .families import spec_of
 from .formats.gguf import GgufFile
 from .formats.safetensors import SafetensorsFile, SafetensorsFolder, from_bfloat16_bits, write_weights
 from .formats.strict_json import read_object
@@ -13,5 +13,5 @@ from .model import Completion, Model, load, tiny
 from .tokenizer import Tokenizer
 
 __all__ = ["DRIVER", "LEAST_CAPABILITY", "Completion", "GgufFile", "Model", "SafetensorsFile", "SafetensorsFolder",
-           "Tokenizer", "core_arguments", "from_bfloat16_bits", "gpu_memory", "load", "pick_device", "read_object",
-           "resolve", "search_packages", "tiny", "write_weights"]
+           "Tokenizer", "from_bfloat16_bits", "gpu_memory", "load", "pick_device", "read_object",
+           "resolve", "search_packages", "spec_of", "tiny", "write_weights"]

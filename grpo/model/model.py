@@ -233,7 +233,7 @@ class Model:
 
     def copy(self) -> Model:
         """A second model with the same weights (a reference, for example)."""
-        core = _core.Model(self.device, **core_arguments(spec_of(self.config)))
+        core = _core.Model(self.device, spec_of(self.config))
         for name, _ in core.tensors():
             core.set_tensor(name, self.core.get_tensor(name))
         return Model(core, dict(self.config), self.tokenizer, self.generation_config)
@@ -336,7 +336,7 @@ def check_sampling(num_generations: int, max_new_tokens: int, temperature: float
 def _load_tiny(spec: TinySpec, device: str) -> Model:
     _check_vocabulary(spec.tokenizer, spec.config, "tiny()")
     network = spec_of(spec.config, "tiny()")
-    core = _core.Model(device, **core_arguments(network, "tiny()"))
+    core = _core.Model(device, network)
     depth = 1 / math.sqrt(2 * spec.config["num_hidden_layers"])
     for name, shape in core.tensors():
         # One stream a tensor, by name: the numbers do not depend on the order in which the core lists them.
@@ -368,6 +368,7 @@ def _load_gguf(path: Path, device: str) -> Model:
 
     file = GgufFile(path)
     try:
+        spec = spec_of(file.config, str(path))
         tokenizer = Tokenizer.from_gguf(file.metadata, str(path))
         _check_vocabulary(tokenizer, file.config, str(path))
     except BaseException:
@@ -375,7 +376,7 @@ def _load_gguf(path: Path, device: str) -> Model:
         raise
     ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_ids, "pad_token_id": tokenizer.pad_id}
     config = {**file.config, **ids}
-    return Model(_fill(file, device, spec_of(file.config, str(path))), config, tokenizer, ids)
+    return Model(_fill(file, device, spec), config, tokenizer, ids)
 
 
 def _check_vocabulary(tokenizer: Tokenizer, config: Mapping[str, Any], source: str) -> None:
@@ -388,7 +389,7 @@ def _fill(weights: Weights, device: str, spec: Spec) -> _core.Model:
     try:
         shapes = weights.shapes()
         _check_corners(shapes, spec, weights.source)
-        core = _core.Model(device, **core_arguments(spec, weights.source))
+        core = _core.Model(device, spec)
         _check_tensors(shapes, dict(core.tensors()), spec.tie, weights.source)
         for name, _ in core.tensors():
             core.set_tensor(name, weights.read(name))

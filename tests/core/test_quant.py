@@ -1,11 +1,42 @@
 """GGUF block formats against their formulas in plain Python."""
 
+import zlib
+
 import numpy as np
 import pytest
-from make_files import BLOCKS, quantised
+from make_files import BLOCKS, HALVES, quantised
 
 from grpo import _core
 from grpo.errors import ConfigError, FileFormatError
+
+
+QUANTISED = [kind for kind, (elements, _) in BLOCKS.items() if elements > 1]
+IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+# Of golden_blocks, by the public `gguf` package's NumPy code: CRC-32 of the float32s, three values of the second block.
+GOLDEN = {
+    "Q4_0": (0x24853DCE, [-3.0, -6.0, -9.0]),
+    "Q4_1": (0xF22A7C2C, [-6.25, -9.25, -3.25]),
+    "Q5_0": (0x8C2D7B01, [3.0, -0.0, 13.5]),
+    "Q5_1": (0x87908CF2, [-12.25, -15.25, -18.25]),
+    "Q8_0": (0x8116E4D3, [105.0, -66.0, -79.5]),
+    "Q2_K": (0x0AAE8B04, [1.75, 0.5, -47.25]),
+    "Q3_K": (0x756C28ED, [-192.0, 112.5, -0.0]),
+    "Q4_K": (0xBBBFD75E, [6.0, -180.5, -38.25]),
+    "Q5_K": (0xB535A5CC, [6.0, -180.5, -443.25]),
+    "Q6_K": (0xFCBB8735, [2304.0, 793.5, 2730.0]),
+    "IQ4_NL": (0xE82C1EB0, [-37.5, -79.5, -133.5]),
+    "IQ4_XS": (0xF2FD07A2, [-6.0, -4237.5, -3898.5]),
+}
+# Ordinary, negative, subnormal, largest.
+SCALES = ((0.0371, 0.0123), (-1.5, -0.25), (2.0**-24, 3 * 2.0**-24), (65504.0, 0.5))
+
+
+def golden_blocks(kind):
+    """Four blocks of bytes that differ, with the scales (and mins, where the format has them) of SCALES."""
+    blocks = (37 * np.arange(BLOCKS[kind][1]) + 101 * np.arange(len(SCALES))[:, None] + 11).astype(np.uint8)
+    for i, at in enumerate(HALVES[kind]):
+        blocks[:, at : at + 2] = np.array(SCALES, "<f2")[:, i, None].view(np.uint8)
+    return blocks.tobytes()
 
 
 def statement(kind, data):
@@ -31,14 +62,39 @@ def statement(kind, data):
             out += [half(at) * (n - 16) if kind == "Q5_0" else half(at) * n + half(at + 2) for n in fives]
         elif kind == "Q8_0":
             out += [half(at) * signed(x) for x in b[2:]]
-        elif kind == "Q4_K":
-            s = b[4:16]
+        elif kind in ("Q4_K", "Q5_K"):
+            s, start = b[4:16], 16 if kind == "Q4_K" else 48
             for k in range(8):
                 scale, low = (
-                    (s[k] & 63, s[k + 4] & 63) if k < 4 else ((s[k + 4] & 15) + 16 * (s[k - 4] >> 6), (s[k + 4] >> 4) + 16 * (s[k] >> 6))
+                    (s[k] & 63, s[k + 4] & 63)
+                    if k < 4
+                    else ((s[k + 4] & 15) + 16 * (s[k - 4] >> 6), (s[k + 4] >> 4) + 16 * (s[k] >> 6))
                 )
-                run = b[16 + 32 * (k // 2) : 48 + 32 * (k // 2)]
-                out += [half(at) * scale * ((x >> 4) if k % 2 else (x & 15)) - half(at + 2) * low for x in run]
+                run = b[start + 32 * (k // 2) : start + 32 + 32 * (k // 2)]
+                q = [(x >> 4) if k % 2 else (x & 15) for x in run]
+                if kind == "Q5_K":
+                    q = [n + 16 * (b[16 + j] >> k & 1) for j, n in enumerate(q)]
+                out += [half(at) * scale * n - half(at + 2) * low for n in q]
+        elif kind == "Q2_K":
+            for i in range(256):
+                q = b[16 + 32 * (i // 128) + i % 32] >> 2 * (i % 128 // 32) & 3
+                out.append(half(at + 80) * (b[i // 16] & 15) * q - half(at + 82) * (b[i // 16] >> 4))
+        elif kind == "Q3_K":
+            # 16 low nibbles in the order 0 8 1 9 ..., then 16 pairs in the order 0 4 8 12 1 ...
+            s = int.from_bytes(b[96:108], "little")
+            for i in range(256):
+                k = i // 16
+                nibble, pair = s >> 8 * (k % 8) + 4 * (k // 8) & 15, s >> 64 + 8 * (k % 4) + 2 * (k // 4) & 3
+                q = b[32 + 32 * (i // 128) + i % 32] >> 2 * (i % 128 // 32) & 3
+                q -= 0 if b[i % 32] >> i // 32 & 1 else 4
+                out.append(half(at + 108) * (nibble + 16 * pair - 32) * q)
+        elif kind in ("IQ4_NL", "IQ4_XS"):
+            for i in range(BLOCKS[kind][0]):
+                k, byte = i // 32, b[(2 if kind == "IQ4_NL" else 8) + 16 * (i // 32) + i % 16]
+                scale = 1
+                if kind == "IQ4_XS":
+                    scale = (b[4 + k // 2] >> 4 * (k % 2) & 15) + 16 * (b[2 + k // 4] >> 2 * (k % 4) & 3) - 32
+                out.append(half(at) * scale * IQ4[byte >> 4 if i % 32 > 15 else byte & 15])
         elif kind == "Q6_K":
             for i in range(256):
                 h, run, j = i // 128, i % 128 // 32, i % 32
@@ -48,7 +104,21 @@ def statement(kind, data):
     return np.array(out)
 
 
-@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q6_K"])
+def test_formats_and_their_blocks():
+    assert _core.block_formats == BLOCKS
+
+
+@pytest.mark.parametrize("kind", GOLDEN)
+def test_golden_blocks(kind):
+    """Bit for bit, whatever the scale."""
+    elements = BLOCKS[kind][0]
+    got = _core.dequantize(kind, golden_blocks(kind), len(SCALES) * elements)
+    checksum, values = GOLDEN[kind]
+    assert got[elements:][[0, elements // 3, elements - 1]].tolist() == values
+    assert zlib.crc32(got.astype("<f4").tobytes()) == checksum
+
+
+@pytest.mark.parametrize("kind", QUANTISED)
 def test_dequantize_blocks(kind):
     data = quantised(kind, 3 * 256, np.random.default_rng(1))
     np.testing.assert_allclose(_core.dequantize(kind, data, 3 * 256), statement(kind, data), rtol=1e-6, atol=1e-6)
@@ -56,7 +126,10 @@ def test_dequantize_blocks(kind):
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
 def test_dequantize_floats(kind):
-    data = quantised(kind, 100, np.random.default_rng(1)) + np.array([0x7F80, 0xFF80, 0x8000, 0x7C00, 0xFC00, 1], "<u2").tobytes()
+    data = (
+        quantised(kind, 100, np.random.default_rng(1))
+        + np.array([0x7F80, 0xFF80, 0x8000, 0x7C00, 0xFC00, 1], "<u2").tobytes()
+    )
     expected = {
         "F32": np.frombuffer(data, "<f4"),
         "F16": np.frombuffer(data, "<f2").astype(np.float32),
@@ -76,6 +149,9 @@ def test_dequantize_floats(kind):
         ("Q4_0", 0, -32, ValueError),
         ("Q9", 18, 32, ConfigError),
         ("Q4_0", 19, 32, FileFormatError),
+        ("Q2_K", 84, 128, FileFormatError),
+        ("Q2_K", 84, 512, FileFormatError),
+        ("IQ4_XS", 135, 256, FileFormatError),
     ],
 )
 def test_dequantize_checks_sizes(kind, size, count, error):

@@ -7,7 +7,23 @@ import numpy as np
 
 from grpo.model.formats.byte_level import byte_alphabet
 
-GGUF_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q4_K": 12, "Q6_K": 14, "BF16": 30}
+GGUF_TYPES = {
+    "F32": 0,
+    "F16": 1,
+    "Q4_0": 2,
+    "Q4_1": 3,
+    "Q5_0": 6,
+    "Q5_1": 7,
+    "Q8_0": 8,
+    "Q2_K": 10,
+    "Q3_K": 11,
+    "Q4_K": 12,
+    "Q5_K": 13,
+    "Q6_K": 14,
+    "IQ4_NL": 20,
+    "IQ4_XS": 23,
+    "BF16": 30,
+}
 BLOCKS = {
     "F32": (1, 4),
     "F16": (1, 2),
@@ -17,8 +33,13 @@ BLOCKS = {
     "Q5_0": (32, 22),
     "Q5_1": (32, 24),
     "Q8_0": (32, 34),
+    "Q2_K": (256, 84),
+    "Q3_K": (256, 110),
     "Q4_K": (256, 144),
+    "Q5_K": (256, 176),
     "Q6_K": (256, 210),
+    "IQ4_NL": (32, 18),
+    "IQ4_XS": (256, 136),
 }
 HALVES = {
     "Q4_0": (0,),
@@ -26,8 +47,13 @@ HALVES = {
     "Q5_0": (0,),
     "Q5_1": (0, 2),
     "Q8_0": (0,),
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
     "Q4_K": (0, 2),
+    "Q5_K": (0, 2),
     "Q6_K": (208,),
+    "IQ4_NL": (0,),
+    "IQ4_XS": (0,),
 }  # where float16 scales lie
 GGUF_NAMES = {
     "input_layernorm": "attn_norm",
@@ -45,6 +71,13 @@ GGUF_NAMES = {
     "model.norm": "output_norm",
     "lm_head": "output",
 }
+GEMMA3_NAMES = {
+    **GGUF_NAMES,
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+GGUF_ARCHITECTURES = {"mistral": "llama", "gemma3_text": "gemma3"}  # of a model_type, where the name differs
 
 
 def safetensors(header, data=b"", length=None):
@@ -77,13 +110,18 @@ def value(v):
 
 
 def gguf(metadata, tensors, alignment=32, version=3, magic=b"GGUF", counts=None):
-    """File bytes. ``tensors``: list of (name, type, dims with the contiguous one first, data), or a fifth item: the offset to claim."""
+    """File bytes. ``tensors``: list of (name, type, dims with the contiguous one first, data), or with a
+    fifth item, the offset to claim."""
     head = magic + struct.pack("<IQQ", version, *(counts or (len(tensors), len(metadata))))
-    head += b"".join(string(key) + value(v) for key, v in (metadata.items() if isinstance(metadata, dict) else metadata))
+    head += b"".join(
+        string(key) + value(v) for key, v in (metadata.items() if isinstance(metadata, dict) else metadata)
+    )
     body = b""
     for name, kind, dims, data, *offset in tensors:
         body += b"\0" * (-len(body) % alignment)
-        head += string(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, GGUF_TYPES.get(kind, kind), *(offset or [len(body)]))
+        head += string(name) + struct.pack(
+            f"<I{len(dims)}QIQ", len(dims), *dims, GGUF_TYPES.get(kind, kind), *(offset or [len(body)])
+        )
         body += data
     return head + b"\0" * (-len(head) % alignment) + body
 
@@ -93,7 +131,9 @@ def quantised(kind, count, rng):
     elements, size = BLOCKS[kind]
     if elements == 1:
         x = rng.standard_normal(count).astype(np.float32)
-        return {"F32": x, "F16": x.astype(np.float16), "BF16": (x.view(np.uint32) >> 16).astype(np.uint16)}[kind].tobytes()
+        return {"F32": x, "F16": x.astype(np.float16), "BF16": (x.view(np.uint32) >> 16).astype(np.uint16)}[
+            kind
+        ].tobytes()
     blocks = rng.integers(0, 256, (count // elements, size), np.uint8)
     for at in HALVES[kind]:
         blocks[:, at : at + 2] = (0.01 * rng.standard_normal((len(blocks), 1))).astype(np.float16).view(np.uint8)
@@ -130,8 +170,9 @@ def sentencepiece_metadata():
 
 def model_metadata(config):
     """GGUF keys of a Hugging Face config."""
-    a = config["model_type"]
-    return {
+    a = GGUF_ARCHITECTURES.get(config["model_type"], config["model_type"])
+    rope = config.get("rope_parameters", config)
+    metadata = {
         "general.architecture": a,
         f"{a}.block_count": config["num_hidden_layers"],
         f"{a}.context_length": config["max_position_embeddings"],
@@ -142,19 +183,39 @@ def model_metadata(config):
         f"{a}.attention.key_length": config["head_dim"],
         f"{a}.attention.value_length": config["head_dim"],
         f"{a}.attention.layer_norm_rms_epsilon": config["rms_norm_eps"],
-        f"{a}.rope.freq_base": config["rope_theta"],
+        f"{a}.rope.freq_base": rope.get("full_attention", rope)["rope_theta"],
     }
+    if config.get("sliding_window"):
+        metadata[f"{a}.attention.sliding_window"] = config["sliding_window"]
+    return metadata
 
 
 def gguf_tensors(state, config):
-    """F32 tensors of a GGUF from a Hugging Face state dict; q and k rows permuted for "llama", as its files have them."""
+    """F32 tensors of a GGUF from a Hugging Face state dict, as llama.cpp writes them: q and k rows permuted for
+    "llama", norm weights plus 1 for "gemma3"."""
     tensors = []
+    architecture = GGUF_ARCHITECTURES.get(config["model_type"], config["model_type"])
+    names = GEMMA3_NAMES if architecture == "gemma3" else GGUF_NAMES
     for name, array in state.items():
         *module, kind = name.split(".")
         layer = f"blk.{module[2]}." if module[1:2] == ["layers"] else ""
         key = ".".join(module[3:] if layer else module)
-        if config["model_type"] == "llama" and key in ("self_attn.q_proj", "self_attn.k_proj"):
+        if architecture == "llama" and key in ("self_attn.q_proj", "self_attn.k_proj"):
             heads = config["num_attention_heads" if "q_proj" in key else "num_key_value_heads"]
             array = array.reshape(heads, 2, -1, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
-        tensors.append((f"{layer}{GGUF_NAMES[key]}.{kind}", "F32", array.shape[::-1], np.ascontiguousarray(array, "<f4").tobytes()))
+        if architecture == "gemma3" and key.endswith("norm"):
+            array = array + np.float32(1)
+        data = np.ascontiguousarray(array, "<f4").tobytes()
+        tensors.append((f"{layer}{names[key]}.{kind}", "F32", array.shape[::-1], data))
     return tensors
+
+
+def gguf_shards(metadata, tensors, counts):
+    """Bytes by file name: a model split over files with ``counts`` tensors each, the metadata in the first."""
+    shards = {}
+    for i, count in enumerate(counts):
+        split = {"split.no": i, "split.count": len(counts), "split.tensors.count": len(tensors)}
+        start = sum(counts[:i])
+        name = f"x-{i + 1:05d}-of-{len(counts):05d}.gguf"
+        shards[name] = gguf({**(metadata if i == 0 else {}), **split}, tensors[start : start + count])
+    return shards

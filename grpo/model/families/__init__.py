@@ -23,7 +23,7 @@ from .reading import Config, Family
 from .rope import llama3_scale, rope_of, rope_parameters
 from .spec import Attention, Layer, Mlp, Rope, Spec, check
 
-__all__ = ["Attention", "Config", "Family", "Layer", "Mlp", "Rope", "Spec", "check", "core_arguments", "families",
+__all__ = ["Attention", "Config", "Family", "Layer", "Mlp", "Rope", "Spec", "check", "families",
            "llama3_scale", "rope_of", "rope_parameters", "spec_of"]
 
 
@@ -58,25 +58,3 @@ def family_of(config: Mapping[str, Any], source: str) -> Family:
     why = " (multimodal)" if multimodal else " (mixture of experts)" if "_moe" in str(kind) else ""
     known = ", ".join(family.model_type for family in families().values())
     raise UnsupportedModelError(f"{source}: model_type {kind!r:.80}{why} is not supported; supported: {known}")
-
-
-def core_arguments(spec: Spec, source: str = "config.json") -> dict[str, Any]:
-    """Keyword arguments of ``_core.Model``, which takes networks of equal layers like Llama's and Qwen's."""
-    first = spec.layers[0]
-    for i, layer in enumerate(spec.layers):
-        a = layer.attention
-        plain = {"sliding_window": not a.window, "layer_types": a.rope == 0, "post_norms": not layer.post_norms,
-                 "hidden_act": layer.mlp.gate == "silu", "scale": a.scale == a.head_dim ** -0.5,
-                 "sizes": layer == first}
-        for key, ok in plain.items():
-            if not ok:
-                raise UnsupportedModelError(f"{source}: {key} of layer {i} is not supported")
-    plain = {"norm_offset": spec.norm_offset == 0, "embed_scale": spec.embed_scale == 1,
-             "attention_factor": spec.ropes[0].scale == 1}
-    for key, ok in plain.items():
-        if not ok:
-            raise UnsupportedModelError(f"{source}: {key} is not supported")
-    a = first.attention
-    return {"n_layers": len(spec.layers), "d_model": spec.hidden_size, "n_heads": a.heads, "n_kv_heads": a.kv_heads,
-            "head_dim": a.head_dim, "d_ff": first.mlp.width, "vocab_size": spec.vocab_size, "rms_eps": spec.eps,
-            "tie": spec.tie, "qkv_bias": a.qkv_bias, "qk_norm": a.qk_norm, "inv_freq": spec.ropes[0].inv_freq}

@@ -1,6 +1,6 @@
-"""The tokenizer inside a GGUF: byte-level BPE ("gpt2") or SentencePiece BPE ("llama"), rebuilt with the `tokenizers` library.
+"""The tokenizer inside a GGUF: byte-level BPE ("gpt2") or SentencePiece BPE ("llama"), rebuilt with `tokenizers`.
 
-GGUF names the way text is split (tokenizer.ggml.pre) without saying what it is; the ways known here are byte_level.SPLITS.
+GGUF names the way text is split (tokenizer.ggml.pre) without saying what it is; the ways known are byte_level.SPLITS.
 """
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     import tokenizers
 
 
-CONTROL, USER_DEFINED, UNKNOWN = 3, 4, 2                 # tokenizer.ggml.token_type
-MAX_SPELLED = 256                                        # longer tokens get no merges: their pairs would cost the square of their length
+UNKNOWN, CONTROL, USER_DEFINED, BYTE = 2, 3, 4, 6        # tokenizer.ggml.token_type
+MAX_SPELLED = 256                                        # longer tokens get no merges: pairs cost the length squared
+TURN_END = "<end_of_turn>"                               # of Gemma; its files have no key for the id
 SPECIAL_KEYS = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
 
 
@@ -35,27 +36,35 @@ def build(metadata: Mapping[str, Any], source: str) -> tuple[tokenizers.Tokenize
         add_bos = True
     else:
         raise TokenizerError(f"{source}: tokenizer.ggml.model {kind!r:.80} is not supported; gpt2 and llama are")
-    special = {name: tokens[i] for name, key in SPECIAL_KEYS.items() if (i := _id(metadata, key, len(tokens), source)) is not None}
+    special = {name: tokens[i] for name, key in SPECIAL_KEYS.items()
+               if (i := _id(metadata, key, len(tokens), source)) is not None}
     _mark_special(backend, tokens, metadata, special, source)
     set_bos_eos(backend, special, _flag(metadata, "add_bos_token", add_bos) and "bos_token" in special,
                 _flag(metadata, "add_eos_token", False))
     ends = [_id(metadata, key, len(tokens), source) for key in ("eos", "eot", "eom")]
+    if ends[1] is None:
+        ends[1] = vocabulary.get(TURN_END)
     return backend, special, list(dict.fromkeys(i for i in ends if i is not None))
 
 
-def _sentencepiece_backend(vocabulary: Mapping[str, int], metadata: Mapping[str, Any], source: str) -> tokenizers.Tokenizer:
+def _sentencepiece_backend(vocabulary: Mapping[str, int], metadata: Mapping[str, Any],
+                           source: str) -> tokenizers.Tokenizer:
     """SentencePiece BPE with byte fallback. Its file has scores and no merges: a token is the merge of each pair of
     tokens that spell it, and the better score is merged first."""
     from tokenizers import Tokenizer as Backend, decoders, models, normalizers
 
     scores = metadata.get("tokenizer.ggml.scores")
-    if not isinstance(scores, list) or len(scores) != len(vocabulary) or any(type(score) is not float for score in scores):
+    if not isinstance(scores, list) or len(scores) != len(vocabulary) or any(type(x) is not float for x in scores):
         raise TokenizerError(f"{source}: tokenizer.ggml.scores must have one number a token ({len(vocabulary)})")
-    ranked = sorted(vocabulary, key=lambda token: (-scores[vocabulary[token]], vocabulary[token]))
-    merges = [pair for token in ranked if len(token) <= MAX_SPELLED for pair in _pairs(token, vocabulary)]
+    if _flag(metadata, "remove_extra_whitespaces", False):
+        raise TokenizerError(f"{source}: tokenizer.ggml.remove_extra_whitespaces is not supported")
+    # The others are found in the text before it is split (user-defined and control tokens) or never written out in it.
+    spelled = [token for token, kind in zip(vocabulary, _types(metadata, len(vocabulary), source), strict=True)
+               if kind not in (UNKNOWN, CONTROL, USER_DEFINED, BYTE) and len(token) <= MAX_SPELLED]
     unknown = _id(metadata, "unknown", len(vocabulary), source)
-    backend = Backend(bpe(models.BPE, source, vocab=dict(vocabulary), merges=merges, fuse_unk=True, byte_fallback=True,
-                           unk_token=None if unknown is None else list(vocabulary)[unknown]))
+    backend = Backend(bpe(models.BPE, source, vocab=dict(vocabulary), merges=_merges(spelled, vocabulary, scores),
+                          fuse_unk=True, byte_fallback=True,
+                          unk_token=None if unknown is None else list(vocabulary)[unknown]))
     space = [normalizers.Prepend("▁")] if _flag(metadata, "add_space_prefix", True) else []
     backend.normalizer = normalizers.Sequence([*space, normalizers.Replace(" ", "▁")])
     backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
@@ -63,25 +72,37 @@ def _sentencepiece_backend(vocabulary: Mapping[str, int], metadata: Mapping[str,
     return backend
 
 
-def _pairs(token: str, vocabulary: Mapping[str, int]) -> list[tuple[str, str]]:
-    cuts = [(token[:i], token[i:]) for i in range(1, len(token))]
-    return sorted(((a, b) for a, b in cuts if a in vocabulary and b in vocabulary),
-                  key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
+def _merges(tokens: Sequence[str], vocabulary: Mapping[str, int], scores: Sequence[float]) -> list[tuple[str, str]]:
+    """Every pair of tokens that spells one of ``tokens``: by falling score, then the longer left side first."""
+    pairs = []
+    for token in tokens:
+        score = -scores[vocabulary[token]]
+        for i in range(len(token) - 1, 0, -1):
+            if token[:i] in vocabulary and token[i:] in vocabulary:
+                pairs.append((score, -i, i - len(token), token))
+    pairs.sort(key=lambda pair: pair[:3])                # stable: in the order of the ids where all three are equal
+    return [(token[:-left], token[-left:]) for _, left, _, token in pairs]
 
 
-def _mark_special(backend: tokenizers.Tokenizer, tokens: Sequence[str], metadata: Mapping[str, Any], special: Mapping[str, str],
-                  source: str) -> None:
+def _mark_special(backend: tokenizers.Tokenizer, tokens: Sequence[str], metadata: Mapping[str, Any],
+                  special: Mapping[str, str], source: str) -> None:
     from tokenizers import AddedToken
 
-    types = metadata.get("tokenizer.ggml.token_type", [1] * len(tokens))
-    if not isinstance(types, list) or len(types) != len(tokens) or any(type(kind) is not int for kind in types):
-        raise TokenizerError(f"{source}: tokenizer.ggml.token_type must have one integer a token ({len(tokens)})")
-    control = {token for token, kind in zip(tokens, types, strict=True) if kind in (CONTROL, UNKNOWN)} | set(special.values())
-    for token, kind in zip(tokens, types, strict=True):
-        if token and token in control:
-            backend.add_special_tokens([AddedToken(token, special=True, normalized=False)])
-        elif token and kind == USER_DEFINED:
-            backend.add_tokens([AddedToken(token, special=False, normalized=False)])
+    types = _types(metadata, len(tokens), source)
+    kinds = [(token, kind) for token, kind in zip(tokens, types, strict=True) if token]
+    control = {token for token, kind in kinds if kind in (CONTROL, UNKNOWN)} | set(special.values())
+    defined = [token for token, kind in kinds if kind == USER_DEFINED and token not in control]
+    # All of a kind at once: each call goes through every token that was added before.
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False)
+                                for token, _ in kinds if token in control])
+    backend.add_tokens([AddedToken(token, special=False, normalized=False) for token in defined])
+
+
+def _types(metadata: Mapping[str, Any], size: int, source: str) -> list[int]:
+    types = metadata.get("tokenizer.ggml.token_type", [1] * size)
+    if not isinstance(types, list) or len(types) != size or any(type(kind) is not int for kind in types):
+        raise TokenizerError(f"{source}: tokenizer.ggml.token_type must have one integer a token ({size})")
+    return types
 
 
 def _strings(metadata: Mapping[str, Any], key: str, source: str) -> list[str]:
@@ -96,7 +117,8 @@ def _id(metadata: Mapping[str, Any], key: str, size: int, source: str) -> int | 
     if value is None:
         return None
     if type(value) is not int or not 0 <= value < size:
-        raise TokenizerError(f"{source}: tokenizer.ggml.{key}_token_id {value!r:.40} is not a token id (0 to {size - 1})")
+        raise TokenizerError(f"{source}: tokenizer.ggml.{key}_token_id {value!r:.40} is not a token id "
+                             f"(0 to {size - 1})")
     return value
 
 
