@@ -38,7 +38,8 @@ def room(tmp_path, monkeypatch):
 def test_files_are_names(room):
     names = Names(room)
     assert list(names) == ["brevity", "family.second", "first", "missing", "third"]
-    assert names.find("brevity")() == 1 and [names.find(name) for name in ("first", "family.second", "third")] == [1, 2, 3]
+    assert names.find("brevity")() == 1
+    assert [names.find(name) for name in ("first", "family.second", "third")] == [1, 2, 3]
     names = Names(room, "load")
     assert list(names) == ["brevity", "family.second", "first", "third"] and names.find("brevity")() == 2
 
@@ -57,7 +58,10 @@ def test_names_of_the_package():
 @pytest.mark.parametrize("name", sorted(OWN - {"math_verify", "cosine_scaled_reward", "reasoning_accuracy_reward"}))
 def test_every_name_stands_for_a_reward(name):
     found = rewards.resolve(name)
-    assert (len(found) == 5 and all(map(callable, found))) if isinstance(found, list) else found is rewards.REGISTRY[name]
+    if isinstance(found, list):
+        assert len(found) == 5 and all(map(callable, found))
+    else:
+        assert found is rewards.REGISTRY[name]
 
 
 def test_a_name_imports_no_package_that_may_not_be_there():
