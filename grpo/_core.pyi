@@ -34,8 +34,8 @@ def cuda_products() -> str:
 
 class Model:
     """Weights on one device ('cpu', 'cuda': bfloat16, 'ref': float32) and everything that runs them."""
-    def __init__(self, device: str, *, n_layers: int, d_model: int, n_heads: int, n_kv_heads: int, head_dim: int, d_ff: int,
-                 vocab_size: int, rms_eps: float, tie: bool, qkv_bias: bool, qk_norm: bool, inv_freq: F32) -> None: ...
+    def __init__(self, device: str, spec: Any) -> None:
+        """spec: a grpo.model.families.Spec. ConfigError names the layer and the key of what cannot be run."""
     device: str
     tier: str
     dtype: str                                   # "bfloat16" | "float32"
@@ -48,7 +48,7 @@ class Model:
                  top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0, min_new_tokens: int = 0,
                  stop_ids: I32 | None = None, forbidden_ids: I32 | None = None, stop_strings: list[bytes] | None = None,
                  token_offsets: NDArray[np.int64] | None = None, token_bytes: bytes | None = None, seed: int = 0, step: int = 0,
-                 first_prompt: int = 0, slots: int = 32, keep_rows: int = 0, keep_inputs: bool = False, lookahead: int = 0,
+                 first_prompt: int = 0, slots: int = 32, store: Store | None = None, store_rows: int = 0, lookahead: int = 0,
                  progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
         """Completions, prompt-major. Keys: lengths (n) int32, tokens (total) int32, logprobs / policy_logprobs / entropies
         (total) float32, finish (n) int32 (0 length, 1 stop id, 2 stop string), prefill_seconds, decode_seconds.
@@ -56,8 +56,8 @@ class Model:
         The stop id is the last token of its completion. stop_strings need token_offsets (V+1) into token_bytes, the bytes
         that each id adds to the text. temperature 0 is greedy. logprobs are on the truncated support that was drawn from,
         policy_logprobs and entropies on the whole temperature-scaled softmax, bit for bit what logprobs() computes.
-        keep_rows: keep the activations of so many rows for Trainer.accumulate; ``kept`` (n) int64 are the completions' ids, -1 where
-        nothing was kept. keep_inputs: of each layer its input alone, which is all that a Trainer with recompute=True reads.
+        store: keeps activations for Trainer.accumulate, of up to store_rows rows; ``stored`` (n) int64 are the completions' ids there, -1
+        where there was no room.
         lookahead: tokens drawn for every slot between two looks of the host, 0: as suits the device; no bit of the result depends
         on it. progress(tokens so far, completions finished) is called a few times a second."""
     def logprobs(self, prompts: list[I32], completions: list[I32], group: I32, *, temperature: float = 1.0, token_budget: int = 1024) -> tuple[F32, F32]:
@@ -73,6 +73,18 @@ class Model:
     def mix(self, other: Model, alpha: float) -> None:
         """weights = alpha * other + (1 - alpha) * weights, kept in float32 from the first call on."""
 
+class Store:
+    """Activations of rollouts that wait for the update. What is there stays until the weights change, its group is forgotten or the
+    store is cleared; further rollouts add to it. inputs_only: of each layer its input alone, which is all that a Trainer with
+    recompute=True reads."""
+    def __init__(self, model: Model, *, inputs_only: bool = False) -> None: ...
+    bytes: int
+    groups: int
+    def clear(self) -> None:
+        """Forgets everything; the memory stays for the next rollout."""
+    def forget(self, ids: NDArray[np.int64], /) -> None:
+        """Forgets the groups of these completions; unknown ids are passed over."""
+
 class Trainer:
     """Gradients, master weights and AdamW moments of one Model; works through micro-batches of whole groups."""
     def __init__(self, model: Model, *, adam_beta1: float = 0.9, adam_beta2: float = 0.999, adam_epsilon: float = 1e-8,
@@ -81,10 +93,11 @@ class Trainer:
         """moment_dtype: "float32", "bfloat16" or "float8" (of matrices; vectors are bfloat16 then). master_dtype: "float32" or
         "float24" (float32 without the 8 least bits). All but float32 are rounded stochastically, with random bits of seed and step."""
     def accumulate(self, prompts: list[I32], completions: list[I32], group: I32, coef: F32, *, entropy_coef: F32 | None = None,
-                   temperature: float = 1.0, kept: NDArray[np.int64] | None = None) -> tuple[F32, F32]:
+                   temperature: float = 1.0, store: Store | None = None,
+                   stored: NDArray[np.int64] | None = None) -> tuple[F32, F32]:
         """gradient += that of sum(coef * logprob + entropy_coef * entropy); groups whose coefs are all 0 cost nothing
         (their numbers come back 0). Returns (log-probabilities, entropies) seen on the way. This is SFT, and GRPO on policy, where
-        the coefficients follow from the recorded log-probs. kept: ids from generate(keep_rows=...); while the weights are those
+        the coefficients follow from the recorded log-probs. stored: ids from generate(store=...); while the weights are those
         that drew them, such completions need no forward, and the bits are the same."""
     def accumulate_loss(self, prompts: list[I32], completions: list[I32], group: I32, *, old_logps: F32, advantages: F32,
                         mask: NDArray[np.uint8], ref_logps: F32 | None, loss: dict[str, Any], normalizer: dict[str, float],
@@ -106,17 +119,16 @@ class Trainer:
     def plan(self) -> list[tuple[str, int]]:
         """(arena, bytes) of everything held, largest first."""
 
-def plan(*, n_layers: int, d_model: int, n_heads: int, n_kv_heads: int, head_dim: int, d_ff: int, vocab_size: int, tie: bool,
-         qkv_bias: bool, qk_norm: bool, step_prompts: int, num_generations: int, prompt_length: int, max_new_tokens: int, token_budget: int,
-         recompute: bool, moment_dtype: str, master_dtype: str, rollout_prompts: int, slots: int, keep_rows: int, train: bool, reference: bool,
-         mixed: bool, device: str) -> list[tuple[str, int]]:
+def plan(*, spec: Any, step_prompts: int, num_generations: int, prompt_length: int, max_new_tokens: int, token_budget: int,
+         recompute: bool, moment_dtype: str, master_dtype: str, rollout_prompts: int, slots: int, store_rows: int, train: bool,
+         reference: bool, mixed: bool, device: str) -> list[tuple[str, int]]:
     """(arena, bytes) that a run with these settings will hold; nothing is allocated."""
 
 def loss_defaults() -> dict[str, Any]:
     """Every loss option and its default: the keys that ``loss`` may have, and GRPOConfig's fields of the same names."""
 def grpo_loss(logps: F32, old_logps: F32, advantages: F32, mask: NDArray[np.uint8], ref_logps: F32 | None, entropies: F32 | None,
               lengths: I32, loss: dict[str, Any], normalizer: dict[str, float], /) -> tuple[float, F32, F32, dict[str, float]]:
-    """Flat over completions. Returns (loss, dloss/dlogp, dloss/dentropy, metrics). ``loss``: see csrc/rl/loss.h;
+    """Flat over completions. Returns (loss, dloss/dlogp, dloss/dentropy, metrics). ``loss``: see csrc/loss/loss.h;
     ``normalizer``: tokens and sequences of the whole step[, entropy_threshold, entropy_tokens, entropy_coef]."""
 def adapt_entropy_coef(coef: float, entropy: float, loss: dict[str, Any], /) -> tuple[float, float]:
     """(new coefficient, coefficient the next step applies) after a step of mean entropy ``entropy``."""

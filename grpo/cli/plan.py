@@ -85,14 +85,14 @@ def ceilings_of(device: str, card: tuple[str, Card] | None, own: Mapping[str, An
 
 
 def forecast(config: Mapping[str, Any], source: str, options: GRPOConfig, device: str, card: tuple[str, Card] | None) -> Forecast:
-    work, keep_rows = step_of(options, device), 0
+    work, store_rows = step_of(options, device), 0
     memory: Plan | str
     try:
         memory = training_plan(config, source, options, device, memory=card[1].memory if card else None)
-        keep_rows = memory.keep_rows
+        store_rows = memory.store_rows
     except DeviceError as error:
         memory = f"Its memory is told by the CUDA backend, which is not here: {error}"
-    step = step_time.Step.of(options, device, work["prompt_length"], keep_rows)
+    step = step_time.Step.of(options, device, work["prompt_length"], store_rows)
     return Forecast(source, describe(options, work, device), memory, step, step_time.phases(step_time.Shape.of(config, source), step, device))
 
 

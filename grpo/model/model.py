@@ -158,7 +158,7 @@ class Model:
     def generate_ids(self, prompt_ids: Sequence[NDArray[np.int32]], num_generations: int, max_new_tokens: int, *, temperature: float = 1.0,
                      top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0, min_new_tokens: int = 0,
                      stop: str | Sequence[str] | None = None, forbidden_ids: Sequence[int] | None = None, seed: int = 0, step: int = 0,
-                     first_prompt: int = 0, slots: int | None = None, keep_rows: int = 0, keep_inputs: bool = False,
+                     first_prompt: int = 0, slots: int | None = None, store: _core.Store | None = None, store_rows: int = 0,
                      progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
         """What ``_core.Model.generate`` returns (flat arrays, prompt-major), with stop ids and token texts of the tokenizer."""
         check_sampling(num_generations, max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, min_new_tokens, seed)
@@ -175,8 +175,8 @@ class Model:
             arguments["slots"] = slots
         return self.core.generate(prompts, num_generations, max_new_tokens, temperature=float(temperature), top_k=top_k,
                                   top_p=float(top_p), min_p=float(min_p), repetition_penalty=float(repetition_penalty),
-                                  min_new_tokens=min_new_tokens, seed=seed, step=step, first_prompt=first_prompt, keep_rows=keep_rows,
-                                  keep_inputs=keep_inputs, progress=progress, **arguments)
+                                  min_new_tokens=min_new_tokens, seed=seed, step=step, first_prompt=first_prompt, store=store,
+                                  store_rows=store_rows, progress=progress, **arguments)
 
     def prompt_ids(self, prompt: Prompt) -> NDArray[np.int32]:
         """Token ids of one prompt: text as it is (with BOS where the model has one), a chat through the chat template

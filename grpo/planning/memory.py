@@ -10,21 +10,21 @@ from ..errors import ConfigError, FileFormatError, OutOfMemoryError
 from ..model import gpu_memory, spec_of
 from ..options import GRPOConfig, TrainingConfig
 
-KEPT = "kept activations of rollouts"          # an arena of the core's plan
-KEPT_SHARE = 4                                # of the free memory, one part in so many
+STORED = "stored activations of rollouts"      # an arena of the core's plan
+STORED_SHARE = 4                              # of the free memory, one part in so many
 UNKNOWN_PROMPT = 256                          # prompt tokens assumed where the options do not limit them
 
 
 @dataclass(frozen=True)
 class Plan:
     """arenas: (what, bytes), as the core reserves them. available: free memory in bytes, None where it cannot be told.
-    keep_rows: most rows of activations that rollouts leave for the update."""
+    store_rows: most rows of activations that rollouts leave for the update."""
 
     title: str
     arenas: list[tuple[str, int]]
     available: int | None
     advice: list[str]
-    keep_rows: int
+    store_rows: int
     where: str = "here"
 
     @property
@@ -40,21 +40,19 @@ def training_plan(config: Mapping[str, Any], source: str, options: TrainingConfi
                   memory: int | None = None) -> Plan:
     """What training a model of this config will hold on a device. held: arenas that are there already, and so not part of what is
     free (on a GPU all of its memory counts). memory: bytes of a GPU that is not here."""
-    arguments = core_arguments(spec_of(config, source), source)
-    shape = {name: value for name, value in arguments.items() if name not in ("rms_eps", "inv_freq")}
     work = step_of(options, device)
-    arenas = functools.partial(_core.plan, **shape, **work, token_budget=options.token_budget_on(device), recompute=options.recompute,
+    arenas = functools.partial(_core.plan, spec=spec_of(config, source), **work, token_budget=options.token_budget_on(device), recompute=options.recompute,
                                moment_dtype=options.moment_dtype, master_dtype=options.master_dtype, train=True, device=device)
-    sizes = dict(arenas(keep_rows=0))
+    sizes = dict(arenas(store_rows=0))
     free = memory if memory is not None else gpu_memory() if device == "cuda" else available_memory()
     if device != "cuda" and free is not None:
         free += sum(sizes.get(name, 0) for name in held)
-    keep_rows = 0
+    store_rows = 0
     if isinstance(options, GRPOConfig):
-        keep_rows = rows_to_keep(options, device, dict(arenas(keep_rows=1))[KEPT], free, sum(sizes.values()))
-        sizes = dict(arenas(keep_rows=min(keep_rows, rollout_rows(options, work["prompt_length"]))))
+        store_rows = rows_to_store(options, device, dict(arenas(store_rows=1))[STORED], free, sum(sizes.values()))
+        sizes = dict(arenas(store_rows=min(store_rows, rollout_rows(options, work["prompt_length"]))))
     return Plan(f"{source} on {device}: {describe(options, work, device)}", sorted(sizes.items(), key=lambda arena: -arena[1]), free,
-                ways_to_shrink(options, device, sizes, work), keep_rows, "here" if memory is None else "on that card")
+                ways_to_shrink(options, device, sizes, work), store_rows, "here" if memory is None else "on that card")
 
 
 def require(plan: Plan) -> None:
@@ -90,13 +88,13 @@ def describe(options: TrainingConfig, work: Mapping[str, Any], device: str) -> s
             f"{options.max_completion_length}, {work['slots']} decoded at a time, {budget}")
 
 
-def rows_to_keep(options: GRPOConfig, device: str, row_bytes: int, free: int | None, needed: int) -> int:
+def rows_to_store(options: GRPOConfig, device: str, row_bytes: int, free: int | None, needed: int) -> int:
     """Most rows of activations that rollouts leave for the update: what keep_rollout_activations says. By default no more than a part
     of the free memory, and than is left of it beside the bytes that are needed anyway."""
     choice = options.keep_rollout_activations
     if choice is None:
         useful = device == "cpu" and options.rollout_size == options.batch_size and free is not None
-        return max(0, min(free // KEPT_SHARE, free - needed)) // row_bytes if useful else 0
+        return max(0, min(free // STORED_SHARE, free - needed)) // row_bytes if useful else 0
     return 1 << 30 if choice else 0
 
 
@@ -110,7 +108,7 @@ def ways_to_shrink(options: TrainingConfig, device: str, arenas: Collection[str]
         ways.append("--recompute keeps each layer's input alone and computes the layer again in the backward pass; same results, slower")
     if "KV cache of the rollout" in arenas and slots > 1:
         ways.append(f"--slots {max(1, slots // 4)} decodes fewer completions at a time; same results")
-    if KEPT in arenas:
+    if STORED in arenas:
         ways.append("--keep_rollout_activations false runs the forward pass of the update again; same results")
     if options.moment_dtype == "float32":
         ways.append("--moment_dtype bfloat16 halves AdamW's moments, which are then rounded stochastically; float8 takes a quarter")

@@ -89,7 +89,7 @@ class Shape:
 @dataclass(frozen=True)
 class Step:
     """A rollout and its optimiser steps. Lengths in tokens. token_budget: tokens of a micro-batch. scorings: forward passes over the
-    rollout beside those of updates. iterations: passes of updates over the rollout. updates: optimiser steps on it. kept: share of a
+    rollout beside those of updates. iterations: passes of updates over the rollout. updates: optimiser steps on it. stored: share of a
     pass whose activations the rollout leaves. state_bytes: AdamW's of a parameter: two moments, and the master's beside the working weight."""
 
     prompts: int
@@ -101,13 +101,13 @@ class Step:
     scorings: float = 0.0
     iterations: int = 1
     updates: int = 1
-    kept: float = 0.0
+    stored: float = 0.0
     recompute: bool = False
     state_bytes: int = 10
 
     @classmethod
-    def of(cls, options: GRPOConfig, device: str, prompt_length: int, keep_rows: int = 0) -> Step:
-        """The step that options ask for; keep_rows: most rows of activations that a rollout leaves (memory.py)."""
+    def of(cls, options: GRPOConfig, device: str, prompt_length: int, store_rows: int = 0) -> Step:
+        """The step that options ask for; store_rows: most rows of activations that a rollout leaves (memory.py)."""
         updates = options.steps_per_rollout
         step = cls(options.prompts_per_rollout, options.num_generations, prompt_length, options.max_completion_length,
                    options.slots_on(device), options.token_budget_on(device),
@@ -117,7 +117,7 @@ class Step:
                    state_bytes={"float32": 8, "bfloat16": 4, "float8": 2}[options.moment_dtype]
                    + {"float32": 2, "float24": 1}[options.master_dtype])
         on_policy = step.tokens * options.batch_size / options.rollout_size
-        return cls(**{**vars(step), "kept": min(keep_rows, on_policy) / step.tokens})
+        return cls(**{**vars(step), "stored": min(store_rows, on_policy) / step.tokens})
 
     @property
     def rows(self) -> int:
@@ -197,10 +197,10 @@ def scoring(shape: Shape, step: Step, shares: Shares) -> Phase:
 def training(shape: Shape, step: Step, shares: Shares) -> Phase:
     """The layers: forward unless the rollout left its activations, which are written and read instead, and backward, twice the products."""
     times = step.iterations
-    moved = 4 * kept_row_bytes(shape, step.recompute) * step.tokens * step.kept                # put and gathered, each read and written
+    moved = 4 * stored_row_bytes(shape, step.recompute) * step.tokens * step.stored                # put and gathered, each read and written
     micro = step.micro_batches * times
     dW = 2 * 4 * shape.layers * micro                                           # float32, read and written by every micro-batch
-    parts = (*forward(shape, step, shares, times - step.kept + (times if step.recompute else 0)),
+    parts = (*forward(shape, step, shares, times - step.stored + (times if step.recompute else 0)),
              Part(PRODUCTS, 4 * shape.layers * step.tokens * times, REAL * shape.layers * micro + dW,
                   shares.backward * shape.n_layers * micro),
              Part(ATTENTION, 8 * shape.heads * step.context(shape.windows) * times),
@@ -255,7 +255,7 @@ def backward_passes(shape: Shape) -> float:
     return REAL * shape.n_layers * (12 * shape.d_model + 4 * shape.qkv + 8 * shape.d_ff)
 
 
-def kept_row_bytes(shape: Shape, recompute: bool) -> float:
+def stored_row_bytes(shape: Shape, recompute: bool) -> float:
     """Activations of a token that a rollout leaves; with recompute each layer's input alone."""
     return REAL * shape.n_layers * (shape.d_model if recompute else 2 * shape.d_model + shape.qkv + shape.heads + 2 * shape.d_ff)
 

@@ -20,7 +20,7 @@ LENGTH, STOP_ID = 0, 1                       # finish: the completion hit max_co
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "min_new_tokens", "stop", "forbidden_ids")
 SAMPLING_ALIASES = {"stop_strings": "stop", "suppress_tokens": "forbidden_ids"}
 TOKEN_FIELDS = ("logprobs", "policy_logprobs", "entropies", "mask", "ref_logprobs")
-COMPLETION_FIELDS = ("kept", "finish", "advantages", "rewards", "totals")
+COMPLETION_FIELDS = ("stored", "finish", "advantages", "rewards", "totals")
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Rollouts:
     logprobs: F32                            # (T) of what was drawn, on the support it was drawn from
     policy_logprobs: F32                     # (T) on the whole softmax: what training computes
     entropies: F32                           # (T)
-    kept: NDArray[np.int64] | None = None    # (n) ids of activations that the model keeps, -1: none; good until its weights change
+    stored: NDArray[np.int64] | None = None  # (n) ids in the store of activations, -1: none; good until the weights change
     texts: list[str] = field(default_factory=list)             # (n)
     rewards: NDArray[np.float64] | None = None                 # (n, rewards) NaN where one does not apply
     totals: NDArray[np.float64] | None = None                  # (n) weighted sum, NaN where none applies
@@ -89,7 +89,7 @@ class Rollouts:
 
     def save(self, path: Path) -> None:
         """Everything an update needs, as an .npz without pickles."""
-        arrays = {f: getattr(self, f) for f in TOKEN_FIELDS + COMPLETION_FIELDS if getattr(self, f) is not None and f != "kept"}
+        arrays = {f: getattr(self, f) for f in TOKEN_FIELDS + COMPLETION_FIELDS if getattr(self, f) is not None and f != "stored"}
         np.savez(path, rows=[p.row for p in self.prompts], group=self.group, lengths=self.lengths, tokens=np.concatenate(self.completions),
                  texts=np.array(self.texts, np.str_), **arrays)
 
@@ -148,15 +148,15 @@ def sampling(config: GRPOConfig, temperature: float | None = None) -> dict[str, 
 
 
 def generate(model: Any, prompts: list[Prompt], num_generations: int, max_new_tokens: int, options: dict[str, Any], *, seed: int, step: int,
-             first_prompt: int, slots: int, keep_rows: int = 0, keep_inputs: bool = False, progress: Any = None) -> Rollouts:
+             first_prompt: int, slots: int, store: Any = None, store_rows: int = 0, progress: Any = None) -> Rollouts:
     """Completions of prompts. (seed, step, first_prompt) must differ between calls that are to draw different numbers.
-    keep_rows: rows of activations that the model may keep for the update; keep_inputs: those of a trainer that recomputes."""
+    store: a _core.Store that keeps activations for the update; store_rows: so many rows of them."""
     out = model.generate_ids([p.ids for p in prompts], num_generations, max_new_tokens, seed=seed, step=step, first_prompt=first_prompt,
-                             slots=slots, keep_rows=keep_rows, keep_inputs=keep_inputs, progress=progress, **options)
+                             slots=slots, store=store, store_rows=store_rows, progress=progress, **options)
     completions = [np.ascontiguousarray(c) for c in np.split(out["tokens"], np.cumsum(out["lengths"])[:-1])]
     return Rollouts(prompts=prompts, group=np.repeat(np.arange(len(prompts), dtype=np.int32), num_generations), completions=completions,
                     finish=out["finish"], logprobs=out["logprobs"], policy_logprobs=out["policy_logprobs"], entropies=out["entropies"],
-                    kept=out["kept"], texts=[model.tokenizer.decode(c.tolist()) for c in completions])
+                    stored=out["stored"], texts=[model.tokenizer.decode(c.tolist()) for c in completions])
 
 
 def reward_batch(model: Any, args: GRPOConfig, state: Any, r: Rollouts, training: bool = False) -> RewardBatch:

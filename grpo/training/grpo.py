@@ -98,10 +98,17 @@ class GRPOTrainer(Loop):
 
     # rollouts
 
+    @functools.cached_property
+    def store(self) -> _core.Store | None:
+        """Where rollouts leave their activations for the update; None where the memory plan has no room for any."""
+        return _core.Store(self.model.core, inputs_only=self.args.recompute) if self.memory.store_rows else None
+
     def _make_rollouts(self) -> None:
         """Rollouts of the next prompts, scored and prepared. The trainer's position moves once they are there."""
         wanted, position, made = self.args.prompts_per_rollout, self.position, []
         missing, logged = wanted, []
+        if self.store is not None:
+            self.store.clear()
         for _ in range(1 + (self.args.max_resample_times if self.args.dynamic_sampling else 0)):
             prompts = self.stream.take(position, missing)
             with self.timed("generate"):
@@ -110,9 +117,12 @@ class GRPOTrainer(Loop):
                 logged.append(self._score(rollouts))
             made.append(rollouts)
             position += missing
-            missing = int(rollouts.without_spread().sum())
+            flat = rollouts.without_spread()
+            missing = int(flat.sum())
             if not missing:
                 break
+            if self.store is not None and rollouts.stored is not None:      # their rows are for the groups that take their place
+                self.store.forget(rollouts.stored[flat[rollouts.group]])
         everything = Rollouts.join(made)
         flat = everything.without_spread()
         chosen = np.sort(np.argsort(flat, kind="stable")[:wanted])        # groups with spread first, then the earliest without
@@ -140,10 +150,10 @@ class GRPOTrainer(Loop):
 
     def _generate(self, prompts: list[Prompt], first_prompt: int) -> Rollouts:
         args, total = self.args, len(prompts) * self.args.num_generations
+        rows = sum(len(p.ids) for p in prompts) + total * (args.max_completion_length - 1)
         return generate(self.model, prompts, args.num_generations, args.max_completion_length, self.sampling, seed=args.seed,
                         step=self.rollouts_made, first_prompt=first_prompt, slots=args.slots_on(self.model.device),
-                        keep_rows=min(self.memory.keep_rows, sum(len(p.ids) for p in prompts) + total * (args.max_completion_length - 1)),
-                        keep_inputs=args.recompute, progress=lambda tokens, finished: self.progress.on_rollout(tokens, finished, total))
+                        store=self.store, store_rows=min(self.memory.store_rows, rows), progress=lambda tokens, finished: self.progress.on_rollout(tokens, finished, total))
 
     def _score(self, r: Rollouts) -> dict[str, float]:
         """Fills in rewards and returns what the reward functions logged."""
@@ -202,7 +212,7 @@ class GRPOTrainer(Loop):
         loss, coef, entropy_coef, metrics = _core.grpo_loss(r.policy_logprobs, r.policy_logprobs, r.advantages, r.mask, r.ref_logprobs,
                                                             r.entropies, r.lengths, self.loss_options, normalizer)
         seen, _ = self.optimizer.accumulate(r.prompt_ids, r.completions, r.group, coef, temperature=self.temperature,
-                                            entropy_coef=entropy_coef if entropy_coef.any() else None, kept=r.kept)
+                                            entropy_coef=entropy_coef if entropy_coef.any() else None, store=self.store, stored=r.stored)
         moving = np.bincount(r.per_token(r.group), (coef != 0) | (entropy_coef != 0), len(r.prompts)) > 0    # groups that were run
         difference = np.abs(seen - r.policy_logprobs)[r.per_token(moving[r.group])]
         metrics["sampling/sampling_logp_difference/mean"] = float(difference.mean()) if difference.size else 0.0

@@ -8,15 +8,15 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from grpo import _core
 from grpo.errors import BusyError, ConfigError, DeviceError
+from grpo.model.families import Attention, Layer, Mlp, Rope, Spec
 
-SIZES = {"n_layers": 1, "d_model": 32, "n_heads": 2, "n_kv_heads": 1, "head_dim": 16, "d_ff": 32, "vocab_size": 40, "rms_eps": 1e-6,
-         "tie": True, "qkv_bias": True, "qk_norm": False}
 NORM = "model.norm.weight"
 
 
@@ -28,9 +28,16 @@ def i32(*values):
     return np.array(values, np.int32)
 
 
+def new_spec(n_layers=1, attention=(), mlp=(), **changes):
+    """A small network; attention, mlp: changes of every layer's."""
+    heads = replace(Attention(heads=2, kv_heads=1, head_dim=16, scale=0.25, qkv_bias=True), **dict(attention))
+    layer = Layer(heads, replace(Mlp(width=32), **dict(mlp)))
+    spec = Spec(hidden_size=32, vocab_size=40, layers=(layer,) * n_layers, ropes=(Rope(np.ones(8, np.float32)),), eps=1e-6, tie=True)
+    return replace(spec, **changes)
+
+
 def new_model(**changes):
-    sizes = SIZES | changes
-    model = _core.Model("ref", inv_freq=np.ones(sizes["head_dim"] // 2, np.float32), **sizes)
+    model = _core.Model("ref", new_spec(**changes))
     for name, shape in model.tensors():
         model.set_tensor(name, 0.3 * f32(*shape))
     return model
@@ -95,7 +102,7 @@ def model_calls():
     return {
         "tensors": {}, "get_tensor": {"name": NORM}, "set_tensor": {"name": NORM, "array": f32(32)},
         "generate": {"prompts": [i32(1, 2), i32(3)], "num_generations": 2, "max_new_tokens": 3, "_stop_ids": i32(39), "_forbidden_ids": i32(7),
-                     "stop_strings": [b"ab"], "token_offsets": np.arange(41), "token_bytes": b"a" * 40, "slots": 2, "keep_rows": 100, "keep_inputs": True},
+                     "stop_strings": [b"ab"], "token_offsets": np.arange(41), "token_bytes": b"a" * 40, "slots": 2, "store": None, "store_rows": 100},
         "logprobs": batch(), "logprob_grads": batch() | {"coef": f32(3), "entropy_coef": f32(3)}, "logits": {"_ids": i32(1, 2, 3)},
         "embed": {"texts": [i32(1, 2), i32(3)]}, "mix": {"other": new_model(), "alpha": 0.5},
     }
@@ -104,14 +111,13 @@ def model_calls():
 def trainer_calls():
     loss = {"loss": {"beta": 0.1}, "normalizer": {"tokens": 3.0, "sequences": 2.0}}
     return {
-        "accumulate": batch() | {"coef": f32(3), "entropy_coef": f32(3), "kept": np.array([0, 1])}, "accumulate_loss": batch() | loss_numbers() | loss,
+        "accumulate": batch() | {"coef": f32(3), "entropy_coef": f32(3), "store": None, "stored": np.array([0, 1])}, "accumulate_loss": batch() | loss_numbers() | loss,
         "step": {"learning_rate": 1e-3, "max_grad_norm": 1.0}, "zero_grad": {}, "gradient": {"name": NORM},
         "get_state": {"kind": "m", "name": NORM}, "set_state": {"kind": "m", "name": NORM, "array": f32(32)}, "plan": {},
     }
 
 
 def function_calls():
-    sizes = {k: v for k, v in SIZES.items() if k != "rms_eps"}
     numbers = loss_numbers()
     return {
         "grpo_loss": {"logps": -np.abs(f32(3)), **numbers, "entropies": np.abs(f32(3)), "lengths": i32(2, 1), "loss": {"beta": 0.1},
@@ -124,19 +130,23 @@ def function_calls():
         "dequantize": {"type": "F32", "data": b"\0" * 8, "count": 2},
         "backend": {"device": "ref"}, "get_num_threads": {}, "set_num_threads": {"count": 2}, "memory_in_use": {},
         "profile_start": {}, "profile": {},
-        "plan": sizes | {"step_prompts": 2, "num_generations": 4, "prompt_length": 8, "max_new_tokens": 8, "token_budget": 64, "recompute": False,
-                         "moment_dtype": "float32", "master_dtype": "float32", "rollout_prompts": 2, "slots": 2, "keep_rows": 5, "train": True, "reference": True, "mixed": True, "device": "ref"},
+        "plan": {"spec": new_spec(), "step_prompts": 2, "num_generations": 4, "prompt_length": 8, "max_new_tokens": 8, "token_budget": 64, "recompute": False,
+                         "moment_dtype": "float32", "master_dtype": "float32", "rollout_prompts": 2, "slots": 2, "store_rows": 5, "train": True, "reference": True, "mixed": True, "device": "ref"},
     }
 
 
-MAKERS = {"Ops": ops_calls, "Model": model_calls, "Trainer": trainer_calls, "": function_calls}
+def store_calls():
+    return {"clear": {}, "forget": {"_ids": np.array([0, 1])}}
+
+
+MAKERS = {"Ops": ops_calls, "Model": model_calls, "Store": store_calls, "Trainer": trainer_calls, "": function_calls}
 CALLS = [f"{owner}.{name}".lstrip(".") for owner, make in MAKERS.items() for name in make()]
 NEED_A_PLUGIN = {"cuda_plugin", "cuda_devices", "cuda_search", "cuda_blas", "cuda_products"}   # tests/python/test_devices.py
-ATTRIBUTES = {"Ops.repeat", "Ops.seconds", "Ops.times", "Model.device", "Model.tier", "Model.dtype", "Trainer.steps_taken", "Trainer.moment_dtype", "Trainer.master_dtype"}
+ATTRIBUTES = {"Ops.repeat", "Ops.seconds", "Ops.times", "Model.device", "Model.tier", "Model.dtype", "Store.bytes", "Store.groups", "Trainer.steps_taken", "Trainer.moment_dtype", "Trainer.master_dtype"}
 
 
 def new_owner(owner):
-    return {"Ops": lambda: _core.Ops("ref"), "Model": new_model, "Trainer": lambda: _core.Trainer(new_model()), "": lambda: _core}[owner]()
+    return {"Ops": lambda: _core.Ops("ref"), "Model": new_model, "Store": lambda: _core.Store(new_model()), "Trainer": lambda: _core.Trainer(new_model()), "": lambda: _core}[owner]()
 
 
 def prepare(call):
@@ -159,8 +169,8 @@ def run(function, args):
 
 
 def test_every_public_name_is_in_the_table():
-    public = {name for name in dir(_core) if not name.startswith("_")} - {"Ops", "Model", "Trainer"}
-    for owner in ("Ops", "Model", "Trainer"):
+    public = {name for name in dir(_core) if not name.startswith("_")} - {"Ops", "Model", "Store", "Trainer"}
+    for owner in ("Ops", "Model", "Store", "Trainer"):
         public |= {f"{owner}.{name}" for name in dir(getattr(_core, owner)) if not name.startswith("_")}
     assert public == set(CALLS) | ATTRIBUTES | NEED_A_PLUGIN
 
@@ -281,16 +291,39 @@ def test_ops_signature(args, kwargs):
         _core.Ops("ref").zero(*args, **kwargs)
 
 
-@pytest.mark.parametrize("change", [{"d_model": 0}, {"n_kv_heads": 3}, {"head_dim": 15}, {"n_layers": -1}, {"vocab_size": 0}, {"rms_eps": -1.0}])
-def test_wrong_configs(change):
+@pytest.mark.parametrize(("change", "message"), [
+    ({"hidden_size": 0}, "hidden_size is 0"), ({"vocab_size": 0}, "vocab_size is 0"), ({"n_layers": 0}, "layers: 0 of them"), ({"ropes": ()}, "ropes"),
+    ({"eps": -1.0}, "eps is -1"), ({"embed_scale": 0.0}, "embed_scale"), ({"max_positions": -1}, "max_positions"),
+    ({"attention": {"kv_heads": 3}}, "layer 0: heads (2) is not a multiple of kv_heads (3)"), ({"attention": {"rope": 1}}, "layer 0: rope is 1"),
+    ({"attention": {"window": -1}}, "layer 0: window is -1"), ({"attention": {"scale": 0.0}}, "layer 0: scale"), ({"mlp": {"width": 0}}, "layer 0: width"),
+    ({"attention": {"head_dim": 18}}, "inv_freq of rope 0 has 8 numbers, head_dim 18 needs 9"), ({"mlp": {"gate": "tanh"}}, "layer 0: gate is 'tanh'"),
+    ({"names": {"q": ("a",)}}, "'q' is no slot"), ({"names": {"qkv": ("a",)}}, "qkv has 3 pieces"), ({"names": {"norm": ("n" * 64,)}}, "norm"),
+    ({"ropes": (Rope(np.ones(200, np.float32)),)}, "rope 0: inv_freq has 200 numbers"),
+])
+def test_wrong_specs(change, message):
     before = _core.memory_in_use()
-    with pytest.raises(ConfigError):
+    with pytest.raises(ValueError) as caught:
         new_model(**change)
-    assert _core.memory_in_use() == before
+    assert message in str(caught.value) and _core.memory_in_use() == before
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"hidden_size": 32.0}, "hidden_size is 32.0, must be an integer"), ({"eps": "small"}, "eps is 'small', must be a number"),
+    ({"attention": {"heads": None}}, "layer 0: heads is None"), ({"ropes": (Rope(np.ones(8)),)}, "rope 0: inv_freq must have dtype"), ({"names": 3}, ""),
+])
+def test_specs_of_wrong_types(change, message):
+    with pytest.raises((TypeError, AttributeError)) as caught:
+        new_model(**change)
+    assert message in str(caught.value)
+
+
+def test_something_else_is_no_spec():
+    with pytest.raises(TypeError, match="layers is missing from dict"):
+        _core.Model("ref", {})
 
 
 def test_unknown_device():
-    for make in (_core.Ops, _core.backend, lambda device: _core.Model(device, inv_freq=np.ones(8, np.float32), **SIZES)):
+    for make in (_core.Ops, _core.backend, lambda device: _core.Model(device, new_spec())):
         with pytest.raises(DeviceError, match="abacus"):
             make("abacus")
 

@@ -11,7 +11,7 @@ from golden_checks import check_gradients, check_logits, check_scores
 from grpo import _core
 from grpo.errors import OutOfMemoryError
 from grpo.model.families import spec_of
-from checks.exactness import assert_recorded_is_computed, assert_same, completions_of, gradients, gradients_of, groups_of, make_prompts
+from checks.exactness import assert_recorded_is_computed, assert_same, completions_of, gradients, gradients_of, groups_of, make_prompts, rollout_into
 from tiny_models import build, config, relative_error
 
 GOLDENS = Path(__file__).parents[1] / "support" / "goldens"
@@ -49,9 +49,9 @@ def test_recorded_logprobs_behind_a_long_prompt(emulated):
 def test_kept_activations_give_the_same_update(emulated):
     """C9."""
     model, prompts = build(MODEL, emulated), make_prompts((1, 33), V=97)
-    out = model.generate(prompts, 2, 6, seed=5, slots=3, temperature=0.8, keep_rows=100)
-    assert (out["kept"] >= 0).all()
-    assert_same(gradients_of(model, prompts, out, 2, kept=out["kept"]), gradients_of(model, prompts, out, 2))
+    out, there = rollout_into(_core.Store(model), model, prompts, 2, 6, rows=100, slots=3, temperature=0.8)
+    assert (out["stored"] >= 0).all()
+    assert_same(gradients_of(model, prompts, out, 2, **there), gradients_of(model, prompts, out, 2))
 
 
 def test_embeddings(emulated):
@@ -82,7 +82,7 @@ def test_the_same_run_twice(emulated):
 def test_a_model_too_large_is_an_error(emulated):
     huge = config("qwen2", d=8192, heads=(64, 64), D=128, F=32768, V=97)
     with pytest.raises(OutOfMemoryError, match="weights need 2.15 GB"):
-        _core.Model("cuda", **core_arguments(spec_of(huge)))
+        _core.Model("cuda", spec_of(huge))
     assert build(MODEL, emulated).logits(np.arange(5, dtype=np.int32)).shape == (5, 97)
 
 

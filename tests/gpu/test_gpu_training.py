@@ -98,5 +98,5 @@ def test_no_memory_is_lost_over_200_steps():
 def test_a_model_too_large_is_an_error_and_no_crash():
     huge = config("qwen2", d=16384, heads=(128, 128), D=128, F=65536, V=200000, L=200, tie=False)
     with pytest.raises(OutOfMemoryError, match="GB"):
-        _core.Model("cuda", **core_arguments(spec_of(huge)))
+        _core.Model("cuda", spec_of(huge))
     assert build(config("qwen2", d=16, heads=(2, 1), D=8, F=24, V=131), "cuda").logits(np.arange(5, dtype=np.int32)).shape == (5, 131)

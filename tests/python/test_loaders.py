@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,28 +46,31 @@ def config(arch="qwen2", **changes):
 )
 @pytest.mark.parametrize("arch", ARCHS)
 def test_both_config_spellings_mean_the_same(arch, old, new):
-    a, b = core_arguments(spec_of(config(arch, **old))), core_arguments(spec_of(config(arch, **new)))
-    assert a.pop("inv_freq").tobytes() == b.pop("inv_freq").tobytes() and a == b
+    a, b = spec_of(config(arch, **old)), spec_of(config(arch, **new))
+    assert a.ropes[0].inv_freq.tobytes() == b.ropes[0].inv_freq.tobytes() and replace(a, ropes=()) == replace(b, ropes=())
 
 
 @pytest.mark.parametrize(
     "changes, expected",
     [
-        ({}, {"qkv_bias": True, "qk_norm": False, "head_dim": 16, "n_kv_heads": 2, "tie": True, "rms_eps": 1e-5}),
-        ({"model_type": "llama", "num_key_value_heads": ...}, {"qkv_bias": False, "n_kv_heads": 4}),
-        ({"model_type": "llama", "num_key_value_heads": None}, {"n_kv_heads": 4}),
+        ({}, {"qkv_bias": True, "qk_norm": False, "head_dim": 16, "kv_heads": 2, "tie": True, "eps": 1e-5}),
+        ({"model_type": "llama", "num_key_value_heads": ...}, {"qkv_bias": False, "kv_heads": 4}),
+        ({"model_type": "llama", "num_key_value_heads": None}, {"kv_heads": 4}),
         ({"model_type": "llama", "head_dim": None}, {"head_dim": 16}),
         ({"model_type": "qwen3"}, {"qkv_bias": False, "qk_norm": True, "head_dim": 128}),
         ({"model_type": "qwen3", "head_dim": 32}, {"head_dim": 32}),
-        ({"tie_word_embeddings": ..., "rms_norm_eps": ...}, {"tie": False, "rms_eps": 1e-6}),
-        ({"use_sliding_window": False, "sliding_window": 32768, "max_window_layers": 1}, {"n_layers": 2}),
-        ({"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 2}, {"n_layers": 2}),
-        ({"layer_types": ["full_attention"] * 2, "unknown_key": [1]}, {"n_layers": 2}),
+        ({"tie_word_embeddings": ..., "rms_norm_eps": ...}, {"tie": False, "eps": 1e-6}),
+        ({"use_sliding_window": False, "sliding_window": 32768, "max_window_layers": 1}, {"window": 0}),
+        ({"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 2}, {"window": 0}),
+        ({"layer_types": ["full_attention"] * 2, "unknown_key": [1]}, {"window": 0}),
     ],
 )
-def test_core_arguments(changes, expected):
-    arguments = core_arguments(spec_of(config(**changes)))
-    assert {key: arguments[key] for key in expected} == expected
+def test_specs_of_configs(changes, expected):
+    spec = spec_of(config(**changes))
+    assert len(spec.layers) == 2
+    for layer in spec.layers:
+        found = {**vars(spec), **vars(layer.attention)}
+        assert {key: found[key] for key in expected} == expected
 
 
 @pytest.mark.parametrize(

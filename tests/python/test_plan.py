@@ -9,7 +9,7 @@ from grpo import _core, cli
 from grpo.errors import OutOfMemoryError
 from grpo.planning import step_time
 from grpo.planning.cards import Ceilings, find_card
-from grpo.planning.memory import KEPT, table, training_plan
+from grpo.planning.memory import STORED, table, training_plan
 from grpo.planning.shapes import SHAPES
 
 CARD = 141 * 10**9
@@ -85,12 +85,12 @@ def test_a_run_that_does_not_fit_is_refused(tmp_path, device, monkeypatch, optio
 def test_what_rollouts_may_keep_is_what_is_left(tmp_path, monkeypatch):
     """By default they take a quarter of the free memory, and never what the rest of the run needs."""
     policy, args = toy.model(), grpo.GRPOConfig(**toy.options(tmp_path, max_completion_length=200))
-    needed = sum(size for name, size in training_plan(policy.config, "toy", args, "cpu").arenas if name != KEPT)
+    needed = sum(size for name, size in training_plan(policy.config, "toy", args, "cpu").arenas if name != STORED)
     for free, at_most in ((needed, 0), (needed + 10_000, 10_000), (2 * needed, needed // 2)):
         monkeypatch.setattr("grpo.planning.memory.available_memory", lambda free=free: free)
         plan = training_plan(policy.config, "toy", args, "cpu")
-        kept = dict(plan.arenas).get(KEPT, 0)
-        assert plan.fits and at_most * 0.9 - 1000 <= kept <= at_most and (plan.keep_rows > 0) == (kept > 0)
+        kept = dict(plan.arenas).get(STORED, 0)
+        assert plan.fits and at_most * 0.9 - 1000 <= kept <= at_most and (plan.store_rows > 0) == (kept > 0)
 
 
 def test_sft_that_does_not_fit_is_refused(tmp_path, monkeypatch):
@@ -166,7 +166,7 @@ def test_windows_save_attention():
     (0.408e12, 32.7e9, 1.0, 12.93), (0.408e12, 32.7e9, 0.0, 15.77), (0.394e12, 27.2e9, 1.0, 13.43), (0.394e12, 27.2e9, 0.0, 14.67)])
 def test_expected_beside_what_was_measured(flops, bandwidth, kept, measured):
     """SmolLM2-135M's step on two cores (tests/bench/SPEED.md), each with the ceilings of its own run."""
-    step = step_time.Step(prompts=4, generations=8, prompt_length=96, new_tokens=128, slots=32, token_budget=1024, kept=kept)
+    step = step_time.Step(prompts=4, generations=8, prompt_length=96, new_tokens=128, slots=32, token_budget=1024, stored=kept)
     work = step_time.phases(step_time.Shape.of(SHAPES["SmolLM2-135M"]), step, "cpu")
     assert step_time.expected(work, Ceilings(flops, bandwidth, ""), "cpu") == pytest.approx(measured, rel=0.2)
 
@@ -178,8 +178,8 @@ def test_expected_beside_what_was_measured(flops, bandwidth, kept, measured):
 def test_options_change_the_work(options, phase, factor):
     """By so much where nothing but the products is counted; None: more, since the weights are read once more."""
     config = grpo.GRPOConfig(prompts_per_step=8, num_generations=16, max_completion_length=300, **({"slots": 128} | options))
-    keep_rows = 1 << 30 if config.keep_rollout_activations else 0
-    step = step_time.Step.of(config, "cuda", 150, keep_rows)
+    store_rows = 1 << 30 if config.keep_rollout_activations else 0
+    step = step_time.Step.of(config, "cuda", 150, store_rows)
     with_option, without = seconds_of("Qwen2.5-0.5B", step)[phase], seconds_of("Qwen2.5-0.5B", STANDARD)[phase]
     assert with_option > without if factor is None else with_option == pytest.approx(factor * without, rel=0.01)
 

@@ -41,7 +41,7 @@ def build(config: dict, device: str, weights: dict[str, np.ndarray] | int = 0):
     from grpo import _core
     from grpo.model.families import spec_of
 
-    model = _core.Model(device, **core_arguments(spec_of(config)))
+    model = _core.Model(device, spec_of(config))
     if isinstance(weights, int):
         weights = random_weights(model.tensors(), weights)
     for name, _ in model.tensors():

@@ -365,20 +365,20 @@ def test_seeds(device):
     for other in ({"seed": 2, "step": 2}, {"seed": 1, "step": 3}, {"seed": 1 + 2**32, "step": 2}, {"seed": 1, "step": 2, "first_prompt": 2}):
         assert not {c.tobytes() for c in first} & {c.tobytes() for c in tokens(**other)}
 
-# -- C9: the rollout's forward is the training forward --------------------------------------------------------------------------
+# -- the rollout's forward is the training forward --------------------------------------------------------------------------
 
 
-def gradients_of(model, prompts, out, num_generations, *, seed=1, token_budget=200, recompute=False, chosen=None, kept=None):
+def gradients_of(model, prompts, out, num_generations, *, seed=1, token_budget=200, recompute=False, chosen=None, store=None, stored=None):
     """Every bit that an update leaves: log-probs, entropies, gradients."""
     trainer = _core.Trainer(model, token_budget=token_budget, recompute=recompute)
     completions, group = completions_of(out), groups_of(prompts, num_generations)
     if chosen is not None:
         completions, group = [completions[i] for i in chosen], group[chosen]
-        kept = kept if kept is None else kept[chosen]
+        stored = stored if stored is None else stored[chosen]
     rng = np.random.default_rng(seed)
     coef, ecoef = (rng.normal(size=sum(map(len, completions))).astype(np.float32) for _ in range(2))
     coef[:len(completions[0])] = 0
-    logps, entropies = trainer.accumulate(prompts, completions, group, coef, entropy_coef=ecoef, temperature=0.8, kept=kept)
+    logps, entropies = trainer.accumulate(prompts, completions, group, coef, entropy_coef=ecoef, temperature=0.8, store=store, stored=stored)
     return {"logps": logps, "entropies": entropies, **{name: trainer.gradient(name) for name, _ in model.tensors()}}
 
 
@@ -389,42 +389,47 @@ def forward_calls(call):
     return result, {op: calls for op, calls, *_ in _core.profile()}
 
 
-@pytest.mark.parametrize(("recompute", "keep_inputs"), [(False, False), (True, False), (True, True)], ids=["all", "of all the inputs", "inputs"])
+def rollout_into(store, model, prompts, num_generations, max_new_tokens, *, rows, **options):
+    """(completions, arguments of gradients_of for them)"""
+    out = model.generate(prompts, num_generations, max_new_tokens, seed=options.pop("seed", 5), store=store, store_rows=rows, **options)
+    return out, {"store": store, "stored": out["stored"]}
+
+
+@pytest.mark.parametrize(("recompute", "inputs_only"), [(False, False), (True, False), (True, True)], ids=["all", "of all the inputs", "inputs"])
 @pytest.mark.parametrize("architecture", MODELS)
-def test_kept_activations_give_the_same_update(device, architecture, recompute, keep_inputs):
+def test_stored_activations_give_the_same_update(device, architecture, recompute, inputs_only):
     model, G = build(MODELS[architecture], device), 3
-    prompts, stops = make_prompts(LENGTHS), np.arange(0, 131, 12, dtype=np.int32)
-    plain = model.generate(prompts, G, 40, seed=5, slots=4, stop_ids=stops, temperature=0.8)
-    out = model.generate(prompts, G, 40, seed=5, slots=4, stop_ids=stops, temperature=0.8, keep_rows=10_000, keep_inputs=keep_inputs)
-    assert (plain.pop("kept") == -1).all() and (np.diff(kept := out.pop("kept")) == 1).all()
+    prompts, options = make_prompts(LENGTHS), {"slots": 4, "stop_ids": np.arange(0, 131, 12, dtype=np.int32), "temperature": 0.8}
+    plain = model.generate(prompts, G, 40, seed=5, **options)
+    out, there = rollout_into(_core.Store(model, inputs_only=inputs_only), model, prompts, G, 40, rows=10_000, **options)
+    assert (plain.pop("stored") == -1).all() and (np.diff(out.pop("stored")) == 1).all()
     assert_same(plain, out)
     want = gradients_of(model, prompts, out, G, recompute=recompute)
-    got, calls = forward_calls(lambda: gradients_of(model, prompts, out, G, recompute=recompute, kept=kept))
+    got, calls = forward_calls(lambda: gradients_of(model, prompts, out, G, recompute=recompute, **there))
     assert_same(got, want)
     assert calls["embed"] == 0 and calls["linear_dx"] > 0
     assert_same(got["logps"], out["policy_logprobs"])
     few = [0, 1, 4, 5, 6, 8]                               # some of a group's completions, in order
-    assert_same(gradients_of(model, prompts, out, G, chosen=few, kept=kept, recompute=recompute), gradients_of(model, prompts, out, G, chosen=few))
+    assert_same(gradients_of(model, prompts, out, G, chosen=few, recompute=recompute, **there), gradients_of(model, prompts, out, G, chosen=few))
 
 
-def test_kept_inputs_alone_serve_no_trainer_that_wants_all(device):
-    """And the store changes from one kind to the other as rollouts ask."""
+def test_stored_inputs_alone_serve_no_trainer_that_wants_all(device):
     model, prompts = build(MODELS["qwen2"], device), make_prompts((1, 33))
-    for keep_inputs, recompute, recalled in ((True, False, False), (False, False, True), (True, True, True)):
-        out = model.generate(prompts, 2, 6, seed=5, slots=3, keep_rows=200, keep_inputs=keep_inputs)
-        assert (out["kept"] >= 0).all()
-        got, calls = forward_calls(lambda out=out, recompute=recompute: gradients_of(model, prompts, out, 2, recompute=recompute, kept=out["kept"]))
+    for inputs_only, recompute, recalled in ((True, False, False), (False, False, True), (True, True, True)):
+        out, there = rollout_into(_core.Store(model, inputs_only=inputs_only), model, prompts, 2, 6, rows=200, slots=3)
+        assert (out["stored"] >= 0).all()
+        got, calls = forward_calls(lambda out=out, recompute=recompute, there=there: gradients_of(model, prompts, out, 2, recompute=recompute, **there))
         assert (calls["embed"] == 0) == recalled
         assert_same(got, gradients_of(model, prompts, out, 2))
 
 
 @pytest.mark.parametrize("lookahead", [3, 8])
-def test_what_ran_beyond_an_end_is_not_kept(device, lookahead):
+def test_what_ran_beyond_an_end_is_not_stored(device, lookahead):
     model, G = build(MODELS["qwen3"], device), 3
     prompts = make_prompts([9, 40, 3, 33], V=97)
-    out = model.generate(prompts, G, 20, seed=5, slots=5, stop_ids=STOPS, keep_rows=1000, lookahead=lookahead)
-    assert (out["kept"] >= 0).all() and len(set(out["lengths"])) > 3
-    got, calls = forward_calls(lambda: gradients_of(model, prompts, out, G, kept=out["kept"]))
+    out, there = rollout_into(_core.Store(model), model, prompts, G, 20, rows=1000, slots=5, stop_ids=STOPS, lookahead=lookahead)
+    assert (out["stored"] >= 0).all() and len(set(out["lengths"])) > 3
+    got, calls = forward_calls(lambda: gradients_of(model, prompts, out, G, **there))
     assert calls["embed"] == 0
     assert_same(got, gradients_of(model, prompts, out, G))
 
@@ -433,35 +438,58 @@ def test_what_ran_beyond_an_end_is_not_kept(device, lookahead):
 def test_what_does_not_fit_is_computed_again(device, rows):
     model, G = build(MODELS["qwen3"], device), 2
     prompts = make_prompts([9, 40, 3, 33])
-    out = model.generate(prompts, G, 20, seed=5, slots=3, keep_rows=rows)
-    there = out["kept"] >= 0
-    assert there.any() == (rows > 1) and not there.all() and (there[::2] == there[1::2]).all()
-    assert_same(gradients_of(model, prompts, out, G, token_budget=64, kept=out["kept"]), gradients_of(model, prompts, out, G, token_budget=64))
+    out, there = rollout_into(_core.Store(model), model, prompts, G, 20, rows=rows, slots=3)
+    fits = out["stored"] >= 0
+    assert fits.any() == (rows > 1) and not fits.all() and (fits[::2] == fits[1::2]).all()
+    assert_same(gradients_of(model, prompts, out, G, token_budget=64, **there), gradients_of(model, prompts, out, G, token_budget=64))
 
 
-def test_kept_activations_survive_an_embedding(device):
+def test_stored_activations_survive_an_embedding(device):
     """A reward may embed texts between a rollout and the update on it."""
     model, prompts = build(MODELS["qwen2"], device), make_prompts((1, 33))
-    out = model.generate(prompts, 2, 6, seed=5, slots=3, keep_rows=200)
-    assert (out["kept"] >= 0).all()
-    kept_then_embedded = (model.embed(make_prompts(LENGTHS)), gradients_of(model, prompts, out, 2, kept=out["kept"]))[1]
-    assert_same(kept_then_embedded, gradients_of(model, prompts, out, 2))
+    out, there = rollout_into(_core.Store(model), model, prompts, 2, 6, rows=200, slots=3)
+    assert (out["stored"] >= 0).all()
+    embedded_before = (model.embed(make_prompts(LENGTHS)), gradients_of(model, prompts, out, 2, **there))[1]
+    assert_same(embedded_before, gradients_of(model, prompts, out, 2))
 
 
-def test_kept_activations_end_with_the_weights(device):
-    """After a step, another rollout, or for other tokens nothing stale is used."""
+def test_stored_activations_end_with_the_weights(device):
+    """After a step or for other tokens nothing stale is used."""
     model, G = build(MODELS["qwen2"], device), 2
-    prompts = make_prompts([9, 20])
-    first = model.generate(prompts, G, 8, seed=1, keep_rows=1000)
-    second = model.generate(prompts, G, 8, seed=2, keep_rows=1000)
-    assert not set(first["kept"]) & set(second["kept"])
-    for out, recalled in ((first, False), (second, True)):
-        _, calls = forward_calls(lambda out=out: gradients_of(model, prompts, out, G, kept=out["kept"]))
-        assert (calls["embed"] == 0) == recalled
+    prompts, store = make_prompts([9, 20]), _core.Store(model)
+    out, there = rollout_into(store, model, prompts, G, 8, rows=1000, seed=2)
     other = make_prompts([9, 21])
-    _, calls = forward_calls(lambda: gradients_of(model, other, second, G, token_budget=1, kept=second["kept"]))
+    _, calls = forward_calls(lambda: gradients_of(model, other, out, G, token_budget=1, **there))
     assert calls["embed"] == 1                             # the first prompt's length is the same, the second's is not
     name, shape = model.tensors()[-1]
     model.set_tensor(name, model.get_tensor(name) * np.float32(1.5))
-    _, calls = forward_calls(lambda: gradients_of(model, prompts, second, G, kept=second["kept"]))
+    _, calls = forward_calls(lambda: gradients_of(model, prompts, out, G, **there))
+    assert calls["embed"] > 0
+    again, there = rollout_into(store, model, prompts, G, 8, rows=1000, seed=2)
+    assert store.groups == len(prompts) and not set(again["stored"]) & set(out["stored"])
+
+
+def test_rollouts_add_to_a_store_until_it_is_cleared(device):
+    """Several rollouts wait for one update; rows of groups that are forgotten serve the next."""
+    model, G = build(MODELS["qwen2"], device), 2
+    prompts, store = make_prompts([9, 20]), _core.Store(model)
+    rows = 29 + 4 * 7
+    first, of_first = rollout_into(store, model, prompts, G, 8, rows=2 * rows, seed=1)
+    second, of_second = rollout_into(store, model, prompts, G, 8, rows=0, seed=2, slots=1)
+    assert not set(first["stored"]) & set(second["stored"]) and store.groups == 4
+    for out, there in ((first, of_first), (second, of_second)):
+        got, calls = forward_calls(lambda out=out, there=there: gradients_of(model, prompts, out, G, **there))
+        assert calls["embed"] == 0
+        assert_same(got, gradients_of(model, prompts, out, G))
+    store.forget(first["stored"][:1])                       # the whole group, by one of its completions
+    third, of_third = rollout_into(store, model, prompts[:1], G, 8, rows=0, seed=3)
+    assert (third["stored"] >= 0).all() and store.groups == 4
+    for out, there, asked, recalled in ((third, of_third, prompts[:1], True), (second, of_second, prompts, True), (first, of_first, prompts, False)):
+        got, calls = forward_calls(lambda out=out, there=there, asked=asked: gradients_of(model, asked, out, G, **there))
+        assert (calls["embed"] == 0) == recalled
+        assert_same(got, gradients_of(model, asked, out, G))
+    held = store.bytes
+    store.clear()
+    assert store.groups == 0 and store.bytes == held
+    _, calls = forward_calls(lambda: gradients_of(model, prompts, second, G, **of_second))
     assert calls["embed"] > 0

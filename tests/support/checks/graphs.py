@@ -1,7 +1,8 @@
 """Decode steps that are recorded as CUDA graphs and launched again give what the steps give."""
 import numpy as np
 
-from checks.exactness import STOPS, assert_same, gradients_of, make_prompts
+from checks.exactness import STOPS, assert_same, gradients_of, make_prompts, rollout_into
+from grpo import _core
 from tiny_models import build
 
 
@@ -20,11 +21,13 @@ def check_recorded_steps(monkeypatch, shape, prompts, slots, tokens, options):
 def check_recorded_activations(shape, prompts):
     """Steps with and without a store, in turn, and a store that grows."""
     model = build(shape, "cuda")
+    store = _core.Store(model)
     for rows in (0, 1000, 4000, 0, 1000):
-        out = model.generate(prompts, 2, 9, seed=3, slots=3, stop_ids=STOPS, keep_rows=rows)
-        assert (out["kept"] >= 0).all() == (rows > 0)
+        store.clear()
+        out, there = rollout_into(store if rows else None, model, prompts, 2, 9, rows=rows, seed=3, slots=3, stop_ids=STOPS)
+        assert (out["stored"] >= 0).all() == (rows > 0)
         if rows:
-            assert_same(gradients_of(model, prompts, out, 2, kept=out["kept"]), gradients_of(model, prompts, out, 2))
+            assert_same(gradients_of(model, prompts, out, 2, **there), gradients_of(model, prompts, out, 2))
 
 
 def check_weights_change(shape, prompts):
