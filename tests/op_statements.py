@@ -47,8 +47,8 @@ def log_softmax(z):
     return z - np.log(np.exp(z).sum(-1, keepdims=True))
 
 
-def rmsnorm(x, w, eps):
-    return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * w
+def rmsnorm(x, w, eps, offset=0.0):
+    return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * (offset + w)
 
 
 def layernorm(x, w, b, eps):
@@ -68,10 +68,10 @@ def rotate(x, cos, sin):
     return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
 
-def rope(x, wq, wk, eps, cos, sin, Hq, Hkv, D):
+def rope(x, wq, wk, eps, cos, sin, Hq, Hkv, D, offset=0.0):
     q, k, v = split_heads(x, Hq, Hkv, D)
     if wq is not None:
-        q, k = rmsnorm(q, wq, eps), rmsnorm(k, wk, eps)
+        q, k = rmsnorm(q, wq, eps, offset), rmsnorm(k, wk, eps, offset)
     return np.concatenate([rotate(q, cos, sin), rotate(k, cos, sin), v], axis=1).reshape(x.shape)
 
 
@@ -85,12 +85,12 @@ def visible(segments, N):
     return sees
 
 
-def attention(qkv, segments, Hq, Hkv, D):
+def attention(qkv, segments, Hq, Hkv, D, scale=None):
     """(y (N, Hq D), lse (N, Hq)) by one dense masked softmax."""
     q, k, v = split_heads(qkv, Hq, Hkv, D)
     k, v = (np.repeat(t, Hq // Hkv, axis=1) for t in (k, v))
     sees = visible(segments, len(qkv))
-    scores = np.where(sees[:, None], np.einsum("ihd,jhd->ihj", q, k) / np.sqrt(D), -np.inf)
+    scores = np.where(sees[:, None], np.einsum("ihd,jhd->ihj", q, k) * (scale or 1 / np.sqrt(D)), -np.inf)
     live = sees.any(1)
     y, lse = np.zeros(q.shape), np.zeros(q.shape[:2])
     y[live] = np.einsum("ihj,jhd->ihd", softmax(scores[live]), v)
@@ -99,9 +99,11 @@ def attention(qkv, segments, Hq, Hkv, D):
     return y.reshape(len(qkv), -1), lse
 
 
-def swiglu(gu):
+def glu(gu, gate):
+    """gate: 0 silu, 1 gelu_tanh."""
     g, u = np.split(gu, 2, axis=-1)
-    return g / (1 + np.exp(-g)) * u
+    z = 2 * np.sqrt(2 / np.pi) * (g + 0.044715 * g**3) if gate else g          # (1 + tanh(z / 2)) / 2 is sigmoid(z), but for the tail
+    return g / (1 + np.exp(-z)) * u
 
 
 def gelu(z, kind):

@@ -45,9 +45,16 @@ def test_rows_by_index(cpu, ref, rng, N, C):
     assert_same_bits([cpu.scatter_rows_add(E, src, ids)], [added])
 
 
+@pytest.mark.parametrize("scale", [30.2, 0.0625])
 @pytest.mark.parametrize("N, C", SIZES)
-def test_rmsnorm(cpu, ref, rng, N, C):
-    rows.test_rmsnorm(cpu, ref, rng, N, C)
+def test_scaled_embedding(cpu, ref, rng, N, C, scale):
+    rows.test_scaled_embedding(cpu, ref, rng, N, C, scale)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+@pytest.mark.parametrize("N, C", SIZES)
+def test_rmsnorm(cpu, ref, rng, N, C, offset):
+    rows.test_rmsnorm(cpu, ref, rng, N, C, offset)
 
 
 @pytest.mark.parametrize("N, C", [*SIZES, (33, 1280)])
@@ -68,20 +75,26 @@ def test_rope_table_of_several_axes(cpu, rng, name):
     rows.test_rope_table_of_several_axes(cpu, rng, name, 35)
 
 
-@pytest.mark.parametrize("norm", [False, True])
+def test_scaled_rope_table(cpu, rng):
+    rows.test_scaled_rope_table(cpu, rng)
+
+
+@pytest.mark.parametrize("norm, offset", [(False, 0.0), (True, 0.0), (True, 1.0)])
 @pytest.mark.parametrize("N", [1, 35])
 @pytest.mark.parametrize("Hq, Hkv, D", HEADS)
-def test_rope(cpu, ref, rng, Hq, Hkv, D, N, norm):
-    rows.test_rope(cpu, ref, rng, Hq, Hkv, D, N, norm)
+def test_rope(cpu, ref, rng, Hq, Hkv, D, N, norm, offset):
+    rows.test_rope(cpu, ref, rng, Hq, Hkv, D, N, norm, offset)
 
 
+@pytest.mark.parametrize("gate", range(2))
 @pytest.mark.parametrize("N, F", SIZES)
-def test_swiglu(cpu, ref, rng, N, F):
-    rows.test_swiglu(cpu, ref, rng, N, F)
+def test_glu(cpu, ref, rng, N, F, gate):
+    rows.test_glu(cpu, ref, rng, N, F, gate)
 
 
-def test_swiglu_far_from_zero(cpu, ref):
-    rows.test_swiglu_far_from_zero(cpu, ref)
+@pytest.mark.parametrize("gate", range(2))
+def test_glu_far_from_zero(cpu, ref, gate):
+    rows.test_glu_far_from_zero(cpu, ref, gate)
 
 
 @pytest.mark.parametrize("kind", range(3))
@@ -100,6 +113,11 @@ def test_gelu_everywhere(cpu, ref, kind):
 def test_attention(cpu, ref, rng, Hq, Hkv, D, batch):
     segments, N = group_segments(*BATCHES[batch])
     attention.check_against_ref(cpu, ref, real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, Hq * D), segments, Hq, Hkv, D)
+
+
+@pytest.mark.parametrize("Hq, Hkv, D", HEADS)
+def test_attention_of_another_scale(cpu, rng, Hq, Hkv, D):
+    attention.test_attention_of_another_scale(cpu, rng, Hq, Hkv, D)
 
 
 def test_attention_with_large_scores(cpu, ref, rng):
@@ -175,7 +193,8 @@ def test_threads_change_no_bit(tier, rng, threads):
         return [y, lse, cpu.attention_bwd(dy, y, lse, qkv, segments, *heads), *decode_completions(cpu, qkv, segments, *heads)[1],
                 cos, sin, cpu.rope(qkv, wq, wk, EPS, cos, sin, *heads),
                 *cpu.rope_bwd(d, dwq, dwk, qkv, wq, wk, EPS, cos, sin, *heads),
-                normed, rstd, *cpu.rmsnorm_bwd_add(x, dw, normed, x, w, rstd), cpu.swiglu(gu), cpu.swiglu_bwd(x, gu),
+                normed, rstd, *cpu.rmsnorm_bwd_add(x, dw, normed, x, w, rstd), *(cpu.glu(gu, gate) for gate in range(2)),
+                *(cpu.glu_bwd(x, gu, gate) for gate in range(2)), *cpu.rmsnorm_add(x, normed, w, EPS, 1.0),
                 *layer, *cpu.layernorm_bwd_add(x, dw, dw, layer[0], x, w, *layer[1:]), cpu.gelu(x, 0), cpu.gelu_bwd(x, x, 1),
                 cpu.embed(E, ids), cpu.embed_dw(E, x, ids), cpu.gather_rows(E, ids), cpu.scatter_rows_add(E, x, ids),
                 *cpu.sample(x, E, keys), cpu.sum_squares(g), cpu.lerp(g, g[::-1].copy(), 0.3),

@@ -16,7 +16,7 @@ ADVICE = {                                              # cudaError: part of the
 }
 
 INCOMPLETE = """
-#include "plugin.h"
+#include "ops/plugin.h"
 static struct ops ops;
 static struct plugin plugin = {.abi = PLUGIN_ABI, .ops_bytes = sizeof ops, .ops = &ops};
 const struct plugin *grpo_cuda_get(uint32_t abi, const struct plugin_host *host, uint32_t *own) {

@@ -68,13 +68,13 @@ def test_head(cpu, rng, R, C, V, inv_temperature):
 def test_a_row_is_the_same_alone_and_in_any_batch(cpu, rng, N, C, O):
     x, W, b, y, dy = operands(rng, N, C, O)
     target = rng.integers(O, size=N).astype(np.int32)
-    whole = cpu.linear(x, W, b, y), cpu.logits(x, W), cpu.linear_dx(dy, W), *cpu.head(x, W, target)
+    whole = cpu.linear_add(y, x, W, b), cpu.logits(x, W), cpu.linear_dx(dy, W), *cpu.head(x, W, target)
     start = 0
     for n in (1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 16, 17, 25, 97):
         if start + n > N:
             break
         rows = slice(start, start + n)
-        part = cpu.linear(x[rows], W, b, y[rows]), cpu.logits(x[rows], W), cpu.linear_dx(dy[rows], W), *cpu.head(x[rows], W, target[rows])
+        part = cpu.linear_add(y[rows], x[rows], W, b), cpu.logits(x[rows], W), cpu.linear_dx(dy[rows], W), *cpu.head(x[rows], W, target[rows])
         for got, want in zip(part, whole):
             assert (got == want[rows]).all(), n
         start += n
@@ -85,7 +85,7 @@ def test_nan_stays_where_it_belongs(cpu, rng, N, C, O):
     x, W, b, y, dy = operands(rng, N, C, O)
     dW, db = normal(rng, O, C), normal(rng, O)
     n, c, o = N // 2, C // 2, O - 1
-    clean_y, clean_dx, (clean_dW, clean_db) = cpu.linear(x, W, b, y), cpu.linear_dx(dy, W), cpu.linear_dw(dW, db, dy, x)
+    clean_y, clean_dx, (clean_dW, clean_db) = cpu.linear_add(y, x, W, b), cpu.linear_dx(dy, W), cpu.linear_dw(dW, db, dy, x)
 
     def poisoned(array, *index):
         array = array.copy()
@@ -97,8 +97,8 @@ def test_nan_stays_where_it_belongs(cpu, rng, N, C, O):
         assert (poisoned(got, *index) == poisoned(want, *index)).sum() == np.size(want) - np.size(want[index])
 
     every = slice(None)
-    same_except(cpu.linear(poisoned(x, n), W, b, y), clean_y, n)
-    same_except(cpu.linear(x, poisoned(W, o), b, y), clean_y, every, o)
+    same_except(cpu.linear_add(y, poisoned(x, n), W, b), clean_y, n)
+    same_except(cpu.linear_add(y, x, poisoned(W, o), b), clean_y, every, o)
     same_except(cpu.linear_dx(poisoned(dy, n), W), clean_dx, n)
     same_except(cpu.linear_dx(dy, poisoned(W, every, c)), clean_dx, every, c)
     same_except(cpu.linear_dw(dW, db, dy, poisoned(x, every, c))[0], clean_dW, every, c)
@@ -113,7 +113,7 @@ def test_threads_change_no_bit(cpu, rng, N, C, O):
     target = rng.integers(O, size=N).astype(np.int32)
 
     def everything():
-        return (cpu.linear(x, W, b, y), cpu.logits(x, W), cpu.linear_dx(dy, W), *cpu.linear_dw(dW, db, dy, x),
+        return (cpu.linear_add(y, x, W, b), cpu.logits(x, W), cpu.linear_dx(dy, W), *cpu.linear_dw(dW, db, dy, x),
                 *cpu.head_bwd(dW, x, W, target, coef), cpu.weight_get(W, 0, O))
 
     before = _core.get_num_threads()

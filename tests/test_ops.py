@@ -64,6 +64,7 @@ def test_embed_and_rows(ref, rng):
     E, src = normal(rng, 11, 6), normal(rng, 5, 6)
     ids = np.array([3, 10, 3, 0, 3], np.int32)
     assert (ref.embed(E, ids) == E[ids]).all()
+    close(ref.embed(E, ids, 1.7), 1.7 * E[ids])
     assert (ref.gather_rows(E, ids) == E[ids]).all()
     replaced = E.copy()
     replaced[[7, 0]] = src[:2]
@@ -71,6 +72,9 @@ def test_embed_and_rows(ref, rng):
     added = E.copy()
     np.add.at(added, ids, src)
     assert (ref.embed_dw(E, src, ids) == added).all()
+    scaled = E.astype(np.float64)
+    np.add.at(scaled, ids, 1.7 * src.astype(np.float64))
+    close(ref.embed_dw(E, src, ids, 1.7), scaled)
     assert (ref.scatter_rows_add(E, src, ids) == added).all()
 
 
@@ -80,7 +84,7 @@ def test_linear(ref, rng, N, C, O):
     want = x.astype(np.float64) @ W.astype(np.float64).T
     close(ref.linear(x, W), want)
     close(ref.linear(x, W, b), want + b)
-    close(ref.linear(x, W, b, y0), y0 + want + b)
+    close(ref.linear_add(y0, x, W, b), y0 + want + b)
     close(ref.linear_dx(dy, W), dy.astype(np.float64) @ W)
     dW0, db0 = normal(rng, O, C), normal(rng, O)
     dW, db = ref.linear_dw(dW0, db0, dy, x)
@@ -92,14 +96,19 @@ def test_linear(ref, rng, N, C, O):
 # -- norms, rope, activations ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("offset", [0.0, 1.0])
 @pytest.mark.parametrize("N, C", [(1, 1), (5, 33), (40, 100)])
-def test_rmsnorm(ref, rng, N, C):
+def test_rmsnorm(ref, rng, N, C, offset):
     x, w, dy, dx0, dw0 = normal(rng, N, C), normal(rng, C), normal(rng, N, C), normal(rng, N, C), normal(rng, C)
-    y, rstd = ref.rmsnorm(x, w, EPS)
-    close(y, np64.rmsnorm(x.astype(np.float64), w, EPS))
+    y, rstd = ref.rmsnorm(x, w, EPS, offset)
+    want = np64.rmsnorm(x.astype(np.float64), w, EPS, offset)
+    close(y, want)
     close(rstd, 1 / np.sqrt((x.astype(np.float64) ** 2).mean(1) + EPS))
-    dx, dw = ref.rmsnorm_bwd_add(dx0, dw0, dy, x, w, rstd)
-    check_gradients(rng, lambda x, w: (dx0 * x).sum() + (dw0 * w).sum() + (dy * np64.rmsnorm(x, w, EPS)).sum(), {"x": x, "w": w},
+    summed, same_rstd = ref.rmsnorm_add(dx0, x, w, EPS, offset)
+    close(summed, dx0 + want)
+    assert (same_rstd == rstd).all()
+    dx, dw = ref.rmsnorm_bwd_add(dx0, dw0, dy, x, w, rstd, offset)
+    check_gradients(rng, lambda x, w: (dx0 * x).sum() + (dw0 * w).sum() + (dy * np64.rmsnorm(x, w, EPS, offset)).sum(), {"x": x, "w": w},
                     {"x": dx, "w": dw})
 
 
@@ -124,6 +133,8 @@ def test_rope_table_at_large_positions(ref):
     angle = (pos.astype(np.float32)[:, None] * inv_freq).astype(np.float64)
     cos, sin = ref.rope_table(pos[None], inv_freq)
     assert np.abs(cos - np.cos(angle)).max() < 1e-7 and np.abs(sin - np.sin(angle)).max() < 1e-7
+    for got, want in zip(ref.rope_table(pos[None], inv_freq, scale=1.3), (np.cos(angle), np.sin(angle))):
+        close(got, np.float32(1.3) * want)
 
 
 @pytest.mark.parametrize("name", np64.AXES)
@@ -136,29 +147,30 @@ def test_rope_table_of_several_axes(ref, rng, name):
 
 
 @pytest.mark.parametrize("Hq, Hkv, D", HEADS)
-@pytest.mark.parametrize("norms", [False, True])
-def test_rope(ref, rng, Hq, Hkv, D, norms):
+@pytest.mark.parametrize("norms, offset", [(False, 0.0), (True, 0.0), (True, 1.0)])
+def test_rope(ref, rng, Hq, Hkv, D, norms, offset):
     N = 5
     x, d = normal(rng, N, (Hq + 2 * Hkv) * D), normal(rng, N, (Hq + 2 * Hkv) * D)
     wq, wk = (normal(rng, D), normal(rng, D)) if norms else (None, None)
     table = ref.rope_table(np.arange(3, 3 + N, dtype=np.int32)[None], (1e4 ** (-np.arange(0, D, 2) / D)).astype(np.float32))
-    close(ref.rope(x, wq, wk, EPS, *table, Hq, Hkv, D), np64.rope(x.astype(np.float64), wq, wk, EPS, *table, Hq, Hkv, D))
+    close(ref.rope(x, wq, wk, EPS, *table, Hq, Hkv, D, offset), np64.rope(x.astype(np.float64), wq, wk, EPS, *table, Hq, Hkv, D, offset))
     if not norms:
         dx = ref.rope_bwd(d, None, None, x, None, None, EPS, *table, Hq, Hkv, D)
         check_gradients(rng, lambda x: (d * np64.rope(x, None, None, EPS, *table, Hq, Hkv, D)).sum(), {"x": x}, {"x": dx})
         return
     dwq0, dwk0 = normal(rng, D), normal(rng, D)
-    dx, dwq, dwk = ref.rope_bwd(d, dwq0, dwk0, x, wq, wk, EPS, *table, Hq, Hkv, D)
+    dx, dwq, dwk = ref.rope_bwd(d, dwq0, dwk0, x, wq, wk, EPS, *table, Hq, Hkv, D, offset)
     check_gradients(
-        rng, lambda x, wq, wk: (d * np64.rope(x, wq, wk, EPS, *table, Hq, Hkv, D)).sum() + (dwq0 * wq).sum() + (dwk0 * wk).sum(),
+        rng, lambda x, wq, wk: (d * np64.rope(x, wq, wk, EPS, *table, Hq, Hkv, D, offset)).sum() + (dwq0 * wq).sum() + (dwk0 * wk).sum(),
         {"x": x, "wq": wq, "wk": wk}, {"x": dx, "wq": dwq, "wk": dwk})
 
 
 @pytest.mark.parametrize("N, F", [(1, 1), (4, 33), (9, 100)])
-def test_swiglu(ref, rng, N, F):
+@pytest.mark.parametrize("gate", range(2))
+def test_glu(ref, rng, N, F, gate):
     gu, dy = 3 * normal(rng, N, 2 * F), normal(rng, N, F)
-    close(ref.swiglu(gu), np64.swiglu(gu.astype(np.float64)))
-    check_gradients(rng, lambda gu: (dy * np64.swiglu(gu)).sum(), {"gu": gu}, {"gu": ref.swiglu_bwd(dy, gu)})
+    close(ref.glu(gu, gate), np64.glu(gu.astype(np.float64), gate))
+    check_gradients(rng, lambda gu: (dy * np64.glu(gu, gate)).sum(), {"gu": gu}, {"gu": ref.glu_bwd(dy, gu, gate)})
 
 
 @pytest.mark.parametrize("kind", range(3))
@@ -190,6 +202,18 @@ def test_attention(ref, rng, batch, Hq, Hkv, D):
     dqkv = ref.attention_bwd(dy, y, lse, qkv, segments, Hq, Hkv, D)
     assert (dqkv[-3:] == 0).all()
     check_gradients(rng, lambda qkv: (dy * np64.attention(qkv, segments, Hq, Hkv, D)[0]).sum(), {"qkv": qkv}, {"qkv": dqkv})
+
+
+@pytest.mark.parametrize("scale", [0.3, 1 / np.sqrt(80)])
+def test_attention_of_another_scale(ref, rng, scale):
+    heads = Hq, Hkv, D = 4, 2, 6
+    segments, qkv, dy = attention_case(rng, "shared", Hq, Hkv, D)
+    y, lse = ref.attention(qkv, segments, *heads, scale=scale)
+    want_y, want_lse = np64.attention(qkv.astype(np.float64), segments, *heads, scale)
+    close(y, want_y)
+    close(lse[:-3], want_lse[:-3])
+    dqkv = ref.attention_bwd(dy, y, lse, qkv, segments, *heads, scale=scale)
+    check_gradients(rng, lambda qkv: (dy * np64.attention(qkv, segments, *heads, scale)[0]).sum(), {"qkv": qkv}, {"qkv": dqkv})
 
 
 @pytest.mark.parametrize("Hq, Hkv, D", HEADS)

@@ -34,8 +34,8 @@ def test_counts(device):
     model.core.logprobs([ids], [ids], np.zeros(1, np.int32))
     profile = _core.profile()
     lines, moved = {op: (calls, seconds, flops) for op, calls, seconds, flops, _ in profile}, {line[0]: line[4] for line in profile}
-    assert lines["linear"][0] == 4 * layers and lines["head"][0] == 1 and lines["linear_dx"][0] == 0
-    assert lines["linear"][2] == 2 * N * d * layers * (qkv + d + 2 * F + F)
+    assert lines["linear"][0] == lines["linear_add"][0] == 2 * layers and lines["head"][0] == 1 and lines["linear_dx"][0] == 0
+    assert lines["linear"][2] == 2 * N * d * layers * (qkv + 2 * F) and lines["linear_add"][2] == 2 * N * d * layers * (d + F)
     assert lines["head"][2] == 2 * 32 * d * V
     pairs = 7 * 8 / 2 + 6 * 7 + 6 * 7 / 2                                       # the prompt; the completion with it, and with itself
     assert lines["attention"][0] == layers and lines["attention"][2] == layers * 4 * 2 * 16 * pairs

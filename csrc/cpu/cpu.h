@@ -5,7 +5,7 @@
 
 #include "base/base.h"
 #include "base/threads.h"
-#include "ops.h"
+#include "ops/ops.h"
 
 #if defined(__x86_64__) && !defined(CPU_PORTABLE_ONLY)
 #define CPU_X86 1

@@ -40,7 +40,7 @@ struct heads {
 
 static inline struct heads heads_of(const struct attention_shape *a) {
     int group = a->Hq / a->Hkv, window = a->window > 0 && a->window < NO_WINDOW ? a->window : NO_WINDOW;
-    return (struct heads){a->Hq, a->Hkv, a->D, group, window, (float)(LOG2E * (double)a->scale),
+    return (struct heads){a->Hq, a->Hkv, a->D, group, window, (float)(LOG2E / score_divisor(a->scale)),
                           group > 1 ? 0xffffffffu / (uint32_t)group + 1 : 0};
 }
 

@@ -282,8 +282,8 @@ static struct blas_shape linear_dw_shape(int N, int C, int O) {
     return s;
 }
 
-int blas_linear(const struct cuda_ctx *ctx, bool *done, real *y, const real *x, const weight *W, const float *b, int N, int C, int O, int add) {
-    struct blas_product p = {linear_shape(N, C, O, add != 0, b != NULL), W, x, b, y};
+int blas_linear(const struct cuda_ctx *ctx, bool *done, real *y, const real *x, const weight *W, const float *b, int N, int C, int O, bool add) {
+    struct blas_product p = {linear_shape(N, C, O, add, b != NULL), W, x, b, y};
     return blas_matmul(ctx, done, false, &p);
 }
 

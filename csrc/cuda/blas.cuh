@@ -11,9 +11,9 @@
 /* Algorithms for the weights that `need` names, so that none is looked for in a step. */
 int blas_reserve(const struct cuda_ctx *ctx, const struct op_limits *need);
 
-/* As the operations of the same names. *done: the product is on its way. Left false where GRPO_CUDA_GEMM, the library
+/* As the operations of the same names; add: linear_add. *done: the product is on its way. Left false where GRPO_CUDA_GEMM, the library
    or an alignment say no: the caller's own kernel computes it. */
-int blas_linear(const struct cuda_ctx *ctx, bool *done, real *y, const real *x, const weight *W, const float *b, int N, int C, int O, int add);
+int blas_linear(const struct cuda_ctx *ctx, bool *done, real *y, const real *x, const weight *W, const float *b, int N, int C, int O, bool add);
 int blas_linear_dx(const struct cuda_ctx *ctx, bool *done, real *dx, const real *dy, const weight *W, int N, int C, int O);
 int blas_linear_dw(const struct cuda_ctx *ctx, bool *done, float *dW, const real *dy, const real *x, int N, int C, int O);
 

@@ -7,7 +7,7 @@
 
 #include "base/base.h"
 #include "cuda/lane.cuh"
-#include "ops.h"
+#include "ops/ops.h"
 
 struct cuda_ctx {
     cudaStream_t stream;             /* one for the whole process: models that trade weights then need no events;
@@ -30,11 +30,11 @@ enum { PINNED_BYTES = 1 << 16 };
     OP(weight_bytes) OP(weight_set) OP(weight_get) OP(vector_set) OP(cast) OP(uncast)
 
 #define ROW_OPS(OP)                                                                                                    \
-    OP(embed) OP(embed_dw) OP(gather_rows) OP(put_rows) OP(scatter_rows_add) OP(swiglu) OP(swiglu_bwd) OP(gelu) OP(gelu_bwd)        \
-    OP(rmsnorm) OP(rmsnorm_bwd_add) OP(layernorm) OP(layernorm_bwd_add) OP(rope_table) OP(rope) OP(rope_bwd) OP(adamw) \
+    OP(embed) OP(embed_dw) OP(gather_rows) OP(put_rows) OP(scatter_rows_add) OP(glu) OP(glu_bwd) OP(gelu) OP(gelu_bwd)        \
+    OP(rmsnorm) OP(rmsnorm_add) OP(rmsnorm_bwd_add) OP(layernorm) OP(layernorm_bwd_add) OP(rope_table) OP(rope) OP(rope_bwd) OP(adamw) \
     OP(sum_squares) OP(lerp)
 
-#define GEMM_OPS(OP) OP(linear) OP(linear_dx) OP(linear_dw) OP(logits)
+#define GEMM_OPS(OP) OP(linear) OP(linear_add) OP(linear_dx) OP(linear_dw) OP(logits)
 
 #define HEAD_OPS(OP) OP(head) OP(sample)
 

@@ -169,24 +169,24 @@ static __global__ void finish_rows(float *logp, float4 *terms, struct row_stats 
     if (coef) terms[i] = make_float4(s.lse[i], s.entropy[i], coef[i] * scale, ecoef ? ecoef[i] * scale : 0);
 }
 
-int cuda_head(void *ctx_, float *logp, float *entropy, real *dh, float *dW, const real *h, const weight *W,
-              const int32_t *target, const float *coef, const float *ecoef, float inv_temperature, int R, int C,
-              int V) {
+int cuda_head(void *ctx_, float *dW, const struct head_rows *all, const weight *W, float inv_temperature, int C, int V) {
     const struct cuda_ctx *ctx = (const struct cuda_ctx *)ctx_;
+    int R = all->R;
     struct cut size = {NULL, 0}, c = {NULL, 0};
     plan_head(&size, R, C, V);
     TRY(scratch((void **)&c.base, ctx, size.at));
     struct head_plan p = plan_head(&c, R, C, V);
     for (int row = 0; row < R; row += p.rows) {
         int rows = min_int(p.rows, R - row);
-        const bf16 *x = (const bf16 *)h + (size_t)row * C;
-        p.stats.entropy = entropy + row;
-        TRY(softmax_rows(ctx, &p.stats, NULL, 0, x, W, target + row, inv_temperature, rows, C, V));
-        LAUNCH(ctx, finish_rows, blocks_of((size_t)rows, 256), 256, 0, logp + row, p.terms, p.stats,
-               coef ? coef + row : NULL, ecoef ? ecoef + row : NULL, inv_temperature, rows);
-        if (!coef) continue;
-        struct logits_to_dz e = {p.dz, (size_t)p.ids, p.terms, target + row, 0, inv_temperature};
-        TRY(head_backward(ctx, &p, (bf16 *)dh + (size_t)row * C, dW, x, W, e, rows, C, V));
+        const bf16 *x = (const bf16 *)all->h + (size_t)row * C;
+        const int32_t *target = all->target + row;
+        p.stats.entropy = all->entropy + row;
+        TRY(softmax_rows(ctx, &p.stats, NULL, 0, x, W, target, inv_temperature, rows, C, V));
+        LAUNCH(ctx, finish_rows, blocks_of((size_t)rows, 256), 256, 0, all->logp + row, p.terms, p.stats,
+               all->coef ? all->coef + row : NULL, all->ecoef ? all->ecoef + row : NULL, inv_temperature, rows);
+        if (!all->coef) continue;
+        struct logits_to_dz e = {p.dz, (size_t)p.ids, p.terms, target, 0, inv_temperature};
+        TRY(head_backward(ctx, &p, (bf16 *)all->dh + (size_t)row * C, dW, x, W, e, rows, C, V));
     }
     return OK;
 }

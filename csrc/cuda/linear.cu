@@ -15,12 +15,20 @@ int add_to_weight_gradient(const struct cuda_ctx *ctx, float *dW, const struct p
     return gemm<AT_B, wide, large, middle, wide90, large90, middle90>(ctx, g, floats_to(dW, true, g.N));
 }
 
-int cuda_linear(void *ctx, real *y, const real *x, const weight *W, const float *b, int N, int C, int O, int add) {
+static int product(const struct cuda_ctx *ctx, real *y, const real *x, const weight *W, const float *b, int N, int C, int O, bool add) {
     bool done;
-    TRY(blas_linear((const struct cuda_ctx *)ctx, &done, y, x, W, b, N, C, O, add));
+    TRY(blas_linear(ctx, &done, y, x, W, b, N, C, O, add));
     if (done) return OK;
     struct product g = {activations((const bf16 *)x, N, C), weight_rows(W, 0, O, C), N, O, C};
-    return forward_product((const struct cuda_ctx *)ctx, g, rounded_to((bf16 *)y, b, add != 0, O));
+    return forward_product(ctx, g, rounded_to((bf16 *)y, b, add, O));
+}
+
+int cuda_linear(void *ctx, real *y, const real *x, const weight *W, const float *b, int N, int C, int O) {
+    return product((const struct cuda_ctx *)ctx, y, x, W, b, N, C, O, false);
+}
+
+int cuda_linear_add(void *ctx, real *y, const real *x, const weight *W, const float *b, int N, int C, int O) {
+    return product((const struct cuda_ctx *)ctx, y, x, W, b, N, C, O, true);
 }
 
 int cuda_logits(void *ctx, float *z, const real *h, const weight *W, int S, int C, int V) {

@@ -6,11 +6,13 @@
 static int threads_of(int C) { return min_int(BLOCK_MAX, round_up(ceil_div(C, C % 8 ? 1 : 8), WARP)); }
 
 /* A block a row: 4 bytes an element, at the memory's speed. */
-template <int n> static __global__ void __launch_bounds__(BLOCK_MAX) rmsnorm(bf16 *y, float *rstd, const bf16 *x, const float *w, float eps, int C) {
+/* add: to what y holds */
+template <int n, bool add>
+static __global__ void __launch_bounds__(BLOCK_MAX) rmsnorm(bf16 *y, float *rstd, const bf16 *x, const float *w, float offset, float eps, int C) {
     __shared__ float shared[WARP];
     size_t row = (size_t)blockIdx.x * C;
     int first = (int)threadIdx.x * n, step = (int)blockDim.x * n;
-    float squares = 0, v[n], scale[n];
+    float squares = 0, v[n], scale[n], sum[n];
     for (int c = first; c < C; c += step) {
         load<n>(v, x + row + c);
         for (int i = 0; i < n; i++) squares = fmaf(v[i], v[i], squares);
@@ -19,14 +21,25 @@ template <int n> static __global__ void __launch_bounds__(BLOCK_MAX) rmsnorm(bf1
     for (int c = first; c < C; c += step) {
         load<n>(v, x + row + c);
         load<n>(scale, w + c);
-        for (int i = 0; i < n; i++) v[i] = v[i] * r * scale[i];
+        for (int i = 0; i < n; i++) v[i] = v[i] * r * (offset + scale[i]);
+        if (add) {
+            load<n>(sum, y + row + c);
+            for (int i = 0; i < n; i++) v[i] += sum[i];
+        }
         store<n>(y + row + c, v);
     }
     if (threadIdx.x == 0) rstd[blockIdx.x] = r;
 }
 
-int cuda_rmsnorm(void *ctx, real *y, float *rstd, const real *x, const float *w, float eps, int N, int C) {
-    LAUNCH(ctx, (C % 8 ? rmsnorm<1> : rmsnorm<8>), (unsigned)N, (unsigned)threads_of(C), 0, (bf16 *)y, rstd, (const bf16 *)x, w, eps, C);
+int cuda_rmsnorm(void *ctx, real *y, float *rstd, const real *x, const float *w, float offset, float eps, int N, int C) {
+    LAUNCH(ctx, (C % 8 ? rmsnorm<1, false> : rmsnorm<8, false>), (unsigned)N, (unsigned)threads_of(C), 0, (bf16 *)y, rstd,
+           (const bf16 *)x, w, offset, eps, C);
+    return OK;
+}
+
+int cuda_rmsnorm_add(void *ctx, real *y, float *rstd, const real *x, const float *w, float offset, float eps, int N, int C) {
+    LAUNCH(ctx, (C % 8 ? rmsnorm<1, true> : rmsnorm<8, true>), (unsigned)N, (unsigned)threads_of(C), 0, (bf16 *)y, rstd,
+           (const bf16 *)x, w, offset, eps, C);
     return OK;
 }
 
@@ -49,7 +62,7 @@ template <int count> static __device__ __forceinline__ void block_sums(float v[c
 
 template <int n>
 static __global__ void __launch_bounds__(BLOCK_MAX) rmsnorm_bwd(bf16 *dx, float *partial, const bf16 *dy, const bf16 *x, const float *w,
-                                                                const float *rstd, int N, int C) {
+                                                                float offset, const float *rstd, int N, int C) {
     __shared__ float shared[AT_ONCE][WARP];
     SHARED(float, dw);                                 /* (C) of this block's rows */
     int first = (int)threadIdx.x * n, step = (int)blockDim.x * n;
@@ -68,7 +81,7 @@ static __global__ void __launch_bounds__(BLOCK_MAX) rmsnorm_bwd(bf16 *dx, float 
                 if (k >= rows) continue;
                 load<n>(g, dy + (size_t)(row + k) * C + c);
                 load<n>(v, x + (size_t)(row + k) * C + c);
-                for (int i = 0; i < n; i++) mean[k] = fmaf(scale[i] * g[i], v[i] * r[k], mean[k]);
+                for (int i = 0; i < n; i++) mean[k] = fmaf((offset + scale[i]) * g[i], v[i] * r[k], mean[k]);
             }
         }
         block_sums<AT_ONCE>(mean, shared);
@@ -85,7 +98,7 @@ static __global__ void __launch_bounds__(BLOCK_MAX) rmsnorm_bwd(bf16 *dx, float 
                 load<n>(d, dx + at);
                 for (int i = 0; i < n; i++) {
                     float normed = v[i] * r[k];
-                    d[i] = fmaf(r[k], fmaf(-normed, m, scale[i] * g[i]), d[i]);
+                    d[i] = fmaf(r[k], fmaf(-normed, m, (offset + scale[i]) * g[i]), d[i]);
                     sum[i] = fmaf(g[i], normed, sum[i]);
                 }
                 store<n>(dx + at, d);
@@ -97,12 +110,13 @@ static __global__ void __launch_bounds__(BLOCK_MAX) rmsnorm_bwd(bf16 *dx, float 
         for (int i = 0; i < n; i++) partial[(size_t)blockIdx.x * C + c + i] = dw[c + i];
 }
 
-int cuda_rmsnorm_bwd_add(void *ctx, real *dx, float *dw, const real *dy, const real *x, const float *w, const float *rstd, int N, int C) {
+int cuda_rmsnorm_bwd_add(void *ctx, real *dx, float *dw, const real *dy, const real *x, const float *w, float offset, const float *rstd,
+                         int N, int C) {
     int blocks = ceil_div(N, ROW_ALIGN);
     void *partial;                                     /* (blocks, C) */
     TRY(scratch(&partial, (struct cuda_ctx *)ctx, (size_t)blocks * C * sizeof(float)));
     LAUNCH(ctx, (C % 8 ? rmsnorm_bwd<1> : rmsnorm_bwd<8>), (unsigned)blocks, (unsigned)threads_of(C), (size_t)C * sizeof(float), (bf16 *)dx,
-           (float *)partial, (const bf16 *)dy, (const bf16 *)x, w, rstd, N, C);
+           (float *)partial, (const bf16 *)dy, (const bf16 *)x, w, offset, rstd, N, C);
     return add_partials(ctx, dw, (const float *)partial, blocks, C, C);
 }
 

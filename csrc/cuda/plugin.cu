@@ -1,6 +1,6 @@
 /* The library's one exported function, its table, and how the core's services are reached from here. */
 #include "cuda/blas.cuh"
-#include "plugin.h"
+#include "ops/plugin.h"
 
 #include <stdarg.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* Rotary embedding on fused qkv rows, with Qwen3's per-head RMSNorm before it when weights are given. A warp takes a head;
+/* Rotary embedding on fused qkv rows, with a per-head RMSNorm before it where one is given. A warp takes a head;
    its lanes take pairs (j, j + D/2), each one or two neighbouring j at a time. */
 #include "cuda/norm.cuh"
 
@@ -7,31 +7,38 @@ enum { WARPS = 8, THREADS = WARPS * WARP, DIM_MAX = 256 };
 /* -- tables ------------------------------------------------------------------------------------------------------------------ */
 
 /* In double: angles of 1e6 keep every digit that their fp32 product left them. */
-static __global__ void rope_table(float *cos_, float *sin_, const int32_t *pos, const float *inv_freq, const int32_t *axis, int N, int half) {
+static __global__ void rope_table(float *cos_, float *sin_, const int32_t *pos, const float *inv_freq, const int32_t *axis, float scale,
+                                  int N, int half) {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x, row = i / half;
     int j = (int)(i % half);
     if (row >= (size_t)N) return;
     float angle = (float)pos[(axis ? (size_t)axis[j] * N : 0) + row] * inv_freq[j];
-    cos_[i] = (float)cos((double)angle);
-    sin_[i] = (float)sin((double)angle);
+    cos_[i] = scale * (float)cos((double)angle);
+    sin_[i] = scale * (float)sin((double)angle);
 }
 
-int cuda_rope_table(void *ctx, float *cos_, float *sin_, const int32_t *pos, const float *inv_freq, const int32_t *axis, int N, int D) {
+int cuda_rope_table(void *ctx, float *cos_, float *sin_, const int32_t *pos, const float *inv_freq, const int32_t *axis, float scale, int N,
+                    int D) {
     unsigned blocks = blocks_of((size_t)N * (D / 2), THREADS);
-    LAUNCH(ctx, rope_table, blocks, THREADS, 0, cos_, sin_, pos, inv_freq, axis, N, D / 2);
+    LAUNCH(ctx, rope_table, blocks, THREADS, 0, cos_, sin_, pos, inv_freq, axis, scale, N, D / 2);
     return OK;
 }
 
 /* -- one head ---------------------------------------------------------------------------------------------------------------- */
 
 struct rope_job {
-    const float *wq, *wk, *cos, *sin;
-    float eps;
+    struct head_norm norm;           /* without one its weights are NULL */
+    const float *cos, *sin;
     int Hq, Hkv, D;
 };
 
 /* The weights of a head's norm, NULL without one. */
-static __device__ __forceinline__ const float *norm_of_head(const struct rope_job *job, int h) { return h < job->Hq ? job->wq : job->wk; }
+static __device__ __forceinline__ const float *norm_of_head(const struct rope_job *job, int h) { return h < job->Hq ? job->norm.wq : job->norm.wk; }
+
+static struct rope_job rope_job_of(const struct head_norm *norm, const float *cos_, const float *sin_, const struct attention_shape *a) {
+    struct head_norm none = {};
+    return (struct rope_job){norm ? *norm : none, cos_, sin_, a->Hq, a->Hkv, a->D};
+}
 
 /* 1 / sqrt(mean x^2 + eps) over one head */
 template <int n> static __device__ float head_rstd(const bf16 *x, float eps, int D) {
@@ -44,8 +51,9 @@ template <int n> static __device__ float head_rstd(const bf16 *x, float eps, int
     return 1 / sqrtf(warp_sum(squares) / (float)D + eps);
 }
 
-template <int n> static __device__ void rotate_head(bf16 *y, const bf16 *x, const float *w, const float *cos_, const float *sin_, float eps, int D) {
-    float r = w ? head_rstd<n>(x, eps, D) : 1;
+template <int n> static __device__ void rotate_head(bf16 *y, const bf16 *x, const struct head_norm &norm, const float *w, const float *cos_,
+                                                   const float *sin_, int D) {
+    float r = w ? head_rstd<n>(x, norm.eps, D) : 1;
     for (int j = lane_id() * n; j < D / 2; j += WARP * n) {
         float a[n], b[n], c[n], s[n], wa[n], wb[n];
         load<n>(a, x + j);
@@ -57,7 +65,7 @@ template <int n> static __device__ void rotate_head(bf16 *y, const bf16 *x, cons
             load<n>(wb, w + D / 2 + j);
         }
         for (int i = 0; i < n; i++) {
-            float p = w ? a[i] * r * wa[i] : a[i], q = w ? b[i] * r * wb[i] : b[i];
+            float p = w ? a[i] * r * (norm.offset + wa[i]) : a[i], q = w ? b[i] * r * (norm.offset + wb[i]) : b[i];
             a[i] = p * c[i] - q * s[i];
             b[i] = q * c[i] + p * s[i];
         }
@@ -89,7 +97,7 @@ template <int n> static __global__ void rope(bf16 *y, const bf16 *x, struct rope
     int h = (int)(task % heads_a_row), D = job.D;
     size_t at = (row * (job.Hq + 2 * job.Hkv) + h) * D;
     if (h < job.Hq + job.Hkv)
-        return rotate_head<n>(y + at, x + at, norm_of_head(&job, h), job.cos + row * (D / 2), job.sin + row * (D / 2), job.eps, D);
+        return rotate_head<n>(y + at, x + at, job.norm, norm_of_head(&job, h), job.cos + row * (D / 2), job.sin + row * (D / 2), D);
     for (int j = lane_id() * n; j < D; j += WARP * n) {
         float v[n];
         load<n>(v, x + at + j);
@@ -97,12 +105,12 @@ template <int n> static __global__ void rope(bf16 *y, const bf16 *x, struct rope
     }
 }
 
-int cuda_rope(void *ctx, real *y, const real *x, const float *wq, const float *wk, float eps, const float *cos_, const float *sin_, int N,
-              int Hq, int Hkv, int D) {
-    struct rope_job job = {wq, wk, cos_, sin_, eps, Hq, Hkv, D};
-    int heads = Hq + Hkv + (y != x ? Hkv : 0);
+int cuda_rope(void *ctx, real *y, const real *x, const struct head_norm *norm, const float *cos_, const float *sin_, int N,
+              const struct attention_shape *a) {
+    struct rope_job job = rope_job_of(norm, cos_, sin_, a);
+    int heads = a->Hq + a->Hkv + (y != x ? a->Hkv : 0);
     size_t todo = (size_t)N * heads;
-    LAUNCH(ctx, (D % 4 ? rope<1> : rope<2>), blocks_of(todo, WARPS), THREADS, 0, (bf16 *)y, (const bf16 *)x, job, todo, heads);
+    LAUNCH(ctx, (a->D % 4 ? rope<1> : rope<2>), blocks_of(todo, WARPS), THREADS, 0, (bf16 *)y, (const bf16 *)x, job, todo, heads);
     return OK;
 }
 
@@ -123,12 +131,12 @@ template <int n> static __global__ void rope_bwd(bf16 *d, struct rope_job job, s
 
 /* -- backward with norm: 6 bytes an element, 16 of D / ROW_ALIGN for the sums ---------------------------------------------------- */
 
-/* d of one head with norm, dz = unrotate(d): r (w dz - n mean(w dz n)), n = x r. Adds dz n to sum, [half][piece][i]. */
+/* d of one head with norm, dz = unrotate(d): r (w dz - n mean(w dz n)), n = x r, w with its offset. Adds dz n to sum, [half][piece][i]. */
 template <int n>
-static __device__ void norm_head_bwd(float sum[2][DIM_MAX / 2 / WARP], bf16 *d, const bf16 *x, const float *w, const float *cos_,
-                                     const float *sin_, float eps, int D) {
+static __device__ void norm_head_bwd(float sum[2][DIM_MAX / 2 / WARP], bf16 *d, const bf16 *x, const struct head_norm &norm, const float *w,
+                                     const float *cos_, const float *sin_, int D) {
     enum { PIECES = DIM_MAX / 2 / WARP / n };
-    float r = head_rstd<n>(x, eps, D), dot = 0;
+    float r = head_rstd<n>(x, norm.eps, D), dot = 0;
     float a[PIECES][n], b[PIECES][n], na[PIECES][n], nb[PIECES][n], wa[n], wb[n];
 #pragma unroll
     for (int k = 0; k < PIECES; k++) {
@@ -144,8 +152,8 @@ static __device__ void norm_head_bwd(float sum[2][DIM_MAX / 2 / WARP], bf16 *d, 
             nb[k][i] *= r;
             sum[0][k * n + i] = fmaf(a[k][i], na[k][i], sum[0][k * n + i]);
             sum[1][k * n + i] = fmaf(b[k][i], nb[k][i], sum[1][k * n + i]);
-            a[k][i] *= wa[i];
-            b[k][i] *= wb[i];
+            a[k][i] *= norm.offset + wa[i];
+            b[k][i] *= norm.offset + wb[i];
             dot = fmaf(b[k][i], nb[k][i], fmaf(a[k][i], na[k][i], dot));
         }
     }
@@ -175,7 +183,8 @@ template <int n> static __global__ void rope_norm_bwd(bf16 *d, float *partial, c
         for (int row = begin; row < end; row++)
             for (int h = first + warp_id(); h < last; h += WARPS) {
                 size_t at = ((size_t)row * heads + h) * D, table = (size_t)row * (D / 2);
-                norm_head_bwd<n>(sum, d + at, x + at, keys ? job.wk : job.wq, job.cos + table, job.sin + table, job.eps, D);
+                norm_head_bwd<n>(sum, d + at, x + at, job.norm, keys ? job.norm.wk : job.norm.wq, job.cos + table,
+                                 job.sin + table, D);
             }
 #pragma unroll
         for (int k = 0; k < PIECES; k++)
@@ -195,11 +204,12 @@ template <int n> static __global__ void rope_norm_bwd(bf16 *d, float *partial, c
     }
 }
 
-int cuda_rope_bwd(void *ctx, real *d, float *dwq, float *dwk, const real *x, const float *wq, const float *wk, float eps,
-                  const float *cos_, const float *sin_, int N, int Hq, int Hkv, int D) {
-    struct rope_job job = {wq, wk, cos_, sin_, eps, Hq, Hkv, D};
-    if (!wq) {
-        size_t todo = (size_t)N * (Hq + Hkv);
+int cuda_rope_bwd(void *ctx, real *d, float *dwq, float *dwk, const real *x, const struct head_norm *norm, const float *cos_,
+                  const float *sin_, int N, const struct attention_shape *a) {
+    struct rope_job job = rope_job_of(norm, cos_, sin_, a);
+    int D = a->D;
+    if (!norm) {
+        size_t todo = (size_t)N * (a->Hq + a->Hkv);
         LAUNCH(ctx, (D % 4 ? rope_bwd<1> : rope_bwd<2>), blocks_of(todo, WARPS), THREADS, 0, (bf16 *)d, job, todo);
         return OK;
     }

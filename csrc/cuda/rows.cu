@@ -1,4 +1,4 @@
-/* Rows by index, SwiGLU and GELU. */
+/* Rows by index, GELU and GLU. */
 #include "cuda/cuda.cuh"
 
 enum { THREADS = 128 };
@@ -22,13 +22,29 @@ template <int n> static __global__ void copy_rows(bf16 *dst, const int32_t *to, 
         *(bits *)(dst + c) = *(const bits *)(src + c);
 }
 
+/* y = scale times row from[i] of src, rounded */
+template <int n> static __global__ void scale_rows(bf16 *y, const bf16 *src, const int32_t *from, int src_pitch, float scale, int C) {
+    y += (size_t)blockIdx.x * C;
+    src += (size_t)from[blockIdx.x] * src_pitch;
+    for (int c = (int)(blockIdx.y * THREADS + threadIdx.x) * n; c < C; c += (int)gridDim.y * THREADS * n) {
+        float v[n];
+        load<n>(v, src + c);
+        for (int i = 0; i < n; i++) v[i] *= scale;
+        store<n>(y + c, v);
+    }
+}
+
 static dim3 row_grid(int rows, int C) {
     unsigned pieces = blocks_of((size_t)C, THREADS * piece(C));
     return dim3((unsigned)rows, pieces < 64 ? pieces : 64);
 }
 
-int cuda_embed(void *ctx, real *y, const weight *E, const int32_t *ids, int N, int C, int V) {
+int cuda_embed(void *ctx, real *y, const weight *E, const int32_t *ids, float scale, int N, int C, int V) {
     (void)V;
+    if (scale != 1) {
+        LAUNCH(ctx, BY_WIDTH(C, scale_rows), row_grid(N, C), THREADS, 0, (bf16 *)y, (const bf16 *)E, ids, weight_pitch(C), scale, C);
+        return OK;
+    }
     LAUNCH(ctx, BY_WIDTH(C, copy_rows), row_grid(N, C), THREADS, 0, (bf16 *)y, (const int32_t *)NULL, C, (const bf16 *)E, ids,
            weight_pitch(C), C);
     return OK;
@@ -71,8 +87,8 @@ static __device__ int find_id(int list[ADD_THREADS], const int32_t *index, int b
     return all;
 }
 
-/* Block (row, piece of columns) */
-template <typename T, int n> static __global__ void add_rows(T *dst, const bf16 *src, const int32_t *index, int R, int C) {
+/* dst[index] += scale src. Block (row, piece of columns) */
+template <typename T, int n> static __global__ void add_rows(T *dst, const bf16 *src, const int32_t *index, float scale, int R, int C) {
     __shared__ float found[WARP];
     __shared__ int list[ADD_THREADS];
     int row = (int)blockIdx.x, id = index[row], c = (int)(blockIdx.y * ADD_THREADS + threadIdx.x) * n;
@@ -86,73 +102,33 @@ template <typename T, int n> static __global__ void add_rows(T *dst, const bf16 
         if (c >= C) continue;
         for (int i = 0; i < count; i++) {
             load<n>(v, src + (size_t)list[i] * C + c);
-            for (int k = 0; k < n; k++) sum[k] = stored(dst, sum[k] + v[k]);
+            for (int k = 0; k < n; k++) sum[k] = stored(dst, fmaf(scale, v[k], sum[k]));
         }
     }
     if (c < C) store<n>(to, sum);
 }
 
-template <typename T> static int add_in_order(void *ctx, T *dst, const bf16 *src, const int32_t *index, int R, int C) {
+template <typename T> static int add_in_order(void *ctx, T *dst, const bf16 *src, const int32_t *index, float scale, int R, int C) {
     for (int r = 0; r < R; r += ADD_CHUNK) {
         int rows = min_int(ADD_CHUNK, R - r);
         dim3 grid((unsigned)rows, blocks_of((size_t)C, ADD_THREADS * piece(C)));
-        LAUNCH(ctx, (C % 8 ? add_rows<T, 1> : add_rows<T, 8>), grid, ADD_THREADS, 0, dst, src + (size_t)r * C, index + r, rows, C);
+        LAUNCH(ctx, (C % 8 ? add_rows<T, 1> : add_rows<T, 8>), grid, ADD_THREADS, 0, dst, src + (size_t)r * C, index + r, scale, rows, C);
     }
     return OK;
 }
 
-int cuda_embed_dw(void *ctx, float *dE, const real *dy, const int32_t *ids, int N, int C, int V) {
+int cuda_embed_dw(void *ctx, float *dE, const real *dy, const int32_t *ids, float scale, int N, int C, int V) {
     (void)V;
-    return add_in_order(ctx, dE, (const bf16 *)dy, ids, N, C);
+    return add_in_order(ctx, dE, (const bf16 *)dy, ids, scale, N, C);
 }
 
 int cuda_scatter_rows_add(void *ctx, real *dst, const real *src, const int32_t *index, int R, int C) {
-    return add_in_order(ctx, (bf16 *)dst, (const bf16 *)src, index, R, C);
-}
-
-/* -- SwiGLU: 6 bytes an element of y forward, 10 backward -------------------------------------------------------------------- */
-
-static __device__ __forceinline__ float sigmoid(float x) { return 1 / (1 + expf(-x)); }
-
-template <int n> static __global__ void swiglu(bf16 *y, const bf16 *gu, int F) {
-    const bf16 *g_row = gu + 2 * (size_t)blockIdx.x * F, *u_row = g_row + F;
-    for (int f = (int)(blockIdx.y * THREADS + threadIdx.x) * n; f < F; f += (int)gridDim.y * THREADS * n) {
-        float g[n], u[n];
-        load<n>(g, g_row + f);
-        load<n>(u, u_row + f);
-        for (int i = 0; i < n; i++) u[i] *= g[i] * sigmoid(g[i]);
-        store<n>(y + (size_t)blockIdx.x * F + f, u);
-    }
-}
-
-template <int n> static __global__ void swiglu_bwd(bf16 *dgu, const bf16 *dy, const bf16 *gu, int F) {
-    size_t row = 2 * (size_t)blockIdx.x * F;
-    for (int f = (int)(blockIdx.y * THREADS + threadIdx.x) * n; f < F; f += (int)gridDim.y * THREADS * n) {
-        float g[n], u[n], d[n];
-        load<n>(g, gu + row + f);
-        load<n>(u, gu + row + F + f);
-        load<n>(d, dy + (size_t)blockIdx.x * F + f);
-        for (int i = 0; i < n; i++) {
-            float s = sigmoid(g[i]), du = d[i] * (s * g[i]);
-            g[i] = d[i] * u[i] * s * fmaf(g[i], 1 - s, 1);
-            u[i] = du;
-        }
-        store<n>(dgu + row + f, g);
-        store<n>(dgu + row + F + f, u);
-    }
-}
-
-int cuda_swiglu(void *ctx, real *y, const real *gu, int N, int F) {
-    LAUNCH(ctx, BY_WIDTH(F, swiglu), row_grid(N, F), THREADS, 0, (bf16 *)y, (const bf16 *)gu, F);
-    return OK;
-}
-
-int cuda_swiglu_bwd(void *ctx, real *dgu, const real *dy, const real *gu, int N, int F) {
-    LAUNCH(ctx, BY_WIDTH(F, swiglu_bwd), row_grid(N, F), THREADS, 0, (bf16 *)dgu, (const bf16 *)dy, (const bf16 *)gu, F);
-    return OK;
+    return add_in_order(ctx, (bf16 *)dst, (const bf16 *)src, index, 1, R, C);
 }
 
 /* -- GELU: 4 bytes an element forward, 6 backward ----------------------------------------------------------------------------- */
+
+static __device__ __forceinline__ float sigmoid(float x) { return 1 / (1 + expf(-x)); }
 
 /* g(z) of a GELU, and its slope. Of a sigmoid(z (a + b z^2)): tanh's a is 2 sqrt(2/pi) and b 0.044715 a. It is 0 or 1 to the
    last bit where |z| is 64, and powers of larger numbers might be infinite. */
@@ -205,5 +181,60 @@ int cuda_gelu(void *ctx, real *y, const real *z, enum gelu_kind kind, int N, int
 
 int cuda_gelu_bwd(void *ctx, real *d, const real *z, enum gelu_kind kind, int N, int F) {
     LAUNCH(ctx, BY_KIND(F, gelu_bwd, kind), row_grid(N, F), THREADS, 0, (bf16 *)d, (const bf16 *)z, F);
+    return OK;
+}
+
+/* -- GLU: 6 bytes an element of y forward, 10 backward ----------------------------------------------------------------------- */
+
+/* s of gate(g) = g s; *d turns from the gradient of gate(g) to that of g, by its slope s + g s' */
+template <enum glu_gate gate> static __device__ __forceinline__ float glu_sigmoid(float *d, float g) {
+    if constexpr (gate == GLU_SILU) {
+        float s = sigmoid(g);
+        *d = *d * s * fmaf(g, 1 - s, 1);
+        return s;
+    } else {
+        float slope, s = gelu_gate<GELU_TANH>(&slope, g);
+        *d *= fmaf(g, slope, s);
+        return s;
+    }
+}
+
+template <int n, enum glu_gate gate> static __global__ void glu(bf16 *y, const bf16 *gu, int F) {
+    const bf16 *g_row = gu + 2 * (size_t)blockIdx.x * F, *u_row = g_row + F;
+    for (int f = (int)(blockIdx.y * THREADS + threadIdx.x) * n; f < F; f += (int)gridDim.y * THREADS * n) {
+        float g[n], u[n], unused = 0;
+        load<n>(g, g_row + f);
+        load<n>(u, u_row + f);
+        for (int i = 0; i < n; i++) u[i] *= g[i] * glu_sigmoid<gate>(&unused, g[i]);
+        store<n>(y + (size_t)blockIdx.x * F + f, u);
+    }
+}
+
+template <int n, enum glu_gate gate> static __global__ void glu_bwd(bf16 *dgu, const bf16 *dy, const bf16 *gu, int F) {
+    size_t row = 2 * (size_t)blockIdx.x * F;
+    for (int f = (int)(blockIdx.y * THREADS + threadIdx.x) * n; f < F; f += (int)gridDim.y * THREADS * n) {
+        float g[n], u[n], d[n];
+        load<n>(g, gu + row + f);
+        load<n>(u, gu + row + F + f);
+        load<n>(d, dy + (size_t)blockIdx.x * F + f);
+        for (int i = 0; i < n; i++) {
+            float dg = d[i] * u[i], s = glu_sigmoid<gate>(&dg, g[i]);
+            u[i] = d[i] * (s * g[i]);
+            g[i] = dg;
+        }
+        store<n>(dgu + row + f, g);
+        store<n>(dgu + row + F + f, u);
+    }
+}
+
+#define BY_GATE(F, kernel, gate) ((gate) == GLU_SILU ? OF_KIND(F, kernel, GLU_SILU) : OF_KIND(F, kernel, GLU_GELU_TANH))
+
+int cuda_glu(void *ctx, real *y, const real *gu, enum glu_gate gate, int N, int F) {
+    LAUNCH(ctx, BY_GATE(F, glu, gate), row_grid(N, F), THREADS, 0, (bf16 *)y, (const bf16 *)gu, F);
+    return OK;
+}
+
+int cuda_glu_bwd(void *ctx, real *dgu, const real *dy, const real *gu, enum glu_gate gate, int N, int F) {
+    LAUNCH(ctx, BY_GATE(F, glu_bwd, gate), row_grid(N, F), THREADS, 0, (bf16 *)dgu, (const bf16 *)dy, (const bf16 *)gu, F);
     return OK;
 }

@@ -2,7 +2,7 @@
 #include "model/model.h"
 #include "base/float8.h"
 #include "model/kept.h"
-#include "model/profile.h"
+#include "ops/profile.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -4,13 +4,16 @@
 #define GRPO_MODEL_H
 
 #include "base/base.h"
-#include "ops.h"
+#include "ops/ops.h"
 
 struct config {
     int n_layers, d_model, n_heads, n_kv_heads, head_dim, d_ff, vocab_size;
     float rms_eps;
     int tie, qkv_bias, qk_norm;
 };
+static inline struct attention_shape config_attention(const struct config *c) {
+    return (struct attention_shape){c->n_heads, c->n_kv_heads, c->head_dim, 0, 1 / sqrtf((float)c->head_dim)};
+}
 static inline int config_qkv(const struct config *c) { return (c->n_heads + 2 * c->n_kv_heads) * c->head_dim; }
 static inline int config_heads(const struct config *c) { return c->n_heads * c->head_dim; }
 int config_check(const struct config *c);

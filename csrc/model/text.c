@@ -2,7 +2,7 @@
    upwards. Training, prefill and decoding run this one block and differ in the attention call alone: that, with C1 of
    ops.h, is why a log-prob recorded while sampling equals the trainer's bit for bit. */
 #include "model/text.h"
-#include "model/profile.h"
+#include "ops/profile.h"
 
 #include <stdlib.h>
 
@@ -105,7 +105,8 @@ static void *kv_layer(const struct kv *kv, int l) { return (char *)kv->arena + (
 
 int kv_copy_pages(struct kv *kv, const int32_t *dst, const int32_t *src, int n) {
     struct model *m = kv->m;
-    for (int l = 0; l < m->config.n_layers; l++) OP(kv_copy, kv_layer(kv, l), dst, src, n, m->config.n_kv_heads, m->config.head_dim);
+    struct attention_shape shape = config_attention(&m->config);
+    for (int l = 0; l < m->config.n_layers; l++) OP(kv_copy, kv_layer(kv, l), dst, src, n, &shape);
     return OK;
 }
 
@@ -116,8 +117,8 @@ struct view {
     const struct segment *segments;
     int n_segments;
     struct kv *kv;
-    const int32_t *place, *pages, *length;
-    int max_pages, shared_pages;
+    const int32_t *place;
+    struct key_pages keys;
     const struct keeper *keeper;
 };
 
@@ -143,24 +144,26 @@ static int block_forward(struct activations *a, int l, const struct view *v, rea
     struct model *m = a->m;
     const struct config *c = &m->config;
     struct stash *s = &a->layers[l];
-    int d = c->d_model, F = c->d_ff, Hq = c->n_heads, Hkv = c->n_kv_heads, D = c->head_dim, QKV = config_qkv(c);
+    int d = c->d_model, F = c->d_ff, QKV = config_qkv(c), Y = config_heads(c);
+    struct attention_shape shape = config_attention(c);
+    struct head_norm norm = {W(q_norm), W(k_norm), 0, c->rms_eps}, *qk = norm.wq ? &norm : NULL;
     size_t stream = (size_t)N * (size_t)d * (size_t)m->ops->real_size;
     if (v->keeper) TRY(move_stash(a, l, v->keeper, 1, 0, INPUT, N));
-    OP(rmsnorm, a->normed, s->rstd1, s->x, W(norm1), c->rms_eps, N, d);
-    OP(linear, s->qkv, a->normed, W(qkv), W(qkv_b), N, d, QKV, 0);
-    OP(rope, a->rotated, s->qkv, W(q_norm), W(k_norm), c->rms_eps, a->cos, a->sin, N, Hq, Hkv, D);
-    if (v->kv) OP(kv_store, kv_layer(v->kv, l), a->rotated, v->place, N, Hq, Hkv, D);
-    if (v->pages) OP(attention_decode, s->att, s->lse, a->rotated, kv_layer(v->kv, l), v->pages, v->length, N, v->max_pages, v->shared_pages, Hq, Hkv, D);
-    else OP(attention, s->att, s->lse, a->rotated, v->segments, v->n_segments, N, Hq, Hkv, D);
+    OP(rmsnorm, a->normed, s->rstd1, s->x, W(norm1), 0, c->rms_eps, N, d);
+    OP(linear, s->qkv, a->normed, W(qkv), W(qkv_b), N, d, QKV);
+    OP(rope, a->rotated, s->qkv, qk, a->cos, a->sin, N, &shape);
+    if (v->kv) OP(kv_store, kv_layer(v->kv, l), a->rotated, v->place, N, &shape);
+    if (v->keys.pages) OP(attention_decode, s->att, s->lse, a->rotated, kv_layer(v->kv, l), &v->keys, N, &shape);
+    else OP(attention, s->att, s->lse, a->rotated, v->segments, v->n_segments, N, &shape);
     if (s->x2 != s->x) OP(copy, s->x2, s->x, stream);
-    OP(linear, s->x2, s->att, W(o), NULL, N, Hq * D, d, 1);
-    OP(rmsnorm, a->normed, s->rstd2, s->x2, W(norm2), c->rms_eps, N, d);
-    OP(linear, s->gate_up, a->normed, W(gate_up), NULL, N, d, 2 * F, 0);
+    OP(linear_add, s->x2, s->att, W(o), NULL, N, Y, d);
+    OP(rmsnorm, a->normed, s->rstd2, s->x2, W(norm2), 0, c->rms_eps, N, d);
+    OP(linear, s->gate_up, a->normed, W(gate_up), NULL, N, d, 2 * F);
     if (v->keeper && v->keeper->store->keep == KEEP_ROWS) TRY(move_stash(a, l, v->keeper, 1, INPUT, FIELDS, N));
     if (!next) return OK;            /* recompute: the backward starts from gate_up */
-    OP(swiglu, a->act, s->gate_up, N, F);
+    OP(glu, a->act, s->gate_up, GLU_SILU, N, F);
     if (next != s->x2) OP(copy, next, s->x2, stream);
-    OP(linear, next, a->act, W(down), NULL, N, F, d, 1);
+    OP(linear_add, next, a->act, W(down), NULL, N, F, d);
     return poll_interrupt();
 }
 
@@ -172,8 +175,8 @@ static int run_layers(struct activations *a, const struct view *v, const int32_t
     struct model *m = a->m;
     const struct config *c = &m->config;
     if (N > a->rows_max) return fail(E_CONFIG, "a batch of %d rows, planned for %d", N, a->rows_max);
-    OP(embed, a->layers[0].x, vector_of(m, -1, P_embed), ids, N, c->d_model, c->vocab_size);
-    OP(rope_table, a->cos, a->sin, pos, m->inv_freq, NULL, N, c->head_dim);
+    OP(embed, a->layers[0].x, vector_of(m, -1, P_embed), ids, 1, N, c->d_model, c->vocab_size);
+    OP(rope_table, a->cos, a->sin, pos, m->inv_freq, NULL, 1, N, c->head_dim);
     for (int l = 0; l < c->n_layers; l++) TRY(block_forward(a, l, v, next_stream(a, l), N));
     if (v->keeper) OP(put_rows, v->keeper->store->out, a->out, v->keeper->rows, N, c->d_model);
     return OK;
@@ -184,7 +187,7 @@ int text_pick(struct activations *a, const int32_t *rows, int n) {
     const struct config *c = &m->config;
     if (n > a->head_rows_max) return fail(E_CONFIG, "%d rows for the head, planned for %d", n, a->head_rows_max);
     OP(gather_rows, a->picked, a->out, rows, n, c->d_model);
-    OP(rmsnorm, a->hidden, a->rstd, a->picked, vector_of(m, -1, P_norm), c->rms_eps, n, c->d_model);
+    OP(rmsnorm, a->hidden, a->rstd, a->picked, vector_of(m, -1, P_norm), 0, c->rms_eps, n, c->d_model);
     return OK;
 }
 
@@ -200,24 +203,23 @@ int text_recall(struct activations *a, const struct batch *b, const struct keepe
     if (b->N > a->rows_max) return fail(E_CONFIG, "a batch of %d rows, planned for %d", b->N, a->rows_max);
     for (int l = 0; l < c->n_layers; l++) TRY(move_stash(a, l, keeper, 0, 0, a->keep == KEEP_ALL ? FIELDS : INPUT, b->N));
     OP(gather_rows, a->out, keeper->store->out, keeper->rows, b->N, c->d_model);
-    OP(rope_table, a->cos, a->sin, b->pos, m->inv_freq, NULL, b->N, c->head_dim);
+    OP(rope_table, a->cos, a->sin, b->pos, m->inv_freq, NULL, 1, b->N, c->head_dim);
     return b->R ? text_pick(a, b->rows, b->R) : OK;
 }
 
 int text_head(struct activations *a, const struct batch *b, float inv_temperature) {
     struct model *m = a->m;
-    OP(head, b->logp, b->entropy, NULL, NULL, a->hidden, text_head_weight(m), b->targets, NULL, NULL, inv_temperature,
-       b->R, m->config.d_model, m->config.vocab_size);
+    struct head_rows rows = {.R = b->R, .h = a->hidden, .target = b->targets, .logp = b->logp, .entropy = b->entropy};
+    OP(head, NULL, &rows, text_head_weight(m), inv_temperature, m->config.d_model, m->config.vocab_size);
     return OK;
 }
 
 int text_decode(struct activations *a, struct kv *kv, const int32_t *ids, const int32_t *pos, const int32_t *place,
                 const int32_t *pages, const int32_t *length, int S, int max_pages, int shared_pages, const struct keeper *keeper) {
     struct model *m = a->m;
-    struct view v = {.kv = kv, .place = place, .pages = pages, .length = length, .max_pages = max_pages, .shared_pages = shared_pages,
-                     .keeper = keeper};
+    struct view v = {.kv = kv, .place = place, .keys = {pages, length, max_pages, shared_pages}, .keeper = keeper};
     TRY(run_layers(a, &v, ids, pos, S));
-    OP(rmsnorm, a->hidden, a->rstd, a->out, vector_of(m, -1, P_norm), m->config.rms_eps, S, m->config.d_model);
+    OP(rmsnorm, a->hidden, a->rstd, a->out, vector_of(m, -1, P_norm), 0, m->config.rms_eps, S, m->config.d_model);
     return OK;
 }
 
@@ -227,25 +229,27 @@ static int block_backward(struct activations *a, float *grads, int l, const stru
     struct model *m = a->m;
     const struct config *c = &m->config;
     struct stash *s = &a->layers[l];
-    int N = b->N, d = c->d_model, F = c->d_ff, Hq = c->n_heads, Hkv = c->n_kv_heads, D = c->head_dim, QKV = config_qkv(c);
-    OP(swiglu, a->act, s->gate_up, N, F);
+    int N = b->N, d = c->d_model, F = c->d_ff, QKV = config_qkv(c), Y = config_heads(c);
+    struct attention_shape shape = config_attention(c);
+    struct head_norm norm = {W(q_norm), W(k_norm), 0, c->rms_eps}, *qk = norm.wq ? &norm : NULL;
+    OP(glu, a->act, s->gate_up, GLU_SILU, N, F);
     OP(linear_dw, DW(down), NULL, a->dx, a->act, N, F, d);
     OP(linear_dx, a->act, a->dx, W(down), N, F, d);                  /* from here on act and gate_up hold their gradients */
-    OP(swiglu_bwd, s->gate_up, a->act, s->gate_up, N, F);
-    OP(rmsnorm, a->normed, s->rstd2, s->x2, W(norm2), c->rms_eps, N, d);
+    OP(glu_bwd, s->gate_up, a->act, s->gate_up, GLU_SILU, N, F);
+    OP(rmsnorm, a->normed, s->rstd2, s->x2, W(norm2), 0, c->rms_eps, N, d);
     OP(linear_dw, DW(gate_up), NULL, s->gate_up, a->normed, N, d, 2 * F);
     OP(linear_dx, a->dnormed, s->gate_up, W(gate_up), N, d, 2 * F);
-    OP(rmsnorm_bwd_add, a->dx, DW(norm2), a->dnormed, s->x2, W(norm2), s->rstd2, N, d);
+    OP(rmsnorm_bwd_add, a->dx, DW(norm2), a->dnormed, s->x2, W(norm2), 0, s->rstd2, N, d);
     TRY(poll_interrupt());
-    OP(linear_dw, DW(o), NULL, a->dx, s->att, N, Hq * D, d);
-    OP(linear_dx, a->datt, a->dx, W(o), N, Hq * D, d);
-    OP(rope, a->rotated, s->qkv, W(q_norm), W(k_norm), c->rms_eps, a->cos, a->sin, N, Hq, Hkv, D);
-    OP(attention_bwd, a->dqkv, a->datt, s->att, s->lse, a->rotated, b->segments, b->n_segments, N, Hq, Hkv, D);
-    OP(rope_bwd, a->dqkv, DW(q_norm), DW(k_norm), s->qkv, W(q_norm), W(k_norm), c->rms_eps, a->cos, a->sin, N, Hq, Hkv, D);
-    OP(rmsnorm, a->normed, s->rstd1, s->x, W(norm1), c->rms_eps, N, d);
+    OP(linear_dw, DW(o), NULL, a->dx, s->att, N, Y, d);
+    OP(linear_dx, a->datt, a->dx, W(o), N, Y, d);
+    OP(rope, a->rotated, s->qkv, qk, a->cos, a->sin, N, &shape);
+    OP(attention_bwd, a->dqkv, a->datt, s->att, s->lse, a->rotated, b->segments, b->n_segments, N, &shape);
+    OP(rope_bwd, a->dqkv, DW(q_norm), DW(k_norm), s->qkv, qk, a->cos, a->sin, N, &shape);
+    OP(rmsnorm, a->normed, s->rstd1, s->x, W(norm1), 0, c->rms_eps, N, d);
     OP(linear_dw, DW(qkv), DW(qkv_b), a->dqkv, a->normed, N, d, QKV);
     OP(linear_dx, a->dnormed, a->dqkv, W(qkv), N, d, QKV);
-    OP(rmsnorm_bwd_add, a->dx, DW(norm1), a->dnormed, s->x, W(norm1), s->rstd1, N, d);
+    OP(rmsnorm_bwd_add, a->dx, DW(norm1), a->dnormed, s->x, W(norm1), 0, s->rstd1, N, d);
     return poll_interrupt();
 }
 
@@ -254,10 +258,11 @@ int text_backward(struct activations *a, const struct batch *b, float *grads, fl
     const struct config *c = &m->config;
     int d = c->d_model;
     struct view v = {.segments = b->segments, .n_segments = b->n_segments};
-    OP(head, b->logp, b->entropy, a->dhidden, grad_of(m, grads, -1, c->tie ? P_embed : P_head), a->hidden, text_head_weight(m),
-       b->targets, b->coef, has_ecoef ? b->ecoef : NULL, inv_temperature, b->R, d, c->vocab_size);
+    struct head_rows rows = {.R = b->R, .h = a->hidden, .target = b->targets, .logp = b->logp, .entropy = b->entropy,
+                             .coef = b->coef, .ecoef = has_ecoef ? b->ecoef : NULL, .dh = a->dhidden};
+    OP(head, grad_of(m, grads, -1, c->tie ? P_embed : P_head), &rows, text_head_weight(m), inv_temperature, d, c->vocab_size);
     OP(zero, a->dpicked, (size_t)b->R * (size_t)d * (size_t)m->ops->real_size);
-    OP(rmsnorm_bwd_add, a->dpicked, grad_of(m, grads, -1, P_norm), a->dhidden, a->picked, vector_of(m, -1, P_norm), a->rstd, b->R, d);
+    OP(rmsnorm_bwd_add, a->dpicked, grad_of(m, grads, -1, P_norm), a->dhidden, a->picked, vector_of(m, -1, P_norm), 0, a->rstd, b->R, d);
     OP(zero, a->dx, (size_t)b->N * (size_t)d * (size_t)m->ops->real_size);
     OP(scatter_rows_add, a->dx, a->dpicked, b->rows, b->R, d);
     for (int l = c->n_layers - 1; l >= 0; l--) {
@@ -268,6 +273,6 @@ int text_backward(struct activations *a, const struct batch *b, float *grads, fl
 }
 
 int text_embed_backward(struct model *m, float *grads, const real *dx, const int32_t *ids, int N) {
-    OP(embed_dw, grad_of(m, grads, -1, P_embed), dx, ids, N, m->config.d_model, m->config.vocab_size);
+    OP(embed_dw, grad_of(m, grads, -1, P_embed), dx, ids, 1, N, m->config.d_model, m->config.vocab_size);
     return OK;
 }

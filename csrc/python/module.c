@@ -3,8 +3,8 @@
 #include "binding.h"
 
 #include "base/threads.h"
-#include "model/profile.h"
-#include "ops.h"
+#include "ops/profile.h"
+#include "ops/ops.h"
 
 /* Called by C code that has let go of the GIL, on the thread that called in; looks at signals at most every 50 ms. */
 static int check_signals(void) {

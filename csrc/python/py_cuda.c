@@ -1,7 +1,7 @@
 /* What the CUDA plugin says of itself and of this machine's GPUs. */
 #include "binding.h"
 
-#include "plugin.h"
+#include "ops/plugin.h"
 
 /* The plugin; NULL: Python's error says why there is none. */
 static const struct plugin *find_plugin(void) {

@@ -4,7 +4,7 @@
 #define GRPO_OPCALL_H
 
 #include "binding.h"
-#include "ops.h"
+#include "ops/ops.h"
 
 enum storage {
     REAL, FLOAT, VECTOR, WEIGHT, INT, BYTE,                /* backend memory                       */

@@ -6,6 +6,7 @@
 #include "base/float8.h"
 #include "base/rng.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 /* -- what some operations need beyond the parameter list ----------------------------------------------------------- */
@@ -29,6 +30,10 @@ static int check_axes(const struct call *a) {
 
 static int check_gelu(const struct call *a) {
     return a->integer[find(a->op, "kind")] <= GELU_QUICK ? 0 : bad_value("kind must be 0 (erf), 1 (tanh) or 2 (quick)");
+}
+
+static int check_gate(const struct call *a) {
+    return a->integer[find(a->op, "gate")] <= GLU_GELU_TANH ? 0 : bad_value("gate must be 0 (silu) or 1 (gelu_tanh)");
 }
 
 static int check_segments(const struct call *a) {
@@ -55,6 +60,20 @@ static int check_pages(const struct call *a) {
     return 0;
 }
 
+/* scale 0: that of the head's width */
+static struct attention_shape shape_of(const struct call *a) {
+    float scale = X(scale);
+    return (struct attention_shape){a->size['H'], a->size['K'], a->size['D'], WHOLE(window),
+                                    scale ? scale : 1 / sqrtf((float)a->size['D'])};
+}
+
+static int decode_rows(const struct ops *o, void *ctx, struct call *a) {
+    int P = a->size['P'];
+    struct key_pages keys = {P(pages), P(length), P, P};
+    struct attention_shape shape = shape_of(a);
+    return o->attention_decode(ctx, P(y), P(lse), P(qkv), a->pool, &keys, a->size['S'], &shape);
+}
+
 /* A pool in use holds stale numbers where nothing was stored yet: bytes 0x42 are 48.5, in both storages. A copied page
    goes on to be written, so the rows are stored before the copies and again after them. */
 static int fill_pool(const struct ops *o, void *ctx, struct call *a) {
@@ -67,9 +86,10 @@ static int fill_pool(const struct ops *o, void *ctx, struct call *a) {
     if (stale && a->pool) status = o->upload(ctx, a->pool, stale, bytes);
     free(stale);
     TRY(status);
-    TRY(o->kv_store(ctx, a->pool, P(kv), P(place), d['N'], d['H'], d['K'], d['D']));
-    TRY(o->kv_copy(ctx, a->pool, P(dst), P(src), d['n'], d['K'], d['D']));
-    return o->kv_store(ctx, a->pool, P(kv), P(place), d['N'], d['H'], d['K'], d['D']);
+    struct attention_shape shape = shape_of(a);
+    TRY(o->kv_store(ctx, a->pool, P(kv), P(place), d['N'], &shape));
+    TRY(o->kv_copy(ctx, a->pool, P(dst), P(src), d['n'], &shape));
+    return o->kv_store(ctx, a->pool, P(kv), P(place), d['N'], &shape);
 }
 
 /* The pool: keys (S), then room for what is drawn (S). */
@@ -149,6 +169,9 @@ static int update_weights(const struct ops *o, void *ctx, struct call *a, int O,
     }
 #define UNWRAP(...) __VA_ARGS__
 #define HEADS {SIZE, IN, "Hq", "H"}, {SIZE, IN, "Hkv", "K"}, {SIZE, IN, "D", "D"}
+#define SHAPE HEADS, {INTEGER, OPTIONAL, "window", ""}, {NUMBER, OPTIONAL, "scale", ""}
+#define ROPE_HEADS &(struct attention_shape){d['H'], d['K'], d['D'], 0, 1}
+#define NORM P(wq) ? &(struct head_norm){P(wq), P(wk), X(offset), X(eps)} : NULL
 
 OP(zero, "zero($self, dst)\n--\n\n(L) zeros in place of dst.",
    o->zero(ctx, P(dst), (size_t)d['L'] * sizeof(float)),
@@ -170,29 +193,36 @@ OP(vector_set, "vector_set($self, src)\n--\n\nsrc (L) rounded to the storage of 
 OP(cast, "cast($self, src)\n--\n\nsrc (L) rounded to the storage of activations, and back by uncast().",
    o->cast(ctx, P(dst), P(src), (size_t)d['L']),
    ({REAL, OUT, "dst", "L"}, {FLOAT, IN, "src", "L"}))
-OP(embed, "embed($self, E, ids)\n--\n\n(N, C): rows ids (N) of E (V, C).",
-   o->embed(ctx, P(y), P(E), P(ids), d['N'], d['C'], d['V']),
-   ({REAL, OUT, "y", "NC"}, {WEIGHT, IN, "E", "VC"}, {INT, IN, "ids", "N", 'V'}))
-OP(embed_dw, "embed_dw($self, dE, dy, ids)\n--\n\ndE (V, C) + dy (N, C) scattered to rows ids.",
-   o->embed_dw(ctx, P(dE), P(dy), P(ids), d['N'], d['C'], d['V']),
-   ({FLOAT, ADD, "dE", "VC"}, {REAL, IN, "dy", "NC"}, {INT, IN, "ids", "N", 'V'}))
-OP(linear, "linear($self, x, W, b=None, y=None)\n--\n\n(N, O): x (N, C) W^T + b; added to y (N, O) if that is given.",
-   o->linear(ctx, P(y), P(x), P(W), P(b), d['N'], d['C'], d['O'], GIVEN(y)),
-   ({REAL, IN, "x", "NC"}, {WEIGHT, IN, "W", "OC"}, {VECTOR, OPTIONAL, "b", "O"}, {REAL, SET_OR_ADD, "y", "NO"}))
+OP(embed, "embed($self, E, ids, scale=1.0)\n--\n\n(N, C): scale times rows ids (N) of E (V, C).",
+   o->embed(ctx, P(y), P(E), P(ids), X(scale), d['N'], d['C'], d['V']),
+   ({REAL, OUT, "y", "NC"}, {WEIGHT, IN, "E", "VC"}, {INT, IN, "ids", "N", 'V'}, {NUMBER, OPTIONAL, "scale", "", .fallback = 1}))
+OP(embed_dw, "embed_dw($self, dE, dy, ids, scale=1.0)\n--\n\ndE (V, C) + scale dy (N, C) scattered to rows ids.",
+   o->embed_dw(ctx, P(dE), P(dy), P(ids), X(scale), d['N'], d['C'], d['V']),
+   ({FLOAT, ADD, "dE", "VC"}, {REAL, IN, "dy", "NC"}, {INT, IN, "ids", "N", 'V'}, {NUMBER, OPTIONAL, "scale", "", .fallback = 1}))
+OP(linear, "linear($self, x, W, b=None)\n--\n\n(N, O): x (N, C) W^T + b.",
+   o->linear(ctx, P(y), P(x), P(W), P(b), d['N'], d['C'], d['O']),
+   ({REAL, OUT, "y", "NO"}, {REAL, IN, "x", "NC"}, {WEIGHT, IN, "W", "OC"}, {VECTOR, OPTIONAL, "b", "O"}))
+OP(linear_add, "linear_add($self, y, x, W, b=None)\n--\n\ny (N, O) + x (N, C) W^T + b, rounded once.",
+   o->linear_add(ctx, P(y), P(x), P(W), P(b), d['N'], d['C'], d['O']),
+   ({REAL, ADD, "y", "NO"}, {REAL, IN, "x", "NC"}, {WEIGHT, IN, "W", "OC"}, {VECTOR, OPTIONAL, "b", "O"}))
 OP(linear_dx, "linear_dx($self, dy, W)\n--\n\n(N, C): dy (N, O) W (O, C).",
    o->linear_dx(ctx, P(dx), P(dy), P(W), d['N'], d['C'], d['O']),
    ({REAL, OUT, "dx", "NC"}, {REAL, IN, "dy", "NO"}, {WEIGHT, IN, "W", "OC"}))
 OP(linear_dw, "linear_dw($self, dW, db, dy, x)\n--\n\ndW (O, C) + dy^T x, and db (O) + sum of dy unless db is None.",
    o->linear_dw(ctx, P(dW), P(db), P(dy), P(x), d['N'], d['C'], d['O']),
    ({FLOAT, ADD, "dW", "OC"}, {FLOAT, ADD_OPTIONAL, "db", "O"}, {REAL, IN, "dy", "NO"}, {REAL, IN, "x", "NC"}))
-OP(rmsnorm, "rmsnorm($self, x, w, eps)\n--\n\n(y (N, C), rstd (N)).",
-   o->rmsnorm(ctx, P(y), P(rstd), P(x), P(w), X(eps), d['N'], d['C']),
+OP(rmsnorm, "rmsnorm($self, x, w, eps, offset=0.0)\n--\n\n(y (N, C), rstd (N)).",
+   o->rmsnorm(ctx, P(y), P(rstd), P(x), P(w), X(offset), X(eps), d['N'], d['C']),
    ({REAL, OUT, "y", "NC"}, {FLOAT, OUT, "rstd", "N"}, {REAL, IN, "x", "NC"}, {VECTOR, IN, "w", "C"},
-    {NUMBER, IN, "eps", ""}))
-OP(rmsnorm_bwd_add, "rmsnorm_bwd_add($self, dx, dw, dy, x, w, rstd)\n--\n\n(dx (N, C), dw (C)), both added to.",
-   o->rmsnorm_bwd_add(ctx, P(dx), P(dw), P(dy), P(x), P(w), P(rstd), d['N'], d['C']),
+    {NUMBER, IN, "eps", ""}, {NUMBER, OPTIONAL, "offset", ""}))
+OP(rmsnorm_add, "rmsnorm_add($self, y, x, w, eps, offset=0.0)\n--\n\n(y (N, C) added to, rstd (N)).",
+   o->rmsnorm_add(ctx, P(y), P(rstd), P(x), P(w), X(offset), X(eps), d['N'], d['C']),
+   ({REAL, ADD, "y", "NC"}, {FLOAT, OUT, "rstd", "N"}, {REAL, IN, "x", "NC"}, {VECTOR, IN, "w", "C"},
+    {NUMBER, IN, "eps", ""}, {NUMBER, OPTIONAL, "offset", ""}))
+OP(rmsnorm_bwd_add, "rmsnorm_bwd_add($self, dx, dw, dy, x, w, rstd, offset=0.0)\n--\n\n(dx (N, C), dw (C)), both added to.",
+   o->rmsnorm_bwd_add(ctx, P(dx), P(dw), P(dy), P(x), P(w), X(offset), P(rstd), d['N'], d['C']),
    ({REAL, ADD, "dx", "NC"}, {FLOAT, ADD, "dw", "C"}, {REAL, IN, "dy", "NC"}, {REAL, IN, "x", "NC"},
-    {VECTOR, IN, "w", "C"}, {FLOAT, IN, "rstd", "N"}))
+    {VECTOR, IN, "w", "C"}, {FLOAT, IN, "rstd", "N"}, {NUMBER, OPTIONAL, "offset", ""}))
 OP(layernorm, "layernorm($self, x, w, b, eps)\n--\n\n(y (N, C), mean (N), rstd (N)).",
    o->layernorm(ctx, P(y), P(mean), P(rstd), P(x), P(w), P(b), X(eps), d['N'], d['C']),
    ({REAL, OUT, "y", "NC"}, {FLOAT, OUT, "mean", "N"}, {FLOAT, OUT, "rstd", "N"}, {REAL, IN, "x", "NC"}, {VECTOR, IN, "w", "C"},
@@ -201,44 +231,45 @@ OP(layernorm_bwd_add, "layernorm_bwd_add($self, dx, dw, db, dy, x, w, mean, rstd
    o->layernorm_bwd_add(ctx, P(dx), P(dw), P(db), P(dy), P(x), P(w), P(mean), P(rstd), d['N'], d['C']),
    ({REAL, ADD, "dx", "NC"}, {FLOAT, ADD, "dw", "C"}, {FLOAT, ADD, "db", "C"}, {REAL, IN, "dy", "NC"}, {REAL, IN, "x", "NC"},
     {VECTOR, IN, "w", "C"}, {FLOAT, IN, "mean", "N"}, {FLOAT, IN, "rstd", "N"}))
-OP(rope_table, "rope_table($self, pos, inv_freq, axis=None)\n--\n\n"
+OP(rope_table, "rope_table($self, pos, inv_freq, axis=None, scale=1.0)\n--\n\n"
    "(cos, sin), both (N, D/2), of row axis[j] of pos (axes, N) times inv_freq (D/2); axis: (D/2), None where there is one.",
-   o->rope_table(ctx, P(cos), P(sin), P(pos), P(inv_freq), P(axis), d['N'], d['D']),
+   o->rope_table(ctx, P(cos), P(sin), P(pos), P(inv_freq), P(axis), X(scale), d['N'], d['D']),
    ({FLOAT, OUT, "cos", "Nh"}, {FLOAT, OUT, "sin", "Nh"}, {INT, IN, "pos", "AN"}, {FLOAT, IN, "inv_freq", "h"},
-    {INT, OPTIONAL, "axis", "h", 'A'}), .check = check_axes)
-OP(rope, "rope($self, x, wq, wk, eps, cos, sin, Hq, Hkv, D)\n--\n\n(N, (Hq + 2 Hkv) D); wq, wk: (D) or None.",
-   o->rope(ctx, P(y), P(x), P(wq), P(wk), X(eps), P(cos), P(sin), d['N'], d['H'], d['K'], d['D']),
+    {INT, OPTIONAL, "axis", "h", 'A'}, {NUMBER, OPTIONAL, "scale", "", .fallback = 1}), .check = check_axes)
+OP(rope, "rope($self, x, wq, wk, eps, cos, sin, Hq, Hkv, D, offset=0.0)\n--\n\n(N, (Hq + 2 Hkv) D); wq, wk: (D) or None.",
+   o->rope(ctx, P(y), P(x), NORM, P(cos), P(sin), d['N'], ROPE_HEADS),
    ({REAL, OUT, "y", "NQ"}, {REAL, IN, "x", "NQ"}, {VECTOR, OPTIONAL, "wq", "D"}, {VECTOR, OPTIONAL, "wk", "D"},
-    {NUMBER, IN, "eps", ""}, {FLOAT, IN, "cos", "Nh"}, {FLOAT, IN, "sin", "Nh"}, HEADS))
-OP(rope_bwd, "rope_bwd($self, d, dwq, dwk, x, wq, wk, eps, cos, sin, Hq, Hkv, D)\n--\n\n"
+    {NUMBER, IN, "eps", ""}, {FLOAT, IN, "cos", "Nh"}, {FLOAT, IN, "sin", "Nh"}, HEADS, {NUMBER, OPTIONAL, "offset", ""}))
+OP(rope_bwd, "rope_bwd($self, d, dwq, dwk, x, wq, wk, eps, cos, sin, Hq, Hkv, D, offset=0.0)\n--\n\n"
    "d (N, (Hq + 2 Hkv) D) turned to the gradient of x, then dwq, dwk (D) added to, unless None.",
-   o->rope_bwd(ctx, P(d), P(dwq), P(dwk), P(x), P(wq), P(wk), X(eps), P(cos), P(sin), d['N'], d['H'], d['K'], d['D']),
+   o->rope_bwd(ctx, P(d), P(dwq), P(dwk), P(x), NORM, P(cos), P(sin), d['N'], ROPE_HEADS),
    ({REAL, ADD, "d", "NQ"}, {FLOAT, ADD_OPTIONAL, "dwq", "D"}, {FLOAT, ADD_OPTIONAL, "dwk", "D"}, {REAL, IN, "x", "NQ"},
     {VECTOR, OPTIONAL, "wq", "D"}, {VECTOR, OPTIONAL, "wk", "D"}, {NUMBER, IN, "eps", ""}, {FLOAT, IN, "cos", "Nh"},
-    {FLOAT, IN, "sin", "Nh"}, HEADS))
-OP(attention, "attention($self, qkv, segments, Hq, Hkv, D)\n--\n\n(y (N, Hq D), lse (N, Hq)); segments: int32 (n, 4).",
-   o->attention(ctx, P(y), P(lse), P(qkv), P(segments), d['n'], d['N'], d['H'], d['K'], d['D']),
-   ({REAL, OUT, "y", "NY"}, {FLOAT, OUT, "lse", "NH"}, {REAL, IN, "qkv", "NQ"}, {INT, IN, "segments", "n4"}, HEADS),
+    {FLOAT, IN, "sin", "Nh"}, HEADS, {NUMBER, OPTIONAL, "offset", ""}))
+OP(attention, "attention($self, qkv, segments, Hq, Hkv, D, window=0, scale=None)\n--\n\n(y (N, Hq D), lse (N, Hq)); segments: int32 (n, 4).",
+   o->attention(ctx, P(y), P(lse), P(qkv), P(segments), d['n'], d['N'], (struct attention_shape[]){shape_of(a)}),
+   ({REAL, OUT, "y", "NY"}, {FLOAT, OUT, "lse", "NH"}, {REAL, IN, "qkv", "NQ"}, {INT, IN, "segments", "n4"}, SHAPE),
    .check = check_segments)
-OP(attention_bwd, "attention_bwd($self, dy, y, lse, qkv, segments, Hq, Hkv, D)\n--\n\ndqkv (N, (Hq + 2 Hkv) D).",
-   o->attention_bwd(ctx, P(dqkv), P(dy), P(y), P(lse), P(qkv), P(segments), d['n'], d['N'], d['H'], d['K'], d['D']),
+OP(attention_bwd, "attention_bwd($self, dy, y, lse, qkv, segments, Hq, Hkv, D, window=0, scale=None)\n--\n\ndqkv (N, (Hq + 2 Hkv) D).",
+   o->attention_bwd(ctx, P(dqkv), P(dy), P(y), P(lse), P(qkv), P(segments), d['n'], d['N'],
+                    (struct attention_shape[]){shape_of(a)}),
    ({REAL, OUT, "dqkv", "NQ"}, {REAL, IN, "dy", "NY"}, {REAL, IN, "y", "NY"}, {FLOAT, IN, "lse", "NH"},
-    {REAL, IN, "qkv", "NQ"}, {INT, IN, "segments", "n4"}, HEADS),
+    {REAL, IN, "qkv", "NQ"}, {INT, IN, "segments", "n4"}, SHAPE),
    .check = check_segments)
-OP(attention_decode, "attention_decode($self, qkv, kv, place, dst, src, n_pages, pages, length, Hq, Hkv, D)\n--\n\n"
+OP(attention_decode, "attention_decode($self, qkv, kv, place, dst, src, n_pages, pages, length, Hq, Hkv, D, window=0, scale=None)\n--\n\n"
    "(y (S, Hq D), lse (S, Hq)). The pool of n_pages is filled before: kv (N, (Hq + 2 Hkv) D) by kv_store at place (N), kv_copy of pages\n"
    "src (n) to dst (n), kv_store again; pages is (S, max_pages), length (S).",
-   o->attention_decode(ctx, P(y), P(lse), P(qkv), a->pool, P(pages), P(length), d['S'], d['P'], d['P'], d['H'], d['K'], d['D']),
+   decode_rows(o, ctx, a),
    ({REAL, OUT, "y", "SY"}, {FLOAT, OUT, "lse", "SH"}, {REAL, IN, "qkv", "SQ"}, {REAL, IN, "kv", "NQ"}, {INT, IN, "place", "N"},
     {INT, IN, "dst", "n", 'M'}, {INT, IN, "src", "n", 'M'}, {SIZE, IN, "n_pages", "M"}, {INT, IN, "pages", "SP"},
-    {INT, IN, "length", "S"}, HEADS),
+    {INT, IN, "length", "S"}, SHAPE),
    .check = check_pages, .prepare = fill_pool)
-OP(swiglu, "swiglu($self, gu)\n--\n\n(N, F) of gu (N, 2 F).",
-   o->swiglu(ctx, P(y), P(gu), d['N'], d['F']),
-   ({REAL, OUT, "y", "NF"}, {REAL, IN, "gu", "NG"}))
-OP(swiglu_bwd, "swiglu_bwd($self, dy, gu)\n--\n\ndgu (N, 2 F).",
-   o->swiglu_bwd(ctx, P(dgu), P(dy), P(gu), d['N'], d['F']),
-   ({REAL, OUT, "dgu", "NG"}, {REAL, IN, "dy", "NF"}, {REAL, IN, "gu", "NG"}))
+OP(glu, "glu($self, gu, gate)\n--\n\n(N, F) of gu (N, 2 F); gate: 0 silu, 1 gelu_tanh.",
+   o->glu(ctx, P(y), P(gu), WHOLE(gate), d['N'], d['F']),
+   ({REAL, OUT, "y", "NF"}, {REAL, IN, "gu", "NG"}, {INTEGER, IN, "gate", ""}), .check = check_gate)
+OP(glu_bwd, "glu_bwd($self, dy, gu, gate)\n--\n\ndgu (N, 2 F).",
+   o->glu_bwd(ctx, P(dgu), P(dy), P(gu), WHOLE(gate), d['N'], d['F']),
+   ({REAL, OUT, "dgu", "NG"}, {REAL, IN, "dy", "NF"}, {REAL, IN, "gu", "NG"}, {INTEGER, IN, "gate", ""}), .check = check_gate)
 OP(gelu, "gelu($self, z, kind)\n--\n\n(N, F) of z (N, F); kind: 0 erf, 1 tanh, 2 quick.",
    o->gelu(ctx, P(y), P(z), WHOLE(kind), d['N'], d['F']),
    ({REAL, OUT, "y", "NF"}, {REAL, IN, "z", "NF"}, {INTEGER, IN, "kind", ""}), .check = check_gelu)
@@ -255,14 +286,14 @@ OP(scatter_rows_add, "scatter_rows_add($self, dst, src, index)\n--\n\ndst (N, C)
    o->scatter_rows_add(ctx, P(dst), P(src), P(index), d['R'], d['C']),
    ({REAL, ADD, "dst", "NC"}, {REAL, IN, "src", "RC"}, {INT, IN, "index", "R", 'N'}))
 OP(head, "head($self, h, W, target, inv_temperature=1.0)\n--\n\n(logp (R), entropy (R)) of h (R, C), W (V, C).",
-   o->head(ctx, P(logp), P(entropy), NULL, NULL, P(h), P(W), P(target), NULL, NULL, X(inv_temperature), d['R'],
+   o->head(ctx, NULL, &(struct head_rows){d['R'], P(h), P(target), P(logp), P(entropy), NULL, NULL, NULL}, P(W), X(inv_temperature),
            d['C'], d['V']),
    ({FLOAT, OUT, "logp", "R"}, {FLOAT, OUT, "entropy", "R"}, {REAL, IN, "h", "RC"}, {WEIGHT, IN, "W", "VC"},
     {INT, IN, "target", "R", 'V'}, {NUMBER, OPTIONAL, "inv_temperature", "", .fallback = 1}))
 OP(head_bwd, "head_bwd($self, dW, h, W, target, coef, ecoef=None, inv_temperature=1.0)\n--\n\n"
    "head() with its backward: (logp (R), entropy (R), dh (R, C), dW (V, C)).",
-   o->head(ctx, P(logp), P(entropy), P(dh), P(dW), P(h), P(W), P(target), P(coef), P(ecoef), X(inv_temperature), d['R'],
-           d['C'], d['V']),
+   o->head(ctx, P(dW), &(struct head_rows){d['R'], P(h), P(target), P(logp), P(entropy), P(coef), P(ecoef), P(dh)}, P(W),
+           X(inv_temperature), d['C'], d['V']),
    ({FLOAT, OUT, "logp", "R"}, {FLOAT, OUT, "entropy", "R"}, {REAL, OUT, "dh", "RC"}, {FLOAT, ADD, "dW", "VC"},
     {REAL, IN, "h", "RC"}, {WEIGHT, IN, "W", "VC"}, {INT, IN, "target", "R", 'V'}, {FLOAT, IN, "coef", "R"},
     {FLOAT, OPTIONAL, "ecoef", "R"}, {NUMBER, OPTIONAL, "inv_temperature", "", .fallback = 1}))
@@ -323,10 +354,10 @@ static PyObject *philox_static(PyObject *type, PyObject *args) {
 #define METHOD(name_) {#name_, (PyCFunction)(void (*)(void))py_##name_, METH_VARARGS | METH_KEYWORDS, doc_##name_}
 static PyMethodDef methods[] = {
     METHOD(zero), METHOD(copy), METHOD(weight_set), METHOD(weight_get), METHOD(vector_set), METHOD(cast), METHOD(embed),
-    METHOD(embed_dw), METHOD(linear), METHOD(linear_dx), METHOD(linear_dw), METHOD(rmsnorm), METHOD(rmsnorm_bwd_add),
+    METHOD(embed_dw), METHOD(linear), METHOD(linear_add), METHOD(linear_dx), METHOD(linear_dw), METHOD(rmsnorm), METHOD(rmsnorm_add), METHOD(rmsnorm_bwd_add),
     METHOD(layernorm), METHOD(layernorm_bwd_add),
     METHOD(rope_table), METHOD(rope), METHOD(rope_bwd), METHOD(attention), METHOD(attention_bwd),
-    METHOD(attention_decode), METHOD(swiglu), METHOD(swiglu_bwd), METHOD(gelu), METHOD(gelu_bwd), METHOD(gather_rows), METHOD(put_rows),
+    METHOD(attention_decode), METHOD(glu), METHOD(glu_bwd), METHOD(gelu), METHOD(gelu_bwd), METHOD(gather_rows), METHOD(put_rows),
     METHOD(scatter_rows_add), METHOD(head), METHOD(head_bwd), METHOD(logits), METHOD(sample), METHOD(adamw),
     METHOD(adamw_float8), METHOD(adamw_vector), METHOD(sum_squares), METHOD(lerp),
     {"philox", philox_static, METH_VARARGS | METH_STATIC,

@@ -5,7 +5,7 @@
 #define GRPO_REF_H
 
 #include "base/base.h"
-#include "ops.h"
+#include "ops/ops.h"
 
 struct ranked { double z; int id; };
 
@@ -20,10 +20,10 @@ struct ref_ctx {
 #define REF_OPS(OP) \
     OP(open) OP(close) OP(reserve) OP(alloc) OP(release) OP(upload) OP(download) OP(zero) OP(copy) OP(replay) OP(record_end) \
     OP(weight_bytes) OP(weight_set) OP(weight_get) OP(vector_set) OP(cast) OP(uncast) \
-    OP(embed) OP(embed_dw) OP(linear) OP(linear_dx) OP(linear_dw) OP(rmsnorm) OP(rmsnorm_bwd_add) \
+    OP(embed) OP(embed_dw) OP(linear) OP(linear_add) OP(linear_dx) OP(linear_dw) OP(rmsnorm) OP(rmsnorm_add) OP(rmsnorm_bwd_add) \
     OP(layernorm) OP(layernorm_bwd_add) OP(rope_table) OP(rope) OP(rope_bwd) OP(attention) OP(attention_bwd) \
     OP(kv_page_bytes) OP(kv_store) OP(kv_copy) OP(attention_decode) \
-    OP(swiglu) OP(swiglu_bwd) OP(gelu) OP(gelu_bwd) OP(gather_rows) OP(put_rows) OP(scatter_rows_add) \
+    OP(glu) OP(glu_bwd) OP(gelu) OP(gelu_bwd) OP(gather_rows) OP(put_rows) OP(scatter_rows_add) \
     OP(head) OP(sample) OP(logits) OP(adamw) OP(sum_squares) OP(lerp)
 
 /* ref_linear and so on have the type that ops.h gives the entry */

@@ -9,12 +9,13 @@ static int check_keys(const struct ref_ctx *ctx, int n) {
     return fail(E_MEMORY, "ref: attention over %d keys, reserve() was told of %d", n, ctx->n_keys);
 }
 
-/* y (D) = softmax(q k^T / sqrt(D)) v over n keys; returns log sum exp */
+/* y (D) = softmax(scale q k^T) v over n keys; returns log sum exp */
 static double attend(float *y, const float *q, const float **key, const float **value, double *p, double *sum, int n,
-                     int D) {
-    double max = -INFINITY, total = 0;
+                     const struct attention_shape *a) {
+    int D = a->D;
+    double divisor = score_divisor(a->scale), max = -INFINITY, total = 0;
     for (int t = 0; t < n; t++) {
-        p[t] = dot(q, key[t], (size_t)D) / sqrt(D);
+        p[t] = dot(q, key[t], (size_t)D) / divisor;
         if (p[t] > max) max = p[t];
     }
     memset(sum, 0, (size_t)D * sizeof *sum);
@@ -32,7 +33,8 @@ static int row_of(const struct segment *s, int t) {
     return t < s->prefix_len ? s->prefix + t : s->start + t - s->prefix_len;
 }
 
-static void list_keys(struct ref_ctx *ctx, const float *qkv, const struct segment *s, int kv, int Hq, int Hkv, int D) {
+static void list_keys(struct ref_ctx *ctx, const float *qkv, const struct segment *s, int kv, const struct attention_shape *a) {
+    int Hq = a->Hq, Hkv = a->Hkv, D = a->D;
     size_t stride = (size_t)(Hq + 2 * Hkv) * D;
     for (int t = 0; t < s->prefix_len + s->len; t++) {
         ctx->key[t] = qkv + (size_t)row_of(s, t) * stride + (size_t)(Hq + kv) * D;
@@ -41,8 +43,9 @@ static void list_keys(struct ref_ctx *ctx, const float *qkv, const struct segmen
 }
 
 int ref_attention(void *ctx_, real *y_, float *lse, const real *qkv, const struct segment *segments, int n_segments,
-                  int N, int Hq, int Hkv, int D) {
+                  int N, const struct attention_shape *a) {
     struct ref_ctx *ctx = ctx_;
+    int Hq = a->Hq, Hkv = a->Hkv, D = a->D;
     double *work;                                                    /* (D) sums, then scores */
     memset(y_, 0, (size_t)N * Hq * D * sizeof(float));
     memset(lse, 0, (size_t)N * Hq * sizeof *lse);
@@ -50,12 +53,12 @@ int ref_attention(void *ctx_, real *y_, float *lse, const real *qkv, const struc
         TRY(check_keys(ctx, s->prefix_len + s->len));
         TRY(ref_scratch(&work, ctx, (size_t)(D + s->prefix_len + s->len)));
         for (int h = 0; h < Hq; h++) {
-            list_keys(ctx, qkv, s, h / (Hq / Hkv), Hq, Hkv, D);
+            list_keys(ctx, qkv, s, h / (Hq / Hkv), a);
             for (int i = 0; i < s->len; i++) {
                 size_t row = (size_t)(s->start + i);
                 const float *q = (const float *)qkv + (row * (Hq + 2 * Hkv) + h) * D;
                 float *y = (float *)y_ + (row * Hq + h) * D;
-                lse[row * Hq + h] = (float)attend(y, q, ctx->key, ctx->value, work + D, work, s->prefix_len + i + 1, D);
+                lse[row * Hq + h] = (float)attend(y, q, ctx->key, ctx->value, work + D, work, s->prefix_len + i + 1, a);
             }
         }
     }
@@ -64,12 +67,13 @@ int ref_attention(void *ctx_, real *y_, float *lse, const real *qkv, const struc
 
 /* One query row and head: dq (D) =, dkv (N, 2 D) += */
 static void attend_bwd(float *dq, double *dkv, double *sum, const float *dy, const float *y, double lse, const float *q,
-                       const float **key, const float **value, const struct segment *s, int n, int D) {
-    double delta = dot(dy, y, (size_t)D);
+                       const float **key, const float **value, const struct segment *s, int n, const struct attention_shape *a) {
+    int D = a->D;
+    double divisor = score_divisor(a->scale), delta = dot(dy, y, (size_t)D);
     memset(sum, 0, (size_t)D * sizeof *sum);
     for (int t = 0; t < n; t++) {
-        double p = exp(dot(q, key[t], (size_t)D) / sqrt(D) - lse);
-        double ds = p * (dot(dy, value[t], (size_t)D) - delta) / sqrt(D);
+        double p = exp(dot(q, key[t], (size_t)D) / divisor - lse);
+        double ds = p * (dot(dy, value[t], (size_t)D) - delta) / divisor;
         double *dk = dkv + (size_t)row_of(s, t) * 2 * D, *dv = dk + D;
         for (int j = 0; j < D; j++) {
             sum[j] += ds * key[t][j];
@@ -81,8 +85,9 @@ static void attend_bwd(float *dq, double *dkv, double *sum, const float *dy, con
 }
 
 int ref_attention_bwd(void *ctx_, real *dqkv_, const real *dy, const real *y, const float *lse, const real *qkv,
-                      const struct segment *segments, int n_segments, int N, int Hq, int Hkv, int D) {
+                      const struct segment *segments, int n_segments, int N, const struct attention_shape *a) {
     struct ref_ctx *ctx = ctx_;
+    int Hq = a->Hq, Hkv = a->Hkv, D = a->D;
     float *dqkv = dqkv_;
     size_t stride = (size_t)(Hq + 2 * Hkv) * D;
     double *sum, *dkv;                                               /* (D), (N, 2 D) of one KV head */
@@ -93,12 +98,12 @@ int ref_attention_bwd(void *ctx_, real *dqkv_, const real *dy, const real *y, co
         memset(dkv, 0, 2 * (size_t)N * D * sizeof *dkv);
         for (const struct segment *s = segments; s < segments + n_segments; s++) {
             TRY(check_keys(ctx, s->prefix_len + s->len));
-            list_keys(ctx, qkv, s, kv, Hq, Hkv, D);
+            list_keys(ctx, qkv, s, kv, a);
             for (int i = 0; i < s->len; i++)
                 for (int h = kv * (Hq / Hkv); h < (kv + 1) * (Hq / Hkv); h++) {
                     size_t row = (size_t)(s->start + i), at = (row * Hq + h) * D, q = row * stride + (size_t)h * D;
                     attend_bwd(dqkv + q, dkv, sum, (const float *)dy + at, (const float *)y + at, lse[row * Hq + h],
-                               (const float *)qkv + q, ctx->key, ctx->value, s, s->prefix_len + i + 1, D);
+                               (const float *)qkv + q, ctx->key, ctx->value, s, s->prefix_len + i + 1, a);
                 }
         }
         for (int i = 0; i < N; i++) {
@@ -119,8 +124,9 @@ static size_t key_at(int page, int offset, int kv, int Hkv, int D) {
     return (((size_t)page * 2 * Hkv + kv) * KV_TILE + offset) * D;
 }
 
-int ref_kv_store(void *ctx, void *pool, const real *qkv, const int32_t *place, int N, int Hq, int Hkv, int D) {
+int ref_kv_store(void *ctx, void *pool, const real *qkv, const int32_t *place, int N, const struct attention_shape *a) {
     (void)ctx;
+    int Hq = a->Hq, Hkv = a->Hkv, D = a->D;
     for (int i = 0; i < N; i++) {
         if (place[i] < 0) continue;
         const float *k = (const float *)qkv + ((size_t)i * (Hq + 2 * Hkv) + Hq) * D, *v = k + (size_t)Hkv * D;
@@ -133,31 +139,32 @@ int ref_kv_store(void *ctx, void *pool, const real *qkv, const int32_t *place, i
     return OK;
 }
 
-int ref_kv_copy(void *ctx, void *pool, const int32_t *dst, const int32_t *src, int n, int Hkv, int D) {
+int ref_kv_copy(void *ctx, void *pool, const int32_t *dst, const int32_t *src, int n, const struct attention_shape *a) {
     (void)ctx;
-    size_t bytes = ref_kv_page_bytes(Hkv, D);
+    size_t bytes = ref_kv_page_bytes(a->Hkv, a->D);
     for (int i = 0; i < n; i++)
         memmove((char *)pool + (size_t)dst[i] * bytes, (char *)pool + (size_t)src[i] * bytes, bytes);
     return OK;
 }
 
-int ref_attention_decode(void *ctx_, real *y_, float *lse, const real *qkv, const void *pool, const int32_t *pages,
-                         const int32_t *length, int S, int max_pages, int shared_pages, int Hq, int Hkv, int D) {
-    (void)shared_pages;
+int ref_attention_decode(void *ctx_, real *y_, float *lse, const real *qkv, const void *pool, const struct key_pages *keys, int S,
+                         const struct attention_shape *a) {
     struct ref_ctx *ctx = ctx_;
+    const int32_t *length = keys->length;
+    int Hq = a->Hq, Hkv = a->Hkv, D = a->D;
     double *work;                                                    /* (D) sums, then scores */
     for (int s = 0; s < S; s++) {
         TRY(check_keys(ctx, length[s]));
         TRY(ref_scratch(&work, ctx, (size_t)(D + length[s])));
         for (int h = 0; h < Hq; h++) {
             for (int t = 0; t < length[s]; t++) {
-                int page = pages[(size_t)s * max_pages + t / KV_TILE];
+                int page = keys->pages[(size_t)s * keys->max_pages + t / KV_TILE];
                 ctx->key[t] = (const float *)pool + key_at(page, t % KV_TILE, h / (Hq / Hkv), Hkv, D);
                 ctx->value[t] = ctx->key[t] + (size_t)Hkv * KV_TILE * D;
             }
             const float *q = (const float *)qkv + ((size_t)s * (Hq + 2 * Hkv) + h) * D;
             float *y = (float *)y_ + ((size_t)s * Hq + h) * D;
-            lse[(size_t)s * Hq + h] = (float)attend(y, q, ctx->key, ctx->value, work + D, work, length[s], D);
+            lse[(size_t)s * Hq + h] = (float)attend(y, q, ctx->key, ctx->value, work + D, work, length[s], a);
         }
     }
     return OK;

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 int ref_logits(void *ctx, float *z, const real *h, const weight *W, int S, int C, int V) {
-    return ref_linear(ctx, z, h, W, NULL, S, C, V, 0);
+    return ref_linear(ctx, z, h, W, NULL, S, C, V);
 }
 
 static void row_logits(double *z, const float *h, const float *W, float inv_temperature, int C, int V) {
@@ -31,18 +31,18 @@ static double softmax_entropy(const double *z, double lse, int V) {
     return sum;
 }
 
-int ref_head(void *ctx, float *logp, float *entropy, real *dh, float *dW, const real *h_, const weight *W_,
-             const int32_t *target, const float *coef, const float *ecoef, float inv_temperature, int R, int C, int V) {
-    const float *W = W_;
+int ref_head(void *ctx, float *dW, const struct head_rows *rows, const weight *W_, float inv_temperature, int C, int V) {
+    const float *W = W_, *coef = rows->coef, *ecoef = rows->ecoef;
+    const int32_t *target = rows->target;
     double *z, *sum;                                                 /* (V), (C) */
     TRY(ref_scratch(&z, ctx, (size_t)V + (size_t)C));
     sum = z + V;
-    for (int i = 0; i < R; i++) {
-        const float *h = (const float *)h_ + (size_t)i * C;
+    for (int i = 0; i < rows->R; i++) {
+        const float *h = (const float *)rows->h + (size_t)i * C;
         row_logits(z, h, W, inv_temperature, C, V);
         double lse = log_sum_exp(z, V), H = softmax_entropy(z, lse, V);
-        logp[i] = (float)(z[target[i]] - lse);
-        entropy[i] = (float)H;
+        rows->logp[i] = (float)(z[target[i]] - lse);
+        rows->entropy[i] = (float)H;
         if (!coef) continue;
         memset(sum, 0, (size_t)C * sizeof *sum);
         for (int v = 0; v < V; v++) {
@@ -56,7 +56,7 @@ int ref_head(void *ctx, float *logp, float *entropy, real *dh, float *dW, const 
                 dw[c] = (float)(dw[c] + dz * h[c]);
             }
         }
-        for (int c = 0; c < C; c++) ((float *)dh)[(size_t)i * C + c] = (float)sum[c];
+        for (int c = 0; c < C; c++) ((float *)rows->dh)[(size_t)i * C + c] = (float)sum[c];
     }
     return OK;
 }

@@ -24,10 +24,7 @@ int ref_cast(void *ctx, real *dst, const float *src, size_t n) { return ref_copy
 
 int ref_uncast(void *ctx, float *dst, const real *src, size_t n) { return ref_copy(ctx, dst, src, n * sizeof(float)); }
 
-int ref_linear(void *ctx, real *y_, const real *x_, const weight *W_, const float *b, int N, int C, int O, int add) {
-    (void)ctx;
-    float *y = y_;
-    const float *x = x_, *W = W_;
+static int linear(float *y, const float *x, const float *W, const float *b, int N, int C, int O, int add) {
     for (int i = 0; i < N; i++)
         for (int o = 0; o < O; o++) {
             float *out = y + (size_t)i * O + o;
@@ -35,6 +32,16 @@ int ref_linear(void *ctx, real *y_, const real *x_, const weight *W_, const floa
             *out = (float)(add ? *out + sum : sum);
         }
     return OK;
+}
+
+int ref_linear(void *ctx, real *y, const real *x, const weight *W, const float *b, int N, int C, int O) {
+    (void)ctx;
+    return linear(y, x, W, b, N, C, O, 0);
+}
+
+int ref_linear_add(void *ctx, real *y, const real *x, const weight *W, const float *b, int N, int C, int O) {
+    (void)ctx;
+    return linear(y, x, W, b, N, C, O, 1);
 }
 
 int ref_linear_dx(void *ctx, real *dx_, const real *dy_, const weight *W_, int N, int C, int O) {

@@ -1,28 +1,31 @@
-/* Rotary embedding, with Qwen3's per-head RMSNorm before it when wq and wk are given. */
+/* Rotary embedding, with a per-head RMSNorm before it where one is given. */
 #include "ref/ref.h"
 
 #include <math.h>
 
-int ref_rope_table(void *ctx, float *cos_, float *sin_, const int32_t *pos, const float *inv_freq, const int32_t *axis, int N, int D) {
+int ref_rope_table(void *ctx, float *cos_, float *sin_, const int32_t *pos, const float *inv_freq, const int32_t *axis, float scale,
+                   int N, int D) {
     (void)ctx;
     for (int i = 0; i < N; i++)
         for (int j = 0; j < D / 2; j++) {
             float angle = (float)pos[(axis ? (size_t)axis[j] * N : 0) + i] * inv_freq[j];
-            cos_[(size_t)i * (D / 2) + j] = (float)cos(angle);
-            sin_[(size_t)i * (D / 2) + j] = (float)sin(angle);
+            cos_[(size_t)i * (D / 2) + j] = (float)(scale * cos(angle));
+            sin_[(size_t)i * (D / 2) + j] = (float)(scale * sin(angle));
         }
     return OK;
 }
 
-/* z = x r w of one head; without w just x. Returns r. */
-static double norm_head(double *z, const float *x, const float *w, float eps, int D) {
-    double r = w ? 1 / sqrt(dot(x, x, (size_t)D) / D + eps) : 1;
-    for (int j = 0; j < D; j++) z[j] = w ? x[j] * r * w[j] : x[j];
-    return r;
+/* z = x r (offset + w) of one head; without a norm just x */
+static void norm_head(double *z, const float *x, const struct head_norm *norm, const float *w, int D) {
+    double r = norm ? 1 / sqrt(dot(x, x, (size_t)D) / D + norm->eps) : 1;
+    for (int j = 0; j < D; j++) z[j] = norm ? x[j] * r * ((double)norm->offset + w[j]) : x[j];
 }
 
-int ref_rope(void *ctx, real *y_, const real *x_, const float *wq, const float *wk, float eps, const float *cos_,
-             const float *sin_, int N, int Hq, int Hkv, int D) {
+static const float *weights_of_head(const struct head_norm *norm, int h, int Hq) { return !norm ? NULL : h < Hq ? norm->wq : norm->wk; }
+
+int ref_rope(void *ctx, real *y_, const real *x_, const struct head_norm *norm, const float *cos_, const float *sin_, int N,
+             const struct attention_shape *a) {
+    int Hq = a->Hq, Hkv = a->Hkv, D = a->D;
     double *z;                                                       /* (D) */
     TRY(ref_scratch(&z, ctx, (size_t)D));
     int heads = Hq + 2 * Hkv, half = D / 2;
@@ -36,7 +39,7 @@ int ref_rope(void *ctx, real *y_, const real *x_, const float *wq, const float *
                 memmove(y, x, (size_t)D * sizeof *y);
                 continue;
             }
-            norm_head(z, x, h < Hq ? wq : wk, eps, D);
+            norm_head(z, x, norm, weights_of_head(norm, h, Hq), D);
             for (int j = 0; j < half; j++) {
                 y[j] = (float)(z[j] * c[j] - z[j + half] * s[j]);
                 y[j + half] = (float)(z[j + half] * c[j] + z[j] * s[j]);
@@ -46,19 +49,20 @@ int ref_rope(void *ctx, real *y_, const real *x_, const float *wq, const float *
     return OK;
 }
 
-/* One head: d from gradient of z = n w, n = x r, to gradient of x; dw += d n. */
-static void norm_head_bwd(float *d, float *dw, double *dz, const float *x, const float *w, float eps, int D) {
-    double r = 1 / sqrt(dot(x, x, (size_t)D) / D + eps), mean = 0;
-    for (int j = 0; j < D; j++) mean += w[j] * dz[j] * (x[j] * r) / D;
+/* One head: d from gradient dz of z = n (offset + w), n = x r, to gradient of x; dw += dz n. */
+static void norm_head_bwd(float *d, float *dw, const double *dz, const float *x, const struct head_norm *norm, const float *w, int D) {
+    double r = 1 / sqrt(dot(x, x, (size_t)D) / D + norm->eps), mean = 0;
+    for (int j = 0; j < D; j++) mean += ((double)norm->offset + w[j]) * dz[j] * (x[j] * r) / D;
     for (int j = 0; j < D; j++) {
         double n = x[j] * r;
-        d[j] = (float)(r * (w[j] * dz[j] - n * mean));
+        d[j] = (float)(r * (((double)norm->offset + w[j]) * dz[j] - n * mean));
         dw[j] = (float)(dw[j] + dz[j] * n);
     }
 }
 
-int ref_rope_bwd(void *ctx, real *d_, float *dwq, float *dwk, const real *x_, const float *wq, const float *wk,
-                 float eps, const float *cos_, const float *sin_, int N, int Hq, int Hkv, int D) {
+int ref_rope_bwd(void *ctx, real *d_, float *dwq, float *dwk, const real *x_, const struct head_norm *norm, const float *cos_,
+                 const float *sin_, int N, const struct attention_shape *a) {
+    int Hq = a->Hq, Hkv = a->Hkv, D = a->D;
     double *dz;                                                      /* (D) */
     TRY(ref_scratch(&dz, ctx, (size_t)D));
     int heads = Hq + 2 * Hkv, half = D / 2;
@@ -71,7 +75,7 @@ int ref_rope_bwd(void *ctx, real *d_, float *dwq, float *dwk, const real *x_, co
                 dz[j] = (double)d[j] * c[j] + (double)d[j + half] * s[j];
                 dz[j + half] = (double)d[j + half] * c[j] - (double)d[j] * s[j];
             }
-            if (wq) norm_head_bwd(d, h < Hq ? dwq : dwk, dz, (const float *)x_ + at, h < Hq ? wq : wk, eps, D);
+            if (norm) norm_head_bwd(d, h < Hq ? dwq : dwk, dz, (const float *)x_ + at, norm, weights_of_head(norm, h, Hq), D);
             else
                 for (int j = 0; j < D; j++) d[j] = (float)dz[j];
         }

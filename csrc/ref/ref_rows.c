@@ -1,16 +1,20 @@
-/* What works on rows one by one: embedding, RMSNorm and LayerNorm, SwiGLU and GELU, gather and scatter. */
+/* What works on rows one by one: embedding, RMSNorm and LayerNorm, GLU and GELU, gather and scatter. */
 #include "ref/ref.h"
 
 #include <math.h>
 
-int ref_embed(void *ctx, real *y, const weight *E, const int32_t *ids, int N, int C, int V) {
-    (void)V;
-    return ref_gather_rows(ctx, y, E, ids, N, C);
+int ref_embed(void *ctx, real *y, const weight *E, const int32_t *ids, float scale, int N, int C, int V) {
+    (void)ctx, (void)V;
+    for (int i = 0; i < N; i++)
+        for (int c = 0; c < C; c++) ((float *)y)[(size_t)i * C + c] = ((const float *)E)[(size_t)ids[i] * C + c] * scale;
+    return OK;
 }
 
-int ref_embed_dw(void *ctx, float *dE, const real *dy, const int32_t *ids, int N, int C, int V) {
-    (void)V;
-    return ref_scatter_rows_add(ctx, dE, dy, ids, N, C);
+int ref_embed_dw(void *ctx, float *dE, const real *dy, const int32_t *ids, float scale, int N, int C, int V) {
+    (void)ctx, (void)V;
+    for (int i = 0; i < N; i++)
+        for (int c = 0; c < C; c++) dE[(size_t)ids[i] * C + c] += scale * ((const float *)dy)[(size_t)i * C + c];
+    return OK;
 }
 
 int ref_gather_rows(void *ctx, real *dst, const real *src, const int32_t *index, int R, int C) {
@@ -36,29 +40,39 @@ int ref_scatter_rows_add(void *ctx, real *dst_, const real *src_, const int32_t 
     return OK;
 }
 
-int ref_rmsnorm(void *ctx, real *y_, float *rstd, const real *x_, const float *w, float eps, int N, int C) {
-    (void)ctx;
-    for (int i = 0; i < N; i++) {
-        float *y = (float *)y_ + (size_t)i * C;
-        const float *x = (const float *)x_ + (size_t)i * C;
+static int rmsnorm(float *y, float *rstd, const float *x, const float *w, float offset, float eps, int N, int C, int add) {
+    for (int i = 0; i < N; i++, x += C, y += C) {
         double r = 1 / sqrt(dot(x, x, (size_t)C) / C + eps);
-        for (int c = 0; c < C; c++) y[c] = (float)(x[c] * r * w[c]);
+        for (int c = 0; c < C; c++) {
+            double normed = x[c] * r * ((double)offset + w[c]);
+            y[c] = (float)(add ? y[c] + normed : normed);
+        }
         rstd[i] = (float)r;
     }
     return OK;
 }
 
-int ref_rmsnorm_bwd_add(void *ctx, real *dx_, float *dw, const real *dy_, const real *x_, const float *w,
+int ref_rmsnorm(void *ctx, real *y, float *rstd, const real *x, const float *w, float offset, float eps, int N, int C) {
+    (void)ctx;
+    return rmsnorm(y, rstd, x, w, offset, eps, N, C, 0);
+}
+
+int ref_rmsnorm_add(void *ctx, real *y, float *rstd, const real *x, const float *w, float offset, float eps, int N, int C) {
+    (void)ctx;
+    return rmsnorm(y, rstd, x, w, offset, eps, N, C, 1);
+}
+
+int ref_rmsnorm_bwd_add(void *ctx, real *dx_, float *dw, const real *dy_, const real *x_, const float *w, float offset,
                         const float *rstd, int N, int C) {
     (void)ctx;
     for (int i = 0; i < N; i++) {
         float *dx = (float *)dx_ + (size_t)i * C;
         const float *dy = (const float *)dy_ + (size_t)i * C, *x = (const float *)x_ + (size_t)i * C;
-        double r = rstd[i], mean = 0;                                /* mean(w dy n) */
-        for (int c = 0; c < C; c++) mean += (double)w[c] * dy[c] * (x[c] * r) / C;
+        double r = rstd[i], mean = 0;                                /* of (offset + w) dy n */
+        for (int c = 0; c < C; c++) mean += ((double)offset + w[c]) * dy[c] * (x[c] * r) / C;
         for (int c = 0; c < C; c++) {
             double n = x[c] * r;
-            dx[c] = (float)(dx[c] + r * ((double)w[c] * dy[c] - n * mean));
+            dx[c] = (float)(dx[c] + r * (((double)offset + w[c]) * dy[c] - n * mean));
             dw[c] = (float)(dw[c] + dy[c] * n);
         }
     }
@@ -106,23 +120,32 @@ int ref_layernorm_bwd_add(void *ctx, real *dx_, float *dw, float *db, const real
 
 static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
 
-int ref_swiglu(void *ctx, real *y_, const real *gu, int N, int F) {
+/* s of gate(g) = g s(g), and r of its slope s' = s r */
+static double glu_sigmoid(double *r, double g, enum glu_gate gate) {
+    double a = gate == GLU_GELU_TANH ? 2 * sqrt(2 / M_PI) : 1, b = gate == GLU_GELU_TANH ? 0.044715 * a : 0;
+    double s = sigmoid(a * g + b * g * g * g);
+    *r = (1 - s) * (a + 3 * b * g * g);
+    return s;
+}
+
+int ref_glu(void *ctx, real *y_, const real *gu, enum glu_gate gate, int N, int F) {
     (void)ctx;
     for (int i = 0; i < N; i++) {
         float *y = (float *)y_ + (size_t)i * F;
         const float *g = (const float *)gu + 2 * (size_t)i * F, *u = g + F;
-        for (int f = 0; f < F; f++) y[f] = (float)(g[f] * sigmoid(g[f]) * u[f]);
+        double r;
+        for (int f = 0; f < F; f++) y[f] = (float)(g[f] * glu_sigmoid(&r, g[f], gate) * u[f]);
     }
     return OK;
 }
 
-int ref_swiglu_bwd(void *ctx, real *dgu, const real *dy_, const real *gu, int N, int F) {
+int ref_glu_bwd(void *ctx, real *dgu, const real *dy_, const real *gu, enum glu_gate gate, int N, int F) {
     (void)ctx;
     for (int i = 0; i < N; i++) {
         float *dg = (float *)dgu + 2 * (size_t)i * F, *du = dg + F;
         const float *dy = (const float *)dy_ + (size_t)i * F, *g = (const float *)gu + 2 * (size_t)i * F, *u = g + F;
         for (int f = 0; f < F; f++) {
-            double s = sigmoid(g[f]), dgate = (double)dy[f] * u[f] * s * (1 + g[f] * (1 - s));
+            double r, s = glu_sigmoid(&r, g[f], gate), dgate = (double)dy[f] * u[f] * s * (1 + g[f] * r);
             du[f] = (float)(dy[f] * s * g[f]);
             dg[f] = (float)dgate;
         }

@@ -1,5 +1,5 @@
 #include "rl/engine.h"
-#include "model/profile.h"
+#include "ops/profile.h"
 
 #include <stdlib.h>
 

@@ -2,7 +2,7 @@
 #include "rl/inference.h"
 #include "rl/score.h"
 #include "model/kept.h"
-#include "model/profile.h"
+#include "ops/profile.h"
 
 #include <limits.h>
 #include <math.h>

@@ -3,7 +3,7 @@
    step before there, and the host looks at what was drawn when the window is over. Steps that ran past the end of a
    completion cost their time and nothing else: their keys lie beyond what anyone reads, their draws are not taken. */
 #include "rl/engine.h"
-#include "model/profile.h"
+#include "ops/profile.h"
 
 /* A step's table of n rows: int32 pos, place, length, keep (n each), then keys (n). */
 struct row { int32_t *pos, *place, *length, *keep; struct sample_key *keys; };

@@ -105,7 +105,7 @@ static void run(struct side *s, const float *numbers, int N, int C, int O) {
     s->db = filled(s, numbers + 7, (size_t)O, 0);
     s->W = o->alloc(s->ctx, o->weight_bytes(O, C));
     o->weight_set(s->ctx, s->W, numbers + 8, 0, O, O, C);
-    check(!o->linear(s->ctx, s->y, s->x, s->W, s->b, N, C, O, 1), "linear");
+    check(!o->linear_add(s->ctx, s->y, s->x, s->W, s->b, N, C, O), "linear_add");
     check(!o->logits(s->ctx, s->z, s->x, s->W, N, C, O), "logits");
     check(!o->linear_dx(s->ctx, s->dx, s->dy, s->W, N, C, O), "linear_dx");
     check(!o->linear_dw(s->ctx, s->dW, s->db, s->dy, s->x, N, C, O), "linear_dw");

@@ -240,3 +240,15 @@ def test_stale_places_of_a_page_are_not_read(ops, rng):
 def test_head_dims_that_no_kernel_serves(ops, rng, D):
     with pytest.raises(ValueError, match=f"up to 128 in steps of 8, not {D}"):
         ops.attention(real(rng, 2, 3 * D), np.array([[0, 2, 0, 0]], np.int32), 1, 1, D)
+
+
+@pytest.mark.parametrize("Hq, Hkv, D", HEADS)
+def test_attention_of_another_scale(ops, rng, Hq, Hkv, D):
+    """A quarter of the usual scale has the bits of queries that are a quarter as large."""
+    segments, qkv, dy = problem(rng, BATCHES["shared"], Hq, Hkv, D)
+    smaller, heads, scale = qkv.copy(), (Hq, Hkv, D), 0.25 / np.sqrt(np.float32(D))
+    smaller[:, :Hq * D] /= 4
+    y, lse = ops.attention(qkv, segments, *heads, scale=scale)
+    assert_same_bits([y, lse], ops.attention(smaller, segments, *heads))
+    got, want = ops.attention_bwd(dy, y, lse, qkv, segments, *heads, scale=scale), ops.attention_bwd(dy, y, lse, smaller, segments, *heads)
+    assert_same_bits([got[:, :Hq * D] * 4, got[:, Hq * D:]], [want[:, :Hq * D], want[:, Hq * D:]])

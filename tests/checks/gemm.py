@@ -48,7 +48,7 @@ def test_linear(ops, rng, N, C, O):
     want, naive = x64 @ W64.T, bf16(x @ W.T)
     check_naive(ops.linear(x, W), want, naive)
     check_naive(ops.linear(x, W, b), want + b, bf16(naive + b))
-    check_naive(ops.linear(x, W, b, y), want + b + y, bf16(bf16(naive + b) + y))
+    check_naive(ops.linear_add(y, x, W, b), want + b + y, bf16(bf16(naive + b) + y))
     check_sums(ops.logits(x, W), want, np.abs(x64) @ np.abs(W64).T)
 
 
@@ -67,7 +67,7 @@ def test_linear_gradients(ops, rng, N, C, O):
 def test_no_rows(ops, rng):
     x, W, b, y, dy = operands(rng, 0, 24, 40)
     dW, db = normal(rng, 40, 24), normal(rng, 40)
-    assert ops.linear(x, W, b, y).shape == ops.logits(x, W).shape == (0, 40) and ops.linear_dx(dy, W).shape == (0, 24)
+    assert ops.linear_add(y, x, W, b).shape == ops.logits(x, W).shape == (0, 40) and ops.linear_dx(dy, W).shape == (0, 24)
     assert_same_bits(ops.linear_dw(dW, db, dy, x), [dW, db])
 
 
@@ -78,7 +78,7 @@ def test_the_tile_changes_no_bit(ops, rng, monkeypatch, tile, N, C, O):
     dW, db = normal(rng, O, C), normal(rng, O)
 
     def everything(ops):
-        return ops.linear(x, W, b, y), ops.logits(x, W), ops.linear_dx(dy, W), *ops.linear_dw(dW, db, dy, x)
+        return ops.linear_add(y, x, W, b), ops.logits(x, W), ops.linear_dx(dy, W), *ops.linear_dw(dW, db, dy, x)
 
     want = everything(ops)
     monkeypatch.setenv("GRPO_CUDA_TILE", tile)
@@ -96,7 +96,7 @@ def check_rows(ops, rng, N, C, O):
     x, W, b, y, dy = operands(rng, N, C, O)
 
     def products(rows):
-        return ops.linear(x[rows], W), ops.linear(x[rows], W, b, y[rows]), ops.logits(x[rows], W), ops.linear_dx(dy[rows], W)
+        return ops.linear(x[rows], W), ops.linear_add(y[rows], x[rows], W, b), ops.logits(x[rows], W), ops.linear_dx(dy[rows], W)
 
     whole, start = products(slice(None)), 0
     for n in (1, 2, 7, 15, 16, 17, 33, 64, 65):
@@ -125,7 +125,7 @@ def test_nan_stays_where_it_belongs(ops, rng, N, C, O):
     x, W, b, y, dy = operands(rng, N, C, O)
     dW, db = normal(rng, O, C), normal(rng, O)
     n, c, o = N // 2, C // 2, O - 1
-    clean_y, clean_dx, (clean_dW, clean_db) = ops.linear(x, W, b, y), ops.linear_dx(dy, W), ops.linear_dw(dW, db, dy, x)
+    clean_y, clean_dx, (clean_dW, clean_db) = ops.linear_add(y, x, W, b), ops.linear_dx(dy, W), ops.linear_dw(dW, db, dy, x)
 
     def poisoned(array, *index):
         array = array.copy()
@@ -136,8 +136,8 @@ def test_nan_stays_where_it_belongs(ops, rng, N, C, O):
         np.testing.assert_array_equal(got, poisoned(want, *index))
 
     every = slice(None)
-    same_except(ops.linear(poisoned(x, n), W, b, y), clean_y, n)
-    same_except(ops.linear(x, poisoned(W, o), b, y), clean_y, every, o)
+    same_except(ops.linear_add(y, poisoned(x, n), W, b), clean_y, n)
+    same_except(ops.linear_add(y, x, poisoned(W, o), b), clean_y, every, o)
     same_except(ops.linear_dx(poisoned(dy, n), W), clean_dx, n)
     same_except(ops.linear_dx(dy, poisoned(W, every, c)), clean_dx, every, c)
     same_except(ops.linear_dw(dW, db, dy, poisoned(x, every, c))[0], clean_dW, every, c)

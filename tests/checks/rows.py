@@ -32,15 +32,28 @@ def test_rows_by_index(ops, ref, rng, N, C):
     assert_same_bits([ops.scatter_rows_add(E, src, ids)], [added])
 
 
+@pytest.mark.parametrize("scale", [30.2, 0.0625])
+@pytest.mark.parametrize("N, C", SIZES)
+def test_scaled_embedding(ops, ref, rng, N, C, scale):
+    E, dy, dE = real(rng, 11, C), real(rng, N, C), normal(rng, 11, C)
+    ids = rng.integers(11, size=N).astype(np.int32)
+    assert_same_bits([ops.embed(E, ids, scale)], [bf16(E[ids] * np.float32(scale))])          # rounded once
+    check_float(ops.embed_dw(dE, dy, ids, scale), ref.embed_dw(dE, dy, ids, scale))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0])
 @pytest.mark.parametrize("N, C", [*SIZES, *WIDE])
-def test_rmsnorm(ops, ref, rng, N, C):
+def test_rmsnorm(ops, ref, rng, N, C, offset):
     x, dy, dx, w, dw = real(rng, N, C), real(rng, N, C), real(rng, N, C), real(rng, C), normal(rng, C)
-    y, rstd = ops.rmsnorm(x, w, EPS)
-    want_y, want_rstd = ref.rmsnorm(x, w, EPS)
+    y, rstd = ops.rmsnorm(x, w, EPS, offset)
+    want_y, want_rstd = ref.rmsnorm(x, w, EPS, offset)
     check_rounded(y, want_y)
     check_float(rstd, want_rstd)
-    got_dx, got_dw = ops.rmsnorm_bwd_add(dx, dw, dy, x, w, want_rstd)
-    want_dx, want_dw = ref.rmsnorm_bwd_add(dx, dw, dy, x, w, want_rstd)
+    summed, same_rstd = ops.rmsnorm_add(dx, x, w, EPS, offset)
+    check_rounded(summed, ref.rmsnorm_add(dx, x, w, EPS, offset)[0], noise=1e-6)
+    assert_same_bits([same_rstd], [rstd])
+    got_dx, got_dw = ops.rmsnorm_bwd_add(dx, dw, dy, x, w, want_rstd, offset)
+    want_dx, want_dw = ref.rmsnorm_bwd_add(dx, dw, dy, x, w, want_rstd, offset)
     check_rounded(got_dx, want_dx)
     check_float(got_dw, want_dw)
 
@@ -70,6 +83,12 @@ def test_rope_table_at_large_positions(ops, ref, theta):
         assert np.abs(got - want).max() <= 2.0**-24
 
 
+def test_scaled_rope_table(ops, rng):
+    """Every element times scale, once more rounded."""
+    positions, frequencies, scale = rng.integers(0, 9000, (1, 33)).astype(np.int32), inv_freq(np.zeros(20, int), 1e4), np.float32(1.2079)
+    assert_same_bits(ops.rope_table(positions, frequencies, scale=scale), [scale * part for part in ops.rope_table(positions, frequencies)])
+
+
 @pytest.mark.parametrize("N", [1, 33])
 @pytest.mark.parametrize("name", AXES)
 def test_rope_table_of_several_axes(ops, rng, name, N):
@@ -83,17 +102,17 @@ def test_rope_table_of_several_axes(ops, rng, name, N):
     assert_same_bits(ops.rope_table(positions[:, -1:].copy(), frequencies, axis), [part[-1:] for part in table])
 
 
-@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("norm, offset", [(False, 0.0), (True, 0.0), (True, 1.0)])
 @pytest.mark.parametrize("N", [1, 35])
 @pytest.mark.parametrize("Hq, Hkv, D", HEADS)
-def test_rope(ops, ref, rng, Hq, Hkv, D, N, norm):
+def test_rope(ops, ref, rng, Hq, Hkv, D, N, norm, offset):
     x, d = real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, (Hq + 2 * Hkv) * D)
     wq, wk = (real(rng, D), real(rng, D)) if norm else (None, None)
     dwq, dwk = (normal(rng, D), normal(rng, D)) if norm else (None, None)
     cos, sin = tables(ref, rng, N, D)
-    check_rounded(ops.rope(x, wq, wk, EPS, cos, sin, Hq, Hkv, D), ref.rope(x, wq, wk, EPS, cos, sin, Hq, Hkv, D))
-    got = ops.rope_bwd(d, dwq, dwk, x, wq, wk, EPS, cos, sin, Hq, Hkv, D)
-    want = ref.rope_bwd(d, dwq, dwk, x, wq, wk, EPS, cos, sin, Hq, Hkv, D)
+    check_rounded(ops.rope(x, wq, wk, EPS, cos, sin, Hq, Hkv, D, offset), ref.rope(x, wq, wk, EPS, cos, sin, Hq, Hkv, D, offset))
+    got = ops.rope_bwd(d, dwq, dwk, x, wq, wk, EPS, cos, sin, Hq, Hkv, D, offset)
+    want = ref.rope_bwd(d, dwq, dwk, x, wq, wk, EPS, cos, sin, Hq, Hkv, D, offset)
     if not norm:
         return check_rounded(got, want)
     check_rounded(got[0], want[0])
@@ -101,17 +120,19 @@ def test_rope(ops, ref, rng, Hq, Hkv, D, N, norm):
     check_float(got[2], want[2])
 
 
+@pytest.mark.parametrize("gate", range(2))
 @pytest.mark.parametrize("N, F", SIZES)
-def test_swiglu(ops, ref, rng, N, F):
+def test_glu(ops, ref, rng, N, F, gate):
     gu, dy = real(rng, N, 2 * F, scale=3), real(rng, N, F)
-    check_rounded(ops.swiglu(gu), ref.swiglu(gu))
-    check_rounded(ops.swiglu_bwd(dy, gu), ref.swiglu_bwd(dy, gu))
+    check_rounded(ops.glu(gu, gate), ref.glu(gu, gate))
+    check_rounded(ops.glu_bwd(dy, gu, gate), ref.glu_bwd(dy, gu, gate))
 
 
-def test_swiglu_far_from_zero(ops, ref):
-    gate = np.array([-1e30, -300, -100, -88, -20, 0, 20, 88, 100, 300, 1e30], np.float32)
-    gu, dy = bf16(np.concatenate([gate, np.ones_like(gate)])[None]), np.ones((1, len(gate)), np.float32)
-    for got, want in [(ops.swiglu(gu), ref.swiglu(gu)), (ops.swiglu_bwd(dy, gu), ref.swiglu_bwd(dy, gu))]:
+@pytest.mark.parametrize("gate", range(2))
+def test_glu_far_from_zero(ops, ref, gate):
+    g = np.array([-1e30, -300, -100, -88, -20, 0, 20, 88, 100, 300, 1e30], np.float32)
+    gu, dy = bf16(np.concatenate([g, np.ones_like(g)])[None]), np.ones((1, len(g)), np.float32)
+    for got, want in [(ops.glu(gu, gate), ref.glu(gu, gate)), (ops.glu_bwd(dy, gu, gate), ref.glu_bwd(dy, gu, gate))]:
         np.testing.assert_allclose(got, want, rtol=2.0**-8, atol=1e-30)
 
 
@@ -162,8 +183,9 @@ def test_a_row_is_the_same_alone_and_in_any_batch(ops, rng, C):
     def run(rows):
         y, rstd = ops.rmsnorm(x[rows], w, EPS)
         heads, zero, normed = (Hq, Hkv, D), np.zeros(C, np.float32), ops.layernorm(x[rows], w, w, EPS)
-        return [y, rstd, ops.rmsnorm_bwd_add(dx[rows], zero, dy[rows], x[rows], w, rstd)[0], ops.swiglu(gu[rows]),
-                ops.swiglu_bwd(dh[rows], gu[rows]), *(ops.gelu(gu[rows], kind) for kind in range(3)),
+        return [y, rstd, ops.rmsnorm_bwd_add(dx[rows], zero, dy[rows], x[rows], w, rstd)[0],
+                *ops.rmsnorm_add(dx[rows], x[rows], w, EPS, 1.0), *(ops.glu(gu[rows], gate) for gate in range(2)),
+                *(ops.glu_bwd(dh[rows], gu[rows], gate) for gate in range(2)), *(ops.gelu(gu[rows], kind) for kind in range(3)),
                 *(ops.gelu_bwd(gu[rows], gu[rows], kind) for kind in range(3)), *normed,
                 ops.layernorm_bwd_add(dx[rows], zero, zero, dy[rows], x[rows], w, *normed[1:])[0],
                 ops.rope(qkv[rows], wq, wk, EPS, cos[rows], sin[rows], *heads),
@@ -200,7 +222,7 @@ def test_weight_gradients_do_not_depend_on_the_split(ops, rng, C, split):
 def test_no_rows_are_no_work(ops):
     none, ids = np.zeros((0, 16), np.float32), np.zeros(0, np.int32)
     E, w = np.ones((3, 16), np.float32), np.ones(16, np.float32)
-    assert ops.embed(E, ids).shape == (0, 16) and ops.swiglu(none).shape == (0, 8) and ops.rmsnorm(none, w, EPS)[0].shape == (0, 16)
+    assert ops.embed(E, ids).shape == (0, 16) and ops.glu(none, 0).shape == (0, 8) and ops.rmsnorm(none, w, EPS)[0].shape == (0, 16)
     assert ops.gelu(none, 0).shape == ops.gelu_bwd(none, none, 0).shape == ops.layernorm(none, w, w, EPS)[0].shape == (0, 16)
     assert_same_bits([ops.embed_dw(E, none, ids), ops.scatter_rows_add(E, none, ids)], [E, E])
     assert_same_bits([ops.rmsnorm_bwd_add(none, w, none, none, w, w[:0])[1]], [w])

@@ -32,4 +32,4 @@ def test_the_bias_is_added_before_rounding(ops, rng, monkeypatch):
     x, W, b, y = (real(rng, *shape) for shape in ((300, 896), (1152, 896), (1152,), (300, 1152)))
     want = np.float64(x) @ np.float64(W).T + b
     check_naive(ops.linear(x, W, b), want, bf16(want.astype(np.float32)))
-    check_naive(ops.linear(x, W, b, y), want + y, bf16((want + y).astype(np.float32)))
+    check_naive(ops.linear_add(y, x, W, b), want + y, bf16((want + y).astype(np.float32)))

@@ -19,7 +19,7 @@ def test_products(ops, rng, N, C, O):
     x64, W64, dy64 = double(x, W, dy)
     dW = normal(rng, O, C)
     want = x64 @ W64.T
-    check_naive(ops.linear(x, W, b, y), want + b + y, bf16(bf16(bf16(x @ W.T) + b) + y))
+    check_naive(ops.linear_add(y, x, W, b), want + b + y, bf16(bf16(bf16(x @ W.T) + b) + y))
     check_sums(ops.logits(x, W), want, np.abs(x64) @ np.abs(W64).T)
     check_naive(ops.linear_dx(dy, W), dy64 @ W64, bf16(dy @ W))
     check_sums(ops.linear_dw(dW, None, dy, x), dW + dy64.T @ x64, np.abs(dW) + np.abs(dy64).T @ np.abs(x64))
@@ -33,7 +33,7 @@ def test_the_tile_changes_no_bit(ops, rng, monkeypatch, N, C, O):
     for tile in ("", *TILES):
         monkeypatch.setenv("GRPO_CUDA_TILE", tile)
         ops = _core.Ops("cuda")
-        results.append([ops.linear(x, W, b, y), ops.logits(x, W), ops.linear_dx(dy, W), *ops.linear_dw(dW, db, dy, x)])
+        results.append([ops.linear_add(y, x, W, b), ops.logits(x, W), ops.linear_dx(dy, W), *ops.linear_dw(dW, db, dy, x)])
     for other in results[1:]:
         assert_same_bits(other, results[0])
 

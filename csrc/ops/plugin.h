@@ -4,10 +4,10 @@
 #ifndef GRPO_PLUGIN_H
 #define GRPO_PLUGIN_H
 
-#include "ops.h"
+#include "ops/ops.h"
 
 /* Raise it with every change of this file or of ops.h that moves or redefines anything. */
-enum { PLUGIN_ABI = 11 };
+enum { PLUGIN_ABI = 12 };
 
 /* What the library may ask of the core. */
 struct plugin_host {

@@ -1,6 +1,6 @@
 /* Opens the CUDA plugin when device "cuda" is first asked for. */
 #define _GNU_SOURCE
-#include "plugin.h"
+#include "ops/plugin.h"
 #include "base/base.h"
 
 #include <dlfcn.h>

@@ -1,7 +1,7 @@
 /* Which backend a device name means. */
-#include "ops.h"
+#include "ops/ops.h"
 #include "base/base.h"
-#include "plugin.h"
+#include "ops/plugin.h"
 
 int ops_find(const struct ops **out, const char *device) {
     if (!strcmp(device, "ref")) {

@@ -18,6 +18,7 @@
 #ifndef GRPO_OPS_H
 #define GRPO_OPS_H
 
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -55,6 +56,38 @@ struct sampled {
     float logp;                      /* log-probability on the truncated support it was drawn from */
     float policy_logp;               /* log softmax(z / temperature)[id] over the whole vocabulary: what head() computes */
     float entropy;                   /* of that whole softmax: what head() computes */
+};
+
+/* The heads of a layer's attention: of queries, of keys and of values, and their width; a query at position p sees the keys
+   k <= p and, with a window, p - k < window; its scores are multiplied by scale. */
+struct attention_shape { int Hq, Hkv, D; int window; float scale; };
+
+/* What scores are divided by, in double: sqrt(n) itself where scale is its float reciprocal, which lost half of the digits. */
+static inline double score_divisor(float scale) {
+    double n = round(1 / ((double)scale * scale));
+    return scale == 1 / sqrtf((float)n) ? sqrt(n) : 1 / (double)scale;
+}
+
+/* Where the keys of S rows of decode lie: row s sees length[s] keys (its own included), key p lies in page
+   pages[s * max_pages + p / KV_TILE]. shared_pages: so many leading pages may be the same for rows beside each other; a
+   hint, no bit depends on it. */
+struct key_pages { const int32_t *pages, *length; int max_pages, shared_pages; };      /* (S, max_pages), (S) */
+
+/* RMSNorm of each head of q and of k before it is rotated, with weights (D): n (offset + w). */
+struct head_norm { const float *wq, *wk; float offset, eps; };
+
+/* The gate of an MLP: g sigmoid(g), or g (1 + tanh(sqrt(2/pi) (g + 0.044715 g^3))) / 2. */
+enum glu_gate { GLU_SILU, GLU_GELU_TANH };
+
+/* Rows of the head: hidden states and what each should predict; the results; and for the backward of
+   sum_i coef[i] logp[i] + ecoef[i] entropy[i] its coefficients (coef NULL: no backward; ecoef NULL: no entropy) and dh. */
+struct head_rows {
+    int R;
+    const real *h;                   /* (R, C) */
+    const int32_t *target;           /* (R) */
+    float *logp, *entropy;           /* (R) */
+    const float *coef, *ecoef;       /* (R) */
+    real *dh;                        /* (R, C) */
 };
 
 /* Which gate a GELU has: Phi, its approximation by tanh, or by a sigmoid. */
@@ -117,19 +150,22 @@ struct ops {
     int (*cast)(void *ctx, real *dst, const float *src, size_t n);       /* dst = real(src)                  */
     int (*uncast)(void *ctx, float *dst, const real *src, size_t n);     /* dst = float(src)                 */
 
-    /* -- embedding: y (N, C) = E (V, C)[ids];  dE (V, C) += scatter of dy in row order ------------------------- */
-    int (*embed)(void *ctx, real *y, const weight *E, const int32_t *ids, int N, int C, int V);
-    int (*embed_dw)(void *ctx, float *dE, const real *dy, const int32_t *ids, int N, int C, int V);
+    /* -- embedding: y (N, C) = E (V, C)[ids] scale, rounded once;  dE (V, C) += scatter of scale dy in row order - */
+    int (*embed)(void *ctx, real *y, const weight *E, const int32_t *ids, float scale, int N, int C, int V);
+    int (*embed_dw)(void *ctx, float *dE, const real *dy, const int32_t *ids, float scale, int N, int C, int V);
 
-    /* -- linear: y (N, O) = x (N, C) W^T (O, C) + b (O);  add: y += x W^T + b, rounded once (the residual stream) */
-    int (*linear)(void *ctx, real *y, const real *x, const weight *W, const float *b, int N, int C, int O, int add);
+    /* -- linear: y (N, O) = x (N, C) W^T (O, C) + b (O);  linear_add: y += x W^T + b, rounded once (the residual stream) */
+    int (*linear)(void *ctx, real *y, const real *x, const weight *W, const float *b, int N, int C, int O);
+    int (*linear_add)(void *ctx, real *y, const real *x, const weight *W, const float *b, int N, int C, int O);
     int (*linear_dx)(void *ctx, real *dx, const real *dy, const weight *W, int N, int C, int O);      /* dx = dy W     */
     int (*linear_dw)(void *ctx, float *dW, float *db, const real *dy, const real *x, int N, int C, int O); /* dW += dy^T x, db += sum dy (db may be NULL) */
 
-    /* -- RMSNorm: rstd (N) = 1/sqrt(mean x^2 + eps), y = x rstd w (rounded once).
-          add: dx += rstd (w dy - n mean(w dy n)), n = x rstd;  dw += sum_rows dy n ----------------------------- */
-    int (*rmsnorm)(void *ctx, real *y, float *rstd, const real *x, const float *w, float eps, int N, int C);
-    int (*rmsnorm_bwd_add)(void *ctx, real *dx, float *dw, const real *dy, const real *x, const float *w, const float *rstd, int N, int C);
+    /* -- RMSNorm: rstd (N) = 1/sqrt(mean x^2 + eps), n = x rstd, y = n (offset + w);  rmsnorm_add: y += n (offset + w);
+          both rounded once.  bwd_add, g = (offset + w) dy: dx += rstd (g - n mean(g n));  dw += sum_rows dy n -------- */
+    int (*rmsnorm)(void *ctx, real *y, float *rstd, const real *x, const float *w, float offset, float eps, int N, int C);
+    int (*rmsnorm_add)(void *ctx, real *y, float *rstd, const real *x, const float *w, float offset, float eps, int N, int C);
+    int (*rmsnorm_bwd_add)(void *ctx, real *dx, float *dw, const real *dy, const real *x, const float *w, float offset, const float *rstd,
+                           int N, int C);
 
     /* -- LayerNorm: mean (N), rstd (N) = 1/sqrt(mean (x - mean)^2 + eps), n = (x - mean) rstd, y = n w + b (rounded once).
           add: dx += rstd (w dy - mean(w dy) - n mean(w dy n));  dw += sum_rows dy n;  db += sum_rows dy ----------- */
@@ -138,42 +174,42 @@ struct ops {
                              const float *rstd, int N, int C);
 
     /* -- rotary embedding on qkv (N, (Hq + 2 Hkv) D), heads of q, then k, then v ---------------------------------
-          rope_table: cos, sin (N, D/2) of p * inv_freq[j], fp32 product, accurate for large arguments; p = pos[i], or, with
+          rope_table: scale times cos, sin (N, D/2) of p * inv_freq[j], fp32 product, accurate for large arguments; p = pos[i], or, with
           axis (D/2) given, pos[axis[j]][i] of pos (axes, N): m-RoPE (time, row, column); a vision tower's row and column,
           each with the frequencies of D/4 pairs.
-          rope: q, k heads of y = rotate(norm(x)) with pairs (j, j + D/2); v copied. wq, wk (D): per-head RMSNorm weights
-          (Qwen3), or both NULL. y may be x. rope_bwd: d (N, ...) in place from gradient of y to gradient of x;
-          x = the input of rope (read only when wq is given); dwq, dwk += ---------------------------------------- */
-    int (*rope_table)(void *ctx, float *cos, float *sin, const int32_t *pos, const float *inv_freq, const int32_t *axis, int N, int D);
-    int (*rope)(void *ctx, real *y, const real *x, const float *wq, const float *wk, float eps, const float *cos, const float *sin,
-                int N, int Hq, int Hkv, int D);
-    int (*rope_bwd)(void *ctx, real *d, float *dwq, float *dwk, const real *x, const float *wq, const float *wk, float eps,
-                    const float *cos, const float *sin, int N, int Hq, int Hkv, int D);
+          rope: q, k heads of y = rotate(norm(x)) with pairs (j, j + D/2); v copied. norm: of each head (Qwen3, Gemma 3), or
+          NULL. y may be x. rope_bwd: d (N, ...) in place from gradient of y to gradient of x;
+          x = the input of rope (read only where there is a norm); dwq, dwk += ------------------------------------ */
+    int (*rope_table)(void *ctx, float *cos, float *sin, const int32_t *pos, const float *inv_freq, const int32_t *axis, float scale,
+                      int N, int D);
+    int (*rope)(void *ctx, real *y, const real *x, const struct head_norm *norm, const float *cos, const float *sin, int N,
+                const struct attention_shape *a);
+    int (*rope_bwd)(void *ctx, real *d, float *dwq, float *dwk, const real *x, const struct head_norm *norm, const float *cos,
+                    const float *sin, int N, const struct attention_shape *a);
 
-    /* -- attention over packed rows: y (N, Hq D) = softmax(q k^T / sqrt(D)) v, causal, prefix shared (struct segment);
-          lse (N, Hq) = log sum exp of the scaled scores. Query head h reads KV head h / (Hq/Hkv). Rows outside every
+    /* -- attention over packed rows: y (N, Hq D) = softmax(scale q k^T) v, causal, with a window where the shape has one, prefix
+          shared (struct segment); lse (N, Hq) = log sum exp of the scaled scores. Query head h reads KV head h / (Hq/Hkv). Rows outside every
           segment: y = 0. attention_bwd: dqkv = (rows outside every segment: 0); dy, y, lse as of the forward;
           a prefix collects its completions' dk, dv in segment order ---------------------------------------------- */
     int (*attention)(void *ctx, real *y, float *lse, const real *qkv, const struct segment *segments, int n_segments,
-                     int N, int Hq, int Hkv, int D);
+                     int N, const struct attention_shape *a);
     int (*attention_bwd)(void *ctx, real *dqkv, const real *dy, const real *y, const float *lse, const real *qkv,
-                         const struct segment *segments, int n_segments, int N, int Hq, int Hkv, int D);
+                         const struct segment *segments, int n_segments, int N, const struct attention_shape *a);
 
     /* -- KV pool of one layer: pages of KV_TILE positions, kv_page_bytes() each, layout the backend's own.
           kv_store: row i of qkv (N, ...) goes to slot place[i] = page * KV_TILE + offset; place < 0: not stored.
-          kv_copy: page dst[i] = page src[i]. attention_decode: row s has length[s] visible keys (its own included),
-          key p lies in page pages[s * max_pages + p / KV_TILE]; y (S, Hq D) =, lse (S, Hq) =; same bits as attention.
-          shared_pages: so many leading pages may be the same for rows beside each other; a hint, no bit depends on it - */
+          kv_copy: page dst[i] = page src[i]. attention_decode: y (S, Hq D) =, lse (S, Hq) = of rows whose keys lie in pages
+          of the pool (struct key_pages); same bits as attention -------------------------------------------------- */
     size_t (*kv_page_bytes)(int Hkv, int D);
-    int (*kv_store)(void *ctx, void *pool, const real *qkv, const int32_t *place, int N, int Hq, int Hkv, int D);
-    int (*kv_copy)(void *ctx, void *pool, const int32_t *dst, const int32_t *src, int n, int Hkv, int D);
-    int (*attention_decode)(void *ctx, real *y, float *lse, const real *qkv, const void *pool, const int32_t *pages,
-                            const int32_t *length, int S, int max_pages, int shared_pages, int Hq, int Hkv, int D);
+    int (*kv_store)(void *ctx, void *pool, const real *qkv, const int32_t *place, int N, const struct attention_shape *a);
+    int (*kv_copy)(void *ctx, void *pool, const int32_t *dst, const int32_t *src, int n, const struct attention_shape *a);
+    int (*attention_decode)(void *ctx, real *y, float *lse, const real *qkv, const void *pool, const struct key_pages *keys, int S,
+                            const struct attention_shape *a);
 
-    /* -- SwiGLU: gu (N, 2F) = [g | u];  y (N, F) = silu(g) u;  dgu = [dy u s (1 + g (1 - s)) | dy silu(g)], s = sigmoid(g);
-          dgu may be gu */
-    int (*swiglu)(void *ctx, real *y, const real *gu, int N, int F);
-    int (*swiglu_bwd)(void *ctx, real *dgu, const real *dy, const real *gu, int N, int F);
+    /* -- GLU, the gated unit of an MLP: gu (N, 2F) = [g | u];  y (N, F) = gate(g) u;  dgu = [dy u gate'(g) | dy gate(g)];
+          dgu may be gu ------------------------------------------------------------------------------------------- */
+    int (*glu)(void *ctx, real *y, const real *gu, enum glu_gate gate, int N, int F);
+    int (*glu_bwd)(void *ctx, real *dgu, const real *dy, const real *gu, enum glu_gate gate, int N, int F);
 
     /* -- GELU: y (N, F) = z g(z). g, by kind: erfc(-z / sqrt 2) / 2;  sigmoid(2 sqrt(2/pi) (z + 0.044715 z^3)), which is
           (1 + tanh of half that) / 2;  sigmoid(1.702 z). gelu_bwd: d (N, F) in place from gradient of y to gradient of z,
@@ -188,11 +224,10 @@ struct ops {
     int (*scatter_rows_add)(void *ctx, real *dst, const real *src, const int32_t *index, int R, int C);
 
     /* -- head: z = h W^T * inv_temperature in fp32, never kept whole; p = softmax(z).
-          logp (R) = log p[target];  entropy (R) = -sum p log p.  When coef (R) is given also the backward of
-          sum_i coef[i] logp[i] + ecoef[i] entropy[i] (ecoef may be NULL):
-          dz = inv_temperature (coef (1[target] - p) - ecoef p (log p + entropy));  dh (R, C) = dz W;  dW (V, C) += dz^T h - */
-    int (*head)(void *ctx, float *logp, float *entropy, real *dh, float *dW, const real *h, const weight *W, const int32_t *target,
-                const float *coef, const float *ecoef, float inv_temperature, int R, int C, int V);
+          logp (R) = log p[target];  entropy (R) = -sum p log p.  When rows->coef is given also the backward:
+          dz = inv_temperature (coef (1[target] - p) - ecoef p (log p + entropy));  dh (R, C) = dz W;  dW (V, C) += dz^T h.
+          rows: HOST struct; its pointers are backend memory ----------------------------------------------------- */
+    int (*head)(void *ctx, float *dW, const struct head_rows *rows, const weight *W, float inv_temperature, int C, int V);
 
     /* -- sample: one token a row from h (S, C): out (S); next (S) = max(id, 0), what embed reads. seen (S, V) 1 = already in
           prompt or completion, for repetition_penalty, or NULL; it gets the new token too. The uniform number is
@@ -212,6 +247,9 @@ struct ops {
     int (*sum_squares)(void *ctx, double *out /* HOST */, const float *g, size_t n);     /* fixed order; Inf or NaN pass through */
     int (*lerp)(void *ctx, float *dst, const float *src, float alpha, size_t n);         /* dst = (1 - alpha) dst + alpha src */
 };
+
+/* A backend at work: its table, and the context that open() made. */
+struct device { const struct ops *ops; void *ctx; };
 
 extern const struct ops ref_ops;
 int cpu_ops_pick(const struct ops **out);    /* best tier of this CPU, or the one GRPO_CPU names; E_DEVICE if it lacks that */

@@ -1,4 +1,4 @@
-#include "model/profile.h"
+#include "ops/profile.h"
 
 #include <stdlib.h>
 
@@ -31,18 +31,17 @@ struct work attention_work(const struct ops *ops, void *ctx, const struct segmen
     return (struct work){flops * pairs, bytes};
 }
 
-struct work decode_work(const struct ops *ops, void *ctx, const int32_t *pages, const int32_t *length, int S, int max_pages, double flops,
-                        double bytes) {
-    size_t slots = (size_t)S, table = slots * (size_t)max_pages;
-    int32_t *keys = malloc((slots + table) * sizeof *keys), *page = keys ? keys + slots : NULL;
+struct work decode_work(const struct ops *ops, void *ctx, const struct key_pages *keys, int S, double flops, double bytes) {
+    size_t slots = (size_t)S, table = slots * (size_t)keys->max_pages;
+    int32_t *length = malloc((slots + table) * sizeof *length), *page = length ? length + slots : NULL;
     double pairs = 0, read = 0;
-    if (keys && !ops->download(ctx, keys, length, slots * sizeof *keys) && !ops->download(ctx, page, pages, table * sizeof *page))
-        for (int i = 0; i < S; i++, page += max_pages) {
-            int shared = 0, least = i ? min_int(keys[i], keys[i - 1]) : 0;
-            while ((shared + 1) * KV_TILE <= least && page[shared] == page[shared - max_pages]) shared++;
-            pairs += keys[i];
-            read += keys[i] - shared * KV_TILE;
+    if (length && !ops->download(ctx, length, keys->length, slots * sizeof *length) && !ops->download(ctx, page, keys->pages, table * sizeof *page))
+        for (int i = 0; i < S; i++, page += keys->max_pages) {
+            int shared = 0, least = i ? min_int(length[i], length[i - 1]) : 0;
+            while ((shared + 1) * KV_TILE <= least && page[shared] == page[shared - keys->max_pages]) shared++;
+            pairs += length[i];
+            read += length[i] - shared * KV_TILE;
         }
-    free(keys);
+    free(length);
     return (struct work){flops * pairs, bytes * read};
 }
