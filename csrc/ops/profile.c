@@ -1,12 +1,14 @@
-#include "ops/profile.h"
+#include "ops/device.h"
 
 #include <stdlib.h>
 
 int profile_on;
 struct profile_line profile_lines[PROFILE_OPS] = {
-#define X(name) {.op = #name},
-    PROFILED(X)
-#undef X
+#define MEMORY(result, name, parameters)
+#define PLAN MEMORY
+#define OP(name, ...) {.op = #name},
+#define OP_BY_HAND OP
+#include "ops/ops.def"
 };
 
 void profile_start(void) {
@@ -22,26 +24,41 @@ void profile_add(enum profiled op, double seconds, struct work work) {
     line->work.bytes += work.bytes;
 }
 
-struct work attention_work(const struct ops *ops, void *ctx, const struct segment *segments, int n, double flops, double bytes) {
-    struct segment *s = malloc((size_t)n * sizeof *s);
-    double pairs = 0;
-    if (s && !ops->download(ctx, s, segments, (size_t)n * sizeof *s))
-        for (int i = 0; i < n; i++) pairs += (double)s[i].len * s[i].prefix_len + (double)s[i].len * (s[i].len + 1) / 2;
-    free(s);
-    return (struct work){flops * pairs, bytes};
+/* a copy in host memory, to be freed, or NULL */
+static void *fetch(const struct device *d, const void *src, size_t bytes) {
+    void *host = malloc(bytes ? bytes : 1);
+    if (host && !device_download(d, host, src, bytes)) return host;
+    free(host);
+    return NULL;
 }
 
-struct work decode_work(const struct ops *ops, void *ctx, const struct key_pages *keys, int S, double flops, double bytes) {
-    size_t slots = (size_t)S, table = slots * (size_t)keys->max_pages;
-    int32_t *length = malloc((slots + table) * sizeof *length), *page = length ? length + slots : NULL;
-    double pairs = 0, read = 0;
-    if (length && !ops->download(ctx, length, keys->length, slots * sizeof *length) && !ops->download(ctx, page, keys->pages, table * sizeof *page))
-        for (int i = 0; i < S; i++, page += keys->max_pages) {
-            int shared = 0, least = i ? min_int(length[i], length[i - 1]) : 0;
-            while ((shared + 1) * KV_TILE <= least && page[shared] == page[shared - keys->max_pages]) shared++;
-            pairs += length[i];
-            read += length[i] - shared * KV_TILE;
-        }
+double visible_pairs(const struct device *d, const struct segment *segments, int n) {
+    struct segment *s = fetch(d, segments, (size_t)n * sizeof *s);
+    double pairs = 0;
+    for (int i = 0; s && i < n; i++) pairs += (double)s[i].len * s[i].prefix_len + (double)s[i].len * (s[i].len + 1) / 2;
+    free(s);
+    return pairs;
+}
+
+double decode_pairs(const struct device *d, const struct key_pages *keys, int S) {
+    int32_t *length = fetch(d, keys->length, (size_t)S * sizeof *length);
+    double pairs = 0;
+    for (int i = 0; length && i < S; i++) pairs += length[i];
     free(length);
-    return (struct work){flops * pairs, bytes * read};
+    return pairs;
+}
+
+double decode_reads(const struct device *d, const struct key_pages *keys, int S) {
+    size_t columns = (size_t)keys->max_pages;
+    int32_t *length = fetch(d, keys->length, (size_t)S * sizeof *length), *pages = fetch(d, keys->pages, (size_t)S * columns * sizeof *pages);
+    double read = 0;
+    for (int i = 0; length && pages && i < S; i++) {
+        const int32_t *own = pages + (size_t)i * columns;
+        int shared = 0, least = i ? min_int(length[i], length[i - 1]) : 0;
+        while ((shared + 1) * KV_TILE <= least && own[shared] == own[shared - keys->max_pages]) shared++;
+        read += length[i] - shared * KV_TILE;
+    }
+    free(length);
+    free(pages);
+    return read;
 }
