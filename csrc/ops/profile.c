@@ -35,7 +35,8 @@ static void *fetch(const struct device *d, const void *src, size_t bytes) {
 double visible_pairs(const struct device *d, const struct segment *segments, int n) {
     struct segment *s = fetch(d, segments, (size_t)n * sizeof *s);
     double pairs = 0;
-    for (int i = 0; s && i < n; i++) pairs += (double)s[i].len * s[i].prefix_len + (double)s[i].len * (s[i].len + 1) / 2;
+    for (int i = 0; s && i < n; i++)
+        pairs += (double)s[i].len * s[i].prefix_len + (double)s[i].len * (s[i].len + 1) / 2;
     free(s);
     return pairs;
 }
@@ -50,7 +51,8 @@ double decode_pairs(const struct device *d, const struct key_pages *keys, int S)
 
 double decode_reads(const struct device *d, const struct key_pages *keys, int S) {
     size_t columns = (size_t)keys->max_pages;
-    int32_t *length = fetch(d, keys->length, (size_t)S * sizeof *length), *pages = fetch(d, keys->pages, (size_t)S * columns * sizeof *pages);
+    int32_t *length = fetch(d, keys->length, (size_t)S * sizeof *length);
+    int32_t *pages = fetch(d, keys->pages, (size_t)S * columns * sizeof *pages);
     double read = 0;
     for (int i = 0; length && pages && i < S; i++) {
         const int32_t *own = pages + (size_t)i * columns;
