@@ -52,7 +52,7 @@ struct sampled {
    p - k < window). scale: of the scores. */
 struct attention_shape { int Hq, Hkv, D; int window; float scale; };
 
-/* What scores are divided by, in double: sqrt(n) itself where scale is its float reciprocal, which has half the digits. */
+/* What scores are divided by, in double: sqrt(n) itself, with all its digits, where scale is its float reciprocal. */
 static inline double score_divisor(float scale) {
     double n = round(1 / ((double)scale * scale));
     return scale == 1 / sqrtf((float)n) ? sqrt(n) : 1 / (double)scale;

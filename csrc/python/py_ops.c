@@ -263,7 +263,8 @@ static int update_weights(const struct device *d, struct call *a, int C) {
     struct adamw p = {
         .lr = number_of(a, "lr"), .beta1 = number_of(a, "beta1"), .beta2 = number_of(a, "beta2"),
         .eps = number_of(a, "eps"), .weight_decay = number_of(a, "weight_decay"),
-        .grad_scale = number_of(a, "grad_scale"), .correction1 = number_of(a, "correction1"), .correction2 = number_of(a, "correction2"),
+        .grad_scale = number_of(a, "grad_scale"), .correction1 = number_of(a, "correction1"),
+        .correction2 = number_of(a, "correction2"),
         .moments = dtypes[PyArray_TYPE(array_of(a, "m"))],
         .masters = lower && PyArray_TYPE(lower) == NPY_UINT8 ? MASTER_FLOAT24 : MASTER_FLOAT32,
         .seed = integer_of(a, "seed"), .first = integer_of(a, "first"), .step = (uint32_t)integer_of(a, "step")};
