@@ -1,5 +1,5 @@
-/* How the floors above call a backend: op_x() for every operation of ops.def, device_x() for its memory. The only callers of
-   a table's functions outside the backends. */
+/* How the floors above call a backend: op_x() for every operation of ops.def, device_x() for its memory. The only
+   callers of a table's functions outside the backends. */
 #ifndef GRPO_DEVICE_H
 #define GRPO_DEVICE_H
 
@@ -7,7 +7,7 @@
 #include "ops/ops.h"
 #include "ops/profile.h"
 
-/* -- memory and recording: see MEMORY and PLAN of ops.def ------------------------------------------------------------ */
+/* -- memory and recording: see MEMORY and PLAN of ops.def ---------------------------------------------------------- */
 
 static inline int device_open(struct device *d, const struct ops *ops) {
     *d = (struct device){.ops = ops};
@@ -17,7 +17,9 @@ static inline void device_close(struct device *d) {
     if (d->ops) d->ops->close(d->ctx);
     *d = (struct device){0};
 }
-static inline int device_reserve(const struct device *d, const struct op_limits *need) { return d->ops->reserve(d->ctx, need); }
+static inline int device_reserve(const struct device *d, const struct op_limits *need) {
+    return d->ops->reserve(d->ctx, need);
+}
 static inline void *device_alloc(const struct device *d, size_t bytes) { return d->ops->alloc(d->ctx, bytes); }
 static inline void device_release(const struct device *d, void *p) { d->ops->release(d->ctx, p); }
 static inline int device_upload(const struct device *d, void *dst, const void *host, size_t bytes) {
@@ -36,8 +38,9 @@ static inline int device_replay(const struct device *d, const void *key, size_t 
 }
 static inline int device_record_end(const struct device *d, int status) { return d->ops->record_end(d->ctx, status); }
 
-/* -- operations: op_x(device, ...) is the backend's x(ctx, ...), counted while the profile is on ----------------------- */
+/* -- operations: op_x(device, ...) is the backend's x(ctx, ...), counted while the profile is on ------------------- */
 
+/* a parameter of ops.def as a call hands it on, behind a comma */
 #define ARGUMENT(parameter) ARGUMENT_##parameter
 #define ARGUMENT_OUT(type, name, ...) , name
 #define ARGUMENT_ADD(type, name, ...) , name

@@ -1,6 +1,5 @@
-/* Floor 1: the types of the operations, and their table. What each computes stands in ops.def.
-   Backends (ref/, cpu/, cuda/) fill one `const struct ops` each; the floors above call it through device.h and never ask
-   which it is. */
+/* Floor 1: the types of the operations, and their table. What each computes stands in ops.def. Backends (ref/, cpu/,
+   cuda/) fill one `const struct ops` each; the floors above call it through device.h and never ask which it is. */
 #ifndef GRPO_OPS_H
 #define GRPO_OPS_H
 
@@ -21,17 +20,18 @@ enum { KV_TILE = 32, ROW_ALIGN = 32 };
    A prompt is {start, P, 0, 0}; its completions follow as {start', n, start, P}: they share it, none sees another. */
 struct segment { int32_t start, len, prefix, prefix_len; };
 
-/* What the largest call will need; reserve() turns it into scratch. weights (HOST): the shapes that linear and its gradients
-   will meet; a backend that chooses a method for each chooses then, and serves any other when it comes. */
+/* What the largest call will need; reserve() turns it into scratch. weights (HOST): the shapes that linear and its
+   gradients will meet; a backend that chooses a method for each chooses then, and serves any other when it comes. */
 struct weight_shape { int O, C; };
 struct op_limits {
-    int rows, head_rows, slots, channels, heads, kv_heads, head_dim, vocab, segments, max_position, shared_pages, n_weights;
+    int rows, head_rows, slots, channels, heads, kv_heads, head_dim, vocab, segments, max_position, shared_pages;
+    int n_weights;
     const struct weight_shape *weights;
 };
 
-/* One sampling distribution: logits -> repetition penalty -> forbidden ids removed -> / temperature -> top-k -> top-p ->
-   min-p, as transformers orders them. HOST struct; its pointers are backend memory. temperature 0 = greedy (lowest id
-   among equals), its log-probs are those of temperature 1. */
+/* One sampling distribution: logits -> repetition penalty -> forbidden ids removed -> / temperature -> top-k -> top-p
+   -> min-p, as transformers orders them. HOST struct; its pointers are backend memory. temperature 0 = greedy (lowest
+   id among equals), its log-probs are those of temperature 1. */
 struct sampler {
     float temperature, top_p, min_p, repetition_penalty;
     int top_k;                       /* 0 = off */
@@ -43,18 +43,21 @@ struct sample_key { uint64_t seed; uint32_t step, prompt, sample, position, no_s
 struct sampled {
     int32_t id;                      /* -1: the logits were not finite */
     float logp;                      /* log-probability on the truncated support it was drawn from */
-    float policy_logp;               /* log softmax(z / temperature)[id] over the whole vocabulary: what head() computes */
-    float entropy;                   /* of that whole softmax: what head() computes */
+    float policy_logp;               /* log softmax(z / temperature)[id] over the whole vocabulary, as of head() */
+    float entropy;                   /* of that whole softmax, as of head() */
 };
 
-/* The heads of a layer's attention: of queries, of keys and of values, and their width; a query at position p sees the keys
-   k <= p and, with a window, p - k < window; its scores are multiplied by scale. */
+/* The heads of a layer's attention, of queries and of keys (values), and their width. window: keys that a query sees,
+   its own included; 0: all before it. So a query at position p sees key k if k <= p and (window == 0 or
+   p - k < window). scale: of the scores. */
 struct attention_shape { int Hq, Hkv, D; int window; float scale; };
 
 /* the first key that a query at a position sees */
-static inline int first_key(int position, int window) { return window && position >= window ? position - window + 1 : 0; }
+static inline int first_key(int position, int window) {
+    return window && position >= window ? position - window + 1 : 0;
+}
 
-/* What scores are divided by, in double: sqrt(n) itself where scale is its float reciprocal, which lost half of the digits. */
+/* What scores are divided by, in double: sqrt(n) itself, with all its digits, where scale is its float reciprocal. */
 static inline double score_divisor(float scale) {
     double n = round(1 / ((double)scale * scale));
     return scale == 1 / sqrtf((float)n) ? sqrt(n) : 1 / (double)scale;
@@ -72,7 +75,8 @@ struct head_norm { const vector *wq, *wk; float offset, eps; };
 enum glu_gate { GLU_SILU, GLU_GELU_TANH, GLU_GATES };
 
 /* Rows of the head: hidden states and what each should predict; the results; and for the backward of
-   sum_i coef[i] logp[i] + ecoef[i] entropy[i] its coefficients (coef NULL: no backward; ecoef NULL: no entropy) and dh. */
+   sum_i coef[i] logp[i] + ecoef[i] entropy[i] its coefficients (coef NULL: no backward; ecoef NULL: no entropy) and
+   dh. Its pointers are backend memory. */
 struct head_rows {
     int R;
     const real *h;                   /* (R, C) */
@@ -85,12 +89,15 @@ struct head_rows {
 /* Which gate a GELU has: Phi, its approximation by tanh, or by a sigmoid. */
 enum gelu_kind { GELU_ERF, GELU_TANH, GELU_QUICK, GELU_KINDS };
 
-/* Storage of AdamW's moments m and v. float8 is of matrices (O, C) only: codes of base/float8.h (O, C), and then the exponents of
-   their blocks (O, float8_blocks(C)). */
+/* Storage of AdamW's moments m and v. float8 is of matrices (O, C) only: codes of base/float8.h (O, C), and then the
+   exponents of their blocks (O, float8_blocks(C)). */
 enum moment_dtype { MOMENT_FLOAT32, MOMENT_BFLOAT16, MOMENT_FLOAT8, MOMENT_DTYPES };
-static inline size_t moment_element(enum moment_dtype dtype) { return dtype == MOMENT_FLOAT32 ? 4 : dtype == MOMENT_BFLOAT16 ? 2 : 1; }
+static inline size_t moment_element(enum moment_dtype dtype) {
+    return dtype == MOMENT_FLOAT32 ? 4 : dtype == MOMENT_BFLOAT16 ? 2 : 1;
+}
 
-/* Storage of master weights: of float32's 32 bits, or the upper 24 of them, what is beyond the working weight's 16 (base.h). */
+/* Storage of master weights: of float32's 32 bits, or the upper 24 of them, what is beyond the working weight's 16
+   (base.h). */
 enum master_dtype { MASTER_FLOAT32, MASTER_FLOAT24, MASTER_DTYPES };
 static inline size_t lower_element(enum master_dtype dtype) { return dtype == MASTER_FLOAT32 ? 2 : 1; }
 static inline uint16_t load_lower(const void *lower, size_t i, enum master_dtype dtype) {
@@ -105,11 +112,11 @@ struct adamw {
     float lr, beta1, beta2, eps, weight_decay, grad_scale, correction1, correction2;
     enum moment_dtype moments;
     enum master_dtype masters;
-    uint64_t seed, first;            /* of the random bits of rounding; first: index of w's first element in the model, 4 divides it */
+    uint64_t seed, first;            /* of rounding's random bits; index of w[0] in the model, 4 divides it */
     uint32_t step;
 };
 
-/* A parameter of ops.def as C declares it, behind a comma, and as a call hands it on */
+/* A parameter of ops.def as C declares it, behind a comma */
 #define DECLARE(parameter) DECLARE_##parameter
 #define DECLARE_OUT(type, name, ...) , type *name
 #define DECLARE_ADD(type, name, ...) , type *name
@@ -146,7 +153,8 @@ struct ops {
 struct device { const struct ops *ops; void *ctx; };
 
 extern const struct ops ref_ops;
-int cpu_ops_pick(const struct ops **out);    /* best tier of this CPU, or the one GRPO_CPU names; E_DEVICE if it lacks that */
+/* best tier of this CPU, or the one GRPO_CPU names; E_DEVICE if it lacks that */
+int cpu_ops_pick(const struct ops **out);
 
 /* device: "ref", "cpu"; the one place that knows which backends exist */
 int ops_find(const struct ops **out, const char *device);

@@ -32,7 +32,7 @@ static void *fetch(const struct device *d, const void *src, size_t bytes) {
     return NULL;
 }
 
-/* keys that queries at positions [0, n) see together */
+/* keys that queries at positions [0, n) see, all together */
 static double seen_from_start(int n, int window) {
     double within = window && n > window ? window : n;               /* queries that see all before them */
     return within * (within + 1) / 2 + (n - within) * window;
@@ -64,8 +64,8 @@ double decode_reads(const struct device *d, const struct key_pages *keys, int S,
         const int32_t *own = pages + (size_t)i * columns;
         int shared = 0, least = i ? min_int(length[i], length[i - 1]) : 0;
         while ((shared + 1) * KV_TILE <= least && own[shared] == own[shared - keys->max_pages]) shared++;
-        int first = first_key(length[i] - 1, window), both = i ? max_int(first, first_key(length[i - 1] - 1, window)) : first;
-        read += length[i] - first - max_int(0, shared * KV_TILE - both);
+        int first = first_key(length[i] - 1, window), before = i ? first_key(length[i - 1] - 1, window) : 0;
+        read += length[i] - first - max_int(0, shared * KV_TILE - max_int(first, before));
     }
     free(length);
     free(pages);

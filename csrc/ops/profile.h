@@ -1,5 +1,5 @@
-/* Where the time goes, an op at a time: calls, seconds, floating-point operations and the fewest bytes an op must move (each
-   operand once), as ops.def says. Off, it costs a branch a call; on, each call is waited for. */
+/* Where the time goes, an op at a time: calls, seconds, floating-point operations and the fewest bytes an op must move
+   (each operand once), as ops.def says. Off, it costs a branch a call; on, each call is waited for. */
 #ifndef GRPO_PROFILE_H
 #define GRPO_PROFILE_H
 
@@ -21,8 +21,9 @@ extern struct profile_line profile_lines[PROFILE_OPS];
 void profile_start(void);             /* on, everything 0 */
 void profile_add(enum profiled op, double seconds, struct work work);
 
-/* What attention computes and reads, from segments and lengths that lie in backend memory and are fetched; 0 if they cannot be.
-   Pairs of a query row and a key that it sees; keys that decode reads: what a row's pages share with the row before counts once. */
+/* What attention computes and reads, from segments and lengths that lie in backend memory and are fetched; 0 if they
+   cannot be. Pairs of a query row and a key that it sees; keys that decode reads: what a row's pages share with the row
+   before, which sees it too, counts once. */
 double visible_pairs(const struct device *d, const struct segment *segments, int n, int window);
 double decode_pairs(const struct device *d, const struct key_pages *keys, int S, int window);
 double decode_reads(const struct device *d, const struct key_pages *keys, int S, int window);

@@ -8,7 +8,7 @@
 
 enum { MAX_SIZE = 1 << 28 };   /* of one dimension */
 
-/* -- arguments --------------------------------------------------------------------------------------------------- */
+/* -- arguments ----------------------------------------------------------------------------------------------------- */
 
 static const char *const dim_names[] = {
     [DIM_none] = "",
@@ -51,6 +51,8 @@ static int is_inferred(const struct op *op, enum dim dim) {
     return 0;
 }
 
+static int is_result(const struct op_param *p) { return p->mode == OUT || p->mode == ADD || p->mode == ADD_OPTIONAL; }
+
 /* Numbers that have a usual value come after all others. */
 static int is_option(const struct op_param *p) { return p->storage >= INTEGER && p->mode == OPTIONAL; }
 static int is_argument(const struct op *op, const struct op_param *p, int options) {
@@ -61,7 +63,8 @@ static int collect_one(struct call *a, int i, PyObject *args, Py_ssize_t *next, 
     const struct op_param *p = &a->op->param[i];
     PyObject *named = kwargs ? PyDict_GetItemString(kwargs, p->name) : NULL;
     *used += named != NULL;
-    if (named && *next < PyTuple_GET_SIZE(args)) return PyErr_Format(PyExc_TypeError, "%s() got %s twice", a->op->name, p->name), -1;
+    if (named && *next < PyTuple_GET_SIZE(args))
+        return PyErr_Format(PyExc_TypeError, "%s() got %s twice", a->op->name, p->name), -1;
     PyObject *object = *next < PyTuple_GET_SIZE(args) ? PyTuple_GET_ITEM(args, (*next)++) : named;
     a->object[i] = object == Py_None ? NULL : object;
     if (!a->object[i] && p->mode != OPTIONAL && p->mode != ADD_OPTIONAL)
@@ -73,7 +76,8 @@ static int collect_objects(struct call *a, PyObject *args, PyObject *kwargs) {
     Py_ssize_t used = 0, next = 0, n_args = PyTuple_GET_SIZE(args);
     for (int options = 0; options < 2; options++)
         for (int i = 0; a->op->param[i].name; i++)
-            if (is_argument(a->op, &a->op->param[i], options) && collect_one(a, i, args, &next, kwargs, &used)) return -1;
+            if (is_argument(a->op, &a->op->param[i], options) && collect_one(a, i, args, &next, kwargs, &used))
+                return -1;
     if (next < n_args)
         return PyErr_Format(PyExc_TypeError, "%s() takes at most %zd arguments", a->op->name, next), -1;
     if (kwargs && used < PyDict_GET_SIZE(kwargs))
@@ -105,14 +109,19 @@ static int scalar_arg(struct call *a, int i) {
 static int check_heads(const struct call *a) {
     int Hq = a->size[DIM_Hq], Hkv = a->size[DIM_Hkv], D = a->size[DIM_D];
     if (Hq < 0 || (Hkv > 0 && Hq > 0 && Hq % Hkv == 0 && D > 0 && D % 2 == 0)) return 0;
-    return PyErr_Format(PyExc_ValueError, "Hq %d, Hkv %d, D %d: Hq must be a multiple of Hkv and D even, all positive", Hq, Hkv, D), -1;
+    return PyErr_Format(PyExc_ValueError, "Hq %d, Hkv %d, D %d: Hq must be a multiple of Hkv and D even, all positive",
+                        Hq, Hkv, D), -1;
+}
+
+static int is_of_type(PyObject *object, int type) {
+    return PyArray_Check(object) && PyArray_TYPE((PyArrayObject *)object) == type;
 }
 
 /* object: what was given for the parameter, or NULL */
 static int numpy_type(enum storage storage, PyObject *object) {
     switch (storage) {
-    case STORAGE_lower: return PyArray_Check(object) && PyArray_TYPE((PyArrayObject *)object) == NPY_UINT8 ? NPY_UINT8 : NPY_UINT16;
-    case STORAGE_moment: return PyArray_Check(object) && PyArray_TYPE((PyArrayObject *)object) == NPY_UINT16 ? NPY_UINT16 : NPY_FLOAT32;
+    case STORAGE_lower: return is_of_type(object, NPY_UINT8) ? NPY_UINT8 : NPY_UINT16;
+    case STORAGE_moment: return is_of_type(object, NPY_UINT16) ? NPY_UINT16 : NPY_FLOAT32;
     case STORAGE_int32_t: case STORAGE_segment: case HOST_int32_t: return NPY_INT32;
     case HOST_uint32_t: return NPY_UINT32;
     case STORAGE_uint8_t: return NPY_UINT8;
@@ -135,7 +144,8 @@ static int check_segments(const struct call *a, int i) {
     const struct segment *s = (const struct segment *)PyArray_DATA(a->array[i]);
     int N = a->size[DIM_N];
     for (int j = 0; j < a->size[DIM_n_segments]; j++, s++)
-        if (s->start < 0 || s->len < 0 || s->prefix < 0 || s->prefix_len < 0 || s->start > N - s->len || s->prefix > N - s->prefix_len)
+        if (s->start < 0 || s->len < 0 || s->prefix < 0 || s->prefix_len < 0 || s->start > N - s->len ||
+            s->prefix > N - s->prefix_len)
             return PyErr_SetString(PyExc_ValueError, "segments leave the rows of qkv"), -1;
     return 0;
 }
@@ -175,8 +185,7 @@ static int parse(struct call *a, PyObject *args, PyObject *kwargs) {
     for (int i = 0; p[i].name; i++) {
         if (p[i].storage < SIZE && a->array[i] && check_values(a, i)) return -1;
         if (p[i].storage == STORAGE_segment && check_segments(a, i)) return -1;
-        int returned = p[i].mode == OUT || ((p[i].mode == ADD || p[i].mode == ADD_OPTIONAL) && a->array[i]);
-        if (returned && new_result(a, i)) return -1;
+        if (is_result(&p[i]) && (p[i].mode == OUT || a->array[i]) && new_result(a, i)) return -1;
     }
     return a->op->check ? a->op->check(a) : 0;
 }
@@ -210,7 +219,9 @@ static int unpack(const Ops *self, const struct op_param *p, float *staged, cons
     return op_weight_get(&self->device, staged, memory, 0, O, O, C);
 }
 
-static int is_packed(enum storage storage) { return storage == STORAGE_real || storage == STORAGE_vector || storage == STORAGE_weight; }
+static int is_packed(enum storage storage) {
+    return storage == STORAGE_real || storage == STORAGE_vector || storage == STORAGE_weight;
+}
 
 static int upload(const Ops *self, const struct op_param *p, void *memory, PyArrayObject *source) {
     size_t bytes = (size_t)PyArray_NBYTES(source);
@@ -268,9 +279,10 @@ static int execute(Ops *self, struct call *a) {
     const struct device *d = &self->device;
     int rows = LARGEST(a, DIM_N, DIM_R, DIM_S), pages = LARGEST(a, DIM_max_pages);
     TRY(device_reserve(d, &(struct op_limits){
-        .rows = rows, .head_rows = rows, .slots = rows, .channels = LARGEST(a, DIM_C, DIM_O, DIM_twoF, DIM_HqD, DIM_QKV),
-        .heads = LARGEST(a, DIM_Hq), .kv_heads = LARGEST(a, DIM_Hkv), .head_dim = LARGEST(a, DIM_D), .vocab = LARGEST(a, DIM_V),
-        .segments = LARGEST(a, DIM_n_segments), .max_position = max_int(LARGEST(a, DIM_N), pages * KV_TILE), .shared_pages = pages}));
+        .rows = rows, .head_rows = rows, .slots = rows, .heads = LARGEST(a, DIM_Hq), .kv_heads = LARGEST(a, DIM_Hkv),
+        .channels = LARGEST(a, DIM_C, DIM_O, DIM_twoF, DIM_HqD, DIM_QKV), .head_dim = LARGEST(a, DIM_D),
+        .vocab = LARGEST(a, DIM_V), .segments = LARGEST(a, DIM_n_segments),
+        .max_position = max_int(LARGEST(a, DIM_N), pages * KV_TILE), .shared_pages = pages}));
     for (int i = 0; a->op->param[i].name; i++) TRY(place_param(self, a, i));
     if (a->op->prepare) TRY(a->op->prepare(d, a));
     self->seconds = INFINITY;
@@ -332,7 +344,7 @@ PyObject *invoke(PyObject *self_, const struct op *op, PyObject *args, PyObject 
     return out;
 }
 
-/* -- documentation -------------------------------------------------------------------------------------------------- */
+/* -- documentation ------------------------------------------------------------------------------------------------- */
 
 struct text { char *at, *end; };
 static void append(struct text *t, const char *format, ...) {
@@ -376,7 +388,7 @@ const char *describe(const struct op *op) {
     append(&t, "; returns");
     comma = " ";
     for (const struct op_param *p = op->param; p->name; p++)
-        if (p->mode == OUT || p->mode == ADD || p->mode == ADD_OPTIONAL) append(&t, "%s", comma), append_array(&t, p), comma = ", ";
+        if (is_result(p)) append(&t, "%s", comma), append_array(&t, p), comma = ", ";
     append(&t, ".");
     return doc;
 }

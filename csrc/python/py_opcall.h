@@ -1,5 +1,5 @@
-/* How one operation is described so that py_opcall.c can call it from Python: its parameters as data, made from the words of
-   ops.def, and a function that hands them over. */
+/* How one operation is described so that py_opcall.c can call it from Python: its parameters as data, made from the
+   words of ops.def, and a function that hands them over. */
 #ifndef GRPO_OPCALL_H
 #define GRPO_OPCALL_H
 
@@ -7,9 +7,9 @@
 #include "ops/device.h"
 
 enum storage {
-    STORAGE_real, STORAGE_float, STORAGE_vector, STORAGE_weight, STORAGE_int32_t, STORAGE_uint8_t,      /* backend memory */
+    STORAGE_real, STORAGE_float, STORAGE_vector, STORAGE_weight, STORAGE_int32_t, STORAGE_uint8_t, /* backend memory */
     STORAGE_segment,                                       /* the same: int32, a row of four numbers a segment */
-    STORAGE_lower, STORAGE_moment,                         /* the same: uint16 or uint8; float32 or uint16 (bfloat16 bits) */
+    STORAGE_lower, STORAGE_moment,                         /* the same: uint16 or uint8; float32 or uint16 (bfloat16) */
     HOST_int32_t, HOST_uint32_t, HOST_float, HOST_double,  /* the NumPy array itself */
     SIZE, INTEGER, NUMBER,                                 /* a SIZE binds the dimension in `shape` */
 };

@@ -1,5 +1,5 @@
-/* Ops: every operation of ops.def as a method on NumPy arrays, for tests and benchmarks. What a method takes and gives follows
-   from its entry; the few that OP_BY_HAND marks are described here in the same words. */
+/* Ops: every operation of ops.def as a method on NumPy arrays, for tests and benchmarks. What a method takes and gives
+   follows from its entry; the few that OP_BY_HAND marks are described here in the same words. */
 #include "py_opcall.h"
 #include <structmember.h>
 
@@ -11,10 +11,11 @@
 
 static int bad_value(const char *what) { return PyErr_Format(PyExc_ValueError, "%s", what), -1; }
 
-/* -- structures of ops.def from the arguments that stand for them ----------------------------------------------------- */
+/* -- structures of ops.def from the arguments that stand for them -------------------------------------------------- */
 
 /* scale 0: what is usual for the heads' width */
-#define BIND_attention_shape BIND_GIVEN(Hq) BIND_GIVEN(Hkv) BIND_GIVEN(D) BIND_WHOLE_OPTION(window, 0) BIND_OPTION(scale, 0)
+#define BIND_attention_shape                                                                                           \
+    BIND_GIVEN(Hq) BIND_GIVEN(Hkv) BIND_GIVEN(D) BIND_WHOLE_OPTION(window, 0) BIND_OPTION(scale, 0)
 static const struct attention_shape *attention_shape_of(const struct call *a, struct attention_shape *out) {
     float scale = number_of(a, "scale");
     *out = (struct attention_shape){a->size[DIM_Hq], a->size[DIM_Hkv], a->size[DIM_D], (int)integer_of(a, "window"),
@@ -29,7 +30,7 @@ static const struct head_norm *head_norm_of(const struct call *a, struct head_no
     return out->wq ? out : NULL;
 }
 
-/* -- the methods of the list ------------------------------------------------------------------------------------------ */
+/* -- the methods of the list --------------------------------------------------------------------------------------- */
 
 static int has(const struct op *op, const char *name) {
     for (const struct op_param *p = op->param; p->name; p++)
@@ -40,7 +41,8 @@ static int has(const struct op *op, const char *name) {
 /* What the shapes of an entry cannot say */
 static int check_entry(const struct call *a) {
     const int *size = a->size;
-    if (has(a->op, "axis") && size[DIM_axes] != 1 && !array_of(a, "axis")) return bad_value("pos of several axes needs axis");
+    if (has(a->op, "axis") && size[DIM_axes] != 1 && !array_of(a, "axis"))
+        return bad_value("pos of several axes needs axis");
     if (!has(a->op, "row")) return 0;
     uint64_t row = integer_of(a, "row"), O = (uint64_t)size[DIM_O], rows = (uint64_t)size[DIM_rows];
     return row > O || rows > O - row ? bad_value("row and rows leave W") : 0;
@@ -86,7 +88,7 @@ static int check_entry(const struct call *a) {
 #define OP_BY_HAND(...)
 #include "ops/ops.def"
 
-/* -- bytes ------------------------------------------------------------------------------------------------------------ */
+/* -- bytes --------------------------------------------------------------------------------------------------------- */
 
 static int run_zero(const struct device *d, struct call *a) {
     return op_zero(d, memory_of(a, "dst"), (size_t)a->size[DIM_n] * sizeof(float));
@@ -98,7 +100,7 @@ static int run_copy(const struct device *d, struct call *a) {
 }
 METHOD(copy, "the bytes of src", NO_CHECK, OUT(float, dst, n), IN(float, src, n))
 
-/* -- decode, with the pool filled as a rollout fills it ------------------------------------------------------------------ */
+/* -- decode, with the pool filled as a rollout fills it ------------------------------------------------------------ */
 
 static int check_pages(const struct call *a) {
     const int32_t *place = DATA(int32_t, array_of(a, "place")), *pages = DATA(int32_t, array_of(a, "pages"));
@@ -137,19 +139,19 @@ static int run_attention_decode(const struct device *d, struct call *a) {
     int max_pages = a->size[DIM_max_pages];
     struct key_pages keys = {memory_of(a, "pages"), memory_of(a, "length"), max_pages, max_pages};
     struct attention_shape shape;
-    return op_attention_decode(d, memory_of(a, "y"), memory_of(a, "lse"), memory_of(a, "qkv"), a->pool, &keys, a->size[DIM_S],
-                               attention_shape_of(a, &shape));
+    return op_attention_decode(d, memory_of(a, "y"), memory_of(a, "lse"), memory_of(a, "qkv"), a->pool, &keys,
+                               a->size[DIM_S], attention_shape_of(a, &shape));
 }
 
 METHOD(attention_decode,
-       "y and lse of rows qkv over the keys of a pool of n_pages, which is filled before: kv by kv_store at place, kv_copy of "
-       "pages src to dst, kv_store again",
+       "y and lse of rows qkv over the keys of a pool of n_pages, which is filled before: kv by kv_store at place, "
+       "kv_copy of pages src to dst, kv_store again",
        FUNCTIONS(.check = check_pages, .prepare = fill_pool),
        OUT(real, y, S, HqD), OUT(float, lse, S, Hq), IN(real, qkv, S, QKV), IN(real, kv, N, QKV), IN(int32_t, place, N),
        INDEX(dst, n_pages, n_copies), INDEX(src, n_pages, n_copies), GIVEN(n_pages), IN(int32_t, pages, S, max_pages),
        IN(int32_t, length, S), STRUCT(attention_shape, a))
 
-/* -- the head: alone, and with its backward ------------------------------------------------------------------------------ */
+/* -- the head: alone, and with its backward ------------------------------------------------------------------------ */
 
 static struct head_rows head_rows_of(const struct call *a) {
     return (struct head_rows){.R = a->size[DIM_R], .h = memory_of(a, "h"), .target = memory_of(a, "target"),
@@ -170,14 +172,16 @@ static int run_head_bwd(const struct device *d, struct call *a) {
     rows.coef = memory_of(a, "coef");
     rows.ecoef = memory_of(a, "ecoef");
     rows.dh = memory_of(a, "dh");
-    return op_head(d, memory_of(a, "dW"), &rows, memory_of(a, "W"), number_of(a, "inv_temperature"), a->size[DIM_C], a->size[DIM_V]);
+    return op_head(d, memory_of(a, "dW"), &rows, memory_of(a, "W"), number_of(a, "inv_temperature"), a->size[DIM_C],
+                   a->size[DIM_V]);
 }
 
 METHOD(head_bwd, "head, and dh =, dW += the gradient of sum of coef logp + ecoef entropy", NO_CHECK,
        OUT(float, logp, R), OUT(float, entropy, R), OUT(real, dh, R, C), ADD(float, dW, V, C), IN(real, h, R, C),
-       IN(weight, W, V, C), INDEX(target, V, R), IN(float, coef, R), MAYBE_IN(float, ecoef, R), OPTION(inv_temperature, 1))
+       IN(weight, W, V, C), INDEX(target, V, R), IN(float, coef, R), MAYBE_IN(float, ecoef, R),
+       OPTION(inv_temperature, 1))
 
-/* -- sampling ------------------------------------------------------------------------------------------------------------ */
+/* -- sampling ------------------------------------------------------------------------------------------------------ */
 
 /* The pool: keys (S), then room for what is drawn (S). */
 static int place_keys(const struct device *d, struct call *a) {
@@ -189,8 +193,10 @@ static int place_keys(const struct device *d, struct call *a) {
         free(keys);
         return fail(E_MEMORY, "no memory for %d samples", S);
     }
+    uint64_t seed = integer_of(a, "seed");
+    uint32_t step = (uint32_t)integer_of(a, "step");
     for (int s = 0; s < S; s++, given += 4)
-        keys[s] = (struct sample_key){integer_of(a, "seed"), (uint32_t)integer_of(a, "step"), given[0], given[1], given[2], given[3]};
+        keys[s] = (struct sample_key){seed, step, given[0], given[1], given[2], given[3]};
     int status = device_upload(d, a->pool, keys, (size_t)S * sizeof *keys);
     free(keys);
     return status;
@@ -201,12 +207,14 @@ static int run_sample(const struct device *d, struct call *a) {
     struct sampler sampler = {
         .temperature = number_of(a, "temperature"), .top_p = number_of(a, "top_p"), .min_p = number_of(a, "min_p"),
         .repetition_penalty = number_of(a, "repetition_penalty"), .top_k = (int)integer_of(a, "top_k"),
-        .n_stop = max_int(0, a->size[DIM_n_stop]), .stop_ids = memory_of(a, "stop_ids"), .forbidden = memory_of(a, "forbidden")};
+        .n_stop = max_int(0, a->size[DIM_n_stop]), .stop_ids = memory_of(a, "stop_ids"),
+        .forbidden = memory_of(a, "forbidden")};
     const struct sample_key *keys = a->pool;
-    struct sampled *drawn = (struct sampled *)((struct sample_key *)a->pool + S), *out = malloc((size_t)S * sizeof *out + 1);
+    struct sampled *drawn = (struct sampled *)((struct sample_key *)a->pool + S);
+    struct sampled *out = malloc((size_t)S * sizeof *out + 1);
     if (!out) return fail(E_MEMORY, "no memory for %d samples", S);
-    int status = op_sample(d, drawn, memory_of(a, "next"), memory_of(a, "seen"), memory_of(a, "h"), memory_of(a, "W"), &sampler, keys, S,
-                           a->size[DIM_C], a->size[DIM_V]);
+    int status = op_sample(d, drawn, memory_of(a, "next"), memory_of(a, "seen"), memory_of(a, "h"), memory_of(a, "W"),
+                           &sampler, keys, S, a->size[DIM_C], a->size[DIM_V]);
     if (!status) status = device_download(d, out, drawn, (size_t)S * sizeof *out);
     int32_t *id = memory_of(a, "id");
     float *logp = memory_of(a, "logp"), *policy_logp = memory_of(a, "policy_logp"), *entropy = memory_of(a, "entropy");
@@ -225,13 +233,14 @@ static int run_sample(const struct device *d, struct call *a) {
     BIND_OPTION(repetition_penalty, 1) BIND_MAYBE_IN(uint8_t, forbidden, V) BIND_MAYBE_ADD(uint8_t, seen, S, V) \
     BIND_MAYBE_INDEX(stop_ids, V, n_stop) BIND_WHOLE_OPTION(seed, 0) BIND_WHOLE_OPTION(step, 0)
 METHOD(sample,
-       "id = a token drawn from softmax(h W^T / temperature) as truncated, with its log-probabilities; keys: prompt, sample, "
-       "position, no_stop of each row",
+       "id = a token drawn from softmax(h W^T / temperature) as truncated, with its log-probabilities; keys: prompt, "
+       "sample, position, no_stop of each row",
        .prepare = place_keys,
        HOST_OUT(int32_t, id, S), HOST_OUT(float, logp, S), HOST_OUT(float, policy_logp, S), HOST_OUT(float, entropy, S),
-       OUT(int32_t, next, S), IN(real, h, S, C), IN(weight, W, V, C), HOST_IN(uint32_t, keys, S, four), STRUCT(sampler, sampler))
+       OUT(int32_t, next, S), IN(real, h, S, C), IN(weight, W, V, C), HOST_IN(uint32_t, keys, S, four),
+       STRUCT(sampler, sampler))
 
-/* -- the optimiser: of matrices, of matrices whose moments are float8, of vectors ------------------------------------------ */
+/* -- the optimiser: of matrices, of matrices whose moments are float8, of vectors ---------------------------------- */
 
 static int check_moments(const struct call *a) {
     int same = PyArray_TYPE(array_of(a, "m")) == PyArray_TYPE(array_of(a, "v"));
@@ -245,20 +254,22 @@ static int check_float8(const struct call *a) {
 }
 
 static int update_weights(const struct device *d, struct call *a, int C) {
-    static const enum moment_dtype dtypes[] = {[NPY_FLOAT32] = MOMENT_FLOAT32, [NPY_UINT16] = MOMENT_BFLOAT16, [NPY_UINT8] = MOMENT_FLOAT8};
+    static const enum moment_dtype dtypes[] = {
+        [NPY_FLOAT32] = MOMENT_FLOAT32, [NPY_UINT16] = MOMENT_BFLOAT16, [NPY_UINT8] = MOMENT_FLOAT8};
     const PyArrayObject *lower = array_of(a, "lower");
     int split = d->ops->real_size < (int)sizeof(float);
     if (split != (lower != NULL))
         return fail(E_CONFIG, "device '%s' %s lower", d->ops->name, split ? "needs" : "stores float32 and takes no");
     struct adamw p = {
-        .lr = number_of(a, "lr"), .beta1 = number_of(a, "beta1"), .beta2 = number_of(a, "beta2"), .eps = number_of(a, "eps"),
-        .weight_decay = number_of(a, "weight_decay"), .grad_scale = number_of(a, "grad_scale"),
-        .correction1 = number_of(a, "correction1"), .correction2 = number_of(a, "correction2"),
+        .lr = number_of(a, "lr"), .beta1 = number_of(a, "beta1"), .beta2 = number_of(a, "beta2"),
+        .eps = number_of(a, "eps"), .weight_decay = number_of(a, "weight_decay"),
+        .grad_scale = number_of(a, "grad_scale"), .correction1 = number_of(a, "correction1"),
+        .correction2 = number_of(a, "correction2"),
         .moments = dtypes[PyArray_TYPE(array_of(a, "m"))],
         .masters = lower && PyArray_TYPE(lower) == NPY_UINT8 ? MASTER_FLOAT24 : MASTER_FLOAT32,
         .seed = integer_of(a, "seed"), .first = integer_of(a, "first"), .step = (uint32_t)integer_of(a, "step")};
-    return op_adamw(d, memory_of(a, "w"), memory_of(a, "lower"), memory_of(a, "m"), memory_of(a, "v"), memory_of(a, "g"),
-                    a->size[DIM_O], C, &p);
+    return op_adamw(d, memory_of(a, "w"), memory_of(a, "lower"), memory_of(a, "m"), memory_of(a, "v"),
+                    memory_of(a, "g"), a->size[DIM_O], C, &p);
 }
 
 static int run_adamw(const struct device *d, struct call *a) { return update_weights(d, a, a->size[DIM_C]); }
@@ -270,18 +281,19 @@ static int run_adamw_vector(const struct device *d, struct call *a) { return upd
     BIND_NUMBER(grad_scale) BIND_NUMBER(correction1) BIND_NUMBER(correction2) BIND_WHOLE_OPTION(seed, 0)        \
     BIND_WHOLE_OPTION(step, 0) BIND_WHOLE_OPTION(first, 0)
 METHOD(adamw,
-       "one step of AdamW. lower: uint16, or uint8 (float24 masters), None where the device stores float32; m, v: float32, or "
-       "uint16 holding bfloat16 bits",
+       "one step of AdamW. lower: uint16, or uint8 (float24 masters), None where the device stores float32; m, v: "
+       "float32, or uint16 holding bfloat16 bits",
        .check = check_moments,
-       ADD(weight, w, O, C), MAYBE_ADD(lower, lower, O, C), ADD(moment, m, O, C), ADD(moment, v, O, C), IN(float, g, O, C),
-       STRUCT(adamw, p))
+       ADD(weight, w, O, C), MAYBE_ADD(lower, lower, O, C), ADD(moment, m, O, C), ADD(moment, v, O, C),
+       IN(float, g, O, C), STRUCT(adamw, p))
 METHOD(adamw_float8, "adamw with moments in 8 bits: m, v are codes (O, C) and then exponents (O, ceil(C / 256)), flat",
        .check = check_float8,
-       ADD(weight, w, O, C), MAYBE_ADD(lower, lower, O, C), ADD(uint8_t, m, bytes), ADD(uint8_t, v, bytes), IN(float, g, O, C),
-       STRUCT(adamw, p))
+       ADD(weight, w, O, C), MAYBE_ADD(lower, lower, O, C), ADD(uint8_t, m, bytes), ADD(uint8_t, v, bytes),
+       IN(float, g, O, C), STRUCT(adamw, p))
 METHOD(adamw_vector, "adamw of a vector; w as vector_set() gives it",
        .check = check_moments,
-       ADD(float, w, O), MAYBE_ADD(lower, lower, O), ADD(moment, m, O), ADD(moment, v, O), IN(float, g, O), STRUCT(adamw, p))
+       ADD(float, w, O), MAYBE_ADD(lower, lower, O), ADD(moment, m, O), ADD(moment, v, O), IN(float, g, O),
+       STRUCT(adamw, p))
 
 /* -- the type ------------------------------------------------------------------------------------------------------ */
 
@@ -301,15 +313,16 @@ static const struct { const struct op *op; PyCFunction function; } all_methods[]
 #define OP(name, ...) FUNCTION(name)
 #define OP_BY_HAND(...)
 #include "ops/ops.def"
-    FUNCTION(zero) FUNCTION(copy) FUNCTION(attention_decode) FUNCTION(head) FUNCTION(head_bwd) FUNCTION(sample) FUNCTION(adamw)
-    FUNCTION(adamw_float8) FUNCTION(adamw_vector)
+    FUNCTION(zero) FUNCTION(copy) FUNCTION(attention_decode) FUNCTION(head) FUNCTION(head_bwd) FUNCTION(sample)
+    FUNCTION(adamw) FUNCTION(adamw_float8) FUNCTION(adamw_vector)
 };
 enum { METHODS = sizeof all_methods / sizeof *all_methods };
 
 /* Described when the type is made; philox and the end follow. */
 static PyMethodDef methods[METHODS + 2] = {
     [METHODS] = {"philox", philox_static, METH_VARARGS | METH_STATIC,
-                 "philox(key, counter, /)\n--\n\nThe four words of Philox4x32-10 for a 64-bit key and a counter of four words."},
+                 "philox(key, counter, /)\n--\n\n"
+                 "The four words of Philox4x32-10 for a 64-bit key and a counter of four words."},
 };
 
 static int describe_methods(void) {

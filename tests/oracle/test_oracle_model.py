@@ -35,7 +35,7 @@ def random_config(rng, family=None):
     family = family or str(rng.choice(FAMILIES))
     kv, ratio = int(rng.integers(1, 4)), int(rng.integers(1, 9))
     d = int(rng.integers(9, 70))
-    if family in ("llama", "mistral"):
+    if family not in ("qwen2", "qwen3"):
         d = kv * ratio * max(1, d // (kv * ratio))
     sizes = dict(d=d, heads=(kv * ratio, kv), D=int(rng.choice([4, 10, 16, 24, 64, 80, 96, 128])), F=int(rng.integers(5, 150)),
                  V=int(rng.integers(33, 400)), tie=bool(rng.random() < 0.5), rms_norm_eps=float(rng.choice([1e-6, 1e-5])))
