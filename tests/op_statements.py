@@ -1,4 +1,4 @@
-"""The forward of each operation of ops.h as a few lines of NumPy in float64, independent of the C text, and helpers that
+"""The forward of each operation of ops.def as a few lines of NumPy in float64, independent of the C text, and helpers that
 tests of any backend use."""
 import math
 

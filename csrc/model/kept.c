@@ -9,7 +9,7 @@ size_t kept_row_bytes(const struct ops *ops, const struct config *c, enum keep k
 void kept_free(struct model *m) {
     struct kept *k = m->kept;
     if (!k) return;
-    m->ops->release(m->ctx, k->arena);
+    device_release(&m->device, k->arena);
     activations_free(&k->store);
     free(k->prompt_row);
     free(k->row);
@@ -20,11 +20,11 @@ void kept_free(struct model *m) {
 /* The store's memory stays from one rollout to the next, and grows. */
 static int reserve_store(struct kept *k, struct model *m, enum keep keep, int rows) {
     if (rows > k->store.rows_max || keep != k->store.keep) {
-        m->ops->release(m->ctx, k->arena);
+        device_release(&m->device, k->arena);
         activations_free(&k->store);
         k->arena = NULL;
         TRY(activations_create(&k->store, m, keep, rows, 0));
-        k->arena = m->ops->alloc(m->ctx, k->store.bytes);
+        k->arena = device_alloc(&m->device, k->store.bytes);
         if (!k->arena) {
             double bytes = (double)k->store.bytes;
             activations_free(&k->store);

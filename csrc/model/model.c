@@ -2,7 +2,7 @@
 #include "model/model.h"
 #include "base/float8.h"
 #include "model/kept.h"
-#include "ops/profile.h"
+#include "ops/device.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -101,19 +101,18 @@ int model_create(struct model **out, const char *device, const struct config *co
     TRY(ops_find(&ops, device));
     struct sizes s = {.ops = ops};
     visit_params(config, add_sizes, &s);
-    void *ctx;
-    TRY(ops->open(&ctx));
+    struct device opened;
+    TRY(device_open(&opened, ops));
     struct model *m = calloc(1, sizeof *m);
     if (!m) {
-        ops->close(ctx);
+        device_close(&opened);
         return fail(E_MEMORY, "no memory for a model");
     }
     m->config = *config;
-    m->ops = ops;
-    m->ctx = ctx;
+    m->device = opened;
     m->params = calloc((size_t)s.n, sizeof *m->params);
-    m->weights = ops->alloc(m->ctx, s.bytes);
-    m->inv_freq = ops->alloc(m->ctx, (size_t)config->head_dim / 2 * sizeof(float));
+    m->weights = device_alloc(&m->device, s.bytes);
+    m->inv_freq = device_alloc(&m->device, (size_t)config->head_dim / 2 * sizeof(float));
     int status = OK;
     if (!m->params || !m->weights || !m->inv_freq)
         status = fail(E_MEMORY, "the model's weights need %.2f GB, which this machine does not have", (double)s.bytes / 1e9);
@@ -124,7 +123,7 @@ int model_create(struct model **out, const char *device, const struct config *co
             m->params[i].w = at;
             at += stored_bytes(ops, &m->params[i]);
         }
-        status = ops->upload(m->ctx, m->inv_freq, inv_freq, (size_t)config->head_dim / 2 * sizeof(float));
+        status = device_upload(&m->device, m->inv_freq, inv_freq, (size_t)config->head_dim / 2 * sizeof(float));
     }
     if (status) {
         model_free(m);
@@ -137,20 +136,20 @@ int model_create(struct model **out, const char *device, const struct config *co
 void model_free(struct model *m) {
     if (!m) return;
     kept_free(m);
-    m->ops->release(m->ctx, m->workspace);
-    m->ops->release(m->ctx, m->mixed);
-    m->ops->release(m->ctx, m->inv_freq);
-    m->ops->release(m->ctx, m->weights);
-    m->ops->close(m->ctx);
+    device_release(&m->device, m->workspace);
+    device_release(&m->device, m->mixed);
+    device_release(&m->device, m->inv_freq);
+    device_release(&m->device, m->weights);
+    device_close(&m->device);
     free(m->params);
     free(m);
 }
 
 int model_workspace(struct model *m, void **out, size_t bytes) {
     if (bytes > m->workspace_bytes) {
-        m->ops->release(m->ctx, m->workspace);          /* first, so that both never stand side by side */
+        device_release(&m->device, m->workspace);          /* first, so that both never stand side by side */
         m->workspace_bytes = 0;
-        m->workspace = m->ops->alloc(m->ctx, bytes);
+        m->workspace = device_alloc(&m->device, bytes);
         if (!m->workspace)
             return fail(E_MEMORY, "activations and KV cache need %.2f GB: use a smaller token_budget, fewer slots, shorter completions or "
                                   "recompute", (double)bytes / 1e9);
@@ -212,15 +211,15 @@ static int next_piece(struct piece *q, const struct tensor *t) {
 static int open_staging(float **staged, const struct model *m, const struct tensor *t) {
     struct piece first = {0};
     next_piece(&first, t);
-    *staged = m->ops->alloc(m->ctx, first.n * sizeof(float));
+    *staged = device_alloc(&m->device, first.n * sizeof(float));
     return *staged ? OK : fail(E_MEMORY, "no memory for staging %zu numbers", first.n);
 }
 
 static int set_piece(struct model *m, const struct tensor *t, const struct piece *q, float *staged, const float *host) {
     const struct param *p = t->param;
-    TRY(m->ops->upload(m->ctx, staged, host, q->n * sizeof *host));
-    return p->C ? m->ops->weight_set(m->ctx, p->w, staged, t->row + q->row, q->rows, p->O, p->C)
-                : m->ops->vector_set(m->ctx, (float *)p->w + t->row + q->row, staged, q->rows);
+    TRY(device_upload(&m->device, staged, host, q->n * sizeof *host));
+    return p->C ? op_weight_set(&m->device, p->w, staged, t->row + q->row, q->rows, p->O, p->C)
+                : op_vector_set(&m->device, (float *)p->w + t->row + q->row, staged, q->rows);
 }
 
 /* Where a tensor's elements from `at` on have the bits of their masters that the working weights lack */
@@ -238,7 +237,7 @@ static int set_master_piece(struct model *m, const struct tensor *t, const struc
         upper[i] = bf16_to_float(upper_of(bits));
         store_lower(lower, i, bits, m->masters);
     }
-    int status = m->ops->upload(m->ctx, lower_at(m, t, q->at), lower, q->n * lower_element(m->masters));
+    int status = device_upload(&m->device, lower_at(m, t, q->at), lower, q->n * lower_element(m->masters));
     if (!status) status = set_piece(m, t, q, staged, upper);
     free(upper);
     return status;
@@ -251,23 +250,23 @@ int model_set(struct model *m, const struct tensor *t, const float *host) {
     int status = OK;
     for (struct piece q = {0}; !status && next_piece(&q, t);)
         status = (m->lower ? set_master_piece : set_piece)(m, t, &q, staged, host + q.at);
-    if (!status && m->mixed) status = m->ops->upload(m->ctx, m->mixed + tensor_offset(t), host, tensor_size(t) * sizeof *host);
-    m->ops->release(m->ctx, staged);
+    if (!status && m->mixed) status = device_upload(&m->device, m->mixed + tensor_offset(t), host, tensor_size(t) * sizeof *host);
+    device_release(&m->device, staged);
     return status;
 }
 
 int model_get(const struct model *m, const struct tensor *t, float *host) {
     const struct param *p = t->param;
-    if (m->mixed) return m->ops->download(m->ctx, host, m->mixed + tensor_offset(t), tensor_size(t) * sizeof *host);
-    if (!p->C) return m->ops->download(m->ctx, host, (const float *)p->w + t->row, tensor_size(t) * sizeof *host);
+    if (m->mixed) return device_download(&m->device, host, m->mixed + tensor_offset(t), tensor_size(t) * sizeof *host);
+    if (!p->C) return device_download(&m->device, host, (const float *)p->w + t->row, tensor_size(t) * sizeof *host);
     float *staged;
     TRY(open_staging(&staged, m, t));
     int status = OK;
     for (struct piece q = {0}; !status && next_piece(&q, t);) {
-        status = m->ops->weight_get(m->ctx, staged, p->w, t->row + q.row, q.rows, p->O, p->C);
-        if (!status) status = m->ops->download(m->ctx, host + q.at, staged, q.n * sizeof *host);
+        status = op_weight_get(&m->device, staged, p->w, t->row + q.row, q.rows, p->O, p->C);
+        if (!status) status = device_download(&m->device, host + q.at, staged, q.n * sizeof *host);
     }
-    m->ops->release(m->ctx, staged);
+    device_release(&m->device, staged);
     return status;
 }
 
@@ -277,7 +276,7 @@ int model_get_master(const struct model *m, const struct tensor *t, float *host)
     size_t n = tensor_size(t), bytes = n * lower_element(m->masters);
     void *lower = malloc(bytes);
     if (!lower) return fail(E_MEMORY, "no memory for %zu numbers", n);
-    int status = m->ops->download(m->ctx, lower, lower_at(m, t, 0), bytes);
+    int status = device_download(&m->device, lower, lower_at(m, t, 0), bytes);
     for (size_t i = 0; i < n && !status; i++)
         host[i] = float_from_bits(join_bits((bf16)(float_bits(host[i]) >> 16), load_lower(lower, i, m->masters)));
     free(lower);
@@ -286,10 +285,10 @@ int model_get_master(const struct model *m, const struct tensor *t, float *host)
 
 int model_pack(struct model *m, const float *arena) {
     m->version++;
-    if (m->lower) TRY(m->ops->zero(m->ctx, m->lower, m->n_elements * lower_element(m->masters)));
+    if (m->lower) TRY(op_zero(&m->device, m->lower, m->n_elements * lower_element(m->masters)));
     for (int i = 0; i < m->n_params; i++) {
         const struct param *p = &m->params[i];
-        TRY(p->C ? RUN(m, weight_set, p->w, arena + p->offset, 0, p->O, p->O, p->C) : RUN(m, vector_set, p->w, arena + p->offset, p->O));
+        TRY(p->C ? op_weight_set(&m->device, p->w, arena + p->offset, 0, p->O, p->O, p->C) : op_vector_set(&m->device, p->w, arena + p->offset, p->O));
     }
     return OK;
 }
@@ -297,28 +296,28 @@ int model_pack(struct model *m, const float *arena) {
 int model_unpack(const struct model *m, float *arena) {
     for (int i = 0; i < m->n_params; i++) {
         const struct param *p = &m->params[i];
-        TRY(p->C ? m->ops->weight_get(m->ctx, arena + p->offset, p->w, 0, p->O, p->O, p->C)
-                 : m->ops->copy(m->ctx, arena + p->offset, p->w, (size_t)p->O * sizeof(float)));
+        TRY(p->C ? op_weight_get(&m->device, arena + p->offset, p->w, 0, p->O, p->O, p->C)
+                 : op_copy(&m->device, arena + p->offset, p->w, (size_t)p->O * sizeof(float)));
     }
     return OK;
 }
 
 int model_mix(struct model *m, const struct model *other, float alpha) {
-    const struct ops *ops = m->ops;
-    if (other->ops != ops || memcmp(&m->config, &other->config, sizeof m->config))
+    const struct ops *ops = m->device.ops;
+    if (other->device.ops != ops || memcmp(&m->config, &other->config, sizeof m->config))
         return fail(E_CONFIG, "only models of one shape on one device can be mixed");
     if (!(alpha >= 0 && alpha <= 1)) return fail(E_CONFIG, "alpha is %g, must be in 0..1", (double)alpha);
     size_t bytes = m->n_elements * sizeof(float);
-    float *source = ops->alloc(m->ctx, bytes);
+    float *source = device_alloc(&m->device, bytes);
     int status = source ? OK : E_MEMORY;
     if (!status && !m->mixed) {
-        m->mixed = ops->alloc(m->ctx, bytes);
+        m->mixed = device_alloc(&m->device, bytes);
         status = m->mixed ? model_unpack(m, m->mixed) : E_MEMORY;
     }
     if (status == E_MEMORY) status = fail(E_MEMORY, "mixing a reference needs 2 x %.2f GB", (double)bytes / 1e9);
     if (!status) status = model_unpack(other, source);
-    if (!status) status = ops->lerp(m->ctx, m->mixed, source, alpha, m->n_elements);
+    if (!status) status = op_lerp(&m->device, m->mixed, source, alpha, m->n_elements);
     if (!status) status = model_pack(m, m->mixed);
-    ops->release(m->ctx, source);
+    device_release(&m->device, source);
     return status;
 }

@@ -4,7 +4,7 @@
 #define GRPO_MODEL_H
 
 #include "base/base.h"
-#include "ops/ops.h"
+#include "ops/device.h"
 
 struct config {
     int n_layers, d_model, n_heads, n_kv_heads, head_dim, d_ff, vocab_size;
@@ -43,15 +43,14 @@ size_t param_moment_bytes(const struct param *p, enum moment_dtype dtype);
 
 struct model {
     struct config config;
-    const struct ops *ops;
-    void *ctx;
+    struct device device;
     struct param *params;      /* MODEL ones first, then layer by layer */
     int n_params;
     size_t n_elements;         /* of one such arena; each parameter starts at a multiple of 16 */
     void *weights;             /* the arena behind every param.w */
     float *inv_freq;           /* (D/2) */
     float *mixed;              /* fp32 weights of a reference that is mixed, else NULL */
-    void *lower;               /* (n_elements) of the trainer at work: with the working weights, its masters (ops.h: adamw).
+    void *lower;               /* (n_elements) of the trainer at work: with the working weights, its masters (ops.def: adamw).
                                   NULL: nothing trains, or the working weights are fp32 themselves */
     enum master_dtype masters; /* of the trainer at work */
     uint64_t version;          /* of the weights: one more with every change */

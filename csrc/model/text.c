@@ -1,12 +1,12 @@
 /* The decoder of Qwen1.5/2/2.5/3, Llama and SmolLM2. block_forward is the model; block_backward is the same list read
    upwards. Training, prefill and decoding run this one block and differ in the attention call alone: that, with C1 of
-   ops.h, is why a log-prob recorded while sampling equals the trainer's bit for bit. */
+   ops.def, is why a log-prob recorded while sampling equals the trainer's bit for bit. */
 #include "model/text.h"
-#include "ops/profile.h"
+#include "ops/device.h"
 
 #include <stdlib.h>
 
-#define OP(name, ...) TRY(RUN(m, name, __VA_ARGS__))
+#define OP(name, ...) TRY(op_##name(&m->device, __VA_ARGS__))
 
 static void *vector_of(const struct model *m, int layer, enum param_id id) {
     struct param *p = model_param(m, layer, id);
@@ -78,12 +78,12 @@ size_t activations_bytes(const struct ops *ops, const struct config *c, enum kee
 int activations_create(struct activations *a, struct model *m, enum keep keep, int rows, int head_rows) {
     const struct config *c = &m->config;
     *a = (struct activations){.m = m, .keep = keep, .rows_max = rows, .head_rows_max = head_rows};
-    a->bytes = lay_out(a, NULL, m->ops, c);
+    a->bytes = lay_out(a, NULL, m->device.ops, c);
     a->layers = calloc((size_t)c->n_layers, sizeof *a->layers);
     return a->layers ? OK : fail(E_MEMORY, "no memory for %d layers", c->n_layers);
 }
 
-void activations_place(struct activations *a, void *arena) { lay_out(a, arena, a->m->ops, &a->m->config); }
+void activations_place(struct activations *a, void *arena) { lay_out(a, arena, a->m->device.ops, &a->m->config); }
 
 void activations_free(struct activations *a) {
     free(a->layers);
@@ -96,9 +96,9 @@ size_t kv_bytes(const struct ops *ops, const struct config *c, int n_pages) {
 
 int kv_place(struct kv *kv, struct model *m, int n_pages, void *arena) {
     const struct config *c = &m->config;
-    *kv = (struct kv){.m = m, .n_pages = n_pages, .arena = arena, .page_bytes = m->ops->kv_page_bytes(c->n_kv_heads, c->head_dim)};
+    *kv = (struct kv){.m = m, .n_pages = n_pages, .arena = arena, .page_bytes = m->device.ops->kv_page_bytes(c->n_kv_heads, c->head_dim)};
     kv->layer_bytes = kv->page_bytes * (size_t)n_pages;
-    return m->ops->zero(m->ctx, arena, kv_bytes(m->ops, c, n_pages));      /* places never stored hold finite numbers */
+    return op_zero(&m->device, arena, kv_bytes(m->device.ops, c, n_pages));      /* places never stored hold finite numbers */
 }
 
 static void *kv_layer(const struct kv *kv, int l) { return (char *)kv->arena + (size_t)l * kv->layer_bytes; }
@@ -131,7 +131,7 @@ static int move_stash(struct activations *a, int l, const struct keeper *k, int 
     struct stash *s = &a->layers[l], *t = &k->store->layers[l];
     const struct { void *here, *there; int C; } fields[FIELDS] = {
         {s->x, t->x, c->d_model}, {s->x2, t->x2, c->d_model}, {s->qkv, t->qkv, config_qkv(c)}, {s->att, t->att, config_heads(c)},
-        {s->lse, t->lse, c->n_heads * (int)sizeof(float) / m->ops->real_size}, {s->gate_up, t->gate_up, 2 * c->d_ff},
+        {s->lse, t->lse, c->n_heads * (int)sizeof(float) / m->device.ops->real_size}, {s->gate_up, t->gate_up, 2 * c->d_ff},
     };
     for (int i = first; i < last; i++) {
         if (to_store) OP(put_rows, fields[i].there, fields[i].here, k->rows, N, fields[i].C);
@@ -147,7 +147,7 @@ static int block_forward(struct activations *a, int l, const struct view *v, rea
     int d = c->d_model, F = c->d_ff, QKV = config_qkv(c), Y = config_heads(c);
     struct attention_shape shape = config_attention(c);
     struct head_norm norm = {W(q_norm), W(k_norm), 0, c->rms_eps}, *qk = norm.wq ? &norm : NULL;
-    size_t stream = (size_t)N * (size_t)d * (size_t)m->ops->real_size;
+    size_t stream = (size_t)N * (size_t)d * (size_t)m->device.ops->real_size;
     if (v->keeper) TRY(move_stash(a, l, v->keeper, 1, 0, INPUT, N));
     OP(rmsnorm, a->normed, s->rstd1, s->x, W(norm1), 0, c->rms_eps, N, d);
     OP(linear, s->qkv, a->normed, W(qkv), W(qkv_b), N, d, QKV);
@@ -261,9 +261,9 @@ int text_backward(struct activations *a, const struct batch *b, float *grads, fl
     struct head_rows rows = {.R = b->R, .h = a->hidden, .target = b->targets, .logp = b->logp, .entropy = b->entropy,
                              .coef = b->coef, .ecoef = has_ecoef ? b->ecoef : NULL, .dh = a->dhidden};
     OP(head, grad_of(m, grads, -1, c->tie ? P_embed : P_head), &rows, text_head_weight(m), inv_temperature, d, c->vocab_size);
-    OP(zero, a->dpicked, (size_t)b->R * (size_t)d * (size_t)m->ops->real_size);
+    OP(zero, a->dpicked, (size_t)b->R * (size_t)d * (size_t)m->device.ops->real_size);
     OP(rmsnorm_bwd_add, a->dpicked, grad_of(m, grads, -1, P_norm), a->dhidden, a->picked, vector_of(m, -1, P_norm), 0, a->rstd, b->R, d);
-    OP(zero, a->dx, (size_t)b->N * (size_t)d * (size_t)m->ops->real_size);
+    OP(zero, a->dx, (size_t)b->N * (size_t)d * (size_t)m->device.ops->real_size);
     OP(scatter_rows_add, a->dx, a->dpicked, b->rows, b->R, d);
     for (int l = c->n_layers - 1; l >= 0; l--) {
         if (a->keep == KEEP_INPUTS) TRY(block_forward(a, l, &v, NULL, b->N));

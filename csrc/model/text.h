@@ -1,4 +1,4 @@
-/* Floor 2: the text decoder, forward, backward and one decode step, written once against ops.h.
+/* Floor 2: the text decoder, forward, backward and one decode step, written once against ops.def.
    A batch is packed rows (no padding inside a sequence); a group is its prompt's rows followed by its completions' rows. */
 #ifndef GRPO_TEXT_H
 #define GRPO_TEXT_H
@@ -67,7 +67,7 @@ int kv_copy_pages(struct kv *kv, const int32_t *dst, const int32_t *src, int n);
 /* Where a forward leaves a copy of its rows' activations: row i in row rows[i] of store. */
 struct keeper { struct activations *store; const int32_t *rows; };
 
-/* Hidden states of the batch; with kv, row i's keys and values also go to place[i] (see ops.h: kv_store). keeper may be NULL. */
+/* Hidden states of the batch; with kv, row i's keys and values also go to place[i] (see ops.def: kv_store). keeper may be NULL. */
 int text_forward(struct activations *a, const struct batch *b, struct kv *kv, const int32_t *place, const struct keeper *keeper);
 /* What text_forward would leave in `a` (KEEP_ALL from KEEP_ROWS, KEEP_INPUTS from either store), taken from where the keeper put it. */
 int text_recall(struct activations *a, const struct batch *b, const struct keeper *keeper);
@@ -81,7 +81,7 @@ int text_backward(struct activations *a, const struct batch *b, float *grads, fl
 int text_embed_backward(struct model *m, float *grads, const real *dx, const int32_t *ids, int N);
 
 /* One token for each of S slots: a->hidden (S, d) = final-normed states. Row s stores its key at place[s] and
-   sees length[s] keys through pages (S, max_pages); shared_pages as in ops.h. */
+   sees length[s] keys through pages (S, max_pages); shared_pages as of struct key_pages. */
 int text_decode(struct activations *a, struct kv *kv, const int32_t *ids, const int32_t *pos, const int32_t *place,
                 const int32_t *pages, const int32_t *length, int S, int max_pages, int shared_pages, const struct keeper *keeper);
 /* a->hidden (n, d) = final norm of rows[0..n) of the batch just run. */

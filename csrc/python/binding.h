@@ -44,7 +44,7 @@ struct model *model_of(PyObject *object, int **busy);    /* the model inside a M
 int add_model(PyObject *module);    /* py_model.c: Model            */
 int add_trainer(PyObject *module);  /* py_trainer.c: Trainer        */
 int add_loss(PyObject *module);     /* py_loss.c: grpo_loss, group_advantages, selective_log_softmax */
-int add_ops(PyObject *module);      /* py_ops.c: Ops, one method an op of ops.h, for tests and benchmarks */
+int add_ops(PyObject *module);      /* py_ops.c: Ops, one method an op of ops.def, for tests and benchmarks */
 int add_quant(PyObject *module);    /* py_quant.c: dequantize       */
 int add_cuda(PyObject *module);     /* py_cuda.c: cuda_plugin, cuda_devices, cuda_blas */
 

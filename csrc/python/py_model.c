@@ -89,11 +89,11 @@ static void Model_dealloc(ModelObject *self) {
     Py_DECREF(type);
 }
 
-static PyObject *Model_device(ModelObject *self, void *unused) { (void)unused; return PyUnicode_FromString(self->m->ops->name); }
-static PyObject *Model_tier(ModelObject *self, void *unused) { (void)unused; return PyUnicode_FromString(self->m->ops->tier); }
+static PyObject *Model_device(ModelObject *self, void *unused) { (void)unused; return PyUnicode_FromString(self->m->device.ops->name); }
+static PyObject *Model_tier(ModelObject *self, void *unused) { (void)unused; return PyUnicode_FromString(self->m->device.ops->tier); }
 static PyObject *Model_dtype(ModelObject *self, void *unused) {
     (void)unused;
-    return PyUnicode_FromString(self->m->ops->real_size == 2 ? "bfloat16" : "float32");
+    return PyUnicode_FromString(self->m->device.ops->real_size == 2 ? "bfloat16" : "float32");
 }
 
 /* -- tensors ------------------------------------------------------------------------------------------------------ */
@@ -427,7 +427,7 @@ static PyObject *gradient_dict(struct trainer *t) {
             size_t n = (size_t)p->rows[piece] * columns;
             PyObject *array = array_new(NPY_FLOAT32, p->C ? 2 : 1, shape);
             model_tensor_name(name, sizeof name, p, piece);
-            int failed = !array || m->ops->download(m->ctx, DATA(float, (PyArrayObject *)array), t->grads + at, n * sizeof(float)) ||
+            int failed = !array || device_download(&m->device, DATA(float, (PyArrayObject *)array), t->grads + at, n * sizeof(float)) ||
                          PyDict_SetItemString(dict, name, array);
             Py_XDECREF(array);
             if (failed) Py_CLEAR(dict);

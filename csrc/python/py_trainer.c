@@ -264,11 +264,11 @@ PyDoc_STRVAR(trainer_plan_doc, "plan($self, /)\n--\n\n[(arena, bytes)] of what i
 static PyObject *Trainer_plan(TrainerObject *self, PyObject *unused) {
     (void)unused;
     struct trainer *t = self->t;
-    struct trainer_sizes size = trainer_sizes(t->m->ops, &t->m->config, t->config.moments, t->config.masters);
-    return Py_BuildValue("[(sn)(sn)(sn)(sn)(sn)(sn)]", "weights", (Py_ssize_t)model_weight_bytes(t->m->ops, &t->m->config),
+    struct trainer_sizes size = trainer_sizes(t->m->device.ops, &t->m->config, t->config.moments, t->config.masters);
+    return Py_BuildValue("[(sn)(sn)(sn)(sn)(sn)(sn)]", "weights", (Py_ssize_t)model_weight_bytes(t->m->device.ops, &t->m->config),
                          "gradients (float32)", (Py_ssize_t)size.grads, "master bits beyond bfloat16", (Py_ssize_t)size.lower,
                          moment_arena(t->config.moments), (Py_ssize_t)size.moments,
-                         "gradients of embedded tokens", (Py_ssize_t)((size_t)t->embed_max * embed_row_bytes(t->m->ops, &t->m->config)),
+                         "gradients of embedded tokens", (Py_ssize_t)((size_t)t->embed_max * embed_row_bytes(t->m->device.ops, &t->m->config)),
                          "activations", (Py_ssize_t)t->acts.bytes);
 }
 

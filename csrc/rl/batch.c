@@ -87,19 +87,18 @@ void batch_limits_of(int *rows, int *head_rows, int64_t *all, int n_prompts, int
 }
 
 int batch_create(struct batch *b, struct model *m, int rows, int head_rows, int segments) {
-    const struct ops *ops = m->ops;
     size_t n = (size_t)rows * sizeof(int32_t), r = (size_t)head_rows * sizeof(float);
     *b = (struct batch){.rows_max = rows, .head_rows_max = head_rows, .segments_max = segments};
-    b->ids = ops->alloc(m->ctx, n);
-    b->pos = ops->alloc(m->ctx, n);
-    b->kept = ops->alloc(m->ctx, n);
-    b->segments = ops->alloc(m->ctx, (size_t)segments * sizeof(struct segment));
-    b->rows = ops->alloc(m->ctx, r);
-    b->targets = ops->alloc(m->ctx, r);
-    b->coef = ops->alloc(m->ctx, r);
-    b->ecoef = ops->alloc(m->ctx, r);
-    b->logp = ops->alloc(m->ctx, r);
-    b->entropy = ops->alloc(m->ctx, r);
+    b->ids = device_alloc(&m->device, n);
+    b->pos = device_alloc(&m->device, n);
+    b->kept = device_alloc(&m->device, n);
+    b->segments = device_alloc(&m->device, (size_t)segments * sizeof(struct segment));
+    b->rows = device_alloc(&m->device, r);
+    b->targets = device_alloc(&m->device, r);
+    b->coef = device_alloc(&m->device, r);
+    b->ecoef = device_alloc(&m->device, r);
+    b->logp = device_alloc(&m->device, r);
+    b->entropy = device_alloc(&m->device, r);
     if (b->ids && b->pos && b->kept && b->segments && b->rows && b->targets && b->coef && b->ecoef && b->logp && b->entropy) return OK;
     batch_free(b, m);
     return fail(E_MEMORY, "no memory for a batch of %d rows", rows);
@@ -107,7 +106,7 @@ int batch_create(struct batch *b, struct model *m, int rows, int head_rows, int 
 
 void batch_free(struct batch *b, struct model *m) {
     void *all[] = {b->ids, b->pos, b->kept, b->segments, b->rows, b->targets, b->coef, b->ecoef, b->logp, b->entropy};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) m->ops->release(m->ctx, all[i]);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) device_release(&m->device, all[i]);
     *b = (struct batch){0};
 }
 
@@ -154,12 +153,11 @@ int batch_pack(struct batch *b, struct model *m, const struct groups *g, const s
     b->N = mb->rows;
     b->R = mb->head_rows;
     b->n_segments = s.n_segments;
-    const struct ops *ops = m->ops;
-    int status = ops->upload(m->ctx, b->ids, s.ids, n * sizeof *host);
-    if (!status) status = ops->upload(m->ctx, b->pos, s.pos, n * sizeof *host);
-    if (!status) status = ops->upload(m->ctx, b->rows, s.rows, r * sizeof *host);
-    if (!status) status = ops->upload(m->ctx, b->targets, s.targets, r * sizeof *host);
-    if (!status) status = ops->upload(m->ctx, b->segments, s.segments, (size_t)s.n_segments * sizeof *s.segments);
+    int status = device_upload(&m->device, b->ids, s.ids, n * sizeof *host);
+    if (!status) status = device_upload(&m->device, b->pos, s.pos, n * sizeof *host);
+    if (!status) status = device_upload(&m->device, b->rows, s.rows, r * sizeof *host);
+    if (!status) status = device_upload(&m->device, b->targets, s.targets, r * sizeof *host);
+    if (!status) status = device_upload(&m->device, b->segments, s.segments, (size_t)s.n_segments * sizeof *s.segments);
     free(host);
     return status;
 }
@@ -179,7 +177,7 @@ int batch_put(struct model *m, float *device, const float *host, const struct gr
     float *padded = calloc((size_t)mb->head_rows, sizeof *padded);
     if (!padded) return fail(E_MEMORY, "no memory for %d numbers", mb->head_rows);
     move_rows(padded, (float *)host, 1, g, mb);
-    int status = m->ops->upload(m->ctx, device, padded, (size_t)mb->head_rows * sizeof *padded);
+    int status = device_upload(&m->device, device, padded, (size_t)mb->head_rows * sizeof *padded);
     free(padded);
     return status;
 }
@@ -187,7 +185,7 @@ int batch_put(struct model *m, float *device, const float *host, const struct gr
 int batch_get(struct model *m, float *host, const float *device, const struct groups *g, const struct micro_batch *mb) {
     float *padded = malloc((size_t)mb->head_rows * sizeof *padded);
     if (!padded) return fail(E_MEMORY, "no memory for %d numbers", mb->head_rows);
-    int status = m->ops->download(m->ctx, padded, device, (size_t)mb->head_rows * sizeof *padded);
+    int status = device_download(&m->device, padded, device, (size_t)mb->head_rows * sizeof *padded);
     if (!status) move_rows(padded, host, 0, g, mb);
     free(padded);
     return status;

@@ -19,8 +19,8 @@ static void embedding_free(struct embedding *e, struct model *m) {
     free(e->group);
     free(e->rows);
     free(e->sum);
-    m->ops->release(m->ctx, e->index);
-    m->ops->release(m->ctx, e->hidden);
+    device_release(&m->device, e->index);
+    device_release(&m->device, e->hidden);
 }
 
 static int groups_of_texts(struct embedding *e, struct groups *g, const struct ragged *texts, int vocab_size) {
@@ -43,16 +43,15 @@ static int groups_of_texts(struct embedding *e, struct groups *g, const struct r
 }
 
 static int embedding_reserve(struct embedding *e, struct model *m, int rows) {
-    const struct ops *ops = m->ops;
     size_t n = (size_t)rows, d = (size_t)m->config.d_model;
     e->rows = malloc(n * d * sizeof *e->rows);
     e->sum = malloc(d * sizeof *e->sum);
-    e->index = ops->alloc(m->ctx, n * sizeof *e->index);
-    e->hidden = ops->alloc(m->ctx, n * d * sizeof *e->hidden);
+    e->index = device_alloc(&m->device, n * sizeof *e->index);
+    e->hidden = device_alloc(&m->device, n * d * sizeof *e->hidden);
     int32_t *numbers = malloc(n * sizeof *numbers);
     int status = e->rows && e->sum && e->index && e->hidden && numbers ? OK : fail(E_MEMORY, "no memory to embed %d rows", rows);
     for (int i = 0; !status && i < rows; i++) numbers[i] = i;
-    if (!status) status = ops->upload(m->ctx, e->index, numbers, n * sizeof *numbers);
+    if (!status) status = device_upload(&m->device, e->index, numbers, n * sizeof *numbers);
     free(numbers);
     return status;
 }
@@ -71,8 +70,8 @@ static int embed_batch(struct inference *r, float *out, struct embedding *e, con
     TRY(batch_pack(&r->batch, m, g, mb));
     TRY(text_forward(&r->acts, &r->batch, NULL, NULL, NULL));
     TRY(text_pick(&r->acts, e->index, mb->rows));
-    TRY(m->ops->uncast(m->ctx, e->hidden, r->acts.hidden, n));
-    TRY(m->ops->download(m->ctx, e->rows, e->hidden, n * sizeof *e->rows));
+    TRY(op_uncast(&m->device, e->hidden, r->acts.hidden, n));
+    TRY(device_download(&m->device, e->rows, e->hidden, n * sizeof *e->rows));
     for (int i = mb->prompt, row = 0; i < mb->prompt + mb->n_prompts; i++) {
         int length = ragged_length(&g->prompts, i);
         mean_rows(out + (size_t)i * (size_t)d, e->sum, e->rows + (size_t)row * (size_t)d, length, d);

@@ -15,7 +15,7 @@ int reserve_scratch(struct model *m, int rows, int head_rows, int slots, int seg
         .segments = segments, .max_position = max_position, .shared_pages = shared_pages,
         .n_weights = n_weights, .weights = weights,
     };
-    return m->ops->reserve(m->ctx, &need);
+    return device_reserve(&m->device, &need);
 }
 
 int inference_reserve(struct inference *r, int rows, int head_rows, int segments, int kv_pages, size_t more) {
@@ -32,7 +32,7 @@ int inference_reserve(struct inference *r, int rows, int head_rows, int segments
         batch_free(b, r->m);
         TRY(batch_create(b, r->m, more_rows, more_head, segments));
     }
-    size_t before = a->bytes + kv_bytes(r->m->ops, &r->m->config, kv_pages);
+    size_t before = a->bytes + kv_bytes(r->m->device.ops, &r->m->config, kv_pages);
     void *arena;
     TRY(model_workspace(r->m, &arena, before + more));
     r->rest = (char *)arena + before;

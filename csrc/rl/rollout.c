@@ -1,5 +1,5 @@
 #include "rl/engine.h"
-#include "ops/profile.h"
+#include "ops/device.h"
 
 #include <stdlib.h>
 
@@ -122,8 +122,8 @@ static int engine_start(struct engine *e, struct inference *r) {
     struct model *m = e->m;
     const struct rollout_request *q = e->q;
     TRY(reserve_scratch(m, e->rows, e->S, e->S, e->S, e->prompt_max + q->max_new_tokens, e->shared_pages));
-    TRY(inference_reserve(r, e->rows, e->S, e->S, e->n_pages, lay_out(e, NULL, m->ops, &m->config)));
-    lay_out(e, r->rest, m->ops, &m->config);
+    TRY(inference_reserve(r, e->rows, e->S, e->S, e->n_pages, lay_out(e, NULL, m->device.ops, &m->config)));
+    lay_out(e, r->rest, m->device.ops, &m->config);
     e->acts = &r->acts;
     e->batch = &r->batch;
     e->kv = &r->kv;
@@ -134,7 +134,7 @@ static int engine_start(struct engine *e, struct inference *r) {
     }
     for (int i = 0; i < e->n_pages; i++) e->free_pages[e->n_free++] = e->n_pages - 1 - i;
     if (e->forbidden) TRY(upload_flags(e, e->forbidden, q->forbidden_ids, q->n_forbidden));
-    TRY(m->ops->upload(m->ctx, e->stop_ids, q->stop_ids, (size_t)q->n_stop * sizeof *q->stop_ids));
+    TRY(device_upload(&m->device, e->stop_ids, q->stop_ids, (size_t)q->n_stop * sizeof *q->stop_ids));
     e->sampler = q->sampler;
     e->sampler.forbidden = e->forbidden;
     e->sampler.stop_ids = e->stop_ids;
@@ -158,7 +158,7 @@ static void engine_free(struct engine *e) {
 /* Packs prompts of the active entries list[0..n) and keeps keys, values and the last hidden state of each. */
 static int run_prefill(struct engine *e, const int *list, int n) {
     struct model *m = e->m;
-    const struct ops *ops = m->ops;
+    const struct ops *ops = m->device.ops;
     const struct config *c = &m->config;
     int rows = e->prefill_rows, N = 0;
     int32_t *ids = calloc(4 * (size_t)rows + 5 * (size_t)n, sizeof *ids);
@@ -182,20 +182,20 @@ static int run_prefill(struct engine *e, const int *list, int n) {
     b->N = N;
     b->R = n;
     b->n_segments = n;
-    int status = ops->upload(m->ctx, b->ids, ids, (size_t)N * sizeof *ids);
-    if (!status) status = ops->upload(m->ctx, b->pos, pos, (size_t)N * sizeof *pos);
-    if (!status) status = ops->upload(m->ctx, e->place, place, (size_t)N * sizeof *place);
-    if (!status) status = ops->upload(m->ctx, b->rows, last, (size_t)n * sizeof *last);
-    if (!status) status = ops->upload(m->ctx, b->segments, segments, (size_t)n * sizeof *segments);
+    int status = device_upload(&m->device, b->ids, ids, (size_t)N * sizeof *ids);
+    if (!status) status = device_upload(&m->device, b->pos, pos, (size_t)N * sizeof *pos);
+    if (!status) status = device_upload(&m->device, e->place, place, (size_t)N * sizeof *place);
+    if (!status) status = device_upload(&m->device, b->rows, last, (size_t)n * sizeof *last);
+    if (!status) status = device_upload(&m->device, b->segments, segments, (size_t)n * sizeof *segments);
     struct keeper keeper = {.rows = e->keep};
     if (!status && e->kept) {
         keeper.store = &e->kept->store;
-        status = ops->upload(m->ctx, e->keep, keep, (size_t)N * sizeof *keep);
+        status = device_upload(&m->device, e->keep, keep, (size_t)N * sizeof *keep);
     }
     if (!status) status = text_forward(e->acts, b, e->kv, e->place, e->kept ? &keeper : NULL);
     size_t row = (size_t)c->d_model * (size_t)ops->real_size;
     for (int k = 0; k < n && !status; k++)
-        status = ops->copy(m->ctx, (char *)e->first_hidden + (size_t)list[k] * row, (char *)e->acts->hidden + (size_t)k * row, row);
+        status = op_copy(&m->device, (char *)e->first_hidden + (size_t)list[k] * row, (char *)e->acts->hidden + (size_t)k * row, row);
     free(ids);
     return status;
 }
@@ -225,11 +225,11 @@ static int admit(struct engine *e) {
     int32_t *ids = (int32_t *)e->device;
     if (n_copies) {
         memmove(copies + n_copies, copies + e->S, (size_t)n_copies * sizeof *copies);
-        TRY(m->ops->upload(m->ctx, ids, copies, 2 * (size_t)n_copies * sizeof *copies));
+        TRY(device_upload(&m->device, ids, copies, 2 * (size_t)n_copies * sizeof *copies));
         TRY(kv_copy_pages(e->kv, ids, ids + n_copies, n_copies));
     }
-    TRY(m->ops->upload(m->ctx, ids, active, (size_t)n_new * sizeof *active));
-    TRY(RUN(m, gather_rows, e->acts->hidden, e->first_hidden, ids, n_new, m->config.d_model));
+    TRY(device_upload(&m->device, ids, active, (size_t)n_new * sizeof *active));
+    TRY(op_gather_rows(&m->device, e->acts->hidden, e->first_hidden, ids, n_new, m->config.d_model));
     return draw_first(e, first);
 }
 
@@ -261,7 +261,7 @@ int rollout(struct inference *r, struct rollout_result *out, const struct rollou
     if (!e.n_sequences) return OK;
     int prompt_length = 0;
     for (int i = 0; i < q->prompts.n; i++) prompt_length = max_int(prompt_length, ragged_length(&q->prompts, i));
-    measure(&e, m->ops, min_int(q->slots, e.n_sequences), q->prompts.n, prompt_length);
+    measure(&e, m->device.ops, min_int(q->slots, e.n_sequences), q->prompts.n, prompt_length);
     out->prefill_seconds = out->decode_seconds = 0;
     int status = engine_start(&e, r);
     if (!status) status = run(&e);

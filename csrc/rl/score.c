@@ -44,7 +44,7 @@ static int logits_batch(struct inference *r, float *z_device, const struct group
     TRY(batch_pack(&r->batch, m, g, &mb));
     TRY(text_forward(&r->acts, &r->batch, NULL, NULL, NULL));
     TRY(text_pick(&r->acts, r->batch.pos, n));             /* positions 0..n-1 are the rows */
-    return m->ops->logits(m->ctx, z_device, r->acts.hidden, text_head_weight(m), n, m->config.d_model, m->config.vocab_size);
+    return op_logits(&m->device, z_device, r->acts.hidden, text_head_weight(m), n, m->config.d_model, m->config.vocab_size);
 }
 
 int score_logits(struct inference *r, float *z, const int32_t *ids, int n) {
@@ -58,10 +58,10 @@ int score_logits(struct inference *r, float *z, const int32_t *ids, int n) {
     size_t bytes = (size_t)n * (size_t)m->config.vocab_size * sizeof(float);
     TRY(reserve_scratch(m, rows, rows, n, 2, n, 0));
     TRY(inference_reserve(r, rows, rows, 2, 0, 0));
-    float *z_device = m->ops->alloc(m->ctx, bytes);
+    float *z_device = device_alloc(&m->device, bytes);
     if (!z_device) return fail(E_MEMORY, "logits of %d tokens need %.2f GB", n, (double)bytes / 1e9);
     int status = logits_batch(r, z_device, &g, n);
-    if (!status) status = m->ops->download(m->ctx, z, z_device, bytes);
-    m->ops->release(m->ctx, z_device);
+    if (!status) status = device_download(&m->device, z, z_device, bytes);
+    device_release(&m->device, z_device);
     return status;
 }

@@ -5,7 +5,7 @@ int upload_flags(struct engine *e, uint8_t *dst, const int32_t *ids, int n) {
     size_t V = (size_t)e->m->config.vocab_size;
     memset(e->flags, 0, V);
     for (int i = 0; i < n; i++) e->flags[ids[i]] = 1;
-    return e->m->ops->upload(e->m->ctx, dst, e->flags, V);
+    return device_upload(&e->m->device, dst, e->flags, V);
 }
 
 /* -- begin ------------------------------------------------------------------------------------------------------------ */
@@ -70,7 +70,7 @@ static int close_slots(struct engine *e) {
         else if (n++ < i) {
             e->slots[n - 1] = e->slots[i];
             memcpy(pages_of_slot(e, n - 1), pages_of_slot(e, i), (size_t)e->max_pages * sizeof(int32_t));
-            if (e->seen) TRY(e->m->ops->copy(e->m->ctx, seen_by(e, n - 1), seen_by(e, i), V));
+            if (e->seen) TRY(op_copy(&e->m->device, seen_by(e, n - 1), seen_by(e, i), V));
         }
     }
     e->n_slots = n;

@@ -2,7 +2,7 @@
 #include "rl/inference.h"
 #include "rl/score.h"
 #include "model/kept.h"
-#include "ops/profile.h"
+#include "ops/device.h"
 
 #include <limits.h>
 #include <math.h>
@@ -28,12 +28,12 @@ int trainer_create(struct trainer **out, struct model *m, const struct train_con
     if (!t) return fail(E_MEMORY, "no memory for a trainer");
     t->m = m;
     t->config = *c;
-    struct trainer_sizes size = trainer_sizes(m->ops, &m->config, c->moments, c->masters);
+    struct trainer_sizes size = trainer_sizes(m->device.ops, &m->config, c->moments, c->masters);
     const struct { void **arena; size_t bytes; } arenas[] = {
         {(void **)&t->grads, size.grads}, {&t->lower, size.lower}, {&t->moment1, size.moments / 2}, {&t->moment2, size.moments / 2}};
     int status = OK;
     for (int i = 0; i < (optimizer ? 4 : 1) && !status; i++) {
-        if (arenas[i].bytes) *arenas[i].arena = m->ops->alloc(m->ctx, arenas[i].bytes);
+        if (arenas[i].bytes) *arenas[i].arena = device_alloc(&m->device, arenas[i].bytes);
         if (arenas[i].bytes && !*arenas[i].arena)
             status = fail(E_MEMORY, "training needs %.2f GB for gradients, master weights and moments",
                           (double)(size.grads + size.lower + size.moments) / 1e9);
@@ -51,7 +51,7 @@ void trainer_free(struct trainer *t) {
     if (!t) return;
     if (t->lower && t->m->lower == t->lower) t->m->lower = NULL;
     void *all[] = {t->grads, t->lower, t->moment1, t->moment2, t->embed_dx, t->embed_ids};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) t->m->ops->release(t->m->ctx, all[i]);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) device_release(&t->m->device, all[i]);
     activations_free(&t->acts);
     batch_free(&t->batch, t->m);
     free(t);
@@ -60,17 +60,17 @@ void trainer_free(struct trainer *t) {
 /* Room for the embedding gradient of `more` tokens on top of those of this step so far. */
 static int reserve_embedding(struct trainer *t, int more) {
     struct model *m = t->m;
-    size_t row = (size_t)m->config.d_model * (size_t)m->ops->real_size;
+    size_t row = (size_t)m->config.d_model * (size_t)m->device.ops->real_size;
     int need = t->embed_n + more;
     if (need <= t->embed_max) return OK;
     need = embed_room(need);
-    real *dx = m->ops->alloc(m->ctx, (size_t)need * row);
-    int32_t *ids = m->ops->alloc(m->ctx, (size_t)need * sizeof *ids);
+    real *dx = device_alloc(&m->device, (size_t)need * row);
+    int32_t *ids = device_alloc(&m->device, (size_t)need * sizeof *ids);
     int status = dx && ids ? OK : fail(E_MEMORY, "no memory for the embedding gradient of %d tokens", need);
-    if (!status && t->embed_n) status = m->ops->copy(m->ctx, dx, t->embed_dx, (size_t)t->embed_n * row);
-    if (!status && t->embed_n) status = m->ops->copy(m->ctx, ids, t->embed_ids, (size_t)t->embed_n * sizeof *ids);
-    m->ops->release(m->ctx, status ? dx : t->embed_dx);
-    m->ops->release(m->ctx, status ? ids : t->embed_ids);
+    if (!status && t->embed_n) status = op_copy(&m->device, dx, t->embed_dx, (size_t)t->embed_n * row);
+    if (!status && t->embed_n) status = op_copy(&m->device, ids, t->embed_ids, (size_t)t->embed_n * sizeof *ids);
+    device_release(&m->device, status ? dx : t->embed_dx);
+    device_release(&m->device, status ? ids : t->embed_ids);
     TRY(status);
     t->embed_dx = dx;
     t->embed_ids = ids;
@@ -110,10 +110,10 @@ static int reserve(struct trainer *t, const struct groups *g) {
 /* Remembers dx of the batch just run for the end of the step. */
 static int defer_embedding(struct trainer *t) {
     struct model *m = t->m;
-    size_t row = (size_t)m->config.d_model * (size_t)m->ops->real_size;
+    size_t row = (size_t)m->config.d_model * (size_t)m->device.ops->real_size;
     int N = t->batch.N;
-    TRY(RUN(m, copy, (char *)t->embed_dx + (size_t)t->embed_n * row, t->acts.dx, (size_t)N * row));
-    TRY(RUN(m, copy, t->embed_ids + t->embed_n, t->batch.ids, (size_t)N * sizeof(int32_t)));
+    TRY(op_copy(&m->device, (char *)t->embed_dx + (size_t)t->embed_n * row, t->acts.dx, (size_t)N * row));
+    TRY(op_copy(&m->device, t->embed_ids + t->embed_n, t->batch.ids, (size_t)N * sizeof(int32_t)));
     t->embed_n += N;
     return OK;
 }
@@ -155,7 +155,7 @@ static int recall(struct trainer *t, int *done, const struct groups *g, const st
     }
     if (*done) {
         struct keeper keeper = {&t->m->kept->store, t->batch.kept};
-        status = t->m->ops->upload(t->m->ctx, t->batch.kept, rows, (size_t)at * sizeof *rows);
+        status = device_upload(&t->m->device, t->batch.kept, rows, (size_t)at * sizeof *rows);
         if (!status) status = text_recall(&t->acts, &t->batch, &keeper);
     }
     free(rows);
@@ -249,14 +249,14 @@ int trainer_flush(struct trainer *t) {
 
 int trainer_zero_grad(struct trainer *t) {
     t->embed_n = 0;
-    return RUN(t->m, zero, t->grads, t->m->n_elements * sizeof(float));
+    return op_zero(&t->m->device, t->grads, t->m->n_elements * sizeof(float));
 }
 
 static int find_nonfinite(struct trainer *t, double norm) {
     struct model *m = t->m;
     for (int i = 0; i < m->n_params; i++) {
         double squares;
-        TRY(m->ops->sum_squares(m->ctx, &squares, t->grads + m->params[i].offset, param_size(&m->params[i])));
+        TRY(op_sum_squares(&m->device, &squares, t->grads + m->params[i].offset, param_size(&m->params[i])));
         if (isfinite(squares)) continue;
         char name[128];
         model_tensor_name(name, sizeof name, &m->params[i], 0);
@@ -270,7 +270,7 @@ int trainer_step(struct trainer *t, double *norm, float learning_rate, float max
     const struct train_config *c = &t->config;
     double squares;
     TRY(trainer_flush(t));
-    TRY(RUN(m, sum_squares, &squares, t->grads, m->n_elements));
+    TRY(op_sum_squares(&m->device, &squares, t->grads, m->n_elements));
     *norm = sqrt(squares);
     if (!isfinite(*norm)) {
         int status = find_nonfinite(t, *norm);
@@ -293,7 +293,7 @@ int trainer_step(struct trainer *t, double *norm, float learning_rate, float max
         p.first = at;
         p.moments = param_moments(q, c->moments);
         void *lower = t->lower ? (char *)t->lower + at * lower_element(c->masters) : NULL;
-        TRY(RUN(m, adamw, q->w, lower, moment1, moment2, t->grads + at, q->O, q->C, &p));
+        TRY(op_adamw(&m->device, q->w, lower, moment1, moment2, t->grads + at, q->O, q->C, &p));
         moment1 += param_moment_bytes(q, c->moments);
         moment2 += param_moment_bytes(q, c->moments);
     }

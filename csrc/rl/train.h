@@ -10,7 +10,7 @@
 struct train_config {
     float beta1, beta2, eps, weight_decay;
     int token_budget, recompute;
-    enum moment_dtype moments;             /* all but float32 are rounded stochastically from `seed` and steps_taken (ops.h: adamw) */
+    enum moment_dtype moments;             /* all but float32 are rounded stochastically from `seed` and steps_taken (ops.def: adamw) */
     enum master_dtype masters;             /* likewise */
     uint64_t seed;
 };

@@ -70,12 +70,12 @@ static int narrow_bf16(bf16 *half, const float *host, size_t n) {
 
 static int get_moments(const struct model *m, float *host, const struct place *q) {
     size_t bytes = q->n * moment_element(q->dtype);
-    if (q->dtype == MOMENT_FLOAT32) return m->ops->download(m->ctx, host, q->numbers, bytes);
+    if (q->dtype == MOMENT_FLOAT32) return device_download(&m->device, host, q->numbers, bytes);
     void *staged = malloc(bytes + exponent_bytes(q));
     if (!staged) return fail(E_MEMORY, "no memory for %zu numbers", q->n);
     uint8_t *exponents = (uint8_t *)staged + bytes;
-    int status = m->ops->download(m->ctx, staged, q->numbers, bytes);
-    if (!status && q->exponents) status = m->ops->download(m->ctx, exponents, q->exponents, exponent_bytes(q));
+    int status = device_download(&m->device, staged, q->numbers, bytes);
+    if (!status && q->exponents) status = device_download(&m->device, exponents, q->exponents, exponent_bytes(q));
     if (!status && q->exponents) widen_float8(host, staged, exponents, q);
     else if (!status) widen_bf16(host, staged, q->n);
     free(staged);
@@ -84,13 +84,13 @@ static int get_moments(const struct model *m, float *host, const struct place *q
 
 static int set_moments(struct model *m, const struct place *q, const float *host) {
     size_t bytes = q->n * moment_element(q->dtype);
-    if (q->dtype == MOMENT_FLOAT32) return m->ops->upload(m->ctx, q->numbers, host, bytes);
+    if (q->dtype == MOMENT_FLOAT32) return device_upload(&m->device, q->numbers, host, bytes);
     void *staged = malloc(bytes + exponent_bytes(q));
     if (!staged) return fail(E_MEMORY, "no memory for %zu numbers", q->n);
     uint8_t *exponents = (uint8_t *)staged + bytes;
     int status = q->exponents ? narrow_float8(staged, exponents, host, q) : narrow_bf16(staged, host, q->n);
-    if (!status) status = m->ops->upload(m->ctx, q->numbers, staged, bytes);
-    if (!status && q->exponents) status = m->ops->upload(m->ctx, q->exponents, exponents, exponent_bytes(q));
+    if (!status) status = device_upload(&m->device, q->numbers, staged, bytes);
+    if (!status && q->exponents) status = device_upload(&m->device, q->exponents, exponents, exponent_bytes(q));
     free(staged);
     return status;
 }
@@ -105,7 +105,7 @@ static int set_master(struct trainer *t, const struct tensor *tensor, const floa
 int trainer_get(struct trainer *t, float *host, enum trainer_state kind, const struct tensor *tensor) {
     const struct model *m = t->m;
     if (kind == STATE_MASTER) return model_get_master(m, tensor, host);
-    if (kind == STATE_GRADIENT) return m->ops->download(m->ctx, host, t->grads + tensor_offset(tensor), tensor_size(tensor) * sizeof *host);
+    if (kind == STATE_GRADIENT) return device_download(&m->device, host, t->grads + tensor_offset(tensor), tensor_size(tensor) * sizeof *host);
     struct place place = find_moments(t, kind, tensor);
     return get_moments(m, host, &place);
 }

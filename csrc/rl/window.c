@@ -3,7 +3,7 @@
    step before there, and the host looks at what was drawn when the window is over. Steps that ran past the end of a
    completion cost their time and nothing else: their keys lie beyond what anyone reads, their draws are not taken. */
 #include "rl/engine.h"
-#include "ops/profile.h"
+#include "ops/device.h"
 
 /* A step's table of n rows: int32 pos, place, length, keep (n each), then keys (n). */
 struct row { int32_t *pos, *place, *length, *keep; struct sample_key *keys; };
@@ -48,19 +48,18 @@ static struct sample_key key_of(const struct engine *e, const struct slot *s, in
 
 static int sample_window(struct engine *e, const struct window *w, int first, int n) {
     struct model *m = e->m;
-    return RUN(m, sample, w->drawn, w->next, seen_by(e, first), e->acts->hidden, text_head_weight(m), &e->sampler, row_at(w->now, n).keys, n,
+    return op_sample(&m->device, w->drawn, w->next, seen_by(e, first), e->acts->hidden, text_head_weight(m), &e->sampler, row_at(w->now, n).keys, n,
                m->config.d_model, m->config.vocab_size);
 }
 
 int draw_first(struct engine *e, int first) {
-    const struct ops *ops = e->m->ops;
     int n = e->n_slots - first;
     struct window w = window_at(e->device, e, n);
     struct sample_key *keys = row_at(e->host, n).keys;
     for (int i = 0; i < n; i++) keys[i] = key_of(e, &e->slots[first + i], 0);
-    TRY(ops->upload(e->m->ctx, row_at(w.now, n).keys, keys, (size_t)n * sizeof *keys));
+    TRY(device_upload(&e->m->device, row_at(w.now, n).keys, keys, (size_t)n * sizeof *keys));
     TRY(sample_window(e, &w, first, n));
-    TRY(ops->download(e->m->ctx, e->drawn, w.drawn, (size_t)n * sizeof *e->drawn));
+    TRY(device_download(&e->m->device, e->drawn, w.drawn, (size_t)n * sizeof *e->drawn));
     return take_drawn(e, first, 1, n);
 }
 
@@ -115,7 +114,7 @@ static int upload_tables(struct engine *e, const struct window *device, int step
     for (int i = 0; i < n; i++) host.next[i] = i < e->n_slots ? e->slots[i].last : 0;
     memcpy(host.pages, e->page_table, (size_t)e->n_slots * width);
     memset((char *)host.pages + (size_t)e->n_slots * width, 0, (size_t)(n - e->n_slots) * width);
-    return e->m->ops->upload(e->m->ctx, device->steps, host.steps, (size_t)((char *)(host.pages + (size_t)n * (size_t)e->max_pages) - host.steps));
+    return device_upload(&e->m->device, device->steps, host.steps, (size_t)((char *)(host.pages + (size_t)n * (size_t)e->max_pages) - host.steps));
 }
 
 /* -- steps ------------------------------------------------------------------------------------------------------------ */
@@ -146,22 +145,21 @@ static int decode_step(struct engine *e, const struct window *w, int n) {
     };
     int done;
     if (profile_on) return issue_step(e, w, n);         /* which waits for each operation */
-    TRY(e->m->ops->replay(e->m->ctx, &key, sizeof key, &done));
-    return done ? OK : e->m->ops->record_end(e->m->ctx, issue_step(e, w, n));
+    TRY(device_replay(&e->m->device, &key, sizeof key, &done));
+    return done ? OK : device_record_end(&e->m->device, issue_step(e, w, n));
 }
 
 int decode_window(struct engine *e) {
-    const struct ops *ops = e->m->ops;
-    void *ctx = e->m->ctx;
+    const struct device *d = &e->m->device;
     int n = rows_for(e, e->n_slots), steps = steps_for(e);
     size_t rows = (size_t)n, drawn_bytes = rows * sizeof *e->drawn;
     struct window w = window_at(e->device, e, n);
     TRY(upload_tables(e, &w, steps, n));
     for (int k = 0; k < steps; k++) {
-        TRY(ops->copy(ctx, w.now, w.steps + (size_t)k * row_bytes(n), row_bytes(n)));
+        TRY(op_copy(d, w.now, w.steps + (size_t)k * row_bytes(n), row_bytes(n)));
         TRY(decode_step(e, &w, n));
-        TRY(ops->copy(ctx, w.all + (size_t)k * rows, w.drawn, drawn_bytes));
+        TRY(op_copy(d, w.all + (size_t)k * rows, w.drawn, drawn_bytes));
     }
-    TRY(ops->download(ctx, e->drawn, w.all, (size_t)steps * drawn_bytes));
+    TRY(device_download(d, e->drawn, w.all, (size_t)steps * drawn_bytes));
     return take_drawn(e, 0, steps, n);
 }
