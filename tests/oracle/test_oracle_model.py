@@ -58,7 +58,7 @@ def random_groups(rng):
     return [(int(rng.integers(1, 80)), rng.integers(12, 50, rng.integers(1, 6)).tolist()) for _ in range(rng.integers(1, 4))]
 
 
-@pytest.fixture(scope="module", params=range(40))
+@pytest.fixture(scope="module", params=range(100, 140))
 def golden(request):
     rng = np.random.default_rng(request.param)
     return make_golden(random_config(rng, FAMILIES[request.param % len(FAMILIES)]), request.param, random_groups(rng))
