@@ -8,8 +8,22 @@ from typing import Any
 from ..errors import ConfigError, DeviceError
 from ..model import pick_device
 from ..options import GRPOConfig
-from ..planning import (CARDS, Card, Ceilings, Plan, ceilings, describe, find_card, human, known_shape, model_config,
-                        step_of, step_time, table, training_plan)
+from ..planning import (
+    CARDS,
+    Card,
+    Ceilings,
+    Plan,
+    ceilings,
+    describe,
+    find_card,
+    human,
+    known_shape,
+    model_config,
+    step_of,
+    step_time,
+    table,
+    training_plan,
+)
 from ..recipes import Recipe
 from .options import help_text, recipe_of, recipe_parser
 

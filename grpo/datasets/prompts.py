@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from ..errors import DatasetError, did_you_mean
 
-
 IMAGES = ("image", "images")                 # columns that TRL shows to the model
 
 

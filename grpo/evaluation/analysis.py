@@ -10,8 +10,16 @@ import numpy as np
 
 from ..errors import ConfigError, FileFormatError
 from ..rewards import repeated_share
-from ..runs import (COMPLETIONS, EVALUATIONS, READINGS, completion_steps, completions, evaluation, evaluation_steps,
-                    read_document)
+from ..runs import (
+    COMPLETIONS,
+    EVALUATIONS,
+    READINGS,
+    completion_steps,
+    completions,
+    evaluation,
+    evaluation_steps,
+    read_document,
+)
 from .estimates import difference, mcnemar
 from .folder import DOCUMENT
 from .grading import layout_of

@@ -4,8 +4,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import DatasetError
-from ..rewards import (GOLD_COLUMNS, extractive_match, final_answer, gold_of, is_chat, quantity, same_answer, tagged,
-                       tagged_answer)
+from ..rewards import (
+    GOLD_COLUMNS,
+    extractive_match,
+    final_answer,
+    gold_of,
+    is_chat,
+    quantity,
+    same_answer,
+    tagged,
+    tagged_answer,
+)
 
 CATEGORIES = ("category", "level", "subject", "operation", "task", "source")
 REASONING = ("reasoning", "think")

@@ -2,7 +2,7 @@
 import os
 import textwrap
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -14,8 +14,7 @@ from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
-from reportlab.platypus import KeepTogether, Paragraph, Preformatted, SimpleDocTemplate
-from reportlab.platypus import Table as Grid
+from reportlab.platypus import KeepTogether, Paragraph, Preformatted, SimpleDocTemplate, Table as Grid
 
 from .records import Record
 from .tables import Table
@@ -99,7 +98,7 @@ def register_fonts() -> None:
             pdfmetrics.registerFont(TTFont(name, folder / file))
 
 
-@lru_cache(maxsize=None)
+@cache
 def style(size: float, *, bold: bool = False, color: Any = INK, before: float = 0, after: float = 0, keep: bool = False,
           right: bool = False) -> ParagraphStyle:
     return ParagraphStyle("", fontName="SansBold" if bold else "Sans", fontSize=size, leading=size * 1.35, textColor=color,

@@ -15,8 +15,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError
-from .deepseekrl import (correctness_reward_func, extracted, int_reward_func, strict_format_reward_func,
-                         xmlcount_reward_func)
+from .deepseekrl import (
+    correctness_reward_func,
+    extracted,
+    int_reward_func,
+    strict_format_reward_func,
+    xmlcount_reward_func,
+)
 from .diversity import Archive, Embed, embedded, group_novelty
 from .length import cosine, efficient
 from .text import text_of

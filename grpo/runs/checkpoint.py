@@ -20,8 +20,14 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from ..errors import (CheckpointCorruptError, CheckpointError, CheckpointMismatchError, ConfigError, FileFormatError,
-                      warn)
+from ..errors import (
+    CheckpointCorruptError,
+    CheckpointError,
+    CheckpointMismatchError,
+    ConfigError,
+    FileFormatError,
+    warn,
+)
 from ..model import SafetensorsFile, SafetensorsFolder, from_bfloat16_bits, write_weights
 from .folder import replace_text
 
