@@ -16,7 +16,8 @@ def random_model(folder):
     """A model folder in Hugging Face layout."""
     import grpo
 
-    sizes = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, intermediate_size=128)
+    sizes = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+                 intermediate_size=128)
     grpo.load(grpo.tiny(**sizes)).save_pretrained(folder)
     return folder
 

@@ -17,7 +17,8 @@ def main(argv: list[str], prog: str = "grpo analyze") -> None:
     parser = Parser(prog=prog, description=ABOUT)
     parser.add_argument("source", metavar="RUN_OR_EVAL", help="a run folder, a folder of grpo eval, or its JSON")
     parser.add_argument("other", nargs="?", metavar="OTHER", help="the same, to compare with")
-    parser.add_argument("--output_dir", metavar="DIR", help="where analysis.json and analysis.pdf go (analysis/ beside the source)")
+    parser.add_argument("--output_dir", metavar="DIR", help="where analysis.json and analysis.pdf go (analysis/ beside "
+                                                            "the source)")
     arguments = parser.parse(argv)
     from ..evaluation import analysis_tables, analyze, compare_sources, comparison_tables
 
@@ -32,7 +33,8 @@ def main(argv: list[str], prog: str = "grpo analyze") -> None:
         comparisons = compare_sources(first, second)
         found = {"a": str(first), "b": str(second), "comparison": comparisons.pop("", None), "data_sets": comparisons}
         tables = comparison_tables(found, names)
-    folder = Path(arguments.output_dir) if arguments.output_dir else (first if first.is_dir() else first.parent) / "analysis"
+    folder = Path(arguments.output_dir) if arguments.output_dir else (first if first.is_dir()
+                                                                      else first.parent) / "analysis"
     name = "analysis" if arguments.other is None else f"comparison-with-{Path(arguments.other).stem}"
     written = write(found, tables, title, folder / name)
     print("\n\n".join(table.text() for table in tables))

@@ -25,7 +25,8 @@ OPTIONAL = (
 )
 REQUIRED = ("numpy", "tokenizers", "huggingface-hub", "jinja2", "pyyaml", "tqdm", "matplotlib")
 FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_bf16", "amx_tile", "amx_bf16")
-VARIABLES = ("GRPO_NUM_THREADS", "GRPO_CPU", "GRPO_CUDA_LIBRARY", "GRPO_CUDA_GEMM", "GRPO_CUDA_GRAPHS", "GRPO_CUDA_WGMMA", "GRPO_CUDA_TILE",
+VARIABLES = ("GRPO_NUM_THREADS", "GRPO_CPU", "GRPO_CUDA_LIBRARY", "GRPO_CUDA_GEMM", "GRPO_CUDA_GRAPHS",
+             "GRPO_CUDA_WGMMA", "GRPO_CUDA_TILE",
              "GRPO_CUBLAS", "CUDA_VISIBLE_DEVICES", "GRPO_DEBUG", "HF_HOME", "HF_HUB_OFFLINE")
 
 
@@ -45,7 +46,8 @@ def examine() -> list[Finding]:
 
 def software() -> list[Finding]:
     return [Finding("grpo", "ok", f"{__version__}, from {os.path.dirname(_core.__file__)}"),
-            Finding("python", "ok", f"{platform.python_version()}, numpy {np.__version__}, {platform.system()} {platform.machine()}")]
+            Finding("python", "ok", f"{platform.python_version()}, numpy {np.__version__}, {platform.system()} "
+                                    f"{platform.machine()}")]
 
 
 def processor() -> list[Finding]:
@@ -58,7 +60,8 @@ def processor() -> list[Finding]:
         findings.append(Finding("cpu backend", "missing", str(error)))
     there = " ".join(f for f in FEATURES if f in flags)
     findings.append(Finding("processor", "ok", f"{name or 'unknown'}: {there or 'none of ' + ' '.join(FEATURES)}"))
-    findings.append(Finding("threads", "ok", f"{_core.get_num_threads()} of {os.cpu_count()} cores; GRPO_NUM_THREADS changes it"))
+    findings.append(Finding("threads", "ok", f"{_core.get_num_threads()} of {os.cpu_count()} cores; GRPO_NUM_THREADS "
+                                             "changes it"))
     return findings
 
 
@@ -74,15 +77,19 @@ def cpu_flags() -> tuple[set[str], str]:
 
 def memory() -> Finding:
     free = available_memory()
-    return Finding("memory", "ok", f"{human(free)} free" if free is not None else "unknown") if free is None or free > 2e9 else \
+    return Finding("memory", "ok", f"{human(free)} free" if free is not None
+                   else "unknown") if free is None or free > 2e9 else \
         Finding("memory", "note", f"only {human(free)} free; grpo plan says what a run takes")
 
 
 def cuda() -> list[Finding]:
-    """The plugin, the driver, the GPUs, cuBLASLt. What is missing matters where there is a driver, so a GPU that could be used."""
+    """The plugin, the driver, the GPUs, cuBLASLt. What is missing matters where there is a driver, so a GPU that could
+    be used.
+    """
     driver = driver_version()
     lacking = "missing" if driver else "note"
-    findings = [Finding("nvidia driver", "ok", driver) if driver else Finding("nvidia driver", "note", "absent: training runs on the cpu")]
+    findings = [Finding("nvidia driver", "ok", driver) if driver
+                else Finding("nvidia driver", "note", "absent: training runs on the cpu")]
     try:
         path, toolkit, architectures = _core.cuda_plugin()
     except DeviceError as error:
@@ -116,9 +123,11 @@ def gpu(index: int, name: str, capability: tuple[int, int], size: int, architect
         return Finding(f"gpu {index}", "note", f"{text}: 8.0 is needed")
     code = code_for(capability, architectures)
     if code == "none":
-        return Finding(f"gpu {index}", "missing", f"{text}: the plugin has no code for it; build again with GRPO_CUDA_ARCHS=native")
+        return Finding(f"gpu {index}", "missing", f"{text}: the plugin has no code for it; build again with "
+                                                  "GRPO_CUDA_ARCHS=native")
     return Finding(f"gpu {index}", "ok",
-                   text if code == "own" else f"{text}; the driver compiles for it, GRPO_CUDA_ARCHS=native builds faster code")
+                   text if code == "own" else f"{text}; the driver compiles for it, GRPO_CUDA_ARCHS=native builds "
+                                              "faster code")
 
 
 def products(name: str) -> Finding:
@@ -132,7 +141,8 @@ def code_for(capability: tuple[int, int], architectures: str) -> str:
     built = [(*divmod(int(re.match(r"\d+", arch)[0]), 10), arch) for arch in architectures.split(";")]
     if any(major == capability[0] and minor <= capability[1] for major, minor, _ in built):
         return "own"
-    return "ptx" if any((major, minor) <= capability and arch.endswith("+PTX") for major, minor, arch in built) else "none"
+    return "ptx" if any((major, minor) <= capability and arch.endswith("+PTX")
+                        for major, minor, arch in built) else "none"
 
 
 def libraries() -> list[Finding]:
@@ -143,7 +153,8 @@ def libraries() -> list[Finding]:
         except metadata.PackageNotFoundError:
             findings.append(Finding(package, "missing", f"needed: pip install {package}"))
     if not findings:
-        findings.append(Finding("libraries", "ok", ", ".join(f"{package} {metadata.version(package)}" for package in REQUIRED[1:])))
+        findings.append(Finding("libraries", "ok",
+                                ", ".join(f"{package} {metadata.version(package)}" for package in REQUIRED[1:])))
     for package, module, use, how in OPTIONAL:
         there = importlib.util.find_spec(module) is not None
         findings.append(Finding(package, "ok" if there else "note", f"{use}" if there else f"absent; for {use}: {how}"))

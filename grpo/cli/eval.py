@@ -21,7 +21,8 @@ completions a question also pass@k and majority@k. A run's own recipe says on wh
 
 Leaves evaluation.json, report.pdf and generations.txt. Interrupted, the same command goes on where it stopped."""
 FLAGS = {                                    # flag: (entry of the recipe, type, meaning)
-    "dataset": ("eval_dataset", str, "a name, a file or folder, file.py:function or a hub id; its test split where it has splits"),
+    "dataset": ("eval_dataset", str, "a name, a file or folder, file.py:function or a hub id; its test split where it "
+                                     "has splits"),
     "dataset_kwargs": ("eval_dataset_kwargs", from_yaml, "options of the data set, '{digits: 1}'"),
     "limit": ("eval_size", int, "only the first so many rows"),
     "system_prompt": ("system_prompt", str, "system message of questions; xml asks for <reasoning> and <answer>"),
@@ -45,15 +46,19 @@ OPTIONS = """
 
 def eval_parser(prog: str) -> Parser:
     parser = Parser(prog=prog, description=ABOUT)
-    parser.add_argument("model", metavar="MODEL", help="a folder, a .gguf file, a hub id, a run folder or one of its checkpoints")
+    parser.add_argument("model", metavar="MODEL", help="a folder, a .gguf file, a hub id, a run folder or one of its "
+                                                       "checkpoints")
     parser.add_argument("--checkpoint", metavar="WHICH", help="of a run: latest, best, or a step's number (latest)")
     for name, (_, kind, meaning) in FLAGS.items():
         parser.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, metavar="X", help=meaning)
     for name in ("rewards", "eval_funcs"):
         parser.add_argument(f"--{name}", nargs="+", type=text_or_number, default=argparse.SUPPRESS, metavar="NAME",
-                            help=f"{'rewards' if name == 'rewards' else 'functions to compute besides'}: a name or file.py:function")
-    parser.add_argument("--output_dir", metavar="DIR", help="where it goes (a folder of its own in the run's eval/, or in evals/)")
-    parser.add_argument("--report_questions", type=int, metavar="N", help="questions in the PDF (200); the JSON has all")
+                            help=f"{'rewards' if name == 'rewards' else 'functions to compute besides'}: a name or "
+                                 "file.py:function")
+    parser.add_argument("--output_dir", metavar="DIR", help="where it goes (a folder of its own in the run's eval/, or "
+                                                            "in evals/)")
+    parser.add_argument("--report_questions", type=int, metavar="N",
+                        help="questions in the PDF (200); the JSON has all")
     return parser
 
 
@@ -66,12 +71,13 @@ def main(argv: list[str], prog: str = "grpo eval") -> None:
     source, run = source_of(arguments.model, arguments.checkpoint)
     recipe = recipe_of(arguments, run).change({"model": source})
     rows = recipe.held_out_rows()
-    trainer = GRPOTrainer(recipe.load_model(), adapt(recipe.rewards or default_rewards(rows)), config_of(recipe), None, rows,
-                          eval_funcs=recipe.eval_funcs or None)
+    trainer = GRPOTrainer(recipe.load_model(), adapt(recipe.rewards or default_rewards(rows)), config_of(recipe), None,
+                          rows, eval_funcs=recipe.eval_funcs or None)
     if run is not None:
         trainer.state.global_step = checkpoint.step_of(Path(source))
     settings = {"model": source, "step": trainer.state.global_step if run is not None else None,
-                "weights": checkpoint.weights_hash(trainer.model.core), "rows": hash_of(rows), **trainer.evaluations[""].settings()}
+                "weights": checkpoint.weights_hash(trainer.model.core), "rows": hash_of(rows),
+                **trainer.evaluations[""].settings()}
     folder = EvalFolder(arguments.output_dir or default_folder(source, run, settings), settings)
     document = folder.document() if folder.finished else complete(folder, trainer)
     show(document, folder, arguments.report_questions)
@@ -167,7 +173,8 @@ def complete(folder: EvalFolder, trainer: Any) -> dict[str, Any]:
             shown = f"accuracy so far {m['accuracy/lenient']:.1%}" if "accuracy/lenient" in m else f"reward so far {m['reward']:.3f}"
             say(f"{len(records) // each} of {len(evaluation)} questions, {shown}")
     except KeyboardInterrupt:
-        say(f"{len(records) // each} of {len(evaluation)} questions are in {folder.path}; the same command goes on from there")
+        say(f"{len(records) // each} of {len(evaluation)} questions are in {folder.path}; the same command goes on "
+            "from there")
         raise
     finished = document(folder.settings, records)
     folder.finish(finished)

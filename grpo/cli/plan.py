@@ -74,7 +74,8 @@ def main(argv: list[str], prog: str = "grpo plan") -> None:
 
 def models(recipe: Recipe) -> list[Any]:
     """Those of --model, with commas between them."""
-    return recipe.model.split(",") if isinstance(recipe.model, str) and not Path(recipe.model).exists() else [recipe.model]
+    return recipe.model.split(",") if isinstance(recipe.model,
+                                                 str) and not Path(recipe.model).exists() else [recipe.model]
 
 
 def sizes(model: Any) -> tuple[Mapping[str, Any], str]:
@@ -98,7 +99,8 @@ def ceilings_of(device: str, card: tuple[str, Card] | None, own: Mapping[str, An
     return ceilings(device, card, own["bandwidth"], own["tflops"])
 
 
-def forecast(config: Mapping[str, Any], source: str, options: GRPOConfig, device: str, card: tuple[str, Card] | None) -> Forecast:
+def forecast(config: Mapping[str, Any], source: str, options: GRPOConfig, device: str,
+             card: tuple[str, Card] | None) -> Forecast:
     work, store_rows = step_of(options, device), 0
     memory: Plan | str
     try:
@@ -107,24 +109,31 @@ def forecast(config: Mapping[str, Any], source: str, options: GRPOConfig, device
     except DeviceError as error:
         memory = f"Its memory is told by the CUDA backend, which is not here: {error}"
     step = step_time.Step.of(options, device, work["prompt_length"], store_rows)
-    return Forecast(source, describe(options, work, device), memory, step, step_time.phases(step_time.Shape.of(config, source), step, device))
+    return Forecast(source, describe(options, work, device), memory, step,
+                    step_time.phases(step_time.Shape.of(config, source), step, device))
 
 
 def report(one: Forecast, at: Ceilings, device: str) -> str:
     """Both tables of one model."""
-    memory = table(one.memory) if isinstance(one.memory, Plan) else f"{one.source} on {device}: {one.work}\n\n{one.memory}"
+    memory = table(one.memory) if isinstance(one.memory,
+                                             Plan) else f"{one.source} on {device}: {one.work}\n\n{one.memory}"
     return f"{memory}\n\n{step_time.table(one.phases, one.step, at, device)}"
 
 
 def comparison(found: list[Forecast], at: Ceilings, device: str) -> str:
     """A row a model: memory, whether it fits, expected seconds of the phases and of all, their floor."""
     names, width = [phase.name for phase in found[0].phases], max(len(one.source) for one in found)
-    lines = [f"  {'':<{width}}{'memory':>10}{'fits':>6}" + "".join(f"{name:>{max(len(name) + 3, 9)}}" for name in names) + f"{'all':>9}{'floor':>9}"]
+    lines = [f"  {'':<{width}}{'memory':>10}{'fits':>6}" + "".join(f"{name:>{max(len(name) + 3, 9)}}" for name in names)
+             + f"{'all':>9}{'floor':>9}"]
     for one in found:
-        memory = (human(one.memory.total), "yes" if one.memory.fits else "no") if isinstance(one.memory, Plan) else ("", "")
-        seconds = [f"{step_time.expected([phase], at, device):>{max(len(phase.name) + 3, 9)}.3f}" for phase in one.phases]
-        lines.append(f"  {one.source:<{width}}{memory[0]:>10}{memory[1]:>6}{''.join(seconds)}{step_time.expected(one.phases, at, device):>9.3f}"
+        memory = (human(one.memory.total), "yes" if one.memory.fits else "no") if isinstance(one.memory, Plan) else ("",
+                                                                                                                     "")
+        seconds = [f"{step_time.expected([phase], at, device):>{max(len(phase.name) + 3, 9)}.3f}"
+                   for phase in one.phases]
+        lines.append("  "
+                     f"{one.source:<{width}}{memory[0]:>10}{memory[1]:>6}{''.join(seconds)}{step_time.expected(one.phases, at, device):>9.3f}"
                      f"{step_time.floor(one.phases, at):>9.3f}")
     untold = next(([one.memory, ""] for one in found if isinstance(one.memory, str)), [])
-    return "\n".join([f"On {device}: {found[0].work}", "", *untold, "Expected seconds of a rollout and its optimiser steps:", "", *lines, "",
+    return "\n".join([f"On {device}: {found[0].work}", "", *untold,
+                      "Expected seconds of a rollout and its optimiser steps:", "", *lines, "",
                       step_time.sources(at, device)])

@@ -16,8 +16,10 @@ def main(argv: list[str], prog: str = "grpo plot") -> None:
 
     parser = Parser(prog=prog, description=ABOUT)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder")
-    parser.add_argument("--format", nargs="+", default=["png"], metavar="FORMAT", help=f"one or several of {', '.join(FORMATS)} (png)")
-    parser.add_argument("--pictures", nargs="+", default=list(PICTURES), metavar="NAME", help=f"which of {', '.join(PICTURES)} (all)")
+    parser.add_argument("--format", nargs="+", default=["png"], metavar="FORMAT",
+                        help=f"one or several of {', '.join(FORMATS)} (png)")
+    parser.add_argument("--pictures", nargs="+", default=list(PICTURES), metavar="NAME",
+                        help=f"which of {', '.join(PICTURES)} (all)")
     parser.add_argument("--out", metavar="FOLDER", help="where they go (a run's plots/; comparison/ for several runs)")
     arguments = parser.parse(argv)
     default = Path(arguments.runs[0]) / "plots" if len(arguments.runs) == 1 else Path("comparison")

@@ -11,6 +11,7 @@ ABOUT = """Lists the recipes of this package, or prints one as the YAML file tha
 
 def main(argv: list[str], prog: str = "grpo recipes") -> None:
     parser = Parser(prog=prog, description=ABOUT)
-    parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="a name or a YAML file: print it whole, with what its base says")
+    parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="a name or a YAML file: print it whole, with what "
+                                                                    "its base says")
     arguments = parser.parse(argv)
     print(Recipe.read(arguments.recipe).to_yaml() if arguments.recipe else "\n".join(listing()) + "\n", end="")

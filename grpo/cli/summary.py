@@ -16,11 +16,14 @@ def header(recipe: Recipe, model: Any, found: Prepared) -> str:
 
     rows = found.rows
     name = recipe.model if isinstance(recipe.model, str) else f"tiny {model.config['model_type']}"
-    example = one_line(last_message(rows[0]["prompt"])) + (f" -> {one_line(rows[0]['answer'])}" if "answer" in rows[0] else "")
+    example = one_line(last_message(rows[0]["prompt"])) + (f" -> {one_line(rows[0]['answer'])}" if "answer" in rows[0]
+                                                           else "")
     facts = {
-        "model": f"{name}, {model.num_parameters() / 1e6:.2f} M parameters, {model.dtype} on {model.device} ({model.core.tier}, "
+        "model": f"{name}, {model.num_parameters() / 1e6:.2f} M parameters, {model.dtype} on {model.device} "
+                 f"({model.core.tier}, "
                  f"{_core.get_num_threads()} threads)",
-        "data": f"{recipe.dataset}, {len(rows):,} rows" + (f", {len(found.eval_rows):,} more held out" if found.eval_rows else ""),
+        "data": f"{recipe.dataset}, {len(rows):,} rows" + (f", {len(found.eval_rows):,} more held out"
+                                                           if found.eval_rows else ""),
         "example": example,
         "rewards": ", ".join(r.name for r in found.rewards),
         "batch": found.config.describe_batch(),
@@ -39,9 +42,11 @@ def summary(run: Path) -> str:
               for data_set, steps in evaluation_steps(run).items()}
     lines = ["", "What was learned", *aligned(rewards_before_and_after(log) | accuracies_before_and_after(rounds))]
     for before, after in rounds.values():
-        lines += samples(before["completions"], after["completions"]) if before["settings"]["step"] < after["settings"]["step"] else []
+        lines += samples(before["completions"],
+                         after["completions"]) if before["settings"]["step"] < after["settings"]["step"] else []
     saved = sorted((run / "checkpoints").glob("step-*"))
-    lines += ["", f"Run folder {run}", f"  config.yaml, {RECIPE}, metrics.jsonl, completions/, eval/, checkpoints/ ({len(saved)})",
+    lines += ["", f"Run folder {run}", f"  config.yaml, {RECIPE}, metrics.jsonl, completions/, eval/, checkpoints/ "
+                                       f"({len(saved)})",
               f"  plots/: {', '.join(path.name for path in plot_run(run))}"]
     if saved:
         asked = [record for _, last in rounds.values() for record in last["completions"]]
@@ -51,7 +56,8 @@ def summary(run: Path) -> str:
 
 
 def rewards_before_and_after(log: Any) -> dict[str, str]:
-    """The reward in training (a tenth of the steps at either end), and each one of the first and the last evaluation."""
+    """The reward in training (a tenth of the steps at either end), and each one of the first and the last evaluation.
+    """
     found = {}
     for curve in log.curve("reward in training", "reward"):
         tenth = max(1, len(curve.values) // 10)
@@ -87,5 +93,6 @@ def samples(before: Rows, after: Rows) -> list[str]:
     lines = []
     for row in sorted(gain, key=gain.get, reverse=True)[:SHOWN_SAMPLES]:
         lines += ["", f"  {one_line(last_message(new[row]['prompt']))}",
-                  f"    before  {one_line(old[row]['completion'], 110)}", f"    after   {one_line(new[row]['completion'], 110)}"]
+                  f"    before  {one_line(old[row]['completion'], 110)}",
+                  f"    after   {one_line(new[row]['completion'], 110)}"]
     return lines

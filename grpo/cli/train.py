@@ -57,8 +57,8 @@ def run(recipe: Recipe) -> Path:
     print(header(recipe, model, found), flush=True)
     if found.demonstrations:
         warm_up(model, found.demonstrations, recipe.sft_config(output_dir=str(folder / "sft")))
-    trainer = GRPOTrainer(model, found.rewards, recipe.config(), found.rows, found.eval_rows, eval_funcs=found.eval_funcs,
-                          callbacks=[KeepRecipe(recipe)])
+    trainer = GRPOTrainer(model, found.rewards, recipe.config(), found.rows, found.eval_rows,
+                          eval_funcs=found.eval_funcs, callbacks=[KeepRecipe(recipe)])
     trainer.train()
     print(summary(trainer.run.path), flush=True)
     return trainer.run.path
@@ -70,13 +70,15 @@ def refuse_other_experiment(recipe: Recipe) -> None:
     if not config.resume_from_checkpoint:
         return
     path = run_of(config.resume_from_checkpoint, config.output_dir) / RECIPE
-    if not path.is_file():                                 # a run from Python keeps no recipe; its options are compared by the trainer
+    # a run from Python keeps no recipe; its options are compared by the trainer
+    if not path.is_file():
         return
     there = Recipe.read(str(path))
     for name in ("model", "dataset", "dataset_kwargs", "system_prompt", "rewards", "sft"):
         ours, theirs = getattr(recipe, name), getattr(there, name)
         if ours != theirs:
-            raise ConfigError(f"{path.parent} holds another experiment: {name} is {theirs!r} there and {ours!r} here. Give the run that "
+            raise ConfigError(f"{path.parent} holds another experiment: {name} is {theirs!r} there and {ours!r} here. "
+                              "Give the run that "
                               "you mean, or leave resume_from_checkpoint out for a new one")
 
 

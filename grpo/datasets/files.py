@@ -79,7 +79,8 @@ def jsonl(path: Path) -> Iterator[Any]:
 def json_list(path: Path) -> list[Any]:
     found = strict_json.parse_checked(path.read_bytes().removeprefix(BOM), str(path))
     if not isinstance(found, list):
-        raise DatasetError(f"{path}: a .json file holds one list of rows, this one holds {type(found).__name__}; one object a line is .jsonl")
+        raise DatasetError(f"{path}: a .json file holds one list of rows, this one holds {type(found).__name__}; one "
+                           "object a line is .jsonl")
     return found
 
 
@@ -92,7 +93,8 @@ def table(delimiter: str) -> Callable[[Path], Iterator[dict[str, str]]]:
                 for number, record in enumerate(lines, 1):
                     if None in record or None in record.values():
                         count = sum(v is not None for k, v in record.items() if k) + len(record.get(None, ()))
-                        raise DatasetError(f"{path}: row {number} has {count} fields, the header {len(lines.fieldnames)}")
+                        raise DatasetError(f"{path}: row {number} has {count} fields, the header "
+                                           f"{len(lines.fieldnames)}")
                     yield record
             except csv.Error as error:
                 raise DatasetError(f"{path}: line {lines.line_num}: {error}") from error
@@ -116,5 +118,5 @@ def parquet(path: Path) -> list[dict[str, Any]]:
         raise DatasetError(f"{path}: {error}") from error
 
 
-READERS: dict[str, Callable[[Path], Any]] = {".jsonl": jsonl, ".json": json_list, ".csv": table(","), ".tsv": table("\t"),
-                                             ".parquet": parquet}
+READERS: dict[str, Callable[[Path], Any]] = {".jsonl": jsonl, ".json": json_list, ".csv": table(","),
+                                             ".tsv": table("\t"), ".parquet": parquet}

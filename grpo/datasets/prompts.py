@@ -23,7 +23,9 @@ class Prompt:
 
 
 class RowOrder:
-    """Row numbers without end. The one at position k is a function of (seed, k) alone, so a position is all a checkpoint keeps."""
+    """Row numbers without end. The one at position k is a function of (seed, k) alone, so a position is all a
+    checkpoint keeps.
+    """
 
     def __init__(self, count: int, shuffle: bool, seed: int):
         self.count, self.shuffle, self.seed = count, shuffle, seed
@@ -47,7 +49,8 @@ class PromptStream:
 
     def __init__(self, dataset: Any, encode: Callable[[Any], NDArray[np.int32]], *, limit: int, on_long: str = "raise",
                  shuffle: bool = False, seed: int = 0, name: str = "train_dataset"):
-        self.rows, self.encode, self.limit, self.on_long, self.name = read_rows(dataset, name), encode, limit, on_long, name
+        self.rows, self.encode, self.limit, self.on_long, self.name = read_rows(dataset,
+                                                                                name), encode, limit, on_long, name
         # a token is at least a byte of text, so most rows need no encoding to be known to fit
         doubtful = {row for row, prompt in enumerate(column(self.rows, "prompt")) if text_bytes(prompt) > limit}
         dropped = {row for row in doubtful if self._too_long(row)} if on_long == "drop" else set()
@@ -71,11 +74,13 @@ class PromptStream:
         prompt = columns.pop("prompt", None)
         for picture in IMAGES:
             if columns.get(picture) is not None:
-                raise DatasetError(f"{self.name}: row {row} has {picture!r}, which no model here sees; leave the column out")
+                raise DatasetError(f"{self.name}: row {row} has {picture!r}, which no model here sees; leave the "
+                                   "column out")
         ids = self._encoded(row, prompt)
         if len(ids) > self.limit:
             if self.on_long != "truncate":
-                raise DatasetError(f"{self.name}: the prompt of row {row} has {len(ids)} tokens, the limit is {self.limit}; raise "
+                raise DatasetError(f"{self.name}: the prompt of row {row} has {len(ids)} tokens, the limit is "
+                                   f"{self.limit}; raise "
                                    "max_prompt_length, or set on_long_prompt to 'drop' or 'truncate'")
             ids = ids[-self.limit:]
         return Prompt(row, prompt, ids, columns)
@@ -104,11 +109,14 @@ def text_bytes(prompt: Any) -> int:
         return 0
     if isinstance(prompt, str):
         return len(prompt.encode(errors="surrogatepass"))
-    return sum(len(str(m.get("content", "")).encode(errors="surrogatepass")) if isinstance(m, Mapping) else 1 for m in prompt)
+    return sum(len(str(m.get("content", "")).encode(errors="surrogatepass")) if isinstance(m, Mapping) else 1
+               for m in prompt)
 
 
 def content_key(prompt: Any) -> bytes:
-    """A hash of what a prompt asks: its text, or that of the last user message, but for case and spaces; or its token ids."""
+    """A hash of what a prompt asks: its text, or that of the last user message, but for case and spaces; or its token
+    ids.
+    """
     if not isinstance(prompt, str):
         prompt = list(prompt)
         asked = [m for m in prompt if isinstance(m, Mapping) and m.get("role") == "user"] or prompt[-1:]
@@ -129,7 +137,8 @@ def overlap(train: Any, held_out: Any) -> str:
     found = [f"row {row} (row {seen[key]} of training)" for row, key in enumerate(keys) if key in seen]
     if not found:
         return ""
-    return (f"{len(found)} of {len(keys)} rows of evaluation are trained on: {', '.join([*found[:3], *['...'] * (len(found) > 3)])}; "
+    return (f"{len(found)} of {len(keys)} rows of evaluation are trained on: "
+            f"{', '.join([*found[:3], *['...'] * (len(found) > 3)])}; "
             "what is measured on them is not what was learned in general")
 
 
@@ -151,7 +160,8 @@ def read_rows(dataset: Any, name: str, needs: Sequence[str] = ("prompt",)) -> An
     if isinstance(dataset, (str, bytes)) or hasattr(dataset, "__fspath__"):
         raise DatasetError(f"{name}={dataset!r} is a name, not rows; load it with grpo.datasets.load")
     if isinstance(dataset, Mapping):
-        raise DatasetError(f"{name} is a mapping of {', '.join(map(str, list(dataset)[:5]))}; give one split of it, a sequence of rows")
+        raise DatasetError(f"{name} is a mapping of {', '.join(map(str, list(dataset)[:5]))}; give one split of it, a "
+                           "sequence of rows")
     dataset = of_table(dataset)
     rows = dataset if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__") else list(dataset)
     if len(rows) == 0:

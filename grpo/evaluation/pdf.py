@@ -57,17 +57,20 @@ class Pages:
         """Question, gold, and each completion with its rewards and what was read out of it."""
         first = group[0]
         graded = "" if first["gold"] is None else f", {sum(r['lenient'] for r in group)} of {len(group)} right"
-        self.story.append(Paragraph(escape(printable(title + graded)), style(10.5, bold=True, before=14, after=3, keep=True)))
+        self.story.append(Paragraph(escape(printable(title + graded)),
+                                    style(10.5, bold=True, before=14, after=3, keep=True)))
         self.story += boxed(shortened(last_message(first["prompt"])), PLAIN)
         if first["gold"] is not None:
-            self.story.append(Paragraph(escape(printable(f"gold: {first['gold']}")), style(8.5, bold=True, before=2, after=2)))
+            self.story.append(Paragraph(escape(printable(f"gold: {first['gold']}")),
+                                        style(8.5, bold=True, before=2, after=2)))
         for record in group:
             self.completion(record)
 
     def completion(self, record: Record) -> None:
         color = PLAIN if record["gold"] is None else RIGHT if record["lenient"] else WRONG
         mark = "" if record["gold"] is None else "✓ " if record["lenient"] else "✗ "
-        self.story.append(Paragraph(escape(mark + printable(headline(record))), style(8, color=color, bold=True, before=7, keep=True)))
+        self.story.append(Paragraph(escape(mark + printable(headline(record))),
+                                    style(8, color=color, bold=True, before=7, keep=True)))
         self.story.append(Paragraph(escape(printable(rewards_line(record))), style(7.5, after=2, keep=True)))
         self.story += boxed(record["completion"] or "(empty)", color)
         if read := parts(record):
@@ -77,8 +80,10 @@ class Pages:
         """Writes the file whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-        SimpleDocTemplate(str(temporary), pagesize=A4, title=self.title, author="grpo", invariant=1, leftMargin=MARGIN, rightMargin=MARGIN,
-                          topMargin=16 * mm, bottomMargin=16 * mm).build(self.story, onFirstPage=self.footer, onLaterPages=self.footer)
+        SimpleDocTemplate(str(temporary), pagesize=A4, title=self.title, author="grpo", invariant=1, leftMargin=MARGIN,
+                          rightMargin=MARGIN,
+                          topMargin=16 * mm, bottomMargin=16 * mm).build(self.story, onFirstPage=self.footer,
+                                                                         onLaterPages=self.footer)
         os.replace(temporary, path)
         return path
 
@@ -101,8 +106,10 @@ def register_fonts() -> None:
 @cache
 def style(size: float, *, bold: bool = False, color: Any = INK, before: float = 0, after: float = 0, keep: bool = False,
           right: bool = False) -> ParagraphStyle:
-    return ParagraphStyle("", fontName="SansBold" if bold else "Sans", fontSize=size, leading=size * 1.35, textColor=color,
-                          spaceBefore=before, spaceAfter=after, keepWithNext=keep, alignment=TA_RIGHT if right else TA_LEFT)
+    return ParagraphStyle("", fontName="SansBold" if bold
+                          else "Sans", fontSize=size, leading=size * 1.35, textColor=color,
+                          spaceBefore=before, spaceAfter=after, keepWithNext=keep, alignment=TA_RIGHT if right
+                          else TA_LEFT)
 
 
 def printable(text: str, font: str = "Sans") -> str:
@@ -133,16 +140,19 @@ def boxed(text: str, color: Any) -> list[Any]:
 def grid(table: Table) -> Any:
     """A table whose cells wrap where they must: columns are as wide as their texts, one takes what the others leave."""
     header = [table.header] if table.header else []
-    cells = [[Paragraph(escape(printable(cell[:MOST_CHARACTERS])), style(8, bold=number < len(header), right=i > 0 and not table.prose))
+    cells = [[Paragraph(escape(printable(cell[:MOST_CHARACTERS])),
+                        style(8, bold=number < len(header), right=i > 0 and not table.prose))
               for i, cell in enumerate(row)] for number, row in enumerate([*header, *table.rows])]
-    return Grid(cells, colWidths=widths_of([*header, *table.rows], -1 if table.prose else 0), hAlign="LEFT", repeatRows=len(header),
+    return Grid(cells, colWidths=widths_of([*header, *table.rows], -1 if table.prose else 0), hAlign="LEFT",
+                repeatRows=len(header),
                 style=[("LINEBELOW", (0, 0), (-1, -1), 0.4, RULE), ("TOPPADDING", (0, 0), (-1, -1), 1.5),
-                       ("BOTTOMPADDING", (0, 0), (-1, -1), 2.5), ("LEFTPADDING", (0, 0), (-1, -1), 2), ("VALIGN", (0, 0), (-1, -1), "TOP")])
+                       ("BOTTOMPADDING", (0, 0), (-1, -1), 2.5), ("LEFTPADDING", (0, 0), (-1, -1), 2),
+                       ("VALIGN", (0, 0), (-1, -1), "TOP")])
 
 
 def widths_of(rows: list[list[str]], open_column: int) -> list[float]:
-    """Widths of columns: what their texts need, up to half the page, in proportion where that is too much; the open column takes the
-    rest."""
+    """Widths of columns: what their texts need, up to half the page, in proportion where that is too much; the open
+    column takes the rest."""
     needed = [min(WIDTH / 2, 14 + max(pdfmetrics.stringWidth(printable(cell), "SansBold", 8) for cell in column))
               for column in zip(*rows, strict=True)]
     widths = [min(1.0, WIDTH / sum(needed)) * width for width in needed]

@@ -19,7 +19,8 @@ def write_text(document: Mapping[str, Any], path: Path) -> Path:
 
 def as_text(group: Sequence[Record]) -> str:
     first = group[0]
-    lines = [f"=== row {first['row']}" + (f", {first['category']}" if first["category"] is not None else ""), prompt_text(first["prompt"])]
+    lines = [f"=== row {first['row']}" + (f", {first['category']}" if first["category"] is not None else ""),
+             prompt_text(first["prompt"])]
     if first["gold"] is not None:
         lines.append(f"gold: {first['gold']}")
     for record in group:
@@ -36,7 +37,8 @@ def headline(record: Record) -> str:
 
 
 def rewards_line(record: Record) -> str:
-    each = ", ".join(f"{name} {number(value)}" for name, value in {**record["rewards"], **record.get("funcs", {})}.items())
+    each = ", ".join(f"{name} {number(value)}"
+                     for name, value in {**record["rewards"], **record.get("funcs", {})}.items())
     return f"reward {number(record['reward'])}: {each}"
 
 
@@ -44,7 +46,8 @@ def parts(record: Record) -> str:
     """What was read out of a completion."""
     reasoning = record["reasoning"]
     shown = {"answer in its tags": record["tagged_answer"], "answer read": record["answer"],
-             "reasoning read": reasoning and textwrap.shorten(reasoning, REASONING_CHARACTERS) + f" ({len(reasoning)} characters)",
+             "reasoning read": reasoning and textwrap.shorten(reasoning, REASONING_CHARACTERS)
+             + f" ({len(reasoning)} characters)",
              "tags": ", ".join(record["tag_errors"]) if record["tag_errors"] else None}
     return "; ".join(f"{name}: {textwrap.shorten(text, ANSWER_CHARACTERS)}" for name, text in shown.items() if text)
 
@@ -57,4 +60,5 @@ def prompt_text(prompt: Any) -> str:
 
 
 def last_message(prompt: Any) -> str:
-    return str(prompt[-1]["content"]) if not isinstance(prompt, str) and prompt and isinstance(prompt[-1], Mapping) else prompt_text(prompt)
+    return str(prompt[-1]["content"]) if not isinstance(prompt, str) and prompt and isinstance(prompt[-1],
+                                                                                               Mapping) else prompt_text(prompt)

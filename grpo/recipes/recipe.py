@@ -1,4 +1,5 @@
-"""Recipes: a YAML file that says what a run trains, on which data, by which rewards, and which options are not the default.
+"""Recipes: a YAML file that says what a run trains, on which data, by which rewards, and which options are not the
+default.
 
     about: one line for the list of recipes; base: a recipe that this one changes (a name, or a file beside this one)
     model: a path, a hub id, or {arch: qwen2, hidden_size: ..., ...}: a tiny model with random weights
@@ -56,7 +57,8 @@ class Recipe:
 
         path = FOLDER / f"{name_or_path}.yaml" if name_or_path in names() else Path(name_or_path)
         if not path.is_file():
-            raise ConfigError(f"there is no recipe {name_or_path!r}{did_you_mean(name_or_path, names())} There are {', '.join(names())}; "
+            raise ConfigError(f"there is no recipe {name_or_path!r}{did_you_mean(name_or_path, names())} There are "
+                              f"{', '.join(names())}; "
                               "or give a YAML file")
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -65,13 +67,16 @@ class Recipe:
         if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
             raise ConfigError(f"{path}: a recipe is a mapping of option names to values")
         try:
-            return dataclasses.replace(cls.base(content.pop("base", None), path, readers), name=path.stem, about="").change(content)
+            return dataclasses.replace(cls.base(content.pop("base", None), path, readers), name=path.stem,
+                                       about="").change(content)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
 
     @classmethod
     def base(cls, name: str | None, path: Path, readers: tuple[str, ...]) -> "Recipe":
-        """The recipe that the one in path changes: a name, or a file beside path. readers: the bases on the way to path."""
+        """The recipe that the one in path changes: a name, or a file beside path. readers: the bases on the way to
+        path.
+        """
         if name is None:
             return cls()
         source = name if name in names() else str(path.parent / str(name))
@@ -132,7 +137,8 @@ class Recipe:
     def train_rows(self) -> list[dict[str, Any]]:
         if self.dataset is None:
             raise no_data()
-        return datasets.load(self.dataset, "train", size=self.train_size, system_prompt=self.system_prompt, **self.dataset_kwargs)
+        return datasets.load(self.dataset, "train", size=self.train_size, system_prompt=self.system_prompt,
+                             **self.dataset_kwargs)
 
     def eval_rows(self) -> list[dict[str, Any]] | None:
         """Rows of evaluation, None when the recipe does not evaluate."""
@@ -151,8 +157,8 @@ class Recipe:
     def sft_rows(self) -> list[dict[str, Any]]:
         if self.sft.get("dataset") is None:
             raise ConfigError("sft needs a dataset of rows with prompt and completion")
-        return datasets.load(self.sft["dataset"], "train", size=self.sft.get("train_size"), system_prompt=self.system_prompt,
-                             **self.sft.get("dataset_kwargs", {}))
+        return datasets.load(self.sft["dataset"], "train", size=self.sft.get("train_size"),
+                             system_prompt=self.system_prompt, **self.sft.get("dataset_kwargs", {}))
 
     def to_yaml(self) -> str:
         """The recipe as a file that read() takes."""
@@ -167,13 +173,15 @@ OWN_FIELDS = [f.name for f in dataclasses.fields(Recipe) if f.name != "options"]
 OPTION_NAMES = [f.name for f in dataclasses.fields(GRPOConfig)]
 MAPPINGS = ("model", "dataset_kwargs", "eval_dataset_kwargs", "sft")
 # arguments of grpo.datasets.load that have a place of their own in a recipe
-ELSEWHERE = {"size": "say train_size or eval_size", "split": "train rows come from the train split, those of evaluation from test",
+ELSEWHERE = {"size": "say train_size or eval_size", "split": "train rows come from the train split, those of "
+                                                             "evaluation from test",
              "source": "say dataset", "system_prompt": "say system_prompt, outside of it"}
 SFT_DATA = ("dataset", "dataset_kwargs", "train_size")
 
 
 def no_data() -> ConfigError:
-    return ConfigError(f"no data: give --dataset with a name ({', '.join(datasets.names())}), a file or folder, file.py:function or a hub id")
+    return ConfigError(f"no data: give --dataset with a name ({', '.join(datasets.names())}), a file or folder, "
+                       "file.py:function or a hub id")
 
 
 def names() -> list[str]:

@@ -12,8 +12,9 @@ OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mu
 
 
 def countdown_reward(completions: list, numbers: list, target: list, **columns: Any) -> list[float | None]:
-    """1.0 where the tagged answer is an expression of + - * / and parentheses that uses each of the row's numbers exactly once
-    and equals its target, else 0.0; "= target" may follow. None for rows without numbers (of another data set).
+    """1.0 where the tagged answer is an expression of + - * / and parentheses that uses each of the row's numbers
+    exactly once and equals its target, else 0.0; "= target" may follow. None for rows without numbers (of another data
+    set).
 
     >>> countdown_reward(["<answer>(8 - 2) * 4 = 24</answer>", "<answer>8 * 3</answer>"], numbers=[[2, 4, 8]] * 2, target=[24, 24])
     [1.0, 0.0]

@@ -1,9 +1,9 @@
 """Calls that may take so long and no longer.
 
-A function that another Python process can import is called there: one process a reward, started with its first call, ended when a
-call overruns or when the function takes it down, and started anew for the next. What it prints appears as usual; what it keeps in
-module globals stays with it. Everything else (closures, lambdas, functions of a script or a notebook, methods) is called in a thread,
-which can only be left behind.
+A function that another Python process can import is called there: one process a reward, started with its first call,
+ended when a call overruns or when the function takes it down, and started anew for the next. What it prints appears as
+usual; what it keeps in module globals stays with it. Everything else (closures, lambdas, functions of a script or a
+notebook, methods) is called in a thread, which can only be left behind.
 """
 import inspect
 import pickle
@@ -17,7 +17,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 START_SECONDS = 60.0                         # for a process to import the function
-START = ("import sys; from multiprocessing.connection import Connection; c = Connection(int(sys.argv[1])); sys.path[:] = c.recv(); "
+START = ("import sys; from multiprocessing.connection import Connection; c = Connection(int(sys.argv[1])); sys.path[:] "
+         "= c.recv(); "
          "from grpo.rewards.worker import serve; serve(c)")
 
 
@@ -33,18 +34,23 @@ class Worker:
     """A process that calls one function."""
 
     def __init__(self, function: Callable):
-        self.place = (function.__module__, getattr(sys.modules[function.__module__], "__file__", None), function.__qualname__)
+        self.place = (function.__module__, getattr(sys.modules[function.__module__], "__file__", None),
+                      function.__qualname__)
         self.process: subprocess.Popen | None = None
         self.connection: Connection | None = None
 
-    def call(self, positional: list, named: dict[str, Any], tools: list[str], seconds: float | None) -> tuple[Any, list[tuple]]:
-        """(result, what the function said to its tools). TimeoutError, or WorkerError for what the function raised or did."""
+    def call(self, positional: list, named: dict[str, Any], tools: list[str],
+             seconds: float | None) -> tuple[Any, list[tuple]]:
+        """(result, what the function said to its tools). TimeoutError, or WorkerError for what the function raised or
+        did.
+        """
         try:
             if self.process is None:
                 self.start()
             self.send((positional, named, tools))
             reply = self.reply(seconds)
-        except BaseException:                # also Ctrl-C: an answer that comes later must not be taken for the next one's
+        # also Ctrl-C: an answer that comes later must not be taken for the next one's
+        except BaseException:
             self.stop()
             raise
         if reply[0] == "failed":
@@ -54,8 +60,8 @@ class Worker:
     def start(self) -> None:
         self.connection, other = Pipe()
         with other:
-            self.process = subprocess.Popen([sys.executable, "-c", START, str(other.fileno())], pass_fds=[other.fileno()],
-                                            stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen([sys.executable, "-c", START, str(other.fileno())],
+                                            pass_fds=[other.fileno()], stdin=subprocess.DEVNULL)
         self._finalizer = weakref.finalize(self, end, self.process, self.connection)
         self.connection.send(sys.path)
         self.connection.send(self.place)

@@ -51,7 +51,8 @@ def count_xml(text: str) -> float:
 
 
 NAMES = {
-    "deepseekrl": [correctness_reward_func, int_reward_func, strict_format_reward_func, soft_format_reward_func, xmlcount_reward_func],
+    "deepseekrl": [correctness_reward_func, int_reward_func, strict_format_reward_func, soft_format_reward_func,
+                   xmlcount_reward_func],
     "correctness_reward_func": correctness_reward_func, "int_reward_func": int_reward_func,
     "strict_format_reward_func": strict_format_reward_func, "soft_format_reward_func": soft_format_reward_func,
     "xmlcount_reward_func": xmlcount_reward_func,

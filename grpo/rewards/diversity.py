@@ -1,9 +1,11 @@
-"""Rewards for right answers that reason in new ways: against the others of the group, and against an archive of past ones.
+"""Rewards for right answers that reason in new ways: against the others of the group, and against an archive of past
+ones.
 
-Reasoning is compared by the policy's own mean-pooled hidden states (Model.embed), scaled to length 1: no key, no network, and
-the same numbers in a repeated run. Novelty is 1 - max(0, cosine), from 0 to 1. Hidden states are alike: of SmolLM2-135M's completions,
-those of one GSM8K question have cosines of 0.81 to 0.97 and novelties of 0.02 to 0.14, those of two questions a median cosine of 0.82; the
-argument scale says what that is worth. R1's forms are in grpo/rewards/r1.py.
+Reasoning is compared by the policy's own mean-pooled hidden states (Model.embed), scaled to length 1: no key, no
+network, and the same numbers in a repeated run. Novelty is 1 - max(0, cosine), from 0 to 1. Hidden states are alike: of
+SmolLM2-135M's completions, those of one GSM8K question have cosines of 0.81 to 0.97 and novelties of 0.02 to 0.14,
+those of two questions a median cosine of 0.82; the argument scale says what that is worth. R1's forms are in
+grpo/rewards/r1.py.
 """
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,8 +20,8 @@ Embed = Callable[[list[str]], np.ndarray]
 
 
 class GroupIntrinsic:
-    """How far the reasoning of a right answer is from the mean of the group's other right ones (R1's group-intrinsic reward):
-    base + scale * novelty; base where it is the only right one or has no reasoning; 0.0 where it is wrong.
+    """How far the reasoning of a right answer is from the mean of the group's other right ones (R1's group-intrinsic
+    reward): base + scale * novelty; base where it is the only right one or has no reasoning; 0.0 where it is wrong.
 
     With the defaults it is a bonus of at most 1 beside a correctness reward.
 
@@ -32,23 +34,28 @@ class GroupIntrinsic:
     __name__ = "group_intrinsic"
 
     def __init__(self, base: float = 0.0, scale: float = 1.0, strict: bool = True):
-        self.base, self.scale, self.strict = number("group_intrinsic", "base", base), number("group_intrinsic", "scale", scale, 0), strict
+        self.base, self.scale, self.strict = number("group_intrinsic", "base", base), number("group_intrinsic", "scale",
+                                                                                             scale, 0), strict
 
-    def __call__(self, completions: list, group_ids: list[int], embed: Embed, answer: list | None = None, solution: list | None = None,
+    def __call__(self, completions: list, group_ids: list[int], embed: Embed, answer: list | None = None,
+                 solution: list | None = None,
                  truncated: list[bool] | None = None, **columns: Any) -> list[float | None]:
         right = are_correct(completions, golds_of("group_intrinsic", answer, solution), truncated, self.strict)
-        chosen, vectors = embedded([reasoning_of(text_of(c)) if r else "" for c, r in zip(completions, right, strict=True)], embed)
+        chosen, vectors = embedded([reasoning_of(text_of(c)) if r else ""
+                                    for c, r in zip(completions, right, strict=True)], embed)
         found = dict(zip(chosen, group_novelty(vectors, [group_ids[i] for i in chosen]).tolist(), strict=True))
-        return [None if r is None else self.base + self.scale * found.get(i, 0.0) if r else 0.0 for i, r in enumerate(right)]
+        return [None if r is None else self.base + self.scale * found.get(i, 0.0) if r else 0.0
+                for i, r in enumerate(right)]
 
 
 class Intrinsic:
-    """How far the reasoning of a right answer is from the past right ones most like it (R1's completion-intrinsic reward):
-    base + scale * novelty, novelty measured from the centroid of the nearest `neighbours`; 0.0 where it is wrong. An empty
-    archive and a completion without reasoning give base.
+    """How far the reasoning of a right answer is from the past right ones most like it (R1's completion-intrinsic
+    reward): base + scale * novelty, novelty measured from the centroid of the nearest `neighbours`; 0.0 where it is
+    wrong. An empty archive and a completion without reasoning give base.
 
-    Training adds the right ones to the archive, evaluation does not. It keeps the latest `capacity`, belongs to the run, and is saved
-    with its checkpoints. The policy moves under vectors that stay: old ones are where the policy of their time put them.
+    Training adds the right ones to the archive, evaluation does not. It keeps the latest `capacity`, belongs to the
+    run, and is saved with its checkpoints. The policy moves under vectors that stay: old ones are where the policy of
+    their time put them.
 
     >>> novel = Intrinsic()
     >>> embed = lambda texts: np.array([[1, 0] if t == "a" else [0, 1] for t in texts], np.float32)
@@ -58,21 +65,25 @@ class Intrinsic:
 
     __name__ = "intrinsic"
 
-    def __init__(self, base: float = 0.0, scale: float = 1.0, neighbours: int = 10, capacity: int = 10_000, strict: bool = True):
-        self.base, self.scale, self.strict = number("intrinsic", "base", base), number("intrinsic", "scale", scale, 0), strict
+    def __init__(self, base: float = 0.0, scale: float = 1.0, neighbours: int = 10, capacity: int = 10_000,
+                 strict: bool = True):
+        self.base, self.scale, self.strict = number("intrinsic", "base", base), number("intrinsic", "scale", scale,
+                                                                                       0), strict
         self.archive = Archive(whole("intrinsic", "neighbours", neighbours), whole("intrinsic", "capacity", capacity))
 
     def __call__(self, completions: list, embed: Embed, answer: list | None = None, solution: list | None = None,
                  truncated: list[bool] | None = None, training: bool = False, log_metric: Callable | None = None,
                  **columns: Any) -> list[float | None]:
         right = are_correct(completions, golds_of("intrinsic", answer, solution), truncated, self.strict)
-        chosen, vectors = embedded([reasoning_of(text_of(c)) if r else "" for c, r in zip(completions, right, strict=True)], embed)
+        chosen, vectors = embedded([reasoning_of(text_of(c)) if r else ""
+                                    for c, r in zip(completions, right, strict=True)], embed)
         found = dict(zip(chosen, self.archive.novelty(vectors).tolist(), strict=True))
         if training:
             self.archive.add(vectors)
         if log_metric is not None:
             log_metric("intrinsic/archive_size", len(self.archive))
-        return [None if r is None else self.base + self.scale * found.get(i, 0.0) if r else 0.0 for i, r in enumerate(right)]
+        return [None if r is None else self.base + self.scale * found.get(i, 0.0) if r else 0.0
+                for i, r in enumerate(right)]
 
     def state_dict(self) -> dict[str, np.ndarray]:
         return self.archive.state_dict()
@@ -120,7 +131,8 @@ def reasoning_of(text: str) -> str:
 def embedded(texts: Sequence[str], embed: Embed) -> tuple[list[int], np.ndarray]:
     """(indices, (n, d) vectors of length 1) of the texts that are not empty."""
     chosen = [i for i, text in enumerate(texts) if text]
-    return chosen, unit(np.asarray(embed([texts[i] for i in chosen]), np.float32)) if chosen else np.zeros((0, 0), np.float32)
+    return chosen, unit(np.asarray(embed([texts[i] for i in chosen]), np.float32)) if chosen else np.zeros((0, 0),
+                                                                                                           np.float32)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -57,7 +57,8 @@ class RewardBatch:
 
     @property
     def completions(self) -> list[Any]:
-        return [[{"role": "assistant", "content": t}] if is_chat(p) else t for p, t in zip(self.prompts, self.texts, strict=True)]
+        return [[{"role": "assistant", "content": t}] if is_chat(p) else t
+                for p, t in zip(self.prompts, self.texts, strict=True)]
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -89,7 +90,8 @@ class RewardSet:
         self.on_error = on_error
         if weights is not None:
             if len(weights) != len(self.rewards):
-                raise ConfigError(f"reward_weights has {len(weights)} weights for {len(self.rewards)} rewards ({', '.join(self.names)})")
+                raise ConfigError(f"reward_weights has {len(weights)} weights for {len(self.rewards)} rewards "
+                                  f"({', '.join(self.names)})")
             for r, w in zip(self.rewards, weights, strict=True):
                 r.weight = checked_weight(w)
 
@@ -113,8 +115,10 @@ class RewardSet:
             if not call.reward.is_async:
                 call.run()
         run_together([call.run_async for call in calls if call.reward.is_async])
-        columns = [(name, values, weight_at(call.reward.weight, batch.step)) for call in calls for name, values in call.columns.items()]
-        scores = Scores([c[0] for c in columns], np.stack([c[1] for c in columns], axis=1), np.array([c[2] for c in columns]))
+        columns = [(name, values, weight_at(call.reward.weight, batch.step)) for call in calls
+                   for name, values in call.columns.items()]
+        scores = Scores([c[0] for c in columns], np.stack([c[1] for c in columns], axis=1),
+                        np.array([c[2] for c in columns]))
         for call in calls:
             scores.extras |= call.whole_extras()
             scores.metrics |= {name: sum(v) / len(v) for name, v in call.logged.items()}
@@ -125,7 +129,8 @@ class RewardSet:
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """The state of rewards that have one, by "reward/entry"."""
-        state = {f"{name}/{key}": np.asarray(value) for name, owner in self.with_state() for key, value in owner.state_dict().items()}
+        state = {f"{name}/{key}": np.asarray(value) for name, owner in self.with_state()
+                 for key, value in owner.state_dict().items()}
         for key, value in state.items():
             if value.dtype == object:
                 raise RewardError(f"reward state {key!r} is not an array of numbers or text, so it cannot be saved")
@@ -147,7 +152,8 @@ class RewardSet:
     def with_state(self) -> list[tuple[str, Any]]:
         """(name, object) of the rewards that have state_dict and load_state_dict."""
         owners = [(r.name, getattr(r.function, "__self__", r.function)) for r in self.rewards]
-        return [(name, owner) for name, owner in owners if hasattr(owner, "state_dict") and hasattr(owner, "load_state_dict")]
+        return [(name, owner) for name, owner in owners if hasattr(owner, "state_dict")
+                and hasattr(owner, "load_state_dict")]
 
 
 class Call:
@@ -159,8 +165,10 @@ class Call:
         self.extras: dict[str, list] = {}
         self.logged: dict[str, list[float]] = defaultdict(list)
         self.errors = 0
-        shared = {"max_completion_length": batch.max_completion_length, "tokenizer": batch.tokenizer, "embed": batch.embed}
-        self.tools = {"trainer_state": batch.state, "log_extra": self.log_extra, "log_metric": self.log_metric, "training": batch.training,
+        shared = {"max_completion_length": batch.max_completion_length, "tokenizer": batch.tokenizer,
+                  "embed": batch.embed}
+        self.tools = {"trainer_state": batch.state, "log_extra": self.log_extra, "log_metric": self.log_metric,
+                      "training": batch.training,
                       **{name: value for name, value in shared.items() if value is not None}}
 
     def log_extra(self, column: str, values: Iterable) -> None:
@@ -170,10 +178,13 @@ class Call:
         self.logged[name].append(float(value))
 
     def whole_extras(self) -> dict[str, list]:
-        """Logged columns with a value for each completion. A call that failed may leave less; from any other that is an error."""
+        """Logged columns with a value for each completion. A call that failed may leave less; from any other that is an
+        error.
+        """
         for column, values in self.extras.items():
             if len(values) != len(self.batch) and not self.errors:
-                raise RewardError(f"reward {self.reward.name!r} logged {len(values)} values of {column!r} for {len(self.batch)} completions")
+                raise RewardError(f"reward {self.reward.name!r} logged {len(values)} values of {column!r} for "
+                                  f"{len(self.batch)} completions")
         return {column: values for column, values in self.extras.items() if len(values) == len(self.batch)}
 
     def run(self) -> None:
@@ -241,7 +252,8 @@ class Call:
         if self.reward.kind == "easyr1":
             lengths = [len(ids) for ids in self.batch.completion_ids]
             return [], {"reward_inputs": [{"response": text, "response_length": length, "ground_truth": self.gold(k)}
-                                          for k, (text, length) in enumerate(zip(self.batch.texts, lengths, strict=True))]}
+                                          for k,
+                                          (text, length) in enumerate(zip(self.batch.texts, lengths, strict=True))]}
         if i is None:
             positional, named = self.reward.arguments(self.offered_for_all(), self.batch.texts)
         else:
@@ -250,8 +262,8 @@ class Call:
 
     def offered_for_all(self) -> dict[str, Any]:
         b = self.batch
-        own = {"prompts": b.prompts, "completions": b.completions, "completion_ids": b.completion_ids, "group_ids": b.group_ids,
-               "completion_lengths": b.completion_lengths, "truncated": b.truncated}
+        own = {"prompts": b.prompts, "completions": b.completions, "completion_ids": b.completion_ids,
+               "group_ids": b.group_ids, "completion_lengths": b.completion_lengths, "truncated": b.truncated}
         if self.reward.kind == "openrlhf":
             prompts = ["\n".join(str(m["content"]) for m in p) if is_chat(p) else str(p) for p in b.prompts]
             own = {"prompts": prompts, "queries": [p + t for p, t in zip(prompts, b.texts, strict=True)],
@@ -261,9 +273,11 @@ class Call:
     def offered_for_one(self, i: int) -> dict[str, Any]:
         b = self.batch
         row = {name: values[i] for name, values in self.other_columns().items()}
-        own = {"prompt": b.prompts[i], "completion": b.completions[i], "completion_ids": b.completion_ids[i], "response": b.texts[i]}
+        own = {"prompt": b.prompts[i], "completion": b.completions[i], "completion_ids": b.completion_ids[i],
+               "response": b.texts[i]}
         if self.reward.kind == "verl":
-            return {"data_source": None, "extra_info": None, **row, "solution_str": b.texts[i], "ground_truth": self.gold(i), **self.tools}
+            return {"data_source": None, "extra_info": None, **row, "solution_str": b.texts[i],
+                    "ground_truth": self.gold(i), **self.tools}
         return {"info": {}, "task": "default", **row, **own, "state": {**row, **own}, **self.tools}
 
     def other_columns(self) -> dict[str, list]:
@@ -273,7 +287,8 @@ class Call:
         """The reference answer of sample i, None where its row has none. RewardError where the data set has none."""
         columns = self.batch.columns
         if not columns.keys() & {"reward_model", *GOLD_COLUMNS}:
-            raise RewardError(f"reward {self.reward.name!r} needs a reference answer; the data set has none of the columns "
+            raise RewardError(f"reward {self.reward.name!r} needs a reference answer; the data set has none of the "
+                              "columns "
                               f"reward_model, {', '.join(GOLD_COLUMNS)}")
         return gold_of({name: values[i] for name, values in columns.items()})
 
@@ -290,15 +305,19 @@ class Call:
             return
         if self.reward.kind == "openrlhf" and isinstance(result, dict):
             result = result.get("rewards", result.get("scores"))
-        self.columns = {name: self.numbers(name, [self.unwrapped(v, i) for i, v in enumerate(as_list(result, name, n))])}
+        self.columns = {name: self.numbers(name,
+                                           [self.unwrapped(v, i) for i, v in enumerate(as_list(result, name, n))])}
 
     def finish_matrix(self, result: Any) -> None:
-        """compute_rewards gives (matrix, metrics) or a matrix; columns are named by get_reward_breakdown when there is one."""
+        """compute_rewards gives (matrix, metrics) or a matrix; columns are named by get_reward_breakdown when there is
+        one.
+        """
         matrix, metrics = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
         rows = [as_list(r, self.reward.name, None) for r in as_list(matrix, self.reward.name, len(self.batch))]
         widths = {len(r) for r in rows}
         if len(widths) != 1:
-            raise RewardError(f"reward {self.reward.name!r} returned rows of {sorted(widths)} rewards; all must be equally long")
+            raise RewardError(f"reward {self.reward.name!r} returned rows of {sorted(widths)} rewards; all must be "
+                              "equally long")
         breakdown = getattr(getattr(self.reward.function, "__self__", None), "get_reward_breakdown", None)
         names = list(breakdown(rows[0])) if breakdown else []
         width = widths.pop()
@@ -315,7 +334,8 @@ class Call:
             return value
         key = next((k for k in SCORE_KEYS if k in value), None)
         if key is None:
-            raise RewardError(f"reward {self.reward.name!r} returned a dict without {' or '.join(SCORE_KEYS)} ({self.where(i)})")
+            raise RewardError(f"reward {self.reward.name!r} returned a dict without {' or '.join(SCORE_KEYS)} "
+                              f"({self.where(i)})")
         for other, number in value.items():
             if other != key and isinstance(number, numbers.Real):
                 self.log_metric(f"rewards/{self.reward.name}/{other}", float(number))
@@ -332,14 +352,16 @@ class Call:
             elif isinstance(value, numbers.Real):
                 result[i] = self.finite(name, as_float(value), i)
             else:
-                raise RewardError(f"reward {name!r} returned {type(value).__name__} {described(value, repr)}, not a number or None ({self.where(i)})")
+                raise RewardError(f"reward {name!r} returned {type(value).__name__} {described(value, repr)}, not a "
+                                  f"number or None ({self.where(i)})")
         return result
 
     def finite(self, name: str, value: float, i: int) -> float:
         if math.isfinite(value):
             return value
         if self.on_error == "raise":
-            raise RewardError(f"reward {name!r} returned {value} ({self.where(i)}); return None where it does not apply")
+            raise RewardError(f"reward {name!r} returned {value} ({self.where(i)}); return None where it does not "
+                              "apply")
         self.errors += 1
         return math.nan if self.on_error == "drop" else float(self.on_error)
 

@@ -46,7 +46,8 @@ def write(parent: Path, step: int, contents: Callable[[Path], None]) -> Path:
         temporary.mkdir()
         contents(temporary)
         files = {str(p.relative_to(temporary)): seal(p) for p in sorted(temporary.rglob("*")) if p.is_file()}
-        (temporary / MANIFEST).write_text(json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1), encoding="utf-8")
+        (temporary / MANIFEST).write_text(json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1),
+                                          encoding="utf-8")
         seal(temporary / MANIFEST)
         for folder in [p for p in temporary.rglob("*") if p.is_dir()] + [temporary]:
             sync_folder(folder)
@@ -96,11 +97,13 @@ def verify(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointCorruptError(f"{folder}: {MANIFEST} is missing or unreadable: {error}") from error
     if manifest.get("format") != FORMAT:
-        raise CheckpointMismatchError(f"{folder}: format {manifest.get('format')} is not {FORMAT}, which this version reads")
+        raise CheckpointMismatchError(f"{folder}: format {manifest.get('format')} is not {FORMAT}, which this version "
+                                      "reads")
     for name, (size, digest) in files.items():
         try:
             with open(folder / name, "rb") as file:
-                same = os.fstat(file.fileno()).st_size == size and hashlib.file_digest(file, "sha256").hexdigest() == digest
+                same = os.fstat(file.fileno()).st_size == size and hashlib.file_digest(file,
+                                                                                       "sha256").hexdigest() == digest
         except (OSError, ValueError) as error:
             raise CheckpointCorruptError(f"{folder / name}: {getattr(error, 'strerror', None) or error}") from error
         if not same:
@@ -130,7 +133,9 @@ def latest(parent: Path) -> Path | None:
 
 
 def prune(parent: Path, keep: int | None) -> None:
-    """Drops all but the newest and the best. A folder loses its name before its files, so there is never half a checkpoint."""
+    """Drops all but the newest and the best. A folder loses its name before its files, so there is never half a
+    checkpoint.
+    """
     spared = best(parent)
     try:
         for folder in steps(parent)[keep:] if keep else []:
@@ -174,7 +179,8 @@ def save_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]], rea
     write_weights(lambda _: open(path, "wb"), list(tensors), read, dtype, ONE_FILE)
 
 
-def load_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]], store: Callable[[str, np.ndarray], None]) -> None:
+def load_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]],
+                 store: Callable[[str, np.ndarray], None]) -> None:
     """store(name, float32 array) of each; CheckpointMismatchError where what stores them lacks the bits."""
     try:
         file = SafetensorsFile(path)
@@ -183,7 +189,8 @@ def load_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]], sto
     try:
         for name, shape in tensors:
             if name not in file.entries or file.entries[name].shape != tuple(shape):
-                raise CheckpointMismatchError(f"{path}: no tensor {name} of shape {tuple(shape)}; the checkpoint belongs to another model")
+                raise CheckpointMismatchError(f"{path}: no tensor {name} of shape {tuple(shape)}; the checkpoint "
+                                              "belongs to another model")
             array = file.read(name)
             try:
                 store(name, from_bfloat16_bits(array) if array.dtype == np.uint16 else array)
@@ -196,14 +203,16 @@ def load_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]], sto
 
 def save_optimizer(folder: Path, optimizer: _core.Trainer, tensors: list[tuple[str, tuple[int, ...]]]) -> None:
     for kind, dtype in storage(optimizer).items():
-        save_tensors(folder / f"{kind}.safetensors", tensors, lambda name, kind=kind: optimizer.get_state(kind, name), dtype)
+        save_tensors(folder / f"{kind}.safetensors", tensors, lambda name, kind=kind: optimizer.get_state(kind, name),
+                     dtype)
 
 
 def load_optimizer(folder: Path, optimizer: _core.Trainer, tensors: list[tuple[str, tuple[int, ...]]]) -> None:
     """The optimizer's state as it was saved. It fits a wider moment_dtype or master_dtype too; the other way round is a
     CheckpointMismatchError."""
     for kind in storage(optimizer):
-        load_tensors(folder / f"{kind}.safetensors", tensors, lambda name, array, kind=kind: optimizer.set_state(kind, name, array))
+        load_tensors(folder / f"{kind}.safetensors", tensors, lambda name, array,
+                     kind=kind: optimizer.set_state(kind, name, array))
 
 
 def storage(optimizer: _core.Trainer) -> dict[str, str]:
@@ -223,7 +232,8 @@ def read_state(folder: Path, kind: str) -> dict[str, Any]:
     """trainer.json of a verified checkpoint of this kind of trainer."""
     path = folder / STATE_FOLDER / STATE
     if not path.exists():
-        raise CheckpointMismatchError(f"{folder} holds a model without the trainer's state (save_only_model=True); it cannot be resumed")
+        raise CheckpointMismatchError(f"{folder} holds a model without the trainer's state (save_only_model=True); it "
+                                      "cannot be resumed")
     state = json.loads(path.read_text(encoding="utf-8"))
     if state.get("kind") != kind:
         raise CheckpointMismatchError(f"{folder} was written by a {state.get('kind')} run, this is a {kind} run")

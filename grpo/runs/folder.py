@@ -14,7 +14,8 @@ CONFIG, METRICS, COMPLETIONS, EVALUATIONS, CHECKPOINTS = "config.yaml", "metrics
 RECIPE = "recipe.yaml"                       # what the run was asked for; config.yaml has every option resolved
 WRITTEN = (CONFIG, RECIPE, METRICS, COMPLETIONS, EVALUATIONS, CHECKPOINTS, "plots")
 READINGS = ("strict", "lenient", "extractive")    # the ways an answer is read: accuracy/<reading> in those numbers
-ROUND, SINGLE = "eval_", "step"              # what the numbers of evaluation begin with; what the files of a single data set do
+# what the numbers of evaluation begin with; what the files of a single data set do
+ROUND, SINGLE = "eval_", "step"
 
 
 class RunFolder:
