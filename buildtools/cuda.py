@@ -30,8 +30,7 @@ ADVICE = (
 
 class CudaLibrary(Extension):
     """A plain library in the package, not a module: what makes setuptools put it into wheels and beside editable
-    sources.
-    """
+    sources."""
 
     def __init__(self, root: Path):
         sources = sorted(str(p.relative_to(root)) for p in (root / "csrc" / "cuda").glob("*.cu"))
@@ -113,8 +112,7 @@ def architectures(nvcc: str) -> list[str]:
 
 def code_flags(archs: list[str]) -> list[str]:
     """Code for 9.0 is made for sm_90a, which has wgmma: no other device runs it anyway. PTX must run on later ones, so
-    it is compute_90's.
-    """
+    it is compute_90's."""
     flags = []
     for arch in archs:
         plain = arch.removesuffix("+PTX")

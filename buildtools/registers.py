@@ -28,8 +28,7 @@ class Tile:
     def of(cls, mangled: str) -> "Tile | None":
         """
         >>> Tile.of("_Z11gemm_kernelIL11orientation0E6tile90ILi64ELi16ELi7ELi3ELb0EE12sums_to_realEv7productT1_")
-        Tile(wgmma=True, threads=128, shared=71680, resident=3)
-        """
+        Tile(wgmma=True, threads=128, shared=71680, resident=3)"""
         found = re.search(r"\dtile(90)?I((?:Li\d+E)+)", mangled)
         if not found:
             return None
@@ -66,8 +65,7 @@ class Kernel:
     @property
     def blocks(self) -> int | None:
         """Of a product's kernel: blocks that fit a multiprocessor by registers, which warps get in eights a thread, and
-        shared memory.
-        """
+        shared memory."""
         limit = SHARED.get(self.arch.rstrip("a"))
         if self.tile is None or limit is None:
             return None

@@ -23,6 +23,7 @@ INTERRUPTED, BROKEN_PIPE = 130, 141         # as shells have it for SIGINT and S
 
 
 def usage() -> str:
+    """What `grpo --help` prints."""
     lines = ["Trains language models with GRPO, on this machine, without PyTorch.", "",
              "usage: grpo COMMAND [--option value ...]", ""]
     lines += [f"  grpo {name:<9} {about}" for name, about in COMMANDS.items()]
@@ -59,6 +60,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def dispatch(words: list[str]) -> int:
+    """Runs the command that the words begin with and returns its exit code. Raises UsageError for one that is not
+    there."""
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return 0

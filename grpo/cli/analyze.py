@@ -14,6 +14,7 @@ lengths by correctness, histograms of rewards, completions on which the readings
 
 
 def main(argv: list[str], prog: str = "grpo analyze") -> None:
+    """`grpo analyze`: reads completions that are there already; loads no model."""
     parser = Parser(prog=prog, description=ABOUT)
     parser.add_argument("source", metavar="RUN_OR_EVAL", help="a run folder, a folder of grpo eval, or its JSON")
     parser.add_argument("other", nargs="?", metavar="OTHER", help="the same, to compare with")

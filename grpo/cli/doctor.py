@@ -45,12 +45,14 @@ def examine() -> list[Finding]:
 
 
 def software() -> list[Finding]:
+    """This package, Python and NumPy."""
     return [Finding("grpo", "ok", f"{__version__}, from {os.path.dirname(_core.__file__)}"),
             Finding("python", "ok", f"{platform.python_version()}, numpy {np.__version__}, {platform.system()} "
                                     f"{platform.machine()}")]
 
 
 def processor() -> list[Finding]:
+    """The CPU backend's tier, what the processor can do, and how many threads are used."""
     flags, name = cpu_flags()
     findings = []
     try:
@@ -76,6 +78,7 @@ def cpu_flags() -> tuple[set[str], str]:
 
 
 def memory() -> Finding:
+    """Free memory; a note where little is left."""
     free = available_memory()
     return Finding("memory", "ok", f"{human(free)} free" if free is not None
                    else "unknown") if free is None or free > 2e9 else \
@@ -84,8 +87,7 @@ def memory() -> Finding:
 
 def cuda() -> list[Finding]:
     """The plugin, the driver, the GPUs, cuBLASLt. What is missing matters where there is a driver, so a GPU that could
-    be used.
-    """
+    be used."""
     driver = driver_version()
     lacking = "missing" if driver else "note"
     findings = [Finding("nvidia driver", "ok", driver) if driver
@@ -118,6 +120,8 @@ def driver_version() -> str:
 
 
 def gpu(index: int, name: str, capability: tuple[int, int], size: int, architectures: str) -> Finding:
+    """One GPU, and whether the plugin has code for it. size: bytes of its memory. architectures: of the plugin,
+    "80;90+PTX"."""
     text = f"{name}, compute capability {capability[0]}.{capability[1]}, {human(size)}"
     if capability < LEAST_CAPABILITY:
         return Finding(f"gpu {index}", "note", f"{text}: 8.0 is needed")
@@ -146,6 +150,7 @@ def code_for(capability: tuple[int, int], architectures: str) -> str:
 
 
 def libraries() -> list[Finding]:
+    """The packages that are needed, and the optional ones with what each is for."""
     findings = []
     for package in REQUIRED:
         try:
@@ -162,6 +167,7 @@ def libraries() -> list[Finding]:
 
 
 def environment() -> list[Finding]:
+    """Variables that change what runs, where they are set."""
     return [Finding(name, "note", os.environ[name]) for name in VARIABLES if name in os.environ]
 
 
@@ -174,5 +180,6 @@ def report(findings: list[Finding]) -> str:
 
 
 def main(argv: list[str], prog: str = "grpo doctor") -> None:
+    """`grpo doctor`: prints the report; starts nothing."""
     Parser(prog=prog, description="Says what is there on this machine, what is missing, and how to get it.").parse(argv)
     print(report(examine()))

@@ -45,6 +45,7 @@ OPTIONS = """
 
 
 def eval_parser(prog: str) -> Parser:
+    """The flags of `grpo eval`."""
     parser = Parser(prog=prog, description=ABOUT)
     parser.add_argument("model", metavar="MODEL", help="a folder, a .gguf file, a hub id, a run folder or one of its "
                                                        "checkpoints")
@@ -63,6 +64,7 @@ def eval_parser(prog: str) -> Parser:
 
 
 def main(argv: list[str], prog: str = "grpo eval") -> None:
+    """`grpo eval`: draws completions of held-out rows, grades them, and leaves a folder with the report."""
     arguments = eval_parser(prog).parse(argv)
     from ..recipes import default_rewards
     from ..rewards import adapt
@@ -140,6 +142,7 @@ def config_of(recipe: Recipe) -> Any:
 
 
 def hash_of(rows: list[dict[str, Any]]) -> str:
+    """SHA-256 of rows, by which an evaluation knows whether its data are the same."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(to_json(row).encode())

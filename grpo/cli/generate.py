@@ -15,6 +15,7 @@ ABOUT = """Asks a model and prints its answers, nothing else, on stdout.
 
 
 def generate_parser() -> Parser:
+    """The flags of `grpo generate`."""
     parser = Parser(prog="grpo generate", description=ABOUT)
     parser.add_argument("prompt", nargs="?", help="what to say; read from stdin when it is not given")
     parser.add_argument("--model", "--model_name", "--model_name_or_path", required=True,
@@ -39,6 +40,7 @@ def generate_parser() -> Parser:
 
 
 def main(argv: list[str], prog: str = "grpo generate") -> None:
+    """`grpo generate`: prints completions; what they cost goes to stderr."""
     a = generate_parser().parse(argv)
     text = a.prompt if a.prompt is not None else sys.stdin.read().rstrip("\n")
     if not text:

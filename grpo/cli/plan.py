@@ -53,6 +53,7 @@ class Forecast:
 
 
 def main(argv: list[str], prog: str = "grpo plan") -> None:
+    """`grpo plan`: prints the memory and the time of a run; loads no weights."""
     parser = recipe_parser(prog, ABOUT, argv)
     for name, kind in OWN.items():
         parser.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
@@ -93,6 +94,7 @@ def device_of(options: GRPOConfig, card: str | None) -> tuple[str, tuple[str, Ca
 
 
 def ceilings_of(device: str, card: tuple[str, Card] | None, own: Mapping[str, Any]) -> Ceilings:
+    """The device's ceilings, with what --bandwidth (GB/s) and --tflops (TFLOP/s) say in their place."""
     for name in ("bandwidth", "tflops"):
         if own[name] is not None and not own[name] > 0:
             raise ConfigError(f"--{name} {own[name]:g} must be positive")
@@ -101,6 +103,7 @@ def ceilings_of(device: str, card: tuple[str, Card] | None, own: Mapping[str, An
 
 def forecast(config: Mapping[str, Any], source: str, options: GRPOConfig, device: str,
              card: tuple[str, Card] | None) -> Forecast:
+    """The plan and the expected time of one model. card: the GPU meant, which need not be here."""
     work, store_rows = step_of(options, device), 0
     memory: Plan | str
     try:

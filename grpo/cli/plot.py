@@ -12,6 +12,7 @@ other, one colour a run.
 
 
 def main(argv: list[str], prog: str = "grpo plot") -> None:
+    """`grpo plot`: draws pictures of runs and prints the files."""
     from ..runs.plots import FORMATS, PICTURES, figures, write
 
     parser = Parser(prog=prog, description=ABOUT)

@@ -10,6 +10,7 @@ ABOUT = """Lists the recipes of this package, or prints one as the YAML file tha
 
 
 def main(argv: list[str], prog: str = "grpo recipes") -> None:
+    """`grpo recipes`: prints the list of recipes, or one recipe as YAML."""
     parser = Parser(prog=prog, description=ABOUT)
     parser.add_argument("recipe", nargs="?", metavar="RECIPE", help="a name or a YAML file: print it whole, with what "
                                                                     "its base says")

@@ -12,6 +12,7 @@ Rows = list[dict[str, Any]]
 
 
 def header(recipe: Recipe, model: Any, found: Prepared) -> str:
+    """What will be trained, in a few lines: model, data, an example, rewards, batch."""
     from .. import _core
 
     rows = found.rows
@@ -78,10 +79,12 @@ def accuracies_before_and_after(rounds: dict[str, list[dict[str, Any]]]) -> dict
 
 
 def change(before: float, after: float, form: str = "{:.3f}") -> str:
+    """"before -> after"."""
     return f"{form.format(before)} -> {form.format(after)}"
 
 
 def aligned(found: dict[str, str]) -> list[str]:
+    """Two columns, as lines."""
     width = max(map(len, found), default=0)
     return [f"  {what:<{width}} {value}" for what, value in found.items()]
 

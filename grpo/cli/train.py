@@ -20,6 +20,7 @@ ABOUT = """Trains a language model with GRPO. Without arguments: the recipe quic
 
 
 def main(argv: list[str], prog: str = "grpo train") -> None:
+    """`grpo train`: trains what recipe and flags say; with --check only looks whether everything is there and fits."""
     parser = recipe_parser(prog, ABOUT, argv)
     parser.add_argument("--check", action="store_true", default=argparse.SUPPRESS,
                         help="Read the data, find the rewards, compare it all with the model's config; train nothing.")
@@ -89,6 +90,7 @@ class KeepRecipe:
         self.text = recipe.to_yaml()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, run: Any, **kwargs: Any) -> None:
+        """Writes recipe.yaml into the run folder."""
         (run.path / RECIPE).write_text(self.text, encoding="utf-8")
 
 

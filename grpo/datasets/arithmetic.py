@@ -52,10 +52,12 @@ def demonstrations(split: str = "train", *, digits: int | list[int] = 2, size: i
 
 
 def ask(a: int, b: int) -> str:
+    """The question."""
     return f"What is {a} + {b}?"
 
 
 def row(a: int, b: int, system_prompt: str | None, shown: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
+    """A row {prompt, question, answer}; shown: messages of solved problems before the question."""
     question = ask(a, b)
     return {"prompt": with_examples(chat(question, system_prompt), shown), "question": question, "answer": str(a + b)}
 
@@ -69,6 +71,7 @@ def problems(split: str, digits: int | list[int], size: int | None, seed: int) -
 
 
 def shuffled(split: str, digits: int, seed: int) -> list[tuple[int, int]]:
+    """The problems in an order that the seed decides."""
     if not 1 <= digits <= 3:
         raise ConfigError(f"digits={digits} must be from 1 to 3")
     numbers = range(10 ** digits)

@@ -18,8 +18,7 @@ MOST = 6                                     # numbers of a problem
 
 
 def load(split: str = "train", *, count: int | Sequence[int] = (3, 4), numbers: Sequence[int] = (1, 50),
-         targets: Sequence[int] = (10, 100),
-         size: int | None = None, seed: int = 0, system_prompt: str | None = "xml",
+         targets: Sequence[int] = (10, 100), size: int | None = None, seed: int = 0, system_prompt: str | None = "xml",
          examples: int = 0) -> list[dict[str, Any]]:
     """Rows {prompt, question, numbers, target, expression}; expression is one that is right.
 

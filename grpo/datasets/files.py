@@ -64,6 +64,7 @@ def whole(shards: list[Path]) -> list[Path]:
 
 
 def jsonl(path: Path) -> Iterator[Any]:
+    """One value a line."""
     with open(path, "rb") as file:
         number = 0
         while line := file.readline(MAX_LINE + 1):
@@ -77,6 +78,7 @@ def jsonl(path: Path) -> Iterator[Any]:
 
 
 def json_list(path: Path) -> list[Any]:
+    """The list that a .json file holds."""
     found = strict_json.parse_checked(path.read_bytes().removeprefix(BOM), str(path))
     if not isinstance(found, list):
         raise DatasetError(f"{path}: a .json file holds one list of rows, this one holds {type(found).__name__}; one "
@@ -85,6 +87,7 @@ def json_list(path: Path) -> list[Any]:
 
 
 def table(delimiter: str) -> Callable[[Path], Iterator[dict[str, str]]]:
+    """A reader of text tables with this delimiter: a dict of text a line."""
     def read_table(path: Path) -> Iterator[dict[str, str]]:
         with open(path, encoding="utf-8-sig", newline="") as file:
             lines = csv.DictReader(file, delimiter=delimiter, strict=True)
@@ -102,12 +105,14 @@ def table(delimiter: str) -> Callable[[Path], Iterator[dict[str, str]]]:
 
 
 def check_header(path: Path, names: list[str]) -> None:
+    """DatasetError for a column that is there twice."""
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise DatasetError(f"{path}: the header has the column {twice!r} twice")
 
 
 def parquet(path: Path) -> list[dict[str, Any]]:
+    """The rows of a parquet file. Raises DatasetError where pyarrow is not installed."""
     try:
         import pyarrow.parquet
     except ImportError as error:

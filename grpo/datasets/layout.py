@@ -95,6 +95,8 @@ def part(row: Mapping[str, Any], name: str, where: str) -> Any:
 
 
 def as_row(record: dict[str, Any], where: str, system_prompt: str | None) -> dict[str, Any]:
+    """One record as a row: with a prompt it is one already; else a chat around its question, and its answer as text.
+    where: names it in errors."""
     if record.get("prompt"):
         if system_prompt is not None:
             raise DatasetError(f"{where} has a prompt of its own; system_prompt is for rows with a question")
@@ -125,4 +127,5 @@ def checked_gold(answer: Any, where: str) -> str:
 
 
 def listed(row: Mapping[str, Any]) -> str:
+    """Column names, as errors show them."""
     return ", ".join(map(str, row)) or "none"

@@ -24,8 +24,7 @@ class Prompt:
 
 class RowOrder:
     """Row numbers without end. The one at position k is a function of (seed, k) alone, so a position is all a
-    checkpoint keeps.
-    """
+    checkpoint keeps."""
 
     def __init__(self, count: int, shuffle: bool, seed: int):
         self.count, self.shuffle, self.seed = count, shuffle, seed
@@ -70,6 +69,8 @@ class PromptStream:
         return [self.at_row(self._kept[i]) for i in self._order.take(position, count)]
 
     def at_row(self, row: int) -> Prompt:
+        """The prompt of one row. Raises DatasetError naming the row where it cannot be encoded, is empty, or is too
+        long."""
         columns = dict(self.rows[row])
         prompt = columns.pop("prompt", None)
         for picture in IMAGES:
@@ -115,8 +116,7 @@ def text_bytes(prompt: Any) -> int:
 
 def content_key(prompt: Any) -> bytes:
     """A hash of what a prompt asks: its text, or that of the last user message, but for case and spaces; or its token
-    ids.
-    """
+    ids."""
     if not isinstance(prompt, str):
         prompt = list(prompt)
         asked = [m for m in prompt if isinstance(m, Mapping) and m.get("role") == "user"] or prompt[-1:]

@@ -47,6 +47,7 @@ def made(task: str, seed: int, config: dict[str, Any]) -> Any:
 
 
 def library() -> Any:
+    """The package reasoning_gym; DatasetError where it is not installed."""
     try:
         import reasoning_gym
     except ImportError as error:

@@ -20,9 +20,8 @@ COMMON_OPTIONS = ("columns", "validation", "target_length")        # of load, fo
 
 
 def load(source: Any, split: str = "train", *, size: int | None = None, system_prompt: str | None = None,
-         columns: Mapping[str, str] | None = None,
-         validation: float | None = None, target_length: int | Mapping[str, Any] | None = None,
-         **options: Any) -> list[dict[str, Any]]:
+         columns: Mapping[str, str] | None = None, validation: float | None = None,
+         target_length: int | Mapping[str, Any] | None = None, **options: Any) -> list[dict[str, Any]]:
     """Rows of one split.
 
     source: a name ("arithmetic", "arithmetic:demonstrations", "reasoning_gym:leg_counting"), a file or folder,
@@ -132,6 +131,7 @@ def check_options(function: Callable, source: str, options: dict[str, Any]) -> d
 
 
 def hub_id(source: str) -> str:
+    """The source, if it may be a data set of the hub; else DatasetError with what there is."""
     if source.count("/") != 1 or source.startswith((".", "/", "~")) or source.endswith(tuple(files.READERS)):
         raise DatasetError(f"{source!r} is no file or folder here and no data set of this "
                            f"package{did_you_mean(source, names())} There are "

@@ -101,8 +101,7 @@ TEMPLATES = {operation: [line.strip() for line in lines.strip().splitlines()] fo
 
 
 def load(split: str = "train", *, operations: str | Sequence[str] = tuple(SYMBOLS), numbers: Sequence[int] = (2, 30),
-         factors: Sequence[int] = (2, 12),
-         size: int | None = None, seed: int = 0, system_prompt: str | None = None,
+         factors: Sequence[int] = (2, 12), size: int | None = None, seed: int = 0, system_prompt: str | None = None,
          examples: int = 0) -> list[dict[str, Any]]:
     """Rows {prompt, question, answer, operation}, the operations in turn; no question twice.
 
@@ -132,6 +131,7 @@ def load(split: str = "train", *, operations: str | Sequence[str] = tuple(SYMBOL
 
 
 def row(problem: dict[str, str], system_prompt: str | None, shown: Sequence[dict[str, str]]) -> dict[str, Any]:
+    """A problem as a row; shown: messages of solved problems before the question."""
     columns = {name: problem[name] for name in ("question", "answer", "operation")}
     return {"prompt": with_examples(chat(problem["question"], system_prompt), shown), **columns}
 
@@ -165,6 +165,7 @@ def told(operation: str, facts: dict[str, list[tuple[int, int]]], rng: random.Ra
 
 
 def all_facts(option: str, bounds: Sequence[int]) -> list[tuple[int, int]]:
+    """Every pair (x, y) within bounds. Raises ConfigError naming the option."""
     check_bounds(option, bounds, 2, LARGEST)
     span = range(bounds[0], bounds[1] + 1)
     return [(x, y) for x in span for y in span]

@@ -59,8 +59,7 @@ def analyze(source: str | Path) -> dict[str, Any]:
 
 def last_and_first(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """{step, evaluation} of the last round that kept its completions, and {since_step, change} since the first; empty
-    for none.
-    """
+    for none."""
     rounds = [r for r in rounds if r["completions"]]
     if not rounds:
         return {}
@@ -73,8 +72,7 @@ def last_and_first(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def read(path: Path) -> dict[str, dict[str, Any]]:
     """The documents of an evaluation by data set (a single one: ""): its file, its folder, or a run folder (the last
-    rounds).
-    """
+    rounds)."""
     if path.is_file():
         return {"": read_document(path)}
     if (path / DOCUMENT).is_file():
@@ -115,6 +113,7 @@ def shares(records: Sequence[Record]) -> dict[str, float]:
 
 
 def mean(values: Any) -> float:
+    """The mean as a float."""
     return float(np.mean(values))
 
 
@@ -169,6 +168,7 @@ def compare_sources(first: Path, second: Path) -> dict[str, dict[str, Any]]:
 
 
 def named(data_sets: Iterable[str]) -> str:
+    """Names of data sets, as errors show them."""
     return ", ".join(name or "one without a name" for name in data_sets)
 
 

@@ -44,15 +44,16 @@ class EvalFolder:
 
     @property
     def finished(self) -> bool:
+        """Whether evaluation.json is there."""
         return (self.path / DOCUMENT).is_file()
 
     def document(self) -> dict[str, Any]:
+        """The finished evaluation. Raises FileFormatError."""
         return read_document(self.path / DOCUMENT)
 
     def records(self) -> list[Record]:
         """What is finished of an evaluation that is not: whole questions only. A line that an interruption cut off is
-        dropped.
-        """
+        dropped."""
         path = self.path / UNFINISHED
         if not path.is_file():
             return []
@@ -73,5 +74,6 @@ class EvalFolder:
             os.fsync(file.fileno())
 
     def finish(self, document: Mapping[str, Any]) -> None:
+        """Writes evaluation.json, whole or not at all, and drops the records that led to it."""
         replace_text(self.path / DOCUMENT, to_json(document))
         (self.path / UNFINISHED).unlink(missing_ok=True)

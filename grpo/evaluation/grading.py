@@ -1,6 +1,5 @@
 """Grading one completion: is its answer the gold, read strictly, leniently and by extraction; and is its layout the one
-asked for?
-"""
+asked for?"""
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -83,8 +82,7 @@ def tag_errors(text: str, layout: Sequence[str]) -> list[str]:
 
 def reasoning_of(text: str) -> str | None:
     """The text in <reasoning> or <think> tags; where such a tag is only closed (the prompt opened it), what is before
-    it.
-    """
+    it."""
     for tag in REASONING:
         if f"<{tag}>" in text:
             return tagged(text, tag)

@@ -40,11 +40,13 @@ class Pages:
         self.story: list[Any] = [Paragraph(escape(self.title), style(15, bold=True, after=8))]
 
     def tables(self, tables: Sequence[Table]) -> None:
+        """Tables, each on one page with its title where it fits."""
         for table in tables:
             title = Paragraph(escape(printable(table.title)), style(10.5, bold=True, before=8, after=3))
             self.story.append(KeepTogether([title, grid(table)]))
 
     def note(self, text: str) -> None:
+        """A sentence in small print."""
         self.story.append(Paragraph(escape(printable(text)), style(8.5, color=PALE, before=8)))
 
     def instructions(self, prompt: Any) -> None:
@@ -67,6 +69,7 @@ class Pages:
             self.completion(record)
 
     def completion(self, record: Record) -> None:
+        """One completion in the colour of its verdict, with its rewards and what was read out of it."""
         color = PLAIN if record["gold"] is None else RIGHT if record["lenient"] else WRONG
         mark = "" if record["gold"] is None else "✓ " if record["lenient"] else "✗ "
         self.story.append(Paragraph(escape(mark + printable(headline(record))),
@@ -88,6 +91,7 @@ class Pages:
         return path
 
     def footer(self, canvas: Any, document: Any) -> None:
+        """Title and page number; reportlab calls this for each page."""
         canvas.setFont("Sans", 7.5)
         canvas.setFillColor(PALE)
         canvas.drawString(MARGIN, 9 * mm, self.title[:100])
@@ -95,6 +99,7 @@ class Pages:
 
 
 def register_fonts() -> None:
+    """Makes the fonts known to reportlab."""
     import matplotlib
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
@@ -106,6 +111,7 @@ def register_fonts() -> None:
 @cache
 def style(size: float, *, bold: bool = False, color: Any = INK, before: float = 0, after: float = 0, keep: bool = False,
           right: bool = False) -> ParagraphStyle:
+    """A paragraph style, size, before and after in points. keep: on one page with what follows."""
     return ParagraphStyle("", fontName="SansBold" if bold
                           else "Sans", fontSize=size, leading=size * 1.35, textColor=color,
                           spaceBefore=before, spaceAfter=after, keepWithNext=keep, alignment=TA_RIGHT if right

@@ -75,8 +75,7 @@ def array(records: Sequence[Record], value: Any) -> np.ndarray:
 
 def accuracies(groups: Sequence[Sequence[Record]]) -> dict[str, float]:
     """Accuracy by reading with its interval, pass@k and majority@k (both lenient) of questions with equally many
-    completions.
-    """
+    completions."""
     k, metrics = len(groups[0]), {}
     for reading in READINGS:
         shares = np.array([sum(r[reading] for r in group) / k for group in groups])

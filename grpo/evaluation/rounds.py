@@ -52,8 +52,7 @@ class Evaluation:
 
     def completions(self, first: int, count: int) -> tuple[list[Record], dict[str, float]]:
         """(graded records, what reward functions logged) of the rows first, first + 1, ... They do not depend on where
-        first is.
-        """
+        first is."""
         model, args = self.model, self.args
         r = generate(model, self.stream.take(first, count), args.completions_eval, args.max_completion_length,
                      sampling(args, args.temperature_eval), seed=args.seed + SEED, step=0, first_prompt=first,

@@ -13,8 +13,7 @@ MEANINGS = {"strict": "strict (in its tags)", "lenient": "lenient (anywhere)", "
 @dataclass
 class Table:
     """Rows of texts under a header (empty: none); the first column is left-aligned, the others right unless they are
-    prose.
-    """
+    prose."""
 
     title: str
     header: list[str]
@@ -44,6 +43,7 @@ def accuracy_tables(m: Mapping[str, float], categories: Mapping[str, Mapping[str
 
 
 def accuracy_table(m: Mapping[str, float]) -> Table:
+    """Accuracy by reading with its interval, pass@k for powers of two and the largest k, majority@k."""
     rows = [[MEANINGS[r], percent(m[f"accuracy/{r}"]), span(m, r)] for r in READINGS]
     tries = [int(name.removeprefix("pass@k/")) for name in m if name.startswith("pass@k/")]
     shown = [k for k in tries if k == max(tries) or k & (k - 1) == 0]
@@ -55,12 +55,14 @@ def accuracy_table(m: Mapping[str, float]) -> Table:
 
 
 def category_table(categories: Mapping[str, Mapping[str, float]]) -> Table:
+    """Accuracy of each category."""
     rows = [[name, str(int(m["questions"])), *(percent(m[f"accuracy/{r}"]) for r in READINGS), span(m, "lenient")]
             for name, m in categories.items()]
     return Table("By category", ["category", "questions", *READINGS, "95 % of lenient"], rows)
 
 
 def reward_table(m: Mapping[str, Any]) -> Table:
+    """Mean and standard deviation of each reward and evaluation function."""
     names = [name.removesuffix("/mean") for name in m if name.startswith(("rewards/", "funcs/"))
              and name.endswith("/mean")]
     rows = [[name.partition("/")[2], number(m[f"{name}/mean"]), number(m[f"{name}/std"])] for name in names]
@@ -69,6 +71,7 @@ def reward_table(m: Mapping[str, Any]) -> Table:
 
 
 def completion_table(m: Mapping[str, Any]) -> Table:
+    """Lengths in tokens, truncation, layout."""
     rows = [["mean length (tokens)", f"{m['completions/mean_length']:.1f}"],
             ["shortest, longest", f"{m['completions/min_length']:.0f}, {m['completions/max_length']:.0f}"],
             ["truncated", percent(m["completions/clipped_ratio"])]]
@@ -77,6 +80,7 @@ def completion_table(m: Mapping[str, Any]) -> Table:
 
 
 def settings_table(settings: Mapping[str, Any]) -> Table:
+    """The settings that are set."""
     shown = {name: value for name, value in settings.items() if value not in (None, [], "")}
     texts = {name: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
              for name, value in shown.items()}
@@ -85,14 +89,17 @@ def settings_table(settings: Mapping[str, Any]) -> Table:
 
 
 def span(m: Mapping[str, float], reading: str) -> str:
+    """The interval of a reading's accuracy in words."""
     return f"{percent(m[f'accuracy/{reading}/low'])} to {percent(m[f'accuracy/{reading}/high'])}"
 
 
 def percent(share: float) -> str:
+    """A share in percent."""
     return f"{share:.1%}"
 
 
 def number(value: float | None) -> str:
+    """Three decimals; "-" for None and NaN."""
     return "-" if value is None or value != value else f"{value:.3f}"
 
 
@@ -143,12 +150,14 @@ def share_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> Table
 
 
 def shown(name: str, value: float | None) -> str:
+    """One cell of share_table."""
     if value is None:
         return "-"
     return f"{value:.0f}" if name == "count" else f"{value:.1f}" if name.endswith("length") else percent(value)
 
 
 def histogram_table(name: str, bins: list[dict[str, float]]) -> Table:
+    """A bar a bin."""
     most = max(b["count"] for b in bins)
     rows = [[f"{b['low']:.4g}" if b["low"] == b["high"] else f"{b['low']:.4g} to {b['high']:.4g}", str(b["count"]),
              "█" * round(BAR * b["count"] / most)] for b in bins]

@@ -18,6 +18,7 @@ def write_text(document: Mapping[str, Any], path: Path) -> Path:
 
 
 def as_text(group: Sequence[Record]) -> str:
+    """One question with its completions."""
     first = group[0]
     lines = [f"=== row {first['row']}" + (f", {first['category']}" if first["category"] is not None else ""),
              prompt_text(first["prompt"])]
@@ -37,6 +38,7 @@ def headline(record: Record) -> str:
 
 
 def rewards_line(record: Record) -> str:
+    """The weighted sum, and each reward and evaluation function."""
     each = ", ".join(f"{name} {number(value)}"
                      for name, value in {**record["rewards"], **record.get("funcs", {})}.items())
     return f"reward {number(record['reward'])}: {each}"
@@ -60,5 +62,6 @@ def prompt_text(prompt: Any) -> str:
 
 
 def last_message(prompt: Any) -> str:
+    """What the last message of a chat says; of any other prompt all of it."""
     return str(prompt[-1]["content"]) if not isinstance(prompt, str) and prompt and isinstance(prompt[-1],
                                                                                                Mapping) else prompt_text(prompt)

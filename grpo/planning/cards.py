@@ -1,6 +1,5 @@
 """What a device can do: bytes and floating-point operations a second, by which time is predicted (step_time.py), and
-how that is measured.
-"""
+how that is measured."""
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +28,7 @@ class Ceilings:
 @dataclass(frozen=True)
 class Card:
     """Of the data sheet: bytes/s, dense bf16 FLOP/s with float32 sums, bytes of memory. device: what the driver calls
-    it.
-    """
+    it."""
 
     device: str
     bandwidth: float
@@ -66,8 +64,7 @@ def find_card(name: str | None) -> tuple[str, Card] | None:
 def ceilings(device: str, card: tuple[str, Card] | None = None, bandwidth: float | None = None,
              tflops: float | None = None) -> Ceilings:
     """Of a device: what is given (GB/s, TFLOP/s); the rest from the card's data sheet, or measured here in half a
-    second.
-    """
+    second."""
     if bandwidth is not None and tflops is not None:
         return Ceilings(tflops * 1e12, bandwidth * 1e9, "given")
     if card is not None:

@@ -29,10 +29,12 @@ class Plan:
 
     @property
     def total(self) -> int:
+        """Bytes of all arenas."""
         return sum(size for _, size in self.arenas)
 
     @property
     def fits(self) -> bool:
+        """Whether they fit into what is free; True where that cannot be told."""
         return self.available is None or self.total <= self.available
 
 
@@ -86,6 +88,7 @@ def rollout_rows(options: GRPOConfig, prompt: int) -> int:
 
 
 def describe(options: TrainingConfig, work: Mapping[str, Any], device: str) -> str:
+    """The step in words: batch, lengths in tokens, micro-batches."""
     budget = f"{options.token_budget_on(device)} tokens a micro-batch"
     if not isinstance(options, GRPOConfig):
         return f"{options.batch_size} rows of at most {options.max_length} tokens a step, {budget}"
@@ -106,8 +109,7 @@ def rows_to_store(options: GRPOConfig, device: str, row_bytes: int, free: int | 
 
 def ways_to_shrink(options: TrainingConfig, device: str, arenas: Collection[str], work: Mapping[str, Any]) -> list[str]:
     """What would make one of the arenas smaller, ways that change no result first. A micro-batch has a whole group at
-    least.
-    """
+    least."""
     ways, slots, budget = [], work["slots"], options.token_budget_on(device)
     least = max(512, work["prompt_length"] + work["num_generations"] * (work["max_new_tokens"] - 1))
     if "activations of the update" in arenas and budget > least:

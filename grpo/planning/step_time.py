@@ -85,10 +85,12 @@ class Shape:
 
     @property
     def n_layers(self) -> int:
+        """How many layers there are."""
         return len(self.windows)
 
     @property
     def vocab(self) -> int:
+        """How many tokens the head tells apart."""
         return self.head // self.d_model
 
 
@@ -128,6 +130,7 @@ class Step:
 
     @property
     def rows(self) -> int:
+        """Completions of a rollout."""
         return self.prompts * self.generations
 
     @property
@@ -142,14 +145,14 @@ class Step:
 
     @property
     def micro_batches(self) -> int:
+        """How many a pass over the rollout takes."""
         return -(-self.tokens // self.token_budget)
 
 
 @dataclass(frozen=True)
 class Part:
     """Work of one kind: PRODUCTS, ATTENTION or MEMORY. kernels: how many it takes. extra: it could be spared, and no
-    floor counts it.
-    """
+    floor counts it."""
 
     kind: str
     flops: float = 0.0
@@ -160,6 +163,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Phase:
+    """A part of the step under one name, such as "decode", and the work that it is made of."""
+
     name: str
     parts: tuple[Part, ...]
 
@@ -208,8 +213,7 @@ def scoring(shape: Shape, step: Step, shares: Shares) -> Phase:
 
 def training(shape: Shape, step: Step, shares: Shares) -> Phase:
     """The layers: forward unless the rollout left its activations, which are written and read instead, and backward,
-    twice the products.
-    """
+    twice the products."""
     times = step.iterations
     # put and gathered, each read and written
     moved = 4 * stored_row_bytes(shape, step.recompute) * step.tokens * step.stored
@@ -226,8 +230,7 @@ def training(shape: Shape, step: Step, shares: Shares) -> Phase:
 
 def head(shape: Shape, step: Step, shares: Shares) -> Phase:
     """Of completion tokens: logits, log-probs, entropies, dh and dW. The gradient of a block of logits is written and
-    read twice.
-    """
+    read twice."""
     # whose log-probs come first
     R, off_policy = step.rows * step.new_tokens * step.iterations, 1 - 1 / step.updates
     again = shares.head - 3 + off_policy
@@ -254,8 +257,7 @@ def forward(shape: Shape, step: Step, shares: Shares, times: float) -> tuple[Par
 
 def seen(before: int, count: int, window: int) -> float:
     """Keys that `count` tokens behind `before` others see, all together: half of themselves, all before them, no more
-    than a window.
-    """
+    than a window."""
     def up_to(length: int) -> float:
         return length * length / 2 if not 0 < window < length else window * length - window * window / 2
 
@@ -275,8 +277,7 @@ def forward_passes(shape: Shape) -> float:
 
 def backward_passes(shape: Shape) -> float:
     """The same of its backward: two norms again and their gradients, rope again and its gradient, SwiGLU again and its
-    gradient.
-    """
+    gradient."""
     return REAL * shape.n_layers * (12 * shape.d_model + 4 * shape.qkv + 8 * shape.d_ff)
 
 

@@ -1,6 +1,5 @@
 """Before a run starts: what its recipe names is found and fits together, so that a mistake is said now and not an hour
-later.
-"""
+later."""
 import os
 from dataclasses import dataclass
 from pathlib import Path

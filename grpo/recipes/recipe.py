@@ -75,8 +75,7 @@ class Recipe:
     @classmethod
     def base(cls, name: str | None, path: Path, readers: tuple[str, ...]) -> "Recipe":
         """The recipe that the one in path changes: a name, or a file beside path. readers: the bases on the way to
-        path.
-        """
+        path."""
         if name is None:
             return cls()
         source = name if name in names() else str(path.parent / str(name))
@@ -135,6 +134,7 @@ class Recipe:
         return training_plan(config, source, options, pick_device(options.device))
 
     def train_rows(self) -> list[dict[str, Any]]:
+        """Rows to train on. Raises ConfigError without a data set."""
         if self.dataset is None:
             raise no_data()
         return datasets.load(self.dataset, "train", size=self.train_size, system_prompt=self.system_prompt,
@@ -155,6 +155,7 @@ class Recipe:
         return datasets.load(source, split, size=self.eval_size, system_prompt=self.system_prompt, **kwargs)
 
     def sft_rows(self) -> list[dict[str, Any]]:
+        """Rows {prompt, completion} of the warm-up."""
         if self.sft.get("dataset") is None:
             raise ConfigError("sft needs a dataset of rows with prompt and completion")
         return datasets.load(self.sft["dataset"], "train", size=self.sft.get("train_size"),
@@ -180,6 +181,7 @@ SFT_DATA = ("dataset", "dataset_kwargs", "train_size")
 
 
 def no_data() -> ConfigError:
+    """The error for a recipe without a data set."""
     return ConfigError(f"no data: give --dataset with a name ({', '.join(datasets.names())}), a file or folder, "
                        "file.py:function or a hub id")
 

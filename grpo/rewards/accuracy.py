@@ -45,8 +45,7 @@ def are_correct(completions: Sequence, golds: Sequence, truncated: Sequence[bool
 
 def log_accuracy(log_metric: Callable | None, completions: Sequence, golds: Sequence) -> None:
     """Logs the share that is right by its tagged answer (strict) and by an answer anywhere (lenient), over the rows
-    with a gold.
-    """
+    with a gold."""
     if log_metric is None:
         return
     for name, strict in (("strict", True), ("lenient", False)):

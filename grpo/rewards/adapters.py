@@ -74,6 +74,7 @@ class Reward:
 
     @property
     def is_async(self) -> bool:
+        """Whether the function is a coroutine function."""
         return inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(getattr(self.function,
                                                                                                  "__call__", None))
 
@@ -122,8 +123,8 @@ MARK = "__grpo_reward__"
 
 
 def reward(function: Callable | None = None, *, kind: str | None = None, columns: Sequence[str] | None = None,
-           weight: float = 1.0,
-           timeout: float | None = None, process: bool | None = None, name: str | None = None) -> Callable:
+           weight: float = 1.0, timeout: float | None = None, process: bool | None = None,
+           name: str | None = None) -> Callable:
     """Decorator that says how a reward function is to be called.
 
     kind: "batch" or "sample" (see the module), when the parameter names do not tell; a first parameter of another name
@@ -175,6 +176,7 @@ def adapt(functions: Any) -> list[Reward]:
 
 
 def adapt_one(function: Any) -> list[Reward]:
+    """The rewards that one entry of the user's list stands for."""
     if isinstance(function, Reward):
         return [function]
     if isinstance(function, (str, Mapping)):
@@ -222,6 +224,7 @@ def from_rubric(rubric: Any) -> list[Reward]:
 
 
 def signature(function: Callable) -> dict[str, inspect.Parameter]:
+    """The parameters of a reward function by name; ConfigError where they cannot be read."""
     try:
         return dict(inspect.signature(function).parameters)
     except (TypeError, ValueError) as error:

@@ -42,8 +42,7 @@ class Worker:
     def call(self, positional: list, named: dict[str, Any], tools: list[str],
              seconds: float | None) -> tuple[Any, list[tuple]]:
         """(result, what the function said to its tools). TimeoutError, or WorkerError for what the function raised or
-        did.
-        """
+        did."""
         try:
             if self.process is None:
                 self.start()
@@ -58,6 +57,7 @@ class Worker:
         return reply[1:]
 
     def start(self) -> None:
+        """Starts the process and waits until it has imported the function. Raises WorkerError where it cannot."""
         self.connection, other = Pipe()
         with other:
             self.process = subprocess.Popen([sys.executable, "-c", START, str(other.fileno())],
@@ -71,6 +71,7 @@ class Worker:
             raise WorkerError(reply[1], f"{reply[2]} (when its own process imported it)")
 
     def send(self, request: tuple) -> None:
+        """Sends one request; WorkerError where an argument cannot be pickled."""
         try:
             self.connection.send(request)
         except (pickle.PicklingError, TypeError, AttributeError) as error:
@@ -94,12 +95,14 @@ class Worker:
 
 
 def end(process: subprocess.Popen, connection: Connection) -> None:
+    """Kills a process and closes our end of its pipe."""
     process.kill()
     process.wait()
     connection.close()
 
 
 def how(code: int) -> str:
+    """How a process ended, in words."""
     return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
 
 

@@ -38,8 +38,9 @@ class GroupIntrinsic:
                                                                                              scale, 0), strict
 
     def __call__(self, completions: list, group_ids: list[int], embed: Embed, answer: list | None = None,
-                 solution: list | None = None,
-                 truncated: list[bool] | None = None, **columns: Any) -> list[float | None]:
+                 solution: list | None = None, truncated: list[bool] | None = None,
+                 **columns: Any) -> list[float | None]:
+        """One reward a completion; None where the row has no answer."""
         right = are_correct(completions, golds_of("group_intrinsic", answer, solution), truncated, self.strict)
         chosen, vectors = embedded([reasoning_of(text_of(c)) if r else ""
                                     for c, r in zip(completions, right, strict=True)], embed)
@@ -74,6 +75,7 @@ class Intrinsic:
     def __call__(self, completions: list, embed: Embed, answer: list | None = None, solution: list | None = None,
                  truncated: list[bool] | None = None, training: bool = False, log_metric: Callable | None = None,
                  **columns: Any) -> list[float | None]:
+        """One reward a completion; None where the row has no answer. Logs intrinsic/archive_size."""
         right = are_correct(completions, golds_of("intrinsic", answer, solution), truncated, self.strict)
         chosen, vectors = embedded([reasoning_of(text_of(c)) if r else ""
                                     for c, r in zip(completions, right, strict=True)], embed)
@@ -86,9 +88,11 @@ class Intrinsic:
                 for i, r in enumerate(right)]
 
     def state_dict(self) -> dict[str, np.ndarray]:
+        """The archive."""
         return self.archive.state_dict()
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """The reverse of state_dict()."""
         self.archive.load_state_dict(state)
 
 
@@ -110,13 +114,16 @@ class Archive:
         return novelty(vectors, self.vectors[order].mean(axis=1))
 
     def add(self, vectors: np.ndarray) -> None:
+        """Adds (n, d) vectors as the latest."""
         if len(vectors):
             self.vectors = np.concatenate([self.vectors, vectors] if len(self) else [vectors])[-self.capacity:]
 
     def state_dict(self) -> dict[str, np.ndarray]:
+        """{"vectors": (size, d) float32}."""
         return {"vectors": self.vectors}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """The reverse of state_dict()."""
         self.vectors = state["vectors"]
 
 
@@ -136,6 +143,7 @@ def embedded(texts: Sequence[str], embed: Embed) -> tuple[list[int], np.ndarray]
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors scaled to length 1 along the last axis."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(1e-12))
 
 

@@ -81,6 +81,7 @@ def value_of(expression: str) -> Fraction | None:
 
 
 def evaluated(node: ast.expr) -> Fraction:
+    """The exact value of a syntax tree of numbers and OPERATORS; ValueError for anything else."""
     if isinstance(node, ast.Constant) and type(node.value) in (int, float):
         return Fraction(str(node.value))
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):

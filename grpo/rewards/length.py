@@ -27,6 +27,7 @@ class SoftOverlongPunishment:
                                        max_completion_length), whole(self.__name__, "cache", cache)
 
     def __call__(self, completion_ids: list[list[int]], **columns: Any) -> list[float]:
+        """One penalty a completion, from -1 to 0."""
         free = self.limit - self.cache
         return [0.0 if len(ids) <= free else (free - len(ids)) / self.cache if len(ids) <= self.limit else -1.0
                 for ids in completion_ids]
@@ -63,9 +64,9 @@ class LenL1:
         self.needs = ("target_length",) if target is None else ()
 
     def __call__(self, completions: list, completion_lengths: list[int], answer: list | None = None,
-                 solution: list | None = None,
-                 target_length: list | None = None, truncated: list[bool] | None = None,
+                 solution: list | None = None, target_length: list | None = None, truncated: list[bool] | None = None,
                  **columns: Any) -> list[float | None]:
+        """One reward a completion; None where the row has no answer."""
         right = are_correct(completions, golds_of("len_l1", answer, solution), truncated, self.strict)
         targets = self.targets(target_length, len(completions))
         return [None if r is None else self.value(r, n, target)
@@ -85,6 +86,7 @@ class LenL1:
         return targets
 
     def value(self, right: bool, n: int, target: int) -> float:
+        """The reward of one completion of n tokens."""
         if target > 0:
             return right - self.alpha * abs(target - n)
         return right * min(1.0, max(0.0, self.alpha * (-target - n) + self.delta))
@@ -106,8 +108,8 @@ class LenCosine:
     __name__ = "len_cosine"
 
     def __init__(self, max_length: int | None = None, correct: tuple[float, float] = (1.0, 0.5),
-                 wrong: tuple[float, float] = (-1.0, -0.5),
-                 exceeded: float = -1.0, repetition_penalty: float = -1.0, ngram_size: int = 20, strict: bool = True):
+                 wrong: tuple[float, float] = (-1.0, -0.5), exceeded: float = -1.0, repetition_penalty: float = -1.0,
+                 ngram_size: int = 20, strict: bool = True):
         self.max_length = None if max_length is None else whole("len_cosine", "max_length", max_length)
         self.correct, self.wrong = pair("len_cosine", "correct", correct), pair("len_cosine", "wrong", wrong)
         self.exceeded = number("len_cosine", "exceeded", exceeded)
@@ -115,9 +117,9 @@ class LenCosine:
         self.ngram_size, self.strict = whole("len_cosine", "ngram_size", ngram_size), strict
 
     def __call__(self, completions: list, completion_lengths: list[int], answer: list | None = None,
-                 solution: list | None = None,
-                 truncated: list[bool] | None = None, max_completion_length: int | None = None,
-                 **columns: Any) -> list[float | None]:
+                 solution: list | None = None, truncated: list[bool] | None = None,
+                 max_completion_length: int | None = None, **columns: Any) -> list[float | None]:
+        """One reward a completion; None where the row has no answer."""
         limit = self.max_length or max_completion_length
         if limit is None:
             raise RewardError("len_cosine needs its argument max_length outside a trainer")
@@ -127,6 +129,7 @@ class LenCosine:
                 for r, late, n, c in zip(right, cut, completion_lengths, completions, strict=True)]
 
     def value(self, right: bool, n: int, limit: int, text: str) -> float:
+        """The reward of one completion of n tokens that was not cut off."""
         value = cosine(n / limit, *(self.correct if right else self.wrong))
         return value if right else value + self.repetition_penalty * repetition(text, self.ngram_size)
 
@@ -160,6 +163,7 @@ class RepetitionPenalty:
         self.max_penalty = number(self.__name__, "max_penalty", max_penalty, high=0.0)
 
     def __call__(self, completions: list, **columns: Any) -> list[float]:
+        """One penalty a completion, from max_penalty to 0."""
         return [0.0 + self.max_penalty * repetition(text_of(c), self.ngram_size) for c in completions]
 
 
@@ -176,6 +180,7 @@ class TokenRepetitionPenalty(RepetitionPenalty):
         super().__init__(ngram_size, max_penalty)
 
     def __call__(self, completion_ids: list[list[int]], **columns: Any) -> list[float]:
+        """One penalty a completion, from max_penalty to 0."""
         return [0.0 + self.max_penalty * repeated_share(ids, self.ngram_size) for ids in completion_ids]
 
 
@@ -201,9 +206,9 @@ class LenMin:
         self.alpha, self.over, self.strict = number("len_min", "alpha", alpha, 0, 1), over, strict
 
     def __call__(self, completions: list, completion_lengths: list[int], group_ids: list[int],
-                 answer: list | None = None,
-                 solution: list | None = None, truncated: list[bool] | None = None, **columns: Any) -> list[float
-                                                                                                            | None]:
+                 answer: list | None = None, solution: list | None = None, truncated: list[bool] | None = None,
+                 **columns: Any) -> list[float | None]:
+        """One reward a completion; None where the row has no answer."""
         right = are_correct(completions, golds_of("len_min", answer, solution), truncated, self.strict)
         correct = np.array([bool(r) for r in right])
         rewards = efficient(np.array(completion_lengths, np.float64), correct, np.array(group_ids), self.alpha,
@@ -242,6 +247,7 @@ class Conciseness:
 
     def __call__(self, completions: list, tokenizer: Any, log_metric: Callable | None = None,
                  **columns: Any) -> list[float]:
+        """One reward a completion, from 0 to value."""
         counts = [self.distinct(text_of(c), tokenizer) for c in completions]
         found = [n for n in counts if n is not None]
         if log_metric is not None and found:

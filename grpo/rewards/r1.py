@@ -60,10 +60,12 @@ class LenL1:
         self.target = num_tokens
 
     def __call__(self, completions: list, answer: list, tokenizer: Any, **columns: Any) -> list[float]:
+        """One reward a completion."""
         return [self.value(c, n) for c, n in zip(exact(completions, answer), encoded_lengths(completions, tokenizer),
                                                  strict=True)]
 
     def value(self, right: bool, n: int) -> float:
+        """The reward of one completion of n encoded tokens."""
         if self.target > 0:
             distance = abs(n - self.target) / 3000
             return 1.0 - distance if right else -distance
@@ -118,6 +120,7 @@ class Intrinsic:
 
     def __call__(self, completions: list, answer: list, group_ids: list[int], embed: Embed, training: bool = False,
                  **columns: Any) -> list[float]:
+        """One reward a completion."""
         right = exact(completions, answer)
         chosen, vectors = embedded([before_tag(c) if r else "" for c, r in zip(completions, right, strict=True)], embed)
         groups, rewards = np.array([group_ids[i] for i in chosen]), BASE * np.array(right, np.float64)
@@ -129,21 +132,26 @@ class Intrinsic:
         return rewards.tolist()
 
     def state_dict(self) -> dict[str, np.ndarray]:
+        """The archive."""
         return self.archive.state_dict()
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """The reverse of state_dict()."""
         self.archive.load_state_dict(state)
 
 
 def exact(completions: Sequence, golds: Sequence) -> list[bool]:
+    """Whether each extracted answer is the gold string."""
     return [extracted(c) == gold for c, gold in zip(completions, golds, strict=True)]
 
 
 def encoded_lengths(completions: Sequence, tokenizer: Any) -> list[int]:
+    """Tokens of each completion's text, encoded again."""
     return [len(tokenizer.encode(text_of(c))) for c in completions]
 
 
 def before_tag(completion: Any) -> str:
+    """What stands before </reasoning>, and after <reasoning> where that is there."""
     return text_of(completion).split("</reasoning>")[0].split("<reasoning>")[-1]
 
 

@@ -31,6 +31,7 @@ def reasoning_gym_reward(completions: list, entry: list, task: list, log_metric:
 
 @functools.cache
 def scorer(task: str) -> Callable:
+    """The function score_answer of a task. Raises RewardError where reasoning-gym is not installed."""
     try:
         import reasoning_gym
     except ImportError as error:

@@ -57,6 +57,7 @@ class RewardBatch:
 
     @property
     def completions(self) -> list[Any]:
+        """Each completion as its prompt is: an assistant's message after a chat, else text."""
         return [[{"role": "assistant", "content": t}] if is_chat(p) else t
                 for p, t in zip(self.prompts, self.texts, strict=True)]
 
@@ -97,9 +98,11 @@ class RewardSet:
 
     @property
     def names(self) -> list[str]:
+        """Names of the rewards, which are unique."""
         return [r.name for r in self.rewards]
 
     def add(self, function: Any) -> None:
+        """Adds what adapt() makes of this; weights of the others stay."""
         self.rewards += adapt(function)
 
     def __getitem__(self, name: str) -> Reward:
@@ -172,15 +175,16 @@ class Call:
                       **{name: value for name, value in shared.items() if value is not None}}
 
     def log_extra(self, column: str, values: Iterable) -> None:
+        """A column of its own beside the completions, one value a completion; what a reward gets as log_extra."""
         self.extras.setdefault(column, []).extend(values)
 
     def log_metric(self, name: str, value: float) -> None:
+        """One number of a metric, of which the mean is logged; what a reward gets as log_metric."""
         self.logged[name].append(float(value))
 
     def whole_extras(self) -> dict[str, list]:
         """Logged columns with a value for each completion. A call that failed may leave less; from any other that is an
-        error.
-        """
+        error."""
         for column, values in self.extras.items():
             if len(values) != len(self.batch) and not self.errors:
                 raise RewardError(f"reward {self.reward.name!r} logged {len(values)} values of {column!r} for "
@@ -188,12 +192,14 @@ class Call:
         return {column: values for column, values in self.extras.items() if len(values) == len(self.batch)}
 
     def run(self) -> None:
+        """Calls a function that is not a coroutine."""
         if self.reward.kind in PER_SAMPLE:
             self.finish([self.guarded(i) for i in range(len(self.batch))])
         else:
             self.finish(self.guarded(None))
 
     async def run_async(self) -> None:
+        """Calls a coroutine function, for all samples at once."""
         if self.reward.kind in PER_SAMPLE:
             self.finish(list(await asyncio.gather(*[self.guarded_async(i) for i in range(len(self.batch))])))
         else:
@@ -211,6 +217,7 @@ class Call:
             return self.failed(error, i)
 
     async def guarded_async(self, i: int | None) -> Any:
+        """guarded() for coroutine functions."""
         try:
             positional, named = self.arguments(i)
             return await asyncio.wait_for(self.reward.function(*positional, **named), self.reward.timeout)
@@ -220,6 +227,7 @@ class Call:
             return self.failed(error, i)
 
     def failed(self, error: BaseException, i: int | None) -> Any:
+        """What stands in for the result of a call that failed, as on_error says; RewardError where that is "raise"."""
         if isinstance(error, RewardError):
             raise error
         kind = getattr(error, "kind", type(error).__name__)
@@ -241,6 +249,7 @@ class Call:
         return "" if self.reward.is_async else f"; it goes on in a thread that cannot be ended, because {self.reward.here}"
 
     def where(self, i: int | None) -> str:
+        """Which samples a message is about."""
         if i is None:
             return f"{len(self.batch)} completions of rows {min(self.batch.rows)} to {max(self.batch.rows)}"
         return f"completion {i}, row {self.batch.rows[i]} of the data set"
@@ -261,6 +270,7 @@ class Call:
         return [fresh(value) for value in positional], {name: fresh(value) for name, value in named.items()}
 
     def offered_for_all(self) -> dict[str, Any]:
+        """What a function may ask for that is called once."""
         b = self.batch
         own = {"prompts": b.prompts, "completions": b.completions, "completion_ids": b.completion_ids,
                "group_ids": b.group_ids, "completion_lengths": b.completion_lengths, "truncated": b.truncated}
@@ -271,6 +281,7 @@ class Call:
         return {**self.other_columns(), **own, **self.tools}
 
     def offered_for_one(self, i: int) -> dict[str, Any]:
+        """What a function may ask for that is called for sample i alone."""
         b = self.batch
         row = {name: values[i] for name, values in self.other_columns().items()}
         own = {"prompt": b.prompts[i], "completion": b.completions[i], "completion_ids": b.completion_ids[i],
@@ -281,6 +292,7 @@ class Call:
         return {"info": {}, "task": "default", **row, **own, "state": {**row, **own}, **self.tools}
 
     def other_columns(self) -> dict[str, list]:
+        """The data set's columns but those that have another meaning here."""
         return {name: values for name, values in self.batch.columns.items() if name not in OWN_COLUMNS}
 
     def gold(self, i: int) -> Any:
@@ -310,8 +322,7 @@ class Call:
 
     def finish_matrix(self, result: Any) -> None:
         """compute_rewards gives (matrix, metrics) or a matrix; columns are named by get_reward_breakdown when there is
-        one.
-        """
+        one."""
         matrix, metrics = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
         rows = [as_list(r, self.reward.name, None) for r in as_list(matrix, self.reward.name, len(self.batch))]
         widths = {len(r) for r in rows}
@@ -357,6 +368,7 @@ class Call:
         return result
 
     def finite(self, name: str, value: float, i: int) -> float:
+        """The value; what on_error says for NaN and infinity."""
         if math.isfinite(value):
             return value
         if self.on_error == "raise":
@@ -367,6 +379,7 @@ class Call:
 
 
 def is_chat(prompt: Any) -> bool:
+    """Whether a prompt is a list of messages."""
     return not isinstance(prompt, str) and len(prompt) > 0 and isinstance(prompt[0], Mapping)
 
 

@@ -77,8 +77,7 @@ def final_answer(text: str) -> str:
 
 def said_number(said: str) -> str:
     """What a sentence like "9 * 2 = $18, every day" comes down to: the number it starts with once what equals it is
-    gone, or itself.
-    """
+    gone, or itself."""
     last = said.rpartition("=")[2].strip()
     if quantity(last) is not None:
         return last

@@ -66,6 +66,7 @@ class CosineScaled:
 
     def __call__(self, completions: list, solution: list, completion_ids: list[list[int]],
                  **columns: Any) -> list[float | None]:
+        """One reward a completion; None where the solution cannot be read."""
         right = accuracy_reward(completions, solution)
         return [None if r is None else cosine(len(ids) / self.max_len, *(self.correct if r else self.wrong))
                 for r, ids in zip(right, completion_ids, strict=True)]
@@ -86,6 +87,7 @@ def are_equal(texts: Sequence[str], golds: Sequence[Any]) -> list[bool | None]:
 
 
 def is_equal(text: str, gold: str) -> bool | None:
+    """equal_in_latex within SECONDS."""
     try:
         return comparison().call([text, gold], {}, [], SECONDS)[0]
     except TimeoutError:

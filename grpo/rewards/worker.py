@@ -1,6 +1,5 @@
 """The other end of grpo.rewards.deadline: a process that imports one reward and answers calls of it until its pipe
-closes.
-"""
+closes."""
 import importlib
 import signal
 from collections.abc import Callable
@@ -46,6 +45,8 @@ def find(module: str, file: str | None, name: str) -> Callable:
 
 
 def answer(function: Callable, positional: list, named: dict[str, Any], tools: list[str]) -> tuple:
+    """("done", result, said) or ("failed", kind, message) of one call. tools: which of log_extra and log_metric the
+    function wants; said: what it gave them."""
     said: list[tuple] = []
     for tool in tools:
         named[tool] = lambda name, value, tool=tool: said.append((tool, name, list(value) if tool == "log_extra"

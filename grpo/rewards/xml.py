@@ -47,12 +47,12 @@ def soft_format_reward(completions: list, **columns: Any) -> list[float]:
 
 def xml_tags_reward(completions: list, **columns: Any) -> list[float]:
     """0.125 for each of the four tags that stands exactly once, less 0.001 for each character after the last one; never
-    below 0.
-    """
+    below 0."""
     return [tag_score(text_of(c)) for c in completions]
 
 
 def tag_score(text: str) -> float:
+    """The reward of xml_tags_reward for one text."""
     score = 0.125 * sum(text.count(tag) == 1 for tag in TAGS)
     return max(0.0, score - 0.001 * len(text.rpartition("</answer>")[2].strip())) if "</answer>" in text else score
 

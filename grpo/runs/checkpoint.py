@@ -74,6 +74,7 @@ def seal(path: Path) -> dict[str, Any]:
 
 
 def sync_folder(path: Path) -> None:
+    """Waits until a folder's entries are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -118,6 +119,7 @@ def steps(parent: Path) -> list[Path]:
 
 
 def step_of(folder: Path) -> int:
+    """The N of a folder step-N."""
     return int(folder.name.removeprefix("step-"))
 
 
@@ -134,8 +136,7 @@ def latest(parent: Path) -> Path | None:
 
 def prune(parent: Path, keep: int | None) -> None:
     """Drops all but the newest and the best. A folder loses its name before its files, so there is never half a
-    checkpoint.
-    """
+    checkpoint."""
     spared = best(parent)
     try:
         for folder in steps(parent)[keep:] if keep else []:
@@ -157,6 +158,7 @@ def best(parent: Path) -> dict[str, Any] | None:
 
 
 def write_best(parent: Path, step: int, metric: str, value: float) -> None:
+    """Notes which checkpoint is the best, whole or not at all."""
     replace_text(parent / BEST, json.dumps({"step": step, "metric": metric, "value": value}))
 
 
@@ -202,6 +204,7 @@ def load_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]],
 
 
 def save_optimizer(folder: Path, optimizer: _core.Trainer, tensors: list[tuple[str, tuple[int, ...]]]) -> None:
+    """Masters and moments into folder, a file each."""
     for kind, dtype in storage(optimizer).items():
         save_tensors(folder / f"{kind}.safetensors", tensors, lambda name, kind=kind: optimizer.get_state(kind, name),
                      dtype)
@@ -222,6 +225,7 @@ def storage(optimizer: _core.Trainer) -> dict[str, str]:
 
 
 def weights_hash(core: _core.Model) -> str:
+    """SHA-256 of a model's names and weights."""
     digest = hashlib.sha256()
     for name, _ in core.tensors():
         digest.update(name.encode() + core.get_tensor(name).tobytes())

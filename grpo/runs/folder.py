@@ -43,9 +43,11 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
+        """Where the run's checkpoints are."""
         return self.path / CHECKPOINTS
 
     def write_config(self, text: str) -> None:
+        """Writes config.yaml."""
         (self.path / CONFIG).write_text(text, encoding="utf-8")
 
     def log(self, record: Mapping[str, Any]) -> None:
@@ -97,6 +99,7 @@ def round_name(prefix: str, step: int) -> str:
 
 
 def replace_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all: aside, then renamed."""
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
@@ -108,6 +111,7 @@ def to_json(record: Mapping[str, Any]) -> str:
 
 
 def plain(value: Any) -> Any:
+    """The value as it is read back from JSON."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, float):

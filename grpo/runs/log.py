@@ -1,6 +1,5 @@
 """Reading a run folder afterwards: its completions, evaluations and checkpoints. Its metrics are read by
-grpo.runs.Metrics.
-"""
+grpo.runs.Metrics."""
 import json
 from pathlib import Path
 from typing import Any

@@ -87,6 +87,7 @@ class Metrics:
 
 
 def is_number(value: Any) -> bool:
+    """Whether a value can be drawn: a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -241,8 +242,7 @@ def figures(runs: str | os.PathLike | Iterable[str | os.PathLike],
 
 def laid_over(panel: Panel, logs: list[tuple[str, Metrics]]) -> list[tuple[Panel, list[Curve]]]:
     """A panel's curves of several runs: one panel for each curve that it has, one curve for each run. Stacks cannot be
-    laid over.
-    """
+    laid over."""
     if panel.stacked:
         return []
     found: dict[str, list[Curve]] = {}
@@ -256,8 +256,7 @@ def laid_over(panel: Panel, logs: list[tuple[str, Metrics]]) -> list[tuple[Panel
 
 def write(drawn: dict[str, "Figure"], folder: Path, formats: Iterable[str] = ("png",)) -> list[Path]:
     """Saves pictures into a folder: one file each as PNG or SVG, all of them as the pages of plots.pdf. Returns the
-    files.
-    """
+    files."""
     formats = list(formats)
     for kind in formats:
         if kind not in FORMATS:
@@ -331,6 +330,7 @@ def draw(panels: list[tuple[Panel, list[Curve]]], name: str = "") -> "Figure | N
 
 
 def png(figure: "Figure") -> bytes:
+    """The picture as PNG."""
     file = io.BytesIO()
     figure.savefig(file, format="png", facecolor="white")
     return file.getvalue()
@@ -338,8 +338,7 @@ def png(figure: "Figure") -> bytes:
 
 def smoothed_over(curves: list[Curve]) -> int:
     """Steps of the moving average: 1 (none) while every point can be shown; else even, as every other step may make a
-    rollout.
-    """
+    rollout."""
     longest = max(len(curve.steps) for curve in curves)
     return 1 if longest <= POINTS_SHOWN else max(4, longest // 50 * 2)
 
@@ -397,5 +396,6 @@ def dress(axes: "Axes", panel: Panel, window: int, band: str) -> None:
 
 
 def save(figure: "Figure", path: Path) -> Path:
+    """Writes the picture on white; the suffix says the format."""
     figure.savefig(path, facecolor="white")
     return path
