@@ -72,9 +72,8 @@ class BuildExt(build_ext):
         try:
             super().build_extension(ext)
         except Exception as error:
-            raise SystemExit(f"grpo: building the C core failed: {error}\n"
-                             "It needs a C11 compiler and Python's headers (Debian/Ubuntu: apt install gcc "
-                             "python3-dev).") from error
+            raise SystemExit(f"grpo: building the C core failed: {error}\nIt needs a C11 compiler and Python's headers "
+                             "(Debian/Ubuntu: apt install gcc python3-dev).") from error
 
 
 compile_args, link_args = flags()

@@ -1,8 +1,10 @@
 """Builds grpo/_lib/libgrpo_cuda.so from csrc/cuda with nvcc.
 
 GRPO_CUDA        auto (default): built when nvcc is found; 1: an error when it is not; 0: not built
-GRPO_CUDA_ARCHS  native (default where a GPU answers), all (for wheels), or a list such as "80+PTX;90" (default elsewhere)
-GRPO_NVCC        the compiler; else CUDA_HOME, CUDA_PATH, PATH, NVIDIA's packages for Python, /usr/local/cuda are searched
+GRPO_CUDA_ARCHS  native (default where a GPU answers), all (for wheels), or a list such as "80+PTX;90" (default
+                 elsewhere)
+GRPO_NVCC        the compiler; else it is searched: CUDA_HOME, CUDA_PATH, PATH, NVIDIA's packages for Python,
+                 /usr/local/cuda
 NVCC_CCBIN       the host compiler, as nvcc itself reads it
 """
 import os
@@ -20,10 +22,10 @@ OLDEST = (12, 4)
 WHEEL_ARCHS = "80;86;89;90;100;120+PTX"
 ARCHS = "80+PTX;90"
 ADVICE = (
-    ("unsupported GNU version", "this nvcc does not take the system's gcc: name an older one, such as "
-                                "NVCC_CCBIN=g++-14"),
-    ("No such file or directory\n#include <cuda", "CUDA's headers are missing beside nvcc (pip: nvidia-cuda-runtime, "
-                                                  "nvidia-cuda-crt, nvidia-cuda-cccl)"),
+    ("unsupported GNU version",
+     "this nvcc does not take the system's gcc: name an older one, such as NVCC_CCBIN=g++-14"),
+    ("No such file or directory\n#include <cuda",
+     "CUDA's headers are missing beside nvcc (pip: nvidia-cuda-runtime, nvidia-cuda-crt, nvidia-cuda-cccl)"),
     ("Killed", "the compiler ran out of memory: try GRPO_BUILD_JOBS=1"),
 )
 

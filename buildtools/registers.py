@@ -28,7 +28,8 @@ class Tile:
     def of(cls, mangled: str) -> "Tile | None":
         """
         >>> Tile.of("_Z11gemm_kernelIL11orientation0E6tile90ILi64ELi16ELi7ELi3ELb0EE12sums_to_realEv7productT1_")
-        Tile(wgmma=True, threads=128, shared=71680, resident=3)"""
+        Tile(wgmma=True, threads=128, shared=71680, resident=3)
+        """
         found = re.search(r"\dtile(90)?I((?:Li\d+E)+)", mangled)
         if not found:
             return None
@@ -74,10 +75,10 @@ class Kernel:
 
 
 def find_cuobjdump() -> str | None:
-    folders = [Path("/usr/local/cuda/bin"), *(Path(entry or ".") / part for entry in sys.path
-                                              for part in ("triton/backends/nvidia/bin", "nvidia/cu13/bin"))]
-    return shutil.which("cuobjdump") or next((str(folder / "cuobjdump") for folder in folders
-                                              if (folder / "cuobjdump").exists()), None)
+    parts = ("triton/backends/nvidia/bin", "nvidia/cu13/bin")
+    folders = [Path("/usr/local/cuda/bin"), *(Path(entry or ".") / part for entry in sys.path for part in parts)]
+    there = (str(folder / "cuobjdump") for folder in folders if (folder / "cuobjdump").exists())
+    return shutil.which("cuobjdump") or next(there, None)
 
 
 def kernels(plugin: Path, cuobjdump: str) -> list[Kernel]:
@@ -117,26 +118,24 @@ def readable(names: list[str]) -> list[str]:
     """As the source has them, where c++filt is installed."""
     if not shutil.which("c++filt"):
         return names
-    found = subprocess.run(["c++filt", "-p"], input="\n".join(names), capture_output=True, text=True,
-                           check=True).stdout.splitlines()
-    return [re.sub(r"\((orientation|gelu_kind)\)", "", name) for name in found]
+    found = subprocess.run(["c++filt", "-p"], input="\n".join(names), capture_output=True, text=True, check=True)
+    return [re.sub(r"\((orientation|gelu_kind)\)", "", name) for name in found.stdout.splitlines()]
 
 
 def table(found: list[Kernel]) -> str:
     lines = ["| kernel | sm | registers | shared | local | HMMA | HGMMA | blocks that fit, meant |",
              "|---|---|---|---|---|---|---|---|"]
-    for kernel, name in zip(found, readable([kernel.name for kernel in found])):
+    for kernel, name in zip(found, readable([kernel.name for kernel in found]), strict=True):
         blocks = "" if kernel.blocks is None else f"{kernel.blocks}, {kernel.tile.resident}"
         if not kernel.empty:
             lines.append(f"| {name} | {kernel.arch} | {kernel.registers} | {kernel.shared} | {kernel.local} | "
-                         f"{kernel.hmma or ''} | "
-                         f"{kernel.hgmma or ''} | {blocks} |")
+                         f"{kernel.hmma or ''} | {kernel.hgmma or ''} | {blocks} |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    plugin = Path(sys.argv[1] if len(sys.argv) > 1
-                  else Path(__file__).parent.parent / "grpo" / "_lib" / "libgrpo_cuda.so")
+    built = Path(__file__).parent.parent / "grpo" / "_lib" / "libgrpo_cuda.so"
+    plugin = Path(sys.argv[1]) if len(sys.argv) > 1 else built
     cuobjdump = find_cuobjdump()
     if not plugin.exists() or cuobjdump is None:
         raise SystemExit("no cuobjdump: it comes with CUDA's toolkit" if plugin.exists()

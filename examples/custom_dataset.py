@@ -36,9 +36,9 @@ print(f"{len(rows)} rows to train on, the first: {rows[0]}; {len(held_out)} held
 model = grpo.load(grpo.tiny(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
                             intermediate_size=128))
 config = grpo.GRPOConfig(run_name="custom_dataset", max_steps=STEPS, prompts_per_step=16, num_generations=16,
-                         max_completion_length=6, slots=128,
-                         learning_rate=3e-3, lr_scheduler_type="constant", eval_strategy="steps",
-                         eval_steps=max(1, STEPS // 3), eval_on_start=True, save_strategy="no", logging_steps=10)
+                         max_completion_length=6, slots=128, learning_rate=3e-3, lr_scheduler_type="constant",
+                         eval_strategy="steps", eval_steps=max(1, STEPS // 3), eval_on_start=True,
+                         save_strategy="no", logging_steps=10)
 grpo.GRPOTrainer(model, member, config, rows, held_out).train()
 for row in held_out[:5]:
     print(row["prompt"], ascii(model.generate(row["prompt"], max_new_tokens=6)[0].text))

@@ -28,8 +28,8 @@ def train(reward):
                                 intermediate_size=128))
     before = [c.text for c in model.generate([row["prompt"] for row in ROWS], max_new_tokens=8)]
     config = grpo.GRPOConfig(run_name=reward.__name__, max_steps=STEPS, prompts_per_step=4, num_generations=32,
-                             max_completion_length=8,
-                             slots=128, learning_rate=6e-3, lr_scheduler_type="constant", save_strategy="no")
+                             max_completion_length=8, slots=128, learning_rate=6e-3,
+                             lr_scheduler_type="constant", save_strategy="no")
     grpo.GRPOTrainer(model, reward, config, ROWS).train()
     return before, [c.text for c in model.generate([row["prompt"] for row in ROWS], max_new_tokens=8)]
 

@@ -17,9 +17,8 @@ FOLDER = sys.argv[3] if len(sys.argv) > 3 else None
 rows = grpo.datasets.load("gsm8k", path=FOLDER, examples=1)
 held_out = grpo.datasets.load("gsm8k", "test", path=FOLDER, examples=1, size=64)
 config = grpo.GRPOConfig(run_name="gsm8k", max_steps=STEPS, prompts_per_step=4, num_generations=8,
-                         max_completion_length=256, learning_rate=1e-5,
-                         lr_scheduler_type="constant_with_warmup", warmup_steps=min(10, STEPS // 2),
-                         eval_strategy="steps", eval_steps=STEPS,
+                         max_completion_length=256, learning_rate=1e-5, lr_scheduler_type="constant_with_warmup",
+                         warmup_steps=min(10, STEPS // 2), eval_strategy="steps", eval_steps=STEPS,
                          eval_on_start=True, temperature_eval=0, save_strategy="no", logging_steps=1)
 trainer = grpo.GRPOTrainer(MODEL, "xml", config, rows, held_out)
 
@@ -31,5 +30,5 @@ for step in trainer:
 evaluations = [record for record in trainer.state.log_history if "eval_reward" in record]
 for name in [name for name in evaluations[0] if name.startswith("eval_rewards/") and name.endswith("/mean")]:
     before, after = (record[name] for record in (evaluations[0], evaluations[-1]))
-    print(f"{name.split('/')[1]:24} on {len(held_out)} problems of the test split: {before:.3f} before, {after:.3f} "
-          "after")
+    print(f"{name.split('/')[1]:24} on {len(held_out)} problems of the test split: "
+          f"{before:.3f} before, {after:.3f} after")

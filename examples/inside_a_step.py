@@ -40,8 +40,8 @@ def step_by_hand(model, weights, step, rate):
         weights[name] -= rate * gradient / max(norm, 1e-6)
         model.core.set_tensor(name, weights[name])
     entropy = np.concatenate(entropies).mean()
-    print(f"step {step:3}  reward {rewards.mean():.3f}  entropy {entropy:.2f}  |gradient| {norm:.4f}  sampler - "
-          f"training {difference}")
+    print(f"step {step:3}  reward {rewards.mean():.3f}  entropy {entropy:.2f}  |gradient| {norm:.4f}  "
+          f"sampler - training {difference}")
 
 
 print("By hand, with SGD of a fixed length of step:")
@@ -57,5 +57,4 @@ for step in grpo.GRPOTrainer(grpo.load(grpo.tiny(**SIZES)), digits, config, ROWS
     if step.step % max(1, STEPS // 5) == 0:
         best = max(step.completions, key=lambda c: c["advantage"])
         print(f"step {step.step:3}  reward {step.metrics['reward']:.3f}  entropy {step.metrics['entropy']:.2f}  "
-              "largest advantage "
-              f"{best['advantage']:+.2f}: {best['prompt']}{best['completion']!a}")
+              f"largest advantage {best['advantage']:+.2f}: {best['prompt']}{best['completion']!a}")

@@ -52,6 +52,7 @@ improved = accuracy(model)
 
 for name, (greedy, drawn) in {"after SFT": imitated, "after GRPO": improved}.items():
     print(f"{name:12} right answers: {greedy:4.0%} greedy, {drawn:4.0%} at temperature 1")
-for row, completion in zip(held_out[:4], model.generate([row["prompt"] for row in held_out[:4]], max_new_tokens=8,
-                                                        temperature=0), strict=True):
+shown = held_out[:4]
+answers = model.generate([row["prompt"] for row in shown], max_new_tokens=8, temperature=0)
+for row, completion in zip(shown, answers, strict=True):
     print(f"    {row['prompt']}{completion.text}")

@@ -24,7 +24,7 @@ def random_model(folder):
 
 def reward_letter(completions, letter, **kwargs):
     """The share of a completion that is the letter asked for."""
-    return [completion.count(wanted) / max(1, len(completion)) for completion, wanted in zip(completions, letter)]
+    return [text.count(wanted) / max(1, len(text)) for text, wanted in zip(completions, letter, strict=True)]
 
 
 def reward_printable(completions, **kwargs):

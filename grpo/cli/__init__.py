@@ -83,17 +83,17 @@ def dispatch(words: list[str]) -> int:
 
 def interrupted(stop: KeyboardInterrupt) -> str:
     """What Ctrl-C leaves: the step, and how to go on."""
-    step = getattr(stop, "step", None)
+    # put there by the trainer, where one was at work
+    step, run, checkpoint = (getattr(stop, name, None) for name in ("step", "run", "checkpoint"))
     if step is None:
         return "Stopped."
-    checkpoint = getattr(stop, "checkpoint", None)
     if checkpoint is None:
-        return f"Stopped after step {step} of {stop.run}; there is no checkpoint yet."
-    return (f"Stopped after step {step} of {stop.run}.\nThe last checkpoint is {checkpoint}\n"
+        return f"Stopped after step {step} of {run}; there is no checkpoint yet."
+    return (f"Stopped after step {step} of {run}.\nThe last checkpoint is {checkpoint}\n"
             f"Go on with: grpo train --resume_from_checkpoint {checkpoint}")
 
 
-def show_warning(message: Any, category: type, filename: str, lineno: int, file: Any = None,
+def show_warning(message: Any, category: type[Warning], filename: str, lineno: int, file: Any = None,
                  line: str | None = None) -> None:
     """Warnings of this package in one line; others as ever."""
     if issubclass(category, GrpoWarning):

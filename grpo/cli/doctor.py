@@ -71,7 +71,8 @@ def cpu_flags() -> tuple[set[str], str]:
     """(features, model name) that the kernel reports."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            fields = dict(map(str.strip, line.split(":", 1)) for line in file if ":" in line)
+            pairs = (line.partition(":") for line in file)
+            fields = {name.strip(): value.strip() for name, colon, value in pairs if colon}
     except OSError:
         return set(), platform.processor()
     return set(fields.get("flags", "").split()), fields.get("model name", "")
@@ -80,9 +81,9 @@ def cpu_flags() -> tuple[set[str], str]:
 def memory() -> Finding:
     """Free memory; a note where little is left."""
     free = available_memory()
-    return Finding("memory", "ok", f"{human(free)} free" if free is not None
-                   else "unknown") if free is None or free > 2e9 else \
-        Finding("memory", "note", f"only {human(free)} free; grpo plan says what a run takes")
+    if free is not None and free <= 2e9:
+        return Finding("memory", "note", f"only {human(free)} free; grpo plan says what a run takes")
+    return Finding("memory", "ok", "unknown" if free is None else f"{human(free)} free")
 
 
 def cuda() -> list[Finding]:
@@ -104,7 +105,9 @@ def cuda() -> list[Finding]:
         findings.append(Finding("gpu", lacking, str(error)))
     search_packages()
     library = _core.cuda_blas()
-    advice = "; our own kernels do without. pip install nvidia-cublas brings it, GRPO_CUBLAS names it" if library.startswith("none") else ""
+    advice = ""
+    if library.startswith("none"):
+        advice = "; our own kernels do without. pip install nvidia-cublas brings it, GRPO_CUBLAS names it"
     return [*findings, Finding("cublaslt", "note" if advice else "ok", library + advice)]
 
 
@@ -142,11 +145,10 @@ def products(name: str) -> Finding:
 
 def code_for(capability: tuple[int, int], architectures: str) -> str:
     """What a plugin built for "80;90+PTX" has for a GPU: "own" code, "ptx" for the driver to compile, or "none"."""
-    built = [(*divmod(int(re.match(r"\d+", arch)[0]), 10), arch) for arch in architectures.split(";")]
-    if any(major == capability[0] and minor <= capability[1] for major, minor, _ in built):
+    built = [(divmod(int(number), 10), ptx) for number, ptx in re.findall(r"(\d+)[a-z]*(\+PTX)?", architectures)]
+    if any(major == capability[0] and minor <= capability[1] for (major, minor), _ in built):
         return "own"
-    return "ptx" if any((major, minor) <= capability and arch.endswith("+PTX")
-                        for major, minor, arch in built) else "none"
+    return "ptx" if any(version <= capability and ptx for version, ptx in built) else "none"
 
 
 def libraries() -> list[Finding]:

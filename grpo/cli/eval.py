@@ -2,6 +2,7 @@
 import argparse
 import hashlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,19 @@ from ..recipes import Recipe
 from ..runs import CHECKPOINTS, CONFIG, EVALUATIONS, RECIPE, checkpoint, say, to_json
 from .parser import Parser, from_yaml, text_or_number
 
-ABOUT = """Evaluates a model on held-out rows: accuracy with its interval, read strictly, leniently and by extraction; with several
-completions a question also pass@k and majority@k. A run's own recipe says on which data, with which rewards and lengths.
+ABOUT = """Evaluates a model on held-out rows: accuracy with its interval, read strictly, leniently and by extraction;
+with several completions a question also pass@k and majority@k. A run's own recipe says on which data, with which
+rewards and lengths.
 
-  grpo eval runs/gsm8k-1                                         the latest checkpoint, drawn as in the run's own evaluations
+  grpo eval runs/gsm8k-1                                         the latest checkpoint, drawn as the run does
   grpo eval runs/gsm8k-1 --checkpoint best --num_generations 8   8 completions a question, at the run's temperature
   grpo eval Qwen/Qwen2.5-0.5B-Instruct --dataset gsm8k --limit 200
 
 Leaves evaluation.json, report.pdf and generations.txt. Interrupted, the same command goes on where it stopped."""
-FLAGS = {                                    # flag: (entry of the recipe, type, meaning)
-    "dataset": ("eval_dataset", str, "a name, a file or folder, file.py:function or a hub id; its test split where it "
-                                     "has splits"),
+# flag: (entry of the recipe, type, meaning)
+FLAGS: dict[str, tuple[str, Callable[[str], Any], str]] = {
+    "dataset": ("eval_dataset", str,
+                "a name, a file or folder, file.py:function or a hub id; its test split where it has splits"),
     "dataset_kwargs": ("eval_dataset_kwargs", from_yaml, "options of the data set, '{digits: 1}'"),
     "limit": ("eval_size", int, "only the first so many rows"),
     "system_prompt": ("system_prompt", str, "system message of questions; xml asks for <reasoning> and <answer>"),
@@ -39,16 +42,16 @@ FLAGS = {                                    # flag: (entry of the recipe, type,
 }
 # options of a run that matter to its evaluation
 OPTIONS = """
-    seed device dtype model_init_kwargs max_prompt_length on_long_prompt max_completion_length temperature top_p top_k min_p
-    repetition_penalty generation_kwargs chat_template_kwargs temperature_eval num_generations num_generations_eval slots token_budget
-    reward_weights on_reward_error soft_overlong_cache eval_category""".split()
+    seed device dtype model_init_kwargs max_prompt_length on_long_prompt max_completion_length temperature top_p top_k
+    min_p repetition_penalty generation_kwargs chat_template_kwargs temperature_eval num_generations
+    num_generations_eval slots token_budget reward_weights on_reward_error soft_overlong_cache eval_category""".split()
 
 
 def eval_parser(prog: str) -> Parser:
     """The flags of `grpo eval`."""
     parser = Parser(prog=prog, description=ABOUT)
-    parser.add_argument("model", metavar="MODEL", help="a folder, a .gguf file, a hub id, a run folder or one of its "
-                                                       "checkpoints")
+    parser.add_argument("model", metavar="MODEL",
+                        help="a folder, a .gguf file, a hub id, a run folder or one of its checkpoints")
     parser.add_argument("--checkpoint", metavar="WHICH", help="of a run: latest, best, or a step's number (latest)")
     for name, (_, kind, meaning) in FLAGS.items():
         parser.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, metavar="X", help=meaning)
@@ -56,8 +59,8 @@ def eval_parser(prog: str) -> Parser:
         parser.add_argument(f"--{name}", nargs="+", type=text_or_number, default=argparse.SUPPRESS, metavar="NAME",
                             help=f"{'rewards' if name == 'rewards' else 'functions to compute besides'}: a name or "
                                  "file.py:function")
-    parser.add_argument("--output_dir", metavar="DIR", help="where it goes (a folder of its own in the run's eval/, or "
-                                                            "in evals/)")
+    parser.add_argument("--output_dir", metavar="DIR",
+                        help="where it goes (a folder of its own in the run's eval/, or in evals/)")
     parser.add_argument("--report_questions", type=int, metavar="N",
                         help="questions in the PDF (200); the JSON has all")
     return parser
@@ -173,7 +176,8 @@ def complete(folder: EvalFolder, trainer: Any) -> dict[str, Any]:
             folder.add(fresh)
             records += fresh
             m = metrics_of(records)
-            shown = f"accuracy so far {m['accuracy/lenient']:.1%}" if "accuracy/lenient" in m else f"reward so far {m['reward']:.3f}"
+            graded = "accuracy/lenient" in m
+            shown = f"accuracy so far {m['accuracy/lenient']:.1%}" if graded else f"reward so far {m['reward']:.3f}"
             say(f"{len(records) // each} of {len(evaluation)} questions, {shown}")
     except KeyboardInterrupt:
         say(f"{len(records) // each} of {len(evaluation)} questions are in {folder.path}; the same command goes on "

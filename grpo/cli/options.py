@@ -21,8 +21,7 @@ from .parser import Parser, from_yaml, switch, switch_or_text, text, text_or_num
 OWN = {
     "model": ("A folder, a .gguf file or a hub id; a run folder means its latest checkpoint.", str),
     "dataset": ("A name (arithmetic, gsm8k), a file or folder, file.py:function, a hub id, or shares of several, "
-                "'{gsm8k: 1, word_problems: 3}'.",
-                dict),
+                "'{gsm8k: 1, word_problems: 3}'.", dict),
     "dataset_kwargs": ("Options of the data set, '{digits: 1}'; also --dataset_kwargs.digits 1.", dict),
     "train_size": ("Train on the first so many rows.", dict),
     "eval_dataset": ("Data of evaluation; by default the test split of --dataset.", dict),
@@ -39,10 +38,8 @@ DEEPSEEKRL = {"num_chains", "kl_weight_beta", "num_train_iters", "eval_iteration
               "update_ref_model", "update_ref_model_freq", "evaluator"}
 # what --help shows; the rest is in --help_all
 COMMON = ("model", "dataset", "rewards", "system_prompt", "output_dir", "preset", "max_steps", "prompts_per_step",
-          "num_generations",
-          "max_completion_length", "temperature", "learning_rate", "beta", "loss_type", "eval_strategy", "eval_steps",
-          "save_steps",
-          "logging_steps", "seed", "resume_from_checkpoint")
+          "num_generations", "max_completion_length", "temperature", "learning_rate", "beta", "loss_type",
+          "eval_strategy", "eval_steps", "save_steps", "logging_steps", "seed", "resume_from_checkpoint")
 
 
 def recipe_parser(prog: str, about: str, argv: list[str]) -> Parser:
@@ -55,7 +52,7 @@ def recipe_parser(prog: str, about: str, argv: list[str]) -> Parser:
     for field in dataclasses.fields(GRPOConfig):
         add(parser, field.name, field.metadata["help"], hints[field.name])
     for name in sorted(understood_names(argv) - {action.dest for action in parser._actions}):
-        own = OTHER_NAMES.get(name)
+        own = OTHER_NAMES.get(name, name)
         add(parser, name, None, OWN[own][1] if own in OWN else hints.get(own, dict))
     for name in ("-h", "--help", "--help_all"):
         parser.add_argument(name, dest=name.strip("-"), action="store_true", default=argparse.SUPPRESS)
@@ -100,8 +97,8 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
         base = Recipe.read("gsm8k")
     elif given & {"model", "dataset"}:
         base = Recipe()
-    elif changes.get("resume_from_checkpoint"):
-        base = Recipe.read(str(run_of(changes["resume_from_checkpoint"], changes.get("output_dir")) / RECIPE))
+    elif resume := changes.get("resume_from_checkpoint"):
+        base = Recipe.read(str(run_of(resume, changes.get("output_dir")) / RECIPE))
     else:
         base = Recipe.read("quickstart")
     return base.change(changes)
@@ -114,10 +111,10 @@ def listing() -> list[str]:
 
 
 def run_of(resume: str | bool, output_dir: str | None) -> Path:
-    """The folder of the run that is resumed."""
-    if resume is True and output_dir is None:
-        raise ConfigError("--resume_from_checkpoint without a checkpoint needs --output_dir, the folder of the run")
-    if resume is True:
+    """The folder of the run that is resumed. resume: a checkpoint or a run; True: the latest of output_dir."""
+    if isinstance(resume, bool):
+        if output_dir is None:
+            raise ConfigError("--resume_from_checkpoint without a checkpoint needs --output_dir, the folder of the run")
         return Path(output_dir)
     there = Path(resume).resolve()
     return there if (there / CHECKPOINTS).is_dir() else there.parent.parent
@@ -126,12 +123,15 @@ def run_of(resume: str | bool, output_dir: str | None) -> Path:
 def help_text(parser: Parser, everything: bool) -> str:
     """What --help (common flags) and --help_all print."""
     fields = {f.name: f for f in dataclasses.fields(GRPOConfig)}
-    meanings = {a.dest: a.help for a in parser._actions if a.option_strings and a.help not in (None, argparse.SUPPRESS)}
-    lines = [f"usage: {parser.usage}", "", parser.description, "", "RECIPE is a YAML file, or one of", "", *listing(),
-             ""]
+    meanings = {a.dest: a.help for a in parser._actions if a.option_strings and a.help and a.help != argparse.SUPPRESS}
+    lines = [f"usage: {parser.usage}", "", parser.description or "", "", "RECIPE is a YAML file, or one of", "",
+             *listing(), ""]
     for name in meanings if everything else COMMON:
-        choices = f" One of {', '.join(fields[name].metadata['choices'])}." if name in fields and fields[name].metadata["choices"] else ""
-        default = f" ({fields[name].default})" if name in fields and fields[name].default is not None else ""
+        choices = default = ""
+        if name in fields:
+            known = fields[name].metadata["choices"]
+            choices = f" One of {', '.join(known)}." if known else ""
+            default = f" ({fields[name].default})" if fields[name].default is not None else ""
         lines += textwrap.wrap(meanings[name] + choices + default, 110, initial_indent=f"  --{name:<28} ",
                                subsequent_indent=" " * 33)
     if not everything:

@@ -29,9 +29,8 @@ class Parser(argparse.ArgumentParser):
         for word in words:
             flag = word.partition("=")[0]
             if flag.startswith("--") and flag not in known:
-                raise UsageError(f"{self.prog}: unknown option "
-                                 f"{flag}{did_you_mean(flag, [name for name in known if name.startswith('--')])}"
-                                 f"\nTry '{self.prog} --help'.")
+                hint = did_you_mean(flag, [name for name in known if name.startswith("--")])
+                raise UsageError(f"{self.prog}: unknown option {flag}{hint}\nTry '{self.prog} --help'.")
         return self.parse_args(words + argv[end:])
 
 

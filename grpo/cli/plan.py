@@ -27,9 +27,10 @@ from ..planning import (
 from ..recipes import Recipe
 from .options import help_text, recipe_of, recipe_parser
 
-ABOUT = f"""Says how much memory a run will take and how long a step, from the model's config and the options alone; nothing is loaded.
-Takes what grpo train takes. Several models, with commas between them, are put beside each other; the shapes of SmolLM2-135M and
-Qwen2.5-0.5B, -1.5B, -3B, -7B are known without their files. A GPU need not be there (its memory is told where the CUDA backend is built):
+ABOUT = f"""Says how much memory a run will take and how long a step, from the model's config and the options alone;
+nothing is loaded. Takes what grpo train takes. Several models, with commas between them, are put beside each other; the
+shapes of SmolLM2-135M and Qwen2.5-0.5B, -1.5B, -3B, -7B are known without their files. A GPU need not be there (its
+memory is told where the CUDA backend is built):
 
   --card NAME       one of {', '.join(CARDS)}; without it the GPU that is here, else an H200
   --bandwidth GB/s  bytes that a large copy reads and writes (on a CPU: reads), in place of the card's
@@ -75,8 +76,9 @@ def main(argv: list[str], prog: str = "grpo plan") -> None:
 
 def models(recipe: Recipe) -> list[Any]:
     """Those of --model, with commas between them."""
-    return recipe.model.split(",") if isinstance(recipe.model,
-                                                 str) and not Path(recipe.model).exists() else [recipe.model]
+    if isinstance(recipe.model, str) and not Path(recipe.model).exists():
+        return recipe.model.split(",")
+    return [recipe.model]
 
 
 def sizes(model: Any) -> tuple[Mapping[str, Any], str]:
@@ -118,8 +120,10 @@ def forecast(config: Mapping[str, Any], source: str, options: GRPOConfig, device
 
 def report(one: Forecast, at: Ceilings, device: str) -> str:
     """Both tables of one model."""
-    memory = table(one.memory) if isinstance(one.memory,
-                                             Plan) else f"{one.source} on {device}: {one.work}\n\n{one.memory}"
+    if isinstance(one.memory, Plan):
+        memory = table(one.memory)
+    else:
+        memory = f"{one.source} on {device}: {one.work}\n\n{one.memory}"
     return f"{memory}\n\n{step_time.table(one.phases, one.step, at, device)}"
 
 
@@ -129,13 +133,13 @@ def comparison(found: list[Forecast], at: Ceilings, device: str) -> str:
     lines = [f"  {'':<{width}}{'memory':>10}{'fits':>6}" + "".join(f"{name:>{max(len(name) + 3, 9)}}" for name in names)
              + f"{'all':>9}{'floor':>9}"]
     for one in found:
-        memory = (human(one.memory.total), "yes" if one.memory.fits else "no") if isinstance(one.memory, Plan) else ("",
-                                                                                                                     "")
+        total, fits = "", ""
+        if isinstance(one.memory, Plan):
+            total, fits = human(one.memory.total), "yes" if one.memory.fits else "no"
         seconds = [f"{step_time.expected([phase], at, device):>{max(len(phase.name) + 3, 9)}.3f}"
                    for phase in one.phases]
-        lines.append("  "
-                     f"{one.source:<{width}}{memory[0]:>10}{memory[1]:>6}{''.join(seconds)}{step_time.expected(one.phases, at, device):>9.3f}"
-                     f"{step_time.floor(one.phases, at):>9.3f}")
+        lines.append(f"  {one.source:<{width}}{total:>10}{fits:>6}{''.join(seconds)}"
+                     f"{step_time.expected(one.phases, at, device):>9.3f}{step_time.floor(one.phases, at):>9.3f}")
     untold = next(([one.memory, ""] for one in found if isinstance(one.memory, str)), [])
     return "\n".join([f"On {device}: {found[0].work}", "", *untold,
                       "Expected seconds of a rollout and its optimiser steps:", "", *lines, "",

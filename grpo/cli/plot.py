@@ -3,8 +3,8 @@ from pathlib import Path
 
 from .parser import Parser
 
-ABOUT = """Draws the pictures of a run from its metrics.jsonl, whether the run is finished or not; several runs are laid over each
-other, one colour a run.
+ABOUT = """Draws the pictures of a run from its metrics.jsonl, whether the run is finished or not; several runs are laid
+over each other, one colour a run.
 
   grpo plot runs/quickstart-1                                    runs/quickstart-1/plots/*.png
   grpo plot runs/quickstart-1 --format png svg pdf               also *.svg, and all of them in plots.pdf

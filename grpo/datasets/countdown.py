@@ -53,7 +53,7 @@ def problems(split: str, counts: Sequence[int], numbers: Sequence[int], targets:
     """Problems {question, numbers, target, expression} without end, or until they come again."""
     rng = random.Random(f"countdown {split} {seed}")
     kinds = [distinct(functools.partial(draw, n, split, numbers, targets, rng)) for n in counts]
-    for turn in zip(*kinds):
+    for turn in zip(*kinds, strict=False):     # until one of them has no more
         yield from turn
 
 
@@ -65,8 +65,7 @@ def draw(count: int, split: str, numbers: Sequence[int], targets: Sequence[int],
     if not targets[0] <= target <= targets[1] or held_out(f"{sorted(chosen)} {target}", HELD_OUT) != (split == "test"):
         return None
     question = (f"Reach {target} from the numbers {', '.join(map(str, chosen))}. Use each of them exactly once, with + "
-                "- * / and parentheses. "
-                "The answer is the expression alone.")
+                "- * / and parentheses. The answer is the expression alone.")
     return {"question": question, "numbers": chosen, "target": target,
             "expression": expression.removeprefix("(").removesuffix(")")}
 

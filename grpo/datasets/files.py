@@ -1,6 +1,6 @@
 """Rows from files: .jsonl, .json, .csv, .tsv, .parquet (with pyarrow), or a folder with such files for every split."""
 import csv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,19 +92,20 @@ def table(delimiter: str) -> Callable[[Path], Iterator[dict[str, str]]]:
         with open(path, encoding="utf-8-sig", newline="") as file:
             lines = csv.DictReader(file, delimiter=delimiter, strict=True)
             try:
-                check_header(path, lines.fieldnames or [])
+                header = lines.fieldnames or []
+                check_header(path, header)
                 for number, record in enumerate(lines, 1):
                     if None in record or None in record.values():
+                        # the reader puts the fields beyond the header under None
                         count = sum(v is not None for k, v in record.items() if k) + len(record.get(None, ()))
-                        raise DatasetError(f"{path}: row {number} has {count} fields, the header "
-                                           f"{len(lines.fieldnames)}")
+                        raise DatasetError(f"{path}: row {number} has {count} fields, the header {len(header)}")
                     yield record
             except csv.Error as error:
                 raise DatasetError(f"{path}: line {lines.line_num}: {error}") from error
     return read_table
 
 
-def check_header(path: Path, names: list[str]) -> None:
+def check_header(path: Path, names: Sequence[str]) -> None:
     """DatasetError for a column that is there twice."""
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:

@@ -118,8 +118,7 @@ def checked_gold(answer: Any, where: str) -> str:
     """gold(answer), or DatasetError for what is no answer."""
     if not isinstance(answer, (str, int, float)):
         raise DatasetError(f"{where}: the answer is {type(answer).__name__}, not text or a number: {answer!r:.60}; "
-                           f"columns: {{answer: answer.part}} "
-                           "takes a part of it")
+                           "columns: {answer: answer.part} takes a part of it")
     found = gold(answer)
     if not found or isinstance(answer, float) and not math.isfinite(answer):
         raise DatasetError(f"{where}: there is no answer in {answer!r:.60}")

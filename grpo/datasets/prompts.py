@@ -23,8 +23,8 @@ class Prompt:
 
 
 class RowOrder:
-    """Row numbers without end. The one at position k is a function of (seed, k) alone, so a position is all a
-    checkpoint keeps."""
+    """Row numbers without end. The one at position k is a function of (seed, k) alone, so a position is all that a
+    checkpoint holds of it."""
 
     def __init__(self, count: int, shuffle: bool, seed: int):
         self.count, self.shuffle, self.seed = count, shuffle, seed
@@ -48,8 +48,8 @@ class PromptStream:
 
     def __init__(self, dataset: Any, encode: Callable[[Any], NDArray[np.int32]], *, limit: int, on_long: str = "raise",
                  shuffle: bool = False, seed: int = 0, name: str = "train_dataset"):
-        self.rows, self.encode, self.limit, self.on_long, self.name = read_rows(dataset,
-                                                                                name), encode, limit, on_long, name
+        self.rows, self.encode = read_rows(dataset, name), encode
+        self.limit, self.on_long, self.name = limit, on_long, name
         # a token is at least a byte of text, so most rows need no encoding to be known to fit
         doubtful = {row for row, prompt in enumerate(column(self.rows, "prompt")) if text_bytes(prompt) > limit}
         dropped = {row for row in doubtful if self._too_long(row)} if on_long == "drop" else set()
@@ -81,8 +81,8 @@ class PromptStream:
         if len(ids) > self.limit:
             if self.on_long != "truncate":
                 raise DatasetError(f"{self.name}: the prompt of row {row} has {len(ids)} tokens, the limit is "
-                                   f"{self.limit}; raise "
-                                   "max_prompt_length, or set on_long_prompt to 'drop' or 'truncate'")
+                                   f"{self.limit}; raise max_prompt_length, or set on_long_prompt to 'drop' or "
+                                   "'truncate'")
             ids = ids[-self.limit:]
         return Prompt(row, prompt, ids, columns)
 
@@ -137,8 +137,8 @@ def overlap(train: Any, held_out: Any) -> str:
     found = [f"row {row} (row {seen[key]} of training)" for row, key in enumerate(keys) if key in seen]
     if not found:
         return ""
-    return (f"{len(found)} of {len(keys)} rows of evaluation are trained on: "
-            f"{', '.join([*found[:3], *['...'] * (len(found) > 3)])}; "
+    shown = ", ".join([*found[:3], *["..."] * (len(found) > 3)])
+    return (f"{len(found)} of {len(keys)} rows of evaluation are trained on: {shown}; "
             "what is measured on them is not what was learned in general")
 
 

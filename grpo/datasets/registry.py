@@ -58,8 +58,8 @@ def read(source: Any, split: str, size: int | None, options: dict[str, Any]) -> 
         name = os.fspath(source)
         if (function := named_function(name)) is None:
             path = Path(source).expanduser()
-            function = functools.partial(files.read, path) if path.exists() else functools.partial(hub.read,
-                                                                                                   hub_id(name))
+            there = path.exists()
+            function = functools.partial(files.read, path) if there else functools.partial(hub.read, hub_id(name))
         return call(function, name, split, size, options)
     if callable(source):
         return call(source, getattr(source, "__name__", type(source).__name__), split, size, options)
@@ -121,11 +121,9 @@ def check_options(function: Callable, source: str, options: dict[str, Any]) -> d
         for name in given:
             if name not in parameters:
                 raise ConfigError(f"{source} has no option {name!r}{did_you_mean(name, [*known, *COMMON_OPTIONS])} It "
-                                  "has "
-                                  f"{', '.join(known) or 'none'}; every data set has {', '.join(COMMON_OPTIONS)}.")
-    for name, parameter in parameters.items():
-        if name not in given and parameter.default is parameter.empty and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD,
-                                                                                             parameter.KEYWORD_ONLY):
+                                  f"has {', '.join(known) or 'none'}; every data set has {', '.join(COMMON_OPTIONS)}.")
+    for name, p in parameters.items():
+        if name not in given and p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
             raise ConfigError(f"{source} needs the option {name!r}")
     return given
 
@@ -133,7 +131,7 @@ def check_options(function: Callable, source: str, options: dict[str, Any]) -> d
 def hub_id(source: str) -> str:
     """The source, if it may be a data set of the hub; else DatasetError with what there is."""
     if source.count("/") != 1 or source.startswith((".", "/", "~")) or source.endswith(tuple(files.READERS)):
-        raise DatasetError(f"{source!r} is no file or folder here and no data set of this "
-                           f"package{did_you_mean(source, names())} There are "
+        hint = did_you_mean(source, names())
+        raise DatasetError(f"{source!r} is no file or folder here and no data set of this package{hint} There are "
                            f"{', '.join(names())}; or give a path, file.py:function, or a hub id like owner/name")
     return source

@@ -34,8 +34,8 @@ def carved(rows: list[dict[str, Any]], share: float, split: str) -> list[dict[st
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
         raise ConfigError(f"validation={share!r} must be the share of rows to hold out, between 0 and 1")
     check_split(split, ("train", "validation", "test"), "a data set with the option validation")
-    kept = [row for row in rows
-            if (int.from_bytes(content_key(row["prompt"])[:4], "little") < share * 2**32) == (split != "train")]
-    if not kept:
+    chosen = [row for row in rows
+              if (int.from_bytes(content_key(row["prompt"])[:4], "little") < share * 2**32) == (split != "train")]
+    if not chosen:
         raise DatasetError(f"validation={share} of {len(rows)} rows leaves nothing for the split {split!r}")
-    return kept
+    return chosen

@@ -1,5 +1,5 @@
-"""A number of tokens that each row asks the model to think for (L1, arXiv 2503.04697), where rewards of length find it.
-"""
+"""A number of tokens that each row asks the model to think for (L1, arXiv 2503.04697), where rewards of length find
+it."""
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -31,12 +31,16 @@ def bounds(target: Any) -> tuple[int, int, int, int]:
         if name not in OPTIONS:
             raise ConfigError(f"target_length has no entry {name!r}{did_you_mean(name, OPTIONS)} It has "
                               f"{', '.join(OPTIONS)}.")
-    low, high = options.get("low"), options.get("high")
-    if any(isinstance(n, bool) or not isinstance(n, int) for n in (low, high)) or not (0 < low <= high
-                                                                                       or low == high < 0):
+    low, high = whole_or_0(options.get("low")), whole_or_0(options.get("high"))
+    if not (0 < low <= high or low == high < 0):
         raise ConfigError(f"target_length={target!r} must be a number of tokens, -N for at most N, or "
-                          f"{{low: 100, high: 1000, maximum: false}}")
+                          "{low: 100, high: 1000, maximum: false}")
     return abs(low), abs(high), -1 if options.get("maximum") or low < 0 else 1, options.get("seed", 0)
+
+
+def whole_or_0(value: Any) -> int:
+    """The value if it is an integer, else 0, which is no number of tokens to think for."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def asked(row: dict[str, Any], number: int, target: int) -> dict[str, Any]:

@@ -20,14 +20,15 @@ SIZE = {"train": 8000, "test": 1000}         # rows when no size is given
 LARGEST = 100                                # of the numbers that an option may ask for
 SYMBOLS = {"addition": "+", "subtraction": "-", "multiplication": "x", "division": "/"}
 
-NAMES = """Ada Amir Anna Ben Bella Carlos Chen Clara Dan Diego Elif Emma Eva Felix Finn Grace Hana Hugo Ida Ivan Jack Jonas Kofi
-Lara Leo Lily Lucia Luis Maya Mia Mina Nadia Nina Noah Olga Omar Oscar Paula Peter Ravi Rosa Sam Sara Sofia Tariq Tom Vera Yuki Zoe""".split()
-THINGS = """apples balloons beads books bottles buttons candles cards carrots coins cookies crayons cups eggs flowers grapes keys lemons
-marbles melons muffins nuts oranges peaches pears pencils pens photos plates plums potatoes ribbons rings rocks seeds shells spoons
-stamps stickers tickets tomatoes toys""".split()
+NAMES = """Ada Amir Anna Ben Bella Carlos Chen Clara Dan Diego Elif Emma Eva Felix Finn Grace Hana Hugo Ida Ivan
+Jack Jonas Kofi Lara Leo Lily Lucia Luis Maya Mia Mina Nadia Nina Noah Olga Omar Oscar Paula Peter Ravi Rosa Sam
+Sara Sofia Tariq Tom Vera Yuki Zoe""".split()
+THINGS = """apples balloons beads books bottles buttons candles cards carrots coins cookies crayons cups eggs
+flowers grapes keys lemons marbles melons muffins nuts oranges peaches pears pencils pens photos plates plums
+potatoes ribbons rings rocks seeds shells spoons stamps stickers tickets tomatoes toys""".split()
 CONTAINERS = "bags baskets boxes bowls buckets crates drawers jars packs trays".split()
 
-TEMPLATES = {
+STORIES = {
     "addition": """
         {name} has {a} {things}. {friend} gives {name} {b} more. How many {things} does {name} have now?
         {name} has {a} {things} and {friend} has {b}. How many {things} do they have together?
@@ -97,7 +98,7 @@ TEMPLATES = {
         {name} saves {b} dollars a week. After how many weeks are {a} dollars saved?
         {a} {things} are dealt to {b} players, as many to each. How many {things} does each player hold?""",
 }
-TEMPLATES = {operation: [line.strip() for line in lines.strip().splitlines()] for operation, lines in TEMPLATES.items()}
+TEMPLATES = {operation: [line.strip() for line in lines.strip().splitlines()] for operation, lines in STORIES.items()}
 
 
 def load(split: str = "train", *, operations: str | Sequence[str] = tuple(SYMBOLS), numbers: Sequence[int] = (2, 30),
@@ -111,9 +112,10 @@ def load(split: str = "train", *, operations: str | Sequence[str] = tuple(SYMBOL
     layout.
 
     >>> row = load("test", size=1)[0]
-    >>> row["operation"], row["answer"], row["question"]
-    ('addition', '32', 'Lara picked 15 grapes in the morning and 17 in the afternoon. How many grapes did Lara pick that
-    day?')
+    >>> row["operation"], row["answer"]
+    ('addition', '32')
+    >>> row["question"]
+    'Lara picked 15 grapes in the morning and 17 in the afternoon. How many grapes did Lara pick that day?'
     """
     check_split(split, SIZE, "word_problems")
     kinds = [operations] if isinstance(operations, str) else list(operations)
@@ -126,8 +128,8 @@ def load(split: str = "train", *, operations: str | Sequence[str] = tuple(SYMBOL
     drawn = {name: problems(name, kinds, facts, seed) for name in SIZE}
     shown = [message for problem in itertools.islice(drawn["train"], examples)
              for message in solved(problem["question"], problem["reasoning"], problem["answer"])]
-    return [row(problem, system_prompt, shown) for problem in itertools.islice(drawn[split], SIZE[split] if size is None
-                                                                               else size)]
+    count = SIZE[split] if size is None else size
+    return [row(problem, system_prompt, shown) for problem in itertools.islice(drawn[split], count)]
 
 
 def row(problem: dict[str, str], system_prompt: str | None, shown: Sequence[dict[str, str]]) -> dict[str, Any]:
@@ -144,7 +146,7 @@ def problems(split: str, operations: Sequence[str], facts: dict[str, list[tuple[
                      if held_out(f"{min(x, y)}{symbol}{max(x, y)}", HELD_OUT) == (split == "test")]
             for symbol, known in facts.items()}
     kinds = [distinct(functools.partial(told, operation, here, rng)) for operation in operations]
-    for turn in zip(*kinds):
+    for turn in zip(*kinds, strict=False):     # until one of them has no more
         yield from turn
 
 

@@ -26,8 +26,7 @@ from .grading import layout_of
 from .records import Record, document, questions, verdict
 
 NGRAM = 4                                    # words
-# a completion repeats itself when more than this share of its n-grams was there before
-MANY = 0.5
+MANY = 0.5                                   # share of n-grams that stood there before: more is a repetitive completion
 BINS = 10
 PHASE = 0.1                                  # of a run's steps, at either end
 
@@ -37,7 +36,7 @@ def analyze(source: str | Path) -> dict[str, Any]:
     since its first (of several data sets, under "data_sets" and their names), and its training completions at either
     end. Raises FileFormatError where there is nothing to analyse.
 
-    >>> analyze("runs/gsm8k-1")["evaluation"]["metrics"]["accuracy/lenient"]                               # doctest: +SKIP
+    >>> analyze("runs/gsm8k-1")["evaluation"]["metrics"]["accuracy/lenient"]    # doctest: +SKIP
     """
     path = Path(source)
     if not (path / COMPLETIONS).is_dir() and not (path / EVALUATIONS).is_dir():
@@ -58,7 +57,7 @@ def analyze(source: str | Path) -> dict[str, Any]:
 
 
 def last_and_first(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """{step, evaluation} of the last round that kept its completions, and {since_step, change} since the first; empty
+    """{step, evaluation} of the last round that has its completions, and {since_step, change} since the first; empty
     for none."""
     rounds = [r for r in rounds if r["completions"]]
     if not rounds:
@@ -100,16 +99,15 @@ def shares(records: Sequence[Record]) -> dict[str, float]:
     """Shares and means over completions: by reading, of layout, truncation, length, repetition. Empty for none."""
     if not records:
         return {}
-    lengths, repeated = np.array([r["tokens"] for r in records]), np.array([repetition(r["completion"])
-                                                                            for r in records])
+    lengths = np.array([r["tokens"] for r in records])
+    repeated = np.array([repetition(r["completion"]) for r in records])
     asked = [not r["tag_errors"] for r in records if r["tag_errors"] is not None]
     graded = [r for r in records if r["gold"] is not None]
     return {"count": len(records), **{reading: mean([r[reading] for r in graded]) for reading in READINGS if graded},
             **({"format": mean(asked)} if asked else {}),
             "truncated": mean([r["finish_reason"] == "length" for r in records]),
             "mean_length": float(lengths.mean()), "median_length": float(np.median(lengths)),
-            "repetition": float(repeated.mean()),
-            "repetitive": mean(repeated > MANY)}
+            "repetition": float(repeated.mean()), "repetitive": mean(repeated > MANY)}
 
 
 def mean(values: Any) -> float:
@@ -139,8 +137,8 @@ def histogram(values: Sequence[float | None]) -> list[dict[str, float]]:
 
 def disagreements(records: Sequence[Record]) -> list[dict[str, Any]]:
     """The completions that one reading finds right and another wrong."""
-    kept = ("row", "sample", "gold", "tagged_answer", "answer", *READINGS)
-    return [{name: r[name] for name in kept} for r in records if len({r[reading] for reading in READINGS}) > 1]
+    shown = ("row", "sample", "gold", "tagged_answer", "answer", *READINGS)
+    return [{name: r[name] for name in shown} for r in records if len({r[reading] for reading in READINGS}) > 1]
 
 
 def training_phases(run: Path, steps: Sequence[int]) -> dict[str, dict[str, Any]]:

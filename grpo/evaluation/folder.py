@@ -39,8 +39,7 @@ class EvalFolder:
         for name in sorted({*saved, *here} - set(NOT_COMPARED)):
             if saved.get(name) != here.get(name):
                 raise ConfigError(f"{self.path} holds another evaluation: {name} is {saved.get(name)!r} there and "
-                                  f"{here.get(name)!r} "
-                                  "here; give another output_dir")
+                                  f"{here.get(name)!r} here; give another output_dir")
 
     @property
     def finished(self) -> bool:

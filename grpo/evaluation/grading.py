@@ -29,8 +29,7 @@ def check_golds(rows: Iterable[Mapping[str, Any]], name: str) -> None:
     for number, (source, gold) in enumerate(golds):
         if source in graded and gold is None:
             raise DatasetError(f"{name}: row {number} has no answer to grade by, as other rows do; the columns looked "
-                               "at are reward_model, "
-                               f"{', '.join(GOLD_COLUMNS)}")
+                               f"at are reward_model, {', '.join(GOLD_COLUMNS)}")
         if source in graded and not comparable(gold):
             raise DatasetError(f"{name}: the answer of row {number} cannot be compared with: {gold!r:.80}; it must be "
                                "text or a number")
@@ -44,14 +43,12 @@ def comparable(gold: Any) -> bool:
 
 
 def category_column(rows: Sequence[Mapping[str, Any]], asked: str | None) -> str | None:
-    """The column to break an evaluation down by: the one asked for, or the first of the usual names that every row has.
-    """
+    """The column to break an evaluation down by: the one asked for, or the first of CATEGORIES that every row has."""
     if asked is not None:
         missing = next((number for number, columns in enumerate(rows) if asked not in columns), None)
         if missing is not None:
             raise DatasetError(f"row {missing} has no column {asked!r} to break the evaluation down by; its columns "
-                               "are "
-                               f"{', '.join(rows[missing])}")
+                               f"are {', '.join(rows[missing])}")
         return asked
     return next((name for name in CATEGORIES if all(columns.get(name) is not None for columns in rows)), None)
 
@@ -62,8 +59,9 @@ def layout_of(prompt: Any) -> list[str]:
     >>> layout_of("Reply as <think>...</think> and <answer>...</answer>")
     ['think', 'answer']
     """
-    text = prompt if isinstance(prompt, str) else "\n".join(str(m["content"])
-                                                            for m in prompt) if is_chat(prompt) else ""
+    text = "\n".join(str(m["content"]) for m in prompt) if is_chat(prompt) else prompt
+    if not isinstance(text, str):
+        return []                                          # token ids show no tags
     return [tag for tag in dict.fromkeys(re.findall(r"<([A-Za-z_]\w*)>", text)) if f"</{tag}>" in text]
 
 

@@ -2,7 +2,7 @@
 import os
 import textwrap
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -83,10 +83,9 @@ class Pages:
         """Writes the file whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-        SimpleDocTemplate(str(temporary), pagesize=A4, title=self.title, author="grpo", invariant=1, leftMargin=MARGIN,
-                          rightMargin=MARGIN,
-                          topMargin=16 * mm, bottomMargin=16 * mm).build(self.story, onFirstPage=self.footer,
-                                                                         onLaterPages=self.footer)
+        pages = SimpleDocTemplate(str(temporary), pagesize=A4, title=self.title, author="grpo", invariant=1,
+                                  leftMargin=MARGIN, rightMargin=MARGIN, topMargin=16 * mm, bottomMargin=16 * mm)
+        pages.build(self.story, onFirstPage=self.footer, onLaterPages=self.footer)
         os.replace(temporary, path)
         return path
 

@@ -3,6 +3,7 @@
 Training, `grpo eval` and `grpo analyze` all compute their numbers here, from the same records, one a completion.
 """
 import itertools
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,9 +45,9 @@ def metrics_of(records: Sequence[Record]) -> dict[str, float]:
     """Every number of a round:
 
     accuracy/R for R in strict, lenient, extractive: right completions, the mean over questions (avg@k with k
-    completions a
-        question); accuracy/R/low and /high: its 95 % interval (grpo.evaluation.estimates.interval)
-    pass@k/K: chance that K completions have a right one (lenient), K from 1 to k;  majority@k/k: accuracy of their most frequent answer
+        completions a question); accuracy/R/low and /high: its 95 % interval (grpo.evaluation.estimates.interval)
+    pass@k/K: chance that K completions have a right one (lenient), K from 1 to k
+    majority@k/k: accuracy of their most frequent answer
     format: completions whose tags are all there, once and in order, of those that were asked for tags
     completions/..., rewards/..., reward, funcs/NAME/mean: lengths, truncation, rewards, evaluation functions
     """
@@ -60,8 +61,8 @@ def metrics_of(records: Sequence[Record]) -> dict[str, float]:
         flat = flat_groups(totals, np.repeat(np.arange(len(groups)), [len(g) for g in groups]))
         metrics["frac_reward_zero_std"] = float(flat.mean())
     for name in records[0].get("funcs", ()):
-        metrics[f"funcs/{name}/mean"], metrics[f"funcs/{name}/std"] = moments(array(records, lambda r,
-                                                                                    name=name: r["funcs"][name]))
+        values = array([r["funcs"] for r in records], operator.itemgetter(name))
+        metrics[f"funcs/{name}/mean"], metrics[f"funcs/{name}/std"] = moments(values)
     if (asked := [r for r in records if r["tag_errors"] is not None]):
         metrics["format"] = sum(not r["tag_errors"] for r in asked) / len(asked)
     graded_groups = [group for group in groups if group[0]["gold"] is not None]
@@ -76,7 +77,8 @@ def array(records: Sequence[Record], value: Any) -> np.ndarray:
 def accuracies(groups: Sequence[Sequence[Record]]) -> dict[str, float]:
     """Accuracy by reading with its interval, pass@k and majority@k (both lenient) of questions with equally many
     completions."""
-    k, metrics = len(groups[0]), {}
+    k = len(groups[0])
+    metrics: dict[str, float] = {}
     for reading in READINGS:
         shares = np.array([sum(r[reading] for r in group) / k for group in groups])
         low, high = interval(shares, k * len(groups))

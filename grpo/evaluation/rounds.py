@@ -1,4 +1,4 @@
-"""Rounds of evaluation: completions of held-out rows, drawn the same way each time, graded and kept."""
+"""Rounds of evaluation: completions of held-out rows, drawn the same way each time, graded and written."""
 from typing import Any
 
 from ..model import Model
@@ -15,8 +15,8 @@ SEED = 0x65766C
 
 
 class Evaluation:
-    """Rounds over the rows of a data set with a trainer's model, rewards and options; training is not touched by them.
-    """
+    """Rounds over the rows of a data set with a trainer's model, rewards and options; training is not touched by
+    them."""
 
     def __init__(self, dataset: Any, name: str, model: Model, args: GRPOConfig, state: TrainerState, rewards: RewardSet,
                  eval_funcs: RewardSet | None):
@@ -38,8 +38,8 @@ class Evaluation:
         step = self.state.global_step
         content = document({"step": step, **self.settings()}, records)
         if run is not None:
-            kept = content if self.args.save_completions else {**content, "completions": []}
-            path = run.write_evaluation(round_name(prefix, step), kept)
+            written = content if self.args.save_completions else {**content, "completions": []}
+            path = run.write_evaluation(round_name(prefix, step), written)
             self.last = {"document": content, "path": path.with_suffix(".pdf"), "title": title_of(prefix)}
             if self.args.eval_report == "every":
                 self.report_last()
@@ -72,8 +72,8 @@ class Evaluation:
         """What decides the numbers besides weights and rows."""
         args = self.args
         return {"questions": len(self), "num_generations": args.completions_eval,
-                **sampling(args, args.temperature_eval),
-                "max_completion_length": args.max_completion_length, "seed": args.seed, "rewards": self.rewards.names,
+                **sampling(args, args.temperature_eval), "max_completion_length": args.max_completion_length,
+                "seed": args.seed, "rewards": self.rewards.names,
                 "eval_funcs": self.eval_funcs.names if self.eval_funcs is not None else [], "category": self.category,
                 "device": self.model.device, "dtype": self.model.dtype}
 

@@ -38,8 +38,8 @@ def evaluation_tables(document: Mapping[str, Any]) -> list[Table]:
 
 def accuracy_tables(m: Mapping[str, float], categories: Mapping[str, Mapping[str, float]]) -> list[Table]:
     """Accuracy where there are golds, and by category where there are categories."""
-    return ([accuracy_table(m)] if "accuracy/lenient" in m else []) + ([category_table(categories)] if categories
-                                                                       else [])
+    overall = [accuracy_table(m)] if "accuracy/lenient" in m else []
+    return overall + ([category_table(categories)] if categories else [])
 
 
 def accuracy_table(m: Mapping[str, float]) -> Table:
@@ -50,8 +50,8 @@ def accuracy_table(m: Mapping[str, float]) -> Table:
     rows += [[f"pass@{k} (lenient)", percent(m[f"pass@k/{k}"]), ""] for k in shown]
     if tries:
         rows.append([f"majority@{max(tries)} (lenient)", percent(m[f"majority@k/{max(tries)}"]), ""])
-    return Table(f"Accuracy (mean of {max(tries)} completions a question)" if tries
-                 else "Accuracy", ["", "share", "95 % interval"], rows)
+    title = f"Accuracy (mean of {max(tries)} completions a question)" if tries else "Accuracy"
+    return Table(title, ["", "share", "95 % interval"], rows)
 
 
 def category_table(categories: Mapping[str, Mapping[str, float]]) -> Table:
@@ -63,8 +63,8 @@ def category_table(categories: Mapping[str, Mapping[str, float]]) -> Table:
 
 def reward_table(m: Mapping[str, Any]) -> Table:
     """Mean and standard deviation of each reward and evaluation function."""
-    names = [name.removesuffix("/mean") for name in m if name.startswith(("rewards/", "funcs/"))
-             and name.endswith("/mean")]
+    names = [name.removesuffix("/mean") for name in m
+             if name.startswith(("rewards/", "funcs/")) and name.endswith("/mean")]
     rows = [[name.partition("/")[2], number(m[f"{name}/mean"]), number(m[f"{name}/std"])] for name in names]
     return Table("Rewards", ["", "mean", "std"],
                  [*rows, ["reward (weighted sum)", number(m["reward"]), number(m["reward_std"])]])
@@ -75,8 +75,9 @@ def completion_table(m: Mapping[str, Any]) -> Table:
     rows = [["mean length (tokens)", f"{m['completions/mean_length']:.1f}"],
             ["shortest, longest", f"{m['completions/min_length']:.0f}, {m['completions/max_length']:.0f}"],
             ["truncated", percent(m["completions/clipped_ratio"])]]
-    return Table("Completions", [], rows + ([["every tag once, in order", percent(m["format"])]] if "format" in m
-                                            else []))
+    if "format" in m:
+        rows.append(["every tag once, in order", percent(m["format"])])
+    return Table("Completions", [], rows)
 
 
 def settings_table(settings: Mapping[str, Any]) -> Table:

@@ -47,9 +47,10 @@ def rewards_line(record: Record) -> str:
 def parts(record: Record) -> str:
     """What was read out of a completion."""
     reasoning = record["reasoning"]
+    if reasoning:
+        reasoning = f"{textwrap.shorten(reasoning, REASONING_CHARACTERS)} ({len(reasoning)} characters)"
     shown = {"answer in its tags": record["tagged_answer"], "answer read": record["answer"],
-             "reasoning read": reasoning and textwrap.shorten(reasoning, REASONING_CHARACTERS)
-             + f" ({len(reasoning)} characters)",
+             "reasoning read": reasoning,
              "tags": ", ".join(record["tag_errors"]) if record["tag_errors"] else None}
     return "; ".join(f"{name}: {textwrap.shorten(text, ANSWER_CHARACTERS)}" for name, text in shown.items() if text)
 
@@ -63,5 +64,5 @@ def prompt_text(prompt: Any) -> str:
 
 def last_message(prompt: Any) -> str:
     """What the last message of a chat says; of any other prompt all of it."""
-    return str(prompt[-1]["content"]) if not isinstance(prompt, str) and prompt and isinstance(prompt[-1],
-                                                                                               Mapping) else prompt_text(prompt)
+    is_chat = not isinstance(prompt, str) and prompt and isinstance(prompt[-1], Mapping)
+    return str(prompt[-1]["content"]) if is_chat else prompt_text(prompt)

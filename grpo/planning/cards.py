@@ -51,8 +51,7 @@ def find_card(name: str | None) -> tuple[str, Card] | None:
     if name is not None:
         if name not in CARDS:
             raise ConfigError(f"card {name!r} is not known{did_you_mean(name, CARDS)} There are {', '.join(CARDS)}; "
-                              "for another give its "
-                              "bandwidth and tflops")
+                              "for another give its bandwidth and tflops")
         return name, CARDS[name]
     try:
         device = _core.cuda_devices()[0][0]
@@ -75,8 +74,8 @@ def ceilings(device: str, card: tuple[str, Card] | None = None, bandwidth: float
         found = Ceilings(*measure(device), "measured here")
     given: dict[str, Any] = {"bandwidth": bandwidth and bandwidth * 1e9, "flops": tflops and tflops * 1e12}
     given = {key: value for key, value in given.items() if value is not None}
-    return Ceilings(**{**vars(found), **given, "source": f"one given, the other {found.source}" if given
-                       else found.source})
+    source = f"one given, the other {found.source}" if given else found.source
+    return Ceilings(**{**vars(found), **given, "source": source})
 
 
 def measure(device: str) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from typing import Any
 from .. import _core
 from ..errors import ConfigError, FileFormatError, OutOfMemoryError
 from ..model import gpu_memory, spec_of
-from ..options import GRPOConfig, TrainingConfig
+from ..options import GRPOConfig, SFTConfig, TrainingConfig
 
 STORED = "stored activations of rollouts"      # an arena of the core's plan
 STORED_SHARE = 4                              # of the free memory, one part in so many
@@ -68,15 +68,16 @@ def require(plan: Plan) -> None:
 
 def step_of(options: TrainingConfig, device: str) -> dict[str, Any]:
     """The largest optimiser step, and what rolls out, in the words of the core's plan."""
-    if not isinstance(options, GRPOConfig):
+    if isinstance(options, SFTConfig):
         return {"step_prompts": options.batch_size, "num_generations": 1, "prompt_length": 1,
-                "max_new_tokens": options.max_length,
-                "rollout_prompts": 0, "slots": 0, "reference": False, "mixed": False}
+                "max_new_tokens": options.max_length, "rollout_prompts": 0, "slots": 0, "reference": False,
+                "mixed": False}
+    assert isinstance(options, GRPOConfig)
     slots = options.slots_on(device)
     return {"step_prompts": -(-options.batch_size // options.num_generations),
             "num_generations": options.num_generations,
-            "prompt_length": options.max_prompt_length
-            or UNKNOWN_PROMPT, "max_new_tokens": options.max_completion_length,
+            "prompt_length": options.max_prompt_length or UNKNOWN_PROMPT,
+            "max_new_tokens": options.max_completion_length,
             "rollout_prompts": slots if options.evaluates else options.prompts_per_rollout,
             "slots": slots if options.evaluates else min(slots, options.rollout_size),
             "reference": options.beta > 0, "mixed": options.sync_ref_model}
@@ -90,8 +91,9 @@ def rollout_rows(options: GRPOConfig, prompt: int) -> int:
 def describe(options: TrainingConfig, work: Mapping[str, Any], device: str) -> str:
     """The step in words: batch, lengths in tokens, micro-batches."""
     budget = f"{options.token_budget_on(device)} tokens a micro-batch"
-    if not isinstance(options, GRPOConfig):
+    if isinstance(options, SFTConfig):
         return f"{options.batch_size} rows of at most {options.max_length} tokens a step, {budget}"
+    assert isinstance(options, GRPOConfig)
     assumed = "" if options.max_prompt_length else " assumed"
     return (f"{options.describe_batch()}; prompts of {work['prompt_length']} tokens{assumed}, completions of "
             f"{options.max_completion_length}, {work['slots']} decoded at a time, {budget}")
@@ -100,11 +102,11 @@ def describe(options: TrainingConfig, work: Mapping[str, Any], device: str) -> s
 def rows_to_store(options: GRPOConfig, device: str, row_bytes: int, free: int | None, needed: int) -> int:
     """Most rows of activations that rollouts leave for the update: what keep_rollout_activations says. By default no
     more than a part of the free memory, and than is left of it beside the bytes that are needed anyway."""
-    choice = options.keep_rollout_activations
-    if choice is None:
-        useful = device == "cpu" and options.rollout_size == options.batch_size and free is not None
-        return max(0, min(free // STORED_SHARE, free - needed)) // row_bytes if useful else 0
-    return 1 << 30 if choice else 0
+    if options.keep_rollout_activations is not None:
+        return 1 << 30 if options.keep_rollout_activations else 0
+    if free is None or device != "cpu" or options.rollout_size != options.batch_size:
+        return 0
+    return max(0, min(free // STORED_SHARE, free - needed)) // row_bytes
 
 
 def ways_to_shrink(options: TrainingConfig, device: str, arenas: Collection[str], work: Mapping[str, Any]) -> list[str]:
@@ -116,7 +118,7 @@ def ways_to_shrink(options: TrainingConfig, device: str, arenas: Collection[str]
         ways.append(f"--token_budget {max(least, budget // 4)} makes micro-batches smaller; results stay the same, to "
                     "the bit")
     if "activations of the update" in arenas and not options.recompute:
-        ways.append("--recompute keeps each layer's input alone and computes the layer again in the backward pass; "
+        ways.append("--recompute stores each layer's input alone and computes the layer again in the backward pass; "
                     "same results, slower")
     if "KV cache of the rollout" in arenas and slots > 1:
         ways.append(f"--slots {max(1, slots // 4)} decodes fewer completions at a time; same results")
@@ -132,7 +134,7 @@ def ways_to_shrink(options: TrainingConfig, device: str, arenas: Collection[str]
                     "significant bits")
     if "reference weights" in arenas:
         ways.append("--beta 0 needs no reference model; the KL term is gone")
-    if "KV cache of the rollout" in arenas:
+    if "KV cache of the rollout" in arenas and isinstance(options, GRPOConfig):
         ways.append(f"--max_completion_length {max(1, options.max_completion_length // 2)} makes completions shorter, "
                     "and what is learned another thing")
     return ways

@@ -3,13 +3,11 @@ from collections.abc import Mapping
 from typing import Any
 
 SMOLLM2 = {"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
-           "num_attention_heads": 9,
-           "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True, "rms_norm_eps": 1e-5,
-           "max_position_embeddings": 8192, "rope_theta": 100000.0, "hidden_act": "silu"}
+           "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True,
+           "rms_norm_eps": 1e-5, "max_position_embeddings": 8192, "rope_theta": 100000.0, "hidden_act": "silu"}
 QWEN2 = {"model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
-         "num_attention_heads": 14,
-         "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True, "rms_norm_eps": 1e-6,
-         "max_position_embeddings": 32768, "rope_theta": 1000000.0, "hidden_act": "silu"}
+         "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
+         "rms_norm_eps": 1e-6, "max_position_embeddings": 32768, "rope_theta": 1000000.0, "hidden_act": "silu"}
 SHAPES: dict[str, dict[str, Any]] = {
     "SmolLM2-135M": SMOLLM2,
     "Qwen2.5-0.5B": QWEN2,
@@ -18,8 +16,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "Qwen2.5-3B": {**QWEN2, "hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36,
                    "num_attention_heads": 16},
     "Qwen2.5-7B": {**QWEN2, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
-                   "num_attention_heads": 28,
-                   "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False},
+                   "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064,
+                   "tie_word_embeddings": False},
 }
 
 

@@ -79,9 +79,9 @@ class Shape:
             layers += d * (2 * (a.heads + a.kv_heads) * a.head_dim + 3 * layer.mlp.width)
             kv_width += 2 * a.kv_heads * a.head_dim
         a, head = first.attention, spec.vocab_size * d
-        return cls(tuple(layer.attention.window for layer in spec.layers), d, a.heads * a.head_dim,
-                   (a.heads + 2 * a.kv_heads) * a.head_dim,
-                   first.mlp.width, REAL * kv_width, layers, head, layers + head * (1 if spec.tie else 2))
+        return cls(windows=tuple(layer.attention.window for layer in spec.layers), d_model=d,
+                   heads=a.heads * a.head_dim, qkv=(a.heads + 2 * a.kv_heads) * a.head_dim, d_ff=first.mlp.width,
+                   kv_bytes=REAL * kv_width, layers=layers, head=head, trained=layers + head * (1 if spec.tie else 2))
 
     @property
     def n_layers(self) -> int:
@@ -270,25 +270,23 @@ def passes(bytes: float) -> Part:
 
 
 def forward_passes(shape: Shape) -> float:
-    """Bytes a token that csrc/model/text.c moves between products: two norms, two copies of the stream, rope, SwiGLU.
-    """
+    """Bytes a token that the layers of csrc/net move between products: two norms, two copies of the stream, rope,
+    gate."""
     return REAL * shape.n_layers * (8 * shape.d_model + 2 * shape.qkv + 3 * shape.d_ff)
 
 
 def backward_passes(shape: Shape) -> float:
-    """The same of its backward: two norms again and their gradients, rope again and its gradient, SwiGLU again and its
-    gradient."""
+    """The same of their backward: two norms again and their gradients, rope and gate again, and their gradients."""
     return REAL * shape.n_layers * (12 * shape.d_model + 4 * shape.qkv + 8 * shape.d_ff)
 
 
 def stored_row_bytes(shape: Shape, recompute: bool) -> float:
     """Activations of a token that a rollout leaves; with recompute each layer's input alone."""
-    return REAL * shape.n_layers * (shape.d_model if recompute else 2 * shape.d_model + shape.qkv + shape.heads
-                                    + 2 * shape.d_ff)
+    width = shape.d_model if recompute else 2 * shape.d_model + shape.qkv + shape.heads + 2 * shape.d_ff
+    return REAL * shape.n_layers * width
 
 
-# -- seconds
-# -------------------------------------------------------------------------------------------------------------
+# seconds
 
 def floor(work: Iterable[Phase], at: Ceilings) -> float:
     """Seconds in which a device that reached its ceilings would be done."""
@@ -324,7 +322,8 @@ def table(work: list[Phase], step: Step, at: Ceilings, device: str) -> str:
              *(row(phase.name, [phase]) for phase in work)]
     lines.append(row("a step" if step.updates == 1 else f"a rollout and its {step.updates} steps", work))
     tokens, seconds = step.rows * step.new_tokens, expected(work, at, device)
-    said = f"{step.rows} completions of all {step.new_tokens} tokens: {tokens / seconds:,.0f} new tokens/s. Rewards, evaluation and data are not in it."
+    said = (f"{step.rows} completions of all {step.new_tokens} tokens: {tokens / seconds:,.0f} new tokens/s. Rewards, "
+            "evaluation and data are not in it.")
     return "\n".join([*lines, "", said, sources(at, device)])
 
 
@@ -332,7 +331,6 @@ def sources(at: Ceilings, device: str) -> str:
     """What floors and expectations rest on."""
     shares = SHARES[device]
     return (f"Floor: every byte and operation that must be, at {at.bandwidth / 1e9:,.0f} GB/s and "
-            f"{at.flops / 1e12:,.3g} TFLOP/s ({at.source}).\n"
-            f"Expected: products at {shares.products:.0%} of that, attention at {shares.attention:.0%}, memory at "
-            f"{shares.memory:.0%}"
+            f"{at.flops / 1e12:,.3g} TFLOP/s ({at.source}).\nExpected: products at {shares.products:.0%} of that, "
+            f"attention at {shares.attention:.0%}, memory at {shares.memory:.0%}"
             + (f", {1e6 * shares.kernel:.1f} us a kernel." if shares.kernel else "."))

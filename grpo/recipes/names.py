@@ -7,9 +7,8 @@ from ..errors import ConfigError, warn
 from ..options import ALIASES, preset_options
 
 OTHER_NAMES = {**ALIASES, "model_name": "model", "model_name_or_path": "model", "dataset_name": "dataset",
-               "reward": "rewards",
-               "reward_funcs": "rewards", "evaluator": "rewards", "max_items_training": "train_size",
-               "max_items_eval": "eval_size",
+               "reward": "rewards", "reward_funcs": "rewards", "evaluator": "rewards",
+               "max_items_training": "train_size", "max_items_eval": "eval_size",
                "num_tokens": "dataset_kwargs.target_length"}
 DATASETS = {"openai/gsm8k": "gsm8k"}
 # DeepSeekRL calls its five rewards by the data set they are for

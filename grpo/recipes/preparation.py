@@ -65,8 +65,7 @@ def check_lengths(recipe: Recipe, config: GRPOConfig) -> None:
     if positions and (config.max_prompt_length or 1) + config.max_completion_length > positions:
         prompt = f"max_prompt_length={config.max_prompt_length} and " if config.max_prompt_length else ""
         raise ConfigError(f"{prompt}max_completion_length={config.max_completion_length} do not fit into the "
-                          f"{positions} positions "
-                          f"of {source}")
+                          f"{positions} positions of {source}")
 
 
 def check_columns(reward: Reward, row: dict[str, Any], where: str) -> None:
@@ -81,9 +80,8 @@ def check_columns(reward: Reward, row: dict[str, Any], where: str) -> None:
         needed.append("answer")
     for name in needed:
         if name not in OFFERED | row.keys() | reward.given.keys():
-            raise DatasetError(f"reward {reward.name!r} asks for {name!r}, which {where} does not "
-                               f"have{did_you_mean(name, row)} "
-                               f"Its columns are {', '.join(row)}.")
+            raise DatasetError(f"reward {reward.name!r} asks for {name!r}, which {where} does not have"
+                               f"{did_you_mean(name, row)} Its columns are {', '.join(row)}.")
 
 
 def default_rewards(rows: Rows) -> list[str]:
@@ -93,5 +91,5 @@ def default_rewards(rows: Rows) -> list[str]:
         raise ConfigError(f"row {without} has no answer to compare with: say what is good with --rewards "
                           "file.py:function")
     prompt = rows[0]["prompt"]
-    return ["xml"] if not isinstance(prompt,
-                                     str) and prompt[0].get("content") == XML_SYSTEM_PROMPT else ["accuracy_reward"]
+    asks_for_xml = not isinstance(prompt, str) and prompt[0].get("content") == XML_SYSTEM_PROMPT
+    return ["xml"] if asks_for_xml else ["accuracy_reward"]

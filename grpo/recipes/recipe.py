@@ -3,8 +3,8 @@ default.
 
     about: one line for the list of recipes; base: a recipe that this one changes (a name, or a file beside this one)
     model: a path, a hub id, or {arch: qwen2, hidden_size: ..., ...}: a tiny model with random weights
-    dataset, dataset_kwargs, train_size        what grpo.datasets.load takes
-    eval_dataset, eval_dataset_kwargs, eval_size   None: the test split of dataset
+    dataset, dataset_kwargs, train_size: what grpo.datasets.load takes
+    eval_dataset, eval_dataset_kwargs, eval_size: likewise; None: the test split of dataset
     system_prompt: for rows made of a question
     rewards: names, package.module.function or file.py:function; {name: {argument: value}} where one takes arguments
     eval_funcs: likewise: what evaluation computes besides
@@ -58,8 +58,7 @@ class Recipe:
         path = FOLDER / f"{name_or_path}.yaml" if name_or_path in names() else Path(name_or_path)
         if not path.is_file():
             raise ConfigError(f"there is no recipe {name_or_path!r}{did_you_mean(name_or_path, names())} There are "
-                              f"{', '.join(names())}; "
-                              "or give a YAML file")
+                              f"{', '.join(names())}; or give a YAML file")
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -113,8 +112,9 @@ class Recipe:
 
     def sft_config(self, **changes: Any) -> SFTConfig:
         """The warm-up's SFTConfig; seed and bar are the run's unless it says otherwise."""
-        shared = {name: self.options[name] for name in ("seed", "token_budget", "disable_tqdm") if name in self.options}
-        own = {name: value for name, value in self.sft.items() if name not in SFT_DATA}
+        inherited = ("seed", "token_budget", "disable_tqdm")
+        shared: dict[str, Any] = {name: self.options[name] for name in inherited if name in self.options}
+        own: dict[str, Any] = {name: value for name, value in (self.sft or {}).items() if name not in SFT_DATA}
         return SFTConfig(**{**shared, "save_strategy": "no", **own, **changes})
 
     def load_model(self) -> Any:
@@ -124,8 +124,8 @@ class Recipe:
         config = self.config()
         if self.model is None:
             raise ConfigError("no model: give --model with a folder, a .gguf file or a hub id")
-        spec = tiny(**{"seed": config.seed, **self.model}) if isinstance(self.model, dict) else self.model
-        return load(spec, **config.model_options())
+        source = tiny(**{"seed": config.seed, **self.model}) if isinstance(self.model, dict) else self.model
+        return load(source, **config.model_options())
 
     def plan(self) -> Plan:
         """The memory of its run. Raises ConfigError or FileFormatError when the model's config is not there."""
@@ -151,31 +151,33 @@ class Recipe:
         if self.eval_dataset is None:
             kwargs, source, split = {**self.dataset_kwargs, **self.eval_dataset_kwargs}, self.dataset, "test"
         else:
-            kwargs, source, split = self.eval_dataset_kwargs, self.eval_dataset, "test" if datasets.has_splits(self.eval_dataset) else "train"
+            kwargs, source = self.eval_dataset_kwargs, self.eval_dataset
+            split = "test" if datasets.has_splits(source) else "train"
         return datasets.load(source, split, size=self.eval_size, system_prompt=self.system_prompt, **kwargs)
 
     def sft_rows(self) -> list[dict[str, Any]]:
         """Rows {prompt, completion} of the warm-up."""
-        if self.sft.get("dataset") is None:
+        sft = self.sft or {}
+        if sft.get("dataset") is None:
             raise ConfigError("sft needs a dataset of rows with prompt and completion")
-        return datasets.load(self.sft["dataset"], "train", size=self.sft.get("train_size"),
-                             system_prompt=self.system_prompt, **self.sft.get("dataset_kwargs", {}))
+        return datasets.load(sft["dataset"], "train", size=sft.get("train_size"), system_prompt=self.system_prompt,
+                             **sft.get("dataset_kwargs", {}))
 
     def to_yaml(self) -> str:
         """The recipe as a file that read() takes."""
         import yaml
 
         parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "options"}
-        kept = {name: value for name, value in parts.items() if value not in (None, "", {}, [])}
-        return yaml.safe_dump({**kept, **self.options}, sort_keys=False, allow_unicode=True, width=140)
+        said = {name: value for name, value in parts.items() if value not in (None, "", {}, [])}
+        return yaml.safe_dump({**said, **self.options}, sort_keys=False, allow_unicode=True, width=140)
 
 
 OWN_FIELDS = [f.name for f in dataclasses.fields(Recipe) if f.name != "options"]
 OPTION_NAMES = [f.name for f in dataclasses.fields(GRPOConfig)]
 MAPPINGS = ("model", "dataset_kwargs", "eval_dataset_kwargs", "sft")
 # arguments of grpo.datasets.load that have a place of their own in a recipe
-ELSEWHERE = {"size": "say train_size or eval_size", "split": "train rows come from the train split, those of "
-                                                             "evaluation from test",
+ELSEWHERE = {"size": "say train_size or eval_size",
+             "split": "train rows come from the train split, those of evaluation from test",
              "source": "say dataset", "system_prompt": "say system_prompt, outside of it"}
 SFT_DATA = ("dataset", "dataset_kwargs", "train_size")
 

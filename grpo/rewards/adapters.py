@@ -1,12 +1,14 @@
 """How a reward function is called: its kind is read off its signature, or said with the ``reward`` decorator.
 
-    kind        recognised by                      called                     returns
-    batch       completions, completion_ids, ...   once, with lists           one number (or None) a completion   (TRL)
-    sample      completion or response             once a completion          a number, None, or a dict           (verifiers)
-    verl        solution_str and ground_truth      once a completion          a number, or a dict with "score"
-    easyr1      reward_inputs                      once, with a list of dicts a dict with "overall" a completion
-    openrlhf    queries, prompts and labels        once, with lists of str    a dict with "rewards"
-    evaluator   an object with compute_rewards     once, with lists           a matrix, one column a reward       (DeepSeekRL)
+    kind        recognised by                      called                      returns
+    batch       completions, completion_ids, ...   once, with lists            one number (or None) a completion
+    sample      completion or response             once a completion           a number, None, or a dict
+    verl        solution_str and ground_truth      once a completion           a number, or a dict with "score"
+    easyr1      reward_inputs                      once, with a list of dicts  a dict with "overall" a completion
+    openrlhf    queries, prompts and labels        once, with lists of str     a dict with "rewards"
+    evaluator   an object with compute_rewards     once, with lists            a matrix, one column a reward
+
+batch is how TRL calls, sample how verifiers does, evaluator how DeepSeekRL does.
 
 Every kind but easyr1 gets only the arguments that its signature asks for. Columns of the data set go by their names;
 besides them there are prompts, completions, completion_ids (singular for a sample), trainer_state, log_extra(column,
@@ -15,9 +17,12 @@ values) and log_metric(name, value). Where the prompt is a conversation a comple
 
 Asked for by name, and not part of **columns:
 
-    completion_lengths     tokens of each completion, without the stop token      group_ids    number of each completion's prompt
-    truncated              whether each was cut off at max_completion_length      tokenizer    the model's
-    max_completion_length  that limit                                             training     False in evaluation
+    completion_lengths     tokens of each completion, without the stop token
+    truncated              whether each was cut off at max_completion_length
+    max_completion_length  that limit
+    group_ids              number of each completion's prompt
+    tokenizer              the model's
+    training               False in evaluation
     embed(texts)           (n, d) float32: the policy's mean-pooled last hidden states (Model.embed)
 
 A reward in a process of its own (the decorator's process) gets a copy of trainer_state when it asks for it by name, and
@@ -43,8 +48,7 @@ BY_NAME = ("completion_lengths", "truncated", "max_completion_length", "group_id
 
 
 def gold_of(columns: Mapping[str, Any]) -> Any:
-    """The gold answer of a row: reward_model["ground_truth"], or the first column of the usual names; None without one.
-    """
+    """The gold answer of a row: reward_model["ground_truth"], or the first of GOLD_COLUMNS; None without one."""
     model = columns.get("reward_model")
     if isinstance(model, Mapping) and "ground_truth" in model:
         return model["ground_truth"]
@@ -65,7 +69,7 @@ class Reward:
     process: bool | None = None
     given: dict[str, Any] = field(default_factory=dict)  # further arguments, for example a rubric's parser
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         reason = "process=False" if self.process is False else why_here(self.function, set(signature(self.function)))
         if self.process and reason:
             raise ConfigError(f"reward {self.name!r} cannot have a process of its own: {reason}")
@@ -75,8 +79,8 @@ class Reward:
     @property
     def is_async(self) -> bool:
         """Whether the function is a coroutine function."""
-        return inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(getattr(self.function,
-                                                                                                 "__call__", None))
+        # an object is called by its class's method
+        return any(map(inspect.iscoroutinefunction, (self.function, type(self.function).__call__)))
 
     def call(self, positional: list, named: dict[str, Any]) -> Any:
         """The function's result. TimeoutError after its timeout."""
@@ -96,9 +100,10 @@ class Reward:
         parameters = list(signature(self.function).values())
         offered = {**available, **self.given}
         if self.columns is not None:
-            offered = {k: v for k, v in offered.items() if k in self.columns
-                       or k in ("completion", "completions", *self.given)}
-        positional, named = [], {}
+            wanted = {"completion", "completions", *self.columns, *self.given}
+            offered = {k: v for k, v in offered.items() if k in wanted}
+        positional: list[Any] = []
+        named: dict[str, Any] = {}
         for i, p in enumerate(parameters):
             if p.kind is p.VAR_KEYWORD:
                 named |= {k: v for k, v in offered.items() if k not in {q.name for q in parameters} | set(BY_NAME)}
@@ -228,7 +233,8 @@ def signature(function: Callable) -> dict[str, inspect.Parameter]:
     try:
         return dict(inspect.signature(function).parameters)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"reward {name_of(function)!r} has no readable signature; wrap it in a Python function") from error
+        message = f"reward {name_of(function)!r} has no readable signature; wrap it in a Python function"
+        raise ConfigError(message) from error
 
 
 def detect(function: Callable) -> str:
@@ -243,12 +249,12 @@ def detect(function: Callable) -> str:
         return "easyr1"
     if names & {"completion", "response"}:
         return "sample"
-    if names & {"completions", "completion_ids", "prompts"} or any(p.kind is p.VAR_KEYWORD
-                                                                   for p in parameters.values()):
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if takes_any or names & {"completions", "completion_ids", "prompts"}:
         return "batch"
     raise ConfigError(f"reward {name_of(function)!r} takes ({', '.join(parameters)}): it should ask for completions "
-                      "(all at once) or "
-                      "completion (one at a time), or be marked with grpo.rewards.reward(kind='batch' or 'sample')")
+                      "(all at once) or completion (one at a time), or be marked with "
+                      "grpo.rewards.reward(kind='batch' or 'sample')")
 
 
 def name_of(function: Any) -> str:

@@ -1,4 +1,5 @@
 """Arguments of rewards: what a recipe may write under a reward's name, and numbers within their limits."""
+import contextlib
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -25,8 +26,8 @@ def entry(given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def check_arguments(name: str, taker: Callable, arguments: Mapping[str, Any]) -> None:
-    """ConfigError for arguments that taker (a class or a function) has no parameter for, and for those a class needs.
-    """
+    """ConfigError for arguments that taker, a class or a function, has no parameter for, and for those that a class
+    needs."""
     parameters = {n: p for n, p in inspect.signature(taker).parameters.items()
                   if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     for argument in arguments:
@@ -42,14 +43,12 @@ def check_arguments(name: str, taker: Callable, arguments: Mapping[str, Any]) ->
 def number(reward: str, name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
     """The value if it is a number from low to high, else ConfigError."""
     if isinstance(value, str):                         # YAML takes 1e-3 for text
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value)
-        except ValueError:
-            pass
-    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high or not math.isfinite(value):
-        above, below = "" if low == -math.inf else f" of at least {low:g}", "" if high == math.inf else f" of at most {high:g}"
-        raise ConfigError(f"reward {reward!r}: {name}={value!r} must be a "
-                          f"number{' and'.join(filter(None, (above, below)))}")
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high or not math.isfinite(value):
+        limits = [f" of at least {low:g}"] * (low != -math.inf) + [f" of at most {high:g}"] * (high != math.inf)
+        raise ConfigError(f"reward {reward!r}: {name}={value!r} must be a number{' and'.join(limits)}")
     return value
 
 

@@ -18,8 +18,7 @@ from typing import Any
 
 START_SECONDS = 60.0                         # for a process to import the function
 START = ("import sys; from multiprocessing.connection import Connection; c = Connection(int(sys.argv[1])); sys.path[:] "
-         "= c.recv(); "
-         "from grpo.rewards.worker import serve; serve(c)")
+         "= c.recv(); from grpo.rewards.worker import serve; serve(c)")
 
 
 class WorkerError(Exception):
@@ -33,23 +32,25 @@ class WorkerError(Exception):
 class Worker:
     """A process that calls one function."""
 
+    # both are there while the process is: from start() to stop()
+    process: subprocess.Popen
+    connection: Connection
+
     def __init__(self, function: Callable):
         self.place = (function.__module__, getattr(sys.modules[function.__module__], "__file__", None),
                       function.__qualname__)
-        self.process: subprocess.Popen | None = None
-        self.connection: Connection | None = None
+        self.running = False
 
     def call(self, positional: list, named: dict[str, Any], tools: list[str],
              seconds: float | None) -> tuple[Any, list[tuple]]:
-        """(result, what the function said to its tools). TimeoutError, or WorkerError for what the function raised or
-        did."""
+        """(result, what the function said to its tools). Raises TimeoutError, and WorkerError for what the function
+        raised or did."""
         try:
-            if self.process is None:
+            if not self.running:
                 self.start()
             self.send((positional, named, tools))
             reply = self.reply(seconds)
-        # also Ctrl-C: an answer that comes later must not be taken for the next one's
-        except BaseException:
+        except BaseException:                # also Ctrl-C: a late answer must not be taken for the next one's
             self.stop()
             raise
         if reply[0] == "failed":
@@ -63,6 +64,7 @@ class Worker:
             self.process = subprocess.Popen([sys.executable, "-c", START, str(other.fileno())],
                                             pass_fds=[other.fileno()], stdin=subprocess.DEVNULL)
         self._finalizer = weakref.finalize(self, end, self.process, self.connection)
+        self.running = True
         self.connection.send(sys.path)
         self.connection.send(self.place)
         reply = self.reply(START_SECONDS)
@@ -89,9 +91,9 @@ class Worker:
 
     def stop(self) -> None:
         """Ends the process, whatever it is doing."""
-        if self.process is not None:
+        if self.running:
             self._finalizer()
-            self.process = None
+            self.running = False
 
 
 def end(process: subprocess.Popen, connection: Connection) -> None:
@@ -128,7 +130,7 @@ def in_thread(seconds: float | None, call: Callable) -> Any:
         return call()
     outcome: list = []
 
-    def target():
+    def target() -> None:
         try:
             outcome.append((call(), None))
         except BaseException as error:

@@ -34,8 +34,8 @@ class GroupIntrinsic:
     __name__ = "group_intrinsic"
 
     def __init__(self, base: float = 0.0, scale: float = 1.0, strict: bool = True):
-        self.base, self.scale, self.strict = number("group_intrinsic", "base", base), number("group_intrinsic", "scale",
-                                                                                             scale, 0), strict
+        self.base, self.scale = number(self.__name__, "base", base), number(self.__name__, "scale", scale, 0)
+        self.strict = strict
 
     def __call__(self, completions: list, group_ids: list[int], embed: Embed, answer: list | None = None,
                  solution: list | None = None, truncated: list[bool] | None = None,
@@ -60,7 +60,8 @@ class Intrinsic:
 
     >>> novel = Intrinsic()
     >>> embed = lambda texts: np.array([[1, 0] if t == "a" else [0, 1] for t in texts], np.float32)
-    >>> [novel([f"<reasoning>{r}</reasoning><answer>4</answer>"], embed=embed, answer=["4"], training=True)[0] for r in "aab"]
+    >>> texts = [f"<reasoning>{r}</reasoning><answer>4</answer>" for r in "aab"]
+    >>> [novel([text], embed=embed, answer=["4"], training=True)[0] for text in texts]
     [0.0, 0.0, 1.0]
     """
 
@@ -68,8 +69,8 @@ class Intrinsic:
 
     def __init__(self, base: float = 0.0, scale: float = 1.0, neighbours: int = 10, capacity: int = 10_000,
                  strict: bool = True):
-        self.base, self.scale, self.strict = number("intrinsic", "base", base), number("intrinsic", "scale", scale,
-                                                                                       0), strict
+        self.base, self.scale = number(self.__name__, "base", base), number(self.__name__, "scale", scale, 0)
+        self.strict = strict
         self.archive = Archive(whole("intrinsic", "neighbours", neighbours), whole("intrinsic", "capacity", capacity))
 
     def __call__(self, completions: list, embed: Embed, answer: list | None = None, solution: list | None = None,
@@ -138,8 +139,9 @@ def reasoning_of(text: str) -> str:
 def embedded(texts: Sequence[str], embed: Embed) -> tuple[list[int], np.ndarray]:
     """(indices, (n, d) vectors of length 1) of the texts that are not empty."""
     chosen = [i for i, text in enumerate(texts) if text]
-    return chosen, unit(np.asarray(embed([texts[i] for i in chosen]), np.float32)) if chosen else np.zeros((0, 0),
-                                                                                                           np.float32)
+    if not chosen:
+        return chosen, np.zeros((0, 0), np.float32)
+    return chosen, unit(np.asarray(embed([texts[i] for i in chosen]), np.float32))
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -154,9 +156,9 @@ def novelty(vectors: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 def group_novelty(vectors: np.ndarray, groups: Sequence[int]) -> np.ndarray:
     """(n) novelty of each vector from the mean of the others of its group; 0 where there are no others."""
-    result, groups = np.zeros(len(vectors)), np.asarray(groups)
-    for g in np.unique(groups):
-        members = np.flatnonzero(groups == g)
+    result, group_of = np.zeros(len(vectors)), np.asarray(groups)
+    for g in np.unique(group_of):
+        members = np.flatnonzero(group_of == g)
         if len(members) > 1:
             others = (vectors[members].sum(axis=0) - vectors[members]) / (len(members) - 1)
             result[members] = novelty(vectors[members], others)

@@ -23,8 +23,8 @@ class SoftOverlongPunishment:
     __name__ = "soft_overlong_punishment_reward"
 
     def __init__(self, max_completion_length: int, cache: int):
-        self.limit, self.cache = whole(self.__name__, "max_completion_length",
-                                       max_completion_length), whole(self.__name__, "cache", cache)
+        self.limit = whole(self.__name__, "max_completion_length", max_completion_length)
+        self.cache = whole(self.__name__, "cache", cache)
 
     def __call__(self, completion_ids: list[list[int]], **columns: Any) -> list[float]:
         """One penalty a completion, from -1 to 0."""
@@ -50,7 +50,8 @@ class LenL1:
 
     >>> LenL1(target=500)(["<answer>4</answer>"] * 2, completion_lengths=[500, 1500], answer=["4", "4"])
     [1.0, 0.7]
-    >>> LenL1(alpha=0.001)(["<answer>4</answer>"] * 2, completion_lengths=[100, 100], answer=["4", "5"], target_length=[-200, -200])
+    >>> columns = {"answer": ["4", "5"], "target_length": [-200, -200]}
+    >>> LenL1(alpha=0.001)(["<answer>4</answer>"] * 2, completion_lengths=[100, 100], **columns)
     [0.6, 0.0]
     """
 
@@ -74,16 +75,17 @@ class LenL1:
 
     def targets(self, column: list | None, n: int) -> list[int]:
         """N of each completion. RewardError where a row has none, or another one than target."""
-        if column is None and self.target is None:
-            raise RewardError("len_l1 needs its argument target, or a column target_length with the number that the "
-                              "prompt names")
-        targets = [self.target] * n if column is None else column
-        for i, target in enumerate(targets):
-            if isinstance(target, bool) or not isinstance(target, int) or target == 0 or self.target not in (None,
-                                                                                                             target):
-                wanted = "a number of tokens other than 0" if self.target is None else f"the target={self.target} of the reward"
-                raise RewardError(f"len_l1: target_length of completion {i} is {target!r}, not {wanted}")
-        return targets
+        if column is None:
+            if self.target is None:
+                raise RewardError("len_l1 needs its argument target, or a column target_length with the number that "
+                                  "the prompt names")
+            return [self.target] * n
+        own = "a number of tokens other than 0" if self.target is None else f"the target={self.target} of the reward"
+        for i, target in enumerate(column):
+            is_target = isinstance(target, int) and not isinstance(target, bool) and target != 0
+            if not is_target or self.target not in (None, target):
+                raise RewardError(f"len_l1: target_length of completion {i} is {target!r}, not {own}")
+        return column
 
     def value(self, right: bool, n: int, target: int) -> float:
         """The reward of one completion of n tokens."""
@@ -101,7 +103,8 @@ class LenCosine:
     ngram_size-grams of words that are repeats (the paper's sparse form). max_length: L; None: max_completion_length.
     The defaults are those of Open R1, where a long right answer stays better than any wrong one.
 
-    >>> [round(x, 3) for x in LenCosine(max_length=512)(["<answer>4</answer>"] * 3, completion_lengths=[0, 256, 512], answer=["4"] * 3)]
+    >>> right, lengths = "<answer>4</answer>", [0, 256, 512]
+    >>> [round(x, 3) for x in LenCosine(max_length=512)([right] * 3, completion_lengths=lengths, answer=["4"] * 3)]
     [1.0, 0.75, 0.5]
     """
 
@@ -167,8 +170,8 @@ class RepetitionPenalty:
         return [0.0 + self.max_penalty * repetition(text_of(c), self.ngram_size) for c in completions]
 
 
-class TokenRepetitionPenalty(RepetitionPenalty):
-    """The same over ngram_size-grams of token ids.
+class TokenRepetitionPenalty:
+    """RepetitionPenalty over ngram_size-grams of token ids.
 
     >>> TokenRepetitionPenalty(2)(completion_ids=[[1, 2, 3, 4], [5, 5, 5, 5, 5]])
     [0.0, -0.75]
@@ -177,7 +180,8 @@ class TokenRepetitionPenalty(RepetitionPenalty):
     __name__ = "repetition_penalty_reward"
 
     def __init__(self, ngram_size: int = 3, max_penalty: float = -1.0):
-        super().__init__(ngram_size, max_penalty)
+        self.ngram_size = whole(self.__name__, "ngram_size", ngram_size)
+        self.max_penalty = number(self.__name__, "max_penalty", max_penalty, high=0.0)
 
     def __call__(self, completion_ids: list[list[int]], **columns: Any) -> list[float]:
         """One penalty a completion, from max_penalty to 0."""
@@ -235,7 +239,8 @@ class Conciseness:
     unique_reasoning_tokens, their mean.
 
     >>> from grpo import Tokenizer
-    >>> Conciseness(low=2, high=4)(["<reasoning>aabb</reasoning>", "<reasoning>abc</reasoning>", "abc"], tokenizer=Tokenizer.bytes())
+    >>> texts = ["<reasoning>aabb</reasoning>", "<reasoning>abc</reasoning>", "abc"]
+    >>> Conciseness(low=2, high=4)(texts, tokenizer=Tokenizer.bytes())
     [1.5, 0.75, 0.0]
     """
 
@@ -263,5 +268,5 @@ class Conciseness:
 
 
 NAMES = {"len_l1": LenL1, "len_cosine": LenCosine, "len_min": LenMin, "conciseness": Conciseness,
-         "repetition_penalty": RepetitionPenalty,
-         "repetition_penalty_reward": TokenRepetitionPenalty, "soft_overlong_punishment": SoftOverlongPunishment}
+         "repetition_penalty": RepetitionPenalty, "repetition_penalty_reward": TokenRepetitionPenalty,
+         "soft_overlong_punishment": SoftOverlongPunishment}

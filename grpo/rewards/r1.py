@@ -61,8 +61,8 @@ class LenL1:
 
     def __call__(self, completions: list, answer: list, tokenizer: Any, **columns: Any) -> list[float]:
         """One reward a completion."""
-        return [self.value(c, n) for c, n in zip(exact(completions, answer), encoded_lengths(completions, tokenizer),
-                                                 strict=True)]
+        right, lengths = exact(completions, answer), encoded_lengths(completions, tokenizer)
+        return [self.value(r, n) for r, n in zip(right, lengths, strict=True)]
 
     def value(self, right: bool, n: int) -> float:
         """The reward of one completion of n encoded tokens."""
@@ -115,7 +115,7 @@ class Intrinsic:
 
     __name__ = "intrinsic_reward_func"
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.archive = Archive(NEIGHBOURS, ALL)
 
     def __call__(self, completions: list, answer: list, group_ids: list[int], embed: Embed, training: bool = False,
@@ -161,6 +161,6 @@ NAMES = {
     "r1.correctness": correctness_reward_func, "r1.int": int_reward_func, "r1.strict_format": strict_format_reward_func,
     "r1.soft_format": soft_format_reward_func, "r1.xml": xmlcount_reward_func, "r1.len_l1": LenL1,
     "r1.len_cosine": len_cosine_reward_func, "r1.len_min": len_min_reward_func,
-         "r1.majority_voting": majority_voting_reward_func,
+    "r1.majority_voting": majority_voting_reward_func,
     "r1.group_intrinsic": reward_group_intrinsic_func, "r1.intrinsic": Intrinsic,
 }

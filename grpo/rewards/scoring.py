@@ -45,7 +45,7 @@ class RewardBatch:
     tokenizer: Any = None
     embed: Callable[[list[str]], np.ndarray] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         n = len(self.prompts)
         if self.group_ids is None:
             starts = [i == 0 or self.rows[i] != self.rows[i - 1] for i in range(n)]
@@ -155,8 +155,8 @@ class RewardSet:
     def with_state(self) -> list[tuple[str, Any]]:
         """(name, object) of the rewards that have state_dict and load_state_dict."""
         owners = [(r.name, getattr(r.function, "__self__", r.function)) for r in self.rewards]
-        return [(name, owner) for name, owner in owners if hasattr(owner, "state_dict")
-                and hasattr(owner, "load_state_dict")]
+        return [(name, owner) for name, owner in owners
+                if hasattr(owner, "state_dict") and hasattr(owner, "load_state_dict")]
 
 
 class Call:
@@ -239,14 +239,16 @@ class Call:
         if late:
             warn(message)
         self.errors += len(self.batch) if i is None else 1
-        value = None if self.on_error == "drop" else self.on_error
+        value = None if self.on_error == "drop" else float(self.on_error)
         return Substitute(value) if i is None else value
 
     def aftermath(self) -> str:
         """What became of a call that took too long."""
         if self.reward.worker is not None:
             return "; its process was ended"
-        return "" if self.reward.is_async else f"; it goes on in a thread that cannot be ended, because {self.reward.here}"
+        if self.reward.is_async:
+            return ""
+        return f"; it goes on in a thread that cannot be ended, because {self.reward.here}"
 
     def where(self, i: int | None) -> str:
         """Which samples a message is about."""
@@ -259,10 +261,9 @@ class Call:
     def arguments(self, i: int | None) -> tuple[list, dict[str, Any]]:
         """Positional and named arguments of the call for sample i (None: for all)."""
         if self.reward.kind == "easyr1":
-            lengths = [len(ids) for ids in self.batch.completion_ids]
-            return [], {"reward_inputs": [{"response": text, "response_length": length, "ground_truth": self.gold(k)}
-                                          for k,
-                                          (text, length) in enumerate(zip(self.batch.texts, lengths, strict=True))]}
+            each = zip(self.batch.texts, self.batch.completion_ids, strict=True)
+            return [], {"reward_inputs": [{"response": text, "response_length": len(ids), "ground_truth": self.gold(k)}
+                                          for k, (text, ids) in enumerate(each)]}
         if i is None:
             positional, named = self.reward.arguments(self.offered_for_all(), self.batch.texts)
         else:
@@ -300,8 +301,7 @@ class Call:
         columns = self.batch.columns
         if not columns.keys() & {"reward_model", *GOLD_COLUMNS}:
             raise RewardError(f"reward {self.reward.name!r} needs a reference answer; the data set has none of the "
-                              "columns "
-                              f"reward_model, {', '.join(GOLD_COLUMNS)}")
+                              f"columns reward_model, {', '.join(GOLD_COLUMNS)}")
         return gold_of({name: values[i] for name, values in columns.items()})
 
     # results
@@ -317,8 +317,8 @@ class Call:
             return
         if self.reward.kind == "openrlhf" and isinstance(result, dict):
             result = result.get("rewards", result.get("scores"))
-        self.columns = {name: self.numbers(name,
-                                           [self.unwrapped(v, i) for i, v in enumerate(as_list(result, name, n))])}
+        values = [self.unwrapped(value, i) for i, value in enumerate(as_list(result, name, n))]
+        self.columns = {name: self.numbers(name, values)}
 
     def finish_matrix(self, result: Any) -> None:
         """compute_rewards gives (matrix, metrics) or a matrix; columns are named by get_reward_breakdown when there is
@@ -388,7 +388,7 @@ def run_together(functions: list[Callable[[], Awaitable[None]]]) -> None:
     if not functions:
         return
 
-    async def gathered():
+    async def gathered() -> None:
         await asyncio.gather(*[f() for f in functions])
 
     in_thread(threading.TIMEOUT_MAX, lambda: asyncio.run(gathered()))

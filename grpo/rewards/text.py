@@ -20,7 +20,8 @@ DEGREE = re.compile(r"\^\s*\{?\\circ\}?|°")
 AMOUNT = re.compile(r"[^\s\dA-Za-z]{0,3}\s*[-+]?[\d.,/]*\d(?: \d+/\d+)?%?")
 # what may follow a number: a usual symbol, or up to three words, none of which changes the number
 SYMBOL = r"[mckµ]?m[²³]?|[mk]?g|m?l|[nm]?s|h|hrs?|min|mph|km/h|m/s|lbs?|oz|ft|in|[CFK]"
-WORD = r"(?!(?:pi|dozen|hundred|thousand|million|billion|trillion|squared|cubed|times|plus|minus|or)\b)(?:[^\W\d_]{2,}[²³]?(?:/[^\W\d_]+)?|an?\b)"
+NOT_A_UNIT = r"pi|dozen|hundred|thousand|million|billion|trillion|squared|cubed|times|plus|minus|or"
+WORD = rf"(?!(?:{NOT_A_UNIT})\b)(?:[^\W\d_]{{2,}}[²³]?(?:/[^\W\d_]+)?|an?\b)"
 UNIT = re.compile(rf"\s?(?:{SYMBOL})|(?:\s{WORD}){{1,3}}")
 
 
@@ -94,8 +95,8 @@ def as_number(text: str) -> Fraction | None:
     plain = text.strip().replace("−", "-")
     if "\\" in plain or "{" in plain or "°" in plain:
         plain = LATEX_SPACE.sub("", LATEX_TEXT.sub(r"\1", LATEX_FRACTION.sub(r"\1/\2", plain)))
-        plain = DEGREE.sub("", plain).replace("\\$", "$").replace("\\%",
-                                                                  "%").removeprefix("\\(").removesuffix("\\)").strip()
+        plain = DEGREE.sub("", plain).replace("\\$", "$").replace("\\%", "%")
+        plain = plain.removeprefix("\\(").removesuffix("\\)").strip()
     plain = plain.strip("*").rstrip("$%").rstrip(".").strip(" *%")
     plain = MONEY.sub(r"\1", plain)
     if mixed := MIXED.fullmatch(plain):

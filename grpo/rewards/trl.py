@@ -39,9 +39,9 @@ def reasoning_accuracy_reward(completions: list, solution: list, reasoning_delim
     delimiters = ["</think>"] if reasoning_delimiters is None else reasoning_delimiters
     texts = [text_of(c) for c in completions]
     ends = [next((d for d in delimiters if d in text), None) for text in texts]
-    found = iter(accuracy_reward([text.rpartition(end)[2] for text, end in zip(texts, ends, strict=True)
-                                  if end is not None],
-                                 [gold for gold, end in zip(solution, ends, strict=True) if end is not None]))
+    answers = [text.rpartition(end)[2] for text, end in zip(texts, ends, strict=True) if end is not None]
+    golds = [gold for gold, end in zip(solution, ends, strict=True) if end is not None]
+    found = iter(accuracy_reward(answers, golds))
     return [0.0 if end is None else next(found) for end in ends]
 
 
@@ -50,7 +50,8 @@ class CosineScaled:
     and from min_value_wrong up to max_value_wrong for wrong ones (Demystifying Long CoT, arXiv 2502.03373, appendix
     C.1). Right or wrong by accuracy_reward.
 
-    >>> CosineScaled(max_len=100)(["\\\\boxed{3}", "\\\\boxed{4}"], solution=["3", "3"], completion_ids=[[1] * 50, [1] * 50])
+    >>> texts = ["\\\\boxed{3}", "\\\\boxed{4}"]
+    >>> CosineScaled(max_len=100)(texts, solution=["3", "3"], completion_ids=[[1] * 50, [1] * 50])
     [0.75, -0.75]
     """
 
@@ -59,8 +60,8 @@ class CosineScaled:
     def __init__(self, max_len: int, min_value_wrong: float = -1.0, max_value_wrong: float = -0.5,
                  min_value_correct: float = 0.5, max_value_correct: float = 1.0):
         self.max_len = whole(self.__name__, "max_len", max_len)
-        self.wrong = number(self.__name__, "min_value_wrong", min_value_wrong), number(self.__name__, "max_value_wrong",
-                                                                                       max_value_wrong)
+        self.wrong = (number(self.__name__, "min_value_wrong", min_value_wrong),
+                      number(self.__name__, "max_value_wrong", max_value_wrong))
         self.correct = (number(self.__name__, "max_value_correct", max_value_correct),
                         number(self.__name__, "min_value_correct", min_value_correct))
 

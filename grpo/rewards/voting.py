@@ -15,7 +15,8 @@ def majority_voting_reward(completions: list, group_ids: list[int], truncated: l
     share the first place all win, so a group without agreement teaches nothing. None for a group of one, as in greedy
     evaluation.
 
-    >>> majority_voting_reward(["<answer>1,200</answer>", "<answer>1200</answer>", "<answer>7</answer>", "7"], group_ids=[0] * 4)
+    >>> answers = ["<answer>1,200</answer>", "<answer>1200</answer>", "<answer>7</answer>", "7"]
+    >>> majority_voting_reward(answers, group_ids=[0] * 4)
     [1.0, 1.0, 0.0, 0.0]
     """
     cut = truncated if truncated is not None else [False] * len(completions)

@@ -12,8 +12,7 @@ from .values import plain
 
 
 def serve(connection: Connection) -> None:
-    """Sends ("ready",), then ("done", result, said) or ("failed", kind, message) for each (positional, named, tools).
-    """
+    """Sends ("ready",), then for each (positional, named, tools) what answer() makes of it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)             # Ctrl-C is the parent's, which then ends this process
     try:
         function = find(*connection.recv())
@@ -49,8 +48,8 @@ def answer(function: Callable, positional: list, named: dict[str, Any], tools: l
     function wants; said: what it gave them."""
     said: list[tuple] = []
     for tool in tools:
-        named[tool] = lambda name, value, tool=tool: said.append((tool, name, list(value) if tool == "log_extra"
-                                                                  else float(value)))
+        convert: Callable[[Any], Any] = list if tool == "log_extra" else float
+        named[tool] = lambda name, value, tool=tool, convert=convert: said.append((tool, name, convert(value)))
     try:
         return "done", plain(function(*positional, **named)), said
     except BaseException as error:

@@ -60,9 +60,9 @@ def tag_score(text: str) -> float:
 NAMES = {
     "xml": [correctness_reward, integer_reward, strict_format_reward, soft_format_reward, xml_tags_reward],
     "correctness_reward": correctness_reward, "integer_reward": integer_reward,
-         "strict_format_reward": strict_format_reward,
-    "soft_format_reward": soft_format_reward, "xml_tags_reward": xml_tags_reward,
+    "strict_format_reward": strict_format_reward, "soft_format_reward": soft_format_reward,
+    "xml_tags_reward": xml_tags_reward,
     # R1's short names mean these; what it published is r1.<name>
     "correctness": correctness_reward, "int": integer_reward, "strict_format": strict_format_reward,
-         "soft_format": soft_format_reward,
+    "soft_format": soft_format_reward,
 }

@@ -9,6 +9,7 @@
 
 There is no file that points to the latest: it is the highest step whose manifest verifies.
 """
+import functools
 import hashlib
 import json
 import os
@@ -103,8 +104,8 @@ def verify(folder: Path) -> dict[str, Any]:
     for name, (size, digest) in files.items():
         try:
             with open(folder / name, "rb") as file:
-                same = os.fstat(file.fileno()).st_size == size and hashlib.file_digest(file,
-                                                                                       "sha256").hexdigest() == digest
+                same = (os.fstat(file.fileno()).st_size == size
+                        and hashlib.file_digest(file, "sha256").hexdigest() == digest)
         except (OSError, ValueError) as error:
             raise CheckpointCorruptError(f"{folder / name}: {getattr(error, 'strerror', None) or error}") from error
         if not same:
@@ -197,7 +198,8 @@ def load_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]],
             try:
                 store(name, from_bfloat16_bits(array) if array.dtype == np.uint16 else array)
             except ConfigError as error:
-                saved, option = "bfloat16" if array.dtype == np.uint16 else "float32", "master_dtype" if path.stem == "master" else "moment_dtype"
+                saved = "bfloat16" if array.dtype == np.uint16 else "float32"
+                option = "master_dtype" if path.stem == "master" else "moment_dtype"
                 raise CheckpointMismatchError(f"{path}, {name}: {error}; resume with {option}={saved!r}") from error
     finally:
         file.close()
@@ -206,20 +208,19 @@ def load_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]],
 def save_optimizer(folder: Path, optimizer: _core.Trainer, tensors: list[tuple[str, tuple[int, ...]]]) -> None:
     """Masters and moments into folder, a file each."""
     for kind, dtype in storage(optimizer).items():
-        save_tensors(folder / f"{kind}.safetensors", tensors, lambda name, kind=kind: optimizer.get_state(kind, name),
-                     dtype)
+        read = functools.partial(optimizer.get_state, kind)
+        save_tensors(folder / f"{kind}.safetensors", tensors, read, dtype)
 
 
 def load_optimizer(folder: Path, optimizer: _core.Trainer, tensors: list[tuple[str, tuple[int, ...]]]) -> None:
     """The optimizer's state as it was saved. It fits a wider moment_dtype or master_dtype too; the other way round is a
     CheckpointMismatchError."""
     for kind in storage(optimizer):
-        load_tensors(folder / f"{kind}.safetensors", tensors, lambda name, array,
-                     kind=kind: optimizer.set_state(kind, name, array))
+        load_tensors(folder / f"{kind}.safetensors", tensors, functools.partial(optimizer.set_state, kind))
 
 
 def storage(optimizer: _core.Trainer) -> dict[str, str]:
-    """dtype by kind of state: bfloat16 holds every number of float8."""
+    """The dtype in which each kind of state is saved: bfloat16 holds every number of float8."""
     moments = "float32" if optimizer.moment_dtype == "float32" else "bfloat16"
     return {"master": "float32", "m": moments, "v": moments}
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..errors import ConfigError
 
-CONFIG, METRICS, COMPLETIONS, EVALUATIONS, CHECKPOINTS = "config.yaml", "metrics.jsonl", "completions", "eval", "checkpoints"
+CONFIG, METRICS = "config.yaml", "metrics.jsonl"
+COMPLETIONS, EVALUATIONS, CHECKPOINTS = "completions", "eval", "checkpoints"
 RECIPE = "recipe.yaml"                       # what the run was asked for; config.yaml has every option resolved
 WRITTEN = (CONFIG, RECIPE, METRICS, COMPLETIONS, EVALUATIONS, CHECKPOINTS, "plots")
 READINGS = ("strict", "lenient", "extractive")    # the ways an answer is read: accuracy/<reading> in those numbers
@@ -75,13 +76,13 @@ class RunFolder:
 
     def rewind(self, step: int) -> list[dict[str, Any]]:
         """Drops what was logged after a step, before the run continues from there. Returns what remains."""
-        kept = [r for r in self.history() if r.get("step", 0) <= step]
-        replace_text(self.path / METRICS, "".join(to_json(r) + "\n" for r in kept))
+        remaining = [r for r in self.history() if r.get("step", 0) <= step]
+        replace_text(self.path / METRICS, "".join(to_json(r) + "\n" for r in remaining))
         for path in [*(self.path / COMPLETIONS).glob("*.jsonl"), *(self.path / EVALUATIONS).glob("*-*.*")]:
             number = path.stem.rpartition("-")[2]
             if number.isdigit() and int(number) > step:
                 path.unlink()
-        return kept
+        return remaining
 
 
 def holds_run(path: Path) -> bool:

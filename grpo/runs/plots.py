@@ -65,15 +65,17 @@ class Metrics:
             band = [(r[name] - r[spread], r[name] + r[spread]) if is_number(r.get(spread)) else (r[name], r[name])
                     for r in points]
         else:
-            band = [tuple(r[end] if is_number(r.get(end)) else r[name] for end in ends) for r in points]
-        shown = any(low < high for low, high in band)
+            low, high = ends
+            band = [(r[low] if is_number(r.get(low)) else r[name], r[high] if is_number(r.get(high)) else r[name])
+                    for r in points]
+        shown = any(bottom < top for bottom, top in band)
         return [Curve(label, [r["step"] for r in points], values, band if shown else [])] if points else []
 
     def evaluated(self, label: str, name: str, ends: tuple[str, str] = ("", "")) -> list["Curve"]:
         """The curves of one number of evaluation, one a data set."""
         return [curve for data_set, prefix in self.data_sets().items()
                 for curve in self.curve(f"{label}, {data_set}" if data_set else label, prefix + name,
-                                        ends=tuple(prefix + end for end in ends))]
+                                        ends=(prefix + ends[0], prefix + ends[1]))]
 
     def data_sets(self) -> dict[str, str]:
         """What the numbers of evaluation begin with, by data set; a single one has the name ""."""
@@ -204,9 +206,10 @@ PICTURES: dict[str, Callable[[list[Metrics]], Iterable[Panel]]] = {
               metrics(("below", "clip_ratio/low_mean"), ("above", "clip_ratio/high_mean"))),),
     "loss": lambda logs: (LOSS,),
     "optimizer": lambda logs: (NORM, Panel("Learning rate", "rate", metrics(("rate", "learning_rate")), smooth=False)),
-    "speed": lambda logs: (Panel("Throughput", "tokens/s", metrics(("generation", "generation_tokens_per_second"),
-                                                                   ("training", "training_tokens_per_second"))),
-                           Panel("Where the time of a step goes", "share", time_shares, stacked=True)),
+    "speed": lambda logs: (
+        Panel("Throughput", "tokens/s",
+              metrics(("generation", "generation_tokens_per_second"), ("training", "training_tokens_per_second"))),
+        Panel("Where the time of a step goes", "share", time_shares, stacked=True)),
 }
 FORMATS = ("png", "svg", "pdf")
 
@@ -220,8 +223,8 @@ def figures(runs: str | os.PathLike | Iterable[str | os.PathLike],
     FileFormatError naming a metrics.jsonl that is missing, empty or broken, ConfigError for a picture that there is
     not.
 
-    >>> figures("runs/grpo-1")["reward"]                                                                 # doctest: +SKIP
-    >>> figures(["runs/grpo-1", "runs/grpo-2"], ["reward", "kl"])                                        # doctest: +SKIP
+    >>> figures("runs/grpo-1")["reward"]                             # doctest: +SKIP
+    >>> figures(["runs/grpo-1", "runs/grpo-2"], ["reward", "kl"])    # doctest: +SKIP
     """
     pictures = list(pictures)
     for name in pictures:
@@ -280,7 +283,7 @@ def plot_run(run_folder: str | os.PathLike, pictures: Iterable[str] = tuple(PICT
 
     ``pictures``: which of PICTURES. ``formats``: png, svg, pdf. Raises what `figures` raises.
 
-    >>> plot_run("runs/grpo-1", ["reward", "speed"])                                                     # doctest: +SKIP
+    >>> plot_run("runs/grpo-1", ["reward", "speed"])    # doctest: +SKIP
     """
     return write(figures(run_folder, pictures), Path(run_folder) / "plots", formats)
 
@@ -291,7 +294,7 @@ def plot_runs(runs: Iterable[str | os.PathLike], out: str | os.PathLike) -> Path
     ``out``: the file; its suffix says the format. Raises what `figures` raises, ConfigError where there is nothing to
     compare.
 
-    >>> plot_runs(["runs/grpo-1", "runs/grpo-2"], "comparison.png")                                      # doctest: +SKIP
+    >>> plot_runs(["runs/grpo-1", "runs/grpo-2"], "comparison.png")    # doctest: +SKIP
     """
     folders = [Path(run) for run in runs]
     drawn = figures(folders, ["overview"])
@@ -310,14 +313,15 @@ def labels_of(folders: list[Path]) -> list[str]:
 def draw(panels: list[tuple[Panel, list[Curve]]], name: str = "") -> "Figure | None":
     """Panels two or three abreast, the run's name in the corner; None when no panel has a curve."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     panels = [(panel, curves) for panel, curves in panels if curves]
     if not panels:
         return None
     columns = 2 if len(panels) == 4 else min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(5.0 * columns, 3.3 * rows), dpi=140, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
+    figure = Figure(figsize=(5.0 * columns, 3.3 * rows), dpi=140, layout=layout)
     for place, (panel, curves) in enumerate(panels, 1):
         axes = figure.add_subplot(rows, columns, place)
         window = smoothed_over(curves) if panel.smooth else 1
@@ -325,7 +329,7 @@ def draw(panels: list[tuple[Panel, list[Curve]]], name: str = "") -> "Figure | N
         (stack if panel.stacked else lines)(axes, curves, window)
     if name:
         figure.suptitle(name, x=0.995, ha="right", fontsize=8, color="#777777")
-    figure._repr_png_ = functools.partial(png, figure)         # how IPython shows an object; pyplot is not asked
+    vars(figure)["_repr_png_"] = functools.partial(png, figure)     # how IPython shows it; pyplot is not asked
     return figure
 
 
@@ -354,8 +358,8 @@ def lines(axes: "Axes", curves: list[Curve], window: int) -> None:
             axes.fill_between(curve.steps, low, high, color=color, alpha=0.13, linewidth=0)
         if width > 1:
             axes.plot(curve.steps, curve.values, color=color, alpha=0.28, linewidth=0.8)
-        axes.plot(curve.steps, moving_average(curve.values, width), color=color, linewidth=1.8, marker="o" if few
-                  else None, markersize=3.5, linestyle=style, label=curve.label)
+        axes.plot(curve.steps, moving_average(curve.values, width), color=color, linewidth=1.8,
+                  marker="o" if few else None, markersize=3.5, linestyle=style, label=curve.label)
     if len(curves) > 1:
         axes.legend(fontsize=8.5, frameon=False, labelcolor=INK, handlelength=2.6)
 
@@ -383,8 +387,8 @@ def dress(axes: "Axes", panel: Panel, window: int, band: str) -> None:
 
     axes.set_title(panel.title, loc="left", fontsize=11, color=INK)
     axes.set_ylabel(f"{panel.unit} (band: {band})" if band else panel.unit, fontsize=9, color=INK)
-    axes.set_xlabel(f"step (bold: mean of {window} steps)" if window > 1 and not panel.stacked
-                    else "step", fontsize=9, color=INK)
+    averaged = window > 1 and not panel.stacked
+    axes.set_xlabel(f"step (bold: mean of {window} steps)" if averaged else "step", fontsize=9, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     axes.tick_params(labelsize=9, colors=INK, length=0)
     axes.grid(color=GRID, linewidth=0.8)
