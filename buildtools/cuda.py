@@ -93,8 +93,8 @@ def architectures(nvcc: str) -> list[str]:
     wanted = {"": None, "native": None, "all": WHEEL_ARCHS}.get(asked, asked)
     if wanted is None:
         answers = output_of("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader").split()
-        wanted = ";".join(sorted({cap.replace(".", "") for cap in answers if re.fullmatch(r"\d+\.\d", cap)
-                                  and float(cap) >= 8}))
+        wanted = ";".join(sorted({cap.replace(".", "") for cap in answers
+                                  if re.fullmatch(r"\d+\.\d", cap) and float(cap) >= 8}))
         if not wanted and asked == "native":
             raise SystemExit("grpo: GRPO_CUDA_ARCHS=native, and nvidia-smi shows no GPU of compute capability 8.0 or "
                              "newer")

@@ -26,8 +26,8 @@ OPTIONAL = (
 REQUIRED = ("numpy", "tokenizers", "huggingface-hub", "jinja2", "pyyaml", "tqdm", "matplotlib")
 FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_bf16", "amx_tile", "amx_bf16")
 VARIABLES = ("GRPO_NUM_THREADS", "GRPO_CPU", "GRPO_CUDA_LIBRARY", "GRPO_CUDA_GEMM", "GRPO_CUDA_GRAPHS",
-             "GRPO_CUDA_WGMMA", "GRPO_CUDA_TILE",
-             "GRPO_CUBLAS", "CUDA_VISIBLE_DEVICES", "GRPO_DEBUG", "HF_HOME", "HF_HUB_OFFLINE")
+             "GRPO_CUDA_WGMMA", "GRPO_CUDA_TILE", "GRPO_CUBLAS", "CUDA_VISIBLE_DEVICES", "GRPO_DEBUG", "HF_HOME",
+             "HF_HUB_OFFLINE")
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,7 @@ def cuda() -> list[Finding]:
     be used."""
     driver = driver_version()
     lacking = "missing" if driver else "note"
-    findings = [Finding("nvidia driver", "ok", driver) if driver
-                else Finding("nvidia driver", "note", "absent: training runs on the cpu")]
+    findings = [Finding("nvidia driver", "ok" if driver else "note", driver or "absent: training runs on the cpu")]
     try:
         path, toolkit, architectures = _core.cuda_plugin()
     except DeviceError as error:
@@ -164,7 +163,7 @@ def libraries() -> list[Finding]:
                                 ", ".join(f"{package} {metadata.version(package)}" for package in REQUIRED[1:])))
     for package, module, use, how in OPTIONAL:
         there = importlib.util.find_spec(module) is not None
-        findings.append(Finding(package, "ok" if there else "note", f"{use}" if there else f"absent; for {use}: {how}"))
+        findings.append(Finding(package, "ok" if there else "note", use if there else f"absent; for {use}: {how}"))
     return findings
 
 

@@ -56,9 +56,8 @@ def main(argv: list[str], prog: str = "grpo generate") -> None:
     temperature = a.temperature if a.temperature or a.num_generations == 1 else 1.0
     started = time.perf_counter()
     outs = model.generate([text if raw else chat(text, a.system)], a.num_generations, a.max_new_tokens,
-                          temperature=temperature,
-                          top_k=a.top_k, top_p=a.top_p, min_p=a.min_p, repetition_penalty=a.repetition_penalty,
-                          stop=a.stop, seed=a.seed)
+                          temperature=temperature, top_k=a.top_k, top_p=a.top_p, min_p=a.min_p,
+                          repetition_penalty=a.repetition_penalty, stop=a.stop, seed=a.seed)
     seconds = time.perf_counter() - started
     for number, out in enumerate(outs, 1):
         if len(outs) > 1:

@@ -62,10 +62,10 @@ def recipe_parser(prog: str, about: str, argv: list[str]) -> Parser:
 def understood_names(argv: list[str]) -> set[str]:
     """Options that are not shown: those of other trainers, and the dotted ones on this command line."""
     given = {underscored(word)[2:].partition("=")[0] for word in argv if word.startswith("--")}
-    open_ended = {name for name in given if name.startswith(WITHOUT_EFFECT_PREFIXES)
-                  or name.partition(".")[0] in MAPPINGS}
-    return {*OTHER_NAMES, *ROUNDS, *NOTED, *REFUSED, *WITHOUT_EFFECT, "conciseness", "config", "use_cpu",
-            "no_cuda"} | open_ended
+    open_ended = {name for name in given
+                  if name.startswith(WITHOUT_EFFECT_PREFIXES) or name.partition(".")[0] in MAPPINGS}
+    return {*OTHER_NAMES, *ROUNDS, *NOTED, *REFUSED, *WITHOUT_EFFECT, *open_ended,
+            "conciseness", "config", "use_cpu", "no_cuda"}
 
 
 def add(parser: Parser, name: str, meaning: str | None, hint: Any) -> None:

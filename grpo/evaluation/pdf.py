@@ -111,10 +111,9 @@ def register_fonts() -> None:
 def style(size: float, *, bold: bool = False, color: Any = INK, before: float = 0, after: float = 0, keep: bool = False,
           right: bool = False) -> ParagraphStyle:
     """A paragraph style, size, before and after in points. keep: on one page with what follows."""
-    return ParagraphStyle("", fontName="SansBold" if bold
-                          else "Sans", fontSize=size, leading=size * 1.35, textColor=color,
-                          spaceBefore=before, spaceAfter=after, keepWithNext=keep, alignment=TA_RIGHT if right
-                          else TA_LEFT)
+    return ParagraphStyle("", fontName="SansBold" if bold else "Sans", fontSize=size, leading=size * 1.35,
+                          textColor=color, spaceBefore=before, spaceAfter=after, keepWithNext=keep,
+                          alignment=TA_RIGHT if right else TA_LEFT)
 
 
 def printable(text: str, font: str = "Sans") -> str:

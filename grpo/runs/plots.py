@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# told apart by colour-blind eyes
+# those that colour-blind eyes tell apart
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#666666")
 # so that curves which coincide are both seen
 STYLES = ("-", (0, (4, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.5, 1, 1.5)))
@@ -184,9 +184,10 @@ def time_shares(m: Metrics) -> list[Curve]:
 
 REWARD = Panel("Reward", "weighted sum", trained_and_evaluated("reward", spread="reward_std"), band="± std")
 ACCURACY = Panel("Accuracy in evaluation", "share", accuracy, band="95 % interval", share=True, smooth=False)
-LENGTH = Panel("Completion length", "tokens", trained_and_evaluated(
-    "completions/mean_length", ends=("completions/min_length", "completions/max_length")), band="shortest to longest",
-               wide=True)
+LENGTH = Panel("Completion length", "tokens",
+               trained_and_evaluated("completions/mean_length",
+                                     ends=("completions/min_length", "completions/max_length")),
+               band="shortest to longest", wide=True)
 CUT_OFF = Panel("Completions cut off at the limit", "share", trained_and_evaluated("completions/clipped_ratio"),
                 share=True)
 KL = Panel("KL to the reference", "nats a token", metrics(("KL", "kl")))
