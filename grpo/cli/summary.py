@@ -79,7 +79,7 @@ def accuracies_before_and_after(rounds: dict[str, list[dict[str, Any]]]) -> dict
 
 
 def change(before: float, after: float, form: str = "{:.3f}") -> str:
-    """"before -> after"."""
+    """Both numbers, as in 0.250 -> 0.500."""
     return f"{form.format(before)} -> {form.format(after)}"
 
 

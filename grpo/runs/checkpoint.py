@@ -213,7 +213,7 @@ def save_optimizer(folder: Path, optimizer: _core.Trainer, tensors: list[tuple[s
 
 
 def load_optimizer(folder: Path, optimizer: _core.Trainer, tensors: list[tuple[str, tuple[int, ...]]]) -> None:
-    """The optimizer's state as it was saved. It fits a wider moment_dtype or master_dtype too; the other way round is a
+    """The optimiser's state as it was saved. It fits a wider moment_dtype or master_dtype too; the other way round is a
     CheckpointMismatchError."""
     for kind in storage(optimizer):
         load_tensors(folder / f"{kind}.safetensors", tensors, functools.partial(optimizer.set_state, kind))
