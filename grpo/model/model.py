@@ -271,7 +271,7 @@ class Model:
             array = np.empty((0, 0))
         if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
             raise ConfigError(f"{what} must be text, a chat or a list of token ids, not {ids!r:.80}")
-        if array.size and not (0 <= array.min() and array.max() < self.config["vocab_size"]):
+        if array.size and not (array.min() >= 0 and array.max() < self.config["vocab_size"]):
             wrong = array[(array < 0) | (array >= self.config["vocab_size"])][0]
             raise ConfigError(f"{what}: token id {wrong} is outside the vocabulary (0 to {self.config['vocab_size'] - 1})")
         return array.astype(np.int32)

@@ -19,8 +19,17 @@ from ..errors import CheckpointMismatchError, DatasetError, warn
 from ..evaluation import Evaluation
 from ..options import GRPOConfig, refuse
 from ..rewards import RewardSet, get_soft_overlong_punishment
-from ..rollouts import (LENGTH, Rollouts, completion_metrics, completion_records, generate, prompt_stream,
-                        reward_batch, reward_metrics, sampling)
+from ..rollouts import (
+    LENGTH,
+    Rollouts,
+    completion_metrics,
+    completion_records,
+    generate,
+    prompt_stream,
+    reward_batch,
+    reward_metrics,
+    sampling,
+)
 from ..runs import checkpoint
 from .callbacks import completion_table
 from .loop import Loop, StepResult, TrainingInterrupted, means, options
