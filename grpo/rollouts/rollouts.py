@@ -156,7 +156,7 @@ def generate(model: Any, prompts: list[Prompt], num_generations: int, max_new_to
     completions = [np.ascontiguousarray(c) for c in np.split(out["tokens"], np.cumsum(out["lengths"])[:-1])]
     return Rollouts(prompts=prompts, group=np.repeat(np.arange(len(prompts), dtype=np.int32), num_generations), completions=completions,
                     finish=out["finish"], logprobs=out["logprobs"], policy_logprobs=out["policy_logprobs"], entropies=out["entropies"],
-                    stored=out["stored"], texts=[model.tokenizer.decode(c.tolist()) for c in completions])
+                    stored=out["stored"], texts=[model.text_of(c.tolist()) for c in completions])
 
 
 def reward_batch(model: Any, args: GRPOConfig, state: Any, r: Rollouts, training: bool = False) -> RewardBatch:

@@ -1,4 +1,5 @@
 """Supervised fine-tuning on the same loop: the loss is the mean of -logp over the completion tokens of a step."""
+import numbers
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ ARGUMENTS = ("model", "args", "train_dataset", "eval_dataset", "processing_class
 
 
 class SFTTrainer(Loop):
-    """Fine-tunes on rows with prompt and completion (text or chat messages), or messages ending with the assistant's.
+    """Fine-tunes on rows with prompt and completion (text, chat messages, or token ids that are taken as they are), or
+    messages ending with the assistant's.
 
     >>> import grpo
     >>> rows = [{"prompt": "2 + 2 =", "completion": " 4"}]
@@ -87,6 +89,8 @@ class SFTTrainer(Loop):
         if row.get("prompt") is None or row.get("completion") is None:
             raise ValueError(f"a row needs prompt and completion, or messages; it has {', '.join(map(str, row))}")
         prompt, completion = row["prompt"], row["completion"]
+        if is_ids(prompt) and is_ids(completion):
+            return prompt, completion                    # as they are: where it ends is theirs to say
         if not isinstance(prompt, str):
             message = {"role": "assistant", "content": completion} if isinstance(completion, str) else completion[-1]
             return self._encode_chat(list(prompt), message)
@@ -125,6 +129,11 @@ class SFTTrainer(Loop):
             raise CheckpointMismatchError(f"{folder.parent}: the run had {state['rows']} rows of data, "
                                           f"train_dataset has {len(self.examples)}")
         self.position = state["position"]
+
+
+def is_ids(value: Any) -> bool:
+    """Whether a prompt or a completion is token ids."""
+    return not isinstance(value, str) and len(value) > 0 and isinstance(value[0], numbers.Integral)
 
 
 def sft(model: Any, rows: Any, args: SFTConfig | None = None, **options: Any) -> Model:
