@@ -10,9 +10,9 @@ from .formats.safetensors import SafetensorsFile, SafetensorsFolder, from_bfloat
 from .formats.strict_json import read_object
 from .hub import resolve
 from .model import Completion, Model, load, tiny
-from .tokenizer import Tokenizer
+from .tokenizer import Tokenizer, row_variables
 from .tokenizer_sources import NoTokenizer
 
 __all__ = ["DRIVER", "LEAST_CAPABILITY", "Completion", "GgufFile", "Model", "NoTokenizer", "SafetensorsFile", "SafetensorsFolder",
            "Tokenizer", "from_bfloat16_bits", "gpu_memory", "load", "pick_device", "read_object",
-           "resolve", "search_packages", "spec_of", "tiny", "write_weights"]
+           "resolve", "row_variables", "search_packages", "spec_of", "tiny", "write_weights"]

@@ -10,7 +10,7 @@ import importlib.util
 import math
 import os
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from .schedule import SHAPES, checked_arguments
 
 LOSS_TYPES = _core.loss_options()["loss_type"][2]
 MOST_SEED = (1 << 64) - 1
+ADAPTIVE = ("entropy_coef_min", "entropy_coef_max", "entropy_coef_delta", "entropy_target")   # read with use_adaptive_entropy
 
 
 def strict(cls: type) -> type:
@@ -292,6 +293,17 @@ class GRPOConfig(TrainingConfig):
         if self.metric_for_best_model in ("loss", "eval_loss"):
             raise ConfigError("evaluation has no loss in GRPO: set metric_for_best_model, for example to 'reward' or 'accuracy/lenient'")
         check_loss_options(self.loss_options())
+        for name in self._unread():
+            condition = "without use_adaptive_entropy" if name in ADAPTIVE else f"with loss_type={self.loss_type!r}"
+            warn(f"{name}={getattr(self, name)!r} has no effect {condition}")
+
+    def _unread(self) -> Iterator[str]:
+        """Loss options that were changed and that this loss does not read."""
+        for name, (_, default, _) in _core.loss_options().items():
+            owner = name.partition("_")[0]
+            unread = owner in ("sapo", "vespo") and owner != self.loss_type or name in ADAPTIVE and not self.use_adaptive_entropy
+            if unread and getattr(self, name) != default:
+                yield name
 
     def _check_batch(self):
         if self.prompts_per_step is not None:

@@ -75,6 +75,13 @@ class Loop(ABC):
         self._new_best: tuple[str, float] | None = None      # (metric, value) of weights that are better than any checkpoint
         self._fire("on_init_end")
 
+    def _note_template_options(self, options: Mapping[str, Any]) -> None:
+        """Says which arguments of the chat template change nothing."""
+        tokenizer = self.model.tokenizer
+        unread = [name for name in options if not tokenizer.template_reads(name)] if tokenizer.chat_template else []
+        if unread:
+            warn(f"chat_template_kwargs: the model's chat template has no {', '.join(unread)}; nothing changes by it")
+
     def _take_tokenizer(self, processing_class: Any) -> None:
         """A tokenizer for a model that has none; one that has its own keeps it, and that is said."""
         if isinstance(self.model.tokenizer, NoTokenizer):
