@@ -301,8 +301,8 @@ class GRPOConfig(TrainingConfig):
         """Loss options that were changed and that this loss does not read."""
         for name, (_, default, _) in _core.loss_options().items():
             owner = name.partition("_")[0]
-            unread = owner in ("sapo", "vespo") and owner != self.loss_type or name in ADAPTIVE and not self.use_adaptive_entropy
-            if unread and getattr(self, name) != default:
+            of_another = owner in ("sapo", "vespo") and owner != self.loss_type
+            if (of_another or name in ADAPTIVE and not self.use_adaptive_entropy) and getattr(self, name) != default:
                 yield name
 
     def _check_batch(self):
