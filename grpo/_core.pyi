@@ -124,6 +124,9 @@ def plan(*, spec: Any, step_prompts: int, num_generations: int, prompt_length: i
          reference: bool, mixed: bool, device: str) -> list[tuple[str, int]]:
     """(arena, bytes) that a run with these settings will hold; nothing is allocated."""
 
+def loss_options() -> dict[str, tuple[str, Any, tuple[str, ...]]]:
+    """{name: (kind, default, choices)} of every loss option. kind: 'number', 'integer', 'flag' or 'choice', with
+    ' or None' where it may be left open; choices: the names that a choice has, else ()."""
 def loss_defaults() -> dict[str, Any]:
     """Every loss option and its default: the keys that ``loss`` may have, and GRPOConfig's fields of the same names."""
 def grpo_loss(logps: F32, old_logps: F32, advantages: F32, mask: NDArray[np.uint8], ref_logps: F32 | None, entropies: F32 | None,

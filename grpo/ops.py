@@ -15,7 +15,6 @@ from .errors import ConfigError, NonFiniteError, did_you_mean, warn
 
 F32 = NDArray[np.float32]
 Rows = ArrayLike | Sequence[ArrayLike]        # (n, T), or a list of n one-dimensional arrays
-
 __all__ = ["adapt_entropy_coef", "check_loss_options", "group_advantages", "grpo_loss", "loss_normalizer",
            "sample", "selective_log_softmax"]
 

@@ -10,6 +10,10 @@
 /* ---- options --------------------------------------------------------------------------------------------------- */
 
 enum kind { NUMBER, OPTIONAL_NUMBER, INTEGER, FLAG, CHOICE, OPTIONAL_CHOICE };
+static const char *const kind_names[] = {
+    [NUMBER] = "number", [OPTIONAL_NUMBER] = "number or None", [INTEGER] = "integer",
+    [FLAG] = "flag",     [CHOICE] = "choice",                  [OPTIONAL_CHOICE] = "choice or None",
+};
 struct option {
     const char *name;
     enum kind kind;
@@ -214,19 +218,55 @@ PyObject *loss_metrics_dict(const struct loss_metrics *m) {
 
 /* ---- functions ------------------------------------------------------------------------------------------------- */
 
+/* The default, as Python sees it: None where an option may be left open. */
+static PyObject *option_default(const struct option *o) {
+    switch (o->kind) {
+    case NUMBER: return PyFloat_FromDouble(o->standard);
+    case INTEGER: return PyLong_FromDouble(o->standard);
+    case FLAG: return PyBool_FromLong((long)o->standard);
+    case CHOICE: return PyUnicode_FromString(o->choices[(int)o->standard]);
+    default: return Py_NewRef(Py_None);
+    }
+}
+
+/* A tuple of the names that an option may have; empty where it is no choice. */
+static PyObject *option_choices(const struct option *o) {
+    Py_ssize_t count = 0;
+    while (o->choices && o->choices[count]) count++;
+    PyObject *names = PyTuple_New(count);
+    for (Py_ssize_t i = 0; names && i < count; i++) {
+        PyObject *name = PyUnicode_FromString(o->choices[i]);
+        if (name) PyTuple_SET_ITEM(names, i, name);
+        else Py_CLEAR(names);
+    }
+    return names;
+}
+
+PyDoc_STRVAR(loss_options_doc, "loss_options($module, /)\n--\n\n{name: (kind, default, choices)} of every loss option.");
+static PyObject *loss_options(PyObject *module, PyObject *unused) {
+    (void)module;
+    (void)unused;
+    PyObject *d = PyDict_New();
+    for (int i = 0; d && i < N_OPTIONS; i++) {
+        PyObject *standard = option_default(&options[i]), *choices = option_choices(&options[i]);
+        PyObject *entry = standard && choices
+                              ? Py_BuildValue("(sOO)", kind_names[options[i].kind], standard, choices) : NULL;
+        if (!entry || PyDict_SetItemString(d, options[i].name, entry)) Py_CLEAR(d);
+        Py_XDECREF(entry);
+        Py_XDECREF(standard);
+        Py_XDECREF(choices);
+    }
+    return d;
+}
+
 PyDoc_STRVAR(loss_defaults_doc, "loss_defaults($module, /)\n--\n\nEvery loss option and its default.");
 static PyObject *loss_defaults(PyObject *module, PyObject *unused) {
     (void)module;
     (void)unused;
     PyObject *d = PyDict_New();
     for (int i = 0; d && i < N_OPTIONS; i++) {
-        const struct option *o = &options[i];
-        PyObject *value = o->kind == NUMBER    ? PyFloat_FromDouble(o->standard)
-                          : o->kind == INTEGER ? PyLong_FromDouble(o->standard)
-                          : o->kind == FLAG    ? PyBool_FromLong((long)o->standard)
-                          : o->kind == CHOICE  ? PyUnicode_FromString(o->choices[(int)o->standard])
-                                               : Py_NewRef(Py_None);
-        if (!value || PyDict_SetItemString(d, o->name, value)) Py_CLEAR(d);
+        PyObject *value = option_default(&options[i]);
+        if (!value || PyDict_SetItemString(d, options[i].name, value)) Py_CLEAR(d);
         Py_XDECREF(value);
     }
     return d;
@@ -398,6 +438,7 @@ done:
 }
 
 static PyMethodDef methods[] = {
+    {"loss_options", loss_options, METH_NOARGS, loss_options_doc},
     {"loss_defaults", loss_defaults, METH_NOARGS, loss_defaults_doc},
     {"grpo_loss", grpo_loss, METH_VARARGS, grpo_loss_doc},
     {"adapt_entropy_coef", adapt_entropy_coef, METH_VARARGS, adapt_entropy_coef_doc},

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.filters import do_indent
 from jinja2.runtime import LoopContext
@@ -193,7 +193,9 @@ class ChatTemplate:
             raise TokenizerError(f"{origin}: chat template of {len(source)} characters is over the limit of {MAX_TEMPLATE}")
         environment = _Environment()
         try:
-            self._template = environment.from_string(environment.instrument(source))
+            tree = environment.instrument(source)
+            self.variables = meta.find_undeclared_variables(tree)        # names that it reads
+            self._template = environment.from_string(tree)
         except (jinja2.TemplateError, RecursionError, SyntaxError, ValueError, MemoryError) as error:
             raise TokenizerError(f"{origin}: chat template does not parse: {error}") from error
 

@@ -8,7 +8,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,6 +20,7 @@ from ..errors import ConfigError, FileFormatError, TokenizerError
 from .devices import pick_device
 from .families import Spec, families, spec_of
 from .tokenizer import Tokenizer
+from .tokenizer_sources import NoTokenizer, eos_ids_of, given, of_folder, of_gguf
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -92,11 +93,13 @@ def tiny(arch: str = "qwen2", seed: int = 0, tokens: Sequence[str] = (), **sizes
     return TinySpec(config, seed, Tokenizer.bytes(tokens))
 
 
-def load(path_or_id: str | os.PathLike[str] | TinySpec, device: str = "auto", dtype: str | None = None) -> Model:
+def load(path_or_id: str | os.PathLike[str] | TinySpec, device: str = "auto", dtype: str | None = None,
+         tokenizer: Any = None) -> Model:
     """A model from a Hugging Face folder, a .gguf file, a hub id, or `tiny(...)`.
 
     ``device``: "cpu" or "cuda" (bfloat16 weights), "auto" ("cuda" when a GPU answers, else "cpu"), "ref" (float32, slow, for checking).
-    ``dtype``: None or the device's own.
+    ``dtype``: None or the device's own. ``tokenizer``: in place of the model's own, or where it has none: a Tokenizer, a
+    folder, a tokenizer.json, a .gguf, or a tokenizer of tokenizers or transformers. A model without any takes token ids.
     Raises FileFormatError (file and tensor), UnsupportedModelError, TokenizerError, ConfigError or DeviceError.
 
     >>> model = load(tiny(num_hidden_layers=1))                                                      # doctest: +SKIP
@@ -104,7 +107,7 @@ def load(path_or_id: str | os.PathLike[str] | TinySpec, device: str = "auto", dt
     """
     device = pick_device(device, dtype)
     if isinstance(path_or_id, TinySpec):
-        return _load_tiny(path_or_id, device)
+        return _load_tiny(path_or_id if tokenizer is None else replace(path_or_id, tokenizer=given(tokenizer)), device)
     if not isinstance(path_or_id, (str, os.PathLike)):
         other = f"a {type(path_or_id).__name__}; give the folder of its save_pretrained()" if hasattr(path_or_id, "save_pretrained") else repr(path_or_id)
         raise ConfigError(f"load() takes a path, a hub id or grpo.tiny(...), not {other:.120}")
@@ -112,9 +115,9 @@ def load(path_or_id: str | os.PathLike[str] | TinySpec, device: str = "auto", dt
 
     path = resolve(path_or_id)
     if path.is_dir():
-        return _load_folder(path, device)
+        return _load_folder(path, device, tokenizer)
     if path.suffix == ".gguf":
-        return _load_gguf(path, device)
+        return _load_gguf(path, device, tokenizer)
     if path.suffix in (".bin", ".pt", ".pth"):
         from .formats.safetensors import pickle_advice
 
@@ -148,7 +151,7 @@ class Model:
         completions = []
         for i, (begin, end) in enumerate(zip(ends - out["lengths"], ends, strict=True)):
             tokens = out["tokens"][begin:end].tolist()
-            text = self._text_before_stop(tokens, _stops(stop)) if out["finish"][i] == 2 else self.tokenizer.decode(tokens)
+            text = self._text_before_stop(tokens, _stops(stop)) if out["finish"][i] == 2 else self.text_of(tokens)
             completions.append(Completion(
                 text=text, token_ids=tokens, logprobs=out["logprobs"][begin:end], entropies=out["entropies"][begin:end],
                 finish_reason="stop" if out["finish"][i] else "length", prompt_ids=ids[i // num_generations].tolist(),
@@ -186,6 +189,16 @@ class Model:
         if isinstance(prompt, Sequence) and prompt and isinstance(prompt[0], Mapping):
             return self._ids(self.tokenizer.apply_chat_template(prompt, tokenize=True), "prompt")
         return self._ids(prompt, "prompt")
+
+    def take_tokenizer(self, tokenizer: Any) -> None:
+        """Another tokenizer for this model: what ``tokenizer`` of `load` may be. TokenizerError where it does not fit."""
+        found = given(tokenizer, self.tokenizer.eos_ids)
+        _check_vocabulary(found, self.config, "tokenizer=")
+        self.tokenizer = found
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text of token ids, without specials; empty where the model has no tokenizer."""
+        return "" if isinstance(self.tokenizer, NoTokenizer) else self.tokenizer.decode(ids)
 
     def logprobs(self, prompt_ids: Sequence[int] | Sequence[Sequence[int]], completions_ids: Sequence[Sequence[int]],
                  temperature: float = 1.0, entropies: bool = False) -> Any:
@@ -271,7 +284,7 @@ class Model:
             array = np.empty((0, 0))
         if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
             raise ConfigError(f"{what} must be text, a chat or a list of token ids, not {ids!r:.80}")
-        if array.size and not (0 <= array.min() and array.max() < self.config["vocab_size"]):
+        if array.size and not (array.min() >= 0 and array.max() < self.config["vocab_size"]):
             wrong = array[(array < 0) | (array >= self.config["vocab_size"])][0]
             raise ConfigError(f"{what}: token id {wrong} is outside the vocabulary (0 to {self.config['vocab_size'] - 1})")
         return array.astype(np.int32)
@@ -350,33 +363,34 @@ def _load_tiny(spec: TinySpec, device: str) -> Model:
     return Model(core, dict(spec.config), spec.tokenizer, {"eos_token_id": eos, "pad_token_id": spec.tokenizer.pad_id})
 
 
-def _load_folder(folder: Path, device: str) -> Model:
+def _load_folder(folder: Path, device: str, tokenizer: Any = None) -> Model:
     from .formats.safetensors import SafetensorsFolder
     from .formats.strict_json import read_object
 
     config = read_object(folder / "config.json")
     spec = spec_of(config, str(folder / "config.json"))
-    tokenizer = Tokenizer.from_pretrained(folder)
-    _check_vocabulary(tokenizer, config, str(folder))
-    generation = folder / "generation_config.json"
-    return Model(_fill(SafetensorsFolder(folder), device, spec), config, tokenizer,
-                 read_object(generation) if generation.is_file() else {"eos_token_id": tokenizer.eos_ids})
+    generation_file = folder / "generation_config.json"
+    generation = read_object(generation_file) if generation_file.is_file() else {}
+    eos_ids = eos_ids_of(generation, config, vocab_size=spec.vocab_size, source=str(folder))
+    found = of_folder(folder, eos_ids) if tokenizer is None else given(tokenizer, eos_ids)
+    _check_vocabulary(found, config, str(folder))
+    return Model(_fill(SafetensorsFolder(folder), device, spec), config, found,
+                 generation if generation_file.is_file() else {"eos_token_id": found.eos_ids})
 
 
-def _load_gguf(path: Path, device: str) -> Model:
+def _load_gguf(path: Path, device: str, tokenizer: Any = None) -> Model:
     from .formats.gguf import GgufFile
 
     file = GgufFile(path)
     try:
         spec = spec_of(file.config, str(path))
-        tokenizer = Tokenizer.from_gguf(file.metadata, str(path))
-        _check_vocabulary(tokenizer, file.config, str(path))
+        found = of_gguf(file.metadata, str(path)) if tokenizer is None else given(tokenizer)
+        _check_vocabulary(found, file.config, str(path))
     except BaseException:
         file.close()
         raise
-    ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_ids, "pad_token_id": tokenizer.pad_id}
-    config = {**file.config, **ids}
-    return Model(_fill(file, device, spec), config, tokenizer, ids)
+    ids = {"bos_token_id": found.bos_id, "eos_token_id": found.eos_ids, "pad_token_id": found.pad_id}
+    return Model(_fill(file, device, spec), {**file.config, **ids}, found, ids)
 
 
 def _check_vocabulary(tokenizer: Tokenizer, config: Mapping[str, Any], source: str) -> None:

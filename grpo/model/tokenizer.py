@@ -130,13 +130,14 @@ class Tokenizer:
         (``tools``, ``enable_thinking`` ...)."""
         if not self.chat_template:
             raise TokenizerError(f"{self._source}: has no chat template; pass text, or set tokenizer.chat_template")
-        if self._template is None or self._template.source != self.chat_template:
-            from .chat import ChatTemplate
-
-            self._template = ChatTemplate(self.chat_template, self._source)
+        template = self._compiled()
         variables = {"tools": None, "documents": None, **self.special, **variables}
-        text = self._template.render(check_messages(messages), add_generation_prompt=add_generation_prompt, **variables)
+        text = template.render(check_messages(messages), add_generation_prompt=add_generation_prompt, **variables)
         return self.encode(text) if tokenize else text
+
+    def template_reads(self, name: str) -> bool:
+        """Whether the chat template has a variable of this name; False without a template."""
+        return bool(self.chat_template) and name in self._compiled().variables
 
     def token_bytes(self, vocab_size: int | None = None) -> tuple[np.ndarray, bytes]:
         """(offsets (V + 1) int64, text): id i adds text[offsets[i]:offsets[i + 1]] to the output. V is ``vocab_size`` or the
@@ -173,6 +174,13 @@ class Tokenizer:
             for name, data in self.save_files().items():
                 writer.write(name, data)
 
+    def _compiled(self) -> ChatTemplate:
+        if self._template is None or self._template.source != self.chat_template:
+            from .chat import ChatTemplate
+
+            self._template = ChatTemplate(self.chat_template or "", self._source)
+        return self._template
+
     def _id_of(self, name: str, text: str) -> int:
         token = self._backend.token_to_id(text)
         if token is None:
@@ -201,6 +209,29 @@ class Tokenizer:
         back = self.decode(self.encode(text))
         if back.strip() != text.strip():
             warn(f"{self._source}: {text!r} comes back from this tokenizer as {back!r:.100}")
+
+
+def row_variables(shared: Mapping[str, Any] | None, tools: Any = None, chat_template_kwargs: Any = None) -> dict[str, Any]:
+    """What a chat template is given for one row of data, beside its messages.
+
+    shared: for all rows. chat_template_kwargs: the row's own, which go over them; None in it is as good as absent, since
+    a table has the same columns in every row. tools: JSON schemas of functions, or the JSON text of a list of them.
+    TokenizerError for anything else."""
+    own = {} if chat_template_kwargs is None else chat_template_kwargs
+    if not isinstance(own, Mapping):
+        raise TokenizerError(f"chat_template_kwargs must be a dict of arguments of the chat template, not {own!r:.80}")
+    variables = {**(shared or {}), **{name: value for name, value in own.items() if value is not None}}
+    if reserved := sorted(variables.keys() & {"messages", "tokenize", "add_generation_prompt"}):
+        raise TokenizerError(f"chat_template_kwargs must not hold {', '.join(reserved)}")
+    if tools is None:
+        return variables
+    try:
+        listed = json.loads(tools) if isinstance(tools, str) else tools
+    except ValueError as error:
+        raise TokenizerError(f"tools is not JSON: {error}") from error
+    if not isinstance(listed, Sequence) or not all(isinstance(tool, Mapping) for tool in listed):
+        raise TokenizerError(f"tools must be a list of JSON schemas of functions, not {tools!r:.80}")
+    return {**variables, "tools": list(listed) or None}
 
 
 def load_backend(data: bytes, source: str) -> tokenizers.Tokenizer:

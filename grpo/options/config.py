@@ -10,21 +10,22 @@ import importlib.util
 import math
 import os
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import _core
 from ..errors import ConfigError, did_you_mean, warn
 from ..ops import check_loss_options
-from .fields import checked, option
+from .fields import checked, loss_option, option
 from .foreign import ROUNDS, understood
 from .presets import preset_options
 from .schedule import SHAPES, checked_arguments
 
-LOSS_TYPES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo", "gmpo", "reinforce")
+LOSS_TYPES = _core.loss_options()["loss_type"][2]
 MOST_SEED = (1 << 64) - 1
-AGGREGATIONS = ("sequence-mean-token-mean", "token-mean", "sequence-mean-token-sum", "fixed-length")
+ADAPTIVE = ("entropy_coef_min", "entropy_coef_max", "entropy_coef_delta", "entropy_target")   # read with use_adaptive_entropy
 
 
 def strict(cls: type) -> type:
@@ -207,7 +208,7 @@ class GRPOConfig(TrainingConfig):
     max_prompt_length: int | None = option(None, "Longest prompt in tokens; None: what the model's positions leave.", low=1)
     on_long_prompt: str = option("raise", "A longer prompt: raise, drop the row, or keep its last tokens.",
                                  choices=("raise", "drop", "truncate"))
-    max_completion_length: int = option(512, "Most tokens of a completion.", low=1)
+    max_completion_length: int = loss_option("max_completion_length", "Most tokens of a completion.", low=1)
     temperature: float = option(1.0, "Sampling temperature; log-probs in the loss are divided by it too.", above=0)
     top_p: float = option(1.0, "Sample from the smallest set with this probability.", above=0, high=1)
     top_k: int | None = option(0, "Sample from the k likeliest tokens; 0, -1 or None: all.", low=-1, high=(1 << 31) - 1)
@@ -238,32 +239,31 @@ class GRPOConfig(TrainingConfig):
     soft_overlong_cache: float | None = option(None, "Punish the last tokens before max_completion_length (DAPO): their number, or "
                                                "below 1 a fraction of it.", above=0)
     # loss
-    loss_type: str = option("dapo", "The policy loss.", choices=LOSS_TYPES)
-    aggregation: str | None = option(None, "How token losses become one number; None: what loss_type implies.", choices=AGGREGATIONS)
-    importance_sampling_level: str = option("token", "One ratio a token, or one a sequence (GSPO).", choices=("token", "sequence"))
-    epsilon: float = option(0.2, "Clip the ratio below 1 - epsilon.", low=0)
-    epsilon_high: float | None = option(None, "Clip it above 1 + epsilon_high; None: epsilon. For cispo the cap itself.", low=0)
-    delta: float | None = option(None, "Upper bound of the unclipped ratio (two-sided clipping, dual clip).", above=1)
-    cispo_two_sided: bool = option(False, "cispo clips to [1 - epsilon, 1 + epsilon_high] instead.")
-    sapo_temperature_pos: float = option(1.0, "SAPO's temperature where the advantage is positive.", above=0)
-    sapo_temperature_neg: float = option(1.05, "SAPO's temperature elsewhere.", above=0)
-    vespo_k_pos: float = option(2.0, "VESPO's exponent where the advantage is not negative.")
-    vespo_lambda_pos: float = option(3.0, "VESPO's decay there.")
-    vespo_k_neg: float = option(3.0, "VESPO's exponent elsewhere.")
-    vespo_lambda_neg: float = option(2.0, "VESPO's decay elsewhere.")
-    off_policy_mask_threshold: float | None = option(
-        None, "Drop completions with a negative advantage and mean (old logp - logp) above this.", above=0)
-    top_entropy_quantile: float = option(1.0, "Train only this share of the step's tokens, those of the highest entropy.", low=0, high=1)
-    entropy_coef: float = option(0.0, "Weight of the entropy bonus.")
-    use_adaptive_entropy: bool = option(False, "Move entropy_coef so that entropy stays near entropy_target.")
-    entropy_coef_min: float = option(0.0, "Its lower bound.")
-    entropy_coef_max: float = option(1.0, "Its upper bound.")
-    entropy_coef_delta: float = option(0.005, "Its change in one step.", low=0)
-    entropy_target: float = option(0.2, "Entropy a token, in nats, at or below which the bonus applies.")
+    loss_type: str = loss_option("loss_type", "The policy loss.")
+    aggregation: str | None = loss_option("aggregation", "How token losses become one number; None: what loss_type implies.")
+    importance_sampling_level: str = loss_option("importance_sampling_level", "One ratio a token, or one a sequence (GSPO).")
+    epsilon: float = loss_option("epsilon", "Clip the ratio below 1 - epsilon.", low=0)
+    epsilon_high: float | None = loss_option("epsilon_high", "Clip it above 1 + epsilon_high; None: epsilon. For cispo the cap itself.", low=0)
+    delta: float | None = loss_option("delta", "Upper bound of the unclipped ratio (two-sided clipping, dual clip).", above=1)
+    cispo_two_sided: bool = loss_option("cispo_two_sided", "cispo clips to [1 - epsilon, 1 + epsilon_high] instead.")
+    sapo_temperature_pos: float = loss_option("sapo_temperature_pos", "SAPO's temperature where the advantage is positive.", above=0)
+    sapo_temperature_neg: float = loss_option("sapo_temperature_neg", "SAPO's temperature elsewhere.", above=0)
+    vespo_k_pos: float = loss_option("vespo_k_pos", "VESPO's exponent where the advantage is not negative.")
+    vespo_lambda_pos: float = loss_option("vespo_lambda_pos", "VESPO's decay there.")
+    vespo_k_neg: float = loss_option("vespo_k_neg", "VESPO's exponent elsewhere.")
+    vespo_lambda_neg: float = loss_option("vespo_lambda_neg", "VESPO's decay elsewhere.")
+    off_policy_mask_threshold: float | None = loss_option("off_policy_mask_threshold", "Drop completions with a negative advantage and mean (old logp - logp) above this.", above=0)
+    top_entropy_quantile: float = loss_option("top_entropy_quantile", "Train only this share of the step's tokens, those of the highest entropy.", low=0, high=1)
+    entropy_coef: float = loss_option("entropy_coef", "Weight of the entropy bonus.")
+    use_adaptive_entropy: bool = loss_option("use_adaptive_entropy", "Move entropy_coef so that entropy stays near entropy_target.")
+    entropy_coef_min: float = loss_option("entropy_coef_min", "Its lower bound.")
+    entropy_coef_max: float = loss_option("entropy_coef_max", "Its upper bound.")
+    entropy_coef_delta: float = loss_option("entropy_coef_delta", "Its change in one step.", low=0)
+    entropy_target: float = loss_option("entropy_target", "Entropy a token, in nats, at or below which the bonus applies.")
     # reference
-    beta: float = option(0.0, "Weight of the KL to the reference; 0: no reference is kept.", low=0)
-    kl_estimator: str = option("k3", "x = logp - ref: k1 is x, k2 x^2/2, k3 exp(-x) + x - 1.", choices=("k1", "k2", "k3"))
-    use_bias_correction_kl: bool = option(True, "Multiply the KL by the ratio.")
+    beta: float = loss_option("beta", "Weight of the KL to the reference; 0: no reference is kept.", low=0)
+    kl_estimator: str = loss_option("kl_estimator", "x = logp - ref: k1 is x, k2 x^2/2, k3 exp(-x) + x - 1.")
+    use_bias_correction_kl: bool = loss_option("use_bias_correction_kl", "Multiply the KL by the ratio.")
     kl_in_reward: bool = option(False, "Take beta * sum of (logp - ref) off each reward instead of adding a loss term.")
     sync_ref_model: bool = option(False, "Mix the policy into the reference every ref_model_sync_steps steps (TR-DPO).")
     ref_model_mixup_alpha: float = option(0.6, "reference = alpha * policy + (1 - alpha) * reference.", low=0, high=1)
@@ -293,6 +293,17 @@ class GRPOConfig(TrainingConfig):
         if self.metric_for_best_model in ("loss", "eval_loss"):
             raise ConfigError("evaluation has no loss in GRPO: set metric_for_best_model, for example to 'reward' or 'accuracy/lenient'")
         check_loss_options(self.loss_options())
+        for name in self._unread():
+            condition = "without use_adaptive_entropy" if name in ADAPTIVE else f"with loss_type={self.loss_type!r}"
+            warn(f"{name}={getattr(self, name)!r} has no effect {condition}")
+
+    def _unread(self) -> Iterator[str]:
+        """Loss options that were changed and that this loss does not read."""
+        for name, (_, default, _) in _core.loss_options().items():
+            owner = name.partition("_")[0]
+            of_another = owner in ("sapo", "vespo") and owner != self.loss_type
+            if (of_another or name in ADAPTIVE and not self.use_adaptive_entropy) and getattr(self, name) != default:
+                yield name
 
     def _check_batch(self):
         if self.prompts_per_step is not None:
@@ -370,17 +381,10 @@ class GRPOConfig(TrainingConfig):
 
     def loss_options(self) -> dict[str, Any]:
         """The fields that define the loss, as the core names them; what is None is left to its default."""
-        options = {name: getattr(self, name) for name in LOSS_OPTIONS}
+        options = {name: getattr(self, name) for name in _core.loss_options()}
         if self.kl_in_reward:
             options["beta"] = 0.0
         return {name: value for name, value in options.items() if value is not None}
-
-
-LOSS_OPTIONS = ("loss_type", "aggregation", "importance_sampling_level", "epsilon", "epsilon_high", "delta", "cispo_two_sided", "beta",
-                "kl_estimator", "use_bias_correction_kl", "sapo_temperature_pos", "sapo_temperature_neg", "vespo_k_pos",
-                "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg", "top_entropy_quantile", "off_policy_mask_threshold",
-                "entropy_coef", "use_adaptive_entropy", "entropy_coef_min", "entropy_coef_max", "entropy_coef_delta",
-                "entropy_target", "max_completion_length")
 
 
 @strict

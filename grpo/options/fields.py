@@ -6,6 +6,7 @@ import types
 import typing
 from typing import Any
 
+from .. import _core
 from ..errors import ConfigError, did_you_mean
 
 
@@ -13,6 +14,12 @@ def option(default: Any, help: str, *, choices: tuple[str, ...] = (), low: float
            high: float | None = None) -> Any:
     """A field with its meaning and the values it takes: one of choices, low <= value, above < value, value <= high."""
     return dataclasses.field(default=default, metadata=dict(help=help, choices=choices, low=low, above=above, high=high))
+
+
+def loss_option(name: str, help: str, *, low: float | None = None, above: float | None = None, high: float | None = None) -> Any:
+    """A field that the loss in the core reads: its default and its choices are what the core says."""
+    _, default, choices = _core.loss_options()[name]
+    return option(default, help, choices=choices, low=low, above=above, high=high)
 
 
 def checked(f: dataclasses.Field, value: Any, hint: Any) -> Any:

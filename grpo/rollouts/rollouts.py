@@ -1,6 +1,6 @@
 """Rollouts: completions of a batch of prompts with everything the update needs, as flat arrays."""
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..datasets import Prompt, PromptStream
-from ..errors import ConfigError, did_you_mean
+from ..datasets.prompts import rows_with
+from ..errors import ConfigError, did_you_mean, warn
+from ..model import Model, row_variables
 from ..options import GRPOConfig
 from ..rewards import RewardBatch, Scores, gold_of
 
@@ -110,21 +112,29 @@ class Rollouts:
         return flat_groups(self.totals, self.group)
 
 
-def prompt_stream(model: Any, args: GRPOConfig, dataset: Any, name: str, shuffle: bool = False) -> PromptStream:
+def prompt_stream(model: Model, args: GRPOConfig, dataset: Any, name: str, shuffle: bool = False) -> PromptStream:
     """The prompts of a data set, each with room for its completion. name: what errors call it."""
     context = model.config.get("max_position_embeddings")
     limit = min(x for x in (args.max_prompt_length, context and context - args.max_completion_length, 1 << 31) if x is not None)
     if limit < 1:
         raise ConfigError(f"max_completion_length={args.max_completion_length} leaves no room for a prompt in {context} positions")
-    return PromptStream(dataset, functools.partial(prompt_ids, model, args.chat_template_kwargs or {}), limit=limit,
+    stream = PromptStream(dataset, functools.partial(prompt_ids, model, args.chat_template_kwargs or {}), limit=limit,
                         on_long=args.on_long_prompt, shuffle=shuffle, seed=args.seed if args.data_seed is None else args.data_seed,
                         name=name)
+    if any(True for _ in rows_with(stream.rows, "tools")):
+        warn(f"{name}: the tools of a row are shown in its prompt; calls of them are not carried out")
+    return stream
 
 
-def prompt_ids(model: Any, template_options: dict[str, Any], prompt: Any) -> I32:
-    """Token ids of a prompt. template_options: arguments of the chat template."""
-    if template_options and not isinstance(prompt, str):
-        prompt = model.tokenizer.apply_chat_template(prompt, tokenize=True, **template_options)
+def prompt_ids(model: Model, template_options: Mapping[str, Any], prompt: Any, tools: Any = None,
+               chat_template_kwargs: Any = None) -> I32:
+    """Token ids of a prompt. template_options: arguments of the chat template; tools, chat_template_kwargs: the row's own."""
+    variables = row_variables(template_options, tools, chat_template_kwargs)
+    if isinstance(prompt, Sequence) and prompt and isinstance(prompt[0], Mapping):
+        return model.prompt_ids(model.tokenizer.apply_chat_template(prompt, tokenize=True, **variables))
+    for name, value in (("tools", tools), ("chat_template_kwargs", chat_template_kwargs)):
+        if value is not None:
+            raise ConfigError(f"{name} goes into the chat template, and a prompt of text or ids has none; give messages")
     return model.prompt_ids(prompt)
 
 
@@ -156,7 +166,7 @@ def generate(model: Any, prompts: list[Prompt], num_generations: int, max_new_to
     completions = [np.ascontiguousarray(c) for c in np.split(out["tokens"], np.cumsum(out["lengths"])[:-1])]
     return Rollouts(prompts=prompts, group=np.repeat(np.arange(len(prompts), dtype=np.int32), num_generations), completions=completions,
                     finish=out["finish"], logprobs=out["logprobs"], policy_logprobs=out["policy_logprobs"], entropies=out["entropies"],
-                    stored=out["stored"], texts=[model.tokenizer.decode(c.tolist()) for c in completions])
+                    stored=out["stored"], texts=[model.text_of(c.tolist()) for c in completions])
 
 
 def reward_batch(model: Any, args: GRPOConfig, state: Any, r: Rollouts, training: bool = False) -> RewardBatch:

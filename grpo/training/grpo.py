@@ -19,8 +19,17 @@ from ..errors import CheckpointMismatchError, DatasetError, warn
 from ..evaluation import Evaluation
 from ..options import GRPOConfig, refuse
 from ..rewards import RewardSet, get_soft_overlong_punishment
-from ..rollouts import (LENGTH, Rollouts, completion_metrics, completion_records, generate, prompt_stream,
-                        reward_batch, reward_metrics, sampling)
+from ..rollouts import (
+    LENGTH,
+    Rollouts,
+    completion_metrics,
+    completion_records,
+    generate,
+    prompt_stream,
+    reward_batch,
+    reward_metrics,
+    sampling,
+)
 from ..runs import checkpoint
 from .callbacks import completion_table
 from .loop import Loop, StepResult, TrainingInterrupted, means, options
@@ -70,6 +79,7 @@ class GRPOTrainer(Loop):
             self.rewards.add(get_soft_overlong_punishment(args.max_completion_length, args.overlong_cache))
         self.sampling = sampling(args)
         super().__init__(model, args, callbacks, processing_class)
+        self._note_template_options(args.chat_template_kwargs or {})
         self.stream = None
         if train_dataset is not None:
             self.stream = prompt_stream(self.model, args, train_dataset, "train_dataset", shuffle=args.shuffle_dataset)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from .. import _core
 from ..errors import CheckpointError, ConfigError, DatasetError, NonFiniteError, did_you_mean, warn
-from ..model import Model, load
+from ..model import Model, NoTokenizer, load
 from ..options import TrainingConfig, learning_rate, steps_of
 from ..planning import Plan, require, training_plan
 from ..runs import CHECKPOINTS, ROUND, RunFolder, TrainerState, checkpoint, say
@@ -56,7 +56,7 @@ class Loop(ABC):
         self.args = args
         self.model: Model = model if isinstance(model, Model) else load(model, **args.model_options())
         if processing_class is not None and processing_class is not self.model.tokenizer:
-            say("processing_class is not used: the model's own tokenizer is")
+            self._take_tokenizer(processing_class)
         self.state = TrainerState(num_train_epochs=args.num_train_epochs)
         self.control = TrainerControl()
         self.run: RunFolder | None = None
@@ -74,6 +74,20 @@ class Loop(ABC):
         self._epoch_ended = True             # or none has begun
         self._new_best: tuple[str, float] | None = None      # (metric, value) of weights that are better than any checkpoint
         self._fire("on_init_end")
+
+    def _note_template_options(self, options: Mapping[str, Any]) -> None:
+        """Says which arguments of the chat template change nothing."""
+        tokenizer = self.model.tokenizer
+        unread = [name for name in options if not tokenizer.template_reads(name)] if tokenizer.chat_template else []
+        if unread:
+            warn(f"chat_template_kwargs: the model's chat template has no {', '.join(unread)}; nothing changes by it")
+
+    def _take_tokenizer(self, processing_class: Any) -> None:
+        """A tokenizer for a model that has none; one that has its own keeps it, and that is said."""
+        if isinstance(self.model.tokenizer, NoTokenizer):
+            self.model.take_tokenizer(processing_class)
+        else:
+            say("processing_class is not used: the model's own tokenizer is; grpo.load(..., tokenizer=...) takes another")
 
     # what a trainer supplies
 

@@ -1,4 +1,5 @@
 """Supervised fine-tuning on the same loop: the loss is the mean of -logp over the completion tokens of a step."""
+import numbers
 from pathlib import Path
 from typing import Any
 
@@ -7,16 +8,20 @@ from numpy.typing import NDArray
 
 from ..datasets import RowOrder, read_rows
 from ..errors import CheckpointMismatchError, ConfigError, DatasetError
-from ..model import Model
+from ..model import Model, row_variables
 from ..options import SFTConfig, refuse
 from .loop import Loop, options
 
 I32 = NDArray[np.int32]
 ARGUMENTS = ("model", "args", "train_dataset", "eval_dataset", "processing_class", "callbacks")
 
+# columns with a meaning in TRL that is not there yet
+UNSEEN = ("image", "images", "completion_mask", "assistant_masks", "labels", "environment")
+
 
 class SFTTrainer(Loop):
-    """Fine-tunes on rows with prompt and completion (text or chat messages), or messages ending with the assistant's.
+    """Fine-tunes on rows with prompt and completion (text, chat messages, or token ids that are taken as they are), or
+    messages ending with the assistant's.
 
     >>> import grpo
     >>> rows = [{"prompt": "2 + 2 =", "completion": " 4"}]
@@ -31,6 +36,7 @@ class SFTTrainer(Loop):
         refuse(unsupported, "SFTTrainer", ARGUMENTS)
         args = options(args, SFTConfig)
         super().__init__(model, args, callbacks, processing_class)
+        self._note_template_options(args.chat_template_kwargs or {})
         self.examples = self._examples(train_dataset, "train_dataset") if train_dataset is not None else []
         self.evaluations = self.held_out(eval_dataset)
         self.order = RowOrder(len(self.examples), args.shuffle_dataset, args.seed if args.data_seed is None else args.data_seed)
@@ -80,24 +86,33 @@ class SFTTrainer(Loop):
         return np.asarray(prompt, np.int32), np.asarray(completion[:room], np.int32)
 
     def _encode(self, row: dict[str, Any]) -> tuple[Any, list[int]]:
+        if unseen := [name for name in UNSEEN if row.get(name) is not None]:
+            raise ValueError(f"{', '.join(unseen)} cannot be honoured; leave the column out")
+        variables = row_variables(self.args.chat_template_kwargs, row.get("tools"), row.get("chat_template_kwargs"))
         if "messages" in row:
+            if row.get("prompt") is not None and row.get("completion") is not None:
+                raise ValueError("a row has prompt and completion, or messages; leave one out")
             if not row["messages"] or row["messages"][-1].get("role") != "assistant":
                 raise ValueError("messages must end with the assistant's")
-            return self._encode_chat(list(row["messages"][:-1]), row["messages"][-1])
+            return self._encode_chat(list(row["messages"][:-1]), row["messages"][-1], variables)
         if row.get("prompt") is None or row.get("completion") is None:
             raise ValueError(f"a row needs prompt and completion, or messages; it has {', '.join(map(str, row))}")
         prompt, completion = row["prompt"], row["completion"]
+        if (isinstance(prompt, str) or is_ids(prompt)) and (row.get("tools") or row.get("chat_template_kwargs")):
+            raise ValueError("tools and chat_template_kwargs go into the chat template, which text and ids have not; give messages")
+        if is_ids(prompt) and is_ids(completion):
+            return prompt, completion                    # as they are: where it ends is theirs to say
         if not isinstance(prompt, str):
             message = {"role": "assistant", "content": completion} if isinstance(completion, str) else completion[-1]
-            return self._encode_chat(list(prompt), message)
+            return self._encode_chat(list(prompt), message, variables)
         # apart from the prompt, as in a rollout, where the prompt's tokens are fixed before the completion begins
         return self.model.prompt_ids(prompt), [*self.model.tokenizer.encode(completion), self.model.tokenizer.eos_ids[0]]
 
-    def _encode_chat(self, prompt: list[Any], answer: dict[str, Any]) -> tuple[list[int], list[int]]:
+    def _encode_chat(self, prompt: list[Any], answer: dict[str, Any], variables: dict[str, Any]) -> tuple[list[int], list[int]]:
         """The answer's tokens are what the template adds to the prompt, up to the token that ends the turn."""
-        template, extra = self.model.tokenizer.apply_chat_template, self.args.chat_template_kwargs or {}
-        head = list(template(prompt, add_generation_prompt=True, tokenize=True, **extra))
-        both = list(template([*prompt, answer], add_generation_prompt=False, tokenize=True, **extra))
+        template = self.model.tokenizer.apply_chat_template
+        head = list(template(prompt, add_generation_prompt=True, tokenize=True, **variables))
+        both = list(template([*prompt, answer], add_generation_prompt=False, tokenize=True, **variables))
         if both[:len(head)] != head:
             raise ValueError("the chat template does not continue the prompt with the answer; give prompt and completion as text")
         ends = set(self.model.tokenizer.eos_ids)
@@ -125,6 +140,11 @@ class SFTTrainer(Loop):
             raise CheckpointMismatchError(f"{folder.parent}: the run had {state['rows']} rows of data, "
                                           f"train_dataset has {len(self.examples)}")
         self.position = state["position"]
+
+
+def is_ids(value: Any) -> bool:
+    """Whether a prompt or a completion is token ids."""
+    return not isinstance(value, str) and len(value) > 0 and isinstance(value[0], numbers.Integral)
 
 
 def sft(model: Any, rows: Any, args: SFTConfig | None = None, **options: Any) -> Model:

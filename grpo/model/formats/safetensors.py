@@ -141,7 +141,7 @@ class SafetensorsFolder:
             if single.is_file():
                 self.source = str(single)
                 self._files = [SafetensorsFile(single)]
-                self._owner = {name: self._files[0] for name in self._files[0].entries}
+                self._owner = dict.fromkeys(self._files[0].entries, self._files[0])
             elif index.is_file():
                 self._open_shards(folder, index)
             else:
