@@ -19,8 +19,10 @@ PLUGIN = os.path.join(*cuda.NAME.split(".")) + ".so"
 def flags():
     compile_, link = ["-std=gnu11", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off", "-Wall", "-Wextra",
                       "-Wpointer-arith"], []
-    compile_ += ["-O0", "-g"] if os.environ.get("GRPO_DEBUG") == "1" else ["-O3", "-g0"]
-    if os.environ.get("GRPO_SANITIZE") == "1":
+    debug, sanitize = (os.environ.get(name) == "1" for name in ("GRPO_DEBUG", "GRPO_SANITIZE"))
+    compile_ += ["-O0", "-g"] if debug else ["-O3", "-g0"]
+    compile_ += ["-UNDEBUG" if debug or sanitize else "-DNDEBUG"]                # assert() of the core's invariants
+    if sanitize:
         compile_ += ["-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-g"]
         link += ["-fsanitize=address,undefined"]
     if os.environ.get("GRPO_WERROR") == "1":
