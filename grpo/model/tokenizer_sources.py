@@ -18,13 +18,14 @@ from .formats.strict_json import read_bytes
 from .hub import resolve
 from .tokenizer import MAX_TOKENIZER_JSON, Tokenizer, load_backend
 
-FILES = ["tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.*",
-         "generation_config.json", "config.json"]
+FILES = ["tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+         "chat_template.*", "generation_config.json", "config.json"]
 NO_VOCABULARY = (None, "none", "no_vocab")               # tokenizer.ggml.model of a GGUF without one
 
 
 class NoTokenizer(Tokenizer):
-    """Stands where a model has no tokenizer: it knows the ids that end a completion, and refuses text by a TokenizerError."""
+    """Stands where a model has no tokenizer: it knows the ids that end a completion, and refuses text by a
+    TokenizerError."""
 
     def __init__(self, source: str, eos_ids: Sequence[int] = ()) -> None:
         self._source = source
@@ -62,8 +63,8 @@ class NoTokenizer(Tokenizer):
         return {}
 
     def _refuse(self, what: str) -> NoReturn:
-        raise TokenizerError(f"{self._source}: {what}: the model has no tokenizer. Give token ids, or load it with tokenizer=, "
-                             "a folder, a file or a tokenizer")
+        raise TokenizerError(f"{self._source}: {what}: the model has no tokenizer. Give token ids, or load it with "
+                             "tokenizer=, a folder, a file or a tokenizer")
 
 
 def of_folder(folder: Path, eos_ids: Sequence[int]) -> Tokenizer:
@@ -108,8 +109,8 @@ def given(tokenizer: Any, eos_ids: Sequence[int] = ()) -> Tokenizer:
             tokenizer.save_pretrained(folder)
             found = Tokenizer.from_pretrained(folder)
     else:
-        raise ConfigError("tokenizer= takes a grpo.Tokenizer, a folder, a tokenizer.json, a .gguf, or a tokenizer of tokenizers or "
-                          f"transformers, not {tokenizer!r:.80}")
+        raise ConfigError("tokenizer= takes a grpo.Tokenizer, a folder, a tokenizer.json, a .gguf, or a tokenizer of "
+                          f"tokenizers or transformers, not {tokenizer!r:.80}")
     ends = [*(i for i in eos_ids if i < found.vocab_size), *found.eos_ids]
     found.eos_ids = list(dict.fromkeys(ends))
     return found
@@ -134,8 +135,9 @@ def from_json(data: bytes, source: str) -> Tokenizer:
 
 
 def eos_ids_of(*configs: Mapping[str, Any], vocab_size: int, source: str) -> list[int]:
-    """eos_token_id, an id or several, of the first of a model's configs that has it. FileFormatError for what is no id."""
-    found = next((config["eos_token_id"] for config in configs if config.get("eos_token_id") is not None), [])
+    """eos_token_id, an id or several, of the first of a model's configs that has it. FileFormatError for what is no
+    id."""
+    found: Any = next((config["eos_token_id"] for config in configs if config.get("eos_token_id") is not None), [])
     ids = found if isinstance(found, list) else [found]
     for token in ids:
         if type(token) is not int or not 0 <= token < vocab_size:

@@ -1,4 +1,5 @@
-"""Option names of other trainers: what is understood under another name, what asks for what happens anyway, what is refused.
+"""Option names of other trainers: what is understood under another name, what asks for what happens anyway, what is
+refused.
 
 A script written for TRL (or for the transformers Trainer under it) carries options about devices, loaders and engines
 that do not exist here. Each is listed once, with the values that change nothing and a sentence for the others, so that
@@ -31,7 +32,8 @@ ALIASES = {
     "resume": "resume_from_checkpoint",
 }
 # DeepSeekRL counts rounds of one prompt each; what they are here are steps of prompts_per_step prompts
-ROUNDS = {"num_train_iters": "max_steps", "eval_iterations": "eval_steps", "update_ref_model_freq": "ref_model_sync_steps"}
+ROUNDS = {"num_train_iters": "max_steps", "eval_iterations": "eval_steps",
+          "update_ref_model_freq": "ref_model_sync_steps"}
 
 # options with no effect here whatever their value: they steer torch, data loader processes, launchers or hub uploads;
 # accepted, and named on one line when they ask for anything
@@ -68,8 +70,10 @@ NOTED: dict[str, tuple[tuple[Any, ...], str]] = {
 }
 
 OTHER_MODELS = "no other model is run; call yours from a reward function (--rewards file.py:function)"
-ADAPTERS = "adapters are not trained, every weight is; leave it out"
-QUANTIZED = "weights are bfloat16 with float32 masters; leave it out"
+LORA = ("lora_r", "lora_rank", "lora_alpha", "lora_dropout", "lora_bias", "lora_target_modules",
+        "lora_target_parameters", "lora_modules_to_save", "lora_task_type", "use_rslora", "use_dora", "peft_config")
+BITS = ("load_in_8bit", "load_in_4bit", "bnb_4bit_quant_type", "bnb_4bit_quant_storage", "bnb_4bit_compute_dtype",
+        "use_bnb_nested_quant", "quantization_config")
 UNCONSTRAINED = "completions are sampled freely; check their form in a reward function"
 MAIN_BRANCH = "a hub id means its main branch; download the revision and give its folder"
 # name -> (values that ask for what happens anyway, what to do about the others)
@@ -85,10 +89,11 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "torch_compile": ((False,), "there is no PyTorch here; leave it out"),
     "tf32": ((None, False), "there is no tf32 path; leave it out"),
     "use_liger_kernel": ((False, None), "logits are never kept whole anyway; leave it out"),
-    "cast_lm_head_to_fp32": ((False,), "log-probs are computed in float32; device='ref' also stores the head in float32"),
+    "cast_lm_head_to_fp32": ((False,),
+                             "log-probs are computed in float32; device='ref' also stores the head in float32"),
     "optim": (("adamw", "adamw_hf", "adamw_torch", "adamw_torch_fused"),
-              "the optimiser is AdamW with float32 masters; moment_dtype='bfloat16' halves its moments, 'float8' takes a quarter; "
-              "master_dtype='float24' makes masters smaller"),
+              "the optimiser is AdamW with float32 masters; moment_dtype='bfloat16' halves its moments, 'float8' takes "
+              "a quarter; master_dtype='float24' makes masters smaller"),
     "optim_args": ((None, ""), "AdamW is set by adam_beta1, adam_beta2, adam_epsilon and weight_decay"),
     "optim_target_modules": ((None,), "every parameter is trained"),
     "push_to_hub": ((False,), "save_model() writes a Hugging Face folder; upload it with huggingface_hub"),
@@ -99,11 +104,13 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "cache_implementation": ((None,), "there is one KV cache; leave it out"),
     "max_tool_calling_iterations": ((None,), "tools are not supported"),
     "log_completions_hub_repo": ((None,), "completions are written to the run folder"),
-    "logging_strategy": (("steps",), "every step is written to metrics.jsonl; logging_steps sets how often a line is printed"),
+    "logging_strategy": (("steps",), "every step is written to metrics.jsonl; logging_steps sets how often a line is "
+                         "printed"),
     "neftune_noise_alpha": ((None, 0), "noisy embeddings are not supported"),
     "label_smoothing_factor": ((0, 0.0), "label smoothing is not supported"),
     "group_by_length": ((False,), "nothing is padded, so lengths need no grouping"),
-    "train_sampling_strategy": (("random",), "rows come in a seeded order; shuffle_dataset=False keeps that of the data set"),
+    "train_sampling_strategy": (("random",), "rows come in a seeded order; shuffle_dataset=False keeps that of the "
+                                "data set"),
     "ignore_data_skip": ((False,), "a resumed run continues at its place in the data"),
     "enable_jit_checkpoint": ((False,), "checkpoints are written every save_steps"),
     "eval_delay": ((0, None), "evaluation starts with the first eval_steps"),
@@ -123,12 +130,8 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "model_revision": (("main", None), MAIN_BRANCH),
     "revision": (("main", None), MAIN_BRANCH),
     "use_peft": ((False, None), "every weight is trained; leave it out"),
-    **{name: ((None, False), ADAPTERS) for name in (
-        "lora_r", "lora_rank", "lora_alpha", "lora_dropout", "lora_bias", "lora_target_modules", "lora_target_parameters",
-        "lora_modules_to_save", "lora_task_type", "use_rslora", "use_dora", "peft_config")},
-    **{name: ((None, False), QUANTIZED) for name in (
-        "load_in_8bit", "load_in_4bit", "bnb_4bit_quant_type", "bnb_4bit_quant_storage", "bnb_4bit_compute_dtype",
-        "use_bnb_nested_quant", "quantization_config")},
+    **dict.fromkeys(LORA, ((None, False), "adapters are not trained, every weight is; leave it out")),
+    **dict.fromkeys(BITS, ((None, False), "weights are bfloat16 with float32 masters; leave it out")),
     "vllm_structured_outputs_regex": ((None,), UNCONSTRAINED),
     "vllm_guided_decoding_regex": ((None,), UNCONSTRAINED),
     "use_kl": ((True,), "beta=0 leaves the KL out"),
@@ -161,8 +164,8 @@ NOT_SUPPORTED = {
 
 
 def understood(given: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
-    """Options by our own names; those of ROUNDS keep theirs, as it takes a whole config to turn rounds into steps. Raises ConfigError
-    for names and values that cannot be honoured."""
+    """Options by our own names; those of ROUNDS keep theirs, as it takes a whole config to turn rounds into steps.
+    Raises ConfigError for names and values that cannot be honoured."""
     known = set(known)
     result: dict[str, Any] = {}
     without_effect = []
@@ -172,7 +175,8 @@ def understood(given: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]
             continue                                     # another name without a value says nothing
         if target in known:
             if target != name and target in given and given[target] != value:
-                raise ConfigError(f"{name}={value!r} and {target}={given[target]!r} say the same thing differently; give one")
+                raise ConfigError(f"{name}={value!r} and {target}={given[target]!r} say the same thing differently; "
+                                  "give one")
             result[target] = value
         elif name in ("use_cpu", "no_cuda") and "device" in known:
             result |= {"device": "cpu"} if value else {}
@@ -193,8 +197,8 @@ def understood(given: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]
         else:
             raise ConfigError(f"unknown option {name!r}{did_you_mean(name, {*known, *ALIASES, *ROUNDS})}")
     if without_effect:
-        note(f"without effect here: {', '.join(without_effect)} (there is no PyTorch, launcher, data loader, other engine "
-             "or upload to steer)")
+        note(f"without effect here: {', '.join(without_effect)} (there is no PyTorch, launcher, data loader, other "
+             "engine or upload to steer)")
     return result
 
 
@@ -206,7 +210,8 @@ def asks(value: Any) -> bool:
 def moments_of_optim(optim: Any, given: Mapping[str, Any]) -> dict[str, str]:
     """What an 8-bit AdamW is here, said on one line."""
     if given.get("moment_dtype", "float8") != "float8":
-        raise ConfigError(f"optim={optim!r} and moment_dtype={given['moment_dtype']!r} ask for different moments; give one")
+        raise ConfigError(f"optim={optim!r} and moment_dtype={given['moment_dtype']!r} ask for different moments; give "
+                          "one")
     warn(f"optim={optim!r}: AdamW with moment_dtype='float8'")
     return {"moment_dtype": "float8"}
 

@@ -33,6 +33,7 @@ NEVER_IMPORTED = {"torch", "transformers", "trl", "accelerate", "peft", "vllm", 
 LATE_IMPORTS = NEVER_IMPORTED | {"matplotlib", "jinja2", "tokenizers", "huggingface_hub", "datasets", "PIL"}
 MAX_LINES = 650
 LONGER: set[str] = set()                               # a file may stand here only by decision
+MAX_COLUMNS = 120
 
 C_FILES = sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".c", ".h", ".inc", ".def", ".cu", ".cuh"))
 PYTHON_FILES = sorted((ROOT / "grpo").rglob("*.py"))
@@ -128,3 +129,10 @@ def test_length_of_files():
     lengths = {name_of(p): len(p.read_text().splitlines()) for p in files}
     assert len(lengths) > 40
     assert {name for name, n in lengths.items() if n > MAX_LINES} == LONGER
+
+
+@pytest.mark.parametrize("path", [*PYTHON_FILES, ROOT / "grpo/_core.pyi"], ids=name_of)
+def test_width_of_lines(path):
+    lines = enumerate(path.read_text().splitlines(), 1)
+    wide = [f"{name_of(path)}:{n} has {len(line)} columns" for n, line in lines if len(line) > MAX_COLUMNS]
+    assert not wide
