@@ -1,6 +1,6 @@
 /* Attention over packed rows, forward. A block takes 64 or 128 pairs of one segment and KV head, 16 or 32 a warp:
-   queries and outputs live in registers, keys and values pass through a ring in shared memory.
-   FLOPs: 4 D for each pair and key it sees, rounded up to a tile. Bytes: qkv read and y written once, if the keys of a
+   queries and outputs live in registers, keys and values pass through shared memory.
+   FLOPs: 4 D for each pair and key it sees, rounded up to a tile at either end of its window. Bytes: qkv read and y written once, if the keys of a
    segment stay in L2 while its tiles are worked on. Bound by tensor cores and, next to them, shared memory: a warp
    reads 128 W bytes of a tile for 2048 W M multiplications (M = 1, 2: 16-row parts of a warp). */
 #include "cuda/attention.cuh"
@@ -75,12 +75,13 @@ static __device__ void fold_chunk(float *kept, const struct softmax &chunk, cons
     for (int r = 0; r < 2; r++) {
         float *max = kept + (W / 2 + 2 * r) * WARP, *sum = max + WARP;
         struct factors by = {0, 1};
-        if (first) *max = chunk.max[r], *sum = chunk.sum[r];
+        bool begins = first || unbegun(*max, *sum);
+        if (begins) *max = chunk.max[r], *sum = chunk.sum[r];
         else by = fold_row(max, sum, chunk.max[r], chunk.sum[r]);
         #pragma unroll
         for (int i = 0; i < W / 4; i++) {
             float *out = kept + (i / 2 * 4 + 2 * r + i % 2) * WARP, part = o[i / 2][2 * r + i % 2];
-            *out = first ? part : fold(*out, part, by);
+            *out = begins ? part : fold(*out, part, by);
         }
     }
 }
@@ -111,10 +112,10 @@ static __device__ inline void attend_tile(struct softmax state[parts_of(W)], flo
     #pragma unroll
     for (int m = 0; m < M; m++) {
         float top[2], sum[2];
-        int last[2];
+        struct sight see;
         if (masked || bad) {
-            last_keys(last, h, s, from + m * 16, pairs, t);
-            hide_keys(score[m], last);
+            see = keys_in_sight(h, s, from + m * 16, pairs, t);
+            hide_keys(score[m], see);
         }
         tile_max(top, score[m], h.scale);
         top[0] = fmaxf(state[m].max[0], top[0]);
@@ -122,7 +123,7 @@ static __device__ inline void attend_tile(struct softmax state[parts_of(W)], flo
         tile_exp(sum, score[m], top, h.scale);
         if (bad)
             for (int r = 0; r < 2; r++)
-                if (bad & bits_up_to(last[r])) sum[r] = NAN;
+                if (in_sight(bad, see, r)) sum[r] = NAN;
         shrink<W / 8>(&state[m], o[m], top, sum);
         pack_scores(p[m], score[m]);
     }
@@ -130,8 +131,9 @@ static __device__ inline void attend_tile(struct softmax state[parts_of(W)], flo
 }
 
 template <int W>
-static __global__ void __launch_bounds__(THREADS, W == 64 ? 2 : 3) attend(const struct attention_call c, bool folds) {
-    constexpr int M = parts_of(W), ROWS = 64 * M, TILE = KV_TILE * pitch(W);
+static __global__ void __launch_bounds__(THREADS, W == 64 || W == WIDE ? 2 : 3) attend(const struct attention_call c,
+                                                                                       bool folds) {
+    constexpr int M = parts_of(W), ROWS = 64 * M, TILE = KV_TILE * pitch(W), STAGES = stages(W);
     SHARED(char, memory);
     __shared__ uint32_t words[WARPS];
     struct heads h = c.heads;
@@ -141,12 +143,14 @@ static __global__ void __launch_bounds__(THREADS, W == 64 ? 2 : 3) attend(const 
     int2 task = c.map.query_tile[blockIdx.x];
     struct segment s = c.segments[task.x];
     int first = task.y * ROWS, pairs = s.len * h.group, from = first + warp_id() * 16 * M;  /* the warp's */
+    int block_first = s.prefix_len + row_of_pair(h, first);
     int end = s.prefix_len + row_of_pair(h, min(first + ROWS, pairs) - 1) + 1;  /* positions that the block sees */
-    int tiles = (end + KV_TILE - 1) / KV_TILE, block_first = s.prefix_len + row_of_pair(h, first);
+    int first_tile = first_key(h, block_first) / KV_TILE, tiles = (end + KV_TILE - 1) / KV_TILE;
     bf16 *q_tile = (bf16 *)memory, *ring = (bf16 *)(memory + front_bytes(W, folds));
     load_pairs<W>(q_tile, c.qkv + (size_t)s.start * qkv_stride(h) + (size_t)kv * h.group * h.D, qkv_stride(h), h, first,
                   ROWS, pairs);
-    load_keys<W>(ring, ring + TILE, c.qkv, h, s, kv, 0, end);
+    bf16 *k_first = ring + first_tile % STAGES * 2 * TILE;
+    load_keys<W>(k_first, k_first + TILE, c.qkv, h, s, kv, first_tile, end);
     cp_async_commit();
 
     int warp_first = s.prefix_len + row_of_pair(h, min(from, pairs - 1));
@@ -163,30 +167,36 @@ static __global__ void __launch_bounds__(THREADS, W == 64 ? 2 : 3) attend(const 
         for (int i = 0; i < W / 2; i++) o[m][i / 4][i % 4] = 0;
     }
 
-    for (int t = 0; t < tiles; t++) {
+    for (int t = first_tile; t < tiles; t++) {
+        bf16 *k = ring + t % STAGES * 2 * TILE, *v = k + TILE, *next = ring + (t + 1) % STAGES * 2 * TILE;
+        if (STAGES == 1 && t > first_tile) {
+            __syncthreads();                                         /* nobody reads tile t - 1 */
+            load_keys<W>(k, v, c.qkv, h, s, kv, t, end);
+            cp_async_commit();
+        }
         cp_async_wait<0>();
         __syncthreads();                                             /* tile t is there, and nobody reads tile t - 1 */
-        bf16 *k = ring + t % 2 * 2 * TILE, *v = k + TILE, *next = ring + (t + 1) % 2 * 2 * TILE;
-        if (t + 1 < tiles) load_keys<W>(next, next + TILE, c.qkv, h, s, kv, t + 1, end);
+        if (STAGES == 2 && t + 1 < tiles) load_keys<W>(next, next + TILE, c.qkv, h, s, kv, t + 1, end);
         cp_async_commit();
         uint32_t bad = 0;
-        if (t * KV_TILE + KV_TILE - 1 > block_first) {
+        if (t * KV_TILE + KV_TILE - 1 > block_first || t * KV_TILE < first_key(h, end - 1)) {      /* not seen by all */
             bad = bad_rows<W>(v, words);
             if (bad) clear_rows<W>(v, bad);
         }
-        if (t && t % CHUNK_TILES == 0)
+        if (t > first_tile && t % CHUNK_TILES == 0)
             #pragma unroll
             for (int m = 0; m < M; m++) {
-                fold_chunk<W>(kept_of<W>(memory, m), state[m], o[m], t == CHUNK_TILES);
+                fold_chunk<W>(kept_of<W>(memory, m), state[m], o[m], t - first_tile <= CHUNK_TILES);
                 state[m] = softmax_begin();
                 for (int i = 0; i < W / 2; i++) o[m][i / 4][i % 4] = 0;
             }
-        if (t * KV_TILE <= warp_last)
-            attend_tile<W>(state, o, q, k, v, bad, t * KV_TILE + KV_TILE - 1 > warp_first, h, s, from, pairs, t);
+        bool masked = t * KV_TILE + KV_TILE - 1 > warp_first || t * KV_TILE < first_key(h, warp_last);
+        if (t * KV_TILE <= warp_last && t * KV_TILE + KV_TILE > first_key(h, warp_first))
+            attend_tile<W>(state, o, q, k, v, bad, masked, h, s, from, pairs, t);
     }
     #pragma unroll
     for (int m = 0; m < M; m++) {
-        if (tiles > CHUNK_TILES) {
+        if ((tiles - 1) / CHUNK_TILES > first_tile / CHUNK_TILES) {
             fold_chunk<W>(kept_of<W>(memory, m), state[m], o[m], false);
             unfold<W>(&state[m], o[m], kept_of<W>(memory, m));
         }
@@ -198,17 +208,17 @@ template <int W>
 static int run_attend(const struct cuda_ctx *ctx, const struct attention_call c, const struct segment *segments,
                       int n_segments) {
     constexpr int ROWS = 64 * parts_of(W);
-    int group = c.heads.group;
     bool folds = c.N > KV_CHUNK;                                     /* no context is longer than the batch */
-    size_t shared = (size_t)front_bytes(W, folds) + 4 * KV_TILE * pitch(W) * sizeof(bf16);
-    TRY(attention_map(ctx, c.map, segments, n_segments, c.N, group, ROWS, false));
-    LAUNCH(ctx, attend<W>, dim3((unsigned)query_tiles_max(c.N, n_segments, group, ROWS), (unsigned)c.heads.Hkv),
+    size_t shared = (size_t)front_bytes(W, folds) + 2 * stages(W) * KV_TILE * pitch(W) * sizeof(bf16);
+    TRY(attention_map(ctx, c.map, segments, n_segments, c.N, c.heads, ROWS, false));
+    LAUNCH(ctx, attend<W>, dim3((unsigned)query_tiles_max(c.N, n_segments, c.heads.group, ROWS), (unsigned)c.heads.Hkv),
            THREADS, shared, c, folds);
     return OK;
 }
 
 int attention_heads(struct heads *h, const struct attention_shape *a) {
-    if (a->D % 8 || a->D > 128) return fail(E_CONFIG, "cuda: attention serves head dims up to 128 in steps of 8, not %d", a->D);
+    if (a->D % 8 || a->D > WIDE)
+        return fail(E_CONFIG, "cuda: attention serves head dims up to %d in steps of 8, not %d", WIDE, a->D);
     *h = heads_of(a);
     return OK;
 }

@@ -1,9 +1,11 @@
-/* Attention, backward, with P recomputed from lse: dV = P^T dY, dS = scale P (dY V^T - delta), dQ = dS K,
+/* Attention, backward, with P recomputed from lse: dV = P^T dY, dS = P (dY V^T - delta) scale, dQ = dS K,
    dK = dS^T Q, delta = sum dY Y. Two kernels, each of which owns what it writes, so no sum depends on which block is
    first: attend_dq walks the keys of a tile of queries, as the forward does; attend_dkv walks the queries behind a tile
    of keys: its segment's own, then those of the segments that have it as a prefix, in segment order. Where these are
    many they are shared out over slices, whose sums add_slices adds in order.
-   FLOPs for each pair and key: 6 D in attend_dq, 8 D in attend_dkv (the scores twice: the price of no atomics). */
+   Of those, only rows whose window reaches back to the keys are walked.
+   FLOPs for each pair and key: 6 D in attend_dq, 8 D in attend_dkv (the scores twice: the price of no atomics). WIDE
+   sums do not fit the registers, so there two blocks share the columns of a tile of keys: 12 D. */
 #include "cuda/attention.cuh"
 
 #include <math.h>
@@ -51,7 +53,7 @@ static __device__ void find_stats(const struct backward &c, float2 *stats, const
         size_t at = (size_t)(s.start + row) * h.Hq + (size_t)(kv * h.group + pair - row * h.group);
         float sum = 0;
         for (int d = 2 * lane_id(); d < h.D; d += 2 * WARP) {
-            float2 dy = unpack2(*(const uint32_t *)(dy_tile + j * pitch(W) + d));
+            float2 dy = unpack2(*(const uint32_t *)(dy_tile + place<W>(j, d)));
             float2 y = unpack2(*(const uint32_t *)(c.y + at * h.D + d));
             sum = fmaf(dy.y, y.y, fmaf(dy.x, y.x, sum));
         }
@@ -62,9 +64,37 @@ static __device__ void find_stats(const struct backward &c, float2 *stats, const
     }
 }
 
+/* A warp's 16 rows and tile t. bad: its keys that are not finite, and are zero by now; masked: some row does not see all
+   of it; from: the first row's pair. */
+template <int W>
+static __device__ inline void add_keys(float dq[1][W / 8][4], float poison[2], const uint32_t q[1][W / 16][4],
+                                       const uint32_t dy[1][W / 16][4], const bf16 *q_rows, const bf16 *dy_rows,
+                                       const bf16 *k, const bf16 *v, const float2 stat[2], uint32_t bad, bool masked,
+                                       struct heads h, struct segment s, int from, int pairs, int t) {
+    float score[1][4][4], ds[1][4][4];
+    uint32_t packed[1][2][4];
+    held_scores<W>(score, q, q_rows, k);
+    held_scores<W>(ds, dy, dy_rows, v);
+    #pragma unroll
+    for (int n = 0; n < 4; n++) {
+        float2 of_row[4] = {stat[0], stat[0], stat[1], stat[1]};
+        gradients(score[0][n], ds[0][n], of_row, h.scale);
+    }
+    if (masked || bad) {
+        struct sight see = keys_in_sight(h, s, from, pairs, t);
+        #pragma unroll
+        for (int i = 0; i < 16; i++)
+            if (!sees_key(see, i % 4 / 2, key_of(i / 4, i))) ds[0][i / 4][i % 4] = 0;
+        for (int r = 0; r < 2; r++)
+            if (in_sight(bad, see, r)) poison[r] = NAN;
+    }
+    pack_scores(packed[0], ds[0]);
+    tile_values<W, 1, W / 16>(dq, packed, k, 0, 1);
+}
+
 template <int W>
 static __global__ void __launch_bounds__(THREADS, W <= 80 ? 3 : 2) attend_dq(const struct backward c) {
-    constexpr int TILE = KV_TILE * pitch(W), FRONT = QUERY_ROWS * pitch(W);
+    constexpr int TILE = KV_TILE * pitch(W), FRONT = QUERY_ROWS * pitch(W), STAGES = stages(W);
     SHARED(bf16, memory);
     __shared__ uint32_t words[WARPS];
     __shared__ float2 stats[QUERY_ROWS];
@@ -75,68 +105,56 @@ static __global__ void __launch_bounds__(THREADS, W <= 80 ? 3 : 2) attend_dq(con
     int2 task = c.map.query_tile[blockIdx.x];
     struct segment s = c.segments[task.x];
     int first = task.y * QUERY_ROWS, pairs = s.len * h.group, from = first + warp_id() * 16;
-    int end = s.prefix_len + row_of_pair(h, min(first + QUERY_ROWS, pairs) - 1) + 1;
-    int tiles = (end + KV_TILE - 1) / KV_TILE;
     int block_first = s.prefix_len + row_of_pair(h, first);
+    int end = s.prefix_len + row_of_pair(h, min(first + QUERY_ROWS, pairs) - 1) + 1;
+    int first_tile = first_key(h, block_first) / KV_TILE, tiles = (end + KV_TILE - 1) / KV_TILE;
     int warp_first = s.prefix_len + row_of_pair(h, min(from, pairs - 1));
     int warp_last = from < pairs ? s.prefix_len + row_of_pair(h, min(from + 16, pairs) - 1) : -1;
     bf16 *q_tile = memory, *dy_tile = memory + FRONT, *ring = memory + 2 * FRONT;
     size_t head = (size_t)kv * h.group * h.D, y_stride = (size_t)h.Hq * h.D;
     load_pairs<W>(q_tile, c.qkv + (size_t)s.start * qkv_stride(h) + head, qkv_stride(h), h, first, QUERY_ROWS, pairs);
     load_pairs<W>(dy_tile, c.dy + (size_t)s.start * y_stride + head, y_stride, h, first, QUERY_ROWS, pairs);
-    load_keys<W>(ring, ring + TILE, c.qkv, h, s, kv, 0, end);
+    bf16 *k_first = ring + first_tile % STAGES * 2 * TILE;
+    load_keys<W>(k_first, k_first + TILE, c.qkv, h, s, kv, first_tile, end);
     cp_async_commit();
     cp_async_wait<0>();
     __syncthreads();
     find_stats<W>(c, stats, dy_tile, s, kv, first);
     __syncthreads();
 
+    const bf16 *q_rows = q_tile + warp_id() * 16 * pitch(W), *dy_rows = dy_tile + warp_id() * 16 * pitch(W);
     uint32_t q[1][W / 16][4], dy[1][W / 16][4];
     float dq[1][W / 8][4], poison[2] = {0, 0};
     float2 stat[2];
-    load_rows<W>(q[0], q_tile + warp_id() * 16 * pitch(W));
-    load_rows<W>(dy[0], dy_tile + warp_id() * 16 * pitch(W));
+    hold_rows<W>(q, q_rows);
+    hold_rows<W>(dy, dy_rows);
     for (int i = 0; i < W / 8 * 4; i++) dq[0][i / 4][i % 4] = 0;
     for (int r = 0; r < 2; r++) {
         stat[r] = stats[min(from + lane_id() / 4 + 8 * r, pairs - 1) - first];
     }
 
-    for (int t = 0; t < tiles; t++) {
+    for (int t = first_tile; t < tiles; t++) {
+        bf16 *k = ring + t % STAGES * 2 * TILE, *v = k + TILE, *next = ring + (t + 1) % STAGES * 2 * TILE;
+        if (STAGES == 1 && t > first_tile) {
+            __syncthreads();                                         /* nobody reads tile t - 1 */
+            load_keys<W>(k, v, c.qkv, h, s, kv, t, end);
+            cp_async_commit();
+        }
         cp_async_wait<0>();
         __syncthreads();
-        bf16 *k = ring + t % 2 * 2 * TILE, *v = k + TILE, *next = ring + (t + 1) % 2 * 2 * TILE;
-        if (t + 1 < tiles) load_keys<W>(next, next + TILE, c.qkv, h, s, kv, t + 1, end);
+        if (STAGES == 2 && t + 1 < tiles) load_keys<W>(next, next + TILE, c.qkv, h, s, kv, t + 1, end);
         cp_async_commit();
         uint32_t bad = 0;
-        if (t * KV_TILE + KV_TILE - 1 > block_first) {
+        if (t * KV_TILE + KV_TILE - 1 > block_first || t * KV_TILE < first_key(h, end - 1)) {      /* not seen by all */
             bad = bad_rows<W>(k, words);
             if (bad) clear_rows<W>(k, bad);
         }
-        if (t * KV_TILE > warp_last) continue;
-
-        float score[1][4][4], ds[1][4][4];
-        uint32_t packed[1][2][4];
-        tile_scores<W, 1>(score, q, k);
-        tile_scores<W, 1>(ds, dy, v);
-        #pragma unroll
-        for (int n = 0; n < 4; n++) {
-            float2 of_row[4] = {stat[0], stat[0], stat[1], stat[1]};
-            gradients(score[0][n], ds[0][n], of_row, h.scale);
-        }
-        if (t * KV_TILE + KV_TILE - 1 > warp_first || bad) {
-            int last[2];
-            last_keys(last, h, s, from, pairs, t);
-            #pragma unroll
-            for (int i = 0; i < 16; i++)
-                if (key_of(i / 4, i) > last[i % 4 / 2]) ds[0][i / 4][i % 4] = 0;
-            for (int r = 0; r < 2; r++)
-                if (bad & bits_up_to(last[r])) poison[r] = NAN;
-        }
-        pack_scores(packed[0], ds[0]);
-        tile_values<W, 1, W / 16>(dq, packed, k, 0, 1);
+        bool masked = t * KV_TILE + KV_TILE - 1 > warp_first || t * KV_TILE < first_key(h, warp_last);
+        if (t * KV_TILE <= warp_last && t * KV_TILE + KV_TILE > first_key(h, warp_first))
+            add_keys<W>(dq, poison, q, dy, q_rows, dy_rows, k, v, stat, bad, masked, h, s, from, pairs, t);
     }
 
-    float scale = h.scale * LN2;                                     /* of scores */
+    float scale = h.scale * LN2;                                     /* of the scores */
     #pragma unroll
     for (int r = 0; r < 2; r++) {
         int pair = from + lane_id() / 4 + 8 * r, row = row_of_pair(h, pair);
@@ -158,42 +176,51 @@ struct queries { int start, len, tile, first, end; };
 
 /* The tiles behind a block's keys, one after the other. One thread walks, so that no other holds this in registers. */
 struct walk {
+    struct segment own;              /* the keys' */
+    int key, keys;                   /* packed rows [key, key + keys) */
     struct queries q;                /* the current one; len 0: there is none */
     int tiles, index;                /* where its segment's tiles end, and its number */
     int skip, left;                  /* tiles of dependents that earlier slices have, and that are this slice's */
 };
 
-static __device__ void begin_walk(struct walk *w, const struct backward &c, int4 task, struct segment own) {
-    int dependents = c.map.dependent_tiles[task.x], slices = c.map.slices[task.x], group = c.heads.group;
+static __device__ inline int tiles_of(struct heads h, int rows) { return (rows * h.group + BWD_PAIRS - 1) / BWD_PAIRS; }
+
+static __device__ void begin_walk(struct walk *w, const struct backward &c, int4 task, struct segment own, int keys) {
+    int dependents = c.map.dependent_tiles[task.x], slices = c.map.slices[task.x];
     int skip = dependents * task.z / slices, left = dependents * (task.z + 1) / slices - skip;
-    *w = (struct walk){{own.start, own.len, -1, 0, -1}, 0, -1, skip, left};
+    *w = (struct walk){own, own.start + task.y, keys, {own.start, own.len, -1, 0, -1}, 0, -1, skip, left};
     if (task.z) return;
-    w->q.tile = task.y * group / BWD_PAIRS - 1;                      /* earlier rows do not see the block's first key */
-    w->tiles = (own.len * group + BWD_PAIRS - 1) / BWD_PAIRS;
+    w->q.tile = task.y * c.heads.group / BWD_PAIRS - 1;              /* earlier rows do not see the block's first key */
+    w->tiles = tiles_of(c.heads, min(own.len, task.y + keys - 1 + c.heads.window));
 }
 
-/* The next tile. own: the keys' segment; keys [key, key + keys) */
-static __device__ struct queries next_tile(struct walk *w, const struct backward &c, struct segment own, int key,
-                                           int keys) {
+static __device__ struct queries next_tile(struct walk *w, const struct backward &c) {
     if (++w->q.tile < w->tiles) return w->q;
     while (w->left > 0 && ++w->index < c.n_segments) {
         struct segment s = c.segments[w->index];
-        if (!depends(s, own.start, own.len)) continue;
-        int tiles = (s.len * c.heads.group + BWD_PAIRS - 1) / BWD_PAIRS;
+        int tiles = tiles_of(c.heads, rows_behind(s, w->own.start, w->own.len, c.heads.window));
         int skipped = min(w->skip, tiles), taken = min(w->left, tiles - skipped);
         w->skip -= skipped;
         w->left -= taken;
         w->q = (struct queries){s.start, s.len, skipped, s.prefix, s.prefix + s.prefix_len};
-        w->tiles = skipped + taken;
-        if (taken && depends(s, key, keys)) return w->q;
+        w->tiles = min(skipped + taken, tiles_of(c.heads, rows_behind(s, w->key, w->keys, c.heads.window)));
+        if (skipped < w->tiles) return w->q;
     }
     w->tiles = w->q.len = 0;
     return w->q;
 }
 
-/* does a query, which is in packed row `row`, see the key in row `key`? */
-static __device__ inline bool sees(struct queries q, int row, int key) {
-    return q.end < 0 ? key <= row : key >= q.first && key < q.end;
+/* The last packed row whose window reaches back to the key in row `key`. */
+static __device__ inline int last_reaching(const struct queries &q, struct heads h, int key) {
+    return key + h.window - 1 + (q.end < 0 ? 0 : q.start - q.end);   /* rows behind a prefix go on where it ends */
+}
+
+/* Packed rows [first, last] of the queries that see the key in row `key`; last < 0: none. */
+struct seers { int first, last; };
+
+static __device__ inline struct seers seers_of(const struct queries &q, struct heads h, int key) {
+    bool visible = q.end < 0 || (key >= q.first && key < q.end);
+    return (struct seers){q.end < 0 ? key : 0, visible ? last_reaching(q, h, key) : -1};
 }
 
 /* packed row of the tile's pair j */
@@ -203,10 +230,12 @@ static __device__ inline int query_row(struct queries q, struct heads h, int j) 
 
 /* p = ds = 0 where the query does not see the key; key: the row of the warp's first key */
 static __device__ inline void hide_queries(float p[4][4], float ds[4][4], struct queries q, struct heads h, int key) {
+    struct seers of[2] = {seers_of(q, h, key + lane_id() / 4), seers_of(q, h, key + lane_id() / 4 + 8)};
     #pragma unroll
-    for (int i = 0; i < 16; i++)
-        if (!sees(q, query_row(q, h, key_of(i / 4, i)), key + lane_id() / 4 + i % 4 / 2 * 8))
-            p[i / 4][i % 4] = ds[i / 4][i % 4] = 0;
+    for (int i = 0; i < 16; i++) {
+        int row = query_row(q, h, key_of(i / 4, i));
+        if (row < of[i % 4 / 2].first || row > of[i % 4 / 2].last) p[i / 4][i % 4] = ds[i / 4][i % 4] = 0;
+    }
 }
 
 template <int W>
@@ -226,14 +255,19 @@ static __device__ float2 stat_of(const struct backward &c, struct queries of, in
     return c.stats[(size_t)(of.start + row) * h.Hq + (size_t)(kv * h.group + pair - row * h.group)];
 }
 
-/* A warp's 16 keys and a tile of queries. */
+/* columns of dk and dv that a block sums */
+static constexpr __host__ __device__ int sums_of(int W) { return W < WIDE ? W : W / 2; }
+
+/* A warp's 16 keys and a tile of queries; dk and dv from `column` on. */
 template <int W>
-static __device__ inline void add_queries(float dk[1][W / 8][4], float dv[1][W / 8][4], const uint32_t k[1][W / 16][4],
-                                          const bf16 *v_rows, const bf16 *q, const bf16 *dy, const float2 *stats,
-                                          struct queries of, struct heads h, int key, bool masked) {
+static __device__ inline void add_queries(float dk[1][sums_of(W) / 8][4], float dv[1][sums_of(W) / 8][4],
+                                          const uint32_t k[1][W / 16][4], const bf16 *k_rows, const bf16 *v_rows,
+                                          const bf16 *q, const bf16 *dy, const float2 *stats, struct queries of,
+                                          struct heads h, int key, int column, bool masked) {
+    constexpr int N = sums_of(W) / 16;
     float p[1][4][4], ds[1][4][4];
     uint32_t packed[1][2][4];
-    tile_scores<W, 1>(p, k, q);
+    held_scores<W>(p, k, k_rows, q);
     tile_scores_of<W>(ds[0], v_rows, dy);
     #pragma unroll
     for (int n = 0; n < 4; n++) {
@@ -243,15 +277,16 @@ static __device__ inline void add_queries(float dk[1][W / 8][4], float dv[1][W /
     }
     if (masked) hide_queries(p[0], ds[0], of, h, key);
     pack_scores(packed[0], p[0]);
-    tile_values<W, 1, W / 16>(dv, packed, dy, 0, 1);
+    tile_values<W, 1, N>(dv, packed, dy, column / 16, 1);
     pack_scores(packed[0], ds[0]);
-    tile_values<W, 1, W / 16>(dk, packed, q, 0, 1);
+    tile_values<W, 1, N>(dk, packed, q, column / 16, 1);
 }
 
-/* dk, dv of the warp's keys: rounded to dqkv, or to the slice's sums */
+/* dk, dv of the warp's keys from `column` on: rounded to dqkv, or to the slice's sums */
 template <int W>
-static __device__ void store_keys(const struct backward &c, int4 task, int key, int keys, int kv,
-                                  const float dk[W / 8][4], const float dv[W / 8][4], const float poison[2]) {
+static __device__ void store_keys(const struct backward &c, int4 task, int key, int keys, int kv, int column,
+                                  const float dk[sums_of(W) / 8][4], const float dv[sums_of(W) / 8][4],
+                                  const float poison[2]) {
     struct heads h = c.heads;
     float scale = h.scale * LN2;
     #pragma unroll
@@ -261,8 +296,8 @@ static __device__ void store_keys(const struct backward &c, int4 task, int key, 
         bf16 *to = c.dqkv + (size_t)(key + j) * qkv_stride(h) + (size_t)(h.Hq + kv) * h.D;
         float *sum = c.sums + ((size_t)(task.w + task.y + j) * h.Hkv + (size_t)kv) * 2 * W;
         #pragma unroll
-        for (int n = 0; n < W / 8; n++) {
-            int d = n * 8 + lane_id() % 4 * 2;
+        for (int n = 0; n < sums_of(W) / 8; n++) {
+            int d = column + n * 8 + lane_id() % 4 * 2;
             float2 k = make_float2(dk[n][2 * r] + poison[r], dk[n][2 * r + 1] + poison[r]);
             float2 v = make_float2(dv[n][2 * r] + poison[r], dv[n][2 * r + 1] + poison[r]);
             if (d >= h.D) continue;
@@ -277,18 +312,21 @@ static __device__ void store_keys(const struct backward &c, int4 task, int key, 
     }
 }
 
+/* A block's keys; blockIdx.z: which sums_of(W) of their columns. */
 template <int W>
 static __global__ void __launch_bounds__(THREADS, W <= 64 ? 3 : 2) attend_dkv(const struct backward c) {
-    constexpr int KEYS = KEY_ROWS * pitch(W), TILE = BWD_PAIRS * pitch(W);
+    constexpr int KEYS = KEY_ROWS * pitch(W), TILE = BWD_PAIRS * pitch(W), STAGES = stages(W);
     SHARED(bf16, memory);
     __shared__ uint32_t words[2][WARPS];
-    __shared__ __align__(16) float2 stats[2][BWD_PAIRS];
+    __shared__ __align__(16) float2 stats[STAGES][BWD_PAIRS];
     __shared__ struct walk walk;
     __shared__ struct queries tiles[3];                /* this one, the next, and the one that is looked for */
     struct heads h = c.heads;
-    int kv = blockIdx.y;
-    clear_gaps(c, (h.Hq + kv) * h.D, h.D);
-    clear_gaps(c, (h.Hq + h.Hkv + kv) * h.D, h.D);
+    int kv = blockIdx.y, column = blockIdx.z * sums_of(W);
+    if (blockIdx.z == 0) {
+        clear_gaps(c, (h.Hq + kv) * h.D, h.D);
+        clear_gaps(c, (h.Hq + h.Hkv + kv) * h.D, h.D);
+    }
     if ((int)blockIdx.x >= c.map.count[KEY_TASKS]) return;
     int4 task = c.map.key_task[blockIdx.x];
     struct segment own = c.segments[task.x];
@@ -298,56 +336,67 @@ static __global__ void __launch_bounds__(THREADS, W <= 64 ? 3 : 2) attend_dkv(co
     for (int t = 0; t < KEY_ROWS / KV_TILE; t++)
         load_keys<W>(k_tile + t * TILE, v_tile + t * TILE, c.qkv, h, rows, kv, t, keys);
     if (threadIdx.x == 0) {
-        begin_walk(&walk, c, task, own);
-        tiles[0] = next_tile(&walk, c, own, key, keys);
-        tiles[1] = next_tile(&walk, c, own, key, keys);
+        begin_walk(&walk, c, task, own, keys);
+        tiles[0] = next_tile(&walk, c);
+        tiles[1] = next_tile(&walk, c);
     }
     __syncthreads();
-    struct queries of = tiles[0];
-    if (of.len) {
-        load_queries<W>(c, ring, ring + TILE, of, kv);
-        if (threadIdx.x < BWD_PAIRS) stats[0][threadIdx.x] = stat_of(c, of, kv, threadIdx.x);
+    if (tiles[0].len) {
+        load_queries<W>(c, ring, ring + TILE, tiles[0], kv);
+        if (threadIdx.x < BWD_PAIRS) stats[0][threadIdx.x] = stat_of(c, tiles[0], kv, threadIdx.x);
     }
     cp_async_commit();
     cp_async_wait<0>();
     __syncthreads();
 
+    const bf16 *k_rows = k_tile + warp_id() * 16 * pitch(W), *v_rows = v_tile + warp_id() * 16 * pitch(W);
     uint32_t k[1][W / 16][4];
-    float dk[1][W / 8][4], dv[1][W / 8][4], poison[2] = {0, 0};
-    load_rows<W>(k[0], k_tile + warp_id() * 16 * pitch(W));
-    for (int i = 0; i < W / 8 * 4; i++) dk[0][i / 4][i % 4] = dv[0][i / 4][i % 4] = 0;
-    for (int turn = 0; of.len; turn++) {
+    float dk[1][sums_of(W) / 8][4], dv[1][sums_of(W) / 8][4], poison[2] = {0, 0};
+    hold_rows<W>(k, k_rows);
+    for (int i = 0; i < sums_of(W) / 2; i++) dk[0][i / 4][i % 4] = dv[0][i / 4][i % 4] = 0;
+    for (int turn = 0; tiles[turn % 3].len; turn++) {
+        const struct queries &of = tiles[turn % 3];
         float2 stat = make_float2(INFINITY, 0);
+        bf16 *q = ring + turn % STAGES * 2 * TILE, *dy = q + TILE, *ahead = ring + (turn + 1) % STAGES * 2 * TILE;
+        if (STAGES == 1 && turn) {
+            __syncthreads();  /* nobody reads the tile before */
+            load_queries<W>(c, q, dy, of, kv);
+            if (threadIdx.x < BWD_PAIRS) stats[0][threadIdx.x] = stat_of(c, of, kv, threadIdx.x);
+            cp_async_commit();
+        }
         cp_async_wait<0>();
         __syncthreads();  /* this tile is there, and nobody reads the one before */
-        bf16 *q = ring + turn % 2 * 2 * TILE, *dy = q + TILE, *ahead = ring + (turn + 1) % 2 * 2 * TILE;
         struct queries next = tiles[(turn + 1) % 3];
-        if (next.len) {
+        if (STAGES == 2 && next.len) {
             load_queries<W>(c, ahead, ahead + TILE, next, kv);
             if (threadIdx.x < BWD_PAIRS) stat = stat_of(c, next, kv, threadIdx.x);
         }
         cp_async_commit();
-        if (threadIdx.x == 0) tiles[(turn + 2) % 3] = next_tile(&walk, c, own, key, keys);
+        if (threadIdx.x == 0) tiles[(turn + 2) % 3] = next_tile(&walk, c);
 
-        int last = min(of.start + of.len - 1, query_row(of, h, BWD_PAIRS - 1));
-        bool masked = of.end < 0 ? key + keys - 1 > query_row(of, h, 0) : key < of.first || key + keys > of.end;
+        int first = query_row(of, h, 0), last = min(of.start + of.len - 1, query_row(of, h, BWD_PAIRS - 1));
+        struct seers oldest = seers_of(of, h, key), newest = seers_of(of, h, key + keys - 1);
+        bool works = warp_key < key + keys && (of.end >= 0 || warp_key <= last) && first <= last_reaching(of, h, warp_key + 15);
+        bool masked = first < newest.first || last > oldest.last || last > newest.last;
         if (masked) {
             uint32_t bad = bad_rows<W>(q, words[0]) | bad_rows<W>(dy, words[1]);
             if (bad) {
-                int latest = query_row(of, h, 31 - __clz((int)bad));
                 clear_rows<W>(q, bad);
                 clear_rows<W>(dy, bad);
-                for (int r = 0; r < 2; r++)
-                    if (sees(of, latest, warp_key + lane_id() / 4 + 8 * r)) poison[r] = NAN;
+                for (int r = 0; r < 2; r++) {
+                    struct seers rows = seers_of(of, h, warp_key + lane_id() / 4 + 8 * r);
+                    for (uint32_t left = bad; left; left &= left - 1) {
+                        int row = query_row(of, h, __ffs((int)left) - 1);
+                        if (row >= rows.first && row <= rows.last) poison[r] = NAN;
+                    }
+                }
             }
         }
-        if (warp_key < key + keys && (of.end >= 0 || warp_key <= last))
-            add_queries<W>(dk, dv, k, v_tile + warp_id() * 16 * pitch(W), q, dy, stats[turn % 2], of, h, warp_key,
-                           masked);
-        if (threadIdx.x < BWD_PAIRS) stats[(turn + 1) % 2][threadIdx.x] = stat;
-        of = tiles[(turn + 1) % 3];
+        if (works)
+            add_queries<W>(dk, dv, k, k_rows, v_rows, q, dy, stats[turn % STAGES], of, h, warp_key, column, masked);
+        if (STAGES == 2 && threadIdx.x < BWD_PAIRS) stats[(turn + 1) % STAGES][threadIdx.x] = stat;
     }
-    store_keys<W>(c, task, key, keys, kv, dk[0], dv[0], poison);
+    store_keys<W>(c, c.map.key_task[blockIdx.x], key, keys, kv, column, dk[0], dv[0], poison);
 }
 
 /* dk, dv of the keys that have several slices: their sums in order, rounded */
@@ -379,13 +428,13 @@ static __global__ void __launch_bounds__(THREADS) add_slices(const struct backwa
 
 template <int W>
 static int run_backward(const struct cuda_ctx *ctx, const struct backward c) {
-    size_t shared = (2 * QUERY_ROWS + 4 * KV_TILE) * pitch(W) * sizeof(bf16);       /* of either kernel */
+    size_t shared = (2 * QUERY_ROWS + 2 * stages(W) * KV_TILE) * pitch(W) * sizeof(bf16);     /* of either kernel */
     unsigned Hkv = (unsigned)c.heads.Hkv;
     unsigned queries = (unsigned)query_tiles_max(c.N, c.n_segments, c.heads.group, QUERY_ROWS);
     unsigned tasks = (unsigned)key_tasks_max(c.N, c.n_segments);
-    TRY(attention_map(ctx, c.map, c.segments, c.n_segments, c.N, c.heads.group, QUERY_ROWS, true));
+    TRY(attention_map(ctx, c.map, c.segments, c.n_segments, c.N, c.heads, QUERY_ROWS, true));
     LAUNCH(ctx, attend_dq<W>, dim3(queries, Hkv), THREADS, shared, c);
-    LAUNCH(ctx, attend_dkv<W>, dim3(tasks, Hkv), THREADS, shared, c);
+    LAUNCH(ctx, attend_dkv<W>, dim3(tasks, Hkv, W / sums_of(W)), THREADS, shared, c);
     LAUNCH(ctx, add_slices<W>, dim3(tasks, Hkv), THREADS, 0, c);
     return OK;
 }

@@ -13,7 +13,8 @@
    that lies wholly in pages which neighbours share is read, and its scores computed, once for as many slots as fit the
    16 rows of an mma (sharers()): their blocks take such chunks in turn, each for all of them, and decode_join() gives
    every slot its own. Chunks are what can be computed apart without changing a bit or making anyone wait; of a chunk in
-   which the prompt ends every slot reads all. */
+   which the prompt ends every slot reads all, and so of chunks that a slot's window does not see whole. Tiles before
+   the window are not read. */
 #include "cuda/attention.cuh"
 
 #include <math.h>
@@ -25,9 +26,10 @@ struct decode {
     float *lse;
     const bf16 *qkv, *pool;
     const int32_t *pages, *length;
-    float *parts;                    /* (S, Hq, chunks, W + 4) output, max, sum of a chunk; NULL: a block has all */
+    float *parts;                    /* (S, Hq, chunks, W + 4) output, max, sum of a chunk; NULL: a block has all,
+                                        which WIDE ones do of one chunk alone: their registers do not hold two */
     struct heads heads;
-    int S, max_pages, chunks, splits;
+    int S, max_pages, chunks, splits;          /* chunks: that a slot sees at most; chunk i is part i % chunks */
     int sharers, shared_pages;       /* slots that a block may serve at once, in so many leading pages */
 };
 
@@ -45,29 +47,33 @@ static inline int sharers(struct heads h) {
     return h.group > 8 ? 1 : h.group > 4 ? 2 : h.group > 2 ? 4 : h.group > 1 ? 8 : 16;
 }
 
-/* The slots [first, first + n) among which a slot is, and how many leading chunks they all hold in the same pages. */
-struct neighbours { int first, n, chunks; };
+/* The slots [first, first + n) among which a slot is, and the chunks [begin, end) that they all hold in the same pages and
+   see whole. */
+struct neighbours { int first, n, begin, end; };
 
 static __device__ inline struct neighbours neighbours_of(const struct decode &c, int slot) {
-    struct neighbours them = {slot, 1, 0};
+    struct neighbours them = {slot, 1, 0, 0};
     if (c.sharers == 1 || c.length[slot] <= KV_CHUNK) return them;
     them.first = slot - slot % c.sharers;
     them.n = min(c.sharers, c.S - them.first);
     const int32_t *length = c.length + them.first;
     const int32_t *pages = c.pages + (size_t)them.first * c.max_pages;
     int same = c.shared_pages;
-    for (int i = 0; i < them.n; i++) same = min(same, (length[i] - 1) / KV_TILE);
+    for (int i = 0; i < them.n; i++) {
+        same = min(same, (length[i] - 1) / KV_TILE);
+        them.begin = max(them.begin, (first_key(c.heads, length[i] - 1) + KV_CHUNK - 1) / KV_CHUNK);
+    }
     for (int i = 1; i < them.n; i++)
         for (int page = lane_id(); page < same; page += WARP)
             if (pages[page] != pages[(size_t)i * c.max_pages + page]) same = page;
     for (int mask = WARP / 2; mask; mask /= 2) same = min(same, shuffle_xor(same, mask));
-    them.chunks = same / CHUNK_TILES;
+    them.end = same / CHUNK_TILES;
     return them;
 }
 
 /* The first chunk from `chunk` on, in steps of c.splits, that a slot's block computes. */
 static __device__ inline int own_chunk(const struct decode &c, struct neighbours them, int slot, int chunk) {
-    while (chunk < them.chunks && chunk / c.splits % them.n != slot - them.first) chunk += c.splits;
+    while (chunk >= them.begin && chunk < them.end && chunk / c.splits % them.n != slot - them.first) chunk += c.splits;
     return chunk;
 }
 
@@ -95,20 +101,22 @@ static __device__ void load_query(uint32_t q[1][W / 16][4], const struct decode 
     }
 }
 
-/* Tiles [tile, tile + warps) of a slot. Places that the slot has not filled hold anything, and are read as zeros. */
+/* Tiles [tile, tile + warps) of a slot. What it does not see, keys before `first` and places that it has not filled, which
+   hold anything, is read as zeros. */
 template <int W>
-static __device__ void load_tiles(bf16 *to, const struct decode &c, int slot, int kv, int tile, int length) {
+static __device__ void load_tiles(bf16 *to, const struct decode &c, int slot, int kv, int tile, int first, int length) {
     constexpr int N = warps_of(W), PIECES = 2 * KV_TILE * (W / 8);
     #pragma unroll 4
     for (int i = threadIdx.x; i < N * PIECES; i += N * WARP) {
         int t = tile + i / PIECES, column = i % (W / 8) * 8;
         int row = i / (W / 8) % (2 * KV_TILE);         /* of the keys, then of the values */
-        bool valid = t * KV_TILE + row % KV_TILE < length && column < c.heads.D;
+        int key = t * KV_TILE + row % KV_TILE;
+        bool valid = key >= first && key < length && column < c.heads.D;
         const bf16 *from = c.pool;
         if (valid)
             from += (size_t)c.pages[(size_t)slot * c.max_pages + t] * page_size(c.heads.Hkv, c.heads.D) +
                     ((size_t)kv * 2 * KV_TILE + row) * c.heads.D + column;
-        cp_async16(to + (i / (W / 8)) * pitch(W) + column, from, valid);
+        cp_async16(to + place<W>(i / (W / 8), column), from, valid);
     }
 }
 
@@ -126,13 +134,13 @@ static __device__ inline uint32_t *place_of_p(bf16 *tiles, int i) {
 template <int W>
 static __device__ inline void score_tiles(struct exchange<warps_of(W)> *x, const struct softmax &state,
                                           const uint32_t q[1][W / 16][4], bf16 *tiles, float scale, int tile,
-                                          int length) {
+                                          int first, int length) {
     int w = warp_id(), g = lane_id() / 4;
     bool writes = lane_id() % 4 == 0;
     float s[1][4][4], top[2], sum[2];
-    int last = length - 1 - (tile + w) * KV_TILE, all[2] = {last, last};
+    int last = length - 1 - (tile + w) * KV_TILE, begin = first - (tile + w) * KV_TILE;
     tile_scores<W, 1>(s, q, tiles + w * 2 * KV_TILE * pitch(W));
-    if (last < KV_TILE - 1) hide_keys(s[0], all);
+    if (last < KV_TILE - 1 || begin > 0) hide_keys(s[0], {{begin, begin}, {last, last}});
     tile_max(top, s[0], scale);
     if (writes) x->top[w][g] = top[0], x->top[w][g + 8] = top[1];
     __syncthreads();
@@ -183,7 +191,7 @@ static __device__ inline void store_part(const struct decode &c, struct rows row
     for (int r = 0; r < 2; r++) {
         int head = head_of_row(c.heads, rows, kv, r);
         if (head < 0) continue;
-        float *to = c.parts + ((size_t)head * c.chunks + chunk) * (W + 4);
+        float *to = c.parts + ((size_t)head * c.chunks + chunk % c.chunks) * (W + 4);
         if (threadIdx.x % 4 == 0 && warp_id() == 0) *(float2 *)(to + W) = make_float2(state.max[r], state.sum[r]);
         #pragma unroll
         for (int n = 0; n < 2 * columns_of(W); n++)
@@ -195,91 +203,106 @@ static __device__ inline void store_part(const struct decode &c, struct rows row
 /* A chunk joins the chunks before it in this block. */
 template <int W>
 static __device__ inline void fold_chunk(float total_o[2 * columns_of(W)][4], struct softmax *total,
-                                         const float o[2 * columns_of(W)][4], const struct softmax &state, bool first) {
+                                         const float o[2 * columns_of(W)][4], const struct softmax &state) {
     #pragma unroll
     for (int r = 0; r < 2; r++) {
         struct factors by = {0, 1};
-        if (first) {
+        bool begins = unbegun(total->max[r], total->sum[r]);
+        if (begins) {
             total->max[r] = state.max[r];
             total->sum[r] = state.sum[r];
         } else by = fold_row(&total->max[r], &total->sum[r], state.max[r], state.sum[r]);
         #pragma unroll
         for (int i = 0; i < 4 * columns_of(W); i++) {
             float *sum = &total_o[i / 2][2 * r + i % 2], part = o[i / 2][2 * r + i % 2];
-            *sum = first ? part : fold(*sum, part, by);
+            *sum = begins ? part : fold(*sum, part, by);
         }
+    }
+}
+
+template <int W>
+static __device__ inline void finish_heads(const struct decode &c, struct rows rows, int kv,
+                                           const float o[2 * columns_of(W)][4], const struct softmax &state) {
+    #pragma unroll
+    for (int r = 0; r < 2; r++) {
+        int head = head_of_row(c.heads, rows, kv, r);
+        if (head < 0) continue;
+        bf16 *y = c.y + (size_t)head * c.heads.D;
+        float share = 1 / state.sum[r];
+        if (lane_id() % 4 == 0 && warp_id() == 0) c.lse[head] = (state.max[r] + log2f(state.sum[r])) * LN2;
+        #pragma unroll
+        for (int n = 0; n < 2 * columns_of(W); n++)
+            if (column_of<W>(n) < c.heads.D)
+                *(uint32_t *)(y + column_of<W>(n)) = pack2(o[n][2 * r] * share, o[n][2 * r + 1] * share);
     }
 }
 
 template <int W>
 static __global__ void __launch_bounds__(warps_of(W) * WARP, 3) decode_slot(const struct decode c) {
-    constexpr int N = warps_of(W), GROUP = N * 2 * KV_TILE * pitch(W), C = columns_of(W);
-    SHARED(bf16, ring);                                              /* (2, N, keys and values, KV_TILE, pitch) */
+    constexpr int N = warps_of(W), GROUP = N * 2 * KV_TILE * pitch(W), C = columns_of(W), STAGES = stages(W);
+    SHARED(bf16, ring);                                              /* (STAGES, N, keys and values, KV_TILE, pitch) */
     __shared__ struct exchange<N> x;
     struct heads h = c.heads;
     int slot = blockIdx.x / h.Hkv, kv = blockIdx.x % h.Hkv;
-    int length = c.length[slot], tiles = (length + KV_TILE - 1) / KV_TILE;
+    int length = c.length[slot], tiles = (length + KV_TILE - 1) / KV_TILE, first = first_key(h, length - 1);
     struct neighbours them = neighbours_of(c, slot);
     struct rows own = {slot, 1, (int)blockIdx.z * DECODE_HEADS}, all = {them.first, them.n, 0};
-    bool joins = c.parts && tiles > CHUNK_TILES;                     /* the chunks, in decode_join() */
-    int tile = own_chunk(c, them, slot, blockIdx.y) * CHUNK_TILES, shared = them.chunks * CHUNK_TILES;
+    int begin = first / KV_CHUNK, first_tile = first / KV_TILE / N * N;             /* the first chunk, and its first tiles */
+    bool joins = c.parts && tiles > (begin + 1) * CHUNK_TILES;       /* the chunks, in decode_join() */
+    int tile = max(first_tile, own_chunk(c, them, slot, begin + blockIdx.y) * CHUNK_TILES);
+    int shared = them.begin * CHUNK_TILES, shared_end = them.end * CHUNK_TILES;
     if (tile >= tiles) return;
     uint32_t q[1][W / 16][4];
-    float o[1][2 * C][4], total_o[2 * C][4];
+    float o[1][2 * C][4], total_o[2 * C][4];           /* of a chunk; of all */
     struct softmax state = softmax_begin(), total = state;
-    load_tiles<W>(ring, c, slot, kv, tile, length);
+    load_tiles<W>(ring, c, slot, kv, tile, first, length);
     cp_async_commit();
-    load_query<W>(q, c, tile < shared ? all : own, kv);
+    load_query<W>(q, c, tile >= shared && tile < shared_end ? all : own, kv);
     for (int i = 0; i < 8 * C; i++) o[0][i / 4][i % 4] = total_o[i / 4][i % 4] = 0;
 
     for (int turn = 0; tile < tiles; turn ^= 1) {
         int next = tile + N;
-        bool chunk_ends = next % CHUNK_TILES == 0 || next >= tiles;
+        bool chunk_ends = next % CHUNK_TILES == 0 || next >= tiles, of_all = tile >= shared && tile < shared_end;
         if (next % CHUNK_TILES == 0) next = own_chunk(c, them, slot, tile / CHUNK_TILES + c.splits) * CHUNK_TILES;
         cp_async_wait<0>();
         __syncthreads();  /* these tiles are there, nobody reads those before */
-        if (next < tiles) load_tiles<W>(ring + (turn ^ 1) * GROUP, c, slot, kv, next, length);
+        bf16 *here = ring + turn % STAGES * GROUP, *ahead = ring + (turn ^ 1) % STAGES * GROUP;
+        if (STAGES == 2 && next < tiles) load_tiles<W>(ahead, c, slot, kv, next, first, length);
         cp_async_commit();
-        bf16 *here = ring + turn * GROUP;
-        score_tiles<W>(&x, state, q, here, h.scale, tile, length);
+        score_tiles<W>(&x, state, q, here, h.scale, tile, first, length);
         add_tiles<W>(o, &state, &x, here, min(N, tiles - tile));
         if (chunk_ends) {
-            if (joins) store_part<W>(c, tile < shared ? all : own, kv, tile / CHUNK_TILES, o[0], state);
-            else fold_chunk<W>(total_o, &total, o[0], state, tile < CHUNK_TILES);
+            if (joins) store_part<W>(c, of_all ? all : own, kv, tile / CHUNK_TILES, o[0], state);
+            else if (W < WIDE) fold_chunk<W>(total_o, &total, o[0], state);
+            else finish_heads<W>(c, own, kv, o[0], state);
             state = softmax_begin();
             for (int i = 0; i < 8 * C; i++) o[0][i / 4][i % 4] = 0;
-            if (tile < shared && next >= shared) load_query<W>(q, c, own, kv);
+            bool next_of_all = next >= shared && next < shared_end;
+            if (of_all != next_of_all) load_query<W>(q, c, next_of_all ? all : own, kv);
+        }
+        if (STAGES == 1 && next < tiles) {
+            __syncthreads();  /* nobody reads these tiles any more */
+            load_tiles<W>(ring, c, slot, kv, next, first, length);
+            cp_async_commit();
         }
         tile = next;
     }
-    if (joins) return;
-    #pragma unroll
-    for (int r = 0; r < 2; r++) {
-        int head = head_of_row(h, own, kv, r);
-        if (head < 0) continue;
-        bf16 *y = c.y + (size_t)head * h.D;
-        float share = 1 / total.sum[r];
-        if (lane_id() % 4 == 0 && warp_id() == 0) c.lse[head] = (total.max[r] + log2f(total.sum[r])) * LN2;
-        #pragma unroll
-        for (int n = 0; n < 2 * C; n++)
-            if (column_of<W>(n) < h.D)
-                *(uint32_t *)(y + column_of<W>(n)) = pack2(total_o[n][2 * r] * share, total_o[n][2 * r + 1] * share);
-    }
+    if (W < WIDE && !joins) finish_heads<W>(c, own, kv, total_o, total);
 }
 
-/* y and lse of the slots whose chunks several blocks computed; a warp a head */
+/* y and lse of the slots whose chunks several blocks computed; a warp has 128 columns of a head */
 template <int W>
 static __global__ void __launch_bounds__(THREADS) decode_join(const struct decode c) {
     struct heads h = c.heads;
-    int row = blockIdx.x * WARPS + warp_id(), d = lane_id() * 4;                    /* row: slot and head */
+    int row = blockIdx.x * WARPS + warp_id(), d = blockIdx.y * 4 * WARP + lane_id() * 4;        /* row: slot and head */
     if (row >= c.S * h.Hq) return;
-    int length = c.length[row / h.Hq];
-    if (length <= KV_CHUNK || d >= h.D) return;
-    const float *part = c.parts + (size_t)row * c.chunks * (W + 4);
+    int length = c.length[row / h.Hq], chunk = first_key(h, length - 1) / KV_CHUNK, end = (length - 1) / KV_CHUNK;
+    if (chunk == end || d >= h.D) return;
+    const float *parts = c.parts + (size_t)row * c.chunks * (W + 4), *part = parts + chunk % c.chunks * (W + 4);
     float max = part[W], sum = part[W + 1], o[4];
     for (int i = 0; i < 4; i++) o[i] = part[d + i];
-    for (int chunk = 1; chunk * KV_CHUNK < length; chunk++) {
-        part += W + 4;
+    while (++chunk <= end) {
+        part = parts + chunk % c.chunks * (W + 4);
         float4 next = *(const float4 *)(part + d);
         struct factors by = fold_row(&max, &sum, part[W], part[W + 1]);
         o[0] = fold(o[0], next.x, by);
@@ -287,7 +310,7 @@ static __global__ void __launch_bounds__(THREADS) decode_join(const struct decod
         o[2] = fold(o[2], next.z, by);
         o[3] = fold(o[3], next.w, by);
     }
-    if (lane_id() == 0) c.lse[row] = (max + log2f(sum)) * LN2;
+    if (d == 0) c.lse[row] = (max + log2f(sum)) * LN2;
     float share = 1 / sum;
     uint2 y = make_uint2(pack2(o[0] * share, o[1] * share), pack2(o[2] * share, o[3] * share));
     *(uint2 *)(c.y + (size_t)row * h.D + d) = y;
@@ -319,12 +342,13 @@ static __global__ void copy_pages(uint4 *pool, const int32_t *dst, const int32_t
 int cuda_kv_store(void *ctx, void *pool, const real *qkv, const int32_t *place, int N, const struct attention_shape *a) {
     struct heads h;
     TRY(attention_heads(&h, a));
-    LAUNCH(ctx, store_rows, blocks_of((size_t)N * 2 * a->Hkv * (a->D / 8), THREADS), THREADS, 0, (bf16 *)pool,
+    LAUNCH(ctx, store_rows, blocks_of((size_t)N * 2 * h.Hkv * (h.D / 8), THREADS), THREADS, 0, (bf16 *)pool,
            (const bf16 *)qkv, place, N, h);
     return OK;
 }
 
-int cuda_kv_copy(void *ctx, void *pool, const int32_t *dst, const int32_t *src, int n, const struct attention_shape *a) {
+int cuda_kv_copy(void *ctx, void *pool, const int32_t *dst, const int32_t *src, int n,
+                 const struct attention_shape *a) {
     int pieces = (int)(cuda_kv_page_bytes(a->Hkv, a->D) / sizeof(uint4));
     LAUNCH(ctx, copy_pages, dim3((unsigned)n, (unsigned)ceil_div(pieces, 4 * THREADS)), THREADS, 0, (uint4 *)pool, dst,
            src, pieces);
@@ -335,11 +359,17 @@ int cuda_kv_copy(void *ctx, void *pool, const int32_t *dst, const int32_t *src, 
 
 template <int W>
 static int run_decode(const struct cuda_ctx *ctx, const struct decode c) {
-    size_t shared = 2 * (size_t)warps_of(W) * 2 * KV_TILE * pitch(W) * sizeof(bf16);
+    size_t shared = stages(W) * (size_t)warps_of(W) * 2 * KV_TILE * pitch(W) * sizeof(bf16);
     dim3 grid((unsigned)(c.S * c.heads.Hkv), (unsigned)c.splits, (unsigned)head_tiles(c.heads));
     LAUNCH(ctx, decode_slot<W>, grid, warps_of(W) * WARP, shared, c);
-    if (c.parts) LAUNCH(ctx, decode_join<W>, blocks_of((size_t)c.S * c.heads.Hq, WARPS), THREADS, 0, c);
+    dim3 heads(blocks_of((size_t)c.S * c.heads.Hq, WARPS), (unsigned)ceil_div(c.heads.D, 4 * WARP));
+    if (c.parts) LAUNCH(ctx, decode_join<W>, heads, THREADS, 0, c);
     return OK;
+}
+
+/* that a slot of so many pages sees keys of */
+static int chunks_of(int pages, struct heads h) {
+    return min_int(ceil_div(pages, CHUNK_TILES), ceil_div(h.window - 1, KV_CHUNK) + 1);
 }
 
 /* blocks over which a slot's chunks are shared out */
@@ -352,27 +382,29 @@ static size_t parts_bytes(int S, int chunks, struct heads h) {
     return (size_t)S * h.Hq * chunks * (size_t)(width_of(h.D) + 4) * sizeof(float);
 }
 
-int cuda_attention_decode(void *ctx_, real *y, float *lse, const real *qkv, const void *pool, const struct key_pages *keys, int S,
-                          const struct attention_shape *a) {
+int cuda_attention_decode(void *ctx_, real *y, float *lse, const real *qkv, const void *pool,
+                          const struct key_pages *keys, int S, const struct attention_shape *a) {
     const struct cuda_ctx *ctx = (const struct cuda_ctx *)ctx_;
     struct decode c = {(bf16 *)y, lse, (const bf16 *)qkv, (const bf16 *)pool, keys->pages, keys->length};
     TRY(attention_heads(&c.heads, a));
     c.S = S;
     c.max_pages = keys->max_pages;
-    c.chunks = ceil_div(c.max_pages, CHUNK_TILES);
+    c.chunks = chunks_of(keys->max_pages, c.heads);
     c.splits = splits_of(S, c.chunks, c.heads);
     c.sharers = c.chunks > 1 && keys->shared_pages >= CHUNK_TILES ? min_int(S, sharers(c.heads)) : 1;
-    c.shared_pages = min_int(keys->shared_pages, c.max_pages);
-    if (c.splits > 1 || c.sharers > 1) TRY(scratch((void **)&c.parts, ctx, parts_bytes(S, c.chunks, c.heads)));
+    c.shared_pages = min_int(keys->shared_pages, keys->max_pages);
+    if (c.splits > 1 || c.sharers > 1 || (c.chunks > 1 && width_of(a->D) == WIDE))
+        TRY(scratch((void **)&c.parts, ctx, parts_bytes(S, c.chunks, c.heads)));
     return BY_WIDTH(a->D, run_decode, ctx, c);
 }
 
-/* Needed where chunks are split, which few slots are, or shared. */
+/* Needed where chunks are split, which few slots are, or shared, or WIDE. */
 size_t attention_decode_scratch(const struct op_limits *need) {
     if (need->kv_heads <= 0 || need->head_dim <= 0) return 0;
-    struct attention_shape shape = {need->heads, need->kv_heads, need->head_dim};
-    struct heads h = heads_of(&shape);
-    int few = DECODE_BLOCKS / 2 / (h.Hkv * head_tiles(h)), share = need->shared_pages >= CHUNK_TILES && sharers(h) > 1;
-    return parts_bytes(share ? need->slots : min_int(need->slots, few),
-                       ceil_div(ceil_div(need->max_position, KV_TILE), CHUNK_TILES), h);
+    const struct attention_shape a = {need->heads, need->kv_heads, need->head_dim};
+    struct heads h = heads_of(&a);
+    int few = DECODE_BLOCKS / 2 / (h.Hkv * head_tiles(h)), all = need->shared_pages >= CHUNK_TILES && sharers(h) > 1;
+    all = all || width_of(h.D) == WIDE;
+    return parts_bytes(all ? need->slots : min_int(need->slots, few),
+                       chunks_of(ceil_div(need->max_position, KV_TILE), h), h);
 }

@@ -42,7 +42,7 @@ static __device__ int block_scan(int v, int *total, int *part) {
     return before + sum - v;
 }
 
-static __device__ int tiles_of(struct segment s, int group, int pairs) { return (s.len * group + pairs - 1) / pairs; }
+static __device__ int tiles_of(int rows, int group, int pairs) { return (rows * group + pairs - 1) / pairs; }
 
 static __device__ int covered_rows(const struct segment *segments, int n, int *part) {
     int rows = 0, total;
@@ -74,7 +74,7 @@ static __device__ void list_query_tiles(struct attention_map map, const struct s
                                         int pairs, int *part) {
     int done = 0, total;
     for (int base = 0; base < n; base += MAP_THREADS, done += total) {
-        int s = base + (int)threadIdx.x, tiles = s < n ? tiles_of(segments[s], group, pairs) : 0;
+        int s = base + (int)threadIdx.x, tiles = s < n ? tiles_of(segments[s].len, group, pairs) : 0;
         int at = done + block_scan(tiles, &total, part);
         while (tiles--) map.query_tile[at++] = make_int2(s, tiles);
     }
@@ -83,8 +83,9 @@ static __device__ void list_query_tiles(struct attention_map map, const struct s
 
 /* dependent_tiles and slices of each segment. A prompt's rows are seen by all its completions, so the queries behind
    them are shared out over slices: as many as a function of the group alone says (C2), and so few that the sums of all
-   slices have no more rows than the completions: each completion counts where its prefix begins. */
-static __device__ void find_dependents(struct attention_map map, const struct segment *segments, int n, int group) {
+   slices have no more rows than the completions: each completion counts where its prefix begins. Of a completion, the
+   rows whose window reaches back to the segment count. */
+static __device__ void find_dependents(struct attention_map map, const struct segment *segments, int n, struct heads h) {
     for (int s = threadIdx.x; s < n; s += MAP_THREADS) map.dependent_tiles[s] = 0;
     __syncthreads();
     for (int s = threadIdx.x; s < n; s += MAP_THREADS) {
@@ -103,9 +104,9 @@ static __device__ void find_dependents(struct attention_map map, const struct se
         bool any = map.dependent_tiles[s] != 0;
         for (int d = lane_id(); any && d < n; d += WARP) {
             struct segment x = segments[d];
-            if (!depends(x, own.start, own.len)) continue;
-            tiles += tiles_of(x, group, BWD_PAIRS);
-            if (x.prefix >= own.start) rows += x.len;
+            int behind = rows_behind(x, own.start, own.len, h.window);
+            tiles += tiles_of(behind, h.group, BWD_PAIRS);
+            if (x.prefix >= own.start) rows += behind;
         }
         for (int mask = WARP / 2; mask; mask /= 2) {
             tiles += shuffle_xor(tiles, mask);
@@ -132,21 +133,21 @@ static __device__ void list_key_tasks(struct attention_map map, const struct seg
     if (threadIdx.x == 0) map.count[KEY_TASKS] = tasks;
 }
 
-static __global__ void make_map(struct attention_map map, const struct segment *segments, int n, int N, int group,
+static __global__ void make_map(struct attention_map map, const struct segment *segments, int n, int N, struct heads h,
                                 int pairs, bool backward) {
     __shared__ int part[MAP_WARPS];
     bool gaps = covered_rows(segments, n, part) < N;
     if (gaps || backward) find_segments(map, segments, n, N);
     if (gaps) list_gaps(map, N, part);
     else if (threadIdx.x == 0) map.count[GAPS] = 0;
-    list_query_tiles(map, segments, n, group, pairs, part);
+    list_query_tiles(map, segments, n, h.group, pairs, part);
     if (!backward) return;
-    find_dependents(map, segments, n, group);
+    find_dependents(map, segments, n, h);
     list_key_tasks(map, segments, n, part);
 }
 
 int attention_map(const struct cuda_ctx *ctx, struct attention_map map, const struct segment *segments, int n_segments,
-                  int N, int group, int pairs, bool backward) {
-    LAUNCH(ctx, make_map, 1, MAP_THREADS, 0, map, segments, n_segments, N, group, pairs, backward);
+                  int N, struct heads h, int pairs, bool backward) {
+    LAUNCH(ctx, make_map, 1, MAP_THREADS, 0, map, segments, n_segments, N, h, pairs, backward);
     return OK;
 }

@@ -62,6 +62,9 @@ struct sampled {
    k <= p and, with a window, p - k < window; its scores are multiplied by scale. */
 struct attention_shape { int Hq, Hkv, D; int window; float scale; };
 
+/* the first key that a query at a position sees */
+static inline int first_key(int position, int window) { return window && position >= window ? position - window + 1 : 0; }
+
 /* What scores are divided by, in double: sqrt(n) itself where scale is its float reciprocal, which lost half of the digits. */
 static inline double score_divisor(float scale) {
     double n = round(1 / ((double)scale * scale));

@@ -22,16 +22,22 @@ void profile_add(enum profiled op, double seconds, struct work work) {
     line->work.bytes += work.bytes;
 }
 
-struct work attention_work(const struct ops *ops, void *ctx, const struct segment *segments, int n, double flops, double bytes) {
+/* keys that queries at positions [0, n) see together */
+static double seen_from_start(int n, int window) {
+    double within = window && n > window ? window : n;               /* queries that see all before them */
+    return within * (within + 1) / 2 + (n - within) * window;
+}
+
+struct work attention_work(const struct ops *ops, void *ctx, const struct segment *segments, int n, int window, double flops, double bytes) {
     struct segment *s = malloc((size_t)n * sizeof *s);
     double pairs = 0;
     if (s && !ops->download(ctx, s, segments, (size_t)n * sizeof *s))
-        for (int i = 0; i < n; i++) pairs += (double)s[i].len * s[i].prefix_len + (double)s[i].len * (s[i].len + 1) / 2;
+        for (int i = 0; i < n; i++) pairs += seen_from_start(s[i].prefix_len + s[i].len, window) - seen_from_start(s[i].prefix_len, window);
     free(s);
     return (struct work){flops * pairs, bytes};
 }
 
-struct work decode_work(const struct ops *ops, void *ctx, const struct key_pages *keys, int S, double flops, double bytes) {
+struct work decode_work(const struct ops *ops, void *ctx, const struct key_pages *keys, int S, int window, double flops, double bytes) {
     size_t slots = (size_t)S, table = slots * (size_t)keys->max_pages;
     int32_t *length = malloc((slots + table) * sizeof *length), *page = length ? length + slots : NULL;
     double pairs = 0, read = 0;
@@ -39,8 +45,9 @@ struct work decode_work(const struct ops *ops, void *ctx, const struct key_pages
         for (int i = 0; i < S; i++, page += keys->max_pages) {
             int shared = 0, least = i ? min_int(length[i], length[i - 1]) : 0;
             while ((shared + 1) * KV_TILE <= least && page[shared] == page[shared - keys->max_pages]) shared++;
-            pairs += length[i];
-            read += length[i] - shared * KV_TILE;
+            int first = first_key(length[i] - 1, window), both = i ? max_int(first, first_key(length[i - 1] - 1, window)) : first;
+            pairs += length[i] - first;
+            read += length[i] - first - max_int(0, shared * KV_TILE - both);
         }
     free(length);
     return (struct work){flops * pairs, bytes * read};

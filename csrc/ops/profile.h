@@ -10,8 +10,8 @@ struct work { double flops, bytes; };
 
 /* Work of attention, whose segments or lengths lie in backend memory and are fetched: flops for each pair of a query row and a key
    that it sees, and bytes. Of decode: bytes for each key that is read; what a row's pages share with the row before counts once. */
-struct work attention_work(const struct ops *ops, void *ctx, const struct segment *segments, int n, double flops, double bytes);
-struct work decode_work(const struct ops *ops, void *ctx, const struct key_pages *keys, int S, double flops, double bytes);
+struct work attention_work(const struct ops *ops, void *ctx, const struct segment *segments, int n, int window, double flops, double bytes);
+struct work decode_work(const struct ops *ops, void *ctx, const struct key_pages *keys, int S, int window, double flops, double bytes);
 
 /* Work of each op from its own arguments; z = bytes of a real, m_ the model. */
 #define ROWS_(z, count, N, C) {0, (double)(count) * (z) * (N) * (C)}
@@ -31,11 +31,11 @@ struct work decode_work(const struct ops *ops, void *ctx, const struct key_pages
 #define WORK_rope(z, y, x, norm, cos, sin, N, a) ROWS_(z, 2, N, HEADS_(a))
 #define WORK_rope_bwd(z, d, dwq, dwk, x, norm, cos, sin, N, a) ROWS_(z, 2, N, HEADS_(a))
 #define WORK_attention(z, y, lse, qkv, segments, n, N, a) \
-    attention_work(m_->ops, m_->ctx, segments, n, 4.0 * (a)->Hq * (a)->D, (z) * (N) * (a)->D * 2.0 * ((a)->Hq + (a)->Hkv))
+    attention_work(m_->ops, m_->ctx, segments, n, (a)->window, 4.0 * (a)->Hq * (a)->D, (z) * (N) * (a)->D * 2.0 * ((a)->Hq + (a)->Hkv))
 #define WORK_attention_bwd(z, dqkv, dy, y, lse, qkv, segments, n, N, a) \
-    attention_work(m_->ops, m_->ctx, segments, n, 10.0 * (a)->Hq * (a)->D, (z) * (N) * (a)->D * 4.0 * ((a)->Hq + (a)->Hkv))
+    attention_work(m_->ops, m_->ctx, segments, n, (a)->window, 10.0 * (a)->Hq * (a)->D, (z) * (N) * (a)->D * 4.0 * ((a)->Hq + (a)->Hkv))
 #define WORK_attention_decode(z, y, lse, qkv, pool, keys, S, a) \
-    decode_work(m_->ops, m_->ctx, keys, S, 4.0 * (a)->Hq * (a)->D, 2.0 * (z) * (a)->Hkv * (a)->D)
+    decode_work(m_->ops, m_->ctx, keys, S, (a)->window, 4.0 * (a)->Hq * (a)->D, 2.0 * (z) * (a)->Hkv * (a)->D)
 #define WORK_kv_store(z, pool, qkv, place, N, a) ROWS_(z, 4, N, (a)->Hkv * (a)->D)
 #define WORK_kv_copy(z, pool, dst, src, n, a) ROWS_(z, 4 * KV_TILE, n, (a)->Hkv * (a)->D)
 #define WORK_glu(z, y, gu, gate, N, F) ROWS_(z, 3, N, F)

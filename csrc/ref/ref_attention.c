@@ -1,5 +1,5 @@
-/* Attention over packed rows and over KV pages. Both first list where the visible keys lie and then call attend(), so
-   a token decoded one by one gets the bits it gets in a packed batch. A page is [K: (Hkv, KV_TILE, D)][V: the same]. */
+/* Attention over packed rows and over KV pages. Both first list where the keys lie and then call attend(), so that a
+   token decoded one by one gets the bits it gets in a packed batch. A page is [K: (Hkv, KV_TILE, D)][V: the same]. */
 #include "ref/ref.h"
 
 #include <math.h>
@@ -9,17 +9,17 @@ static int check_keys(const struct ref_ctx *ctx, int n) {
     return fail(E_MEMORY, "ref: attention over %d keys, reserve() was told of %d", n, ctx->n_keys);
 }
 
-/* y (D) = softmax(scale q k^T) v over n keys; returns log sum exp */
-static double attend(float *y, const float *q, const float **key, const float **value, double *p, double *sum, int n,
-                     const struct attention_shape *a) {
-    int D = a->D;
+/* y (D) = softmax(scale q k^T) v of a query at a position, over the keys that it sees; returns log sum exp */
+static double attend(float *y, const float *q, const float **key, const float **value, double *p, double *sum,
+                     int position, const struct attention_shape *a) {
+    int D = a->D, first = first_key(position, a->window);
     double divisor = score_divisor(a->scale), max = -INFINITY, total = 0;
-    for (int t = 0; t < n; t++) {
+    for (int t = first; t <= position; t++) {
         p[t] = dot(q, key[t], (size_t)D) / divisor;
         if (p[t] > max) max = p[t];
     }
     memset(sum, 0, (size_t)D * sizeof *sum);
-    for (int t = 0; t < n; t++) {
+    for (int t = first; t <= position; t++) {
         double e = exp(p[t] - max);
         total += e;
         for (int j = 0; j < D; j++) sum[j] += e * value[t][j];
@@ -58,20 +58,21 @@ int ref_attention(void *ctx_, real *y_, float *lse, const real *qkv, const struc
                 size_t row = (size_t)(s->start + i);
                 const float *q = (const float *)qkv + (row * (Hq + 2 * Hkv) + h) * D;
                 float *y = (float *)y_ + (row * Hq + h) * D;
-                lse[row * Hq + h] = (float)attend(y, q, ctx->key, ctx->value, work + D, work, s->prefix_len + i + 1, a);
+                lse[row * Hq + h] = (float)attend(y, q, ctx->key, ctx->value, work + D, work, s->prefix_len + i, a);
             }
         }
     }
     return OK;
 }
 
-/* One query row and head: dq (D) =, dkv (N, 2 D) += */
+/* One query, at a position, and head: dq (D) =, dkv (N, 2 D) += */
 static void attend_bwd(float *dq, double *dkv, double *sum, const float *dy, const float *y, double lse, const float *q,
-                       const float **key, const float **value, const struct segment *s, int n, const struct attention_shape *a) {
+                       const float **key, const float **value, const struct segment *s, int position,
+                       const struct attention_shape *a) {
     int D = a->D;
     double divisor = score_divisor(a->scale), delta = dot(dy, y, (size_t)D);
     memset(sum, 0, (size_t)D * sizeof *sum);
-    for (int t = 0; t < n; t++) {
+    for (int t = first_key(position, a->window); t <= position; t++) {
         double p = exp(dot(q, key[t], (size_t)D) / divisor - lse);
         double ds = p * (dot(dy, value[t], (size_t)D) - delta) / divisor;
         double *dk = dkv + (size_t)row_of(s, t) * 2 * D, *dv = dk + D;
@@ -103,7 +104,7 @@ int ref_attention_bwd(void *ctx_, real *dqkv_, const real *dy, const real *y, co
                 for (int h = kv * (Hq / Hkv); h < (kv + 1) * (Hq / Hkv); h++) {
                     size_t row = (size_t)(s->start + i), at = (row * Hq + h) * D, q = row * stride + (size_t)h * D;
                     attend_bwd(dqkv + q, dkv, sum, (const float *)dy + at, (const float *)y + at, lse[row * Hq + h],
-                               (const float *)qkv + q, ctx->key, ctx->value, s, s->prefix_len + i + 1, a);
+                               (const float *)qkv + q, ctx->key, ctx->value, s, s->prefix_len + i, a);
                 }
         }
         for (int i = 0; i < N; i++) {
@@ -157,14 +158,14 @@ int ref_attention_decode(void *ctx_, real *y_, float *lse, const real *qkv, cons
         TRY(check_keys(ctx, length[s]));
         TRY(ref_scratch(&work, ctx, (size_t)(D + length[s])));
         for (int h = 0; h < Hq; h++) {
-            for (int t = 0; t < length[s]; t++) {
+            for (int t = first_key(length[s] - 1, a->window); t < length[s]; t++) {
                 int page = keys->pages[(size_t)s * keys->max_pages + t / KV_TILE];
                 ctx->key[t] = (const float *)pool + key_at(page, t % KV_TILE, h / (Hq / Hkv), Hkv, D);
                 ctx->value[t] = ctx->key[t] + (size_t)Hkv * KV_TILE * D;
             }
             const float *q = (const float *)qkv + ((size_t)s * (Hq + 2 * Hkv) + h) * D;
             float *y = (float *)y_ + ((size_t)s * Hq + h) * D;
-            lse[(size_t)s * Hq + h] = (float)attend(y, q, ctx->key, ctx->value, work + D, work, length[s], a);
+            lse[(size_t)s * Hq + h] = (float)attend(y, q, ctx->key, ctx->value, work + D, work, length[s] - 1, a);
         }
     }
     return OK;

@@ -142,7 +142,7 @@ def store_calls():
 MAKERS = {"Ops": ops_calls, "Model": model_calls, "Store": store_calls, "Trainer": trainer_calls, "": function_calls}
 CALLS = [f"{owner}.{name}".lstrip(".") for owner, make in MAKERS.items() for name in make()]
 NEED_A_PLUGIN = {"cuda_plugin", "cuda_devices", "cuda_search", "cuda_blas", "cuda_products"}   # tests/python/test_devices.py
-ATTRIBUTES = {"Ops.repeat", "Ops.seconds", "Ops.times", "Model.device", "Model.tier", "Model.dtype", "Store.bytes", "Store.groups", "Trainer.steps_taken", "Trainer.moment_dtype", "Trainer.master_dtype"}
+ATTRIBUTES = {"Ops.repeat", "Ops.seconds", "Ops.times", "Model.device", "Model.tier", "Model.dtype", "block_formats", "Store.bytes", "Store.groups", "Trainer.steps_taken", "Trainer.moment_dtype", "Trainer.master_dtype"}
 
 
 def new_owner(owner):

@@ -45,9 +45,16 @@ def test_rows_by_index(cpu, ref, rng, N, C):
     assert_same_bits([cpu.scatter_rows_add(E, src, ids)], [added])
 
 
+@pytest.mark.parametrize("scale", [30.2, 0.0625])
 @pytest.mark.parametrize("N, C", SIZES)
-def test_rmsnorm(cpu, ref, rng, N, C):
-    rows.test_rmsnorm(cpu, ref, rng, N, C)
+def test_scaled_embedding(cpu, ref, rng, N, C, scale):
+    rows.test_scaled_embedding(cpu, ref, rng, N, C, scale)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+@pytest.mark.parametrize("N, C", SIZES)
+def test_rmsnorm(cpu, ref, rng, N, C, offset):
+    rows.test_rmsnorm(cpu, ref, rng, N, C, offset)
 
 
 @pytest.mark.parametrize("N, C", [*SIZES, (33, 1280)])
@@ -68,11 +75,15 @@ def test_rope_table_of_several_axes(cpu, rng, name):
     rows.test_rope_table_of_several_axes(cpu, rng, name, 35)
 
 
-@pytest.mark.parametrize("norm", [False, True])
+def test_scaled_rope_table(cpu, rng):
+    rows.test_scaled_rope_table(cpu, rng)
+
+
+@pytest.mark.parametrize("norm, offset", [(False, 0.0), (True, 0.0), (True, 1.0)])
 @pytest.mark.parametrize("N", [1, 35])
 @pytest.mark.parametrize("Hq, Hkv, D", HEADS)
-def test_rope(cpu, ref, rng, Hq, Hkv, D, N, norm):
-    rows.test_rope(cpu, ref, rng, Hq, Hkv, D, N, norm)
+def test_rope(cpu, ref, rng, Hq, Hkv, D, N, norm, offset):
+    rows.test_rope(cpu, ref, rng, Hq, Hkv, D, N, norm, offset)
 
 
 @pytest.mark.parametrize("gate", range(2))
@@ -102,6 +113,11 @@ def test_gelu_everywhere(cpu, ref, kind):
 def test_attention(cpu, ref, rng, Hq, Hkv, D, batch):
     segments, N = group_segments(*BATCHES[batch])
     attention.check_against_ref(cpu, ref, real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, Hq * D), segments, Hq, Hkv, D)
+
+
+@pytest.mark.parametrize("Hq, Hkv, D", HEADS)
+def test_attention_of_another_scale(cpu, rng, Hq, Hkv, D):
+    attention.test_attention_of_another_scale(cpu, rng, Hq, Hkv, D)
 
 
 def test_attention_with_large_scores(cpu, ref, rng):

@@ -204,6 +204,18 @@ def test_attention(ref, rng, batch, Hq, Hkv, D):
     check_gradients(rng, lambda qkv: (dy * np64.attention(qkv, segments, Hq, Hkv, D)[0]).sum(), {"qkv": qkv}, {"qkv": dqkv})
 
 
+@pytest.mark.parametrize("scale", [0.3, 1 / np.sqrt(80)])
+def test_attention_of_another_scale(ref, rng, scale):
+    heads = Hq, Hkv, D = 4, 2, 6
+    segments, qkv, dy = attention_case(rng, "shared", Hq, Hkv, D)
+    y, lse = ref.attention(qkv, segments, *heads, scale=scale)
+    want_y, want_lse = np64.attention(qkv.astype(np.float64), segments, *heads, scale)
+    close(y, want_y)
+    close(lse[:-3], want_lse[:-3])
+    dqkv = ref.attention_bwd(dy, y, lse, qkv, segments, *heads, scale=scale)
+    check_gradients(rng, lambda qkv: (dy * np64.attention(qkv, segments, *heads, scale)[0]).sum(), {"qkv": qkv}, {"qkv": dqkv})
+
+
 @pytest.mark.parametrize("Hq, Hkv, D", HEADS)
 @pytest.mark.parametrize("batch", ["shared", "below a tile", "a tile", "above a tile", "two groups"])
 def test_decoding_has_the_bits_of_attention(ref, rng, batch, Hq, Hkv, D):

@@ -8,8 +8,8 @@ from make_files import BLOCKS, gguf_tensors, model_metadata, sentencepiece_metad
 from make_files import gguf as gguf_bytes
 
 from grpo import _core
-from grpo.formats.gguf import GgufFile
-from grpo.tokenizer import Tokenizer
+from grpo.model.formats.gguf import GgufFile
+from grpo.model.tokenizer import Tokenizer
 
 gguf = pytest.importorskip("gguf")
 pytestmark = pytest.mark.oracle

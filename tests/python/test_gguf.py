@@ -6,9 +6,9 @@ from make_files import byte_level_metadata, gguf, gguf_shards, gguf_tensors, mod
 
 import grpo
 from grpo.errors import FileFormatError, UnsupportedModelError
-from grpo.formats.gguf import GgufFile
-from grpo.formats.gguf_config import gguf_config
-from grpo.tokenizer import Tokenizer
+from grpo.model.formats.gguf import GgufFile
+from grpo.model.formats.gguf_config import gguf_config
+from grpo.model.tokenizer import Tokenizer
 
 SMALL = {
     "hidden_size": 64,

@@ -75,21 +75,21 @@ def rope(x, wq, wk, eps, cos, sin, Hq, Hkv, D, offset=0.0):
     return np.concatenate([rotate(q, cos, sin), rotate(k, cos, sin), v], axis=1).reshape(x.shape)
 
 
-def visible(segments, N):
-    """(N, N): row i sees row j."""
+def visible(segments, N, window=0):
+    """(N, N): row i sees row j; with a window only the last ones before it, by position, its own included."""
     sees = np.zeros((N, N), bool)
     for start, length, prefix, prefix_len in segments:
-        for i in range(start, start + length):
-            sees[i, prefix:prefix + prefix_len] = True
-            sees[i, start:i + 1] = True
+        rows = np.r_[prefix:prefix + prefix_len, start:start + length]            # at positions 0, 1, ...
+        for p in range(prefix_len, len(rows)):
+            sees[rows[p], rows[max(0, p + 1 - window) if window else 0:p + 1]] = True
     return sees
 
 
-def attention(qkv, segments, Hq, Hkv, D, scale=None):
+def attention(qkv, segments, Hq, Hkv, D, scale=None, window=0):
     """(y (N, Hq D), lse (N, Hq)) by one dense masked softmax."""
     q, k, v = split_heads(qkv, Hq, Hkv, D)
     k, v = (np.repeat(t, Hq // Hkv, axis=1) for t in (k, v))
-    sees = visible(segments, len(qkv))
+    sees = visible(segments, len(qkv), window)
     scores = np.where(sees[:, None], np.einsum("ihd,jhd->ihj", q, k) * (scale or 1 / np.sqrt(D)), -np.inf)
     live = sees.any(1)
     y, lse = np.zeros(q.shape), np.zeros(q.shape[:2])
@@ -134,9 +134,9 @@ def group_segments(*groups: tuple[int, ...]) -> tuple[np.ndarray, int]:
     return np.array(segments, np.int32), row
 
 
-def decode_completions(ops, qkv, segments, Hq, Hkv, D):
+def decode_completions(ops, qkv, segments, Hq, Hkv, D, **shape):
     """attention_decode() of every completion row, its cache paged as a rollout does it: the prompt's full pages are shared,
-    its last one is copied for each completion. Returns (rows, [y, lse])."""
+    its last one is copied for each completion. shape: window, scale. Returns (rows, [y, lse])."""
     place = np.full(len(qkv), -1, np.int32)
     prompt_pages, copies, rows, pages_of, length = {}, [], [], [], []
     n_pages = 1                                       # page 0 belongs to nobody
@@ -159,7 +159,8 @@ def decode_completions(ops, qkv, segments, Hq, Hkv, D):
             page, offset = divmod(prefix_len + i, KV_TILE)
             place[start + i] = pages[page] * KV_TILE + offset
     dst, src = (np.array(side, np.int32) for side in zip(*copies)) if copies else (np.zeros(0, np.int32),) * 2
-    decoded = ops.attention_decode(qkv[rows], qkv, place, dst, src, n_pages, np.array(pages_of, np.int32), np.array(length, np.int32), Hq, Hkv, D)
+    decoded = ops.attention_decode(qkv[rows], qkv, place, dst, src, n_pages, np.array(pages_of, np.int32), np.array(length, np.int32), Hq, Hkv, D,
+                                   **shape)
     return rows, list(decoded)
 
 

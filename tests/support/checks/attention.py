@@ -6,7 +6,8 @@ import pytest
 from checks import assert_same_bits, check_float, check_rounded, real
 from op_statements import bf16, decode_completions, group_segments, split_heads, visible
 
-HEADS = [(1, 1, 8), (4, 2, 16), (9, 3, 64), (3, 3, 80), (5, 1, 104), (7, 1, 128)]
+HEADS = [(1, 1, 8), (4, 2, 16), (9, 3, 64), (3, 3, 80), (5, 1, 104), (7, 1, 128), (4, 1, 256)]
+WINDOWS = [1, 2, 31, 32, 33, 64, 100, 10**6]
 BATCHES = {                                                 # (prompt, completions...) of each group
     "one row": [(1,)],
     "shared": [(5, 3, 0, 4)],
@@ -25,24 +26,24 @@ def problem(rng, batch, Hq, Hkv, D):
     return segments, real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, Hq * D)
 
 
-def rounded_backward(dy, y, lse, qkv, segments, Hq, Hkv, D):
+def rounded_backward(dy, y, lse, qkv, segments, Hq, Hkv, D, window=0):
     """dqkv as a computation on tensor cores gives it that is exact but for P, dS and the result, which are bfloat16."""
     q, k, v = (t.astype(np.float64) for t in split_heads(qkv, Hq, Hkv, D))
     dy, y = (t.astype(np.float64).reshape(q.shape) for t in (dy, y))
     k, v = (np.repeat(t, Hq // Hkv, axis=1) for t in (k, v))
-    p = np.where(visible(segments, len(qkv))[:, None], np.exp(np.einsum("ihd,jhd->ihj", q, k) / np.sqrt(D) - lse[..., None]), 0)
+    p = np.where(visible(segments, len(qkv), window)[:, None], np.exp(np.einsum("ihd,jhd->ihj", q, k) / np.sqrt(D) - lse[..., None]), 0)
     ds = p * (np.einsum("ihd,jhd->ihj", dy, v) - (dy * y).sum(-1)[..., None])
     p, ds = np.float64(bf16(p)), np.float64(bf16(ds)) / np.sqrt(D)
     dk, dv = (t.reshape(len(qkv), Hkv, -1, D).sum(2) for t in (np.einsum("ihj,ihd->jhd", ds, q), np.einsum("ihj,ihd->jhd", p, dy)))
     return bf16(np.concatenate([np.einsum("ihj,jhd->ihd", ds, k), dk, dv], axis=1).reshape(qkv.shape).astype(np.float32))
 
 
-def check_against_ref(ops, ref, qkv, dy, segments, Hq, Hkv, D):
-    y, lse = ops.attention(qkv, segments, Hq, Hkv, D)
-    want_y, want_lse = ref.attention(qkv, segments, Hq, Hkv, D)
+def check_against_ref(ops, ref, qkv, dy, segments, Hq, Hkv, D, window=0):
+    y, lse = ops.attention(qkv, segments, Hq, Hkv, D, window)
+    want_y, want_lse = ref.attention(qkv, segments, Hq, Hkv, D, window)
     check_rounded(y, want_y)
     check_float(lse, want_lse)
-    settings = dy, bf16(want_y), want_lse, qkv, segments, Hq, Hkv, D
+    settings = dy, bf16(want_y), want_lse, qkv, segments, Hq, Hkv, D, window
     got, want, rounded = ops.attention_bwd(*settings), ref.attention_bwd(*settings), rounded_backward(*settings)
     for first, heads in [(0, Hq), (Hq, Hkv), (Hq + Hkv, Hkv)]:              # q, k, v differ in size
         part = slice(first * D, (first + heads) * D)
@@ -91,6 +92,78 @@ def test_attention_with_large_scores(ops, ref, rng):
         np.testing.assert_allclose(got, want, rtol=2.0**-8, atol=1e-5)
 
 
+# -- windows ---------------------------------------------------------------------------------------------------------------
+
+CUT_PROMPTS = [(75, 60, 3, 33), (40,), (33, 0, 31)]         # prompts that windows cut, and completions that leave them behind
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("Hq, Hkv, D", HEADS)
+def test_windows(ops, ref, rng, Hq, Hkv, D, window):
+    segments, qkv, dy = problem(rng, CUT_PROMPTS, Hq, Hkv, D)
+    check_against_ref(ops, ref, qkv, dy, segments, Hq, Hkv, D, window)
+
+
+@pytest.mark.parametrize("window", [1, 20, 33])
+@pytest.mark.parametrize("segments", TREES.values(), ids=TREES)
+def test_windows_of_a_tree(ops, ref, rng, segments, window):
+    Hq, Hkv, D, N = 2, 1, 16, 111
+    check_against_ref(ops, ref, real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, Hq * D), np.array(segments, np.int32), Hq, Hkv, D, window)
+
+
+@pytest.mark.parametrize("window", [30, 100, 550])
+def test_a_prompt_of_many_completions_with_windows(ops, ref, rng, window):
+    """Of the rows that see the prompt, whose share in its gradient is summed in slices, windows leave some."""
+    segments, qkv, dy = problem(rng, [(70, 600, 500), (40, 800, 900)], 1, 1, 8)
+    check_against_ref(ops, ref, qkv, dy, segments, 1, 1, 8, window)
+
+
+@pytest.mark.parametrize("off", [-1, 1])
+@pytest.mark.parametrize("window", [2, 31, 32, 33, 64, 100])
+def test_a_window_that_is_off_by_one_is_found(ops, ref, rng, window, off):
+    class Mistaken:
+        def attention(self, *args):
+            return ops.attention(*args[:-1], args[-1] + off)
+
+        def attention_bwd(self, *args):
+            return ops.attention_bwd(*args[:-1], args[-1] + off)
+
+    Hq, Hkv, D = 4, 2, 16
+    segments, qkv, dy = problem(rng, CUT_PROMPTS, Hq, Hkv, D)
+    with pytest.raises(AssertionError):
+        check_against_ref(Mistaken(), ref, qkv, dy, segments, Hq, Hkv, D, window)
+
+
+@pytest.mark.parametrize("window", [139, 2**31 - 1])
+def test_a_window_of_everything_changes_no_bit(ops, rng, window):
+    Hq, Hkv, D = 4, 2, 16
+    segments, qkv, dy = problem(rng, [(75, 64, 3)], Hq, Hkv, D)
+    y, lse = ops.attention(qkv, segments, Hq, Hkv, D)
+    assert_same_bits(ops.attention(qkv, segments, Hq, Hkv, D, window), [y, lse])
+    got, want = (ops.attention_bwd(dy, y, lse, qkv, segments, Hq, Hkv, D, w) for w in (window, 0))
+    assert_same_bits([got], [want])
+    got, want = (decode_completions(ops, qkv, segments, Hq, Hkv, D, window=w)[1] for w in (window, 0))
+    assert_same_bits(got, want)
+
+
+def test_keys_before_a_window_may_be_anything(ops, rng):
+    """What every query has left behind is not read: results are those of the last keys at their positions."""
+    Hq, Hkv, D, length, window = 4, 2, 16, 141, 40
+    qkv, none, first = real(rng, length, (Hq + 2 * Hkv) * D), np.zeros(0, np.int32), length - window
+    pages = np.arange(1, 6, dtype=np.int32)[None]
+
+    def decode(kv, pages):
+        place = np.arange(32, 32 + length, dtype=np.int32)
+        return ops.attention_decode(qkv[-1:], kv, place, none, none, 6, pages, np.array([length], np.int32), Hq, Hkv, D, window)
+
+    want = decode(qkv, pages)
+    gone, elsewhere = qkv.copy(), pages.copy()
+    gone[:first], elsewhere[0, :first // 32] = np.nan, 0
+    assert_same_bits(decode(gone, pages), want)
+    assert_same_bits(decode(qkv, elsewhere), want)
+    assert all(np.isfinite(part).all() for part in want)
+
+
 # -- C1: the bits of a token -----------------------------------------------------------------------------------------------
 
 
@@ -102,10 +175,19 @@ def test_decode_gives_the_bits_of_attention(ops, rng, Hq, Hkv, D, batch):
     assert_same_bits(decoded, [part[rows] for part in ops.attention(qkv, segments, Hq, Hkv, D)])
 
 
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("Hq, Hkv, D", [(9, 3, 64), (3, 3, 80), (5, 1, 104), (8, 1, 16), (4, 1, 256)])
+def test_decode_with_a_window_gives_the_bits_of_attention(ops, rng, Hq, Hkv, D, window):
+    segments, N = group_segments((1, 139), (75, 60, 3), (96, 33))
+    qkv = real(rng, N, (Hq + 2 * Hkv) * D)
+    rows, decoded = decode_completions(ops, qkv, segments, Hq, Hkv, D, window=window)
+    assert_same_bits(decoded, [part[rows] for part in ops.attention(qkv, segments, Hq, Hkv, D, window)])
+
+
 @pytest.mark.parametrize("others", [0, 260], ids=["chunks in several blocks", "chunks in one block"])
-@pytest.mark.parametrize("D", [8, 72, 128])
-def test_decode_of_a_long_context_gives_the_bits_of_attention(ops, rng, D, others):
-    """Rows around the ends of chunks of 512 keys, in few slots and among many."""
+@pytest.mark.parametrize("D, window", [(8, 0), (72, 0), (128, 0), (256, 0), (8, 1), (8, 100), (72, 511), (8, 513), (256, 600), (16, 1025)])
+def test_decode_of_a_long_context_gives_the_bits_of_attention(ops, rng, D, window, others):
+    """Rows around the ends of chunks of 512 keys, in few slots and among many; windows that begin in one chunk and end in another."""
     Hq, Hkv = 2, 1
     segments, N = group_segments((500, 20), (1100,))
     qkv = real(rng, N, (Hq + 2 * Hkv) * D)
@@ -114,20 +196,21 @@ def test_decode_of_a_long_context_gives_the_bits_of_attention(ops, rng, D, other
     place = np.r_[32:32 + 520, 640:640 + 1100].astype(np.int32)
     pages = np.where(length[:, None] <= 520, np.arange(1, 36), np.arange(20, 55)).astype(np.int32)
     none = np.zeros(0, np.int32)
-    decoded = ops.attention_decode(qkv[rows], qkv, place, none, none, 55, pages, length, Hq, Hkv, D)
-    assert_same_bits(decoded, [part[rows] for part in ops.attention(qkv, segments, Hq, Hkv, D)])
+    decoded = ops.attention_decode(qkv[rows], qkv, place, none, none, 55, pages, length, Hq, Hkv, D, window)
+    assert_same_bits(decoded, [part[rows] for part in ops.attention(qkv, segments, Hq, Hkv, D, window)])
 
 
 @pytest.mark.parametrize("others", [0, 13], ids=["chunks in several blocks", "chunks in one block"])
-@pytest.mark.parametrize("Hq, Hkv, D", [(1, 1, 80), (4, 2, 16), (3, 1, 104), (7, 1, 128), (8, 1, 64), (16, 1, 96)])
-def test_decode_of_shared_chunks_gives_the_bits_of_attention(ops, rng, Hq, Hkv, D, others):
+@pytest.mark.parametrize("Hq, Hkv, D, window", [(1, 1, 80, 0), (4, 2, 16, 0), (3, 1, 104, 0), (7, 1, 128, 0), (8, 1, 64, 0), (16, 1, 96, 0),
+                                                (4, 1, 256, 0), (1, 1, 8, 520), (4, 2, 16, 600), (3, 1, 16, 1032), (8, 1, 16, 525)])
+def test_decode_of_shared_chunks_gives_the_bits_of_attention(ops, rng, Hq, Hkv, D, window, others):
     """Prompts longer than a chunk of 512 keys, or two, that end with a page or inside one; groups that no number of slots divides."""
     groups = [(1030, 5, 1, 8, 2), (530, 1), (515, 1, 2, 1), (40, 2), (512, 2, 1)] + [(1, 20)] * others
     segments, N = group_segments(*groups)
     qkv = real(rng, N, (Hq + 2 * Hkv) * D)
-    rows, decoded = decode_completions(ops, qkv, segments, Hq, Hkv, D)
+    rows, decoded = decode_completions(ops, qkv, segments, Hq, Hkv, D, window=window)
     completions = segments[segments[:, 3] > 0]
-    assert_same_bits(decoded, [part[rows] for part in ops.attention(qkv, completions, Hq, Hkv, D)])
+    assert_same_bits(decoded, [part[rows] for part in ops.attention(qkv, completions, Hq, Hkv, D, window)])
 
 
 def test_decode_where_neighbours_share_later_pages_alone(ops, rng):
@@ -142,24 +225,26 @@ def test_decode_where_neighbours_share_later_pages_alone(ops, rng):
 
 
 @pytest.mark.parametrize("prompt", [1, 31, 33, 97, 500])
-@pytest.mark.parametrize("Hq, Hkv, D", [(9, 3, 64), (2, 2, 80), (8, 1, 16)])
-def test_a_shared_prompt_gives_the_bits_of_an_own_one(ops, rng, Hq, Hkv, D, prompt):
+@pytest.mark.parametrize("Hq, Hkv, D, window", [(9, 3, 64, 0), (2, 2, 80, 0), (8, 1, 16, 0), (9, 3, 64, 40), (8, 1, 16, 33)])
+def test_a_shared_prompt_gives_the_bits_of_an_own_one(ops, rng, Hq, Hkv, D, window, prompt):
     lengths = (37, 1, 33) if prompt < 500 else (13, 12)
     segments, qkv, _ = problem(rng, [(prompt, *lengths)], Hq, Hkv, D)
-    shared = ops.attention(qkv, segments, Hq, Hkv, D)
+    shared = ops.attention(qkv, segments, Hq, Hkv, D, window)
     for start, length, _, _ in segments[1:]:
         rows = np.r_[0:prompt, start:start + length]
-        alone = ops.attention(qkv[rows], np.array([[0, len(rows), 0, 0]], np.int32), Hq, Hkv, D)
+        alone = ops.attention(qkv[rows], np.array([[0, len(rows), 0, 0]], np.int32), Hq, Hkv, D, window)
         assert_same_bits(alone, [part[rows] for part in shared])
 
 
 # -- C2: the bits of a gradient --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("window", [0, 20, 530])
 @pytest.mark.parametrize("group", [(37, 50, 3, 40), (9, 520, 0, 540)], ids=str)
-def test_a_group_has_the_same_gradient_among_others(ops, rng, group):
-    heads = Hq, Hkv, D = 3, 1, 16
-    segments, qkv, dy = problem(rng, [group], *heads)
+def test_a_group_has_the_same_gradient_among_others(ops, rng, group, window):
+    Hq, Hkv, D = 3, 1, 16
+    heads = Hq, Hkv, D, window
+    segments, qkv, dy = problem(rng, [group], Hq, Hkv, D)
     y, lse = ops.attention(qkv, segments, *heads)
     alone = ops.attention_bwd(dy, y, lse, qkv, segments, *heads)
     before, after = 70, 20
@@ -222,6 +307,32 @@ def test_what_is_bad_reaches_only_those_who_see_it(ops, rng, Hq, Hkv, D, bad):
         assert_same_bits([dqkv[unseen]], [want[unseen]])
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("Hq, Hkv, D, window", [(4, 2, 16, 1), (4, 2, 16, 10), (2, 1, 128, 33), (1, 1, 256, 40), (3, 1, 16, 70)])
+@pytest.mark.parametrize("row", [20, 57], ids=["in the prompt", "in a completion"])
+def test_what_is_bad_reaches_only_windows_with_it(ops, rng, Hq, Hkv, D, window, row, bad):
+    segments, qkv, dy = problem(rng, [(37, 90, 35)], Hq, Hkv, D)
+    sees, heads = visible(segments, len(qkv), window), (Hq, Hkv, D, window)
+    seers, seen = sees[:, row], sees[row]
+    clean = ops.attention(qkv, segments, *heads)
+    want = ops.attention_bwd(dy, *clean, qkv, segments, *heads)
+    poisoned, bad_dy = qkv.copy(), dy.copy()
+    poisoned[row] = bad_dy[row] = bad
+    y, lse = ops.attention(poisoned, segments, *heads)
+    assert_same_bits([y[~seers], lse[~seers]], [part[~seers] for part in clean])
+    assert not np.isfinite(y[seers]).any()
+    rows, (decoded, _) = decode_completions(ops, poisoned, segments, Hq, Hkv, D, window=window)
+    assert_same_bits([np.isnan(decoded)], [np.isnan(y[rows])])
+    assert_same_bits([decoded[~seers[rows]]], [clean[0][rows][~seers[rows]]])
+
+    own = np.arange(len(qkv)) == row
+    for bad_qkv, other_dy, dq_reached, dkv_reached in [(qkv, bad_dy, own, seen), (poisoned, dy, seers, seen)]:
+        dqkv = ops.attention_bwd(other_dy, *clean, bad_qkv, segments, *heads)
+        assert not np.isfinite(dqkv[row]).any()
+        assert_same_bits([dqkv[~dq_reached, :Hq * D]], [want[~dq_reached, :Hq * D]])
+        assert_same_bits([dqkv[~dkv_reached, Hq * D:]], [want[~dkv_reached, Hq * D:]])
+
+
 def test_stale_places_of_a_page_are_not_read(ops, rng):
     Hq, Hkv, D, length = 4, 2, 16, 41
     kv, q = real(rng, 64, (Hq + 2 * Hkv) * D), real(rng, 1, (Hq + 2 * Hkv) * D)
@@ -236,7 +347,19 @@ def test_stale_places_of_a_page_are_not_read(ops, rng):
     assert all(np.isfinite(part).all() for part in want)
 
 
-@pytest.mark.parametrize("D", [12, 136])
+@pytest.mark.parametrize("D", [12, 264])
 def test_head_dims_that_no_kernel_serves(ops, rng, D):
-    with pytest.raises(ValueError, match=f"up to 128 in steps of 8, not {D}"):
+    with pytest.raises(ValueError, match=f"up to 256 in steps of 8, not {D}"):
         ops.attention(real(rng, 2, 3 * D), np.array([[0, 2, 0, 0]], np.int32), 1, 1, D)
+
+
+@pytest.mark.parametrize("Hq, Hkv, D", HEADS)
+def test_attention_of_another_scale(ops, rng, Hq, Hkv, D):
+    """A quarter of the usual scale has the bits of queries that are a quarter as large."""
+    segments, qkv, dy = problem(rng, BATCHES["shared"], Hq, Hkv, D)
+    smaller, heads, scale = qkv.copy(), (Hq, Hkv, D), 0.25 / np.sqrt(np.float32(D))
+    smaller[:, :Hq * D] /= 4
+    y, lse = ops.attention(qkv, segments, *heads, scale=scale)
+    assert_same_bits([y, lse], ops.attention(smaller, segments, *heads))
+    got, want = ops.attention_bwd(dy, y, lse, qkv, segments, *heads, scale=scale), ops.attention_bwd(dy, y, lse, smaller, segments, *heads)
+    assert_same_bits([got[:, :Hq * D] * 4, got[:, Hq * D:]], [want[:, :Hq * D], want[:, Hq * D:]])

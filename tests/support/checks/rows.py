@@ -32,15 +32,28 @@ def test_rows_by_index(ops, ref, rng, N, C):
     assert_same_bits([ops.scatter_rows_add(E, src, ids)], [added])
 
 
+@pytest.mark.parametrize("scale", [30.2, 0.0625])
+@pytest.mark.parametrize("N, C", SIZES)
+def test_scaled_embedding(ops, ref, rng, N, C, scale):
+    E, dy, dE = real(rng, 11, C), real(rng, N, C), normal(rng, 11, C)
+    ids = rng.integers(11, size=N).astype(np.int32)
+    assert_same_bits([ops.embed(E, ids, scale)], [bf16(E[ids] * np.float32(scale))])          # rounded once
+    check_float(ops.embed_dw(dE, dy, ids, scale), ref.embed_dw(dE, dy, ids, scale))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0])
 @pytest.mark.parametrize("N, C", [*SIZES, *WIDE])
-def test_rmsnorm(ops, ref, rng, N, C):
+def test_rmsnorm(ops, ref, rng, N, C, offset):
     x, dy, dx, w, dw = real(rng, N, C), real(rng, N, C), real(rng, N, C), real(rng, C), normal(rng, C)
-    y, rstd = ops.rmsnorm(x, w, EPS)
-    want_y, want_rstd = ref.rmsnorm(x, w, EPS)
+    y, rstd = ops.rmsnorm(x, w, EPS, offset)
+    want_y, want_rstd = ref.rmsnorm(x, w, EPS, offset)
     check_rounded(y, want_y)
     check_float(rstd, want_rstd)
-    got_dx, got_dw = ops.rmsnorm_bwd_add(dx, dw, dy, x, w, want_rstd)
-    want_dx, want_dw = ref.rmsnorm_bwd_add(dx, dw, dy, x, w, want_rstd)
+    summed, same_rstd = ops.rmsnorm_add(dx, x, w, EPS, offset)
+    check_rounded(summed, ref.rmsnorm_add(dx, x, w, EPS, offset)[0], noise=1e-6)
+    assert_same_bits([same_rstd], [rstd])
+    got_dx, got_dw = ops.rmsnorm_bwd_add(dx, dw, dy, x, w, want_rstd, offset)
+    want_dx, want_dw = ref.rmsnorm_bwd_add(dx, dw, dy, x, w, want_rstd, offset)
     check_rounded(got_dx, want_dx)
     check_float(got_dw, want_dw)
 
@@ -70,6 +83,12 @@ def test_rope_table_at_large_positions(ops, ref, theta):
         assert np.abs(got - want).max() <= 2.0**-24
 
 
+def test_scaled_rope_table(ops, rng):
+    """Every element times scale, once more rounded."""
+    positions, frequencies, scale = rng.integers(0, 9000, (1, 33)).astype(np.int32), inv_freq(np.zeros(20, int), 1e4), np.float32(1.2079)
+    assert_same_bits(ops.rope_table(positions, frequencies, scale=scale), [scale * part for part in ops.rope_table(positions, frequencies)])
+
+
 @pytest.mark.parametrize("N", [1, 33])
 @pytest.mark.parametrize("name", AXES)
 def test_rope_table_of_several_axes(ops, rng, name, N):
@@ -83,17 +102,17 @@ def test_rope_table_of_several_axes(ops, rng, name, N):
     assert_same_bits(ops.rope_table(positions[:, -1:].copy(), frequencies, axis), [part[-1:] for part in table])
 
 
-@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("norm, offset", [(False, 0.0), (True, 0.0), (True, 1.0)])
 @pytest.mark.parametrize("N", [1, 35])
 @pytest.mark.parametrize("Hq, Hkv, D", HEADS)
-def test_rope(ops, ref, rng, Hq, Hkv, D, N, norm):
+def test_rope(ops, ref, rng, Hq, Hkv, D, N, norm, offset):
     x, d = real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, (Hq + 2 * Hkv) * D)
     wq, wk = (real(rng, D), real(rng, D)) if norm else (None, None)
     dwq, dwk = (normal(rng, D), normal(rng, D)) if norm else (None, None)
     cos, sin = tables(ref, rng, N, D)
-    check_rounded(ops.rope(x, wq, wk, EPS, cos, sin, Hq, Hkv, D), ref.rope(x, wq, wk, EPS, cos, sin, Hq, Hkv, D))
-    got = ops.rope_bwd(d, dwq, dwk, x, wq, wk, EPS, cos, sin, Hq, Hkv, D)
-    want = ref.rope_bwd(d, dwq, dwk, x, wq, wk, EPS, cos, sin, Hq, Hkv, D)
+    check_rounded(ops.rope(x, wq, wk, EPS, cos, sin, Hq, Hkv, D, offset), ref.rope(x, wq, wk, EPS, cos, sin, Hq, Hkv, D, offset))
+    got = ops.rope_bwd(d, dwq, dwk, x, wq, wk, EPS, cos, sin, Hq, Hkv, D, offset)
+    want = ref.rope_bwd(d, dwq, dwk, x, wq, wk, EPS, cos, sin, Hq, Hkv, D, offset)
     if not norm:
         return check_rounded(got, want)
     check_rounded(got[0], want[0])
