@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 import types
 import warnings
 from pathlib import Path
@@ -581,33 +580,48 @@ def test_interrupt_keeps_the_last_checkpoint_and_the_trainer(tmp_path):
 @pytest.mark.parametrize("phase", ["generate", "update", "reward", "save"])
 def test_ctrl_c(tmp_path, phase):
     """A real SIGINT in a real process, in the middle of each phase."""
-    script = textwrap.dedent(f"""
-        import sys, time; sys.path.insert(0, {str(Path(toy.__file__).parent)!r})
-        import toy
+    script = textwrap.dedent("""
+        import signal, sys, toy
         from grpo.runs import checkpoint
         from pathlib import Path
-        def reward(completions, trainer_state):
-            if trainer_state.global_step == 1:
+
+        folder, phase = Path(sys.argv[1]), sys.argv[2]
+        calls = {"generate": 0, "update": 0, "reward": 0, "save": 0}
+
+        def reached(here):
+            calls[here] += 1
+            if here == phase and calls[here] == 3:
                 print("now", flush=True)
-                if {phase == "reward"}: time.sleep(60)
+                signal.pause()
+
+        def reward(completions):
+            reached("reward")
             return [float(len(c)) for c in completions]
-        def slow(*args):
-            if save_calls: print("now", flush=True); time.sleep(60)
-            save_calls.append(1); return save(*args)
-        save_calls, save = [], checkpoint.save_optimizer
-        if {phase == "save"}: checkpoint.save_optimizer = slow
-        big = dict(max_completion_length=400) if {phase == "generate"} else dict(num_iterations=100000) if {phase == "update"} else {{}}
-        toy.trainer(Path({str(tmp_path)!r}), reward, max_steps=200000, save_strategy="steps", output_dir={str(tmp_path / "run")!r},
-                    **dict(save_steps=1, save_total_limit=2) | big).train()
+
+        def save(*arguments, save=checkpoint.save_optimizer):
+            reached("save")
+            save(*arguments)
+
+        class Update:
+            def on_pre_optimizer_step(self, *arguments, **named):
+                reached("update")
+
+        checkpoint.save_optimizer = save
+        signal.signal(signal.SIGINT, signal.default_int_handler)     # a job in the background starts with it ignored
+        trainer = toy.trainer(folder, reward, max_steps=200000, save_strategy="steps", output_dir=str(folder / "run"), save_steps=1,
+                              save_total_limit=2, callbacks=[Update])
+        trainer.progress.on_rollout = lambda *numbers: reached("generate")
+        trainer.train()
     """)
-    if phase in ("generate", "update"):
-        script = script.replace("if trainer_state.global_step == 1:", "if trainer_state.global_step >= 0:")
-    process = subprocess.Popen([sys.executable, "-P", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               env={**os.environ, "PYTHONPATH": str(Path(grpo.__file__).parent.parent)})
-    assert process.stdout.readline() == "now\n"
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    path = os.pathsep.join([str(Path(toy.__file__).parent), str(Path(grpo.__file__).parent.parent)])
+    with subprocess.Popen([sys.executable, "-P", "-c", script, tmp_path, phase], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          env={**os.environ, "PYTHONPATH": path}) as process:
+        try:
+            assert process.stdout.readline() == "now\n", process.stderr.read()
+            process.send_signal(signal.SIGINT)
+            err = process.stderr.read()
+        finally:
+            process.kill()
     assert process.returncode != 0 and "TrainingInterrupted: stopped after step" in err, err
     lines = records(tmp_path / "run" / "metrics.jsonl") if (tmp_path / "run" / "metrics.jsonl").exists() else []
     assert [r["step"] for r in lines] == list(range(1, len(lines) + 1))
