@@ -3,6 +3,7 @@ import importlib.util
 import os
 import shutil
 import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,13 @@ def threads():
     before = _core.get_num_threads()
     yield _core.set_num_threads
     _core.set_num_threads(before)
+
+
+@pytest.fixture
+def patient(monkeypatch) -> None:
+    """A reward in a process of its own may take as long as it needs, whatever its limit."""
+    poll = Connection.poll
+    monkeypatch.setattr(Connection, "poll", lambda connection, seconds=None: poll(connection, None))
 
 
 @pytest.fixture

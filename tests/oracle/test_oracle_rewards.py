@@ -9,7 +9,7 @@ theirs = pytest.importorskip("trl.rewards")
 pytest.importorskip("math_verify")
 from grpo.rewards import trl as ours  # noqa: E402
 
-pytestmark = pytest.mark.oracle
+pytestmark = [pytest.mark.oracle, pytest.mark.usefixtures("patient")]
 
 # (completion, solution)
 ANSWERS = [("so \\boxed{\\frac{1}{3}}", "1/3"), ("so \\boxed{\\frac{1}{2}}", "\\frac{1}{3}"), ("it is 12", "12"), ("the answer is $12$", "12"),

@@ -20,7 +20,7 @@ KILLS = int(os.environ.get("GRPO_TEST_KILLS", 8))             # continuous integ
 FLIPS = 2000
 RUN = dict(save_strategy="steps", save_steps=1, save_total_limit=2, max_steps=100000)
 
-EVENTS = 100                                                  # operations on files, of about two checkpoints
+EVENTS = 150                                                  # operations on files, of about two checkpoints
 
 CHILD = """
 import os, sys, toy

@@ -232,7 +232,7 @@ MATH = [("so $\\frac{1}{\\sqrt{2}}$", "$\\sqrt{2}/2$", 1), ("<answer>0.5</answer
         ("<answer>(1, 2)</answer>", "(1,2)", 1), ("<answer>paris</answer>", "Paris", 1), ("<answer>Rome</answer>", "Paris", 0)]
 
 
-def test_math_verify():
+def test_math_verify(patient):
     pytest.importorskip("math_verify")
     data = batch([text for text, _, _ in MATH], columns={"answer": [gold for _, gold, _ in MATH]})
     got = score("math_verify", data)

@@ -42,7 +42,7 @@ def interrupt(call: Callable[[], object]) -> None:
     returned: list[type] = []
     before = signal.signal(signal.SIGINT, signal.default_int_handler)      # a job in the background starts with it ignored
     try:
-        with once_the_gil_is_free(lambda: os.kill(os.getpid(), signal.SIGINT)), pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt), once_the_gil_is_free(lambda: os.kill(os.getpid(), signal.SIGINT)):
             returned.extend(map(type, itertools.starmap(call, itertools.repeat((), REPEATS))))
     finally:
         signal.signal(signal.SIGINT, before)
