@@ -19,10 +19,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from card_table import Call, Row, main
-from grpo.planning import step_time
-from grpo.planning.cards import Ceilings
 from timing import spread
 from work import Work, measure, phases, training_flops
+
+from grpo.planning import step_time
+from grpo.planning.cards import Ceilings
 
 DATASHEET = 989e12
 DECODE = Work(prompts=8, generations=16, prompt_length=384, new_tokens=256, micro_batch=128, device="cuda", repeats=5)

@@ -19,13 +19,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-
 from card_table import Call, Row, main
+from timing import seconds_of, spread
+from work import SHAPES
+
 from grpo import _core
 from grpo.planning import step_time
 from grpo.planning.cards import Ceilings
-from timing import seconds_of, spread
-from work import SHAPES
 
 REPEATS, CHUNK = 7, 4096                    # timings; the peers' rows of logits at a time
 

@@ -13,10 +13,10 @@ import sys
 import tempfile
 
 import numpy as np
+from work import StepClock
 
 import grpo
 from grpo.planning.shapes import SHAPES
-from work import StepClock
 
 MODELS = {"tiny": {**SHAPES["Qwen2.5-0.5B"], "hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 3,
                    "num_key_value_heads": 1, "vocab_size": 512},

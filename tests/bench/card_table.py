@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from grpo.planning.cards import Ceilings
 from timing import measure_ceilings, run_child, try_child
 from work import SHAPES, write_model
+
+from grpo.planning.cards import Ceilings
 
 Row = tuple[str, str]                        # its text; what of ours is missing, and why
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from checks import assert_same_bits, optim
+from checks.exactness import MODELS, assert_same, make_batch
 from checks.optim import bits, floats, join, split, step
 from grpo import _core, errors
 from op_statements import bf16, normal
-from checks.exactness import MODELS, assert_same, make_batch
 from tiny_models import build
 
 NAMES = ("model.layers.1.self_attn.k_proj.weight", "model.layers.0.self_attn.q_proj.bias", "model.norm.weight", "model.embed_tokens.weight")

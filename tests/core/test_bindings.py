@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from grpo import _core
-from grpo.errors import BusyError, ConfigError, DeviceError
+from grpo.errors import BusyError, DeviceError
 from grpo.model.families import Attention, Layer, Mlp, Rope, Spec
 from interrupts import interrupt, once_the_gil_is_free
 

@@ -1,10 +1,10 @@
 """Weights know nobody: several trainers, a mixture and a store on one model, each with a state of its own."""
 import numpy as np
 import pytest
-from checks.exactness import assert_same, make_prompts
-from tiny_models import build, config
 
+from checks.exactness import assert_same, make_prompts
 from grpo import _core
+from tiny_models import build, config
 
 MODEL = config("qwen3", d=32, heads=(4, 2), D=16, F=48, V=97, L=2)
 STORAGE = [("float32", "float32"), ("float32", "float24"), ("float24", "float32"), ("float24", "float24")]

@@ -7,11 +7,19 @@ import pytest
 
 import toy
 from checks import check_same_run
+from checks.exactness import (
+    assert_recorded_is_computed,
+    assert_same,
+    gradients,
+    gradients_of,
+    groups_of,
+    make_prompts,
+    rollout_into,
+)
 from golden_checks import check_gradients, check_logits, check_scores
 from grpo import _core
 from grpo.errors import OutOfMemoryError
 from grpo.model.families import spec_of
-from checks.exactness import assert_recorded_is_computed, assert_same, completions_of, gradients, gradients_of, groups_of, make_prompts, rollout_into
 from tiny_models import build, config, relative_error
 
 GOLDENS = Path(__file__).parents[1] / "support" / "goldens"

@@ -6,9 +6,9 @@ import pytest
 
 import cuda_plugin
 from checks import real
+from checks.order import gemm_and_head
 from grpo import _core
 from op_statements import decode_completions, group_segments
-from checks.order import gemm_and_head
 from tiny_models import build, config
 
 

@@ -2,10 +2,9 @@
 
 Without a GPU nothing here is collected but the test that says why. GRPO_TEST_GPU=1: then it fails."""
 import pytest
-from real_gpu import LACKING
 
 from grpo import _core
-
+from real_gpu import LACKING
 
 collect_ignore_glob = ["test_gpu_*.py"] if LACKING else []
 

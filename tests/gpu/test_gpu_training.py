@@ -4,13 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import toy
 
+import toy
 from checks import check_same_run
+from checks.exactness import (
+    assert_recorded_is_computed,
+    assert_same,
+    completions_of,
+    gradients,
+    groups_of,
+    make_prompts,
+)
 from grpo import _core
 from grpo.errors import OutOfMemoryError
 from grpo.model.families import spec_of
-from checks.exactness import assert_recorded_is_computed, assert_same, completions_of, gradients, groups_of, make_prompts
 from tiny_models import build, config, relative_error
 
 REAL = {                                                # layers of models as they are published, with a smaller vocabulary

@@ -1,9 +1,9 @@
 import os
 
 import pytest
-from real_gpu import LACKING
 
 from grpo import _core
+from real_gpu import LACKING
 
 
 def test_there_is_a_gpu():

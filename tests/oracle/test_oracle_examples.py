@@ -3,10 +3,10 @@ import dataclasses
 import re
 
 import pytest
-import toy
-from processes import ROOT, run_example
 
 import grpo
+import toy
+from processes import ROOT, run_example
 
 pytest.importorskip("datasets")
 pytestmark = pytest.mark.oracle

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from make_files import byte_level_metadata
 
 import grpo
 from grpo.model.families import spec_of
 from grpo.model.tokenizer import Tokenizer
+from make_files import byte_level_metadata
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -1,6 +1,7 @@
 """Models against transformers, live: random odd configs, real weights where they are at hand, greedy generation."""
 import numpy as np
 import pytest
+
 from golden_checks import check_gradients, check_logits, check_scores
 from tiny_models import build, config, random_weights, relative_error
 

@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from tiny_models import build, config, relative_error
 
 from grpo import GRPOConfig, _core, ops
 from grpo.options.schedule import SHAPES, learning_rate
+from tiny_models import build, config, relative_error
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

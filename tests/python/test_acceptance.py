@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_models import build, config, round_to_bf16
 
 import grpo
 from grpo import GRPOConfig, GRPOTrainer, _core, errors
+from tiny_models import build, config, round_to_bf16
 
 TESTS = Path(__file__).parents[1]
 HELD = {

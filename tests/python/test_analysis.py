@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 import pytest
-import toy
 
+import toy
 from grpo import cli
 from grpo.cli.summary import summary
 from grpo.datasets import chat

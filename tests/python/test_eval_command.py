@@ -3,9 +3,9 @@ import json
 import sys
 
 import pytest
-import toy
 
 import grpo
+import toy
 from grpo import cli
 from grpo.cli import eval as command
 from grpo.datasets import chat

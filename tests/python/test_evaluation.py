@@ -2,9 +2,9 @@
 import json
 
 import pytest
-import toy
 
 import grpo
+import toy
 from grpo.datasets import chat
 from grpo.errors import ConfigError, DatasetError
 from grpo.evaluation import records

@@ -6,9 +6,9 @@ import types
 from pathlib import Path
 
 import pytest
-from processes import ROOT, run_example
 
 import grpo
+from processes import ROOT, run_example
 
 # arguments for a short run, its run folder, and by how much the reward is to rise in it
 EXAMPLES = {

@@ -7,9 +7,17 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from make_files import byte_level_metadata, gguf, gguf_tensors, model_metadata, safetensors, sentencepiece_metadata, string
 
 import grpo
+from make_files import (
+    byte_level_metadata,
+    gguf,
+    gguf_tensors,
+    model_metadata,
+    safetensors,
+    sentencepiece_metadata,
+    string,
+)
 
 CALLS = 5_000_000  # of functions, while a file is read: seconds on a slow machine; the same number on any
 SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2}

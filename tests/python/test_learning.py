@@ -2,8 +2,8 @@
 import statistics
 
 import pytest
-import toy
 
+import toy
 from grpo.options.config import LOSS_TYPES
 
 LOSSES = {name: dict(loss_type=name) for name in LOSS_TYPES} | {

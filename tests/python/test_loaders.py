@@ -6,15 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from make_files import byte_level_metadata, gguf, gguf_tensors, model_metadata, quantised, safetensors
 
 import grpo
 from grpo import _core
 from grpo.errors import ConfigError, DeviceError, FileFormatError, TokenizerError, UnsupportedModelError
 from grpo.model.families import Config, rope_of, rope_parameters, spec_of
 from grpo.model.formats.folder import FolderWriter
-from grpo.model.formats.safetensors import (SafetensorsFile, SafetensorsFolder, parse_size, to_bfloat16_bits,
-                                            write_weights)
+from grpo.model.formats.safetensors import (
+    SafetensorsFile,
+    SafetensorsFolder,
+    parse_size,
+    to_bfloat16_bits,
+    write_weights,
+)
+from make_files import byte_level_metadata, gguf, gguf_tensors, model_metadata, quantised, safetensors
 
 ARCHS = ("qwen2", "qwen3", "llama")
 SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
@@ -221,10 +226,9 @@ def test_bad_shard_sizes(text):
 
 def test_a_failed_save_leaves_the_old_files(tmp_path):
     (tmp_path / "config.json").write_bytes(b"old")
-    with pytest.raises(ZeroDivisionError):
-        with FolderWriter(tmp_path) as folder:
-            folder.write("config.json", b"new")
-            raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError), FolderWriter(tmp_path) as folder:
+        folder.write("config.json", b"new")
+        raise ZeroDivisionError
     assert [p.name for p in tmp_path.iterdir()] == ["config.json"] and (tmp_path / "config.json").read_bytes() == b"old"
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import toy
 
 import grpo
+import toy
 from grpo.errors import CheckpointCorruptError, CheckpointError
 from grpo.runs import checkpoint
 

@@ -5,11 +5,17 @@ import warnings
 
 import numpy as np
 import pytest
-import toy
 
 import grpo
-from grpo.errors import (CheckpointCorruptError, CheckpointError, CheckpointMismatchError, ConfigError, DatasetError,
-                         GrpoWarning)
+import toy
+from grpo.errors import (
+    CheckpointCorruptError,
+    CheckpointError,
+    CheckpointMismatchError,
+    ConfigError,
+    DatasetError,
+    GrpoWarning,
+)
 from grpo.runs import checkpoint
 from grpo.runs.folder import to_json
 

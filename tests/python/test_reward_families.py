@@ -6,13 +6,12 @@ import sys
 import numpy as np
 import pytest
 
-from hostile_rewards import hang_on_two
-from reward_batches import batch
-
 import grpo.rewards
 from grpo.errors import ConfigError, GrpoWarning, RewardError
 from grpo.rewards import RewardSet
 from grpo.rewards.deadline import Worker
+from hostile_rewards import hang_on_two
+from reward_batches import batch
 
 FULL = "<reasoning>\nabc\n</reasoning>\n<answer>\n12\n</answer>\n"
 RIGHT, WRONG = "<answer>12</answer>", "<answer>13</answer>"

@@ -1,8 +1,8 @@
 """Rewards in a run: weights that follow a schedule, rewards that remember, rewards that look at the policy's hidden states."""
 import numpy as np
 import pytest
-import toy
 
+import toy
 from grpo import GRPOConfig
 from grpo.errors import ConfigError, GrpoWarning, RewardError
 from grpo.options.weights import weight_at

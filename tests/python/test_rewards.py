@@ -11,6 +11,10 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 import pytest
+
+from grpo.errors import ConfigError, GrpoWarning, RewardError
+from grpo.rewards import RewardBatch, RewardSet, deadline, get_soft_overlong_punishment, resolve, reward
+from grpo.rewards.text import as_number, final_answer, same_answer
 from hostile_rewards import (
     HANGS,
     TOLD,
@@ -28,10 +32,6 @@ from hostile_rewards import (
     sometimes,
     unsendable,
 )
-
-from grpo.errors import ConfigError, GrpoWarning, RewardError
-from grpo.rewards import RewardBatch, RewardSet, deadline, get_soft_overlong_punishment, resolve, reward
-from grpo.rewards.text import as_number, final_answer, same_answer
 
 CHAT = [{"role": "user", "content": "6 times 2?"}]
 

@@ -3,9 +3,9 @@ import json
 
 import numpy as np
 import pytest
-import toy
 
 import grpo
+import toy
 from grpo.errors import ConfigError, DatasetError
 
 

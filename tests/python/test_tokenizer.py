@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from make_files import byte_level_metadata, sentencepiece_metadata
 
 import grpo
 from grpo.errors import GrpoWarning, TokenizerError
 from grpo.model.formats.byte_level import byte_alphabet
 from grpo.model.tokenizer import Tokenizer
+from make_files import byte_level_metadata, sentencepiece_metadata
 
 QWEN3 = Path(__file__).parents[3] / "shared/data/qwen3-tokenizer"
 USER = [{"role": "user", "content": "hi"}]

@@ -12,16 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import toy
 import yaml
 
 import grpo
+import toy
 from grpo import _core
 from grpo.datasets.prompts import PromptStream, RowOrder
 from grpo.errors import ConfigError, DatasetError, GrpoWarning, NonFiniteError, RewardError
 from grpo.rollouts.rollouts import Rollouts
-from grpo.runs import checkpoint
-from grpo.runs import log as runlog
+from grpo.runs import checkpoint, log as runlog
 from grpo.runs.folder import to_json
 from grpo.training.callbacks import TrainerCallback
 from grpo.training.loop import TrainingInterrupted

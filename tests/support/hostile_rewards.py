@@ -4,7 +4,6 @@ import itertools
 import os
 import threading
 
-
 TOLD = "GRPO_TEST_TOLD"                      # names the pipe to a test that waits for what a call does
 RETURNS, HANGS = b"r", b"h"
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from golden_checks import batch, check_gradients, check_logits, check_scores, make_model
 
 GOLDENS = sorted((Path(__file__).parents[1] / "goldens").glob("*.npz"))
