@@ -10,16 +10,20 @@ import pytest
 import cuda_plugin
 
 ROOT = Path(__file__).resolve().parents[2]
-PLACES = [*(Path(entry or ".") / "nvidia" / package for entry in sys.path for package in ("cu13", "cu12", "cublas")), Path("/usr/local/cuda"), Path("/usr")]
+PLACES = [*(Path(entry or ".") / "nvidia" / package for entry in sys.path for package in ("cu13", "cu12", "cublas")),
+          Path("/usr/local/cuda"), Path("/usr")]
 ENUMERATORS = {
-    "R_32F": "CUDA_R_32F", "R_16BF": "CUDA_R_16BF", "COMPUTE_32F": "CUBLAS_COMPUTE_32F", "OP_N": "CUBLAS_OP_N", "OP_T": "CUBLAS_OP_T",
+    "R_32F": "CUDA_R_32F", "R_16BF": "CUDA_R_16BF", "COMPUTE_32F": "CUBLAS_COMPUTE_32F", "OP_N": "CUBLAS_OP_N",
+    "OP_T": "CUBLAS_OP_T",
     "DESC_TRANSA": "CUBLASLT_MATMUL_DESC_TRANSA", "DESC_TRANSB": "CUBLASLT_MATMUL_DESC_TRANSB",
     "DESC_EPILOGUE": "CUBLASLT_MATMUL_DESC_EPILOGUE", "DESC_BIAS_POINTER": "CUBLASLT_MATMUL_DESC_BIAS_POINTER",
     "EPILOGUE_BIAS": "CUBLASLT_EPILOGUE_BIAS", "LAYOUT_COLS": "CUBLASLT_MATRIX_LAYOUT_COLS",
     "PREF_MAX_WORKSPACE_BYTES": "CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES",
     "PREF_REDUCTION_SCHEME_MASK": "CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK",
-    "PREF_MIN_ALIGNMENT_A_BYTES": "CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES", "PREF_MIN_ALIGNMENT_D_BYTES": "CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES",
-    "REDUCTION_SCHEME_NONE": "CUBLASLT_REDUCTION_SCHEME_NONE", "SUCCESS": "CUBLAS_STATUS_SUCCESS", "NOT_SUPPORTED": "CUBLAS_STATUS_NOT_SUPPORTED",
+    "PREF_MIN_ALIGNMENT_A_BYTES": "CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES",
+    "PREF_MIN_ALIGNMENT_D_BYTES": "CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES",
+    "REDUCTION_SCHEME_NONE": "CUBLASLT_REDUCTION_SCHEME_NONE", "SUCCESS": "CUBLAS_STATUS_SUCCESS",
+    "NOT_SUPPORTED": "CUBLAS_STATUS_NOT_SUPPORTED",
 }
 COMPARE = """
 #include <cublasLt.h>
@@ -42,28 +46,33 @@ static_assert(sizeof cublasLtGetVersion() == sizeof(size_t));
 
 def test_our_declarations_are_the_librarys(tmp_path):
     header = next((place / "include" for place in PLACES if (place / "include" / "cublasLt.h").exists()), None)
-    cuda = next((place / "include" for place in [Path("/usr/local/cuda"), *PLACES] if (place / "include" / "cuda_runtime_api.h").exists()), None)
+    cuda = next((place / "include" for place in [Path("/usr/local/cuda"), *PLACES]
+                 if (place / "include" / "cuda_runtime_api.h").exists()), None)
     if not header or not cuda or not shutil.which("g++"):
         pytest.skip("cublasLt.h is not installed (pip install nvidia-cublas), or CUDA's headers or g++ are not")
     declared = set(re.findall(r"BLASLT_(\w+) = ", (ROOT / "csrc/cuda/cublaslt.h").read_text()))
     assert declared == set(ENUMERATORS)
     source = tmp_path / "compare.cpp"
     source.write_text("#include <cstddef>\n#include <initializer_list>\n" + COMPARE
-                      + "".join(f"static_assert((int)BLASLT_{own} == (int){real});\n" for own, real in ENUMERATORS.items()))
-    result = subprocess.run(["g++", "-std=c++20", "-fsyntax-only", "-w", f"-I{header}", f"-I{cuda}", f"-I{ROOT}/csrc", source], capture_output=True, text=True)
+                      + "".join(f"static_assert((int)BLASLT_{own} == (int){real});\n"
+                                for own, real in ENUMERATORS.items()))
+    result = subprocess.run(["g++", "-std=c++20", "-fsyntax-only", "-w", f"-I{header}", f"-I{cuda}", f"-I{ROOT}/csrc",
+                             source], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
 
 def fresh(code: str) -> str:
     """What a new process prints."""
-    result = subprocess.run([sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}\n{code}"], capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}\n{code}"],
+                            capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()
 
 
 def found(plugin: Path, folders: str = "", **environment: str) -> str:
     """What a new process finds."""
-    return fresh(f"import os; os.environ.update({dict(GRPO_CUDA_LIBRARY=str(plugin), CUDA_HOME='', CONDA_PREFIX='') | environment!r})\n"
+    return fresh(f"import os; "
+                 f"os.environ.update({dict(GRPO_CUDA_LIBRARY=str(plugin), CUDA_HOME='', CONDA_PREFIX='') | environment!r})\n"
                  f"from grpo import _core; _core.cuda_search({folders!r}); print(_core.cuda_blas())")
 
 
@@ -77,8 +86,10 @@ def test_where_the_library_is_found(emulated_plugin, library, tmp_path, how):
     folder = tmp_path / {"named": "", "package": "", "conda": "lib", "toolkit": "lib64"}[how]
     folder.mkdir(exist_ok=True)
     shutil.copy(library, folder / "libcublasLt.so.13")
-    environment = {"named": {"GRPO_CUBLAS": f"{folder}/libcublasLt.so.13"}, "conda": {"CONDA_PREFIX": str(tmp_path)}, "toolkit": {"CUDA_HOME": str(tmp_path)}}
-    assert found(emulated_plugin, f"/nowhere:{folder}" if how == "package" else "", **environment.get(how, {})) == f"{folder}/libcublasLt.so.13 (13.1.0)"
+    environment = {"named": {"GRPO_CUBLAS": f"{folder}/libcublasLt.so.13"}, "conda": {"CONDA_PREFIX": str(tmp_path)},
+                   "toolkit": {"CUDA_HOME": str(tmp_path)}}
+    assert (found(emulated_plugin, f"/nowhere:{folder}" if how == "package" else "", **environment.get(how, {}))
+            == f"{folder}/libcublasLt.so.13 (13.1.0)")
 
 
 def test_a_library_that_is_not_there(emulated_plugin):
@@ -136,7 +147,8 @@ print(*used())
 
 @pytest.mark.parametrize("mode, counts", [("own", "0 0"), ("auto", "2 6"), ("cublaslt", "12 36")])
 def test_products(emulated_plugin, library, mode, counts):
-    """One choice for each shape of weight, whatever the rows; widths that are no multiple of 8 go to our own kernels."""
+    """One choice for each shape of weight, whatever the rows; widths that are no multiple of 8 go to our own
+    kernels."""
     assert fresh(PRODUCTS.format(plugin=str(emulated_plugin), library=str(library), mode=mode)) == counts
 
 
@@ -161,7 +173,8 @@ print(*chosen, *used())
 
 @pytest.mark.parametrize("mode, counts", [("own", "0 0 0"), ("auto", "4 4 8"), ("cublaslt", "24 24")])
 def test_plans_are_made_before_the_first_step(emulated_plugin, library, mode, counts):
-    """A rollout finds those of training made too, for the four weights of a layer: linear with and without bias and addition, its gradients."""
+    """A rollout finds those of training made too, for the four weights of a layer: linear with and without bias and
+    addition, its gradients."""
     said = fresh(MODEL.format(plugin=str(emulated_plugin), library=str(library), mode=mode))
     assert said.startswith(counts) and (mode == "own" or int(said.split()[-1]) >= 8)
 

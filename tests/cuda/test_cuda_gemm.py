@@ -8,7 +8,8 @@ pytestmark = pytest.mark.usefixtures("capability")
 
 
 @pytest.mark.parametrize("switch, name", [("", {"80": "mma.sync (this GPU has no wgmma)", "90": "wgmma"}),
-                                          ("0", {"80": "mma.sync (this GPU has no wgmma)", "90": "mma.sync (GRPO_CUDA_WGMMA=0)"})])
+                                          ("0", {"80": "mma.sync (this GPU has no wgmma)",
+                                                 "90": "mma.sync (GRPO_CUDA_WGMMA=0)"})])
 def test_what_multiplies(capability, emulated, monkeypatch, switch, name):
     monkeypatch.setenv("GRPO_CUDA_WGMMA", switch)
     assert _core.cuda_products() == name[capability]

@@ -1,4 +1,5 @@
-"""What tests/ says of every device, on a real GPU, and what only a GPU can show. Needs pytest, NumPy and the built package.
+"""What tests/ says of every device, on a real GPU, and what only a GPU can show. Needs pytest, NumPy and the built
+package.
 
 Without a GPU nothing here is collected but the test that says why. GRPO_TEST_GPU=1: then it fails."""
 import pytest

@@ -23,16 +23,21 @@ def random_config(rng):
         d = kv * ratio * max(1, d // (kv * ratio))
     rope = {"rope_type": "default", "rope_theta": float(rng.choice([1e4, 5e5, 1e6]))}
     if family == "llama" and rng.random() < 0.5:
-        rope |= {"rope_type": "llama3", "factor": float(rng.choice([8, 32])), "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        rope |= {"rope_type": "llama3", "factor": float(rng.choice([8, 32])), "low_freq_factor": 1.0,
+                 "high_freq_factor": 4.0,
                  "original_max_position_embeddings": int(rng.choice([32, 128, 512]))}
-    return config(family, d=d, heads=(kv * ratio, kv), D=int(rng.choice([4, 10, 16, 24, 64, 80, 96, 128])), F=int(rng.integers(5, 150)),
-                  V=int(rng.integers(33, 400)), L=int(rng.integers(1, 4)), tie=bool(rng.random() < 0.5), rope_parameters=rope,
+    return config(family, d=d, heads=(kv * ratio, kv), D=int(rng.choice([4, 10, 16, 24, 64, 80, 96, 128])),
+                  F=int(rng.integers(5, 150)),
+                  V=int(rng.integers(33, 400)), L=int(rng.integers(1, 4)), tie=bool(rng.random() < 0.5),
+                  rope_parameters=rope,
                   rms_norm_eps=float(rng.choice([1e-6, 1e-5])))
 
 
 def random_groups(rng):
-    """(prompt length, completion lengths) of each group; enough tokens in all for an error to be more than one draw of noise."""
-    return [(int(rng.integers(1, 80)), rng.integers(12, 50, rng.integers(1, 6)).tolist()) for _ in range(rng.integers(1, 4))]
+    """(prompt length, completion lengths) of each group; enough tokens in all for an error to be more than one draw of
+    noise."""
+    return [(int(rng.integers(1, 80)), rng.integers(12, 50, rng.integers(1, 6)).tolist())
+            for _ in range(rng.integers(1, 4))]
 
 
 @pytest.fixture(scope="module", params=range(24))
@@ -60,7 +65,8 @@ def test_greedy_generation(family, options):
     out = model.generate(prompts, 1, 40, temperature=0.0, stop_ids=stop_ids, **options)
     for prompt, completion in zip(prompts, np.split(out["tokens"], np.cumsum(out["lengths"])[:-1])):
         ids = torch.tensor(prompt[None].astype(np.int64))
-        want = hf.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False, eos_token_id=stop_ids.tolist(),
+        want = hf.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False,
+                           eos_token_id=stop_ids.tolist(),
                            pad_token_id=int(stop_ids[0]), **options)
         assert completion.tolist() == want[0, len(prompt):].tolist()
 
@@ -68,7 +74,8 @@ def test_greedy_generation(family, options):
 @pytest.mark.parametrize("where", DEVICES)
 @pytest.mark.parametrize("seed", range(6))
 def test_embeddings(seed, where):
-    """The mean of transformers' last hidden states, which are those after the final norm; with the errors of its own bf16."""
+    """The mean of transformers' last hidden states, which are those after the final norm; with the errors of its own
+    bf16."""
     rng = np.random.default_rng(seed)
     cfg = random_config(rng)
     texts = [rng.integers(0, cfg["vocab_size"], n).astype(np.int32) for n in (1, 31, 33, int(rng.integers(2, 90)))]
@@ -76,11 +83,14 @@ def test_embeddings(seed, where):
     for dtype in (torch.float32, torch.bfloat16):
         hf = make_model(cfg, dtype)
         with torch.no_grad():
-            states = [hf(torch.tensor(ids[None].astype(np.int64)), output_hidden_states=True).hidden_states[-1][0] for ids in texts]
+            states = [hf(torch.tensor(ids[None].astype(np.int64)), output_hidden_states=True).hidden_states[-1][0]
+                      for ids in texts]
         vectors[dtype] = np.stack([s.double().mean(0).numpy() for s in states])
     exact = vectors[torch.float32]
-    got = build(cfg, where, random_weights([(name, tuple(p.shape)) for name, p in hf.named_parameters()], 7)).embed(texts)
-    assert relative_error(got, exact) <= (1e-4 if where == "ref" else 2 * relative_error(vectors[torch.bfloat16], exact))
+    got = build(cfg, where,
+                random_weights([(name, tuple(p.shape)) for name, p in hf.named_parameters()], 7)).embed(texts)
+    assert (relative_error(got, exact)
+            <= (1e-4 if where == "ref" else 2 * relative_error(vectors[torch.bfloat16], exact)))
 
 
 def test_real_weights(tmp_path, smollm2_gguf):
@@ -89,7 +99,8 @@ def test_real_weights(tmp_path, smollm2_gguf):
 
     model = grpo.load(smollm2_gguf)
     model.save_pretrained(tmp_path)
-    ids = model.prompt_ids([{"role": "user", "content": "What is the capital of France? Answer in one short sentence."}])
+    ids = model.prompt_ids([{"role": "user",
+                             "content": "What is the capital of France? Answer in one short sentence."}])
     logits = {}
     for dtype in (torch.float32, torch.bfloat16):
         hf = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=dtype)

@@ -1,4 +1,5 @@
-"""Files made to hurt: each must give one typed error that names the file, after little work, whatever it claims about itself."""
+"""Files made to hurt: each must give one typed error that names the file, after little work, whatever it claims about
+itself."""
 
 import json
 import struct
@@ -20,7 +21,8 @@ from make_files import (
 )
 
 CALLS = 5_000_000  # of functions, while a file is read: seconds on a slow machine; the same number on any
-SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2}
+SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1, "num_attention_heads": 4,
+         "num_key_value_heads": 2}
 BIG = 1 << 63
 
 
@@ -80,7 +82,8 @@ SAFETENSORS = {
     "not UTF-8": safetensors(b'{"\xff": 1}'),
     "nested a hundred thousand deep": safetensors(b'{"a":' + b"[" * 100_000),
     "duplicate tensor": safetensors(
-        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', b"\0" * 4
+        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+        b"\0" * 4
     ),
     "duplicate field": safetensors(b'{"a":{"dtype":"F32","dtype":"F16","shape":[1],"data_offsets":[0,4]}}', b"\0" * 4),
     "NaN": safetensors(b'{"a":NaN}'),
@@ -111,7 +114,8 @@ SAFETENSORS = {
     "name of 2000 bytes": safetensors({"a" * 2000: entry([1], 0, 4)}, b"\0" * 4),
     "no name": safetensors({"": entry([1], 0, 4)}, b"\0" * 4),
     "no tensor of the model": safetensors({"a": entry([1], 0, 4)}, b"\0" * 4),
-    "embedding of integers": safetensors({"model.embed_tokens.weight": entry([259, 64], 0, 259 * 64, "U8")}, b"\0" * (259 * 64)),
+    "embedding of integers": safetensors({"model.embed_tokens.weight": entry([259, 64], 0, 259 * 64, "U8")},
+                                         b"\0" * (259 * 64)),
     "a pickle": b"\x80\x04\x95" + b"\0" * 64,
 }
 
@@ -174,7 +178,8 @@ def test_index(index, good, tmp_path):
     refused(
         write(
             tmp_path / "model",
-            {**files, "s.safetensors": shard, "t.safetensors": shard, "model.safetensors.index.json": json.dumps(index).encode()},
+            {**files, "s.safetensors": shard, "t.safetensors": shard,
+             "model.safetensors.index.json": json.dumps(index).encode()},
         )
     )
 
@@ -236,7 +241,8 @@ def test_config_bytes(data, good, tmp_path):
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_config_values(change, good, tmp_path):
-    refused(write(tmp_path / "model", {**good, "config.json": json.dumps({**json.loads(good["config.json"]), **change}).encode()}))
+    refused(write(tmp_path / "model",
+                  {**good, "config.json": json.dumps({**json.loads(good["config.json"]), **change}).encode()}))
 
 
 TOKENIZER = {
@@ -271,11 +277,15 @@ TEMPLATES = {
     "doubling by ~": "{% set n = namespace(s='aaaa') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
     "doubling by +": "{% set n = namespace(s='aaaa') %}{% for i in range(60) %}{% set n.s = n.s + n.s %}{% endfor %}",
     "doubling a list": "{% set n = namespace(s=[1]) %}{% for i in range(60) %}{% set n.s = n.s + n.s %}{% endfor %}",
-    "doubling by a block": "{% set n = namespace(s='aaaa') %}{% for i in range(60) %}{% set x %}{{ n.s }}{{ n.s }}{% endset %}{% set n.s = x %}{% endfor %}",
+    "doubling by a block": "{% set n = namespace(s='aaaa') %}{% for i in range(60) %}{% set x %}{{ n.s }}{{ n.s }}{% "
+    "endset %}{% set n.s = x %}{% endfor %}",
     "doubling by a macro": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
-    "doubling by join": "{% set n = namespace(s='aaaa') %}{% for i in range(60) %}{% set n.s = [n.s, n.s] | join %}{% endfor %}",
-    "doubling by replace": "{% set n = namespace(s='aaaa') %}{% for i in range(60) %}{% set n.s = n.s | replace('a', 'aa') %}{% endfor %}",
-    "many values that fit": "{% set n = namespace(s=[]) %}{% for i in range(9999) %}{% set n.s = n.s + ['a' * 4000000] %}{% endfor %}",
+    "doubling by join": "{% set n = namespace(s='aaaa') %}{% for i in range(60) %}{% set n.s = [n.s, n.s] | join %}{% "
+    "endfor %}",
+    "doubling by replace": "{% set n = namespace(s='aaaa') %}{% for i in range(60) %}{% set n.s = n.s | replace('a', "
+    "'aa') %}{% endfor %}",
+    "many values that fit": "{% set n = namespace(s=[]) %}{% for i in range(9999) %}{% set n.s = n.s + ['a' * 4000000] "
+    "%}{% endfor %}",
     "endless macro": "{% macro f(n) %}{{ f(n) }}{% endmacro %}{{ f(1) }}",
     "recursive loop": "{% for x in range(9) recursive %}{{ loop(range(9)) }}{% endfor %}",
     "a string times 10^10": "{{ 'a' * 10**10 }}",
@@ -314,7 +324,8 @@ def test_templates(template, good, tmp_path):
 def gguf_of(model, metadata=None, tensors=None, **header):
     metadata = {**model_metadata(model.config), **byte_level_metadata(), **(metadata or {})}
     return gguf(
-        {k: v for k, v in metadata.items() if v is not None}, gguf_tensors(model.state_dict(), model.config) + (tensors or []), **header
+        {k: v for k, v in metadata.items() if v is not None},
+        gguf_tensors(model.state_dict(), model.config) + (tensors or []), **header
     )
 
 
@@ -394,12 +405,14 @@ GGUF = {
     "tokens missing": lambda m: gguf_of(m, {"tokenizer.ggml.tokens": None}),
     "tokens as numbers": lambda m: gguf_of(m, {"tokenizer.ggml.tokens": [1, 2]}),
     "more tokens than rows": lambda m: gguf_of(
-        m, {"tokenizer.ggml.tokens": [*byte_level_metadata()["tokenizer.ggml.tokens"], "zz"], "tokenizer.ggml.token_type": None}
+        m, {"tokenizer.ggml.tokens": [*byte_level_metadata()["tokenizer.ggml.tokens"], "zz"],
+            "tokenizer.ggml.token_type": None}
     ),
     "template is a number": lambda m: gguf_of(m, {"tokenizer.chat_template": 5}),
     "template loops": lambda m: gguf_of(m, {"tokenizer.chat_template": TEMPLATES["nested loops"]}),
     "scores too few": lambda m: gguf_of(m, {**sentencepiece_metadata(), "tokenizer.ggml.scores": [0.0]}),
-    "extra spaces removed": lambda m: gguf_of(m, {**sentencepiece_metadata(), "tokenizer.ggml.remove_extra_whitespaces": True}),
+    "extra spaces removed": lambda m: gguf_of(m, {**sentencepiece_metadata(),
+                                                  "tokenizer.ggml.remove_extra_whitespaces": True}),
     "scores as text": lambda m: gguf_of(m, {**sentencepiece_metadata(), "tokenizer.ggml.scores": ["x"] * 267}),
     "eos out of range": lambda m: gguf_of(m, {"tokenizer.ggml.eos_token_id": 2**31}),
     "merges of nothing": lambda m: gguf_of(m, {"tokenizer.ggml.merges": ["qq zz"]}),

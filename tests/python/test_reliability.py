@@ -41,20 +41,22 @@ def newest(checkpoints: Path) -> int:
 
 
 def start(run: Path) -> tuple[subprocess.Popen, int]:
-    """A process that goes on with the run from its latest checkpoint, and the end of a pipe where it tells of each operation on a file."""
+    """A process that goes on with the run from its latest checkpoint, and the end of a pipe where it tells of each
+    operation on a file."""
     given = RUN | dict(output_dir=str(run), resume_from_checkpoint=None)
     path = os.pathsep.join([str(Path(toy.__file__).parent), str(Path(grpo.__file__).parent.parent)])
     resume = "resume" if newest(run / "checkpoints") else "begin"
     told, pipe = os.pipe()
-    process = subprocess.Popen([sys.executable, "-P", "-c", CHILD, repr(given), resume, str(pipe)], stdout=subprocess.DEVNULL,
+    process = subprocess.Popen([sys.executable, "-P", "-c", CHILD, repr(given), resume, str(pipe)],
+                               stdout=subprocess.DEVNULL,
                                stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}, pass_fds=[pipe])
     os.close(pipe)
     return process, told
 
 
 def test_kill_9_at_any_moment(tmp_path):
-    """Killed again and again while it writes a checkpoint each step: the latest one is whole, no step that was reported is gone, and
-    the weights at the end are those of a run that nobody stopped."""
+    """Killed again and again while it writes a checkpoint each step: the latest one is whole, no step that was reported
+    is gone, and the weights at the end are those of a run that nobody stopped."""
     run, moments, seen = tmp_path / "run", random.Random(0), 0
     for _ in range(KILLS):
         process, told = start(run)
@@ -75,14 +77,16 @@ def test_kill_9_at_any_moment(tmp_path):
     resumed = toy.trainer(tmp_path, **RUN | dict(output_dir=str(run), max_steps=seen + 1))
     resumed.train(resume_from_checkpoint=True)
     assert toy.weights(resumed) == toy.weights(straight)
-    assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == list(range(1, seen + 2))
+    assert ([json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+            == list(range(1, seen + 2)))
     assert not list((run / "checkpoints").glob(".*"))            # nothing half written is left
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> Path:
     """A checkpoint with every kind of file."""
-    options = dict(save_strategy="steps", save_steps=1, max_steps=1, per_device_train_batch_size=4, steps_per_generation=3, num_iterations=2, beta=0.1,
+    options = dict(save_strategy="steps", save_steps=1, max_steps=1, per_device_train_batch_size=4,
+                   steps_per_generation=3, num_iterations=2, beta=0.1,
                    sync_ref_model=True, ref_model_sync_steps=1)
     trainer = toy.trainer(tmp_path_factory.mktemp("saved"), **options)
     trainer.train()
@@ -96,7 +100,8 @@ def files(folder: Path) -> list[Path]:
 def test_every_kind_of_file_is_there(saved):
     names = {str(path.relative_to(saved)) for path in files(saved)}
     assert {"MANIFEST.json", "model.safetensors", "config.json", *(f"trainer/{name}" for name in (
-        "master.safetensors", "m.safetensors", "v.safetensors", "trainer.json", "rollouts.npz", "reference.safetensors"))} <= names
+        "master.safetensors", "m.safetensors", "v.safetensors", "trainer.json", "rollouts.npz",
+        "reference.safetensors"))} <= names
 
 
 def test_files_that_end_early(saved):

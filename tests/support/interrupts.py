@@ -9,14 +9,14 @@ from contextlib import contextmanager
 
 import pytest
 
-NEVER = 3600.0                               # seconds after which Python takes the GIL from a thread that keeps it: longer than any test
-REPEATS = 100_000                            # of a call that Ctrl-C does not end; whether it does is seen in the first few
+NEVER = 3600.0  # seconds after which Python takes the GIL from a thread that keeps it: longer than any test
+REPEATS = 100_000  # of a call that Ctrl-C does not end; whether it does is seen in the first few
 
 
 @contextmanager
 def once_the_gil_is_free(action: Callable[[], None]) -> Iterator[threading.Event]:
-    """Runs `action` in a second thread. That one waits for the GIL, which Python does not take from this thread: it gets it when this
-    thread gives it up by itself, inside of a call. The event says that the action has run."""
+    """Runs `action` in a second thread. That one waits for the GIL, which Python does not take from this thread: it
+    gets it when this thread gives it up by itself, inside of a call. The event says that the action has run."""
     go, done = threading.Event(), threading.Event()
 
     def wait():
@@ -36,11 +36,12 @@ def once_the_gil_is_free(action: Callable[[], None]) -> Iterator[threading.Event
 
 
 def interrupt(call: Callable[[], object]) -> None:
-    """Ctrl-C in the middle of `call`, a function of the core with its arguments bound: KeyboardInterrupt, and by the core's own look at
-    the signals. Python's look is kept out, since the call is repeated without one step of bytecode until it is interrupted; so it does not
-    matter how long a call takes, and one that is deaf to signals returns and is counted."""
+    """Ctrl-C in the middle of `call`, a function of the core with its arguments bound: KeyboardInterrupt, and by the
+    core's own look at the signals. Python's look is kept out, since the call is repeated without one step of bytecode
+    until it is interrupted; so it does not matter how long a call takes, and one that is deaf to signals returns and is
+    counted."""
     returned: list[type] = []
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)      # a job in the background starts with it ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with it ignored
     try:
         with pytest.raises(KeyboardInterrupt), once_the_gil_is_free(lambda: os.kill(os.getpid(), signal.SIGINT)):
             returned.extend(map(type, itertools.starmap(call, itertools.repeat((), REPEATS))))
