@@ -2,8 +2,8 @@
 autograd, a whole GRPO step against TRL's GRPOTrainer (work.py); same weights, prompts, bfloat16, threads, number of new
 tokens.
 
-    pip install '.[oracle]' && python tests/bench/bench_cpu.py [--shape 135m] [--model some.gguf] [--repeats 5] [--quick] [--parts
-    step,training]
+    pip install '.[oracle]' && python tests/bench/bench_cpu.py [--shape 135m] [--model some.gguf] [--repeats 5]
+        [--quick] [--parts step,training]
 
 The model has the shape of SmolLM2-135M (135m) or of Qwen2.5-0.5B (0.5b): random weights, or those of --model (a GGUF or
 a Hugging Face folder of that shape). "lean" is our step with recompute=True, "least" also with AdamW's moments in 8

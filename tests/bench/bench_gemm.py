@@ -1,7 +1,8 @@
 """The cpu backend's matrix products beside PyTorch's (oneDNN, MKL), at the shapes of SmolLM2-135M and Qwen2.5-0.5B.
 
-    pip install '.[oracle]' && GRPO_NUM_THREADS=2 python tests/bench/bench_gemm.py [--quick] [--rows 1,8,64] [--kinds linear]
-    GRPO_CPU=avx2 ONEDNN_MAX_CPU_ISA=AVX2 python tests/bench/bench_gemm.py --dtype float32         # another tier, beside its like
+    pip install '.[oracle]' && GRPO_NUM_THREADS=2 python tests/bench/bench_gemm.py [--quick] [--rows 1,8,64]
+        [--kinds linear]
+    GRPO_CPU=avx2 ONEDNN_MAX_CPU_ISA=AVX2 python tests/bench/bench_gemm.py --dtype float32    # a tier beside its like
 
 The two take turns on the same numbers; each turn counts its fastest call, each cell of the table is the median over
 turns of PyTorch's time / ours. --dtype is the peer's; ours is bfloat16. Weights stay in cache where they fit, on both

@@ -1,7 +1,8 @@
 """Numbers of a card, in one call of at most eight minutes: ceilings, decoding, training, a whole GRPO step (work.py),
 ours and peers'.
 
-    PYTHONPATH=. python tests/bench/bench_gpu.py [--shapes 0.5b,1.5b] [--parts decode128,training,step] [--sides grpo,transformers]
+    PYTHONPATH=. python tests/bench/bench_gpu.py [--shapes 0.5b,1.5b] [--parts decode128,training,step]
+        [--sides grpo,transformers]
     [--seconds 480]
 
 Needs PyTorch and transformers for the ceilings, the weights and the peers; TRL for the peer's step ("no TRL" without
@@ -63,7 +64,8 @@ def our_row(shape: str, part: str, ours: dict, at: Ceilings, device: str) -> str
     seconds = statistics.median(ours["seconds"])
     if what == "rollout":
         decode = statistics.median(ours["decode_seconds"])
-        note = f"{step_time.floor(found[1:], at) / decode:.0%} of the decode's floor ({1e3 * decode / work.new_tokens:.2f} ms a token)"
+        note = (f"{step_time.floor(found[1:], at) / decode:.0%} of the decode's floor "
+                f"({1e3 * decode / work.new_tokens:.2f} ms a token)")
     elif what == "training":
         note = f"{training_flops(shape, work) / seconds / DATASHEET:.0%} of 989 TFLOP/s"
     else:
@@ -71,7 +73,8 @@ def our_row(shape: str, part: str, ours: dict, at: Ceilings, device: str) -> str
                  for key, value in ours.items() if "share/" in key]
         note = f"{', '.join(spent)}; log-prob difference {ours['difference']}"
     predicted = f"{step_time.floor(found, at):.3f}, {step_time.expected(found, at, device):.3f}"
-    return f"| {shape} | {PARTS[part][0]} | grpo | {predicted} | {spread(ours['seconds'], 3)} | | {ours['peak_mb']:.0f} | {note} |"
+    measured = spread(ours["seconds"], 3)
+    return f"| {shape} | {PARTS[part][0]} | grpo | {predicted} | {measured} | | {ours['peak_mb']:.0f} | {note} |"
 
 
 def peer_row(shape: str, part: str, who: str, peer: dict, ours: dict | None) -> str:

@@ -1,7 +1,8 @@
 """The operations that decide a card's step, beside PyTorch, in one call of at most eight minutes: products, the head,
 attention, AdamW.
 
-    PYTHONPATH=. python tests/bench/bench_gpu_kernels.py [--parts products,head,attention,adamw] [--shapes 0.5b,1.5b,7b] [--seconds 480]
+    PYTHONPATH=. python tests/bench/bench_gpu_kernels.py [--parts products,head,attention,adamw]
+        [--shapes 0.5b,1.5b,7b] [--seconds 480]
 
 products: the four of a layer on 16,384 rows, forward and backward, ours with sums that do not depend on the rows
 beside. head: log-probs, entropies, dh and dW of 38,400 rows, 6 rows x width x vocabulary FLOPs. Peers: the same
@@ -289,11 +290,12 @@ def table_row(row: dict, ours: list[float] | None, at: Ceilings, device: str) ->
     if "why" in row:
         return f"| {row['what']} | {row['who']} | | | | | {row['why']} |"
     seconds = statistics.median(row["seconds"])
-    rate = f"{row['flops'] / seconds / 1e12:.3g} TFLOP/s, {row['flops'] / seconds / at.flops:.0%}" if "flops" in row else \
-        f"{row['bytes'] / seconds / 1e9:.0f} GB/s, {row['bytes'] / seconds / at.bandwidth:.0%}"
+    rate = (f"{row['flops'] / seconds / 1e12:.3g} TFLOP/s, {row['flops'] / seconds / at.flops:.0%}" if "flops" in row
+            else f"{row['bytes'] / seconds / 1e9:.0f} GB/s, {row['bytes'] / seconds / at.bandwidth:.0%}")
     ratio = spread([seconds / one for one in ours]) + "x" if ours and row["who"] != "grpo" else ""
     note = row.get("note") or (f"{row['mb']:.0f} MB" if row.get("mb") is not None else "")
-    return f"| {row['what']} | {row['who']} | {predicted} | {spread([1e3 * one for one in row['seconds']], 3)} | {rate} | {ratio} | {note} |"
+    measured = spread([1e3 * one for one in row["seconds"]], 3)
+    return f"| {row['what']} | {row['who']} | {predicted} | {measured} | {rate} | {ratio} | {note} |"
 
 
 def table_rows(call: Call) -> Iterator[Row]:

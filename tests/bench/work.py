@@ -88,8 +88,8 @@ def write_model(folder: str, shape: str, source: str = "", device: str = "cpu") 
         torch.manual_seed(0)
         sizes = SHAPES[shape]
         with torch.device(device):
-            model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**sizes,
-                                                                                                    **IDS)).to(torch.bfloat16)
+            made = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**sizes, **IDS))
+            model = made.to(torch.bfloat16)
         model.save_pretrained(folder)
         vocab_size = sizes["vocab_size"]
     write_tokenizer(Path(folder), vocab_size)

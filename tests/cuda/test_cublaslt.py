@@ -28,16 +28,20 @@ ENUMERATORS = {
 COMPARE = """
 #include <cublasLt.h>
 #include "cuda/cublaslt.h"
-template <typename R, typename... P> constexpr bool sizes(R (*)(P...), std::size_t r, std::initializer_list<std::size_t> p) {
+template <typename R, typename... P>
+constexpr bool sizes(R (*)(P...), std::size_t r, std::initializer_list<std::size_t> p) {
     std::size_t own[] = {sizeof(P)..., 0}, i = 0;
     if (sizeof(R) != r || sizeof...(P) != p.size()) return false;
     for (std::size_t s : p) if (own[i++] != s) return false;
     return true;
 }
-template <typename R, typename... P> constexpr bool same(R (*real)(P...), auto *own) { return sizes(own, sizeof(R), {sizeof(P)...}); }
+template <typename R, typename... P> constexpr bool same(R (*real)(P...), auto *own) {
+    return sizes(own, sizeof(R), {sizeof(P)...});
+}
 #define CHECK(name, parameters) static_assert(same(&cublasLt##name, (int (*) parameters)nullptr), #name);
 BLASLT_FUNCTIONS(CHECK)
-static_assert(sizeof(cublasLtMatmulAlgo_t) == sizeof(blaslt_algo) && sizeof(cublasLtMatmulHeuristicResult_t) == sizeof(blaslt_choice));
+static_assert(sizeof(cublasLtMatmulAlgo_t) == sizeof(blaslt_algo));
+static_assert(sizeof(cublasLtMatmulHeuristicResult_t) == sizeof(blaslt_choice));
 static_assert(offsetof(cublasLtMatmulHeuristicResult_t, workspaceSize) == offsetof(blaslt_choice, workspace));
 static_assert(offsetof(cublasLtMatmulHeuristicResult_t, state) == offsetof(blaslt_choice, status));
 static_assert(sizeof cublasLtGetVersion() == sizeof(size_t));
@@ -71,8 +75,8 @@ def fresh(code: str) -> str:
 
 def found(plugin: Path, folders: str = "", **environment: str) -> str:
     """What a new process finds."""
-    return fresh(f"import os; "
-                 f"os.environ.update({dict(GRPO_CUDA_LIBRARY=str(plugin), CUDA_HOME='', CONDA_PREFIX='') | environment!r})\n"
+    environment = {"GRPO_CUDA_LIBRARY": str(plugin), "CUDA_HOME": "", "CONDA_PREFIX": ""} | environment
+    return fresh(f"import os; os.environ.update({environment!r})\n"
                  f"from grpo import _core; _core.cuda_search({folders!r}); print(_core.cuda_blas())")
 
 
@@ -107,7 +111,8 @@ def test_a_library_that_is_none(emulated_plugin, library, tmp_path):
 @pytest.mark.parametrize("mode, said", [("fast", "auto, own or cublaslt"), ("cublaslt", "pip install nvidia-cublas")])
 def test_what_cannot_be_is_an_error(emulated_plugin, mode, said):
     code = f"""
-import os; os.environ.update(GRPO_CUDA_LIBRARY={str(emulated_plugin)!r}, GRPO_CUDA_GEMM={mode!r}, GRPO_CUBLAS="/nowhere")
+import os
+os.environ.update(GRPO_CUDA_LIBRARY={str(emulated_plugin)!r}, GRPO_CUDA_GEMM={mode!r}, GRPO_CUBLAS="/nowhere")
 import numpy as np
 from grpo import _core
 try: _core.Ops("cuda").linear_dx(np.ones((2, 16), np.float32), np.ones((16, 8), np.float32))
@@ -130,7 +135,9 @@ def used():
 PRODUCTS = BEGIN + """
 from op_statements import bf16
 ref, ops = _core.Ops("ref"), _core.Ops("cuda")
-def whole(*shape): return rng.integers(-3, 4, shape).astype(np.float32)        # products and sums that every rounding leaves alone
+def whole(*shape):
+    'Products and sums of such numbers every rounding leaves alone.'
+    return rng.integers(-3, 4, shape).astype(np.float32)
 for C, O in ((24, 40), (40, 24), (21, 8)):
     for N in (1, 5, 70):
         x, dy, W, y, dW, db = whole(N, C), whole(N, O), whole(O, C), whole(N, O), whole(O, C), whole(O)
@@ -165,7 +172,8 @@ model = build(config("qwen2", d=16, heads=(2, 1), D=16, F=24, V=97, L=2), "cuda"
 prompts = [np.arange(5, dtype=np.int32), np.arange(9, 50, dtype=np.int32)]
 out, chosen = model.generate(prompts, 2, 6), [used()[0]]
 completions = np.split(out["tokens"], np.cumsum(out["lengths"])[:-1])
-logps, entropies = _core.Trainer(model).accumulate(prompts, completions, np.array([0, 0, 1, 1], np.int32), np.ones(len(out["tokens"]), np.float32))
+logps, entropies = _core.Trainer(model).accumulate(prompts, completions, np.array([0, 0, 1, 1], np.int32),
+                                                   np.ones(len(out["tokens"]), np.float32))
 assert (logps == out["policy_logprobs"]).all()
 print(*chosen, *used())
 """

@@ -16,22 +16,34 @@ from tiny_models import build, config, round_to_bf16
 
 TESTS = Path(__file__).parents[1]
 HELD = {
-    "steps per generation unlike accumulation: the gradient of one batch": ["test_trainer.py::test_accumulation_and_micro_batches_change_no_bit",
-                                                                            "exactness.py::test_accumulating_is_one_batch"],
-    "every sample twice, the same gradient": ["test_loss.py::test_duplicating_every_completion_changes_nothing",
-                                              "test_trainer.py::test_duplicating_every_group_leaves_the_gradient_unchanged"],
+    "steps per generation unlike accumulation: the gradient of one batch": [
+        "test_trainer.py::test_accumulation_and_micro_batches_change_no_bit",
+        "exactness.py::test_accumulating_is_one_batch",
+    ],
+    "every sample twice, the same gradient": [
+        "test_loss.py::test_duplicating_every_completion_changes_nothing",
+        "test_trainer.py::test_duplicating_every_group_leaves_the_gradient_unchanged",
+    ],
     "several end tokens": ["test_generate.py::test_every_stop_id_stops"],
-    "groups without spread are found by any rewards": ["test_trainer.py::test_dynamic_sampling_replaces_groups_without_spread"],
+    "groups without spread are found by any rewards": [
+        "test_trainer.py::test_dynamic_sampling_replaces_groups_without_spread",
+    ],
     "a reward list of the wrong length names its function": ["test_rewards.py::test_chaos"],
-    "a reward that hangs costs its timeout": ["test_rewards.py::test_a_timeout_costs_its_time_and_says_what_became_of_the_call"],
+    "a reward that hangs costs its timeout": [
+        "test_rewards.py::test_a_timeout_costs_its_time_and_says_what_became_of_the_call",
+    ],
     "tokens outside the mask carry exactly no gradient": ["test_loss.py::test_masked_tokens_are_not_read_and_get_zero"],
-    "truncated completions are masked, and out of N": ["test_loss.py::test_truncated_completion_leaves_tokens_but_stays_a_sequence",
-                                                       "test_trainer.py::test_truncated_completions_are_left_out"],
+    "truncated completions are masked, and out of N": [
+        "test_loss.py::test_truncated_completion_leaves_tokens_but_stays_a_sequence",
+        "test_trainer.py::test_truncated_completions_are_left_out",
+    ],
     "resuming equals not stopping": ["test_resume.py::test_resume_is_exact"],
     "an option that is unknown or ignored is an error": ["test_config.py::test_what_cannot_be_honoured_is_an_error"],
     "AdamW, warm-up and clipping are torch's": ["test_oracle_train.py::test_adamw_clip_and_schedule"],
-    "advantages are TRL's, with its epsilon and ddof": ["test_oracle_loss.py::test_advantages",
-                                                        "test_numpy_ops.py::test_recorded_advantages"],
+    "advantages are TRL's, with its epsilon and ddof": [
+        "test_oracle_loss.py::test_advantages",
+        "test_numpy_ops.py::test_recorded_advantages",
+    ],
 }
 SIZES = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "num_key_value_heads": 1,
          "intermediate_size": 64, "initializer_range": 0.2}

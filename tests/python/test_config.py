@@ -158,7 +158,8 @@ def test_batch_arithmetic(options, batch, rollout, prompts, steps):
     c = GRPOConfig(**options)
     assert ((c.batch_size, c.rollout_size, c.prompts_per_rollout, c.steps_per_rollout)
             == (batch, rollout, prompts, steps))
-    assert (f"{prompts} prompts x {c.num_generations} completions = {rollout} completions a rollout" in c.describe_batch())
+    said = f"{prompts} prompts x {c.num_generations} completions = {rollout} completions a rollout"
+    assert said in c.describe_batch()
 
 
 @pytest.mark.parametrize("value, field, expected", [

@@ -243,7 +243,8 @@ def tables():
     yield "pandas", lambda: pytest.importorskip("pandas").DataFrame(rows)
     yield "pyarrow", lambda: pytest.importorskip("pyarrow").Table.from_pylist(rows)
     yield "datasets", lambda: pytest.importorskip("datasets").Dataset.from_list(rows)
-    yield "dict of datasets", lambda: pytest.importorskip("datasets").DatasetDict(train=pytest.importorskip("datasets").Dataset.from_list(rows))
+    yield "dict of datasets", lambda: pytest.importorskip("datasets").DatasetDict(
+        train=pytest.importorskip("datasets").Dataset.from_list(rows))
 
 
 @pytest.mark.parametrize("made", [pytest.param(made, id=name) for name, made in tables()])

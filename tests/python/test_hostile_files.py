@@ -251,11 +251,15 @@ TOKENIZER = {
     "a list": b"[]",
     "not UTF-8": b"\xff\xfe",
     "deep": b"[" * 200_000,
-    "no vocabulary": b'{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,"pre_tokenizer":null,"post_processor":null,'
+    "no vocabulary": b'{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,'
+    b'"pre_tokenizer":null,"post_processor":null,'
     b'"decoder":null,"model":{"type":"BPE","vocab":{},"merges":[]}}',
-    "a merge of nothing": b'{"version":"1.0","added_tokens":[],"model":{"type":"BPE","vocab":{"a":0},"merges":["b c"]}}',
-    "an id of 2^32-1": b'{"version":"1.0","added_tokens":[],"model":{"type":"BPE","vocab":{"a":4294967295},"merges":[]}}',
-    "a regex that does not parse": b'{"version":"1.0","added_tokens":[],"pre_tokenizer":{"type":"Split","pattern":{"Regex":"("},"behavior":"Isolated","invert":false},'
+    "a merge of nothing": b'{"version":"1.0","added_tokens":[],'
+    b'"model":{"type":"BPE","vocab":{"a":0},"merges":["b c"]}}',
+    "an id of 2^32-1": b'{"version":"1.0","added_tokens":[],'
+    b'"model":{"type":"BPE","vocab":{"a":4294967295},"merges":[]}}',
+    "a regex that does not parse": b'{"version":"1.0","added_tokens":[],'
+    b'"pre_tokenizer":{"type":"Split","pattern":{"Regex":"("},"behavior":"Isolated","invert":false},'
     b'"model":{"type":"BPE","vocab":{"a":0},"merges":[]}}',
 }
 

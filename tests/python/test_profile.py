@@ -14,9 +14,11 @@ from grpo.training.profile import table
 
 CHILD = """
 import sys, grpo
-args = grpo.GRPOConfig(output_dir=sys.argv[1], max_steps=2, prompts_per_step=1, num_generations=2, max_completion_length=4,
-                       save_strategy="no", learning_rate=1e-2)
-grpo.GRPOTrainer(grpo.tiny(seed=1), lambda completions, **_: [len(c) + i for i, c in enumerate(completions)], args, [{"prompt": "ab"}]).train()
+args = grpo.GRPOConfig(output_dir=sys.argv[1], max_steps=2, prompts_per_step=1, num_generations=2,
+                       max_completion_length=4, save_strategy="no", learning_rate=1e-2)
+def reward(completions, **_):
+    return [len(c) + i for i, c in enumerate(completions)]
+grpo.GRPOTrainer(grpo.tiny(seed=1), reward, args, [{"prompt": "ab"}]).train()
 """
 
 

@@ -391,7 +391,8 @@ def test_a_reward_may_do_without_a_column():
 def test_check_trains_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run("train", "--check") == 0
-    assert ("9,000 rows, 256 more held out; rewards correctness_reward, strict_format_reward; 16 prompts x 16" in capsys.readouterr().out)
+    said = "9,000 rows, 256 more held out; rewards correctness_reward, strict_format_reward; 16 prompts x 16"
+    assert said in capsys.readouterr().out
     assert run("train", "--check", "--rewards", "nope") == 1 and list(tmp_path.iterdir()) == []
 
 

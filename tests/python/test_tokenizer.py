@@ -417,12 +417,14 @@ def test_bad_conversations(messages, named):
 
 def test_a_template_may_refuse():
     tokenizer = Tokenizer.bytes()
-    tokenizer.chat_template = "{% if messages[0].role != 'system' %}{{ raise_exception('system first, please') }}{% endif %}"
+    tokenizer.chat_template = ("{% if messages[0].role != 'system' %}"
+                               "{{ raise_exception('system first, please') }}{% endif %}")
     with pytest.raises(TokenizerError, match="system first, please"):
         tokenizer.apply_chat_template(USER)
 
 
 def test_templates_see_specials_variables_and_no_nulls():
     tokenizer = Tokenizer.bytes()
-    tokenizer.chat_template = "{{ eos_token }}{{ mood }}{{ messages[0].name is defined }}{{ tools is none }}{{ strftime_now('%Y')|length }}"
+    tokenizer.chat_template = ("{{ eos_token }}{{ mood }}{{ messages[0].name is defined }}{{ tools is none }}"
+                               "{{ strftime_now('%Y')|length }}")
     assert tokenizer.apply_chat_template([{**USER[0], "name": None}], mood="fine") == "<|im_end|>fineFalseTrue4"

@@ -45,8 +45,9 @@ def test_run_folder_and_metrics(tmp_path):
     assert yaml.safe_load((run / "config.yaml").read_text())["learning_rate"] == 1e-3
     lines = records(run / "metrics.jsonl")
     assert [r["step"] for r in lines] == [1, 2, 3, 4] and [r["epoch"] for r in lines] == [1, 2, 3, 4]
-    expected = """loss grad_norm learning_rate num_tokens step_time reward reward_std frac_reward_zero_std rewards/share/mean rewards/share/std
-        completions/mean_length completions/min_length completions/max_length completions/mean_terminated_length completions/clipped_ratio
+    expected = """loss grad_norm learning_rate num_tokens step_time reward reward_std frac_reward_zero_std
+        rewards/share/mean rewards/share/std completions/mean_length completions/min_length completions/max_length
+        completions/mean_terminated_length completions/clipped_ratio
         entropy clip_ratio/region_mean sampling/sampling_logp_difference/mean sampling/sampling_logp_difference/max
         generation_tokens_per_second training_tokens_per_second time_share/generate time_share/update"""
     assert set(expected.split()) <= set(lines[0])
@@ -90,7 +91,8 @@ def test_default_folder(tmp_path, monkeypatch):
 
 def test_batch_arithmetic_is_printed(tmp_path, capsys):
     toy.trainer(tmp_path, max_steps=1, num_iterations=2).train()
-    assert ("2 prompts x 4 completions = 8 completions a rollout, 8 a step, 2 steps a rollout; steps: 1;" in capsys.readouterr().err)
+    said = "2 prompts x 4 completions = 8 completions a rollout, 8 a step, 2 steps a rollout; steps: 1;"
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("epochs, rows, changed, steps",
@@ -657,8 +659,8 @@ def test_ctrl_c(tmp_path, phase):
 
         checkpoint.save_optimizer = save
         signal.signal(signal.SIGINT, signal.default_int_handler)     # a job in the background starts with it ignored
-        trainer = toy.trainer(folder, reward, max_steps=200000, save_strategy="steps", output_dir=str(folder / "run"), save_steps=1,
-                              save_total_limit=2, callbacks=[Update])
+        trainer = toy.trainer(folder, reward, max_steps=200000, save_strategy="steps", save_steps=1,
+                              save_total_limit=2, output_dir=str(folder / "run"), callbacks=[Update])
         trainer.progress.on_rollout = lambda *numbers: reached("generate")
         trainer.train()
     """)
@@ -701,8 +703,8 @@ def test_files_are_utf_8_whatever_the_locale(tmp_path):
         import sys, toy
         from pathlib import Path
         for steps in (1, 2):
-            toy.trainer(Path(sys.argv[1]), rows=[{"prompt": "Größe\u2028"}], output_dir=sys.argv[1] + "/run", max_steps=steps,
-                        save_strategy="steps", save_steps=1).train(steps == 2)
+            toy.trainer(Path(sys.argv[1]), rows=[{"prompt": "Größe\u2028"}], output_dir=sys.argv[1] + "/run",
+                        max_steps=steps, save_strategy="steps", save_steps=1).train(steps == 2)
     """
     support = Path(toy.__file__).parent
     process = subprocess.run([sys.executable, "-P", "-X", "warn_default_encoding", "-W", "error::EncodingWarning", "-c",
