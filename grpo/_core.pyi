@@ -139,7 +139,7 @@ def selective_log_softmax(logits: F32, ids: I32, temperature: float, /) -> tuple
     """logits (N, V), ids (N): (log-probs, entropies)."""
 
 class Ops:
-    """One method an entry of ops.h on float32 arrays, rounded to the device's storage on the way in. For tests and benchmarks.
+    """One method an entry of ops.def on float32 arrays, rounded to the device's storage on the way in. For tests and benchmarks.
     Each method's docstring has its formula and shapes; gradients that an op adds to are passed in and returned."""
     repeat: int                                  # times a call is run
     seconds: float                               # the fastest of them

@@ -16,7 +16,7 @@ if not any((ROOT / "grpo").glob("_core.*.so")):
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
 
 import cuda_plugin  # noqa: E402
-from grpo import _core
+from grpo import _core  # noqa: E402
 from grpo.errors import DeviceError  # noqa: E402
 
 TIERS = ("amx", "avx512bf16", "avx512", "avx2", "portable")

@@ -28,7 +28,7 @@ RNG_FN struct philox philox(uint64_t seed, uint32_t c0, uint32_t c1, uint32_t c2
     return (struct philox){{c0, c1, c2, c3}};
 }
 
-/* Random bits for elements 4 quad .. 4 quad + 3 in an optimiser step (ops.h: adamw): word j is element 4 quad + j's, its lower
+/* Random bits for elements 4 quad .. 4 quad + 3 in an optimiser step (ops.def: adamw): word j is element 4 quad + j's, its lower
    half for m, its upper half for v. The key is apart from the sampler's ("moments" in ASCII). */
 RNG_FN struct philox rounding_bits(uint64_t seed, uint32_t step, uint64_t quad) {
     return philox(seed ^ 0x6d6f6d656e7473u, (uint32_t)quad, (uint32_t)(quad >> 32), step, 0);

@@ -121,7 +121,7 @@ void cpu_close(void *ctx) {
     free(c);
 }
 
-int cpu_reserve(void *ctx, struct scratch need) {
+int cpu_grow(void *ctx, struct scratch need) {
     struct ctx *c = ctx;
     if (need.shared > c->size.shared) {
         memory_free(c->shared);
@@ -163,6 +163,10 @@ int cpu_copy(void *ctx, void *dst, const void *src, size_t bytes) {
     if (bytes) memmove(dst, src, bytes);
     return OK;
 }
+
+int cpu_upload(void *ctx, void *dst, const void *host, size_t bytes) { return cpu_copy(ctx, dst, host, bytes); }
+
+int cpu_download(void *ctx, void *host, const void *src, size_t bytes) { return cpu_copy(ctx, host, src, bytes); }
 
 int cpu_replay(void *ctx, const void *key, size_t bytes, int *done) {
     (void)ctx, (void)key, (void)bytes;

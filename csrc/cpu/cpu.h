@@ -33,15 +33,14 @@ static inline void scratch_max(struct scratch *a, struct scratch b) {
 /* E_MEMORY unless reserve() was told of an operation that large */
 int scratch_ready(const struct ctx *c, struct scratch need);
 
-int cpu_open(void **ctx);
-void cpu_close(void *ctx);
-int cpu_reserve(void *ctx, struct scratch need);
-void *cpu_alloc(void *ctx, size_t bytes);
-void cpu_release(void *ctx, void *p);
-int cpu_copy(void *ctx, void *dst, const void *src, size_t bytes);      /* upload and download too */
+#define MEMORY(result, name, parameters) __typeof__(*((struct ops *)0)->name) cpu_##name;
+#define PLAN(...)
+#define OP(...)
+#define OP_BY_HAND(...)
+#include "ops/ops.def"
+int cpu_grow(void *ctx, struct scratch need);                           /* what reserve() comes to */
+int cpu_copy(void *ctx, void *dst, const void *src, size_t bytes);
 int cpu_zero(void *ctx, void *dst, size_t bytes);
-int cpu_replay(void *ctx, const void *key, size_t bytes, int *done);    /* never: a call costs what it computes */
-int cpu_record_end(void *ctx, int status);
 
 /* -- packed weight (O, C), the same for every tier: panels of PANEL rows (they are columns of y), C in pairs:
    bf16 [ceil(O/PANEL)][padded_k(C)/2][PANEL][2], zeros beyond O and C. One 64-byte line is 16 outputs times 2 channels:

@@ -79,7 +79,7 @@ static constexpr __host__ __device__ int pitch(int W) { return W < WIDE ? (W / 8
 /* element of a tile that holds a row's column */
 template <int W>
 static __device__ inline int place(int row, int column) {
-    return row * pitch(W) + (W < WIDE ? column : column ^ row % 8 * 8);
+    return row * pitch(W) + (W < WIDE ? column : (column & ~63) + ((column & 63) ^ (row & 7) * 8));
 }
 
 /* -- products of a tile -------------------------------------------------------------------------------------------- */
@@ -291,7 +291,7 @@ template <int W>
 static __device__ inline void load_keys(bf16 *k, bf16 *v, const bf16 *qkv, struct heads h, struct segment s, int kv,
                                         int tile, int end) {
     size_t stride = qkv_stride(h);
-    #pragma unroll
+    #pragma unroll (W < WIDE ? (W / 8 + 3) / 4 : 1)    /* a thread's share at once, unless sums fill the registers */
     for (int i = threadIdx.x; i < KV_TILE * (W / 8); i += THREADS) {
         int j = i / (W / 8), column = i % (W / 8) * 8, t = tile * KV_TILE + j;
         bool valid = t < end && column < h.D;

@@ -1,4 +1,4 @@
-/* What the files of the CUDA backend share: the context, the list of operations, launching, errors.
+/* What the files of the CUDA backend share: the context, the operations, launching, errors.
    C++ is used as C with templates. Activations are bf16 rows without padding; a weight is row-major bf16 (O, C) whose rows
    are weight_pitch(C) long; vectors are float. Every operation only puts work on the context's stream; download() and
    sum_squares() wait for it. */
@@ -23,30 +23,12 @@ struct cuda_ctx {
 };
 enum { PINNED_BYTES = 1 << 16 };
 
-/* The table by parts: a file that brings operations adds them to its line, and its scratch to the list below. */
-#define MEMORY_OPS(OP)                                                                                                 \
-    OP(open) OP(close) OP(reserve) OP(alloc) OP(release) OP(upload) OP(download) OP(zero) OP(copy)                     \
-    OP(replay) OP(record_end)                                                                                          \
-    OP(weight_bytes) OP(weight_set) OP(weight_get) OP(vector_set) OP(cast) OP(uncast)
-
-#define ROW_OPS(OP)                                                                                                    \
-    OP(embed) OP(embed_dw) OP(gather_rows) OP(put_rows) OP(scatter_rows_add) OP(glu) OP(glu_bwd) OP(gelu) OP(gelu_bwd)        \
-    OP(rmsnorm) OP(rmsnorm_add) OP(rmsnorm_bwd_add) OP(layernorm) OP(layernorm_bwd_add) OP(rope_table) OP(rope) OP(rope_bwd) OP(adamw) \
-    OP(sum_squares) OP(lerp)
-
-#define GEMM_OPS(OP) OP(linear) OP(linear_add) OP(linear_dx) OP(linear_dw) OP(logits)
-
-#define HEAD_OPS(OP) OP(head) OP(sample)
-
-#define ATTENTION_OPS(OP) \
-    OP(attention) OP(attention_bwd) OP(kv_page_bytes) OP(kv_store) OP(kv_copy) OP(attention_decode)
-
-#define CUDA_OPS(OP) MEMORY_OPS(OP) ROW_OPS(OP) GEMM_OPS(OP) HEAD_OPS(OP) ATTENTION_OPS(OP)
-
-/* cuda_linear and so on have the type that ops.h gives the entry */
-#define DECLARE(name) __typeof__(*((struct ops *)0)->name) cuda_##name;
-CUDA_OPS(DECLARE)
-#undef DECLARE
+/* cuda_linear and so on, one function an entry of ops.def */
+#define MEMORY(result, name, parameters) __typeof__(*((struct ops *)0)->name) cuda_##name;
+#define PLAN MEMORY
+#define OP(name, ...) MEMORY(int, name, )
+#define OP_BY_HAND OP
+#include "ops/ops.def"
 
 /* Bytes of scratch that a family of operations needs at most for calls within `need`. One family runs at a time, so
    reserve() takes the largest. */

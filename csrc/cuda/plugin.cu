@@ -91,9 +91,11 @@ extern "C" __attribute__((visibility("default"))) const struct plugin *grpo_cuda
     table.tier = "";
     table.real_size = sizeof(bf16);
     table.lookahead = 8;             /* the host's look is a per cent of 8 steps; 4 steps a completion are run in vain */
-#define FILL(name) table.name = cuda_##name;
-    CUDA_OPS(FILL)
-#undef FILL
+#define MEMORY(result, name, parameters) table.name = cuda_##name;
+#define PLAN MEMORY
+#define OP(name, ...) table.name = cuda_##name;
+#define OP_BY_HAND OP
+#include "ops/ops.def"
     plugin.abi = PLUGIN_ABI;
     plugin.bytes = sizeof plugin;
     plugin.ops_bytes = sizeof table;

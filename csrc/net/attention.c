@@ -38,7 +38,7 @@ static const struct head_norm *head_norm_of(struct head_norm *norm, const struct
 static int rotate(struct activations *a, int l, int N) {
     const struct weights *w = a->weights;
     const struct attention_spec *spec = &w->spec.layers[l].attention;
-    struct attention_shape shape = attention_shape_of(spec);
+    struct attention_shape shape = shape_of_attention(spec);
     struct head_norm norm;
     return op_rope(&w->device, a->rotated, a->stash.layers[l].attention.qkv, head_norm_of(&norm, w, l), a->cos[spec->rope],
                    a->sin[spec->rope], N, &shape);
@@ -47,7 +47,7 @@ static int rotate(struct activations *a, int l, int N) {
 /* Scores and weighted values of rotated rows, which see their batch or the cache */
 static int attend(struct activations *a, int l, const struct rows *r) {
     const struct weights *w = a->weights;
-    struct attention_shape shape = attention_shape_of(&w->spec.layers[l].attention);
+    struct attention_shape shape = shape_of_attention(&w->spec.layers[l].attention);
     struct attention_stash *s = &a->stash.layers[l].attention;
     if (r->cache) TRY(op_kv_store(&w->device, cache_layer(r->cache, l), a->rotated, r->place, r->N, &shape));
     return r->keys ? op_attention_decode(&w->device, s->heads, s->lse, a->rotated, cache_layer(r->cache, l), r->keys, r->N, &shape)
@@ -83,7 +83,7 @@ int attention_load(struct activations *a, int l, int N, const struct stash_rows 
 int attention_backward(struct activations *a, int l, const struct rows *r, float *grads) {
     const struct weights *w = a->weights;
     const struct attention_spec *spec = &w->spec.layers[l].attention;
-    struct attention_shape shape = attention_shape_of(spec);
+    struct attention_shape shape = shape_of_attention(spec);
     struct attention_stash *s = &a->stash.layers[l].attention;
     struct head_norm norms;
     int N = r->N, post = w->spec.layers[l].post_norms;

@@ -20,7 +20,7 @@ size_t cache_bytes(const struct ops *ops, const struct spec *s, int n_pages) {
 int cache_place(struct cache *cache, const struct weights *w, int n_pages, void *memory) {
     *cache = (struct cache){.weights = w, .n_pages = n_pages, .memory = memory};
     /* places that were never stored hold finite numbers */
-    return n_pages ? device_zero(&w->device, memory, cache_bytes(w->device.ops, &w->spec, n_pages)) : OK;
+    return n_pages ? op_zero(&w->device, memory, cache_bytes(w->device.ops, &w->spec, n_pages)) : OK;
 }
 
 void *cache_layer(const struct cache *cache, int l) {
@@ -31,7 +31,7 @@ void *cache_layer(const struct cache *cache, int l) {
 int cache_copy_pages(struct cache *cache, const int32_t *dst, const int32_t *src, int n) {
     const struct weights *w = cache->weights;
     for (int l = 0; l < w->spec.n_layers; l++) {
-        struct attention_shape shape = attention_shape_of(&w->spec.layers[l].attention);
+        struct attention_shape shape = shape_of_attention(&w->spec.layers[l].attention);
         TRY(op_kv_copy(&w->device, cache_layer(cache, l), dst, src, n, &shape));
     }
     return OK;

@@ -3,8 +3,7 @@
 #ifndef GRPO_SPEC_H
 #define GRPO_SPEC_H
 
-#include "ops/ops.h"
-#include "ops/shim.h"
+#include "ops/device.h"
 
 enum { HEAD_DIM_MAX = 256, LAYERS_MAX = 1024, ROPES_MAX = 8, PIECES = 3, NAME_MAX_BYTES = 64 };
 
@@ -56,7 +55,7 @@ int spec_equal(const struct spec *a, const struct spec *b);
 
 static inline int qkv_width(const struct attention_spec *a) { return (a->heads + 2 * a->kv_heads) * a->head_dim; }
 static inline int heads_width(const struct attention_spec *a) { return a->heads * a->head_dim; }
-static inline struct attention_shape attention_shape_of(const struct attention_spec *a) {
+static inline struct attention_shape shape_of_attention(const struct attention_spec *a) {
     return (struct attention_shape){a->heads, a->kv_heads, a->head_dim, a->window, a->scale};
 }
 

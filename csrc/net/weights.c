@@ -156,7 +156,7 @@ int weights_unpack(const struct weights *w, float *arena) {
     for (int i = 0; i < w->n_params; i++) {
         const struct param *p = &w->params[i];
         TRY(p->C ? op_weight_get(&w->device, arena + p->offset, p->w, 0, p->O, p->O, p->C)
-                 : device_copy(&w->device, arena + p->offset, p->w, (size_t)p->O * sizeof(float)));
+                 : op_copy(&w->device, arena + p->offset, p->w, (size_t)p->O * sizeof(float)));
     }
     return OK;
 }

@@ -3,8 +3,7 @@
 #ifndef GRPO_WORKSPACE_H
 #define GRPO_WORKSPACE_H
 
-#include "ops/ops.h"
-#include "ops/shim.h"
+#include "ops/device.h"
 
 struct workspace { struct device device; void *memory; size_t bytes; };
 

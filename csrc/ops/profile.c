@@ -1,12 +1,14 @@
-#include "ops/profile.h"
+#include "ops/device.h"
 
 #include <stdlib.h>
 
 int profile_on;
 struct profile_line profile_lines[PROFILE_OPS] = {
-#define X(name) {.op = #name},
-    PROFILED(X)
-#undef X
+#define MEMORY(result, name, parameters)
+#define PLAN MEMORY
+#define OP(name, ...) {.op = #name},
+#define OP_BY_HAND OP
+#include "ops/ops.def"
 };
 
 void profile_start(void) {
@@ -22,33 +24,50 @@ void profile_add(enum profiled op, double seconds, struct work work) {
     line->work.bytes += work.bytes;
 }
 
-/* keys that queries at positions [0, n) see together */
+/* a copy in host memory, to be freed, or NULL */
+static void *fetch(const struct device *d, const void *src, size_t bytes) {
+    void *host = malloc(bytes ? bytes : 1);
+    if (host && !device_download(d, host, src, bytes)) return host;
+    free(host);
+    return NULL;
+}
+
+/* keys that queries at positions [0, n) see, all together */
 static double seen_from_start(int n, int window) {
     double within = window && n > window ? window : n;               /* queries that see all before them */
     return within * (within + 1) / 2 + (n - within) * window;
 }
 
-struct work attention_work(const struct ops *ops, void *ctx, const struct segment *segments, int n, int window, double flops, double bytes) {
-    struct segment *s = malloc((size_t)n * sizeof *s);
+double visible_pairs(const struct device *d, const struct segment *segments, int n, int window) {
+    struct segment *s = fetch(d, segments, (size_t)n * sizeof *s);
     double pairs = 0;
-    if (s && !ops->download(ctx, s, segments, (size_t)n * sizeof *s))
-        for (int i = 0; i < n; i++) pairs += seen_from_start(s[i].prefix_len + s[i].len, window) - seen_from_start(s[i].prefix_len, window);
+    for (int i = 0; s && i < n; i++)
+        pairs += seen_from_start(s[i].prefix_len + s[i].len, window) - seen_from_start(s[i].prefix_len, window);
     free(s);
-    return (struct work){flops * pairs, bytes};
+    return pairs;
 }
 
-struct work decode_work(const struct ops *ops, void *ctx, const struct key_pages *keys, int S, int window, double flops, double bytes) {
-    size_t slots = (size_t)S, table = slots * (size_t)keys->max_pages;
-    int32_t *length = malloc((slots + table) * sizeof *length), *page = length ? length + slots : NULL;
-    double pairs = 0, read = 0;
-    if (length && !ops->download(ctx, length, keys->length, slots * sizeof *length) && !ops->download(ctx, page, keys->pages, table * sizeof *page))
-        for (int i = 0; i < S; i++, page += keys->max_pages) {
-            int shared = 0, least = i ? min_int(length[i], length[i - 1]) : 0;
-            while ((shared + 1) * KV_TILE <= least && page[shared] == page[shared - keys->max_pages]) shared++;
-            int first = first_key(length[i] - 1, window), both = i ? max_int(first, first_key(length[i - 1] - 1, window)) : first;
-            pairs += length[i] - first;
-            read += length[i] - first - max_int(0, shared * KV_TILE - both);
-        }
+double decode_pairs(const struct device *d, const struct key_pages *keys, int S, int window) {
+    int32_t *length = fetch(d, keys->length, (size_t)S * sizeof *length);
+    double pairs = 0;
+    for (int i = 0; length && i < S; i++) pairs += length[i] - first_key(length[i] - 1, window);
     free(length);
-    return (struct work){flops * pairs, bytes * read};
+    return pairs;
+}
+
+double decode_reads(const struct device *d, const struct key_pages *keys, int S, int window) {
+    size_t columns = (size_t)keys->max_pages;
+    int32_t *length = fetch(d, keys->length, (size_t)S * sizeof *length);
+    int32_t *pages = fetch(d, keys->pages, (size_t)S * columns * sizeof *pages);
+    double read = 0;
+    for (int i = 0; length && pages && i < S; i++) {
+        const int32_t *own = pages + (size_t)i * columns;
+        int shared = 0, least = i ? min_int(length[i], length[i - 1]) : 0;
+        while ((shared + 1) * KV_TILE <= least && own[shared] == own[shared - keys->max_pages]) shared++;
+        int first = first_key(length[i] - 1, window), before = i ? first_key(length[i - 1] - 1, window) : 0;
+        read += length[i] - first - max_int(0, shared * KV_TILE - max_int(first, before));
+    }
+    free(length);
+    free(pages);
+    return read;
 }

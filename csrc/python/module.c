@@ -3,7 +3,7 @@
 #include "binding.h"
 
 #include "base/threads.h"
-#include "ops/profile.h"
+#include "ops/device.h"
 #include "ops/ops.h"
 
 /* Called by C code that has let go of the GIL, on the thread that called in; looks at signals at most every 50 ms. */

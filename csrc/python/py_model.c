@@ -28,6 +28,12 @@ ModelObject *model_arg(PyObject *object) {
     return NULL;
 }
 
+static int open_device(ModelObject *self, const char *name) {
+    const struct ops *ops;
+    TRY(ops_find(&ops, name));
+    return device_open(&self->device, ops);
+}
+
 static PyObject *Model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"device", "spec", NULL};
     const char *device;
@@ -38,7 +44,7 @@ static PyObject *Model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (self) {
         int status;
         Py_BEGIN_ALLOW_THREADS
-        status = device_open(&self->device, device);
+        status = open_device(self, device);
         if (!status) status = weights_create(&self->weights, &self->device, &spec);
         Py_END_ALLOW_THREADS
         if (status) {

@@ -1,5 +1,5 @@
-/* Ops: every entry of ops.h as a method on NumPy arrays, for tests and benchmarks. A method is one OP(...): text,
-   call, parameters; invoke() does the rest for all of them. */
+/* Ops: every operation of ops.def as a method on NumPy arrays, for tests and benchmarks. What a method takes and gives
+   follows from its entry; the few that OP_BY_HAND marks are described here in the same words. */
 #include "py_opcall.h"
 #include <structmember.h>
 
@@ -9,336 +9,291 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* -- what some operations need beyond the parameter list ----------------------------------------------------------- */
-
-#define P(name) a->memory[find(a->op, #name)]
-#define X(name) (float)a->number[find(a->op, #name)]
-#define WHOLE(name) (int)a->integer[find(a->op, #name)]
-#define GIVEN(name) (a->array[find(a->op, #name)] != NULL)
-#define VALUES(name) DATA(int32_t, a->array[find(a->op, #name)])
-
 static int bad_value(const char *what) { return PyErr_Format(PyExc_ValueError, "%s", what), -1; }
 
-static int check_weight_rows(const struct call *a) {
-    uint64_t row = a->integer[find(a->op, "row")], O = (uint64_t)a->size['O'], rows = (uint64_t)a->size['R'];
+/* -- structures of ops.def from the arguments that stand for them -------------------------------------------------- */
+
+/* scale 0: what is usual for the heads' width */
+#define BIND_attention_shape                                                                                           \
+    BIND_GIVEN(Hq) BIND_GIVEN(Hkv) BIND_GIVEN(D) BIND_WHOLE_OPTION(window, 0) BIND_OPTION(scale, 0)
+static const struct attention_shape *attention_shape_of(const struct call *a, struct attention_shape *out) {
+    float scale = number_of(a, "scale");
+    *out = (struct attention_shape){a->size[DIM_Hq], a->size[DIM_Hkv], a->size[DIM_D], (int)integer_of(a, "window"),
+                                    scale ? scale : 1 / sqrtf((float)a->size[DIM_D])};
+    return out;
+}
+
+/* no weights: no norm */
+#define BIND_head_norm BIND_MAYBE_IN(vector, wq, D) BIND_MAYBE_IN(vector, wk, D) BIND_NUMBER(eps) BIND_OPTION(offset, 0)
+static const struct head_norm *head_norm_of(const struct call *a, struct head_norm *out) {
+    *out = (struct head_norm){memory_of(a, "wq"), memory_of(a, "wk"), number_of(a, "offset"), number_of(a, "eps")};
+    return out->wq ? out : NULL;
+}
+
+/* -- the methods of the list --------------------------------------------------------------------------------------- */
+
+static int has(const struct op *op, const char *name) {
+    for (const struct op_param *p = op->param; p->name; p++)
+        if (!strcmp(p->name, name)) return 1;
+    return 0;
+}
+
+/* What the shapes of an entry cannot say */
+static int check_entry(const struct call *a) {
+    const int *size = a->size;
+    if (has(a->op, "axis") && size[DIM_axes] != 1 && !array_of(a, "axis"))
+        return bad_value("pos of several axes needs axis");
+    if (!has(a->op, "row")) return 0;
+    uint64_t row = integer_of(a, "row"), O = (uint64_t)size[DIM_O], rows = (uint64_t)size[DIM_rows];
     return row > O || rows > O - row ? bad_value("row and rows leave W") : 0;
 }
 
-static int check_axes(const struct call *a) {
-    return a->size['A'] == 1 || GIVEN(axis) ? 0 : bad_value("pos of several axes needs axis");
-}
+/* A parameter of ops.def as an argument of op_x() */
+#define VALUE(parameter) VALUE_##parameter
+#define VALUE_OUT(type, name, ...) , memory_of(a, #name)
+#define VALUE_ADD(type, name, ...) , memory_of(a, #name)
+#define VALUE_MAYBE_ADD(type, name, ...) , memory_of(a, #name)
+#define VALUE_UPDATE(type, name, ...) , memory_of(a, #name)
+#define VALUE_HOST_OUT(type, name) , memory_of(a, #name)
+#define VALUE_IN(type, name, ...) , memory_of(a, #name)
+#define VALUE_MAYBE_IN(type, name, ...) , memory_of(a, #name)
+#define VALUE_INDEX(name, ...) , memory_of(a, #name)
+#define VALUE_MAYBE_INDEX(name, ...) , memory_of(a, #name)
+#define VALUE_SEGMENTS(name, n) , memory_of(a, #name), a->size[DIM_##n]
+#define VALUE_STRUCT(type, name) , type##_of(a, &(struct type){0})
+#define VALUE_SIZE(name) , a->size[DIM_##name]
+#define VALUE_COUNT(name) , (size_t)a->size[DIM_##name]
+#define VALUE_INTEGER(name) , (int)integer_of(a, #name)
+#define VALUE_NUMBER(name) , number_of(a, #name)
+#define VALUE_OPTION(name, usual) , number_of(a, #name)
+#define VALUE_CHOICE(type, name, end) , (enum type)integer_of(a, #name)
 
-static int check_gelu(const struct call *a) {
-    return a->integer[find(a->op, "kind")] <= GELU_QUICK ? 0 : bad_value("kind must be 0 (erf), 1 (tanh) or 2 (quick)");
-}
+/* METHOD(name, formula, functions, parameters): the method, which finds its function run_name() */
+#define FUNCTIONS(...) __VA_ARGS__
+#define NO_CHECK .check = NULL
+#define METHOD(name_, formula_, functions_, ...)                                                               \
+    static const struct op method_##name_ = {.name = #name_, .formula = formula_, .run = run_##name_,          \
+                                             functions_, .param = {EACH(BIND, __VA_ARGS__)}};                  \
+    static PyObject *py_##name_(PyObject *self, PyObject *args, PyObject *kwargs) {                            \
+        return invoke(self, &method_##name_, args, kwargs);                                                    \
+    }
 
-static int check_gate(const struct call *a) {
-    return a->integer[find(a->op, "gate")] <= GLU_GELU_TANH ? 0 : bad_value("gate must be 0 (silu) or 1 (gelu_tanh)");
-}
+#define MEMORY(result, name, parameters)
+#define PLAN MEMORY
+#define OP(name_, formula_, flops, bytes, ...)                                                                 \
+    static int run_##name_(const struct device *d, struct call *a) {                                           \
+        return op_##name_(d EACH(VALUE, __VA_ARGS__));                                                         \
+    }                                                                                                          \
+    METHOD(name_, formula_, .check = check_entry, __VA_ARGS__)
+#define OP_BY_HAND(...)
+#include "ops/ops.def"
 
-static int check_segments(const struct call *a) {
-    const struct segment *s = (const struct segment *)VALUES(segments);
-    for (int i = 0; i < a->size['n']; i++, s++)
-        if (s->start < 0 || s->len < 0 || s->prefix < 0 || s->prefix_len < 0 || s->start > a->size['N'] - s->len ||
-            s->prefix > a->size['N'] - s->prefix_len)
-            return bad_value("segments leave the rows of qkv");
-    return 0;
+/* -- bytes --------------------------------------------------------------------------------------------------------- */
+
+static int run_zero(const struct device *d, struct call *a) {
+    return op_zero(d, memory_of(a, "dst"), (size_t)a->size[DIM_n] * sizeof(float));
 }
+METHOD(zero, "zeros in place of dst", NO_CHECK, ADD(float, dst, n))
+
+static int run_copy(const struct device *d, struct call *a) {
+    return op_copy(d, memory_of(a, "dst"), memory_of(a, "src"), (size_t)a->size[DIM_n] * sizeof(float));
+}
+METHOD(copy, "the bytes of src", NO_CHECK, OUT(float, dst, n), IN(float, src, n))
+
+/* -- decode, with the pool filled as a rollout fills it ------------------------------------------------------------ */
 
 static int check_pages(const struct call *a) {
-    const int32_t *place = VALUES(place), *pages = VALUES(pages), *length = VALUES(length);
-    for (int i = 0; i < a->size['N']; i++)
-        if (place[i] >= a->size['M'] * KV_TILE) return bad_value("place leaves the pool of n_pages");
-    for (int s = 0; s < a->size['S']; s++) {
-        if (length[s] < 1 || length[s] > a->size['P'] * KV_TILE)
-            return bad_value("length must be in [1, max_pages * 32]");
-        for (int p = 0; p < ceil_div(length[s], KV_TILE); p++) {
-            int page = pages[s * a->size['P'] + p];
-            if (page < 0 || page >= a->size['M']) return bad_value("pages leave the pool of n_pages");
-        }
+    const int32_t *place = DATA(int32_t, array_of(a, "place")), *pages = DATA(int32_t, array_of(a, "pages"));
+    const int32_t *length = DATA(int32_t, array_of(a, "length"));
+    int max_pages = a->size[DIM_max_pages], n_pages = a->size[DIM_n_pages];
+    for (int i = 0; i < a->size[DIM_N]; i++)
+        if (place[i] >= n_pages * KV_TILE) return bad_value("place leaves the pool of n_pages");
+    for (int s = 0; s < a->size[DIM_S]; s++, pages += max_pages) {
+        if (length[s] < 1 || length[s] > max_pages * KV_TILE) return bad_value("length must be in [1, max_pages * 32]");
+        for (int p = 0; p < ceil_div(length[s], KV_TILE); p++)
+            if (pages[p] < 0 || pages[p] >= n_pages) return bad_value("pages leave the pool of n_pages");
     }
     return 0;
-}
-
-/* scale 0: that of the head's width */
-static struct attention_shape shape_of(const struct call *a) {
-    float scale = X(scale);
-    return (struct attention_shape){a->size['H'], a->size['K'], a->size['D'], WHOLE(window),
-                                    scale ? scale : 1 / sqrtf((float)a->size['D'])};
-}
-
-static int decode_rows(const struct ops *o, void *ctx, struct call *a) {
-    int P = a->size['P'];
-    struct key_pages keys = {P(pages), P(length), P, P};
-    struct attention_shape shape = shape_of(a);
-    return o->attention_decode(ctx, P(y), P(lse), P(qkv), a->pool, &keys, a->size['S'], &shape);
 }
 
 /* A pool in use holds stale numbers where nothing was stored yet: bytes 0x42 are 48.5, in both storages. A copied page
    goes on to be written, so the rows are stored before the copies and again after them. */
-static int fill_pool(const struct ops *o, void *ctx, struct call *a) {
-    const int *d = a->size;
-    size_t bytes = (size_t)d['M'] * o->kv_page_bytes(d['K'], d['D']);
+static int fill_pool(const struct device *d, struct call *a) {
+    const int *size = a->size;
+    size_t bytes = (size_t)size[DIM_n_pages] * d->ops->kv_page_bytes(size[DIM_Hkv], size[DIM_D]);
+    struct attention_shape shape;
+    attention_shape_of(a, &shape);
     void *stale = malloc(bytes ? bytes : 1);
-    a->pool = o->alloc(ctx, bytes ? bytes : 1);
+    a->pool = device_alloc(d, bytes ? bytes : 1);
     if (stale) memset(stale, 0x42, bytes);
-    int status = fail(E_MEMORY, "no memory for %d pages", d['M']);
-    if (stale && a->pool) status = o->upload(ctx, a->pool, stale, bytes);
+    int status = fail(E_MEMORY, "no memory for %d pages", size[DIM_n_pages]);
+    if (stale && a->pool) status = device_upload(d, a->pool, stale, bytes);
     free(stale);
     TRY(status);
-    struct attention_shape shape = shape_of(a);
-    TRY(o->kv_store(ctx, a->pool, P(kv), P(place), d['N'], &shape));
-    TRY(o->kv_copy(ctx, a->pool, P(dst), P(src), d['n'], &shape));
-    return o->kv_store(ctx, a->pool, P(kv), P(place), d['N'], &shape);
+    TRY(op_kv_store(d, a->pool, memory_of(a, "kv"), memory_of(a, "place"), size[DIM_N], &shape));
+    TRY(op_kv_copy(d, a->pool, memory_of(a, "dst"), memory_of(a, "src"), size[DIM_n_copies], &shape));
+    return op_kv_store(d, a->pool, memory_of(a, "kv"), memory_of(a, "place"), size[DIM_N], &shape);
 }
 
+static int run_attention_decode(const struct device *d, struct call *a) {
+    int max_pages = a->size[DIM_max_pages];
+    struct key_pages keys = {memory_of(a, "pages"), memory_of(a, "length"), max_pages, max_pages};
+    struct attention_shape shape;
+    return op_attention_decode(d, memory_of(a, "y"), memory_of(a, "lse"), memory_of(a, "qkv"), a->pool, &keys,
+                               a->size[DIM_S], attention_shape_of(a, &shape));
+}
+
+METHOD(attention_decode,
+       "y and lse of rows qkv over the keys of a pool of n_pages, which is filled before: kv by kv_store at place, "
+       "kv_copy of pages src to dst, kv_store again",
+       FUNCTIONS(.check = check_pages, .prepare = fill_pool),
+       OUT(real, y, S, HqD), OUT(float, lse, S, Hq), IN(real, qkv, S, QKV), IN(real, kv, N, QKV), IN(int32_t, place, N),
+       INDEX(dst, n_pages, n_copies), INDEX(src, n_pages, n_copies), GIVEN(n_pages), IN(int32_t, pages, S, max_pages),
+       IN(int32_t, length, S), STRUCT(attention_shape, a))
+
+/* -- the head: alone, and with its backward ------------------------------------------------------------------------ */
+
+static struct head_rows head_rows_of(const struct call *a) {
+    return (struct head_rows){.R = a->size[DIM_R], .h = memory_of(a, "h"), .target = memory_of(a, "target"),
+                              .logp = memory_of(a, "logp"), .entropy = memory_of(a, "entropy")};
+}
+
+static int run_head(const struct device *d, struct call *a) {
+    struct head_rows rows = head_rows_of(a);
+    return op_head(d, NULL, &rows, memory_of(a, "W"), number_of(a, "inv_temperature"), a->size[DIM_C], a->size[DIM_V]);
+}
+
+METHOD(head, "logp = log p[target], entropy = -sum p log p, p = softmax(h W^T inv_temperature)", NO_CHECK,
+       OUT(float, logp, R), OUT(float, entropy, R), IN(real, h, R, C), IN(weight, W, V, C), INDEX(target, V, R),
+       OPTION(inv_temperature, 1))
+
+static int run_head_bwd(const struct device *d, struct call *a) {
+    struct head_rows rows = head_rows_of(a);
+    rows.coef = memory_of(a, "coef");
+    rows.ecoef = memory_of(a, "ecoef");
+    rows.dh = memory_of(a, "dh");
+    return op_head(d, memory_of(a, "dW"), &rows, memory_of(a, "W"), number_of(a, "inv_temperature"), a->size[DIM_C],
+                   a->size[DIM_V]);
+}
+
+METHOD(head_bwd, "head, and dh =, dW += the gradient of sum of coef logp + ecoef entropy", NO_CHECK,
+       OUT(float, logp, R), OUT(float, entropy, R), OUT(real, dh, R, C), ADD(float, dW, V, C), IN(real, h, R, C),
+       IN(weight, W, V, C), INDEX(target, V, R), IN(float, coef, R), MAYBE_IN(float, ecoef, R),
+       OPTION(inv_temperature, 1))
+
+/* -- sampling ------------------------------------------------------------------------------------------------------ */
+
 /* The pool: keys (S), then room for what is drawn (S). */
-static int place_keys(const struct ops *o, void *ctx, struct call *a) {
-    int S = a->size['S'];
-    const uint32_t *given = P(keys);                       /* (S, 4) */
+static int place_keys(const struct device *d, struct call *a) {
+    int S = a->size[DIM_S];
+    const uint32_t *given = memory_of(a, "keys");                      /* (S, 4) */
     struct sample_key *keys = malloc((size_t)S * sizeof *keys + 1);
-    a->pool = o->alloc(ctx, (size_t)S * (sizeof *keys + sizeof(struct sampled)) + 1);
+    a->pool = device_alloc(d, (size_t)S * (sizeof *keys + sizeof(struct sampled)) + 1);
     if (!keys || !a->pool) {
         free(keys);
         return fail(E_MEMORY, "no memory for %d samples", S);
     }
+    uint64_t seed = integer_of(a, "seed");
+    uint32_t step = (uint32_t)integer_of(a, "step");
     for (int s = 0; s < S; s++, given += 4)
-        keys[s] = (struct sample_key){a->integer[find(a->op, "seed")], (uint32_t)WHOLE(step), given[0], given[1], given[2], given[3]};
-    int status = o->upload(ctx, a->pool, keys, (size_t)S * sizeof *keys);
+        keys[s] = (struct sample_key){seed, step, given[0], given[1], given[2], given[3]};
+    int status = device_upload(d, a->pool, keys, (size_t)S * sizeof *keys);
     free(keys);
     return status;
 }
 
-static int sample_rows(const struct ops *o, void *ctx, struct call *a) {
-    const int *d = a->size;
-    int S = d['S'];
-    struct sampler sampler = {X(temperature), X(top_p), X(min_p), X(repetition_penalty), WHOLE(top_k), max_int(0, d['s']), P(stop_ids),
-                              P(forbidden)};
+static int run_sample(const struct device *d, struct call *a) {
+    int S = a->size[DIM_S];
+    struct sampler sampler = {
+        .temperature = number_of(a, "temperature"), .top_p = number_of(a, "top_p"), .min_p = number_of(a, "min_p"),
+        .repetition_penalty = number_of(a, "repetition_penalty"), .top_k = (int)integer_of(a, "top_k"),
+        .n_stop = max_int(0, a->size[DIM_n_stop]), .stop_ids = memory_of(a, "stop_ids"),
+        .forbidden = memory_of(a, "forbidden")};
     const struct sample_key *keys = a->pool;
-    struct sampled *drawn = (struct sampled *)((struct sample_key *)a->pool + S), *out = malloc((size_t)S * sizeof *out + 1);
+    struct sampled *drawn = (struct sampled *)((struct sample_key *)a->pool + S);
+    struct sampled *out = malloc((size_t)S * sizeof *out + 1);
     if (!out) return fail(E_MEMORY, "no memory for %d samples", S);
-    int status = o->sample(ctx, drawn, P(next), P(seen), P(h), P(W), &sampler, keys, S, d['C'], d['V']);
-    if (!status) status = o->download(ctx, out, drawn, (size_t)S * sizeof *out);
+    int status = op_sample(d, drawn, memory_of(a, "next"), memory_of(a, "seen"), memory_of(a, "h"), memory_of(a, "W"),
+                           &sampler, keys, S, a->size[DIM_C], a->size[DIM_V]);
+    if (!status) status = device_download(d, out, drawn, (size_t)S * sizeof *out);
+    int32_t *id = memory_of(a, "id");
+    float *logp = memory_of(a, "logp"), *policy_logp = memory_of(a, "policy_logp"), *entropy = memory_of(a, "entropy");
     for (int s = 0; !status && s < S; s++) {
-        ((int32_t *)P(id))[s] = out[s].id;
-        ((float *)P(logp))[s] = out[s].logp;
-        ((float *)P(policy_logp))[s] = out[s].policy_logp;
-        ((float *)P(entropy))[s] = out[s].entropy;
+        id[s] = out[s].id;
+        logp[s] = out[s].logp;
+        policy_logp[s] = out[s].policy_logp;
+        entropy[s] = out[s].entropy;
     }
     free(out);
     return status;
 }
 
+#define BIND_sampler                                                                                            \
+    BIND_OPTION(temperature, 1) BIND_WHOLE_OPTION(top_k, 0) BIND_OPTION(top_p, 1) BIND_OPTION(min_p, 0)         \
+    BIND_OPTION(repetition_penalty, 1) BIND_MAYBE_IN(uint8_t, forbidden, V) BIND_MAYBE_ADD(uint8_t, seen, S, V) \
+    BIND_MAYBE_INDEX(stop_ids, V, n_stop) BIND_WHOLE_OPTION(seed, 0) BIND_WHOLE_OPTION(step, 0)
+METHOD(sample,
+       "id = a token drawn from softmax(h W^T / temperature) as truncated, with its log-probabilities; keys: prompt, "
+       "sample, position, no_stop of each row",
+       .prepare = place_keys,
+       HOST_OUT(int32_t, id, S), HOST_OUT(float, logp, S), HOST_OUT(float, policy_logp, S), HOST_OUT(float, entropy, S),
+       OUT(int32_t, next, S), IN(real, h, S, C), IN(weight, W, V, C), HOST_IN(uint32_t, keys, S, four),
+       STRUCT(sampler, sampler))
+
+/* -- the optimiser: of matrices, of matrices whose moments are float8, of vectors ---------------------------------- */
+
 static int check_moments(const struct call *a) {
-    int same = PyArray_TYPE(a->array[find(a->op, "m")]) == PyArray_TYPE(a->array[find(a->op, "v")]);
+    int same = PyArray_TYPE(array_of(a, "m")) == PyArray_TYPE(array_of(a, "v"));
     return same ? 0 : bad_value("m and v must be of one type");
 }
 
 static int check_float8(const struct call *a) {
-    const int *d = a->size;
-    return d['T'] == (npy_intp)d['O'] * (d['C'] + float8_blocks(d['C'])) ? 0 : bad_value("m and v must be codes (O, C) and exponents (O, ceil(C / 256))");
+    int O = a->size[DIM_O], C = a->size[DIM_C];
+    return a->size[DIM_bytes] == (npy_intp)O * (C + float8_blocks(C)) ? 0
+           : bad_value("m and v must be codes (O, C) and exponents (O, ceil(C / 256))");
 }
 
-static int update_weights(const struct ops *o, void *ctx, struct call *a, int O, int C) {
-    static const enum moment_dtype dtypes[] = {[NPY_FLOAT32] = MOMENT_FLOAT32, [NPY_UINT16] = MOMENT_BFLOAT16, [NPY_UINT8] = MOMENT_FLOAT8};
-    int split = o->real_size < (int)sizeof(float);
-    if (split != GIVEN(lower)) return fail(E_CONFIG, "device '%s' %s lower", o->name, split ? "needs" : "stores float32 and takes no");
-    const PyArrayObject *lower = a->array[find(a->op, "lower")];
-    struct adamw p = {.lr = X(lr), .beta1 = X(beta1), .beta2 = X(beta2), .eps = X(eps), .weight_decay = X(weight_decay),
-                      .grad_scale = X(grad_scale), .correction1 = X(correction1), .correction2 = X(correction2),
-                      .moments = dtypes[PyArray_TYPE(a->array[find(a->op, "m")])],
-                      .masters = lower && PyArray_TYPE(lower) == NPY_UINT8 ? MASTER_FLOAT24 : MASTER_FLOAT32, .seed = a->integer[find(a->op, "seed")],
-                      .first = a->integer[find(a->op, "first")], .step = (uint32_t)WHOLE(step)};
-    return o->adamw(ctx, P(w), P(lower), P(m), P(v), P(g), O, C, &p);
+static int update_weights(const struct device *d, struct call *a, int C) {
+    static const enum moment_dtype dtypes[] = {
+        [NPY_FLOAT32] = MOMENT_FLOAT32, [NPY_UINT16] = MOMENT_BFLOAT16, [NPY_UINT8] = MOMENT_FLOAT8};
+    const PyArrayObject *lower = array_of(a, "lower");
+    int split = d->ops->real_size < (int)sizeof(float);
+    if (split != (lower != NULL))
+        return fail(E_CONFIG, "device '%s' %s lower", d->ops->name, split ? "needs" : "stores float32 and takes no");
+    struct adamw p = {
+        .lr = number_of(a, "lr"), .beta1 = number_of(a, "beta1"), .beta2 = number_of(a, "beta2"),
+        .eps = number_of(a, "eps"), .weight_decay = number_of(a, "weight_decay"),
+        .grad_scale = number_of(a, "grad_scale"), .correction1 = number_of(a, "correction1"),
+        .correction2 = number_of(a, "correction2"),
+        .moments = dtypes[PyArray_TYPE(array_of(a, "m"))],
+        .masters = lower && PyArray_TYPE(lower) == NPY_UINT8 ? MASTER_FLOAT24 : MASTER_FLOAT32,
+        .seed = integer_of(a, "seed"), .first = integer_of(a, "first"), .step = (uint32_t)integer_of(a, "step")};
+    return op_adamw(d, memory_of(a, "w"), memory_of(a, "lower"), memory_of(a, "m"), memory_of(a, "v"),
+                    memory_of(a, "g"), a->size[DIM_O], C, &p);
 }
 
-/* -- the operations ------------------------------------------------------------------------------------------------ */
+static int run_adamw(const struct device *d, struct call *a) { return update_weights(d, a, a->size[DIM_C]); }
+static int run_adamw_float8(const struct device *d, struct call *a) { return update_weights(d, a, a->size[DIM_C]); }
+static int run_adamw_vector(const struct device *d, struct call *a) { return update_weights(d, a, 0); }
 
-/* OP(name, doc, call, parameters, then optional .check and .prepare). In `call`: P(x) memory, X(x) float, WHOLE(x) int,
-   d['N'] size. */
-#define OP(name_, text_, call_, params_, ...)                                                                        \
-    static const char doc_##name_[] = text_;                                                                         \
-    static int run_##name_(const struct ops *o, void *ctx, struct call *a) {                                         \
-        const int *d = a->size;                                                                                      \
-        (void)d;                                                                                                     \
-        return call_;                                                                                                \
-    }                                                                                                                \
-    static const struct op op_##name_ = {.name = #name_, .run = run_##name_, .param = {UNWRAP params_}, __VA_ARGS__};\
-    static PyObject *py_##name_(PyObject *self, PyObject *args, PyObject *kwargs) {                                  \
-        return invoke(self, &op_##name_, args, kwargs);                                                              \
-    }
-#define UNWRAP(...) __VA_ARGS__
-#define HEADS {SIZE, IN, "Hq", "H"}, {SIZE, IN, "Hkv", "K"}, {SIZE, IN, "D", "D"}
-#define SHAPE HEADS, {INTEGER, OPTIONAL, "window", ""}, {NUMBER, OPTIONAL, "scale", ""}
-#define ROPE_HEADS &(struct attention_shape){d['H'], d['K'], d['D'], 0, 1}
-#define NORM P(wq) ? &(struct head_norm){P(wq), P(wk), X(offset), X(eps)} : NULL
-
-OP(zero, "zero($self, dst)\n--\n\n(L) zeros in place of dst.",
-   o->zero(ctx, P(dst), (size_t)d['L'] * sizeof(float)),
-   ({FLOAT, ADD, "dst", "L"}))
-OP(copy, "copy($self, src)\n--\n\nThe bytes of src (L).",
-   o->copy(ctx, P(dst), P(src), (size_t)d['L'] * sizeof(float)),
-   ({FLOAT, OUT, "dst", "L"}, {FLOAT, IN, "src", "L"}))
-OP(weight_set, "weight_set($self, W, src, row)\n--\n\nW (O, C) with src (rows, C) in its rows from `row` on.",
-   o->weight_set(ctx, P(W), P(src), WHOLE(row), d['R'], d['O'], d['C']),
-   ({WEIGHT, ADD, "W", "OC"}, {FLOAT, IN, "src", "RC"}, {INTEGER, IN, "row", ""}),
-   .check = check_weight_rows)
-OP(weight_get, "weight_get($self, W, row, rows)\n--\n\nRows [row, row + rows) of W (O, C).",
-   o->weight_get(ctx, P(dst), P(W), WHOLE(row), d['R'], d['O'], d['C']),
-   ({FLOAT, OUT, "dst", "RC"}, {WEIGHT, IN, "W", "OC"}, {INTEGER, IN, "row", ""}, {SIZE, IN, "rows", "R"}),
-   .check = check_weight_rows)
-OP(vector_set, "vector_set($self, src)\n--\n\nsrc (L) rounded to the storage of vectors.",
-   o->vector_set(ctx, P(dst), P(src), d['L']),
-   ({FLOAT, OUT, "dst", "L"}, {FLOAT, IN, "src", "L"}))
-OP(cast, "cast($self, src)\n--\n\nsrc (L) rounded to the storage of activations, and back by uncast().",
-   o->cast(ctx, P(dst), P(src), (size_t)d['L']),
-   ({REAL, OUT, "dst", "L"}, {FLOAT, IN, "src", "L"}))
-OP(embed, "embed($self, E, ids, scale=1.0)\n--\n\n(N, C): scale times rows ids (N) of E (V, C).",
-   o->embed(ctx, P(y), P(E), P(ids), X(scale), d['N'], d['C'], d['V']),
-   ({REAL, OUT, "y", "NC"}, {WEIGHT, IN, "E", "VC"}, {INT, IN, "ids", "N", 'V'}, {NUMBER, OPTIONAL, "scale", "", .fallback = 1}))
-OP(embed_dw, "embed_dw($self, dE, dy, ids, scale=1.0)\n--\n\ndE (V, C) + scale dy (N, C) scattered to rows ids.",
-   o->embed_dw(ctx, P(dE), P(dy), P(ids), X(scale), d['N'], d['C'], d['V']),
-   ({FLOAT, ADD, "dE", "VC"}, {REAL, IN, "dy", "NC"}, {INT, IN, "ids", "N", 'V'}, {NUMBER, OPTIONAL, "scale", "", .fallback = 1}))
-OP(linear, "linear($self, x, W, b=None)\n--\n\n(N, O): x (N, C) W^T + b.",
-   o->linear(ctx, P(y), P(x), P(W), P(b), d['N'], d['C'], d['O']),
-   ({REAL, OUT, "y", "NO"}, {REAL, IN, "x", "NC"}, {WEIGHT, IN, "W", "OC"}, {VECTOR, OPTIONAL, "b", "O"}))
-OP(linear_add, "linear_add($self, y, x, W, b=None)\n--\n\ny (N, O) + x (N, C) W^T + b, rounded once.",
-   o->linear_add(ctx, P(y), P(x), P(W), P(b), d['N'], d['C'], d['O']),
-   ({REAL, ADD, "y", "NO"}, {REAL, IN, "x", "NC"}, {WEIGHT, IN, "W", "OC"}, {VECTOR, OPTIONAL, "b", "O"}))
-OP(linear_dx, "linear_dx($self, dy, W)\n--\n\n(N, C): dy (N, O) W (O, C).",
-   o->linear_dx(ctx, P(dx), P(dy), P(W), d['N'], d['C'], d['O']),
-   ({REAL, OUT, "dx", "NC"}, {REAL, IN, "dy", "NO"}, {WEIGHT, IN, "W", "OC"}))
-OP(linear_dw, "linear_dw($self, dW, db, dy, x)\n--\n\ndW (O, C) + dy^T x, and db (O) + sum of dy unless db is None.",
-   o->linear_dw(ctx, P(dW), P(db), P(dy), P(x), d['N'], d['C'], d['O']),
-   ({FLOAT, ADD, "dW", "OC"}, {FLOAT, ADD_OPTIONAL, "db", "O"}, {REAL, IN, "dy", "NO"}, {REAL, IN, "x", "NC"}))
-OP(rmsnorm, "rmsnorm($self, x, w, eps, offset=0.0)\n--\n\n(y (N, C), rstd (N)).",
-   o->rmsnorm(ctx, P(y), P(rstd), P(x), P(w), X(offset), X(eps), d['N'], d['C']),
-   ({REAL, OUT, "y", "NC"}, {FLOAT, OUT, "rstd", "N"}, {REAL, IN, "x", "NC"}, {VECTOR, IN, "w", "C"},
-    {NUMBER, IN, "eps", ""}, {NUMBER, OPTIONAL, "offset", ""}))
-OP(rmsnorm_add, "rmsnorm_add($self, y, x, w, eps, offset=0.0)\n--\n\n(y (N, C) added to, rstd (N)).",
-   o->rmsnorm_add(ctx, P(y), P(rstd), P(x), P(w), X(offset), X(eps), d['N'], d['C']),
-   ({REAL, ADD, "y", "NC"}, {FLOAT, OUT, "rstd", "N"}, {REAL, IN, "x", "NC"}, {VECTOR, IN, "w", "C"},
-    {NUMBER, IN, "eps", ""}, {NUMBER, OPTIONAL, "offset", ""}))
-OP(rmsnorm_bwd_add, "rmsnorm_bwd_add($self, dx, dw, dy, x, w, rstd, offset=0.0)\n--\n\n(dx (N, C), dw (C)), both added to.",
-   o->rmsnorm_bwd_add(ctx, P(dx), P(dw), P(dy), P(x), P(w), X(offset), P(rstd), d['N'], d['C']),
-   ({REAL, ADD, "dx", "NC"}, {FLOAT, ADD, "dw", "C"}, {REAL, IN, "dy", "NC"}, {REAL, IN, "x", "NC"},
-    {VECTOR, IN, "w", "C"}, {FLOAT, IN, "rstd", "N"}, {NUMBER, OPTIONAL, "offset", ""}))
-OP(layernorm, "layernorm($self, x, w, b, eps)\n--\n\n(y (N, C), mean (N), rstd (N)).",
-   o->layernorm(ctx, P(y), P(mean), P(rstd), P(x), P(w), P(b), X(eps), d['N'], d['C']),
-   ({REAL, OUT, "y", "NC"}, {FLOAT, OUT, "mean", "N"}, {FLOAT, OUT, "rstd", "N"}, {REAL, IN, "x", "NC"}, {VECTOR, IN, "w", "C"},
-    {VECTOR, IN, "b", "C"}, {NUMBER, IN, "eps", ""}))
-OP(layernorm_bwd_add, "layernorm_bwd_add($self, dx, dw, db, dy, x, w, mean, rstd)\n--\n\n(dx (N, C), dw (C), db (C)), all added to.",
-   o->layernorm_bwd_add(ctx, P(dx), P(dw), P(db), P(dy), P(x), P(w), P(mean), P(rstd), d['N'], d['C']),
-   ({REAL, ADD, "dx", "NC"}, {FLOAT, ADD, "dw", "C"}, {FLOAT, ADD, "db", "C"}, {REAL, IN, "dy", "NC"}, {REAL, IN, "x", "NC"},
-    {VECTOR, IN, "w", "C"}, {FLOAT, IN, "mean", "N"}, {FLOAT, IN, "rstd", "N"}))
-OP(rope_table, "rope_table($self, pos, inv_freq, axis=None, scale=1.0)\n--\n\n"
-   "(cos, sin), both (N, D/2), of row axis[j] of pos (axes, N) times inv_freq (D/2); axis: (D/2), None where there is one.",
-   o->rope_table(ctx, P(cos), P(sin), P(pos), P(inv_freq), P(axis), X(scale), d['N'], d['D']),
-   ({FLOAT, OUT, "cos", "Nh"}, {FLOAT, OUT, "sin", "Nh"}, {INT, IN, "pos", "AN"}, {FLOAT, IN, "inv_freq", "h"},
-    {INT, OPTIONAL, "axis", "h", 'A'}, {NUMBER, OPTIONAL, "scale", "", .fallback = 1}), .check = check_axes)
-OP(rope, "rope($self, x, wq, wk, eps, cos, sin, Hq, Hkv, D, offset=0.0)\n--\n\n(N, (Hq + 2 Hkv) D); wq, wk: (D) or None.",
-   o->rope(ctx, P(y), P(x), NORM, P(cos), P(sin), d['N'], ROPE_HEADS),
-   ({REAL, OUT, "y", "NQ"}, {REAL, IN, "x", "NQ"}, {VECTOR, OPTIONAL, "wq", "D"}, {VECTOR, OPTIONAL, "wk", "D"},
-    {NUMBER, IN, "eps", ""}, {FLOAT, IN, "cos", "Nh"}, {FLOAT, IN, "sin", "Nh"}, HEADS, {NUMBER, OPTIONAL, "offset", ""}))
-OP(rope_bwd, "rope_bwd($self, d, dwq, dwk, x, wq, wk, eps, cos, sin, Hq, Hkv, D, offset=0.0)\n--\n\n"
-   "d (N, (Hq + 2 Hkv) D) turned to the gradient of x, then dwq, dwk (D) added to, unless None.",
-   o->rope_bwd(ctx, P(d), P(dwq), P(dwk), P(x), NORM, P(cos), P(sin), d['N'], ROPE_HEADS),
-   ({REAL, ADD, "d", "NQ"}, {FLOAT, ADD_OPTIONAL, "dwq", "D"}, {FLOAT, ADD_OPTIONAL, "dwk", "D"}, {REAL, IN, "x", "NQ"},
-    {VECTOR, OPTIONAL, "wq", "D"}, {VECTOR, OPTIONAL, "wk", "D"}, {NUMBER, IN, "eps", ""}, {FLOAT, IN, "cos", "Nh"},
-    {FLOAT, IN, "sin", "Nh"}, HEADS, {NUMBER, OPTIONAL, "offset", ""}))
-OP(attention, "attention($self, qkv, segments, Hq, Hkv, D, window=0, scale=None)\n--\n\n(y (N, Hq D), lse (N, Hq)); segments: int32 (n, 4).",
-   o->attention(ctx, P(y), P(lse), P(qkv), P(segments), d['n'], d['N'], (struct attention_shape[]){shape_of(a)}),
-   ({REAL, OUT, "y", "NY"}, {FLOAT, OUT, "lse", "NH"}, {REAL, IN, "qkv", "NQ"}, {INT, IN, "segments", "n4"}, SHAPE),
-   .check = check_segments)
-OP(attention_bwd, "attention_bwd($self, dy, y, lse, qkv, segments, Hq, Hkv, D, window=0, scale=None)\n--\n\ndqkv (N, (Hq + 2 Hkv) D).",
-   o->attention_bwd(ctx, P(dqkv), P(dy), P(y), P(lse), P(qkv), P(segments), d['n'], d['N'],
-                    (struct attention_shape[]){shape_of(a)}),
-   ({REAL, OUT, "dqkv", "NQ"}, {REAL, IN, "dy", "NY"}, {REAL, IN, "y", "NY"}, {FLOAT, IN, "lse", "NH"},
-    {REAL, IN, "qkv", "NQ"}, {INT, IN, "segments", "n4"}, SHAPE),
-   .check = check_segments)
-OP(attention_decode, "attention_decode($self, qkv, kv, place, dst, src, n_pages, pages, length, Hq, Hkv, D, window=0, scale=None)\n--\n\n"
-   "(y (S, Hq D), lse (S, Hq)). The pool of n_pages is filled before: kv (N, (Hq + 2 Hkv) D) by kv_store at place (N), kv_copy of pages\n"
-   "src (n) to dst (n), kv_store again; pages is (S, max_pages), length (S).",
-   decode_rows(o, ctx, a),
-   ({REAL, OUT, "y", "SY"}, {FLOAT, OUT, "lse", "SH"}, {REAL, IN, "qkv", "SQ"}, {REAL, IN, "kv", "NQ"}, {INT, IN, "place", "N"},
-    {INT, IN, "dst", "n", 'M'}, {INT, IN, "src", "n", 'M'}, {SIZE, IN, "n_pages", "M"}, {INT, IN, "pages", "SP"},
-    {INT, IN, "length", "S"}, SHAPE),
-   .check = check_pages, .prepare = fill_pool)
-OP(glu, "glu($self, gu, gate)\n--\n\n(N, F) of gu (N, 2 F); gate: 0 silu, 1 gelu_tanh.",
-   o->glu(ctx, P(y), P(gu), WHOLE(gate), d['N'], d['F']),
-   ({REAL, OUT, "y", "NF"}, {REAL, IN, "gu", "NG"}, {INTEGER, IN, "gate", ""}), .check = check_gate)
-OP(glu_bwd, "glu_bwd($self, dy, gu, gate)\n--\n\ndgu (N, 2 F).",
-   o->glu_bwd(ctx, P(dgu), P(dy), P(gu), WHOLE(gate), d['N'], d['F']),
-   ({REAL, OUT, "dgu", "NG"}, {REAL, IN, "dy", "NF"}, {REAL, IN, "gu", "NG"}, {INTEGER, IN, "gate", ""}), .check = check_gate)
-OP(gelu, "gelu($self, z, kind)\n--\n\n(N, F) of z (N, F); kind: 0 erf, 1 tanh, 2 quick.",
-   o->gelu(ctx, P(y), P(z), WHOLE(kind), d['N'], d['F']),
-   ({REAL, OUT, "y", "NF"}, {REAL, IN, "z", "NF"}, {INTEGER, IN, "kind", ""}), .check = check_gelu)
-OP(gelu_bwd, "gelu_bwd($self, d, z, kind)\n--\n\nd (N, F) turned to the gradient of z (N, F).",
-   o->gelu_bwd(ctx, P(d), P(z), WHOLE(kind), d['N'], d['F']),
-   ({REAL, ADD, "d", "NF"}, {REAL, IN, "z", "NF"}, {INTEGER, IN, "kind", ""}), .check = check_gelu)
-OP(gather_rows, "gather_rows($self, src, index)\n--\n\n(R, C): rows index (R) of src (N, C).",
-   o->gather_rows(ctx, P(dst), P(src), P(index), d['R'], d['C']),
-   ({REAL, OUT, "dst", "RC"}, {REAL, IN, "src", "NC"}, {INT, IN, "index", "R", 'N'}))
-OP(put_rows, "put_rows($self, dst, src, index)\n--\n\ndst (N, C) with rows index (R), no two the same, replaced by src (R, C).",
-   o->put_rows(ctx, P(dst), P(src), P(index), d['R'], d['C']),
-   ({REAL, ADD, "dst", "NC"}, {REAL, IN, "src", "RC"}, {INT, IN, "index", "R", 'N'}))
-OP(scatter_rows_add, "scatter_rows_add($self, dst, src, index)\n--\n\ndst (N, C) with src (R, C) added to rows index.",
-   o->scatter_rows_add(ctx, P(dst), P(src), P(index), d['R'], d['C']),
-   ({REAL, ADD, "dst", "NC"}, {REAL, IN, "src", "RC"}, {INT, IN, "index", "R", 'N'}))
-OP(head, "head($self, h, W, target, inv_temperature=1.0)\n--\n\n(logp (R), entropy (R)) of h (R, C), W (V, C).",
-   o->head(ctx, NULL, &(struct head_rows){d['R'], P(h), P(target), P(logp), P(entropy), NULL, NULL, NULL}, P(W), X(inv_temperature),
-           d['C'], d['V']),
-   ({FLOAT, OUT, "logp", "R"}, {FLOAT, OUT, "entropy", "R"}, {REAL, IN, "h", "RC"}, {WEIGHT, IN, "W", "VC"},
-    {INT, IN, "target", "R", 'V'}, {NUMBER, OPTIONAL, "inv_temperature", "", .fallback = 1}))
-OP(head_bwd, "head_bwd($self, dW, h, W, target, coef, ecoef=None, inv_temperature=1.0)\n--\n\n"
-   "head() with its backward: (logp (R), entropy (R), dh (R, C), dW (V, C)).",
-   o->head(ctx, P(dW), &(struct head_rows){d['R'], P(h), P(target), P(logp), P(entropy), P(coef), P(ecoef), P(dh)}, P(W),
-           X(inv_temperature), d['C'], d['V']),
-   ({FLOAT, OUT, "logp", "R"}, {FLOAT, OUT, "entropy", "R"}, {REAL, OUT, "dh", "RC"}, {FLOAT, ADD, "dW", "VC"},
-    {REAL, IN, "h", "RC"}, {WEIGHT, IN, "W", "VC"}, {INT, IN, "target", "R", 'V'}, {FLOAT, IN, "coef", "R"},
-    {FLOAT, OPTIONAL, "ecoef", "R"}, {NUMBER, OPTIONAL, "inv_temperature", "", .fallback = 1}))
-OP(logits, "logits($self, h, W)\n--\n\n(S, V) of h (S, C), W (V, C).",
-   o->logits(ctx, P(z), P(h), P(W), d['S'], d['C'], d['V']),
-   ({FLOAT, OUT, "z", "SV"}, {REAL, IN, "h", "SC"}, {WEIGHT, IN, "W", "VC"}))
-OP(sample, "sample($self, h, W, keys, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0,\n"
-   "       forbidden=None, seen=None, stop_ids=None, seed=0, step=0)\n--\n\n"
-   "(ids, logp, policy_logp, entropy, next), each (S), and seen with what was drawn, if given. keys: uint32 (S, 4) of\n"
-   "prompt, sample, position, no_stop; forbidden (V), seen (S, V): uint8.",
-   sample_rows(o, ctx, a),
-   ({HOST_INT, OUT, "id", "S"}, {HOST_FLOAT, OUT, "logp", "S"}, {HOST_FLOAT, OUT, "policy_logp", "S"},
-    {HOST_FLOAT, OUT, "entropy", "S"}, {INT, OUT, "next", "S"}, {REAL, IN, "h", "SC"}, {WEIGHT, IN, "W", "VC"}, {HOST_UINT, IN, "keys", "S4"},
-    {NUMBER, OPTIONAL, "temperature", "", .fallback = 1}, {INTEGER, OPTIONAL, "top_k", ""},
-    {NUMBER, OPTIONAL, "top_p", "", .fallback = 1}, {NUMBER, OPTIONAL, "min_p", ""},
-    {NUMBER, OPTIONAL, "repetition_penalty", "", .fallback = 1}, {BYTE, OPTIONAL, "forbidden", "V"},
-    {BYTE, ADD_OPTIONAL, "seen", "SV"}, {INT, OPTIONAL, "stop_ids", "s", 'V'}, {INTEGER, OPTIONAL, "seed", ""},
-    {INTEGER, OPTIONAL, "step", ""}),
-   .prepare = place_keys)
-#define ADAMW_SCALARS \
-    {NUMBER, IN, "lr", ""}, {NUMBER, IN, "beta1", ""}, {NUMBER, IN, "beta2", ""}, {NUMBER, IN, "eps", ""}, {NUMBER, IN, "weight_decay", ""}, \
-    {NUMBER, IN, "grad_scale", ""}, {NUMBER, IN, "correction1", ""}, {NUMBER, IN, "correction2", ""}, {INTEGER, OPTIONAL, "seed", ""}, \
-    {INTEGER, OPTIONAL, "step", ""}, {INTEGER, OPTIONAL, "first", ""}
-OP(adamw, "adamw($self, w, lower, m, v, g, lr, beta1, beta2, eps, weight_decay, grad_scale, correction1, correction2, seed=0, step=0,\n"
-   "      first=0)\n--\n\n(w, lower, m, v) after one step, each (O, C). lower: uint16, or uint8 (float24 masters), None where the\n"
-   "device stores float32; m, v: float32, or uint16 holding bfloat16 bits.",
-   update_weights(o, ctx, a, d['O'], d['C']),
-   ({WEIGHT, ADD, "w", "OC"}, {LOWER, ADD_OPTIONAL, "lower", "OC"}, {MOMENT, ADD, "m", "OC"}, {MOMENT, ADD, "v", "OC"},
-    {FLOAT, IN, "g", "OC"}, ADAMW_SCALARS), .check = check_moments)
-OP(adamw_float8, "adamw_float8($self, w, lower, m, v, g, lr, beta1, beta2, eps, weight_decay, grad_scale, correction1, correction2,\n"
-   "             seed=0, step=0, first=0)\n--\n\nadamw() with moments in 8 bits: m, v uint8, codes (O, C) and then exponents (O, ceil(C / 256)), flat.",
-   update_weights(o, ctx, a, d['O'], d['C']),
-   ({WEIGHT, ADD, "w", "OC"}, {LOWER, ADD_OPTIONAL, "lower", "OC"}, {BYTE, ADD, "m", "T"}, {BYTE, ADD, "v", "T"},
-    {FLOAT, IN, "g", "OC"}, ADAMW_SCALARS), .check = check_float8)
-OP(adamw_vector, "adamw_vector($self, w, lower, m, v, g, lr, beta1, beta2, eps, weight_decay, grad_scale, correction1, correction2,\n"
-   "             seed=0, step=0, first=0)\n--\n\nadamw() of a vector, each (O); w as vector_set() gives it.",
-   update_weights(o, ctx, a, d['O'], 0),
-   ({FLOAT, ADD, "w", "O"}, {LOWER, ADD_OPTIONAL, "lower", "O"}, {MOMENT, ADD, "m", "O"}, {MOMENT, ADD, "v", "O"},
-    {FLOAT, IN, "g", "O"}, ADAMW_SCALARS), .check = check_moments)
-OP(sum_squares, "sum_squares($self, g)\n--\n\nfloat64 sum of the squares of g (L).",
-   o->sum_squares(ctx, P(sum), P(g), (size_t)d['L']),
-   ({HOST_DOUBLE, OUT, "sum", ""}, {FLOAT, IN, "g", "L"}))
-OP(lerp, "lerp($self, dst, src, alpha)\n--\n\n(1 - alpha) dst + alpha src, both (L).",
-   o->lerp(ctx, P(dst), P(src), X(alpha), (size_t)d['L']),
-   ({FLOAT, ADD, "dst", "L"}, {FLOAT, IN, "src", "L"}, {NUMBER, IN, "alpha", ""}))
+#define BIND_adamw                                                                                              \
+    BIND_NUMBER(lr) BIND_NUMBER(beta1) BIND_NUMBER(beta2) BIND_NUMBER(eps) BIND_NUMBER(weight_decay)            \
+    BIND_NUMBER(grad_scale) BIND_NUMBER(correction1) BIND_NUMBER(correction2) BIND_WHOLE_OPTION(seed, 0)        \
+    BIND_WHOLE_OPTION(step, 0) BIND_WHOLE_OPTION(first, 0)
+METHOD(adamw,
+       "one step of AdamW. lower: uint16, or uint8 (float24 masters), None where the device stores float32; m, v: "
+       "float32, or uint16 holding bfloat16 bits",
+       .check = check_moments,
+       ADD(weight, w, O, C), MAYBE_ADD(lower, lower, O, C), ADD(moment, m, O, C), ADD(moment, v, O, C),
+       IN(float, g, O, C), STRUCT(adamw, p))
+METHOD(adamw_float8, "adamw with moments in 8 bits: m, v are codes (O, C) and then exponents (O, ceil(C / 256)), flat",
+       .check = check_float8,
+       ADD(weight, w, O, C), MAYBE_ADD(lower, lower, O, C), ADD(uint8_t, m, bytes), ADD(uint8_t, v, bytes),
+       IN(float, g, O, C), STRUCT(adamw, p))
+METHOD(adamw_vector, "adamw of a vector; w as vector_set() gives it",
+       .check = check_moments,
+       ADD(float, w, O), MAYBE_ADD(lower, lower, O), ADD(moment, m, O), ADD(moment, v, O), IN(float, g, O),
+       STRUCT(adamw, p))
 
 /* -- the type ------------------------------------------------------------------------------------------------------ */
 
@@ -351,19 +306,33 @@ static PyObject *philox_static(PyObject *type, PyObject *args) {
     return Py_BuildValue("(IIII)", r.x[0], r.x[1], r.x[2], r.x[3]);
 }
 
-#define METHOD(name_) {#name_, (PyCFunction)(void (*)(void))py_##name_, METH_VARARGS | METH_KEYWORDS, doc_##name_}
-static PyMethodDef methods[] = {
-    METHOD(zero), METHOD(copy), METHOD(weight_set), METHOD(weight_get), METHOD(vector_set), METHOD(cast), METHOD(embed),
-    METHOD(embed_dw), METHOD(linear), METHOD(linear_add), METHOD(linear_dx), METHOD(linear_dw), METHOD(rmsnorm), METHOD(rmsnorm_add), METHOD(rmsnorm_bwd_add),
-    METHOD(layernorm), METHOD(layernorm_bwd_add),
-    METHOD(rope_table), METHOD(rope), METHOD(rope_bwd), METHOD(attention), METHOD(attention_bwd),
-    METHOD(attention_decode), METHOD(glu), METHOD(glu_bwd), METHOD(gelu), METHOD(gelu_bwd), METHOD(gather_rows), METHOD(put_rows),
-    METHOD(scatter_rows_add), METHOD(head), METHOD(head_bwd), METHOD(logits), METHOD(sample), METHOD(adamw),
-    METHOD(adamw_float8), METHOD(adamw_vector), METHOD(sum_squares), METHOD(lerp),
-    {"philox", philox_static, METH_VARARGS | METH_STATIC,
-     "philox(key, counter, /)\n--\n\nThe four words of Philox4x32-10 for a 64-bit key and a counter of four words."},
-    {NULL, NULL, 0, NULL},
+#define FUNCTION(name_) {&method_##name_, (PyCFunction)(void (*)(void))py_##name_},
+static const struct { const struct op *op; PyCFunction function; } all_methods[] = {
+#define MEMORY(result, name, parameters)
+#define PLAN MEMORY
+#define OP(name, ...) FUNCTION(name)
+#define OP_BY_HAND(...)
+#include "ops/ops.def"
+    FUNCTION(zero) FUNCTION(copy) FUNCTION(attention_decode) FUNCTION(head) FUNCTION(head_bwd) FUNCTION(sample)
+    FUNCTION(adamw) FUNCTION(adamw_float8) FUNCTION(adamw_vector)
 };
+enum { METHODS = sizeof all_methods / sizeof *all_methods };
+
+/* Described when the type is made; philox and the end follow. */
+static PyMethodDef methods[METHODS + 2] = {
+    [METHODS] = {"philox", philox_static, METH_VARARGS | METH_STATIC,
+                 "philox(key, counter, /)\n--\n\n"
+                 "The four words of Philox4x32-10 for a 64-bit key and a counter of four words."},
+};
+
+static int describe_methods(void) {
+    for (int i = 0; i < METHODS; i++) {
+        const char *doc = describe(all_methods[i].op);
+        if (!doc) return PyErr_NoMemory(), -1;
+        methods[i] = (PyMethodDef){all_methods[i].op->name, all_methods[i].function, METH_VARARGS | METH_KEYWORDS, doc};
+    }
+    return 0;
+}
 
 static PyMemberDef members[] = {
     {"repeat", T_INT, offsetof(Ops, repeat), 0, "How often a method runs its operation; sums grow each time."},
@@ -398,8 +367,9 @@ static PyObject *ops_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     Ops *self = (Ops *)type->tp_alloc(type, 0);
     if (!self) return NULL;
     self->repeat = 1;
-    status = ops->open(&self->ctx);
-    if (!status) self->ops = ops;
+    struct device opened;
+    status = device_open(&opened, ops);
+    if (!status) self->device = opened;
     else {
         raise_status(status);
         Py_CLEAR(self);
@@ -409,13 +379,13 @@ static PyObject *ops_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
 
 static void ops_dealloc(PyObject *self) {
     PyTypeObject *type = Py_TYPE(self);
-    if (((Ops *)self)->ops) ((Ops *)self)->ops->close(((Ops *)self)->ctx);
+    device_close(&((Ops *)self)->device);
     type->tp_free(self);
     Py_DECREF(type);
 }
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc, "Ops(device)\n--\n\nEvery operation of ops.h on float32 arrays, rounded to the device's storage."},
+    {Py_tp_doc, "Ops(device)\n--\n\nEvery operation of ops.def on float32 arrays, rounded to the device's storage."},
     {Py_tp_new, ops_new},
     {Py_tp_dealloc, ops_dealloc},
     {Py_tp_methods, methods},
@@ -426,6 +396,7 @@ static PyType_Slot slots[] = {
 static PyType_Spec spec = {"grpo._core.Ops", sizeof(Ops), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, slots};
 
 int add_ops(PyObject *module) {
+    if (!methods[0].ml_name && describe_methods()) return -1;
     PyObject *type = PyType_FromModuleAndSpec(module, &spec, NULL);
     if (!type) return -1;
     int failed = PyModule_AddType(module, (PyTypeObject *)type);

@@ -1,9 +1,14 @@
 /* The table of the reference backend, its context and its memory, which is the host's. */
 #include "ref/ref.h"
 
-#define FILL(name) .name = ref_##name,
-const struct ops ref_ops = {.name = "ref", .tier = "", .real_size = sizeof(float), .lookahead = 1, REF_OPS(FILL)};
-#undef FILL
+const struct ops ref_ops = {
+    .name = "ref", .tier = "", .real_size = sizeof(float), .lookahead = 1,
+#define MEMORY(result, name, parameters) .name = ref_##name,
+#define PLAN MEMORY
+#define OP(name, ...) .name = ref_##name,
+#define OP_BY_HAND OP
+#include "ops/ops.def"
+};
 
 int ref_open(void **ctx) {
     *ctx = memory_new(sizeof(struct ref_ctx));

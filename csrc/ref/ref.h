@@ -1,4 +1,4 @@
-/* What the files of the reference backend share: the context, the list of its operations, one dot product.
+/* What the files of the reference backend share: the context, its operations, one dot product.
    Storage is float, every sum is double, every loop is the obvious one: this is the text to read first, and the
    judge of the fast backends. It runs as device "ref". */
 #ifndef GRPO_REF_H
@@ -17,19 +17,12 @@ struct ref_ctx {
     int n_keys, n_ranks;
 };
 
-#define REF_OPS(OP) \
-    OP(open) OP(close) OP(reserve) OP(alloc) OP(release) OP(upload) OP(download) OP(zero) OP(copy) OP(replay) OP(record_end) \
-    OP(weight_bytes) OP(weight_set) OP(weight_get) OP(vector_set) OP(cast) OP(uncast) \
-    OP(embed) OP(embed_dw) OP(linear) OP(linear_add) OP(linear_dx) OP(linear_dw) OP(rmsnorm) OP(rmsnorm_add) OP(rmsnorm_bwd_add) \
-    OP(layernorm) OP(layernorm_bwd_add) OP(rope_table) OP(rope) OP(rope_bwd) OP(attention) OP(attention_bwd) \
-    OP(kv_page_bytes) OP(kv_store) OP(kv_copy) OP(attention_decode) \
-    OP(glu) OP(glu_bwd) OP(gelu) OP(gelu_bwd) OP(gather_rows) OP(put_rows) OP(scatter_rows_add) \
-    OP(head) OP(sample) OP(logits) OP(adamw) OP(sum_squares) OP(lerp)
-
-/* ref_linear and so on have the type that ops.h gives the entry */
-#define DECLARE(name) __typeof__(*((struct ops *)0)->name) ref_##name;
-REF_OPS(DECLARE)
-#undef DECLARE
+/* ref_linear and so on, one function an entry of ops.def */
+#define MEMORY(result, name, parameters) __typeof__(*((struct ops *)0)->name) ref_##name;
+#define PLAN MEMORY
+#define OP(name, ...) MEMORY(int, name, )
+#define OP_BY_HAND OP
+#include "ops/ops.def"
 
 /* `n` doubles of scratch, or E_MEMORY when reserve() was told of less */
 int ref_scratch(double **out, struct ref_ctx *ctx, size_t n);

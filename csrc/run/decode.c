@@ -5,7 +5,6 @@
 #include "run/sequences.h"
 
 #include "base/base.h"
-#include "ops/profile.h"
 
 /* A step's table of n rows: int32 positions, place, length, stored (n each), then keys (n). */
 struct table { int32_t *positions, *place, *length, *stored; struct sample_key *keys; };
@@ -165,9 +164,9 @@ int sequences_extend(struct sequences *s, int *steps, int *width) {
     *width = n;
     TRY(upload_tables(s, &w, *steps, n));
     for (int k = 0; k < *steps; k++) {
-        TRY(device_copy(d, w.now, w.steps + (size_t)k * table_bytes(n), table_bytes(n)));
+        TRY(op_copy(d, w.now, w.steps + (size_t)k * table_bytes(n), table_bytes(n)));
         TRY(decode_step(s, &w, n));
-        TRY(device_copy(d, w.all + (size_t)k * rows, w.drawn, drawn_bytes));
+        TRY(op_copy(d, w.all + (size_t)k * rows, w.drawn, drawn_bytes));
     }
     return device_download(d, s->drawn, w.all, (size_t)*steps * drawn_bytes);
 }

@@ -183,7 +183,7 @@ static int run_prefill(struct sequences *s, const struct prefill *p, const int *
     TRY(text_forward(&session->acts, &rows, s->store ? &copy : NULL));
     TRY(text_pick(&session->acts, b->target_rows, n));
     for (int k = 0; k < n; k++)
-        TRY(device_copy(d, (char *)s->first_hidden + (size_t)groups[k] * row, (char *)session->acts.hidden + (size_t)k * row, row));
+        TRY(op_copy(d, (char *)s->first_hidden + (size_t)groups[k] * row, (char *)session->acts.hidden + (size_t)k * row, row));
     return OK;
 }
 
@@ -280,7 +280,7 @@ int sequences_close(struct sequences *s) {
         else if (n++ < i) {
             s->live[n - 1] = s->live[i];
             memcpy(pages_of_slot(s, n - 1), pages_of_slot(s, i), (size_t)s->max_pages * sizeof(int32_t));
-            if (s->seen) TRY(device_copy(&w->device, seen_by(s, n - 1), seen_by(s, i), (size_t)w->spec.vocab_size));
+            if (s->seen) TRY(op_copy(&w->device, seen_by(s, n - 1), seen_by(s, i), (size_t)w->spec.vocab_size));
         }
     }
     s->n_live = n;

@@ -16,8 +16,8 @@ static int reserve_embedding(struct trainer *t, int more) {
     real *dx = device_alloc(d, (size_t)need * row);
     int32_t *ids = device_alloc(d, (size_t)need * sizeof *ids);
     int status = dx && ids ? OK : fail(E_MEMORY, "no memory for the embedding gradient of %d tokens", need);
-    if (!status && t->embed_n) status = device_copy(d, dx, t->embed_dx, (size_t)t->embed_n * row);
-    if (!status && t->embed_n) status = device_copy(d, ids, t->embed_ids, (size_t)t->embed_n * sizeof *ids);
+    if (!status && t->embed_n) status = op_copy(d, dx, t->embed_dx, (size_t)t->embed_n * row);
+    if (!status && t->embed_n) status = op_copy(d, ids, t->embed_ids, (size_t)t->embed_n * sizeof *ids);
     device_release(d, status ? dx : t->embed_dx);
     device_release(d, status ? ids : t->embed_ids);
     TRY(status);

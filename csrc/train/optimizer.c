@@ -78,7 +78,7 @@ void trainer_free(struct trainer *t) {
 static int follow_weights(struct trainer *t) {
     const struct weights *w = t->weights;
     if (t->version != w->version && t->lower)
-        TRY(device_zero(&w->device, t->lower, w->n_elements * lower_element(t->config.masters)));
+        TRY(op_zero(&w->device, t->lower, w->n_elements * lower_element(t->config.masters)));
     t->version = w->version;
     return OK;
 }

@@ -80,9 +80,7 @@ def run_child(script: str, arguments: list[str], **env: str) -> dict:
 def try_child(script: str, arguments: list[str], timeout: float | None, **env: str) -> dict:
     """run_child(), with {"why": ...} where it failed or took longer than `timeout` seconds."""
     try:
-        done = subprocess.run([sys.executable, script, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              text=True,
-                              timeout=timeout,
+        done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, timeout=timeout,
                               env=os.environ | {"TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"} | env)
     except subprocess.TimeoutExpired:
         return {"why": "no time was left"}

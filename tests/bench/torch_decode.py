@@ -70,9 +70,8 @@ class Decoder:
     def split(self, layer, x):
         """Rotated q, k and v (..., heads, D) of rows x (..., C); cos and sin of self.angles."""
         cos, sin = self.angles
-        q, k, v = F.linear(x, layer.qkv, layer.qkv_bias).unflatten(-1,
-                                                                   (-1, self.D)).split([self.Hq, self.Hkv, self.Hkv],
-                                                                                       -2)
+        heads = F.linear(x, layer.qkv, layer.qkv_bias).unflatten(-1, (-1, self.D))
+        q, k, v = heads.split([self.Hq, self.Hkv, self.Hkv], -2)
         return self.rotate(q, cos, sin), self.rotate(k, cos, sin), v
 
     def block(self, layer, x, attend):

@@ -21,6 +21,7 @@ BATCHES = {                                                 # (prompt, completio
     "long": [(40, 300)],
 }
 SIZES = [(1, 1), (1, 16), (3, 5), (2, 64), (33, 80), (300, 31), (5, 577)]           # N, C
+WINDOWED = [*HEADS, (16, 2, 64), (6, 1, 72), (4, 1, 256)]
 THREADS = (1, 2, 3, 4)
 EPS = 1e-6
 
@@ -119,6 +120,38 @@ def test_attention_of_another_scale(cpu, rng, Hq, Hkv, D):
     attention.test_attention_of_another_scale(cpu, rng, Hq, Hkv, D)
 
 
+@pytest.mark.parametrize("window", attention.WINDOWS)
+@pytest.mark.parametrize("Hq, Hkv, D", WINDOWED)
+def test_windows(cpu, ref, rng, Hq, Hkv, D, window):
+    attention.test_windows(cpu, ref, rng, Hq, Hkv, D, window)
+
+
+@pytest.mark.parametrize("window", [1, 20, 33])
+@pytest.mark.parametrize("segments", attention.TREES.values(), ids=attention.TREES)
+def test_windows_of_a_tree(cpu, ref, rng, segments, window):
+    attention.test_windows_of_a_tree(cpu, ref, rng, segments, window)
+
+
+@pytest.mark.parametrize("window", [30, 100, 550])
+def test_a_prompt_of_many_completions_with_windows(cpu, ref, rng, window):
+    attention.test_a_prompt_of_many_completions_with_windows(cpu, ref, rng, window)
+
+
+@pytest.mark.parametrize("off", [-1, 1])
+@pytest.mark.parametrize("window", [2, 31, 32, 33, 64, 100])
+def test_a_window_that_is_off_by_one_is_found(cpu, ref, rng, window, off):
+    attention.test_a_window_that_is_off_by_one_is_found(cpu, ref, rng, window, off)
+
+
+@pytest.mark.parametrize("window", [139, 2**31 - 1])
+def test_a_window_of_everything_changes_no_bit(cpu, rng, window):
+    attention.test_a_window_of_everything_changes_no_bit(cpu, rng, window)
+
+
+def test_keys_before_a_window_may_be_anything(cpu, rng):
+    attention.test_keys_before_a_window_may_be_anything(cpu, rng)
+
+
 def test_attention_with_large_scores(cpu, ref, rng):
     attention.test_attention_with_large_scores(cpu, ref, rng)
 
@@ -144,16 +177,29 @@ def test_decode_gives_the_bits_of_attention(cpu, rng, Hq, Hkv, D, batch):
     assert_same_bits(decoded, [part[rows] for part in cpu.attention(qkv, segments, Hq, Hkv, D)])
 
 
+@pytest.mark.parametrize("window", attention.WINDOWS)
+@pytest.mark.parametrize("Hq, Hkv, D", WINDOWED)
+def test_decode_with_a_window_gives_the_bits_of_attention(cpu, rng, Hq, Hkv, D, window):
+    attention.test_decode_with_a_window_gives_the_bits_of_attention(cpu, rng, Hq, Hkv, D, window)
+
+
+@pytest.mark.parametrize("window", [20, 530])
+@pytest.mark.parametrize("group", [(37, 50, 3, 40), (9, 520, 0, 540)], ids=str)
+def test_a_group_has_the_same_gradient_among_others(cpu, rng, group, window):
+    attention.test_a_group_has_the_same_gradient_among_others(cpu, rng, group, window)
+
+
+@pytest.mark.parametrize("window", [0, 1, 32, 40, 100])
 @pytest.mark.parametrize("prompt", [1, 31, 32, 33, 95, 97])
 @pytest.mark.parametrize("Hq, Hkv, D", [(9, 3, 64), (4, 4, 80), (8, 1, 16)])
-def test_a_shared_prompt_gives_the_bits_of_an_own_one(cpu, rng, Hq, Hkv, D, prompt):
+def test_a_shared_prompt_gives_the_bits_of_an_own_one(cpu, rng, Hq, Hkv, D, prompt, window):
     lengths = (70, 1, 33)
     segments, N = group_segments((prompt, *lengths))
     qkv = real(rng, N, (Hq + 2 * Hkv) * D)
-    shared = cpu.attention(qkv, segments, Hq, Hkv, D)
+    shared = cpu.attention(qkv, segments, Hq, Hkv, D, window)
     for start, length, _, _ in segments[1:]:
         rows = np.r_[0:prompt, start:start + length]
-        alone = cpu.attention(qkv[rows], np.array([[0, len(rows), 0, 0]], np.int32), Hq, Hkv, D)
+        alone = cpu.attention(qkv[rows], np.array([[0, len(rows), 0, 0]], np.int32), Hq, Hkv, D, window)
         assert_same_bits(alone, [part[rows] for part in shared])
 
 
@@ -186,10 +232,12 @@ def test_threads_change_no_bit(tier, rng, threads):
         threads(count)
         cpu = _core.Ops("cpu")
         y, lse = cpu.attention(qkv, segments, *heads)
+        windowed = cpu.attention(qkv, segments, *heads, 50)
         cos, sin = cpu.rope_table(np.arange(N, dtype=np.int32)[None], np.linspace(1, 0, D // 2, dtype=np.float32))
         normed, rstd = cpu.rmsnorm(x, w, EPS)
         layer = cpu.layernorm(x, w, w, EPS)
         return [y, lse, cpu.attention_bwd(dy, y, lse, qkv, segments, *heads), *decode_completions(cpu, qkv, segments, *heads)[1],
+                *windowed, cpu.attention_bwd(dy, *windowed, qkv, segments, *heads, 50), *decode_completions(cpu, qkv, segments, *heads, window=50)[1],
                 cos, sin, cpu.rope(qkv, wq, wk, EPS, cos, sin, *heads),
                 *cpu.rope_bwd(d, dwq, dwk, qkv, wq, wk, EPS, cos, sin, *heads),
                 normed, rstd, *cpu.rmsnorm_bwd_add(x, dw, normed, x, w, rstd), *(cpu.glu(gu, gate) for gate in range(2)),
@@ -251,6 +299,13 @@ def test_what_is_bad_reaches_only_those_who_see_it(cpu, rng, bad):
     unseen = np.r_[row + 1:N]
     assert_same_bits([dqkv[unseen]], [want[unseen]])
     assert_same_bits([np.delete(dqkv[:, :Hq * D], row, 0)], [np.delete(want[:, :Hq * D], row, 0)])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("Hq, Hkv, D, window", [(4, 2, 16, 1), (4, 2, 16, 10), (2, 1, 128, 33), (1, 1, 256, 40), (3, 1, 16, 70)])
+@pytest.mark.parametrize("row", [20, 57], ids=["in the prompt", "in a completion"])
+def test_what_is_bad_reaches_only_windows_with_it(cpu, rng, Hq, Hkv, D, window, row, bad):
+    attention.test_what_is_bad_reaches_only_windows_with_it(cpu, rng, Hq, Hkv, D, window, row, bad)
 
 
 def test_stale_places_of_a_page_are_not_read(cpu, rng):

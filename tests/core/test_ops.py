@@ -216,6 +216,20 @@ def test_attention_of_another_scale(ref, rng, scale):
     check_gradients(rng, lambda qkv: (dy * np64.attention(qkv, segments, *heads, scale)[0]).sum(), {"qkv": qkv}, {"qkv": dqkv})
 
 
+@pytest.mark.parametrize("Hq, Hkv, D, window", [*((4, 2, 6, window) for window in [1, 2, 31, 32, 33, 64, 100, 10**6]), (1, 1, 16, 5), (4, 1, 256, 33)])
+def test_windows(ref, rng, Hq, Hkv, D, window):
+    segments, N = group_segments((75, 60, 3), (40,))
+    qkv, dy, heads = normal(rng, N, (Hq + 2 * Hkv) * D), normal(rng, N, Hq * D), (Hq, Hkv, D)
+    y, lse = ref.attention(qkv, segments, *heads, window)
+    want_y, want_lse = np64.attention(qkv.astype(np.float64), segments, *heads, window=window)
+    close(y, want_y)
+    close(lse, want_lse)
+    dqkv = ref.attention_bwd(dy, y, lse, qkv, segments, *heads, window)
+    check_gradients(rng, lambda qkv: (dy * np64.attention(qkv, segments, *heads, window=window)[0]).sum(), {"qkv": qkv}, {"qkv": dqkv})
+    rows, decoded = decode_completions(ref, qkv, segments, *heads, window=window)
+    assert all((mine == theirs[rows]).all() for mine, theirs in zip(decoded, (y, lse), strict=True))
+
+
 @pytest.mark.parametrize("Hq, Hkv, D", HEADS)
 @pytest.mark.parametrize("batch", ["shared", "below a tile", "a tile", "above a tile", "two groups"])
 def test_decoding_has_the_bits_of_attention(ref, rng, batch, Hq, Hkv, D):

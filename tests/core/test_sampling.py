@@ -149,7 +149,10 @@ def test_repetition_penalty_is_each_row_s_own(ref, rng, penalty, temperature):
 def test_seed_step_and_key_choose_the_number(ref, problem):
     h, W, _ = problem
     hs = np.repeat(h, 200, 0)
-    draw = lambda keys, **settings: ref.sample(hs, W, keys, **settings)[0].tolist()
+
+    def draw(keys, **settings):
+        return ref.sample(hs, W, keys, **settings)[0].tolist()
+
     base = draw(sample_keys(200))
     assert draw(sample_keys(200)) == base
     changed = sample_keys(200)

@@ -99,6 +99,7 @@ def test_a_model_too_large_is_an_error(emulated):
 
 def test_a_run(emulated, tmp_path):
     """A trainer's whole step, a reference and its KL among it; memory is given back."""
+    gc.collect()                             # of earlier tests
     before = _core.memory_in_use()
     trainer = toy.trainer(tmp_path, policy=toy.model(emulated), max_steps=2, max_completion_length=3, num_generations=2,
                           beta=0.01)

@@ -66,8 +66,8 @@ def text_rotary(modeling, config, embedding, section):
 
 def tower_rotary():
     """The same of a vision tower, at positions (2, N)."""
-    embedding = modeling_qwen2_vl.Qwen2VLVisionRotaryEmbedding(configuration_qwen2_vl.Qwen2VLVisionConfig(embed_dim=240,
-                                                                                                          num_heads=3))
+    tower = configuration_qwen2_vl.Qwen2VLVisionConfig(embed_dim=240, num_heads=3)
+    embedding = modeling_qwen2_vl.Qwen2VLVisionRotaryEmbedding(tower)
 
     def rotate(q, k, positions):
         return modeling_qwen2_vl.apply_rotary_pos_emb_vision(q, k, *embedding(q, positions.T))

@@ -61,6 +61,13 @@ def test_includes(path):
         assert owner == floor, f"{name_of(path)} includes <{header}>, which belongs to csrc/{owner}"
 
 
+@pytest.mark.parametrize("path", [p for p in C_FILES if floor_of(p) not in ("ops", "ref", "cpu", "cuda")], ids=name_of)
+def test_operations_have_one_caller(path):
+    """Above the backends an op is called by op_x() and memory by device_x() of ops/device.h, which the profile sees."""
+    calls = re.findall(r"\bops->\w+\(\s*[\w>.\-]*\bctx\b.*", path.read_text())
+    assert not calls, f"{name_of(path)}: {calls}"
+
+
 @pytest.mark.parametrize("path", PYTHON_FILES, ids=name_of)
 def test_imports(path):
     for node in ast.walk(ast.parse(path.read_text())):

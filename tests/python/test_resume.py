@@ -155,11 +155,13 @@ def flip(path):
     path.write_bytes(data)
 
 
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
 DAMAGE = {
     "a flipped bit": lambda folder: flip(folder / "trainer" / "m.safetensors"),
-    "a file cut short": lambda folder: (folder
-                                        / "model.safetensors").write_bytes((folder
-                                                                            / "model.safetensors").read_bytes()[:-1]),
+    "a file cut short": lambda folder: cut(folder / "model.safetensors"),
     "a file gone": lambda folder: (folder / "trainer" / "trainer.json").unlink(),
     "no manifest": lambda folder: (folder / "MANIFEST.json").unlink(),
     "an empty manifest": lambda folder: (folder / "MANIFEST.json").write_text(""),

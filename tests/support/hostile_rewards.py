@@ -70,7 +70,7 @@ def closes_its_pipe(completions):
     return [1.0] * len(completions)
 
 
-def remembers(completion, answer, log_metric, log_extra, seen=[]):
+def remembers(completion, answer, log_metric, log_extra, seen=[]):  # noqa: B006
     """Its process is another, stays from call to call, and reports."""
     seen.append(completion)
     log_metric("calls", len(seen))

@@ -11,13 +11,29 @@ import numpy as np
 
 def config(family: str, *, d: int, heads: tuple[int, int], D: int, F: int, V: int, L: int = 1, tie: bool = True,
            **keys) -> dict:
-    """A Hugging Face config of ``family`` (qwen2, qwen3, llama); heads = (query, key/value)."""
+    """A Hugging Face config of ``family`` (a model_type); heads = (query, key/value)."""
     return {"model_type": family, "hidden_size": d, "num_hidden_layers": L, "num_attention_heads": heads[0],
             "num_key_value_heads": heads[1],
             "head_dim": D, "intermediate_size": F, "vocab_size": V, "tie_word_embeddings": tie,
             "max_position_embeddings": 4096,
             "rms_norm_eps": 1e-6, "hidden_act": "silu",
             "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}} | keys
+
+
+def mistral(*, window: int | None, **sizes) -> dict:
+    """A Mistral whose tokens see ``window`` keys, or all."""
+    return config("mistral", sliding_window=window, **sizes)
+
+
+def gemma3(*, window: int, layers: str, query_scalar: int = 20, full_rope: dict | None = None, **sizes) -> dict:
+    """A Gemma 3 text model with a layer a letter of ``layers``: "s" sees ``window`` keys, "f" all of them."""
+    kinds = {"s": "sliding_attention", "f": "full_attention"}
+    ropes = {"full_attention": {"rope_type": "default", "rope_theta": 1e6} | (full_rope or {}),
+             "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}
+    made = config("gemma3_text", L=len(layers), layer_types=[kinds[letter] for letter in layers], sliding_window=window,
+                  query_pre_attn_scalar=query_scalar, hidden_activation="gelu_pytorch_tanh", rope_parameters=ropes,
+                  **sizes)
+    return {key: value for key, value in made.items() if key != "hidden_act"}
 
 
 def round_to_bf16(x: np.ndarray) -> np.ndarray:
