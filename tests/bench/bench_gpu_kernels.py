@@ -1,15 +1,18 @@
-"""The operations that decide a card's step, beside PyTorch, in one call of at most eight minutes: products, the head, attention, AdamW.
+"""The operations that decide a card's step, beside PyTorch, in one call of at most eight minutes: products, the head,
+attention, AdamW.
 
-    PYTHONPATH=. python tests/bench/bench_gpu_kernels.py [--parts products,head,attention,adamw] [--shapes 0.5b,1.5b,7b] [--seconds 480]
+    PYTHONPATH=. python tests/bench/bench_gpu_kernels.py [--parts products,head,attention,adamw]
+        [--shapes 0.5b,1.5b,7b] [--seconds 480]
 
-products: the four of a layer on 16,384 rows, forward and backward, ours with sums that do not depend on the rows beside. head: log-probs,
-entropies, dh and dW of 38,400 rows, 6 rows x width x vocabulary FLOPs. Peers: the same formulas over 4,096 rows at a time, as they are and
-with everything between the products through torch.compile. MB: what the device held beside operands and results
-(ours: the scratch of all operations). attention: 65,536 tokens in sequences of 450, 1,024 and 4,096, forward, and with backward;
-4 and 14 heads x head_dim x tokens x length / 2 FLOPs. Peer: the fastest of scaled_dot_product_attention's backends. adamw: the gradient's
-norm and AdamW on 268 million parameters with float32 masters, 32 bytes each. Peer: clip_grad_norm_, fused AdamW and a copy to bfloat16.
-Both sides are timed by the host's clock until the device is done, ours and peers' on the same random numbers, and results are compared
-first: a case whose results differ fails. Ceilings are those of the same call, predictions grpo.step_time's.
+products: the four of a layer on 16,384 rows, forward and backward, ours with sums that do not depend on the rows
+beside. head: log-probs, entropies, dh and dW of 38,400 rows, 6 rows x width x vocabulary FLOPs. Peers: the same
+formulas over 4,096 rows at a time, as they are and with everything between the products through torch.compile. MB: what
+the device held beside operands and results (ours: the scratch of all operations). attention: 65,536 tokens in sequences
+of 450, 1,024 and 4,096, forward, and with backward; 4 and 14 heads x head_dim x tokens x length / 2 FLOPs. Peer: the
+fastest of scaled_dot_product_attention's backends. adamw: the gradient's norm and AdamW on 268 million parameters with
+float32 masters, 32 bytes each. Peer: clip_grad_norm_, fused AdamW and a copy to bfloat16. Both sides are timed by the
+host's clock until the device is done, ours and peers' on the same random numbers, and results are compared first: a
+case whose results differ fails. Ceilings are those of the same call, predictions grpo.step_time's.
 --device cpu --shapes tiny tries the script itself.
 """
 from __future__ import annotations
@@ -19,13 +22,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-
 from card_table import Call, Row, main
+from timing import seconds_of, spread
+from work import SHAPES
+
 from grpo import _core
 from grpo.planning import step_time
 from grpo.planning.cards import Ceilings
-from timing import seconds_of, spread
-from work import SHAPES
 
 REPEATS, CHUNK = 7, 4096                    # timings; the peers' rows of logits at a time
 
@@ -39,7 +42,8 @@ class Sizes:
     matrix: tuple[int, int]
 
 
-SIZES = {"cuda": Sizes(16384, 38400, 65536, (450, 1024, 4096), (32768, 8192)), "cpu": Sizes(64, 96, 180, (45, 90), (256, 128))}
+SIZES = {"cuda": Sizes(16384, 38400, 65536, (450, 1024, 4096), (32768, 8192)),
+         "cpu": Sizes(64, 96, 180, (45, 90), (256, 128))}
 
 
 def random(*shape: int) -> np.ndarray:
@@ -80,12 +84,13 @@ def peer(call: Callable[[], object], device: str) -> dict:
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
         seconds = seconds_of(call, device, REPEATS)
-        return {"seconds": seconds, "mb": (torch.cuda.max_memory_allocated() - before) / 1e6 if device == "cuda" else None}
+        return {"seconds": seconds,
+                "mb": (torch.cuda.max_memory_allocated() - before) / 1e6 if device == "cuda" else None}
     except Exception as error:              # a backend or a compiler that is not there must not end the others
         return {"why": f"failed: {str(error).strip().splitlines()[0][:120]}"}
 
 
-# -- products ----------------------------------------------------------------------------------------------------------------
+# -- products ----------------------------------------------------------------------------------------------------------
 
 def measure_products(shape: str, device: str) -> list[dict]:
     """The four of a layer: y = x W^T, dx = dy W, dW += dy^T x in float32."""
@@ -101,12 +106,14 @@ def measure_products(shape: str, device: str) -> list[dict]:
                                    ("dW", lambda: ops.linear_dw(dW, None, dy, x), lambda: tdW.add_(tdy.T @ tx))):
             alike(f"products, {name}, {what}", ours(), theirs())
             flops = 2.0 * N * O * C
-            case = {"what": f"{name}, {what}, {N:,} x {C:,} x {O:,}", "flops": flops, "parts": (step_time.Part(step_time.PRODUCTS, flops),)}
-            rows += [{**case, "who": "grpo", "seconds": times_of(ops, ours)}, {**case, "who": "PyTorch", **peer(theirs, device)}]
+            case = {"what": f"{name}, {what}, {N:,} x {C:,} x {O:,}", "flops": flops,
+                    "parts": (step_time.Part(step_time.PRODUCTS, flops),)}
+            rows += [{**case, "who": "grpo", "seconds": times_of(ops, ours)},
+                     {**case, "who": "PyTorch", **peer(theirs, device)}]
     return rows
 
 
-# -- head --------------------------------------------------------------------------------------------------------------------
+# -- head --------------------------------------------------------------------------------------------------------------
 
 def softmax_terms(z, target, coef):
     """(logp, entropy, dz in bfloat16) of logits z: what lies between the head's products."""
@@ -155,7 +162,7 @@ def measure_head(shape: str, device: str) -> list[dict]:
               for who, between in (("chunks", softmax_terms), ("chunks, compiled", compiled)))]
 
 
-# -- attention ---------------------------------------------------------------------------------------------------------------
+# -- attention ---------------------------------------------------------------------------------------------------------
 
 def measure_attention(shape: str, device: str) -> list[dict]:
     rows = []
@@ -177,7 +184,8 @@ def attention_of(shape: str, device: str, T: int) -> list[dict]:
     dqkv = ops.attention_bwd(dy, y, lse, qkv, segments, Hq, Hkv, D)
     forward = times_of(ops, lambda: ops.attention(qkv, segments, Hq, Hkv, D))
     backward = times_of(ops, lambda: ops.attention_bwd(dy, y, lse, qkv, segments, Hq, Hkv, D))
-    q, k, v = (part.contiguous().requires_grad_() for part in on(device, qkv).view(B, T, -1, D).transpose(1, 2).split([Hq, Hkv, Hkv], 1))
+    q, k, v = (part.contiguous().requires_grad_()
+               for part in on(device, qkv).view(B, T, -1, D).transpose(1, 2).split([Hq, Hkv, Hkv], 1))
     gradient = on(device, dy).view(B, T, Hq, D).transpose(1, 2).contiguous()
     alike("attention, y", y, sdpa(q, k, v).transpose(1, 2))
     both = lambda: torch.autograd.grad(sdpa(q, k, v), (q, k, v), gradient)          # noqa: E731
@@ -186,7 +194,8 @@ def attention_of(shape: str, device: str, T: int) -> list[dict]:
     for what, per_pair, times, call in (("forward", 4, forward, lambda: sdpa(q, k, v)),
                                         ("forward + backward", 14, [a + b for a, b in zip(forward, backward)],
                                          both)):
-        flops, moved = per_pair * Hq * D * B * T * T / 2, 2.0 * B * T * (2 * Hq + 2 * Hkv) * D * (1 if per_pair == 4 else 3)
+        flops, moved = (per_pair * Hq * D * B * T * T / 2,
+                        2.0 * B * T * (2 * Hq + 2 * Hkv) * D * (1 if per_pair == 4 else 3))
         case = {"what": f"attention, {Hq}/{Hkv} heads of {D}, {T} tokens, {what}", "flops": flops,
                 "parts": (step_time.Part(step_time.ATTENTION, flops, moved),)}
         rows += [{**case, "who": "grpo", "seconds": times}, {**case, "who": "SDPA", **fastest_backend(call, device)}]
@@ -210,15 +219,15 @@ def fastest_backend(call: Callable[[], object], device: str) -> dict:
     return min(found, key=lambda one: statistics.median(one["seconds"]) if "seconds" in one else float("inf"))
 
 
-# -- AdamW -------------------------------------------------------------------------------------------------------------------
+# -- AdamW -------------------------------------------------------------------------------------------------------------
 
 ADAMW = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.01}
 MAX_NORM = 1.0
 
 
 def fused_adamw(w, g, m, v, device: str):
-    """(what does a step, the bfloat16 weights it leaves, its states): clip_grad_norm_, fused AdamW on float32 masters, a copy to
-    bfloat16."""
+    """(what does a step, the bfloat16 weights it leaves, its states): clip_grad_norm_, fused AdamW on float32 masters,
+    a copy to bfloat16."""
     import torch
 
     masters = [part.clone().requires_grad_() for part in w.chunk(32)]
@@ -227,7 +236,8 @@ def fused_adamw(w, g, m, v, device: str):
                                   weight_decay=ADAMW["weight_decay"], fused=True)
     for part, gradient, first, second in zip(masters, g.chunk(32), m.chunk(32), v.chunk(32)):
         part.grad = gradient.clone()
-        optimizer.state[part] = {"step": torch.ones((), device=device), "exp_avg": first.clone(), "exp_avg_sq": second.clone()}
+        optimizer.state[part] = {"step": torch.ones((), device=device), "exp_avg": first.clone(),
+                                 "exp_avg_sq": second.clone()}
 
     def call() -> None:
         torch.nn.utils.clip_grad_norm_(masters, MAX_NORM)
@@ -252,7 +262,8 @@ def measure_adamw(shape: str, device: str) -> list[dict]:
     update = times_of(ops, lambda: ops.adamw(w, lower, m, v, g, **arguments))
     call, weights, states = fused_adamw(*(on(device, array, None) for array in (w, g, m, v)), device)
     call()
-    for name, mine, theirs, most in (("w", new_w, weights, 1e-4), ("m", new_m, [state["exp_avg"] for state in states], 1e-5),
+    for name, mine, theirs, most in (("w", new_w, weights, 1e-4),
+                                     ("m", new_m, [state["exp_avg"] for state in states], 1e-5),
                                      ("v", new_v, [state["exp_avg_sq"] for state in states], 1e-5)):
         alike(f"adamw, {name}", mine, torch.cat(theirs), most)
     n = O * C
@@ -262,7 +273,7 @@ def measure_adamw(shape: str, device: str) -> list[dict]:
             {**case, "who": "fused AdamW", **peer(call, device)}]
 
 
-# -- driver ------------------------------------------------------------------------------------------------------------------
+# -- driver ------------------------------------------------------------------------------------------------------------
 
 PARTS = {"products": measure_products, "head": measure_head, "attention": measure_attention, "adamw": measure_adamw}
 
@@ -274,15 +285,17 @@ def measure_case(part: str, shape: str, device: str) -> dict:
 
 def table_row(row: dict, ours: list[float] | None, at: Ceilings, device: str) -> str:
     phase = step_time.Phase("", tuple(step_time.Part(**part) for part in row["parts"]))
-    predicted = f"{1e3 * step_time.floor([phase], at):.3f}, {1e3 * step_time.expected([phase], at, device):.3f}" if row["who"] == "grpo" else ""
+    predicted = (f"{1e3 * step_time.floor([phase], at):.3f}, {1e3 * step_time.expected([phase], at, device):.3f}"
+                 if row["who"] == "grpo" else "")
     if "why" in row:
         return f"| {row['what']} | {row['who']} | | | | | {row['why']} |"
     seconds = statistics.median(row["seconds"])
-    rate = f"{row['flops'] / seconds / 1e12:.3g} TFLOP/s, {row['flops'] / seconds / at.flops:.0%}" if "flops" in row else \
-        f"{row['bytes'] / seconds / 1e9:.0f} GB/s, {row['bytes'] / seconds / at.bandwidth:.0%}"
+    rate = (f"{row['flops'] / seconds / 1e12:.3g} TFLOP/s, {row['flops'] / seconds / at.flops:.0%}" if "flops" in row
+            else f"{row['bytes'] / seconds / 1e9:.0f} GB/s, {row['bytes'] / seconds / at.bandwidth:.0%}")
     ratio = spread([seconds / one for one in ours]) + "x" if ours and row["who"] != "grpo" else ""
     note = row.get("note") or (f"{row['mb']:.0f} MB" if row.get("mb") is not None else "")
-    return f"| {row['what']} | {row['who']} | {predicted} | {spread([1e3 * one for one in row['seconds']], 3)} | {rate} | {ratio} | {note} |"
+    measured = spread([1e3 * one for one in row["seconds"]], 3)
+    return f"| {row['what']} | {row['who']} | {predicted} | {measured} | {rate} | {ratio} | {note} |"
 
 
 def table_rows(call: Call) -> Iterator[Row]:
@@ -298,4 +311,5 @@ def table_rows(call: Call) -> Iterator[Row]:
 
 if __name__ == "__main__":
     main(__file__, __doc__, PARTS, "0.5b,1.5b,7b", measure_case,
-         "| what | who | floor, predicted, ms | measured, ms | rate, share of the ceiling | grpo is faster | |", table_rows)
+         "| what | who | floor, predicted, ms | measured, ms | rate, share of the ceiling | grpo is faster | |",
+         table_rows)

@@ -1,12 +1,14 @@
-"""What is around the speed of a card, in one call of at most eight minutes: cold start, memory, the host's share, rollout against training.
+"""What is around the speed of a card, in one call of at most eight minutes: cold start, memory, the host's share,
+rollout against training.
 
     PYTHONPATH=. python tests/bench/bench_gpu_run.py [--shapes 0.5b] [--parts cold,memory,host,mismatch] [--seconds 480]
 
-cold: from the start of a process to 128 x 16 tokens, weights in the page cache, and what is installed for it. memory: what the card has
-given out after GRPO steps of 8 x 16 x 300 tokens, beside what the plan promised, and TRL's. host: the part of a rollout of 128 x 64 tokens
-in which no kernel runs; kernels are seen by torch.profiler, which sees ours too, and set against the time of a rollout that it does not
-watch. mismatch: log-probs of 128 x 64 sampled tokens against those of a forward pass over the same tokens with the same weights.
-Peers: transformers is generate() (and TRL's trainer), graph is torch_decode.py. Needs PyTorch and transformers, TRL for memory.
+cold: from the start of a process to 128 x 16 tokens, weights in the page cache, and what is installed for it. memory:
+what the card has given out after GRPO steps of 8 x 16 x 300 tokens, beside what the plan promised, and TRL's. host: the
+part of a rollout of 128 x 64 tokens in which no kernel runs; kernels are seen by torch.profiler, which sees ours too,
+and set against the time of a rollout that it does not watch. mismatch: log-probs of 128 x 64 sampled tokens against
+those of a forward pass over the same tokens with the same weights. Peers: transformers is generate() (and TRL's
+trainer), graph is torch_decode.py. Needs PyTorch and transformers, TRL for memory.
 --device cpu --shapes tiny tries the script itself (the profiler then sees PyTorch's operators and nothing of ours).
 """
 from __future__ import annotations
@@ -31,9 +33,11 @@ PARTS = {
              {"grpo": ("grpo", "first_tokens"), "transformers": ("torch", "first_tokens")}, 3),
     "memory": ("memory of a GRPO step", STEP, {"grpo": ("grpo", "planned"), "transformers": ("torch", "step")}, 1),
     "host": ("rollout, no kernel runs", SHORT,
-             {"grpo": ("grpo", "generating"), "graph": ("torch", "decoding"), "transformers": ("torch", "generating")}, 1),
+             {"grpo": ("grpo", "generating"), "graph": ("torch", "decoding"), "transformers": ("torch", "generating")},
+             1),
     "mismatch": ("log-probs, rollout against training", SHORT,
-                 {"grpo": ("grpo", "mismatch"), "graph": ("torch", "graph_mismatch"), "transformers": ("torch", "mismatch")}, 1),
+                 {"grpo": ("grpo", "mismatch"), "graph": ("torch", "graph_mismatch"),
+                  "transformers": ("torch", "mismatch")}, 1),
 }
 SIDES = ("grpo", "graph", "transformers")
 TRIAL = {"prompt_length": 24, "new_tokens": 4}                    # of --device cpu
@@ -60,7 +64,8 @@ def host_share(call, device: str) -> dict:
         call()
         if device == "cuda":
             torch.cuda.synchronize()
-    spans = [(event.time_range.start, event.time_range.end) for event in watched.events() if event.device_type.name == device.upper()]
+    spans = [(event.time_range.start, event.time_range.end)
+             for event in watched.events() if event.device_type.name == device.upper()]
     return {"seconds": seconds, "busy": covered(spans) / 1e6}
 
 
@@ -78,9 +83,11 @@ def covered(spans: Iterable[tuple[float, float]]) -> float:
 
 
 def installed_mb(who: str) -> float:
-    """Of the package itself: the compiled core and its Python; or PyTorch, transformers and what they bring for the GPU."""
+    """Of the package itself: the compiled core and its Python; or PyTorch, transformers and what they bring for the
+    GPU."""
     if who == "grpo":
-        files = [path for path in Path(importlib.util.find_spec("grpo").origin).parent.rglob("*") if path.suffix != ".pyc"]
+        files = [path
+                 for path in Path(importlib.util.find_spec("grpo").origin).parent.rglob("*") if path.suffix != ".pyc"]
     else:
         names = {str(one.metadata["Name"]).lower() for one in importlib.metadata.distributions()}
         needed = [name for name in names if name in ("torch", "transformers", "tokenizers", "safetensors", "triton")
@@ -96,7 +103,8 @@ def figures(part: str, who: str, found: list[dict]) -> tuple[str, float | None]:
         took = [result["took"] for result in found]
         return f"{spread(took)} s; {installed_mb(who):.0f} MB installed", statistics.median(took)
     if part == "memory":
-        return f"{one['peak_mb']:.0f} MB" + (f", planned {one['planned_mb']:.0f} MB" if who == "grpo" else ""), one["peak_mb"]
+        return (f"{one['peak_mb']:.0f} MB" + (f", planned {one['planned_mb']:.0f} MB" if who == "grpo" else ""),
+                one["peak_mb"])
     if part == "host":
         wall = statistics.median(one["seconds"])
         return f"{max(0.0, 1 - one['busy'] / wall):.1%} of {wall:.3f} s", wall
@@ -138,4 +146,5 @@ def missing(results: list[dict]) -> str | None:
 
 
 if __name__ == "__main__":
-    main(__file__, __doc__, PARTS, "0.5b", measure_part, "| shape | what | who | measured | beside ours |", table_rows, SIDES)
+    main(__file__, __doc__, PARTS, "0.5b", measure_part, "| shape | what | who | measured | beside ours |", table_rows,
+         SIDES)

@@ -1,10 +1,11 @@
-"""How a GRPO step's time grows with the length of completions, the size of groups and the size of the model, on the CPU.
+"""How a GRPO step's time grows with the length of completions, the size of groups and the size of the model, on the
+CPU.
 
     python tests/bench/bench_growth.py [--repeats 3] [--quick]
 
 One prompt of 96 tokens, random weights, every completion full length. Each time is the median of steps after the first;
-"exponent" is log(time ratio) / log(work ratio) between neighbours: 1 is linear, below 1 means that a fixed cost or a slow
-small size still shows. Work: tokens of the completions, or parameters. Prints a Markdown table.
+"exponent" is log(time ratio) / log(work ratio) between neighbours: 1 is linear, below 1 means that a fixed cost or a
+slow small size still shows. Work: tokens of the completions, or parameters. Prints a Markdown table.
 """
 import argparse
 import math
@@ -13,12 +14,13 @@ import sys
 import tempfile
 
 import numpy as np
+from work import StepClock
 
 import grpo
 from grpo.planning.shapes import SHAPES
-from work import StepClock
 
-MODELS = {"tiny": {**SHAPES["Qwen2.5-0.5B"], "hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 3,
+MODELS = {"tiny": {**SHAPES["Qwen2.5-0.5B"], "hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 3,
+                   "num_attention_heads": 3,
                    "num_key_value_heads": 1, "vocab_size": 512},
           "135m": SHAPES["SmolLM2-135M"], "0.5b": SHAPES["Qwen2.5-0.5B"]}
 PROMPT_LENGTH, NEW_TOKENS = 96, 128
@@ -36,8 +38,10 @@ def step_seconds(model: grpo.Model, group: int, length: int, repeats: int) -> fl
     """Median time of a step, the first one aside."""
     clock = StepClock()
     with tempfile.TemporaryDirectory() as runs:
-        args = grpo.GRPOConfig(output_dir=f"{runs}/run", prompts_per_step=1, num_generations=group, max_completion_length=length,
-                               max_steps=1 + repeats, learning_rate=1e-6, save_strategy="no", disable_tqdm=True, logging_steps=10**6,
+        args = grpo.GRPOConfig(output_dir=f"{runs}/run", prompts_per_step=1, num_generations=group,
+                               max_completion_length=length,
+                               max_steps=1 + repeats, learning_rate=1e-6, save_strategy="no", disable_tqdm=True,
+                               logging_steps=10**6,
                                generation_kwargs={"min_new_tokens": length}, eval_strategy="no")
         rows = [{"prompt": "".join(chr(97 + i % 26) for i in range(PROMPT_LENGTH))}]
         reward = lambda completions, **columns: list(np.arange(len(completions)) % 7 / 7)  # noqa: E731
@@ -62,8 +66,10 @@ def main() -> None:
     repeats, keep = (1, 3) if options.quick else (options.repeats, 5)
     print(f"python {' '.join(sys.argv)}; tier {grpo._core.backend('cpu')[1]}, {grpo._core.get_num_threads()} threads")
     model = random_model("135m")
-    show("completion length (135m, group of 8)", [(str(n), n, step_seconds(model, 8, n, repeats)) for n in LENGTHS[:keep]])
-    show(f"group size (135m, {NEW_TOKENS} tokens)", [(str(g), g, step_seconds(model, g, NEW_TOKENS, repeats)) for g in GROUPS[:keep]])
+    show("completion length (135m, group of 8)",
+         [(str(n), n, step_seconds(model, 8, n, repeats)) for n in LENGTHS[:keep]])
+    show(f"group size (135m, {NEW_TOKENS} tokens)",
+         [(str(g), g, step_seconds(model, g, NEW_TOKENS, repeats)) for g in GROUPS[:keep]])
     points = []
     for name in MODELS:
         model = random_model(name)

@@ -1,11 +1,13 @@
-"""What AdamW loses where its moments, or the weights it updates, are stored in fewer bits: a noisy quadratic, beside float32.
+"""What AdamW loses where its moments, or the weights it updates, are stored in fewer bits: a noisy quadratic, beside
+float32.
 
     python tests/bench/bench_moments.py [--steps 400] [--runs 8] [--rate 0.01]
 
-loss = sum of h w^2 / 2 over a matrix (16, 512), h from 1e-4 to 1 within every row, so that elements which share an exponent have
-gradients of very different sizes; the gradient h w comes with normal noise of 0.1 sqrt(h). The rate falls linearly from --rate to 0. All
-storages see the same starts and noise. Prints a Markdown table, means over the runs: "loss": the last over the first; "beside float32":
-that loss over float32's, with its standard error; "off": |w - w of float32| over |w of float32 - start|.
+loss = sum of h w^2 / 2 over a matrix (16, 512), h from 1e-4 to 1 within every row, so that elements which share an
+exponent have gradients of very different sizes; the gradient h w comes with normal noise of 0.1 sqrt(h). The rate falls
+linearly from --rate to 0. All storages see the same starts and noise. Prints a Markdown table, means over the runs:
+"loss": the last over the first; "beside float32": that loss over float32's, with its standard error; "off": |w - w of
+float32| over |w of float32 - start|.
 """
 import argparse
 
@@ -19,7 +21,8 @@ BETA1, BETA2, EPS, NOISE = 0.9, 0.999, 1e-8, 0.1
 CURVATURE = np.tile(np.geomspace(1e-4, 1, C, dtype=np.float32), (O, 1))
 EMPTY = {"float32": np.zeros((O, C), np.float32), "bfloat16": np.zeros((O, C), np.uint16),
          "float8": np.zeros(O * C + O * -(-C // 256), np.uint8)}
-STORAGES = {"float32": ("float32", 16), "bfloat16": ("bfloat16", 16), "float8": ("float8", 16),         # moments, bits beyond bfloat16
+# moments, bits beyond bfloat16
+STORAGES = {"float32": ("float32", 16), "bfloat16": ("bfloat16", 16), "float8": ("float8", 16),
             "masters in float24": ("float32", 8), "both": ("float8", 8)}
 
 
@@ -36,7 +39,8 @@ def descend(storage: str, start: NDArray, steps: int, seed: int, rate: float) ->
     for t in range(1, steps + 1):
         g = CURVATURE * w + NOISE * np.sqrt(CURVATURE) * noise.standard_normal((O, C), dtype=np.float32)
         now = rate * (1 - (t - 1) / steps)
-        upper, lower, m, v = adamw(upper, lower, m, v, g, now, BETA1, BETA2, EPS, 0.0, 1.0, 1 - BETA1**t, 1 - BETA2**t, seed=seed, step=t)
+        upper, lower, m, v = adamw(upper, lower, m, v, g, now, BETA1, BETA2, EPS, 0.0, 1.0, 1 - BETA1**t, 1 - BETA2**t,
+                                   seed=seed, step=t)
         w = joined(upper, lower.astype(np.uint16) << (16 - more))
     return w
 
@@ -51,7 +55,7 @@ def compare(steps: int, runs: int, rate: float = 1e-2) -> dict[str, NDArray]:
     rows: dict[str, list] = {storage: [] for storage in STORAGES}
     for seed in range(runs):
         start = np.random.default_rng(1000 + seed).standard_normal((O, C), dtype=np.float32)
-        start = (start.view(np.uint32) & np.uint32(0xffff0000)).view(np.float32)                        # as loaded weights are
+        start = (start.view(np.uint32) & np.uint32(0xffff0000)).view(np.float32)  # as loaded weights are
         ends = {storage: descend(storage, start, steps, seed, rate) for storage in STORAGES}
         whole = ends["float32"]
         for storage, w in ends.items():

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from grpo.planning.cards import Ceilings
 from timing import measure_ceilings, run_child, try_child
 from work import SHAPES, write_model
+
+from grpo.planning.cards import Ceilings
 
 Row = tuple[str, str]                        # its text; what of ours is missing, and why
 
@@ -47,7 +48,8 @@ class Call:
 
 def main(script: str, about: str, parts: Iterable[str], shapes: str, measure: Callable[..., dict], header: str,
          rows: Callable[[Call], Iterable[Row]], sides: Iterable[str] = ()) -> None:
-    """Ceilings, then a table, a row at a time; or, in a child, one measurement. The exit code is 1 if one of ours is missing."""
+    """Ceilings, then a table, a row at a time; or, in a child, one measurement. The exit code is 1 if one of ours is
+    missing."""
     options = command_line(about, parts, shapes, sides)
     if options.child:
         name, *rest = options.child
@@ -55,7 +57,8 @@ def main(script: str, about: str, parts: Iterable[str], shapes: str, measure: Ca
         return
     end, failed = time.monotonic() + options.seconds, []
     measured = run_child(script, ["--child", "ceilings", options.device])
-    print(f"python {' '.join(sys.argv)}\n\nCeilings: copy {measured['gbytes']:.0f} GB/s, bf16 product {measured['tflops']:.1f} TFLOP/s.\n")
+    print(f"python {' '.join(sys.argv)}\n\n"
+          f"Ceilings: copy {measured['gbytes']:.0f} GB/s, bf16 product {measured['tflops']:.1f} TFLOP/s.\n")
     print(f"{header}\n|" + "---|" * (header.count("|") - 1), flush=True)
     at = Ceilings(measured["tflops"] * 1e12, measured["gbytes"] * 1e9, "measured in this call")
     for text, missing in rows(Call(script, options, at, end)):

@@ -16,7 +16,8 @@ def generating(folder: str, work: Work) -> Callable[[], dict]:
     model = grpo.load(folder, device=work.device)
     prompts = [model.prompt_ids(text) for text in work.prompt_texts()]
     model.generate_ids(prompts, work.generations, 8, min_new_tokens=8, slots=work.rows, seed=0)
-    return lambda: model.generate_ids(prompts, work.generations, work.new_tokens, min_new_tokens=work.new_tokens, slots=work.rows, seed=1)
+    return lambda: model.generate_ids(prompts, work.generations, work.new_tokens, min_new_tokens=work.new_tokens,
+                                      slots=work.rows, seed=1)
 
 
 def rollout(folder: str, work: Work) -> dict:
@@ -36,7 +37,8 @@ def first_tokens(folder: str, work: Work) -> dict:
 
     model = grpo.load(folder, device=work.device)
     prompts = [model.prompt_ids(text) for text in work.prompt_texts()]
-    model.generate_ids(prompts, work.generations, work.new_tokens, min_new_tokens=work.new_tokens, slots=work.rows, seed=1)
+    model.generate_ids(prompts, work.generations, work.new_tokens, min_new_tokens=work.new_tokens, slots=work.rows,
+                       seed=1)
     return {"end": time.time()}
 
 
@@ -48,9 +50,11 @@ def mismatch(folder: str, work: Work) -> dict:
 
     model = grpo.load(folder, device=work.device)
     prompts = [np.asarray(model.prompt_ids(text), np.int32) for text in work.prompt_texts()]
-    out = model.generate_ids(prompts, work.generations, work.new_tokens, min_new_tokens=work.new_tokens, slots=work.rows, seed=1)
+    out = model.generate_ids(prompts, work.generations, work.new_tokens, min_new_tokens=work.new_tokens,
+                             slots=work.rows, seed=1)
     completions = np.split(out["tokens"], np.cumsum(out["lengths"])[:-1])
-    logps, _ = model.core.logprobs(prompts, completions, np.repeat(np.arange(work.prompts, dtype=np.int32), work.generations))
+    logps, _ = model.core.logprobs(prompts, completions,
+                                   np.repeat(np.arange(work.prompts, dtype=np.int32), work.generations))
     difference = np.abs(logps - out["policy_logprobs"])
     return {"mean": float(difference.mean()), "max": float(difference.max())}
 
@@ -84,7 +88,8 @@ def step(folder: str, work: Work, **options) -> dict:
     with tempfile.TemporaryDirectory() as runs:
         args = grpo.GRPOConfig(**step_options(f"{runs}/run", work) | options)
         rows = [{"prompt": text} for text in work.prompt_texts()]
-        trainer = grpo.GRPOTrainer(grpo.load(folder, device=work.device), reward, args=args, train_dataset=rows, callbacks=[clock])
+        trainer = grpo.GRPOTrainer(grpo.load(folder, device=work.device), reward, args=args, train_dataset=rows,
+                                   callbacks=[clock])
         trainer.train()
     steps = [record for record in trainer.state.log_history if "step_time" in record]
     shares = {name: value for name, value in steps[-1].items() if name.startswith("time_share/")}

@@ -1,4 +1,5 @@
-"""The peers' side of what work.py names: transformers and TRL as they come, and the best that PyTorch can be made to do."""
+"""The peers' side of what work.py names: transformers and TRL as they come, and the best that PyTorch can be made to
+do."""
 from __future__ import annotations
 
 import functools
@@ -41,7 +42,8 @@ def generating(folder: str, work: Work, **settings) -> Callable[[], int]:
 
     def call(new_tokens: int = work.new_tokens) -> int:
         with torch.inference_mode():
-            return model.generate(ids, max_new_tokens=new_tokens, min_new_tokens=new_tokens, **options)[:, work.prompt_length:].numel()
+            return model.generate(ids, max_new_tokens=new_tokens, min_new_tokens=new_tokens,
+                                  **options)[:, work.prompt_length:].numel()
 
     call(work.new_tokens if settings else 8)
     return call
@@ -81,7 +83,8 @@ def first_tokens(folder: str, work: Work) -> dict:
 
     ids = prompt_ids(folder, work).repeat_interleave(work.generations, 0)
     with torch.inference_mode():
-        load(folder, work.device).eval().generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=work.new_tokens,
+        load(folder, work.device).eval().generate(ids, attention_mask=torch.ones_like(ids),
+                                                  max_new_tokens=work.new_tokens,
                                                   min_new_tokens=work.new_tokens, **SAMPLING).cpu()
     return {"end": time.time()}
 
@@ -92,10 +95,12 @@ def mismatch(folder: str, work: Work) -> dict:
 
     model, ids = load(folder, work.device).eval(), prompt_ids(folder, work).repeat_interleave(work.generations, 0)
     with torch.inference_mode():
-        out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=work.new_tokens, min_new_tokens=work.new_tokens,
+        out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=work.new_tokens,
+                             min_new_tokens=work.new_tokens,
                              return_dict_in_generate=True, output_logits=True, **SAMPLING)
         tokens = out.sequences[:, work.prompt_length:]
-        drawn = torch.stack([z.float().log_softmax(-1).gather(-1, tokens[:, i, None])[:, 0] for i, z in enumerate(out.logits)], 1)
+        drawn = torch.stack([z.float().log_softmax(-1).gather(-1, tokens[:, i, None])[:, 0]
+                             for i, z in enumerate(out.logits)], 1)
     return beside_forward(model, out.sequences, drawn, work)
 
 
@@ -105,7 +110,8 @@ def graph_mismatch(folder: str, work: Work) -> dict:
     from torch_decode import Decoder
 
     model, ids = load(folder, work.device).eval(), prompt_ids(folder, work)
-    tokens, drawn = Decoder(model, work.rows, work.prompt_length + work.new_tokens).generate(ids, work.generations, work.new_tokens)
+    tokens, drawn = Decoder(model, work.rows, work.prompt_length
+                            + work.new_tokens).generate(ids, work.generations, work.new_tokens)
     return beside_forward(model, torch.cat([ids.repeat_interleave(work.generations, 0), tokens], 1), drawn, work)
 
 
@@ -150,7 +156,8 @@ def compiled_backward(model, work: Work) -> Callable:
     import torch
     import torch.nn.functional as F
 
-    compiled = functools.partial(torch.compile, backend="inductor" if work.device == "cuda" else "eager")      # eager: a trial of the script
+    # eager: a trial of the script
+    compiled = functools.partial(torch.compile, backend="inductor" if work.device == "cuda" else "eager")
 
     @compiled
     def loss(hidden, weight, completions, coef):
@@ -162,7 +169,8 @@ def compiled_backward(model, work: Work) -> Callable:
     def backward(ids, completions, coef) -> None:
         hidden = layers(input_ids=ids, use_cache=False).last_hidden_state[:, -work.new_tokens - 1:-1]
         flat = hidden.detach().flatten(0, 1).requires_grad_()
-        for rows, *rest in zip(flat.split(LOSS_ROWS), completions.flatten().split(LOSS_ROWS), coef.flatten().split(LOSS_ROWS)):
+        for rows, *rest in zip(flat.split(LOSS_ROWS), completions.flatten().split(LOSS_ROWS),
+                               coef.flatten().split(LOSS_ROWS)):
             loss(rows, model.lm_head.weight, *rest).backward()
         hidden.backward(flat.grad.view_as(hidden))
 
@@ -195,8 +203,10 @@ def step(folder: str, work: Work, **options) -> dict:
     clock = type("Clock", (StepClock, TrainerCallback), {})()
     with tempfile.TemporaryDirectory() as runs:
         # weights and optimiser in bfloat16 without autocast or checkpointing: the fastest setting it has
-        args = GRPOConfig(**step_options(runs, work) | options, use_cpu=work.device == "cpu", bf16=False, gradient_checkpointing=False)
-        GRPOTrainer(load(folder, work.device), reward, args=args, processing_class=PreTrainedTokenizerFast.from_pretrained(folder),
+        args = GRPOConfig(**step_options(runs, work) | options, use_cpu=work.device == "cpu", bf16=False,
+                          gradient_checkpointing=False)
+        GRPOTrainer(load(folder, work.device), reward, args=args,
+                    processing_class=PreTrainedTokenizerFast.from_pretrained(folder),
                     train_dataset=Dataset.from_dict({"prompt": work.prompt_texts()}), callbacks=[clock]).train()
     return {"seconds": clock.times[1:], "tokens": work.rows * work.new_tokens, "peak_mb": peak_mb(work)}
 

@@ -35,14 +35,16 @@ def waiter(device: str) -> Callable[[], None]:
 
 
 def measure_ceilings(device: str) -> dict:
-    """Copy (GB/s, bytes read and written) and bf16 product (TFLOP/s) that PyTorch reaches on random data: medians of ten."""
+    """Copy (GB/s, bytes read and written) and bf16 product (TFLOP/s) that PyTorch reaches on random data: medians of
+    ten."""
     import torch
 
     side, elements = (8192, 1 << 32) if device == "cuda" else (256, 1 << 20)
     a, b = (torch.randn(side, side, dtype=torch.bfloat16, device=device) for _ in range(2))
     source = torch.empty(elements, dtype=torch.uint8, device=device).random_()
     target = torch.empty_like(source)
-    copy, product = (statistics.median(seconds_of(call, device)) for call in (lambda: target.copy_(source), lambda: a @ b))
+    copy, product = (statistics.median(seconds_of(call, device))
+                     for call in (lambda: target.copy_(source), lambda: a @ b))
     return {"gbytes": 2 * elements / copy / 1e9, "tflops": 2 * side**3 / product / 1e12}
 
 
@@ -59,8 +61,8 @@ def repeated(call: Callable[[], int], work: Work, wait: Callable[[], None] = lam
 
 
 def peak_mb(work: Work) -> float:
-    """Most memory this process has held, of Linux's /proc (getrusage counts the parent's, too). On a card what it has given out:
-    neither side hands any back before it ends."""
+    """Most memory this process has held, of Linux's /proc (getrusage counts the parent's, too). On a card what it has
+    given out: neither side hands any back before it ends."""
     if work.device == "cuda":
         query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"]
         return float(subprocess.run(query, capture_output=True, text=True, check=True).stdout)
@@ -78,8 +80,8 @@ def run_child(script: str, arguments: list[str], **env: str) -> dict:
 def try_child(script: str, arguments: list[str], timeout: float | None, **env: str) -> dict:
     """run_child(), with {"why": ...} where it failed or took longer than `timeout` seconds."""
     try:
-        done = subprocess.run([sys.executable, script, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                              timeout=timeout, env=os.environ | {"TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"} | env)
+        done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, timeout=timeout,
+                              env=os.environ | {"TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"} | env)
     except subprocess.TimeoutExpired:
         return {"why": "no time was left"}
     sys.stderr.write(done.stderr)

@@ -1,9 +1,10 @@
 """A decode loop as fast as plain PyTorch makes it: what a rollout could be without this project.
 
-Fused products for q, k, v and for gate and up; a static cache; a prompt prefilled once for its group; on a GPU one CUDA graph a token-step
-and its small operations through torch.compile. Attention takes all heads of a group as rows of one query, so that keys are read once, and
-reads the cache up to the next multiple of BUCKET: there is a graph for each. Sampling (Gumbel's trick, temperature 1) and the log-prob
-are in the graph. Takes Llama and Qwen2 models of transformers and prompts of one length.
+Fused products for q, k, v and for gate and up; a static cache; a prompt prefilled once for its group; on a GPU one CUDA
+graph a token-step and its small operations through torch.compile. Attention takes all heads of a group as rows of one
+query, so that keys are read once, and reads the cache up to the next multiple of BUCKET: there is a graph for each.
+Sampling (Gumbel's trick, temperature 1) and the log-prob are in the graph. Takes Llama and Qwen2 models of transformers
+and prompts of one length.
 """
 from __future__ import annotations
 
@@ -50,12 +51,14 @@ class Decoder:
         self.graphed = self.device.type == "cuda"
         self.D = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
         self.Hq, self.Hkv, self.eps, self.length = c.num_attention_heads, c.num_key_value_heads, c.rms_norm_eps, length
-        self.embedding, self.norm, self.head = model.get_input_embeddings().weight, model.model.norm.weight, model.lm_head.weight
+        self.embedding, self.norm, self.head = (model.get_input_embeddings().weight, model.model.norm.weight,
+                                                model.lm_head.weight)
         self.layers = [Layer(layer) for layer in model.model.layers]
         angles = torch.arange(length, device=self.device)[:, None] * model.model.rotary_emb.inv_freq.float()[None]
         self.cos, self.sin = angles.cos().to(dtype), angles.sin().to(dtype)
         whole = -(-length // BUCKET) * BUCKET
-        self.keys, self.values = (torch.zeros(len(self.layers), rows, self.Hkv, whole, self.D, device=self.device, dtype=dtype)
+        self.keys, self.values = (torch.zeros(len(self.layers), rows, self.Hkv, whole, self.D, device=self.device,
+                                              dtype=dtype)
                                   for _ in range(2))
         self.ids = torch.zeros(rows, dtype=torch.long, device=self.device)
         self.position = torch.zeros(1, dtype=torch.long, device=self.device)
@@ -67,15 +70,18 @@ class Decoder:
     def split(self, layer, x):
         """Rotated q, k and v (..., heads, D) of rows x (..., C); cos and sin of self.angles."""
         cos, sin = self.angles
-        q, k, v = F.linear(x, layer.qkv, layer.qkv_bias).unflatten(-1, (-1, self.D)).split([self.Hq, self.Hkv, self.Hkv], -2)
+        heads = F.linear(x, layer.qkv, layer.qkv_bias).unflatten(-1, (-1, self.D))
+        q, k, v = heads.split([self.Hq, self.Hkv, self.Hkv], -2)
         return self.rotate(q, cos, sin), self.rotate(k, cos, sin), v
 
     def block(self, layer, x, attend):
         x = x + F.linear(attend(*self.split(layer, F.rms_norm(x, x.shape[-1:], layer.norm1, self.eps))), layer.o)
-        return x + F.linear(self.swiglu(F.linear(F.rms_norm(x, x.shape[-1:], layer.norm2, self.eps), layer.gate_up)), layer.down)
+        return (x + F.linear(self.swiglu(F.linear(F.rms_norm(x, x.shape[-1:], layer.norm2, self.eps), layer.gate_up)),
+                             layer.down))
 
     def next_token(self, x):
-        """Draws from the last hidden states (rows, C), and keeps what was drawn and its log-prob at the next position."""
+        """Draws from the last hidden states (rows, C), and keeps what was drawn and its log-prob at the next
+        position."""
         ids, logps = self.draw(F.linear(F.rms_norm(x, x.shape[-1:], self.norm, self.eps), self.head))
         self.ids.copy_(ids)
         self.position.add_(1)
@@ -92,7 +98,8 @@ class Decoder:
                 for cache, new in ((self.keys, k), (self.values, v)):
                     cache[l, :, :, :T] = new.transpose(1, 2).repeat_interleave(group, 0)
                 k, v = (t.repeat_interleave(self.Hq // self.Hkv, 2).transpose(1, 2) for t in (k, v))
-                return F.scaled_dot_product_attention(q.transpose(1, 2), k, v, is_causal=True).transpose(1, 2).flatten(2)
+                return F.scaled_dot_product_attention(q.transpose(1,
+                                                                  2), k, v, is_causal=True).transpose(1, 2).flatten(2)
 
             x = self.block(layer, x, attend)
         self.position.fill_(T - 1)

@@ -1,8 +1,8 @@
 """What the benchmarks measure, for us and for the peers: a rollout, forward + backward, a whole GRPO step.
 
-All sides load one folder of bfloat16 weights. Ends are suppressed, so every completion has all its tokens. side_grpo.py and
-side_torch.py do the work: each call loads, warms up, measures and returns {"seconds": of each repeat, "tokens": of one, "peak_mb":
-most memory of the process, or what the card has given out, ...}.
+All sides load one folder of bfloat16 weights. Ends are suppressed, so every completion has all its tokens. side_grpo.py
+and side_torch.py do the work: each call loads, warms up, measures and returns {"seconds": of each repeat, "tokens": of
+one, "peak_mb": most memory of the process, or what the card has given out, ...}.
 """
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from pathlib import Path
 from grpo.planning.shapes import SHAPES as KNOWN
 
 IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
-SHAPES = {"tiny": {**KNOWN["SmolLM2-135M"], "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+SHAPES = {"tiny": {**KNOWN["SmolLM2-135M"], "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+                   "num_attention_heads": 4,
                    "num_key_value_heads": 2, "vocab_size": 4096},
-          "135m": KNOWN["SmolLM2-135M"], "0.5b": KNOWN["Qwen2.5-0.5B"], "1.5b": KNOWN["Qwen2.5-1.5B"], "3b": KNOWN["Qwen2.5-3B"],
+          "135m": KNOWN["SmolLM2-135M"], "0.5b": KNOWN["Qwen2.5-0.5B"], "1.5b": KNOWN["Qwen2.5-1.5B"],
+          "3b": KNOWN["Qwen2.5-3B"],
           "7b": KNOWN["Qwen2.5-7B"]}
 # what a measurement takes of step_time's phases
 PHASES = {"rollout": ("prefill", "decode"), "training": ("forward + backward", "head"), "step": None}
@@ -24,7 +26,8 @@ PHASES = {"rollout": ("prefill", "decode"), "training": ("forward + backward", "
 
 @dataclass(frozen=True)
 class Work:
-    """What both sides do. micro_batch: completions that the peer takes at a time. repeats: measurements after the warm-up."""
+    """What both sides do. micro_batch: completions that the peer takes at a time. repeats: measurements after the
+    warm-up."""
 
     prompts: int
     generations: int
@@ -40,10 +43,11 @@ class Work:
 
     def prompt_texts(self) -> list[str]:
         """Prompts of prompt_length words, all different."""
-        return [" ".join(word(7919 * (p * self.prompt_length + i) % WORDS) for i in range(self.prompt_length)) for p in range(self.prompts)]
+        return [" ".join(word(7919 * (p * self.prompt_length + i) % WORDS) for i in range(self.prompt_length))
+                for p in range(self.prompts)]
 
 
-# -- the model folder both sides load -----------------------------------------------------------------------------------
+# -- the model folder both sides load ----------------------------------------------------------------------------------
 
 WORDS = 3500           # fewer than the smallest vocabulary has
 
@@ -64,11 +68,13 @@ def write_tokenizer(folder: Path, vocab_size: int) -> None:
     tokenizer = Tokenizer(models.BPE(vocab={name: i for i, name in enumerate(names)}, merges=[], ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=names[2], pad_token=names[2], bos_token=names[1]).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=names[2], pad_token=names[2],
+                            bos_token=names[1]).save_pretrained(folder)
 
 
 def write_model(folder: str, shape: str, source: str = "", device: str = "cpu") -> None:
-    """Weights in bfloat16, and the tokenizer. source: a GGUF or folder of that shape; else random weights, drawn on the device."""
+    """Weights in bfloat16, and the tokenizer. source: a GGUF or folder of that shape; else random weights, drawn on the
+    device."""
     if source:
         import grpo
 
@@ -82,7 +88,8 @@ def write_model(folder: str, shape: str, source: str = "", device: str = "cpu") 
         torch.manual_seed(0)
         sizes = SHAPES[shape]
         with torch.device(device):
-            model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**sizes, **IDS)).to(torch.bfloat16)
+            made = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**sizes, **IDS))
+            model = made.to(torch.bfloat16)
         model.save_pretrained(folder)
         vocab_size = sizes["vocab_size"]
     write_tokenizer(Path(folder), vocab_size)
@@ -99,12 +106,13 @@ def phases(shape: str, work: Work, what: str = "step", scorings: int = 0) -> lis
 
 
 def training_flops(shape: str, work: Work) -> float:
-    """Useful floating-point operations of our forward + backward: prompts once a group, head on completion tokens only."""
+    """Useful floating-point operations of our forward + backward: prompts once a group, head on completion tokens
+    only."""
     return sum(part.flops for phase in phases(shape, work, "training")
                for part in phase.parts if part.kind == "products" and not part.extra)
 
 
-# -- a GRPO step, for both ----------------------------------------------------------------------------------------------
+# -- a GRPO step, for both ---------------------------------------------------------------------------------------------
 
 def reward(completions, **columns) -> list[float]:
     """Any number that differs within a group and is the same function on both sides."""
@@ -113,10 +121,12 @@ def reward(completions, **columns) -> list[float]:
 
 def step_options(output_dir: str, work: Work) -> dict:
     """What GRPOConfig of both sides takes."""
-    return {"output_dir": output_dir, "per_device_train_batch_size": work.micro_batch, "num_generations": work.generations,
+    return {"output_dir": output_dir, "per_device_train_batch_size": work.micro_batch,
+            "num_generations": work.generations,
             "gradient_accumulation_steps": work.rows // work.micro_batch, "max_steps": 1 + work.repeats,
             "max_completion_length": work.new_tokens,
-            "temperature": 1.0, "beta": 0.0, "learning_rate": 1e-6, "save_strategy": "no", "report_to": "none", "logging_steps": 1,
+            "temperature": 1.0, "beta": 0.0, "learning_rate": 1e-6, "save_strategy": "no", "report_to": "none",
+            "logging_steps": 1,
             "disable_tqdm": True, "generation_kwargs": {"min_new_tokens": work.new_tokens}}
 
 

@@ -1,4 +1,5 @@
-"""The optimiser's memory: AdamW of every CPU tier, moments in bfloat16 and float8, masters in two parts and in 24 bits, inside a Trainer."""
+"""The optimiser's memory: AdamW of every CPU tier, moments in bfloat16 and float8, masters in two parts and in 24 bits,
+inside a Trainer."""
 import importlib
 from pathlib import Path
 
@@ -6,13 +7,14 @@ import numpy as np
 import pytest
 
 from checks import assert_same_bits, optim
+from checks.exactness import MODELS, assert_same, make_batch
 from checks.optim import bits, floats, join, split, step
 from grpo import _core, errors
 from op_statements import bf16, normal
-from checks.exactness import MODELS, assert_same, make_batch
 from tiny_models import build
 
-NAMES = ("model.layers.1.self_attn.k_proj.weight", "model.layers.0.self_attn.q_proj.bias", "model.norm.weight", "model.embed_tokens.weight")
+NAMES = ("model.layers.1.self_attn.k_proj.weight", "model.layers.0.self_attn.q_proj.bias", "model.norm.weight",
+         "model.embed_tokens.weight")
 
 
 @pytest.mark.parametrize("O, C", [*optim.SHAPES, (129, 2050)])
@@ -59,10 +61,11 @@ def test_half_up_is_nearest_even_but_for_ties(rng):
     upper, lower = split(w)
     assert_same_bits([join(upper, lower)], [w])
     np.testing.assert_array_equal(upper[:-2], bf16(w[:-2]))
-    assert (bits(upper[-2:]) >> 16).tolist() == [0x3f81, 0x3f82] and (bits(bf16(w[-2:])) >> 16).tolist() == [0x3f80, 0x3f82]
+    assert ((bits(upper[-2:]) >> 16).tolist() == [0x3f81, 0x3f82]
+            and (bits(bf16(w[-2:])) >> 16).tolist() == [0x3f80, 0x3f82])
 
 
-# -- moments in bfloat16 ----------------------------------------------------------------------------------------------------
+# -- moments in bfloat16 -----------------------------------------------------------------------------------------------
 
 
 def decayed(ops, whole, v, beta2, **keys):
@@ -72,7 +75,8 @@ def decayed(ops, whole, v, beta2, **keys):
 
 
 def test_rounding_has_no_bias(device):
-    """0.999 of a number that bfloat16 holds: both neighbours are drawn, their mean is the number; other keys, other draws."""
+    """0.999 of a number that bfloat16 holds: both neighbours are drawn, their mean is the number; other keys, other
+    draws."""
     n, ops, v = 1 << 15, _core.Ops(device), np.full(1 << 15, 0x3f8a, np.uint16)
     want, drawn = np.float32(0.999) * floats([0x3f8a0000]), []
     low, high = floats([bits(want)[0] >> 16 << 16, (bits(want)[0] >> 16) + 1 << 16])
@@ -94,7 +98,7 @@ def test_second_moments_decay(cpu):
     assert floats(v.astype(np.uint32) << 16).mean() == pytest.approx(start[0] * 0.999**700, rel=0.02)
 
 
-# -- moments in float8 --------------------------------------------------------------------------------------------------------
+# -- moments in float8 -------------------------------------------------------------------------------------------------
 
 DECAY = 0.0, 0.9, 0.999, 1e-8, 0.0, 1.0, 0.1, 0.1
 
@@ -108,7 +112,8 @@ def decayed_float8(device, m, v, **keys):
 
 @pytest.mark.parametrize("m, v", [(-1.375, 1.375), (3e-4, 1e-7), (-2e-5, 4e-10)])
 def test_float8_rounding_has_no_bias(device, m, v):
-    """Both neighbours are drawn, their mean is the number: with three bits of mantissa, and with fewer beside a much larger number."""
+    """Both neighbours are drawn, their mean is the number: with three bits of mantissa, and with fewer beside a much
+    larger number."""
     x = np.empty((2, 16, 2048), np.float32)
     x[0], x[1], x[:, :, ::256] = m, v, 1.5
     stored = optim.encode_float8(x[0], np.zeros(x[0].size), 15), optim.encode_float8(x[1], np.zeros(x[0].size), 31)
@@ -116,7 +121,8 @@ def test_float8_rounding_has_no_bias(device, m, v):
         want, draws = beta * optim.decode_float8(data, 16, 2048, top), []
         for seed in range(8):
             got = decayed_float8(device, *stored, seed=seed)[i]
-            np.testing.assert_array_equal(got, optim.encode_float8(want, optim.moment_words(x[0].size, seed, 0, 0)[i], top))
+            np.testing.assert_array_equal(got,
+                                          optim.encode_float8(want, optim.moment_words(x[0].size, seed, 0, 0)[i], top))
             draws.append(np.abs(optim.decode_float8(got, 16, 2048, top))[:, 1:256])
         want, draws = np.abs(want[0, 1]), np.array(draws)
         low, high = draws.min(), draws.max()
@@ -140,7 +146,7 @@ def test_a_noisy_quadratic(monkeypatch):
     assert off["both"] < 0.06
 
 
-# -- in a Trainer -----------------------------------------------------------------------------------------------------------
+# -- in a Trainer ------------------------------------------------------------------------------------------------------
 
 
 def stepped(device, steps=2, **options):
@@ -161,7 +167,8 @@ SMALLER = pytest.mark.parametrize("dtype", ["bfloat16", "float8"])
 
 @SMALLER
 def test_moments_of_a_trainer(device, threads, dtype):
-    """All storages start alike, so the first step's weights are the same; smaller moments then are float32's rounded, and fit bfloat16."""
+    """All storages start alike, so the first step's weights are the same; smaller moments then are float32's rounded,
+    and fit bfloat16."""
     threads(1)
     whole, half = stepped(device, 1), stepped(device, 1, moment_dtype=dtype, seed=5)
     assert (whole.moment_dtype, half.moment_dtype) == ("float32", dtype)
@@ -174,7 +181,8 @@ def test_moments_of_a_trainer(device, threads, dtype):
         assert (np.abs(x - want) <= gap * np.abs(want) + least).all()
     threads(3)
     assert_same(state(half), state(stepped(device, 1, moment_dtype=dtype, seed=5)))
-    assert any((x != state(half)[name]).any() for name, x in state(stepped(device, 1, moment_dtype=dtype, seed=6), ["m"]).items())
+    assert any((x != state(half)[name]).any()
+               for name, x in state(stepped(device, 1, moment_dtype=dtype, seed=6), ["m"]).items())
 
 
 def test_a_trainer_holds_what_it_says(device):
@@ -190,7 +198,8 @@ def test_a_trainer_holds_what_it_says(device):
 
 
 def test_masters_of_a_trainer(device, threads):
-    """The first step's are float32's, rounded to one of their neighbours among 24 bits; other seeds, other neighbours."""
+    """The first step's are float32's, rounded to one of their neighbours among 24 bits; other seeds, other
+    neighbours."""
     threads(1)
     whole, short = (stepped(device, 1, master_dtype=dtype, seed=5) for dtype in ("float32", "float24"))
     assert (whole.master_dtype, short.master_dtype) == ("float32", "float24")
@@ -205,19 +214,22 @@ def test_masters_of_a_trainer(device, threads):
 
 
 def test_float24_masters_follow_small_steps(device):
-    """A step of a tenth of the gap between two numbers of 24 bits moves the mean as it should; to nearest it would move nothing."""
+    """A step of a tenth of the gap between two numbers of 24 bits moves the mean as it should; to nearest it would move
+    nothing."""
     n, ops, gap = 1 << 15, _core.Ops(device), 2.0**-15
     if device == "ref":
         pytest.skip("ref stores float32")
     w, one = np.ones((16, n // 16), np.float32), np.ones((16, n // 16), np.float32)
     upper, lower = w, np.zeros(w.shape, np.uint8)
     for t in range(20):
-        upper, lower, _, _ = ops.adamw(upper, lower, one, one, one, 0.1 * gap, 0.9, 0.999, 1e-8, 0.0, 1.0, 1.0, 1.0, step=t)
+        upper, lower, _, _ = ops.adamw(upper, lower, one, one, one, 0.1 * gap, 0.9, 0.999, 1e-8, 0.0, 1.0, 1.0, 1.0,
+                                       step=t)
     w = join(upper, lower.astype(np.uint16) << 8).astype(np.float64)
     assert len(np.unique(w)) > 3 and w.mean() == pytest.approx(1 - 2 * gap, abs=5 * gap * np.sqrt(20 * 0.1 * 0.9 / n))
 
 
-@pytest.mark.parametrize("dtype, masters", [("bfloat16", "float32"), ("float8", "float32"), ("float32", "float24"), ("float8", "float24")])
+@pytest.mark.parametrize("dtype, masters", [("bfloat16", "float32"), ("float8", "float32"), ("float32", "float24"),
+                                            ("float8", "float24")])
 def test_state_is_read_and_set(device, dtype, masters):
     """master, m and v of one trainer make another one go on with the same bits."""
     options = {"moment_dtype": dtype, "master_dtype": masters, "seed": 3}
@@ -256,10 +268,12 @@ def test_a_weight_that_is_set_is_the_master(device, rng):
     for name in NAMES:
         w = normal(rng, *model.get_tensor(name).shape)
         model.set_tensor(name, w)
-        assert_same_bits([trainer.get_state("master", name), model.get_tensor(name)], [w, w if device == "ref" else split(w)[0]])
+        assert_same_bits([trainer.get_state("master", name), model.get_tensor(name)],
+                         [w, w if device == "ref" else split(w)[0]])
 
 
-@pytest.mark.parametrize("value", [1.0, 1 + 2**-16, -1 - 2**-16 + 2**-23, 1 - 2**-24, np.inf, -np.inf, np.nan, floats(0x7f800001), 3.4028234e38, 1e-44, 0.0])
+@pytest.mark.parametrize("value", [1.0, 1 + 2**-16, -1 - 2**-16 + 2**-23, 1 - 2**-24, np.inf, -np.inf, np.nan,
+                                   floats(0x7f800001), 3.4028234e38, 1e-44, 0.0])
 def test_a_weight_that_is_set_is_rounded_to_nearest(device, value):
     model = build(MODELS["qwen2"], device)
     trainer, x = _core.Trainer(model, master_dtype="float24"), np.float32(value)
@@ -272,7 +286,8 @@ def test_a_weight_that_is_set_is_rounded_to_nearest(device, value):
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"moment_dtype": "float16"}, "moment_dtype is 'float16', must be 'float32', 'bfloat16' or 'float8'"), ({"moment_dtype": ""}, "moment_dtype is ''"),
+    ({"moment_dtype": "float16"}, "moment_dtype is 'float16', must be 'float32', 'bfloat16' or 'float8'"),
+    ({"moment_dtype": ""}, "moment_dtype is ''"),
     ({"master_dtype": "float8"}, "master_dtype is 'float8', must be 'float32' or 'float24'")])
 def test_wrong_options(options, message):
     with pytest.raises(ValueError, match=message):

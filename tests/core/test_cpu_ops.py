@@ -6,7 +6,6 @@ import pytest
 
 from checks import assert_same_bits, attention, check_float, real, rows
 from checks.optim import step
-from checks.rows import tables
 from checks.sample import check_next_and_seen
 from grpo import _core
 from op_statements import AXES, bf16, decode_completions, group_segments, normal

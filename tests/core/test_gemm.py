@@ -1,5 +1,5 @@
-"""linear and its gradients, head and packed weights on every CPU tier: against float64, and the bits that must not change
-with batch, neighbours, threads or split (C1, C2)."""
+"""linear and its gradients, head and packed weights on every CPU tier: against float64, and the bits that must not
+change with batch, neighbours, threads or split (C1, C2)."""
 import os
 import shutil
 import subprocess
@@ -16,14 +16,17 @@ from grpo.errors import ConfigError, DeviceError
 from op_statements import bf16, head, log_softmax, normal
 
 ROOT = Path(__file__).resolve().parents[2]
-SHAPES = [                                                 # N, C, O: around pairs, panels (32), tiles, blocks (96, 512, 1024)
-    (1, 1, 1), (1, 5, 3), (2, 32, 32), (3, 33, 31), (4, 64, 100), (5, 577, 65), (6, 100, 130), (7, 31, 257), (12, 48, 40),
-    (13, 200, 96), (17, 64, 129), (33, 2049, 33), (96, 70, 33), (97, 1030, 34), (20, 33, 2050), (300, 129, 65), (600, 40, 48),
+SHAPES = [  # N, C, O: around pairs, panels (32), tiles, blocks (96, 512, 1024)
+    (1, 1, 1), (1, 5, 3), (2, 32, 32), (3, 33, 31), (4, 64, 100), (5, 577, 65), (6, 100, 130), (7, 31, 257),
+    (12, 48, 40),
+    (13, 200, 96), (17, 64, 129), (33, 2049, 33), (96, 70, 33), (97, 1030, 34), (20, 33, 2050), (300, 129, 65),
+    (600, 40, 48),
 ]
-BITS = [(300, 97, 130), (300, 96, 33), (26, 2048, 64), (26, 64, 2048)]    # C odd: the last pair of a row reaches into the next; rows cache ways apart
+# C odd: the last pair of a row reaches into the next; rows cache ways apart
+BITS = [(300, 97, 130), (300, 96, 33), (26, 2048, 64), (26, 64, 2048)]
 
 
-# -- against float64 ------------------------------------------------------------------------------------------------------
+# -- against float64 ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("N, C, O", SHAPES)
@@ -61,7 +64,7 @@ def test_head(cpu, rng, R, C, V, inv_temperature):
         assert np.abs(got_dW - (dW + dz.T @ h64)).max() <= 2 * np.abs(rounded.T @ h - dz.T @ h64).max() + 1e-6
 
 
-# -- bits (C1, C2) --------------------------------------------------------------------------------------------------------
+# -- bits (C1, C2) -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("N, C, O", BITS)
@@ -74,7 +77,8 @@ def test_a_row_is_the_same_alone_and_in_any_batch(cpu, rng, N, C, O):
         if start + n > N:
             break
         rows = slice(start, start + n)
-        part = cpu.linear_add(y[rows], x[rows], W, b), cpu.logits(x[rows], W), cpu.linear_dx(dy[rows], W), *cpu.head(x[rows], W, target[rows])
+        part = (cpu.linear_add(y[rows], x[rows], W, b), cpu.logits(x[rows], W), cpu.linear_dx(dy[rows], W),
+                *cpu.head(x[rows], W, target[rows]))
         for got, want in zip(part, whole):
             assert (got == want[rows]).all(), n
         start += n
@@ -85,7 +89,8 @@ def test_nan_stays_where_it_belongs(cpu, rng, N, C, O):
     x, W, b, y, dy = operands(rng, N, C, O)
     dW, db = normal(rng, O, C), normal(rng, O)
     n, c, o = N // 2, C // 2, O - 1
-    clean_y, clean_dx, (clean_dW, clean_db) = cpu.linear_add(y, x, W, b), cpu.linear_dx(dy, W), cpu.linear_dw(dW, db, dy, x)
+    clean_y, clean_dx, (clean_dW, clean_db) = (cpu.linear_add(y, x, W, b), cpu.linear_dx(dy, W),
+                                               cpu.linear_dw(dW, db, dy, x))
 
     def poisoned(array, *index):
         array = array.copy()
@@ -141,7 +146,7 @@ def test_weight_gradients_do_not_see_the_split(cpu, rng, N, C, O):
         assert (split[0] == whole[0]).all() and (split[1] == whole[1]).all() and (split_head == whole_head).all()
 
 
-# -- storage --------------------------------------------------------------------------------------------------------------
+# -- storage -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("O, C", [(1, 1), (7, 33), (32, 32), (40, 31), (130, 97)])
@@ -157,13 +162,14 @@ def test_weights_are_set_and_read_by_rows(cpu, rng, O, C):
 
 
 def test_rounding(cpu):
-    ties = np.array([0x3f808000, 0x3f818000, 0x3f808001, 0x3f807fff, 0x00010000, 0x00008000, 0x7f7fffff], np.uint32).view(np.float32)
+    ties = np.array([0x3f808000, 0x3f818000, 0x3f808001, 0x3f807fff, 0x00010000, 0x00008000, 0x7f7fffff],
+                    np.uint32).view(np.float32)
     x = np.concatenate([ties, -ties, np.float32([0, -0.0, np.inf, -np.inf, np.nan])])
     for got in (cpu.cast(x), cpu.vector_set(x), cpu.weight_get(x[None], 0, 1)[0]):
         assert np.array_equal(got, bf16(x), equal_nan=True) and (np.signbit(got) == np.signbit(x)).all()
 
 
-# -- tiers ----------------------------------------------------------------------------------------------------------------
+# -- tiers -------------------------------------------------------------------------------------------------------------
 
 
 def test_unknown_tier_is_an_error_that_lists_them(monkeypatch):
@@ -187,8 +193,10 @@ def test_amx_tiles_in_software(tmp_path):
     if not shutil.which(compiler):
         pytest.skip(f"no C compiler ({compiler})")
     csrc, program = ROOT / "csrc", tmp_path / "amx_emulation"
-    sources = [ROOT / "tests/core/amx_emulation.c", csrc / "cpu/cpu.c", csrc / "cpu/tier_portable.c", csrc / "base/base.c", csrc / "base/threads.c"]
-    subprocess.run([compiler, "-std=gnu11", "-O1", "-ffp-contract=off", "-fno-math-errno", "-DCPU_PORTABLE_ONLY", f"-I{csrc}",
+    sources = [ROOT / "tests/core/amx_emulation.c", csrc / "cpu/cpu.c", csrc / "cpu/tier_portable.c",
+               csrc / "base/base.c", csrc / "base/threads.c"]
+    subprocess.run([compiler, "-std=gnu11", "-O1", "-ffp-contract=off", "-fno-math-errno", "-DCPU_PORTABLE_ONLY",
+                    f"-I{csrc}",
                     *map(str, sources), "-lm", "-lpthread", "-o", str(program)], check=True)
     result = subprocess.run([program], capture_output=True, text=True, env={**os.environ, "GRPO_NUM_THREADS": "3"})
     assert result.returncode == 0, result.stdout + result.stderr

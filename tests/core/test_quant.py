@@ -4,11 +4,10 @@ import zlib
 
 import numpy as np
 import pytest
-from make_files import BLOCKS, HALVES, quantised
 
 from grpo import _core
 from grpo.errors import ConfigError, FileFormatError
-
+from make_files import BLOCKS, HALVES, quantised
 
 QUANTISED = [kind for kind, (elements, _) in BLOCKS.items() if elements > 1]
 IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)

@@ -1,4 +1,5 @@
-"""sample(): the distribution each filter leaves, the log-probs that go with a token, and the random numbers behind it."""
+"""sample(): the distribution each filter leaves, the log-probs that go with a token, and the random numbers behind
+it."""
 import numpy as np
 import pytest
 
@@ -34,7 +35,8 @@ def problem(rng):
 @pytest.mark.parametrize("key, counter, want", [
     (0, (0,) * 4, (0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8)),
     (2**64 - 1, (2**32 - 1,) * 4, (0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd)),
-    (0x299f31d0a4093822, (0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344), (0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1)),
+    (0x299f31d0a4093822, (0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344),
+     (0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1)),
 ])
 def test_philox_vectors(key, counter, want):
     """The known answers that Random123 publishes for philox4x32-10."""
@@ -135,8 +137,10 @@ def test_forbidden_and_stop_ids(ref, problem, temperature):
 def test_repetition_penalty_is_each_row_s_own(ref, rng, penalty, temperature):
     h, W = normal(rng, 60, 8), normal(rng, V, 8)
     seen = rng.integers(2, size=(60, V)).astype(bool)
-    ids, logp, *_ = ref.sample(h, W, sample_keys(60), temperature=temperature, repetition_penalty=penalty, seen=seen.astype(np.uint8))
-    want = [log_support(z, temperature or 1.0, repetition_penalty=penalty, seen=s) for z, s in zip(ref.logits(h, W), seen)]
+    ids, logp, *_ = ref.sample(h, W, sample_keys(60), temperature=temperature, repetition_penalty=penalty,
+                               seen=seen.astype(np.uint8))
+    want = [log_support(z, temperature or 1.0, repetition_penalty=penalty, seen=s)
+            for z, s in zip(ref.logits(h, W), seen)]
     np.testing.assert_allclose(logp, [w[i] for w, i in zip(want, ids)], atol=2e-6)
     if temperature == 0:
         assert (ids == np.argmax(want, axis=1)).all()
@@ -145,12 +149,16 @@ def test_repetition_penalty_is_each_row_s_own(ref, rng, penalty, temperature):
 def test_seed_step_and_key_choose_the_number(ref, problem):
     h, W, _ = problem
     hs = np.repeat(h, 200, 0)
-    draw = lambda keys, **settings: ref.sample(hs, W, keys, **settings)[0].tolist()
+
+    def draw(keys, **settings):
+        return ref.sample(hs, W, keys, **settings)[0].tolist()
+
     base = draw(sample_keys(200))
     assert draw(sample_keys(200)) == base
     changed = sample_keys(200)
     changed[:, 0] += 1
-    assert base != draw(sample_keys(200), seed=1) != draw(sample_keys(200), seed=1 << 32) != draw(sample_keys(200), step=1) != draw(changed)
+    assert (base != draw(sample_keys(200), seed=1) != draw(sample_keys(200), seed=1 << 32)
+            != draw(sample_keys(200), step=1) != draw(changed))
 
 
 def test_rows_do_not_depend_on_their_batch(ref, rng):

@@ -1,10 +1,10 @@
 """Weights know nobody: several trainers, a mixture and a store on one model, each with a state of its own."""
 import numpy as np
 import pytest
-from checks.exactness import assert_same, make_prompts
-from tiny_models import build, config
 
+from checks.exactness import assert_same, make_prompts
 from grpo import _core
+from tiny_models import build, config
 
 MODEL = config("qwen3", d=32, heads=(4, 2), D=16, F=48, V=97, L=2)
 STORAGE = [("float32", "float32"), ("float32", "float24"), ("float24", "float32"), ("float24", "float24")]
@@ -13,7 +13,8 @@ STORAGE = [("float32", "float32"), ("float32", "float24"), ("float24", "float32"
 def train(trainer, steps=1, seed=0):
     """A few steps on random tokens; small ones, so that the bits beyond bfloat16 matter."""
     for step in range(steps):
-        prompts, completions = (make_prompts(lengths, V=97, seed=seed + step + lengths[0]) for lengths in ([5, 9], [7, 3]))
+        prompts, completions = (make_prompts(lengths, V=97, seed=seed + step + lengths[0])
+                                for lengths in ([5, 9], [7, 3]))
         trainer.accumulate(prompts, completions, np.arange(2, dtype=np.int32), np.ones(10, np.float32))
         trainer.step(1e-4)
 
@@ -49,7 +50,8 @@ def test_the_step_of_one_is_where_the_other_begins(device):
     train(first, 2)
     train(second, 1, seed=9)
     assert_same(masters(first, model), working(model))
-    assert any((masters(second, model)[name] != working(model)[name]).any() for name in working(model)) == (device != "ref")
+    assert (any((masters(second, model)[name] != working(model)[name]).any() for name in working(model))
+            == (device != "ref"))
 
 
 @pytest.mark.parametrize("setter", ["set_tensor", "set_state"])

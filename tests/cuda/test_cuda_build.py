@@ -1,4 +1,5 @@
-"""How the CUDA plugin is built, and what the built one is: loadable anywhere, one door, for the architectures asked for."""
+"""How the CUDA plugin is built, and what the built one is: loadable anywhere, one door, for the architectures asked
+for."""
 import os
 import re
 import shutil
@@ -53,7 +54,7 @@ def test_the_plugin_needs_libc_alone_and_has_one_door(plugin):
     assert [line.split()[-1] for line in symbols.splitlines()] == ["grpo_cuda_get"]
 
 
-# -- buildtools ------------------------------------------------------------------------------------------------------------
+# -- buildtools --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -71,7 +72,8 @@ def cuda(monkeypatch):
 @pytest.fixture
 def nvcc(tmp_path) -> str:
     """A compiler that knows its version and its architectures."""
-    return program(tmp_path / "cuda" / "bin" / "nvcc", "case $1 in --version) echo 'release 12.6, V12.6.1';; --list-gpu-code) echo sm_80 sm_86 sm_90 sm_90a;; esac")
+    return program(tmp_path / "cuda" / "bin" / "nvcc", "case $1 in --version) echo 'release 12.6, V12.6.1';; "
+                   "--list-gpu-code) echo sm_80 sm_86 sm_90 sm_90a;; esac")
 
 
 def program(path: Path, text: str) -> str:
@@ -81,7 +83,8 @@ def program(path: Path, text: str) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("variable, value", [("GRPO_NVCC", "{nvcc}"), ("CUDA_HOME", "{home}"), ("CUDA_PATH", ":{home}"), ("PATH", "{home}/bin")])
+@pytest.mark.parametrize("variable, value", [("GRPO_NVCC", "{nvcc}"), ("CUDA_HOME", "{home}"), ("CUDA_PATH", ":{home}"),
+                                             ("PATH", "{home}/bin")])
 def test_where_nvcc_is_found(cuda, nvcc, monkeypatch, variable, value):
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setenv(variable, value.format(nvcc=nvcc, home=Path(nvcc).parent.parent))
@@ -97,7 +100,8 @@ def test_no_nvcc(cuda, monkeypatch, capsys):
         cuda.find_nvcc()
 
 
-@pytest.mark.parametrize("variable, value, said", [("GRPO_CUDA", "yes", "auto, 0 or 1"), ("GRPO_NVCC", "/nowhere/nvcc", "no such program")])
+@pytest.mark.parametrize("variable, value, said",
+                         [("GRPO_CUDA", "yes", "auto, 0 or 1"), ("GRPO_NVCC", "/nowhere/nvcc", "no such program")])
 def test_bad_switches(cuda, monkeypatch, variable, value, said):
     monkeypatch.setenv(variable, value)
     with pytest.raises(SystemExit, match=said):
@@ -126,7 +130,8 @@ def test_architectures(cuda, nvcc, monkeypatch, tmp_path, asked, smi, archs):
     assert cuda.architectures(nvcc) == archs
 
 
-@pytest.mark.parametrize("asked, said", [("all", "sm_86"), ("75", "from 80 on"), ("sm_90", "sm_90"), ("native", "no GPU")])
+@pytest.mark.parametrize("asked, said",
+                         [("all", "sm_86"), ("75", "from 80 on"), ("sm_90", "sm_90"), ("native", "no GPU")])
 def test_architectures_that_cannot_be(cuda, nvcc, monkeypatch, asked, said):
     monkeypatch.setattr(cuda, "output_of", lambda program, *rest: "" if program == "nvidia-smi" else "sm_80 sm_90")
     monkeypatch.setenv("GRPO_CUDA_ARCHS", asked)
@@ -135,7 +140,8 @@ def test_architectures_that_cannot_be(cuda, nvcc, monkeypatch, asked, said):
 
 
 @pytest.mark.parametrize("archs, codes", [
-    (["80+PTX", "90"], ["80,code=[sm_80,compute_80]", "90a,code=sm_90a"]), (["90+PTX"], ["90a,code=sm_90a", "90,code=compute_90"]),
+    (["80+PTX", "90"], ["80,code=[sm_80,compute_80]", "90a,code=sm_90a"]),
+    (["90+PTX"], ["90a,code=sm_90a", "90,code=compute_90"]),
     (["86", "90a"], ["86,code=sm_86", "90a,code=sm_90a"]),
 ])
 def test_code_flags(cuda, archs, codes):
@@ -144,7 +150,8 @@ def test_code_flags(cuda, archs, codes):
 
 def test_only_what_changed_is_compiled(cuda, tmp_path):
     log = tmp_path / "log"
-    compiler = [program(tmp_path / "cc", f'echo run >>{log}; while [ "$1" != -MF ]; do shift; done; echo "x.o: $4" >$2; shift 5; touch $1')]
+    compiler = [program(tmp_path / "cc", f'echo run >>{log}; while [ "$1" != -MF ]; do shift; done; echo "x.o: $4" '
+                        f'>$2; shift 5; touch $1')]
     source = tmp_path / "x.cu"
     source.write_text("")
     runs = []

@@ -66,7 +66,8 @@ def test_a_missing_barrier_shows_in_some_order(run, monkeypatch):
     assert not all(results)
 
 
-@pytest.mark.parametrize("when, name, right", [("late", "copy", True), ("early", "copy", True), ("late", "copy without a wait", False)])
+@pytest.mark.parametrize("when, name, right",
+                         [("late", "copy", True), ("early", "copy", True), ("late", "copy without a wait", False)])
 def test_copies_land_when_they_are_waited_for(run, monkeypatch, when, name, right):
     monkeypatch.setenv("GRPO_CUDA_HOST_COPY", when)
     x, error, _ = run(name, X)
@@ -75,23 +76,30 @@ def test_copies_land_when_they_are_waited_for(run, monkeypatch, when, name, righ
 
 
 @pytest.mark.parametrize("name, said", [
-    ("a warp that diverged", "a warp diverged: thread 1 does shuffle_xor, thread 0 has ended"), ("a warp that does different things", "a warp diverged"),
-    ("different barriers", "threads are at different barriers: thread 0 is at barrier .*mistakes.cu"), ("beyond the end", "beyond the end of 252 bytes"),
-    ("a crooked copy", "not 16-byte aligned"), ("wgmma without a fence", "without wgmma_fence"), ("wgmma of a crooked operand", "128-byte swizzles"),
+    ("a warp that diverged", "a warp diverged: thread 1 does shuffle_xor, thread 0 has ended"),
+    ("a warp that does different things", "a warp diverged"),
+    ("different barriers", "threads are at different barriers: thread 0 is at barrier .*mistakes.cu"),
+    ("beyond the end", "beyond the end of 252 bytes"),
+    ("a crooked copy", "not 16-byte aligned"), ("wgmma without a fence", "without wgmma_fence"),
+    ("wgmma of a crooked operand", "128-byte swizzles"),
     ("wgmma of a copy", "copied without fence_shared_for_wgmma"),
 ])
 def test_mistakes_are_errors(run, name, said):
-    _, error, text = run(name, {"beyond the end": X[:63]}.get(name, np.zeros(6144, np.float32) if "wgmma" in name else X))
+    _, error, text = run(name,
+                         {"beyond the end": X[:63]}.get(name, np.zeros(6144, np.float32) if "wgmma" in name else X))
     assert error == 719
     assert re.search(said, text)
     assert not run("rotate", X)[1]                          # and the next kernel runs
 
 
 @pytest.mark.parametrize("name, said", [
-    ("rotate without a barrier", "(reads|writes) byte .* of static shared memory, which thread .* uses: a race in .*rotate.*mistakes.cu:"),
+    ("rotate without a barrier",
+     "(reads|writes) byte .* of static shared memory, which thread .* uses: a race in .*rotate.*mistakes.cu:"),
     ("copy without a wait", "thread 0 reads byte 0 of dynamic shared memory, which a copy under way uses"),
-    ("disagree", "writes something else to byte . of device memory"), ("blocks that disagree", "something else to byte . of device memory"),
-    ("swap lanes without a wait", "static shared memory, which thread . uses"), ("refill without a barrier", "static shared memory"),
+    ("disagree", "writes something else to byte . of device memory"),
+    ("blocks that disagree", "something else to byte . of device memory"),
+    ("swap lanes without a wait", "static shared memory, which thread . uses"),
+    ("refill without a barrier", "static shared memory"),
     ("read another block", "of device memory, which another block uses"),
 ])
 def test_races_are_errors(races, name, said):
@@ -125,7 +133,8 @@ def test_a_graph_runs_when_it_is_launched(library, launches):
     assert (x == np.roll(X, -32 * launches)).all()
 
 
-@pytest.mark.parametrize("mistake", ["waiting", "cudaMalloc", "cudaFree", "a copy from or to the host", "work on another stream"])
+@pytest.mark.parametrize("mistake",
+                         ["waiting", "cudaMalloc", "cudaFree", "a copy from or to the host", "work on another stream"])
 def test_what_a_graph_cannot_hold(library, run, mistake):
     error = library.run_graph(mistake.encode(), X.copy().ctypes.data_as(ctypes.c_void_p), 1)
     assert error == 901 and f"{mistake} while a stream is captured" in library.explain(error).decode()

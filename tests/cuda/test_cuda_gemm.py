@@ -8,7 +8,8 @@ pytestmark = pytest.mark.usefixtures("capability")
 
 
 @pytest.mark.parametrize("switch, name", [("", {"80": "mma.sync (this GPU has no wgmma)", "90": "wgmma"}),
-                                          ("0", {"80": "mma.sync (this GPU has no wgmma)", "90": "mma.sync (GRPO_CUDA_WGMMA=0)"})])
+                                          ("0", {"80": "mma.sync (this GPU has no wgmma)",
+                                                 "90": "mma.sync (GRPO_CUDA_WGMMA=0)"})])
 def test_what_multiplies(capability, emulated, monkeypatch, switch, name):
     monkeypatch.setenv("GRPO_CUDA_WGMMA", switch)
     assert _core.cuda_products() == name[capability]
@@ -17,7 +18,8 @@ def test_what_multiplies(capability, emulated, monkeypatch, switch, name):
 def test_wrong_first_products(emulated_plugin):
     """A GPU whose wgmma is not what the kernels take it for: they do without."""
     assert fresh(f"""
-import os; os.environ.update(GRPO_CUDA_LIBRARY={str(emulated_plugin)!r}, GRPO_CUDA_HOST_SM="90", GRPO_CUDA_HOST_WGMMA="wrong")
+import os
+os.environ.update(GRPO_CUDA_LIBRARY={str(emulated_plugin)!r}, GRPO_CUDA_HOST_SM="90", GRPO_CUDA_HOST_WGMMA="wrong")
 import numpy as np
 from grpo import _core
 print(_core.cuda_products(), _core.Ops("cuda").linear(np.ones((3, 40), np.float32), np.ones((8, 40), np.float32)).sum())

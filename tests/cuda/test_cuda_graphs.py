@@ -3,10 +3,10 @@ import ctypes
 
 import pytest
 
-from grpo import _core
-from grpo.errors import ConfigError
 from checks.exactness import ENDINGS, STOPS, check_where_it_is_not_finite, check_windows, completions_of, make_prompts
 from checks.graphs import check_recorded_activations, check_recorded_steps, check_weights_change
+from grpo import _core
+from grpo.errors import ConfigError
 from tiny_models import build, config
 
 SMALL = config("qwen3", d=16, heads=(2, 1), D=16, F=24, V=97)

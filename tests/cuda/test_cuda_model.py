@@ -1,4 +1,5 @@
-"""The whole model on the emulated plugin: rollouts, training, parity with transformers' goldens, at the size of a toy."""
+"""The whole model on the emulated plugin: rollouts, training, parity with transformers' goldens, at the size of a
+toy."""
 import gc
 from pathlib import Path
 
@@ -7,11 +8,19 @@ import pytest
 
 import toy
 from checks import check_same_run
+from checks.exactness import (
+    assert_recorded_is_computed,
+    assert_same,
+    gradients,
+    gradients_of,
+    groups_of,
+    make_prompts,
+    rollout_into,
+)
 from golden_checks import check_gradients, check_logits, check_scores
 from grpo import _core
 from grpo.errors import OutOfMemoryError
 from grpo.model.families import spec_of
-from checks.exactness import assert_recorded_is_computed, assert_same, completions_of, gradients, gradients_of, groups_of, make_prompts, rollout_into
 from tiny_models import build, config, relative_error
 
 GOLDENS = Path(__file__).parents[1] / "support" / "goldens"
@@ -28,14 +37,16 @@ def test_goldens(emulated, name):
 
 
 @pytest.mark.parametrize("capability, options", [
-    ("80", {}), ("90", {}), ("80", {"temperature": 0.7, "top_k": 20, "top_p": 0.9, "repetition_penalty": 1.1}), ("80", {"temperature": 0.0}),
+    ("80", {}), ("90", {}), ("80", {"temperature": 0.7, "top_k": 20, "top_p": 0.9, "repetition_penalty": 1.1}),
+    ("80", {"temperature": 0.0}),
 ], indirect=["capability"], ids=str)
 def test_recorded_logprobs_are_the_policys(capability, emulated, options):
     """C1, with more sequences than slots and prompts around the borders of pages."""
     model, prompts = build(MODEL, emulated), make_prompts((1, 31, 32, 33), V=97)
     out = model.generate(prompts, 2, 8, seed=5, slots=3, stop_ids=np.arange(0, 97, 12, dtype=np.int32), **options)
     assert_recorded_is_computed(model, prompts, out, 2, options.get("temperature", 1.0))
-    assert_same(out, model.generate(prompts, 2, 8, seed=5, slots=8, stop_ids=np.arange(0, 97, 12, dtype=np.int32), **options))
+    assert_same(out, model.generate(prompts, 2, 8, seed=5, slots=8, stop_ids=np.arange(0, 97, 12, dtype=np.int32),
+                                    **options))
 
 
 def test_recorded_logprobs_behind_a_long_prompt(emulated):
@@ -90,7 +101,8 @@ def test_a_run(emulated, tmp_path):
     """A trainer's whole step, a reference and its KL among it; memory is given back."""
     gc.collect()                             # of earlier tests
     before = _core.memory_in_use()
-    trainer = toy.trainer(tmp_path, policy=toy.model(emulated), max_steps=2, max_completion_length=3, num_generations=2, beta=0.01)
+    trainer = toy.trainer(tmp_path, policy=toy.model(emulated), max_steps=2, max_completion_length=3, num_generations=2,
+                          beta=0.01)
     records = [step.metrics for step in trainer]
     assert len(records) == 2 and all(np.isfinite(record["loss"]) and record["kl"] >= 0 for record in records)
     assert trainer.model.device == "cuda" and trainer.model.dtype == "bfloat16"

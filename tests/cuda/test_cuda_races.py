@@ -1,4 +1,5 @@
-"""No kernel of the CUDA backend has a race: between threads of a block, of a warp, or of two blocks (emulator/races.cpp)."""
+"""No kernel of the CUDA backend has a race: between threads of a block, of a warp, or of two blocks
+(emulator/races.cpp)."""
 import shutil
 
 import numpy as np
@@ -6,9 +7,9 @@ import pytest
 
 import cuda_plugin
 from checks import real
+from checks.order import gemm_and_head
 from grpo import _core
 from op_statements import decode_completions, group_segments
-from checks.order import gemm_and_head
 from tiny_models import build, config
 
 
@@ -43,7 +44,8 @@ def test_attention(ops, rng, groups):
 def test_a_step_of_a_model(emulated, storage):
     model = build(config("qwen3", d=16, heads=(2, 1), D=16, F=24, V=97, L=1), emulated)
     trainer, prompts = _core.Trainer(model, **storage), [np.arange(33, dtype=np.int32)]
-    out = model.generate(prompts, 2, 4, slots=2, repetition_penalty=1.2, top_k=20, top_p=0.9, stop_ids=np.arange(3, dtype=np.int32))
+    out = model.generate(prompts, 2, 4, slots=2, repetition_penalty=1.2, top_k=20, top_p=0.9,
+                         stop_ids=np.arange(3, dtype=np.int32))
     completions = np.split(out["tokens"], np.cumsum(out["lengths"])[:-1])
     trainer.accumulate(prompts, completions, np.zeros(2, np.int32), np.ones(len(out["tokens"]), np.float32))
     trainer.step(1e-2, 1.0)

@@ -1,5 +1,5 @@
-"""What the compiler made of the plugin's kernels: nothing in local memory, tensor instructions where they are meant, tiles of products that
-share a multiprocessor as planned. And the report that says so."""
+"""What the compiler made of the plugin's kernels: nothing in local memory, tensor instructions where they are meant,
+tiles of products that share a multiprocessor as planned. And the report that says so."""
 import doctest
 import importlib.util
 import os
@@ -11,7 +11,8 @@ import pytest
 
 import grpo
 
-SOURCE = importlib.util.spec_from_file_location("registers", Path(__file__).resolve().parents[2] / "buildtools" / "registers.py")
+SOURCE = importlib.util.spec_from_file_location("registers",
+                                                Path(__file__).resolve().parents[2] / "buildtools" / "registers.py")
 registers = sys.modules["registers"] = importlib.util.module_from_spec(SOURCE)
 SOURCE.loader.exec_module(registers)
 
@@ -89,7 +90,8 @@ def test_what_cuobjdump_prints_is_read():
     assert (arch, newer, numbers, more, others) == ("80", "90a", [197, 1024, 0], [128, 0, 24], [199, 2048, 0])
     assert registers.tensor_instructions(SASS.splitlines()) == {("80", attend): (2, 0), ("90a", attend): (0, 1)}
     kernel = registers.Kernel(gemm, "80", 128, 0, 24, 32, 0)
-    assert kernel.tile == registers.Tile(wgmma=False, threads=128, shared=65536, resident=3) and kernel.blocks == 2      # by shared memory
+    # by shared memory
+    assert kernel.tile == registers.Tile(wgmma=False, threads=128, shared=65536, resident=3) and kernel.blocks == 2
     assert registers.Kernel(attend, "80", 197, 0, 0, 2, 0).blocks is None
     text = registers.table([kernel])
     assert "| 80 | 128 | 0 | 24 | 32 |  | 2, 3 |" in text

@@ -1,11 +1,11 @@
-"""What tests/ says of every device, on a real GPU, and what only a GPU can show. Needs pytest, NumPy and the built package.
+"""What tests/ says of every device, on a real GPU, and what only a GPU can show. Needs pytest, NumPy and the built
+package.
 
 Without a GPU nothing here is collected but the test that says why. GRPO_TEST_GPU=1: then it fails."""
 import pytest
-from real_gpu import LACKING
 
 from grpo import _core
-
+from real_gpu import LACKING
 
 collect_ignore_glob = ["test_gpu_*.py"] if LACKING else []
 

@@ -1,6 +1,7 @@
-"""cuBLASLt on this GPU, at the sizes of real models. Nobody promises that a row's bits do not depend on the rows beside it (C1); whether
-they do is looked at here. A failure with "cublaslt" says what GRPO_CUDA_GEMM=cublaslt costs on this GPU: log-probs of a rollout that
-differ from training's; one with "auto", that GRPO_CUDA_GEMM=own is needed for gradients that do not depend on the micro-batches (C2)."""
+"""cuBLASLt on this GPU, at the sizes of real models. Nobody promises that a row's bits do not depend on the rows beside
+it (C1); whether they do is looked at here. A failure with "cublaslt" says what GRPO_CUDA_GEMM=cublaslt costs on this
+GPU: log-probs of a rollout that differ from training's; one with "auto", that GRPO_CUDA_GEMM=own is needed for
+gradients that do not depend on the micro-batches (C2)."""
 import numpy as np
 import pytest
 
@@ -10,7 +11,7 @@ from grpo import _core
 from grpo.model.devices import search_packages
 from op_statements import bf16
 
-SIZES = [(896, 1152), (896, 9728), (4864, 896), (3584, 4608), (18944, 3584)]                            # C, O of 0.5B and 7B
+SIZES = [(896, 1152), (896, 9728), (4864, 896), (3584, 4608), (18944, 3584)]  # C, O of 0.5B and 7B
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,5 @@
-"""Products, head and sampler at the sizes of real models, which the emulator cannot reach: grids of many tiles, every loop over
-blocks of rows and of the vocabulary, every tile beside every other."""
+"""Products, head and sampler at the sizes of real models, which the emulator cannot reach: grids of many tiles, every
+loop over blocks of rows and of the vocabulary, every tile beside every other."""
 import numpy as np
 import pytest
 
@@ -10,7 +10,8 @@ from checks.sample import check_draws
 from grpo import _core
 from op_statements import bf16, normal, sample_keys
 
-SHAPES = [(1, 896, 4864), (16, 4864, 896), (128, 896, 1152), (1000, 896, 4864), (3000, 1536, 520), (2049, 520, 1536)]    # N, C, O
+# N, C, O
+SHAPES = [(1, 896, 4864), (16, 4864, 896), (128, 896, 1152), (1000, 896, 4864), (3000, 1536, 520), (2049, 520, 1536)]
 
 
 @pytest.mark.parametrize("N, C, O", SHAPES)
@@ -33,7 +34,8 @@ def test_the_tile_changes_no_bit(ops, rng, monkeypatch, N, C, O):
     for tile in ("", *TILES):
         monkeypatch.setenv("GRPO_CUDA_TILE", tile)
         ops = _core.Ops("cuda")
-        results.append([ops.linear_add(y, x, W, b), ops.logits(x, W), ops.linear_dx(dy, W), *ops.linear_dw(dW, db, dy, x)])
+        results.append([ops.linear_add(y, x, W, b), ops.logits(x, W), ops.linear_dx(dy, W),
+                        *ops.linear_dw(dW, db, dy, x)])
     for other in results[1:]:
         assert_same_bits(other, results[0])
 
@@ -55,8 +57,10 @@ def test_head_does_not_see_the_batch_or_its_split(ops, rng):
         assert_same_bits(ops.head(h[rows], W, target[rows]), [logp[rows], entropy[rows]])
 
 
-@pytest.mark.parametrize("settings", [{}, {"temperature": 0.6, "top_k": 50}, {"top_p": 0.9}, {"min_p": 0.05, "repetition_penalty": 1.2},
-                                      {"temperature": 1.2, "top_k": 20, "top_p": 0.8, "repetition_penalty": 1.1}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.6, "top_k": 50}, {"top_p": 0.9},
+                                      {"min_p": 0.05, "repetition_penalty": 1.2},
+                                      {"temperature": 1.2, "top_k": 20, "top_p": 0.8, "repetition_penalty": 1.1}],
+                         ids=str)
 def test_sampling_from_a_large_vocabulary(ops, rng, settings):
     S, C, V = 130, 64, 151936
     h, W = real(rng, S, C, scale=0.4), real(rng, V, C)                  # logits with a spread of about 3
@@ -65,4 +69,5 @@ def test_sampling_from_a_large_vocabulary(ops, rng, settings):
     inv_temperature = float(np.float32(1) / np.float32(settings.get("temperature", 1)))
     assert_same_bits([policy_logp, entropy], ops.head(h, W, ids, inv_temperature))
     some = slice(0, 20)
-    check_draws(h[some].astype(np.float64) @ W.T, ids[some], logp[some], keys[some], 7, 1, settings, seen[some], atol=1e-4)
+    check_draws(h[some].astype(np.float64) @ W.T, ids[some], logp[some], keys[some], 7, 1, settings, seen[some],
+                atol=1e-4)

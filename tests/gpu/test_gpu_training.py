@@ -1,19 +1,27 @@
-"""Runs on the GPU: sizes that the emulator cannot reach, learning, the same run twice, no memory lost over many steps."""
+"""Runs on the GPU: sizes that the emulator cannot reach, learning, the same run twice, no memory lost over many
+steps."""
 import statistics
 from pathlib import Path
 
 import numpy as np
 import pytest
-import toy
 
+import toy
 from checks import check_same_run
+from checks.exactness import (
+    assert_recorded_is_computed,
+    assert_same,
+    completions_of,
+    gradients,
+    groups_of,
+    make_prompts,
+)
 from grpo import _core
 from grpo.errors import OutOfMemoryError
 from grpo.model.families import spec_of
-from checks.exactness import assert_recorded_is_computed, assert_same, completions_of, gradients, groups_of, make_prompts
 from tiny_models import build, config, relative_error
 
-REAL = {                                                # layers of models as they are published, with a smaller vocabulary
+REAL = {  # layers of models as they are published, with a smaller vocabulary
     "Qwen2.5-0.5B": config("qwen2", d=896, heads=(14, 2), D=64, F=4864, V=32000, L=2),
     "Qwen3-0.6B": config("qwen3", d=1024, heads=(16, 8), D=128, F=3072, V=32000, L=2),
     "Qwen2.5-7B": config("qwen2", d=3584, heads=(28, 4), D=128, F=18944, V=32000, L=1, tie=False),
@@ -33,16 +41,19 @@ def errors(of, to):
     """Relative error of log-probs, of the whole gradient, and of each tensor's."""
     (logps, grads), (want_logps, want) = of, to
     whole = relative_error(*(np.concatenate([side[name].ravel() for name in want]) for side in (grads, want)))
-    return {"log-probs": relative_error(logps, want_logps), "whole": whole} | {name: relative_error(grads[name], want[name]) for name in want}
+    return ({"log-probs": relative_error(logps, want_logps), "whole": whole}
+            | {name: relative_error(grads[name], want[name]) for name in want})
 
 
 @pytest.mark.parametrize("name", ["Qwen2.5-0.5B", "Qwen3-0.6B"])
 def test_the_gpu_is_as_near_to_ref_as_the_cpu(name):
-    """Both store bfloat16 and sum in float32; off by at most twice what the CPU is, a tensor by twice what that is in the whole."""
+    """Both store bfloat16 and sum in float32; off by at most twice what the CPU is, a tensor by twice what that is in
+    the whole."""
     shape = REAL[name] | {"vocab_size": 8000}
     prompts, completions = make_prompts((40, 7), V=8000), make_prompts((12, 33, 2, 20), V=8000, seed=2)
     coef = np.random.default_rng(0).normal(size=67).astype(np.float32)
-    cuda, cpu, ref = (build(shape, device).logprob_grads(prompts, completions, groups_of(prompts, 2), coef) for device in ("cuda", "cpu", "ref"))
+    cuda, cpu, ref = (build(shape, device).logprob_grads(prompts, completions, groups_of(prompts, 2), coef)
+                      for device in ("cuda", "cpu", "ref"))
     allowed = errors(cpu, ref)
     wrong = {name: (error, allowed[name]) for name, error in errors(cuda, ref).items()
              if not error <= 2 * max(allowed[name], allowed["whole"] if name in ref[1] else 0)}
@@ -72,7 +83,8 @@ def test_the_same_run_twice():
 @pytest.mark.parametrize("recompute", [False, True])
 def test_a_run_learns(tmp_path, recompute):
     """A tiny model learns to repeat the letter of its prompt, as it does on the CPU."""
-    trainer = toy.trainer(tmp_path, toy.share, policy=toy.model(device="cuda"), num_generations=16, max_completion_length=4, learning_rate=6e-3,
+    trainer = toy.trainer(tmp_path, toy.share, policy=toy.model(device="cuda"), num_generations=16,
+                          max_completion_length=4, learning_rate=6e-3,
                           max_steps=150, prompts_per_step=4, save_completions=False, recompute=recompute)
     rewards = [step.metrics["reward"] for step in trainer if "reward" in step.metrics]
     assert rewards[0] < 0.1 and statistics.mean(rewards[-5:]) >= 0.95
@@ -99,4 +111,5 @@ def test_a_model_too_large_is_an_error_and_no_crash():
     huge = config("qwen2", d=16384, heads=(128, 128), D=128, F=65536, V=200000, L=200, tie=False)
     with pytest.raises(OutOfMemoryError, match="GB"):
         _core.Model("cuda", spec_of(huge))
-    assert build(config("qwen2", d=16, heads=(2, 1), D=8, F=24, V=131), "cuda").logits(np.arange(5, dtype=np.int32)).shape == (5, 131)
+    assert (build(config("qwen2", d=16, heads=(2, 1), D=8, F=24, V=131),
+                  "cuda").logits(np.arange(5, dtype=np.int32)).shape == (5, 131))

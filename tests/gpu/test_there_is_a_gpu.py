@@ -1,9 +1,9 @@
 import os
 
 import pytest
-from real_gpu import LACKING
 
 from grpo import _core
+from real_gpu import LACKING
 
 
 def test_there_is_a_gpu():
@@ -11,5 +11,6 @@ def test_there_is_a_gpu():
         pytest.skip(LACKING)
     assert not LACKING
     for name, capability, memory in _core.cuda_devices():
-        print(f"{name}, compute capability {capability}, {memory / 2**30:.0f} GiB, {_core.cuda_plugin()}, {_core.cuda_blas()}")
+        print(f"{name}, compute capability {capability}, {memory / 2**30:.0f} GiB, {_core.cuda_plugin()}, "
+              f"{_core.cuda_blas()}")
         assert capability >= (8, 0) and memory > 0

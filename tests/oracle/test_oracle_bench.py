@@ -1,5 +1,5 @@
-"""The benchmarks of a card, tried on the CPU with a tiny model: they do everything that they do on a card, but for the speed. And that their
-peers do the same work as ours."""
+"""The benchmarks of a card, tried on the CPU with a tiny model: they do everything that they do on a card, but for the
+speed. And that their peers do the same work as ours."""
 import doctest
 import os
 import subprocess
@@ -55,17 +55,20 @@ def test_a_script_prints_its_table(script, arguments, rows, said):
 
 def test_what_no_time_is_left_for_is_named():
     done = run("bench_gpu", "--parts", "training", "--seconds", "0")
-    assert done.returncode == 1 and done.stdout.count("no time was left") == 3 and done.stderr.endswith("tiny, training: no time was left\n")
+    assert (done.returncode == 1 and done.stdout.count("no time was left") == 3
+            and done.stderr.endswith("tiny, training: no time was left\n"))
 
 
-@pytest.mark.parametrize("script, part", [(script, part) for script in (bench_gpu, bench_gpu_run) for part in script.PARTS])
+@pytest.mark.parametrize("script, part",
+                         [(script, part) for script in (bench_gpu, bench_gpu_run) for part in script.PARTS])
 def test_all_sides_of_a_part(folder, script, part):
     """TRL aside."""
     sides = script.PARTS[part][3 if script is bench_gpu else 2]
     found = {who: script.measure_part(who, part, folder, "cpu") for who in sides if sides[who] != ("torch", "step")}
     if script is bench_gpu:
         at = Ceilings(1e12, 1e11, "")
-        rows = [script.our_row("tiny", part, found["grpo"], at, "cpu"), *(script.peer_row("tiny", part, who, one, found["grpo"]) for who, one in found.items())]
+        rows = [script.our_row("tiny", part, found["grpo"], at, "cpu"),
+                *(script.peer_row("tiny", part, who, one, found["grpo"]) for who, one in found.items())]
     else:
         rows = [*script.rows_of_part("tiny", part, {who: [{"took": 1.0, **one}] for who, one in found.items()})]
     assert len({row.count("|") for row in rows}) == 1 and "failed" not in "".join(rows)
@@ -74,20 +77,24 @@ def test_all_sides_of_a_part(folder, script, part):
 def test_a_step_of_trl(folder):
     pytest.importorskip("trl")
     found = bench_gpu.measure_part("transformers", "step", folder, "cpu")
-    assert len(found["seconds"]) == bench_gpu.TRIAL["repeats"] and found["tokens"] == 128 * bench_gpu.TRIAL["new_tokens"]
+    assert (len(found["seconds"]) == bench_gpu.TRIAL["repeats"]
+            and found["tokens"] == 128 * bench_gpu.TRIAL["new_tokens"])
 
 
 def run(script, *arguments):
-    return subprocess.run([sys.executable, str(BENCH / f"{script}.py"), "--device", "cpu", "--shapes", "tiny", *arguments], capture_output=True, text=True,
+    return subprocess.run([sys.executable, str(BENCH / f"{script}.py"), "--device", "cpu", "--shapes", "tiny",
+                           *arguments], capture_output=True, text=True,
                           env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
 
 
 def test_the_decode_loop_draws_what_the_model_says(folder):
-    """Log-probs of its tokens are those of a forward pass of transformers, over several buckets; and it draws by them."""
+    """Log-probs of its tokens are those of a forward pass of transformers, over several buckets; and it draws by
+    them."""
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     prompts = side_torch.prompt_ids(folder, WORK)
     tokens, logps = Decoder(model, WORK.rows, 90).generate(prompts, WORK.generations, 70)
-    assert side_torch.beside_forward(model, torch.cat([prompts.repeat_interleave(3, 0), tokens], 1), logps, WORK)["max"] < 1e-5
+    assert (side_torch.beside_forward(model, torch.cat([prompts.repeat_interleave(3, 0), tokens], 1), logps,
+                                      WORK)["max"] < 1e-5)
     entropy = -logps.mean()
     assert 0.8 < entropy / expected_entropy(model, prompts, tokens) < 1.25
 
@@ -104,12 +111,15 @@ def test_the_peers_gradient_is_ours(folder, make):
     prompts, rng = side_torch.prompt_ids(folder, WORK), np.random.default_rng(0)
     completions = rng.integers(300, work.WORDS, (WORK.rows, WORK.new_tokens)).astype(np.int32)
     coef = rng.normal(size=completions.shape).astype(np.float32)
-    make(model, WORK)(torch.cat([prompts.repeat_interleave(3, 0), torch.from_numpy(completions).long()], 1), torch.from_numpy(completions).long(),
+    make(model, WORK)(torch.cat([prompts.repeat_interleave(3, 0), torch.from_numpy(completions).long()], 1),
+                      torch.from_numpy(completions).long(),
                       torch.from_numpy(coef))
     ours = grpo.load(folder, device="ref").core
-    _, gradients = ours.logprob_grads([p.astype(np.int32) for p in prompts.numpy()], [*completions], np.repeat(np.arange(2, dtype=np.int32), 3), coef.ravel())
+    _, gradients = ours.logprob_grads([p.astype(np.int32) for p in prompts.numpy()], [*completions],
+                                      np.repeat(np.arange(2, dtype=np.int32), 3), coef.ravel())
     for name, parameter in model.named_parameters():
-        np.testing.assert_allclose(gradients[name], parameter.grad.numpy(), rtol=1e-3, atol=2e-4 * float(parameter.grad.abs().max()))
+        np.testing.assert_allclose(gradients[name], parameter.grad.numpy(), rtol=1e-3,
+                                   atol=2e-4 * float(parameter.grad.abs().max()))
 
 
 @pytest.mark.parametrize("part", bench_gpu_kernels.PARTS)
@@ -119,11 +129,13 @@ def test_operations_and_their_peers_agree(part):
     assert {row["who"] for row in found} >= {"grpo"} and not [row["why"] for row in found if "why" in row]
     ours = [row["seconds"] for row in found if row["who"] == "grpo"]
     assert all(len(seconds) == bench_gpu_kernels.REPEATS for seconds in ours)
-    assert all(bench_gpu_kernels.table_row(row, ours[0], Ceilings(1e12, 1e11, ""), "cpu").count("|") == 8 for row in found)
+    assert all(bench_gpu_kernels.table_row(row, ours[0], Ceilings(1e12, 1e11, ""), "cpu").count("|") == 8
+               for row in found)
 
 
 def test_a_peer_that_computes_something_else_is_noticed(monkeypatch):
-    monkeypatch.setattr(bench_gpu_kernels, "sdpa", lambda q, k, v: torch.nn.functional.scaled_dot_product_attention(q, k, v, enable_gqa=True))
+    monkeypatch.setattr(bench_gpu_kernels, "sdpa",
+                        lambda q, k, v: torch.nn.functional.scaled_dot_product_attention(q, k, v, enable_gqa=True))
     with pytest.raises(AssertionError, match="attention, y: results differ"):
         bench_gpu_kernels.measure_case("attention", "tiny", "cpu")
 

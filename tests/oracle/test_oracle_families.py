@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-import spec_forward
-from tiny_models import random_weights, relative_error
 
 import grpo
+import spec_forward
 from grpo.model.families import spec_of
+from tiny_models import random_weights, relative_error
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

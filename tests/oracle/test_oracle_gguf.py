@@ -4,12 +4,11 @@ import struct
 
 import numpy as np
 import pytest
-from make_files import BLOCKS, gguf_tensors, model_metadata, sentencepiece_metadata
-from make_files import gguf as gguf_bytes
 
 from grpo import _core
 from grpo.model.formats.gguf import GgufFile
 from grpo.model.tokenizer import Tokenizer
+from make_files import BLOCKS, gguf as gguf_bytes, gguf_tensors, model_metadata, sentencepiece_metadata
 
 gguf = pytest.importorskip("gguf")
 pytestmark = pytest.mark.oracle

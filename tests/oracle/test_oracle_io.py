@@ -5,18 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from make_files import byte_level_metadata
 
 import grpo
 from grpo.model.families import spec_of
 from grpo.model.tokenizer import Tokenizer
+from make_files import byte_level_metadata
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.oracle
 
-SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "num_key_value_heads": 2}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 64}
 MODELS = [
     ("qwen2", {}),
     ("qwen2", {"tie_word_embeddings": False, "rms_norm_eps": 1e-5}),
@@ -56,7 +58,8 @@ CHATS = [
     ],
     [
         {"role": "user", "content": "w"},
-        {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"a": "é"}}}]},
+        {"role": "assistant", "content": "",
+         "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {"a": "é"}}}]},
         {"role": "tool", "content": "3"},
         {"role": "user", "content": "x"},
     ],
@@ -64,7 +67,8 @@ CHATS = [
 TOOLS = [
     {
         "type": "function",
-        "function": {"name": "f", "description": "d <é>", "parameters": {"type": "object", "properties": {"a": {"type": "string"}}}},
+        "function": {"name": "f", "description": "d <é>",
+                     "parameters": {"type": "object", "properties": {"a": {"type": "string"}}}},
     }
 ]
 
@@ -148,33 +152,46 @@ def test_encodes_and_decodes_as_transformers(both):
         assert ids == theirs.encode(text, add_special_tokens=False), text
         assert ours.encode(text, add_special_tokens=True) == theirs.encode(text), text
         for skip in (True, False):
-            assert ours.decode(ids, skip) == theirs.decode(ids, skip_special_tokens=skip, clean_up_tokenization_spaces=False), text
+            assert (ours.decode(ids, skip)
+                    == theirs.decode(ids, skip_special_tokens=skip, clean_up_tokenization_spaces=False)), text
     assert ours.eos_ids[0] == theirs.eos_token_id or theirs.eos_token_id in ours.eos_ids
     assert ours.pad_id == theirs.pad_token_id
 
 
-@pytest.mark.parametrize("variables", [{}, {"add_generation_prompt": False}, {"tools": TOOLS}, {"enable_thinking": False}])
+@pytest.mark.parametrize("variables",
+                         [{}, {"add_generation_prompt": False}, {"tools": TOOLS}, {"enable_thinking": False}])
 def test_chats_render_as_transformers(both, variables):
     ours, theirs = both
     for chat in CHATS:
         arguments = {"add_generation_prompt": True, **variables}
-        assert ours.apply_chat_template(chat, **arguments) == theirs.apply_chat_template(chat, tokenize=False, **arguments)
+        assert (ours.apply_chat_template(chat, **arguments)
+                == theirs.apply_chat_template(chat, tokenize=False, **arguments))
         assert ours.apply_chat_template(chat, tokenize=True, **arguments) == theirs.apply_chat_template(
             chat, tokenize=True, return_dict=False, **arguments
         )
 
 
 TEMPLATES = [
-    "{%- for m in messages %}\n    {%- if loop.index0 == 1 %}{% continue %}{% endif %}\n  {{ m.role | upper }}:{{ m['content'] | trim | replace('a', 'bb') }}\n{% endfor %}",
-    "{{ bos_token }}{% for m in messages %}{% if loop.last %}{% break %}{% endif %}{{ loop.length }}{{ loop.revindex }}{{ loop.cycle('x', 'y') }}{% else %}none{% endfor %}",
-    "{% set ns = namespace(n=0, text='') %}{% for m in messages %}{% set ns.n = ns.n + m.content|length %}{% set ns.text = ns.text ~ m.role ~ ',' %}{% endfor %}{{ ns.n }} {{ ns.text[:-1] }}",
-    "{% macro turn(m, mark='#') -%}{{ mark }}{{ m.content.split(' ')[0] }}{%- endmacro %}{{ turn(messages[0]) }}{{ turn(messages[-1], mark='!') }}",
-    "{{ messages | tojson }}{{ messages[0] | tojson(indent=2) }}{{ messages | map(attribute='role') | join('|') }}{{ ['<', '&'] | tojson }}",
-    "{{ messages[0].content | indent(4) }}|{{ 'a\nb\n\nc' | indent(2, first=true) }}|{{ 'a\n\nb' | indent(1, blank=true) }}|{{ '' | indent(3, true) }}|{{ 'x\n' | indent }}",
-    "{% generation %}{{ messages[0].content }}{% endgeneration %}\n{% set x %}  {{ messages|length * 2 }} {% endset %}{{ x | trim }}{% filter upper %}up{% endfilter %}",
-    "{{ ','.join(['a', 'b']) }}{{ 'aXbX'.replace('X', '-', 1) }}{{ 'q' in messages[0].content }}{{ messages[::-1][0].role }}{{ dict(a=1).items() | list }}{{ 3 ** 2 }}{{ 'ab' * 2 }}",
-    "{{ undefined_thing is defined }}{{ undefined_thing | default('d') }}{{ undefined_thing }}{{ none }}{{ true }}{{ 1.5 }}{{ [1, 'a'] }}{{ (1 if messages else 2) }}",
-    "{% for key, value in messages[0].items() %}{{ key }}={{ value }};{% endfor %}{% for i in range(3) %}{{ i }}{% endfor %}{% for x in missing %}{{ x }}{% endfor %}",
+    "{%- for m in messages %}\n    {%- if loop.index0 == 1 %}{% continue %}{% endif %}\n"
+    "  {{ m.role | upper }}:{{ m['content'] | trim | replace('a', 'bb') }}\n{% endfor %}",
+    "{{ bos_token }}{% for m in messages %}{% if loop.last %}{% break %}{% endif %}{{ loop.length }}{{ loop.revindex "
+    "}}{{ loop.cycle('x', 'y') }}{% else %}none{% endfor %}",
+    "{% set ns = namespace(n=0, text='') %}{% for m in messages %}{% set ns.n = ns.n + m.content|length %}{% set "
+    "ns.text = ns.text ~ m.role ~ ',' %}{% endfor %}{{ ns.n }} {{ ns.text[:-1] }}",
+    "{% macro turn(m, mark='#') -%}{{ mark }}{{ m.content.split(' ')[0] }}{%- endmacro %}{{ turn(messages[0]) }}{{ "
+    "turn(messages[-1], mark='!') }}",
+    "{{ messages | tojson }}{{ messages[0] | tojson(indent=2) }}{{ messages | map(attribute='role') | join('|') }}{{ "
+    "['<', '&'] | tojson }}",
+    "{{ messages[0].content | indent(4) }}|{{ 'a\nb\n\nc' | indent(2, first=true) }}|{{ 'a\n\n"
+    "b' | indent(1, blank=true) }}|{{ '' | indent(3, true) }}|{{ 'x\n' | indent }}",
+    "{% generation %}{{ messages[0].content }}{% endgeneration %}\n"
+    "{% set x %}  {{ messages|length * 2 }} {% endset %}{{ x | trim }}{% filter upper %}up{% endfilter %}",
+    "{{ ','.join(['a', 'b']) }}{{ 'aXbX'.replace('X', '-', 1) }}{{ 'q' in messages[0].content }}{{ "
+    "messages[::-1][0].role }}{{ dict(a=1).items() | list }}{{ 3 ** 2 }}{{ 'ab' * 2 }}",
+    "{{ undefined_thing is defined }}{{ undefined_thing | default('d') }}{{ undefined_thing }}{{ none }}{{ true }}{{ "
+    "1.5 }}{{ [1, 'a'] }}{{ (1 if messages else 2) }}",
+    "{% for key, value in messages[0].items() %}{{ key }}={{ value }};{% endfor %}{% for i in range(3) %}{{ i }}{% "
+    "endfor %}{% for x in missing %}{{ x }}{% endfor %}",
 ]
 
 

@@ -1,6 +1,7 @@
 """Models against transformers, live: random odd configs, real weights where they are at hand, greedy generation."""
 import numpy as np
 import pytest
+
 from golden_checks import check_gradients, check_logits, check_scores
 from tiny_models import build, config, gemma3, mistral, random_weights, relative_error
 
@@ -18,7 +19,8 @@ FAMILIES = ["qwen2", "qwen3", "llama", "mistral", "gemma3"]
 
 def random_rope(rng, family):
     """Scalings of a family's rope, with original lengths that the groups below pass."""
-    kind = rng.choice({"llama": ["default", "llama3", "linear"], "mistral": ["default", "yarn"]}.get(family, ["default", "yarn", "linear"]))
+    kind = rng.choice({"llama": ["default", "llama3", "linear"],
+                       "mistral": ["default", "yarn"]}.get(family, ["default", "yarn", "linear"]))
     rope = {"rope_type": str(kind), "rope_theta": float(rng.choice([1e4, 5e5, 1e6]))}
     if kind == "llama3":
         rope |= {"factor": float(rng.choice([8, 32])), "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -26,7 +28,8 @@ def random_rope(rng, family):
     if kind == "linear":
         rope |= {"factor": float(rng.choice([2, 8]))}
     if kind == "yarn":
-        rope |= {"factor": float(rng.choice([2, 4])), "original_max_position_embeddings": int(rng.choice([32, 64, 1024]))}
+        rope |= {"factor": float(rng.choice([2, 4])),
+                 "original_max_position_embeddings": int(rng.choice([32, 64, 1024]))}
     return rope
 
 
@@ -37,25 +40,31 @@ def random_config(rng, family=None):
     d = int(rng.integers(9, 70))
     if family not in ("qwen2", "qwen3"):
         d = kv * ratio * max(1, d // (kv * ratio))
-    sizes = dict(d=d, heads=(kv * ratio, kv), D=int(rng.choice([4, 10, 16, 24, 64, 80, 96, 128])), F=int(rng.integers(5, 150)),
-                 V=int(rng.integers(33, 400)), tie=bool(rng.random() < 0.5), rms_norm_eps=float(rng.choice([1e-6, 1e-5])))
+    sizes = dict(d=d, heads=(kv * ratio, kv), D=int(rng.choice([4, 10, 16, 24, 64, 80, 96, 128])),
+                 F=int(rng.integers(5, 150)),
+                 V=int(rng.integers(33, 400)), tie=bool(rng.random() < 0.5),
+                 rms_norm_eps=float(rng.choice([1e-6, 1e-5])))
     window, L = int(rng.choice([2, 7, 32, 45, 500])), int(rng.integers(1, 4))
     if family == "gemma3":
         linear = {"rope_type": "linear", "factor": 8.0}
-        return gemma3(window=window, layers="".join(rng.choice(["s", "f"], L + 1)), query_scalar=int(rng.choice([16, 60, 256])),
+        return gemma3(window=window, layers="".join(rng.choice(["s", "f"], L + 1)),
+                      query_scalar=int(rng.choice([16, 60, 256])),
                       full_rope=linear if rng.random() < 0.5 else None, **sizes)
     rope = {"rope_parameters": random_rope(rng, family)}
     if family == "mistral":
         return mistral(window=window if rng.random() < 0.7 else None, L=L, **rope, **sizes)
     windows = {}
     if family != "llama" and rng.random() < 0.4:
-        windows = {"use_sliding_window": True, "sliding_window": window, "max_window_layers": int(rng.integers(0, L + 1))}
+        windows = {"use_sliding_window": True, "sliding_window": window,
+                   "max_window_layers": int(rng.integers(0, L + 1))}
     return config(family, L=L, **rope, **windows, **sizes)
 
 
 def random_groups(rng):
-    """(prompt length, completion lengths) of each group; enough tokens in all for an error to be more than one draw of noise."""
-    return [(int(rng.integers(1, 80)), rng.integers(12, 50, rng.integers(1, 6)).tolist()) for _ in range(rng.integers(1, 4))]
+    """(prompt length, completion lengths) of each group; enough tokens in all for an error to be more than one draw of
+    noise."""
+    return [(int(rng.integers(1, 80)), rng.integers(12, 50, rng.integers(1, 6)).tolist())
+            for _ in range(rng.integers(1, 4))]
 
 
 @pytest.fixture(scope="module", params=range(100, 140))
@@ -90,7 +99,8 @@ def test_greedy_generation(family, options):
     out = model.generate(prompts, 1, 40, temperature=0.0, stop_ids=stop_ids, **options)
     for prompt, completion in zip(prompts, np.split(out["tokens"], np.cumsum(out["lengths"])[:-1])):
         ids = torch.tensor(prompt[None].astype(np.int64))
-        want = hf.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False, eos_token_id=stop_ids.tolist(),
+        want = hf.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False,
+                           eos_token_id=stop_ids.tolist(),
                            pad_token_id=int(stop_ids[0]), **options)
         assert completion.tolist() == want[0, len(prompt):].tolist()
 
@@ -98,7 +108,8 @@ def test_greedy_generation(family, options):
 @pytest.mark.parametrize("where", DEVICES)
 @pytest.mark.parametrize("seed", range(6))
 def test_embeddings(seed, where):
-    """The mean of transformers' last hidden states, which are those after the final norm; with the errors of its own bf16."""
+    """The mean of transformers' last hidden states, which are those after the final norm; with the errors of its own
+    bf16."""
     rng = np.random.default_rng(seed)
     cfg = random_config(rng)
     texts = [rng.integers(0, cfg["vocab_size"], n).astype(np.int32) for n in (1, 31, 33, int(rng.integers(2, 90)))]
@@ -106,11 +117,14 @@ def test_embeddings(seed, where):
     for dtype in (torch.float32, torch.bfloat16):
         hf = make_model(cfg, dtype)
         with torch.no_grad():
-            states = [hf(torch.tensor(ids[None].astype(np.int64)), output_hidden_states=True).hidden_states[-1][0] for ids in texts]
+            states = [hf(torch.tensor(ids[None].astype(np.int64)), output_hidden_states=True).hidden_states[-1][0]
+                      for ids in texts]
         vectors[dtype] = np.stack([s.double().mean(0).numpy() for s in states])
     exact = vectors[torch.float32]
-    got = build(cfg, where, random_weights([(name, tuple(p.shape)) for name, p in hf.named_parameters()], 7)).embed(texts)
-    assert relative_error(got, exact) <= (1e-4 if where == "ref" else 2 * relative_error(vectors[torch.bfloat16], exact))
+    got = build(cfg, where,
+                random_weights([(name, tuple(p.shape)) for name, p in hf.named_parameters()], 7)).embed(texts)
+    assert (relative_error(got, exact)
+            <= (1e-4 if where == "ref" else 2 * relative_error(vectors[torch.bfloat16], exact)))
 
 
 def test_real_weights(tmp_path, smollm2_gguf):
@@ -119,7 +133,8 @@ def test_real_weights(tmp_path, smollm2_gguf):
 
     model = grpo.load(smollm2_gguf)
     model.save_pretrained(tmp_path)
-    ids = model.prompt_ids([{"role": "user", "content": "What is the capital of France? Answer in one short sentence."}])
+    ids = model.prompt_ids([{"role": "user",
+                             "content": "What is the capital of France? Answer in one short sentence."}])
     logits = {}
     for dtype in (torch.float32, torch.bfloat16):
         hf = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=dtype)

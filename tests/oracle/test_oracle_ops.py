@@ -1,5 +1,6 @@
-"""Operations against torch and transformers, live, with their gradients: LayerNorm, the three GELUs, rotary embeddings whose
-positions have several axes, attention with a sliding window. torch computes in float64, on numbers that bfloat16 can hold."""
+"""Operations against torch and transformers, live, with their gradients: LayerNorm, the three GELUs, rotary embeddings
+whose positions have several axes, attention with a sliding window. torch computes in float64, on numbers that bfloat16
+can hold."""
 import numpy as np
 import pytest
 
@@ -54,7 +55,8 @@ def test_gelu(device, rng, kind, name):
 def text_rotary(modeling, config, embedding, section):
     """The frequencies (D/2) of a text model, and its rotation of q, k (N, heads, D) at positions (3, N)."""
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": section}
-    embedding = embedding(config(hidden_size=512, num_attention_heads=4, num_key_value_heads=2, head_dim=128, rope_parameters=rope))
+    embedding = embedding(config(hidden_size=512, num_attention_heads=4, num_key_value_heads=2, head_dim=128,
+                                 rope_parameters=rope))
 
     def rotate(q, k, positions):
         cos, sin = embedding(q, positions[:, None])
@@ -65,7 +67,8 @@ def text_rotary(modeling, config, embedding, section):
 
 def tower_rotary():
     """The same of a vision tower, at positions (2, N)."""
-    embedding = modeling_qwen2_vl.Qwen2VLVisionRotaryEmbedding(configuration_qwen2_vl.Qwen2VLVisionConfig(embed_dim=240, num_heads=3))
+    tower = configuration_qwen2_vl.Qwen2VLVisionConfig(embed_dim=240, num_heads=3)
+    embedding = modeling_qwen2_vl.Qwen2VLVisionRotaryEmbedding(tower)
 
     def rotate(q, k, positions):
         return modeling_qwen2_vl.apply_rotary_pos_emb_vision(q, k, *embedding(q, positions.T))
@@ -74,7 +77,8 @@ def tower_rotary():
 
 
 ROTARY = {                                   # name in AXES: query heads, KV heads, what transformers does
-    "chunked": (4, 2, lambda: text_rotary(modeling_qwen2_vl, configuration_qwen2_vl.Qwen2VLTextConfig, modeling_qwen2_vl.Qwen2VLRotaryEmbedding,
+    "chunked": (4, 2, lambda: text_rotary(modeling_qwen2_vl, configuration_qwen2_vl.Qwen2VLTextConfig,
+                                          modeling_qwen2_vl.Qwen2VLRotaryEmbedding,
                                           [16, 24, 24])),
     "interleaved": (4, 2, lambda: text_rotary(modeling_qwen3_vl, configuration_qwen3_vl.Qwen3VLTextConfig,
                                               modeling_qwen3_vl.Qwen3VLTextRotaryEmbedding, [24, 20, 20])),
@@ -94,7 +98,8 @@ def test_rotary_embeddings_of_several_axes(device, rng, name):
     want = [*rotate(*inputs[:2], torch.tensor(positions)), inputs[2]]
     gradients = torch.autograd.grad(want, inputs, [torch.tensor(part) for part in split_heads(d, Hq, Hkv, D)])
     table = ops.rope_table(positions, inv_freq, axis)
-    got = ops.rope(qkv, None, None, EPS, *table, Hq, Hkv, D), ops.rope_bwd(d, None, None, qkv, None, None, EPS, *table, Hq, Hkv, D)
+    got = (ops.rope(qkv, None, None, EPS, *table, Hq, Hkv, D),
+           ops.rope_bwd(d, None, None, qkv, None, None, EPS, *table, Hq, Hkv, D))
     for mine, theirs in zip(got, (want, gradients), strict=True):
         check(device, mine, torch.cat(list(theirs), dim=1).reshape(N, -1))
 

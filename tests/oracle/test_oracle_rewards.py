@@ -9,17 +9,23 @@ theirs = pytest.importorskip("trl.rewards")
 pytest.importorskip("math_verify")
 from grpo.rewards import trl as ours  # noqa: E402
 
-pytestmark = pytest.mark.oracle
+pytestmark = [pytest.mark.oracle, pytest.mark.usefixtures("patient")]
 
 # (completion, solution)
-ANSWERS = [("so \\boxed{\\frac{1}{3}}", "1/3"), ("so \\boxed{\\frac{1}{2}}", "\\frac{1}{3}"), ("it is 12", "12"), ("the answer is $12$", "12"),
-           ("$12$", "12"), ("", "12"), ("<think>$5$</think> then \\boxed{12}", "$12$"), ("<think>\\boxed{12}</think> then", "12"),
-           ("<think>\\boxed{12}", "12"), ("a</think>\\boxed{2}</think>The final answer is $3$.", "3"), ("\\boxed{x^2 - 1}", "$(x-1)(x+1)$"),
-           ("</think>\\boxed{1} and \\boxed{2}", "2"), ("\\boxed{18\\text{ km}}", "18"), ("</think>\\boxed{4}", "so it goes"),
+ANSWERS = [("so \\boxed{\\frac{1}{3}}", "1/3"), ("so \\boxed{\\frac{1}{2}}", "\\frac{1}{3}"), ("it is 12", "12"),
+           ("the answer is $12$", "12"),
+           ("$12$", "12"), ("", "12"), ("<think>$5$</think> then \\boxed{12}", "$12$"),
+           ("<think>\\boxed{12}</think> then", "12"),
+           ("<think>\\boxed{12}", "12"), ("a</think>\\boxed{2}</think>The final answer is $3$.", "3"),
+           ("\\boxed{x^2 - 1}", "$(x-1)(x+1)$"),
+           ("</think>\\boxed{1} and \\boxed{2}", "2"), ("\\boxed{18\\text{ km}}", "18"),
+           ("</think>\\boxed{4}", "so it goes"),
            ("\\boxed{4} <end>", ""), ("<think>a</think><end>\\boxed{0.5}", "\\frac12"), ("\\boxed{\\frac{1}{", "1")]
-FORMATS = ["<think>a</think>b", "<think>\na\n</think>\nb\nc", "<think>a<think>b</think>", " <think>a</think>", "<think></think>", "<think>a", "a</think>",
+FORMATS = ["<think>a</think>b", "<think>\na\n</think>\nb\nc", "<think>a<think>b</think>", " <think>a</think>",
+           "<think></think>", "<think>a", "a</think>",
            "<think>a</think><think>b</think>", "x\n<think>a</think>", ""]
-IDS = [[], [1], [1, 2], [1, 2, 3], [5] * 5, [1, 2, 3, 1, 2, 3, 1], list(range(40)), [7] * 79, [7] * 80, [7] * 81, [1, 2] * 50, [3] * 101, [3] * 150]
+IDS = [[], [1], [1, 2], [1, 2, 3], [5] * 5, [1, 2, 3, 1, 2, 3, 1], list(range(40)), [7] * 79, [7] * 80, [7] * 81,
+       [1, 2] * 50, [3] * 101, [3] * 150]
 
 
 def as_chat(texts):
@@ -39,7 +45,8 @@ def test_accuracies(ours, theirs):
 
 def test_other_ends_of_reasoning():
     ends = dict(reasoning_delimiters=["<end>", "</think>"])
-    assert rewards.reasoning_accuracy_reward(COMPLETIONS, SOLUTIONS, **ends) == theirs.reasoning_accuracy_reward(COMPLETIONS, SOLUTIONS, **ends)
+    assert (rewards.reasoning_accuracy_reward(COMPLETIONS, SOLUTIONS, **ends)
+            == theirs.reasoning_accuracy_reward(COMPLETIONS, SOLUTIONS, **ends))
 
 
 def test_think_format():
@@ -47,12 +54,14 @@ def test_think_format():
     assert rewards.think_format_reward(as_chat(FORMATS)) == values and {*values} == {0.0, 1.0}
 
 
-@pytest.mark.parametrize("arguments", [dict(max_len=80), dict(max_len=10, min_value_wrong=0.0, max_value_wrong=-2.0, max_value_correct=3)])
+@pytest.mark.parametrize("arguments", [dict(max_len=80), dict(max_len=10, min_value_wrong=0.0, max_value_wrong=-2.0,
+                                                              max_value_correct=3)])
 @pytest.mark.parametrize("size", range(0, 100, 17))
 def test_cosine_scaled(arguments, size):
     ids = [[1] * (size + i) for i in range(len(ANSWERS))]
     values = theirs.get_cosine_scaled_reward(**arguments)(COMPLETIONS, SOLUTIONS, ids)
-    assert rewards.get_cosine_scaled_reward(**arguments)(COMPLETIONS, SOLUTIONS, ids) == pytest.approx(values, abs=1e-12)
+    assert (rewards.get_cosine_scaled_reward(**arguments)(COMPLETIONS, SOLUTIONS, ids)
+            == pytest.approx(values, abs=1e-12))
 
 
 @pytest.mark.parametrize("arguments", [{}, dict(ngram_size=2, max_penalty=-0.5), dict(ngram_size=1, max_penalty=0.0)])
@@ -68,12 +77,14 @@ def test_soft_overlong(most, cache):
 
 
 def test_names_in_metrics_are_trls():
-    made = [(rewards.get_cosine_scaled_reward(9), theirs.get_cosine_scaled_reward(9)), (rewards.get_repetition_penalty_reward(), theirs.get_repetition_penalty_reward()),
+    made = [(rewards.get_cosine_scaled_reward(9), theirs.get_cosine_scaled_reward(9)),
+            (rewards.get_repetition_penalty_reward(), theirs.get_repetition_penalty_reward()),
             (rewards.get_soft_overlong_punishment(9, 3), theirs.get_soft_overlong_punishment(9, 3))]
     assert all(mine.__name__ == other.__name__ for mine, other in made)
 
 
 def test_by_name():
-    got = RewardSet(["reasoning_accuracy_reward", {"cosine_scaled_reward": {"max_len": 4}}, "repetition_penalty_reward"]).score(
+    got = RewardSet(["reasoning_accuracy_reward", {"cosine_scaled_reward": {"max_len": 4}},
+                     "repetition_penalty_reward"]).score(
         batch(["</think>\\boxed{12}", "</think>\\boxed{3}"], [2, 4], columns={"solution": ["12", "12"]})).values
     assert got.tolist() == [[1.0, pytest.approx(0.75), 0.0], [0.0, pytest.approx(-0.5), pytest.approx(-0.5)]]

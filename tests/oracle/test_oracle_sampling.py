@@ -12,7 +12,8 @@ V = 50
 
 
 def processors(settings):
-    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=V, n_layer=1, n_head=1, n_embd=8, bos_token_id=0, eos_token_id=0))
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=V, n_layer=1, n_head=1, n_embd=8,
+                                                                 bos_token_id=0, eos_token_id=0))
     config = transformers.GenerationConfig(do_sample=True, **settings)
     model._prepare_special_tokens(config)
     return model._get_logits_processor(config, input_ids_seq_length=1)
@@ -21,7 +22,8 @@ def processors(settings):
 @pytest.mark.parametrize("seed", range(12))
 def test_support_and_log_probs(ref, seed):
     rng = np.random.default_rng(seed)
-    settings = {"temperature": float(rng.uniform(0.4, 1.6)), "top_k": int(rng.integers(2, V)), "top_p": float(rng.uniform(0.3, 0.99)),
+    settings = {"temperature": float(rng.uniform(0.4, 1.6)), "top_k": int(rng.integers(2, V)),
+                "top_p": float(rng.uniform(0.3, 0.99)),
                 "min_p": float(rng.uniform(0.0, 0.4)), "repetition_penalty": float(rng.uniform(0.7, 1.5))}
     h, W = normal(rng, 1, 8), normal(rng, V, 8)
     prompt = rng.integers(V, size=20)

@@ -1,13 +1,13 @@
-"""Training against PyTorch: AdamW with clipping and schedules against torch.optim, a whole GRPO step against a statement of
-it in torch and transformers, on the same completions."""
+"""Training against PyTorch: AdamW with clipping and schedules against torch.optim, a whole GRPO step against a
+statement of it in torch and transformers, on the same completions."""
 import math
 
 import numpy as np
 import pytest
-from tiny_models import build, config, relative_error
 
 from grpo import GRPOConfig, _core, ops
 from grpo.options.schedule import SHAPES, learning_rate
+from tiny_models import build, config, relative_error
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -33,7 +33,8 @@ def both_models():
 def decay_groups(hf, weight_decay):
     """transformers' rule: norms and biases do not decay."""
     decayed = [p for name, p in hf.named_parameters() if p.ndim == 2]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": [p for p in hf.parameters() if p.ndim == 1], "weight_decay": 0.0}]
+    return [{"params": decayed, "weight_decay": weight_decay},
+            {"params": [p for p in hf.parameters() if p.ndim == 1], "weight_decay": 0.0}]
 
 
 def test_decay_rule_is_transformers():
@@ -43,17 +44,21 @@ def test_decay_rule_is_transformers():
 
 @pytest.mark.parametrize("device", ["ref", "cpu"])
 @pytest.mark.parametrize(("max_norm", "weight_decay", "betas", "schedule"), [
-    (0.0, 0.0, (0.9, 0.999), "constant"), (1.0, 0.1, (0.9, 0.99), "linear"), (0.05, 0.01, (0.8, 0.95), "cosine"), (1e9, 0.0, (0.0, 0.5), "constant_with_warmup"),
+    (0.0, 0.0, (0.9, 0.999), "constant"), (1.0, 0.1, (0.9, 0.99), "linear"), (0.05, 0.01, (0.8, 0.95), "cosine"),
+    (1e9, 0.0, (0.0, 0.5), "constant_with_warmup"),
 ])
 def test_adamw_clip_and_schedule(device, max_norm, weight_decay, betas, schedule):
-    """Ten steps; torch gets our gradients, so that only the optimiser is compared. Master weights agree to 1e-6; moments to
-    2e-5, because torch rounds 1 - beta in double and 1 - 0.999f is 1.3e-5 off (the bias correction is off with it)."""
+    """Ten steps; torch gets our gradients, so that only the optimiser is compared. Master weights agree to 1e-6;
+    moments to 2e-5, because torch rounds 1 - beta in double and 1 - 0.999f is 1.3e-5 off (the bias correction is off
+    with it)."""
     hf, _ = both_models()
     model = build(CONFIG, device, {name: p.detach().numpy() for name, p in hf.named_parameters()})
     trainer = _core.Trainer(model, adam_beta1=betas[0], adam_beta2=betas[1], weight_decay=weight_decay)
     optimizer = torch.optim.AdamW(decay_groups(hf, weight_decay), lr=1e-3, betas=betas, eps=1e-8)
-    scheduler = transformers.get_scheduler(schedule, optimizer, num_warmup_steps=3 if schedule != "constant" else 0, num_training_steps=10)
-    options = GRPOConfig(learning_rate=1e-3, lr_scheduler_type=schedule, warmup_steps=3 if schedule != "constant" else 0, weight_decay=weight_decay)
+    scheduler = transformers.get_scheduler(schedule, optimizer, num_warmup_steps=3 if schedule != "constant" else 0,
+                                           num_training_steps=10)
+    options = GRPOConfig(learning_rate=1e-3, lr_scheduler_type=schedule,
+                         warmup_steps=3 if schedule != "constant" else 0, weight_decay=weight_decay)
     for step in range(10):
         prompts, completions, group, rng = make_rollout(step)
         coef = rng.normal(size=sum(map(len, completions))).astype(np.float32)
@@ -80,9 +85,11 @@ STABLE = {"num_decay_steps": 6}
 @pytest.mark.parametrize("warmup", [0, 1, 5])
 @pytest.mark.parametrize(("name", "arguments"), [
     ("linear", {}), ("cosine", {}), ("cosine", {"num_cycles": 1.25}), ("constant", {}), ("constant_with_warmup", {}),
-    ("cosine_with_restarts", {}), ("cosine_with_restarts", {"num_cycles": 3}), ("polynomial", {}), ("polynomial", {"power": 2.0, "lr_end": 1e-5}),
+    ("cosine_with_restarts", {}), ("cosine_with_restarts", {"num_cycles": 3}), ("polynomial", {}),
+    ("polynomial", {"power": 2.0, "lr_end": 1e-5}),
     ("inverse_sqrt", {}), ("inverse_sqrt", {"timescale": 3}), ("cosine_with_min_lr", {"min_lr": 1e-4}),
-    ("cosine_with_min_lr", {"min_lr_rate": 0.2, "num_cycles": 1.0}), ("cosine_warmup_with_min_lr", {"min_lr_rate": 0.1}),
+    ("cosine_with_min_lr", {"min_lr_rate": 0.2, "num_cycles": 1.0}),
+    ("cosine_warmup_with_min_lr", {"min_lr_rate": 0.1}),
     ("cosine_warmup_with_min_lr", {"min_lr": 1e-4, "warmup_lr_rate": 0.3}), ("warmup_stable_decay", STABLE),
     ("warmup_stable_decay", STABLE | {"num_stable_steps": 4, "min_lr_ratio": 0.1, "num_cycles": 0.75}),
     ("warmup_stable_decay", STABLE | {"warmup_type": "cosine", "decay_type": "linear"}),
@@ -118,13 +125,15 @@ def torch_logps(hf, prompts, completions, group, temperature):
     return logps, entropies
 
 
-def torch_grpo_loss(logps, entropies, old, ref, advantages, mask, *, loss_type, beta, epsilon, epsilon_high, delta, entropy_coef, max_completion_length,
+def torch_grpo_loss(logps, entropies, old, ref, advantages, mask, *, loss_type, beta, epsilon, epsilon_high, delta,
+                    entropy_coef, max_completion_length,
                     importance_sampling_level):
     """The loss of one step as the papers state it, by a loop over completions."""
     tokens, sequences = float(sum(m.sum() for m in mask)), len(mask)
     loss = 0.0
     for i, m in enumerate(mask):
-        weight = {"grpo": m / (sequences * max(1.0, float(m.sum()))), "dapo": m / tokens, "dr_grpo": m / (sequences * max_completion_length)}[loss_type]
+        weight = {"grpo": m / (sequences * max(1.0, float(m.sum()))), "dapo": m / tokens,
+                  "dr_grpo": m / (sequences * max_completion_length)}[loss_type]
         log_ratio = logps[i] - old[i]
         if importance_sampling_level == "sequence":
             log_ratio = ((log_ratio * m).sum() / m.sum()).expand_as(log_ratio)
@@ -132,7 +141,8 @@ def torch_grpo_loss(logps, entropies, old, ref, advantages, mask, *, loss_type, 
         free = ratio if delta is None else torch.clamp(ratio, max=delta)
         policy = -torch.minimum(free * advantages[i], torch.clamp(ratio, 1 - epsilon, 1 + epsilon_high) * advantages[i])
         x = ref[i] - logps[i]
-        loss = loss + ((policy + beta * (x.exp() - x - 1)) * weight).sum() - entropy_coef * (entropies[i] * m).sum() / tokens
+        loss = (loss + ((policy + beta * (x.exp() - x - 1)) * weight).sum() - entropy_coef * (entropies[i] * m).sum()
+                / tokens)
     return loss
 
 
@@ -153,12 +163,14 @@ def test_whole_grpo_step(options, temperature, on_policy):
     out = model.generate(prompts, 4, 20, temperature=temperature, stop_ids=np.arange(5, dtype=np.int32), seed=1)
     completions = np.split(out["tokens"], np.cumsum(out["lengths"])[:-1])
     group = np.repeat(np.arange(3, dtype=np.int32), 4)
-    old, ref = (out["policy_logprobs"] + rng.normal(0, spread, len(out["tokens"])).astype(np.float32) for spread in (0.0 if on_policy else 0.3, 0.3))
+    old, ref = (out["policy_logprobs"] + rng.normal(0, spread, len(out["tokens"])).astype(np.float32)
+                for spread in (0.0 if on_policy else 0.3, 0.3))
     advantages = ops.group_advantages(rng.normal(size=12).astype(np.float32), 4)
     mask = (rng.random(len(old)) < 0.9).astype(np.uint8)
     mask[np.cumsum(out["lengths"]) - 1] = 1
 
-    settings = {"beta": 0.0, "epsilon": 0.2, "epsilon_high": 0.2, "delta": None, "entropy_coef": 0.0, "max_completion_length": 20,
+    settings = {"beta": 0.0, "epsilon": 0.2, "epsilon_high": 0.2, "delta": None, "entropy_coef": 0.0,
+                "max_completion_length": 20,
                 "importance_sampling_level": "token"} | options
     pieces = [np.split(x, np.cumsum(out["lengths"])[:-1]) for x in (old, ref, mask.astype(np.float32))]
     logps, entropies = torch_logps(hf, prompts, completions, group, temperature)
@@ -172,10 +184,12 @@ def test_whole_grpo_step(options, temperature, on_policy):
     normalizer = {"tokens": float(mask.sum()), "sequences": 12.0}
     core_options = settings | {"use_bias_correction_kl": False}
     if on_policy:
-        got, coef, entropy_coef, _ = _core.grpo_loss(old, old, advantages, mask, ref, out["entropies"], out["lengths"], core_options, normalizer)
+        got, coef, entropy_coef, _ = _core.grpo_loss(old, old, advantages, mask, ref, out["entropies"], out["lengths"],
+                                                     core_options, normalizer)
         trainer.accumulate(prompts, completions, group, coef, entropy_coef=entropy_coef, temperature=temperature)
     else:
-        got, _, _, _ = trainer.accumulate_loss(prompts, completions, group, old_logps=old, advantages=advantages, mask=mask, ref_logps=ref,
+        got, _, _, _ = trainer.accumulate_loss(prompts, completions, group, old_logps=old, advantages=advantages,
+                                               mask=mask, ref_logps=ref,
                                                loss=core_options, normalizer=normalizer, temperature=temperature)
     assert got == pytest.approx(loss.item(), rel=1e-4, abs=1e-6)
     for name, p in hf.named_parameters():

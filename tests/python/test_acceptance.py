@@ -9,30 +9,44 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_models import build, config, round_to_bf16
 
 import grpo
 from grpo import GRPOConfig, GRPOTrainer, _core, errors
+from tiny_models import build, config, round_to_bf16
 
 TESTS = Path(__file__).parents[1]
 HELD = {
-    "steps per generation unlike accumulation: the gradient of one batch": ["test_trainer.py::test_accumulation_and_micro_batches_change_no_bit",
-                                                                            "exactness.py::test_accumulating_is_one_batch"],
-    "every sample twice, the same gradient": ["test_loss.py::test_duplicating_every_completion_changes_nothing",
-                                              "test_trainer.py::test_duplicating_every_group_leaves_the_gradient_unchanged"],
+    "steps per generation unlike accumulation: the gradient of one batch": [
+        "test_trainer.py::test_accumulation_and_micro_batches_change_no_bit",
+        "exactness.py::test_accumulating_is_one_batch",
+    ],
+    "every sample twice, the same gradient": [
+        "test_loss.py::test_duplicating_every_completion_changes_nothing",
+        "test_trainer.py::test_duplicating_every_group_leaves_the_gradient_unchanged",
+    ],
     "several end tokens": ["test_generate.py::test_every_stop_id_stops"],
-    "groups without spread are found by any rewards": ["test_trainer.py::test_dynamic_sampling_replaces_groups_without_spread"],
+    "groups without spread are found by any rewards": [
+        "test_trainer.py::test_dynamic_sampling_replaces_groups_without_spread",
+    ],
     "a reward list of the wrong length names its function": ["test_rewards.py::test_chaos"],
-    "a reward that hangs costs its timeout": ["test_rewards.py::test_a_timeout_costs_its_time_and_says_what_became_of_the_call"],
+    "a reward that hangs costs its timeout": [
+        "test_rewards.py::test_a_timeout_costs_its_time_and_says_what_became_of_the_call",
+    ],
     "tokens outside the mask carry exactly no gradient": ["test_loss.py::test_masked_tokens_are_not_read_and_get_zero"],
-    "truncated completions are masked, and out of N": ["test_loss.py::test_truncated_completion_leaves_tokens_but_stays_a_sequence",
-                                                       "test_trainer.py::test_truncated_completions_are_left_out"],
+    "truncated completions are masked, and out of N": [
+        "test_loss.py::test_truncated_completion_leaves_tokens_but_stays_a_sequence",
+        "test_trainer.py::test_truncated_completions_are_left_out",
+    ],
     "resuming equals not stopping": ["test_resume.py::test_resume_is_exact"],
     "an option that is unknown or ignored is an error": ["test_config.py::test_what_cannot_be_honoured_is_an_error"],
     "AdamW, warm-up and clipping are torch's": ["test_oracle_train.py::test_adamw_clip_and_schedule"],
-    "advantages are TRL's, with its epsilon and ddof": ["test_oracle_loss.py::test_advantages", "test_numpy_ops.py::test_recorded_advantages"],
+    "advantages are TRL's, with its epsilon and ddof": [
+        "test_oracle_loss.py::test_advantages",
+        "test_numpy_ops.py::test_recorded_advantages",
+    ],
 }
-SIZES = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "num_key_value_heads": 1, "intermediate_size": 64, "initializer_range": 0.2}
+SIZES = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "num_key_value_heads": 1,
+         "intermediate_size": 64, "initializer_range": 0.2}
 PROMPTS = ["one", "two words", "and a prompt that is longer than one page of the cache", "x"]
 
 
@@ -40,7 +54,8 @@ PROMPTS = ["one", "two words", "and a prompt that is longer than one page of the
 def test_held_elsewhere(what):
     for place in HELD[what]:
         file, name = place.split("::")
-        assert name in {node.name for node in ast.parse(next(TESTS.rglob(file)).read_text()).body if isinstance(node, ast.FunctionDef)}, place
+        assert (name in {node.name for node in ast.parse(next(TESTS.rglob(file)).read_text()).body
+                         if isinstance(node, ast.FunctionDef)}), place
 
 
 def spread_reward(completions, **columns):
@@ -48,18 +63,23 @@ def spread_reward(completions, **columns):
 
 
 def make_trainer(tmp_path, device, reward=spread_reward, **options):
-    options = {"output_dir": str(tmp_path / "run"), "max_steps": 2, "num_generations": 4, "per_device_train_batch_size": 16,
-               "max_completion_length": 24, "save_strategy": "no", "learning_rate": 1e-3, "disable_tqdm": True} | options
+    options = {"output_dir": str(tmp_path / "run"), "max_steps": 2, "num_generations": 4,
+               "per_device_train_batch_size": 16,
+               "max_completion_length": 24, "save_strategy": "no", "learning_rate": 1e-3,
+               "disable_tqdm": True} | options
     model = grpo.load(grpo.tiny("qwen2", seed=1, **SIZES), device=device)
     return GRPOTrainer(model, reward, GRPOConfig(**options), [{"prompt": text} for text in PROMPTS])
 
 
 @pytest.mark.parametrize("sampling", [
-    {"temperature": 0.7}, {"temperature": 1.3}, {"top_p": 0.8}, {"top_k": 10}, {"min_p": 0.05}, {"repetition_penalty": 1.2},
-    {"temperature": 0.7, "top_p": 0.8, "top_k": 50, "min_p": 0.01, "repetition_penalty": 1.1, "generation_kwargs": {"suppress_tokens": [5, 6]}},
+    {"temperature": 0.7}, {"temperature": 1.3}, {"top_p": 0.8}, {"top_k": 10}, {"min_p": 0.05},
+    {"repetition_penalty": 1.2},
+    {"temperature": 0.7, "top_p": 0.8, "top_k": 50, "min_p": 0.01, "repetition_penalty": 1.1,
+     "generation_kwargs": {"suppress_tokens": [5, 6]}},
 ], ids=str)
 def test_loss_uses_the_logprobs_of_sampling(tmp_path, device, sampling):
-    """Temperature and truncation: on the first update the trainer's log-probs are the sampler's, so every ratio is 1."""
+    """Temperature and truncation: on the first update the trainer's log-probs are the sampler's, so every ratio is
+    1."""
     for step in make_trainer(tmp_path, device, **sampling):
         assert step.metrics["sampling/sampling_logp_difference/max"] == 0.0
         assert step.metrics["clip_ratio/region_mean"] == 0.0
@@ -119,7 +139,8 @@ def test_small_learning_rates_move_bf16_weights():
     assert np.abs(moved - meant).max() <= 2**-9 * 2          # half a bfloat16 step of the largest weights
 
 
-@pytest.mark.parametrize("name", ["model.layers.1.self_attn.q_proj.weight", "model.embed_tokens.weight", "model.layers.0.input_layernorm.weight"])
+@pytest.mark.parametrize("name", ["model.layers.1.self_attn.q_proj.weight", "model.embed_tokens.weight",
+                                  "model.layers.0.input_layernorm.weight"])
 def test_nan_stops_the_step_and_keeps_the_weights(device, name):
     """Where it broke is said; masters, moments and working weights are those of the last good step."""
     model = build(config("qwen2", d=32, heads=(2, 1), D=16, F=48, V=67, L=2), device)

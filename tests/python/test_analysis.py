@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 import pytest
-import toy
 
+import toy
 from grpo import cli
 from grpo.cli.summary import summary
 from grpo.datasets import chat
@@ -24,15 +24,18 @@ def record(row, completion, sample=0, gold="18", **more):
             **verdict(completion, gold, ["reasoning", "answer"]), **more}
 
 
-GIVEN = [record(0, FULL), record(1, "It is 18."), record(2, "It is 17.", finish_reason="length"), record(3, FULL + "<answer>")]
+GIVEN = [record(0, FULL), record(1, "It is 18."), record(2, "It is 17.", finish_reason="length"),
+         record(3, FULL + "<answer>")]
 
 
 def test_analysis_of_completions():
     found = analysis_of(GIVEN)
-    assert found["completions"]["count"] == 4 and found["completions"]["format"] == 0.25 and found["completions"]["truncated"] == 0.25
+    assert (found["completions"]["count"] == 4 and found["completions"]["format"] == 0.25
+            and found["completions"]["truncated"] == 0.25)
     assert (found["right"]["count"], found["wrong"]["count"], found["wrong"]["mean_length"]) == (2, 2, 6.5)
     assert found["tag_errors"]["<answer> doubled"] == 1 and found["tag_errors"]["<reasoning> missing"] == 2
-    assert [(d["row"], d["strict"], d["lenient"]) for d in found["disagreements"]] == [(1, False, True), (3, False, False)]
+    assert ([(d["row"], d["strict"], d["lenient"]) for d in found["disagreements"]]
+            == [(1, False, True), (3, False, False)])
     assert [b["count"] for b in found["histograms"]["r"]] == [1, 1, 1, 1]
 
 
@@ -44,17 +47,21 @@ def test_without_golds():
 
 def test_rows_without_a_gold_among_others():
     found = analysis_of([record(9, FULL, gold=None), *GIVEN])
-    assert (found["completions"]["count"], found["completions"]["strict"], found["right"]["count"], found["wrong"]["count"]) == (5, 0.25, 2, 2)
+    assert ((found["completions"]["count"], found["completions"]["strict"], found["right"]["count"],
+             found["wrong"]["count"]) == (5, 0.25, 2, 2))
     assert compare([record(9, FULL, gold=None), *GIVEN], [record(9, FULL, gold=None), *GIVEN])["questions"] == 4
 
 
-@pytest.mark.parametrize("text, share", [("", 0), ("a b c", 0), ("a a a a a", 0.5), ("a b c d e", 0), ("x y z w x y z w", 0.2)])
+@pytest.mark.parametrize("text, share",
+                         [("", 0), ("a b c", 0), ("a a a a a", 0.5), ("a b c d e", 0), ("x y z w x y z w", 0.2)])
 def test_repetition(text, share):
     grams = [tuple(text.split()[i:i + 4]) for i in range(max(0, len(text.split()) - 3))]
-    assert repetition(text) == pytest.approx(share) == pytest.approx(sum(g in grams[:i] for i, g in enumerate(grams)) / max(1, len(grams)))
+    assert (repetition(text) == pytest.approx(share)
+            == pytest.approx(sum(g in grams[:i] for i, g in enumerate(grams)) / max(1, len(grams))))
 
 
-@pytest.mark.parametrize("values, bins", [([1.0, 0.0, 1.0, None], 2), (list(np.linspace(0, 1, 50)), 10), ([None], 0), ([2.0] * 5, 1)])
+@pytest.mark.parametrize("values, bins",
+                         [([1.0, 0.0, 1.0, None], 2), (list(np.linspace(0, 1, 50)), 10), ([None], 0), ([2.0] * 5, 1)])
 def test_histograms_count_every_value_once(values, bins):
     found = histogram(values)
     assert len(found) == bins and sum(b["count"] for b in found) == sum(v is not None for v in values)
@@ -62,7 +69,8 @@ def test_histograms_count_every_value_once(values, bins):
 
 def test_disagreements_say_what_was_read():
     (found,) = disagreements([GIVEN[1]])
-    assert found == {"row": 1, "sample": 0, "gold": "18", "tagged_answer": None, "answer": "18", "strict": False, "lenient": True,
+    assert found == {"row": 1, "sample": 0, "gold": "18", "tagged_answer": None, "answer": "18", "strict": False,
+                     "lenient": True,
                      "extractive": True}
 
 
@@ -72,7 +80,8 @@ def test_comparison_is_paired():
     found = compare(before, after)
     assert (found["questions"], found["only_in_a"], found["only_in_b"]) == (9, 1, 1)
     lenient = found["lenient"]
-    assert (lenient["a"], lenient["b"], lenient["only_a"], lenient["only_b"]) == (2 / 9, 7 / 9, 0, 5) and lenient["p"] == 2 / 32
+    assert ((lenient["a"], lenient["b"], lenient["only_a"], lenient["only_b"]) == (2 / 9, 7 / 9, 0, 5)
+            and lenient["p"] == 2 / 32)
     assert lenient["low"] < lenient["difference"] == pytest.approx(5 / 9) and lenient["high"] <= 1
 
 
@@ -95,7 +104,8 @@ def test_other_questions_cannot_be_compared(other, message):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     rows = [{"prompt": chat(f"{a} + {a}?"), "answer": str(2 * a)} for a in range(4)]
-    trainer = toy.trainer(tmp_path_factory.mktemp("analysis"), toy.byte_values, rows=rows[:2], eval_dataset=rows[2:], eval_strategy="steps",
+    trainer = toy.trainer(tmp_path_factory.mktemp("analysis"), toy.byte_values, rows=rows[:2], eval_dataset=rows[2:],
+                          eval_strategy="steps",
                           eval_steps=2, eval_on_start=True, max_steps=2, temperature_eval=0, eval_report="no")
     trainer.train()
     return trainer.run.path
@@ -108,7 +118,8 @@ def run(*words):
 def test_a_run(trained, capsys):
     assert run("analyze", trained) == 0
     out = capsys.readouterr().out
-    for part in ("Accuracy", "Errors of layout", "Reward byte_values", "Evaluation at step 0 and at step 2, on 2 questions", "McNemar p",
+    for part in ("Accuracy", "Errors of layout", "Reward byte_values",
+                 "Evaluation at step 0 and at step 2, on 2 questions", "McNemar p",
                  "Training completions", "steps 1 to 1", "analysis.json"):
         assert part in out, part
     found = json.loads((trained / "analysis" / "analysis.json").read_text())
@@ -124,7 +135,8 @@ def test_the_pdf_of_a_run(trained, tmp_path):
 
 def test_two_evaluations(trained, tmp_path, capsys):
     file = tmp_path / "evaluation.json"
-    file.write_text(json.dumps(document({}, json.loads((trained / "eval" / "step-000000.json").read_text())["completions"])))
+    file.write_text(json.dumps(document({}, json.loads((trained / "eval"
+                                                        / "step-000000.json").read_text())["completions"])))
     assert run("analyze", tmp_path, trained, "--output_dir", tmp_path / "out") == 0
     assert "difference" in capsys.readouterr().out
     (found,) = (tmp_path / "out").glob("comparison-with-*.json")
@@ -135,8 +147,10 @@ def test_two_evaluations(trained, tmp_path, capsys):
 def trained_on_two(tmp_path_factory):
     """Evaluated on two data sets, of which one is called like files of another."""
     rows = [{"prompt": chat(f"{a} + {a}?"), "answer": str(2 * a)} for a in range(6)]
-    trainer = toy.trainer(tmp_path_factory.mktemp("two"), toy.byte_values, rows=rows[:2], eval_dataset={"sums": rows[2:4], "sums-7": rows[3:]},
-                          eval_strategy="steps", eval_steps=2, eval_on_start=True, max_steps=2, temperature_eval=0, eval_report="end")
+    trainer = toy.trainer(tmp_path_factory.mktemp("two"), toy.byte_values, rows=rows[:2],
+                          eval_dataset={"sums": rows[2:4], "sums-7": rows[3:]},
+                          eval_strategy="steps", eval_steps=2, eval_on_start=True, max_steps=2, temperature_eval=0,
+                          eval_report="end")
     trainer.train()
     return trainer.run.path
 
@@ -147,7 +161,8 @@ def test_a_run_on_several_data_sets(trained_on_two, capsys):
     assert "evaluation" not in found and found["training"]["last"]["count"] == 8
     for name, count in {"sums": 2, "sums-7": 3}.items():
         one = found["data_sets"][name]
-        assert (one["evaluation"]["completions"]["count"], one["change"]["questions"], one["since_step"], one["step"]) == (count, count, 0, 2)
+        assert ((one["evaluation"]["completions"]["count"], one["change"]["questions"], one["since_step"], one["step"])
+                == (count, count, 0, 2))
     assert run("analyze", trained_on_two) == 0
     out = capsys.readouterr().out
     assert "sums: Accuracy" in out and "sums-7: Evaluation at step 0 and at step 2, on 3 questions" in out
@@ -165,7 +180,8 @@ def test_two_runs_on_several_data_sets(trained_on_two, tmp_path):
     assert run("analyze", trained_on_two, trained_on_two, "--output_dir", tmp_path) == 0
     (found,) = tmp_path.glob("comparison-with-*.json")
     compared = json.loads(found.read_text())
-    assert {name: one["questions"] for name, one in compared["data_sets"].items()} == {"sums": 2, "sums-7": 3} and compared["comparison"] is None
+    assert ({name: one["questions"] for name, one in compared["data_sets"].items()} == {"sums": 2, "sums-7": 3}
+            and compared["comparison"] is None)
 
 
 def test_runs_on_different_data_sets_cannot_be_compared(trained, trained_on_two, capsys):
@@ -180,8 +196,9 @@ def test_the_reports_of_several_data_sets_say_which(trained_on_two):
         assert page.startswith(f"Evaluation: {name}\n")
 
 
-@pytest.mark.parametrize("content, message", [("{", "not an evaluation"), ('{"format": 9}', "not an evaluation of this version"),
-                                              (None, "no evaluation")])
+@pytest.mark.parametrize("content, message",
+                         [("{", "not an evaluation"), ('{"format": 9}', "not an evaluation of this version"),
+                          (None, "no evaluation")])
 def test_what_is_no_evaluation_is_named(tmp_path, capsys, content, message):
     source = tmp_path / "e.json" if content is not None else tmp_path
     if content is not None:

@@ -119,7 +119,8 @@ def test_imports_are_a_tree():
 
 
 def test_heavy_libraries_are_imported_late():
-    loaded = subprocess.run([sys.executable, "-c", "import sys, grpo; print(*sys.modules)"], cwd=Path(grpo.__file__).parents[1], check=True,
+    loaded = subprocess.run([sys.executable, "-c", "import sys, grpo; print(*sys.modules)"],
+                            cwd=Path(grpo.__file__).parents[1], check=True,
                             capture_output=True, text=True).stdout.split()
     assert "grpo" in loaded and not LATE_IMPORTS & set(loaded)
 

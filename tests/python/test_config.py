@@ -29,7 +29,8 @@ from grpo.options.schedule import learning_rate
     (dict(torch_compile=True), "no PyTorch"),
     (dict(optim="adafactor"), "AdamW"),
     (dict(optim="adamw_8bit", moment_dtype="bfloat16"), "ask for different moments"),
-    (dict(moment_dtype="float16"), "not one of float32, bfloat16, float8"), (dict(master_dtype="bfloat16"), "not one of float32, float24"),
+    (dict(moment_dtype="float16"), "not one of float32, bfloat16, float8"),
+    (dict(master_dtype="bfloat16"), "not one of float32, float24"),
     (dict(push_to_hub=True), "save_model"),
     (dict(overwrite_output_dir=True), "never overwritten"),
     (dict(trust_remote_code=True), "ever run"),
@@ -46,15 +47,18 @@ from grpo.options.schedule import learning_rate
     (dict(scale_rewards="std"), "group, batch, none"),
     (dict(lr_scheduler_type="constant", warmup_steps=5), "constant_with_warmup"),
     (dict(lr_scheduler_type="greedy"), "not one of linear"),
-    (dict(lr_scheduler_type="cosine", lr_scheduler_kwargs={"num_cycle": 1}), "cosine does not take 'num_cycle'; did you mean 'num_cycles'"),
+    (dict(lr_scheduler_type="cosine", lr_scheduler_kwargs={"num_cycle": 1}),
+     "cosine does not take 'num_cycle'; did you mean 'num_cycles'"),
     (dict(lr_scheduler_type="polynomial", learning_rate=1e-7), "must be below learning_rate=1e-07"),
     (dict(lr_scheduler_type="polynomial", lr_scheduler_kwargs={"power": "strong"}), "power='strong' must be float"),
     (dict(lr_scheduler_type="polynomial", lr_scheduler_kwargs={"power": math.nan}), "power=nan must be float"),
     (dict(lr_scheduler_type="inverse_sqrt", lr_scheduler_kwargs={"timescale": 0}), "at least 1 step"),
     (dict(lr_scheduler_type="cosine_with_min_lr"), "one of min_lr and min_lr_rate"),
-    (dict(lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs={"min_lr": 0.0, "min_lr_rate": 0.0}), "one of min_lr and min_lr_rate"),
+    (dict(lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs={"min_lr": 0.0, "min_lr_rate": 0.0}),
+     "one of min_lr and min_lr_rate"),
     (dict(lr_scheduler_type="warmup_stable_decay"), "needs num_decay_steps"),
-    (dict(lr_scheduler_type="warmup_stable_decay", lr_scheduler_kwargs={"num_decay_steps": 4, "decay_type": "sqrt"}), "did you mean '1-sqrt'"),
+    (dict(lr_scheduler_type="warmup_stable_decay", lr_scheduler_kwargs={"num_decay_steps": 4, "decay_type": "sqrt"}),
+     "did you mean '1-sqrt'"),
     (dict(logging_steps=2.5), "logging_steps=2.5 must be a whole number of steps"),
     (dict(save_steps=1.5), "save_steps=1.5 must be a whole number"),
     (dict(temperature=0), "temperature=0.0 must be > 0"),
@@ -94,20 +98,25 @@ def test_what_cannot_be_honoured_is_an_error(options, message):
     dict(bf16=True, gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": False}),
     dict(logging_dir="logs", dataloader_num_workers=4, dataloader_pin_memory=False, remove_unused_columns=False),
     dict(use_vllm=False, vllm_mode="colocate", vllm_gpu_memory_utilization=0.3),
-    dict(use_liger_kernel=False, push_to_hub=False, hub_model_id="me/x", fp16=False, tf32=None, optim="adamw_torch_fused"),
+    dict(use_liger_kernel=False, push_to_hub=False, hub_model_id="me/x", fp16=False, tf32=None,
+         optim="adamw_torch_fused"),
     dict(per_device_eval_batch_size=8, do_eval=True, log_on_each_node=False, save_safetensors=True, local_rank=-1),
     dict(disable_dropout=True, ds3_gather_for_generation=False, deepspeed=None, fsdp=""),
-    dict(activation_checkpointing=None, activation_checkpointing_kwargs={"use_reentrant": False}, use_cache=False, project="x"),
+    dict(activation_checkpointing=None, activation_checkpointing_kwargs={"use_reentrant": False}, use_cache=False,
+         project="x"),
 ])
 def test_what_asks_for_what_happens_anyway_is_accepted(options):
     assert GRPOConfig(**options).loss_type == "dapo"
 
 
 def test_names_of_other_trainers():
-    config = GRPOConfig(gradient_checkpointing=True, num_chains=4, kl_weight_beta=0.1, num_train_iters=7, update_ref_model=True,
-                        update_ref_model_freq=200, batch_size=1, evaluation_strategy="steps", use_cpu=True, warmup_percent=0.18)
+    config = GRPOConfig(gradient_checkpointing=True, num_chains=4, kl_weight_beta=0.1, num_train_iters=7,
+                        update_ref_model=True,
+                        update_ref_model_freq=200, batch_size=1, evaluation_strategy="steps", use_cpu=True,
+                        warmup_percent=0.18)
     assert (config.recompute, config.num_generations, config.beta, config.max_steps) == (True, 4, 0.1, 7)
-    assert (config.sync_ref_model, config.ref_model_sync_steps, config.eval_strategy, config.device) == (True, 200, "steps", "cpu")
+    assert ((config.sync_ref_model, config.ref_model_sync_steps, config.eval_strategy, config.device)
+            == (True, 200, "steps", "cpu"))
     assert config.warmup_ratio == 0.18
 
 
@@ -118,7 +127,9 @@ def test_an_8_bit_adamw_has_8_bit_moments(name):
 
 
 @pytest.mark.parametrize("options, note", [
-    (dict(bf16=False), "bfloat16"), (dict(optim="paged_adamw_8bit"), "moment_dtype='float8'"), (dict(remove_unused_columns=True), "rides along"), (dict(use_vllm=True), "own engine"), (dict(report_to="wandb"), "wandb is not built in.*metrics.jsonl"),
+    (dict(bf16=False), "bfloat16"), (dict(optim="paged_adamw_8bit"), "moment_dtype='float8'"),
+    (dict(remove_unused_columns=True), "rides along"), (dict(use_vllm=True), "own engine"),
+    (dict(report_to="wandb"), "wandb is not built in.*metrics.jsonl"),
     (dict(num_train_iters=7, num_generations=4), "num_train_iters=7 rounds of one prompt are max_steps=4 of 2 prompts"),
 ])
 def test_what_is_accepted_with_a_line(options, note):
@@ -128,8 +139,10 @@ def test_what_is_accepted_with_a_line(options, note):
 
 def test_defaults_are_those_of_trl():
     c = GRPOConfig()
-    assert (c.learning_rate, c.beta, c.epsilon, c.num_generations, c.max_completion_length, c.temperature) == (1e-6, 0.0, 0.2, 8, 512, 1.0)
-    assert (c.loss_type, c.scale_rewards, c.num_iterations, c.max_grad_norm, c.lr_scheduler_type) == ("dapo", "group", 1, 1.0, "linear")
+    assert ((c.learning_rate, c.beta, c.epsilon, c.num_generations, c.max_completion_length, c.temperature)
+            == (1e-6, 0.0, 0.2, 8, 512, 1.0))
+    assert ((c.loss_type, c.scale_rewards, c.num_iterations, c.max_grad_norm, c.lr_scheduler_type)
+            == ("dapo", "group", 1, 1.0, "linear"))
     assert (c.batch_size, c.rollout_size, c.prompts_per_rollout, c.steps_per_rollout) == (8, 8, 1, 1)
 
 
@@ -145,14 +158,19 @@ def test_defaults_are_those_of_trl():
 ])
 def test_batch_arithmetic(options, batch, rollout, prompts, steps):
     c = GRPOConfig(**options)
-    assert (c.batch_size, c.rollout_size, c.prompts_per_rollout, c.steps_per_rollout) == (batch, rollout, prompts, steps)
-    assert f"{prompts} prompts x {c.num_generations} completions = {rollout} completions a rollout" in c.describe_batch()
+    assert ((c.batch_size, c.rollout_size, c.prompts_per_rollout, c.steps_per_rollout)
+            == (batch, rollout, prompts, steps))
+    said = f"{prompts} prompts x {c.num_generations} completions = {rollout} completions a rollout"
+    assert said in c.describe_batch()
 
 
 @pytest.mark.parametrize("value, field, expected", [
-    ("1e-6", "learning_rate", 1e-6), (1, "learning_rate", 1.0), (np.float32(0.5), "top_p", 0.5), (np.int64(3), "max_steps", 3),
-    (True, "scale_rewards", "group"), (False, "scale_rewards", "none"), ("none", "report_to", []), (None, "report_to", []),
-    ("0.5", "on_reward_error", 0.5), ((1, 2.5), "reward_weights", [1.0, 2.5]), (np.bool_(True), "dynamic_sampling", True),
+    ("1e-6", "learning_rate", 1e-6), (1, "learning_rate", 1.0), (np.float32(0.5), "top_p", 0.5),
+    (np.int64(3), "max_steps", 3),
+    (True, "scale_rewards", "group"), (False, "scale_rewards", "none"), ("none", "report_to", []),
+    (None, "report_to", []),
+    ("0.5", "on_reward_error", 0.5), ((1, 2.5), "reward_weights", [1.0, 2.5]),
+    (np.bool_(True), "dynamic_sampling", True),
 ])
 def test_values_are_read_as_their_type(value, field, expected):
     got = getattr(GRPOConfig(**{field: value}), field)
@@ -174,14 +192,16 @@ def test_overlong_cache_counts_tokens_or_a_share():
 
 
 def test_yaml_round_trip(tmp_path):
-    config = GRPOConfig(preset="dapo", prompts_per_step=4, generation_kwargs={"stop": ["</answer>"]}, learning_rate=3e-6)
+    config = GRPOConfig(preset="dapo", prompts_per_step=4, generation_kwargs={"stop": ["</answer>"]},
+                        learning_rate=3e-6)
     config.to_yaml(tmp_path / "config.yaml")
     again = GRPOConfig.from_yaml(tmp_path / "config.yaml")
     assert dataclasses.asdict(again) == dataclasses.asdict(config)
     assert GRPOConfig.from_yaml(tmp_path / "config.yaml", seed=7).seed == 7
 
 
-@pytest.mark.parametrize("text, message", [("[1, 2]", "mapping"), ("a: [", "expected"), ("lerning_rate: 1e-6", "learning_rate")])
+@pytest.mark.parametrize("text, message",
+                         [("[1, 2]", "mapping"), ("a: [", "expected"), ("lerning_rate: 1e-6", "learning_rate")])
 def test_bad_yaml_is_named(tmp_path, text, message):
     path = tmp_path / "bad.yaml"
     path.write_text(text)
@@ -210,7 +230,8 @@ def test_loss_defaults_are_the_cores():
 
     core, fields = _core.loss_defaults(), GRPOConfig().loss_options()
     longest = {"max_completion_length"}                    # the config always knows it, the core is always told
-    assert {k: v for k, v in fields.items() if k not in longest} == pytest.approx({k: core[k] for k in fields if k not in longest})
+    assert ({k: v for k, v in fields.items() if k not in longest}
+            == pytest.approx({k: core[k] for k in fields if k not in longest}))
 
 
 def test_cispo_with_a_margin_for_a_cap_is_doubted():
@@ -224,10 +245,14 @@ def test_cispo_with_a_margin_for_a_cap_is_doubted():
     (dict(lr_scheduler_type="constant"), [1] * 10),
     (dict(lr_scheduler_type="constant_with_warmup", warmup_ratio=0.25), [0, 1 / 3, 2 / 3, 1, 1, 1, 1, 1, 1, 1]),
     (dict(lr_scheduler_type="constant_with_warmup", warmup_steps=0.25), [0, 1 / 3, 2 / 3, 1, 1, 1, 1, 1, 1, 1]),
-    (dict(lr_scheduler_type="cosine"), [1, 0.9755283, 0.9045085, 0.7938926, 0.6545085, 0.5, 0.3454915, 0.2061074, 0.0954915, 0.0244717]),
-    (dict(lr_scheduler_type="cosine", warmup_steps=5), [0, 0.2, 0.4, 0.6, 0.8, 1, 0.9045085, 0.6545085, 0.3454915, 0.0954915]),
-    (dict(lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs={"min_lr_rate": 0.1}, warmup_steps=8), [i / 8 for i in range(8)] + [1, 0.55]),
-    (dict(lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs={"min_lr": 0.5}, warmup_steps=8), [i / 8 for i in range(8)] + [1, 0.75]),
+    (dict(lr_scheduler_type="cosine"),
+     [1, 0.9755283, 0.9045085, 0.7938926, 0.6545085, 0.5, 0.3454915, 0.2061074, 0.0954915, 0.0244717]),
+    (dict(lr_scheduler_type="cosine", warmup_steps=5),
+     [0, 0.2, 0.4, 0.6, 0.8, 1, 0.9045085, 0.6545085, 0.3454915, 0.0954915]),
+    (dict(lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs={"min_lr_rate": 0.1}, warmup_steps=8),
+     [i / 8 for i in range(8)] + [1, 0.55]),
+    (dict(lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs={"min_lr": 0.5}, warmup_steps=8),
+     [i / 8 for i in range(8)] + [1, 0.75]),
 ])
 def test_schedules(options, expected):
     config = GRPOConfig(learning_rate=1.0, **options)
@@ -235,7 +260,8 @@ def test_schedules(options, expected):
 
 
 def test_schedule_arguments_are_numbers_though_yaml_reads_text():
-    assert GRPOConfig(lr_scheduler_type="polynomial", lr_scheduler_kwargs={"lr_end": "1e-8"}).lr_scheduler_kwargs == {"lr_end": 1e-8}
+    assert (GRPOConfig(lr_scheduler_type="polynomial", lr_scheduler_kwargs={"lr_end": "1e-8"}).lr_scheduler_kwargs
+            == {"lr_end": 1e-8})
 
 
 @pytest.mark.parametrize("installed, reporters", [(True, ["tensorboard"]), (False, [])])
@@ -246,7 +272,8 @@ def test_report_to_all_is_what_is_installed(installed, reporters, monkeypatch):
         assert GRPOConfig(report_to="all").report_to == reporters
 
 
-@pytest.mark.parametrize("options", [dict(use_vllm=True), dict(report_to="wandb"), dict(loss_type="cispo"), dict(num_train_iters=8, prompts_per_step=4)])
+@pytest.mark.parametrize("options", [dict(use_vllm=True), dict(report_to="wandb"), dict(loss_type="cispo"),
+                                     dict(num_train_iters=8, prompts_per_step=4)])
 def test_a_warning_points_at_the_line_that_it_is_about(options):
     with pytest.warns(GrpoWarning) as seen:
         GRPOConfig(**options)

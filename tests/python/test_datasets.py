@@ -15,17 +15,20 @@ GSM8K = Path(__file__).resolve().parents[3] / "shared" / "data" / "gsm8k"
 # rows from records
 
 
-@pytest.mark.parametrize("answer, expected", [("18", "18"), (" 18 ", "18"), (7, "7"), ("so 48\n#### 48", "48"), ("#### $1,200", "1200"),
-                                              ("#### -3", "-3"), ("1,200", "1,200")])
+@pytest.mark.parametrize("answer, expected",
+                         [("18", "18"), (" 18 ", "18"), (7, "7"), ("so 48\n#### 48", "48"), ("#### $1,200", "1200"),
+                          ("#### -3", "-3"), ("1,200", "1,200")])
 def test_gold(answer, expected):
     assert layout.gold(answer) == expected
 
 
-@pytest.mark.parametrize("system_prompt, system", [(None, datasets.XML_SYSTEM_PROMPT), ("xml", datasets.XML_SYSTEM_PROMPT), ("Be brief.", "Be brief."),
+@pytest.mark.parametrize("system_prompt, system", [(None, datasets.XML_SYSTEM_PROMPT),
+                                                   ("xml", datasets.XML_SYSTEM_PROMPT), ("Be brief.", "Be brief."),
                                                    ("", None)])
 def test_questions_become_chats(system_prompt, system):
     row = datasets.load([{"question": "1 + 1?", "answer": "it is\n#### 2", "level": 3}], system_prompt=system_prompt)[0]
-    assert row["prompt"] == ([{"role": "system", "content": system}] if system else []) + [{"role": "user", "content": "1 + 1?"}]
+    assert (row["prompt"] == ([{"role": "system", "content": system}] if system else [])
+            + [{"role": "user", "content": "1 + 1?"}])
     assert (row["question"], row["answer"], row["solution"], row["level"]) == ("1 + 1?", "2", "it is\n#### 2", 3)
 
 
@@ -50,7 +53,8 @@ FILES = {
 def test_files(tmp_path, name):
     (tmp_path / name).write_text(FILES[name])
     rows = datasets.load(tmp_path / name)
-    assert [(row["question"], row["answer"], row["prompt"][-1]["content"]) for row in rows] == [("1 + 1?", "2", "1 + 1?"), ("2 + 2?", "4", "2 + 2?")]
+    assert ([(row["question"], row["answer"], row["prompt"][-1]["content"]) for row in rows]
+            == [("1 + 1?", "2", "1 + 1?"), ("2 + 2?", "4", "2 + 2?")])
     assert datasets.load(str(tmp_path / name), size=1) == rows[:1]
 
 
@@ -79,17 +83,22 @@ def test_folder_has_a_file_a_split(tmp_path):
     ("a.jsonl", '{"prompt": "x", "score": 1e999}\n', "a.jsonl: line 1: a number is out of range"),
     ("a.jsonl", '{"prompt": "\\ud800"}\n', "a.jsonl: line 1: a string holds half a surrogate pair"),
     ("a.jsonl", '{"prompt": "x", "deep": ' + "[" * 100000 + "\n", "a.jsonl: line 1: JSON nested too deeply"),
-    ("a.jsonl", '{"prompt": "x", "deep": ' + "[" * 100 + "]" * 100 + "}\n", "a.jsonl: line 1: JSON nested deeper than 64"),
+    ("a.jsonl", '{"prompt": "x", "deep": ' + "[" * 100 + "]" * 100 + "}\n",
+     "a.jsonl: line 1: JSON nested deeper than 64"),
     ("a.jsonl", '{"prompt": "x"}\n{"prompt": "' + "y" * (16 << 20) + '"}\n', "a.jsonl: line 2 is longer than 16 MiB"),
-    ("a.jsonl", '{"prompt": "x"}\n{"text": "y", "label": 1}\n', "a.jsonl: row 2 has neither a prompt nor a question; its columns are text, label"),
+    ("a.jsonl", '{"prompt": "x"}\n{"text": "y", "label": 1}\n',
+     "a.jsonl: row 2 has neither a prompt nor a question; its columns are text, label"),
     ("a.jsonl", '{"question": 7}\n', "a.jsonl: row 1: the question is int"),
-    ("a.jsonl", '{"question": "x", "answer": "1"}\n{"question": "y"}\n', "a.jsonl: row 2 has no answer, unlike row 1; its columns are question"),
-    ("a.jsonl", '{"question": "x", "answer": {"value": 2}}\n', "a.jsonl: row 1: the answer is dict, not text or a number: {'value': 2}"),
+    ("a.jsonl", '{"question": "x", "answer": "1"}\n{"question": "y"}\n',
+     "a.jsonl: row 2 has no answer, unlike row 1; its columns are question"),
+    ("a.jsonl", '{"question": "x", "answer": {"value": 2}}\n',
+     "a.jsonl: row 1: the answer is dict, not text or a number: {'value': 2}"),
     ("a.jsonl", '{"question": "x", "answer": ["1", "2"]}\n', "a.jsonl: row 1: the answer is list"),
     ("a.jsonl", '{"question": "x", "answer": "so it is\\n#### "}\n', "a.jsonl: row 1: there is no answer in 'so it is"),
     ("a.csv", "question,answer\nx,1\ny,\n", "a.csv: row 2: there is no answer in ''"),
     ("a.jsonl", "", "a.jsonl has no rows"),
-    ("a.csv", "", "a.csv has no rows"), ("a.csv", "question,answer\n", "a.csv has no rows"), ("a.json", "[]", "a.json has no rows"),
+    ("a.csv", "", "a.csv has no rows"), ("a.csv", "question,answer\n", "a.csv has no rows"),
+    ("a.json", "[]", "a.json has no rows"),
     ("a.json", "", "a.json: not JSON"), ("a.parquet", "", "a.parquet: "),
     ("a.json", '{"prompt": "x"}', "a.json: a .json file holds one list"),
     ("a.csv", "prompt,answer\nx,1\ny\n", "a.csv: row 2 has 1 fields, the header 2"),
@@ -154,12 +163,15 @@ def test_columns_by_other_names(columns, question, answer):
 
 
 @pytest.mark.parametrize("columns, message", [
-    ({"question": "problm"}, "row 2 has no column 'problm'; did you mean 'problem'. Its columns are problem, answer, level"),
+    ({"question": "problm"},
+     "row 2 has no column 'problm'; did you mean 'problem'. Its columns are problem, answer, level"),
     ({"question": "level.text"}, "row 2 has no column 'level.text'"),
-    ({"question": "problem", "level": "problm"}, "row 1 has a column 'level' besides 'problm', which columns gives that name"),
+    ({"question": "problem", "level": "problm"},
+     "row 1 has a column 'level' besides 'problm', which columns gives that name"),
 ])
 def test_columns_that_are_not_there(tmp_path, columns, message):
-    (tmp_path / "a.jsonl").write_text('{"problem": "x", "problm": "y", "level": {"text": "y"}}\n{"problem": "y", "answer": "1", "level": 3}\n')
+    (tmp_path / "a.jsonl").write_text('{"problem": "x", "problm": "y", "level": {"text": "y"}}\n'
+                                      '{"problem": "y", "answer": "1", "level": 3}\n')
     with pytest.raises(DatasetError, match="a.jsonl: " + message):
         datasets.load(tmp_path / "a.jsonl", columns=columns)
 
@@ -180,13 +192,17 @@ def test_validation_is_carved_by_hash(tmp_path):
     train, test = (datasets.load(tmp_path / "a.jsonl", split, validation=0.2) for split in ("train", "test"))
     assert not asked(train) & asked(test) and len(train) + len(test) == 500 and 60 < len(test) < 140
     assert datasets.load(tmp_path / "a.jsonl", "validation", validation=0.2, size=5) == test[:5]
-    assert asked(datasets.load(numbered(400), "test", validation=0.2)) == asked(test) & asked(numbered(400))     # other rows move nothing
-    again = datasets.load([{"question": row["question"].upper().replace(" ", "  ")} for row in numbered(500)], "test", validation=0.2)
-    assert {" ".join(question.split()).lower() for question in asked(again)} == {question.lower() for question in asked(test)}
+    # other rows move nothing
+    assert asked(datasets.load(numbered(400), "test", validation=0.2)) == asked(test) & asked(numbered(400))
+    again = datasets.load([{"question": row["question"].upper().replace(" ", "  ")} for row in numbered(500)], "test",
+                          validation=0.2)
+    assert ({" ".join(question.split()).lower() for question in asked(again)}
+            == {question.lower() for question in asked(test)})
 
 
 @pytest.mark.parametrize("share, split, message", [
-    (0, "train", "validation=0 must be the share"), (1.5, "train", "validation=1.5"), (True, "train", "validation=True"),
+    (0, "train", "validation=0 must be the share"), (1.5, "train", "validation=1.5"),
+    (True, "train", "validation=True"),
     (0.1, "dev", "no split 'dev'"), (0.0001, "test", "leaves nothing for the split 'test'"),
 ])
 def test_validation_refuses(share, split, message):
@@ -203,7 +219,8 @@ def test_sources_without_splits(tmp_path, source):
     (tmp_path / "a.jsonl").write_text('{"prompt": "x"}\n')
     source = tmp_path / source if isinstance(source, str) else source
     assert not datasets.has_splits(source) and datasets.load(source)
-    with pytest.raises(DatasetError, match=r"has no split 'test'; name another data set for evaluation, or hold rows out with the option validation"):
+    with pytest.raises(DatasetError, match=r"has no split 'test'; name another data set for evaluation, or hold rows "
+                       r"out with the option validation"):
         datasets.load(source, "test")
 
 
@@ -226,7 +243,8 @@ def tables():
     yield "pandas", lambda: pytest.importorskip("pandas").DataFrame(rows)
     yield "pyarrow", lambda: pytest.importorskip("pyarrow").Table.from_pylist(rows)
     yield "datasets", lambda: pytest.importorskip("datasets").Dataset.from_list(rows)
-    yield "dict of datasets", lambda: pytest.importorskip("datasets").DatasetDict(train=pytest.importorskip("datasets").Dataset.from_list(rows))
+    yield "dict of datasets", lambda: pytest.importorskip("datasets").DatasetDict(
+        train=pytest.importorskip("datasets").Dataset.from_list(rows))
 
 
 @pytest.mark.parametrize("made", [pytest.param(made, id=name) for name, made in tables()])
@@ -247,9 +265,11 @@ def test_size_ends_what_has_no_end():
 
 @pytest.mark.parametrize("train, held_out, named", [
     (["2 + 2?", "3 + 3?"], ["1 + 1?"], None),
-    (["2 + 2?", "3 + 3?"], ["1 + 1?", "3  +  3?"], "1 of 2 rows of evaluation are trained on: row 1 (row 1 of training);"),
+    (["2 + 2?", "3 + 3?"], ["1 + 1?", "3  +  3?"],
+     "1 of 2 rows of evaluation are trained on: row 1 (row 1 of training);"),
     (["What is it?"], ["what IS it?"], "1 of 1"), ([[1, 2]], [[1, 2]], "1 of 1"), ([[1, 2]], [[1, 3]], None),
-    ([[{"role": "system", "content": "a"}, {"role": "user", "content": "q"}]], [[{"role": "user", "content": "q"}]], "1 of 1"),
+    ([[{"role": "system", "content": "a"}, {"role": "user", "content": "q"}]], [[{"role": "user", "content": "q"}]],
+     "1 of 1"),
     (["a", "b", "c", "d", "e"], ["a", "b", "c", "d", "e"], "row 2 (row 2 of training), ...;"),
 ])
 def test_rows_that_are_trained_and_evaluated_on(train, held_out, named):
@@ -258,7 +278,8 @@ def test_rows_that_are_trained_and_evaluated_on(train, held_out, named):
 
 
 def test_trainer_warns_of_rows_that_are_trained_on():
-    config = GRPOConfig(max_steps=1, prompts_per_step=2, num_generations=2, max_completion_length=4, eval_strategy="steps", eval_steps=1)
+    config = GRPOConfig(max_steps=1, prompts_per_step=2, num_generations=2, max_completion_length=4,
+                        eval_strategy="steps", eval_steps=1)
     rows = [{"prompt": "a"}, {"prompt": "b"}]
     with pytest.warns(GrpoWarning, match=r"1 of 1 rows of evaluation are trained on: row 0 \(row 1 of training\)"):
         GRPOTrainer(tiny(), lambda completions: [0.0] * len(completions), config, rows, rows[1:])
@@ -269,15 +290,18 @@ def test_trainer_warns_of_rows_that_are_trained_on():
 
 @pytest.mark.parametrize("source, expected", [
     (["arithmetic", "word_problems"], "aw aw aw aw"), ({"arithmetic": 1, "word_problems": 3}, "wwaw wwaw"),
-    ({"arithmetic": {"share": 2, "digits": 1}, "word_problems": {}}, "aaw aaw aa"), ({"word_problems": 0.5}, "wwwwwwww"),
+    ({"arithmetic": {"share": 2, "digits": 1}, "word_problems": {}}, "aaw aaw aa"),
+    ({"word_problems": 0.5}, "wwwwwwww"),
 ])
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_mixtures_keep_the_shares(source, expected, split):
     rows = datasets.load(source, split, size=8)
     assert "".join(row["source"][0] for row in rows) == expected.replace(" ", "")
     for name in source:
-        options = {k: v for k, v in source[name].items() if k != "share"} if isinstance(source, dict) and isinstance(source[name], dict) else {}
-        own = [{k: v for k, v in row.items() if k != "source" and v is not None} for row in rows if row["source"] == name]
+        options = ({k: v for k, v in source[name].items() if k != "share"} if isinstance(source, dict)
+                   and isinstance(source[name], dict) else {})
+        own = [{k: v for k, v in row.items() if k != "source" and v is not None}
+               for row in rows if row["source"] == name]
         assert own == datasets.load(name, split, size=8, **options)[:len(own)]
     assert rows == datasets.load(source, split)[:8]
 
@@ -294,23 +318,27 @@ def test_what_ends_first_comes_again_in_train(tmp_path, split, kinds):
 
 def test_rows_of_a_mixture_have_all_columns():
     rows = datasets.load(["countdown", "word_problems"], size=2)
-    assert [row["operation"] for row in rows] == [None, "addition"] and [row["target"] is None for row in rows] == [False, True]
+    assert ([row["operation"] for row in rows] == [None, "addition"]
+            and [row["target"] is None for row in rows] == [False, True])
     assert [row["answer"] is None for row in rows] == [True, False] and rows[0].keys() == rows[1].keys()
 
 
 def test_options_of_mixtures():
     shared = datasets.load({"arithmetic": 1, "word_problems": {"examples": 2}}, size=2, examples=1)
     assert [len(row["prompt"]) for row in shared] == [3, 5]
-    assert [row["source"][0] for row in datasets.load({"arithmetic": {"size": 1}, "word_problems": 1}, "test", size=4)] == list("awww")
+    assert ([row["source"][0] for row in datasets.load({"arithmetic": {"size": 1}, "word_problems": 1}, "test", size=4)]
+            == list("awww"))
     with pytest.raises(ConfigError, match="arithmetic has no option 'numbers'"):
         datasets.load(["arithmetic", "word_problems"], numbers=[2, 9])
 
 
 @pytest.mark.parametrize("source, message", [
-    ({"arithmetic": 0}, "share of arithmetic is 0"), ({"arithmetic": {"share": "half"}}, "share of arithmetic is 'half'"),
+    ({"arithmetic": 0}, "share of arithmetic is 0"),
+    ({"arithmetic": {"share": "half"}}, "share of arithmetic is 'half'"),
     ({"arithmetic": {"split": "test"}}, "arithmetic: a mixture is of one split"),
     ({"arithmetic": True}, "share of arithmetic is True"), (["arithmetic", "arithmetic"], "every data set once"),
-    (["arithmetic", "word_problem"], "did you mean 'word_problems'"), (["arithmetic", "MINE:sourced"], "mine.py:sourced has a column source of its own"),
+    (["arithmetic", "word_problem"], "did you mean 'word_problems'"),
+    (["arithmetic", "MINE:sourced"], "mine.py:sourced has a column source of its own"),
 ])
 def test_mixtures_refuse(source, message, mine):
     source = [name.replace("MINE", str(mine)) for name in source] if isinstance(source, list) else source
@@ -323,7 +351,8 @@ def test_mixtures_refuse(source, message, mine):
 
 @pytest.mark.parametrize("target, low, high, sentence", [
     (512, 512, 512, "Think for 512 tokens."), (-512, -512, -512, "Think for a maximum of 512 tokens."),
-    ({"low": 100, "high": 110}, 100, 110, "Think for {} tokens."), ({"low": 5, "high": 9, "maximum": True}, -9, -5, "Think for a maximum of {} tokens."),
+    ({"low": 100, "high": 110}, 100, 110, "Think for {} tokens."),
+    ({"low": 5, "high": 9, "maximum": True}, -9, -5, "Think for a maximum of {} tokens."),
 ])
 def test_target_length(target, low, high, sentence):
     rows = datasets.load("arithmetic", size=100, system_prompt="Be brief.", target_length=target)
@@ -333,13 +362,17 @@ def test_target_length(target, low, high, sentence):
 
 
 def test_target_length_is_seeded():
-    drawn = [[row["target_length"] for row in datasets.load(numbered(50), target_length={"low": 1, "high": 99, "seed": seed})] for seed in (0, 0, 1)]
+    drawn = [[row["target_length"] for row in datasets.load(numbered(50),
+                                                            target_length={"low": 1, "high": 99, "seed": seed})]
+             for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
 @pytest.mark.parametrize("rows, target, message", [
-    (numbered(1), 0, "target_length=0 must be"), (numbered(1), {"low": 5}, "must be a number"), (numbered(1), {"low": 9, "high": 5}, "must be a number"),
-    (numbered(1), 1.5, "must be a number"), (numbered(1), {"low": 1, "hihg": 5}, "no entry 'hihg'; did you mean 'high'"),
+    (numbered(1), 0, "target_length=0 must be"), (numbered(1), {"low": 5}, "must be a number"),
+    (numbered(1), {"low": 9, "high": 5}, "must be a number"),
+    (numbered(1), 1.5, "must be a number"),
+    (numbered(1), {"low": 1, "hihg": 5}, "no entry 'hihg'; did you mean 'high'"),
     ([{"prompt": "x"}], 5, "row 0: target_length is said in the system message, and the prompt is no chat"),
     ([{"question": "x", "target_length": 3}], 5, "row 0 has a column target_length of its own"),
 ])
@@ -350,7 +383,8 @@ def test_target_length_refuses(rows, target, message):
 
 def test_gsm8k_with_solved_examples(tmp_path):
     for split in ("train", "test"):
-        lines = [json.dumps({"question": f"{split} {i}?", "answer": f"half <<{2 * i}/2={i}>>is {i}\n#### {i}"}) for i in range(5)]
+        lines = [json.dumps({"question": f"{split} {i}?", "answer": f"half <<{2 * i}/2={i}>>is {i}\n#### {i}"})
+                 for i in range(5)]
         (tmp_path / f"{split}.jsonl").write_text("\n".join(lines))
     train, test = (datasets.load("gsm8k", split, path=str(tmp_path), examples=2, size=2) for split in ("train", "test"))
     assert [row["question"] for row in train + test] == ["train 2?", "train 3?", "test 0?", "test 1?"]
@@ -365,7 +399,8 @@ def test_gold_of_gsm8k_is_a_number(tmp_path, answer):
     rows = [{"question": "a", "answer": "so\n#### 1,200"}, {"question": "b", "answer": answer}]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert datasets.load("gsm8k", path=str(tmp_path), size=1)[0]["answer"] == "1200"
-    with pytest.raises(DatasetError, match="split train: row 2: the answer is no solution that ends in #### and a number: .*(12|twelve|None)'"):
+    with pytest.raises(DatasetError, match="split train: row 2: the answer is no solution that ends in #### and a "
+                       "number: .*(12|twelve|None)'"):
         datasets.load("gsm8k", path=str(tmp_path))
 
 
@@ -417,7 +452,8 @@ def test_functions(mine):
 
 @pytest.mark.parametrize("function, split, options, message", [
     ("row", "train", {}, "has no function 'row'; did you mean 'rows'"),
-    ("rows", "train", {"cont": 1}, "has no option 'cont'; did you mean 'count'"), ("rows", "train", {"colums": {}}, "no option 'colums'; did you mean 'columns'"),
+    ("rows", "train", {"cont": 1}, "has no option 'cont'; did you mean 'count'"),
+    ("rows", "train", {"colums": {}}, "no option 'colums'; did you mean 'columns'"),
     ("train_only", "test", {}, "has no parameter split"), ("needy", "train", {}, "needs the option 'count'"),
     ("wrong", "train", {}, "mine.py:wrong: row 1 has neither a prompt nor a question; its columns are promt"),
 ])

@@ -13,7 +13,8 @@ from processes import fresh
 
 ROOT = Path(__file__).resolve().parents[2]
 ADVICE = {                                              # cudaError: part of the sentence
-    3: "spawn", 35: "driver 5[28]. or newer", 46: "exclusively", 100: "CUDA_VISIBLE_DEVICES", 802: "fabric manager", 803: "restart the machine",
+    3: "spawn", 35: "driver 5[28]. or newer", 46: "exclusively", 100: "CUDA_VISIBLE_DEVICES", 802: "fabric manager",
+    803: "restart the machine",
     804: "forward compatibility", 999: "error 999",
 }
 
@@ -64,14 +65,16 @@ def test_an_old_gpu_is_refused(monkeypatch, tmp_path):
         assert devices.pick_device("auto") == "cpu"
 
 
-@pytest.mark.parametrize("call", [_core.cuda_plugin, _core.cuda_devices, lambda: _core.Ops("cuda"), lambda: _core.backend("cuda")])
+@pytest.mark.parametrize("call", [_core.cuda_plugin, _core.cuda_devices, lambda: _core.Ops("cuda"),
+                                  lambda: _core.backend("cuda")])
 def test_an_absent_plugin_is_named(no_plugin, call):
     with pytest.raises(DeviceError, match="nothing.so"):
         call()
 
 
-@pytest.mark.parametrize("text, said", [("", "no CUDA plugin"), ("const void *grpo_cuda_get(unsigned abi, const void *host, unsigned *own)"
-                                                                "{ (void)abi, (void)host; *own = 77; return 0; }", "interface 77"),
+@pytest.mark.parametrize("text, said", [("", "no CUDA plugin"),
+                                        ("const void *grpo_cuda_get(unsigned abi, const void *host, unsigned *own)"
+                                        "{ (void)abi, (void)host; *own = 77; return 0; }", "interface 77"),
                                         (INCOMPLETE.replace("SIZE", "sizeof plugin"), "lacks operations"),
                                         (INCOMPLETE.replace("SIZE", "8"), "tables of 8 and")])
 def test_a_foreign_library_is_refused(monkeypatch, tmp_path, text, said):
@@ -112,7 +115,7 @@ print("libgrpo_cuda" in open("/proc/self/maps").read())"""
     assert fresh(code).split() == ["False", "True"]
 
 
-# -- grpo doctor -----------------------------------------------------------------------------------------------------------
+# -- grpo doctor -------------------------------------------------------------------------------------------------------
 
 
 def findings(monkeypatch, driver: Path) -> dict[str, tuple[str, str]]:
@@ -123,13 +126,15 @@ def findings(monkeypatch, driver: Path) -> dict[str, tuple[str, str]]:
 @pytest.fixture
 def driver(tmp_path) -> Path:
     file = tmp_path / "version"
-    file.write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build  (dvs-builder@U22)\n")
+    file.write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build  "
+                    "(dvs-builder@U22)\n")
     return file
 
 
 def test_doctor_with_a_gpu(emulated, monkeypatch, driver):
     found = findings(monkeypatch, driver)
-    assert found["nvidia driver"] == ("ok", "580.95.05") and found["cuda plugin"][1].startswith("CUDA 13.0, code for 80;90, ")
+    assert (found["nvidia driver"] == ("ok", "580.95.05")
+            and found["cuda plugin"][1].startswith("CUDA 13.0, code for 80;90, "))
     assert found["gpu 0"] == ("ok", "emulated, compute capability 8.0, 1.1 GB") and "cublaslt" in found
     assert found["gpu products"] == ("ok", "mma.sync (this GPU has no wgmma)")
 
@@ -148,7 +153,8 @@ def test_doctor_without_a_plugin(no_plugin, monkeypatch, driver, tmp_path, there
 
 
 @pytest.mark.parametrize("capability, architectures, code", [
-    ((9, 0), "80;90", "own"), ((8, 6), "80;90", "own"), ((8, 0), "86;90+PTX", "none"), ((12, 0), "80;90+PTX", "ptx"), ((12, 0), "80;90", "none"),
+    ((9, 0), "80;90", "own"), ((8, 6), "80;90", "own"), ((8, 0), "86;90+PTX", "none"), ((12, 0), "80;90+PTX", "ptx"),
+    ((12, 0), "80;90", "none"),
     ((9, 0), "90a", "own"), ((10, 3), "100", "own"),
 ])
 def test_code_for_a_gpu(capability, architectures, code):

@@ -3,9 +3,9 @@ import json
 import sys
 
 import pytest
-import toy
 
 import grpo
+import toy
 from grpo import cli
 from grpo.cli import eval as command
 from grpo.datasets import chat
@@ -16,11 +16,14 @@ from grpo.evaluation.records import document, verdict
 from grpo.evaluation.report import write_report
 from grpo.evaluation.text import write_text
 
-SIZES = ["--model.hidden_size", "32", "--model.num_hidden_layers", "1", "--model.num_attention_heads", "2", "--model.intermediate_size",
+SIZES = ["--model.hidden_size", "32", "--model.num_hidden_layers", "1", "--model.num_attention_heads", "2",
+         "--model.intermediate_size",
          "64"]
-SMALL = [*SIZES, "--sft", "none", "--max_steps", "2", "--prompts_per_step", "2", "--num_generations", "2", "--max_completion_length", "8",
+SMALL = [*SIZES, "--sft", "none", "--max_steps", "2", "--prompts_per_step", "2", "--num_generations", "2",
+         "--max_completion_length", "8",
          "--eval_size",
-         "6", "--eval_steps", "2", "--save_steps", "1", "--temperature_eval", "1", "--num_generations_eval", "3", "--eval_report", "no",
+         "6", "--eval_steps", "2", "--save_steps", "1", "--temperature_eval", "1", "--num_generations_eval", "3",
+         "--eval_report", "no",
          "--disable_tqdm"]
 
 
@@ -37,15 +40,19 @@ def trained(tmp_path_factory):
 
 def test_the_numbers_are_those_of_training(trained, tmp_path):
     assert run("eval", trained, "--output_dir", tmp_path / "e", "--report_questions", 2) == 0
-    there, here = (json.loads(p.read_text()) for p in (trained / "eval" / "step-000002.json", tmp_path / "e" / "evaluation.json"))
-    assert here["metrics"] == there["metrics"] and here["completions"] == there["completions"] and here["settings"]["step"] == 2
+    there, here = (json.loads(p.read_text())
+                   for p in (trained / "eval" / "step-000002.json", tmp_path / "e" / "evaluation.json"))
+    assert (here["metrics"] == there["metrics"] and here["completions"] == there["completions"]
+            and here["settings"]["step"] == 2)
 
 
 @pytest.mark.parametrize("words, completions, temperature", [
-    ([], 3, 1.0), (["--temperature", "0"], 1, 0), (["--num_generations", "2"], 2, 1.0), (["--num_generations", "1"], 1, 0),
+    ([], 3, 1.0), (["--temperature", "0"], 1, 0), (["--num_generations", "2"], 2, 1.0),
+    (["--num_generations", "1"], 1, 0),
     (["--temperature", "0.5"], 1, 0.5), (["--num_generations", "2", "--temperature", "0.5"], 2, 0.5)])
 def test_how_many_completions_and_how_they_are_drawn(trained, words, completions, temperature):
-    config = command.config_of(command.recipe_of(command.eval_parser("grpo eval").parse([str(trained), *words]), trained))
+    config = command.config_of(command.recipe_of(command.eval_parser("grpo eval").parse([str(trained), *words]),
+                                                 trained))
     drawn_at = config.temperature if config.temperature_eval is None else config.temperature_eval
     assert (config.completions_eval, drawn_at) == (completions, temperature)
 
@@ -83,27 +90,33 @@ def test_another_evaluation_in_the_same_folder_is_refused(trained, tmp_path, cap
         assert what in capsys.readouterr().err
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("x")
-    assert run("eval", trained, "--output_dir", tmp_path / "other") == 1 and "holds no evaluation" in capsys.readouterr().err
+    assert (run("eval", trained, "--output_dir", tmp_path / "other") == 1
+            and "holds no evaluation" in capsys.readouterr().err)
     assert (tmp_path / "e" / "evaluation.json").read_bytes() == before
 
 
 def test_checkpoints(trained, capsys):
     best = json.loads((trained / "checkpoints" / "best.json").read_text())["step"]
     assert command.source_of(str(trained), "best") == (str(trained / "checkpoints" / f"step-{best}"), trained)
-    assert command.source_of(str(trained), "1")[0].endswith("step-1") and command.source_of(str(trained), None)[0].endswith("step-2")
-    assert command.source_of(str(trained / "checkpoints" / "step-1"), None) == (str(trained / "checkpoints" / "step-1"), trained)
+    assert (command.source_of(str(trained), "1")[0].endswith("step-1")
+            and command.source_of(str(trained), None)[0].endswith("step-2"))
+    assert (command.source_of(str(trained / "checkpoints" / "step-1"), None)
+            == (str(trained / "checkpoints" / "step-1"), trained))
     for words, message in (([trained, "--checkpoint", "7"], "has no checkpoint '7'; there are 1, 2, latest and best"),
-                           (["somewhere", "--checkpoint", "best"], "is no run folder"), ([trained, "--temprature", "1"], "did you mean")):
+                           (["somewhere", "--checkpoint", "best"], "is no run folder"),
+                           ([trained, "--temprature", "1"], "did you mean")):
         assert run("eval", *words) != 0 and message in capsys.readouterr().err
 
 
 def test_a_model_and_a_data_set_of_their_own(trained, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    rows = [{"question": f"What is {a} + 1?", "answer": str(a + 1), "level": "easy" if a < 2 else "hard"} for a in range(4)]
+    rows = [{"question": f"What is {a} + 1?", "answer": str(a + 1), "level": "easy" if a < 2 else "hard"}
+            for a in range(4)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "mine.py").write_text("def letters(completions): return [len(c[-1]['content']) for c in completions]\n")
     grpo.load(trained / "checkpoints" / "step-1").save_pretrained(tmp_path / "model")
-    assert run("eval", "model", "--dataset", "rows.jsonl", "--max_completion_length", "4", "--eval_funcs", "mine.py:letters") == 0
+    assert (run("eval", "model", "--dataset", "rows.jsonl", "--max_completion_length", "4", "--eval_funcs",
+                "mine.py:letters") == 0)
     out = capsys.readouterr().out
     for part in ("Accuracy", "strict (in its tags)", "By category", "easy", "letters", "report.pdf"):
         assert part in out
@@ -113,9 +126,11 @@ def test_a_model_and_a_data_set_of_their_own(trained, tmp_path, capsys, monkeypa
 
 
 @pytest.mark.parametrize("second, message", [
-    ({"question": "And?", "answer": None}, "row 1 has no answer"), ({"question": "And?", "answer": "#### "}, "row 2: there is no answer")])
+    ({"question": "And?", "answer": None}, "row 1 has no answer"),
+    ({"question": "And?", "answer": "#### "}, "row 2: there is no answer")])
 def test_a_gold_that_is_missing_names_its_row(trained, tmp_path, capsys, second, message):
-    (tmp_path / "rows.jsonl").write_text(json.dumps({"question": "What?", "answer": "1"}) + "\n" + json.dumps(second) + "\n")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"question": "What?", "answer": "1"}) + "\n" + json.dumps(second)
+                                         + "\n")
     assert run("eval", trained, "--dataset", tmp_path / "rows.jsonl", "--rewards", "strict_format_reward") == 1
     assert message in capsys.readouterr().err
 
@@ -131,12 +146,14 @@ def test_a_broken_unfinished_file_is_named(tmp_path):
 
 # ---- the report
 
-HOSTILE = ["<reasoning>\n你好 🎉 \x00\x1b[31m\t\u202e\n</reasoning>\n<answer>\n18\n</answer>", "word " * 4000 + "x" * 3000, "\n" * 200, "",
+HOSTILE = ["<reasoning>\n你好 🎉 \x00\x1b[31m\t\u202e\n</reasoning>\n<answer>\n18\n</answer>", "word " * 4000 + "x" * 3000,
+           "\n" * 200, "",
            "<para>&amp;<font size=99>"]
 
 
 def hostile():
-    records = [{"row": i, "prompt": chat("What <b>is</b> 9 * 2 & 你好?"), "completion": text, "tokens": 4000, "finish_reason": "stop",
+    records = [{"row": i, "prompt": chat("What <b>is</b> 9 * 2 & 你好?"), "completion": text, "tokens": 4000,
+                "finish_reason": "stop",
                 "rewards": {"a": 1.0, "b" * 60: None}, "reward": 1.0, "sample": 0, "category": "c" * 80,
                 **verdict(text, "18", ["reasoning", "answer"])}
                for i, text in enumerate(HOSTILE)]
@@ -156,7 +173,8 @@ def test_what_the_report_says(tmp_path):
     pytest.importorskip("reportlab")
     pypdf = pytest.importorskip("pypdf")
     text = "\n".join(page.extract_text() for page in pypdf.PdfReader(write_report(hostile(), tmp_path / "r.pdf")).pages)
-    for part in ("lenient (anywhere)", "20.0%", "Question 1 (row 0), 1 of 1 right", "gold: 18", "right (strict, lenient, extractive)",
+    for part in ("lenient (anywhere)", "20.0%", "Question 1 (row 0), 1 of 1 right", "gold: 18",
+                 "right (strict, lenient, extractive)",
                  "wrong", "What <b>is</b> 9 * 2 &", "answer in its tags: 18", "<answer> missing", "<font size=99>"):
         assert part in text, part
 
@@ -171,7 +189,8 @@ def test_without_reportlab_one_line_says_how_to_get_it(tmp_path, capsys, monkeyp
 @pytest.mark.parametrize("option, expected", [("end", [4]), ("every", [2, 4]), ("no", [])])
 def test_reports_of_a_run(tmp_path, option, expected):
     pytest.importorskip("reportlab")
-    trainer = toy.trainer(tmp_path, toy.byte_values, eval_dataset=[{"prompt": "z", "answer": "1"}], eval_strategy="steps", eval_steps=2,
+    trainer = toy.trainer(tmp_path, toy.byte_values, eval_dataset=[{"prompt": "z", "answer": "1"}],
+                          eval_strategy="steps", eval_steps=2,
                           max_steps=4, eval_report=option)
     trainer.train()
     assert sorted(int(p.stem.rpartition("-")[2]) for p in (trainer.run.path / "eval").glob("*.pdf")) == expected

@@ -2,9 +2,9 @@
 import json
 
 import pytest
-import toy
 
 import grpo
+import toy
 from grpo.datasets import chat
 from grpo.errors import ConfigError, DatasetError
 from grpo.evaluation import records
@@ -15,7 +15,8 @@ from grpo.rewards.extractive import extracted, extractive_match
 from grpo.runs import checkpoint
 
 FULL = "<reasoning>\n9 * 2 = 18\n</reasoning>\n<answer>\n18\n</answer>"
-SUMS = [{"prompt": chat(f"What is {a} + {a}?"), "answer": str(2 * a), "category": "even" if a % 2 == 0 else "odd"} for a in range(1, 7)]
+SUMS = [{"prompt": chat(f"What is {a} + {a}?"), "answer": str(2 * a), "category": "even" if a % 2 == 0 else "odd"}
+        for a in range(1, 7)]
 
 
 # ---- one completion
@@ -40,22 +41,28 @@ def test_three_readings(completion, gold, strict, lenient, extractive):
 
 
 @pytest.mark.parametrize("text, number", [
-    ("The final answer is 42. I hope it is right, 7", 42), (r"so \boxed{18} and 5", 18), ("The final answer, then, is 12. and 13", 12),
-    ("answer: it is $1,200", 1200), ("answer\n18", 18), ("<answer>\n18\n</answer>", 18), ("1 + 1 = 2 <answer>18</answer>", 2),
+    ("The final answer is 42. I hope it is right, 7", 42), (r"so \boxed{18} and 5", 18),
+    ("The final answer, then, is 12. and 13", 12),
+    ("answer: it is $1,200", 1200), ("answer\n18", 18), ("<answer>\n18\n</answer>", 18),
+    ("1 + 1 = 2 <answer>18</answer>", 2),
     ("the answer 9 * 2 = 18", 18), ("x = 5 = 7", 7), ("I have 12 eggs", 12), ("it is 50%", 0.5), ("answer: 1/2", 0.5),
     ("total 2*(3+4)", 14),
-    ("answer: 3+4=7 apples", 7), ("Answer: **18**", 18), ("it costs 12,5 euro", 12.5), ("1 200 people", 1200), ("answer: 2^10", 1024),
+    ("answer: 3+4=7 apples", 7), ("Answer: **18**", 18), ("it costs 12,5 euro", 12.5), ("1 200 people", 1200),
+    ("answer: 2^10", 1024),
     ("-5", -5), ("3 - 4", -1), ("no number", None), ("", None), ("abc12", None), ("9**9**9", None), ("0/0", None)])
 def test_extraction(text, number):
     assert extracted(text) == number
 
 
 @pytest.mark.parametrize("text", [
-    "The final answer is 42. I hope it is right, 7", "The final answer, then, is 12. and 13", "answer: it is $1,200", "answer\n18", FULL,
+    "The final answer is 42. I hope it is right, 7", "The final answer, then, is 12. and 13", "answer: it is $1,200",
+    "answer\n18", FULL,
     "x = 5 = 7",
-    "1 + 1 = 2 <answer>18</answer>", "the answer 9 * 2 = 18", "I have 12 eggs", "answer: 1/2", "Answer: **18**", "so 3 and 4", "3 - 4",
+    "1 + 1 = 2 <answer>18</answer>", "the answer 9 * 2 = 18", "I have 12 eggs", "answer: 1/2", "Answer: **18**",
+    "so 3 and 4", "3 - 4",
     "abc12",
-    "She makes 9 * 2 = $<<9*2=18>>18 every day", "answer 12 = 3*4", "total 2*(3+4)", "1 200 people", "it costs 12,5 euro", "= 18 dollars"])
+    "She makes 9 * 2 = $<<9*2=18>>18 every day", "answer 12 = 3*4", "total 2*(3+4)", "1 200 people",
+    "it costs 12,5 euro", "= 18 dollars"])
 def test_extraction_is_math_verifys(text):
     math_verify = pytest.importorskip("math_verify")
     found = math_verify.parse(text, [math_verify.ExprExtractionConfig()])
@@ -63,7 +70,8 @@ def test_extraction_is_math_verifys(text):
 
 
 def test_extraction_compares_to_five_decimals_and_else_as_text():
-    assert extractive_match("it is 0.333333", "1/3") and not extractive_match("it is 0.3333", "1/3") and extractive_match("Paris", "Paris")
+    assert (extractive_match("it is 0.333333", "1/3") and not extractive_match("it is 0.3333", "1/3")
+            and extractive_match("Paris", "Paris"))
 
 
 @pytest.mark.parametrize("completion, errors", [
@@ -82,28 +90,33 @@ def test_the_layout_is_what_the_prompt_shows(prompt, layout):
     assert layout_of(prompt) == layout
 
 
-@pytest.mark.parametrize("text, reasoning", [(FULL, "9 * 2 = 18"), ("<think>a</think>b", "a"), ("a</think>b", "a"), ("b", None)])
+@pytest.mark.parametrize("text, reasoning",
+                         [(FULL, "9 * 2 = 18"), ("<think>a</think>b", "a"), ("a</think>b", "a"), ("b", None)])
 def test_reasoning(text, reasoning):
     assert reasoning_of(text) == reasoning
 
 
 def test_equal_answers_have_one_vote():
-    assert vote_of("it is 18.") == vote_of("<answer>$18.00</answer>") == vote_of("#### 18 dollars") != vote_of("<answer>19</answer>")
+    assert (vote_of("it is 18.") == vote_of("<answer>$18.00</answer>") == vote_of("#### 18 dollars")
+            != vote_of("<answer>19</answer>"))
 
 
 # ---- rows
 
 
 @pytest.mark.parametrize("columns, gold", [
-    ({"answer": "1"}, "1"), ({"solution": "2"}, "2"), ({"reward_model": {"ground_truth": "3"}}, "3"), ({"answer": None, "label": 4}, 4),
+    ({"answer": "1"}, "1"), ({"solution": "2"}, "2"), ({"reward_model": {"ground_truth": "3"}}, "3"),
+    ({"answer": None, "label": 4}, 4),
     ({"x": 1}, None)])
 def test_gold(columns, gold):
     assert gold_of(columns) == gold
 
 
 @pytest.mark.parametrize("rows, message", [
-    ([{"answer": "1"}, {"answer": None}], "row 1 has no answer"), ([{"answer": "1"}, {"answer": "#### "}], "row 1 cannot"),
-    ([{"answer": ["a"]}], "row 0 cannot"), ([{"answer": float("nan")}], "row 0 cannot"), ([{"answer": True}], "row 0 cannot")])
+    ([{"answer": "1"}, {"answer": None}], "row 1 has no answer"),
+    ([{"answer": "1"}, {"answer": "#### "}], "row 1 cannot"),
+    ([{"answer": ["a"]}], "row 0 cannot"), ([{"answer": float("nan")}], "row 0 cannot"),
+    ([{"answer": True}], "row 0 cannot")])
 def test_a_gold_that_cannot_be_compared_names_its_row(rows, message):
     with pytest.raises(DatasetError, match=message):
         check_golds(rows, "eval_dataset")
@@ -117,7 +130,8 @@ def test_the_parts_of_a_mixture_may_differ():
 
 
 def test_category_column():
-    assert category_column([{"level": 1}, {"level": 2}], None) == "level" and category_column([{"level": 1}, {}], None) is None
+    assert (category_column([{"level": 1}, {"level": 2}], None) == "level"
+            and category_column([{"level": 1}, {}], None) is None)
     with pytest.raises(DatasetError, match="row 1 has no column 'level'"):
         category_column([{"level": 1}, {"x": 2}], "level")
 
@@ -126,7 +140,8 @@ def test_category_column():
 
 
 def record(row, completion, gold="18", sample=0, category=None, **more):
-    basic = {"row": row, "prompt": chat("?"), "completion": completion, "tokens": len(completion), "finish_reason": "stop",
+    basic = {"row": row, "prompt": chat("?"), "completion": completion, "tokens": len(completion),
+             "finish_reason": "stop",
              "rewards": {"r": 1.0}, "reward": 1.0, "sample": sample, "category": category}
     return basic | records.verdict(completion, gold, ["reasoning", "answer"]) | more
 
@@ -135,7 +150,8 @@ def test_numbers_of_a_round():
     given = [record(0, FULL), record(0, "It is 18.", sample=1), record(3, "no", sample=0),
              record(3, "17", sample=1, finish_reason="length")]
     m = metrics_of(given)
-    assert (m["accuracy/strict"], m["accuracy/lenient"], m["format"], m["completions/clipped_ratio"]) == (0.25, 0.5, 0.25, 0.25)
+    assert ((m["accuracy/strict"], m["accuracy/lenient"], m["format"], m["completions/clipped_ratio"])
+            == (0.25, 0.5, 0.25, 0.25))
     assert m["accuracy/lenient/low"] < 0.5 < m["accuracy/lenient/high"]
     assert (m["pass@k/1"], m["pass@k/2"], m["majority@k/2"], m["frac_reward_zero_std"]) == (0.5, 0.5, 0.5, 1.0)
 
@@ -171,12 +187,15 @@ def test_a_round_leaves_its_completions_and_numbers(tmp_path):
     t.train()
     content = json.loads((t.run.path / "eval" / "step-000002.json").read_text())
     logged = t.state.log_history[-2]
-    assert content["settings"]["num_generations"] == 3 and content["settings"]["questions"] == 6 and content["settings"]["step"] == 2
+    assert (content["settings"]["num_generations"] == 3 and content["settings"]["questions"] == 6
+            and content["settings"]["step"] == 2)
     assert list(content["by_category"]) == ["even", "odd"] and len(content["completions"]) == 18
     assert content["metrics"] == metrics_of(content["completions"])
-    for name in ("accuracy/strict", "accuracy/lenient/low", "accuracy/extractive/high", "pass@k/3", "majority@k/3", "format", "reward"):
+    for name in ("accuracy/strict", "accuracy/lenient/low", "accuracy/extractive/high", "pass@k/3", "majority@k/3",
+                 "format", "reward"):
         assert logged[f"eval_{name}"] == content["metrics"][name]
-    assert [(r["row"], r["sample"]) for r in content["completions"]] == [(row, sample) for row in range(6) for sample in range(3)]
+    assert ([(r["row"], r["sample"]) for r in content["completions"]]
+            == [(row, sample) for row in range(6) for sample in range(3)])
     first = content["completions"][0]
     assert {"gold", "category", "strict", "lenient", "extractive", "answer", "tagged_answer", "reasoning", "tag_errors",
             "rewards"} <= set(first)
@@ -201,7 +220,8 @@ def test_a_reward_that_logs_a_number_of_the_same_name_does_not_replace_it(tmp_pa
 
 
 def test_evaluation_functions(tmp_path):
-    t = grpo.GRPOTrainer(toy.model(), toy.byte_values, grpo.GRPOConfig(**toy.options(tmp_path)), toy.ROWS, SUMS, eval_funcs=[lengths])
+    t = grpo.GRPOTrainer(toy.model(), toy.byte_values, grpo.GRPOConfig(**toy.options(tmp_path)), toy.ROWS, SUMS,
+                         eval_funcs=[lengths])
     metrics = t.evaluate()
     given, _ = t.evaluations[""].completions(0, 6)
     assert metrics["eval_funcs/lengths/mean"] == pytest.approx(sum(len(r["completion"]) for r in given) / len(given))
@@ -223,7 +243,8 @@ def test_a_resumed_run_does_not_evaluate_its_end_again(tmp_path):
     t = trainer(tmp_path, max_steps=2, save_strategy="steps", save_steps=1)
     t.train()
     before = (t.run.path / "metrics.jsonl").read_text()
-    again = trainer(tmp_path, max_steps=2, save_strategy="steps", save_steps=1, output_dir=str(t.run.path), resume_from_checkpoint=True)
+    again = trainer(tmp_path, max_steps=2, save_strategy="steps", save_steps=1, output_dir=str(t.run.path),
+                    resume_from_checkpoint=True)
     again.train()
     assert (t.run.path / "metrics.jsonl").read_text() == before
 
@@ -254,7 +275,8 @@ def test_the_best_checkpoint_is_kept(tmp_path, options, best, steps):
     t = scripted(tmp_path, **options)
     t.train()
     found = checkpoint.best(t.run.checkpoints)
-    assert (found["step"], found["value"], found["metric"]) == (best, VALUES[best - 1], "eval_score") and kept(t) == steps
+    assert ((found["step"], found["value"], found["metric"]) == (best, VALUES[best - 1], "eval_score")
+            and kept(t) == steps)
 
 
 def test_the_best_weights_are_loaded_at_the_end(tmp_path):
@@ -266,7 +288,8 @@ def test_the_best_weights_are_loaded_at_the_end(tmp_path):
 def test_the_best_is_remembered_by_a_resumed_run(tmp_path):
     t = scripted(tmp_path, max_steps=2, learning_rate=1e-3)
     t.train()
-    again = scripted(tmp_path, output_dir=str(t.run.path), resume_from_checkpoint=True, learning_rate=1e-3, save_total_limit=1)
+    again = scripted(tmp_path, output_dir=str(t.run.path), resume_from_checkpoint=True, learning_rate=1e-3,
+                     save_total_limit=1)
     again.train()
     assert checkpoint.best(again.run.checkpoints)["step"] == 2 and kept(again) == [2, 4]
 

@@ -6,9 +6,9 @@ import types
 from pathlib import Path
 
 import pytest
-from processes import ROOT, run_example
 
 import grpo
+from processes import ROOT, run_example
 
 # arguments for a short run, its run folder, and by how much the reward is to rise in it
 EXAMPLES = {
@@ -21,7 +21,8 @@ EXAMPLES = {
 
 
 def rewards(run):
-    return [record["reward"] for line in (run / "metrics.jsonl").read_text().splitlines() if "reward" in (record := json.loads(line))]
+    return [record["reward"]
+            for line in (run / "metrics.jsonl").read_text().splitlines() if "reward" in (record := json.loads(line))]
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -38,11 +39,13 @@ def test_every_example_is_tested():
 
 def test_inside_a_step_shows_equal_log_probs(tmp_path):
     lines = run_example(ROOT / "examples" / "inside_a_step.py", ["3"], tmp_path).splitlines()
-    assert [re.search(r"sampler - training (\S+)", line)[1] for line in lines if "sampler - training" in line] == ["0.0"] * 3
+    assert ([re.search(r"sampler - training (\S+)", line)[1] for line in lines if "sampler - training" in line]
+            == ["0.0"] * 3)
 
 
 def test_custom_dataset_from_a_file(tmp_path):
-    (tmp_path / "words.csv").write_text("asked,letters\n" + "".join(f"{c}{c}:,{c}\n" for c in "abcdefghijklmnopqrstuvwxyz"))
+    (tmp_path / "words.csv").write_text("asked,letters\n"
+                                        + "".join(f"{c}{c}:,{c}\n" for c in "abcdefghijklmnopqrstuvwxyz"))
     printed = run_example(ROOT / "examples" / "custom_dataset.py", ["1", "words.csv"], tmp_path)
     assert re.search(r"(\d+) rows to train on, the first: \{'prompt': '..:', 'answer': '.'\}; (\d+) held out", printed)
 
@@ -50,12 +53,15 @@ def test_custom_dataset_from_a_file(tmp_path):
 def test_gsm8k_example(tmp_path):
     """Two steps of a random model, which is not to learn anything; all five rewards are there before and after."""
     for split in ("train", "test"):
-        rows = [{"question": f"{split}: {i} and {i}?", "answer": f"<<{i}+{i}={2 * i}>>together\n#### {2 * i}"} for i in range(6)]
+        rows = [{"question": f"{split}: {i} and {i}?", "answer": f"<<{i}+{i}={2 * i}>>together\n#### {2 * i}"}
+                for i in range(6)]
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    grpo.load(grpo.tiny(hidden_size=64, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1)).save_pretrained(tmp_path / "model")
+    grpo.load(grpo.tiny(hidden_size=64, num_hidden_layers=1, num_attention_heads=2,
+                        num_key_value_heads=1)).save_pretrained(tmp_path / "model")
     printed = run_example(ROOT / "examples" / "gsm8k.py", ["2", "model", "."], tmp_path)
     found = re.findall(r"^(\w+) +on 6 problems of the test split: [0-9.]+ before, [0-9.]+ after$", printed, re.M)
-    assert found == ["correctness_reward", "integer_reward", "strict_format_reward", "soft_format_reward", "xml_tags_reward"]
+    assert (found == ["correctness_reward", "integer_reward", "strict_format_reward", "soft_format_reward",
+                      "xml_tags_reward"])
 
 
 def test_readme_data_set_of_your_own(tmp_path):
@@ -71,10 +77,12 @@ def test_readme_data_set_of_your_own(tmp_path):
 
 
 def run_notebook(notebook, folder, monkeypatch):
-    """The names that a notebook leaves, run from top to bottom in a folder of its own, and the pictures it displayed."""
+    """The names that a notebook leaves, run from top to bottom in a folder of its own, and the pictures it
+    displayed."""
     shown: list[Path] = []
     display = types.ModuleType("IPython.display")            # what a notebook shows is kept here instead
-    display.Image, display.display, display.clear_output = lambda filename: Path(filename), shown.append, lambda **options: None
+    display.Image, display.display, display.clear_output = (lambda filename: Path(filename), shown.append,
+                                                            lambda **options: None)
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.chdir(folder)
@@ -92,12 +100,14 @@ def cells(notebook):
 
 @pytest.mark.parametrize("notebook", sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb")))
 def test_notebook_is_stripped(notebook):
-    assert cells(notebook) and all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells(notebook))
+    assert (cells(notebook)
+            and all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells(notebook)))
 
 
 def test_quickstart_notebook(tmp_path, monkeypatch):
     names, shown = run_notebook("quickstart.ipynb", tmp_path, monkeypatch)
-    assert {path.stem for path in shown} == {"reward", "kl", "lengths", "speed", "up_and_down"} and all(path.exists() for path in shown)
+    assert ({path.stem for path in shown} == {"reward", "kl", "lengths", "speed", "up_and_down"}
+            and all(path.exists() for path in shown))
     for run in ("upwards-1", "downwards-1"):                 # from undecided to the way that is rewarded
         records = [json.loads(line) for line in (tmp_path / "runs" / run / "metrics.jsonl").read_text().splitlines()]
         greedy = [record["eval_reward"] for record in records if "eval_reward" in record]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import grpo
-from grpo.errors import FileFormatError, UnsupportedModelError
+from grpo.errors import FileFormatError
 from grpo.model.families import check, families, spec_of
 
 SMALL = {

@@ -1,4 +1,5 @@
-"""Data sets that are made up on the spot: right, seeded, with problems held out; and the rewards that belong to them."""
+"""Data sets that are made up on the spot: right, seeded, with problems held out; and the rewards that belong to
+them."""
 import hashlib
 import itertools
 import json
@@ -29,7 +30,8 @@ def asked(rows):
 
 
 def test_arithmetic_holds_problems_and_their_mirror_images_out():
-    train, test = ({tuple(sorted(numbers(row))) for row in datasets.load("arithmetic", split)} for split in ("train", "test"))
+    train, test = ({tuple(sorted(numbers(row))) for row in datasets.load("arithmetic", split)}
+                   for split in ("train", "test"))
     assert not train & test
     assert len(train | test) == 100 * 101 // 2
     assert 0.05 < len(test) / len(train | test) < 0.15
@@ -39,7 +41,8 @@ def test_arithmetic_holds_problems_and_their_mirror_images_out():
 def test_arithmetic_is_right_and_seeded(split):
     rows = datasets.load("arithmetic", split, size=50, seed=3)
     assert all(sum(numbers(row)) == int(row["answer"]) for row in rows)
-    assert rows == datasets.load("arithmetic", split, size=50, seed=3) == datasets.load("arithmetic", split, seed=3)[:50]
+    assert (rows == datasets.load("arithmetic", split, size=50, seed=3)
+            == datasets.load("arithmetic", split, seed=3)[:50])
     assert rows != datasets.load("arithmetic", split, size=50, seed=4)
 
 
@@ -51,7 +54,8 @@ def test_digits_in_turn(split, alike):
 
 
 def test_arithmetic_is_the_same_on_every_machine():
-    assert fingerprint(datasets.load("arithmetic:demonstrations", size=100, forgotten_carries=0.5, untidy=0.3)) == "4cf2406fd0a0"
+    assert (fingerprint(datasets.load("arithmetic:demonstrations", size=100, forgotten_carries=0.5, untidy=0.3))
+            == "4cf2406fd0a0")
 
 
 @pytest.mark.parametrize("a, b, carries, lines", [
@@ -68,28 +72,33 @@ def test_columns(a, b, carries, lines):
 
 
 def test_columns_end_in_the_sum():
-    assert all(arithmetic.add_in_columns(a, b)[-1].endswith(f"-> {a + b}") for a in range(1000) for b in (0, 5, 99, 500, 999))
+    assert all(arithmetic.add_in_columns(a, b)[-1].endswith(f"-> {a + b}") for a in range(1000)
+               for b in (0, 5, 99, 500, 999))
 
 
 def test_examples_come_before_the_question():
     plain, shown = (datasets.load("arithmetic", "test", size=3, system_prompt="xml", examples=n) for n in (0, 2))
     for row, one in zip(plain, shown, strict=True):
         assert [m["role"] for m in one["prompt"]] == ["system", "user", "assistant", "user", "assistant", "user"]
-        assert (one["prompt"][0], one["prompt"][-1], one["answer"]) == (row["prompt"][0], row["prompt"][-1], row["answer"])
+        assert ((one["prompt"][0], one["prompt"][-1], one["answer"])
+                == (row["prompt"][0], row["prompt"][-1], row["answer"]))
         for question, solution in (one["prompt"][1:3], one["prompt"][3:5]):
             assert f"<answer>\n{sum(numbers({'question': question['content']}))}\n</answer>" in solution["content"]
 
 
 def test_demonstrations():
     rows = datasets.load("arithmetic:demonstrations", digits=1)
-    assert all(f"<answer>\n{row['answer']}\n</answer>\n" in row["completion"] and row["completion"].count("reasoning>") == 2 for row in rows)
+    assert all(f"<answer>\n{row['answer']}\n</answer>\n" in row["completion"]
+               and row["completion"].count("reasoning>") == 2 for row in rows)
     sloppy = datasets.load("arithmetic:demonstrations", digits=1, forgotten_carries=1.0, untidy=1.0)
-    assert all(("</reasoning>" not in row["completion"]) and (f"\n{row['answer']}\n" in row["completion"]) == (int(row["answer"]) < 10)
+    assert all(("</reasoning>" not in row["completion"])
+               and (f"\n{row['answer']}\n" in row["completion"]) == (int(row["answer"]) < 10)
                for row in sloppy)
 
 
 @pytest.mark.parametrize("options, message", [
-    (dict(digits=0), "digits=0"), (dict(split="dev"), "no split 'dev'.* train, test"), (dict(digit=2), "no option 'digit'; did you mean 'digits'"),
+    (dict(digits=0), "digits=0"), (dict(split="dev"), "no split 'dev'.* train, test"),
+    (dict(digit=2), "no option 'digit'; did you mean 'digits'"),
     (dict(size=0), "size=0"),
 ])
 def test_arithmetic_refuses(options, message):
@@ -114,7 +123,8 @@ def fact(row):
 
 
 def test_word_problems_hold_facts_out():
-    train, test = ({fact(row) for row in datasets.load("word_problems", split, size=4000, seed=seed)} for split, seed in (("train", 0), ("test", 1)))
+    train, test = ({fact(row) for row in datasets.load("word_problems", split, size=4000, seed=seed)}
+                   for split, seed in (("train", 0), ("test", 1)))
     assert not train & test
     assert 0.1 < len(test) / len(train | test) < 0.3
 
@@ -128,7 +138,8 @@ def test_word_problems_are_right_and_seeded(split):
         assert told == {x, y, x + y if symbol == "+" else x * y}
     assert len({row["question"] for row in rows}) == len(rows)
     assert [row["operation"] for row in rows[:8]] == ["addition", "subtraction", "multiplication", "division"] * 2
-    assert rows == datasets.load("word_problems", split, seed=3)[:1000] != datasets.load("word_problems", split, size=1000, seed=4)
+    assert (rows == datasets.load("word_problems", split, seed=3)[:1000]
+            != datasets.load("word_problems", split, size=1000, seed=4))
 
 
 def test_word_problems_are_the_same_on_every_machine():
@@ -144,19 +155,24 @@ def test_word_problems_with_solved_examples(split):
     assert not {m["content"] for m in shown} & {row["question"] for row in rows}
     for question, solution in (shown[:2], shown[2:]):
         a, b = re.findall(r"\d+", question["content"])
-        assert re.fullmatch(rf"<reasoning>\n{a} [-+] {b} = (\d+)\n</reasoning>\n<answer>\n\1\n</answer>", solution["content"])
+        assert re.fullmatch(rf"<reasoning>\n{a} [-+] {b} = (\d+)\n</reasoning>\n<answer>\n\1\n</answer>",
+                            solution["content"])
 
 
-@pytest.mark.parametrize("options, low, high", [(dict(operations="addition", numbers=[5, 6]), 10, 12), (dict(operations=["division"], factors=[4, 9]), 4, 9)])
+@pytest.mark.parametrize("options, low, high", [(dict(operations="addition", numbers=[5, 6]), 10, 12),
+                                                (dict(operations=["division"], factors=[4, 9]), 4, 9)])
 def test_ranges_of_word_problems(options, low, high):
     rows = datasets.load("word_problems", size=200, **options)
     assert all(low <= int(row["answer"]) <= high and row["operation"] in options["operations"] for row in rows)
 
 
 @pytest.mark.parametrize("options, message", [
-    (dict(operations="addtion"), "no operation 'addtion'; did you mean 'addition'"), (dict(numbers=[1, 9]), r"numbers=\[1, 9\].*from 2 to 100"),
-    (dict(factors=[9, 3]), "factors=.*smallest and the largest"), (dict(numbers=[5]), "numbers="), (dict(split="dev"), "no split 'dev'"),
-    (dict(split="test", numbers=[5, 5]), "no addition of this range falls into the split; widen numbers"), (dict(range=3), "no option 'range'"),
+    (dict(operations="addtion"), "no operation 'addtion'; did you mean 'addition'"),
+    (dict(numbers=[1, 9]), r"numbers=\[1, 9\].*from 2 to 100"),
+    (dict(factors=[9, 3]), "factors=.*smallest and the largest"), (dict(numbers=[5]), "numbers="),
+    (dict(split="dev"), "no split 'dev'"),
+    (dict(split="test", numbers=[5, 5]), "no addition of this range falls into the split; widen numbers"),
+    (dict(range=3), "no option 'range'"),
 ])
 def test_word_problems_refuse(options, message):
     with pytest.raises((ConfigError, DatasetError), match=message):
@@ -180,11 +196,13 @@ def test_countdown_can_be_solved(split):
     assert all(5 <= row["target"] <= 60 and all(2 <= n <= 30 for n in row["numbers"]) for row in rows)
     given = {name: [row[name] for row in rows] for name in ("numbers", "target")}
     assert countdown_reward([f"<answer>{row['expression']}</answer>" for row in rows], **given) == [1.0] * 300
-    assert rows == datasets.load("countdown", split, count=[2, 3, 5], numbers=[2, 30], targets=[5, 60], seed=2, size=400)[:300]
+    assert (rows == datasets.load("countdown", split, count=[2, 3, 5], numbers=[2, 30], targets=[5, 60], seed=2,
+                                  size=400)[:300])
 
 
 def test_countdown_holds_problems_out():
-    train, test = ({(tuple(sorted(row["numbers"])), row["target"]) for row in datasets.load("countdown", split, size=1500, numbers=[1, 9], seed=seed)}
+    train, test = ({(tuple(sorted(row["numbers"])), row["target"])
+                    for row in datasets.load("countdown", split, size=1500, numbers=[1, 9], seed=seed)}
                    for split, seed in (("train", 0), ("test", 1)))
     assert not train & test
 
@@ -193,11 +211,13 @@ def test_countdown_with_solved_examples():
     rows = datasets.load("countdown", size=20, examples=1)
     shown = rows[0]["prompt"][1:3]
     assert all(row["prompt"][1:3] == shown and row["question"] != shown[0]["content"] for row in rows)
-    assert "answer" not in rows[0] and re.fullmatch(r"<reasoning>\n(.+) = \d+\n</reasoning>\n<answer>\n\1\n</answer>", shown[1]["content"])
+    assert ("answer" not in rows[0]
+            and re.fullmatch(r"<reasoning>\n(.+) = \d+\n</reasoning>\n<answer>\n\1\n</answer>", shown[1]["content"]))
 
 
 @pytest.mark.parametrize("options, message", [
-    (dict(count=1), "count=1 must be"), (dict(count=[3, 9]), "from 2 to 6"), (dict(count=[]), "count="), (dict(numbers=[0, 5]), r"numbers=\[0, 5\]"),
+    (dict(count=1), "count=1 must be"), (dict(count=[3, 9]), "from 2 to 6"), (dict(count=[]), "count="),
+    (dict(numbers=[0, 5]), r"numbers=\[0, 5\]"),
     (dict(targets=[9]), "targets="), (dict(split="dev"), "no split 'dev'"),
     (dict(count=2, numbers=[1, 2], targets=[999, 999]), "no problem of numbers=.* falls into train; widen them"),
 ])
@@ -207,18 +227,24 @@ def test_countdown_refuses(options, message):
 
 
 @pytest.mark.parametrize("answer, score", [
-    ("(8 - 2) * 4", 1), ("(8-2)*4 = 24", 1), ("4 × (8 − 2)", 0), ("4 × (8 - 2)", 1), ("8 * 4 - 8", 0), ("8 * 3", 0), ("24", 0), ("(8 - 2) * 4 = 25", 0),
-    ("(8 - 2) * 4 * 1", 0), ("-(2 - 8) * 4", 1), ("+8 - 2 * 4", 0), ("8 ** 2 * 4", 0), ("8 // 2 * 4", 0), ("8 / (2 - 4)", 0), ("4 / (8 - 2)", 0),
-    ("2(8)4", 0), ("(8 - 2) * 04", 0), ("", 0), ("=24", 0), ("__import__('os').system('true') or 24", 0), ("8 if 2 else 4", 0), ("[8, 2, 4]", 0),
-    ("8 - 2 * 4\n= 24", 0), ("9" * 5000, 0), ("(" * 150 + "8" + ")" * 150, 0), ("-" * 190 + "8", 0), ("2 / (8 - 8) + 4", 0),
+    ("(8 - 2) * 4", 1), ("(8-2)*4 = 24", 1), ("4 × (8 − 2)", 0), ("4 × (8 - 2)", 1), ("8 * 4 - 8", 0), ("8 * 3", 0),
+    ("24", 0), ("(8 - 2) * 4 = 25", 0),
+    ("(8 - 2) * 4 * 1", 0), ("-(2 - 8) * 4", 1), ("+8 - 2 * 4", 0), ("8 ** 2 * 4", 0), ("8 // 2 * 4", 0),
+    ("8 / (2 - 4)", 0), ("4 / (8 - 2)", 0),
+    ("2(8)4", 0), ("(8 - 2) * 04", 0), ("", 0), ("=24", 0), ("__import__('os').system('true') or 24", 0),
+    ("8 if 2 else 4", 0), ("[8, 2, 4]", 0),
+    ("8 - 2 * 4\n= 24", 0), ("9" * 5000, 0), ("(" * 150 + "8" + ")" * 150, 0), ("-" * 190 + "8", 0),
+    ("2 / (8 - 8) + 4", 0),
 ])
 def test_countdown_reward(answer, score):
-    seen = countdown_reward([f"so <answer> {answer} </answer>", f"<answer>{answer}", answer], numbers=[[2, 4, 8]] * 3, target=[24] * 3)
+    seen = countdown_reward([f"so <answer> {answer} </answer>", f"<answer>{answer}", answer], numbers=[[2, 4, 8]] * 3,
+                            target=[24] * 3)
     assert seen == [float(score), 0.0, 0.0]
 
 
 def test_countdown_reward_is_exact_and_does_not_apply_to_other_rows():
-    assert countdown_reward(["<answer>1 / 3 * 3</answer>", "<answer>1</answer>"], numbers=[[1, 3, 3], None], target=[1, None]) == [1.0, None]
+    assert (countdown_reward(["<answer>1 / 3 * 3</answer>", "<answer>1</answer>"], numbers=[[1, 3, 3], None],
+                             target=[1, None]) == [1.0, None])
 
 
 # reasoning-gym
@@ -229,7 +255,8 @@ def test_tasks_of_reasoning_gym(task, options):
     pytest.importorskip("reasoning_gym")
     train, test = (datasets.load(f"reasoning_gym:{task}", split, size=40, **options) for split in ("train", "test"))
     assert len(train) == len(test) == 40 and not asked(train) & asked(test)
-    assert train == datasets.load(f"reasoning_gym:{task}", size=50, **options)[:40] != datasets.load(f"reasoning_gym:{task}", size=40, seed=1, **options)
+    assert (train == datasets.load(f"reasoning_gym:{task}", size=50, **options)[:40]
+            != datasets.load(f"reasoning_gym:{task}", size=40, seed=1, **options))
     columns = {name: [row[name] for row in train] + [None] for name in ("entry", "task")}
     right = [f"<answer>{row['answer']}</answer>" for row in train]
     assert reasoning_gym_reward([*right, "x"], **columns) == [1.0] * 40 + [None]
@@ -243,7 +270,8 @@ def test_answers_that_a_scorer_cannot_read(monkeypatch):
 
     logged = []
     monkeypatch.setattr("grpo.rewards.reasoning_gym.scorer", lambda task: broken)
-    scores = reasoning_gym_reward(["<answer>1</answer>", "1"], entry=[{}, {}], task=["t", "t"], log_metric=lambda *metric: logged.append(metric))
+    scores = reasoning_gym_reward(["<answer>1</answer>", "1"], entry=[{}, {}], task=["t", "t"],
+                                  log_metric=lambda *metric: logged.append(metric))
     assert scores == [0.0, 0.0] and logged == [("reasoning_gym/unreadable", 0.5)]
 
 

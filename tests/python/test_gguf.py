@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from make_files import byte_level_metadata, gguf, gguf_shards, gguf_tensors, model_metadata, sentencepiece_metadata
 
 import grpo
 from grpo.errors import FileFormatError, UnsupportedModelError
 from grpo.model.formats.gguf import GgufFile
 from grpo.model.formats.gguf_config import gguf_config
 from grpo.model.tokenizer import Tokenizer
+from make_files import byte_level_metadata, gguf, gguf_shards, gguf_tensors, model_metadata, sentencepiece_metadata
 
 SMALL = {
     "hidden_size": 64,
@@ -351,7 +351,7 @@ GEMMA_PIECES = {
         for i, text in enumerate(["▁", "a", "b", "x", "▁a", "ab", "<", "0", "4", "1", ">", "<0", "x4", "1>"])
     },
     "<0x4": (-30.0, 1),
-    **{"  ": (-1000.0, 4), "   ": (-1000.0, 4), "\n": (-1000.0, 4), "\n\n": (-1000.0, 4), "<b>": (-1000.0, 4)},
+    "  ": (-1000.0, 4), "   ": (-1000.0, 4), "\n": (-1000.0, 4), "\n\n": (-1000.0, 4), "<b>": (-1000.0, 4),
     "<end_of_turn>": (-1000.0, 3),
 }
 

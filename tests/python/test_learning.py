@@ -2,8 +2,8 @@
 import statistics
 
 import pytest
-import toy
 
+import toy
 from grpo.options.config import LOSS_TYPES
 
 LOSSES = {name: dict(loss_type=name) for name in LOSS_TYPES} | {
@@ -19,7 +19,8 @@ LOSSES = {name: dict(loss_type=name) for name in LOSS_TYPES} | {
     "mini-batches and iterations": dict(num_iterations=2, per_device_train_batch_size=64, steps_per_generation=2),
     "dynamic sampling": dict(dynamic_sampling=True),
     "entropy bonus": dict(entropy_coef=0.001),
-    "adaptive entropy": dict(use_adaptive_entropy=True, entropy_target=1.0, entropy_coef_delta=0.0005, entropy_coef_max=0.002),
+    "adaptive entropy": dict(use_adaptive_entropy=True, entropy_target=1.0, entropy_coef_delta=0.0005,
+                             entropy_coef_max=0.002),
     "top-entropy tokens": dict(top_entropy_quantile=0.8, beta=0.01, num_iterations=2),
     "truncated sampling": dict(top_k=50, top_p=0.98, repetition_penalty=1.02),
     "bfloat16 moments": dict(moment_dtype="bfloat16"),
@@ -32,7 +33,8 @@ LOSSES = {name: dict(loss_type=name) for name in LOSS_TYPES} | {
 @pytest.mark.parametrize("changed", LOSSES.values(), ids=LOSSES)
 def test_learns(tmp_path, changed):
     batch = {} if "per_device_train_batch_size" in changed else {"prompts_per_step": 4}
-    trainer = toy.trainer(tmp_path, toy.share, num_generations=16, max_completion_length=4, learning_rate=6e-3, max_steps=150,
+    trainer = toy.trainer(tmp_path, toy.share, num_generations=16, max_completion_length=4, learning_rate=6e-3,
+                          max_steps=150,
                           save_completions=False, **batch, **changed)
     rewards = []
     for step in trainer:

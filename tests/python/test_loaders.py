@@ -6,27 +6,35 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from make_files import byte_level_metadata, gguf, gguf_tensors, model_metadata, quantised, safetensors
 
 import grpo
 from grpo import _core
 from grpo.errors import ConfigError, DeviceError, FileFormatError, TokenizerError, UnsupportedModelError
 from grpo.model.families import Config, rope_of, rope_parameters, spec_of
 from grpo.model.formats.folder import FolderWriter
-from grpo.model.formats.safetensors import (SafetensorsFile, SafetensorsFolder, parse_size, to_bfloat16_bits,
-                                            write_weights)
+from grpo.model.formats.safetensors import (
+    SafetensorsFile,
+    SafetensorsFolder,
+    parse_size,
+    to_bfloat16_bits,
+    write_weights,
+)
+from make_files import byte_level_metadata, gguf, gguf_tensors, model_metadata, quantised, safetensors
 
 ARCHS = ("qwen2", "qwen3", "llama")
-SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "num_key_value_heads": 2}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 8192}
 
 
 def config(arch="qwen2", **changes):
-    base = {"model_type": arch, "vocab_size": 512, "rms_norm_eps": 1e-5, "rope_theta": 1e6, "tie_word_embeddings": True, **SMALL, **changes}
+    base = {"model_type": arch, "vocab_size": 512, "rms_norm_eps": 1e-5, "rope_theta": 1e6, "tie_word_embeddings": True,
+            **SMALL, **changes}
     return {key: value for key, value in base.items() if value is not ...}
 
 
-# -- config.json ---------------------------------------------------------------------------------------------------------
+# -- config.json -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -41,13 +49,15 @@ def config(arch="qwen2", **changes):
             {"rope_theta": ..., "rope_parameters": {"rope_type": "linear", "rope_theta": 1e6, "factor": 4.0}},
         ),
         ({"rope_scaling": LLAMA3}, {"rope_theta": ..., "rope_parameters": {**LLAMA3, "rope_theta": 1e6}}),
-        ({"rope_scaling": None}, {"rope_theta": ..., "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e6}}}),
+        ({"rope_scaling": None},
+         {"rope_theta": ..., "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e6}}}),
     ],
 )
 @pytest.mark.parametrize("arch", ARCHS)
 def test_both_config_spellings_mean_the_same(arch, old, new):
     a, b = spec_of(config(arch, **old)), spec_of(config(arch, **new))
-    assert a.ropes[0].inv_freq.tobytes() == b.ropes[0].inv_freq.tobytes() and replace(a, ropes=()) == replace(b, ropes=())
+    assert (a.ropes[0].inv_freq.tobytes() == b.ropes[0].inv_freq.tobytes()
+            and replace(a, ropes=()) == replace(b, ropes=()))
 
 
 @pytest.mark.parametrize(
@@ -89,7 +99,8 @@ def test_specs_of_configs(changes, expected):
         ({"model_type": "llama", "attention_bias": True}, "attention_bias"),
         ({"model_type": "qwen3", "attention_bias": True}, "attention_bias"),
         ({"model_type": "llama", "mlp_bias": True}, "mlp_bias"),
-        ({"model_type": "llama", "use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 0}, "sliding"),
+        ({"model_type": "llama", "use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 0},
+         "sliding"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding_attention of layer 1"),
         ({"layer_types": ["full_attention", "chunked_attention"]}, "chunked_attention' of layer 1"),
         ({"model_type": "mistral", "attention_bias": True}, "attention_bias"),
@@ -100,7 +111,8 @@ def test_specs_of_configs(changes, expected):
         ({"model_type": "gemma3_text", "hidden_activation": "gelu"}, "hidden_activation 'gelu'"),
         ({"model_type": "gemma3_text", "sliding_window": None}, "sliding_attention of layer 0"),
         ({"model_type": "gemma3_text", "rope_parameters": {"rope_type": "default"}}, "rope_parameters"),
-        ({"model_type": "gemma3_text", "rope_parameters": {"sliding_attention": {"rope_type": "longrope"}}}, "rope of sliding.*longrope"),
+        ({"model_type": "gemma3_text", "rope_parameters": {"sliding_attention": {"rope_type": "longrope"}}},
+         "rope of sliding.*longrope"),
         ({"model_type": "gemma3_text", "rope_parameters": {"sliding_attention": 5}}, "5 as rope of sliding"),
         ({"model_type": "gemma3_text", "rope_scaling": [1]}, "1. as rope of full"),
         ({"quantization_config": {"quant_method": "awq"}}, "quanti"),
@@ -124,7 +136,8 @@ def test_inverse_frequencies():
     plain = inverse_frequencies({"rope_theta": 1e4}, 64)
     np.testing.assert_allclose(plain, 1e4 ** (-np.arange(32) / 32), rtol=2e-7)
     np.testing.assert_allclose(
-        inverse_frequencies({"rope_theta": 1e4, "rope_scaling": {"type": "linear", "factor": 4}}, 64), plain / 4, rtol=1e-7
+        inverse_frequencies({"rope_theta": 1e4, "rope_scaling": {"type": "linear", "factor": 4}}, 64), plain / 4,
+        rtol=1e-7
     )
     scaled = inverse_frequencies({"rope_theta": 1e4, "rope_scaling": LLAMA3}, 64)
     wavelength = 2 * np.pi / plain
@@ -136,11 +149,12 @@ def test_inverse_frequencies():
     assert middle.any()
 
 
-# -- safetensors ---------------------------------------------------------------------------------------------------------
+# -- safetensors -------------------------------------------------------------------------------------------------------
 
 
 def test_bfloat16_rounding():
-    x = np.array([1.0, 1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-20, -1 - 2**-8, 3.4e38, np.inf, -np.inf, np.nan, 0.0, -0.0], np.float32)
+    x = np.array([1.0, 1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-20, -1 - 2**-8, 3.4e38, np.inf, -np.inf, np.nan, 0.0,
+                  -0.0], np.float32)
     back = (to_bfloat16_bits(x).astype(np.uint32) << 16).view(np.float32)
     expected = np.array([1.0, 1.0, 1 + 2**-6, 1 + 2**-7, -1.0, np.inf, np.inf, -np.inf, np.nan, 0.0, -0.0], np.float32)
     np.testing.assert_array_equal(back, expected)
@@ -168,17 +182,20 @@ def test_reads_each_dtype(tmp_path, dtype, stored, arrives):
 
 
 @pytest.mark.parametrize(
-    "dtype, limit, files", [("float32", "5GB", 1), ("float32", 3000, 2), ("float32", 1, 5), ("bfloat16", 1200, 2), ("bfloat16", 1, 5)]
+    "dtype, limit, files",
+    [("float32", "5GB", 1), ("float32", 3000, 2), ("float32", 1, 5), ("bfloat16", 1200, 2), ("bfloat16", 1, 5)]
 )
 def test_writes_what_the_library_reads(tmp_path, dtype, limit, files):
     library = pytest.importorskip("safetensors")
     rng = np.random.default_rng(0)
     arrays = {
-        f"t{i}": rng.standard_normal(shape).astype(np.float32) for i, shape in enumerate([(7, 9), (500,), (1, 1), (20, 20), (3, 1, 2)])
+        f"t{i}": rng.standard_normal(shape).astype(np.float32)
+        for i, shape in enumerate([(7, 9), (500,), (1, 1), (20, 20), (3, 1, 2)])
     }
     with FolderWriter(tmp_path) as folder:
         names = write_weights(folder.open, [(k, v.shape) for k, v in arrays.items()], arrays.__getitem__, dtype, limit)
-    assert len([n for n in names if n.endswith(".safetensors")]) == files and sorted(p.name for p in tmp_path.iterdir()) == sorted(names)
+    assert (len([n for n in names if n.endswith(".safetensors")]) == files
+            and sorted(p.name for p in tmp_path.iterdir()) == sorted(names))
     seen = {}
     for path in tmp_path.glob("*.safetensors"):
         with library.safe_open(path, "np") as file:
@@ -192,7 +209,8 @@ def test_writes_what_the_library_reads(tmp_path, dtype, limit, files):
         np.testing.assert_array_equal(weights.read(name), expected)
     if files > 1:
         index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
-        assert index["metadata"]["total_size"] == sum(len(data) for data in seen.values()) and set(index["weight_map"]) == set(arrays)
+        assert (index["metadata"]["total_size"] == sum(len(data) for data in seen.values())
+                and set(index["weight_map"]) == set(arrays))
 
 
 def test_reads_what_the_library_writes(tmp_path):
@@ -221,20 +239,20 @@ def test_bad_shard_sizes(text):
 
 def test_a_failed_save_leaves_the_old_files(tmp_path):
     (tmp_path / "config.json").write_bytes(b"old")
-    with pytest.raises(ZeroDivisionError):
-        with FolderWriter(tmp_path) as folder:
-            folder.write("config.json", b"new")
-            raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError), FolderWriter(tmp_path) as folder:
+        folder.write("config.json", b"new")
+        raise ZeroDivisionError
     assert [p.name for p in tmp_path.iterdir()] == ["config.json"] and (tmp_path / "config.json").read_bytes() == b"old"
 
 
-# -- load() --------------------------------------------------------------------------------------------------------------
+# -- load() ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=ARCHS)
 def small(request):
     """A small random model on ref, its head untied for one family."""
-    return grpo.load(grpo.tiny(request.param, seed=3, **SMALL, tie_word_embeddings=request.param != "llama"), device="ref")
+    return grpo.load(grpo.tiny(request.param, seed=3, **SMALL, tie_word_embeddings=request.param != "llama"),
+                     device="ref")
 
 
 def same_weights(a, b):
@@ -249,7 +267,8 @@ def test_a_saved_model_loads_with_the_same_bits(small, tmp_path, limit):
     back = grpo.load(tmp_path / "model", device="ref")
     assert same_weights(small, back) and back.config["my_own_key"] == {"kept": [1, None, "é"]}
     assert back.config["dtype"] == back.config["torch_dtype"] == "float32"
-    assert back.tokenizer.eos_ids == small.tokenizer.eos_ids and back.tokenizer.chat_template == small.tokenizer.chat_template
+    assert (back.tokenizer.eos_ids == small.tokenizer.eos_ids
+            and back.tokenizer.chat_template == small.tokenizer.chat_template)
     ids = np.arange(20, dtype=np.int32)
     np.testing.assert_array_equal(back.core.logits(ids), small.core.logits(ids))
 
@@ -258,7 +277,8 @@ def test_weights_keep_their_bits_on_every_device(device, tmp_path):
     model = grpo.load(grpo.tiny("qwen2", **SMALL), device=device)
     model.save_pretrained(tmp_path)
     assert same_weights(model, grpo.load(tmp_path, device=device)) and same_weights(model, model.copy())
-    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == model.dtype == {"ref": "float32", "cpu": "bfloat16"}[device]
+    assert (json.loads((tmp_path / "config.json").read_text())["dtype"] == model.dtype
+            == {"ref": "float32", "cpu": "bfloat16"}[device])
     kinds = {entry.dtype for entry in SafetensorsFile(tmp_path / "model.safetensors").entries.values()}
     assert kinds == {{"ref": "F32", "cpu": "BF16"}[device]}
 
@@ -299,7 +319,8 @@ def test_a_gguf_loads_with_the_same_bits(small, tmp_path):
     assert same_weights(small, back) and back.tokenizer.eos_ids == [258]
     back.save_pretrained(tmp_path / "folder")
     again = grpo.load(tmp_path / "folder", device="ref")
-    assert same_weights(small, again) and again.tokenizer.encode("he said<|im_end|>") == back.tokenizer.encode("he said<|im_end|>")
+    assert (same_weights(small, again)
+            and again.tokenizer.encode("he said<|im_end|>") == back.tokenizer.encode("he said<|im_end|>"))
 
 
 @pytest.mark.parametrize("kind", ["Q8_0", "F16"])
@@ -321,12 +342,14 @@ def test_gguf_llama3_rope(tmp_path):
     divisors = (plain / spec_of(model.config).ropes[0].inv_freq).astype("<f4")
     tensors = gguf_tensors(model.state_dict(), model.config)
     metadata = {**model_metadata(model.config), **byte_level_metadata()}
-    (tmp_path / "x.gguf").write_bytes(gguf(metadata, [*tensors, ("rope_freqs.weight", "F32", (8,), divisors.tobytes())]))
+    (tmp_path
+     / "x.gguf").write_bytes(gguf(metadata, [*tensors, ("rope_freqs.weight", "F32", (8,), divisors.tobytes())]))
     back = grpo.load(tmp_path / "x.gguf", device="ref")
     assert back.config["rope_scaling"] == LLAMA3
     np.testing.assert_array_equal(spec_of(back.config).ropes[0].inv_freq, spec_of(model.config).ropes[0].inv_freq)
     divisors[3] = 3.0
-    (tmp_path / "y.gguf").write_bytes(gguf(metadata, [*tensors, ("rope_freqs.weight", "F32", (8,), divisors.tobytes())]))
+    (tmp_path
+     / "y.gguf").write_bytes(gguf(metadata, [*tensors, ("rope_freqs.weight", "F32", (8,), divisors.tobytes())]))
     with pytest.raises(UnsupportedModelError, match="rope_freqs"):
         grpo.load(tmp_path / "y.gguf", device="ref")
 
@@ -369,7 +392,8 @@ def test_tensors_that_may_be_ignored(tmp_path):
         model,
         tmp_path,
         lambda s: s.update(
-            {"lm_head.weight": np.zeros((259, 64), np.float32), "model.layers.0.self_attn.rotary_emb.inv_freq": np.zeros(8, np.float32)}
+            {"lm_head.weight": np.zeros((259, 64), np.float32),
+             "model.layers.0.self_attn.rotary_emb.inv_freq": np.zeros(8, np.float32)}
         ),
     )
     assert same_weights(model, grpo.load(tmp_path, device="ref"))
@@ -427,7 +451,7 @@ def test_tiny_is_a_function_of_its_seed():
     assert same_weights(a, copy) and copy.core is not a.core
 
 
-# -- Model on text -------------------------------------------------------------------------------------------------------
+# -- Model on text -----------------------------------------------------------------------------------------------------
 
 
 def test_generate_takes_texts_chats_and_ids(small):
@@ -436,13 +460,16 @@ def test_generate_takes_texts_chats_and_ids(small):
     assert len(outs) == 6 and outs[0].prompt_ids == outs[4].prompt_ids == [72, 105]
     assert outs[2].prompt_ids == small.tokenizer.encode("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
     for out in outs:
-        assert 1 <= len(out.token_ids) <= 5 and len(out.logprobs) == len(out.entropies) == len(out.policy_logprobs) == len(out.token_ids)
-        assert out.finish_reason == ("stop" if out.token_ids[-1] in (256, 258) else "length") and out.logprobs.dtype == np.float32
+        assert (1 <= len(out.token_ids) <= 5
+                and len(out.logprobs) == len(out.entropies) == len(out.policy_logprobs) == len(out.token_ids))
+        assert (out.finish_reason == ("stop" if out.token_ids[-1] in (256, 258) else "length")
+                and out.logprobs.dtype == np.float32)
     for single, i in ((prompts[0], 0), (prompts[1], 2), (prompts[2], 4)):
         assert small.generate(single, max_new_tokens=5, seed=1)[0].prompt_ids == outs[i].prompt_ids
     first, second = (
         small.logprobs(*args)
-        for args in (([72, 105], [o.token_ids for o in outs[:2]]), ([o.prompt_ids for o in outs[:2]], [o.token_ids for o in outs[:2]]))
+        for args in (([72, 105], [o.token_ids for o in outs[:2]]),
+                     ([o.prompt_ids for o in outs[:2]], [o.token_ids for o in outs[:2]]))
     )
     for a, b, out in zip(first, second, outs, strict=False):
         assert a.tobytes() == b.tobytes() == out.policy_logprobs.tobytes()
@@ -536,7 +563,8 @@ def test_logprob_grads_is_the_gradient():
     def objective(step):
         moved = model.copy()
         moved.core.set_tensor(name, model.core.get_tensor(name) + np.float32(step) * direction)
-        return sum(np.dot(c, lp.astype(np.float64)) for c, lp in zip(coef, moved.logprobs([1, 2, 3], completions), strict=True))
+        return sum(np.dot(c, lp.astype(np.float64))
+                   for c, lp in zip(coef, moved.logprobs([1, 2, 3], completions), strict=True))
 
     slope = (objective(shift) - objective(-shift)) / (2 * shift)
     np.testing.assert_allclose(slope, np.vdot(grads[name].astype(np.float64), direction), rtol=2e-3)

@@ -2,10 +2,10 @@
 import sys
 
 import pytest
-from processes import fresh
 
 from grpo import ConfigError, datasets, rewards
 from grpo.options import Names, attribute, in_file, load_file
+from processes import fresh
 
 OWN = {"accuracy_reward", "conciseness", "correctness", "correctness_reward", "correctness_reward_func",
        "cosine_scaled_reward", "countdown_reward", "deepseekrl", "group_intrinsic", "int", "int_reward_func",

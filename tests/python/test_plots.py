@@ -13,32 +13,40 @@ SFT_PICTURES = ["overview", "entropy", "loss", "optimizer", "speed"]
 
 def grpo_record(step, **changed):
     """A record such as GRPOTrainer writes for one step."""
-    return {"step": step, "epoch": step / 4, "reward": 0.1 * step, "reward_std": 0.2, "rewards/format/mean": 0.1, "rewards/format/std": 0.1,
+    return {"step": step, "epoch": step / 4, "reward": 0.1 * step, "reward_std": 0.2, "rewards/format/mean": 0.1,
+            "rewards/format/std": 0.1,
             "rewards/accuracy/mean": 0.1 * step - 0.1, "rewards/accuracy/std": 0.3, "completions/mean_length": 20.0,
-            "completions/min_length": 3.0, "completions/max_length": 32.0, "completions/clipped_ratio": 0.25, "loss": 0.0, "kl": 0.01 * step,
-            "clip_ratio/low_mean": 0.0, "clip_ratio/high_mean": 0.01, "entropy": 2.0, "grad_norm": 1.5, "learning_rate": 1e-4, "generation_tokens_per_second": 900.0, "training_tokens_per_second": 3000.0,
+            "completions/min_length": 3.0, "completions/max_length": 32.0, "completions/clipped_ratio": 0.25,
+            "loss": 0.0, "kl": 0.01 * step,
+            "clip_ratio/low_mean": 0.0, "clip_ratio/high_mean": 0.01, "entropy": 2.0, "grad_norm": 1.5,
+            "learning_rate": 1e-4, "generation_tokens_per_second": 900.0, "training_tokens_per_second": 3000.0,
             "step_time": 0.5, "time_share/generate": 0.6, "time_share/update": 0.3} | changed
 
 
 def sft_record(step):
-    return {"step": step, "epoch": step / 4, "loss": 2.0 / step, "entropy": 1.0, "training_tokens_per_second": 5000.0, "grad_norm": 1.0,
+    return {"step": step, "epoch": step / 4, "loss": 2.0 / step, "entropy": 1.0, "training_tokens_per_second": 5000.0,
+            "grad_norm": 1.0,
             "learning_rate": 1e-3, "step_time": 0.1, "time_share/update": 0.9}
 
 
 def evaluation(step):
-    return {"step": step, "epoch": step / 4, "eval_reward": 0.2 * step, "eval_reward_std": 0.1, "eval_rewards/format/mean": 0.5}
+    return {"step": step, "epoch": step / 4, "eval_reward": 0.2 * step, "eval_reward_std": 0.1,
+            "eval_rewards/format/mean": 0.5}
 
 
 def graded(step):
     """An evaluation with accuracies in their confidence intervals."""
     return evaluation(step) | {f"eval_accuracy/{kind}{end}": value for kind in ("strict", "lenient", "extractive")
-                               for end, value in (("", 0.4), ("/low", 0.3), ("/high", 0.55))} | {f"eval_pass@k/{k}": k / 8 for k in (1, 2, 3, 4)}
+                               for end, value in (("", 0.4), ("/low", 0.3),
+                                                  ("/high", 0.55))} | {f"eval_pass@k/{k}": k / 8 for k in (1, 2, 3, 4)}
 
 
 def on_two_data_sets(step):
     """What graded() has, of each, and what Loop.evaluate adds."""
-    return {"step": step, "epoch": step / 4} | {name.replace("eval_", f"eval_{data_set}_", 1): value for data_set in ("sums", "r1-2")
-                                                for name, value in (graded(step) | {"eval_runtime": 1.0}).items() if name.startswith("eval_")}
+    return {"step": step,
+            "epoch": step / 4} | {name.replace("eval_", f"eval_{data_set}_", 1): value for data_set in ("sums", "r1-2")
+                                  for name, value in (graded(step) | {"eval_runtime": 1.0}).items()
+                                  if name.startswith("eval_")}
 
 
 def run(path, records):
@@ -49,15 +57,18 @@ def run(path, records):
 
 CASES = {
     "GRPO": ([x for step in range(1, 9) for x in (grpo_record(step), evaluation(step))], GRPO_PICTURES),
-    "graded": ([x for step in range(1, 4) for x in (grpo_record(step), graded(step))], sorted([*GRPO_PICTURES, "accuracy"], key=[*plots.PICTURES].index)),
+    "graded": ([x for step in range(1, 4) for x in (grpo_record(step), graded(step))],
+               sorted([*GRPO_PICTURES, "accuracy"], key=[*plots.PICTURES].index)),
     "graded on two data sets": ([x for step in range(1, 4) for x in (grpo_record(step), on_two_data_sets(step))],
                                 sorted([*GRPO_PICTURES, "accuracy"], key=[*plots.PICTURES].index)),
     "smoothed": ([grpo_record(step) for step in range(1, 120)], GRPO_PICTURES),
     "one step": ([grpo_record(1), evaluation(1)], GRPO_PICTURES),
     "evaluation before the first step": ([evaluation(0)], ["overview", "reward"]),
     "SFT": ([sft_record(step) for step in range(1, 9)], SFT_PICTURES),
-    "skipped step": ([grpo_record(1), {"step": 2, "grad_norm": None, "skipped_steps": 1.0}, grpo_record(3)], GRPO_PICTURES),
-    "a metric without numbers": ([grpo_record(1, kl=None), grpo_record(2, kl=float("nan"))], [p for p in GRPO_PICTURES if p != "kl"]),
+    "skipped step": ([grpo_record(1), {"step": 2, "grad_norm": None, "skipped_steps": 1.0}, grpo_record(3)],
+                     GRPO_PICTURES),
+    "a metric without numbers": ([grpo_record(1, kl=None), grpo_record(2, kl=float("nan"))],
+                                 [p for p in GRPO_PICTURES if p != "kl"]),
     "std without numbers": ([grpo_record(step, reward_std=None) for step in (1, 2)], GRPO_PICTURES),
     "nothing to draw": ([{"step": 1, "epoch": 1.0}], []),
 }
@@ -83,7 +94,8 @@ def test_a_second_drawing_replaces_the_first(tmp_path):
 
 def test_only_the_pictures_asked_for(tmp_path):
     drawn = plots.plot_run(run(tmp_path / "run", [grpo_record(1)]), ["speed", "reward"])
-    assert [path.name for path in drawn] == ["speed.png", "reward.png"] and sorted((tmp_path / "run" / "plots").iterdir()) == sorted(drawn)
+    assert ([path.name for path in drawn] == ["speed.png", "reward.png"]
+            and sorted((tmp_path / "run" / "plots").iterdir()) == sorted(drawn))
 
 
 def test_unknown_picture(tmp_path):
@@ -91,10 +103,12 @@ def test_unknown_picture(tmp_path):
         plots.plot_run(run(tmp_path / "run", [grpo_record(1)]), ["rewardz"])
 
 
-@pytest.mark.parametrize("formats, suffixes", [(["png"], {".png"}), (["svg"], {".svg"}), (["pdf"], {".pdf"}), (["png", "svg", "pdf"], {".png", ".svg", ".pdf"})])
+@pytest.mark.parametrize("formats, suffixes", [(["png"], {".png"}), (["svg"], {".svg"}), (["pdf"], {".pdf"}),
+                                               (["png", "svg", "pdf"], {".png", ".svg", ".pdf"})])
 def test_formats(tmp_path, formats, suffixes):
     files = plots.plot_run(run(tmp_path / "run", [grpo_record(1), grpo_record(2)]), ["reward", "kl"], formats)
-    assert {path.suffix for path in files} == suffixes and len(files) == 2 * len(suffixes - {".pdf"}) + (".pdf" in suffixes)
+    assert ({path.suffix for path in files} == suffixes
+            and len(files) == 2 * len(suffixes - {".pdf"}) + (".pdf" in suffixes))
     for path in files:
         assert path.read_bytes().startswith({".png": PNG, ".svg": b"<?xml", ".pdf": b"%PDF"}[path.suffix])
     if ".pdf" in suffixes:
@@ -147,18 +161,21 @@ def test_accuracies_lie_in_their_intervals(tmp_path):
 ])
 def test_each_data_set_has_its_curve(tmp_path, picture, title, labels):
     curves = panel(picture, title, [grpo_record(1), on_two_data_sets(1)], tmp_path)
-    assert list(curves) == labels and all(bool(c.band) == title.startswith("Accuracy") for c in list(curves.values())[1:])
+    assert (list(curves) == labels
+            and all(bool(c.band) == title.startswith("Accuracy") for c in list(curves.values())[1:]))
 
 
 def test_loss_on_each_data_set(tmp_path):
-    records = [sft_record(1), {"step": 1, "eval_a_loss": 1.5, "eval_a_runtime": 1.0, "eval_b_loss": 2.5, "eval_b_runtime": 1.0}]
+    records = [sft_record(1),
+               {"step": 1, "eval_a_loss": 1.5, "eval_a_runtime": 1.0, "eval_b_loss": 2.5, "eval_b_runtime": 1.0}]
     assert {label: curve.values for label, curve in panel("loss", "Loss", records, tmp_path).items()} == {
         "training": [2.0], "evaluation, a": [1.5], "evaluation, b": [2.5]}
 
 
 def test_pass_at_powers_of_two(tmp_path):
     curves = panel("accuracy", "pass@k", [graded(0) | {"eval_pass@k/4/low": 0.1}], tmp_path)
-    assert {label: curve.values for label, curve in curves.items()} == {"k = 1": [1 / 8], "k = 2": [2 / 8], "k = 4": [4 / 8]}
+    assert ({label: curve.values for label, curve in curves.items()}
+            == {"k = 1": [1 / 8], "k = 2": [2 / 8], "k = 4": [4 / 8]})
 
 
 def test_steps_without_a_number_are_left_out(tmp_path):
@@ -174,14 +191,16 @@ def test_shares_of_time_fill_the_step(tmp_path):
     assert [sum(s.values[i] for s in shares.values()) for i in range(2)] == pytest.approx([1.0, 1.0])
 
 
-@pytest.mark.parametrize("values, width, expected", [([1.0, 3.0, 5.0], 1, [1, 3, 5]), ([1.0, 3.0, 5.0, 7.0], 2, [1, 2, 4, 6]), ([], 4, [])])
+@pytest.mark.parametrize("values, width, expected",
+                         [([1.0, 3.0, 5.0], 1, [1, 3, 5]), ([1.0, 3.0, 5.0, 7.0], 2, [1, 2, 4, 6]), ([], 4, [])])
 def test_moving_average(values, width, expected):
     assert plots.moving_average(values, width) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("points, window", [(1, 1), (30, 1), (31, 4), (149, 4), (150, 6), (1000, 40)])
 def test_longer_curves_are_smoothed_more(points, window):
-    assert plots.smoothed_over([plots.Curve("", [*range(points)], [0.0] * points), plots.Curve("", [1], [0.0])]) == window
+    assert (plots.smoothed_over([plots.Curve("", [*range(points)], [0.0] * points), plots.Curve("", [1], [0.0])])
+            == window)
 
 
 BROKEN = {
@@ -220,21 +239,26 @@ def test_runs_in_one_picture(tmp_path, names):
 
 def laid_over(picture, runs):
     logs = [(str(number), plots.Metrics(folder)) for number, folder in enumerate(runs)]
-    return {panel.title: curves for p in plots.PICTURES[picture]([log for _, log in logs]) for panel, curves in plots.laid_over(p, logs)}
+    return {panel.title: curves for p in plots.PICTURES[picture]([log for _, log in logs])
+            for panel, curves in plots.laid_over(p, logs)}
 
 
 def test_a_panel_for_each_curve_and_a_curve_for_each_run(tmp_path):
     runs = [run(tmp_path / "a", [grpo_record(1), evaluation(1)]), run(tmp_path / "b", [grpo_record(1), grpo_record(2)])]
     panels = laid_over("reward", runs)
-    assert {title: [c.label for c in curves] for title, curves in panels.items()} == {"Reward: training": ["0", "1"], "Reward: evaluation": ["0"]}
+    assert ({title: [c.label for c in curves] for title, curves in panels.items()}
+            == {"Reward: training": ["0", "1"], "Reward: evaluation": ["0"]})
     assert [c.look for c in panels["Reward: training"]] == [0, 1] and panels["Reward: training"][1].steps == [1, 2]
     assert all(c.band for c in panels["Reward: training"])
-    assert not any(c.band for c in laid_over("lengths", runs)["Completion length"])         # from shortest to longest covers every other run
-    assert list(laid_over("speed", runs)) == ["Throughput: generation", "Throughput: training"]       # shares of time stack up to 1 for one run
+    # from shortest to longest covers every other run
+    assert not any(c.band for c in laid_over("lengths", runs)["Completion length"])
+    # shares of time stack up to 1 for one run
+    assert list(laid_over("speed", runs)) == ["Throughput: generation", "Throughput: training"]
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path):
-    assert plots.labels_of([tmp_path / "x" / "run", tmp_path / "y" / "run"]) == [str(tmp_path / "x" / "run"), str(tmp_path / "y" / "run")]
+    assert (plots.labels_of([tmp_path / "x" / "run", tmp_path / "y" / "run"])
+            == [str(tmp_path / "x" / "run"), str(tmp_path / "y" / "run")])
     assert plots.labels_of([tmp_path / "a", tmp_path / "b"]) == ["a", "b"]
 
 

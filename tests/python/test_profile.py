@@ -15,9 +15,11 @@ from op_statements import group_segments, visible
 
 CHILD = """
 import sys, grpo
-args = grpo.GRPOConfig(output_dir=sys.argv[1], max_steps=2, prompts_per_step=1, num_generations=2, max_completion_length=4,
-                       save_strategy="no", learning_rate=1e-2)
-grpo.GRPOTrainer(grpo.tiny(seed=1), lambda completions, **_: [len(c) + i for i, c in enumerate(completions)], args, [{"prompt": "ab"}]).train()
+args = grpo.GRPOConfig(output_dir=sys.argv[1], max_steps=2, prompts_per_step=1, num_generations=2,
+                       max_completion_length=4, save_strategy="no", learning_rate=1e-2)
+def reward(completions, **_):
+    return [len(c) + i for i, c in enumerate(completions)]
+grpo.GRPOTrainer(grpo.tiny(seed=1), reward, args, [{"prompt": "ab"}]).train()
 """
 
 
@@ -28,17 +30,21 @@ def device(request) -> str:
 
 
 def test_counts(device):
-    model = grpo.load(grpo.tiny(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1), device=device)
+    model = grpo.load(grpo.tiny(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2,
+                                num_key_value_heads=1), device=device)
     ids, layers = np.arange(1, 8, dtype=np.int32), 3
     qkv, (d, F, N, V) = 4 * 16, (32, 64, 32, model.config["vocab_size"])       # 13 rows, padded to 32
     _core.profile_start()
     model.core.logprobs([ids], [ids], np.zeros(1, np.int32))
     profile = _core.profile()
-    lines, moved = {op: (calls, seconds, flops) for op, calls, seconds, flops, _ in profile}, {line[0]: line[4] for line in profile}
-    assert lines["linear"][0] == lines["linear_add"][0] == 2 * layers and lines["head"][0] == 1 and lines["linear_dx"][0] == 0
-    assert lines["linear"][2] == 2 * N * d * layers * (qkv + 2 * F) and lines["linear_add"][2] == 2 * N * d * layers * (d + F)
+    lines, moved = ({op: (calls, seconds, flops) for op, calls, seconds, flops, _ in profile},
+                    {line[0]: line[4] for line in profile})
+    assert (lines["linear"][0] == lines["linear_add"][0] == 2 * layers and lines["head"][0] == 1
+            and lines["linear_dx"][0] == 0)
+    assert (lines["linear"][2] == 2 * N * d * layers * (qkv + 2 * F)
+            and lines["linear_add"][2] == 2 * N * d * layers * (d + F))
     assert lines["head"][2] == 2 * 32 * d * V
-    pairs = 7 * 8 / 2 + 6 * 7 + 6 * 7 / 2                                       # the prompt; the completion with it, and with itself
+    pairs = 7 * 8 / 2 + 6 * 7 + 6 * 7 / 2  # the prompt; the completion with it, and with itself
     assert lines["attention"][0] == layers and lines["attention"][2] == layers * 4 * 2 * 16 * pairs
     assert moved["attention"] == layers * (4 if device == "ref" else 2) * N * 16 * 2 * (2 + 1)
     assert all(seconds > 0 for calls, seconds, _ in lines.values() if calls)
@@ -46,12 +52,14 @@ def test_counts(device):
 
 def test_what_decode_reads(device):
     """Each row's keys; of a prompt that rows share, whole pages once."""
-    model, layers = grpo.load(grpo.tiny(num_hidden_layers=2, hidden_size=32, num_attention_heads=2, num_key_value_heads=1), device=device), 2
-    prompts, new, size = [np.arange(1, 71, dtype=np.int32), np.arange(1, 6, dtype=np.int32)], 4, 4 if device == "ref" else 2
+    model, layers = (grpo.load(grpo.tiny(num_hidden_layers=2, hidden_size=32, num_attention_heads=2,
+                                         num_key_value_heads=1), device=device), 2)
+    prompts, new, size = ([np.arange(1, 71, dtype=np.int32), np.arange(1, 6, dtype=np.int32)], 4,
+                          4 if device == "ref" else 2)
     _core.profile_start()
     model.core.generate(prompts, 3, new)
     lines = {line[0]: line for line in _core.profile()}
-    lengths = [P + i for P in (70, 5) for i in range(1, new)]                   # keys that a row sees, from its second token on
+    lengths = [P + i for P in (70, 5) for i in range(1, new)]  # keys that a row sees, from its second token on
     _, calls, _, flops, moved = lines["attention_decode"]
     assert calls == layers * (new - 1) and flops == layers * 3 * sum(lengths) * 4 * 2 * 16
     assert moved == layers * (3 * sum(lengths) - 2 * 64 * (new - 1)) * 2 * size * 16
@@ -94,7 +102,8 @@ def test_environment_switch(tmp_path):
 
 
 def test_table_names_the_ceiling_that_binds():
-    text = table([("linear", 2, 1.0, 5e11, 1e9), ("adamw", 1, 0.5, 0.0, 5e9), ("attention", 1, 0.25, 0.0, 0.0), ("head", 0, 0.0, 0.0, 0.0)],
+    text = table([("linear", 2, 1.0, 5e11, 1e9), ("adamw", 1, 0.5, 0.0, 5e9), ("attention", 1, 0.25, 0.0, 0.0),
+                  ("head", 0, 0.0, 0.0, 0.0)],
                  flops=1e12, memory=2e10)
     linear, adamw, attention = text.splitlines()[1:4]
     assert linear.split() == ["linear", "2", "1000.0", "57.1%", "0.500", "1.0", "50%"]

@@ -5,15 +5,14 @@ import random
 import signal
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
-import toy
 
 import grpo
+import toy
 from grpo.errors import CheckpointCorruptError, CheckpointError
 from grpo.runs import checkpoint
 
@@ -21,10 +20,17 @@ KILLS = int(os.environ.get("GRPO_TEST_KILLS", 8))             # continuous integ
 FLIPS = 2000
 RUN = dict(save_strategy="steps", save_steps=1, save_total_limit=2, max_steps=100000)
 
+EVENTS = 150                                                  # operations on files, of about two checkpoints
+
 CHILD = """
-import sys, toy
+import os, sys, toy
 from pathlib import Path
+pipe = int(sys.argv[3])
+def tell(event, arguments):
+    if event == "open" or event.startswith("os."):
+        os.write(pipe, b".")
 trainer = toy.trainer(Path(), **eval(sys.argv[1]))
+sys.addaudithook(tell)
 trainer.train(resume_from_checkpoint=sys.argv[2] == "resume")
 """
 
@@ -34,29 +40,33 @@ def newest(checkpoints: Path) -> int:
     return max(map(checkpoint.step_of, checkpoint.steps(checkpoints)), default=0)
 
 
-def start(run: Path) -> subprocess.Popen:
-    """A process that goes on with the run from its latest checkpoint."""
+def start(run: Path) -> tuple[subprocess.Popen, int]:
+    """A process that goes on with the run from its latest checkpoint, and the end of a pipe where it tells of each
+    operation on a file."""
     given = RUN | dict(output_dir=str(run), resume_from_checkpoint=None)
     path = os.pathsep.join([str(Path(toy.__file__).parent), str(Path(grpo.__file__).parent.parent)])
     resume = "resume" if newest(run / "checkpoints") else "begin"
-    return subprocess.Popen([sys.executable, "-P", "-c", CHILD, repr(given), resume], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                            env={**os.environ, "PYTHONPATH": path})
+    told, pipe = os.pipe()
+    process = subprocess.Popen([sys.executable, "-P", "-c", CHILD, repr(given), resume, str(pipe)],
+                               stdout=subprocess.DEVNULL,
+                               stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}, pass_fds=[pipe])
+    os.close(pipe)
+    return process, told
 
 
 def test_kill_9_at_any_moment(tmp_path):
-    """Killed again and again while it writes a checkpoint each step: the latest one is whole, no step that was reported is gone, and
-    the weights at the end are those of a run that nobody stopped."""
+    """Killed again and again while it writes a checkpoint each step: the latest one is whole, no step that was reported
+    is gone, and the weights at the end are those of a run that nobody stopped."""
     run, moments, seen = tmp_path / "run", random.Random(0), 0
-    for kill in range(KILLS):
-        process, deadline = start(run), time.monotonic() + 60
-        while newest(run / "checkpoints") <= seen:
-            assert process.poll() is None, process.stderr.read().decode()
-            assert time.monotonic() < deadline, f"no new checkpoint before kill {kill}"
-            time.sleep(0.002)
-        time.sleep(moments.uniform(0, 0.1))
+    for _ in range(KILLS):
+        process, told = start(run)
+        more = moments.randrange(EVENTS)                         # after the first new checkpoint
+        while newest(run / "checkpoints") <= seen or (more := more - 1) >= 0:
+            assert os.read(told, 1), process.stderr.read().decode()
         seen = newest(run / "checkpoints")
         process.send_signal(signal.SIGKILL)
         process.communicate()
+        os.close(told)
         with warnings.catch_warnings():
             warnings.simplefilter("error")                       # going back to an older one is a warning
             last = checkpoint.latest(run / "checkpoints")
@@ -67,14 +77,16 @@ def test_kill_9_at_any_moment(tmp_path):
     resumed = toy.trainer(tmp_path, **RUN | dict(output_dir=str(run), max_steps=seen + 1))
     resumed.train(resume_from_checkpoint=True)
     assert toy.weights(resumed) == toy.weights(straight)
-    assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == list(range(1, seen + 2))
+    assert ([json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+            == list(range(1, seen + 2)))
     assert not list((run / "checkpoints").glob(".*"))            # nothing half written is left
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> Path:
     """A checkpoint with every kind of file."""
-    options = dict(save_strategy="steps", save_steps=1, max_steps=1, per_device_train_batch_size=4, steps_per_generation=3, num_iterations=2, beta=0.1,
+    options = dict(save_strategy="steps", save_steps=1, max_steps=1, per_device_train_batch_size=4,
+                   steps_per_generation=3, num_iterations=2, beta=0.1,
                    sync_ref_model=True, ref_model_sync_steps=1)
     trainer = toy.trainer(tmp_path_factory.mktemp("saved"), **options)
     trainer.train()
@@ -88,7 +100,8 @@ def files(folder: Path) -> list[Path]:
 def test_every_kind_of_file_is_there(saved):
     names = {str(path.relative_to(saved)) for path in files(saved)}
     assert {"MANIFEST.json", "model.safetensors", "config.json", *(f"trainer/{name}" for name in (
-        "master.safetensors", "m.safetensors", "v.safetensors", "trainer.json", "rollouts.npz", "reference.safetensors"))} <= names
+        "master.safetensors", "m.safetensors", "v.safetensors", "trainer.json", "rollouts.npz",
+        "reference.safetensors"))} <= names
 
 
 def test_files_that_end_early(saved):

@@ -5,11 +5,17 @@ import warnings
 
 import numpy as np
 import pytest
-import toy
 
 import grpo
-from grpo.errors import (CheckpointCorruptError, CheckpointError, CheckpointMismatchError, ConfigError, DatasetError,
-                         GrpoWarning)
+import toy
+from grpo.errors import (
+    CheckpointCorruptError,
+    CheckpointError,
+    CheckpointMismatchError,
+    ConfigError,
+    DatasetError,
+    GrpoWarning,
+)
 from grpo.runs import checkpoint
 from grpo.runs.folder import to_json
 
@@ -29,8 +35,10 @@ def history(trainer):
 @pytest.mark.parametrize("changed", [
     {}, dict(num_iterations=2), dict(per_device_train_batch_size=4, steps_per_generation=3, num_iterations=2),
     dict(beta=0.1, sync_ref_model=True, ref_model_sync_steps=2), dict(dynamic_sampling=True, max_resample_times=2),
-    dict(use_adaptive_entropy=True, entropy_target=100.0), dict(lr_scheduler_type="cosine", warmup_steps=2, weight_decay=0.1, adam_beta2=0.99),
-    dict(moment_dtype="bfloat16", adam_beta2=0.99), dict(moment_dtype="float8", adam_beta2=0.99), dict(moment_dtype="float8", master_dtype="float24"),
+    dict(use_adaptive_entropy=True, entropy_target=100.0),
+    dict(lr_scheduler_type="cosine", warmup_steps=2, weight_decay=0.1, adam_beta2=0.99),
+    dict(moment_dtype="bfloat16", adam_beta2=0.99), dict(moment_dtype="float8", adam_beta2=0.99),
+    dict(moment_dtype="float8", master_dtype="float24"),
 ], ids=lambda changed: ", ".join(changed) or "plain")
 @pytest.mark.parametrize("stop", [1, 3, 4])
 def test_resume_is_exact(tmp_path, changed, stop):
@@ -63,7 +71,8 @@ def test_metrics_file_has_every_step_once(tmp_path):
 
 
 def test_what_was_written_after_the_checkpoint_is_dropped(tmp_path):
-    broken = toy.trainer(tmp_path, eval_dataset=toy.ROWS, **(SAVING | dict(save_steps=2, eval_strategy="steps", eval_steps=1)))
+    broken = toy.trainer(tmp_path, eval_dataset=toy.ROWS,
+                         **(SAVING | dict(save_steps=2, eval_strategy="steps", eval_steps=1)))
     for step in broken:
         if step.step == 3:
             break
@@ -71,7 +80,8 @@ def test_what_was_written_after_the_checkpoint_is_dropped(tmp_path):
     resumed = toy.trainer(tmp_path, **(SAVING | dict(output_dir=str(path), save_completions=False)))
     next(iter(resumed.steps(True)))
     for folder, suffix in (("completions", "jsonl"), ("eval", "json")):
-        assert sorted(file.name for file in (path / folder).glob("*.*")) == [f"step-00000{step}.{suffix}" for step in (1, 2)]
+        assert (sorted(file.name for file in (path / folder).glob("*.*"))
+                == [f"step-00000{step}.{suffix}" for step in (1, 2)])
 
 
 @pytest.mark.parametrize("torn", [b'{"step": 3, "loss"', b"\xc3"])
@@ -82,7 +92,8 @@ def test_a_line_that_a_full_disk_cut_off_is_dropped(tmp_path, torn):
         file.write(torn)
     resumed = toy.trainer(tmp_path, **(SAVING | dict(output_dir=str(first.run.path))))
     resumed.train(resume_from_checkpoint=True)
-    assert [json.loads(line)["step"] for line in (first.run.path / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
+    assert ([json.loads(line)["step"] for line in (first.run.path / "metrics.jsonl").read_text().splitlines()]
+            == [1, 2, 3, 4, 5, 6])
 
 
 def test_a_run_folder_means_its_latest_checkpoint(tmp_path):
@@ -144,9 +155,13 @@ def flip(path):
     path.write_bytes(data)
 
 
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
 DAMAGE = {
     "a flipped bit": lambda folder: flip(folder / "trainer" / "m.safetensors"),
-    "a file cut short": lambda folder: (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-1]),
+    "a file cut short": lambda folder: cut(folder / "model.safetensors"),
     "a file gone": lambda folder: (folder / "trainer" / "trainer.json").unlink(),
     "no manifest": lambda folder: (folder / "MANIFEST.json").unlink(),
     "an empty manifest": lambda folder: (folder / "MANIFEST.json").write_text(""),
@@ -166,7 +181,8 @@ def test_damage_falls_back_to_the_checkpoint_before(tmp_path, finished, damage):
         steps = list(trainer.steps(True))
     assert [s.step for s in steps] == [3]
     checkpoint.verify(run / "checkpoints" / "step-3")
-    assert (run / "checkpoints" / "step-3" / "model.safetensors").read_bytes() == (finished / "checkpoints" / "step-3" / "model.safetensors").read_bytes()
+    assert ((run / "checkpoints" / "step-3" / "model.safetensors").read_bytes()
+            == (finished / "checkpoints" / "step-3" / "model.safetensors").read_bytes())
 
 
 def test_nothing_to_resume(tmp_path, finished):
@@ -209,12 +225,14 @@ def test_other_options_are_said(tmp_path, finished):
         toy.trainer(tmp_path, **SAVING, learning_rate=0.02).train(str(finished / "checkpoints" / "step-2"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        toy.trainer(tmp_path, **SAVING, logging_steps=7, token_budget=64).train(str(finished / "checkpoints" / "step-2"))
+        toy.trainer(tmp_path, **SAVING, logging_steps=7,
+                    token_budget=64).train(str(finished / "checkpoints" / "step-2"))
 
 
 def test_sft_checkpoint_is_not_a_grpo_one(tmp_path):
     rows = [{"prompt": "a", "completion": c} for c in "bcdef"]
-    options = dict(output_dir=str(tmp_path / "sft"), learning_rate=1e-2, per_device_train_batch_size=2, max_steps=6, save_steps=2)
+    options = dict(output_dir=str(tmp_path / "sft"), learning_rate=1e-2, per_device_train_batch_size=2, max_steps=6,
+                   save_steps=2)
     straight = grpo.SFTTrainer(toy.model(), grpo.SFTConfig(**options), rows)
     straight.train()
     resumed = grpo.SFTTrainer(toy.model(), grpo.SFTConfig(**options), rows)
@@ -225,8 +243,10 @@ def test_sft_checkpoint_is_not_a_grpo_one(tmp_path):
 
 
 @pytest.mark.parametrize("option, before, after, fits", [
-    ("moment_dtype", "float32", "bfloat16", False), ("moment_dtype", "bfloat16", "float32", True), ("moment_dtype", "bfloat16", "float8", False),
-    ("moment_dtype", "float8", "bfloat16", True), ("master_dtype", "float32", "float24", False), ("master_dtype", "float24", "float32", True)])
+    ("moment_dtype", "float32", "bfloat16", False), ("moment_dtype", "bfloat16", "float32", True),
+    ("moment_dtype", "bfloat16", "float8", False),
+    ("moment_dtype", "float8", "bfloat16", True), ("master_dtype", "float32", "float24", False),
+    ("master_dtype", "float24", "float32", True)])
 def test_resume_with_another_storage(tmp_path, option, before, after, fits):
     """A wider one has room for moments or masters; a narrower one would round them."""
     first = toy.trainer(tmp_path, **{option: before}, **SAVING)
@@ -299,9 +319,11 @@ def test_rollouts_survive_their_file(tmp_path):
     step.rollouts.save(tmp_path / "r.npz")
     rows = {p.row: p for p in step.rollouts.prompts}
     again = type(step.rollouts).load(tmp_path / "r.npz", rows.__getitem__)
-    assert again.texts == step.rollouts.texts and all(np.array_equal(a, b) for a, b in zip(again.completions, step.rollouts.completions, strict=True))
+    assert (again.texts == step.rollouts.texts
+            and all(np.array_equal(a, b) for a, b in zip(again.completions, step.rollouts.completions, strict=True)))
     for name in ("policy_logprobs", "advantages", "mask", "ref_logprobs", "group", "finish"):
-        assert np.array_equal(getattr(again, name), getattr(step.rollouts, name)) and getattr(again, name).dtype == getattr(step.rollouts, name).dtype
+        assert (np.array_equal(getattr(again, name), getattr(step.rollouts, name))
+                and getattr(again, name).dtype == getattr(step.rollouts, name).dtype)
 
 
 def test_training_without_data(tmp_path):

@@ -1,8 +1,9 @@
-"""Rewards in a run: weights that follow a schedule, rewards that remember, rewards that look at the policy's hidden states."""
+"""Rewards in a run: weights that follow a schedule, rewards that remember, rewards that look at the policy's hidden
+states."""
 import numpy as np
 import pytest
-import toy
 
+import toy
 from grpo import GRPOConfig
 from grpo.errors import ConfigError, GrpoWarning, RewardError
 from grpo.options.weights import weight_at
@@ -47,12 +48,14 @@ def test_weights_between_points(step, weight):
     assert weight_at(SCHEDULE, step) == weight
 
 
-@pytest.mark.parametrize("given, kept", [({100: 1, 0: 0}, {0: 0.0, 100: 1.0}), ({"0": "0.5", "10": 1}, {0: .5, 10: 1.0}), ({5: 2}, {5: 2.0}), ("2", 2.0)])
+@pytest.mark.parametrize("given, kept", [({100: 1, 0: 0}, {0: 0.0, 100: 1.0}),
+                                         ({"0": "0.5", "10": 1}, {0: .5, 10: 1.0}), ({5: 2}, {5: 2.0}), ("2", 2.0)])
 def test_schedules_that_are_understood(given, kept):
     assert GRPOConfig(reward_weights=[1.0, given]).reward_weights == [1.0, kept]
 
 
-@pytest.mark.parametrize("given", [{}, {-1: 1.0}, {0.5: 1.0}, {"x": 1.0}, {True: 1.0}, {0: "x"}, {0: None}, {0: float("nan")}, "x", None, True, [0, 1]])
+@pytest.mark.parametrize("given", [{}, {-1: 1.0}, {0.5: 1.0}, {"x": 1.0}, {True: 1.0}, {0: "x"}, {0: None},
+                                   {0: float("nan")}, "x", None, True, [0, 1]])
 def test_schedules_that_are_not(given):
     with pytest.raises(ConfigError, match="reward_weights"):
         GRPOConfig(reward_weights=[1.0, given])
@@ -65,7 +68,8 @@ def test_a_schedule_is_logged_and_resumed_exactly(tmp_path, stop, recwarn):
     metrics = [step.metrics for step in straight]
     assert [m.get("reward_weight/byte_values") for m in metrics] == [0, None, 1, None, .5]
     assert metrics[0]["reward"] == metrics[0]["rewards/share/mean"]
-    assert metrics[4]["reward"] == pytest.approx(metrics[4]["rewards/share/mean"] + .5 * metrics[4]["rewards/byte_values/mean"])
+    assert (metrics[4]["reward"]
+            == pytest.approx(metrics[4]["rewards/share/mean"] + .5 * metrics[4]["rewards/byte_values/mean"]))
     assert not any(name.startswith("reward_weight/share") for name in metrics[0])
     broken = stopped_after(tmp_path, [toy.share, toy.byte_values], stop, **run)
     resumed = toy.trainer(tmp_path, [toy.share, toy.byte_values], **SAVING, **run, output_dir=str(broken.run.path))
@@ -94,7 +98,8 @@ def test_a_reward_that_remembers_resumes_exactly(tmp_path, stop):
     resumed = toy.trainer(tmp_path, Novelty(), num_iterations=2, **SAVING, output_dir=str(broken.run.path))
     resumed.train(resume_from_checkpoint=True)
     assert toy.weights(resumed) == toy.weights(straight)
-    np.testing.assert_array_equal(resumed.rewards.state_dict()["Novelty/vectors"], straight.rewards.state_dict()["Novelty/vectors"])
+    np.testing.assert_array_equal(resumed.rewards.state_dict()["Novelty/vectors"],
+                                  straight.rewards.state_dict()["Novelty/vectors"])
 
 
 def test_evaluation_teaches_no_reward(tmp_path):
@@ -125,15 +130,18 @@ def test_a_state_that_cannot_be_saved_is_named(tmp_path):
 
 
 def test_embedding_in_a_reward_leaves_the_kept_activations(tmp_path):
-    kept, computed = (toy.trainer(tmp_path, Novelty(), max_steps=3, keep_rollout_activations=keep) for keep in (True, False))
+    kept, computed = (toy.trainer(tmp_path, Novelty(), max_steps=3, keep_rollout_activations=keep)
+                      for keep in (True, False))
     kept.train(), computed.train()
     assert toy.weights(kept) == toy.weights(computed)
 
 
 def test_embed_takes_texts_and_ids_and_names_the_wrong_one():
     model = toy.model()
-    np.testing.assert_array_equal(model.embed(["ab", "c"]), model.embed([model.tokenizer.encode("ab"), model.tokenizer.encode("c")]))
-    for texts, message in ((["a", ""], "text 1 has 0 tokens"), ([[1], [1000]], "text 1: token id 1000"), (["a" * 5000], "text 0 has 5000 tokens"),
+    np.testing.assert_array_equal(model.embed(["ab", "c"]),
+                                  model.embed([model.tokenizer.encode("ab"), model.tokenizer.encode("c")]))
+    for texts, message in ((["a", ""], "text 1 has 0 tokens"), ([[1], [1000]], "text 1: token id 1000"),
+                           (["a" * 5000], "text 0 has 5000 tokens"),
                            ([3.5], "text 0 must be text")):
         with pytest.raises(ConfigError, match=message):
             model.embed(texts)
@@ -142,15 +150,18 @@ def test_embed_takes_texts_and_ids_and_names_the_wrong_one():
 def test_what_rewards_are_offered_in_a_run(tmp_path):
     seen = {}
 
-    def look(completions, completion_ids, completion_lengths, truncated, max_completion_length, group_ids, tokenizer, training, embed, **columns):
+    def look(completions, completion_ids, completion_lengths, truncated, max_completion_length, group_ids, tokenizer,
+             training, embed, **columns):
         seen["columns"], seen["training"] = set(columns), training
         assert max_completion_length == 6 and len(group_ids) == len(completions) == len(truncated)
         ends = [ids[-1] in tokenizer.eos_ids for ids in completion_ids]
-        assert completion_lengths == [len(ids) - end for ids, end in zip(completion_ids, ends)] and truncated == [not end for end in ends]
+        assert (completion_lengths == [len(ids) - end for ids, end in zip(completion_ids, ends)]
+                and truncated == [not end for end in ends])
         assert embed(["a", "b"]).shape == (2, toy.SIZES["hidden_size"])
         seen.setdefault("groups", group_ids)
         return [0.0] * len(completions)
 
     trainer = toy.trainer(tmp_path, look, max_steps=1, temperature=1.5)
     trainer.train()
-    assert seen == {"columns": {"prompts", "letter", "trainer_state", "log_extra", "log_metric"}, "training": True, "groups": [0] * 4 + [1] * 4}
+    assert (seen == {"columns": {"prompts", "letter", "trainer_state", "log_extra", "log_metric"}, "training": True,
+                     "groups": [0] * 4 + [1] * 4})

@@ -3,20 +3,23 @@ import json
 
 import numpy as np
 import pytest
-import toy
 
 import grpo
+import toy
 from grpo.errors import ConfigError, DatasetError
 
 
 def test_sft_learns_and_stops(tmp_path):
-    rows = [{"prompt": "2+2=", "completion": "4"}, {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]},
+    rows = [{"prompt": "2+2=", "completion": "4"},
+            {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]},
             {"prompt": [{"role": "user", "content": "x"}], "completion": [{"role": "assistant", "content": "y"}]}]
-    config = grpo.SFTConfig(max_steps=80, learning_rate=1e-2, per_device_train_batch_size=3, output_dir=str(tmp_path / "sft"), save_strategy="no",
+    config = grpo.SFTConfig(max_steps=80, learning_rate=1e-2, per_device_train_batch_size=3,
+                            output_dir=str(tmp_path / "sft"), save_strategy="no",
                             eval_strategy="steps", eval_steps=80)
     trainer = grpo.SFTTrainer(toy.model(), config, rows, eval_dataset=rows)
     trainer.train()
-    losses = [r["loss"] for r in map(json.loads, (trainer.run.path / "metrics.jsonl").read_text().splitlines()) if "loss" in r]
+    losses = [r["loss"]
+              for r in map(json.loads, (trainer.run.path / "metrics.jsonl").read_text().splitlines()) if "loss" in r]
     assert losses[0] > 5 > 0.1 > losses[-1] and trainer.state.log_history[-2]["eval_loss"] < 0.1
     answers = trainer.model.generate(["2+2=", [{"role": "user", "content": "hi"}]], max_new_tokens=8, temperature=0)
     assert [(a.text, a.finish_reason) for a in answers] == [("4", "stop"), ("ho", "stop")]
@@ -32,28 +35,34 @@ def test_sft_evaluation_on_several_data_sets(tmp_path):
 
 def test_sft_gradient_is_that_of_the_mean(tmp_path):
     policy = toy.model()
-    trainer = grpo.SFTTrainer(policy, grpo.SFTConfig(max_steps=1, per_device_train_batch_size=2, output_dir=str(tmp_path / "sft")),
+    trainer = grpo.SFTTrainer(policy, grpo.SFTConfig(max_steps=1, per_device_train_batch_size=2,
+                                                     output_dir=str(tmp_path / "sft")),
                               [{"prompt": "ab", "completion": "cde"}, {"prompt": "x", "completion": "y"}])
     prompts, completions = zip(*trainer.examples, strict=True)
     assert [len(c) for c in completions] == [4, 2]
-    logps, grads = policy.logprob_grads([p.tolist() for p in prompts], [c.tolist() for c in completions], [[-1 / 6] * len(c) for c in completions])
+    logps, grads = policy.logprob_grads([p.tolist() for p in prompts], [c.tolist() for c in completions],
+                                        [[-1 / 6] * len(c) for c in completions])
     metrics = trainer.update()
     assert metrics["loss"] == pytest.approx(-np.concatenate(logps).mean())
-    np.testing.assert_allclose(trainer.optimizer.gradient("model.embed_tokens.weight"), grads["model.embed_tokens.weight"], rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(trainer.optimizer.gradient("model.embed_tokens.weight"),
+                               grads["model.embed_tokens.weight"], rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize("arguments, message", [
     (dict(peft_config=object()), "peft_config is not supported"), (dict(formatting_func=str), "prompt and completion"),
-    (dict(train_datset=[]), "SFTTrainer has no argument 'train_datset'; did you mean 'train_dataset'"), (dict(args=grpo.GRPOConfig()), "grpo.SFTConfig")])
+    (dict(train_datset=[]), "SFTTrainer has no argument 'train_datset'; did you mean 'train_dataset'"),
+    (dict(args=grpo.GRPOConfig()), "grpo.SFTConfig")])
 def test_sft_constructor_errors(arguments, message):
     with pytest.raises(ConfigError, match=message):
         grpo.SFTTrainer(toy.model(), **arguments)
     grpo.SFTTrainer(toy.model(), data_collator=None, optimizers=(None, None))
 
 
-@pytest.mark.parametrize("row, message", [({"prompt": "x"}, "needs prompt and completion"), ({"text": "x"}, "it has text"),
-                                          ({"messages": [{"role": "user", "content": "x"}]}, "must end with the assistant"), ({"messages": []}, "must end"),
-                                          ({"prompt": "x" * 2000, "completion": "y"}, "max_length=1024")])
+@pytest.mark.parametrize("row, message",
+                         [({"prompt": "x"}, "needs prompt and completion"), ({"text": "x"}, "it has text"),
+                          ({"messages": [{"role": "user", "content": "x"}]}, "must end with the assistant"),
+                          ({"messages": []}, "must end"),
+                          ({"prompt": "x" * 2000, "completion": "y"}, "max_length=1024")])
 def test_sft_bad_rows(tmp_path, row, message):
     with pytest.raises(DatasetError) as error:
         grpo.SFTTrainer(toy.model(), grpo.SFTConfig(), [{"prompt": "a", "completion": "b"}, row])
@@ -61,7 +70,8 @@ def test_sft_bad_rows(tmp_path, row, message):
 
 
 def test_sft_function(tmp_path):
-    tuned = grpo.sft(grpo.tiny(**toy.SIZES), [{"prompt": "a", "completion": "b"}], max_steps=2, device=toy.DEVICE, output_dir=str(tmp_path / "s"))
+    tuned = grpo.sft(grpo.tiny(**toy.SIZES), [{"prompt": "a", "completion": "b"}], max_steps=2, device=toy.DEVICE,
+                     output_dir=str(tmp_path / "s"))
     assert tuned.generate("a", max_new_tokens=1)[0].token_ids
     with pytest.raises(ConfigError, match="not both"):
         grpo.sft(tuned, [{"prompt": "a", "completion": "b"}], grpo.SFTConfig(), max_steps=2)

@@ -1,7 +1,7 @@
 """What rollouts leave in the trainer's store spares the update its forward pass, at no change of a bit."""
 import pytest
-import toy
 
+import toy
 from grpo import _core
 
 
@@ -20,7 +20,8 @@ def forwards_of_the_update(trainer):
     return calls[0]
 
 
-@pytest.mark.parametrize("options", [{}, {"dynamic_sampling": True, "max_resample_times": 20, "prompts_per_step": 3}], ids=["once", "resampled"])
+@pytest.mark.parametrize("options", [{}, {"dynamic_sampling": True, "max_resample_times": 20, "prompts_per_step": 3}],
+                         ids=["once", "resampled"])
 @pytest.mark.parametrize("recompute", [False, True])
 def test_stored_activations_spare_the_update_its_forward(tmp_path, options, recompute):
     """Also when rollouts are repeated until enough groups have spread: those of the first wait for the last."""
@@ -28,7 +29,8 @@ def test_stored_activations_spare_the_update_its_forward(tmp_path, options, reco
         return [len(ids) + ids[0] if p == "0" else 0.0 for p, ids in zip(prompts, completion_ids, strict=True)]
 
     rows = [{"prompt": str(i)} for i in range(4 if options else 1)]
-    kept, computed = (toy.trainer(tmp_path, reward, rows, max_steps=1, recompute=recompute, keep_rollout_activations=keep, **options)
+    kept, computed = (toy.trainer(tmp_path, reward, rows, max_steps=1, recompute=recompute,
+                                  keep_rollout_activations=keep, **options)
                       for keep in (True, False))
     assert (forwards_of_the_update(kept), forwards_of_the_update(computed) > 0) == (0, True)
     assert toy.weights(kept) == toy.weights(computed)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from make_files import byte_level_metadata, sentencepiece_metadata
 
 import grpo
 from grpo.errors import GrpoWarning, TokenizerError
 from grpo.model.formats.byte_level import byte_alphabet
 from grpo.model.tokenizer import Tokenizer
+from make_files import byte_level_metadata, sentencepiece_metadata
 
 QWEN3 = Path(__file__).parents[3] / "shared/data/qwen3-tokenizer"
 USER = [{"role": "user", "content": "hi"}]
@@ -114,7 +114,8 @@ def test_smollm_prompt(smollm2):
 
 def test_smollm_answers(smollm2_path):
     model = grpo.load(smollm2_path, device="ref")
-    out = model.generate([[{"role": "user", "content": "What is the capital of France?"}]], max_new_tokens=12, temperature=0)[0]
+    out = model.generate([[{"role": "user", "content": "What is the capital of France?"}]], max_new_tokens=12,
+                         temperature=0)[0]
     assert "Paris" in out.text and out.finish_reason == "stop" and out.token_ids[-1] == 2
 
 
@@ -125,7 +126,8 @@ def test_byte_tokenizer():
         assert tokenizer.encode(text) == list(text.encode()) and tokenizer.decode(tokenizer.encode(text)) == text
     assert tokenizer.apply_chat_template(USER) == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
     assert tokenizer.apply_chat_template(USER, tokenize=True)[:2] == [257, ord("u")]
-    assert tokenizer.decode([72, 257, 105, 258]) == "Hi" and tokenizer.decode([72, 258], skip_special_tokens=False) == "H<|im_end|>"
+    assert (tokenizer.decode([72, 257, 105, 258]) == "Hi"
+            and tokenizer.decode([72, 258], skip_special_tokens=False) == "H<|im_end|>")
 
 
 @pytest.fixture(params=["bytes", "gpt-2", "smollm", "qwen2", "llama-bpe", "sentencepiece", "qwen3", "smollm2"])
@@ -140,7 +142,8 @@ def tokenizer(request):
 def test_token_bytes_spell_what_decode_says(tokenizer):
     offsets, data = tokenizer.token_bytes(tokenizer.vocab_size + 10)
     assert (
-        offsets.dtype == np.int64 and len(offsets) == tokenizer.vocab_size + 11 and offsets[-1] == len(data) and offsets[-11] == len(data)
+        offsets.dtype == np.int64 and len(offsets) == tokenizer.vocab_size + 11 and offsets[-1] == len(data)
+        and offsets[-11] == len(data)
     )
     for text in ["Hello, world! 123", "a b  c\n", "é中🙂"]:
         ids = tokenizer.encode(text)
@@ -187,7 +190,7 @@ def test_a_new_template_is_saved(tmp_path):
     assert Tokenizer.from_pretrained(tmp_path).apply_chat_template(USER) == "hi!"
 
 
-# -- GGUF ----------------------------------------------------------------------------------------------------------------
+# -- GGUF --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -216,7 +219,8 @@ def test_gguf_digit_grouping():
 
 
 @pytest.mark.parametrize(
-    "pre, said, bos", [("gpt-2", None, False), ("gpt-2", True, True), ("llama-bpe", None, True), ("llama-bpe", False, False)]
+    "pre, said, bos",
+    [("gpt-2", None, False), ("gpt-2", True, True), ("llama-bpe", None, True), ("llama-bpe", False, False)]
 )
 def test_gguf_bos(pre, said, bos):
     metadata = {**byte_level_metadata(pre), "tokenizer.ggml.bos_token_id": 257}
@@ -224,7 +228,8 @@ def test_gguf_bos(pre, said, bos):
         metadata["tokenizer.ggml.add_bos_token"] = said
     tokenizer = Tokenizer.from_gguf(metadata)
     assert (
-        tokenizer.encode("x", add_special_tokens=True) == [257] * bos + [120] and tokenizer.encode("x") == [120] and tokenizer.bos_id == 257
+        tokenizer.encode("x", add_special_tokens=True) == [257] * bos + [120] and tokenizer.encode("x") == [120]
+        and tokenizer.bos_id == 257
     )
 
 
@@ -269,7 +274,7 @@ def test_gguf_errors_name_the_key(change, named):
         Tokenizer.from_gguf({**byte_level_metadata(), **change}, "some.gguf")
 
 
-# -- folders -------------------------------------------------------------------------------------------------------------
+# -- folders -----------------------------------------------------------------------------------------------------------
 
 
 def folder(path, **files):
@@ -308,7 +313,8 @@ def test_vocab_and_merges_of_qwen(tmp_path):
     ],
 )
 def test_end_of_text_ids(tmp_path, generation, config, eos):
-    path = folder(tmp_path, **{"generation_config.json": {"eos_token_id": generation}, "config.json": {"eos_token_id": config}})
+    path = folder(tmp_path,
+                  **{"generation_config.json": {"eos_token_id": generation}, "config.json": {"eos_token_id": config}})
     assert Tokenizer.from_pretrained(path).eos_ids == eos
 
 
@@ -318,7 +324,8 @@ def test_end_of_text_ids(tmp_path, generation, config, eos):
         ({"bos_token": "<|endoftext|>", "add_bos_token": True}, [256, 120]),
         ({"bos_token": "<|endoftext|>"}, [120]),
         (
-            {"bos_token": {"content": "<|endoftext|>"}, "add_bos_token": True, "eos_token": "<|im_end|>", "add_eos_token": True},
+            {"bos_token": {"content": "<|endoftext|>"}, "add_bos_token": True, "eos_token": "<|im_end|>",
+             "add_eos_token": True},
             [256, 120, 258],
         ),
     ],
@@ -333,11 +340,13 @@ def test_bos_of_a_folder(tmp_path, config, ids):
     [
         ({"chat_template.jinja": b"J", "tokenizer_config.json": {"chat_template": "C"}}, "J"),
         ({"chat_template.jinja": None, "tokenizer_config.json": {"chat_template": "C"}}, "C"),
-        ({"chat_template.jinja": None, "chat_template.json": {"chat_template": "P"}, "tokenizer_config.json": {"chat_template": "C"}}, "P"),
+        ({"chat_template.jinja": None, "chat_template.json": {"chat_template": "P"},
+          "tokenizer_config.json": {"chat_template": "C"}}, "P"),
         (
             {
                 "chat_template.jinja": None,
-                "tokenizer_config.json": {"chat_template": [{"name": "rag", "template": "R"}, {"name": "default", "template": "D"}]},
+                "tokenizer_config.json": {"chat_template": [{"name": "rag", "template": "R"},
+                                                            {"name": "default", "template": "D"}]},
             },
             "D",
         ),
@@ -379,7 +388,7 @@ def test_a_tokenizer_that_loses_text_is_reported(tmp_path):
         Tokenizer.bytes()
 
 
-# -- chat ----------------------------------------------------------------------------------------------------------------
+# -- chat --------------------------------------------------------------------------------------------------------------
 
 
 def test_no_template():
@@ -408,12 +417,14 @@ def test_bad_conversations(messages, named):
 
 def test_a_template_may_refuse():
     tokenizer = Tokenizer.bytes()
-    tokenizer.chat_template = "{% if messages[0].role != 'system' %}{{ raise_exception('system first, please') }}{% endif %}"
+    tokenizer.chat_template = ("{% if messages[0].role != 'system' %}"
+                               "{{ raise_exception('system first, please') }}{% endif %}")
     with pytest.raises(TokenizerError, match="system first, please"):
         tokenizer.apply_chat_template(USER)
 
 
 def test_templates_see_specials_variables_and_no_nulls():
     tokenizer = Tokenizer.bytes()
-    tokenizer.chat_template = "{{ eos_token }}{{ mood }}{{ messages[0].name is defined }}{{ tools is none }}{{ strftime_now('%Y')|length }}"
+    tokenizer.chat_template = ("{{ eos_token }}{{ mood }}{{ messages[0].name is defined }}{{ tools is none }}"
+                               "{{ strftime_now('%Y')|length }}")
     assert tokenizer.apply_chat_template([{**USER[0], "name": None}], mood="fine") == "<|im_end|>fineFalseTrue4"

@@ -6,22 +6,20 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 import types
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
-import toy
 import yaml
 
 import grpo
+import toy
 from grpo.datasets.prompts import PromptStream, RowOrder
 from grpo.errors import ConfigError, DatasetError, GrpoWarning, NonFiniteError, RewardError
 from grpo.rollouts.rollouts import Rollouts
-from grpo.runs import checkpoint
-from grpo.runs import log as runlog
+from grpo.runs import checkpoint, log as runlog
 from grpo.runs.folder import to_json
 from grpo.training.callbacks import TrainerCallback
 from grpo.training.loop import TrainingInterrupted
@@ -46,22 +44,26 @@ def test_run_folder_and_metrics(tmp_path):
     assert yaml.safe_load((run / "config.yaml").read_text())["learning_rate"] == 1e-3
     lines = records(run / "metrics.jsonl")
     assert [r["step"] for r in lines] == [1, 2, 3, 4] and [r["epoch"] for r in lines] == [1, 2, 3, 4]
-    expected = """loss grad_norm learning_rate num_tokens step_time reward reward_std frac_reward_zero_std rewards/share/mean rewards/share/std
-        completions/mean_length completions/min_length completions/max_length completions/mean_terminated_length completions/clipped_ratio
+    expected = """loss grad_norm learning_rate num_tokens step_time reward reward_std frac_reward_zero_std
+        rewards/share/mean rewards/share/std completions/mean_length completions/min_length completions/max_length
+        completions/mean_terminated_length completions/clipped_ratio
         entropy clip_ratio/region_mean sampling/sampling_logp_difference/mean sampling/sampling_logp_difference/max
         generation_tokens_per_second training_tokens_per_second time_share/generate time_share/update"""
     assert set(expected.split()) <= set(lines[0])
     assert all(r["sampling/sampling_logp_difference/max"] == 0 for r in lines)
     completions = records(run / "completions" / "step-000001.jsonl")
-    assert len(completions) == 8 and completions[0]["prompt"] in ("a", "b") and set(completions[0]["rewards"]) == {"share"}
-    assert grpo.load(run / "checkpoints" / "step-4", toy.DEVICE).state_dict().keys() == trainer.model.state_dict().keys()
+    assert (len(completions) == 8 and completions[0]["prompt"] in ("a", "b")
+            and set(completions[0]["rewards"]) == {"share"})
+    assert (grpo.load(run / "checkpoints" / "step-4", toy.DEVICE).state_dict().keys()
+            == trainer.model.state_dict().keys())
 
 
 def test_iterating_is_training(tmp_path):
     trainer = toy.trainer(tmp_path, max_steps=3)
     seen = []
     for step in trainer:
-        seen.append((step.step, len(step.completions), step.metrics["reward"] == trainer.state.log_history[-1]["reward"]))
+        seen.append((step.step, len(step.completions),
+                     step.metrics["reward"] == trainer.state.log_history[-1]["reward"]))
         if step.step == 2:
             break
     seen += [(step.step, len(step.completions), True) for step in trainer]
@@ -88,10 +90,12 @@ def test_default_folder(tmp_path, monkeypatch):
 
 def test_batch_arithmetic_is_printed(tmp_path, capsys):
     toy.trainer(tmp_path, max_steps=1, num_iterations=2).train()
-    assert "2 prompts x 4 completions = 8 completions a rollout, 8 a step, 2 steps a rollout; steps: 1;" in capsys.readouterr().err
+    said = "2 prompts x 4 completions = 8 completions a rollout, 8 a step, 2 steps a rollout; steps: 1;"
+    assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("epochs, rows, changed, steps", [(1, 5, {}, 2), (3, 5, {}, 7), (0.1, 5, {}, 1), (1, 4, {"num_iterations": 3}, 6)])
+@pytest.mark.parametrize("epochs, rows, changed, steps",
+                         [(1, 5, {}, 2), (3, 5, {}, 7), (0.1, 5, {}, 1), (1, 4, {"num_iterations": 3}, 6)])
 def test_epochs(tmp_path, epochs, rows, changed, steps):
     trainer = toy.trainer(tmp_path, rows=[{"prompt": "p"}] * rows, max_steps=-1, num_train_epochs=epochs, **changed)
     assert trainer.train().global_step == steps
@@ -100,7 +104,8 @@ def test_epochs(tmp_path, epochs, rows, changed, steps):
 # ---- sameness
 
 
-@pytest.mark.parametrize("changed", [{}, dict(num_iterations=2, beta=0.1), dict(dynamic_sampling=True), dict(top_entropy_quantile=0.5)])
+@pytest.mark.parametrize("changed", [{}, dict(num_iterations=2, beta=0.1), dict(dynamic_sampling=True),
+                                     dict(top_entropy_quantile=0.5)])
 def test_same_seed_same_run(tmp_path, changed):
     runs = [toy.trainer(tmp_path, max_steps=4, seed=seed, **changed) for seed in (3, 3, 4)]
     for trainer in runs:
@@ -110,12 +115,14 @@ def test_same_seed_same_run(tmp_path, changed):
     assert histories[0] == histories[1] != histories[2]
 
 
-@pytest.mark.parametrize("changed", [dict(loss_type="dapo"), dict(loss_type="grpo", num_iterations=2), dict(loss_type="bnpo", beta=0.1),
+@pytest.mark.parametrize("changed", [dict(loss_type="dapo"), dict(loss_type="grpo", num_iterations=2),
+                                     dict(loss_type="bnpo", beta=0.1),
                                      dict(entropy_coef=0.01), dict(mask_truncated_completions=True, temperature=1.5)])
 def test_accumulation_and_micro_batches_change_no_bit(tmp_path, changed):
     """The same completions a step, said as one batch, as accumulation, and cut into micro-batches of one group."""
     ways = [dict(per_device_train_batch_size=32), dict(per_device_train_batch_size=8, gradient_accumulation_steps=4),
-            dict(prompts_per_step=8, gradient_accumulation_steps=2), dict(per_device_train_batch_size=32, token_budget=1, slots=3),
+            dict(prompts_per_step=8, gradient_accumulation_steps=2),
+            dict(per_device_train_batch_size=32, token_budget=1, slots=3),
             dict(per_device_train_batch_size=32, recompute=True)]
     found = set()
     for way in ways:
@@ -158,12 +165,14 @@ def test_groups_without_spread_cost_nothing(tmp_path):
     trainer = toy.trainer(tmp_path, lambda completions: [1.0] * len(completions))
     before = toy.weights(trainer)
     for step in trainer:
-        assert step.metrics["frac_reward_zero_std"] == 1 and step.metrics["training_tokens_per_second"] == 0 and step.metrics["grad_norm"] == 0
+        assert (step.metrics["frac_reward_zero_std"] == 1 and step.metrics["training_tokens_per_second"] == 0
+                and step.metrics["grad_norm"] == 0)
     assert toy.weights(trainer) == before
 
 
 def test_truncated_completions_are_left_out(tmp_path):
-    trainer = toy.trainer(tmp_path, max_steps=1, mask_truncated_completions=True, max_completion_length=100, num_generations=16)
+    trainer = toy.trainer(tmp_path, max_steps=1, mask_truncated_completions=True, max_completion_length=100,
+                          num_generations=16)
     step = next(iter(trainer))
     r = step.rollouts
     cut = r.finish == 0
@@ -203,13 +212,16 @@ def test_dynamic_sampling_replaces_groups_without_spread(tmp_path, values):
     low, high = values
 
     def reward(prompts, completion_ids):
-        return [high * len(ids) + ids[0] if p == "0" else (low if p == "1" else high) for p, ids in zip(prompts, completion_ids, strict=True)]
+        return [high * len(ids) + ids[0] if p == "0" else (low if p == "1" else high)
+                for p, ids in zip(prompts, completion_ids, strict=True)]
 
     rows = [{"prompt": str(i)} for i in range(4)]
-    step = next(iter(toy.trainer(tmp_path, reward, rows, max_steps=1, dynamic_sampling=True, max_resample_times=20, prompts_per_step=3)))
+    step = next(iter(toy.trainer(tmp_path, reward, rows, max_steps=1, dynamic_sampling=True, max_resample_times=20,
+                                 prompts_per_step=3)))
     assert [p.prompt for p in step.rollouts.prompts] == ["0", "0", "0"] and len(step.rollouts) == 12
     m = step.metrics
-    assert m["groups/kept"] == 3 and m["groups/generated"] == 3 + m["groups/zero_std_low"] + m["groups/zero_std_high"] >= 9
+    assert (m["groups/kept"] == 3
+            and m["groups/generated"] == 3 + m["groups/zero_std_low"] + m["groups/zero_std_high"] >= 9)
     assert len({c.tobytes() for c in step.rollouts.completions}) > 6         # refilled groups draw numbers of their own
 
 
@@ -226,14 +238,16 @@ def test_dynamic_sampling_gives_up(tmp_path):
 
 
 def test_stop_strings_end_completions(tmp_path):
-    r = next(iter(toy.trainer(tmp_path, max_steps=1, max_completion_length=200, num_generations=16, generation_kwargs={"stop_strings": ["e", "q"]})))
+    r = next(iter(toy.trainer(tmp_path, max_steps=1, max_completion_length=200, num_generations=16,
+                              generation_kwargs={"stop_strings": ["e", "q"]})))
     stopped = [c for c in r.completions if c["finish_reason"] == "stop" and c["completion"]]
     assert len(stopped) > 16 and all(c["completion"].count("e") + c["completion"].count("q") <= 1 for c in stopped)
-    assert any(c["completion"].endswith(("e", "q")) for c in stopped)      # the string stays, for rewards that look for it
+    assert any(c["completion"].endswith(("e", "q")) for c in stopped)  # the string stays, for rewards that look for it
 
 
 def test_kl_in_reward(tmp_path):
-    trainer = toy.trainer(tmp_path, lambda completions: [0.0] * len(completions), beta=0.5, kl_in_reward=True, max_steps=3, scale_rewards="none")
+    trainer = toy.trainer(tmp_path, lambda completions: [0.0] * len(completions), beta=0.5, kl_in_reward=True,
+                          max_steps=3, scale_rewards="none")
     trainer.reference.core.set_tensor("model.norm.weight", np.full(32, 1.5, np.float32))
     r = next(iter(trainer)).rollouts
     kl = np.array([np.sum(a, dtype=np.float64) for a in r.split(r.policy_logprobs - r.ref_logprobs)])
@@ -243,7 +257,8 @@ def test_kl_in_reward(tmp_path):
 
 
 def test_reference_stays_until_it_is_mixed(tmp_path):
-    trainer = toy.trainer(tmp_path, beta=0.1, max_steps=4, sync_ref_model=True, ref_model_sync_steps=2, ref_model_mixup_alpha=0.25)
+    trainer = toy.trainer(tmp_path, beta=0.1, max_steps=4, sync_ref_model=True, ref_model_sync_steps=2,
+                          ref_model_mixup_alpha=0.25)
     name = "model.layers.0.mlp.up_proj.weight"
     start = trainer.model.core.get_tensor(name)
     for step in trainer:
@@ -251,24 +266,29 @@ def test_reference_stays_until_it_is_mixed(tmp_path):
         if step.step == 1:
             assert step.metrics["kl"] == 0 and np.array_equal(reference, start) and not np.array_equal(policy, start)
         if step.step == 2:
-            np.testing.assert_allclose(reference, 0.25 * policy + 0.75 * start, rtol=1e-6, atol=1e-7)      # in float32, not rounded
+            # in float32, not rounded
+            np.testing.assert_allclose(reference, 0.25 * policy + 0.75 * start, rtol=1e-6, atol=1e-7)
             mixed = reference
         if step.step == 3:
             assert step.metrics["kl"] > 0 and np.array_equal(reference, mixed)
 
 
 def test_mini_batches_go_over_the_rollout_and_again(tmp_path):
-    trainer = toy.trainer(tmp_path, per_device_train_batch_size=4, steps_per_generation=3, num_iterations=2, max_steps=7)
+    trainer = toy.trainer(tmp_path, per_device_train_batch_size=4, steps_per_generation=3, num_iterations=2,
+                          max_steps=7)
     steps = list(trainer)
     rollouts = [tuple(p.row for p in s.rollouts.prompts) for s in steps]
     assert rollouts[:3] == rollouts[3:6] and all(len(s.rollouts) == 4 for s in steps)
     assert ["reward" in s.metrics for s in steps] == [True, False, False, False, False, False, True]
-    assert steps[1].metrics["sampling/importance_sampling_ratio/max"] != 1 == steps[0].metrics["sampling/importance_sampling_ratio/max"]
-    assert "policy_moved/logp_difference/mean" in steps[1].metrics and "sampling/sampling_logp_difference/max" not in steps[1].metrics
+    assert (steps[1].metrics["sampling/importance_sampling_ratio/max"] != 1
+            == steps[0].metrics["sampling/importance_sampling_ratio/max"])
+    assert ("policy_moved/logp_difference/mean" in steps[1].metrics
+            and "sampling/sampling_logp_difference/max" not in steps[1].metrics)
 
 
 def test_adaptive_entropy_moves_its_coefficient(tmp_path):
-    steps = list(toy.trainer(tmp_path, max_steps=4, use_adaptive_entropy=True, entropy_target=100.0, entropy_coef_delta=0.25, entropy_coef_max=0.6))
+    steps = list(toy.trainer(tmp_path, max_steps=4, use_adaptive_entropy=True, entropy_target=100.0,
+                             entropy_coef_delta=0.25, entropy_coef_max=0.6))
     assert [s.metrics["entropy_coef"] for s in steps] == [0, 0.25, 0.5, 0.6]
 
 
@@ -283,8 +303,9 @@ def test_gradient_that_is_not_finite_is_thrown_away(tmp_path, monkeypatch):
 
     monkeypatch.setattr(trainer, "_prepare", poison)
     before = []
-    with pytest.warns(GrpoWarning, match="is skipped"), pytest.raises(NonFiniteError, match="3 steps in a row, the weights are those of step 3"):
-        for step in trainer:
+    with (pytest.warns(GrpoWarning, match="is skipped"),
+          pytest.raises(NonFiniteError, match="3 steps in a row, the weights are those of step 3")):
+        for _ in trainer:
             before.append(toy.weights(trainer))
     assert len(before) == 5 and before[0] == before[1] != before[2] == before[3] == before[4] == toy.weights(trainer)
     assert trainer.state.log_history[1]["skipped_steps"] == 1
@@ -294,7 +315,8 @@ def test_gradient_that_is_not_finite_is_thrown_away(tmp_path, monkeypatch):
 
 
 def test_evaluation(tmp_path):
-    trainer = toy.trainer(tmp_path, toy.share, eval_dataset=toy.ROWS * 2, max_steps=4, eval_strategy="steps", eval_steps=2, eval_on_start=True)
+    trainer = toy.trainer(tmp_path, toy.share, eval_dataset=toy.ROWS * 2, max_steps=4, eval_strategy="steps",
+                          eval_steps=2, eval_on_start=True)
     first = trainer.evaluate()
     assert first["eval_reward"] == trainer.evaluate()["eval_reward"] and "eval_rewards/share/mean" in first
     trainer.train()
@@ -308,22 +330,28 @@ def test_evaluation(tmp_path):
 
 
 def test_evaluation_on_several_data_sets(tmp_path, capsys):
-    sets = {"sums": [{"prompt": "1+1", "letter": "2"}], "words": [{"prompt": "cat", "letter": "a"}, {"prompt": "dog", "letter": "o"}]}
-    trainer = toy.trainer(tmp_path, toy.share, eval_dataset=sets, max_steps=2, eval_strategy="steps", eval_steps=2, eval_report="no",
+    sets = {"sums": [{"prompt": "1+1", "letter": "2"}],
+            "words": [{"prompt": "cat", "letter": "a"}, {"prompt": "dog", "letter": "o"}]}
+    trainer = toy.trainer(tmp_path, toy.share, eval_dataset=sets, max_steps=2, eval_strategy="steps", eval_steps=2,
+                          eval_report="no",
                           metric_for_best_model="words_reward", save_strategy="best")
     single = {name: toy.trainer(tmp_path, toy.share, eval_dataset=rows).evaluate() for name, rows in sets.items()}
-    expected = {f"eval_{name}_{metric.removeprefix('eval_')}": value for name, one in single.items() for metric, value in one.items()}
+    expected = {f"eval_{name}_{metric.removeprefix('eval_')}": value for name, one in single.items()
+                for metric, value in one.items()}
     both = trainer.evaluate()
     assert set(both) == set(expected) and all(both[n] == expected[n] for n in both if not n.endswith("runtime"))
-    assert {n.partition("_")[0] for n in trainer.evaluate({"other": sets["sums"]}, metric_key_prefix="test")} == {"test"}
+    assert ({n.partition("_")[0] for n in trainer.evaluate({"other": sets["sums"]}, metric_key_prefix="test")}
+            == {"test"})
     trainer.train()
-    assert sorted(p.name for p in (trainer.run.path / "eval").iterdir()) == ["eval_sums-000002.json", "eval_words-000002.json"]
+    assert (sorted(p.name for p in (trainer.run.path / "eval").iterdir())
+            == ["eval_sums-000002.json", "eval_words-000002.json"])
     assert trainer.state.best_metric == trainer.state.log_history[-2]["eval_words_reward"]
     assert "eval_sums_reward" in capsys.readouterr().err
 
 
 def test_evaluation_changes_nothing(tmp_path):
-    plain, watched = toy.trainer(tmp_path, max_steps=3), toy.trainer(tmp_path, max_steps=3, eval_dataset=toy.ROWS, eval_strategy="steps", eval_steps=1)
+    plain, watched = (toy.trainer(tmp_path, max_steps=3),
+                      toy.trainer(tmp_path, max_steps=3, eval_dataset=toy.ROWS, eval_strategy="steps", eval_steps=1))
     plain.train()
     watched.train()
     assert toy.weights(plain) == toy.weights(watched)
@@ -361,7 +389,8 @@ def test_periods_below_1_are_shares_of_all_steps(tmp_path):
             logged.append(state.global_step)
 
     logged = []
-    trainer = toy.trainer(tmp_path, max_steps=7, callbacks=[Watch], logging_steps=0.3, save_strategy="steps", save_steps=0.5)
+    trainer = toy.trainer(tmp_path, max_steps=7, callbacks=[Watch], logging_steps=0.3, save_strategy="steps",
+                          save_steps=0.5)
     trainer.train()
     assert logged == [3, 6, 7]
     assert sorted(p.name for p in trainer.run.checkpoints.iterdir()) == ["step-4", "step-7"]
@@ -405,7 +434,8 @@ def test_tensorboard(tmp_path, monkeypatch):
             written.append("closed")
 
     monkeypatch.setitem(sys.modules, "tensorboardX", types.SimpleNamespace(SummaryWriter=SummaryWriter))
-    trainer = toy.trainer(tmp_path, max_steps=2, logging_steps=2, report_to="tensorboard", eval_dataset=toy.ROWS, eval_strategy="steps", eval_steps=2)
+    trainer = toy.trainer(tmp_path, max_steps=2, logging_steps=2, report_to="tensorboard", eval_dataset=toy.ROWS,
+                          eval_strategy="steps", eval_steps=2)
     trainer.train()
     names = {name: (value, step) for name, value, step in written[1:-1]}
     mean = np.mean([r["reward"] for r in trainer.state.log_history if "reward" in r])
@@ -421,7 +451,8 @@ def test_tensorboard_has_to_be_there(monkeypatch):
 
 @pytest.mark.parametrize("prompt, shown", [("some text", "some text"), (CHAT, "user: hi"), ([65, 66], "65\n66")])
 def test_completions_can_be_shown(tmp_path, capsys, prompt, shown):
-    toy.trainer(tmp_path, rows=[{"prompt": prompt}], max_steps=1, logging_steps=1, log_completions=True, num_completions_to_print=1).train()
+    toy.trainer(tmp_path, rows=[{"prompt": prompt}], max_steps=1, logging_steps=1, log_completions=True,
+                num_completions_to_print=1).train()
     assert capsys.readouterr().err.count(f"--- row 0\n{shown}\n>>> ") == 1
 
 
@@ -429,11 +460,16 @@ def test_completions_can_be_shown(tmp_path, capsys, prompt, shown):
 
 
 @pytest.mark.parametrize("rows, message", [
-    (None, "training needs train_dataset"), ([], "train_dataset is empty"), ("rows.jsonl", "is a name, not rows"), ({"train": [1]}, "one split"),
-    ([{"question": "x"}], "row 0 has no 'prompt'"), ([{"prompt": "x"}, {"promt": "y"}], "row 1 has no 'prompt'; did you mean 'promt'"),
-    ([{"prompt": "x"}, "y"], "row 1 is str, not a dict"), ([{"prompt": ""}], "row 0 is empty"), ([{"prompt": [{"role": "user"}]}], "row 0"),
-    ([{"prompt": "x"}, {"prompt": "y" * 5000}], "row 1 has 5000 tokens, the limit is 4090"), ([{"prompt": None}], "row 0: 'prompt' is None"),
-    ([{"prompt": "x", "image": object()}], "row 0 has 'image'"), ([{"prompt": "x", "images": [object()]}], "row 0 has 'images'"),
+    (None, "training needs train_dataset"), ([], "train_dataset is empty"), ("rows.jsonl", "is a name, not rows"),
+    ({"train": [1]}, "one split"),
+    ([{"question": "x"}], "row 0 has no 'prompt'"),
+    ([{"prompt": "x"}, {"promt": "y"}], "row 1 has no 'prompt'; did you mean 'promt'"),
+    ([{"prompt": "x"}, "y"], "row 1 is str, not a dict"), ([{"prompt": ""}], "row 0 is empty"),
+    ([{"prompt": [{"role": "user"}]}], "row 0"),
+    ([{"prompt": "x"}, {"prompt": "y" * 5000}], "row 1 has 5000 tokens, the limit is 4090"),
+    ([{"prompt": None}], "row 0: 'prompt' is None"),
+    ([{"prompt": "x", "image": object()}], "row 0 has 'image'"),
+    ([{"prompt": "x", "images": [object()]}], "row 0 has 'images'"),
 ])
 def test_bad_data_is_named(tmp_path, rows, message):
     with pytest.raises(DatasetError) as error:
@@ -465,14 +501,16 @@ def test_prompts_of_all_sorts(tmp_path):
         seen.extend(zip(prompts, completions, strict=True))
         return [0.0] * len(prompts)
 
-    toy.trainer(tmp_path, look, [{"prompt": "text"}, {"prompt": CHAT}, {"prompt": [65, 66]}], max_steps=1, prompts_per_step=3).train()
+    toy.trainer(tmp_path, look, [{"prompt": "text"}, {"prompt": CHAT}, {"prompt": [65, 66]}], max_steps=1,
+                prompts_per_step=3).train()
     kinds = {str(p): type(c) for p, c in seen}
     assert kinds == {"text": str, str(CHAT): list, "[65, 66]": str}
 
 
 @pytest.mark.parametrize("policy, rows", [("drop", [0, 2]), ("truncate", [0, 1, 2])])
 def test_long_prompts(policy, rows):
-    stream = PromptStream([{"prompt": "ab"}, {"prompt": "abcdef"}, {"prompt": "abc"}], lambda p: np.frombuffer(p.encode(), np.uint8), limit=3, on_long=policy)
+    stream = PromptStream([{"prompt": "ab"}, {"prompt": "abcdef"}, {"prompt": "abc"}],
+                          lambda p: np.frombuffer(p.encode(), np.uint8), limit=3, on_long=policy)
     assert [p.row for p in stream.take(0, len(stream))] == rows and len(stream) == len(rows)
     assert all(len(p.ids) <= 3 for p in stream.take(0, 3))
     if policy == "truncate":
@@ -489,16 +527,21 @@ def test_long_prompts(policy, rows):
     (dict(peft_config=object()), ConfigError, "peft_config is not supported: every weight"),
     (dict(tools=[print]), ConfigError, "tools are not supported"),
     (dict(reward_func=toy.share), ConfigError, "did you mean 'reward_funcs'"),
-    (dict(args=grpo.GRPOConfig(max_completion_length=4096)), ConfigError, "leaves no room for a prompt in 4096 positions"),
+    (dict(args=grpo.GRPOConfig(max_completion_length=4096)), ConfigError,
+     "leaves no room for a prompt in 4096 positions"),
     (dict(args=grpo.GRPOConfig(eval_strategy="steps")), ConfigError, "need eval_dataset"),
     (dict(eval_dataset={"a/b": toy.ROWS}), ConfigError, "the name 'a/b' must be letters"),
-    (dict(eval_dataset={"a": toy.ROWS, "b": [{"text": "x"}]}), DatasetError, "eval_dataset['b']: row 0 has no 'prompt'"),
+    (dict(eval_dataset={"a": toy.ROWS, "b": [{"text": "x"}]}), DatasetError,
+     "eval_dataset['b']: row 0 has no 'prompt'"),
     (dict(args=grpo.GRPOConfig(generation_kwargs={"temprature": 1})), ConfigError, "did you mean 'temperature'"),
     (dict(args=grpo.GRPOConfig(generation_kwargs={"max_new_tokens": 9})), ConfigError, "Use max_completion_length"),
     (dict(args=grpo.GRPOConfig(generation_kwargs={"temperature": 0.0})), ConfigError, "temperature must be above 0"),
-    (dict(args=grpo.GRPOConfig(model_init_kwargs={"attn": 1}), model=grpo.tiny()), ConfigError, "model_init_kwargs: unknown option 'attn'"),
-    (dict(args=grpo.GRPOConfig(model_init_kwargs={"device_map": "cuda:1"}), model=grpo.tiny()), ConfigError, "model_init_kwargs: device_map='cuda:1'"),
-    (dict(args=grpo.GRPOConfig(model_init_kwargs={"dtype": "float32"}, device="cpu"), model=grpo.tiny()), ConfigError, "float32 on 'ref'"),
+    (dict(args=grpo.GRPOConfig(model_init_kwargs={"attn": 1}), model=grpo.tiny()), ConfigError,
+     "model_init_kwargs: unknown option 'attn'"),
+    (dict(args=grpo.GRPOConfig(model_init_kwargs={"device_map": "cuda:1"}), model=grpo.tiny()), ConfigError,
+     "model_init_kwargs: device_map='cuda:1'"),
+    (dict(args=grpo.GRPOConfig(model_init_kwargs={"dtype": "float32"}, device="cpu"), model=grpo.tiny()), ConfigError,
+     "float32 on 'ref'"),
     (dict(args={"max_steps": 3}), ConfigError, "args must be a grpo.GRPOConfig, not a dict"),
     (dict(args=grpo.SFTConfig()), ConfigError, "args must be a grpo.GRPOConfig, not a grpo.options.config.SFTConfig"),
 ])
@@ -508,10 +551,13 @@ def test_constructor_errors(arguments, error, message):
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("model_init_kwargs", [None, {"torch_dtype": "auto", "attn_implementation": "flash_attention_2"},
-                                               {"dtype": "torch.bfloat16", "device_map": "auto", "use_cache": False, "trust_remote_code": False}])
+@pytest.mark.parametrize("model_init_kwargs",
+                         [None, {"torch_dtype": "auto", "attn_implementation": "flash_attention_2"},
+                          {"dtype": "torch.bfloat16", "device_map": "auto", "use_cache": False,
+                           "trust_remote_code": False}])
 def test_arguments_of_trl_that_change_nothing(model_init_kwargs):
-    grpo.GRPOTrainer(grpo.tiny(**toy.SIZES), toy.share, grpo.GRPOConfig(device="cpu", model_init_kwargs=model_init_kwargs), toy.ROWS, peft_config=None,
+    grpo.GRPOTrainer(grpo.tiny(**toy.SIZES), toy.share,
+                     grpo.GRPOConfig(device="cpu", model_init_kwargs=model_init_kwargs), toy.ROWS, peft_config=None,
                      optimizers=(None, None), tools=None)
 
 
@@ -539,11 +585,13 @@ def test_interrupt_keeps_the_last_checkpoint_and_the_trainer(tmp_path):
     trainer = toy.trainer(tmp_path, reward, save_strategy="steps", save_steps=2, max_steps=4)
     with pytest.raises(TrainingInterrupted) as caught:
         trainer.train()
-    assert caught.value.checkpoint == trainer.run.path / "checkpoints" / "step-2" and caught.value.run == trainer.run.path
+    assert (caught.value.checkpoint == trainer.run.path / "checkpoints" / "step-2"
+            and caught.value.run == trainer.run.path)
     assert isinstance(caught.value, KeyboardInterrupt) and "stopped after step 2" in str(caught.value)
     stop.append(False)
     trainer.train()
-    straight = toy.trainer(tmp_path, lambda completions: toy.byte_values([c.encode() for c in completions]), max_steps=4)
+    straight = toy.trainer(tmp_path, lambda completions: toy.byte_values([c.encode() for c in completions]),
+                           max_steps=4)
     straight.train()
     assert toy.weights(trainer) == toy.weights(straight)
 
@@ -551,33 +599,49 @@ def test_interrupt_keeps_the_last_checkpoint_and_the_trainer(tmp_path):
 @pytest.mark.parametrize("phase", ["generate", "update", "reward", "save"])
 def test_ctrl_c(tmp_path, phase):
     """A real SIGINT in a real process, in the middle of each phase."""
-    script = textwrap.dedent(f"""
-        import sys, time; sys.path.insert(0, {str(Path(toy.__file__).parent)!r})
-        import toy
+    script = textwrap.dedent("""
+        import signal, sys, toy
         from grpo.runs import checkpoint
         from pathlib import Path
-        def reward(completions, trainer_state):
-            if trainer_state.global_step == 1:
+
+        folder, phase = Path(sys.argv[1]), sys.argv[2]
+        calls = {"generate": 0, "update": 0, "reward": 0, "save": 0}
+
+        def reached(here):
+            calls[here] += 1
+            if here == phase and calls[here] == 3:
                 print("now", flush=True)
-                if {phase == "reward"}: time.sleep(60)
+                signal.pause()
+
+        def reward(completions):
+            reached("reward")
             return [float(len(c)) for c in completions]
-        def slow(*args):
-            if save_calls: print("now", flush=True); time.sleep(60)
-            save_calls.append(1); return save(*args)
-        save_calls, save = [], checkpoint.save_optimizer
-        if {phase == "save"}: checkpoint.save_optimizer = slow
-        big = dict(max_completion_length=400) if {phase == "generate"} else dict(num_iterations=100000) if {phase == "update"} else {{}}
-        toy.trainer(Path({str(tmp_path)!r}), reward, max_steps=200000, save_strategy="steps", output_dir={str(tmp_path / "run")!r},
-                    **dict(save_steps=1, save_total_limit=2) | big).train()
+
+        def save(*arguments, save=checkpoint.save_optimizer):
+            reached("save")
+            save(*arguments)
+
+        class Update:
+            def on_pre_optimizer_step(self, *arguments, **named):
+                reached("update")
+
+        checkpoint.save_optimizer = save
+        signal.signal(signal.SIGINT, signal.default_int_handler)     # a job in the background starts with it ignored
+        trainer = toy.trainer(folder, reward, max_steps=200000, save_strategy="steps", save_steps=1,
+                              save_total_limit=2, output_dir=str(folder / "run"), callbacks=[Update])
+        trainer.progress.on_rollout = lambda *numbers: reached("generate")
+        trainer.train()
     """)
-    if phase in ("generate", "update"):
-        script = script.replace("if trainer_state.global_step == 1:", "if trainer_state.global_step >= 0:")
-    process = subprocess.Popen([sys.executable, "-P", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               env={**os.environ, "PYTHONPATH": str(Path(grpo.__file__).parent.parent)})
-    assert process.stdout.readline() == "now\n"
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    path = os.pathsep.join([str(Path(toy.__file__).parent), str(Path(grpo.__file__).parent.parent)])
+    with subprocess.Popen([sys.executable, "-P", "-c", script, tmp_path, phase], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True,
+                          env={**os.environ, "PYTHONPATH": path}) as process:
+        try:
+            assert process.stdout.readline() == "now\n", process.stderr.read()
+            process.send_signal(signal.SIGINT)
+            err = process.stderr.read()
+        finally:
+            process.kill()
     assert process.returncode != 0 and "TrainingInterrupted: stopped after step" in err, err
     lines = records(tmp_path / "run" / "metrics.jsonl") if (tmp_path / "run" / "metrics.jsonl").exists() else []
     assert [r["step"] for r in lines] == list(range(1, len(lines) + 1))
@@ -607,12 +671,14 @@ def test_files_are_utf_8_whatever_the_locale(tmp_path):
         import sys, toy
         from pathlib import Path
         for steps in (1, 2):
-            toy.trainer(Path(sys.argv[1]), rows=[{"prompt": "Größe\u2028"}], output_dir=sys.argv[1] + "/run", max_steps=steps,
-                        save_strategy="steps", save_steps=1).train(steps == 2)
+            toy.trainer(Path(sys.argv[1]), rows=[{"prompt": "Größe\u2028"}], output_dir=sys.argv[1] + "/run",
+                        max_steps=steps, save_strategy="steps", save_steps=1).train(steps == 2)
     """
     support = Path(toy.__file__).parent
-    process = subprocess.run([sys.executable, "-P", "-X", "warn_default_encoding", "-W", "error::EncodingWarning", "-c", script, tmp_path],
-                             capture_output=True, text=True, env={**os.environ, "PYTHONPATH": f"{support}:{Path(grpo.__file__).parent.parent}"})
+    process = subprocess.run([sys.executable, "-P", "-X", "warn_default_encoding", "-W", "error::EncodingWarning", "-c",
+                              script, tmp_path],
+                             capture_output=True, text=True,
+                             env={**os.environ, "PYTHONPATH": f"{support}:{Path(grpo.__file__).parent.parent}"})
     assert process.returncode == 0, process.stderr
     assert {r["prompt"] for r in runlog.completions(tmp_path / "run", 2)} == {"Größe\u2028"}
 
@@ -629,7 +695,8 @@ def test_no_warning_in_a_plain_run(tmp_path):
 
 @pytest.mark.parametrize("max_steps, warned", [(2, False), (4, True)])
 def test_rewards_without_spread_are_pointed_out(tmp_path, recwarn, max_steps, warned):
-    args = grpo.GRPOConfig(output_dir=str(tmp_path / "run"), max_steps=max_steps, prompts_per_step=1, num_generations=2, max_completion_length=2,
+    args = grpo.GRPOConfig(output_dir=str(tmp_path / "run"), max_steps=max_steps, prompts_per_step=1, num_generations=2,
+                           max_completion_length=2,
                            save_strategy="no")
     grpo.GRPOTrainer(grpo.tiny(), lambda completions, **_: [0.0] * len(completions), args, [{"prompt": "a"}]).train()
     assert [w for w in recwarn if "nothing to learn from" in str(w.message)][1:] == []

@@ -11,15 +11,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FLAGS = ("-std=c++17", "-O2", "-g", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE",
-         "-Wall", "-Wno-unknown-pragmas", "-Wno-unused-function", "-fsanitize=alignment", "-fno-sanitize-recover=alignment",
-         '-DGRPO_CUDA_ARCHS="80;90"', "-DHEAD_ROWS=64", "-DHEAD_IDS=256", f"-I{ROOT}/tests/cuda/emulator", f"-I{ROOT}/csrc")
+FLAGS = ("-std=c++17", "-O2", "-g", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-strict-aliasing",
+         "-U_FORTIFY_SOURCE",
+         "-Wall", "-Wno-unknown-pragmas", "-Wno-unused-function", "-fsanitize=alignment",
+         "-fno-sanitize-recover=alignment",
+         '-DGRPO_CUDA_ARCHS="80;90"', "-DHEAD_ROWS=64", "-DHEAD_IDS=256", f"-I{ROOT}/tests/cuda/emulator",
+         f"-I{ROOT}/csrc")
 EMULATOR = ("cuda_host", "races", "warpgroup")
 RACES = ("-O1", "-fsanitize=thread")                        # of kernels whose races are to be found; see races.cpp
 
 
 def build(name: str = "libgrpo_cuda_host", kernels: list[Path] | None = None, more: tuple[str, ...] = ()) -> Path:
-    """The plugin, or a library of other kernels, with the emulator; compiled if a source has changed, an object a file. more: flags of kernels."""
+    """The plugin, or a library of other kernels, with the emulator; compiled if a source has changed, an object a file.
+    more: flags of kernels."""
     folder = ROOT / "build" / name
     folder.mkdir(parents=True, exist_ok=True)
     sources = [(source, more) for source in kernels or sorted((ROOT / "csrc" / "cuda").glob("*.cu"))]

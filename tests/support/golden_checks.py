@@ -1,4 +1,5 @@
-"""Comparing a core model with a golden (what tests/support/goldens/make_goldens.py's make_golden returns or has saved)."""
+"""Comparing a core model with a golden (what tests/support/goldens/make_goldens.py's make_golden returns or has
+saved)."""
 import json
 
 import numpy as np
@@ -17,7 +18,8 @@ def make_model(golden, device):
 
 
 def batch(golden):
-    return (split(golden["prompts"], golden["prompt_lengths"]), split(golden["completions"], golden["completion_lengths"]), golden["group"])
+    return (split(golden["prompts"], golden["prompt_lengths"]),
+            split(golden["completions"], golden["completion_lengths"]), golden["group"])
 
 
 def tolerance(device, bf16_error):
@@ -38,8 +40,8 @@ def check_scores(golden, device):
 
 
 def check_gradients(golden, device, recompute=False):
-    """The gradient as a whole and of every tensor. The error of a tensor of a dozen numbers is itself noisy, so no tensor
-    is held to less than the error that transformers' bf16 makes in the whole gradient."""
+    """The gradient as a whole and of every tensor. The error of a tensor of a dozen numbers is itself noisy, so no
+    tensor is held to less than the error that transformers' bf16 makes in the whole gradient."""
     entropy_coef = golden["entropy_coef"] if golden["entropy_coef"].any() else None
     _, grads = make_model(golden, device).logprob_grads(*batch(golden), golden["coef"], entropy_coef=entropy_coef,
                                                         temperature=float(golden["temperature"]), recompute=recompute)
@@ -49,6 +51,7 @@ def check_gradients(golden, device, recompute=False):
     whole = [np.concatenate([side[name].ravel() for name in names]) for side in (grads, want)]
     errors = {"whole": (relative_error(*whole), tolerance(device, golden["bf16_error"][3]))}
     for name, bf16_error in zip(names, golden["bf16_grad_error"]):
-        errors[name] = relative_error(grads[name], want[name]), tolerance(device, max(bf16_error, golden["bf16_error"][3]))
+        errors[name] = (relative_error(grads[name], want[name]),
+                        tolerance(device, max(bf16_error, golden["bf16_error"][3])))
     wrong = {name: f"{error:.2e} > {allowed:.2e}" for name, (error, allowed) in errors.items() if not error <= allowed}
     assert not wrong

@@ -4,19 +4,31 @@ import itertools
 import os
 import threading
 
+TOLD = "GRPO_TEST_TOLD"                      # names the pipe to a test that waits for what a call does
+RETURNS, HANGS = b"r", b"h"
+
+
+def tell(what):
+    """Says what the call does next."""
+    if TOLD in os.environ:
+        with open(os.environ[TOLD], "wb", buffering=0) as pipe:
+            pipe.write(what)
+
 
 def hang(completions):
-    threading.Event().wait(30)
+    threading.Event().wait()
 
 
 def hang_on_one(completion):
     if completion == "bb":
-        threading.Event().wait(30)
+        tell(HANGS)
+        threading.Event().wait()
+    tell(RETURNS)
     return 1.0
 
 
 def hang_on_two(text, gold):
-    threading.Event().wait(30)
+    threading.Event().wait()
 
 
 def sometimes(completion):
@@ -58,7 +70,7 @@ def closes_its_pipe(completions):
     return [1.0] * len(completions)
 
 
-def remembers(completion, answer, log_metric, log_extra, seen=[]):
+def remembers(completion, answer, log_metric, log_extra, seen=[]):  # noqa: B006
     """Its process is another, stays from call to call, and reports."""
     seen.append(completion)
     log_metric("calls", len(seen))

@@ -1,5 +1,5 @@
-"""The forward of each operation of ops.def as a few lines of NumPy in float64, independent of the C text, and helpers that
-tests of any backend use."""
+"""The forward of each operation of ops.def as a few lines of NumPy in float64, independent of the C text, and helpers
+that tests of any backend use."""
 import math
 
 import numpy as np
@@ -17,8 +17,10 @@ def bf16(x: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(x), rounded, x)
 
 
-# axis (D/2) of rope_table() for: Qwen2-VL's and Qwen3-VL's m-RoPE (time, row, column); a tower's rows and columns, heads of 80
-AXES = {"chunked": np.repeat([0, 1, 2], [16, 24, 24]), "interleaved": np.array([*[0, 1, 2] * 20, 0, 0, 0, 0]), "tower": np.repeat([0, 1], 20)}
+# axis (D/2) of rope_table() for: Qwen2-VL's and Qwen3-VL's m-RoPE (time, row, column); a tower's rows and columns,
+# heads of 80
+AXES = {"chunked": np.repeat([0, 1, 2], [16, 24, 24]), "interleaved": np.array([*[0, 1, 2] * 20, 0, 0, 0, 0]),
+        "tower": np.repeat([0, 1], 20)}
 
 
 def inv_freq(axis: np.ndarray, theta: float) -> np.ndarray:
@@ -102,7 +104,8 @@ def attention(qkv, segments, Hq, Hkv, D, scale=None, window=0):
 def glu(gu, gate):
     """gate: 0 silu, 1 gelu_tanh."""
     g, u = np.split(gu, 2, axis=-1)
-    z = 2 * np.sqrt(2 / np.pi) * (g + 0.044715 * g**3) if gate else g          # (1 + tanh(z / 2)) / 2 is sigmoid(z), but for the tail
+    # (1 + tanh(z / 2)) / 2 is sigmoid(z), but for the tail
+    z = 2 * np.sqrt(2 / np.pi) * (g + 0.044715 * g**3) if gate else g
     return g / (1 + np.exp(-z)) * u
 
 
@@ -135,8 +138,8 @@ def group_segments(*groups: tuple[int, ...]) -> tuple[np.ndarray, int]:
 
 
 def decode_completions(ops, qkv, segments, Hq, Hkv, D, **shape):
-    """attention_decode() of every completion row, its cache paged as a rollout does it: the prompt's full pages are shared,
-    its last one is copied for each completion. shape: window, scale. Returns (rows, [y, lse])."""
+    """attention_decode() of every completion row, its cache paged as a rollout does it: the prompt's full pages are
+    shared, its last one is copied for each completion. shape: window, scale. Returns (rows, [y, lse])."""
     place = np.full(len(qkv), -1, np.int32)
     prompt_pages, copies, rows, pages_of, length = {}, [], [], [], []
     n_pages = 1                                       # page 0 belongs to nobody
@@ -159,7 +162,8 @@ def decode_completions(ops, qkv, segments, Hq, Hkv, D, **shape):
             page, offset = divmod(prefix_len + i, KV_TILE)
             place[start + i] = pages[page] * KV_TILE + offset
     dst, src = (np.array(side, np.int32) for side in zip(*copies)) if copies else (np.zeros(0, np.int32),) * 2
-    decoded = ops.attention_decode(qkv[rows], qkv, place, dst, src, n_pages, np.array(pages_of, np.int32), np.array(length, np.int32), Hq, Hkv, D,
+    decoded = ops.attention_decode(qkv[rows], qkv, place, dst, src, n_pages, np.array(pages_of, np.int32),
+                                   np.array(length, np.int32), Hq, Hkv, D,
                                    **shape)
     return rows, list(decoded)
 

@@ -16,5 +16,6 @@ def batch(texts, lengths=None, groups=None, **changed):
     """Completions of one row (or of the groups given), all with the gold 12."""
     n = len(texts)
     columns = {"answer": ["12"] * n, **changed.pop("columns", {})}
-    return RewardBatch(prompts=["p"] * n, texts=list(texts), completion_ids=[[1] * k for k in lengths or [len(t) for t in texts]],
+    return RewardBatch(prompts=["p"] * n, texts=list(texts),
+                       completion_ids=[[1] * k for k in lengths or [len(t) for t in texts]],
                        rows=groups or [0] * n, columns=columns, tokenizer=Tokenizer.bytes(), embed=embed, **changed)

@@ -1,4 +1,5 @@
-"""Small random models that tests share: Hugging Face configs, reproducible weights, and `build`, which puts them in the core.
+"""Small random models that tests share: Hugging Face configs, reproducible weights, and `build`, which puts them in the
+core.
 
 Weights come from Philox's raw 64-bit stream, which NumPy promises to keep, so a golden file needs to store no weights.
 They are bfloat16 numbers: every device then holds the same ones and only arithmetic differs.
@@ -8,11 +9,15 @@ from __future__ import annotations
 import numpy as np
 
 
-def config(family: str, *, d: int, heads: tuple[int, int], D: int, F: int, V: int, L: int = 1, tie: bool = True, **keys) -> dict:
+def config(family: str, *, d: int, heads: tuple[int, int], D: int, F: int, V: int, L: int = 1, tie: bool = True,
+           **keys) -> dict:
     """A Hugging Face config of ``family`` (a model_type); heads = (query, key/value)."""
-    return {"model_type": family, "hidden_size": d, "num_hidden_layers": L, "num_attention_heads": heads[0], "num_key_value_heads": heads[1],
-            "head_dim": D, "intermediate_size": F, "vocab_size": V, "tie_word_embeddings": tie, "max_position_embeddings": 4096,
-            "rms_norm_eps": 1e-6, "hidden_act": "silu", "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}} | keys
+    return {"model_type": family, "hidden_size": d, "num_hidden_layers": L, "num_attention_heads": heads[0],
+            "num_key_value_heads": heads[1],
+            "head_dim": D, "intermediate_size": F, "vocab_size": V, "tie_word_embeddings": tie,
+            "max_position_embeddings": 4096,
+            "rms_norm_eps": 1e-6, "hidden_act": "silu",
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}} | keys
 
 
 def mistral(*, window: int | None, **sizes) -> dict:
@@ -26,8 +31,9 @@ def gemma3(*, window: int, layers: str, query_scalar: int = 20, full_rope: dict 
     ropes = {"full_attention": {"rope_type": "default", "rope_theta": 1e6} | (full_rope or {}),
              "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}
     # without a pad token, whose embedding PyTorch gives no gradient
-    made = config("gemma3_text", L=len(layers), pad_token_id=None, layer_types=[kinds[letter] for letter in layers], sliding_window=window,
-                  query_pre_attn_scalar=query_scalar, hidden_activation="gelu_pytorch_tanh", rope_parameters=ropes, **sizes)
+    made = config("gemma3_text", L=len(layers), layer_types=[kinds[letter] for letter in layers], sliding_window=window,
+                  query_pre_attn_scalar=query_scalar, hidden_activation="gelu_pytorch_tanh", rope_parameters=ropes,
+                  pad_token_id=None, **sizes)
     return {key: value for key, value in made.items() if key != "hidden_act"}
 
 

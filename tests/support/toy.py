@@ -26,12 +26,14 @@ def model(device=DEVICE, **sizes):
 
 def options(tmp_path, **changed):
     batch = {} if {"per_device_train_batch_size", "prompts_per_step"} & set(changed) else {"prompts_per_step": 2}
-    return dict(output_dir=str(tmp_path / f"run{next(_folders)}"), num_generations=4, max_completion_length=6, max_steps=3, learning_rate=1e-2,
+    return dict(output_dir=str(tmp_path / f"run{next(_folders)}"), num_generations=4, max_completion_length=6,
+                max_steps=3, learning_rate=1e-2,
                 lr_scheduler_type="constant", save_strategy="no", logging_steps=1000) | batch | changed
 
 
 def trainer(tmp_path, reward_funcs=byte_values, rows=ROWS, policy=None, eval_dataset=None, callbacks=None, **changed):
-    return grpo.GRPOTrainer(policy or model(), reward_funcs, grpo.GRPOConfig(**options(tmp_path, **changed)), rows, eval_dataset, callbacks=callbacks)
+    return grpo.GRPOTrainer(policy or model(), reward_funcs, grpo.GRPOConfig(**options(tmp_path, **changed)), rows,
+                            eval_dataset, callbacks=callbacks)
 
 
 def weights(trainer):

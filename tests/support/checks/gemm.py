@@ -1,5 +1,5 @@
-"""linear, its gradients and logits: against float64, and the bits that must not change with the batch, its split or the tile
-that a GPU chooses."""
+"""linear, its gradients and logits: against float64, and the bits that must not change with the batch, its split or the
+tile that a GPU chooses."""
 import numpy as np
 import pytest
 
@@ -8,9 +8,11 @@ from grpo import _core
 from grpo.errors import ConfigError
 from op_statements import bf16, normal
 
-SHAPES = [                                                  # N, C, O: odd ones, and multiples of 8 around the tiles' edges
-    (1, 1, 1), (1, 5, 3), (2, 32, 32), (3, 33, 31), (4, 64, 100), (5, 577, 65), (7, 31, 257), (17, 64, 129), (1, 520, 24),
-    (12, 48, 40), (16, 136, 88), (33, 72, 200), (65, 8, 136), (96, 70, 33), (129, 96, 264), (300, 129, 65), (300, 40, 48),
+SHAPES = [  # N, C, O: odd ones, and multiples of 8 around the tiles' edges
+    (1, 1, 1), (1, 5, 3), (2, 32, 32), (3, 33, 31), (4, 64, 100), (5, 577, 65), (7, 31, 257), (17, 64, 129),
+    (1, 520, 24),
+    (12, 48, 40), (16, 136, 88), (33, 72, 200), (65, 8, 136), (96, 70, 33), (129, 96, 264), (300, 129, 65),
+    (300, 40, 48),
 ]
 BITS = [(300, 97, 130), (300, 96, 136)]
 TILES = ["16x16", "16x64", "32x32", "64x16", "64x32", "64x64", "128x128", "128x256"]
@@ -36,8 +38,8 @@ def check_naive(got, want, naive):
 
 
 def check_sums(got, want, magnitude):
-    """fp32 sums: `magnitude` is the sum of the terms' absolute values. Tensor cores truncate after every 8 or 16 terms: over 4864
-    of them that was 1.4 times 2^-20 in an exact computation."""
+    """fp32 sums: `magnitude` is the sum of the terms' absolute values. Tensor cores truncate after every 8 or 16 terms:
+    over 4864 of them that was 1.4 times 2^-20 in an exact computation."""
     assert (np.abs(got - want) <= 2.0**-19 * magnitude).all()
 
 
@@ -67,7 +69,8 @@ def test_linear_gradients(ops, rng, N, C, O):
 def test_no_rows(ops, rng):
     x, W, b, y, dy = operands(rng, 0, 24, 40)
     dW, db = normal(rng, 40, 24), normal(rng, 40)
-    assert ops.linear_add(y, x, W, b).shape == ops.logits(x, W).shape == (0, 40) and ops.linear_dx(dy, W).shape == (0, 24)
+    assert (ops.linear_add(y, x, W, b).shape == ops.logits(x, W).shape == (0, 40)
+            and ops.linear_dx(dy, W).shape == (0, 24))
     assert_same_bits(ops.linear_dw(dW, db, dy, x), [dW, db])
 
 
@@ -96,7 +99,8 @@ def check_rows(ops, rng, N, C, O):
     x, W, b, y, dy = operands(rng, N, C, O)
 
     def products(rows):
-        return ops.linear(x[rows], W), ops.linear_add(y[rows], x[rows], W, b), ops.logits(x[rows], W), ops.linear_dx(dy[rows], W)
+        return (ops.linear(x[rows], W), ops.linear_add(y[rows], x[rows], W, b), ops.logits(x[rows], W),
+                ops.linear_dx(dy[rows], W))
 
     whole, start = products(slice(None)), 0
     for n in (1, 2, 7, 15, 16, 17, 33, 64, 65):
@@ -125,7 +129,8 @@ def test_nan_stays_where_it_belongs(ops, rng, N, C, O):
     x, W, b, y, dy = operands(rng, N, C, O)
     dW, db = normal(rng, O, C), normal(rng, O)
     n, c, o = N // 2, C // 2, O - 1
-    clean_y, clean_dx, (clean_dW, clean_db) = ops.linear_add(y, x, W, b), ops.linear_dx(dy, W), ops.linear_dw(dW, db, dy, x)
+    clean_y, clean_dx, (clean_dW, clean_db) = (ops.linear_add(y, x, W, b), ops.linear_dx(dy, W),
+                                               ops.linear_dw(dW, db, dy, x))
 
     def poisoned(array, *index):
         array = array.copy()

@@ -7,13 +7,16 @@ from tiny_models import build
 
 
 def check_recorded_steps(monkeypatch, shape, prompts, slots, tokens, options):
-    """The same bits recorded and not: from one rollout to the next, with other settings and another shape in between."""
+    """The same bits recorded and not: from one rollout to the next, with other settings and another shape in
+    between."""
     results = []
     for switch in ("0", "1"):
         monkeypatch.setenv("GRPO_CUDA_GRAPHS", switch)
         model = build(shape, "cuda")
-        results.append([model.generate(prompts, 2, n, seed=seed, step=seed, temperature=temperature, slots=slots, **options)
-                        for seed, n, temperature in ((1, tokens, 1.0), (1, tokens, 0.7), (2, tokens, 1.0), (1, 3 * tokens, 1.0), (1, tokens, 1.0))])
+        results.append([model.generate(prompts, 2, n, seed=seed, step=seed, temperature=temperature, slots=slots,
+                                       **options)
+                        for seed, n, temperature in ((1, tokens, 1.0), (1, tokens, 0.7), (2, tokens, 1.0),
+                                                     (1, 3 * tokens, 1.0), (1, tokens, 1.0))])
     for eager, recorded in zip(*results, strict=True):
         assert_same(eager, recorded)
 
@@ -24,7 +27,8 @@ def check_recorded_activations(shape, prompts):
     store = _core.Store(model)
     for rows in (0, 1000, 4000, 0, 1000):
         store.clear()
-        out, there = rollout_into(store if rows else None, model, prompts, 2, 9, rows=rows, seed=3, slots=3, stop_ids=STOPS)
+        out, there = rollout_into(store if rows else None, model, prompts, 2, 9, rows=rows, seed=3, slots=3,
+                                  stop_ids=STOPS)
         assert (out["stored"] >= 0).all() == (rows > 0)
         if rows:
             assert_same(gradients_of(model, prompts, out, 2, **there), gradients_of(model, prompts, out, 2))

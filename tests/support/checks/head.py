@@ -6,7 +6,7 @@ from checks import assert_same_bits, check_float, real
 from grpo import _core
 from op_statements import bf16, head, log_softmax, normal
 
-SHAPES = [(1, 1, 1), (1, 8, 40), (5, 33, 257), (40, 64, 1000), (70, 31, 33), (130, 24, 320), (65, 72, 64)]         # R, C, V
+SHAPES = [(1, 1, 1), (1, 8, 40), (5, 33, 257), (40, 64, 1000), (70, 31, 33), (130, 24, 320), (65, 72, 64)]  # R, C, V
 
 
 def problem(rng, R, C, V):
@@ -87,7 +87,8 @@ def test_a_row_that_is_not_finite_keeps_it_to_itself(ops, rng, bad):
 
 def test_logits_far_apart(ops, ref, rng):
     """Probabilities from 1 to far below what fp32 holds."""
-    h, W = np.ones((3, 8), np.float32), bf16(np.linspace(-400, 400, 300, dtype=np.float32))[:, None] * np.ones((1, 8), np.float32)
+    h, W = (np.ones((3, 8), np.float32),
+            bf16(np.linspace(-400, 400, 300, dtype=np.float32))[:, None] * np.ones((1, 8), np.float32))
     target = np.array([0, 150, 299], np.int32)
     coef = np.ones(3, np.float32)
     got = ops.head_bwd(np.zeros_like(W), h, W, target, coef, coef)

@@ -8,7 +8,7 @@ from op_statements import normal
 
 SHAPES = [(1, 0), (40001, 0), (1, 1), (5, 3), (33, 24), (70, 77), (3, 1031)]                  # O, C; C = 0: a vector
 SETTINGS = 1e-3, 0.9, 0.999, 1e-8, 0.01, 0.7, 0.271, 0.003
-STILL = 0.0, 0.9, 0.999, 1e-8, 0.0, 1.0, 0.1, 0.001                                           # lr and decay 0: weights stay
+STILL = 0.0, 0.9, 0.999, 1e-8, 0.0, 1.0, 0.1, 0.001  # lr and decay 0: weights stay
 
 
 def bits(x):
@@ -59,7 +59,8 @@ def test_a_matrix_is_updated_as_a_vector_is(ops, rng, O, C):
 
 @pytest.mark.parametrize("C", [0, 24, 25])
 def test_masters_keep_every_bit(ops, C):
-    """What is joined and split again is the same float32, to the ends of its range; the working weight is its half-up rounding."""
+    """What is joined and split again is the same float32, to the ends of its range; the working weight is its half-up
+    rounding."""
     upper = np.array([0x0000, 0x8000, 0x0001, 0x3f80, 0xbf80, 0x4049, 0x7f7f, 0xff7f], np.uint32)
     lower = np.array([0, 1, 0x7ffe, 0x7fff, 0x8000, 0x8001, 0xffff, 0x1234], np.uint32)
     w = np.resize(floats((upper[:, None] << 16) | lower), (3, C) if C else 640)
@@ -73,7 +74,8 @@ def test_masters_keep_every_bit(ops, C):
 def rounding_words(n, seed, step, first):
     """The Philox word of each of n elements."""
     key = seed ^ int.from_bytes(b"moments", "big")
-    quads = [_core.Ops.philox(key, ((first // 4 + q) % (1 << 32), first // 4 + q >> 32, step, 0)) for q in range((n + 3) // 4)]
+    quads = [_core.Ops.philox(key, ((first // 4 + q) % (1 << 32), first // 4 + q >> 32, step, 0))
+             for q in range((n + 3) // 4)]
     return np.array(quads, np.uint32).ravel()[:n]
 
 
@@ -97,12 +99,14 @@ MOMENTS = {"float32": lambda x, O, C, top: x, "bfloat16": lambda x, O, C, top: (
 @pytest.mark.parametrize("moments", MOMENTS)
 @pytest.mark.parametrize("O, C", [(70, 0), (33, 24), (7, 77), (2, 1288)])
 def test_float24_masters(ops, rng, O, C, moments, first):
-    """Updated as float32 ones from the same 24 bits, with the same moments, then rounded up or down as the Philox bits say."""
+    """Updated as float32 ones from the same 24 bits, with the same moments, then rounded up or down as the Philox bits
+    say."""
     if moments == "float8" and not C:
         pytest.skip("vectors have no float8 moments")
     w, m, v, g = state(rng, O, C)
     upper, lower = split(floats(bits(w) & np.uint32(0xffffff00)))
-    stored, keys = [MOMENTS[moments](x, O, C, top) for x, top in ((m, 15), (v, 31))], dict(seed=(1 << 63) + 7, step=3, first=first)
+    stored, keys = ([MOMENTS[moments](x, O, C, top) for x, top in ((m, 15), (v, 31))],
+                    dict(seed=(1 << 63) + 7, step=3, first=first))
     adamw = ops.adamw_float8 if moments == "float8" else ops.adamw if C else ops.adamw_vector
     want_upper, want_lower, *want_moments = adamw(upper, lower, *stored, g, *SETTINGS, **keys)
     got_upper, got_lower, *got_moments = adamw(upper, (lower >> 8).astype(np.uint8), *stored, g, *SETTINGS, **keys)
@@ -123,12 +127,14 @@ def test_bf16_moments(ops, rng, O, C, first):
     want_w, want_m, want_v = step(ops, w, m, v, g)
     got_w, got_m, got_v = step(ops, w, *half, g, seed=(1 << 63) + 7, step=3, first=first)
     assert_same_bits([got_w], [want_w])
-    for got, want, r in zip((got_m, got_v), (want_m, want_v), moment_words(w.size, (1 << 63) + 7, 3, first), strict=True):
+    for got, want, r in zip((got_m, got_v), (want_m, want_v), moment_words(w.size, (1 << 63) + 7, 3, first),
+                            strict=True):
         assert got.dtype == np.uint16
         np.testing.assert_array_equal(got, (bits(want) + r.reshape(w.shape)) >> 16)
 
 
-# -- moments in 8 bits: a statement in float64 of what base/float8.h says in bits. top: highest exponent of a code, 15 (m) or 31 (v)
+# -- moments in 8 bits: a statement in float64 of what base/float8.h says in bits. top: highest exponent of a code, 15
+# (m) or 31 (v)
 
 
 def blocks_of(O, C):
@@ -156,19 +162,22 @@ def encode_float8(x, random, top):
     random = np.full(x.shape, 0.5) if random is None else (random.reshape(x.shape) + 0.5) / 65536
     for block in blocks_of(*x.shape):
         size = np.abs(np.float64(x[block]))
-        highest = np.frexp(size.max())[1] - 1 + (size.max() > 1.875 * 2.0 ** (np.frexp(size.max())[1] - 1)) if size.max() else -127
+        highest = (np.frexp(size.max())[1] - 1 + (size.max() > 1.875 * 2.0 ** (np.frexp(size.max())[1] - 1))
+                   if size.max() else -127)
         exponents.append(max(3, min(254, highest + 127) - top))
         scaled = size / 2.0 ** exponents[-1] * 2.0**126                   # 1: the smallest normal code
         lead = np.maximum(0, np.frexp(scaled)[1] - 1)                     # the code's exponent, less one
         code = 8 * lead + np.floor(scaled / 2.0**lead * 8 + random[block])
         code = np.minimum(code, 8 * top + 7)
-        codes[block] = np.where((top == 31) & (code == 0) & (size > 0), 1, code) + np.where((top == 15) & (np.signbit(x[block])), 128, 0)
+        codes[block] = (np.where((top == 31) & (code == 0) & (size > 0), 1, code)
+                        + np.where((top == 15) & (np.signbit(x[block])), 128, 0))
     return np.concatenate([codes.ravel(), np.array(exponents, np.uint8)])
 
 
 def spread(rng, O, C, powers):
     """Normal numbers of very different sizes, in a block and from block to block."""
-    return normal(rng, O, C) * np.exp2(rng.integers(-powers, powers, (O, C)) + rng.integers(-3, 4, (O, 1)) * 15).astype(np.float32)
+    return (normal(rng, O, C)
+            * np.exp2(rng.integers(-powers, powers, (O, C)) + rng.integers(-3, 4, (O, 1)) * 15).astype(np.float32))
 
 
 FLOAT8_SHAPES = [(1, 1), (2, 255), (3, 256), (2, 257), (17, 24), (33, 72), (5, 77), (2, 1288)]
@@ -179,7 +188,8 @@ FLOAT8_SHAPES = [(1, 1), (2, 255), (3, 256), (2, 257), (17, 24), (33, 72), (5, 7
 def test_float8_moments(ops, rng, O, C, first):
     """Updated as float32 ones, then rounded to their block's exponent, up or down as the Philox bits say."""
     w, g = normal(rng, O, C), spread(rng, O, C, 12)
-    stored = [encode_float8(spread(rng, O, C, 8), np.zeros(O * C), 15), encode_float8(np.square(spread(rng, O, C, 8)), np.zeros(O * C), 31)]
+    stored = [encode_float8(spread(rng, O, C, 8), np.zeros(O * C), 15),
+              encode_float8(np.square(spread(rng, O, C, 8)), np.zeros(O * C), 31)]
     m, v = (decode_float8(data, O, C, top) for data, top in zip(stored, (15, 31), strict=True))
     want_w, *want = step(ops, w, m, v, g)
     upper, lower, *got = ops.adamw_float8(*split(w), *stored, g, *SETTINGS, seed=(1 << 63) + 7, step=3, first=first)
@@ -190,8 +200,8 @@ def test_float8_moments(ops, rng, O, C, first):
 
 @pytest.mark.parametrize("O, C", [(3, 300)])
 def test_float8_moments_come_back(ops, rng, O, C):
-    """What was rounded once is kept by a step that changes nothing (both decays 1), whatever its random bits; also at the ends of
-    float32's range."""
+    """What was rounded once is kept by a step that changes nothing (both decays 1), whatever its random bits; also at
+    the ends of float32's range."""
     x = spread(rng, O, C, 20)
     x[1] *= np.float32(2.0**-100)
     x[2, :10] = [3.4e38, -3.4e38, 1e38, 1e-38, -1e-45, 1.99, 0.0, -0.0, 1.875, 2.0]

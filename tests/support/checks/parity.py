@@ -1,9 +1,10 @@
-"""Models against transformers, from golden files (tests/support/goldens/make_goldens.py): logits, log-probs, entropies and every
-gradient. `ref` must agree in fp32; a cpu tier may be off by twice what transformers' own bf16 is."""
+"""Models against transformers, from golden files (tests/support/goldens/make_goldens.py): logits, log-probs, entropies
+and every gradient. `ref` must agree in fp32; a cpu tier may be off by twice what transformers' own bf16 is."""
 from pathlib import Path
 
 import numpy as np
 import pytest
+
 from golden_checks import batch, check_gradients, check_logits, check_scores, make_model
 
 GOLDENS = sorted((Path(__file__).parents[1] / "goldens").glob("*.npz"))
@@ -50,7 +51,8 @@ def test_objective_is_what_the_gradient_is_of(golden):
         return float(golden["coef"] @ logps.astype(np.float64) + golden["entropy_coef"] @ entropies.astype(np.float64))
 
     assert objective() == pytest.approx(float(golden["objective"]), rel=1e-4, abs=1e-4)
-    _, grads = model.logprob_grads(*batch(golden), golden["coef"], entropy_coef=golden["entropy_coef"], temperature=temperature)
+    _, grads = model.logprob_grads(*batch(golden), golden["coef"], entropy_coef=golden["entropy_coef"],
+                                   temperature=temperature)
     weights = {name: model.get_tensor(name) for name in grads}
     norm = float(np.sqrt(sum(np.sum(g.astype(np.float64) ** 2) for g in grads.values())))
     values = []

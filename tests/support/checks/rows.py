@@ -7,7 +7,8 @@ from op_statements import AXES, bf16, inv_freq, normal
 
 HEADS = [(1, 1, 16), (4, 2, 16), (9, 3, 64), (3, 1, 80), (5, 1, 104), (2, 2, 128), (1, 1, 6), (2, 1, 256), (2, 2, 72)]
 SIZES = [(1, 1), (1, 16), (3, 5), (2, 64), (33, 80), (70, 31), (5, 577), (2, 2056)]               # N, C
-WIDE = [(33, 1280), (2, 1100), (1, 8200), (1, 12288)]      # a tower's rows; rows that a block of a GPU takes in two rounds; 48 KB of sums
+# a tower's rows; rows that a block of a GPU takes in two rounds; 48 KB of sums
+WIDE = [(33, 1280), (2, 1100), (1, 8200), (1, 12288)]
 EPS = 1e-6
 
 
@@ -79,14 +80,17 @@ def test_layernorm(ops, ref, rng, N, C):
 def test_rope_table_at_large_positions(ops, ref, theta):
     positions = np.array([0, 1, 2, 31, 1000, 32767, 100000, 1 << 20], np.int32)
     frequencies = (theta ** (-np.arange(40) / 40)).astype(np.float32)
-    for got, want in zip(ops.rope_table(positions[None], frequencies), ref.rope_table(positions[None], frequencies), strict=True):
+    for got, want in zip(ops.rope_table(positions[None], frequencies), ref.rope_table(positions[None], frequencies),
+                         strict=True):
         assert np.abs(got - want).max() <= 2.0**-24
 
 
 def test_scaled_rope_table(ops, rng):
     """Every element times scale, once more rounded."""
-    positions, frequencies, scale = rng.integers(0, 9000, (1, 33)).astype(np.int32), inv_freq(np.zeros(20, int), 1e4), np.float32(1.2079)
-    assert_same_bits(ops.rope_table(positions, frequencies, scale=scale), [scale * part for part in ops.rope_table(positions, frequencies)])
+    positions, frequencies, scale = (rng.integers(0, 9000, (1, 33)).astype(np.int32), inv_freq(np.zeros(20, int), 1e4),
+                                     np.float32(1.2079))
+    assert_same_bits(ops.rope_table(positions, frequencies, scale=scale),
+                     [scale * part for part in ops.rope_table(positions, frequencies)])
 
 
 @pytest.mark.parametrize("N", [1, 33])
@@ -110,7 +114,8 @@ def test_rope(ops, ref, rng, Hq, Hkv, D, N, norm, offset):
     wq, wk = (real(rng, D), real(rng, D)) if norm else (None, None)
     dwq, dwk = (normal(rng, D), normal(rng, D)) if norm else (None, None)
     cos, sin = tables(ref, rng, N, D)
-    check_rounded(ops.rope(x, wq, wk, EPS, cos, sin, Hq, Hkv, D, offset), ref.rope(x, wq, wk, EPS, cos, sin, Hq, Hkv, D, offset))
+    check_rounded(ops.rope(x, wq, wk, EPS, cos, sin, Hq, Hkv, D, offset),
+                  ref.rope(x, wq, wk, EPS, cos, sin, Hq, Hkv, D, offset))
     got = ops.rope_bwd(d, dwq, dwk, x, wq, wk, EPS, cos, sin, Hq, Hkv, D, offset)
     want = ref.rope_bwd(d, dwq, dwk, x, wq, wk, EPS, cos, sin, Hq, Hkv, D, offset)
     if not norm:
@@ -185,7 +190,8 @@ def test_a_row_is_the_same_alone_and_in_any_batch(ops, rng, C):
         heads, zero, normed = (Hq, Hkv, D), np.zeros(C, np.float32), ops.layernorm(x[rows], w, w, EPS)
         return [y, rstd, ops.rmsnorm_bwd_add(dx[rows], zero, dy[rows], x[rows], w, rstd)[0],
                 *ops.rmsnorm_add(dx[rows], x[rows], w, EPS, 1.0), *(ops.glu(gu[rows], gate) for gate in range(2)),
-                *(ops.glu_bwd(dh[rows], gu[rows], gate) for gate in range(2)), *(ops.gelu(gu[rows], kind) for kind in range(3)),
+                *(ops.glu_bwd(dh[rows], gu[rows], gate) for gate in range(2)),
+                *(ops.gelu(gu[rows], kind) for kind in range(3)),
                 *(ops.gelu_bwd(gu[rows], gu[rows], kind) for kind in range(3)), *normed,
                 ops.layernorm_bwd_add(dx[rows], zero, zero, dy[rows], x[rows], w, *normed[1:])[0],
                 ops.rope(qkv[rows], wq, wk, EPS, cos[rows], sin[rows], *heads),
@@ -211,7 +217,8 @@ def test_weight_gradients_do_not_depend_on_the_split(ops, rng, C, split):
     def add(sums, rows):
         dw, layer_dw, layer_db, dwq, dwk, dE = sums
         _, dw = ops.rmsnorm_bwd_add(x[rows], dw, dy[rows], x[rows], w, rstd[rows])
-        _, layer_dw, layer_db = ops.layernorm_bwd_add(x[rows], layer_dw, layer_db, dy[rows], x[rows], w, mean[rows], layer_rstd[rows])
+        _, layer_dw, layer_db = ops.layernorm_bwd_add(x[rows], layer_dw, layer_db, dy[rows], x[rows], w, mean[rows],
+                                                      layer_rstd[rows])
         _, dwq, dwk = ops.rope_bwd(d[rows], dwq, dwk, qkv[rows], wq, wk, EPS, cos[rows], sin[rows], Hq, Hkv, D)
         return dw, layer_dw, layer_db, dwq, dwk, ops.embed_dw(dE, dy[rows], ids[rows])
 
@@ -222,8 +229,10 @@ def test_weight_gradients_do_not_depend_on_the_split(ops, rng, C, split):
 def test_no_rows_are_no_work(ops):
     none, ids = np.zeros((0, 16), np.float32), np.zeros(0, np.int32)
     E, w = np.ones((3, 16), np.float32), np.ones(16, np.float32)
-    assert ops.embed(E, ids).shape == (0, 16) and ops.glu(none, 0).shape == (0, 8) and ops.rmsnorm(none, w, EPS)[0].shape == (0, 16)
-    assert ops.gelu(none, 0).shape == ops.gelu_bwd(none, none, 0).shape == ops.layernorm(none, w, w, EPS)[0].shape == (0, 16)
+    assert (ops.embed(E, ids).shape == (0, 16) and ops.glu(none, 0).shape == (0, 8)
+            and ops.rmsnorm(none, w, EPS)[0].shape == (0, 16))
+    assert (ops.gelu(none, 0).shape == ops.gelu_bwd(none, none, 0).shape == ops.layernorm(none, w, w, EPS)[0].shape
+            == (0, 16))
     assert_same_bits([ops.embed_dw(E, none, ids), ops.scatter_rows_add(E, none, ids)], [E, E])
     assert_same_bits([ops.rmsnorm_bwd_add(none, w, none, none, w, w[:0])[1]], [w])
     assert_same_bits(ops.layernorm_bwd_add(none, w, w, none, none, w, w[:0], w[:0])[1:], [w, w])

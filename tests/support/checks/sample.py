@@ -1,4 +1,5 @@
-"""sample(): the support that each filter leaves and the numbers that go with a token, from the same random numbers as ref."""
+"""sample(): the support that each filter leaves and the numbers that go with a token, from the same random numbers as
+ref."""
 import numpy as np
 import pytest
 
@@ -68,7 +69,7 @@ def test_flat_distributions(ops, rng, settings):
     ids, logp, *_ = ops.sample(h, W, keys, seed=5, **settings)
     z = np.float32(h.astype(np.float64) @ W.T)
     for i in range(3):
-        assert abs(logp[i] - log_support(z[i], **settings)[ids[i]]) <= 2e-4      # an id or two of 9000 may be at the border
+        assert abs(logp[i] - log_support(z[i], **settings)[ids[i]]) <= 2e-4  # an id or two of 9000 may be at the border
 
 
 @pytest.mark.parametrize("p, settings, kept", [
@@ -135,9 +136,11 @@ def test_forbidden_and_stop_ids(ops, rng, temperature, n_forbidden, n_stop):
 def test_repetition_penalty_is_each_row_s_own(ops, rng, penalty, temperature):
     h, W = real(rng, 20, 8), real(rng, 100, 8)
     seen = rng.integers(2, size=(20, 100)).astype(bool)
-    ids, logp, *_ = ops.sample(h, W, sample_keys(20), temperature=temperature, repetition_penalty=penalty, seen=seen.astype(np.uint8))
+    ids, logp, *_ = ops.sample(h, W, sample_keys(20), temperature=temperature, repetition_penalty=penalty,
+                               seen=seen.astype(np.uint8))
     z = h.astype(np.float64) @ W.T
-    want = [log_support(row, temperature or 1.0, repetition_penalty=penalty, seen=s) for row, s in zip(z, seen, strict=True)]
+    want = [log_support(row, temperature or 1.0, repetition_penalty=penalty, seen=s)
+            for row, s in zip(z, seen, strict=True)]
     np.testing.assert_allclose(logp, [w[i] for w, i in zip(want, ids, strict=True)], atol=1e-5)
     if temperature == 0:
         assert (ids == np.argmax(want, axis=1)).all()
@@ -173,4 +176,5 @@ def test_all_ids_forbidden(ops, rng):
 def test_some_more_rows_than_are_drawn_at_once(ops, rng):
     h, W, keys = normal(rng, 1, 4), real(rng, 40, 4), sample_keys(600)
     ids, *_ = ops.sample(np.repeat(bf16(h), 600, 0), W, keys)
-    assert_same_bits([ids[:88], ids[512:]], [ops.sample(np.repeat(bf16(h), 88, 0), W, keys[part])[0] for part in (slice(0, 88), slice(512, 600))])
+    assert_same_bits([ids[:88], ids[512:]], [ops.sample(np.repeat(bf16(h), 88, 0), W, keys[part])[0]
+                                             for part in (slice(0, 88), slice(512, 600))])

@@ -1,12 +1,12 @@
-"""Makes tests/support/goldens/*.npz with transformers: what a small random model should compute, in fp32, and how far transformers'
-own bf16 is from that. Weights are not stored: tiny_models.random_weights makes them again from the seed.
+"""Makes tests/support/goldens/*.npz with transformers: what a small random model should compute, in fp32, and how far
+transformers' own bf16 is from that. Weights are not stored: tiny_models.random_weights makes them again from the seed.
 
     pip install '.[oracle]' && python tests/support/goldens/make_goldens.py        # rewrites every file; about a minute
 
 Each file: config (JSON), seed, names (of the tensors), ids (T) with logits at rows (R, V); prompts and completions as
 flat ids with lengths, group, coef, entropy_coef, temperature; logps and entropies (flat), objective = sum(coef * logp +
-entropy_coef * entropy), its gradient by tensor as grad/NAME; bf16_error: relative errors (2-norm) of transformers in bf16
-for logits, logps, entropies, the whole gradient, and bf16_grad_error per tensor in the order of names.
+entropy_coef * entropy), its gradient by tensor as grad/NAME; bf16_error: relative errors (2-norm) of transformers in
+bf16 for logits, logps, entropies, the whole gradient, and bf16_grad_error per tensor in the order of names.
 """
 from __future__ import annotations
 
@@ -47,16 +47,19 @@ def make_batch(V: int, rng: np.random.Generator, groups) -> dict:
     completions = [rng.integers(0, V, n).astype(np.int32) for _, lengths in groups for n in lengths]
     tokens = sum(map(len, completions))
     return {"prompts": np.concatenate(prompts), "prompt_lengths": np.array([len(p) for p in prompts], np.int32),
-            "completions": np.concatenate(completions), "completion_lengths": np.array([len(c) for c in completions], np.int32),
+            "completions": np.concatenate(completions),
+            "completion_lengths": np.array([len(c) for c in completions], np.int32),
             "group": np.array([g for g, (_, lengths) in enumerate(groups) for _ in lengths], np.int32),
-            "coef": rng.normal(size=tokens).astype(np.float32), "entropy_coef": rng.normal(size=tokens).astype(np.float32)}
+            "coef": rng.normal(size=tokens).astype(np.float32),
+            "entropy_coef": rng.normal(size=tokens).astype(np.float32)}
 
 
 def make_model(cfg: dict, dtype: torch.dtype):
     """transformers' model with the seed's weights; bf16 as people run it (sdpa), fp32 spelled out (eager)."""
     cfg = dict(cfg)
     hf_config = AutoConfig.for_model(cfg.pop("model_type"), **cfg)
-    model = AutoModelForCausalLM.from_config(hf_config, dtype=dtype, attn_implementation="eager" if dtype == torch.float32 else "sdpa")
+    model = AutoModelForCausalLM.from_config(hf_config, dtype=dtype,
+                                             attn_implementation="eager" if dtype == torch.float32 else "sdpa")
     tensors = [(name, tuple(p.shape)) for name, p in model.named_parameters()]
     weights = random_weights(tensors, SEED)
     with torch.no_grad():
@@ -82,7 +85,8 @@ def run(model, case: dict) -> dict[str, np.ndarray]:
     objective = (torch.tensor(case["coef"]) * logps + torch.tensor(case["entropy_coef"]) * entropies).sum()
     objective.backward()
     grads = {f"grad/{name}": p.grad.float().numpy() for name, p in model.named_parameters()}
-    return {"logits": logits.numpy()[case["rows"]], "logps": logps.detach().numpy(), "entropies": entropies.detach().numpy(),
+    return {"logits": logits.numpy()[case["rows"]], "logps": logps.detach().numpy(),
+            "entropies": entropies.detach().numpy(),
             "objective": np.float64(objective.item())} | grads
 
 
@@ -97,8 +101,10 @@ def make_golden(cfg: dict, number: int, groups=GROUPS) -> dict:
     exact, rounded = run(make_model(cfg, torch.float32), case), run(make_model(cfg, torch.bfloat16), case)
     names = [key for key in exact if key.startswith("grad/")]
     whole = [np.concatenate([side[name].ravel() for name in names]) for side in (rounded, exact)]
-    errors = [relative_error(rounded[key], exact[key]) for key in ("logits", "logps", "entropies")] + [relative_error(*whole)]
-    return case | exact | {"config": json.dumps(cfg), "seed": SEED, "names": np.array([n[5:] for n in names]), "bf16_error": np.array(errors),
+    errors = ([relative_error(rounded[key], exact[key]) for key in ("logits", "logps", "entropies")]
+              + [relative_error(*whole)])
+    return case | exact | {"config": json.dumps(cfg), "seed": SEED, "names": np.array([n[5:] for n in names]),
+                           "bf16_error": np.array(errors),
                            "bf16_grad_error": np.array([relative_error(rounded[n], exact[n]) for n in names])}
 
 
