@@ -242,7 +242,8 @@ static PyObject *option_choices(const struct option *o) {
     return names;
 }
 
-PyDoc_STRVAR(loss_options_doc, "loss_options($module, /)\n--\n\n{name: (kind, default, choices)} of every loss option.");
+PyDoc_STRVAR(loss_options_doc, "loss_options($module, /)\n--\n\n{name: (kind, default, choices)} of every loss "
+                               "option.");
 static PyObject *loss_options(PyObject *module, PyObject *unused) {
     (void)module;
     (void)unused;

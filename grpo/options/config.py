@@ -222,6 +222,10 @@ class GRPOConfig(TrainingConfig):
     (32, 'dr_grpo')
     """
 
+    if TYPE_CHECKING:                        # preset= and the names of other trainers are taken, too
+
+        def __init__(self, output_dir: str | None = None, **options: Any) -> None: ...
+
     # batch
     prompts_per_step: int | None = option(None, "Prompts of one optimiser step: with num_generations, the short way to "
                                           "say the batch.",
@@ -450,7 +454,15 @@ class GRPOConfig(TrainingConfig):
 @strict
 @dataclass
 class SFTConfig(TrainingConfig):
-    """Options of SFTTrainer."""
+    """Options of SFTTrainer.
+
+    >>> SFTConfig(max_steps=10, learning_rate=1e-5).max_length
+    1024
+    """
+
+    if TYPE_CHECKING:                        # preset= and the names of other trainers are taken, too
+
+        def __init__(self, output_dir: str | None = None, **options: Any) -> None: ...
 
     learning_rate: float = option(2e-5, "Peak learning rate of AdamW.", low=0)
     max_length: int = option(1024, "Most tokens of prompt and completion together; what is longer is cut at the end.",
