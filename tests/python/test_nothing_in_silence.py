@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import toy
 
 import grpo
+import toy
 from grpo.errors import ConfigError, DatasetError, GrpoWarning
 from grpo.options.foreign import NOT_SUPPORTED
 

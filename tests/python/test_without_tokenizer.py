@@ -3,12 +3,12 @@ import json
 import shutil
 from pathlib import Path
 
-import make_files
 import numpy as np
 import pytest
-import toy
 
 import grpo
+import make_files
+import toy
 from grpo.errors import ConfigError, DatasetError, FileFormatError, GrpoWarning, TokenizerError
 from grpo.model.formats.safetensors import SafetensorsFolder
 
@@ -166,8 +166,8 @@ GIVEN = {"Tokenizer": lambda saved: grpo.Tokenizer.from_pretrained(saved), "fold
 def test_a_tokenizer_that_is_given(saved, make, kind):
     whole, path = grpo.load(saved, "ref"), make(saved)
     model = grpo.load(path, "ref", tokenizer=GIVEN[kind](saved))
-    assert model.tokenizer.encode("abc") == whole.tokenizer.encode("abc") and model.generate("a",
-                                                                                             max_new_tokens=3)[0].prompt_ids == [97]
+    assert model.tokenizer.encode("abc") == whole.tokenizer.encode("abc")
+    assert model.generate("a", max_new_tokens=3)[0].prompt_ids == [97]
     if make is bare:
         assert 258 in model.tokenizer.eos_ids
     model.save_pretrained(saved.parent / "again")
