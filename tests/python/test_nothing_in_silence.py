@@ -196,3 +196,22 @@ def test_ids_of_a_prompt_are_unchanged_without_columns(model, tmp_path):
     trainer = toy.trainer(tmp_path, policy=model, rows=[{"prompt": "ab"}, {"prompt": [97, 98]}], shuffle_dataset=False)
     for prompt in trainer.stream.take(0, 2):
         assert np.array_equal(prompt.ids, [97, 98])
+
+
+class Listens:
+    def on_step_end(self, args, state, control, **kwargs): ...
+    def on_substep_end(self, args, state, control, **kwargs): ...
+
+
+@pytest.mark.parametrize("callback", [Listens, Listens()])
+def test_events_that_there_are_not(model, tmp_path, callback):
+    with pytest.warns(GrpoWarning, match="Listens: on_substep_end is never called here"):
+        toy.trainer(tmp_path, policy=model, callbacks=[callback])
+    theirs = type("TheirCallback", (Listens,), {"__module__": "mine"})
+    Listens.__module__, kept = "transformers.trainer_callback", Listens.__module__
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            toy.trainer(tmp_path, policy=model, callbacks=[theirs()])
+    finally:
+        Listens.__module__ = kept
