@@ -137,3 +137,10 @@ def test_width_of_lines(path):
     lines = enumerate(path.read_text().splitlines(), 1)
     wide = [f"{name_of(path)}:{n} has {len(line)} columns" for n, line in lines if len(line) > MAX_COLUMNS]
     assert not wide
+
+
+def test_names_for_type_checkers_are_the_public_ones():
+    tree = ast.parse((ROOT / "grpo/__init__.pyi").read_text())
+    names = {alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    names |= {node.target.id for node in tree.body if isinstance(node, ast.AnnAssign)}
+    assert names == set(grpo.__all__)
