@@ -66,7 +66,7 @@ def test_layernorm(cpu, ref, rng, N, C):
 def test_rope_table_at_large_positions(cpu, ref, theta):
     positions = np.array([0, 1, 2, 31, 1000, 32767, 100000, 1 << 20], np.int32)
     inv_freq = (theta ** (-np.arange(40) / 40)).astype(np.float32)
-    for got, want in zip(cpu.rope_table(positions[None], inv_freq), ref.rope_table(positions[None], inv_freq)):
+    for got, want in zip(cpu.rope_table(positions[None], inv_freq), ref.rope_table(positions[None], inv_freq), strict=True):
         assert np.abs(got - want).max() <= 2.0**-23
 
 
@@ -268,7 +268,7 @@ def test_rows_outside_segments_are_zero(cpu, rng):
     qkv[outside], dy[outside] = np.nan, np.nan
     y, lse = cpu.attention(qkv, segments, Hq, Hkv, D)
     dqkv = cpu.attention_bwd(dy, y, lse, qkv, segments, Hq, Hkv, D)
-    for got, want in zip((y, lse, dqkv), clean):
+    for got, want in zip((y, lse, dqkv), clean, strict=True):
         assert (got[outside] == 0).all()
         assert_same_bits([got[inside]], [want[inside]])
 

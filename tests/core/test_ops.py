@@ -133,7 +133,7 @@ def test_rope_table_at_large_positions(ref):
     angle = (pos.astype(np.float32)[:, None] * inv_freq).astype(np.float64)
     cos, sin = ref.rope_table(pos[None], inv_freq)
     assert np.abs(cos - np.cos(angle)).max() < 1e-7 and np.abs(sin - np.sin(angle)).max() < 1e-7
-    for got, want in zip(ref.rope_table(pos[None], inv_freq, scale=1.3), (np.cos(angle), np.sin(angle))):
+    for got, want in zip(ref.rope_table(pos[None], inv_freq, scale=1.3), (np.cos(angle), np.sin(angle)), strict=True):
         close(got, np.float32(1.3) * want)
 
 
@@ -287,7 +287,7 @@ def test_rows_do_not_depend_on_the_batch(ref, rng):
     target = rng.integers(21, size=40, dtype=np.int32)
     for rows in (slice(3, 4), slice(10, 37)):
         assert (ref.linear(x[rows], W) == ref.linear(x, W)[rows]).all()
-        for part, whole in zip(ref.head(h[rows], W, target[rows]), ref.head(h, W, target)):
+        for part, whole in zip(ref.head(h[rows], W, target[rows]), ref.head(h, W, target), strict=True):
             assert (part == whole[rows]).all()
 
 

@@ -88,7 +88,7 @@ def test_attention_with_large_scores(ops, ref, rng):
     qkv[:, :D] = 4
     qkv[:, D:2 * D] = bf16(np.arange(N, dtype=np.float32) % 70 / 2)[:, None]
     segments = np.array([[0, N, 0, 0]], np.int32)
-    for got, want in zip(ops.attention(qkv, segments, 1, 1, D), ref.attention(qkv, segments, 1, 1, D)):
+    for got, want in zip(ops.attention(qkv, segments, 1, 1, D), ref.attention(qkv, segments, 1, 1, D), strict=True):
         np.testing.assert_allclose(got, want, rtol=2.0**-8, atol=1e-5)
 
 
@@ -98,7 +98,7 @@ CUT_PROMPTS = [(75, 60, 3, 33), (40,), (33, 0, 31)]         # prompts that windo
 
 
 @pytest.mark.parametrize("Hq, Hkv, D, window", [*((4, 2, 16, window) for window in WINDOWS),
-                                                *((*heads, window) for heads, window in zip(HEADS, [2, 33, 64, 1, 31, 32, 100]))])
+                                                *((*heads, window) for heads, window in zip(HEADS, [2, 33, 64, 1, 31, 32, 100], strict=True))])
 def test_windows(ops, ref, rng, Hq, Hkv, D, window):
     segments, qkv, dy = problem(rng, CUT_PROMPTS, Hq, Hkv, D)
     check_against_ref(ops, ref, qkv, dy, segments, Hq, Hkv, D, window)
@@ -271,7 +271,7 @@ def test_rows_outside_segments_are_zero(ops, rng):
     qkv[outside], dy[outside] = np.nan, np.nan
     y, lse = ops.attention(qkv, segments, Hq, Hkv, D)
     dqkv = ops.attention_bwd(dy, y, lse, qkv, segments, Hq, Hkv, D)
-    for got, want in zip((y, lse, dqkv), clean):
+    for got, want in zip((y, lse, dqkv), clean, strict=True):
         assert (got[outside] == 0).all() and np.isfinite(want).all()
         assert_same_bits([got[inside]], [want[inside]])
 

@@ -175,7 +175,7 @@ def test_logprobs_do_not_depend_on_the_batch(device):
     whole = model.logprobs(prompts, completions, group)
     for budget in (1, 100, 250):
         assert_same(np.stack(whole), np.stack(model.logprobs(prompts, completions, group, token_budget=budget)))
-    alone = [model.logprobs([prompts[g]], [c], np.zeros(1, np.int32)) for g, c in zip(group, completions)]
+    alone = [model.logprobs([prompts[g]], [c], np.zeros(1, np.int32)) for g, c in zip(group, completions, strict=True)]
     for part in range(2):
         assert_same(whole[part], np.concatenate([numbers[part] for numbers in alone]))
 
@@ -285,7 +285,7 @@ def test_groups_without_gradient_cost_nothing(device):
     skipped = gradients(model, trainer)
     trainer.zero_grad()
     keep = [i for i in range(5) if i != 1]
-    without_logps, _ = trainer.accumulate([prompts[i] for i in keep], [c for c, g in zip(completions, group) if g != 1],
+    without_logps, _ = trainer.accumulate([prompts[i] for i in keep], [c for c, g in zip(completions, group, strict=True) if g != 1],
                                           groups_of(keep, 2), np.delete(coef, np.arange(*span.indices(len(coef)))))
     assert_same(skipped, gradients(model, trainer))
     assert_same(np.delete(logps, np.arange(*span.indices(len(coef)))), without_logps)
@@ -300,7 +300,7 @@ def test_any_groups_and_budget(seed):
     completions = make_prompts(rng.integers(0, 60, sizes.sum()), seed=seed + 1)
     group = np.repeat(np.arange(len(prompts), dtype=np.int32), sizes)
     per_group = rng.integers(0, 2, len(prompts))
-    coef = np.concatenate([np.zeros(0)] + [rng.normal(size=len(c)) * per_group[g] for c, g in zip(completions, group)]).astype(np.float32)
+    coef = np.concatenate([np.zeros(0)] + [rng.normal(size=len(c)) * per_group[g] for c, g in zip(completions, group, strict=True)]).astype(np.float32)
     model = build(config("qwen2", d=8, heads=(2, 1), D=4, F=12, V=131), "ref")
     results = []
     for budget in (1, *rng.integers(32, 500, 6).tolist()):
@@ -362,7 +362,7 @@ def test_seeds(device):
 
     first = tokens(seed=1, step=2)
     assert len({c.tobytes() for c in first}) == 4                  # prompt number and sample are part of the key
-    for a, b in zip(first, tokens(seed=1, step=2)):
+    for a, b in zip(first, tokens(seed=1, step=2), strict=True):
         assert_same(a, b)
     for other in ({"seed": 2, "step": 2}, {"seed": 1, "step": 3}, {"seed": 1 + 2**32, "step": 2}, {"seed": 1, "step": 2, "first_prompt": 2}):
         assert not {c.tobytes() for c in first} & {c.tobytes() for c in tokens(**other)}
