@@ -32,6 +32,7 @@ ONLY_IN = {                                            # system headers by their
 NEVER_IMPORTED = {"torch", "transformers", "trl", "accelerate", "peft", "vllm", "jax", "tensorflow"}
 LATE_IMPORTS = NEVER_IMPORTED | {"matplotlib", "jinja2", "tokenizers", "huggingface_hub", "datasets", "PIL"}
 MAX_LINES = 650
+MAX_COLUMNS = 120
 LONGER: set[str] = set()                               # a file may stand here only by decision
 
 C_FILES = sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".c", ".h", ".inc", ".def", ".cu", ".cuh"))
@@ -122,6 +123,17 @@ def test_heavy_libraries_are_imported_late():
                             cwd=Path(grpo.__file__).parents[1], check=True,
                             capture_output=True, text=True).stdout.split()
     assert "grpo" in loaded and not LATE_IMPORTS & set(loaded)
+
+
+TEST_FILES = sorted(p for p in (ROOT / "tests").rglob("*")
+                    if p.suffix in (".py", ".sh", ".c", ".h", ".cpp", ".cu", ".cuh"))
+
+
+@pytest.mark.parametrize("path", TEST_FILES, ids=name_of)
+def test_width_of_lines_of_tests(path):
+    lines = enumerate(path.read_text().splitlines(), 1)
+    wide = [f"{name_of(path)}:{n} has {len(line)} columns" for n, line in lines if len(line) > MAX_COLUMNS]
+    assert not wide
 
 
 def test_length_of_files():
