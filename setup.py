@@ -1,5 +1,5 @@
-"""Builds grpo._core from csrc/ and, where nvcc is, the CUDA plugin. Switches: GRPO_DEBUG=1 (-O0 -g), GRPO_SANITIZE=1 (ASan + UBSan),
-GRPO_WERROR=1 (CI), GRPO_BUILD_JOBS; of the plugin: buildtools/cuda.py."""
+"""Builds grpo._core from csrc/ and, where nvcc is, the CUDA plugin. Switches: GRPO_DEBUG=1 (-O0 -g), GRPO_SANITIZE=1
+(ASan + UBSan), GRPO_WERROR=1 (CI), GRPO_BUILD_JOBS; of the plugin: buildtools/cuda.py."""
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +17,12 @@ PLUGIN = os.path.join(*cuda.NAME.split(".")) + ".so"
 
 
 def flags():
-    compile_, link = ["-std=gnu11", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off", "-Wall", "-Wextra", "-Wpointer-arith"], []
-    compile_ += ["-O0", "-g"] if os.environ.get("GRPO_DEBUG") == "1" else ["-O3", "-g0"]
-    if os.environ.get("GRPO_SANITIZE") == "1":
+    compile_, link = ["-std=gnu11", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off", "-Wall", "-Wextra",
+                      "-Wpointer-arith"], []
+    debug, sanitize = (os.environ.get(name) == "1" for name in ("GRPO_DEBUG", "GRPO_SANITIZE"))
+    compile_ += ["-O0", "-g"] if debug else ["-O3", "-g0"]
+    compile_ += ["-UNDEBUG" if debug or sanitize else "-DNDEBUG"]                # assert() of the core's invariants
+    if sanitize:
         compile_ += ["-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-g"]
         link += ["-fsanitize=address,undefined"]
     if os.environ.get("GRPO_WERROR") == "1":
@@ -52,7 +55,8 @@ class BuildExt(build_ext):
 
     def build_extension(self, ext):
         if ext.name == cuda.NAME:
-            cuda.build(self.nvcc, ext.sources, Path(self.get_ext_fullpath(ext.name)), Path(self.build_temp), ROOT, self.jobs)
+            cuda.build(self.nvcc, ext.sources, Path(self.get_ext_fullpath(ext.name)), Path(self.build_temp), ROOT,
+                       self.jobs)
         else:
             self.build_core(ext)
 
@@ -70,8 +74,8 @@ class BuildExt(build_ext):
         try:
             super().build_extension(ext)
         except Exception as error:
-            raise SystemExit(f"grpo: building the C core failed: {error}\n"
-                             "It needs a C11 compiler and Python's headers (Debian/Ubuntu: apt install gcc python3-dev).") from error
+            raise SystemExit(f"grpo: building the C core failed: {error}\nIt needs a C11 compiler and Python's headers "
+                             "(Debian/Ubuntu: apt install gcc python3-dev).") from error
 
 
 compile_args, link_args = flags()

@@ -1,5 +1,5 @@
-"""What the compiler made of every kernel of the CUDA plugin: registers, shared and local memory, tensor instructions, blocks that share
-a multiprocessor. Needs no GPU, but cuobjdump (of CUDA's toolkit, or of the package triton).
+"""What the compiler made of every kernel of the CUDA plugin: registers, shared and local memory, tensor instructions,
+blocks that share a multiprocessor. Needs no GPU, but cuobjdump (of CUDA's toolkit, or of the package triton).
 
     python buildtools/registers.py [PLUGIN]       # default: grpo/_lib/libgrpo_cuda.so; a table in Markdown, a minute
 """
@@ -43,8 +43,8 @@ class Tile:
 
 @dataclass(frozen=True)
 class Kernel:
-    """registers: of a thread; shared: bytes of a block beside what a launch asks for; local: bytes of a thread's local memory, for
-    spilled registers or for arrays that are indexed; hmma, hgmma: instructions of mma.sync and of wgmma."""
+    """registers: of a thread; shared: bytes of a block beside what a launch asks for; local: bytes of a thread's local
+    memory, for spilled registers or for arrays that are indexed; hmma, hgmma: instructions of mma.sync and of wgmma."""
 
     name: str
     arch: str
@@ -65,7 +65,8 @@ class Kernel:
 
     @property
     def blocks(self) -> int | None:
-        """Of a product's kernel: blocks that fit a multiprocessor by registers, which warps get in eights a thread, and shared memory."""
+        """Of a product's kernel: blocks that fit a multiprocessor by registers, which warps get in eights a thread, and
+        shared memory."""
         limit = SHARED.get(self.arch.rstrip("a"))
         if self.tile is None or limit is None:
             return None
@@ -74,8 +75,10 @@ class Kernel:
 
 
 def find_cuobjdump() -> str | None:
-    folders = [Path("/usr/local/cuda/bin"), *(Path(entry or ".") / part for entry in sys.path for part in ("triton/backends/nvidia/bin", "nvidia/cu13/bin"))]
-    return shutil.which("cuobjdump") or next((str(folder / "cuobjdump") for folder in folders if (folder / "cuobjdump").exists()), None)
+    parts = ("triton/backends/nvidia/bin", "nvidia/cu13/bin")
+    folders = [Path("/usr/local/cuda/bin"), *(Path(entry or ".") / part for entry in sys.path for part in parts)]
+    there = (str(folder / "cuobjdump") for folder in folders if (folder / "cuobjdump").exists())
+    return shutil.which("cuobjdump") or next(there, None)
 
 
 def kernels(plugin: Path, cuobjdump: str) -> list[Kernel]:
@@ -83,7 +86,8 @@ def kernels(plugin: Path, cuobjdump: str) -> list[Kernel]:
     usage = subprocess.run([cuobjdump, "-res-usage", str(plugin)], capture_output=True, text=True, check=True).stdout
     with subprocess.Popen([cuobjdump, "-sass", str(plugin)], stdout=subprocess.PIPE, text=True) as dump:
         counts = tensor_instructions(dump.stdout)
-    return [Kernel(name, arch, *numbers, *counts.get((arch, name), (0, 0))) for arch, name, *numbers in resources(usage)]
+    return [Kernel(name, arch, *numbers, *counts.get((arch, name), (0, 0)))
+            for arch, name, *numbers in resources(usage)]
 
 
 def resources(text: str) -> Iterable[tuple[str, str, int, int, int]]:
@@ -114,25 +118,28 @@ def readable(names: list[str]) -> list[str]:
     """As the source has them, where c++filt is installed."""
     if not shutil.which("c++filt"):
         return names
-    found = subprocess.run(["c++filt", "-p"], input="\n".join(names), capture_output=True, text=True, check=True).stdout.splitlines()
-    return [re.sub(r"\((orientation|gelu_kind)\)", "", name) for name in found]
+    found = subprocess.run(["c++filt", "-p"], input="\n".join(names), capture_output=True, text=True, check=True)
+    return [re.sub(r"\((orientation|gelu_kind)\)", "", name) for name in found.stdout.splitlines()]
 
 
 def table(found: list[Kernel]) -> str:
-    lines = ["| kernel | sm | registers | shared | local | HMMA | HGMMA | blocks that fit, meant |", "|---|---|---|---|---|---|---|---|"]
-    for kernel, name in zip(found, readable([kernel.name for kernel in found])):
+    lines = ["| kernel | sm | registers | shared | local | HMMA | HGMMA | blocks that fit, meant |",
+             "|---|---|---|---|---|---|---|---|"]
+    for kernel, name in zip(found, readable([kernel.name for kernel in found]), strict=True):
         blocks = "" if kernel.blocks is None else f"{kernel.blocks}, {kernel.tile.resident}"
         if not kernel.empty:
-            lines.append(f"| {name} | {kernel.arch} | {kernel.registers} | {kernel.shared} | {kernel.local} | {kernel.hmma or ''} | "
-                         f"{kernel.hgmma or ''} | {blocks} |")
+            lines.append(f"| {name} | {kernel.arch} | {kernel.registers} | {kernel.shared} | {kernel.local} | "
+                         f"{kernel.hmma or ''} | {kernel.hgmma or ''} | {blocks} |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    plugin = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent.parent / "grpo" / "_lib" / "libgrpo_cuda.so")
+    built = Path(__file__).parent.parent / "grpo" / "_lib" / "libgrpo_cuda.so"
+    plugin = Path(sys.argv[1]) if len(sys.argv) > 1 else built
     cuobjdump = find_cuobjdump()
     if not plugin.exists() or cuobjdump is None:
-        raise SystemExit("no cuobjdump: it comes with CUDA's toolkit" if plugin.exists() else f"{plugin}: no plugin; build it with GRPO_CUDA=1")
+        raise SystemExit("no cuobjdump: it comes with CUDA's toolkit" if plugin.exists()
+                         else f"{plugin}: no plugin; build it with GRPO_CUDA=1")
     print(table(kernels(plugin, cuobjdump)))
 
 

@@ -23,17 +23,21 @@ def words(length=3):
 
 def member(completions, answer, **columns):
     """The share of a completion that is letters of the word."""
-    return [sum(c in letters for c in text) / max(1, len(text)) for text, letters in zip(completions, answer, strict=True)]
+    return [sum(c in letters for c in text) / max(1, len(text))
+            for text, letters in zip(completions, answer, strict=True)]
 
 
 source = sys.argv[2] if len(sys.argv) > 2 else words
-options = dict(columns={"prompt": "asked", "answer": "letters"}, validation=0.2)      # a fifth is held out, by a hash of its prompt
+# a fifth is held out, by a hash of its prompt
+options = dict(columns={"prompt": "asked", "answer": "letters"}, validation=0.2)
 rows, held_out = grpo.datasets.load(source, "train", **options), grpo.datasets.load(source, "test", **options)
 print(f"{len(rows)} rows to train on, the first: {rows[0]}; {len(held_out)} held out")
 
-model = grpo.load(grpo.tiny(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, intermediate_size=128))
-config = grpo.GRPOConfig(run_name="custom_dataset", max_steps=STEPS, prompts_per_step=16, num_generations=16, max_completion_length=6, slots=128,
-                         learning_rate=3e-3, lr_scheduler_type="constant", eval_strategy="steps", eval_steps=max(1, STEPS // 3), eval_on_start=True,
+model = grpo.load(grpo.tiny(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+                            intermediate_size=128))
+config = grpo.GRPOConfig(run_name="custom_dataset", max_steps=STEPS, prompts_per_step=16, num_generations=16,
+                         max_completion_length=6, slots=128, learning_rate=3e-3, lr_scheduler_type="constant",
+                         eval_strategy="steps", eval_steps=max(1, STEPS // 3), eval_on_start=True,
                          save_strategy="no", logging_steps=10)
 grpo.GRPOTrainer(model, member, config, rows, held_out).train()
 for row in held_out[:5]:

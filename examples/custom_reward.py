@@ -24,10 +24,12 @@ def digits(completions, **columns):
 
 
 def train(reward):
-    model = grpo.load(grpo.tiny(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, intermediate_size=128))
+    model = grpo.load(grpo.tiny(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+                                intermediate_size=128))
     before = [c.text for c in model.generate([row["prompt"] for row in ROWS], max_new_tokens=8)]
-    config = grpo.GRPOConfig(run_name=reward.__name__, max_steps=STEPS, prompts_per_step=4, num_generations=32, max_completion_length=8,
-                             slots=128, learning_rate=6e-3, lr_scheduler_type="constant", save_strategy="no")
+    config = grpo.GRPOConfig(run_name=reward.__name__, max_steps=STEPS, prompts_per_step=4, num_generations=32,
+                             max_completion_length=8, slots=128, learning_rate=6e-3,
+                             lr_scheduler_type="constant", save_strategy="no")
     grpo.GRPOTrainer(model, reward, config, ROWS).train()
     return before, [c.text for c in model.generate([row["prompt"] for row in ROWS], max_new_tokens=8)]
 

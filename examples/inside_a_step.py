@@ -32,14 +32,16 @@ def step_by_hand(model, weights, step, rate):
     logps, entropies = model.logprobs(prompts, completions, entropies=True)
     difference = max(np.abs(seen - out.logprobs).max() for seen, out in zip(logps, outs, strict=True))
 
-    loss, dlogps, metrics = grpo.ops.grpo_loss(logps, [out.logprobs for out in outs], advantages, mask=None, loss_type="dapo")
+    loss, dlogps, metrics = grpo.ops.grpo_loss(logps, [out.logprobs for out in outs], advantages, mask=None,
+                                               loss_type="dapo")
     _, gradients = model.logprob_grads(prompts, completions, coef=dlogps)
     norm = np.sqrt(sum(np.vdot(g, g) for g in gradients.values()))
     for name, gradient in gradients.items():
         weights[name] -= rate * gradient / max(norm, 1e-6)
         model.core.set_tensor(name, weights[name])
     entropy = np.concatenate(entropies).mean()
-    print(f"step {step:3}  reward {rewards.mean():.3f}  entropy {entropy:.2f}  |gradient| {norm:.4f}  sampler - training {difference}")
+    print(f"step {step:3}  reward {rewards.mean():.3f}  entropy {entropy:.2f}  |gradient| {norm:.4f}  "
+          f"sampler - training {difference}")
 
 
 print("By hand, with SGD of a fixed length of step:")
@@ -54,5 +56,5 @@ config = grpo.GRPOConfig(max_steps=STEPS, prompts_per_step=4, num_generations=GR
 for step in grpo.GRPOTrainer(grpo.load(grpo.tiny(**SIZES)), digits, config, ROWS):
     if step.step % max(1, STEPS // 5) == 0:
         best = max(step.completions, key=lambda c: c["advantage"])
-        print(f"step {step.step:3}  reward {step.metrics['reward']:.3f}  entropy {step.metrics['entropy']:.2f}  largest advantage "
-              f"{best['advantage']:+.2f}: {best['prompt']}{best['completion']!a}")
+        print(f"step {step.step:3}  reward {step.metrics['reward']:.3f}  entropy {step.metrics['entropy']:.2f}  "
+              f"largest advantage {best['advantage']:+.2f}: {best['prompt']}{best['completion']!a}")

@@ -38,10 +38,11 @@ def accuracy(model):
             sum(exact([c.text for c in drawn], [a for a in answers for _ in range(8)])) / len(drawn))
 
 
-model = grpo.load(grpo.tiny(hidden_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=256))
+model = grpo.load(grpo.tiny(hidden_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                            intermediate_size=256))
 demonstrations = [demonstration(row) for row in training for _ in range(4)]
-grpo.sft(model, demonstrations, max_steps=200, per_device_train_batch_size=64, learning_rate=4e-3, lr_scheduler_type="cosine",
-         warmup_steps=10, logging_steps=50, save_strategy="no")
+grpo.sft(model, demonstrations, max_steps=200, per_device_train_batch_size=64, learning_rate=4e-3,
+         lr_scheduler_type="cosine", warmup_steps=10, logging_steps=50, save_strategy="no")
 imitated = accuracy(model)
 
 config = grpo.GRPOConfig(max_steps=STEPS, prompts_per_step=16, num_generations=8, max_completion_length=8, slots=128,
@@ -51,5 +52,7 @@ improved = accuracy(model)
 
 for name, (greedy, drawn) in {"after SFT": imitated, "after GRPO": improved}.items():
     print(f"{name:12} right answers: {greedy:4.0%} greedy, {drawn:4.0%} at temperature 1")
-for row, completion in zip(held_out[:4], model.generate([row["prompt"] for row in held_out[:4]], max_new_tokens=8, temperature=0), strict=True):
+shown = held_out[:4]
+answers = model.generate([row["prompt"] for row in shown], max_new_tokens=8, temperature=0)
+for row, completion in zip(shown, answers, strict=True):
     print(f"    {row['prompt']}{completion.text}")

@@ -16,14 +16,15 @@ def random_model(folder):
     """A model folder in Hugging Face layout."""
     import grpo
 
-    sizes = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, intermediate_size=128)
+    sizes = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+                 intermediate_size=128)
     grpo.load(grpo.tiny(**sizes)).save_pretrained(folder)
     return folder
 
 
 def reward_letter(completions, letter, **kwargs):
     """The share of a completion that is the letter asked for."""
-    return [completion.count(wanted) / max(1, len(completion)) for completion, wanted in zip(completions, letter)]
+    return [text.count(wanted) / max(1, len(text)) for text, wanted in zip(completions, letter, strict=True)]
 
 
 def reward_printable(completions, **kwargs):

@@ -15,9 +15,9 @@ _HOMES = {
     "model": ("load", "tiny", "Model", "Completion", "Tokenizer"),
     "options": ("GRPOConfig", "SFTConfig"),
     "training": ("GRPOTrainer", "SFTTrainer", "sft"),
-    "errors": ("GrpoError", "ConfigError", "FileFormatError", "CheckpointError", "CheckpointCorruptError", "CheckpointMismatchError",
-               "UnsupportedModelError", "TokenizerError", "DatasetError", "RewardError", "DeviceError", "OutOfMemoryError",
-               "NonFiniteError", "BusyError", "GrpoWarning"),
+    "errors": ("GrpoError", "ConfigError", "FileFormatError", "CheckpointError", "CheckpointCorruptError",
+               "CheckpointMismatchError", "UnsupportedModelError", "TokenizerError", "DatasetError", "RewardError",
+               "DeviceError", "OutOfMemoryError", "NonFiniteError", "BusyError", "GrpoWarning"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _MODULES = ("ops", "rewards", "datasets", "errors")

@@ -30,7 +30,8 @@ def cuda_search(folders: str, /) -> None:
 def cuda_blas() -> str:
     """The cuBLASLt that the plugin uses, or why there is none. Opens the library."""
 def cuda_products() -> str:
-    """What multiplies matrices on the GPU: 'wgmma', or 'mma.sync (why)'. DeviceError where there is none. Opens the GPU."""
+    """What multiplies matrices on the GPU: 'wgmma', or 'mma.sync (why)'. DeviceError where there is none. Opens the
+    GPU."""
 
 class Model:
     """Weights on one device ('cpu', 'cuda': bfloat16, 'ref': float32) and everything that runs them."""
@@ -44,39 +45,43 @@ class Model:
     def set_tensor(self, name: str, array: np.ndarray) -> None:
         """array: float32, float16, or uint16 holding bfloat16 bits; shape as in tensors()."""
     def get_tensor(self, name: str) -> F32: ...
-    def generate(self, prompts: list[I32], num_generations: int, max_new_tokens: int, *, temperature: float = 1.0, top_k: int = 0,
-                 top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0, min_new_tokens: int = 0,
-                 stop_ids: I32 | None = None, forbidden_ids: I32 | None = None, stop_strings: list[bytes] | None = None,
-                 token_offsets: NDArray[np.int64] | None = None, token_bytes: bytes | None = None, seed: int = 0, step: int = 0,
-                 first_prompt: int = 0, slots: int = 32, store: Store | None = None, store_rows: int = 0, lookahead: int = 0,
+    def generate(self, prompts: list[I32], num_generations: int, max_new_tokens: int, *, temperature: float = 1.0,
+                 top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0,
+                 min_new_tokens: int = 0, stop_ids: I32 | None = None, forbidden_ids: I32 | None = None,
+                 stop_strings: list[bytes] | None = None, token_offsets: NDArray[np.int64] | None = None,
+                 token_bytes: bytes | None = None, seed: int = 0, step: int = 0, first_prompt: int = 0, slots: int = 32,
+                 store: Store | None = None, store_rows: int = 0, lookahead: int = 0,
                  progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
-        """Completions, prompt-major. Keys: lengths (n) int32, tokens (total) int32, logprobs / policy_logprobs / entropies
-        (total) float32, finish (n) int32 (0 length, 1 stop id, 2 stop string), prefill_seconds, decode_seconds.
+        """Completions, prompt-major. Keys: lengths (n) int32, tokens (total) int32, logprobs / policy_logprobs /
+        entropies (total) float32, finish (n) int32 (0 length, 1 stop id, 2 stop string), prefill_seconds,
+        decode_seconds.
 
-        The stop id is the last token of its completion. stop_strings need token_offsets (V+1) into token_bytes, the bytes
-        that each id adds to the text. temperature 0 is greedy. logprobs are on the truncated support that was drawn from,
-        policy_logprobs and entropies on the whole temperature-scaled softmax, bit for bit what logprobs() computes.
-        store: keeps activations for Trainer.accumulate, of up to store_rows rows; ``stored`` (n) int64 are the completions' ids there, -1
-        where there was no room.
-        lookahead: tokens drawn for every slot between two looks of the host, 0: as suits the device; no bit of the result depends
-        on it. progress(tokens so far, completions finished) is called a few times a second."""
-    def logprobs(self, prompts: list[I32], completions: list[I32], group: I32, *, temperature: float = 1.0, token_budget: int = 1024) -> tuple[F32, F32]:
+        The stop id is the last token of its completion. stop_strings need token_offsets (V+1) into token_bytes, the
+        bytes that each id adds to the text. temperature 0 is greedy. logprobs are on the truncated support that was
+        drawn from, policy_logprobs and entropies on the whole temperature-scaled softmax, bit for bit what logprobs()
+        computes. store: keeps activations for Trainer.accumulate, of up to store_rows rows; ``stored`` (n) int64 are
+        the completions' ids there, -1 where there was no room.
+        lookahead: tokens drawn for every slot between two looks of the host, 0: as suits the device; no bit of the
+        result depends on it. progress(tokens so far, completions finished) is called a few times a second."""
+    def logprobs(self, prompts: list[I32], completions: list[I32], group: I32, *, temperature: float = 1.0,
+                 token_budget: int = 1024) -> tuple[F32, F32]:
         """(log-probabilities, entropies), flat over all completion tokens."""
-    def logprob_grads(self, prompts: list[I32], completions: list[I32], group: I32, coef: F32, *, entropy_coef: F32 | None = None,
-                      temperature: float = 1.0, token_budget: int = 1024, recompute: bool = False) -> tuple[F32, dict[str, F32]]:
+    def logprob_grads(self, prompts: list[I32], completions: list[I32], group: I32, coef: F32, *,
+                      entropy_coef: F32 | None = None, temperature: float = 1.0, token_budget: int = 1024,
+                      recompute: bool = False) -> tuple[F32, dict[str, F32]]:
         """(log-probabilities, gradient of sum(coef * logprob + entropy_coef * entropy) by tensor name)."""
     def logits(self, ids: I32) -> F32:
         """(len(ids), vocab_size) float32, for inspection and tests."""
     def embed(self, texts: list[I32], *, token_budget: int = 1024) -> F32:
-        """(len(texts), d_model): the mean of the last hidden states, after the final norm, over each text's tokens. A text's vector has the
-        same bits whatever the others are."""
+        """(len(texts), d_model): the mean of the last hidden states, after the final norm, over each text's tokens. A
+        text's vector has the same bits whatever the others are."""
     def mix(self, other: Model, alpha: float) -> None:
         """weights = alpha * other + (1 - alpha) * weights, kept in float32 from the first call on."""
 
 class Store:
-    """Activations of rollouts that wait for the update. What is there stays until the weights change, its group is forgotten or the
-    store is cleared; further rollouts add to it. inputs_only: of each layer its input alone, which is all that a Trainer with
-    recompute=True reads."""
+    """Activations of rollouts that wait for the update. What is there stays until the weights change, its group is
+    forgotten or the store is cleared; further rollouts add to it. inputs_only: of each layer its input alone, which is
+    all that a Trainer with recompute=True reads."""
     def __init__(self, model: Model, *, inputs_only: bool = False) -> None: ...
     bytes: int
     groups: int
@@ -88,20 +93,22 @@ class Store:
 class Trainer:
     """Gradients, master weights and AdamW moments of one Model; works through micro-batches of whole groups."""
     def __init__(self, model: Model, *, adam_beta1: float = 0.9, adam_beta2: float = 0.999, adam_epsilon: float = 1e-8,
-                 weight_decay: float = 0.0, token_budget: int = 1024, recompute: bool = False, moment_dtype: str = "float32",
-                 master_dtype: str = "float32", seed: int = 0) -> None:
-        """moment_dtype: "float32", "bfloat16" or "float8" (of matrices; vectors are bfloat16 then). master_dtype: "float32" or
-        "float24" (float32 without the 8 least bits). All but float32 are rounded stochastically, with random bits of seed and step."""
-    def accumulate(self, prompts: list[I32], completions: list[I32], group: I32, coef: F32, *, entropy_coef: F32 | None = None,
-                   temperature: float = 1.0, store: Store | None = None,
+                 weight_decay: float = 0.0, token_budget: int = 1024, recompute: bool = False,
+                 moment_dtype: str = "float32", master_dtype: str = "float32", seed: int = 0) -> None:
+        """moment_dtype: "float32", "bfloat16" or "float8" (of matrices; vectors are bfloat16 then). master_dtype:
+        "float32" or "float24" (float32 without the 8 least bits). All but float32 are rounded stochastically, with
+        random bits of seed and step."""
+    def accumulate(self, prompts: list[I32], completions: list[I32], group: I32, coef: F32, *,
+                   entropy_coef: F32 | None = None, temperature: float = 1.0, store: Store | None = None,
                    stored: NDArray[np.int64] | None = None) -> tuple[F32, F32]:
         """gradient += that of sum(coef * logprob + entropy_coef * entropy); groups whose coefs are all 0 cost nothing
-        (their numbers come back 0). Returns (log-probabilities, entropies) seen on the way. This is SFT, and GRPO on policy, where
-        the coefficients follow from the recorded log-probs. stored: ids from generate(store=...); while the weights are those
-        that drew them, such completions need no forward, and the bits are the same."""
-    def accumulate_loss(self, prompts: list[I32], completions: list[I32], group: I32, *, old_logps: F32, advantages: F32,
-                        mask: NDArray[np.uint8], ref_logps: F32 | None, loss: dict[str, Any], normalizer: dict[str, float],
-                        temperature: float = 1.0) -> tuple[float, dict[str, float], F32, F32]:
+        (their numbers come back 0). Returns (log-probabilities, entropies) seen on the way. This is SFT, and GRPO on
+        policy, where the coefficients follow from the recorded log-probs. stored: ids from generate(store=...); while
+        the weights are those that drew them, such completions need no forward, and the bits are the same."""
+    def accumulate_loss(self, prompts: list[I32], completions: list[I32], group: I32, *, old_logps: F32,
+                        advantages: F32, mask: NDArray[np.uint8], ref_logps: F32 | None, loss: dict[str, Any],
+                        normalizer: dict[str, float], temperature: float = 1.0) -> tuple[float, dict[str, float], F32,
+                                                                                         F32]:
         """Off policy: log-probs, then the loss of grpo_loss(), then the backward, a micro-batch at a time.
         Returns (loss, metrics, log-probabilities, entropies)."""
     def step(self, learning_rate: float, max_grad_norm: float = 0.0) -> float:
@@ -112,22 +119,27 @@ class Trainer:
     def get_state(self, kind: str, name: str) -> F32:
         """kind: 'master', 'm' or 'v', whatever they are stored as."""
     def set_state(self, kind: str, name: str, array: F32) -> None:
-        """The working weight follows 'master'; ConfigError for numbers that master_dtype or moment_dtype cannot hold."""
+        """The working weight follows 'master'; ConfigError for numbers that master_dtype or moment_dtype cannot
+        hold."""
     moment_dtype: str
     master_dtype: str
     steps_taken: int                             # AdamW's t; settable
     def plan(self) -> list[tuple[str, int]]:
         """(arena, bytes) of everything held, largest first."""
 
-def plan(*, spec: Any, step_prompts: int, num_generations: int, prompt_length: int, max_new_tokens: int, token_budget: int,
-         recompute: bool, moment_dtype: str, master_dtype: str, rollout_prompts: int, slots: int, store_rows: int, train: bool,
-         reference: bool, mixed: bool, device: str) -> list[tuple[str, int]]:
+def plan(*, spec: Any, step_prompts: int, num_generations: int, prompt_length: int, max_new_tokens: int,
+         token_budget: int, recompute: bool, moment_dtype: str, master_dtype: str, rollout_prompts: int, slots: int,
+         store_rows: int, train: bool, reference: bool, mixed: bool, device: str) -> list[tuple[str, int]]:
     """(arena, bytes) that a run with these settings will hold; nothing is allocated."""
 
+def loss_options() -> dict[str, tuple[str, Any, tuple[str, ...]]]:
+    """{name: (kind, default, choices)} of every loss option. kind: 'number', 'integer', 'flag' or 'choice', with
+    ' or None' where it may be left open; choices: the names that a choice has, else ()."""
 def loss_defaults() -> dict[str, Any]:
     """Every loss option and its default: the keys that ``loss`` may have, and GRPOConfig's fields of the same names."""
-def grpo_loss(logps: F32, old_logps: F32, advantages: F32, mask: NDArray[np.uint8], ref_logps: F32 | None, entropies: F32 | None,
-              lengths: I32, loss: dict[str, Any], normalizer: dict[str, float], /) -> tuple[float, F32, F32, dict[str, float]]:
+def grpo_loss(logps: F32, old_logps: F32, advantages: F32, mask: NDArray[np.uint8], ref_logps: F32 | None,
+              entropies: F32 | None, lengths: I32, loss: dict[str, Any], normalizer: dict[str, float],
+              /) -> tuple[float, F32, F32, dict[str, float]]:
     """Flat over completions. Returns (loss, dloss/dlogp, dloss/dentropy, metrics). ``loss``: see csrc/loss/loss.h;
     ``normalizer``: tokens and sequences of the whole step[, entropy_threshold, entropy_tokens, entropy_coef]."""
 def adapt_entropy_coef(coef: float, entropy: float, loss: dict[str, Any], /) -> tuple[float, float]:
@@ -139,8 +151,9 @@ def selective_log_softmax(logits: F32, ids: I32, temperature: float, /) -> tuple
     """logits (N, V), ids (N): (log-probs, entropies)."""
 
 class Ops:
-    """One method an entry of ops.def on float32 arrays, rounded to the device's storage on the way in. For tests and benchmarks.
-    Each method's docstring has its formula and shapes; gradients that an op adds to are passed in and returned."""
+    """One method an entry of ops.def on float32 arrays, rounded to the device's storage on the way in. For tests and
+    benchmarks. Each method's docstring has its formula and shapes; gradients that an op adds to are passed in and
+    returned."""
     repeat: int                                  # times a call is run
     seconds: float                               # the fastest of them
     times: list[float]                           # seconds of each, of the first 64

@@ -3,6 +3,7 @@ import difflib
 import sys
 import warnings
 from collections.abc import Iterable
+from types import FrameType
 
 
 class GrpoError(Exception):
@@ -67,10 +68,16 @@ class GrpoWarning(UserWarning):
 
 def warn(text: str) -> None:
     """A GrpoWarning that points at the line outside of this package from which it came."""
-    frame, level = sys._getframe(1), 2
+    frame: FrameType | None = sys._getframe(1)
+    level = 2
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
         frame, level = frame.f_back, level + 1
     warnings.warn(text, GrpoWarning, stacklevel=level)
+
+
+def note(text: str) -> None:
+    """A line on standard error: what changes no result, but should not be passed over in silence."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -15,7 +15,6 @@ from .errors import ConfigError, NonFiniteError, did_you_mean, warn
 
 F32 = NDArray[np.float32]
 Rows = ArrayLike | Sequence[ArrayLike]        # (n, T), or a list of n one-dimensional arrays
-
 __all__ = ["adapt_entropy_coef", "check_loss_options", "group_advantages", "grpo_loss", "loss_normalizer",
            "sample", "selective_log_softmax"]
 
@@ -88,8 +87,9 @@ def grpo_loss(logps: Rows, old_logps: Rows, advantages: ArrayLike, mask: Rows | 
     """
     options = check_loss_options(fields)
     flat, lengths = _flatten(logps, "logps")
-    old, ref, entropy = (None if x is None else _flatten_like(lengths, x, name) for x, name in
-                         ((old_logps, "old_logps"), (ref_logps, "ref_logps"), (entropies, "entropies")))
+    old = _flatten_like(lengths, old_logps, "old_logps")
+    ref, entropy = (None if x is None else _flatten_like(lengths, x, name) for x, name in
+                    ((ref_logps, "ref_logps"), (entropies, "entropies")))
     carrying = np.ones(len(flat), np.uint8) if mask is None else _mask(_flatten_like(lengths, mask, "mask"))
     weights = np.array(advantages, dtype=np.float32, ndmin=1, order="C")
     if weights.shape != lengths.shape:
@@ -230,8 +230,10 @@ def _flatten(x: Rows, name: str) -> tuple[F32, NDArray[np.int32]]:
         rows = [np.asarray(row, dtype=np.float32) for row in x]
         if all(row.ndim == 1 for row in rows):
             return np.concatenate(rows or [np.empty(0, np.float32)]), np.array([len(row) for row in rows], np.int32)
-    elif np.ndim(x) == 2:
-        return np.array(x, dtype=np.float32, order="C").reshape(-1), np.full(len(x), np.shape(x)[1], dtype=np.int32)
+    else:
+        table = np.array(x, dtype=np.float32, order="C")
+        if table.ndim == 2:
+            return table.reshape(-1), np.full(len(table), table.shape[1], dtype=np.int32)
     raise ConfigError(f"{name} must be an (n, T) array or a list of one-dimensional arrays")
 
 
@@ -252,5 +254,5 @@ def _mask(flat: F32) -> NDArray[np.uint8]:
 
 def _unflatten(flat: F32, like: Rows, lengths: NDArray[np.int32]) -> F32 | list[F32]:
     if not isinstance(like, (list, tuple)):
-        return flat.reshape(np.shape(like))
+        return flat.reshape(np.asarray(like).shape)
     return np.split(flat, np.cumsum(lengths)[:-1]) if len(lengths) else []

@@ -65,7 +65,7 @@ static inline int device_record_end(const struct device *d, int status) { return
 #define MEMORY(result, name, parameters)
 #define PLAN MEMORY
 #define OP(name, formula, flops, bytes, ...)                                                            \
-    static inline int op_##name(const struct device *device EACH(DECLARE, __VA_ARGS__)) {               \
+    static inline int op_##name(const struct device *device EACH(PARAMETER, __VA_ARGS__)) {             \
         if (!profile_on) return device->ops->name(device->ctx EACH(ARGUMENT, __VA_ARGS__));             \
         double began = clock_seconds();                                                                 \
         int status = device->ops->name(device->ctx EACH(ARGUMENT, __VA_ARGS__));                        \

@@ -117,24 +117,24 @@ struct adamw {
 };
 
 /* A parameter of ops.def as C declares it, behind a comma */
-#define DECLARE(parameter) DECLARE_##parameter
-#define DECLARE_OUT(type, name, ...) , type *name
-#define DECLARE_ADD(type, name, ...) , type *name
-#define DECLARE_MAYBE_ADD(type, name, ...) , type *name
-#define DECLARE_UPDATE(type, name, ...) , type *name
-#define DECLARE_HOST_OUT(type, name) , type *name
-#define DECLARE_IN(type, name, ...) , const type *name
-#define DECLARE_MAYBE_IN(type, name, ...) , const type *name
-#define DECLARE_INDEX(name, ...) , const int32_t *name
-#define DECLARE_MAYBE_INDEX(name, ...) , const int32_t *name
-#define DECLARE_SEGMENTS(name, n) , const struct segment *name, int n
-#define DECLARE_STRUCT(type, name) , const struct type *name
-#define DECLARE_SIZE(name) , int name
-#define DECLARE_COUNT(name) , size_t name
-#define DECLARE_INTEGER(name) , int name
-#define DECLARE_NUMBER(name) , float name
-#define DECLARE_OPTION(name, usual) , float name
-#define DECLARE_CHOICE(type, name, end) , enum type name
+#define PARAMETER(parameter) PARAMETER_##parameter
+#define PARAMETER_OUT(type, name, ...) , type *name
+#define PARAMETER_ADD(type, name, ...) , type *name
+#define PARAMETER_MAYBE_ADD(type, name, ...) , type *name
+#define PARAMETER_UPDATE(type, name, ...) , type *name
+#define PARAMETER_HOST_OUT(type, name) , type *name
+#define PARAMETER_IN(type, name, ...) , const type *name
+#define PARAMETER_MAYBE_IN(type, name, ...) , const type *name
+#define PARAMETER_INDEX(name, ...) , const int32_t *name
+#define PARAMETER_MAYBE_INDEX(name, ...) , const int32_t *name
+#define PARAMETER_SEGMENTS(name, n) , const struct segment *name, int n
+#define PARAMETER_STRUCT(type, name) , const struct type *name
+#define PARAMETER_SIZE(name) , int name
+#define PARAMETER_COUNT(name) , size_t name
+#define PARAMETER_INTEGER(name) , int name
+#define PARAMETER_NUMBER(name) , float name
+#define PARAMETER_OPTION(name, usual) , float name
+#define PARAMETER_CHOICE(type, name, end) , enum type name
 
 struct ops {
     const char *name;                /* "ref" | "cpu" | "cuda" */
@@ -144,7 +144,7 @@ struct ops {
 
 #define MEMORY(result, name, parameters) result(*name) parameters;
 #define PLAN MEMORY
-#define OP(name, formula, flops, bytes, ...) int (*name)(void *ctx EACH(DECLARE, __VA_ARGS__));
+#define OP(name, formula, flops, bytes, ...) int (*name)(void *ctx EACH(PARAMETER, __VA_ARGS__));
 #define OP_BY_HAND OP
 #include "ops/ops.def"
 };

@@ -10,6 +10,10 @@
 /* ---- options --------------------------------------------------------------------------------------------------- */
 
 enum kind { NUMBER, OPTIONAL_NUMBER, INTEGER, FLAG, CHOICE, OPTIONAL_CHOICE };
+static const char *const kind_names[] = {
+    [NUMBER] = "number", [OPTIONAL_NUMBER] = "number or None", [INTEGER] = "integer", [FLAG] = "flag",
+    [CHOICE] = "choice", [OPTIONAL_CHOICE] = "choice or None",
+};
 struct option {
     const char *name;
     enum kind kind;
@@ -144,7 +148,11 @@ int loss_config_parse(struct loss_config *c, PyObject *dict) {
     return status ? -1 : 0;
 }
 
-static const struct { const char *name; size_t offset; int required; } normalizer_fields[] = {
+static const struct {
+    const char *name;
+    size_t offset;
+    int required;
+} normalizer_fields[] = {
     {"tokens", offsetof(struct loss_normalizer, tokens), 1},
     {"sequences", offsetof(struct loss_normalizer, sequences), 1},
     {"entropy_threshold", offsetof(struct loss_normalizer, entropy_threshold), 0},
@@ -186,7 +194,10 @@ static int put(PyObject *dict, const char *name, double value) {
 PyObject *loss_metrics_dict(const struct loss_metrics *m) {
     PyObject *d = PyDict_New();
     if (!d) return NULL;
-    const struct { const char *name; struct loss_mean mean; } means[] = {
+    const struct {
+        const char *name;
+        struct loss_mean mean;
+    } means[] = {
         {"kl", m->kl},
         {"entropy", m->entropy},
         {"clip_ratio/low_mean", m->clip_low},
@@ -214,19 +225,56 @@ PyObject *loss_metrics_dict(const struct loss_metrics *m) {
 
 /* ---- functions ------------------------------------------------------------------------------------------------- */
 
+/* The default, as Python sees it: None where an option may be left open. */
+static PyObject *option_default(const struct option *o) {
+    switch (o->kind) {
+    case NUMBER: return PyFloat_FromDouble(o->standard);
+    case INTEGER: return PyLong_FromDouble(o->standard);
+    case FLAG: return PyBool_FromLong((long)o->standard);
+    case CHOICE: return PyUnicode_FromString(o->choices[(int)o->standard]);
+    default: return Py_NewRef(Py_None);
+    }
+}
+
+/* A tuple of the names that an option may have; empty where it is no choice. */
+static PyObject *option_choices(const struct option *o) {
+    Py_ssize_t count = 0;
+    while (o->choices && o->choices[count]) count++;
+    PyObject *names = PyTuple_New(count);
+    for (Py_ssize_t i = 0; names && i < count; i++) {
+        PyObject *name = PyUnicode_FromString(o->choices[i]);
+        if (name) PyTuple_SET_ITEM(names, i, name);
+        else Py_CLEAR(names);
+    }
+    return names;
+}
+
+PyDoc_STRVAR(loss_options_doc,
+             "loss_options($module, /)\n--\n\n{name: (kind, default, choices)} of every loss option.");
+static PyObject *loss_options(PyObject *module, PyObject *unused) {
+    (void)module;
+    (void)unused;
+    PyObject *d = PyDict_New();
+    for (int i = 0; d && i < N_OPTIONS; i++) {
+        PyObject *standard = option_default(&options[i]), *choices = option_choices(&options[i]);
+        PyObject *entry =
+            standard && choices ? Py_BuildValue("(sOO)", kind_names[options[i].kind], standard, choices) : NULL;
+        if (!entry || PyDict_SetItemString(d, options[i].name, entry)) Py_CLEAR(d);
+        Py_XDECREF(entry);
+        Py_XDECREF(standard);
+        Py_XDECREF(choices);
+    }
+    return d;
+}
+
 PyDoc_STRVAR(loss_defaults_doc, "loss_defaults($module, /)\n--\n\nEvery loss option and its default.");
 static PyObject *loss_defaults(PyObject *module, PyObject *unused) {
     (void)module;
     (void)unused;
     PyObject *d = PyDict_New();
     for (int i = 0; d && i < N_OPTIONS; i++) {
-        const struct option *o = &options[i];
-        PyObject *value = o->kind == NUMBER    ? PyFloat_FromDouble(o->standard)
-                          : o->kind == INTEGER ? PyLong_FromDouble(o->standard)
-                          : o->kind == FLAG    ? PyBool_FromLong((long)o->standard)
-                          : o->kind == CHOICE  ? PyUnicode_FromString(o->choices[(int)o->standard])
-                                               : Py_NewRef(Py_None);
-        if (!value || PyDict_SetItemString(d, o->name, value)) Py_CLEAR(d);
+        PyObject *value = option_default(&options[i]);
+        if (!value || PyDict_SetItemString(d, options[i].name, value)) Py_CLEAR(d);
         Py_XDECREF(value);
     }
     return d;
@@ -255,13 +303,13 @@ static int check_size(PyArrayObject *array, const char *name, npy_intp size) {
 }
 
 enum { LENGTHS, LOGPS, OLD_LOGPS, ADVANTAGES, MASK, REF_LOGPS, ENTROPIES, N_ARRAYS };
-static const struct { const char *name; int type, optional; } loss_arrays[N_ARRAYS] = {
-    [LENGTHS] = {"lengths", NPY_INT32, 0},
-    [LOGPS] = {"logps", NPY_FLOAT, 0},
-    [OLD_LOGPS] = {"old_logps", NPY_FLOAT, 0},
-    [ADVANTAGES] = {"advantages", NPY_FLOAT, 0},
-    [MASK] = {"mask", NPY_UINT8, 0},
-    [REF_LOGPS] = {"ref_logps", NPY_FLOAT, 1},
+static const struct {
+    const char *name;
+    int type, optional;
+} loss_arrays[N_ARRAYS] = {
+    [LENGTHS] = {"lengths", NPY_INT32, 0},     [LOGPS] = {"logps", NPY_FLOAT, 0},
+    [OLD_LOGPS] = {"old_logps", NPY_FLOAT, 0}, [ADVANTAGES] = {"advantages", NPY_FLOAT, 0},
+    [MASK] = {"mask", NPY_UINT8, 0},           [REF_LOGPS] = {"ref_logps", NPY_FLOAT, 1},
     [ENTROPIES] = {"entropies", NPY_FLOAT, 1},
 };
 
@@ -293,14 +341,12 @@ static PyObject *evaluate(PyArrayObject *const *array, const struct loss_config 
         float *dlogp = DATA(float, (PyArrayObject *)coef), *dentropy = DATA(float, (PyArrayObject *)ecoef);
         const float *ref_logp = array[REF_LOGPS] ? DATA(float, array[REF_LOGPS]) : NULL;
         const float *entropy = array[ENTROPIES] ? DATA(float, array[ENTROPIES]) : NULL;
-        Py_BEGIN_ALLOW_THREADS
-        status = loss_eval(&loss, dlogp, dentropy, &metrics, config, norm, (int)PyArray_SIZE(array[LENGTHS]),
-                           DATA(int32_t, array[LENGTHS]), DATA(float, array[LOGPS]), DATA(float, array[OLD_LOGPS]),
-                           ref_logp, entropy, DATA(float, array[ADVANTAGES]), DATA(uint8_t, array[MASK]));
-        Py_END_ALLOW_THREADS
-        if (status) raise_status(status);
-        else result = Py_BuildValue("(dOON)", loss, coef, ecoef, loss_metrics_dict(&metrics));
-    }
+        Py_BEGIN_ALLOW_THREADS status =
+            loss_eval(&loss, dlogp, dentropy, &metrics, config, norm, (int)PyArray_SIZE(array[LENGTHS]),
+                      DATA(int32_t, array[LENGTHS]), DATA(float, array[LOGPS]), DATA(float, array[OLD_LOGPS]), ref_logp,
+                      entropy, DATA(float, array[ADVANTAGES]), DATA(uint8_t, array[MASK]));
+        Py_END_ALLOW_THREADS if (status) raise_status(status);
+        else result = Py_BuildValue("(dOON)", loss, coef, ecoef, loss_metrics_dict(&metrics)); }
     Py_XDECREF(coef);
     Py_XDECREF(ecoef);
     return result;
@@ -383,11 +429,9 @@ static PyObject *py_selective_log_softmax(PyObject *module, PyObject *args) {
     if (!logp || !entropy) goto done;
     float *out_logp = DATA(float, (PyArrayObject *)logp), *out_entropy = DATA(float, (PyArrayObject *)entropy);
     int status;
-    Py_BEGIN_ALLOW_THREADS
-    status = selective_log_softmax(out_logp, out_entropy, DATA(float, logits), DATA(int32_t, ids), temperature, (int)n,
-                                   (int)V);
-    Py_END_ALLOW_THREADS
-    if (status) raise_status(status);
+    Py_BEGIN_ALLOW_THREADS status = selective_log_softmax(out_logp, out_entropy, DATA(float, logits),
+                                                          DATA(int32_t, ids), temperature, (int)n, (int)V);
+    Py_END_ALLOW_THREADS if (status) raise_status(status);
     else result = Py_BuildValue("(OO)", logp, entropy);
 done:
     Py_XDECREF(logits);
@@ -398,6 +442,7 @@ done:
 }
 
 static PyMethodDef methods[] = {
+    {"loss_options", loss_options, METH_NOARGS, loss_options_doc},
     {"loss_defaults", loss_defaults, METH_NOARGS, loss_defaults_doc},
     {"grpo_loss", grpo_loss, METH_VARARGS, grpo_loss_doc},
     {"adapt_entropy_coef", adapt_entropy_coef, METH_VARARGS, adapt_entropy_coef_doc},

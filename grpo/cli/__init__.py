@@ -1,5 +1,5 @@
-"""The command `grpo`: train, recipes, generate, eval, analyze, plot, plan, doctor. One file a command; this one picks it and prints what
-goes wrong."""
+"""The command `grpo`: train, recipes, generate, eval, analyze, plot, plan, doctor. One file a command; this one picks
+it and prints what goes wrong."""
 import importlib
 import os
 import sys
@@ -23,15 +23,17 @@ INTERRUPTED, BROKEN_PIPE = 130, 141         # as shells have it for SIGINT and S
 
 
 def usage() -> str:
-    lines = ["Trains language models with GRPO, on this machine, without PyTorch.", "", "usage: grpo COMMAND [--option value ...]", ""]
+    """What `grpo --help` prints."""
+    lines = ["Trains language models with GRPO, on this machine, without PyTorch.", "",
+             "usage: grpo COMMAND [--option value ...]", ""]
     lines += [f"  grpo {name:<9} {about}" for name, about in COMMANDS.items()]
     return "\n".join([*lines, "", "Start with: grpo train",
                       "More on a command: grpo COMMAND --help. With --debug an error comes with its traceback."])
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command and returns the exit code: 0, 1 (it failed), 2 (the command line is wrong), 130 (Ctrl-C), 141 (nobody reads
-    the output)."""
+    """Runs one command and returns the exit code: 0, 1 (it failed), 2 (the command line is wrong), 130 (Ctrl-C), 141
+    (nobody reads the output)."""
     words = sys.argv[1:] if argv is None else list(argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -58,6 +60,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def dispatch(words: list[str]) -> int:
+    """Runs the command that the words begin with and returns its exit code. Raises UsageError for one that is not
+    there."""
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
@@ -68,7 +72,8 @@ def dispatch(words: list[str]) -> int:
         return 0
     name = words[0]
     if name not in COMMANDS:
-        raise UsageError(f"grpo: no command {name!r}{did_you_mean(name, COMMANDS)} There are {', '.join(COMMANDS)}.\nTry 'grpo --help'.")
+        raise UsageError(f"grpo: no command {name!r}{did_you_mean(name, COMMANDS)} There are "
+                         f"{', '.join(COMMANDS)}.\nTry 'grpo --help'.")
     try:
         importlib.import_module(f"{__name__}.{name}").main(words[1:])
     except SystemExit as done:               # argparse has printed --help
@@ -78,17 +83,18 @@ def dispatch(words: list[str]) -> int:
 
 def interrupted(stop: KeyboardInterrupt) -> str:
     """What Ctrl-C leaves: the step, and how to go on."""
-    step = getattr(stop, "step", None)
+    # put there by the trainer, where one was at work
+    step, run, checkpoint = (getattr(stop, name, None) for name in ("step", "run", "checkpoint"))
     if step is None:
         return "Stopped."
-    checkpoint = getattr(stop, "checkpoint", None)
     if checkpoint is None:
-        return f"Stopped after step {step} of {stop.run}; there is no checkpoint yet."
-    return (f"Stopped after step {step} of {stop.run}.\nThe last checkpoint is {checkpoint}\n"
+        return f"Stopped after step {step} of {run}; there is no checkpoint yet."
+    return (f"Stopped after step {step} of {run}.\nThe last checkpoint is {checkpoint}\n"
             f"Go on with: grpo train --resume_from_checkpoint {checkpoint}")
 
 
-def show_warning(message: Any, category: type, filename: str, lineno: int, file: Any = None, line: str | None = None) -> None:
+def show_warning(message: Any, category: type[Warning], filename: str, lineno: int, file: Any = None,
+                 line: str | None = None) -> None:
     """Warnings of this package in one line; others as ever."""
     if issubclass(category, GrpoWarning):
         print(f"grpo: {message}", file=sys.stderr)

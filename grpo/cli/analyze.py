@@ -5,19 +5,22 @@ from typing import Any
 from ..runs import replace_text, to_json
 from .parser import Parser
 
-ABOUT = """Looks at completions: accuracy strictly, leniently and by extraction, pass@k, majority, errors of layout, truncation, repetition,
-lengths by correctness, histograms of rewards, completions on which the readings disagree. Of two, the difference on the same questions.
+ABOUT = """Looks at completions: accuracy strictly, leniently and by extraction, pass@k, majority, errors of layout,
+truncation, repetition, lengths by correctness, histograms of rewards, completions on which the readings disagree. Of
+two, the difference on the same questions.
 
-  grpo analyze runs/gsm8k-1                           its last evaluation, what changed since its first, its training completions
-  grpo analyze evals/SmolLM2-1a2b3c4d                 what grpo eval left
-  grpo analyze runs/gsm8k-1 runs/gsm8k-2              two evaluations, question by question"""
+  grpo analyze runs/gsm8k-1                  its last evaluation, what changed since its first, training completions
+  grpo analyze evals/SmolLM2-1a2b3c4d        what grpo eval left
+  grpo analyze runs/gsm8k-1 runs/gsm8k-2     two evaluations, question by question"""
 
 
 def main(argv: list[str], prog: str = "grpo analyze") -> None:
+    """`grpo analyze`: reads completions that are there already; loads no model."""
     parser = Parser(prog=prog, description=ABOUT)
     parser.add_argument("source", metavar="RUN_OR_EVAL", help="a run folder, a folder of grpo eval, or its JSON")
     parser.add_argument("other", nargs="?", metavar="OTHER", help="the same, to compare with")
-    parser.add_argument("--output_dir", metavar="DIR", help="where analysis.json and analysis.pdf go (analysis/ beside the source)")
+    parser.add_argument("--output_dir", metavar="DIR",
+                        help="where analysis.json and analysis.pdf go (analysis/ beside the source)")
     arguments = parser.parse(argv)
     from ..evaluation import analysis_tables, analyze, compare_sources, comparison_tables
 
@@ -32,7 +35,8 @@ def main(argv: list[str], prog: str = "grpo analyze") -> None:
         comparisons = compare_sources(first, second)
         found = {"a": str(first), "b": str(second), "comparison": comparisons.pop("", None), "data_sets": comparisons}
         tables = comparison_tables(found, names)
-    folder = Path(arguments.output_dir) if arguments.output_dir else (first if first.is_dir() else first.parent) / "analysis"
+    beside = (first if first.is_dir() else first.parent) / "analysis"
+    folder = Path(arguments.output_dir) if arguments.output_dir else beside
     name = "analysis" if arguments.other is None else f"comparison-with-{Path(arguments.other).stem}"
     written = write(found, tables, title, folder / name)
     print("\n\n".join(table.text() for table in tables))

@@ -25,8 +25,9 @@ OPTIONAL = (
 )
 REQUIRED = ("numpy", "tokenizers", "huggingface-hub", "jinja2", "pyyaml", "tqdm", "matplotlib")
 FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_bf16", "amx_tile", "amx_bf16")
-VARIABLES = ("GRPO_NUM_THREADS", "GRPO_CPU", "GRPO_CUDA_LIBRARY", "GRPO_CUDA_GEMM", "GRPO_CUDA_GRAPHS", "GRPO_CUDA_WGMMA", "GRPO_CUDA_TILE",
-             "GRPO_CUBLAS", "CUDA_VISIBLE_DEVICES", "GRPO_DEBUG", "HF_HOME", "HF_HUB_OFFLINE")
+VARIABLES = ("GRPO_NUM_THREADS", "GRPO_CPU", "GRPO_CUDA_LIBRARY", "GRPO_CUDA_GEMM", "GRPO_CUDA_GRAPHS",
+             "GRPO_CUDA_WGMMA", "GRPO_CUDA_TILE", "GRPO_CUBLAS", "CUDA_VISIBLE_DEVICES", "GRPO_DEBUG", "HF_HOME",
+             "HF_HUB_OFFLINE")
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,14 @@ def examine() -> list[Finding]:
 
 
 def software() -> list[Finding]:
+    """This package, Python and NumPy."""
     return [Finding("grpo", "ok", f"{__version__}, from {os.path.dirname(_core.__file__)}"),
-            Finding("python", "ok", f"{platform.python_version()}, numpy {np.__version__}, {platform.system()} {platform.machine()}")]
+            Finding("python", "ok", f"{platform.python_version()}, numpy {np.__version__}, {platform.system()} "
+                                    f"{platform.machine()}")]
 
 
 def processor() -> list[Finding]:
+    """The CPU backend's tier, what the processor can do, and how many threads are used."""
     flags, name = cpu_flags()
     findings = []
     try:
@@ -58,7 +62,8 @@ def processor() -> list[Finding]:
         findings.append(Finding("cpu backend", "missing", str(error)))
     there = " ".join(f for f in FEATURES if f in flags)
     findings.append(Finding("processor", "ok", f"{name or 'unknown'}: {there or 'none of ' + ' '.join(FEATURES)}"))
-    findings.append(Finding("threads", "ok", f"{_core.get_num_threads()} of {os.cpu_count()} cores; GRPO_NUM_THREADS changes it"))
+    findings.append(Finding("threads", "ok", f"{_core.get_num_threads()} of {os.cpu_count()} cores; GRPO_NUM_THREADS "
+                                             "changes it"))
     return findings
 
 
@@ -66,23 +71,27 @@ def cpu_flags() -> tuple[set[str], str]:
     """(features, model name) that the kernel reports."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            fields = dict(map(str.strip, line.split(":", 1)) for line in file if ":" in line)
+            pairs = (line.partition(":") for line in file)
+            fields = {name.strip(): value.strip() for name, colon, value in pairs if colon}
     except OSError:
         return set(), platform.processor()
     return set(fields.get("flags", "").split()), fields.get("model name", "")
 
 
 def memory() -> Finding:
+    """Free memory; a note where little is left."""
     free = available_memory()
-    return Finding("memory", "ok", f"{human(free)} free" if free is not None else "unknown") if free is None or free > 2e9 else \
-        Finding("memory", "note", f"only {human(free)} free; grpo plan says what a run takes")
+    if free is not None and free <= 2e9:
+        return Finding("memory", "note", f"only {human(free)} free; grpo plan says what a run takes")
+    return Finding("memory", "ok", "unknown" if free is None else f"{human(free)} free")
 
 
 def cuda() -> list[Finding]:
-    """The plugin, the driver, the GPUs, cuBLASLt. What is missing matters where there is a driver, so a GPU that could be used."""
+    """The plugin, the driver, the GPUs, cuBLASLt. What is missing matters where there is a driver, so a GPU that could
+    be used."""
     driver = driver_version()
     lacking = "missing" if driver else "note"
-    findings = [Finding("nvidia driver", "ok", driver) if driver else Finding("nvidia driver", "note", "absent: training runs on the cpu")]
+    findings = [Finding("nvidia driver", "ok" if driver else "note", driver or "absent: training runs on the cpu")]
     try:
         path, toolkit, architectures = _core.cuda_plugin()
     except DeviceError as error:
@@ -95,7 +104,9 @@ def cuda() -> list[Finding]:
         findings.append(Finding("gpu", lacking, str(error)))
     search_packages()
     library = _core.cuda_blas()
-    advice = "; our own kernels do without. pip install nvidia-cublas brings it, GRPO_CUBLAS names it" if library.startswith("none") else ""
+    advice = ""
+    if library.startswith("none"):
+        advice = "; our own kernels do without. pip install nvidia-cublas brings it, GRPO_CUBLAS names it"
     return [*findings, Finding("cublaslt", "note" if advice else "ok", library + advice)]
 
 
@@ -111,14 +122,18 @@ def driver_version() -> str:
 
 
 def gpu(index: int, name: str, capability: tuple[int, int], size: int, architectures: str) -> Finding:
+    """One GPU, and whether the plugin has code for it. size: bytes of its memory. architectures: of the plugin,
+    "80;90+PTX"."""
     text = f"{name}, compute capability {capability[0]}.{capability[1]}, {human(size)}"
     if capability < LEAST_CAPABILITY:
         return Finding(f"gpu {index}", "note", f"{text}: 8.0 is needed")
     code = code_for(capability, architectures)
     if code == "none":
-        return Finding(f"gpu {index}", "missing", f"{text}: the plugin has no code for it; build again with GRPO_CUDA_ARCHS=native")
+        return Finding(f"gpu {index}", "missing", f"{text}: the plugin has no code for it; build again with "
+                                                  "GRPO_CUDA_ARCHS=native")
     return Finding(f"gpu {index}", "ok",
-                   text if code == "own" else f"{text}; the driver compiles for it, GRPO_CUDA_ARCHS=native builds faster code")
+                   text if code == "own" else f"{text}; the driver compiles for it, GRPO_CUDA_ARCHS=native builds "
+                                              "faster code")
 
 
 def products(name: str) -> Finding:
@@ -129,13 +144,14 @@ def products(name: str) -> Finding:
 
 def code_for(capability: tuple[int, int], architectures: str) -> str:
     """What a plugin built for "80;90+PTX" has for a GPU: "own" code, "ptx" for the driver to compile, or "none"."""
-    built = [(*divmod(int(re.match(r"\d+", arch)[0]), 10), arch) for arch in architectures.split(";")]
-    if any(major == capability[0] and minor <= capability[1] for major, minor, _ in built):
+    built = [(divmod(int(number), 10), ptx) for number, ptx in re.findall(r"(\d+)[a-z]*(\+PTX)?", architectures)]
+    if any(major == capability[0] and minor <= capability[1] for (major, minor), _ in built):
         return "own"
-    return "ptx" if any((major, minor) <= capability and arch.endswith("+PTX") for major, minor, arch in built) else "none"
+    return "ptx" if any(version <= capability and ptx for version, ptx in built) else "none"
 
 
 def libraries() -> list[Finding]:
+    """The packages that are needed, and the optional ones with what each is for."""
     findings = []
     for package in REQUIRED:
         try:
@@ -143,14 +159,16 @@ def libraries() -> list[Finding]:
         except metadata.PackageNotFoundError:
             findings.append(Finding(package, "missing", f"needed: pip install {package}"))
     if not findings:
-        findings.append(Finding("libraries", "ok", ", ".join(f"{package} {metadata.version(package)}" for package in REQUIRED[1:])))
+        findings.append(Finding("libraries", "ok",
+                                ", ".join(f"{package} {metadata.version(package)}" for package in REQUIRED[1:])))
     for package, module, use, how in OPTIONAL:
         there = importlib.util.find_spec(module) is not None
-        findings.append(Finding(package, "ok" if there else "note", f"{use}" if there else f"absent; for {use}: {how}"))
+        findings.append(Finding(package, "ok" if there else "note", use if there else f"absent; for {use}: {how}"))
     return findings
 
 
 def environment() -> list[Finding]:
+    """Variables that change what runs, where they are set."""
     return [Finding(name, "note", os.environ[name]) for name in VARIABLES if name in os.environ]
 
 
@@ -163,5 +181,6 @@ def report(findings: list[Finding]) -> str:
 
 
 def main(argv: list[str], prog: str = "grpo doctor") -> None:
+    """`grpo doctor`: prints the report; starts nothing."""
     Parser(prog=prog, description="Says what is there on this machine, what is missing, and how to get it.").parse(argv)
     print(report(examine()))

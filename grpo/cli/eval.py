@@ -2,6 +2,7 @@
 import argparse
 import hashlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,19 @@ from ..recipes import Recipe
 from ..runs import CHECKPOINTS, CONFIG, EVALUATIONS, RECIPE, checkpoint, say, to_json
 from .parser import Parser, from_yaml, text_or_number
 
-ABOUT = """Evaluates a model on held-out rows: accuracy with its interval, read strictly, leniently and by extraction; with several
-completions a question also pass@k and majority@k. A run's own recipe says on which data, with which rewards and lengths.
+ABOUT = """Evaluates a model on held-out rows: accuracy with its interval, read strictly, leniently and by extraction;
+with several completions a question also pass@k and majority@k. A run's own recipe says on which data, with which
+rewards and lengths.
 
-  grpo eval runs/gsm8k-1                                         the latest checkpoint, drawn as in the run's own evaluations
+  grpo eval runs/gsm8k-1                                         the latest checkpoint, drawn as the run does
   grpo eval runs/gsm8k-1 --checkpoint best --num_generations 8   8 completions a question, at the run's temperature
   grpo eval Qwen/Qwen2.5-0.5B-Instruct --dataset gsm8k --limit 200
 
 Leaves evaluation.json, report.pdf and generations.txt. Interrupted, the same command goes on where it stopped."""
-FLAGS = {                                    # flag: (entry of the recipe, type, meaning)
-    "dataset": ("eval_dataset", str, "a name, a file or folder, file.py:function or a hub id; its test split where it has splits"),
+# flag: (entry of the recipe, type, meaning)
+FLAGS: dict[str, tuple[str, Callable[[str], Any], str]] = {
+    "dataset": ("eval_dataset", str,
+                "a name, a file or folder, file.py:function or a hub id; its test split where it has splits"),
     "dataset_kwargs": ("eval_dataset_kwargs", from_yaml, "options of the data set, '{digits: 1}'"),
     "limit": ("eval_size", int, "only the first so many rows"),
     "system_prompt": ("system_prompt", str, "system message of questions; xml asks for <reasoning> and <answer>"),
@@ -38,26 +42,32 @@ FLAGS = {                                    # flag: (entry of the recipe, type,
 }
 # options of a run that matter to its evaluation
 OPTIONS = """
-    seed device dtype model_init_kwargs max_prompt_length on_long_prompt max_completion_length temperature top_p top_k min_p
-    repetition_penalty generation_kwargs chat_template_kwargs temperature_eval num_generations num_generations_eval slots token_budget
-    reward_weights on_reward_error soft_overlong_cache eval_category""".split()
+    seed device dtype model_init_kwargs max_prompt_length on_long_prompt max_completion_length temperature top_p top_k
+    min_p repetition_penalty generation_kwargs chat_template_kwargs temperature_eval num_generations
+    num_generations_eval slots token_budget reward_weights on_reward_error soft_overlong_cache eval_category""".split()
 
 
 def eval_parser(prog: str) -> Parser:
+    """The flags of `grpo eval`."""
     parser = Parser(prog=prog, description=ABOUT)
-    parser.add_argument("model", metavar="MODEL", help="a folder, a .gguf file, a hub id, a run folder or one of its checkpoints")
+    parser.add_argument("model", metavar="MODEL",
+                        help="a folder, a .gguf file, a hub id, a run folder or one of its checkpoints")
     parser.add_argument("--checkpoint", metavar="WHICH", help="of a run: latest, best, or a step's number (latest)")
     for name, (_, kind, meaning) in FLAGS.items():
         parser.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, metavar="X", help=meaning)
     for name in ("rewards", "eval_funcs"):
         parser.add_argument(f"--{name}", nargs="+", type=text_or_number, default=argparse.SUPPRESS, metavar="NAME",
-                            help=f"{'rewards' if name == 'rewards' else 'functions to compute besides'}: a name or file.py:function")
-    parser.add_argument("--output_dir", metavar="DIR", help="where it goes (a folder of its own in the run's eval/, or in evals/)")
-    parser.add_argument("--report_questions", type=int, metavar="N", help="questions in the PDF (200); the JSON has all")
+                            help=f"{'rewards' if name == 'rewards' else 'functions to compute besides'}: a name or "
+                                 "file.py:function")
+    parser.add_argument("--output_dir", metavar="DIR",
+                        help="where it goes (a folder of its own in the run's eval/, or in evals/)")
+    parser.add_argument("--report_questions", type=int, metavar="N",
+                        help="questions in the PDF (200); the JSON has all")
     return parser
 
 
 def main(argv: list[str], prog: str = "grpo eval") -> None:
+    """`grpo eval`: draws completions of held-out rows, grades them, and leaves a folder with the report."""
     arguments = eval_parser(prog).parse(argv)
     from ..recipes import default_rewards
     from ..rewards import adapt
@@ -66,12 +76,13 @@ def main(argv: list[str], prog: str = "grpo eval") -> None:
     source, run = source_of(arguments.model, arguments.checkpoint)
     recipe = recipe_of(arguments, run).change({"model": source})
     rows = recipe.held_out_rows()
-    trainer = GRPOTrainer(recipe.load_model(), adapt(recipe.rewards or default_rewards(rows)), config_of(recipe), None, rows,
-                          eval_funcs=recipe.eval_funcs or None)
+    trainer = GRPOTrainer(recipe.load_model(), adapt(recipe.rewards or default_rewards(rows)), config_of(recipe), None,
+                          rows, eval_funcs=recipe.eval_funcs or None)
     if run is not None:
         trainer.state.global_step = checkpoint.step_of(Path(source))
     settings = {"model": source, "step": trainer.state.global_step if run is not None else None,
-                "weights": checkpoint.weights_hash(trainer.model.core), "rows": hash_of(rows), **trainer.evaluations[""].settings()}
+                "weights": checkpoint.weights_hash(trainer.model.core), "rows": hash_of(rows),
+                **trainer.evaluations[""].settings()}
     folder = EvalFolder(arguments.output_dir or default_folder(source, run, settings), settings)
     document = folder.document() if folder.finished else complete(folder, trainer)
     show(document, folder, arguments.report_questions)
@@ -134,6 +145,7 @@ def config_of(recipe: Recipe) -> Any:
 
 
 def hash_of(rows: list[dict[str, Any]]) -> str:
+    """SHA-256 of rows, by which an evaluation knows whether its data are the same."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(to_json(row).encode())
@@ -164,10 +176,12 @@ def complete(folder: EvalFolder, trainer: Any) -> dict[str, Any]:
             folder.add(fresh)
             records += fresh
             m = metrics_of(records)
-            shown = f"accuracy so far {m['accuracy/lenient']:.1%}" if "accuracy/lenient" in m else f"reward so far {m['reward']:.3f}"
+            graded = "accuracy/lenient" in m
+            shown = f"accuracy so far {m['accuracy/lenient']:.1%}" if graded else f"reward so far {m['reward']:.3f}"
             say(f"{len(records) // each} of {len(evaluation)} questions, {shown}")
     except KeyboardInterrupt:
-        say(f"{len(records) // each} of {len(evaluation)} questions are in {folder.path}; the same command goes on from there")
+        say(f"{len(records) // each} of {len(evaluation)} questions are in {folder.path}; the same command goes on "
+            "from there")
         raise
     finished = document(folder.settings, records)
     folder.finish(finished)

@@ -15,6 +15,7 @@ ABOUT = """Asks a model and prints its answers, nothing else, on stdout.
 
 
 def generate_parser() -> Parser:
+    """The flags of `grpo generate`."""
     parser = Parser(prog="grpo generate", description=ABOUT)
     parser.add_argument("prompt", nargs="?", help="what to say; read from stdin when it is not given")
     parser.add_argument("--model", "--model_name", "--model_name_or_path", required=True,
@@ -26,9 +27,12 @@ def generate_parser() -> Parser:
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T",
                         help="0 takes the likeliest token each time (0); with -n above 1: 1")
     parser.add_argument("--top_k", type=int, default=0, metavar="K", help="draw from the K likeliest tokens (0: all)")
-    parser.add_argument("--top_p", type=float, default=1.0, metavar="P", help="draw from the smallest set with this probability (1)")
-    parser.add_argument("--min_p", type=float, default=0.0, metavar="P", help="least probability, as a share of the likeliest token's (0)")
-    parser.add_argument("--repetition_penalty", type=float, default=1.0, metavar="X", help="divides the logits of tokens already seen (1)")
+    parser.add_argument("--top_p", type=float, default=1.0, metavar="P",
+                        help="draw from the smallest set with this probability (1)")
+    parser.add_argument("--min_p", type=float, default=0.0, metavar="P",
+                        help="least probability, as a share of the likeliest token's (0)")
+    parser.add_argument("--repetition_penalty", type=float, default=1.0, metavar="X",
+                        help="divides the logits of tokens already seen (1)")
     parser.add_argument("--stop", nargs="+", metavar="TEXT", help="texts that end an answer")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed draws the same answers (0)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or ref (auto)")
@@ -36,6 +40,7 @@ def generate_parser() -> Parser:
 
 
 def main(argv: list[str], prog: str = "grpo generate") -> None:
+    """`grpo generate`: prints completions; what they cost goes to stderr."""
     a = generate_parser().parse(argv)
     text = a.prompt if a.prompt is not None else sys.stdin.read().rstrip("\n")
     if not text:
@@ -50,8 +55,9 @@ def main(argv: list[str], prog: str = "grpo generate") -> None:
         print("this model has no chat template: the prompt is continued as text", file=sys.stderr)
     temperature = a.temperature if a.temperature or a.num_generations == 1 else 1.0
     started = time.perf_counter()
-    outs = model.generate([text if raw else chat(text, a.system)], a.num_generations, a.max_new_tokens, temperature=temperature,
-                          top_k=a.top_k, top_p=a.top_p, min_p=a.min_p, repetition_penalty=a.repetition_penalty, stop=a.stop, seed=a.seed)
+    outs = model.generate([text if raw else chat(text, a.system)], a.num_generations, a.max_new_tokens,
+                          temperature=temperature, top_k=a.top_k, top_p=a.top_p, min_p=a.min_p,
+                          repetition_penalty=a.repetition_penalty, stop=a.stop, seed=a.seed)
     seconds = time.perf_counter() - started
     for number, out in enumerate(outs, 1):
         if len(outs) > 1:

@@ -1,4 +1,5 @@
-"""Flags of `grpo train` and `grpo plan`: a recipe's own entries, every field of GRPOConfig, and what other trainers call them.
+"""Flags of `grpo train` and `grpo plan`: a recipe's own entries, every field of GRPOConfig, and what other trainers
+call them.
 
 --outer.inner sets one entry of a mapping: --sft.max_steps 100, --dataset_kwargs.digits 1, --model.hidden_size 64.
 """
@@ -19,8 +20,8 @@ from .parser import Parser, from_yaml, switch, switch_or_text, text, text_or_num
 # entries of a recipe: (what it is, how its value is read)
 OWN = {
     "model": ("A folder, a .gguf file or a hub id; a run folder means its latest checkpoint.", str),
-    "dataset": ("A name (arithmetic, gsm8k), a file or folder, file.py:function, a hub id, or shares of several, '{gsm8k: 1, word_problems: 3}'.",
-                dict),
+    "dataset": ("A name (arithmetic, gsm8k), a file or folder, file.py:function, a hub id, or shares of several, "
+                "'{gsm8k: 1, word_problems: 3}'.", dict),
     "dataset_kwargs": ("Options of the data set, '{digits: 1}'; also --dataset_kwargs.digits 1.", dict),
     "train_size": ("Train on the first so many rows.", dict),
     "eval_dataset": ("Data of evaluation; by default the test split of --dataset.", dict),
@@ -33,12 +34,12 @@ OWN = {
     "preset": (f"A published set of options: {', '.join(PRESETS)}.", str),
 }
 # flags that only DeepSeekRL's main.py has
-DEEPSEEKRL = {"num_chains", "kl_weight_beta", "num_train_iters", "eval_iterations", "warmup_percent", "update_ref_model",
-              "update_ref_model_freq", "evaluator"}
+DEEPSEEKRL = {"num_chains", "kl_weight_beta", "num_train_iters", "eval_iterations", "warmup_percent",
+              "update_ref_model", "update_ref_model_freq", "evaluator"}
 # what --help shows; the rest is in --help_all
-COMMON = ("model", "dataset", "rewards", "system_prompt", "output_dir", "preset", "max_steps", "prompts_per_step", "num_generations",
-          "max_completion_length", "temperature", "learning_rate", "beta", "loss_type", "eval_strategy", "eval_steps", "save_steps",
-          "logging_steps", "seed", "resume_from_checkpoint")
+COMMON = ("model", "dataset", "rewards", "system_prompt", "output_dir", "preset", "max_steps", "prompts_per_step",
+          "num_generations", "max_completion_length", "temperature", "learning_rate", "beta", "loss_type",
+          "eval_strategy", "eval_steps", "save_steps", "logging_steps", "seed", "resume_from_checkpoint")
 
 
 def recipe_parser(prog: str, about: str, argv: list[str]) -> Parser:
@@ -51,7 +52,7 @@ def recipe_parser(prog: str, about: str, argv: list[str]) -> Parser:
     for field in dataclasses.fields(GRPOConfig):
         add(parser, field.name, field.metadata["help"], hints[field.name])
     for name in sorted(understood_names(argv) - {action.dest for action in parser._actions}):
-        own = OTHER_NAMES.get(name)
+        own = OTHER_NAMES.get(name, name)
         add(parser, name, None, OWN[own][1] if own in OWN else hints.get(own, dict))
     for name in ("-h", "--help", "--help_all"):
         parser.add_argument(name, dest=name.strip("-"), action="store_true", default=argparse.SUPPRESS)
@@ -61,8 +62,10 @@ def recipe_parser(prog: str, about: str, argv: list[str]) -> Parser:
 def understood_names(argv: list[str]) -> set[str]:
     """Options that are not shown: those of other trainers, and the dotted ones on this command line."""
     given = {underscored(word)[2:].partition("=")[0] for word in argv if word.startswith("--")}
-    open_ended = {name for name in given if name.startswith(WITHOUT_EFFECT_PREFIXES) or name.partition(".")[0] in MAPPINGS}
-    return {*OTHER_NAMES, *ROUNDS, *NOTED, *REFUSED, *WITHOUT_EFFECT, "conciseness", "config", "use_cpu", "no_cuda"} | open_ended
+    open_ended = {name for name in given
+                  if name.startswith(WITHOUT_EFFECT_PREFIXES) or name.partition(".")[0] in MAPPINGS}
+    return {*OTHER_NAMES, *ROUNDS, *NOTED, *REFUSED, *WITHOUT_EFFECT, *open_ended,
+            "conciseness", "config", "use_cpu", "no_cuda"}
 
 
 def add(parser: Parser, name: str, meaning: str | None, hint: Any) -> None:
@@ -80,8 +83,8 @@ def add(parser: Parser, name: str, meaning: str | None, hint: Any) -> None:
 
 
 def recipe_of(arguments: argparse.Namespace) -> Recipe:
-    """The recipe that a command line means: the one named; else gsm8k where flags that only DeepSeekRL has say so; else the run's
-    own when a run is resumed; else quickstart when neither model nor data are given. Flags change it."""
+    """The recipe that a command line means: the one named; else gsm8k where flags that only DeepSeekRL has say so; else
+    the run's own when a run is resumed; else quickstart when neither model nor data are given. Flags change it."""
     changes = {name: None if value == [None] else value for name, value in vars(arguments).items() if name != "recipe"}
     named = [name for name in (arguments.recipe, changes.pop("config", None)) if name is not None]
     if len(named) > 1:
@@ -94,8 +97,8 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
         base = Recipe.read("gsm8k")
     elif given & {"model", "dataset"}:
         base = Recipe()
-    elif changes.get("resume_from_checkpoint"):
-        base = Recipe.read(str(run_of(changes["resume_from_checkpoint"], changes.get("output_dir")) / RECIPE))
+    elif resume := changes.get("resume_from_checkpoint"):
+        base = Recipe.read(str(run_of(resume, changes.get("output_dir")) / RECIPE))
     else:
         base = Recipe.read("quickstart")
     return base.change(changes)
@@ -108,10 +111,10 @@ def listing() -> list[str]:
 
 
 def run_of(resume: str | bool, output_dir: str | None) -> Path:
-    """The folder of the run that is resumed."""
-    if resume is True and output_dir is None:
-        raise ConfigError("--resume_from_checkpoint without a checkpoint needs --output_dir, the folder of the run")
-    if resume is True:
+    """The folder of the run that is resumed. resume: a checkpoint or a run; True: the latest of output_dir."""
+    if isinstance(resume, bool):
+        if output_dir is None:
+            raise ConfigError("--resume_from_checkpoint without a checkpoint needs --output_dir, the folder of the run")
         return Path(output_dir)
     there = Path(resume).resolve()
     return there if (there / CHECKPOINTS).is_dir() else there.parent.parent
@@ -120,12 +123,18 @@ def run_of(resume: str | bool, output_dir: str | None) -> Path:
 def help_text(parser: Parser, everything: bool) -> str:
     """What --help (common flags) and --help_all print."""
     fields = {f.name: f for f in dataclasses.fields(GRPOConfig)}
-    meanings = {a.dest: a.help for a in parser._actions if a.option_strings and a.help not in (None, argparse.SUPPRESS)}
-    lines = [f"usage: {parser.usage}", "", parser.description, "", "RECIPE is a YAML file, or one of", "", *listing(), ""]
+    meanings = {a.dest: a.help for a in parser._actions if a.option_strings and a.help and a.help != argparse.SUPPRESS}
+    lines = [f"usage: {parser.usage}", "", parser.description or "", "", "RECIPE is a YAML file, or one of", "",
+             *listing(), ""]
     for name in meanings if everything else COMMON:
-        choices = f" One of {', '.join(fields[name].metadata['choices'])}." if name in fields and fields[name].metadata["choices"] else ""
-        default = f" ({fields[name].default})" if name in fields and fields[name].default is not None else ""
-        lines += textwrap.wrap(meanings[name] + choices + default, 110, initial_indent=f"  --{name:<28} ", subsequent_indent=" " * 33)
+        choices = default = ""
+        if name in fields:
+            known = fields[name].metadata["choices"]
+            choices = f" One of {', '.join(known)}." if known else ""
+            default = f" ({fields[name].default})" if fields[name].default is not None else ""
+        lines += textwrap.wrap(meanings[name] + choices + default, 110, initial_indent=f"  --{name:<28} ",
+                               subsequent_indent=" " * 33)
     if not everything:
-        lines += ["", f"All options: {parser.prog} --help_all. Those of TRL, DeepSeekRL and R1 are understood too, and R1's YAML files."]
+        lines += ["", f"All options: {parser.prog} --help_all. Those of TRL, DeepSeekRL and R1 are understood too, and "
+                      "R1's YAML files."]
     return "\n".join(lines)

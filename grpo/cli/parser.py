@@ -12,10 +12,13 @@ class UsageError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that raises UsageError instead of leaving the process, and takes no abbreviations."""
+
     def __init__(self, **options: Any):
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def error(self, message: str) -> NoReturn:
+        """UsageError with one sentence; argparse calls this for whatever it refuses."""
         raise UsageError(f"{self.prog}: {message}\nTry '{self.prog} --help'.")
 
     def parse(self, argv: list[str]) -> argparse.Namespace:
@@ -26,8 +29,8 @@ class Parser(argparse.ArgumentParser):
         for word in words:
             flag = word.partition("=")[0]
             if flag.startswith("--") and flag not in known:
-                raise UsageError(f"{self.prog}: unknown option {flag}{did_you_mean(flag, [name for name in known if name.startswith('--')])}"
-                                 f"\nTry '{self.prog} --help'.")
+                hint = did_you_mean(flag, [name for name in known if name.startswith("--")])
+                raise UsageError(f"{self.prog}: unknown option {flag}{hint}\nTry '{self.prog} --help'.")
         return self.parse_args(words + argv[end:])
 
 
@@ -40,10 +43,12 @@ def underscored(word: str) -> str:
 
 
 def text(word: str) -> str | None:
+    """The word; None for "none" or "null"."""
     return None if word.lower() in NOTHING else word
 
 
 def text_or_number(word: str) -> Any:
+    """A number where the word is one, a mapping where it begins with {, else text(word)."""
     if word.startswith("{"):
         return from_yaml(word)
     try:
@@ -53,6 +58,7 @@ def text_or_number(word: str) -> Any:
 
 
 def switch(word: str) -> bool | None:
+    """True, False, or None for "none". Raises ArgumentTypeError for anything else."""
     if word.lower() in (*FALSE, *TRUE):
         return word.lower() in TRUE
     if word.lower() in NOTHING:
@@ -61,10 +67,12 @@ def switch(word: str) -> bool | None:
 
 
 def switch_or_text(word: str) -> bool | str | None:
+    """True or False where the word says so, else text(word)."""
     return word.lower() in TRUE if word.lower() in (*FALSE, *TRUE) else text(word)
 
 
 def from_yaml(word: str) -> Any:
+    """A value in YAML's notation, {digits: 1}. Raises ArgumentTypeError."""
     import yaml
 
     try:

@@ -8,14 +8,29 @@ from typing import Any
 from ..errors import ConfigError, DeviceError
 from ..model import pick_device
 from ..options import GRPOConfig
-from ..planning import (CARDS, Card, Ceilings, Plan, ceilings, describe, find_card, human, known_shape, model_config,
-                        step_of, step_time, table, training_plan)
+from ..planning import (
+    CARDS,
+    Card,
+    Ceilings,
+    Plan,
+    ceilings,
+    describe,
+    find_card,
+    human,
+    known_shape,
+    model_config,
+    step_of,
+    step_time,
+    table,
+    training_plan,
+)
 from ..recipes import Recipe
 from .options import help_text, recipe_of, recipe_parser
 
-ABOUT = f"""Says how much memory a run will take and how long a step, from the model's config and the options alone; nothing is loaded.
-Takes what grpo train takes. Several models, with commas between them, are put beside each other; the shapes of SmolLM2-135M and
-Qwen2.5-0.5B, -1.5B, -3B, -7B are known without their files. A GPU need not be there (its memory is told where the CUDA backend is built):
+ABOUT = f"""Says how much memory a run will take and how long a step, from the model's config and the options alone;
+nothing is loaded. Takes what grpo train takes. Several models, with commas between them, are put beside each other; the
+shapes of SmolLM2-135M and Qwen2.5-0.5B, -1.5B, -3B, -7B are known without their files. A GPU need not be there (its
+memory is told where the CUDA backend is built):
 
   --card NAME       one of {', '.join(CARDS)}; without it the GPU that is here, else an H200
   --bandwidth GB/s  bytes that a large copy reads and writes (on a CPU: reads), in place of the card's
@@ -39,6 +54,7 @@ class Forecast:
 
 
 def main(argv: list[str], prog: str = "grpo plan") -> None:
+    """`grpo plan`: prints the memory and the time of a run; loads no weights."""
     parser = recipe_parser(prog, ABOUT, argv)
     for name, kind in OWN.items():
         parser.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
@@ -60,7 +76,9 @@ def main(argv: list[str], prog: str = "grpo plan") -> None:
 
 def models(recipe: Recipe) -> list[Any]:
     """Those of --model, with commas between them."""
-    return recipe.model.split(",") if isinstance(recipe.model, str) and not Path(recipe.model).exists() else [recipe.model]
+    if isinstance(recipe.model, str) and not Path(recipe.model).exists():
+        return recipe.model.split(",")
+    return [recipe.model]
 
 
 def sizes(model: Any) -> tuple[Mapping[str, Any], str]:
@@ -78,13 +96,16 @@ def device_of(options: GRPOConfig, card: str | None) -> tuple[str, tuple[str, Ca
 
 
 def ceilings_of(device: str, card: tuple[str, Card] | None, own: Mapping[str, Any]) -> Ceilings:
+    """The device's ceilings, with what --bandwidth (GB/s) and --tflops (TFLOP/s) say in their place."""
     for name in ("bandwidth", "tflops"):
         if own[name] is not None and not own[name] > 0:
             raise ConfigError(f"--{name} {own[name]:g} must be positive")
     return ceilings(device, card, own["bandwidth"], own["tflops"])
 
 
-def forecast(config: Mapping[str, Any], source: str, options: GRPOConfig, device: str, card: tuple[str, Card] | None) -> Forecast:
+def forecast(config: Mapping[str, Any], source: str, options: GRPOConfig, device: str,
+             card: tuple[str, Card] | None) -> Forecast:
+    """The plan and the expected time of one model. card: the GPU meant, which need not be here."""
     work, store_rows = step_of(options, device), 0
     memory: Plan | str
     try:
@@ -93,24 +114,33 @@ def forecast(config: Mapping[str, Any], source: str, options: GRPOConfig, device
     except DeviceError as error:
         memory = f"Its memory is told by the CUDA backend, which is not here: {error}"
     step = step_time.Step.of(options, device, work["prompt_length"], store_rows)
-    return Forecast(source, describe(options, work, device), memory, step, step_time.phases(step_time.Shape.of(config, source), step, device))
+    return Forecast(source, describe(options, work, device), memory, step,
+                    step_time.phases(step_time.Shape.of(config, source), step, device))
 
 
 def report(one: Forecast, at: Ceilings, device: str) -> str:
     """Both tables of one model."""
-    memory = table(one.memory) if isinstance(one.memory, Plan) else f"{one.source} on {device}: {one.work}\n\n{one.memory}"
+    if isinstance(one.memory, Plan):
+        memory = table(one.memory)
+    else:
+        memory = f"{one.source} on {device}: {one.work}\n\n{one.memory}"
     return f"{memory}\n\n{step_time.table(one.phases, one.step, at, device)}"
 
 
 def comparison(found: list[Forecast], at: Ceilings, device: str) -> str:
     """A row a model: memory, whether it fits, expected seconds of the phases and of all, their floor."""
     names, width = [phase.name for phase in found[0].phases], max(len(one.source) for one in found)
-    lines = [f"  {'':<{width}}{'memory':>10}{'fits':>6}" + "".join(f"{name:>{max(len(name) + 3, 9)}}" for name in names) + f"{'all':>9}{'floor':>9}"]
+    lines = [f"  {'':<{width}}{'memory':>10}{'fits':>6}" + "".join(f"{name:>{max(len(name) + 3, 9)}}" for name in names)
+             + f"{'all':>9}{'floor':>9}"]
     for one in found:
-        memory = (human(one.memory.total), "yes" if one.memory.fits else "no") if isinstance(one.memory, Plan) else ("", "")
-        seconds = [f"{step_time.expected([phase], at, device):>{max(len(phase.name) + 3, 9)}.3f}" for phase in one.phases]
-        lines.append(f"  {one.source:<{width}}{memory[0]:>10}{memory[1]:>6}{''.join(seconds)}{step_time.expected(one.phases, at, device):>9.3f}"
-                     f"{step_time.floor(one.phases, at):>9.3f}")
+        total, fits = "", ""
+        if isinstance(one.memory, Plan):
+            total, fits = human(one.memory.total), "yes" if one.memory.fits else "no"
+        seconds = [f"{step_time.expected([phase], at, device):>{max(len(phase.name) + 3, 9)}.3f}"
+                   for phase in one.phases]
+        lines.append(f"  {one.source:<{width}}{total:>10}{fits:>6}{''.join(seconds)}"
+                     f"{step_time.expected(one.phases, at, device):>9.3f}{step_time.floor(one.phases, at):>9.3f}")
     untold = next(([one.memory, ""] for one in found if isinstance(one.memory, str)), [])
-    return "\n".join([f"On {device}: {found[0].work}", "", *untold, "Expected seconds of a rollout and its optimiser steps:", "", *lines, "",
+    return "\n".join([f"On {device}: {found[0].work}", "", *untold,
+                      "Expected seconds of a rollout and its optimiser steps:", "", *lines, "",
                       step_time.sources(at, device)])

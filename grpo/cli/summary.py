@@ -12,15 +12,19 @@ Rows = list[dict[str, Any]]
 
 
 def header(recipe: Recipe, model: Any, found: Prepared) -> str:
+    """What will be trained, in a few lines: model, data, an example, rewards, batch."""
     from .. import _core
 
     rows = found.rows
     name = recipe.model if isinstance(recipe.model, str) else f"tiny {model.config['model_type']}"
-    example = one_line(last_message(rows[0]["prompt"])) + (f" -> {one_line(rows[0]['answer'])}" if "answer" in rows[0] else "")
+    example = one_line(last_message(rows[0]["prompt"]))
+    if "answer" in rows[0]:
+        example += f" -> {one_line(rows[0]['answer'])}"
+    held_out = f", {len(found.eval_rows):,} more held out" if found.eval_rows else ""
     facts = {
-        "model": f"{name}, {model.num_parameters() / 1e6:.2f} M parameters, {model.dtype} on {model.device} ({model.core.tier}, "
-                 f"{_core.get_num_threads()} threads)",
-        "data": f"{recipe.dataset}, {len(rows):,} rows" + (f", {len(found.eval_rows):,} more held out" if found.eval_rows else ""),
+        "model": f"{name}, {model.num_parameters() / 1e6:.2f} M parameters, {model.dtype} on {model.device} "
+                 f"({model.core.tier}, {_core.get_num_threads()} threads)",
+        "data": f"{recipe.dataset}, {len(rows):,} rows{held_out}",
         "example": example,
         "rewards": ", ".join(r.name for r in found.rewards),
         "batch": found.config.describe_batch(),
@@ -39,9 +43,11 @@ def summary(run: Path) -> str:
               for data_set, steps in evaluation_steps(run).items()}
     lines = ["", "What was learned", *aligned(rewards_before_and_after(log) | accuracies_before_and_after(rounds))]
     for before, after in rounds.values():
-        lines += samples(before["completions"], after["completions"]) if before["settings"]["step"] < after["settings"]["step"] else []
+        if before["settings"]["step"] < after["settings"]["step"]:
+            lines += samples(before["completions"], after["completions"])
     saved = sorted((run / "checkpoints").glob("step-*"))
-    lines += ["", f"Run folder {run}", f"  config.yaml, {RECIPE}, metrics.jsonl, completions/, eval/, checkpoints/ ({len(saved)})",
+    lines += ["", f"Run folder {run}",
+              f"  config.yaml, {RECIPE}, metrics.jsonl, completions/, eval/, checkpoints/ ({len(saved)})",
               f"  plots/: {', '.join(path.name for path in plot_run(run))}"]
     if saved:
         asked = [record for _, last in rounds.values() for record in last["completions"]]
@@ -51,7 +57,8 @@ def summary(run: Path) -> str:
 
 
 def rewards_before_and_after(log: Any) -> dict[str, str]:
-    """The reward in training (a tenth of the steps at either end), and each one of the first and the last evaluation."""
+    """The reward in training (a tenth of the steps at either end), and each one of the first and the last round of
+    evaluation."""
     found = {}
     for curve in log.curve("reward in training", "reward"):
         tenth = max(1, len(curve.values) // 10)
@@ -72,10 +79,12 @@ def accuracies_before_and_after(rounds: dict[str, list[dict[str, Any]]]) -> dict
 
 
 def change(before: float, after: float, form: str = "{:.3f}") -> str:
+    """Both numbers, as in 0.250 -> 0.500."""
     return f"{form.format(before)} -> {form.format(after)}"
 
 
 def aligned(found: dict[str, str]) -> list[str]:
+    """Two columns, as lines."""
     width = max(map(len, found), default=0)
     return [f"  {what:<{width}} {value}" for what, value in found.items()]
 
@@ -85,7 +94,8 @@ def samples(before: Rows, after: Rows) -> list[str]:
     old, new = ({record["row"]: record for record in reversed(records)} for records in (before, after))
     gain = {row: (new[row]["reward"] or 0) - (old[row]["reward"] or 0) for row in old if row in new}
     lines = []
-    for row in sorted(gain, key=gain.get, reverse=True)[:SHOWN_SAMPLES]:
+    for row in sorted(gain, key=gain.__getitem__, reverse=True)[:SHOWN_SAMPLES]:
         lines += ["", f"  {one_line(last_message(new[row]['prompt']))}",
-                  f"    before  {one_line(old[row]['completion'], 110)}", f"    after   {one_line(new[row]['completion'], 110)}"]
+                  f"    before  {one_line(old[row]['completion'], 110)}",
+                  f"    after   {one_line(new[row]['completion'], 110)}"]
     return lines

@@ -10,16 +10,18 @@ from ..runs import RECIPE, RunFolder, latest_model
 from .options import help_text, recipe_of, recipe_parser, run_of
 from .summary import header, summary
 
-ABOUT = """Trains a language model with GRPO. Without arguments: the recipe quickstart, which needs nothing but this package.
+ABOUT = """Trains a language model with GRPO. Without arguments: the recipe quickstart, which needs nothing but this
+package.
 
   grpo train                                              two-digit sums from nothing, minutes on a laptop
   grpo train gsm8k --model Qwen/Qwen2.5-0.5B-Instruct     a recipe, with another model
   grpo train --model DIR --dataset rows.jsonl --rewards my_rewards.py:correct
   grpo train my_recipe.yaml --max_steps 20                a recipe of your own; flags override the file
-  grpo train my_recipe.yaml --check                       is everything there, and does it fit together? trains nothing"""
+  grpo train my_recipe.yaml --check                       is everything there, and does it fit? trains nothing"""
 
 
 def main(argv: list[str], prog: str = "grpo train") -> None:
+    """`grpo train`: trains what recipe and flags say; with --check only looks whether everything is there and fits."""
     parser = recipe_parser(prog, ABOUT, argv)
     parser.add_argument("--check", action="store_true", default=argparse.SUPPRESS,
                         help="Read the data, find the rewards, compare it all with the model's config; train nothing.")
@@ -57,9 +59,10 @@ def run(recipe: Recipe) -> Path:
     print(header(recipe, model, found), flush=True)
     if found.demonstrations:
         warm_up(model, found.demonstrations, recipe.sft_config(output_dir=str(folder / "sft")))
-    trainer = GRPOTrainer(model, found.rewards, recipe.config(), found.rows, found.eval_rows, eval_funcs=found.eval_funcs,
-                          callbacks=[KeepRecipe(recipe)])
+    trainer = GRPOTrainer(model, found.rewards, recipe.config(), found.rows, found.eval_rows,
+                          eval_funcs=found.eval_funcs, callbacks=[KeepRecipe(recipe)])
     trainer.train()
+    assert trainer.run is not None           # train() opens the run folder
     print(summary(trainer.run.path), flush=True)
     return trainer.run.path
 
@@ -70,14 +73,14 @@ def refuse_other_experiment(recipe: Recipe) -> None:
     if not config.resume_from_checkpoint:
         return
     path = run_of(config.resume_from_checkpoint, config.output_dir) / RECIPE
-    if not path.is_file():                                 # a run from Python keeps no recipe; its options are compared by the trainer
+    if not path.is_file():                   # a run from Python leaves no recipe; the trainer compares its options
         return
     there = Recipe.read(str(path))
     for name in ("model", "dataset", "dataset_kwargs", "system_prompt", "rewards", "sft"):
         ours, theirs = getattr(recipe, name), getattr(there, name)
         if ours != theirs:
-            raise ConfigError(f"{path.parent} holds another experiment: {name} is {theirs!r} there and {ours!r} here. Give the run that "
-                              "you mean, or leave resume_from_checkpoint out for a new one")
+            raise ConfigError(f"{path.parent} holds another experiment: {name} is {theirs!r} there and {ours!r} here. "
+                              "Give the run that you mean, or leave resume_from_checkpoint out for a new one")
 
 
 class KeepRecipe:
@@ -87,6 +90,7 @@ class KeepRecipe:
         self.text = recipe.to_yaml()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, run: Any, **kwargs: Any) -> None:
+        """Writes recipe.yaml into the run folder."""
         (run.path / RECIPE).write_text(self.text, encoding="utf-8")
 
 

@@ -15,26 +15,28 @@ from .splits import check_split
 HELD_OUT = 10                                # one problem in so many
 
 
-def load(split: str = "train", *, digits: int | list[int] = 2, size: int | None = None, seed: int = 0, system_prompt: str | None = None,
-         examples: int = 0) -> list[dict[str, Any]]:
-    """Rows {prompt, question, answer} for sums of two numbers of up to so many digits; of several such numbers, a problem of
-    each in turn. size: that many rows, None: all. examples: solved problems shown before each question, for models that do
-    not know the layout.
+def load(split: str = "train", *, digits: int | list[int] = 2, size: int | None = None, seed: int = 0,
+         system_prompt: str | None = None, examples: int = 0) -> list[dict[str, Any]]:
+    """Rows {prompt, question, answer} for sums of two numbers of up to so many digits; of several such numbers, a
+    problem of each in turn. size: that many rows, None: all. examples: solved problems shown before each question, for
+    models that do not know the layout.
 
     >>> load("test", size=1)[0]["question"]
     'What is 36 + 91?'
     """
     check_examples(examples)
-    shown = [message for a, b in problems("train", digits, examples, seed) for message in solved(ask(a, b), f"{a} + {b} = {a + b}", a + b)]
+    shown = [message for a, b in problems("train", digits, examples, seed)
+             for message in solved(ask(a, b), f"{a} + {b} = {a + b}", a + b)]
     return [row(a, b, system_prompt, shown) for a, b in problems(split, digits, size, seed)]
 
 
 def demonstrations(split: str = "train", *, digits: int | list[int] = 2, size: int | None = None, seed: int = 0,
-                   system_prompt: str | None = None, forgotten_carries: float = 0.0, untidy: float = 0.0) -> list[dict[str, Any]]:
+                   system_prompt: str | None = None, forgotten_carries: float = 0.0,
+                   untidy: float = 0.0) -> list[dict[str, Any]]:
     """The same rows with a completion each, for supervised fine-tuning.
 
-    forgotten_carries: share of the completions in which the demonstrator forgets to carry. untidy: share of those in which
-    the reasoning is never closed.
+    forgotten_carries: share of the completions in which the demonstrator forgets to carry. untidy: share of those in
+    which the reasoning is never closed.
     """
     for name, share in (("forgotten_carries", forgotten_carries), ("untidy", untidy)):
         if not 0 <= share <= 1:
@@ -50,10 +52,12 @@ def demonstrations(split: str = "train", *, digits: int | list[int] = 2, size: i
 
 
 def ask(a: int, b: int) -> str:
+    """The question."""
     return f"What is {a} + {b}?"
 
 
 def row(a: int, b: int, system_prompt: str | None, shown: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
+    """A row {prompt, question, answer}; shown: messages of solved problems before the question."""
     question = ask(a, b)
     return {"prompt": with_examples(chat(question, system_prompt), shown), "question": question, "answer": str(a + b)}
 
@@ -67,10 +71,12 @@ def problems(split: str, digits: int | list[int], size: int | None, seed: int) -
 
 
 def shuffled(split: str, digits: int, seed: int) -> list[tuple[int, int]]:
+    """The problems in an order that the seed decides."""
     if not 1 <= digits <= 3:
         raise ConfigError(f"digits={digits} must be from 1 to 3")
     numbers = range(10 ** digits)
-    chosen = [(a, b) for a in numbers for b in numbers if held_out(f"{min(a, b)}+{max(a, b)}", HELD_OUT) == (split == "test")]
+    chosen = [(a, b) for a in numbers for b in numbers
+              if held_out(f"{min(a, b)}+{max(a, b)}", HELD_OUT) == (split == "test")]
     random.Random(f"{split} {seed}").shuffle(chosen)
     return chosen
 

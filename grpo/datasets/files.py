@@ -1,6 +1,6 @@
 """Rows from files: .jsonl, .json, .csv, .tsv, .parquet (with pyarrow), or a folder with such files for every split."""
 import csv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ def whole(shards: list[Path]) -> list[Path]:
 
 
 def jsonl(path: Path) -> Iterator[Any]:
+    """One value a line."""
     with open(path, "rb") as file:
         number = 0
         while line := file.readline(MAX_LINE + 1):
@@ -77,35 +78,42 @@ def jsonl(path: Path) -> Iterator[Any]:
 
 
 def json_list(path: Path) -> list[Any]:
+    """The list that a .json file holds."""
     found = strict_json.parse_checked(path.read_bytes().removeprefix(BOM), str(path))
     if not isinstance(found, list):
-        raise DatasetError(f"{path}: a .json file holds one list of rows, this one holds {type(found).__name__}; one object a line is .jsonl")
+        raise DatasetError(f"{path}: a .json file holds one list of rows, this one holds {type(found).__name__}; one "
+                           "object a line is .jsonl")
     return found
 
 
 def table(delimiter: str) -> Callable[[Path], Iterator[dict[str, str]]]:
+    """A reader of text tables with this delimiter: a dict of text a line."""
     def read_table(path: Path) -> Iterator[dict[str, str]]:
         with open(path, encoding="utf-8-sig", newline="") as file:
             lines = csv.DictReader(file, delimiter=delimiter, strict=True)
             try:
-                check_header(path, lines.fieldnames or [])
+                header = lines.fieldnames or []
+                check_header(path, header)
                 for number, record in enumerate(lines, 1):
                     if None in record or None in record.values():
+                        # the reader puts the fields beyond the header under None
                         count = sum(v is not None for k, v in record.items() if k) + len(record.get(None, ()))
-                        raise DatasetError(f"{path}: row {number} has {count} fields, the header {len(lines.fieldnames)}")
+                        raise DatasetError(f"{path}: row {number} has {count} fields, the header {len(header)}")
                     yield record
             except csv.Error as error:
                 raise DatasetError(f"{path}: line {lines.line_num}: {error}") from error
     return read_table
 
 
-def check_header(path: Path, names: list[str]) -> None:
+def check_header(path: Path, names: Sequence[str]) -> None:
+    """DatasetError for a column that is there twice."""
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise DatasetError(f"{path}: the header has the column {twice!r} twice")
 
 
 def parquet(path: Path) -> list[dict[str, Any]]:
+    """The rows of a parquet file. Raises DatasetError where pyarrow is not installed."""
     try:
         import pyarrow.parquet
     except ImportError as error:
@@ -116,5 +124,5 @@ def parquet(path: Path) -> list[dict[str, Any]]:
         raise DatasetError(f"{path}: {error}") from error
 
 
-READERS: dict[str, Callable[[Path], Any]] = {".jsonl": jsonl, ".json": json_list, ".csv": table(","), ".tsv": table("\t"),
-                                             ".parquet": parquet}
+READERS: dict[str, Callable[[Path], Any]] = {".jsonl": jsonl, ".json": json_list, ".csv": table(","),
+                                             ".tsv": table("\t"), ".parquet": parquet}

@@ -13,14 +13,20 @@ def load(split: str = "train", *, path: str | None = None, size: int | None = No
          examples: int = 0) -> list[dict[str, Any]]:
     """Rows {prompt, question, answer, solution}: answer is the number after ####, solution all of it.
 
-    path: a folder with train.jsonl and test.jsonl; None: openai/gsm8k from the hub. examples: the first so many problems of
-    train, solved in the XML layout, are shown before each question and not asked; for models that do not know the layout.
+    path: a folder with train.jsonl and test.jsonl; None: openai/gsm8k from the hub. examples: the first so many
+    problems of train, solved in the XML layout, are shown before each question and not asked; for models that do not
+    know the layout.
     """
-    read = functools.partial(files.read, Path(path)) if path is not None else functools.partial(hub.read, "openai/gsm8k", config="main")
+    if path is not None:
+        read = functools.partial(files.read, Path(path))
+    else:
+        read = functools.partial(hub.read, "openai/gsm8k", config="main")
     check_examples(examples)
     skipped = examples if split == "train" else 0
     rows = checked(read(split, size=None if size is None else size + skipped, system_prompt=system_prompt), path, split)
-    first = rows[:skipped] if skipped or not examples else checked(read("train", size=examples, system_prompt=system_prompt), path, "train")
+    first = rows[:skipped]
+    if examples and not skipped:
+        first = checked(read("train", size=examples, system_prompt=system_prompt), path, "train")
     shown = [message for row in first for message in solved(row["question"], reasoning(row), row["answer"])]
     rows = rows[skipped:]
     for row in rows:
@@ -33,8 +39,8 @@ def checked(rows: list[dict[str, Any]], path: str | None, split: str) -> list[di
     for number, row in enumerate(rows, 1):
         if "solution" not in row or not re.fullmatch(r"-?\d+(\.\d+)?", row["answer"]):
             found = row.get("solution", row.get("answer"))
-            raise DatasetError(f"{path or 'openai/gsm8k'}, split {split}: row {number}: the answer is no solution that ends in #### and a number: "
-                               f"...{str(found)[-60:]!r}")
+            raise DatasetError(f"{path or 'openai/gsm8k'}, split {split}: row {number}: the answer is no solution that "
+                               f"ends in #### and a number: ...{str(found)[-60:]!r}")
     return rows
 
 

@@ -13,11 +13,12 @@ def read(name: str, split: str = "train", *, config: str | None = None, size: in
     try:
         import datasets
     except ImportError as error:
-        raise DatasetError(f"{name!r} is no file here, and data sets of the hub need the datasets library: pip install 'cgrpo[data]'") from error
+        raise DatasetError(f"{name!r} is no file here, and data sets of the hub need the datasets library: pip install "
+                           "'cgrpo[data]'") from error
     try:
         found = datasets.load_dataset(name, config)
     except Exception as error:                             # the library raises whatever its parts raise
         raise DatasetError(f"{name}: {error}") from error
     rows = part_of(found, split, name)
-    return as_rows(rows.select(range(min(size, len(rows)))) if size is not None else rows, f"{name}, split {split}", system_prompt, 0,
-                   columns)
+    chosen = rows if size is None else rows.select(range(min(size, len(rows))))
+    return as_rows(chosen, f"{name}, split {split}", system_prompt, 0, columns)

@@ -10,7 +10,8 @@ QUESTION_COLUMNS = ("question", "problem")
 
 
 def chat(question: str, system_prompt: str | None = "xml") -> list[dict[str, str]]:
-    """The prompt of a question. system_prompt: a text, "xml" for the layout of DeepSeekRL, None or "" for no system message.
+    """The prompt of a question. system_prompt: a text, "xml" for the layout of DeepSeekRL, None or "" for no system
+    message.
 
     >>> [message["role"] for message in chat("What is 2 + 2?")]
     ['system', 'user']
@@ -49,8 +50,8 @@ def gold(answer: Any) -> str:
 def as_rows(records: Iterable[Any], where: str, system_prompt: str | None = None, first: int = 1,
             columns: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
     """Rows of records that have a prompt, or a question to make one of. where: the source, for errors; first: number of
-    the first record there. system_prompt None: "xml" for questions, nothing for prompts, which are complete. columns: names
-    of ours to names of the records, "solution" or "reward_model.ground_truth"; the others stay as they are."""
+    the first record there. system_prompt None: "xml" for questions, nothing for prompts, which are complete. columns:
+    names of ours to names of the records, "solution" or "reward_model.ground_truth"; the others stay as they are."""
     if not isinstance(records, Iterable):
         raise DatasetError(f"{where} gave {type(records).__name__}, not rows")
     rows: list[dict[str, Any]] = []
@@ -60,7 +61,8 @@ def as_rows(records: Iterable[Any], where: str, system_prompt: str | None = None
             raise DatasetError(f"{here} is {type(record).__name__}, not a mapping of columns")
         row = as_row(renamed(record, columns or {}, here), here, system_prompt)
         if rows and "question" in row and ("answer" in row) != ("answer" in rows[0]):
-            raise DatasetError(f"{here} has {'an' if 'answer' in row else 'no'} answer, unlike row {first}; its columns are {listed(record)}")
+            raise DatasetError(f"{here} has {'an' if 'answer' in row else 'no'} answer, unlike row {first}; its "
+                               f"columns are {listed(record)}")
         rows.append(row)
     if not rows:
         raise DatasetError(f"{where} has no rows")
@@ -75,7 +77,8 @@ def renamed(record: Mapping[str, Any], columns: Mapping[str, str], where: str) -
         row.pop(theirs, None)
     for ours, value in taken.items():
         if ours in row:
-            raise DatasetError(f"{where} has a column {ours!r} besides {columns[ours]!r}, which columns gives that name")
+            raise DatasetError(f"{where} has a column {ours!r} besides {columns[ours]!r}, which columns gives that "
+                               "name")
         row[ours] = value
     return row
 
@@ -85,12 +88,15 @@ def part(row: Mapping[str, Any], name: str, where: str) -> Any:
     found: Any = row
     for key in [name] if name in row else name.split("."):
         if not isinstance(found, Mapping) or key not in found:
-            raise DatasetError(f"{where} has no column {name!r}{did_you_mean(name, map(str, row))} Its columns are {listed(row)}.")
+            raise DatasetError(f"{where} has no column {name!r}{did_you_mean(name, map(str, row))} Its columns are "
+                               f"{listed(row)}.")
         found = found[key]
     return found
 
 
 def as_row(record: dict[str, Any], where: str, system_prompt: str | None) -> dict[str, Any]:
+    """One record as a row: with a prompt it is one already; else a chat around its question, and its answer as text.
+    where: names it in errors."""
     if record.get("prompt"):
         if system_prompt is not None:
             raise DatasetError(f"{where} has a prompt of its own; system_prompt is for rows with a question")
@@ -111,8 +117,8 @@ def as_row(record: dict[str, Any], where: str, system_prompt: str | None) -> dic
 def checked_gold(answer: Any, where: str) -> str:
     """gold(answer), or DatasetError for what is no answer."""
     if not isinstance(answer, (str, int, float)):
-        raise DatasetError(f"{where}: the answer is {type(answer).__name__}, not text or a number: {answer!r:.60}; columns: {{answer: answer.part}} "
-                           "takes a part of it")
+        raise DatasetError(f"{where}: the answer is {type(answer).__name__}, not text or a number: {answer!r:.60}; "
+                           "columns: {answer: answer.part} takes a part of it")
     found = gold(answer)
     if not found or isinstance(answer, float) and not math.isfinite(answer):
         raise DatasetError(f"{where}: there is no answer in {answer!r:.60}")
@@ -120,4 +126,5 @@ def checked_gold(answer: Any, where: str) -> str:
 
 
 def listed(row: Mapping[str, Any]) -> str:
+    """Column names, as errors show them."""
     return ", ".join(map(str, row)) or "none"

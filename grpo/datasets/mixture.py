@@ -40,14 +40,15 @@ def shares(sources: Any) -> dict[str, tuple[float, dict[str, Any]]]:
 
 def mix(parts: Mapping[str, tuple[float, dict[str, Any]]], load: Callable[..., Rows], split: str, size: int | None,
         options: Mapping[str, Any]) -> Rows:
-    """Rows of every part, at every length of the list as near to the shares as can be, with the name of their part in the
-    column source, and None in the columns of other parts. Parts that end first are given again in train; elsewhere they end.
-    options: for every part; its own go before them."""
+    """Rows of every part, at every length of the list as near to the shares as can be, with the name of their part in
+    the column source, and None in the columns of other parts. Parts that end first are given again in train; elsewhere
+    they end. options: for every part; its own go before them."""
     rows = {name: load(name, split, **{"size": size, **options, **own}) for name, (_, own) in parts.items()}
     weights = {name: share for name, (share, _) in parts.items()}
     for name, own in rows.items():
         if "source" in own[0]:
-            raise DatasetError(f"{name} has a column source of its own, where a mixture writes the name of the part; give it another name")
+            raise DatasetError(f"{name} has a column source of its own, where a mixture writes the name of the part; "
+                               "give it another name")
     longest = max(rows, key=lambda name: len(rows[name]) / weights[name])
     columns = dict.fromkeys(column for own in rows.values() for row in own for column in row)
     taken = dict.fromkeys(rows, 0)

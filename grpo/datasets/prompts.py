@@ -1,6 +1,6 @@
 """The prompts of a run: rows of a data set, checked, encoded, in an endless seeded order."""
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from ..errors import DatasetError, did_you_mean
 
-
-IMAGES = ("image", "images")                 # columns that TRL shows to the model
+TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")      # what a row gives its chat template, beside the prompt
+UNSEEN = {"image": "no model here sees images", "images": "no model here sees images",
+          "environment": "environments are not supported"}   # columns with a meaning in TRL that is not there yet
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Prompt:
 
 
 class RowOrder:
-    """Row numbers without end. The one at position k is a function of (seed, k) alone, so a position is all a checkpoint keeps."""
+    """Row numbers without end. The one at position k is a function of (seed, k) alone, so a position is all that a
+    checkpoint holds of it."""
 
     def __init__(self, count: int, shuffle: bool, seed: int):
         self.count, self.shuffle, self.seed = count, shuffle, seed
@@ -46,11 +48,17 @@ class RowOrder:
 class PromptStream:
     """Prompts of a data set without end, in a seeded order."""
 
-    def __init__(self, dataset: Any, encode: Callable[[Any], NDArray[np.int32]], *, limit: int, on_long: str = "raise",
+    def __init__(self, dataset: Any, encode: Callable[..., NDArray[np.int32]], *, limit: int, on_long: str = "raise",
                  shuffle: bool = False, seed: int = 0, name: str = "train_dataset"):
-        self.rows, self.encode, self.limit, self.on_long, self.name = read_rows(dataset, name), encode, limit, on_long, name
+        """encode: token ids of a prompt; where a row has TEMPLATE_COLUMNS they are its keyword arguments."""
+        self.rows, self.encode = read_rows(dataset, name), encode
+        self.limit, self.on_long, self.name = limit, on_long, name
+        for unseen, why in UNSEEN.items():
+            for row in rows_with(self.rows, unseen):
+                raise DatasetError(f"{name}: row {row} has {unseen!r}: {why}; leave the column out")
         # a token is at least a byte of text, so most rows need no encoding to be known to fit
         doubtful = {row for row, prompt in enumerate(column(self.rows, "prompt")) if text_bytes(prompt) > limit}
+        doubtful.update(row for shown in TEMPLATE_COLUMNS for row in rows_with(self.rows, shown))
         dropped = {row for row in doubtful if self._too_long(row)} if on_long == "drop" else set()
         self._kept = [row for row in range(len(self.rows)) if row not in dropped]
         if not self._kept:
@@ -68,22 +76,23 @@ class PromptStream:
         return [self.at_row(self._kept[i]) for i in self._order.take(position, count)]
 
     def at_row(self, row: int) -> Prompt:
+        """The prompt of one row. Raises DatasetError naming the row where it cannot be encoded, is empty, or is too
+        long."""
         columns = dict(self.rows[row])
         prompt = columns.pop("prompt", None)
-        for picture in IMAGES:
-            if columns.get(picture) is not None:
-                raise DatasetError(f"{self.name}: row {row} has {picture!r}, which no model here sees; leave the column out")
-        ids = self._encoded(row, prompt)
+        ids = self._encoded(row, prompt, columns)
         if len(ids) > self.limit:
             if self.on_long != "truncate":
-                raise DatasetError(f"{self.name}: the prompt of row {row} has {len(ids)} tokens, the limit is {self.limit}; raise "
-                                   "max_prompt_length, or set on_long_prompt to 'drop' or 'truncate'")
+                raise DatasetError(f"{self.name}: the prompt of row {row} has {len(ids)} tokens, the limit is "
+                                   f"{self.limit}; raise max_prompt_length, or set on_long_prompt to 'drop' or "
+                                   "'truncate'")
             ids = ids[-self.limit:]
         return Prompt(row, prompt, ids, columns)
 
-    def _encoded(self, row: int, prompt: Any) -> NDArray[np.int32]:
+    def _encoded(self, row: int, prompt: Any, columns: Mapping[str, Any]) -> NDArray[np.int32]:
+        shown = {name: columns[name] for name in TEMPLATE_COLUMNS if columns.get(name) is not None}
         try:
-            ids = np.asarray(self.encode(prompt), np.int32)
+            ids = np.asarray(self.encode(prompt, **shown), np.int32)
         except (TypeError, ValueError, KeyError) as error:
             raise DatasetError(f"{self.name}: the prompt of row {row} cannot be encoded: {error}") from error
         if ids.ndim != 1 or not len(ids):
@@ -91,12 +100,20 @@ class PromptStream:
         return ids
 
     def _too_long(self, row: int) -> bool:
-        return len(self._encoded(row, self.rows[row]["prompt"])) > self.limit
+        columns = self.rows[row]
+        return len(self._encoded(row, columns["prompt"], columns)) > self.limit
 
 
 def column(rows: Any, name: str) -> Any:
     """One column of a data set; datasets.Dataset reads it without the others."""
     return rows[name] if hasattr(rows, "column_names") else (row[name] for row in rows)
+
+
+def rows_with(rows: Any, name: str) -> Iterator[int]:
+    """The rows in which a column, that need not be there, is not None."""
+    names = getattr(rows, "column_names", None)
+    values = (row.get(name) for row in rows) if names is None else rows[name] if name in names else ()
+    return (row for row, value in enumerate(values) if value is not None)
 
 
 def text_bytes(prompt: Any) -> int:
@@ -105,11 +122,13 @@ def text_bytes(prompt: Any) -> int:
         return 0
     if isinstance(prompt, str):
         return len(prompt.encode(errors="surrogatepass"))
-    return sum(len(str(m.get("content", "")).encode(errors="surrogatepass")) if isinstance(m, Mapping) else 1 for m in prompt)
+    return sum(len(str(m.get("content", "")).encode(errors="surrogatepass")) if isinstance(m, Mapping) else 1
+               for m in prompt)
 
 
 def content_key(prompt: Any) -> bytes:
-    """A hash of what a prompt asks: its text, or that of the last user message, but for case and spaces; or its token ids."""
+    """A hash of what a prompt asks: its text, or that of the last user message, but for case and spaces; or its token
+    ids."""
     if not isinstance(prompt, str):
         prompt = list(prompt)
         asked = [m for m in prompt if isinstance(m, Mapping) and m.get("role") == "user"] or prompt[-1:]
@@ -130,7 +149,8 @@ def overlap(train: Any, held_out: Any) -> str:
     found = [f"row {row} (row {seen[key]} of training)" for row, key in enumerate(keys) if key in seen]
     if not found:
         return ""
-    return (f"{len(found)} of {len(keys)} rows of evaluation are trained on: {', '.join([*found[:3], *['...'] * (len(found) > 3)])}; "
+    shown = ", ".join([*found[:3], *["..."] * (len(found) > 3)])
+    return (f"{len(found)} of {len(keys)} rows of evaluation are trained on: {shown}; "
             "what is measured on them is not what was learned in general")
 
 
@@ -152,7 +172,8 @@ def read_rows(dataset: Any, name: str, needs: Sequence[str] = ("prompt",)) -> An
     if isinstance(dataset, (str, bytes)) or hasattr(dataset, "__fspath__"):
         raise DatasetError(f"{name}={dataset!r} is a name, not rows; load it with grpo.datasets.load")
     if isinstance(dataset, Mapping):
-        raise DatasetError(f"{name} is a mapping of {', '.join(map(str, list(dataset)[:5]))}; give one split of it, a sequence of rows")
+        raise DatasetError(f"{name} is a mapping of {', '.join(map(str, list(dataset)[:5]))}; give one split of it, a "
+                           "sequence of rows")
     dataset = of_table(dataset)
     rows = dataset if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__") else list(dataset)
     if len(rows) == 0:

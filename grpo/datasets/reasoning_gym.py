@@ -17,8 +17,8 @@ SIZE = 500                                   # rows when no size is given
 
 def load(split: str = "train", *, task: str, size: int | None = None, seed: int = 0, system_prompt: str | None = "xml",
          **config: Any) -> list[dict[str, Any]]:
-    """Rows {prompt, question, answer, task, entry}; entry is what the task's scorer wants. size: that many rows, as long as
-    the task has different ones. config: options of the task."""
+    """Rows {prompt, question, answer, task, entry}; entry is what the task's scorer wants. size: that many rows, as
+    long as the task has different ones. config: options of the task."""
     check_split(split, ("train", "test"), f"reasoning_gym:{task}")
     entries = iter(made(task, seed, config))
 
@@ -30,8 +30,8 @@ def load(split: str = "train", *, task: str, size: int | None = None, seed: int 
         found = list(itertools.islice(distinct(draw), SIZE if size is None else size))
     except Exception as error:                             # a task raises whatever its parts raise
         raise DatasetError(f"reasoning_gym:{task}: {type(error).__name__}: {error}") from error
-    return [{"prompt": chat(entry["question"], system_prompt), "question": entry["question"], "answer": entry["answer"], "task": task,
-             "entry": entry}
+    return [{"prompt": chat(entry["question"], system_prompt), "question": entry["question"], "answer": entry["answer"],
+             "task": task, "entry": entry}
             for entry in found]
 
 
@@ -47,6 +47,7 @@ def made(task: str, seed: int, config: dict[str, Any]) -> Any:
 
 
 def library() -> Any:
+    """The package reasoning_gym; DatasetError where it is not installed."""
     try:
         import reasoning_gym
     except ImportError as error:

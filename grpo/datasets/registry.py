@@ -20,18 +20,18 @@ COMMON_OPTIONS = ("columns", "validation", "target_length")        # of load, fo
 
 
 def load(source: Any, split: str = "train", *, size: int | None = None, system_prompt: str | None = None,
-         columns: Mapping[str, str] | None = None,
-         validation: float | None = None, target_length: int | Mapping[str, Any] | None = None, **options: Any) -> list[dict[str, Any]]:
+         columns: Mapping[str, str] | None = None, validation: float | None = None,
+         target_length: int | Mapping[str, Any] | None = None, **options: Any) -> list[dict[str, Any]]:
     """Rows of one split.
 
     source: a name ("arithmetic", "arithmetic:demonstrations", "reasoning_gym:leg_counting"), a file or folder,
-    "file.py:function", a hub id ("owner/name"), a function, rows (dicts, or a table of datasets, pandas, polars or pyarrow),
-    a mapping of splits to rows, or a mixture: several names in a list, or {name: share}, or {name: {"share": 2, options of
-    its own}}.
-    size: at most so many. system_prompt: for rows made of a question, see layout.chat. columns: our names to the source's,
-    {"question": "problem", "answer": "solution"}. validation: hold this share of train out by hash; that is what "test" and
-    "validation" are then. target_length: ask each row for a number of tokens, see target_length.with_target_length.
-    options: arguments of the data set's function. Raises DatasetError naming file and row, ConfigError for options.
+    "file.py:function", a hub id ("owner/name"), a function, rows (dicts, or a table of datasets, pandas, polars or
+    pyarrow), a mapping of splits to rows, or a mixture: several names in a list, or {name: share}, or {name: {"share":
+    2, options of its own}}. size: at most so many. system_prompt: for rows made of a question, see layout.chat.
+    columns: our names to the source's, {"question": "problem", "answer": "solution"}. validation: hold this share of
+    train out by hash; that is what "test" and "validation" are then. target_length: ask each row for a number of
+    tokens, see target_length.with_target_length. options: arguments of the data set's function. Raises DatasetError
+    naming file and row, ConfigError for options.
     """
     if size is not None and size < 1:
         raise ConfigError(f"size={size} must be at least 1")
@@ -58,7 +58,8 @@ def read(source: Any, split: str, size: int | None, options: dict[str, Any]) -> 
         name = os.fspath(source)
         if (function := named_function(name)) is None:
             path = Path(source).expanduser()
-            function = functools.partial(files.read, path) if path.exists() else functools.partial(hub.read, hub_id(name))
+            there = path.exists()
+            function = functools.partial(files.read, path) if there else functools.partial(hub.read, hub_id(name))
         return call(function, name, split, size, options)
     if callable(source):
         return call(source, getattr(source, "__name__", type(source).__name__), split, size, options)
@@ -95,7 +96,8 @@ def named_function(source: str) -> Callable | None:
     return attribute(OWN.module(name), function, f"{name} has no function") if function else load
 
 
-def call(function: Callable, source: str, split: str, size: int | None, options: dict[str, Any]) -> list[dict[str, Any]]:
+def call(function: Callable, source: str, split: str, size: int | None,
+         options: dict[str, Any]) -> list[dict[str, Any]]:
     """The function's rows; it is given what it has parameters for."""
     parameters = inspect.signature(function).parameters
     if "split" in parameters:
@@ -112,22 +114,24 @@ def call(function: Callable, source: str, split: str, size: int | None, options:
 def check_options(function: Callable, source: str, options: dict[str, Any]) -> dict[str, Any]:
     """The options that are set; ConfigError for one that the function does not take."""
     parameters = inspect.signature(function).parameters
-    given = {name: value for name, value in options.items() if not (name in ("system_prompt", "columns") and value is None)}
+    given = {name: value for name, value in options.items()
+             if not (name in ("system_prompt", "columns") and value is None)}
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         known = [name for name in parameters if name != "split"]
         for name in given:
             if name not in parameters:
-                raise ConfigError(f"{source} has no option {name!r}{did_you_mean(name, [*known, *COMMON_OPTIONS])} It has "
-                                  f"{', '.join(known) or 'none'}; every data set has {', '.join(COMMON_OPTIONS)}.")
-    for name, parameter in parameters.items():
-        if name not in given and parameter.default is parameter.empty and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD,
-                                                                                             parameter.KEYWORD_ONLY):
+                raise ConfigError(f"{source} has no option {name!r}{did_you_mean(name, [*known, *COMMON_OPTIONS])} It "
+                                  f"has {', '.join(known) or 'none'}; every data set has {', '.join(COMMON_OPTIONS)}.")
+    for name, p in parameters.items():
+        if name not in given and p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
             raise ConfigError(f"{source} needs the option {name!r}")
     return given
 
 
 def hub_id(source: str) -> str:
+    """The source, if it may be a data set of the hub; else DatasetError with what there is."""
     if source.count("/") != 1 or source.startswith((".", "/", "~")) or source.endswith(tuple(files.READERS)):
-        raise DatasetError(f"{source!r} is no file or folder here and no data set of this package{did_you_mean(source, names())} There are "
+        hint = did_you_mean(source, names())
+        raise DatasetError(f"{source!r} is no file or folder here and no data set of this package{hint} There are "
                            f"{', '.join(names())}; or give a path, file.py:function, or a hub id like owner/name")
     return source

@@ -17,7 +17,8 @@ def check_split(split: str, splits: Iterable[str], where: str) -> None:
 
 def no_split(where: str, split: str) -> DatasetError:
     """The error for a source that is one list of rows."""
-    return DatasetError(f"{where} has no split {split!r}; name another data set for evaluation, or hold rows out with the option validation: 0.1")
+    return DatasetError(f"{where} has no split {split!r}; name another data set for evaluation, or hold rows out with "
+                        "the option validation: 0.1")
 
 
 def part_of(splits: Mapping[str, Any], split: str, where: str) -> Any:
@@ -28,12 +29,13 @@ def part_of(splits: Mapping[str, Any], split: str, where: str) -> Any:
 
 
 def carved(rows: list[dict[str, Any]], share: float, split: str) -> list[dict[str, Any]]:
-    """The rows of train, or those held out, which are what test and validation mean. Which row is which depends on its prompt
-    alone, so that rows which ask the same are on one side."""
+    """The rows of train, or those held out, which are what test and validation mean. Which row is which depends on its
+    prompt alone, so that rows which ask the same are on one side."""
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
         raise ConfigError(f"validation={share!r} must be the share of rows to hold out, between 0 and 1")
     check_split(split, ("train", "validation", "test"), "a data set with the option validation")
-    kept = [row for row in rows if (int.from_bytes(content_key(row["prompt"])[:4], "little") < share * 2**32) == (split != "train")]
-    if not kept:
+    chosen = [row for row in rows
+              if (int.from_bytes(content_key(row["prompt"])[:4], "little") < share * 2**32) == (split != "train")]
+    if not chosen:
         raise DatasetError(f"validation={share} of {len(rows)} rows leaves nothing for the split {split!r}")
-    return kept
+    return chosen

@@ -1,4 +1,5 @@
-"""A number of tokens that each row asks the model to think for (L1, arXiv 2503.04697), where rewards of length find it."""
+"""A number of tokens that each row asks the model to think for (L1, arXiv 2503.04697), where rewards of length find
+it."""
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -28,11 +29,18 @@ def bounds(target: Any) -> tuple[int, int, int, int]:
     options = target if isinstance(target, Mapping) else {"low": target, "high": target}
     for name in options:
         if name not in OPTIONS:
-            raise ConfigError(f"target_length has no entry {name!r}{did_you_mean(name, OPTIONS)} It has {', '.join(OPTIONS)}.")
-    low, high = options.get("low"), options.get("high")
-    if any(isinstance(n, bool) or not isinstance(n, int) for n in (low, high)) or not (0 < low <= high or low == high < 0):
-        raise ConfigError(f"target_length={target!r} must be a number of tokens, -N for at most N, or {{low: 100, high: 1000, maximum: false}}")
+            raise ConfigError(f"target_length has no entry {name!r}{did_you_mean(name, OPTIONS)} It has "
+                              f"{', '.join(OPTIONS)}.")
+    low, high = whole_or_0(options.get("low")), whole_or_0(options.get("high"))
+    if not (0 < low <= high or low == high < 0):
+        raise ConfigError(f"target_length={target!r} must be a number of tokens, -N for at most N, or "
+                          "{low: 100, high: 1000, maximum: false}")
     return abs(low), abs(high), -1 if options.get("maximum") or low < 0 else 1, options.get("seed", 0)
+
+
+def whole_or_0(value: Any) -> int:
+    """The value if it is an integer, else 0, which is no number of tokens to think for."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def asked(row: dict[str, Any], number: int, target: int) -> dict[str, Any]:
@@ -41,7 +49,8 @@ def asked(row: dict[str, Any], number: int, target: int) -> dict[str, Any]:
         raise DatasetError(f"row {number} has a column {COLUMN} of its own; leave the option {COLUMN} out")
     prompt = row["prompt"]
     if isinstance(prompt, str) or not isinstance(prompt[0], Mapping):
-        raise DatasetError(f"row {number}: {COLUMN} is said in the system message, and the prompt is no chat; give rows with a question")
+        raise DatasetError(f"row {number}: {COLUMN} is said in the system message, and the prompt is no chat; give "
+                           "rows with a question")
     sentence = f"Think for {target} tokens." if target > 0 else f"Think for a maximum of {-target} tokens."
     system, others = (prompt[0]["content"], prompt[1:]) if prompt[0]["role"] == "system" else ("", prompt)
     return {**row, "prompt": [{"role": "system", "content": f"{system} {sentence}".strip()}, *others], COLUMN: target}

@@ -20,14 +20,15 @@ SIZE = {"train": 8000, "test": 1000}         # rows when no size is given
 LARGEST = 100                                # of the numbers that an option may ask for
 SYMBOLS = {"addition": "+", "subtraction": "-", "multiplication": "x", "division": "/"}
 
-NAMES = """Ada Amir Anna Ben Bella Carlos Chen Clara Dan Diego Elif Emma Eva Felix Finn Grace Hana Hugo Ida Ivan Jack Jonas Kofi
-Lara Leo Lily Lucia Luis Maya Mia Mina Nadia Nina Noah Olga Omar Oscar Paula Peter Ravi Rosa Sam Sara Sofia Tariq Tom Vera Yuki Zoe""".split()
-THINGS = """apples balloons beads books bottles buttons candles cards carrots coins cookies crayons cups eggs flowers grapes keys lemons
-marbles melons muffins nuts oranges peaches pears pencils pens photos plates plums potatoes ribbons rings rocks seeds shells spoons
-stamps stickers tickets tomatoes toys""".split()
+NAMES = """Ada Amir Anna Ben Bella Carlos Chen Clara Dan Diego Elif Emma Eva Felix Finn Grace Hana Hugo Ida Ivan
+Jack Jonas Kofi Lara Leo Lily Lucia Luis Maya Mia Mina Nadia Nina Noah Olga Omar Oscar Paula Peter Ravi Rosa Sam
+Sara Sofia Tariq Tom Vera Yuki Zoe""".split()
+THINGS = """apples balloons beads books bottles buttons candles cards carrots coins cookies crayons cups eggs
+flowers grapes keys lemons marbles melons muffins nuts oranges peaches pears pencils pens photos plates plums
+potatoes ribbons rings rocks seeds shells spoons stamps stickers tickets tomatoes toys""".split()
 CONTAINERS = "bags baskets boxes bowls buckets crates drawers jars packs trays".split()
 
-TEMPLATES = {
+STORIES = {
     "addition": """
         {name} has {a} {things}. {friend} gives {name} {b} more. How many {things} does {name} have now?
         {name} has {a} {things} and {friend} has {b}. How many {things} do they have together?
@@ -97,47 +98,55 @@ TEMPLATES = {
         {name} saves {b} dollars a week. After how many weeks are {a} dollars saved?
         {a} {things} are dealt to {b} players, as many to each. How many {things} does each player hold?""",
 }
-TEMPLATES = {operation: [line.strip() for line in lines.strip().splitlines()] for operation, lines in TEMPLATES.items()}
+TEMPLATES = {operation: [line.strip() for line in lines.strip().splitlines()] for operation, lines in STORIES.items()}
 
 
 def load(split: str = "train", *, operations: str | Sequence[str] = tuple(SYMBOLS), numbers: Sequence[int] = (2, 30),
-         factors: Sequence[int] = (2, 12),
-         size: int | None = None, seed: int = 0, system_prompt: str | None = None, examples: int = 0) -> list[dict[str, Any]]:
+         factors: Sequence[int] = (2, 12), size: int | None = None, seed: int = 0, system_prompt: str | None = None,
+         examples: int = 0) -> list[dict[str, Any]]:
     """Rows {prompt, question, answer, operation}, the operations in turn; no question twice.
 
-    numbers, factors: smallest and largest number that is added or is the answer of a subtraction, and that is multiplied or is
-    the answer of a division. size: that many rows, None: 8000 of train, 1000 of test. examples: so many solved problems of
-    train, which are not asked, are shown before each question, for models that do not know the layout.
+    numbers, factors: smallest and largest number that is added or is the answer of a subtraction, and that is
+    multiplied or is the answer of a division. size: that many rows, None: 8000 of train, 1000 of test. examples: so
+    many solved problems of train, which are not asked, are shown before each question, for models that do not know the
+    layout.
 
     >>> row = load("test", size=1)[0]
-    >>> row["operation"], row["answer"], row["question"]
-    ('addition', '32', 'Lara picked 15 grapes in the morning and 17 in the afternoon. How many grapes did Lara pick that day?')
+    >>> row["operation"], row["answer"]
+    ('addition', '32')
+    >>> row["question"]
+    'Lara picked 15 grapes in the morning and 17 in the afternoon. How many grapes did Lara pick that day?'
     """
     check_split(split, SIZE, "word_problems")
     kinds = [operations] if isinstance(operations, str) else list(operations)
     for kind in kinds:
         if kind not in SYMBOLS:
-            raise ConfigError(f"operations={operations!r}: no operation {kind!r}{did_you_mean(kind, SYMBOLS)} There are {', '.join(SYMBOLS)}.")
+            raise ConfigError(f"operations={operations!r}: no operation {kind!r}{did_you_mean(kind, SYMBOLS)} There "
+                              f"are {', '.join(SYMBOLS)}.")
     check_examples(examples)
     facts = {"+": all_facts("numbers", numbers), "x": all_facts("factors", factors)}
     drawn = {name: problems(name, kinds, facts, seed) for name in SIZE}
     shown = [message for problem in itertools.islice(drawn["train"], examples)
              for message in solved(problem["question"], problem["reasoning"], problem["answer"])]
-    return [row(problem, system_prompt, shown) for problem in itertools.islice(drawn[split], SIZE[split] if size is None else size)]
+    count = SIZE[split] if size is None else size
+    return [row(problem, system_prompt, shown) for problem in itertools.islice(drawn[split], count)]
 
 
 def row(problem: dict[str, str], system_prompt: str | None, shown: Sequence[dict[str, str]]) -> dict[str, Any]:
+    """A problem as a row; shown: messages of solved problems before the question."""
     columns = {name: problem[name] for name in ("question", "answer", "operation")}
     return {"prompt": with_examples(chat(problem["question"], system_prompt), shown), **columns}
 
 
-def problems(split: str, operations: Sequence[str], facts: dict[str, list[tuple[int, int]]], seed: int) -> Iterator[dict[str, str]]:
+def problems(split: str, operations: Sequence[str], facts: dict[str, list[tuple[int, int]]],
+             seed: int) -> Iterator[dict[str, str]]:
     """Problems {question, reasoning, answer, operation} without end, or until they come again."""
     rng = random.Random(f"word_problems {split} {seed}")
-    here = {symbol: [(x, y) for x, y in known if held_out(f"{min(x, y)}{symbol}{max(x, y)}", HELD_OUT) == (split == "test")]
+    here = {symbol: [(x, y) for x, y in known
+                     if held_out(f"{min(x, y)}{symbol}{max(x, y)}", HELD_OUT) == (split == "test")]
             for symbol, known in facts.items()}
     kinds = [distinct(functools.partial(told, operation, here, rng)) for operation in operations]
-    for turn in zip(*kinds):
+    for turn in zip(*kinds, strict=False):     # until one of them has no more
         yield from turn
 
 
@@ -145,17 +154,20 @@ def told(operation: str, facts: dict[str, list[tuple[int, int]]], rng: random.Ra
     """A fact in words."""
     symbol, inverse = ("+", "subtraction") if operation in ("addition", "subtraction") else ("x", "division")
     if not facts[symbol]:
-        raise ConfigError(f"no {operation} of this range falls into the split; widen {'numbers' if symbol == '+' else 'factors'}")
+        raise ConfigError(f"no {operation} of this range falls into the split; widen "
+                          f"{'numbers' if symbol == '+' else 'factors'}")
     x, y = rng.choice(facts[symbol])
     z = x + y if symbol == "+" else x * y
     a, b, answer = (z, x, y) if operation == inverse else (x, y, z)
     name, friend = rng.sample(NAMES, 2)
     question = rng.choice(TEMPLATES[operation]).format(a=a, b=b, name=name, friend=friend, things=rng.choice(THINGS),
                                                        containers=rng.choice(CONTAINERS))
-    return {"question": question, "reasoning": f"{a} {SYMBOLS[operation]} {b} = {answer}", "answer": str(answer), "operation": operation}
+    return {"question": question, "reasoning": f"{a} {SYMBOLS[operation]} {b} = {answer}", "answer": str(answer),
+            "operation": operation}
 
 
 def all_facts(option: str, bounds: Sequence[int]) -> list[tuple[int, int]]:
+    """Every pair (x, y) within bounds. Raises ConfigError naming the option."""
     check_bounds(option, bounds, 2, LARGEST)
     span = range(bounds[0], bounds[1] + 1)
     return [(x, y) for x in span for y in span]

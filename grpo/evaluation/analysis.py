@@ -1,5 +1,5 @@
-"""What completions look like, beyond the mean: errors of layout, truncation, repetition, lengths, rewards, where readings disagree, and
-two evaluations of the same questions against each other."""
+"""What completions look like, beyond the mean: errors of layout, truncation, repetition, lengths, rewards, where
+readings disagree, and two evaluations of the same questions against each other."""
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,25 +10,33 @@ import numpy as np
 
 from ..errors import ConfigError, FileFormatError
 from ..rewards import repeated_share
-from ..runs import (COMPLETIONS, EVALUATIONS, READINGS, completion_steps, completions, evaluation, evaluation_steps,
-                    read_document)
+from ..runs import (
+    COMPLETIONS,
+    EVALUATIONS,
+    READINGS,
+    completion_steps,
+    completions,
+    evaluation,
+    evaluation_steps,
+    read_document,
+)
 from .estimates import difference, mcnemar
 from .folder import DOCUMENT
 from .grading import layout_of
 from .records import Record, document, questions, verdict
 
 NGRAM = 4                                    # words
-MANY = 0.5                                   # a completion repeats itself when more than this share of its n-grams was there before
+MANY = 0.5                                   # share of n-grams that stood there before: more is a repetitive completion
 BINS = 10
 PHASE = 0.1                                  # of a run's steps, at either end
 
 
 def analyze(source: str | Path) -> dict[str, Any]:
-    """The analysis of a file or folder of `grpo eval`, or of a run folder: its last round of evaluation, what changed since its
-    first (of several data sets, under "data_sets" and their names), and its training completions at either end. Raises
-    FileFormatError where there is nothing to analyse.
+    """The analysis of a file or folder of `grpo eval`, or of a run folder: its last round of evaluation, what changed
+    since its first (of several data sets, under "data_sets" and their names), and its training completions at either
+    end. Raises FileFormatError where there is nothing to analyse.
 
-    >>> analyze("runs/gsm8k-1")["evaluation"]["metrics"]["accuracy/lenient"]                               # doctest: +SKIP
+    >>> analyze("runs/gsm8k-1")["evaluation"]["metrics"]["accuracy/lenient"]    # doctest: +SKIP
     """
     path = Path(source)
     if not (path / COMPLETIONS).is_dir() and not (path / EVALUATIONS).is_dir():
@@ -43,12 +51,14 @@ def analyze(source: str | Path) -> dict[str, Any]:
     if steps := completion_steps(path):
         found["training"] = training_phases(path, steps)
     if len(found) == 1:
-        raise FileFormatError(f"{path} has no completions: neither {COMPLETIONS}/step-N.jsonl nor {EVALUATIONS}/step-N.json with them")
+        raise FileFormatError(f"{path} has no completions: neither {COMPLETIONS}/step-N.jsonl nor "
+                              f"{EVALUATIONS}/step-N.json with them")
     return found
 
 
 def last_and_first(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """{step, evaluation} of the last round that kept its completions, and {since_step, change} since the first; empty for none."""
+    """{step, evaluation} of the last round that has its completions, and {since_step, change} since the first; empty
+    for none."""
     rounds = [r for r in rounds if r["completions"]]
     if not rounds:
         return {}
@@ -60,7 +70,8 @@ def last_and_first(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def read(path: Path) -> dict[str, dict[str, Any]]:
-    """The documents of an evaluation by data set (a single one: ""): its file, its folder, or a run folder (the last rounds)."""
+    """The documents of an evaluation by data set (a single one: ""): its file, its folder, or a run folder (the last
+    rounds)."""
     if path.is_file():
         return {"": read_document(path)}
     if (path / DOCUMENT).is_file():
@@ -77,7 +88,8 @@ def analysis_of(records: Sequence[Record]) -> dict[str, Any]:
     content = document({}, records)
     graded = [r for r in records if r["gold"] is not None]
     return {"metrics": content["metrics"], "by_category": content["by_category"], "completions": shares(records),
-            "right": shares([r for r in graded if r["lenient"]]), "wrong": shares([r for r in graded if not r["lenient"]]),
+            "right": shares([r for r in graded if r["lenient"]]),
+            "wrong": shares([r for r in graded if not r["lenient"]]),
             "tag_errors": dict(Counter(error for r in records for error in r["tag_errors"] or ()).most_common()),
             "histograms": {name: histogram([r["rewards"][name] for r in records]) for name in records[0]["rewards"]},
             "disagreements": disagreements(graded)}
@@ -87,16 +99,19 @@ def shares(records: Sequence[Record]) -> dict[str, float]:
     """Shares and means over completions: by reading, of layout, truncation, length, repetition. Empty for none."""
     if not records:
         return {}
-    lengths, repeated = np.array([r["tokens"] for r in records]), np.array([repetition(r["completion"]) for r in records])
+    lengths = np.array([r["tokens"] for r in records])
+    repeated = np.array([repetition(r["completion"]) for r in records])
     asked = [not r["tag_errors"] for r in records if r["tag_errors"] is not None]
     graded = [r for r in records if r["gold"] is not None]
     return {"count": len(records), **{reading: mean([r[reading] for r in graded]) for reading in READINGS if graded},
-            **({"format": mean(asked)} if asked else {}), "truncated": mean([r["finish_reason"] == "length" for r in records]),
-            "mean_length": float(lengths.mean()), "median_length": float(np.median(lengths)), "repetition": float(repeated.mean()),
-            "repetitive": mean(repeated > MANY)}
+            **({"format": mean(asked)} if asked else {}),
+            "truncated": mean([r["finish_reason"] == "length" for r in records]),
+            "mean_length": float(lengths.mean()), "median_length": float(np.median(lengths)),
+            "repetition": float(repeated.mean()), "repetitive": mean(repeated > MANY)}
 
 
 def mean(values: Any) -> float:
+    """The mean as a float."""
     return float(np.mean(values))
 
 
@@ -116,20 +131,22 @@ def histogram(values: Sequence[float | None]) -> list[dict[str, float]]:
     if len(distinct) <= BINS:
         return [{"low": float(v), "high": float(v), "count": int((there == v).sum())} for v in distinct]
     counts, edges = np.histogram(there, BINS)
-    return [{"low": float(low), "high": float(high), "count": int(n)} for low, high, n in zip(edges, edges[1:], counts, strict=False)]
+    return [{"low": float(low), "high": float(high), "count": int(n)}
+            for low, high, n in zip(edges, edges[1:], counts, strict=False)]
 
 
 def disagreements(records: Sequence[Record]) -> list[dict[str, Any]]:
     """The completions that one reading finds right and another wrong."""
-    kept = ("row", "sample", "gold", "tagged_answer", "answer", *READINGS)
-    return [{name: r[name] for name in kept} for r in records if len({r[reading] for reading in READINGS}) > 1]
+    shown = ("row", "sample", "gold", "tagged_answer", "answer", *READINGS)
+    return [{name: r[name] for name in shown} for r in records if len({r[reading] for reading in READINGS}) > 1]
 
 
 def training_phases(run: Path, steps: Sequence[int]) -> dict[str, dict[str, Any]]:
     """shares() of the training completions in the first and in the last tenth of the steps."""
     count = max(1, round(len(steps) * PHASE))
     phases = {"first": steps[:count], "last": steps[-count:]} if len(steps) > 1 else {"first": steps}
-    return {name: {"from": chosen[0], "to": chosen[-1], **shares([regraded(r) for step in chosen for r in completions(run, step)])}
+    return {name: {"from": chosen[0], "to": chosen[-1],
+                   **shares([regraded(r) for step in chosen for r in completions(run, step)])}
             for name, chosen in phases.items()}
 
 
@@ -143,11 +160,13 @@ def compare_sources(first: Path, second: Path) -> dict[str, dict[str, Any]]:
     ours, theirs = read(first), read(second)
     common = [data_set for data_set in ours if data_set in theirs]
     if not common:
-        raise ConfigError(f"no data set on which both were evaluated: {first} has {named(ours)}, {second} {named(theirs)}")
+        raise ConfigError(f"no data set on which both were evaluated: {first} has {named(ours)}, {second} "
+                          f"{named(theirs)}")
     return {data_set: compare(ours[data_set]["completions"], theirs[data_set]["completions"]) for data_set in common}
 
 
 def named(data_sets: Iterable[str]) -> str:
+    """Names of data sets, as errors show them."""
     return ", ".join(name or "one without a name" for name in data_sets)
 
 

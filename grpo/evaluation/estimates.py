@@ -12,8 +12,8 @@ Z = 1.959963984540054                        # two-sided 95 %
 
 
 def pass_at_k(n: int, right: int, k: int) -> float:
-    """The chance that k of a question's n completions, drawn without replacement, have a right one among them: the unbiased
-    estimator 1 - C(n - right, k) / C(n, k) of Chen et al. 2021.
+    """The chance that k of a question's n completions, drawn without replacement, have a right one among them: the
+    unbiased estimator 1 - C(n - right, k) / C(n, k) of Chen et al. 2021.
 
     >>> pass_at_k(4, 1, 1), pass_at_k(4, 1, 2), pass_at_k(4, 4, 1)
     (0.25, 0.5, 1.0)
@@ -22,8 +22,8 @@ def pass_at_k(n: int, right: int, k: int) -> float:
 
 
 def majority(answers: Sequence[str], right: Sequence[bool]) -> float:
-    """1.0 where the most frequent of a question's answers is right, else 0.0; the share of right ones among answers that tie.
-    answers: the same text for the same answer.
+    """1.0 where the most frequent of a question's answers is right, else 0.0; the share of right ones among answers
+    that tie. answers: the same text for the same answer.
 
     >>> majority(["7", "7", "8"], [True, True, False]), majority(["7", "8"], [True, False])
     (1.0, 0.5)
@@ -48,9 +48,9 @@ def wilson(share: float, n: float) -> tuple[float, float]:
 def interval(shares: NDArray[np.float64], completions: int) -> tuple[float, float]:
     """95 % interval of the mean of shares, one number in [0, 1] a question, over questions like these.
 
-    Wilson's, with the effective number of trials p (1 - p) / var(mean) of a clustered sample (Korn & Graubard 1998), which is
-    never below the number of questions and not taken to be above completions, the number of all completions. With one
-    completion a question it is Wilson's interval itself.
+    Wilson's, with the effective number of trials p (1 - p) / var(mean) of a clustered sample (Korn & Graubard 1998),
+    which is never below the number of questions and not taken to be above completions, the number of all completions.
+    With one completion a question it is Wilson's interval itself.
     """
     p, count = float(shares.mean()), len(shares)
     variance = float(shares.var()) / count
@@ -61,8 +61,8 @@ def interval(shares: NDArray[np.float64], completions: int) -> tuple[float, floa
 def difference(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float, float]:
     """(mean of b - a, low, high): two models on the same questions, shares in [0, 1], with a 95 % interval.
 
-    The adjusted Wald interval of Bonett & Price (2012): one question is added that a alone gets right, and one that b alone does.
-    Theirs is for right or wrong; for shares the same two are added.
+    The adjusted Wald interval of Bonett & Price (2012): one question is added that a alone gets right, and one that b
+    alone does. Theirs is for right or wrong; for shares the same two are added.
     """
     gain = b - a
     padded = np.concatenate([gain, [1.0, -1.0]])
@@ -71,7 +71,8 @@ def difference(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, f
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """Exact two-sided p-value of McNemar's test: only_a questions are right in one model alone, only_b in the other alone.
+    """Exact two-sided p-value of McNemar's test: only_a questions are right in one model alone, only_b in the other
+    alone.
 
     >>> mcnemar(1, 9), mcnemar(0, 0)
     (0.021484375, 1.0)

@@ -1,4 +1,5 @@
-"""The folder of one evaluation outside of a run: what is finished is on disk, and the same evaluation goes on where it stopped.
+"""The folder of one evaluation outside of a run: what is finished is on disk, and the same evaluation goes on where it
+stopped.
 
     settings.json      what decides the numbers: another evaluation in the same folder is refused
     unfinished.jsonl   the records of finished questions, a line a completion, until the last one is there
@@ -37,18 +38,21 @@ class EvalFolder:
         here = json.loads(to_json(self.settings))
         for name in sorted({*saved, *here} - set(NOT_COMPARED)):
             if saved.get(name) != here.get(name):
-                raise ConfigError(f"{self.path} holds another evaluation: {name} is {saved.get(name)!r} there and {here.get(name)!r} "
-                                  "here; give another output_dir")
+                raise ConfigError(f"{self.path} holds another evaluation: {name} is {saved.get(name)!r} there and "
+                                  f"{here.get(name)!r} here; give another output_dir")
 
     @property
     def finished(self) -> bool:
+        """Whether evaluation.json is there."""
         return (self.path / DOCUMENT).is_file()
 
     def document(self) -> dict[str, Any]:
+        """The finished evaluation. Raises FileFormatError."""
         return read_document(self.path / DOCUMENT)
 
     def records(self) -> list[Record]:
-        """What is finished of an evaluation that is not: whole questions only. A line that an interruption cut off is dropped."""
+        """What is finished of an evaluation that is not: whole questions only. A line that an interruption cut off is
+        dropped."""
         path = self.path / UNFINISHED
         if not path.is_file():
             return []
@@ -69,5 +73,6 @@ class EvalFolder:
             os.fsync(file.fileno())
 
     def finish(self, document: Mapping[str, Any]) -> None:
+        """Writes evaluation.json, whole or not at all, and drops the records that led to it."""
         replace_text(self.path / DOCUMENT, to_json(document))
         (self.path / UNFINISHED).unlink(missing_ok=True)

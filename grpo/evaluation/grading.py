@@ -1,27 +1,38 @@
-"""Grading one completion: is its answer the gold, read strictly, leniently and by extraction; and is its layout the one asked for?"""
+"""Grading one completion: is its answer the gold, read strictly, leniently and by extraction; and is its layout the one
+asked for?"""
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import DatasetError
-from ..rewards import (GOLD_COLUMNS, extractive_match, final_answer, gold_of, is_chat, quantity, same_answer, tagged,
-                       tagged_answer)
+from ..rewards import (
+    GOLD_COLUMNS,
+    extractive_match,
+    final_answer,
+    gold_of,
+    is_chat,
+    quantity,
+    same_answer,
+    tagged,
+    tagged_answer,
+)
 
 CATEGORIES = ("category", "level", "subject", "operation", "task", "source")
 REASONING = ("reasoning", "think")
 
 
 def check_golds(rows: Iterable[Mapping[str, Any]], name: str) -> None:
-    """Either no row has a gold, or each one that can be compared with; in a mixture of data sets (column source) this holds for each
-    of them. DatasetError names the row."""
+    """Either no row has a gold, or each one that can be compared with; in a mixture of data sets (column source) this
+    holds for each of them. DatasetError names the row."""
     golds = [(row.get("source"), gold_of(row)) for row in rows]
     graded = {source for source, gold in golds if gold is not None}
     for number, (source, gold) in enumerate(golds):
         if source in graded and gold is None:
-            raise DatasetError(f"{name}: row {number} has no answer to grade by, as other rows do; the columns looked at are reward_model, "
-                               f"{', '.join(GOLD_COLUMNS)}")
+            raise DatasetError(f"{name}: row {number} has no answer to grade by, as other rows do; the columns looked "
+                               f"at are reward_model, {', '.join(GOLD_COLUMNS)}")
         if source in graded and not comparable(gold):
-            raise DatasetError(f"{name}: the answer of row {number} cannot be compared with: {gold!r:.80}; it must be text or a number")
+            raise DatasetError(f"{name}: the answer of row {number} cannot be compared with: {gold!r:.80}; it must be "
+                               "text or a number")
 
 
 def comparable(gold: Any) -> bool:
@@ -32,12 +43,12 @@ def comparable(gold: Any) -> bool:
 
 
 def category_column(rows: Sequence[Mapping[str, Any]], asked: str | None) -> str | None:
-    """The column to break an evaluation down by: the one asked for, or the first of the usual names that every row has."""
+    """The column to break an evaluation down by: the one asked for, or the first of CATEGORIES that every row has."""
     if asked is not None:
         missing = next((number for number, columns in enumerate(rows) if asked not in columns), None)
         if missing is not None:
-            raise DatasetError(f"row {missing} has no column {asked!r} to break the evaluation down by; its columns are "
-                               f"{', '.join(rows[missing])}")
+            raise DatasetError(f"row {missing} has no column {asked!r} to break the evaluation down by; its columns "
+                               f"are {', '.join(rows[missing])}")
         return asked
     return next((name for name in CATEGORIES if all(columns.get(name) is not None for columns in rows)), None)
 
@@ -48,12 +59,15 @@ def layout_of(prompt: Any) -> list[str]:
     >>> layout_of("Reply as <think>...</think> and <answer>...</answer>")
     ['think', 'answer']
     """
-    text = prompt if isinstance(prompt, str) else "\n".join(str(m["content"]) for m in prompt) if is_chat(prompt) else ""
+    text = "\n".join(str(m["content"]) for m in prompt) if is_chat(prompt) else prompt
+    if not isinstance(text, str):
+        return []                                          # token ids show no tags
     return [tag for tag in dict.fromkeys(re.findall(r"<([A-Za-z_]\w*)>", text)) if f"</{tag}>" in text]
 
 
 def tag_errors(text: str, layout: Sequence[str]) -> list[str]:
-    """What is wrong with the tags of a completion: "<x> missing", "</x> doubled", "tags out of order". Empty: each is there once, in order.
+    """What is wrong with the tags of a completion: "<x> missing", "</x> doubled", "tags out of order". Empty: each is
+    there once, in order.
 
     >>> tag_errors("<think>so</think><answer>4", ["think", "answer"])
     ['</answer> missing']
@@ -65,7 +79,8 @@ def tag_errors(text: str, layout: Sequence[str]) -> list[str]:
 
 
 def reasoning_of(text: str) -> str | None:
-    """The text in <reasoning> or <think> tags; where such a tag is only closed (the prompt opened it), what is before it."""
+    """The text in <reasoning> or <think> tags; where such a tag is only closed (the prompt opened it), what is before
+    it."""
     for tag in REASONING:
         if f"<{tag}>" in text:
             return tagged(text, tag)

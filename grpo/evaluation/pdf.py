@@ -2,7 +2,7 @@
 import os
 import textwrap
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -14,8 +14,7 @@ from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
-from reportlab.platypus import KeepTogether, Paragraph, Preformatted, SimpleDocTemplate
-from reportlab.platypus import Table as Grid
+from reportlab.platypus import KeepTogether, Paragraph, Preformatted, SimpleDocTemplate, Table as Grid
 
 from .records import Record
 from .tables import Table
@@ -41,11 +40,13 @@ class Pages:
         self.story: list[Any] = [Paragraph(escape(self.title), style(15, bold=True, after=8))]
 
     def tables(self, tables: Sequence[Table]) -> None:
+        """Tables, each on one page with its title where it fits."""
         for table in tables:
             title = Paragraph(escape(printable(table.title)), style(10.5, bold=True, before=8, after=3))
             self.story.append(KeepTogether([title, grid(table)]))
 
     def note(self, text: str) -> None:
+        """A sentence in small print."""
         self.story.append(Paragraph(escape(printable(text)), style(8.5, color=PALE, before=8)))
 
     def instructions(self, prompt: Any) -> None:
@@ -58,17 +59,21 @@ class Pages:
         """Question, gold, and each completion with its rewards and what was read out of it."""
         first = group[0]
         graded = "" if first["gold"] is None else f", {sum(r['lenient'] for r in group)} of {len(group)} right"
-        self.story.append(Paragraph(escape(printable(title + graded)), style(10.5, bold=True, before=14, after=3, keep=True)))
+        self.story.append(Paragraph(escape(printable(title + graded)),
+                                    style(10.5, bold=True, before=14, after=3, keep=True)))
         self.story += boxed(shortened(last_message(first["prompt"])), PLAIN)
         if first["gold"] is not None:
-            self.story.append(Paragraph(escape(printable(f"gold: {first['gold']}")), style(8.5, bold=True, before=2, after=2)))
+            self.story.append(Paragraph(escape(printable(f"gold: {first['gold']}")),
+                                        style(8.5, bold=True, before=2, after=2)))
         for record in group:
             self.completion(record)
 
     def completion(self, record: Record) -> None:
+        """One completion in the colour of its verdict, with its rewards and what was read out of it."""
         color = PLAIN if record["gold"] is None else RIGHT if record["lenient"] else WRONG
         mark = "" if record["gold"] is None else "✓ " if record["lenient"] else "✗ "
-        self.story.append(Paragraph(escape(mark + printable(headline(record))), style(8, color=color, bold=True, before=7, keep=True)))
+        self.story.append(Paragraph(escape(mark + printable(headline(record))),
+                                    style(8, color=color, bold=True, before=7, keep=True)))
         self.story.append(Paragraph(escape(printable(rewards_line(record))), style(7.5, after=2, keep=True)))
         self.story += boxed(record["completion"] or "(empty)", color)
         if read := parts(record):
@@ -78,12 +83,14 @@ class Pages:
         """Writes the file whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-        SimpleDocTemplate(str(temporary), pagesize=A4, title=self.title, author="grpo", invariant=1, leftMargin=MARGIN, rightMargin=MARGIN,
-                          topMargin=16 * mm, bottomMargin=16 * mm).build(self.story, onFirstPage=self.footer, onLaterPages=self.footer)
+        pages = SimpleDocTemplate(str(temporary), pagesize=A4, title=self.title, author="grpo", invariant=1,
+                                  leftMargin=MARGIN, rightMargin=MARGIN, topMargin=16 * mm, bottomMargin=16 * mm)
+        pages.build(self.story, onFirstPage=self.footer, onLaterPages=self.footer)
         os.replace(temporary, path)
         return path
 
     def footer(self, canvas: Any, document: Any) -> None:
+        """Title and page number; reportlab calls this for each page."""
         canvas.setFont("Sans", 7.5)
         canvas.setFillColor(PALE)
         canvas.drawString(MARGIN, 9 * mm, self.title[:100])
@@ -91,6 +98,7 @@ class Pages:
 
 
 def register_fonts() -> None:
+    """Makes the fonts known to reportlab."""
     import matplotlib
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
@@ -99,11 +107,13 @@ def register_fonts() -> None:
             pdfmetrics.registerFont(TTFont(name, folder / file))
 
 
-@lru_cache(maxsize=None)
+@cache
 def style(size: float, *, bold: bool = False, color: Any = INK, before: float = 0, after: float = 0, keep: bool = False,
           right: bool = False) -> ParagraphStyle:
-    return ParagraphStyle("", fontName="SansBold" if bold else "Sans", fontSize=size, leading=size * 1.35, textColor=color,
-                          spaceBefore=before, spaceAfter=after, keepWithNext=keep, alignment=TA_RIGHT if right else TA_LEFT)
+    """A paragraph style, size, before and after in points. keep: on one page with what follows."""
+    return ParagraphStyle("", fontName="SansBold" if bold else "Sans", fontSize=size, leading=size * 1.35,
+                          textColor=color, spaceBefore=before, spaceAfter=after, keepWithNext=keep,
+                          alignment=TA_RIGHT if right else TA_LEFT)
 
 
 def printable(text: str, font: str = "Sans") -> str:
@@ -134,16 +144,19 @@ def boxed(text: str, color: Any) -> list[Any]:
 def grid(table: Table) -> Any:
     """A table whose cells wrap where they must: columns are as wide as their texts, one takes what the others leave."""
     header = [table.header] if table.header else []
-    cells = [[Paragraph(escape(printable(cell[:MOST_CHARACTERS])), style(8, bold=number < len(header), right=i > 0 and not table.prose))
+    cells = [[Paragraph(escape(printable(cell[:MOST_CHARACTERS])),
+                        style(8, bold=number < len(header), right=i > 0 and not table.prose))
               for i, cell in enumerate(row)] for number, row in enumerate([*header, *table.rows])]
-    return Grid(cells, colWidths=widths_of([*header, *table.rows], -1 if table.prose else 0), hAlign="LEFT", repeatRows=len(header),
+    return Grid(cells, colWidths=widths_of([*header, *table.rows], -1 if table.prose else 0), hAlign="LEFT",
+                repeatRows=len(header),
                 style=[("LINEBELOW", (0, 0), (-1, -1), 0.4, RULE), ("TOPPADDING", (0, 0), (-1, -1), 1.5),
-                       ("BOTTOMPADDING", (0, 0), (-1, -1), 2.5), ("LEFTPADDING", (0, 0), (-1, -1), 2), ("VALIGN", (0, 0), (-1, -1), "TOP")])
+                       ("BOTTOMPADDING", (0, 0), (-1, -1), 2.5), ("LEFTPADDING", (0, 0), (-1, -1), 2),
+                       ("VALIGN", (0, 0), (-1, -1), "TOP")])
 
 
 def widths_of(rows: list[list[str]], open_column: int) -> list[float]:
-    """Widths of columns: what their texts need, up to half the page, in proportion where that is too much; the open column takes the
-    rest."""
+    """Widths of columns: what their texts need, up to half the page, in proportion where that is too much; the open
+    column takes the rest."""
     needed = [min(WIDTH / 2, 14 + max(pdfmetrics.stringWidth(printable(cell), "SansBold", 8) for cell in column))
               for column in zip(*rows, strict=True)]
     widths = [min(1.0, WIDTH / sum(needed)) * width for width in needed]

@@ -3,6 +3,7 @@
 Training, `grpo eval` and `grpo analyze` all compute their numbers here, from the same records, one a completion.
 """
 import itertools
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,10 +18,12 @@ from .grading import grade, layout_of, reasoning_of, tag_errors, vote_of
 Record = dict[str, Any]
 
 
-def graded(records: Sequence[Record], columns: Sequence[Mapping[str, Any]], num_generations: int, category: str | None) -> list[Record]:
+def graded(records: Sequence[Record], columns: Sequence[Mapping[str, Any]], num_generations: int,
+           category: str | None) -> list[Record]:
     """Records of completions (grpo.rollouts.completion_records, prompt-major) with what evaluation adds: sample (0 to
-    num_generations - 1), category, gold, strict, lenient, extractive (right or wrong), answer, tagged_answer, reasoning, tag_errors
-    (None where the prompt asks for no tags). columns: the other columns of each record's row. As they are read back from JSON."""
+    num_generations - 1), category, gold, strict, lenient, extractive (right or wrong), answer, tagged_answer,
+    reasoning, tag_errors (None where the prompt asks for no tags). columns: the other columns of each record's row. As
+    they are read back from JSON."""
     return [plain(record | {"sample": i % num_generations, "category": None if category is None else str(row[category])}
                   | verdict(record["completion"], gold_of(row), layout_of(record["prompt"])))
             for i, (record, row) in enumerate(zip(records, columns, strict=True))]
@@ -41,9 +44,10 @@ def questions(records: Sequence[Record]) -> list[list[Record]]:
 def metrics_of(records: Sequence[Record]) -> dict[str, float]:
     """Every number of a round:
 
-    accuracy/R for R in strict, lenient, extractive: right completions, the mean over questions (avg@k with k completions a
-        question); accuracy/R/low and /high: its 95 % interval (grpo.evaluation.estimates.interval)
-    pass@k/K: chance that K completions have a right one (lenient), K from 1 to k;  majority@k/k: accuracy of their most frequent answer
+    accuracy/R for R in strict, lenient, extractive: right completions, the mean over questions (avg@k with k
+        completions a question); accuracy/R/low and /high: its 95 % interval (grpo.evaluation.estimates.interval)
+    pass@k/K: chance that K completions have a right one (lenient), K from 1 to k
+    majority@k/k: accuracy of their most frequent answer
     format: completions whose tags are all there, once and in order, of those that were asked for tags
     completions/..., rewards/..., reward, funcs/NAME/mean: lengths, truncation, rewards, evaluation functions
     """
@@ -57,7 +61,8 @@ def metrics_of(records: Sequence[Record]) -> dict[str, float]:
         flat = flat_groups(totals, np.repeat(np.arange(len(groups)), [len(g) for g in groups]))
         metrics["frac_reward_zero_std"] = float(flat.mean())
     for name in records[0].get("funcs", ()):
-        metrics[f"funcs/{name}/mean"], metrics[f"funcs/{name}/std"] = moments(array(records, lambda r, name=name: r["funcs"][name]))
+        values = array([r["funcs"] for r in records], operator.itemgetter(name))
+        metrics[f"funcs/{name}/mean"], metrics[f"funcs/{name}/std"] = moments(values)
     if (asked := [r for r in records if r["tag_errors"] is not None]):
         metrics["format"] = sum(not r["tag_errors"] for r in asked) / len(asked)
     graded_groups = [group for group in groups if group[0]["gold"] is not None]
@@ -70,12 +75,15 @@ def array(records: Sequence[Record], value: Any) -> np.ndarray:
 
 
 def accuracies(groups: Sequence[Sequence[Record]]) -> dict[str, float]:
-    """Accuracy by reading with its interval, pass@k and majority@k (both lenient) of questions with equally many completions."""
-    k, metrics = len(groups[0]), {}
+    """Accuracy by reading with its interval, pass@k and majority@k (both lenient) of questions with equally many
+    completions."""
+    k = len(groups[0])
+    metrics: dict[str, float] = {}
     for reading in READINGS:
         shares = np.array([sum(r[reading] for r in group) / k for group in groups])
         low, high = interval(shares, k * len(groups))
-        metrics |= {f"accuracy/{reading}": float(shares.mean()), f"accuracy/{reading}/low": low, f"accuracy/{reading}/high": high}
+        metrics |= {f"accuracy/{reading}": float(shares.mean()), f"accuracy/{reading}/low": low,
+                    f"accuracy/{reading}/high": high}
     if k > 1:
         right = [[r["lenient"] for r in group] for group in groups]
         metrics |= {f"pass@k/{j}": sum(pass_at_k(k, sum(r), j) for r in right) / len(groups) for j in range(1, k + 1)}
@@ -94,5 +102,5 @@ def by_category(records: Sequence[Record]) -> dict[str, dict[str, float]]:
 
 def document(settings: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Any]:
     """What an evaluation leaves as JSON: settings, metrics, by_category and every completion."""
-    return {"format": FORMAT, "settings": dict(settings), "metrics": metrics_of(records), "by_category": by_category(records),
-            "completions": list(records)}
+    return {"format": FORMAT, "settings": dict(settings), "metrics": metrics_of(records),
+            "by_category": by_category(records), "completions": list(records)}

@@ -10,9 +10,10 @@ from .tables import evaluation_tables
 MOST_QUESTIONS = 200                         # of a PDF; the JSON has all
 
 
-def write_report(document: Mapping[str, Any], path: Path, title: str = "Evaluation", most: int = MOST_QUESTIONS) -> Path | None:
-    """The PDF of an evaluation: its tables, then question, gold and every completion of the first so many questions. None, and one
-    line that says why, without reportlab."""
+def write_report(document: Mapping[str, Any], path: Path, title: str = "Evaluation",
+                 most: int = MOST_QUESTIONS) -> Path | None:
+    """The PDF of an evaluation: its tables, then question, gold and every completion of the first so many questions.
+    None, and one line that says why, without reportlab."""
     groups = questions(document["completions"])
     pages = pdf(title)
     if pages is None:

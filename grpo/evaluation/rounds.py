@@ -1,4 +1,4 @@
-"""Rounds of evaluation: completions of held-out rows, drawn the same way each time, graded and kept."""
+"""Rounds of evaluation: completions of held-out rows, drawn the same way each time, graded and written."""
 from typing import Any
 
 from ..model import Model
@@ -10,16 +10,18 @@ from .grading import category_column, check_golds
 from .records import Record, document, graded
 from .report import write_report
 
-SEED = 0x65766C                              # evaluation draws the same numbers every time, and none that training draws
+# evaluation draws the same numbers every time, and none that training draws
+SEED = 0x65766C
 
 
 class Evaluation:
-    """Rounds over the rows of a data set with a trainer's model, rewards and options; training is not touched by them."""
+    """Rounds over the rows of a data set with a trainer's model, rewards and options; training is not touched by
+    them."""
 
     def __init__(self, dataset: Any, name: str, model: Model, args: GRPOConfig, state: TrainerState, rewards: RewardSet,
                  eval_funcs: RewardSet | None):
-        """name: of the data set in errors. Raises DatasetError naming the row where some rows have an answer to be graded by and others
-        none."""
+        """name: of the data set in errors. Raises DatasetError naming the row where some rows have an answer to be
+        graded by and others none."""
         self.model, self.args, self.state, self.rewards, self.eval_funcs = model, args, state, rewards, eval_funcs
         self.stream = prompt_stream(model, args, dataset, name)
         check_golds(self.stream.rows, name)
@@ -30,14 +32,14 @@ class Evaluation:
         return len(self.stream)
 
     def round(self, prefix: str, run: RunFolder | None) -> dict[str, float]:
-        """The numbers of one round over all rows. The run folder, where there is one, gets eval/step-N.json (other prefixes than
-        "eval" in the place of step)."""
+        """The numbers of one round over all rows. The run folder, where there is one, gets eval/step-N.json (other
+        prefixes than "eval" in the place of step)."""
         records, logged = self.completions(0, len(self))
         step = self.state.global_step
         content = document({"step": step, **self.settings()}, records)
         if run is not None:
-            kept = content if self.args.save_completions else {**content, "completions": []}
-            path = run.write_evaluation(round_name(prefix, step), kept)
+            written = content if self.args.save_completions else {**content, "completions": []}
+            path = run.write_evaluation(round_name(prefix, step), written)
             self.last = {"document": content, "path": path.with_suffix(".pdf"), "title": title_of(prefix)}
             if self.args.eval_report == "every":
                 self.report_last()
@@ -49,7 +51,8 @@ class Evaluation:
             write_report(**self.last)
 
     def completions(self, first: int, count: int) -> tuple[list[Record], dict[str, float]]:
-        """(graded records, what reward functions logged) of the rows first, first + 1, ... They do not depend on where first is."""
+        """(graded records, what reward functions logged) of the rows first, first + 1, ... They do not depend on where
+        first is."""
         model, args = self.model, self.args
         r = generate(model, self.stream.take(first, count), args.completions_eval, args.max_completion_length,
                      sampling(args, args.temperature_eval), seed=args.seed + SEED, step=0, first_prompt=first,
@@ -68,8 +71,9 @@ class Evaluation:
     def settings(self) -> dict[str, Any]:
         """What decides the numbers besides weights and rows."""
         args = self.args
-        return {"questions": len(self), "num_generations": args.completions_eval, **sampling(args, args.temperature_eval),
-                "max_completion_length": args.max_completion_length, "seed": args.seed, "rewards": self.rewards.names,
+        return {"questions": len(self), "num_generations": args.completions_eval,
+                **sampling(args, args.temperature_eval), "max_completion_length": args.max_completion_length,
+                "seed": args.seed, "rewards": self.rewards.names,
                 "eval_funcs": self.eval_funcs.names if self.eval_funcs is not None else [], "category": self.category,
                 "device": self.model.device, "dtype": self.model.dtype}
 

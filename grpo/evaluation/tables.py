@@ -12,7 +12,8 @@ MEANINGS = {"strict": "strict (in its tags)", "lenient": "lenient (anywhere)", "
 
 @dataclass
 class Table:
-    """Rows of texts under a header (empty: none); the first column is left-aligned, the others right unless they are prose."""
+    """Rows of texts under a header (empty: none); the first column is left-aligned, the others right unless they are
+    prose."""
 
     title: str
     header: list[str]
@@ -31,58 +32,75 @@ class Table:
 def evaluation_tables(document: Mapping[str, Any]) -> list[Table]:
     """Accuracy with intervals, accuracy by category, rewards, completions and settings of an evaluation."""
     m = document["metrics"]
-    return [*accuracy_tables(m, document["by_category"]), reward_table(m), completion_table(m), settings_table(document["settings"])]
+    return [*accuracy_tables(m, document["by_category"]), reward_table(m), completion_table(m),
+            settings_table(document["settings"])]
 
 
 def accuracy_tables(m: Mapping[str, float], categories: Mapping[str, Mapping[str, float]]) -> list[Table]:
     """Accuracy where there are golds, and by category where there are categories."""
-    return ([accuracy_table(m)] if "accuracy/lenient" in m else []) + ([category_table(categories)] if categories else [])
+    overall = [accuracy_table(m)] if "accuracy/lenient" in m else []
+    return overall + ([category_table(categories)] if categories else [])
 
 
 def accuracy_table(m: Mapping[str, float]) -> Table:
+    """Accuracy by reading with its interval, pass@k for powers of two and the largest k, majority@k."""
     rows = [[MEANINGS[r], percent(m[f"accuracy/{r}"]), span(m, r)] for r in READINGS]
     tries = [int(name.removeprefix("pass@k/")) for name in m if name.startswith("pass@k/")]
     shown = [k for k in tries if k == max(tries) or k & (k - 1) == 0]
     rows += [[f"pass@{k} (lenient)", percent(m[f"pass@k/{k}"]), ""] for k in shown]
     if tries:
         rows.append([f"majority@{max(tries)} (lenient)", percent(m[f"majority@k/{max(tries)}"]), ""])
-    return Table(f"Accuracy (mean of {max(tries)} completions a question)" if tries else "Accuracy", ["", "share", "95 % interval"], rows)
+    title = f"Accuracy (mean of {max(tries)} completions a question)" if tries else "Accuracy"
+    return Table(title, ["", "share", "95 % interval"], rows)
 
 
 def category_table(categories: Mapping[str, Mapping[str, float]]) -> Table:
+    """Accuracy of each category."""
     rows = [[name, str(int(m["questions"])), *(percent(m[f"accuracy/{r}"]) for r in READINGS), span(m, "lenient")]
             for name, m in categories.items()]
     return Table("By category", ["category", "questions", *READINGS, "95 % of lenient"], rows)
 
 
 def reward_table(m: Mapping[str, Any]) -> Table:
-    names = [name.removesuffix("/mean") for name in m if name.startswith(("rewards/", "funcs/")) and name.endswith("/mean")]
+    """Mean and standard deviation of each reward and evaluation function."""
+    names = [name.removesuffix("/mean") for name in m
+             if name.startswith(("rewards/", "funcs/")) and name.endswith("/mean")]
     rows = [[name.partition("/")[2], number(m[f"{name}/mean"]), number(m[f"{name}/std"])] for name in names]
-    return Table("Rewards", ["", "mean", "std"], [*rows, ["reward (weighted sum)", number(m["reward"]), number(m["reward_std"])]])
+    return Table("Rewards", ["", "mean", "std"],
+                 [*rows, ["reward (weighted sum)", number(m["reward"]), number(m["reward_std"])]])
 
 
 def completion_table(m: Mapping[str, Any]) -> Table:
+    """Lengths in tokens, truncation, layout."""
     rows = [["mean length (tokens)", f"{m['completions/mean_length']:.1f}"],
             ["shortest, longest", f"{m['completions/min_length']:.0f}, {m['completions/max_length']:.0f}"],
             ["truncated", percent(m["completions/clipped_ratio"])]]
-    return Table("Completions", [], rows + ([["every tag once, in order", percent(m["format"])]] if "format" in m else []))
+    if "format" in m:
+        rows.append(["every tag once, in order", percent(m["format"])])
+    return Table("Completions", [], rows)
 
 
 def settings_table(settings: Mapping[str, Any]) -> Table:
+    """The settings that are set."""
     shown = {name: value for name, value in settings.items() if value not in (None, [], "")}
-    texts = {name: ", ".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in shown.items()}
-    return Table("Settings", [], [[name, text[:HASH] if name in HASHES else text] for name, text in texts.items()], prose=True)
+    texts = {name: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+             for name, value in shown.items()}
+    return Table("Settings", [], [[name, text[:HASH] if name in HASHES else text] for name, text in texts.items()],
+                 prose=True)
 
 
 def span(m: Mapping[str, float], reading: str) -> str:
+    """The interval of a reading's accuracy in words."""
     return f"{percent(m[f'accuracy/{reading}/low'])} to {percent(m[f'accuracy/{reading}/high'])}"
 
 
 def percent(share: float) -> str:
+    """A share in percent."""
     return f"{share:.1%}"
 
 
 def number(value: float | None) -> str:
+    """Three decimals; "-" for None and NaN."""
     return "-" if value is None or value != value else f"{value:.3f}"
 
 
@@ -108,7 +126,8 @@ def round_tables(found: Mapping[str, Any]) -> list[Table]:
         tables += accuracy_tables(e["metrics"], e["by_category"])
         tables.append(share_table("Completions", {"all": e["completions"], "right": e["right"], "wrong": e["wrong"]}))
         if e["tag_errors"]:
-            tables.append(Table("Errors of layout", ["", "completions"], [[name, str(count)] for name, count in e["tag_errors"].items()]))
+            tables.append(Table("Errors of layout", ["", "completions"],
+                                [[name, str(count)] for name, count in e["tag_errors"].items()]))
         tables += [histogram_table(name, bins) for name, bins in e["histograms"].items() if bins]
         tables += [disagreement_table(e["disagreements"])] if e["disagreements"] else []
     if "change" in found:
@@ -125,18 +144,21 @@ SHARES = {"count": "completions", **MEANINGS, "format": "every tag once, in orde
 def share_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> Table:
     """One column a set of completions; sets without any are left out."""
     columns = {name: values for name, values in columns.items() if values}
-    rows = [[meaning, *(shown(name, values.get(name)) for values in columns.values())] for name, meaning in SHARES.items()
+    rows = [[meaning, *(shown(name, values.get(name)) for values in columns.values())]
+            for name, meaning in SHARES.items()
             if any(name in values for values in columns.values())]
     return Table(title, ["", *columns], rows)
 
 
 def shown(name: str, value: float | None) -> str:
+    """One cell of share_table."""
     if value is None:
         return "-"
     return f"{value:.0f}" if name == "count" else f"{value:.1f}" if name.endswith("length") else percent(value)
 
 
 def histogram_table(name: str, bins: list[dict[str, float]]) -> Table:
+    """A bar a bin."""
     most = max(b["count"] for b in bins)
     rows = [[f"{b['low']:.4g}" if b["low"] == b["high"] else f"{b['low']:.4g} to {b['high']:.4g}", str(b["count"]),
              "█" * round(BAR * b["count"] / most)] for b in bins]
@@ -156,15 +178,19 @@ def disagreement_table(found: list[dict[str, Any]]) -> Table:
 def comparison_tables(found: Mapping[str, Any], names: tuple[str, str]) -> list[Table]:
     """Of two evaluations (grpo analyze A B), one a data set."""
     tables = [comparison_table("Accuracy", found["comparison"], names)] if found["comparison"] else []
-    return tables + [comparison_table(f"{data_set}: Accuracy", one, names) for data_set, one in found["data_sets"].items()]
+    return tables + [comparison_table(f"{data_set}: Accuracy", one, names)
+                     for data_set, one in found["data_sets"].items()]
 
 
 def comparison_table(title: str, found: Mapping[str, Any], names: tuple[str, str]) -> Table:
     """Two evaluations of the same questions."""
     tested = "p" in found["lenient"]
-    rows = [[MEANINGS[r], percent(c["a"]), percent(c["b"]), f"{c['difference']:+.1%}", f"{c['low']:+.1%} to {c['high']:+.1%}",
-             *([str(c["only_a"]), str(c["only_b"]), f"{c['p']:.3g}"] if tested else [])] for r in READINGS for c in [found[r]]]
-    header = ["", *names, "difference", "95 % interval", *(["only " + names[0], "only " + names[1], "McNemar p"] if tested else [])]
+    rows = [[MEANINGS[r], percent(c["a"]), percent(c["b"]), f"{c['difference']:+.1%}",
+             f"{c['low']:+.1%} to {c['high']:+.1%}",
+             *([str(c["only_a"]), str(c["only_b"]), f"{c['p']:.3g}"] if tested else [])] for r in READINGS
+            for c in [found[r]]]
+    header = ["", *names, "difference", "95 % interval",
+              *(["only " + names[0], "only " + names[1], "McNemar p"] if tested else [])]
     return Table(f"{title}, on {found['questions']} questions", header, rows)
 
 

@@ -18,8 +18,10 @@ def write_text(document: Mapping[str, Any], path: Path) -> Path:
 
 
 def as_text(group: Sequence[Record]) -> str:
+    """One question with its completions."""
     first = group[0]
-    lines = [f"=== row {first['row']}" + (f", {first['category']}" if first["category"] is not None else ""), prompt_text(first["prompt"])]
+    lines = [f"=== row {first['row']}" + (f", {first['category']}" if first["category"] is not None else ""),
+             prompt_text(first["prompt"])]
     if first["gold"] is not None:
         lines.append(f"gold: {first['gold']}")
     for record in group:
@@ -36,15 +38,19 @@ def headline(record: Record) -> str:
 
 
 def rewards_line(record: Record) -> str:
-    each = ", ".join(f"{name} {number(value)}" for name, value in {**record["rewards"], **record.get("funcs", {})}.items())
+    """The weighted sum, and each reward and evaluation function."""
+    each = ", ".join(f"{name} {number(value)}"
+                     for name, value in {**record["rewards"], **record.get("funcs", {})}.items())
     return f"reward {number(record['reward'])}: {each}"
 
 
 def parts(record: Record) -> str:
     """What was read out of a completion."""
     reasoning = record["reasoning"]
+    if reasoning:
+        reasoning = f"{textwrap.shorten(reasoning, REASONING_CHARACTERS)} ({len(reasoning)} characters)"
     shown = {"answer in its tags": record["tagged_answer"], "answer read": record["answer"],
-             "reasoning read": reasoning and textwrap.shorten(reasoning, REASONING_CHARACTERS) + f" ({len(reasoning)} characters)",
+             "reasoning read": reasoning,
              "tags": ", ".join(record["tag_errors"]) if record["tag_errors"] else None}
     return "; ".join(f"{name}: {textwrap.shorten(text, ANSWER_CHARACTERS)}" for name, text in shown.items() if text)
 
@@ -57,4 +63,6 @@ def prompt_text(prompt: Any) -> str:
 
 
 def last_message(prompt: Any) -> str:
-    return str(prompt[-1]["content"]) if not isinstance(prompt, str) and prompt and isinstance(prompt[-1], Mapping) else prompt_text(prompt)
+    """What the last message of a chat says; of any other prompt all of it."""
+    is_chat = not isinstance(prompt, str) and prompt and isinstance(prompt[-1], Mapping)
+    return str(prompt[-1]["content"]) if is_chat else prompt_text(prompt)

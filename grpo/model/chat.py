@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.filters import do_indent
 from jinja2.runtime import LoopContext
@@ -23,15 +23,15 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 from ..errors import TokenizerError
 
 MAX_TEMPLATE = 1 << 20                                   # characters of source
-MAX_OUTPUT = 16 << 20                                    # characters written in all, captured blocks and macros included
+MAX_OUTPUT = 16 << 20                                    # characters in all, captured blocks and macros included
 MAX_VALUE = 4 << 20                                      # length of any one string or list on the way
 MAX_MADE = 256 << 20                                     # of all of them together
 MAX_STEPS = 50_000                                       # iterations and calls
 MAX_SECONDS = 5.0
 MAX_NUMBER = 1000                                        # of indents and format widths
-FILTERS = ("abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float", "int", "items", "last",
-           "length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "round", "safe", "select",
-           "selectattr", "sort", "string", "sum", "title", "trim", "unique", "upper")
+FILTERS = ("abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float", "int", "items",
+           "last", "length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "round", "safe",
+           "select", "selectattr", "sort", "string", "sum", "title", "trim", "unique", "upper")
 PADDING_METHODS = {"center", "expandtabs", "format", "format_map", "ljust", "rjust", "translate", "zfill"}
 
 
@@ -39,19 +39,23 @@ class Budget:
     """What one rendering may spend."""
 
     def __init__(self) -> None:
-        self.steps, self.output, self.made, self.deadline = MAX_STEPS, MAX_OUTPUT, MAX_MADE, time.monotonic() + MAX_SECONDS
+        self.steps, self.output, self.made = MAX_STEPS, MAX_OUTPUT, MAX_MADE
+        self.deadline = time.monotonic() + MAX_SECONDS
 
     def step(self) -> None:
+        """One more iteration or call. SecurityError past MAX_STEPS or MAX_SECONDS."""
         self.steps -= 1
         if self.steps < 0 or time.monotonic() > self.deadline:
             raise SecurityError(f"runs for more than {MAX_STEPS} steps or {MAX_SECONDS:g} s")
 
     def make(self, length: int) -> None:
+        """One more value of this length. SecurityError past MAX_VALUE, or past MAX_MADE in all."""
         self.made -= length
         if length > MAX_VALUE or self.made < 0:
             raise SecurityError(f"makes a value longer than {MAX_VALUE}, or more than {MAX_MADE} in all")
 
     def emit(self, text: str) -> str:
+        """The text, counted as output. SecurityError past MAX_OUTPUT."""
         self.output -= len(text)
         if self.output < 0:
             raise SecurityError(f"writes more than {MAX_OUTPUT} characters")
@@ -99,11 +103,13 @@ def _indent(text: str, width: int | str = 4, first: bool = False, blank: bool = 
     return do_indent(text, width, first, blank)
 
 
-def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None, sort_keys: bool = False) -> str:
+def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None,
+            sort_keys: bool = False) -> str:
     """No HTML escaping, unlike Jinja's own filter: that is what models were trained on."""
     if isinstance(indent, str) or (indent or 0) > MAX_NUMBER:
         raise SecurityError(f"tojson: indent is a number up to {MAX_NUMBER}")
-    return _bounded(json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys))
+    return _bounded(json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators,
+                               sort_keys=sort_keys))
 
 
 def _raise_exception(message: str) -> None:
@@ -129,7 +135,8 @@ class _Environment(ImmutableSandboxedEnvironment):
         self.filters |= {"join": _join, "replace": _replace, "indent": _indent, "tojson": _tojson,
                          "_bounded": _bounded, "_counted": _counted, "_emitted": _emitted}
         self.globals = {name: self.globals[name] for name in ("range", "dict", "namespace")}
-        self.globals |= {"raise_exception": _raise_exception, "strftime_now": lambda form: datetime.now().strftime(form)}
+        self.globals |= {"raise_exception": _raise_exception,
+                         "strftime_now": lambda form: datetime.now().strftime(form)}
 
     def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         _budget.get().step()
@@ -146,7 +153,8 @@ class _Environment(ImmutableSandboxedEnvironment):
         return _bounded(super().call(context, function, *args, **kwargs))
 
     def is_safe_attribute(self, owner: Any, name: str, value: Any) -> bool:
-        return not (isinstance(owner, (str, bytes)) and name in PADDING_METHODS) and super().is_safe_attribute(owner, name, value)
+        pads = isinstance(owner, (str, bytes)) and name in PADDING_METHODS
+        return not pads and super().is_safe_attribute(owner, name, value)
 
     def wrap_str_format(self, value: Any) -> None:
         """Without a wrapper str.format is judged by is_safe_attribute, which refuses it: a width may be a billion."""
@@ -166,13 +174,14 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def instrument(self, source: str) -> nodes.Template:
         """The parsed template with every loop counted and every output, joined or captured text bounded."""
-        def filtered(node: nodes.Expr | None, name: str, at: nodes.Node) -> nodes.Filter:
+        def filtered(node: Any, name: str, at: nodes.Node) -> nodes.Filter:
             return nodes.Filter(node, name, [], [], None, None, lineno=at.lineno, environment=self)
 
         tree = self.parse(source)
         for output in list(tree.find_all(nodes.Output)):
             output.nodes = [filtered(nodes.Const(node.data, lineno=node.lineno, environment=self)
-                                     if isinstance(node, nodes.TemplateData) else node, "_emitted", node) for node in output.nodes]
+                                     if isinstance(node, nodes.TemplateData) else node, "_emitted", node)
+                            for node in output.nodes]
         for loop in tree.find_all(nodes.For):
             loop.iter = filtered(loop.iter, "_counted", loop)
         for block in tree.find_all(nodes.AssignBlock):
@@ -180,7 +189,8 @@ class _Environment(ImmutableSandboxedEnvironment):
         for concat in list(tree.find_all(nodes.Concat)):
             if len(concat.nodes) > 64:
                 raise SecurityError("joins more than 64 values with ~")
-            concat.nodes = [filtered(nodes.Concat(concat.nodes, lineno=concat.lineno, environment=self), "_bounded", concat)]
+            concat.nodes = [filtered(nodes.Concat(concat.nodes, lineno=concat.lineno, environment=self), "_bounded",
+                                     concat)]
         return tree
 
 
@@ -190,10 +200,13 @@ class ChatTemplate:
     def __init__(self, source: str, origin: str) -> None:
         self.source, self._origin = source, origin
         if len(source) > MAX_TEMPLATE:
-            raise TokenizerError(f"{origin}: chat template of {len(source)} characters is over the limit of {MAX_TEMPLATE}")
+            raise TokenizerError(f"{origin}: chat template of {len(source)} characters is over the limit of "
+                                 f"{MAX_TEMPLATE}")
         environment = _Environment()
         try:
-            self._template = environment.from_string(environment.instrument(source))
+            tree = environment.instrument(source)
+            self.variables = meta.find_undeclared_variables(tree)        # names that it reads
+            self._template = environment.from_string(tree)
         except (jinja2.TemplateError, RecursionError, SyntaxError, ValueError, MemoryError) as error:
             raise TokenizerError(f"{origin}: chat template does not parse: {error}") from error
 
@@ -201,7 +214,8 @@ class ChatTemplate:
         """The prompt text. TokenizerError with the template's own message when it refuses the conversation."""
         token = _budget.set(Budget())
         try:
-            return self._template.render(messages=[{k: v for k, v in message.items() if v is not None} for message in messages],
+            return self._template.render(messages=[{k: v for k, v in message.items() if v is not None}
+                                                   for message in messages],
                                          **variables)
         except Exception as error:
             raise TokenizerError(f"{self._origin}: chat template: {error}") from error

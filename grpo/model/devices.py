@@ -15,8 +15,8 @@ DRIVER = "/proc/driver/nvidia/version"
 
 
 def pick_device(device: str, dtype: Any = None) -> str:
-    """The device meant: "auto" is "cuda" when a GPU answers, else "cpu"; dtype may be torch's. ConfigError names what is not known;
-    DeviceError says that this build has no CUDA. Whether the device answers shows when it is opened."""
+    """The device meant: "auto" is "cuda" when a GPU answers, else "cpu"; dtype may be torch's. ConfigError names what
+    is not known; DeviceError says that this build has no CUDA. Whether the device answers shows when it is opened."""
     if device == "auto":
         device = "cuda" if gpu_answers() else "cpu"
     if device not in DTYPES and not device.startswith("cuda:"):
@@ -30,7 +30,8 @@ def pick_device(device: str, dtype: Any = None) -> str:
 
 
 def gpu_answers() -> bool:
-    """Whether "auto" means the GPU. Warns where the machine has an NVIDIA driver and its GPU cannot be used all the same."""
+    """Whether "auto" means the GPU. Warns where the machine has an NVIDIA driver and its GPU cannot be used all the
+    same."""
     try:
         name, capability, _ = _core.cuda_devices()[0]
         if capability >= LEAST_CAPABILITY:

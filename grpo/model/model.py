@@ -8,10 +8,10 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
@@ -20,9 +20,13 @@ from ..errors import ConfigError, FileFormatError, TokenizerError
 from .devices import pick_device
 from .families import Spec, families, spec_of
 from .tokenizer import Tokenizer
+from .tokenizer_sources import NoTokenizer, eos_ids_of, given, of_folder, of_gguf
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    F32 = NDArray[np.float32]
+    I32 = NDArray[np.int32]
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
 IGNORED = re.compile(r".*\.rotary_emb\.inv_freq|.*\.attn\.masked_bias")
@@ -36,11 +40,11 @@ class Completion:
 
     text: str
     token_ids: list[int]
-    logprobs: NDArray[np.float32]                        # one a token
-    entropies: NDArray[np.float32]
+    logprobs: F32                        # one a token
+    entropies: F32
     finish_reason: str                                   # "stop" | "length"
     prompt_ids: list[int]
-    policy_logprobs: NDArray[np.float32]
+    policy_logprobs: F32
 
 
 class Weights(Protocol):
@@ -48,9 +52,14 @@ class Weights(Protocol):
 
     source: str
 
-    def shapes(self) -> dict[str, tuple[int, ...]]: ...
-    def read(self, name: str) -> np.ndarray: ...
-    def close(self) -> None: ...
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every tensor, by Hugging Face name."""
+
+    def read(self, name: str) -> np.ndarray:
+        """float32, float16, or uint16 holding bfloat16 bits."""
+
+    def close(self) -> None:
+        """The files are not needed any more."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +74,9 @@ class TinySpec:
 def tiny(arch: str = "qwen2", seed: int = 0, tokens: Sequence[str] = (), **sizes: Any) -> TinySpec:
     """A small random model (about 1.6 M parameters) with a byte tokenizer, for `load`.
 
-    ``arch``: "qwen2", "qwen3", "llama", "mistral" or "gemma3". ``tokens``: texts that are one token each, besides the bytes.
-    ``sizes``: config keys (hidden_size, num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim, intermediate_size,
-    vocab_size, rope_theta, tie_word_embeddings, sliding_window ...).
+    ``arch``: "qwen2", "qwen3", "llama", "mistral" or "gemma3". ``tokens``: texts that are one token each, besides the
+    bytes. ``sizes``: config keys (hidden_size, num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim,
+    intermediate_size, vocab_size, rope_theta, tie_word_embeddings, sliding_window ...).
 
     >>> tiny(num_hidden_layers=2).config["num_hidden_layers"]
     2
@@ -77,44 +86,51 @@ def tiny(arch: str = "qwen2", seed: int = 0, tokens: Sequence[str] = (), **sizes
     if arch not in families():
         raise ConfigError(f"arch {arch!r} is not known; choose from {', '.join(families())}")
     family = families()[arch]
-    config = {"architectures": [family.architecture], "model_type": family.model_type, "hidden_size": 192, "intermediate_size": 512,
-              "num_hidden_layers": 4, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": None, "vocab_size": 259 + len(tokens),
-              "hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "rope_scaling": None, "max_position_embeddings": 4096,
-              "tie_word_embeddings": True, "initializer_range": 0.02, "bos_token_id": None, "eos_token_id": 258, "pad_token_id": 256}
+    config = {"architectures": [family.architecture], "model_type": family.model_type, "hidden_size": 192,
+              "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 3, "num_key_value_heads": 1,
+              "head_dim": None, "vocab_size": 259 + len(tokens), "hidden_act": "silu", "rms_norm_eps": 1e-6,
+              "rope_theta": 10000.0, "rope_scaling": None, "max_position_embeddings": 4096, "tie_word_embeddings": True,
+              "initializer_range": 0.02, "bos_token_id": None, "eos_token_id": 258, "pad_token_id": 256}
     config |= family.tiny
     choices = config.keys() | family.defaults.keys()
     for key in sizes:
         if key not in choices or key in ("architectures", "model_type"):
             close = difflib.get_close_matches(key, choices, 1)
             raise ConfigError(f"tiny() has no size {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
-    config = {key: value for key, value in (config | sizes).items() if value is not None or key not in ("rope_scaling", "hidden_act")}
+    config = {key: value for key, value in (config | sizes).items() if value is not None
+              or key not in ("rope_scaling", "hidden_act")}
     config["head_dim"] = spec_of(config, "tiny()").layers[0].attention.head_dim
     return TinySpec(config, seed, Tokenizer.bytes(tokens))
 
 
-def load(path_or_id: str | os.PathLike[str] | TinySpec, device: str = "auto", dtype: str | None = None) -> Model:
+def load(path_or_id: str | os.PathLike[str] | TinySpec, device: str = "auto", dtype: str | None = None,
+         tokenizer: Any = None) -> Model:
     """A model from a Hugging Face folder, a .gguf file, a hub id, or `tiny(...)`.
 
-    ``device``: "cpu" or "cuda" (bfloat16 weights), "auto" ("cuda" when a GPU answers, else "cpu"), "ref" (float32, slow, for checking).
-    ``dtype``: None or the device's own.
-    Raises FileFormatError (file and tensor), UnsupportedModelError, TokenizerError, ConfigError or DeviceError.
+    ``device``: "cpu" or "cuda" (bfloat16 weights), "auto" ("cuda" when a GPU answers, else "cpu"), "ref" (float32,
+    slow, for checking). ``dtype``: None or the device's own. ``tokenizer``: in place of the model's own, or where it
+    has none: a Tokenizer, a folder, a tokenizer.json, a .gguf, or a tokenizer of tokenizers or transformers. A model
+    without any takes token ids. Raises FileFormatError (file and tensor), UnsupportedModelError, TokenizerError,
+    ConfigError or DeviceError.
 
     >>> model = load(tiny(num_hidden_layers=1))                                                      # doctest: +SKIP
     >>> model.generate("2 + 2 =", max_new_tokens=4)[0].text                                          # doctest: +SKIP
     """
     device = pick_device(device, dtype)
     if isinstance(path_or_id, TinySpec):
-        return _load_tiny(path_or_id, device)
+        return _load_tiny(path_or_id if tokenizer is None else replace(path_or_id, tokenizer=given(tokenizer)), device)
     if not isinstance(path_or_id, (str, os.PathLike)):
-        other = f"a {type(path_or_id).__name__}; give the folder of its save_pretrained()" if hasattr(path_or_id, "save_pretrained") else repr(path_or_id)
+        other = repr(path_or_id)
+        if hasattr(path_or_id, "save_pretrained"):
+            other = f"a {type(path_or_id).__name__}; give the folder of its save_pretrained()"
         raise ConfigError(f"load() takes a path, a hub id or grpo.tiny(...), not {other:.120}")
     from .hub import resolve
 
     path = resolve(path_or_id)
     if path.is_dir():
-        return _load_folder(path, device)
+        return _load_folder(path, device, tokenizer)
     if path.suffix == ".gguf":
-        return _load_gguf(path, device)
+        return _load_gguf(path, device, tokenizer)
     if path.suffix in (".bin", ".pt", ".pth"):
         from .formats.safetensors import pickle_advice
 
@@ -132,60 +148,78 @@ class Model:
         self.device: str = core.device
         self.dtype: str = core.dtype
 
-    def generate(self, prompts: Prompt | Sequence[Prompt], num_generations: int = 1, max_new_tokens: int = 256, temperature: float = 1.0,
-                 top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0, min_new_tokens: int = 0,
-                 stop: str | Sequence[str] | None = None, seed: int = 0) -> list[Completion]:
+    def generate(self, prompts: Prompt | Sequence[Prompt], num_generations: int = 1, max_new_tokens: int = 256,
+                 temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0,
+                 repetition_penalty: float = 1.0, min_new_tokens: int = 0, stop: str | Sequence[str] | None = None,
+                 seed: int = 0) -> list[Completion]:
         """``num_generations`` completions a prompt, prompt by prompt.
 
-        ``prompts``: a list of texts (encoded as they are), of chats (lists of {"role", "content"}), of token-id lists, or
-        a single one of these. ``temperature`` 0 is greedy. ``stop``: text that ends a completion. The same prompts and seed
-        give the same tokens, whatever the number of threads.
+        ``prompts``: a list of texts (encoded as they are), of chats (lists of {"role", "content"}), of token-id lists,
+        or a single one of these. ``temperature`` 0 is greedy. ``stop``: text that ends a completion. The same prompts
+        and seed give the same tokens, whatever the number of threads.
         """
         ids = [self._named_prompt(prompt, i) for i, prompt in enumerate(_as_list(prompts))]
-        out = self.generate_ids(ids, num_generations, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
-                                repetition_penalty=repetition_penalty, min_new_tokens=min_new_tokens, stop=stop, seed=seed)
+        out = self.generate_ids(ids, num_generations, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
+                                min_p=min_p, repetition_penalty=repetition_penalty, min_new_tokens=min_new_tokens,
+                                stop=stop, seed=seed)
         ends = np.cumsum(out["lengths"])
         completions = []
         for i, (begin, end) in enumerate(zip(ends - out["lengths"], ends, strict=True)):
             tokens = out["tokens"][begin:end].tolist()
-            text = self._text_before_stop(tokens, _stops(stop)) if out["finish"][i] == 2 else self.tokenizer.decode(tokens)
+            text = self._text_before_stop(tokens, _stops(stop)) if out["finish"][i] == 2 else self.text_of(tokens)
             completions.append(Completion(
                 text=text, token_ids=tokens, logprobs=out["logprobs"][begin:end], entropies=out["entropies"][begin:end],
                 finish_reason="stop" if out["finish"][i] else "length", prompt_ids=ids[i // num_generations].tolist(),
                 policy_logprobs=out["policy_logprobs"][begin:end]))
         return completions
 
-    def generate_ids(self, prompt_ids: Sequence[NDArray[np.int32]], num_generations: int, max_new_tokens: int, *, temperature: float = 1.0,
-                     top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0, min_new_tokens: int = 0,
-                     stop: str | Sequence[str] | None = None, forbidden_ids: Sequence[int] | None = None, seed: int = 0, step: int = 0,
-                     first_prompt: int = 0, slots: int | None = None, store: _core.Store | None = None, store_rows: int = 0,
+    def generate_ids(self, prompt_ids: Sequence[I32], num_generations: int, max_new_tokens: int, *,
+                     temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0,
+                     repetition_penalty: float = 1.0, min_new_tokens: int = 0, stop: str | Sequence[str] | None = None,
+                     forbidden_ids: Sequence[int] | None = None, seed: int = 0, step: int = 0, first_prompt: int = 0,
+                     slots: int | None = None, store: _core.Store | None = None, store_rows: int = 0,
                      progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
-        """What ``_core.Model.generate`` returns (flat arrays, prompt-major), with stop ids and token texts of the tokenizer."""
-        check_sampling(num_generations, max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, min_new_tokens, seed)
+        """What ``_core.Model.generate`` returns (flat arrays, prompt-major), with stop ids and token texts of the
+        tokenizer."""
+        check_sampling(num_generations, max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty,
+                       min_new_tokens, seed)
         prompts = [self._ids(ids, f"prompt {i}") for i, ids in enumerate(prompt_ids)]
         for i, ids in enumerate(prompts):
             self._check_length(ids, max_new_tokens, i)
         arguments: dict[str, Any] = {"stop_ids": np.asarray(self.tokenizer.eos_ids, np.int32)}
         if _stops(stop):
             offsets, text = self.tokenizer.token_bytes(self.config["vocab_size"])
-            arguments |= {"stop_strings": [s.encode() for s in _stops(stop)], "token_offsets": offsets, "token_bytes": text}
+            arguments |= {"stop_strings": [s.encode() for s in _stops(stop)], "token_offsets": offsets,
+                          "token_bytes": text}
         if forbidden_ids is not None:
             arguments["forbidden_ids"] = self._ids(forbidden_ids, "forbidden_ids")
         if slots is not None:
             arguments["slots"] = slots
         return self.core.generate(prompts, num_generations, max_new_tokens, temperature=float(temperature), top_k=top_k,
                                   top_p=float(top_p), min_p=float(min_p), repetition_penalty=float(repetition_penalty),
-                                  min_new_tokens=min_new_tokens, seed=seed, step=step, first_prompt=first_prompt, store=store,
-                                  store_rows=store_rows, progress=progress, **arguments)
+                                  min_new_tokens=min_new_tokens, seed=seed, step=step, first_prompt=first_prompt,
+                                  store=store, store_rows=store_rows, progress=progress, **arguments)
 
-    def prompt_ids(self, prompt: Prompt) -> NDArray[np.int32]:
+    def prompt_ids(self, prompt: Prompt) -> I32:
         """Token ids of one prompt: text as it is (with BOS where the model has one), a chat through the chat template
         with the generation prompt, ids as themselves."""
         if isinstance(prompt, str):
             return self._ids(self.tokenizer.encode(prompt, add_special_tokens=True), "prompt")
         if isinstance(prompt, Sequence) and prompt and isinstance(prompt[0], Mapping):
-            return self._ids(self.tokenizer.apply_chat_template(prompt, tokenize=True), "prompt")
+            chat = cast("Sequence[Mapping[str, Any]]", prompt)
+            return self._ids(self.tokenizer.apply_chat_template(chat, tokenize=True), "prompt")
         return self._ids(prompt, "prompt")
+
+    def take_tokenizer(self, tokenizer: Any) -> None:
+        """Another tokenizer for this model: what ``tokenizer`` of `load` may be. TokenizerError where it does not
+        fit."""
+        found = given(tokenizer, self.tokenizer.eos_ids)
+        _check_vocabulary(found, self.config, "tokenizer=")
+        self.tokenizer = found
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text of token ids, without specials; empty where the model has no tokenizer."""
+        return "" if isinstance(self.tokenizer, NoTokenizer) else self.tokenizer.decode(ids)
 
     def logprobs(self, prompt_ids: Sequence[int] | Sequence[Sequence[int]], completions_ids: Sequence[Sequence[int]],
                  temperature: float = 1.0, entropies: bool = False) -> Any:
@@ -195,11 +229,14 @@ class Model:
         """
         prompts, completions, group = self._batch(prompt_ids, completions_ids)
         logps, entropy = self.core.logprobs(prompts, completions, group, temperature=float(temperature))
-        return (_ragged(logps, completions), _ragged(entropy, completions)) if entropies else _ragged(logps, completions)
+        rows = _ragged(logps, completions)
+        return (rows, _ragged(entropy, completions)) if entropies else rows
 
-    def logprob_grads(self, prompt_ids: Sequence[int] | Sequence[Sequence[int]], completions_ids: Sequence[Sequence[int]],
-                      coef: Sequence[Sequence[float]]) -> tuple[list[NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
-        """(log-probabilities, gradient of sum(coef * logprob) by Hugging Face tensor name). ``coef``: one number a completion token."""
+    def logprob_grads(self, prompt_ids: Sequence[int] | Sequence[Sequence[int]],
+                      completions_ids: Sequence[Sequence[int]],
+                      coef: Sequence[Sequence[float]]) -> tuple[list[F32], dict[str, F32]]:
+        """(log-probabilities, gradient of sum(coef * logprob) by Hugging Face tensor name). ``coef``: one number a
+        completion token."""
         prompts, completions, group = self._batch(prompt_ids, completions_ids)
         rows = [np.asarray(row, np.float32).reshape(-1) for row in coef]
         for i, (row, completion) in enumerate(zip(rows, completions, strict=False)):
@@ -210,25 +247,28 @@ class Model:
         logps, grads = self.core.logprob_grads(prompts, completions, group, np.concatenate(rows))
         return _ragged(logps, completions), grads
 
-    def embed(self, texts: Sequence[str | Sequence[int]], token_budget: int = 1024) -> NDArray[np.float32]:
-        """Vectors of texts (or token-id lists), (n, hidden_size) float32: the mean over its tokens of the last hidden states, after the
-        final norm. No special tokens are added. ``token_budget``: tokens run together; the results are the same bits.
+    def embed(self, texts: Sequence[str | Sequence[int]], token_budget: int = 1024) -> F32:
+        """Vectors of texts (or token-id lists), (n, hidden_size) float32: the mean over its tokens of the last hidden
+        states, after the final norm. No special tokens are added. ``token_budget``: tokens run together; the results
+        are the same bits.
 
         >>> load(tiny(num_hidden_layers=1)).embed(["four", "vier"]).shape                            # doctest: +SKIP
         (2, 192)
         """
-        ids = [self._ids(self.tokenizer.encode(text) if isinstance(text, str) else text, f"text {i}") for i, text in enumerate(texts)]
+        ids = [self._ids(self.tokenizer.encode(text) if isinstance(text, str) else text, f"text {i}")
+               for i, text in enumerate(texts)]
         limit = self.config.get("max_position_embeddings") or math.inf
         for i, text in enumerate(ids):
             if not 0 < len(text) <= limit:
                 raise ConfigError(f"text {i} has {len(text)} tokens; at least 1 and at most {limit} can be embedded")
         return self.core.embed(ids, token_budget=token_budget)
 
-    def state_dict(self) -> dict[str, NDArray[np.float32]]:
+    def state_dict(self) -> dict[str, F32]:
         """Every parameter as float32, by Hugging Face name; a tied lm_head is not among them."""
         return {name: self.core.get_tensor(name) for name, _ in self.core.tensors()}
 
     def num_parameters(self) -> int:
+        """How many numbers the weights are; a tied head counts once."""
         return sum(math.prod(shape) for _, shape in self.core.tensors())
 
     def copy(self) -> Model:
@@ -238,9 +278,11 @@ class Model:
             core.set_tensor(name, self.core.get_tensor(name))
         return Model(core, dict(self.config), self.tokenizer, self.generation_config)
 
-    def save_pretrained(self, folder: str | os.PathLike[str], dtype: str | None = None, max_shard_size: int | str = "5GB") -> None:
-        """A Hugging Face folder that transformers and `load` read back: config.json, generation_config.json, safetensors,
-        tokenizer files. ``dtype``: "bfloat16" or "float32"; None is the device's own. Files appear whole or not at all."""
+    def save_pretrained(self, folder: str | os.PathLike[str], dtype: str | None = None,
+                        max_shard_size: int | str = "5GB") -> None:
+        """A Hugging Face folder that transformers and `load` read back: config.json, generation_config.json,
+        safetensors, tokenizer files. ``dtype``: "bfloat16" or "float32"; None is the device's own. Files appear whole
+        or not at all."""
         from .formats.folder import FolderWriter
         from .formats.safetensors import INDEX_FILE, SINGLE_FILE, WRITABLE, write_weights
 
@@ -248,6 +290,7 @@ class Model:
         if dtype not in WRITABLE:
             raise ConfigError(f"dtype {dtype!r} cannot be saved; choose from {', '.join(WRITABLE)}")
         config = {**self.config, "dtype": dtype, "torch_dtype": dtype}
+        ours = re.compile(rf"{SINGLE_FILE}|{INDEX_FILE}|model-\d+-of-\d+\.safetensors")
         with FolderWriter(Path(folder)) as writer:
             written = write_weights(writer.open, self.core.tensors(), self.core.get_tensor, dtype, max_shard_size)
             for name, data in self.tokenizer.save_files().items():
@@ -255,28 +298,29 @@ class Model:
             writer.write("generation_config.json", _json(self.generation_config))
             writer.write("config.json", _json(config))
             for path in writer.folder.glob("model*.safetensors*"):
-                if path.name not in written and re.fullmatch(rf"{SINGLE_FILE}|{INDEX_FILE}|model-\d+-of-\d+\.safetensors", path.name):
+                if path.name not in written and ours.fullmatch(path.name):
                     writer.remove(path.name)
 
-    def _named_prompt(self, prompt: Prompt, i: int) -> NDArray[np.int32]:
+    def _named_prompt(self, prompt: Prompt, i: int) -> I32:
         try:
             return self.prompt_ids(prompt)
         except (ConfigError, TokenizerError) as error:
             raise type(error)(f"prompt {i}: {error}") from error
 
-    def _ids(self, ids: Any, what: str) -> NDArray[np.int32]:
+    def _ids(self, ids: Any, what: str) -> I32:
         try:
             array = np.asarray(ids)
         except ValueError:                               # lists of unequal lengths
             array = np.empty((0, 0))
         if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
             raise ConfigError(f"{what} must be text, a chat or a list of token ids, not {ids!r:.80}")
-        if array.size and not (0 <= array.min() and array.max() < self.config["vocab_size"]):
+        if array.size and not (array.min() >= 0 and array.max() < self.config["vocab_size"]):
             wrong = array[(array < 0) | (array >= self.config["vocab_size"])][0]
-            raise ConfigError(f"{what}: token id {wrong} is outside the vocabulary (0 to {self.config['vocab_size'] - 1})")
+            raise ConfigError(f"{what}: token id {wrong} is outside the vocabulary (0 to "
+                              f"{self.config['vocab_size'] - 1})")
         return array.astype(np.int32)
 
-    def _batch(self, prompt_ids: Any, completions_ids: Any) -> tuple[list[NDArray[np.int32]], list[NDArray[np.int32]], NDArray[np.int32]]:
+    def _batch(self, prompt_ids: Any, completions_ids: Any) -> tuple[list[I32], list[I32], I32]:
         """(prompts, completions, group) for the core; neighbours with the same prompt share it."""
         for name, value in (("prompt_ids", prompt_ids), ("completions_ids", completions_ids)):
             if not isinstance(value, (Sequence, np.ndarray)):
@@ -285,23 +329,26 @@ class Model:
         if not completions:
             raise ConfigError("no completions")
         one = len(prompt_ids) > 0 and not isinstance(prompt_ids[0], (Sequence, np.ndarray))
-        rows = [self._ids(prompt_ids, "prompt")] if one else [self._ids(ids, f"prompt {i}") for i, ids in enumerate(prompt_ids)]
+        named = [("prompt", prompt_ids)] if one else [(f"prompt {i}", ids) for i, ids in enumerate(prompt_ids)]
+        rows = [self._ids(ids, name) for name, ids in named]
         if not one and len(rows) != len(completions):
-            raise ConfigError(f"{len(rows)} prompts for {len(completions)} completions; give one prompt, or one a completion")
+            raise ConfigError(f"{len(rows)} prompts for {len(completions)} completions; give one prompt, or one a "
+                              "completion")
         for i, completion in enumerate(completions):
             self._check_length(rows[0 if one else i], len(completion), 0 if one else i)
         if one:
             return rows, completions, np.zeros(len(completions), np.int32)
         new = [i == 0 or not np.array_equal(rows[i], rows[i - 1]) for i in range(len(rows))]
-        return [row for row, first in zip(rows, new, strict=True) if first], completions, (np.cumsum(new) - 1).astype(np.int32)
+        group = (np.cumsum(new) - 1).astype(np.int32)
+        return [row for row, first in zip(rows, new, strict=True) if first], completions, group
 
-    def _check_length(self, ids: NDArray[np.int32], more: int, i: int) -> None:
+    def _check_length(self, ids: I32, more: int, i: int) -> None:
         limit = self.config.get("max_position_embeddings")
         if not len(ids):
             raise ConfigError(f"prompt {i} is empty")
         if limit and len(ids) + more > limit:
-            raise ConfigError(f"prompt {i} has {len(ids)} tokens; with {more} of completion that is more than this model's "
-                              f"max_position_embeddings of {limit}")
+            raise ConfigError(f"prompt {i} has {len(ids)} tokens; with {more} of completion that is more than this "
+                              f"model's max_position_embeddings of {limit}")
 
     def _text_before_stop(self, tokens: list[int], stops: list[str]) -> str:
         """The stop string ends inside the last token; whatever follows it there is dropped with it."""
@@ -315,8 +362,8 @@ class Model:
         return text
 
 
-def check_sampling(num_generations: int, max_new_tokens: int, temperature: float, top_k: int, top_p: float, min_p: float,
-                   repetition_penalty: float, min_new_tokens: int, seed: int) -> None:
+def check_sampling(num_generations: int, max_new_tokens: int, temperature: float, top_k: int, top_p: float,
+                   min_p: float, repetition_penalty: float, min_new_tokens: int, seed: int) -> None:
     """ConfigError that names the first option that is not what generate() takes."""
     for name, value, kind, right, allowed in (
             ("num_generations", num_generations, Integral, lambda n: n >= 1, "an integer, at least 1"),
@@ -325,7 +372,8 @@ def check_sampling(num_generations: int, max_new_tokens: int, temperature: float
             ("top_k", top_k, Integral, lambda k: 0 <= k < 1 << 31, "0 (off) or a positive integer below 2^31"),
             ("top_p", top_p, Real, lambda p: 0 < p <= 1, "above 0 and at most 1 (off)"),
             ("min_p", min_p, Real, lambda p: 0 <= p <= 1, "from 0 (off) to 1"),
-            ("repetition_penalty", repetition_penalty, Real, lambda r: 0 < r < math.inf, "a positive number (1 is off)"),
+            ("repetition_penalty", repetition_penalty, Real, lambda r: 0 < r < math.inf,
+             "a positive number (1 is off)"),
             ("min_new_tokens", min_new_tokens, Integral, lambda n: 0 <= n <= max_new_tokens,
              f"an integer from 0 to max_new_tokens ({max_new_tokens})"),
             ("seed", seed, Integral, lambda s: 0 <= s < 1 << 64, "an integer from 0 to 2^64 - 1")):
@@ -344,44 +392,47 @@ def _load_tiny(spec: TinySpec, device: str) -> Model:
         if name.endswith("norm.weight"):
             core.set_tensor(name, np.full(shape, 1 - network.norm_offset, np.float32))
             continue
-        scale = spec.config["initializer_range"] * (depth if name.endswith(("o_proj.weight", "down_proj.weight")) else 1)
+        into_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+        scale = spec.config["initializer_range"] * (depth if into_residual else 1)
         core.set_tensor(name, rng.standard_normal(shape, np.float32) * np.float32(scale))
     eos = spec.tokenizer.eos_ids
     return Model(core, dict(spec.config), spec.tokenizer, {"eos_token_id": eos, "pad_token_id": spec.tokenizer.pad_id})
 
 
-def _load_folder(folder: Path, device: str) -> Model:
+def _load_folder(folder: Path, device: str, tokenizer: Any = None) -> Model:
     from .formats.safetensors import SafetensorsFolder
     from .formats.strict_json import read_object
 
     config = read_object(folder / "config.json")
     spec = spec_of(config, str(folder / "config.json"))
-    tokenizer = Tokenizer.from_pretrained(folder)
-    _check_vocabulary(tokenizer, config, str(folder))
-    generation = folder / "generation_config.json"
-    return Model(_fill(SafetensorsFolder(folder), device, spec), config, tokenizer,
-                 read_object(generation) if generation.is_file() else {"eos_token_id": tokenizer.eos_ids})
+    generation_file = folder / "generation_config.json"
+    generation = read_object(generation_file) if generation_file.is_file() else {}
+    eos_ids = eos_ids_of(generation, config, vocab_size=spec.vocab_size, source=str(folder))
+    found = of_folder(folder, eos_ids) if tokenizer is None else given(tokenizer, eos_ids)
+    _check_vocabulary(found, config, str(folder))
+    return Model(_fill(SafetensorsFolder(folder), device, spec), config, found,
+                 generation if generation_file.is_file() else {"eos_token_id": found.eos_ids})
 
 
-def _load_gguf(path: Path, device: str) -> Model:
+def _load_gguf(path: Path, device: str, tokenizer: Any = None) -> Model:
     from .formats.gguf import GgufFile
 
     file = GgufFile(path)
     try:
         spec = spec_of(file.config, str(path))
-        tokenizer = Tokenizer.from_gguf(file.metadata, str(path))
-        _check_vocabulary(tokenizer, file.config, str(path))
+        found = of_gguf(file.metadata, str(path)) if tokenizer is None else given(tokenizer)
+        _check_vocabulary(found, file.config, str(path))
     except BaseException:
         file.close()
         raise
-    ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_ids, "pad_token_id": tokenizer.pad_id}
-    config = {**file.config, **ids}
-    return Model(_fill(file, device, spec), config, tokenizer, ids)
+    ids = {"bos_token_id": found.bos_id, "eos_token_id": found.eos_ids, "pad_token_id": found.pad_id}
+    return Model(_fill(file, device, spec), {**file.config, **ids}, found, ids)
 
 
 def _check_vocabulary(tokenizer: Tokenizer, config: Mapping[str, Any], source: str) -> None:
     if tokenizer.vocab_size > config["vocab_size"]:
-        raise TokenizerError(f"{source}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the model a vocab_size of {config['vocab_size']}")
+        raise TokenizerError(f"{source}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the model a "
+                             f"vocab_size of {config['vocab_size']}")
 
 
 def _fill(weights: Weights, device: str, spec: Spec) -> _core.Model:
@@ -399,15 +450,21 @@ def _fill(weights: Weights, device: str, spec: Spec) -> _core.Model:
 
 
 def _check_corners(shapes: Mapping[str, tuple[int, ...]], spec: Spec, source: str) -> None:
-    """The largest tensors and the last layer fit the config, so that a wrong config fails before memory is asked for."""
+    """The largest tensors and the last layer fit the config, so that a wrong config fails before memory is asked
+    for."""
     corners = {"model.embed_tokens.weight": (spec.vocab_size, spec.hidden_size),
-               f"model.layers.{len(spec.layers) - 1}.mlp.down_proj.weight": (spec.hidden_size, spec.layers[-1].mlp.width)}
-    _raise_differences([_difference(name, shape, shapes.get(name)) for name, shape in corners.items() if shapes.get(name) != shape], source)
+               f"model.layers.{len(spec.layers) - 1}.mlp.down_proj.weight":
+                   (spec.hidden_size, spec.layers[-1].mlp.width)}
+    _raise_differences([_difference(name, shape, shapes.get(name)) for name, shape in corners.items()
+                        if shapes.get(name) != shape], source)
 
 
-def _check_tensors(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], tie: bool, source: str) -> None:
-    wrong = [_difference(name, tuple(shape), shapes.get(name)) for name, shape in expected.items() if shapes.get(name) != tuple(shape)]
-    extra = [name for name in shapes if name not in expected and not IGNORED.fullmatch(name) and not (tie and name == "lm_head.weight")]
+def _check_tensors(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], tie: bool,
+                   source: str) -> None:
+    wrong = [_difference(name, tuple(shape), shapes.get(name)) for name, shape in expected.items()
+             if shapes.get(name) != tuple(shape)]
+    extra = [name for name in shapes if name not in expected and not IGNORED.fullmatch(name)
+             and not (tie and name == "lm_head.weight")]
     _raise_differences(wrong + [f"{name} is not a tensor of this model" for name in extra], source)
 
 
@@ -418,7 +475,8 @@ def _difference(name: str, expected: tuple[int, ...], found: tuple[int, ...] | N
 def _raise_differences(lines: list[str], source: str) -> None:
     if lines:
         more = f"\n  and {len(lines) - 10} more" if len(lines) > 10 else ""
-        raise FileFormatError(f"{source}: {len(lines)} tensor(s) do not fit config.json:\n  " + "\n  ".join(lines[:10]) + more)
+        raise FileFormatError(f"{source}: {len(lines)} tensor(s) do not fit config.json:\n  " + "\n  ".join(lines[:10])
+                              + more)
 
 
 def _as_list(prompts: Any) -> Sequence[Prompt]:
@@ -427,7 +485,7 @@ def _as_list(prompts: Any) -> Sequence[Prompt]:
         return [prompts]
     if not isinstance(prompts, (Sequence, np.ndarray)) or not len(prompts):
         raise ConfigError(f"prompts must be a non-empty list, not {prompts!r:.80}")
-    return prompts if isinstance(prompts[0], (Sequence, np.ndarray)) else [prompts]
+    return cast("Sequence[Prompt]", prompts if isinstance(prompts[0], (Sequence, np.ndarray)) else [prompts])
 
 
 def _stops(stop: str | Sequence[str] | None) -> list[str]:
@@ -437,7 +495,7 @@ def _stops(stop: str | Sequence[str] | None) -> list[str]:
     return list(stops)
 
 
-def _ragged(flat: NDArray[np.float32], completions: Sequence[NDArray[np.int32]]) -> list[NDArray[np.float32]]:
+def _ragged(flat: F32, completions: Sequence[I32]) -> list[F32]:
     return np.split(flat, np.cumsum([len(completion) for completion in completions])[:-1])
 
 

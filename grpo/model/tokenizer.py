@@ -1,11 +1,13 @@
-"""Text to ids and back, and chat messages to prompts: the `tokenizers` library behind a face that knows the model's specials."""
+"""Text to ids and back, and chat messages to prompts: the `tokenizers` library behind a face that knows the model's
+specials."""
 from __future__ import annotations
 
+import builtins
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -24,8 +26,8 @@ SPECIAL_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
 # Copied byte for byte by save_pretrained, so that what was read is what other programs read.
 KEPT_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
               "merges.txt", "chat_template.jinja", "chat_template.json")
-CHATML = ("{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
-          "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
+CHATML = ("{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + "
+          "'<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
 
 
 class Tokenizer:
@@ -40,9 +42,11 @@ class Tokenizer:
     'Hi!'
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, *, special: Mapping[str, str] | None = None, eos_ids: Sequence[int] = (),
-                 chat_template: str | None = None, files: Mapping[str, bytes] | None = None, source: str = "tokenizer") -> None:
-        """``special``: texts of bos_token, eos_token, pad_token, unk_token; ``eos_ids``: further ids that end a completion."""
+    def __init__(self, backend: tokenizers.Tokenizer, *, special: Mapping[str, str] | None = None,
+                 eos_ids: Sequence[int] = (), chat_template: str | None = None,
+                 files: Mapping[str, bytes] | None = None, source: str = "tokenizer") -> None:
+        """``special``: texts of bos_token, eos_token, pad_token, unk_token; ``eos_ids``: further ids that end a
+        completion."""
         backend.no_truncation()
         backend.no_padding()
         self._backend, self._source, self._files = backend, source, dict(files or {})
@@ -57,21 +61,24 @@ class Tokenizer:
         self.pad_id: int | None = self._ids.get("pad_token", self.eos_ids[0] if self.eos_ids else None)
         for token in self.eos_ids:
             if type(token) is not int or not 0 <= token < self.vocab_size:
-                raise TokenizerError(f"{source}: end-of-text id {token!r:.40} is not an id of this tokenizer (0 to {self.vocab_size - 1})")
+                raise TokenizerError(f"{source}: end-of-text id {token!r:.40} is not an id of this tokenizer (0 to "
+                                     f"{self.vocab_size - 1})")
         if chat_template is not None and not isinstance(chat_template, str):
             raise TokenizerError(f"{source}: chat_template must be text, not {type(chat_template).__name__}")
         self._template: ChatTemplate | None = None
         self._loaded_template = self.chat_template = chat_template
-        self._bytes: tuple[np.ndarray, bytes] | None = None
+        self._bytes: tuple[np.ndarray, builtins.bytes] | None = None
         self._probe()
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Tokenizer:
-        """From tokenizer.json, or vocab.json and merges.txt of a Qwen; eos ids from generation_config.json, then config.json."""
+        """From tokenizer.json, or vocab.json and merges.txt of a Qwen; eos ids from generation_config.json, then
+        config.json."""
         folder = Path(folder)
         config = _optional(folder / "tokenizer_config.json")
         if (folder / "tokenizer.json").is_file():
-            backend = load_backend(read_bytes(folder / "tokenizer.json", MAX_TOKENIZER_JSON), str(folder / "tokenizer.json"))
+            backend = load_backend(read_bytes(folder / "tokenizer.json", MAX_TOKENIZER_JSON),
+                                   str(folder / "tokenizer.json"))
         elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
             backend = _qwen_backend(folder, config)
         else:
@@ -83,7 +90,8 @@ class Tokenizer:
             set_bos_eos(backend, special, bool(config.get("add_bos_token")), bool(config.get("add_eos_token")))
         eos = _optional(folder / "generation_config.json").get("eos_token_id")
         eos = _optional(folder / "config.json").get("eos_token_id") if eos is None else eos
-        files = {name: read_bytes(folder / name, MAX_TOKENIZER_JSON) for name in KEPT_FILES if (folder / name).is_file()}
+        files = {name: read_bytes(folder / name, MAX_TOKENIZER_JSON) for name in KEPT_FILES
+                 if (folder / name).is_file()}
         return cls(backend, special=special, eos_ids=eos if isinstance(eos, list) else [] if eos is None else [eos],
                    chat_template=_template_text(folder, config), files=files, source=str(folder))
 
@@ -96,8 +104,8 @@ class Tokenizer:
 
     @classmethod
     def bytes(cls, tokens: Sequence[str] = ()) -> Tokenizer:
-        """256 bytes, then <|endoftext|> 256, <|im_start|> 257, <|im_end|> 258, then tokens (texts that are one token each), with
-        a ChatML template: for tiny models."""
+        """256 bytes, then <|endoftext|> 256, <|im_start|> 257, <|im_end|> 258, then tokens (texts that are one
+        token each), with a ChatML template: for tiny models."""
         from tokenizers import AddedToken, Tokenizer as Backend, decoders, models, pre_tokenizers
 
         alphabet = byte_alphabet()
@@ -111,7 +119,8 @@ class Tokenizer:
                    chat_template=CHATML, source="byte tokenizer")
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
-        """Ids of a text; specials written out in it count as specials. ``add_special_tokens`` adds BOS where the model wants one."""
+        """Ids of a text; specials written out in it count as specials. ``add_special_tokens`` adds BOS where the model
+        wants one."""
         try:
             return self._backend.encode(text, add_special_tokens=add_special_tokens).ids
         except Exception as error:
@@ -124,23 +133,30 @@ class Tokenizer:
             raise TokenizerError(f"{self._source}: {min(ids)} is not a token id")
         return self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
 
+    @overload
+    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = ...,
+                            tokenize: Literal[False] = ..., **variables: Any) -> str: ...
+    @overload
+    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = ..., *,
+                            tokenize: Literal[True], **variables: Any) -> list[int]: ...
     def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True,
                             tokenize: bool = False, **variables: Any) -> str | list[int]:
         """The prompt of a conversation, a list of {"role", "content"}, as text or ids. ``variables`` reach the template
         (``tools``, ``enable_thinking`` ...)."""
         if not self.chat_template:
             raise TokenizerError(f"{self._source}: has no chat template; pass text, or set tokenizer.chat_template")
-        if self._template is None or self._template.source != self.chat_template:
-            from .chat import ChatTemplate
-
-            self._template = ChatTemplate(self.chat_template, self._source)
+        template = self._compiled()
         variables = {"tools": None, "documents": None, **self.special, **variables}
-        text = self._template.render(check_messages(messages), add_generation_prompt=add_generation_prompt, **variables)
+        text = template.render(check_messages(messages), add_generation_prompt=add_generation_prompt, **variables)
         return self.encode(text) if tokenize else text
 
-    def token_bytes(self, vocab_size: int | None = None) -> tuple[np.ndarray, bytes]:
-        """(offsets (V + 1) int64, text): id i adds text[offsets[i]:offsets[i + 1]] to the output. V is ``vocab_size`` or the
-        tokenizer's."""
+    def template_reads(self, name: str) -> bool:
+        """Whether the chat template has a variable of this name; False without a template."""
+        return bool(self.chat_template) and name in self._compiled().variables
+
+    def token_bytes(self, vocab_size: int | None = None) -> tuple[np.ndarray, builtins.bytes]:
+        """(offsets (V + 1) int64, text): id i adds text[offsets[i]:offsets[i + 1]] to the output. V is ``vocab_size``
+        or the tokenizer's."""
         if self._bytes is None or len(self._bytes[0]) != (vocab_size or self.vocab_size) + 1:
             pieces = self._pieces(vocab_size or self.vocab_size)
             offsets = np.zeros(len(pieces) + 1, np.int64)
@@ -153,8 +169,9 @@ class Tokenizer:
         """Ids that decode leaves out."""
         return {i for i, token in self._backend.get_added_tokens_decoder().items() if token.special}
 
-    def save_files(self) -> dict[str, bytes]:
-        """What save_pretrained writes, by file name: the files that were read, or new ones for a tokenizer that came from none."""
+    def save_files(self) -> dict[str, builtins.bytes]:
+        """What save_pretrained writes, by file name: the files that were read, or new ones for a tokenizer that came
+        from none."""
         files = dict(self._files)
         if not files:
             config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
@@ -173,13 +190,20 @@ class Tokenizer:
             for name, data in self.save_files().items():
                 writer.write(name, data)
 
+    def _compiled(self) -> ChatTemplate:
+        if self._template is None or self._template.source != self.chat_template:
+            from .chat import ChatTemplate
+
+            self._template = ChatTemplate(self.chat_template or "", self._source)
+        return self._template
+
     def _id_of(self, name: str, text: str) -> int:
         token = self._backend.token_to_id(text)
         if token is None:
             raise TokenizerError(f"{self._source}: {name} {text!r:.80} is not in the vocabulary")
         return token
 
-    def _pieces(self, size: int) -> list[bytes]:
+    def _pieces(self, size: int) -> list[builtins.bytes]:
         added = {i: token.content for i, token in self._backend.get_added_tokens_decoder().items()}
         byte_level = self._backend.decoder is not None and b'"ByteLevel"' in self._backend.decoder.__getstate__()
         to_byte = {char: byte for byte, char in enumerate(byte_alphabet())}
@@ -201,6 +225,30 @@ class Tokenizer:
         back = self.decode(self.encode(text))
         if back.strip() != text.strip():
             warn(f"{self._source}: {text!r} comes back from this tokenizer as {back!r:.100}")
+
+
+def row_variables(shared: Mapping[str, Any] | None, tools: Any = None,
+                  chat_template_kwargs: Any = None) -> dict[str, Any]:
+    """What a chat template is given for one row of data, beside its messages.
+
+    shared: for all rows. chat_template_kwargs: the row's own, which go over them; None in it is as good as absent,
+    since a table has the same columns in every row. tools: JSON schemas of functions, or the JSON text of a list of
+    them. TokenizerError for anything else."""
+    own = {} if chat_template_kwargs is None else chat_template_kwargs
+    if not isinstance(own, Mapping):
+        raise TokenizerError(f"chat_template_kwargs must be a dict of arguments of the chat template, not {own!r:.80}")
+    variables = {**(shared or {}), **{name: value for name, value in own.items() if value is not None}}
+    if reserved := sorted(variables.keys() & {"messages", "tokenize", "add_generation_prompt"}):
+        raise TokenizerError(f"chat_template_kwargs must not hold {', '.join(reserved)}")
+    if tools is None:
+        return variables
+    try:
+        listed = json.loads(tools) if isinstance(tools, str) else tools
+    except ValueError as error:
+        raise TokenizerError(f"tools is not JSON: {error}") from error
+    if not isinstance(listed, Sequence) or not all(isinstance(tool, Mapping) for tool in listed):
+        raise TokenizerError(f"tools must be a list of JSON schemas of functions, not {tools!r:.80}")
+    return {**variables, "tools": list(listed) or None}
 
 
 def load_backend(data: bytes, source: str) -> tokenizers.Tokenizer:
@@ -243,7 +291,8 @@ def _special_texts(config: Mapping[str, Any], fallback: Mapping[str, Any], sourc
     return texts
 
 
-def _add_tokens(backend: tokenizers.Tokenizer, config: Mapping[str, Any], special: Mapping[str, str], source: str) -> None:
+def _add_tokens(backend: tokenizers.Tokenizer, config: Mapping[str, Any], special: Mapping[str, str],
+                source: str) -> None:
     """Tokens that tokenizer_config.json lists and tokenizer.json does not have; their ids must come out as listed."""
     from tokenizers import AddedToken
 
@@ -251,14 +300,16 @@ def _add_tokens(backend: tokenizers.Tokenizer, config: Mapping[str, Any], specia
     if not isinstance(listed, dict):
         raise TokenizerError(f"{source}: added_tokens_decoder must be an object")
     for key, value in sorted(listed.items(), key=lambda item: int(item[0]) if item[0].isdecimal() else -1):
-        if not key.isdecimal() or not isinstance(value, dict) or not isinstance(value.get("content"), str) or not value["content"]:
+        content = value.get("content") if key.isdecimal() and isinstance(value, dict) else None
+        if not isinstance(content, str) or not content:
             raise TokenizerError(f"{source}: added_tokens_decoder entry {key!r:.40} is not an id with a content")
         flags = {name: bool(value.get(name)) for name in ("single_word", "lstrip", "rstrip", "normalized", "special")}
         if backend.token_to_id(value["content"]) is None:
             backend.add_tokens([AddedToken(value["content"], **flags)])
         if backend.token_to_id(value["content"]) != int(key):
-            raise TokenizerError(f"{source}: token {value['content']!r:.80} has id {backend.token_to_id(value['content'])} "
-                                 f"in tokenizer.json and {key} in added_tokens_decoder")
+            raise TokenizerError(f"{source}: token {value['content']!r:.80} has id "
+                                 f"{backend.token_to_id(value['content'])} in tokenizer.json and {key} in "
+                                 "added_tokens_decoder")
     added = {token.content for token in backend.get_added_tokens_decoder().values()}
     backend.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special.values()
                                 if text not in added and backend.token_to_id(text) is not None])
@@ -268,8 +319,9 @@ def _qwen_backend(folder: Path, config: Mapping[str, Any]) -> tokenizers.Tokeniz
     """vocab.json and merges.txt; their pre-tokenizer is in no file, so only Qwen's, which is known, is built."""
     kind = str(config.get("tokenizer_class", ""))
     if not kind.startswith("Qwen2Tokenizer"):
-        raise TokenizerError(f"{folder}: no tokenizer.json, and vocab.json with tokenizer_class {kind or 'missing'} does not say how "
-                             "text is split (only Qwen2Tokenizer is known); save it with transformers' use_fast=True")
+        raise TokenizerError(f"{folder}: no tokenizer.json, and vocab.json with tokenizer_class {kind or 'missing'} "
+                             "does not say how text is split (only Qwen2Tokenizer is known); save it with "
+                             "transformers' use_fast=True")
     vocabulary = read_object(folder / "vocab.json", MAX_TOKENIZER_JSON)
     if any(type(i) is not int or not 0 <= i < 1 << 22 for i in vocabulary.values()):
         raise TokenizerError(f"{folder / 'vocab.json'}: ids must be integers from 0")
@@ -287,5 +339,6 @@ def _template_text(folder: Path, config: Mapping[str, Any]) -> str | None:
             raise TokenizerError(f"{folder / 'chat_template.jinja'}: not UTF-8 at byte {error.start}") from error
     template = _optional(folder / "chat_template.json").get("chat_template", config.get("chat_template"))
     if isinstance(template, list):
-        return next((entry.get("template") for entry in template if isinstance(entry, dict) and entry.get("name") == "default"), None)
+        return next((entry.get("template") for entry in template if isinstance(entry, dict)
+                     and entry.get("name") == "default"), None)
     return template

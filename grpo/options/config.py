@@ -10,36 +10,43 @@ import importlib.util
 import math
 import os
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from .. import _core
 from ..errors import ConfigError, did_you_mean, warn
 from ..ops import check_loss_options
-from .fields import checked, option
+from .fields import checked, loss_option, option
 from .foreign import ROUNDS, understood
 from .presets import preset_options
 from .schedule import SHAPES, checked_arguments
 
-LOSS_TYPES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo", "gmpo", "reinforce")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+LOSS_TYPES = _core.loss_options()["loss_type"][2]
 MOST_SEED = (1 << 64) - 1
-AGGREGATIONS = ("sequence-mean-token-mean", "token-mean", "sequence-mean-token-sum", "fixed-length")
+# options that are read with use_adaptive_entropy
+ADAPTIVE = ("entropy_coef_min", "entropy_coef_max", "entropy_coef_delta", "entropy_target")
+
+Config = TypeVar("Config", bound="DataclassInstance")
 
 
-def strict(cls: type) -> type:
+def strict(cls: type[Config]) -> type[Config]:
     """The dataclass's constructor takes its fields, other trainers' names for them, preset=..., and nothing else."""
-    plain = cls.__init__
+    plain: Callable[..., None] = vars(cls)["__init__"]
     names = [f.name for f in dataclasses.fields(cls)]
 
     @functools.wraps(plain)
-    def __init__(self, *args, **given):
+    def __init__(self: Any, *args: Any, **given: Any) -> None:
         preset = given.pop("preset", None) if issubclass(cls, GRPOConfig) else None
         options = {**(preset_options(preset) if preset is not None else {}), **understood(given, names)}
         rounds = {name: options.pop(name) for name in ROUNDS if name in options}
         plain(self, *args, **{**options, **steps_of_rounds(rounds, options, given)})
 
-    cls.__init__ = __init__
+    cls.__init__ = __init__  # type: ignore[method-assign]
     return cls
 
 
@@ -48,9 +55,11 @@ class TrainingConfig:
     """Options that GRPO and SFT share."""
 
     # the run
-    output_dir: str | None = option(None, "Run folder; None: runs/<run_name or recipe>-<n>. An existing run is never overwritten.")
+    output_dir: str | None = option(None, "Run folder; None: runs/<run_name or recipe>-<n>. An existing run is never "
+                                    "overwritten.")
     run_name: str | None = option(None, "Name of the run, for its folder and its loggers.")
-    seed: int = option(42, "Seeds sampling and data order; the same seed gives the same run, bit for bit.", low=0, high=MOST_SEED)
+    seed: int = option(
+        42, "Seeds sampling and data order; the same seed gives the same run, bit for bit.", low=0, high=MOST_SEED)
     data_seed: int | None = option(None, "Seed of the data order; None: seed.", low=0, high=MOST_SEED)
     device: str = option("auto", "Where a model given by name is loaded.", choices=("auto", "cpu", "cuda", "ref"))
     dtype: str | None = option(None, "Storage of a model given by name; None: what the device stores.")
@@ -61,54 +70,64 @@ class TrainingConfig:
     shuffle_dataset: bool = option(True, "Take rows in a seeded random order, a new one each epoch.")
     # batch
     per_device_train_batch_size: int | None = option(
-        None, "Completions (SFT: rows) of a micro-step; None: 8, or what prompts_per_step implies. Memory is set by token_budget.", low=1)
+        None, "Completions (SFT: rows) of a micro-step; None: 8, or what prompts_per_step implies. Memory is set by "
+        "token_budget.", low=1)
     gradient_accumulation_steps: int = option(1, "Micro-steps of one optimiser step.", low=1)
     token_budget: int | None = option(
-        None, "Tokens of a packed micro-batch, which decide the memory; results are the same. None: 1024 on a CPU, 16384 on a GPU.", low=1)
+        None, "Tokens of a packed micro-batch, which decide the memory; results are the same. None: 1024 on a CPU, "
+        "16384 on a GPU.", low=1)
     recompute: bool = option(False, "Recompute activations in the backward pass instead of keeping them.")
     # optimiser
     learning_rate: float = option(1e-6, "Peak learning rate of AdamW.", low=0)
     lr_scheduler_type: str = option("linear", "Shape of the learning rate after warm-up.", choices=tuple(SHAPES))
     lr_scheduler_kwargs: dict | None = option(
-        None, "num_cycles (cosine...), min_lr or min_lr_rate (..._with_min_lr), lr_end and power (polynomial), timescale (inverse_sqrt), "
-        "num_decay_steps (warmup_stable_decay) and the others of transformers' function.")
+        None, "num_cycles (cosine...), min_lr or min_lr_rate (..._with_min_lr), lr_end and power (polynomial), "
+        "timescale (inverse_sqrt), num_decay_steps (warmup_stable_decay) and the others of transformers' function.")
     warmup_steps: float = option(0, "Steps over which the rate rises from 0; below 1: a fraction of all steps.", low=0)
-    warmup_ratio: float = option(0.0, "The same as a fraction of all steps, used when warmup_steps is 0.", low=0, high=1)
+    warmup_ratio: float = option(
+        0.0, "The same as a fraction of all steps, used when warmup_steps is 0.", low=0, high=1)
     weight_decay: float = option(0.0, "Decoupled weight decay.", low=0)
     adam_beta1: float = option(0.9, "AdamW's decay of the first moment.", low=0, high=1)
     adam_beta2: float = option(0.999, "AdamW's decay of the second moment.", low=0, high=1)
     adam_epsilon: float = option(1e-8, "AdamW's epsilon.", above=0)
-    moment_dtype: str = option("float32", "Storage of AdamW's moments; bfloat16 halves them, float8 halves them again (vectors stay "
-                               "bfloat16), both rounded stochastically.", choices=("float32", "bfloat16", "float8"))
-    master_dtype: str = option("float32", "Storage of the weights that AdamW updates; float24 leaves out the 8 least bits of a float32, "
-                               "rounded stochastically: a byte a weight less.", choices=("float32", "float24"))
+    moment_dtype: str = option("float32", "Storage of AdamW's moments; bfloat16 halves them, float8 halves them again "
+                               "(vectors stay bfloat16), both rounded stochastically.",
+                               choices=("float32", "bfloat16", "float8"))
+    master_dtype: str = option("float32", "Storage of the weights that AdamW updates; float24 leaves out the 8 least "
+                               "bits of a float32, rounded stochastically: a byte a weight less.",
+                               choices=("float32", "float24"))
     max_grad_norm: float = option(1.0, "Clip the gradient's norm to this; 0: do not clip.", low=0)
     max_skipped_steps: int = option(3, "Steps in a row that may be skipped because the gradient is not finite.", low=0)
     # logging
     logging_steps: float = option(
-        10, "Print a line (and report) every so many steps, below 1 a share of all; metrics.jsonl has every step.", above=0)
+        10, "Print a line (and report) every so many steps, below 1 a share of all; metrics.jsonl has every step.",
+        above=0)
     logging_first_step: bool = option(False, "Also print the first step.")
-    report_to: str | list | None = option("none", "'none', 'tensorboard' (needs tensorboardX), or 'all': what is installed "
-                                           "of these; for other loggers pass a callback.")
-    disable_tqdm: bool | None = option(None, "True: no progress bar; None: a bar when stderr is a terminal, lines otherwise.")
+    report_to: str | list | None = option("none", "'none', 'tensorboard' (needs tensorboardX), or 'all': what is "
+                                          "installed of these; for other loggers pass a callback.")
+    disable_tqdm: bool | None = option(None, "True: no progress bar; None: a bar when stderr is a terminal, lines "
+                                       "otherwise.")
     # evaluation and saving
     eval_strategy: str = option("no", "When to evaluate.", choices=("no", "steps", "epoch"))
-    eval_steps: float | None = option(None, "Evaluate every so many steps, below 1 a share of all; None: logging_steps.", above=0)
+    eval_steps: float | None = option(
+        None, "Evaluate every so many steps, below 1 a share of all; None: logging_steps.", above=0)
     eval_on_start: bool = option(False, "Evaluate before the first step.")
     save_strategy: str = option(
-        "steps", "When to write a checkpoint: steps and epoch also write one at the end; best: where evaluation is best.",
+        "steps", "When to write a checkpoint: steps and epoch also write one at the end; best: where evaluation is "
+        "best.",
         choices=("no", "steps", "epoch", "best"))
     save_steps: float = option(500, "Write a checkpoint every so many steps, below 1 a share of all.", above=0)
-    save_total_limit: int | None = option(None, "Keep this many checkpoints, the newest, and the best; None: all.", low=1)
+    save_total_limit: int | None = option(
+        None, "Keep this many checkpoints, the newest, and the best; None: all.", low=1)
     metric_for_best_model: str | None = option(
-        None, "Number of the evaluation by which a checkpoint is best, for example accuracy/lenient; that checkpoint is written when it is "
-        "due, or not, and kept.")
+        None, "Number of the evaluation by which a checkpoint is best, for example accuracy/lenient; that checkpoint "
+        "is written when it is due, or not, and kept.")
     greater_is_better: bool | None = option(None, "Whether more of it is better; None: unless its name ends in loss.")
     load_best_model_at_end: bool = option(False, "End with the weights of the best checkpoint.")
     save_only_model: bool = option(False, "Leave the trainer's state out of checkpoints; they cannot be resumed then.")
     resume_from_checkpoint: str | bool | None = option(None, "A checkpoint folder, or True for the run's latest.")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
         for f in dataclasses.fields(self):
             setattr(self, f.name, checked(f, getattr(self, f.name), hints[f.name]))
@@ -118,14 +137,15 @@ class TrainingConfig:
         self.report_to = reporters(self.report_to)
         self._check_best()
 
-    def _check_steps(self):
-        self.lr_scheduler_kwargs = checked_arguments(self.lr_scheduler_type, self.lr_scheduler_kwargs or {}, self.learning_rate)
+    def _check_steps(self) -> None:
+        self.lr_scheduler_kwargs = checked_arguments(self.lr_scheduler_type, self.lr_scheduler_kwargs or {},
+                                                     self.learning_rate)
         for name in ("logging_steps", "eval_steps", "save_steps"):
             value = getattr(self, name) or 1
             if value > 1 and value != int(value):
                 raise ConfigError(f"{name}={value} must be a whole number of steps, or below 1 a share of all steps")
 
-    def _check_best(self):
+    def _check_best(self) -> None:
         if self.load_best_model_at_end and self.metric_for_best_model is None:
             self.metric_for_best_model = "loss"
         if self.save_strategy == "best" and self.metric_for_best_model is None:
@@ -133,9 +153,11 @@ class TrainingConfig:
         if self.metric_for_best_model is None:
             return
         if self.eval_strategy == "no":
-            raise ConfigError(f"metric_for_best_model={self.metric_for_best_model!r} needs evaluation: set eval_strategy")
+            raise ConfigError(f"metric_for_best_model={self.metric_for_best_model!r} needs evaluation: set "
+                              "eval_strategy")
         if self.save_strategy == "no":
-            raise ConfigError(f"metric_for_best_model={self.metric_for_best_model!r} needs checkpoints: save_strategy is 'no'")
+            raise ConfigError(f"metric_for_best_model={self.metric_for_best_model!r} needs checkpoints: save_strategy "
+                              "is 'no'")
         if self.greater_is_better is None:
             self.greater_is_better = not self.metric_for_best_model.endswith("loss")
 
@@ -148,6 +170,11 @@ class TrainingConfig:
     def batch_size(self) -> int:
         """Completions (SFT: rows) of one optimiser step."""
         return (self.per_device_train_batch_size or 8) * self.gradient_accumulation_steps
+
+    @property
+    def order_seed(self) -> int:
+        """The seed of the data order."""
+        return self.seed if self.data_seed is None else self.data_seed
 
     def model_options(self) -> dict[str, Any]:
         """device and dtype for a model given by name."""
@@ -162,7 +189,7 @@ class TrainingConfig:
         return self.token_budget or (16384 if device.startswith("cuda") else 1024)
 
     @classmethod
-    def from_yaml(cls, path: str | os.PathLike, **overrides):
+    def from_yaml(cls, path: str | os.PathLike[str], **overrides: Any) -> typing.Self:
         """The options of a YAML file, changed by overrides."""
         import yaml
 
@@ -174,7 +201,7 @@ class TrainingConfig:
             raise ConfigError(f"{path}: expected a mapping of option names to values")
         return cls(**{**options, **overrides})
 
-    def to_yaml(self, path: str | os.PathLike | None = None) -> str:
+    def to_yaml(self, path: str | os.PathLike[str] | None = None) -> str:
         """All options as YAML, also written to path when given."""
         import yaml
 
@@ -194,91 +221,116 @@ class GRPOConfig(TrainingConfig):
     (32, 'dr_grpo')
     """
 
+    if TYPE_CHECKING:                        # preset= and the names of other trainers are taken, too
+
+        def __init__(self, output_dir: str | None = None, **options: Any) -> None: ...
+
     # batch
-    prompts_per_step: int | None = option(None, "Prompts of one optimiser step: with num_generations, the short way to say the batch.",
-                                          low=1)
+    prompts_per_step: int | None = option(
+        None, "Prompts of one optimiser step: with num_generations, the short way to say the batch.", low=1)
     num_generations: int = option(8, "Completions of a prompt: the group's size.")
-    num_generations_eval: int | None = option(None, "The same in evaluation; None: num_generations, or 1 when temperature_eval is 0.",
-                                              low=1)
-    generation_batch_size: int | None = option(None, "Completions of one rollout; None: those of one optimiser step.", low=1)
-    steps_per_generation: int | None = option(None, "The same in micro-steps; None: gradient_accumulation_steps.", low=1)
+    num_generations_eval: int | None = option(
+        None, "The same in evaluation; None: num_generations, or 1 when temperature_eval is 0.", low=1)
+    generation_batch_size: int | None = option(
+        None, "Completions of one rollout; None: those of one optimiser step.", low=1)
+    steps_per_generation: int | None = option(
+        None, "The same in micro-steps; None: gradient_accumulation_steps.", low=1)
     num_iterations: int = option(1, "Passes over each rollout (mu).", low=1)
     # generation
-    max_prompt_length: int | None = option(None, "Longest prompt in tokens; None: what the model's positions leave.", low=1)
+    max_prompt_length: int | None = option(
+        None, "Longest prompt in tokens; None: what the model's positions leave.", low=1)
     on_long_prompt: str = option("raise", "A longer prompt: raise, drop the row, or keep its last tokens.",
                                  choices=("raise", "drop", "truncate"))
-    max_completion_length: int = option(512, "Most tokens of a completion.", low=1)
+    max_completion_length: int = loss_option("max_completion_length", "Most tokens of a completion.", low=1)
     temperature: float = option(1.0, "Sampling temperature; log-probs in the loss are divided by it too.", above=0)
     top_p: float = option(1.0, "Sample from the smallest set with this probability.", above=0, high=1)
     top_k: int | None = option(0, "Sample from the k likeliest tokens; 0, -1 or None: all.", low=-1, high=(1 << 31) - 1)
     min_p: float | None = option(None, "Least probability, as a fraction of the likeliest token's.", low=0, high=1)
     repetition_penalty: float = option(1.0, "Divides the logits of tokens already seen.", above=0)
-    generation_kwargs: dict | None = option(None, "More options: min_new_tokens, stop, suppress_tokens; also overrides the above.")
-    chat_template_kwargs: dict | None = option(None, "Arguments of the chat template, for example {'enable_thinking': False}.")
+    generation_kwargs: dict | None = option(None, "More options: min_new_tokens, stop, suppress_tokens; also overrides "
+                                            "the above.")
+    chat_template_kwargs: dict | None = option(None, "Arguments of the chat template, for example {'enable_thinking': "
+                                               "False}.")
     temperature_eval: float | None = option(None, "Temperature in evaluation; 0 is greedy; None: temperature.", low=0)
-    eval_category: str | None = option(None, "Column by which evaluation is broken down; None: category, level, subject or source, "
-                                       "where every row has it.")
+    eval_category: str | None = option(None, "Column by which evaluation is broken down; None: category, level, "
+                                       "subject or source, where every row has it.")
     eval_report: str = option("end", "PDF of the evaluation (needs reportlab): of the last one, of every one, or none.",
                               choices=("end", "every", "no"))
-    slots: int | None = option(None, "Sequences decoded at a time; results are the same. None: 32 on a CPU, 256 on a GPU.", low=1)
+    slots: int | None = option(None, "Sequences decoded at a time; results are the same. None: 32 on a CPU, 256 on a "
+                               "GPU.", low=1)
     keep_rollout_activations: bool | None = option(
         None, "Keep what rollouts compute, so that the update on them has no forward pass; results are the same. With "
         "recompute each layer's input alone. None: on a CPU, as far as it takes a quarter of the free memory.")
     # rewards and advantages
-    reward_weights: list | None = option(None, "One weight a reward, a number or points {step: weight} with straight lines between them; "
-                                         "None: the reward's own, 1 by default.")
+    reward_weights: list | None = option(None, "One weight a reward, a number or points {step: weight} with straight "
+                                         "lines between them; None: the reward's own, 1 by default.")
     scale_rewards: str | bool = option("group", "Divide advantages by the std of the group, of the batch, or not.",
                                        choices=("group", "batch", "none"))
-    multi_objective_aggregation: str = option("sum_then_normalize", "Normalise the weighted sum of rewards, or each of them (GDPO).",
+    multi_objective_aggregation: str = option("sum_then_normalize", "Normalise the weighted sum of rewards, or each of "
+                                              "them (GDPO).",
                                               choices=("sum_then_normalize", "normalize_then_sum"))
-    on_reward_error: str | float = option("raise", "A reward that raises or is not finite: 'raise', 'drop' the sample, or a number.")
+    on_reward_error: str | float = option("raise", "A reward that raises or is not finite: 'raise', 'drop' the sample, "
+                                          "or a number.")
     dynamic_sampling: bool = option(False, "Replace groups whose rewards are all equal by new prompts (DAPO).")
     max_resample_times: int = option(3, "Rounds of replacing before a step takes what it has.", low=0)
-    mask_truncated_completions: bool = option(False, "Leave completions that hit max_completion_length out of the loss.")
-    soft_overlong_cache: float | None = option(None, "Punish the last tokens before max_completion_length (DAPO): their number, or "
-                                               "below 1 a fraction of it.", above=0)
+    mask_truncated_completions: bool = option(False,
+                                              "Leave completions that hit max_completion_length out of the loss.")
+    soft_overlong_cache: float | None = option(None, "Punish the last tokens before max_completion_length (DAPO): "
+                                               "their number, or below 1 a fraction of it.", above=0)
     # loss
-    loss_type: str = option("dapo", "The policy loss.", choices=LOSS_TYPES)
-    aggregation: str | None = option(None, "How token losses become one number; None: what loss_type implies.", choices=AGGREGATIONS)
-    importance_sampling_level: str = option("token", "One ratio a token, or one a sequence (GSPO).", choices=("token", "sequence"))
-    epsilon: float = option(0.2, "Clip the ratio below 1 - epsilon.", low=0)
-    epsilon_high: float | None = option(None, "Clip it above 1 + epsilon_high; None: epsilon. For cispo the cap itself.", low=0)
-    delta: float | None = option(None, "Upper bound of the unclipped ratio (two-sided clipping, dual clip).", above=1)
-    cispo_two_sided: bool = option(False, "cispo clips to [1 - epsilon, 1 + epsilon_high] instead.")
-    sapo_temperature_pos: float = option(1.0, "SAPO's temperature where the advantage is positive.", above=0)
-    sapo_temperature_neg: float = option(1.05, "SAPO's temperature elsewhere.", above=0)
-    vespo_k_pos: float = option(2.0, "VESPO's exponent where the advantage is not negative.")
-    vespo_lambda_pos: float = option(3.0, "VESPO's decay there.")
-    vespo_k_neg: float = option(3.0, "VESPO's exponent elsewhere.")
-    vespo_lambda_neg: float = option(2.0, "VESPO's decay elsewhere.")
-    off_policy_mask_threshold: float | None = option(
-        None, "Drop completions with a negative advantage and mean (old logp - logp) above this.", above=0)
-    top_entropy_quantile: float = option(1.0, "Train only this share of the step's tokens, those of the highest entropy.", low=0, high=1)
-    entropy_coef: float = option(0.0, "Weight of the entropy bonus.")
-    use_adaptive_entropy: bool = option(False, "Move entropy_coef so that entropy stays near entropy_target.")
-    entropy_coef_min: float = option(0.0, "Its lower bound.")
-    entropy_coef_max: float = option(1.0, "Its upper bound.")
-    entropy_coef_delta: float = option(0.005, "Its change in one step.", low=0)
-    entropy_target: float = option(0.2, "Entropy a token, in nats, at or below which the bonus applies.")
+    loss_type: str = loss_option("loss_type", "The policy loss.")
+    aggregation: str | None = loss_option("aggregation", "How token losses become one number; None: what loss_type "
+                                          "implies.")
+    importance_sampling_level: str = loss_option("importance_sampling_level", "One ratio a token, or one a sequence "
+                                                 "(GSPO).")
+    epsilon: float = loss_option("epsilon", "Clip the ratio below 1 - epsilon.", low=0)
+    epsilon_high: float | None = loss_option("epsilon_high", "Clip it above 1 + epsilon_high; None: epsilon. For cispo "
+                                             "the cap itself.", low=0)
+    delta: float | None = loss_option(
+        "delta", "Upper bound of the unclipped ratio (two-sided clipping, dual clip).", above=1)
+    cispo_two_sided: bool = loss_option("cispo_two_sided", "cispo clips to [1 - epsilon, 1 + epsilon_high] instead.")
+    sapo_temperature_pos: float = loss_option("sapo_temperature_pos", "SAPO's temperature where the advantage is "
+                                              "positive.", above=0)
+    sapo_temperature_neg: float = loss_option("sapo_temperature_neg", "SAPO's temperature elsewhere.", above=0)
+    vespo_k_pos: float = loss_option("vespo_k_pos", "VESPO's exponent where the advantage is not negative.")
+    vespo_lambda_pos: float = loss_option("vespo_lambda_pos", "VESPO's decay there.")
+    vespo_k_neg: float = loss_option("vespo_k_neg", "VESPO's exponent elsewhere.")
+    vespo_lambda_neg: float = loss_option("vespo_lambda_neg", "VESPO's decay elsewhere.")
+    off_policy_mask_threshold: float | None = loss_option("off_policy_mask_threshold",
+                                                          "Drop completions with a negative advantage and mean (old "
+                                                          "logp - logp) above this.", above=0)
+    top_entropy_quantile: float = loss_option("top_entropy_quantile", "Train only this share of the step's tokens, "
+                                              "those of the highest entropy.", low=0, high=1)
+    entropy_coef: float = loss_option("entropy_coef", "Weight of the entropy bonus.")
+    use_adaptive_entropy: bool = loss_option("use_adaptive_entropy", "Move entropy_coef so that entropy stays near "
+                                             "entropy_target.")
+    entropy_coef_min: float = loss_option("entropy_coef_min", "Its lower bound.")
+    entropy_coef_max: float = loss_option("entropy_coef_max", "Its upper bound.")
+    entropy_coef_delta: float = loss_option("entropy_coef_delta", "Its change in one step.", low=0)
+    entropy_target: float = loss_option("entropy_target", "Entropy a token, in nats, at or below which the bonus "
+                                        "applies.")
     # reference
-    beta: float = option(0.0, "Weight of the KL to the reference; 0: no reference is kept.", low=0)
-    kl_estimator: str = option("k3", "x = logp - ref: k1 is x, k2 x^2/2, k3 exp(-x) + x - 1.", choices=("k1", "k2", "k3"))
-    use_bias_correction_kl: bool = option(True, "Multiply the KL by the ratio.")
+    beta: float = loss_option("beta", "Weight of the KL to the reference; 0: no reference is kept.", low=0)
+    kl_estimator: str = loss_option("kl_estimator", "x = logp - ref: k1 is x, k2 x^2/2, k3 exp(-x) + x - 1.")
+    use_bias_correction_kl: bool = loss_option("use_bias_correction_kl", "Multiply the KL by the ratio.")
     kl_in_reward: bool = option(False, "Take beta * sum of (logp - ref) off each reward instead of adding a loss term.")
     sync_ref_model: bool = option(False, "Mix the policy into the reference every ref_model_sync_steps steps (TR-DPO).")
     ref_model_mixup_alpha: float = option(0.6, "reference = alpha * policy + (1 - alpha) * reference.", low=0, high=1)
     ref_model_sync_steps: int = option(512, "Optimiser steps between two mixings.", low=1)
     # logging
-    save_completions: bool = option(True, "Write each step's completions to completions/step-N.jsonl in the run folder.")
+    save_completions: bool = option(True,
+                                    "Write each step's completions to completions/step-N.jsonl in the run folder.")
     log_completions: bool = option(False, "Print completions every logging_steps.")
     num_completions_to_print: int | None = option(None, "How many; None: all of the step.", low=1)
     log_unique_prompts: bool = option(False, "Print one completion a prompt.")
 
-    def __post_init__(self):
-        self.scale_rewards = {True: "group", False: "none"}.get(self.scale_rewards, self.scale_rewards)
+    def __post_init__(self) -> None:
+        spelled: dict[Any, str] = {True: "group", False: "none"}
+        self.scale_rewards = spelled.get(self.scale_rewards, self.scale_rewards)
         super().__post_init__()
         if self.num_generations < 2:
-            raise ConfigError(f"num_generations={self.num_generations}: an advantage compares the completions of a prompt; use 2 or more")
+            raise ConfigError(f"num_generations={self.num_generations}: an advantage compares the completions of a "
+                              "prompt; use 2 or more")
         self._check_batch()
         self._check_rewards()
         if self.sync_ref_model and not self.beta:
@@ -286,37 +338,55 @@ class GRPOConfig(TrainingConfig):
         if self.kl_in_reward and not self.beta:
             raise ConfigError("kl_in_reward=True needs beta above 0")
         if self.temperature_eval == 0 and (self.num_generations_eval or 1) != 1:
-            raise ConfigError(f"temperature_eval=0 is greedy: num_generations_eval={self.num_generations_eval} repeats one completion")
+            raise ConfigError(f"temperature_eval=0 is greedy: num_generations_eval={self.num_generations_eval} repeats "
+                              "one completion")
 
         if self.multi_objective_aggregation == "normalize_then_sum" and self.scale_rewards != "group":
-            raise ConfigError(f"scale_rewards={self.scale_rewards!r} has no effect with multi_objective_aggregation='normalize_then_sum'")
+            raise ConfigError(f"scale_rewards={self.scale_rewards!r} has no effect with "
+                              "multi_objective_aggregation='normalize_then_sum'")
         if self.metric_for_best_model in ("loss", "eval_loss"):
-            raise ConfigError("evaluation has no loss in GRPO: set metric_for_best_model, for example to 'reward' or 'accuracy/lenient'")
+            raise ConfigError("evaluation has no loss in GRPO: set metric_for_best_model, for example to 'reward' or "
+                              "'accuracy/lenient'")
         check_loss_options(self.loss_options())
+        for name in self._unread():
+            condition = "without use_adaptive_entropy" if name in ADAPTIVE else f"with loss_type={self.loss_type!r}"
+            warn(f"{name}={getattr(self, name)!r} has no effect {condition}")
 
-    def _check_batch(self):
+    def _unread(self) -> Iterator[str]:
+        """Loss options that were changed and that this loss does not read."""
+        for name, (_, default, _) in _core.loss_options().items():
+            owner = name.partition("_")[0]
+            of_another = owner in ("sapo", "vespo") and owner != self.loss_type
+            if (of_another or name in ADAPTIVE and not self.use_adaptive_entropy) and getattr(self, name) != default:
+                yield name
+
+    def _check_batch(self) -> None:
         if self.prompts_per_step is not None:
             wanted = self.prompts_per_step * self.num_generations
             if self.per_device_train_batch_size is None:
                 if wanted % self.gradient_accumulation_steps:
-                    raise ConfigError(f"prompts_per_step={self.prompts_per_step} x num_generations={self.num_generations} does not "
-                                      f"divide by gradient_accumulation_steps={self.gradient_accumulation_steps}")
+                    raise ConfigError(f"prompts_per_step={self.prompts_per_step} x "
+                                      f"num_generations={self.num_generations} does not divide by "
+                                      f"gradient_accumulation_steps={self.gradient_accumulation_steps}")
                 self.per_device_train_batch_size = wanted // self.gradient_accumulation_steps
             elif self.batch_size != wanted:
                 raise ConfigError(
-                    f"prompts_per_step={self.prompts_per_step} x num_generations={self.num_generations} is {wanted} completions a step, but "
-                    f"per_device_train_batch_size={self.per_device_train_batch_size} x gradient_accumulation_steps="
-                    f"{self.gradient_accumulation_steps} is {self.batch_size}; give one of the two")
+                    f"prompts_per_step={self.prompts_per_step} x num_generations={self.num_generations} is {wanted} "
+                    f"completions a step, but per_device_train_batch_size={self.per_device_train_batch_size} x "
+                    f"gradient_accumulation_steps={self.gradient_accumulation_steps} is {self.batch_size}; give one of "
+                    "the two")
         if self.generation_batch_size is not None and self.steps_per_generation is not None:
             raise ConfigError("generation_batch_size and steps_per_generation say the same thing; give one")
         if self.rollout_size % self.num_generations:
-            raise ConfigError(f"a rollout of {self.rollout_size} completions does not divide by num_generations={self.num_generations}; "
-                              "per_device_train_batch_size x gradient_accumulation_steps counts completions, "
-                              "prompts_per_step=N is the short way to say it")
+            raise ConfigError(f"a rollout of {self.rollout_size} completions does not divide by "
+                              f"num_generations={self.num_generations}; per_device_train_batch_size x "
+                              "gradient_accumulation_steps counts completions, prompts_per_step=N is the short way to "
+                              "say it")
         if self.rollout_size % self.batch_size:
-            raise ConfigError(f"a rollout of {self.rollout_size} completions does not divide into steps of {self.batch_size}")
+            raise ConfigError(f"a rollout of {self.rollout_size} completions does not divide into steps of "
+                              f"{self.batch_size}")
 
-    def _check_rewards(self):
+    def _check_rewards(self) -> None:
         if isinstance(self.on_reward_error, str) and self.on_reward_error not in ("raise", "drop"):
             raise ConfigError(f"on_reward_error={self.on_reward_error!r} must be 'raise', 'drop' or a number")
         if isinstance(self.on_reward_error, float) and not math.isfinite(self.on_reward_error):
@@ -344,11 +414,13 @@ class GRPOConfig(TrainingConfig):
         if self.generation_batch_size is not None:
             size = self.generation_batch_size
         else:
-            size = (self.per_device_train_batch_size or 8) * (self.steps_per_generation or self.gradient_accumulation_steps)
+            micro_steps = self.steps_per_generation or self.gradient_accumulation_steps
+            size = (self.per_device_train_batch_size or 8) * micro_steps
         return self.batch_size if self.batch_size % size == 0 else size
 
     @property
     def prompts_per_rollout(self) -> int:
+        """Prompts whose completions are made at a time."""
         return self.rollout_size // self.num_generations
 
     @property
@@ -364,47 +436,51 @@ class GRPOConfig(TrainingConfig):
 
     def describe_batch(self) -> str:
         """The batch arithmetic in one line."""
-        line = (f"{self.prompts_per_rollout} prompts x {self.num_generations} completions = {self.rollout_size} completions a rollout, "
-                f"{self.batch_size} a step")
+        line = (f"{self.prompts_per_rollout} prompts x {self.num_generations} completions = {self.rollout_size} "
+                f"completions a rollout, {self.batch_size} a step")
         return line + (f", {self.steps_per_rollout} steps a rollout" if self.steps_per_rollout > 1 else "")
 
     def loss_options(self) -> dict[str, Any]:
         """The fields that define the loss, as the core names them; what is None is left to its default."""
-        options = {name: getattr(self, name) for name in LOSS_OPTIONS}
+        options = {name: getattr(self, name) for name in _core.loss_options()}
         if self.kl_in_reward:
             options["beta"] = 0.0
         return {name: value for name, value in options.items() if value is not None}
 
 
-LOSS_OPTIONS = ("loss_type", "aggregation", "importance_sampling_level", "epsilon", "epsilon_high", "delta", "cispo_two_sided", "beta",
-                "kl_estimator", "use_bias_correction_kl", "sapo_temperature_pos", "sapo_temperature_neg", "vespo_k_pos",
-                "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg", "top_entropy_quantile", "off_policy_mask_threshold",
-                "entropy_coef", "use_adaptive_entropy", "entropy_coef_min", "entropy_coef_max", "entropy_coef_delta",
-                "entropy_target", "max_completion_length")
-
-
 @strict
 @dataclass
 class SFTConfig(TrainingConfig):
-    """Options of SFTTrainer."""
+    """Options of SFTTrainer.
+
+    >>> SFTConfig(max_steps=10, learning_rate=1e-5).max_length
+    1024
+    """
+
+    if TYPE_CHECKING:                        # preset= and the names of other trainers are taken, too
+
+        def __init__(self, output_dir: str | None = None, **options: Any) -> None: ...
 
     learning_rate: float = option(2e-5, "Peak learning rate of AdamW.", low=0)
-    max_length: int = option(1024, "Most tokens of prompt and completion together; what is longer is cut at the end.", low=2)
-    completion_only_loss: bool | None = option(None, "Loss on the completion alone; this is always so here, False is refused.")
+    max_length: int = option(
+        1024, "Most tokens of prompt and completion together; what is longer is cut at the end.", low=2)
+    completion_only_loss: bool | None = option(None, "Loss on the completion alone; this is always so here, False is "
+                                               "refused.")
     chat_template_kwargs: dict | None = option(None, "Arguments of the chat template.")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.completion_only_loss is False:
-            raise ConfigError("completion_only_loss=False: loss on prompts is not supported; put the text to be learnt into the completion")
+            raise ConfigError("completion_only_loss=False: loss on prompts is not supported; put the text to be learnt "
+                              "into the completion")
 
 
 BATCH = ("prompts_per_step", "num_generations", "per_device_train_batch_size", "gradient_accumulation_steps")
 
 
 def steps_of_rounds(rounds: Mapping[str, Any], options: Mapping[str, Any], given: Iterable[str]) -> dict[str, int]:
-    """Numbers of DeepSeekRL's rounds as numbers of steps, said on one line each. options: all, which tell how many prompts a
-    step takes. given: the names in use, among which the same number of steps must not be."""
+    """Numbers of DeepSeekRL's rounds as numbers of steps, said on one line each. options: all, which tell how many
+    prompts a step takes. given: the names in use, among which the same number of steps must not be."""
     if not rounds:
         return {}
     batch = GRPOConfig(**{name: options[name] for name in BATCH if name in options})
@@ -430,12 +506,13 @@ def reporters(report_to: str | list | None) -> list[str]:
     names = [report_to] if isinstance(report_to, str) else list(report_to or [])
     if "all" in names:
         names = ["tensorboard"] if importlib.util.find_spec("tensorboardX") else []
-        warn(f"report_to='all' is {names[0] if names else 'nothing, without tensorboardX'}; every metric is in the run's metrics.jsonl, "
-             "and a callback can send it to other loggers")
+        warn(f"report_to='all' is {names[0] if names else 'nothing, without tensorboardX'}; every metric is in the "
+             "run's metrics.jsonl, and a callback can send it to other loggers")
     names = [n for n in names if n != "none"]
     elsewhere = [n for n in names if n in OTHER_REPORTERS]
     if elsewhere:
-        warn(f"report_to: {', '.join(elsewhere)} is not built in; every metric is in the run's metrics.jsonl, and a callback can send it")
+        warn(f"report_to: {', '.join(elsewhere)} is not built in; every metric is in the run's metrics.jsonl, and a "
+             "callback can send it")
     names = [n for n in names if n not in elsewhere]
     for name in names:
         if name != "tensorboard":

@@ -6,24 +6,35 @@ import types
 import typing
 from typing import Any
 
+from .. import _core
 from ..errors import ConfigError, did_you_mean
 
 
-def option(default: Any, help: str, *, choices: tuple[str, ...] = (), low: float | None = None, above: float | None = None,
-           high: float | None = None) -> Any:
+def option(default: Any, help: str, *, choices: tuple[str, ...] = (), low: float | None = None,
+           above: float | None = None, high: float | None = None) -> Any:
     """A field with its meaning and the values it takes: one of choices, low <= value, above < value, value <= high."""
-    return dataclasses.field(default=default, metadata=dict(help=help, choices=choices, low=low, above=above, high=high))
+    meaning = dict(help=help, choices=choices, low=low, above=above, high=high)
+    return dataclasses.field(default=default, metadata=meaning)
+
+
+def loss_option(name: str, help: str, *, low: float | None = None, above: float | None = None,
+                high: float | None = None) -> Any:
+    """A field that the loss in the core reads: its default and its choices are what the core says."""
+    _, default, choices = _core.loss_options()[name]
+    return option(default, help, choices=choices, low=low, above=above, high=high)
 
 
 def checked(f: dataclasses.Field, value: Any, hint: Any) -> Any:
     """The value as the field's type. Strings become numbers (YAML reads 1e-6 as text); ConfigError names the field."""
     given, meta = value, f.metadata
-    value = typed(getattr(value, "value", value), typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,))
+    value = typed(getattr(value, "value", value), typing.get_args(hint) if isinstance(hint, types.UnionType)
+                  else (hint,))
     if value is MISMATCH:
         names = getattr(hint, "__name__", str(hint)).replace("NoneType", "None")
         raise ConfigError(f"{f.name}={given!r} must be {names}: {meta['help']}")
     if meta["choices"] and isinstance(value, str) and value not in meta["choices"]:
-        raise ConfigError(f"{f.name}={value!r} is not one of {', '.join(meta['choices'])}{did_you_mean(value, meta['choices'])}")
+        raise ConfigError(f"{f.name}={value!r} is not one of "
+                          f"{', '.join(meta['choices'])}{did_you_mean(value, meta['choices'])}")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         for name, sign, holds in (("low", ">=", operator.ge), ("above", ">", operator.gt), ("high", "<=", operator.le)):
             if meta[name] is not None and not holds(value, meta[name]):

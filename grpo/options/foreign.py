@@ -1,4 +1,5 @@
-"""Option names of other trainers: what is understood under another name, what asks for what happens anyway, what is refused.
+"""Option names of other trainers: what is understood under another name, what asks for what happens anyway, what is
+refused.
 
 A script written for TRL (or for the transformers Trainer under it) carries options about devices, loaders and engines
 that do not exist here. Each is listed once, with the values that change nothing and a sentence for the others, so that
@@ -7,7 +8,7 @@ nothing is ignored in silence and the error says what to do instead.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..errors import ConfigError, did_you_mean, warn
+from ..errors import ConfigError, did_you_mean, note, warn
 
 # another name for a field of ours, same meaning
 ALIASES = {
@@ -31,24 +32,23 @@ ALIASES = {
     "resume": "resume_from_checkpoint",
 }
 # DeepSeekRL counts rounds of one prompt each; what they are here are steps of prompts_per_step prompts
-ROUNDS = {"num_train_iters": "max_steps", "eval_iterations": "eval_steps", "update_ref_model_freq": "ref_model_sync_steps"}
+ROUNDS = {"num_train_iters": "max_steps", "eval_iterations": "eval_steps",
+          "update_ref_model_freq": "ref_model_sync_steps"}
 
-# options with no effect here whatever their value: they steer torch, data loader processes, launchers or hub uploads
+# options with no effect here whatever their value: they steer torch, data loader processes, launchers or hub uploads;
+# accepted, and named on one line when they ask for anything
 WITHOUT_EFFECT = frozenset("""
-    activation_checkpointing_kwargs activation_offloading attn_implementation average_tokens_across_devices batch_eval_metrics
-    bf16_full_eval dataset_num_proc ddp_backend
-    ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph ddp_timeout disable_dropout do_eval do_predict
-    do_train
-    ds3_gather_for_generation eval_accumulation_steps eval_do_concat_batches eval_use_gather_object full_determinism
-    gradient_checkpointing_kwargs include_num_input_tokens_seen include_tokens_per_second length_column_name
-    liger_kernel_config local_rank log_level log_level_replica
-    log_multimodal log_on_each_node logging_dir logging_nan_inf_filter low_cpu_mem_usage packing_strategy pad_to_multiple_of
-    padding_free per_device_eval_batch_size prediction_loss_only project
-    restore_callback_states_from_checkpoint save_on_each_node save_safetensors skip_memory_metrics soft_thinking_k soft_thinking_temperature
-    torch_empty_cache_steps transformers_continuous_batching_config use_cache use_transformers_continuous_batching use_transformers_paged
-    verbose
+    activation_checkpointing_kwargs activation_offloading attn_implementation average_tokens_across_devices
+    batch_eval_metrics bf16_full_eval dataset_num_proc ddp_backend ddp_broadcast_buffers ddp_bucket_cap_mb do_eval
+    ddp_find_unused_parameters ddp_static_graph ddp_timeout ds3_gather_for_generation eval_accumulation_steps
+    eval_do_concat_batches eval_use_gather_object gradient_checkpointing_kwargs include_num_input_tokens_seen
+    include_tokens_per_second length_column_name liger_kernel_config local_rank log_level log_level_replica
+    log_multimodal log_on_each_node logging_dir logging_nan_inf_filter low_cpu_mem_usage packing_strategy
+    pad_to_multiple_of per_device_eval_batch_size prediction_loss_only project save_on_each_node skip_memory_metrics
+    torch_empty_cache_steps transformers_continuous_batching_config use_transformers_continuous_batching
+    use_transformers_paged verbose
 """.split())
-WITHOUT_EFFECT_PREFIXES = ("dataloader_", "vllm_", "hub_", "trackio_", "torch_compile_", "lora_")
+WITHOUT_EFFECT_PREFIXES = ("dataloader_", "vllm_", "hub_", "trackio_", "torch_compile_")
 
 # values of optim that ask for AdamW with moments in 8 bits
 ADAMW_8BIT = ("adamw_8bit", "adamw_bnb_8bit", "adamw_torch_8bit", "paged_adamw_8bit")
@@ -56,10 +56,25 @@ ADAMW_8BIT = ("adamw_8bit", "adamw_bnb_8bit", "adamw_torch_8bit", "paged_adamw_8
 NOTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "use_vllm": ((False, None), "rollouts run in this package's own engine, on the weights that train"),
     "remove_unused_columns": ((False, None), "every column rides along to the reward functions"),
+    "soft_thinking_k": ((None,), "without soft_thinking, which is not supported, it has no effect"),
+    "soft_thinking_temperature": ((None,), "without soft_thinking, which is not supported, it has no effect"),
+    "do_train": ((True, False, None), "train() trains"),
+    "do_predict": ((False, None), "grpo eval, or evaluate(), measures a model on rows"),
+    "use_cache": ((True, False, None), "rollouts always have a KV cache"),
+    "full_determinism": ((True, False, None), "the same seed gives the same run, bit for bit"),
+    "disable_dropout": ((True, None), "no dropout is run"),
+    "padding_free": ((True, False, None), "nothing is padded"),
+    "save_safetensors": ((True, None), "weights are written as safetensors"),
+    "restore_callback_states_from_checkpoint": ((False, None), "a checkpoint has no state of callbacks"),
     "bf16": ((True, None), "weights are bfloat16 (with float32 masters) on cpu and cuda; device='ref' is float32"),
 }
 
 OTHER_MODELS = "no other model is run; call yours from a reward function (--rewards file.py:function)"
+LORA = ("lora_r", "lora_rank", "lora_alpha", "lora_dropout", "lora_bias", "lora_target_modules",
+        "lora_target_parameters", "lora_modules_to_save", "lora_task_type", "use_rslora", "use_dora", "peft_config")
+BITS = ("load_in_8bit", "load_in_4bit", "bnb_4bit_quant_type", "bnb_4bit_quant_storage", "bnb_4bit_compute_dtype",
+        "use_bnb_nested_quant", "quantization_config")
+UNCONSTRAINED = "completions are sampled freely; check their form in a reward function"
 MAIN_BRANCH = "a hub id means its main branch; download the revision and give its folder"
 # name -> (values that ask for what happens anyway, what to do about the others)
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
@@ -74,10 +89,11 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "torch_compile": ((False,), "there is no PyTorch here; leave it out"),
     "tf32": ((None, False), "there is no tf32 path; leave it out"),
     "use_liger_kernel": ((False, None), "logits are never kept whole anyway; leave it out"),
-    "cast_lm_head_to_fp32": ((False,), "log-probs are computed in float32; device='ref' also stores the head in float32"),
+    "cast_lm_head_to_fp32": ((False,),
+                             "log-probs are computed in float32; device='ref' also stores the head in float32"),
     "optim": (("adamw", "adamw_hf", "adamw_torch", "adamw_torch_fused"),
-              "the optimiser is AdamW with float32 masters; moment_dtype='bfloat16' halves its moments, 'float8' takes a quarter; "
-              "master_dtype='float24' makes masters smaller"),
+              "the optimiser is AdamW with float32 masters; moment_dtype='bfloat16' halves its moments, 'float8' takes "
+              "a quarter; master_dtype='float24' makes masters smaller"),
     "optim_args": ((None, ""), "AdamW is set by adam_beta1, adam_beta2, adam_epsilon and weight_decay"),
     "optim_target_modules": ((None,), "every parameter is trained"),
     "push_to_hub": ((False,), "save_model() writes a Hugging Face folder; upload it with huggingface_hub"),
@@ -88,11 +104,13 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "cache_implementation": ((None,), "there is one KV cache; leave it out"),
     "max_tool_calling_iterations": ((None,), "tools are not supported"),
     "log_completions_hub_repo": ((None,), "completions are written to the run folder"),
-    "logging_strategy": (("steps",), "every step is written to metrics.jsonl; logging_steps sets how often a line is printed"),
+    "logging_strategy": (("steps",), "every step is written to metrics.jsonl; logging_steps sets how often a line is "
+                         "printed"),
     "neftune_noise_alpha": ((None, 0), "noisy embeddings are not supported"),
     "label_smoothing_factor": ((0, 0.0), "label smoothing is not supported"),
     "group_by_length": ((False,), "nothing is padded, so lengths need no grouping"),
-    "train_sampling_strategy": (("random",), "rows come in a seeded order; shuffle_dataset=False keeps that of the data set"),
+    "train_sampling_strategy": (("random",), "rows come in a seeded order; shuffle_dataset=False keeps that of the "
+                                "data set"),
     "ignore_data_skip": ((False,), "a resumed run continues at its place in the data"),
     "enable_jit_checkpoint": ((False,), "checkpoints are written every save_steps"),
     "eval_delay": ((0, None), "evaluation starts with the first eval_steps"),
@@ -111,11 +129,13 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "pad_token": ((None,), "nothing is padded"),
     "model_revision": (("main", None), MAIN_BRANCH),
     "revision": (("main", None), MAIN_BRANCH),
-    "use_peft": ((False,), "every weight is trained; leave it out"),
-    "load_in_8bit": ((False,), "weights are bfloat16 with float32 masters; leave it out"),
-    "load_in_4bit": ((False,), "weights are bfloat16 with float32 masters; leave it out"),
+    "use_peft": ((False, None), "every weight is trained; leave it out"),
+    **dict.fromkeys(LORA, ((None, False), "adapters are not trained, every weight is; leave it out")),
+    **dict.fromkeys(BITS, ((None, False), "weights are bfloat16 with float32 masters; leave it out")),
+    "vllm_structured_outputs_regex": ((None,), UNCONSTRAINED),
+    "vllm_guided_decoding_regex": ((None,), UNCONSTRAINED),
     "use_kl": ((True,), "beta=0 leaves the KL out"),
-    "soft_thinking": ((False,), "completions are made of tokens, not of mixtures of tokens"),
+    "soft_thinking": ((False, None), "completions are made of tokens, not of mixtures of tokens"),
     "use_hidden_injection": ((False,), "soft prompts are not trained; every weight is"),
     "use_local_inference_model": ((False,), OTHER_MODELS),
     "inference_model": ((None,), OTHER_MODELS),
@@ -144,16 +164,19 @@ NOT_SUPPORTED = {
 
 
 def understood(given: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
-    """Options by our own names; those of ROUNDS keep theirs, as it takes a whole config to turn rounds into steps. Raises ConfigError
-    for names and values that cannot be honoured."""
-    known, result = set(known), {}
+    """Options by our own names; those of ROUNDS keep theirs, as it takes a whole config to turn rounds into steps.
+    Raises ConfigError for names and values that cannot be honoured."""
+    known = set(known)
+    result: dict[str, Any] = {}
+    without_effect = []
     for name, value in given.items():
         target = ALIASES.get(name, name)
         if target != name and value is None:
             continue                                     # another name without a value says nothing
         if target in known:
             if target != name and target in given and given[target] != value:
-                raise ConfigError(f"{name}={value!r} and {target}={given[target]!r} say the same thing differently; give one")
+                raise ConfigError(f"{name}={value!r} and {target}={given[target]!r} say the same thing differently; "
+                                  "give one")
             result[target] = value
         elif name in ("use_cpu", "no_cuda") and "device" in known:
             result |= {"device": "cpu"} if value else {}
@@ -162,30 +185,42 @@ def understood(given: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]
         elif name == "optim" and getattr(value, "value", value) in ADAMW_8BIT:
             result |= moments_of_optim(value, given)
         elif name in NOTED:
-            expected, note = NOTED[name]
+            expected, what_happens = NOTED[name]
             if value not in expected:
-                warn(f"{name}={value!r}: {note}")
+                warn(f"{name}={value!r}: {what_happens}")
         elif name in REFUSED:
             allowed, advice = REFUSED[name]
             if getattr(value, "value", value) not in allowed:
                 raise ConfigError(f"{name}={value!r} cannot be honoured: {advice}.")
-        elif name not in WITHOUT_EFFECT and not name.startswith(WITHOUT_EFFECT_PREFIXES):
+        elif name in WITHOUT_EFFECT or name.startswith(WITHOUT_EFFECT_PREFIXES):
+            without_effect += [name] if asks(value) else []
+        else:
             raise ConfigError(f"unknown option {name!r}{did_you_mean(name, {*known, *ALIASES, *ROUNDS})}")
+    if without_effect:
+        note(f"without effect here: {', '.join(without_effect)} (there is no PyTorch, launcher, data loader, other "
+             "engine or upload to steer)")
     return result
+
+
+def asks(value: Any) -> bool:
+    """Whether a value asks for anything: None, False and what is empty do not."""
+    return value is not None and value is not False and value not in ("", [], {}, ())
 
 
 def moments_of_optim(optim: Any, given: Mapping[str, Any]) -> dict[str, str]:
     """What an 8-bit AdamW is here, said on one line."""
     if given.get("moment_dtype", "float8") != "float8":
-        raise ConfigError(f"optim={optim!r} and moment_dtype={given['moment_dtype']!r} ask for different moments; give one")
+        raise ConfigError(f"optim={optim!r} and moment_dtype={given['moment_dtype']!r} ask for different moments; give "
+                          "one")
     warn(f"optim={optim!r}: AdamW with moment_dtype='float8'")
     return {"moment_dtype": "float8"}
 
 
 def refuse(options: Mapping[str, Any], trainer: str, known: Iterable[str]) -> None:
-    """ConfigError for constructor arguments that trainer does not have; None is as good as absent."""
+    """ConfigError for constructor arguments that trainer does not have; None and what is empty are as good
+    as absent."""
     for name, value in options.items():
         if name not in NOT_SUPPORTED:
             raise ConfigError(f"{trainer} has no argument {name!r}{did_you_mean(name, known)}")
-        if value is not None and value != (None, None):
+        if asks(value) and value != (None, None):
             raise ConfigError(f"{name} is not supported: {NOT_SUPPORTED[name]}")

@@ -57,11 +57,16 @@ class Names:
 
 def keys_of(node: ast.stmt) -> list[str]:
     """The keys of a file's NAMES, if this statement is that."""
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-    is_names = any(isinstance(target, ast.Name) and target.id == "NAMES" for target in targets)
-    if not is_names or not isinstance(node.value, ast.Dict):
+    if isinstance(node, ast.Assign):
+        targets, value = node.targets, node.value
+    elif isinstance(node, ast.AnnAssign) and node.value is not None:
+        targets, value = [node.target], node.value
+    else:
         return []
-    return [key.value for key in node.value.keys if isinstance(key, ast.Constant)]
+    is_names = any(isinstance(target, ast.Name) and target.id == "NAMES" for target in targets)
+    if not is_names or not isinstance(value, ast.Dict):
+        return []
+    return [key.value for key in value.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)]
 
 
 def in_file(source: str) -> tuple[Path, str] | None:
@@ -75,6 +80,8 @@ def load_file(path: Path, what: str) -> ModuleType:
     if not path.is_file():
         raise ConfigError(f"{what} file {path} does not exist")
     spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{what} file {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(path.stem, module)
     spec.loader.exec_module(module)

@@ -1,4 +1,5 @@
-"""The learning rate of a step: transformers' schedules by name, with the same formulas; and periods given as a share of all steps."""
+"""The learning rate of a step: transformers' schedules by name, with the same formulas; and periods given as a share of
+all steps."""
 import inspect
 import math
 import types
@@ -45,7 +46,8 @@ def learning_rate(config: Options, step: int, total_steps: int) -> float:
     warmup = steps_of(config.warmup_steps, total_steps) or math.ceil(total_steps * config.warmup_ratio)
     if step < warmup and shape not in OWN_WARMUP:
         return config.learning_rate * (step / warmup)
-    return config.learning_rate * shape(Now(step, warmup, total_steps, config.learning_rate), **config.lr_scheduler_kwargs or {})
+    return config.learning_rate * shape(Now(step, warmup, total_steps, config.learning_rate),
+                                        **config.lr_scheduler_kwargs or {})
 
 
 def steps_of(every: float, total_steps: int) -> int:
@@ -58,7 +60,8 @@ def steps_of(every: float, total_steps: int) -> int:
 
 
 def checked_arguments(name: str, given: Mapping[str, Any], peak: float) -> dict[str, Any] | None:
-    """lr_scheduler_kwargs as the schedule takes them. ConfigError for unknown and missing ones, and for values that it cannot use."""
+    """lr_scheduler_kwargs as the schedule takes them. ConfigError for unknown and missing ones, and for values that it
+    cannot use."""
     _, *parameters = inspect.signature(SHAPES[name]).parameters.values()
     allowed = [p.name for p in parameters]
     for unknown in given.keys() - set(allowed):
@@ -72,6 +75,7 @@ def checked_arguments(name: str, given: Mapping[str, Any], peak: float) -> dict[
 
 
 def as_annotated(parameter: inspect.Parameter, value: Any) -> Any:
+    """An argument as its parameter's type, or ConfigError."""
     hint = parameter.annotation
     result = typed(value, typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,))
     if result is MISMATCH or isinstance(result, float) and not math.isfinite(result):
@@ -82,27 +86,33 @@ def as_annotated(parameter: inspect.Parameter, value: Any) -> Any:
 # factors of the peak rate, after warm-up unless they are in OWN_WARMUP
 
 def constant(now: Now) -> float:
+    """The peak, always."""
     return 1.0
 
 
 def linear(now: Now) -> float:
+    """A straight line to 0."""
     return max(0.0, (now.total - now.step) / max(1, now.total - now.warmup))
 
 
 def cosine(now: Now, num_cycles: float = 0.5) -> float:
+    """num_cycles of a cosine: half of one goes down to 0."""
     return wave(now.progress(), num_cycles)
 
 
 def cosine_with_restarts(now: Now, num_cycles: float = 1) -> float:
+    """num_cycles times down to 0, each from the peak."""
     return wave(num_cycles * now.progress() % 1.0) if now.progress() < 1.0 else 0.0
 
 
-def cosine_with_min_lr(now: Now, num_cycles: float = 0.5, min_lr: float | None = None, min_lr_rate: float | None = None) -> float:
+def cosine_with_min_lr(now: Now, num_cycles: float = 0.5, min_lr: float | None = None,
+                       min_lr_rate: float | None = None) -> float:
+    """Half a cosine down to min_lr, or to min_lr_rate times the peak."""
     return above(least(now, min_lr, min_lr_rate), wave(now.progress(), num_cycles))
 
 
-def cosine_warmup_with_min_lr(now: Now, num_cycles: float = 0.5, min_lr: float | None = None, min_lr_rate: float | None = None,
-                              warmup_lr_rate: float | None = None) -> float:
+def cosine_warmup_with_min_lr(now: Now, num_cycles: float = 0.5, min_lr: float | None = None,
+                              min_lr_rate: float | None = None, warmup_lr_rate: float | None = None) -> float:
     """One step ahead of the others; the warm-up begins at warmup_lr_rate, by default at 1 / its steps."""
     floor = least(now, min_lr, min_lr_rate)
     if now.step >= now.warmup:
@@ -113,8 +123,10 @@ def cosine_warmup_with_min_lr(now: Now, num_cycles: float = 0.5, min_lr: float |
 
 
 def polynomial(now: Now, lr_end: float = 1e-7, power: float = 1.0) -> float:
+    """(1 - progress) to the power, down to the rate lr_end."""
     if lr_end >= now.peak:
-        raise ConfigError(f"lr_scheduler_kwargs: polynomial goes down to lr_end={lr_end}, which must be below learning_rate={now.peak}")
+        raise ConfigError(f"lr_scheduler_kwargs: polynomial goes down to lr_end={lr_end}, which must be below "
+                          f"learning_rate={now.peak}")
     return ((now.peak - lr_end) * (1.0 - now.progress()) ** power + lr_end) / now.peak
 
 
@@ -126,12 +138,14 @@ def inverse_sqrt(now: Now, timescale: int | None = None) -> float:
     return 1.0 / math.sqrt((now.step - now.warmup + scale) / scale)
 
 
-def warmup_stable_decay(now: Now, num_decay_steps: int, num_stable_steps: int | None = None, warmup_type: str = "linear",
-                        decay_type: str = "cosine", min_lr_ratio: float = 0.0, num_cycles: float = 0.5) -> float:
-    """num_stable_steps: None: what warm-up and decay leave."""
+def warmup_stable_decay(now: Now, num_decay_steps: int, num_stable_steps: int | None = None,
+                        warmup_type: str = "linear", decay_type: str = "cosine", min_lr_ratio: float = 0.0,
+                        num_cycles: float = 0.5) -> float:
+    """Up, level, and down to min_lr_ratio. num_stable_steps: None: what warm-up and decay leave."""
     for option, value in (("warmup_type", warmup_type), ("decay_type", decay_type)):
         if value not in RISES:
-            raise ConfigError(f"lr_scheduler_kwargs: {option}={value!r} is not one of {', '.join(RISES)}{did_you_mean(value, RISES)}")
+            raise ConfigError(f"lr_scheduler_kwargs: {option}={value!r} is not one of "
+                              f"{', '.join(RISES)}{did_you_mean(value, RISES)}")
     if now.step < now.warmup:
         return above(min_lr_ratio, RISES[warmup_type](now.step / now.warmup))
     stable = now.total - now.warmup - num_decay_steps if num_stable_steps is None else num_stable_steps
@@ -150,20 +164,24 @@ def wave(progress: float, num_cycles: float = 0.5) -> float:
 
 
 def above(floor: float, factor: float) -> float:
+    """A factor from 0 to 1, as one from floor to 1."""
     return max(0.0, factor * (1.0 - floor) + floor)
 
 
 def least(now: Now, min_lr: float | None, min_lr_rate: float | None) -> float:
     """The lowest factor, from a rate or from its share of the peak."""
-    if (min_lr is None) == (min_lr_rate is None):
+    if min_lr is None and min_lr_rate is not None:
+        return min_lr_rate
+    if min_lr is None or min_lr_rate is not None:
         raise ConfigError("lr_scheduler_kwargs: give one of min_lr and min_lr_rate")
-    return min_lr_rate if min_lr is None else min_lr / now.peak if now.peak else 0.0
+    return min_lr / now.peak if now.peak else 0.0
 
 
 # from 0 to 1; a decay is one backwards
 RISES: dict[str, Callable[[float], float]] = {
-    "linear": lambda x: x, "cosine": lambda x: 0.5 * (1.0 - math.cos(math.pi * x)), "1-sqrt": lambda x: 1.0 - math.sqrt(1.0 - x)}
+    "linear": lambda x: x, "cosine": lambda x: 0.5 * (1.0 - math.cos(math.pi * x)),
+    "1-sqrt": lambda x: 1.0 - math.sqrt(1.0 - x)}
 SHAPES: dict[str, Callable[..., float]] = {f.__name__: f for f in (
-    linear, cosine, constant, cosine_with_restarts, cosine_with_min_lr, cosine_warmup_with_min_lr, polynomial, inverse_sqrt,
-    warmup_stable_decay)} | {"constant_with_warmup": constant}
+    linear, cosine, constant, cosine_with_restarts, cosine_with_min_lr, cosine_warmup_with_min_lr, polynomial,
+    inverse_sqrt, warmup_stable_decay)} | {"constant_with_warmup": constant}
 OWN_WARMUP = (cosine_warmup_with_min_lr, warmup_stable_decay)

@@ -20,7 +20,7 @@ def checked_weight(value: Any) -> Weight:
     steps = {step: as_step(step) for step in value}
     if not steps:
         raise ConfigError("reward_weights: a schedule needs points, such as {0: 0.0, 100: 1.0}")
-    return {steps[step]: finite(value[step]) for step in sorted(value, key=steps.get)}
+    return {steps[step]: finite(value[step]) for step in sorted(value, key=lambda step: steps[step])}
 
 
 def weight_at(weight: Weight, step: int) -> float:
@@ -40,6 +40,7 @@ def weight_at(weight: Weight, step: int) -> float:
 
 
 def finite(value: Any) -> float:
+    """A number, or ConfigError."""
     try:
         number = float(value) if isinstance(value, (str, Real)) and not isinstance(value, bool) else math.nan
     except ValueError:
@@ -50,6 +51,7 @@ def finite(value: Any) -> float:
 
 
 def as_step(value: Any) -> int:
+    """A step of a schedule, or ConfigError."""
     text = str(value)
     if isinstance(value, bool) or not text.isdecimal():
         raise ConfigError(f"reward_weights: step {value!r} of a schedule must be a whole number, at least 0")

@@ -1,4 +1,5 @@
-"""What a device can do: bytes and floating-point operations a second, by which time is predicted (step_time.py), and how that is measured."""
+"""What a device can do: bytes and floating-point operations a second, by which time is predicted (step_time.py), and
+how that is measured."""
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,8 @@ import numpy as np
 from .. import _core
 from ..errors import ConfigError, DeviceError, did_you_mean
 
-COPY, PRODUCT = 0.9, 0.8         # of the data sheet: what a large copy and a large bf16 product reach (H200: 4.3 TB/s, 790 TFLOP/s)
+# of the data sheet: what a large copy and a large bf16 product reach (H200: 4.3 TB/s, 790 TFLOP/s)
+COPY, PRODUCT = 0.9, 0.8
 ASSUMED = "H200"                 # where no GPU is at hand and none is named
 # of the products and of the sums that show the ceilings: enough to fill the device, and more than its caches hold
 SIDE, ELEMENTS, TURNS = {"cpu": 1024, "cuda": 8192}, {"cpu": 1 << 25, "cuda": 1 << 28}, 5
@@ -15,8 +17,8 @@ SIDE, ELEMENTS, TURNS = {"cpu": 1024, "cuda": 8192}, {"cpu": 1 << 25, "cuda": 1 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """flops: FLOP/s of a large bf16 product. bandwidth: bytes/s of a large copy, reads and writes both counted (on a CPU of reading).
-    source: where the two come from."""
+    """flops: FLOP/s of a large bf16 product. bandwidth: bytes/s of a large copy, reads and writes both counted (on a
+    CPU of reading). source: where the two come from."""
 
     flops: float
     bandwidth: float
@@ -25,7 +27,8 @@ class Ceilings:
 
 @dataclass(frozen=True)
 class Card:
-    """Of the data sheet: bytes/s, dense bf16 FLOP/s with float32 sums, bytes of memory. device: what the driver calls it."""
+    """Of the data sheet: bytes/s, dense bf16 FLOP/s with float32 sums, bytes of memory. device: what the driver calls
+    it."""
 
     device: str
     bandwidth: float
@@ -43,12 +46,12 @@ CARDS = {
 
 
 def find_card(name: str | None) -> tuple[str, Card] | None:
-    """(what it is called, the card): the one named; else the GPU at hand, None if it is no card that is known; else, with no GPU,
-    ASSUMED."""
+    """(what it is called, the card): the one named; else the GPU at hand, None if it is no card that is known; else,
+    with no GPU, ASSUMED."""
     if name is not None:
         if name not in CARDS:
-            raise ConfigError(f"card {name!r} is not known{did_you_mean(name, CARDS)} There are {', '.join(CARDS)}; for another give its "
-                              "bandwidth and tflops")
+            raise ConfigError(f"card {name!r} is not known{did_you_mean(name, CARDS)} There are {', '.join(CARDS)}; "
+                              "for another give its bandwidth and tflops")
         return name, CARDS[name]
     try:
         device = _core.cuda_devices()[0][0]
@@ -57,18 +60,22 @@ def find_card(name: str | None) -> tuple[str, Card] | None:
     return next(((key, card) for key, card in CARDS.items() if card.device == device), None)
 
 
-def ceilings(device: str, card: tuple[str, Card] | None = None, bandwidth: float | None = None, tflops: float | None = None) -> Ceilings:
-    """Of a device: what is given (GB/s, TFLOP/s); the rest from the card's data sheet, or measured here in half a second."""
+def ceilings(device: str, card: tuple[str, Card] | None = None, bandwidth: float | None = None,
+             tflops: float | None = None) -> Ceilings:
+    """Of a device: what is given (GB/s, TFLOP/s); the rest from the card's data sheet, or measured here in half a
+    second."""
     if bandwidth is not None and tflops is not None:
         return Ceilings(tflops * 1e12, bandwidth * 1e9, "given")
     if card is not None:
         name, sheet = card
-        found = Ceilings(PRODUCT * sheet.flops, COPY * sheet.bandwidth, f"{COPY:.0%} and {PRODUCT:.0%} of the data sheet of an {name}")
+        found = Ceilings(PRODUCT * sheet.flops, COPY * sheet.bandwidth,
+                         f"{COPY:.0%} and {PRODUCT:.0%} of the data sheet of an {name}")
     else:
         found = Ceilings(*measure(device), "measured here")
     given: dict[str, Any] = {"bandwidth": bandwidth and bandwidth * 1e9, "flops": tflops and tflops * 1e12}
     given = {key: value for key, value in given.items() if value is not None}
-    return Ceilings(**{**vars(found), **given, "source": f"one given, the other {found.source}" if given else found.source})
+    source = f"one given, the other {found.source}" if given else found.source
+    return Ceilings(**{**vars(found), **given, "source": source})
 
 
 def measure(device: str) -> tuple[float, float]:

@@ -1,11 +1,14 @@
-"""Seconds of a GRPO step, predicted: from the bytes and floating-point operations of a model's shape, and the ceilings of a device.
+"""Seconds of a GRPO step, predicted: from the bytes and floating-point operations of a model's shape, and the ceilings
+of a device.
 
-A step is a list of phases, a phase a list of parts, and a part takes the longer of its operations at the ceiling of large products and
-its bytes at the ceiling of memory. Summed up so, with nothing else, that is the floor: weights read once a token-step, keys and values of
-a prompt once a group, nothing computed twice, and passes between the products fused into them. What is expected is more: passes are
-there, a backend reaches its share of a ceiling (SHARES), and a kernel costs something besides its work.
+A step is a list of phases, a phase a list of parts, and a part takes the longer of its operations at the ceiling of
+large products and its bytes at the ceiling of memory. Summed up so, with nothing else, that is the floor: weights read
+once a token-step, keys and values of a prompt once a group, nothing computed twice, and passes between the products
+fused into them. What is expected is more: passes are there, a backend reaches its share of a ceiling (SHARES), and a
+kernel costs something besides its work.
 
-Nothing is loaded or allocated: a 7B model's step is predicted on any machine. Completions are taken to have all their tokens.
+Nothing is loaded or allocated: a 7B model's step is predicted on any machine. Completions are taken to have all their
+tokens.
 
 >>> from grpo.planning import Ceilings
 >>> from grpo.planning.shapes import SHAPES
@@ -29,9 +32,9 @@ REAL = 2                                       # bytes of a stored activation, w
 
 @dataclass(frozen=True)
 class Shares:
-    """What a backend's kernels reach. products, attention: of the rate of a large product; memory: of the ceiling of bytes;
-    kernel: seconds of a kernel besides its work; decode, forward, backward: kernels a layer; head: products over the vocabulary in the
-    head's forward and backward (3: logits, dh, dW; 4: logits are computed again)."""
+    """What a backend's kernels reach. products, attention: of the rate of a large product; memory: of the ceiling of
+    bytes; kernel: seconds of a kernel besides its work; decode, forward, backward: kernels a layer; head: products over
+    the vocabulary in the head's forward and backward (3: logits, dh, dW; 4: logits are computed again)."""
 
     products: float
     attention: float
@@ -43,16 +46,18 @@ class Shares:
     backward: int = 17
 
 
-# cpu: a profile of SmolLM2-135M's step (GRPO_PROFILE=1) on a Zen 4 core. cuda: assumed, not measured: products by the instruction that the
-# card's ceiling rests on (wgmma from 9.0 on), attention by mma.sync, 120 of an H200's 790 TFLOP/s; a node of a graph 1.8 us.
+# cpu: a profile of SmolLM2-135M's step (GRPO_PROFILE=1) on a Zen 4 core. cuda: assumed, not measured: products by the
+# instruction that the card's ceiling rests on (wgmma from 9.0 on), attention by mma.sync, 120 of an H200's 790 TFLOP/s;
+# a node of a graph 1.8 us.
 SHARES = {"cpu": Shares(products=0.8, attention=0.3, memory=0.8, kernel=0.0, head=3),
           "cuda": Shares(products=0.75, attention=0.15, memory=0.75, kernel=1.8e-6, head=4)}
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a model: elements of the matrices of all layers and of the head, all that are trained (norms and biases, thousandths, are left
-    out). heads, qkv, d_ff: of one layer, the first; the families' layers differ in their windows alone."""
+    """Of a model: elements of the matrices of all layers and of the head, all that are trained (norms and biases,
+    thousandths, are left out). heads, qkv, d_ff: of one layer, the first; the families' layers differ in their windows
+    alone."""
 
     windows: tuple[int, ...]                   # keys that a query of each layer sees; 0: all before it
     d_model: int
@@ -74,23 +79,27 @@ class Shape:
             layers += d * (2 * (a.heads + a.kv_heads) * a.head_dim + 3 * layer.mlp.width)
             kv_width += 2 * a.kv_heads * a.head_dim
         a, head = first.attention, spec.vocab_size * d
-        return cls(tuple(layer.attention.window for layer in spec.layers), d, a.heads * a.head_dim, (a.heads + 2 * a.kv_heads) * a.head_dim,
-                   first.mlp.width, REAL * kv_width, layers, head, layers + head * (1 if spec.tie else 2))
+        return cls(windows=tuple(layer.attention.window for layer in spec.layers), d_model=d,
+                   heads=a.heads * a.head_dim, qkv=(a.heads + 2 * a.kv_heads) * a.head_dim, d_ff=first.mlp.width,
+                   kv_bytes=REAL * kv_width, layers=layers, head=head, trained=layers + head * (1 if spec.tie else 2))
 
     @property
     def n_layers(self) -> int:
+        """How many layers there are."""
         return len(self.windows)
 
     @property
     def vocab(self) -> int:
+        """How many tokens the head tells apart."""
         return self.head // self.d_model
 
 
 @dataclass(frozen=True)
 class Step:
-    """A rollout and its optimiser steps. Lengths in tokens. token_budget: tokens of a micro-batch. scorings: forward passes over the
-    rollout beside those of updates. iterations: passes of updates over the rollout. updates: optimiser steps on it. stored: share of a
-    pass whose activations the rollout leaves. state_bytes: AdamW's of a parameter: two moments, and the master's beside the working weight."""
+    """A rollout and its optimiser steps. Lengths in tokens. token_budget: tokens of a micro-batch. scorings: forward
+    passes over the rollout beside those of updates. iterations: passes of updates over the rollout. updates: optimiser
+    steps on it. stored: share of a pass whose activations the rollout leaves. state_bytes: AdamW's of a parameter: two
+    moments, and the master's beside the working weight."""
 
     prompts: int
     generations: int
@@ -121,6 +130,7 @@ class Step:
 
     @property
     def rows(self) -> int:
+        """Completions of a rollout."""
         return self.prompts * self.generations
 
     @property
@@ -135,12 +145,14 @@ class Step:
 
     @property
     def micro_batches(self) -> int:
+        """How many a pass over the rollout takes."""
         return -(-self.tokens // self.token_budget)
 
 
 @dataclass(frozen=True)
 class Part:
-    """Work of one kind: PRODUCTS, ATTENTION or MEMORY. kernels: how many it takes. extra: it could be spared, and no floor counts it."""
+    """Work of one kind: PRODUCTS, ATTENTION or MEMORY. kernels: how many it takes. extra: it could be spared, and no
+    floor counts it."""
 
     kind: str
     flops: float = 0.0
@@ -151,6 +163,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Phase:
+    """A part of the step under one name, such as "decode", and the work that it is made of."""
+
     name: str
     parts: tuple[Part, ...]
 
@@ -168,7 +182,8 @@ def prefill(shape: Shape, step: Step) -> Phase:
     """Every prompt once. Its last row goes on to the head in decode()."""
     tokens, P = step.prompts * step.prompt_length, step.prompt_length
     return Phase("prefill", (Part(PRODUCTS, 2 * shape.layers * tokens, REAL * shape.layers),
-                             Part(ATTENTION, 4 * shape.heads * step.prompts * sum(seen(0, P, window) for window in shape.windows)),
+                             Part(ATTENTION,
+                                  4 * shape.heads * step.prompts * sum(seen(0, P, window) for window in shape.windows)),
                              passes(forward_passes(shape) * tokens)))
 
 
@@ -179,7 +194,8 @@ def decode(shape: Shape, step: Step, shares: Shares) -> Phase:
     weights = shape.layers + shape.head
     pairs = sum(seen(P, n, window) for window in shape.windows)
     own = sum(seen(0, n, window) for window in shape.windows)      # of these, keys of the completion itself
-    attended = (step.prompts * (pairs - own) + step.rows * own) / shape.n_layers       # keys read: a prompt's once for its group
+    # keys read: a prompt's once for its group
+    attended = (step.prompts * (pairs - own) + step.rows * own) / shape.n_layers
     kernels = (shares.decode * shape.n_layers + 6) * steps
     return Phase("decode", (Part(PRODUCTS, 2 * weights * step.rows * n, REAL * weights * steps, kernels),
                             Part(ATTENTION, 4 * shape.heads * step.rows * pairs, shape.kv_bytes * attended),
@@ -191,15 +207,19 @@ def scoring(shape: Shape, step: Step, shares: Shares) -> Phase:
     """Log-probs of the rollout under other weights: the reference's, or the policy's once it has moved."""
     times, R = step.scorings, step.rows * step.new_tokens
     return Phase("scoring", (*forward(shape, step, shares, times),
-                             Part(PRODUCTS, 2 * shape.head * R * times, REAL * shape.head * step.micro_batches * times)))
+                             Part(PRODUCTS, 2 * shape.head * R * times,
+                                  REAL * shape.head * step.micro_batches * times)))
 
 
 def training(shape: Shape, step: Step, shares: Shares) -> Phase:
-    """The layers: forward unless the rollout left its activations, which are written and read instead, and backward, twice the products."""
+    """The layers: forward unless the rollout left its activations, which are written and read instead, and backward,
+    twice the products."""
     times = step.iterations
-    moved = 4 * stored_row_bytes(shape, step.recompute) * step.tokens * step.stored                # put and gathered, each read and written
+    # put and gathered, each read and written
+    moved = 4 * stored_row_bytes(shape, step.recompute) * step.tokens * step.stored
     micro = step.micro_batches * times
-    dW = 2 * 4 * shape.layers * micro                                           # float32, read and written by every micro-batch
+    # float32, read and written by every micro-batch
+    dW = 2 * 4 * shape.layers * micro
     parts = (*forward(shape, step, shares, times - step.stored + (times if step.recompute else 0)),
              Part(PRODUCTS, 4 * shape.layers * step.tokens * times, REAL * shape.layers * micro + dW,
                   shares.backward * shape.n_layers * micro),
@@ -209,16 +229,18 @@ def training(shape: Shape, step: Step, shares: Shares) -> Phase:
 
 
 def head(shape: Shape, step: Step, shares: Shares) -> Phase:
-    """Of completion tokens: logits, log-probs, entropies, dh and dW. The gradient of a block of logits is written and read twice."""
-    R, off_policy = step.rows * step.new_tokens * step.iterations, 1 - 1 / step.updates          # whose log-probs come first
+    """Of completion tokens: logits, log-probs, entropies, dh and dW. The gradient of a block of logits is written and
+    read twice."""
+    # whose log-probs come first
+    R, off_policy = step.rows * step.new_tokens * step.iterations, 1 - 1 / step.updates
     again = shares.head - 3 + off_policy
     return Phase("head", (Part(PRODUCTS, 6 * shape.head * R), Part(PRODUCTS, 2 * shape.head * R * again, extra=True),
                           passes(3 * REAL * shape.vocab * R)))
 
 
 def optimiser(shape: Shape, step: Step) -> Phase:
-    """AdamW reads and writes the weight, the 2 bytes or 1 that its master has more, and the moments, and reads the gradient; so does
-    its norm before; then the gradient is zeroed."""
+    """AdamW reads and writes the weight, the 2 bytes or 1 that its master has more, and the moments, and reads the
+    gradient; so does its norm before; then the gradient is zeroed."""
     per_parameter = 2 * (2 + step.state_bytes) + 4 + 4
     return Phase("AdamW", (Part(MEMORY, bytes=per_parameter * shape.trained * step.updates),
                            passes(4 * shape.trained * step.updates)))
@@ -227,13 +249,15 @@ def optimiser(shape: Shape, step: Step) -> Phase:
 def forward(shape: Shape, step: Step, shares: Shares, times: float) -> tuple[Part, ...]:
     """`times` forward passes of all layers over the packed rollout."""
     micro = step.micro_batches * times
-    return (Part(PRODUCTS, 2 * shape.layers * step.tokens * times, REAL * shape.layers * micro, shares.forward * shape.n_layers * micro),
+    return (Part(PRODUCTS, 2 * shape.layers * step.tokens * times, REAL * shape.layers * micro,
+                 shares.forward * shape.n_layers * micro),
             Part(ATTENTION, 4 * shape.heads * step.context(shape.windows) * times),
             passes(forward_passes(shape) * step.tokens * times))
 
 
 def seen(before: int, count: int, window: int) -> float:
-    """Keys that `count` tokens behind `before` others see, all together: half of themselves, all before them, no more than a window."""
+    """Keys that `count` tokens behind `before` others see, all together: half of themselves, all before them, no more
+    than a window."""
     def up_to(length: int) -> float:
         return length * length / 2 if not 0 < window < length else window * length - window * window / 2
 
@@ -246,25 +270,28 @@ def passes(bytes: float) -> Part:
 
 
 def forward_passes(shape: Shape) -> float:
-    """Bytes a token that csrc/model/text.c moves between products: two norms, two copies of the stream, rope, SwiGLU."""
+    """Bytes a token that the layers of csrc/net move between products: two norms, two copies of the stream, rope,
+    gate."""
     return REAL * shape.n_layers * (8 * shape.d_model + 2 * shape.qkv + 3 * shape.d_ff)
 
 
 def backward_passes(shape: Shape) -> float:
-    """The same of its backward: two norms again and their gradients, rope again and its gradient, SwiGLU again and its gradient."""
+    """The same of their backward: two norms again and their gradients, rope and gate again, and their gradients."""
     return REAL * shape.n_layers * (12 * shape.d_model + 4 * shape.qkv + 8 * shape.d_ff)
 
 
 def stored_row_bytes(shape: Shape, recompute: bool) -> float:
     """Activations of a token that a rollout leaves; with recompute each layer's input alone."""
-    return REAL * shape.n_layers * (shape.d_model if recompute else 2 * shape.d_model + shape.qkv + shape.heads + 2 * shape.d_ff)
+    width = shape.d_model if recompute else 2 * shape.d_model + shape.qkv + shape.heads + 2 * shape.d_ff
+    return REAL * shape.n_layers * width
 
 
-# -- seconds -------------------------------------------------------------------------------------------------------------
+# seconds
 
 def floor(work: Iterable[Phase], at: Ceilings) -> float:
     """Seconds in which a device that reached its ceilings would be done."""
-    return sum(max(part.flops / at.flops, part.bytes / at.bandwidth) for phase in work for part in phase.parts if not part.extra)
+    return sum(max(part.flops / at.flops, part.bytes / at.bandwidth) for phase in work for part in phase.parts
+               if not part.extra)
 
 
 def causes(work: Iterable[Phase], at: Ceilings, device: str) -> dict[str, float]:
@@ -291,16 +318,19 @@ def table(work: list[Phase], step: Step, at: Ceilings, device: str) -> str:
         most = max(spent, key=spent.__getitem__)
         return f"  {name:<28}{floor(some, at):>10.3f}{total:>12.3f}    {most} {spent[most] / total:.0%}"
 
-    lines = [f"  {'seconds':<28}{'floor':>10}{'expected':>12}    most of it", *(row(phase.name, [phase]) for phase in work)]
+    lines = [f"  {'seconds':<28}{'floor':>10}{'expected':>12}    most of it",
+             *(row(phase.name, [phase]) for phase in work)]
     lines.append(row("a step" if step.updates == 1 else f"a rollout and its {step.updates} steps", work))
     tokens, seconds = step.rows * step.new_tokens, expected(work, at, device)
-    said = f"{step.rows} completions of all {step.new_tokens} tokens: {tokens / seconds:,.0f} new tokens/s. Rewards, evaluation and data are not in it."
+    said = (f"{step.rows} completions of all {step.new_tokens} tokens: {tokens / seconds:,.0f} new tokens/s. Rewards, "
+            "evaluation and data are not in it.")
     return "\n".join([*lines, "", said, sources(at, device)])
 
 
 def sources(at: Ceilings, device: str) -> str:
     """What floors and expectations rest on."""
     shares = SHARES[device]
-    return (f"Floor: every byte and operation that must be, at {at.bandwidth / 1e9:,.0f} GB/s and {at.flops / 1e12:,.3g} TFLOP/s ({at.source}).\n"
-            f"Expected: products at {shares.products:.0%} of that, attention at {shares.attention:.0%}, memory at {shares.memory:.0%}"
+    return (f"Floor: every byte and operation that must be, at {at.bandwidth / 1e9:,.0f} GB/s and "
+            f"{at.flops / 1e12:,.3g} TFLOP/s ({at.source}).\nExpected: products at {shares.products:.0%} of that, "
+            f"attention at {shares.attention:.0%}, memory at {shares.memory:.0%}"
             + (f", {1e6 * shares.kernel:.1f} us a kernel." if shares.kernel else "."))

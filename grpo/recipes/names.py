@@ -1,13 +1,14 @@
-"""What the entries of a recipe are called elsewhere: by TRL's command line, DeepSeekRL, R1. One place for all of it, besides the
-options of GRPOConfig, whose other names are in grpo/options/foreign.py."""
+"""What the entries of a recipe are called elsewhere: by TRL's command line, DeepSeekRL, R1. One place for all of it,
+besides the options of GRPOConfig, whose other names are in grpo/options/foreign.py."""
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ConfigError, warn
 from ..options import ALIASES, preset_options
 
-OTHER_NAMES = {**ALIASES, "model_name": "model", "model_name_or_path": "model", "dataset_name": "dataset", "reward": "rewards",
-               "reward_funcs": "rewards", "evaluator": "rewards", "max_items_training": "train_size", "max_items_eval": "eval_size",
+OTHER_NAMES = {**ALIASES, "model_name": "model", "model_name_or_path": "model", "dataset_name": "dataset",
+               "reward": "rewards", "reward_funcs": "rewards", "evaluator": "rewards",
+               "max_items_training": "train_size", "max_items_eval": "eval_size",
                "num_tokens": "dataset_kwargs.target_length"}
 DATASETS = {"openai/gsm8k": "gsm8k"}
 # DeepSeekRL calls its five rewards by the data set they are for
@@ -46,4 +47,5 @@ def replaced_by(changes: Mapping[str, Any]) -> set[str]:
 
 def reward_names(rewards: list[Any]) -> list[Any]:
     """Rewards by our own names, without R1's extractive_match, which every evaluation has."""
-    return [EVALUATORS.get(reward, reward) if isinstance(reward, str) else reward for reward in rewards if reward != "extractive_match"]
+    return [EVALUATORS.get(reward, reward) if isinstance(reward, str) else reward for reward in rewards
+            if reward != "extractive_match"]

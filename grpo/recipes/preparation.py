@@ -1,4 +1,5 @@
-"""Before a run starts: what its recipe names is found and fits together, so that a mistake is said now and not an hour later."""
+"""Before a run starts: what its recipe names is found and fits together, so that a mistake is said now and not an hour
+later."""
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,8 @@ from .recipe import Recipe
 
 Rows = list[dict[str, Any]]
 # what a reward may ask for besides columns of the data (grpo/rewards/adapters.py)
-OFFERED = {"prompts", "completions", "completion_ids", "prompt", "completion", "response", "trainer_state", "log_extra", "log_metric",
-           "info", "task", "state", *BY_NAME}
+OFFERED = {"prompts", "completions", "completion_ids", "prompt", "completion", "response", "trainer_state", "log_extra",
+           "log_metric", "info", "task", "state", *BY_NAME}
 
 
 @dataclass
@@ -30,8 +31,8 @@ class Prepared:
 
 
 def prepare(recipe: Recipe) -> Prepared:
-    """Reads the data and finds the rewards; a recipe without rewards gets those that its data imply. Writes nothing, loads no
-    weights. Raises ConfigError or DatasetError that names the entry that is wrong."""
+    """Reads the data and finds the rewards; a recipe without rewards gets those that its data imply. Writes nothing,
+    loads no weights. Raises ConfigError or DatasetError that names the entry that is wrong."""
     config = recipe.config()
     check_output_dir(Path(config.output_dir or "runs"))
     rows, eval_rows = recipe.train_rows(), recipe.eval_rows()
@@ -63,8 +64,8 @@ def check_lengths(recipe: Recipe, config: GRPOConfig) -> None:
     positions = model.get("max_position_embeddings")
     if positions and (config.max_prompt_length or 1) + config.max_completion_length > positions:
         prompt = f"max_prompt_length={config.max_prompt_length} and " if config.max_prompt_length else ""
-        raise ConfigError(f"{prompt}max_completion_length={config.max_completion_length} do not fit into the {positions} positions "
-                          f"of {source}")
+        raise ConfigError(f"{prompt}max_completion_length={config.max_completion_length} do not fit into the "
+                          f"{positions} positions of {source}")
 
 
 def check_columns(reward: Reward, row: dict[str, Any], where: str) -> None:
@@ -72,20 +73,23 @@ def check_columns(reward: Reward, row: dict[str, Any], where: str) -> None:
     if reward.kind not in ("batch", "sample"):
         return
     parameters = signature(reward.function)
-    needed = [p.name for p in parameters.values() if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    needed = [p.name for p in parameters.values() if p.default is p.empty
+              and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     needed += getattr(reward.function, "needs", ())
     if is_built_in(reward.function) and {"answer", "solution"} <= parameters.keys() and "solution" not in row:
         needed.append("answer")
     for name in needed:
         if name not in OFFERED | row.keys() | reward.given.keys():
-            raise DatasetError(f"reward {reward.name!r} asks for {name!r}, which {where} does not have{did_you_mean(name, row)} "
-                               f"Its columns are {', '.join(row)}.")
+            raise DatasetError(f"reward {reward.name!r} asks for {name!r}, which {where} does not have"
+                               f"{did_you_mean(name, row)} Its columns are {', '.join(row)}.")
 
 
 def default_rewards(rows: Rows) -> list[str]:
     """The five XML rewards where the system message asks for that layout, else accuracy alone."""
     without = next((number for number, row in enumerate(rows) if row.get("answer") is None), None)
     if without is not None:
-        raise ConfigError(f"row {without} has no answer to compare with: say what is good with --rewards file.py:function")
+        raise ConfigError(f"row {without} has no answer to compare with: say what is good with --rewards "
+                          "file.py:function")
     prompt = rows[0]["prompt"]
-    return ["xml"] if not isinstance(prompt, str) and prompt[0].get("content") == XML_SYSTEM_PROMPT else ["accuracy_reward"]
+    asks_for_xml = not isinstance(prompt, str) and prompt[0].get("content") == XML_SYSTEM_PROMPT
+    return ["xml"] if asks_for_xml else ["accuracy_reward"]

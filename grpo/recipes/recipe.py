@@ -1,9 +1,10 @@
-"""Recipes: a YAML file that says what a run trains, on which data, by which rewards, and which options are not the default.
+"""Recipes: a YAML file that says what a run trains, on which data, by which rewards, and which options are not the
+default.
 
     about: one line for the list of recipes; base: a recipe that this one changes (a name, or a file beside this one)
     model: a path, a hub id, or {arch: qwen2, hidden_size: ..., ...}: a tiny model with random weights
-    dataset, dataset_kwargs, train_size        what grpo.datasets.load takes
-    eval_dataset, eval_dataset_kwargs, eval_size   None: the test split of dataset
+    dataset, dataset_kwargs, train_size: what grpo.datasets.load takes
+    eval_dataset, eval_dataset_kwargs, eval_size: likewise; None: the test split of dataset
     system_prompt: for rows made of a question
     rewards: names, package.module.function or file.py:function; {name: {argument: value}} where one takes arguments
     eval_funcs: likewise: what evaluation computes besides
@@ -56,8 +57,8 @@ class Recipe:
 
         path = FOLDER / f"{name_or_path}.yaml" if name_or_path in names() else Path(name_or_path)
         if not path.is_file():
-            raise ConfigError(f"there is no recipe {name_or_path!r}{did_you_mean(name_or_path, names())} There are {', '.join(names())}; "
-                              "or give a YAML file")
+            raise ConfigError(f"there is no recipe {name_or_path!r}{did_you_mean(name_or_path, names())} There are "
+                              f"{', '.join(names())}; or give a YAML file")
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -65,13 +66,15 @@ class Recipe:
         if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
             raise ConfigError(f"{path}: a recipe is a mapping of option names to values")
         try:
-            return dataclasses.replace(cls.base(content.pop("base", None), path, readers), name=path.stem, about="").change(content)
+            return dataclasses.replace(cls.base(content.pop("base", None), path, readers), name=path.stem,
+                                       about="").change(content)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
 
     @classmethod
     def base(cls, name: str | None, path: Path, readers: tuple[str, ...]) -> "Recipe":
-        """The recipe that the one in path changes: a name, or a file beside path. readers: the bases on the way to path."""
+        """The recipe that the one in path changes: a name, or a file beside path. readers: the bases on the way to
+        path."""
         if name is None:
             return cls()
         source = name if name in names() else str(path.parent / str(name))
@@ -109,8 +112,9 @@ class Recipe:
 
     def sft_config(self, **changes: Any) -> SFTConfig:
         """The warm-up's SFTConfig; seed and bar are the run's unless it says otherwise."""
-        shared = {name: self.options[name] for name in ("seed", "token_budget", "disable_tqdm") if name in self.options}
-        own = {name: value for name, value in self.sft.items() if name not in SFT_DATA}
+        inherited = ("seed", "token_budget", "disable_tqdm")
+        shared: dict[str, Any] = {name: self.options[name] for name in inherited if name in self.options}
+        own: dict[str, Any] = {name: value for name, value in (self.sft or {}).items() if name not in SFT_DATA}
         return SFTConfig(**{**shared, "save_strategy": "no", **own, **changes})
 
     def load_model(self) -> Any:
@@ -120,8 +124,8 @@ class Recipe:
         config = self.config()
         if self.model is None:
             raise ConfigError("no model: give --model with a folder, a .gguf file or a hub id")
-        spec = tiny(**{"seed": config.seed, **self.model}) if isinstance(self.model, dict) else self.model
-        return load(spec, **config.model_options())
+        source = tiny(**{"seed": config.seed, **self.model}) if isinstance(self.model, dict) else self.model
+        return load(source, **config.model_options())
 
     def plan(self) -> Plan:
         """The memory of its run. Raises ConfigError or FileFormatError when the model's config is not there."""
@@ -130,9 +134,11 @@ class Recipe:
         return training_plan(config, source, options, pick_device(options.device))
 
     def train_rows(self) -> list[dict[str, Any]]:
+        """Rows to train on. Raises ConfigError without a data set."""
         if self.dataset is None:
             raise no_data()
-        return datasets.load(self.dataset, "train", size=self.train_size, system_prompt=self.system_prompt, **self.dataset_kwargs)
+        return datasets.load(self.dataset, "train", size=self.train_size, system_prompt=self.system_prompt,
+                             **self.dataset_kwargs)
 
     def eval_rows(self) -> list[dict[str, Any]] | None:
         """Rows of evaluation, None when the recipe does not evaluate."""
@@ -145,35 +151,41 @@ class Recipe:
         if self.eval_dataset is None:
             kwargs, source, split = {**self.dataset_kwargs, **self.eval_dataset_kwargs}, self.dataset, "test"
         else:
-            kwargs, source, split = self.eval_dataset_kwargs, self.eval_dataset, "test" if datasets.has_splits(self.eval_dataset) else "train"
+            kwargs, source = self.eval_dataset_kwargs, self.eval_dataset
+            split = "test" if datasets.has_splits(source) else "train"
         return datasets.load(source, split, size=self.eval_size, system_prompt=self.system_prompt, **kwargs)
 
     def sft_rows(self) -> list[dict[str, Any]]:
-        if self.sft.get("dataset") is None:
+        """Rows {prompt, completion} of the warm-up."""
+        sft = self.sft or {}
+        if sft.get("dataset") is None:
             raise ConfigError("sft needs a dataset of rows with prompt and completion")
-        return datasets.load(self.sft["dataset"], "train", size=self.sft.get("train_size"), system_prompt=self.system_prompt,
-                             **self.sft.get("dataset_kwargs", {}))
+        return datasets.load(sft["dataset"], "train", size=sft.get("train_size"), system_prompt=self.system_prompt,
+                             **sft.get("dataset_kwargs", {}))
 
     def to_yaml(self) -> str:
         """The recipe as a file that read() takes."""
         import yaml
 
         parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "options"}
-        kept = {name: value for name, value in parts.items() if value not in (None, "", {}, [])}
-        return yaml.safe_dump({**kept, **self.options}, sort_keys=False, allow_unicode=True, width=140)
+        said = {name: value for name, value in parts.items() if value not in (None, "", {}, [])}
+        return yaml.safe_dump({**said, **self.options}, sort_keys=False, allow_unicode=True, width=140)
 
 
 OWN_FIELDS = [f.name for f in dataclasses.fields(Recipe) if f.name != "options"]
 OPTION_NAMES = [f.name for f in dataclasses.fields(GRPOConfig)]
 MAPPINGS = ("model", "dataset_kwargs", "eval_dataset_kwargs", "sft")
 # arguments of grpo.datasets.load that have a place of their own in a recipe
-ELSEWHERE = {"size": "say train_size or eval_size", "split": "train rows come from the train split, those of evaluation from test",
+ELSEWHERE = {"size": "say train_size or eval_size",
+             "split": "train rows come from the train split, those of evaluation from test",
              "source": "say dataset", "system_prompt": "say system_prompt, outside of it"}
 SFT_DATA = ("dataset", "dataset_kwargs", "train_size")
 
 
 def no_data() -> ConfigError:
-    return ConfigError(f"no data: give --dataset with a name ({', '.join(datasets.names())}), a file or folder, file.py:function or a hub id")
+    """The error for a recipe without a data set."""
+    return ConfigError(f"no data: give --dataset with a name ({', '.join(datasets.names())}), a file or folder, "
+                       "file.py:function or a hub id")
 
 
 def names() -> list[str]:

@@ -6,10 +6,11 @@ from ..errors import RewardError
 from .text import final_answer, same_answer, tagged_answer, text_of
 
 
-def accuracy_reward(completions: list, answer: list | None = None, solution: list | None = None, log_metric: Callable | None = None,
-                    **columns: Any) -> list[float | None]:
+def accuracy_reward(completions: list, answer: list | None = None, solution: list | None = None,
+                    log_metric: Callable | None = None, **columns: Any) -> list[float | None]:
     """1.0 where the answer of a completion equals the column answer (or solution), as number or as text, else 0.0; None
-    where the row has no answer. grpo.rewards.text says where the answer is looked for. Logs accuracy/strict and accuracy/lenient.
+    where the row has no answer. grpo.rewards.text says where the answer is looked for. Logs accuracy/strict and
+    accuracy/lenient.
 
     >>> accuracy_reward(["<answer>1,200</answer>", "so it is 7."], answer=["1200", "8"])
     [1.0, 0.0]
@@ -27,9 +28,10 @@ def golds_of(reward: str, answer: Sequence | None, solution: Sequence | None) ->
     return golds
 
 
-def are_correct(completions: Sequence, golds: Sequence, truncated: Sequence[bool] | None = None, strict: bool = True) -> list[bool | None]:
-    """Whether each completion gives its gold; None where there is no gold. strict: only what stands in <answer> counts. A truncated
-    completion is wrong.
+def are_correct(completions: Sequence, golds: Sequence, truncated: Sequence[bool] | None = None,
+                strict: bool = True) -> list[bool | None]:
+    """Whether each completion gives its gold; None where there is no gold. strict: only what stands in <answer> counts.
+    A truncated completion is wrong.
 
     >>> are_correct(["<answer>12</answer>", "it is 12", "it is 12"], ["12", "12", None])
     [True, False, None]
@@ -42,7 +44,8 @@ def are_correct(completions: Sequence, golds: Sequence, truncated: Sequence[bool
 
 
 def log_accuracy(log_metric: Callable | None, completions: Sequence, golds: Sequence) -> None:
-    """Logs the share that is right by its tagged answer (strict) and by an answer anywhere (lenient), over the rows with a gold."""
+    """Logs the share that is right by its tagged answer (strict) and by an answer anywhere (lenient), over the rows
+    with a gold."""
     if log_metric is None:
         return
     for name, strict in (("strict", True), ("lenient", False)):

@@ -1,12 +1,14 @@
 """How a reward function is called: its kind is read off its signature, or said with the ``reward`` decorator.
 
-    kind        recognised by                      called                     returns
-    batch       completions, completion_ids, ...   once, with lists           one number (or None) a completion   (TRL)
-    sample      completion or response             once a completion          a number, None, or a dict           (verifiers)
-    verl        solution_str and ground_truth      once a completion          a number, or a dict with "score"
-    easyr1      reward_inputs                      once, with a list of dicts a dict with "overall" a completion
-    openrlhf    queries, prompts and labels        once, with lists of str    a dict with "rewards"
-    evaluator   an object with compute_rewards     once, with lists           a matrix, one column a reward       (DeepSeekRL)
+    kind        recognised by                      called                      returns
+    batch       completions, completion_ids, ...   once, with lists            one number (or None) a completion
+    sample      completion or response             once a completion           a number, None, or a dict
+    verl        solution_str and ground_truth      once a completion           a number, or a dict with "score"
+    easyr1      reward_inputs                      once, with a list of dicts  a dict with "overall" a completion
+    openrlhf    queries, prompts and labels        once, with lists of str     a dict with "rewards"
+    evaluator   an object with compute_rewards     once, with lists            a matrix, one column a reward
+
+batch is how TRL calls, sample how verifiers does, evaluator how DeepSeekRL does.
 
 Every kind but easyr1 gets only the arguments that its signature asks for. Columns of the data set go by their names;
 besides them there are prompts, completions, completion_ids (singular for a sample), trainer_state, log_extra(column,
@@ -15,14 +17,17 @@ values) and log_metric(name, value). Where the prompt is a conversation a comple
 
 Asked for by name, and not part of **columns:
 
-    completion_lengths     tokens of each completion, without the stop token      group_ids    number of each completion's prompt
-    truncated              whether each was cut off at max_completion_length      tokenizer    the model's
-    max_completion_length  that limit                                             training     False in evaluation
+    completion_lengths     tokens of each completion, without the stop token
+    truncated              whether each was cut off at max_completion_length
+    max_completion_length  that limit
+    group_ids              number of each completion's prompt
+    tokenizer              the model's
+    training               False in evaluation
     embed(texts)           (n, d) float32: the policy's mean-pooled last hidden states (Model.embed)
 
-A reward in a process of its own (the decorator's process) gets a copy of trainer_state when it asks for it by name, and neither
-embed nor tokenizer. An object with state_dict() and load_state_dict(state), dicts of NumPy arrays, has its state saved with the
-run's checkpoints.
+A reward in a process of its own (the decorator's process) gets a copy of trainer_state when it asks for it by name, and
+neither embed nor tokenizer. An object with state_dict() and load_state_dict(state), dicts of NumPy arrays, has its
+state saved with the run's checkpoints.
 """
 import functools
 import inspect
@@ -43,7 +48,7 @@ BY_NAME = ("completion_lengths", "truncated", "max_completion_length", "group_id
 
 
 def gold_of(columns: Mapping[str, Any]) -> Any:
-    """The gold answer of a row: reward_model["ground_truth"], or the first column of the usual names; None without one."""
+    """The gold answer of a row: reward_model["ground_truth"], or the first of GOLD_COLUMNS; None without one."""
     model = columns.get("reward_model")
     if isinstance(model, Mapping) and "ground_truth" in model:
         return model["ground_truth"]
@@ -60,10 +65,11 @@ class Reward:
     weight: Weight = 1.0
     timeout: float | None = None                # seconds of one call
     columns: Sequence[str] | None = None        # pass these columns only; None: what the signature asks for
-    process: bool | None = None                 # call it in a process of its own; None: where there is a timeout and it can be imported
+    # call it in a process of its own; None: where there is a timeout and it can be imported
+    process: bool | None = None
     given: dict[str, Any] = field(default_factory=dict)  # further arguments, for example a rubric's parser
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         reason = "process=False" if self.process is False else why_here(self.function, set(signature(self.function)))
         if self.process and reason:
             raise ConfigError(f"reward {self.name!r} cannot have a process of its own: {reason}")
@@ -72,7 +78,9 @@ class Reward:
 
     @property
     def is_async(self) -> bool:
-        return inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(getattr(self.function, "__call__", None))
+        """Whether the function is a coroutine function."""
+        # an object is called by its class's method
+        return any(map(inspect.iscoroutinefunction, (self.function, type(self.function).__call__)))
 
     def call(self, positional: list, named: dict[str, Any]) -> Any:
         """The function's result. TimeoutError after its timeout."""
@@ -87,13 +95,15 @@ class Reward:
         return result
 
     def arguments(self, available: dict[str, Any], text: Any) -> tuple[list, dict[str, Any]]:
-        """What the signature asks for out of available; text goes to a first parameter of unknown name when the kind was
-        given explicitly."""
+        """What the signature asks for out of available; text goes to a first parameter of unknown name when the kind
+        was given explicitly."""
         parameters = list(signature(self.function).values())
         offered = {**available, **self.given}
         if self.columns is not None:
-            offered = {k: v for k, v in offered.items() if k in self.columns or k in ("completion", "completions", *self.given)}
-        positional, named = [], {}
+            wanted = {"completion", "completions", *self.columns, *self.given}
+            offered = {k: v for k, v in offered.items() if k in wanted}
+        positional: list[Any] = []
+        named: dict[str, Any] = {}
         for i, p in enumerate(parameters):
             if p.kind is p.VAR_KEYWORD:
                 named |= {k: v for k, v in offered.items() if k not in {q.name for q in parameters} | set(BY_NAME)}
@@ -105,7 +115,8 @@ class Reward:
                 elif p.default is not p.empty:
                     continue
                 else:
-                    raise RewardError(f"reward {self.name!r} asks for {p.name!r}; there are {', '.join(sorted(available))}")
+                    raise RewardError(f"reward {self.name!r} asks for {p.name!r}; there are "
+                                      f"{', '.join(sorted(available))}")
                 if p.kind is p.POSITIONAL_ONLY:
                     positional.append(value)
                 else:
@@ -116,15 +127,17 @@ class Reward:
 MARK = "__grpo_reward__"
 
 
-def reward(function: Callable | None = None, *, kind: str | None = None, columns: Sequence[str] | None = None, weight: float = 1.0,
-           timeout: float | None = None, process: bool | None = None, name: str | None = None) -> Callable:
+def reward(function: Callable | None = None, *, kind: str | None = None, columns: Sequence[str] | None = None,
+           weight: float = 1.0, timeout: float | None = None, process: bool | None = None,
+           name: str | None = None) -> Callable:
     """Decorator that says how a reward function is to be called.
 
     kind: "batch" or "sample" (see the module), when the parameter names do not tell; a first parameter of another name
-    then gets the text, or all texts. columns: pass only these columns. weight: of this reward in the sum. timeout: seconds
-    that a call may take; what takes longer is an error, treated as on_reward_error says. process: call the function in a process
-    of its own, so that a call that hangs is ended and one that crashes harms nothing; it needs a function at the top level of a module
-    (not the script itself). By default so where there is a timeout and it can be; elsewhere a call that hangs is left behind in a thread.
+    then gets the text, or all texts. columns: pass only these columns. weight: of this reward in the sum. timeout:
+    seconds that a call may take; what takes longer is an error, treated as on_reward_error says. process: call the
+    function in a process of its own, so that a call that hangs is ended and one that crashes harms nothing; it needs a
+    function at the top level of a module (not the script itself). By default so where there is a timeout and it can be;
+    elsewhere a call that hangs is left behind in a thread.
 
     >>> @reward(kind="sample", columns=["answer"], timeout=2.0)
     ... def correct(text, answer):
@@ -143,7 +156,8 @@ def reward(function: Callable | None = None, *, kind: str | None = None, columns
 
 
 def adapt(functions: Any) -> list[Reward]:
-    """Rewards from what the user gave: one callable, name, {name: arguments} or object, or a list of them. Names are made unique.
+    """Rewards from what the user gave: one callable, name, {name: arguments} or object, or a list of them. Names are
+    made unique.
 
     A name of several rewards adds those that the list does not have yet.
 
@@ -167,6 +181,7 @@ def adapt(functions: Any) -> list[Reward]:
 
 
 def adapt_one(function: Any) -> list[Reward]:
+    """The rewards that one entry of the user's list stands for."""
     if isinstance(function, Reward):
         return [function]
     if isinstance(function, (str, Mapping)):
@@ -176,7 +191,8 @@ def adapt_one(function: Any) -> list[Reward]:
     if hasattr(function, "compute_rewards"):
         return [Reward(function.compute_rewards, type(function).__name__, "evaluator", given={"device": "cpu"})]
     if not callable(function):
-        raise ConfigError(f"a reward must be a function, a name, or an object with compute_rewards; got {type(function).__name__}")
+        raise ConfigError("a reward must be a function, a name, or an object with compute_rewards; got "
+                          f"{type(function).__name__}")
     said = dict(getattr(function, MARK, {}))
     kind = said.pop("kind", None) or detect(function)
     return [Reward(function, said.pop("name", None) or name_of(function), kind, **said)]
@@ -213,10 +229,12 @@ def from_rubric(rubric: Any) -> list[Reward]:
 
 
 def signature(function: Callable) -> dict[str, inspect.Parameter]:
+    """The parameters of a reward function by name; ConfigError where they cannot be read."""
     try:
         return dict(inspect.signature(function).parameters)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"reward {name_of(function)!r} has no readable signature; wrap it in a Python function") from error
+        message = f"reward {name_of(function)!r} has no readable signature; wrap it in a Python function"
+        raise ConfigError(message) from error
 
 
 def detect(function: Callable) -> str:
@@ -231,10 +249,12 @@ def detect(function: Callable) -> str:
         return "easyr1"
     if names & {"completion", "response"}:
         return "sample"
-    if names & {"completions", "completion_ids", "prompts"} or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if takes_any or names & {"completions", "completion_ids", "prompts"}:
         return "batch"
-    raise ConfigError(f"reward {name_of(function)!r} takes ({', '.join(parameters)}): it should ask for completions (all at once) or "
-                      "completion (one at a time), or be marked with grpo.rewards.reward(kind='batch' or 'sample')")
+    raise ConfigError(f"reward {name_of(function)!r} takes ({', '.join(parameters)}): it should ask for completions "
+                      "(all at once) or completion (one at a time), or be marked with "
+                      "grpo.rewards.reward(kind='batch' or 'sample')")
 
 
 def name_of(function: Any) -> str:

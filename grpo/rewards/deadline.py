@@ -1,9 +1,9 @@
 """Calls that may take so long and no longer.
 
-A function that another Python process can import is called there: one process a reward, started with its first call, ended when a
-call overruns or when the function takes it down, and started anew for the next. What it prints appears as usual; what it keeps in
-module globals stays with it. Everything else (closures, lambdas, functions of a script or a notebook, methods) is called in a thread,
-which can only be left behind.
+A function that another Python process can import is called there: one process a reward, started with its first call,
+ended when a call overruns or when the function takes it down, and started anew for the next. What it prints appears as
+usual; what it keeps in module globals stays with it. Everything else (closures, lambdas, functions of a script or a
+notebook, methods) is called in a thread, which can only be left behind.
 """
 import inspect
 import pickle
@@ -17,8 +17,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 START_SECONDS = 60.0                         # for a process to import the function
-START = ("import sys; from multiprocessing.connection import Connection; c = Connection(int(sys.argv[1])); sys.path[:] = c.recv(); "
-         "from grpo.rewards.worker import serve; serve(c)")
+START = ("import sys; from multiprocessing.connection import Connection; c = Connection(int(sys.argv[1])); sys.path[:] "
+         "= c.recv(); from grpo.rewards.worker import serve; serve(c)")
 
 
 class WorkerError(Exception):
@@ -32,19 +32,25 @@ class WorkerError(Exception):
 class Worker:
     """A process that calls one function."""
 
-    def __init__(self, function: Callable):
-        self.place = (function.__module__, getattr(sys.modules[function.__module__], "__file__", None), function.__qualname__)
-        self.process: subprocess.Popen | None = None
-        self.connection: Connection | None = None
+    # both are there while the process is: from start() to stop()
+    process: subprocess.Popen
+    connection: Connection
 
-    def call(self, positional: list, named: dict[str, Any], tools: list[str], seconds: float | None) -> tuple[Any, list[tuple]]:
-        """(result, what the function said to its tools). TimeoutError, or WorkerError for what the function raised or did."""
+    def __init__(self, function: Callable):
+        self.place = (function.__module__, getattr(sys.modules[function.__module__], "__file__", None),
+                      function.__qualname__)
+        self.running = False
+
+    def call(self, positional: list, named: dict[str, Any], tools: list[str],
+             seconds: float | None) -> tuple[Any, list[tuple]]:
+        """(result, what the function said to its tools). Raises TimeoutError, and WorkerError for what the function
+        raised or did."""
         try:
-            if self.process is None:
+            if not self.running:
                 self.start()
             self.send((positional, named, tools))
             reply = self.reply(seconds)
-        except BaseException:                # also Ctrl-C: an answer that comes later must not be taken for the next one's
+        except BaseException:                # also Ctrl-C: a late answer must not be taken for the next one's
             self.stop()
             raise
         if reply[0] == "failed":
@@ -52,11 +58,13 @@ class Worker:
         return reply[1:]
 
     def start(self) -> None:
+        """Starts the process and waits until it has imported the function. Raises WorkerError where it cannot."""
         self.connection, other = Pipe()
         with other:
-            self.process = subprocess.Popen([sys.executable, "-c", START, str(other.fileno())], pass_fds=[other.fileno()],
-                                            stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen([sys.executable, "-c", START, str(other.fileno())],
+                                            pass_fds=[other.fileno()], stdin=subprocess.DEVNULL)
         self._finalizer = weakref.finalize(self, end, self.process, self.connection)
+        self.running = True
         self.connection.send(sys.path)
         self.connection.send(self.place)
         reply = self.reply(START_SECONDS)
@@ -65,6 +73,7 @@ class Worker:
             raise WorkerError(reply[1], f"{reply[2]} (when its own process imported it)")
 
     def send(self, request: tuple) -> None:
+        """Sends one request; WorkerError where an argument cannot be pickled."""
         try:
             self.connection.send(request)
         except (pickle.PicklingError, TypeError, AttributeError) as error:
@@ -82,18 +91,20 @@ class Worker:
 
     def stop(self) -> None:
         """Ends the process, whatever it is doing."""
-        if self.process is not None:
+        if self.running:
             self._finalizer()
-            self.process = None
+            self.running = False
 
 
 def end(process: subprocess.Popen, connection: Connection) -> None:
+    """Kills a process and closes our end of its pipe."""
     process.kill()
     process.wait()
     connection.close()
 
 
 def how(code: int) -> str:
+    """How a process ended, in words."""
     return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
 
 
@@ -119,7 +130,7 @@ def in_thread(seconds: float | None, call: Callable) -> Any:
         return call()
     outcome: list = []
 
-    def target():
+    def target() -> None:
         try:
             outcome.append((call(), None))
         except BaseException as error:

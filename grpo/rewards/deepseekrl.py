@@ -13,6 +13,7 @@ SOFT = re.compile(r"<reasoning>.*?</reasoning>\s*<answer>.*?</answer>")
 
 
 def extracted(completion: Any) -> str:
+    """What follows the last <answer>, up to its end tag; all of the text where there is no tag."""
     return text_of(completion).split("<answer>")[-1].split("</answer>")[0].strip()
 
 
@@ -42,6 +43,7 @@ def xmlcount_reward_func(completions: list, **columns: Any) -> list[float]:
 
 
 def count_xml(text: str) -> float:
+    """The score of xmlcount_reward_func for one text."""
     count = 0.125 * (text.count("<reasoning>\n") == 1) + 0.125 * (text.count("\n</reasoning>\n") == 1)
     if text.count("\n<answer>\n") == 1:
         count += 0.125 - 0.001 * len(text.split("\n</answer>\n")[-1])
@@ -51,7 +53,8 @@ def count_xml(text: str) -> float:
 
 
 NAMES = {
-    "deepseekrl": [correctness_reward_func, int_reward_func, strict_format_reward_func, soft_format_reward_func, xmlcount_reward_func],
+    "deepseekrl": [correctness_reward_func, int_reward_func, strict_format_reward_func, soft_format_reward_func,
+                   xmlcount_reward_func],
     "correctness_reward_func": correctness_reward_func, "int_reward_func": int_reward_func,
     "strict_format_reward_func": strict_format_reward_func, "soft_format_reward_func": soft_format_reward_func,
     "xmlcount_reward_func": xmlcount_reward_func,

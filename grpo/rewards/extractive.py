@@ -1,4 +1,5 @@
-r"""Extractive match: the number that a text's layout points at, against the gold. R1 measures itself by it, and lighteval on GSM8K.
+r"""Extractive match: the number that a text's layout points at, against the gold. R1 measures itself by it, and
+lighteval on GSM8K.
 
 Rules, best first; within a rule the match that ends last counts, and the first rule whose number can be read decides:
 
@@ -8,8 +9,8 @@ Rules, best first; within a rule the match that ends last counts, and the first 
     4  "answer ... X", the same
     5  any number or arithmetic after the start, white space or "="
 
-It measures layout too: in <answer>18</answer> on one line the number follows a ">", so no rule sees it, and the last number of the
-reasoning counts instead. A percentage is a hundredth.
+It measures layout too: in <answer>18</answer> on one line the number follows a ">", so no rule sees it, and the last
+number of the reasoning counts instead. A percentage is a hundredth.
 """
 import ast
 import operator
@@ -29,7 +30,8 @@ RULES = [[re.compile(rule, re.DOTALL | re.IGNORECASE) for rule in rules] for rul
     [rf"answer:{NEAR}"],
     [rf"answer{NEAR}"],
     [rf"{ANCHORED}(?!\s*=)"])]
-OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv, ast.Pow: operator.pow}
+OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+             ast.Pow: operator.pow}
 CLOSE = Fraction(1, 10**5)
 MOST_DIGITS = 40
 
@@ -37,8 +39,10 @@ MOST_DIGITS = 40
 def extractive_match(text: str, gold: Any) -> bool:
     r"""Whether the extracted number is the gold's, to five decimals; a gold without a number is compared as text.
 
-    >>> extractive_match("9 * 2 is 18.\nAnswer: $18", "18"), extractive_match("half of 18 is 9. <answer>18</answer>", "18")
-    (True, False)
+    >>> extractive_match("9 * 2 is 18.\nAnswer: $18", "18")
+    True
+    >>> extractive_match("half of 18 is 9. <answer>18</answer>", "18")
+    False
     """
     wanted, found = extracted(str(gold)), extracted(text)
     if wanted is None or found is None:
@@ -49,7 +53,8 @@ def extractive_match(text: str, gold: Any) -> bool:
 def extracted(text: str) -> Fraction | None:
     """The number that the first rule with a readable one finds; None when none does."""
     for rules in RULES:
-        matches = sorted((match for rule in rules for match in rule.finditer(text)), key=lambda match: match.end(), reverse=True)
+        matches = sorted((match for rule in rules for match in rule.finditer(text)), key=lambda match: match.end(),
+                         reverse=True)
         for match in matches:
             if (value := value_of(match["x"] or match["n"])) is not None:
                 return value
@@ -78,6 +83,7 @@ def value_of(expression: str) -> Fraction | None:
 
 
 def evaluated(node: ast.expr) -> Fraction:
+    """The exact value of a syntax tree of numbers and OPERATORS; ValueError for anything else."""
     if isinstance(node, ast.Constant) and type(node.value) in (int, float):
         return Fraction(str(node.value))
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):

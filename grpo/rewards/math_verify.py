@@ -1,5 +1,5 @@
-"""Mathematical equality by Hugging Face's math-verify (pip install 'cgrpo[math]'), in a process of its own with a deadline: its parser
-can take minutes, or for ever, over a few characters."""
+"""Mathematical equality by Hugging Face's math-verify (pip install 'cgrpo[math]'), in a process of its own with a
+deadline: its parser can take minutes, or for ever, over a few characters."""
 import logging
 from typing import Any
 
@@ -11,7 +11,8 @@ try:
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse, verify
 except ImportError as error:
-    raise ConfigError("reward 'math_verify' and TRL's accuracies need the package math-verify: pip install 'cgrpo[math]'") from error
+    raise ConfigError("reward 'math_verify' and TRL's accuracies need the package math-verify: pip install "
+                      "'cgrpo[math]'") from error
 
 # it says with every call that without its own alarm (which works on the main thread only) the caller must keep the time
 logging.getLogger("math_verify").setLevel(logging.ERROR)
@@ -21,8 +22,8 @@ SECONDS = 5.0
 @reward(timeout=SECONDS, process=True)
 def math_verify_reward(completion: str | list, answer: Any = None, solution: Any = None) -> float | None:
     """1.0 where the tagged answer, or without a tag the whole completion, equals the column answer (or solution) as
-    grpo.rewards.text or math-verify compare them, else 0.0; None where the row has no answer. What takes longer than 5 seconds is scored by
-    on_reward_error.
+    grpo.rewards.text or math-verify compare them, else 0.0; None where the row has no answer. What takes longer than 5
+    seconds is scored by on_reward_error.
 
     >>> math_verify_reward("<answer>\\\\frac{\\\\sqrt{2}}{2}</answer>", answer="$1/\\\\sqrt{2}$")
     1.0
@@ -44,8 +45,8 @@ def formula(answer: str) -> list:
 
 
 def equal_in_latex(text: str, gold: str) -> bool | None:
-    """Whether the answer in a text equals the gold, None where the gold cannot be read: TRL's rule, by which an answer is what is boxed,
-    else LaTeX that is announced as one."""
+    """Whether the answer in a text equals the gold, None where the gold cannot be read: TRL's rule, by which an answer
+    is what is boxed, else LaTeX that is announced as one."""
     wanted = parse(gold, parsing_timeout=None)
     latex = LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False,
                                   normalization_config=NormalizationConfig(units=True))

@@ -1,11 +1,12 @@
-"""R1's rewards exactly as published, to reproduce its numbers: the formulas, the exact match, the constants. In a recipe they
-are r1.correctness, r1.int, r1.len_l1 ...; "r1" names the five that every experiment there uses. Metrics have their function names.
+"""R1's rewards exactly as published, to reproduce its numbers: the formulas, the exact match, the constants. In a
+recipe they are r1.correctness, r1.int, r1.len_l1 ...; "r1" names the five that every experiment there uses. Metrics
+have their function names.
 
-There a call sees the completions of one prompt, so statistics are by group here. Embeddings come from the policy instead of
-a paid service. Known faults, kept: lengths are those of the decoded text encoded again, without the end token, so that a
-completion cut off looks like any other; untagged completions vote with their whole text; at 496 of 512 tokens the cosine reward
-is 0, right or wrong; up to 4 for odd wording outweighs the 2 for being right. What is done about them: grpo/rewards/length.py,
-voting.py, diversity.py.
+There a call sees the completions of one prompt, so statistics are by group here. Embeddings come from the policy
+instead of a paid service. Known faults, kept: lengths are those of the decoded text encoded again, without the end
+token, so that a completion cut off looks like any other; untagged completions vote with their whole text; at 496 of 512
+tokens the cosine reward is 0, right or wrong; up to 4 for odd wording outweighs the 2 for being right. What is done
+about them: grpo/rewards/length.py, voting.py, diversity.py.
 """
 import re
 from collections import Counter
@@ -15,8 +16,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError
-from .deepseekrl import (correctness_reward_func, extracted, int_reward_func, strict_format_reward_func,
-                         xmlcount_reward_func)
+from .deepseekrl import (
+    correctness_reward_func,
+    extracted,
+    int_reward_func,
+    strict_format_reward_func,
+    xmlcount_reward_func,
+)
 from .diversity import Archive, Embed, embedded, group_novelty
 from .length import cosine, efficient
 from .text import text_of
@@ -49,13 +55,17 @@ class LenL1:
 
     def __init__(self, num_tokens: int):
         if isinstance(num_tokens, bool) or not isinstance(num_tokens, int) or num_tokens == 0:
-            raise ConfigError(f"reward 'r1.len_l1': num_tokens={num_tokens!r} must be a number of tokens, negative for a maximum")
+            raise ConfigError(f"reward 'r1.len_l1': num_tokens={num_tokens!r} must be a number of tokens, negative for "
+                              "a maximum")
         self.target = num_tokens
 
     def __call__(self, completions: list, answer: list, tokenizer: Any, **columns: Any) -> list[float]:
-        return [self.value(c, n) for c, n in zip(exact(completions, answer), encoded_lengths(completions, tokenizer), strict=True)]
+        """One reward a completion."""
+        right, lengths = exact(completions, answer), encoded_lengths(completions, tokenizer)
+        return [self.value(r, n) for r, n in zip(right, lengths, strict=True)]
 
     def value(self, right: bool, n: int) -> float:
+        """The reward of one completion of n encoded tokens."""
         if self.target > 0:
             distance = abs(n - self.target) / 3000
             return 1.0 - distance if right else -distance
@@ -69,10 +79,12 @@ def len_cosine_reward_func(completions: list, answer: list, tokenizer: Any, **co
             for r, n in zip(right, lengths, strict=True)]
 
 
-def len_min_reward_func(completions: list, answer: list, tokenizer: Any, group_ids: list[int], **columns: Any) -> list[float]:
+def len_min_reward_func(completions: list, answer: list, tokenizer: Any, group_ids: list[int],
+                        **columns: Any) -> list[float]:
     """1[right] (1 - sigmoid((n - mean) / std)), over all lengths of the group."""
     lengths = np.array(encoded_lengths(completions, tokenizer), np.float64)
-    return efficient(lengths, np.array(exact(completions, answer)), np.array(group_ids), 1.0, over_correct=False).tolist()
+    return efficient(lengths, np.array(exact(completions, answer)), np.array(group_ids), 1.0,
+                     over_correct=False).tolist()
 
 
 def majority_voting_reward_func(completions: list, group_ids: list[int], **columns: Any) -> list[float]:
@@ -82,11 +94,13 @@ def majority_voting_reward_func(completions: list, group_ids: list[int], **colum
     [1.0, 1.0, 0.0]
     """
     answers = [extracted(c) for c in completions]
-    groups = {g: Counter(a for a, other in zip(answers, group_ids, strict=True) if other == g).most_common(1)[0][0] for g in set(group_ids)}
+    groups = {g: Counter(a for a, other in zip(answers, group_ids, strict=True) if other == g).most_common(1)[0][0]
+              for g in set(group_ids)}
     return [float(a == groups[g]) for a, g in zip(answers, group_ids, strict=True)]
 
 
-def reward_group_intrinsic_func(completions: list, answer: list, group_ids: list[int], embed: Embed, **columns: Any) -> list[float]:
+def reward_group_intrinsic_func(completions: list, answer: list, group_ids: list[int], embed: Embed,
+                                **columns: Any) -> list[float]:
     """Right: 1 + 3 (1 - cosine to the mean of the group's other right reasonings), 1 without others. Wrong: 0."""
     right = exact(completions, answer)
     chosen, vectors = embedded([before_tag(c) if r else "" for c, r in zip(completions, right, strict=True)], embed)
@@ -95,16 +109,18 @@ def reward_group_intrinsic_func(completions: list, answer: list, group_ids: list
 
 
 class Intrinsic:
-    """Right: 1 + 3 (1 - cosine to the centroid of the 10 nearest past successes), 1 while there are none. Wrong: 0. Group by group: the
-    successes of one are in the archive of the next. The archive belongs to the run; there it was shared by all runs."""
+    """Right: 1 + 3 (1 - cosine to the centroid of the 10 nearest past successes), 1 while there are none. Wrong: 0.
+    Group by group: the successes of one are in the archive of the next. The archive belongs to the run; there it was
+    shared by all runs."""
 
     __name__ = "intrinsic_reward_func"
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.archive = Archive(NEIGHBOURS, ALL)
 
     def __call__(self, completions: list, answer: list, group_ids: list[int], embed: Embed, training: bool = False,
                  **columns: Any) -> list[float]:
+        """One reward a completion."""
         right = exact(completions, answer)
         chosen, vectors = embedded([before_tag(c) if r else "" for c, r in zip(completions, right, strict=True)], embed)
         groups, rewards = np.array([group_ids[i] for i in chosen]), BASE * np.array(right, np.float64)
@@ -116,28 +132,35 @@ class Intrinsic:
         return rewards.tolist()
 
     def state_dict(self) -> dict[str, np.ndarray]:
+        """The archive."""
         return self.archive.state_dict()
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """The reverse of state_dict()."""
         self.archive.load_state_dict(state)
 
 
 def exact(completions: Sequence, golds: Sequence) -> list[bool]:
+    """Whether each extracted answer is the gold string."""
     return [extracted(c) == gold for c, gold in zip(completions, golds, strict=True)]
 
 
 def encoded_lengths(completions: Sequence, tokenizer: Any) -> list[int]:
+    """Tokens of each completion's text, encoded again."""
     return [len(tokenizer.encode(text_of(c))) for c in completions]
 
 
 def before_tag(completion: Any) -> str:
+    """What stands before </reasoning>, and after <reasoning> where that is there."""
     return text_of(completion).split("</reasoning>")[0].split("<reasoning>")[-1]
 
 
 NAMES = {
-    "r1": [correctness_reward_func, int_reward_func, strict_format_reward_func, soft_format_reward_func, xmlcount_reward_func],
+    "r1": [correctness_reward_func, int_reward_func, strict_format_reward_func, soft_format_reward_func,
+           xmlcount_reward_func],
     "r1.correctness": correctness_reward_func, "r1.int": int_reward_func, "r1.strict_format": strict_format_reward_func,
     "r1.soft_format": soft_format_reward_func, "r1.xml": xmlcount_reward_func, "r1.len_l1": LenL1,
-    "r1.len_cosine": len_cosine_reward_func, "r1.len_min": len_min_reward_func, "r1.majority_voting": majority_voting_reward_func,
+    "r1.len_cosine": len_cosine_reward_func, "r1.len_min": len_min_reward_func,
+    "r1.majority_voting": majority_voting_reward_func,
     "r1.group_intrinsic": reward_group_intrinsic_func, "r1.intrinsic": Intrinsic,
 }

@@ -45,7 +45,7 @@ class RewardBatch:
     tokenizer: Any = None
     embed: Callable[[list[str]], np.ndarray] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         n = len(self.prompts)
         if self.group_ids is None:
             starts = [i == 0 or self.rows[i] != self.rows[i - 1] for i in range(n)]
@@ -57,7 +57,9 @@ class RewardBatch:
 
     @property
     def completions(self) -> list[Any]:
-        return [[{"role": "assistant", "content": t}] if is_chat(p) else t for p, t in zip(self.prompts, self.texts, strict=True)]
+        """Each completion as its prompt is: an assistant's message after a chat, else text."""
+        return [[{"role": "assistant", "content": t}] if is_chat(p) else t
+                for p, t in zip(self.prompts, self.texts, strict=True)]
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -89,15 +91,18 @@ class RewardSet:
         self.on_error = on_error
         if weights is not None:
             if len(weights) != len(self.rewards):
-                raise ConfigError(f"reward_weights has {len(weights)} weights for {len(self.rewards)} rewards ({', '.join(self.names)})")
+                raise ConfigError(f"reward_weights has {len(weights)} weights for {len(self.rewards)} rewards "
+                                  f"({', '.join(self.names)})")
             for r, w in zip(self.rewards, weights, strict=True):
                 r.weight = checked_weight(w)
 
     @property
     def names(self) -> list[str]:
+        """Names of the rewards, which are unique."""
         return [r.name for r in self.rewards]
 
     def add(self, function: Any) -> None:
+        """Adds what adapt() makes of this; weights of the others stay."""
         self.rewards += adapt(function)
 
     def __getitem__(self, name: str) -> Reward:
@@ -113,8 +118,10 @@ class RewardSet:
             if not call.reward.is_async:
                 call.run()
         run_together([call.run_async for call in calls if call.reward.is_async])
-        columns = [(name, values, weight_at(call.reward.weight, batch.step)) for call in calls for name, values in call.columns.items()]
-        scores = Scores([c[0] for c in columns], np.stack([c[1] for c in columns], axis=1), np.array([c[2] for c in columns]))
+        columns = [(name, values, weight_at(call.reward.weight, batch.step)) for call in calls
+                   for name, values in call.columns.items()]
+        scores = Scores([c[0] for c in columns], np.stack([c[1] for c in columns], axis=1),
+                        np.array([c[2] for c in columns]))
         for call in calls:
             scores.extras |= call.whole_extras()
             scores.metrics |= {name: sum(v) / len(v) for name, v in call.logged.items()}
@@ -125,7 +132,8 @@ class RewardSet:
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """The state of rewards that have one, by "reward/entry"."""
-        state = {f"{name}/{key}": np.asarray(value) for name, owner in self.with_state() for key, value in owner.state_dict().items()}
+        state = {f"{name}/{key}": np.asarray(value) for name, owner in self.with_state()
+                 for key, value in owner.state_dict().items()}
         for key, value in state.items():
             if value.dtype == object:
                 raise RewardError(f"reward state {key!r} is not an array of numbers or text, so it cannot be saved")
@@ -147,7 +155,8 @@ class RewardSet:
     def with_state(self) -> list[tuple[str, Any]]:
         """(name, object) of the rewards that have state_dict and load_state_dict."""
         owners = [(r.name, getattr(r.function, "__self__", r.function)) for r in self.rewards]
-        return [(name, owner) for name, owner in owners if hasattr(owner, "state_dict") and hasattr(owner, "load_state_dict")]
+        return [(name, owner) for name, owner in owners
+                if hasattr(owner, "state_dict") and hasattr(owner, "load_state_dict")]
 
 
 class Call:
@@ -159,30 +168,38 @@ class Call:
         self.extras: dict[str, list] = {}
         self.logged: dict[str, list[float]] = defaultdict(list)
         self.errors = 0
-        shared = {"max_completion_length": batch.max_completion_length, "tokenizer": batch.tokenizer, "embed": batch.embed}
-        self.tools = {"trainer_state": batch.state, "log_extra": self.log_extra, "log_metric": self.log_metric, "training": batch.training,
+        shared = {"max_completion_length": batch.max_completion_length, "tokenizer": batch.tokenizer,
+                  "embed": batch.embed}
+        self.tools = {"trainer_state": batch.state, "log_extra": self.log_extra, "log_metric": self.log_metric,
+                      "training": batch.training,
                       **{name: value for name, value in shared.items() if value is not None}}
 
     def log_extra(self, column: str, values: Iterable) -> None:
+        """A column of its own beside the completions, one value a completion; what a reward gets as log_extra."""
         self.extras.setdefault(column, []).extend(values)
 
     def log_metric(self, name: str, value: float) -> None:
+        """One number of a metric, of which the mean is logged; what a reward gets as log_metric."""
         self.logged[name].append(float(value))
 
     def whole_extras(self) -> dict[str, list]:
-        """Logged columns with a value for each completion. A call that failed may leave less; from any other that is an error."""
+        """Logged columns with a value for each completion. A call that failed may leave less; from any other that is an
+        error."""
         for column, values in self.extras.items():
             if len(values) != len(self.batch) and not self.errors:
-                raise RewardError(f"reward {self.reward.name!r} logged {len(values)} values of {column!r} for {len(self.batch)} completions")
+                raise RewardError(f"reward {self.reward.name!r} logged {len(values)} values of {column!r} for "
+                                  f"{len(self.batch)} completions")
         return {column: values for column, values in self.extras.items() if len(values) == len(self.batch)}
 
     def run(self) -> None:
+        """Calls a function that is not a coroutine."""
         if self.reward.kind in PER_SAMPLE:
             self.finish([self.guarded(i) for i in range(len(self.batch))])
         else:
             self.finish(self.guarded(None))
 
     async def run_async(self) -> None:
+        """Calls a coroutine function, for all samples at once."""
         if self.reward.kind in PER_SAMPLE:
             self.finish(list(await asyncio.gather(*[self.guarded_async(i) for i in range(len(self.batch))])))
         else:
@@ -200,6 +217,7 @@ class Call:
             return self.failed(error, i)
 
     async def guarded_async(self, i: int | None) -> Any:
+        """guarded() for coroutine functions."""
         try:
             positional, named = self.arguments(i)
             return await asyncio.wait_for(self.reward.function(*positional, **named), self.reward.timeout)
@@ -209,6 +227,7 @@ class Call:
             return self.failed(error, i)
 
     def failed(self, error: BaseException, i: int | None) -> Any:
+        """What stands in for the result of a call that failed, as on_error says; RewardError where that is "raise"."""
         if isinstance(error, RewardError):
             raise error
         kind = getattr(error, "kind", type(error).__name__)
@@ -220,16 +239,19 @@ class Call:
         if late:
             warn(message)
         self.errors += len(self.batch) if i is None else 1
-        value = None if self.on_error == "drop" else self.on_error
+        value = None if self.on_error == "drop" else float(self.on_error)
         return Substitute(value) if i is None else value
 
     def aftermath(self) -> str:
         """What became of a call that took too long."""
         if self.reward.worker is not None:
             return "; its process was ended"
-        return "" if self.reward.is_async else f"; it goes on in a thread that cannot be ended, because {self.reward.here}"
+        if self.reward.is_async:
+            return ""
+        return f"; it goes on in a thread that cannot be ended, because {self.reward.here}"
 
     def where(self, i: int | None) -> str:
+        """Which samples a message is about."""
         if i is None:
             return f"{len(self.batch)} completions of rows {min(self.batch.rows)} to {max(self.batch.rows)}"
         return f"completion {i}, row {self.batch.rows[i]} of the data set"
@@ -239,9 +261,9 @@ class Call:
     def arguments(self, i: int | None) -> tuple[list, dict[str, Any]]:
         """Positional and named arguments of the call for sample i (None: for all)."""
         if self.reward.kind == "easyr1":
-            lengths = [len(ids) for ids in self.batch.completion_ids]
-            return [], {"reward_inputs": [{"response": text, "response_length": length, "ground_truth": self.gold(k)}
-                                          for k, (text, length) in enumerate(zip(self.batch.texts, lengths, strict=True))]}
+            each = zip(self.batch.texts, self.batch.completion_ids, strict=True)
+            return [], {"reward_inputs": [{"response": text, "response_length": len(ids), "ground_truth": self.gold(k)}
+                                          for k, (text, ids) in enumerate(each)]}
         if i is None:
             positional, named = self.reward.arguments(self.offered_for_all(), self.batch.texts)
         else:
@@ -249,9 +271,10 @@ class Call:
         return [fresh(value) for value in positional], {name: fresh(value) for name, value in named.items()}
 
     def offered_for_all(self) -> dict[str, Any]:
+        """What a function may ask for that is called once."""
         b = self.batch
-        own = {"prompts": b.prompts, "completions": b.completions, "completion_ids": b.completion_ids, "group_ids": b.group_ids,
-               "completion_lengths": b.completion_lengths, "truncated": b.truncated}
+        own = {"prompts": b.prompts, "completions": b.completions, "completion_ids": b.completion_ids,
+               "group_ids": b.group_ids, "completion_lengths": b.completion_lengths, "truncated": b.truncated}
         if self.reward.kind == "openrlhf":
             prompts = ["\n".join(str(m["content"]) for m in p) if is_chat(p) else str(p) for p in b.prompts]
             own = {"prompts": prompts, "queries": [p + t for p, t in zip(prompts, b.texts, strict=True)],
@@ -259,22 +282,26 @@ class Call:
         return {**self.other_columns(), **own, **self.tools}
 
     def offered_for_one(self, i: int) -> dict[str, Any]:
+        """What a function may ask for that is called for sample i alone."""
         b = self.batch
         row = {name: values[i] for name, values in self.other_columns().items()}
-        own = {"prompt": b.prompts[i], "completion": b.completions[i], "completion_ids": b.completion_ids[i], "response": b.texts[i]}
+        own = {"prompt": b.prompts[i], "completion": b.completions[i], "completion_ids": b.completion_ids[i],
+               "response": b.texts[i]}
         if self.reward.kind == "verl":
-            return {"data_source": None, "extra_info": None, **row, "solution_str": b.texts[i], "ground_truth": self.gold(i), **self.tools}
+            return {"data_source": None, "extra_info": None, **row, "solution_str": b.texts[i],
+                    "ground_truth": self.gold(i), **self.tools}
         return {"info": {}, "task": "default", **row, **own, "state": {**row, **own}, **self.tools}
 
     def other_columns(self) -> dict[str, list]:
+        """The data set's columns but those that have another meaning here."""
         return {name: values for name, values in self.batch.columns.items() if name not in OWN_COLUMNS}
 
     def gold(self, i: int) -> Any:
         """The reference answer of sample i, None where its row has none. RewardError where the data set has none."""
         columns = self.batch.columns
         if not columns.keys() & {"reward_model", *GOLD_COLUMNS}:
-            raise RewardError(f"reward {self.reward.name!r} needs a reference answer; the data set has none of the columns "
-                              f"reward_model, {', '.join(GOLD_COLUMNS)}")
+            raise RewardError(f"reward {self.reward.name!r} needs a reference answer; the data set has none of the "
+                              f"columns reward_model, {', '.join(GOLD_COLUMNS)}")
         return gold_of({name: values[i] for name, values in columns.items()})
 
     # results
@@ -290,15 +317,18 @@ class Call:
             return
         if self.reward.kind == "openrlhf" and isinstance(result, dict):
             result = result.get("rewards", result.get("scores"))
-        self.columns = {name: self.numbers(name, [self.unwrapped(v, i) for i, v in enumerate(as_list(result, name, n))])}
+        values = [self.unwrapped(value, i) for i, value in enumerate(as_list(result, name, n))]
+        self.columns = {name: self.numbers(name, values)}
 
     def finish_matrix(self, result: Any) -> None:
-        """compute_rewards gives (matrix, metrics) or a matrix; columns are named by get_reward_breakdown when there is one."""
+        """compute_rewards gives (matrix, metrics) or a matrix; columns are named by get_reward_breakdown when there is
+        one."""
         matrix, metrics = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
         rows = [as_list(r, self.reward.name, None) for r in as_list(matrix, self.reward.name, len(self.batch))]
         widths = {len(r) for r in rows}
         if len(widths) != 1:
-            raise RewardError(f"reward {self.reward.name!r} returned rows of {sorted(widths)} rewards; all must be equally long")
+            raise RewardError(f"reward {self.reward.name!r} returned rows of {sorted(widths)} rewards; all must be "
+                              "equally long")
         breakdown = getattr(getattr(self.reward.function, "__self__", None), "get_reward_breakdown", None)
         names = list(breakdown(rows[0])) if breakdown else []
         width = widths.pop()
@@ -315,7 +345,8 @@ class Call:
             return value
         key = next((k for k in SCORE_KEYS if k in value), None)
         if key is None:
-            raise RewardError(f"reward {self.reward.name!r} returned a dict without {' or '.join(SCORE_KEYS)} ({self.where(i)})")
+            raise RewardError(f"reward {self.reward.name!r} returned a dict without {' or '.join(SCORE_KEYS)} "
+                              f"({self.where(i)})")
         for other, number in value.items():
             if other != key and isinstance(number, numbers.Real):
                 self.log_metric(f"rewards/{self.reward.name}/{other}", float(number))
@@ -332,19 +363,23 @@ class Call:
             elif isinstance(value, numbers.Real):
                 result[i] = self.finite(name, as_float(value), i)
             else:
-                raise RewardError(f"reward {name!r} returned {type(value).__name__} {described(value, repr)}, not a number or None ({self.where(i)})")
+                raise RewardError(f"reward {name!r} returned {type(value).__name__} {described(value, repr)}, not a "
+                                  f"number or None ({self.where(i)})")
         return result
 
     def finite(self, name: str, value: float, i: int) -> float:
+        """The value; what on_error says for NaN and infinity."""
         if math.isfinite(value):
             return value
         if self.on_error == "raise":
-            raise RewardError(f"reward {name!r} returned {value} ({self.where(i)}); return None where it does not apply")
+            raise RewardError(f"reward {name!r} returned {value} ({self.where(i)}); return None where it does not "
+                              "apply")
         self.errors += 1
         return math.nan if self.on_error == "drop" else float(self.on_error)
 
 
 def is_chat(prompt: Any) -> bool:
+    """Whether a prompt is a list of messages."""
     return not isinstance(prompt, str) and len(prompt) > 0 and isinstance(prompt[0], Mapping)
 
 
@@ -353,7 +388,7 @@ def run_together(functions: list[Callable[[], Awaitable[None]]]) -> None:
     if not functions:
         return
 
-    async def gathered():
+    async def gathered() -> None:
         await asyncio.gather(*[f() for f in functions])
 
     in_thread(threading.TIMEOUT_MAX, lambda: asyncio.run(gathered()))

@@ -1,7 +1,8 @@
 r"""Reading completions: their text, the answer in it, and whether two answers are the same.
 
-Two readings of a completion: tagged_answer is what stands in its answer tags, final_answer what it says last wherever that is.
-same_answer then compares as numbers, whatever their dress ("$1,200.00", "\frac{3}{4}", "-5 apples", "50%"), else as text.
+Two readings of a completion: tagged_answer is what stands in its answer tags, final_answer what it says last wherever
+that is. same_answer then compares as numbers, whatever their dress ("$1,200.00", "\frac{3}{4}", "-5 apples", "50%"),
+else as text.
 """
 import re
 from fractions import Fraction
@@ -19,7 +20,8 @@ DEGREE = re.compile(r"\^\s*\{?\\circ\}?|°")
 AMOUNT = re.compile(r"[^\s\dA-Za-z]{0,3}\s*[-+]?[\d.,/]*\d(?: \d+/\d+)?%?")
 # what may follow a number: a usual symbol, or up to three words, none of which changes the number
 SYMBOL = r"[mckµ]?m[²³]?|[mk]?g|m?l|[nm]?s|h|hrs?|min|mph|km/h|m/s|lbs?|oz|ft|in|[CFK]"
-WORD = r"(?!(?:pi|dozen|hundred|thousand|million|billion|trillion|squared|cubed|times|plus|minus|or)\b)(?:[^\W\d_]{2,}[²³]?(?:/[^\W\d_]+)?|an?\b)"
+NOT_A_UNIT = r"pi|dozen|hundred|thousand|million|billion|trillion|squared|cubed|times|plus|minus|or"
+WORD = rf"(?!(?:{NOT_A_UNIT})\b)(?:[^\W\d_]{{2,}}[²³]?(?:/[^\W\d_]+)?|an?\b)"
 UNIT = re.compile(rf"\s?(?:{SYMBOL})|(?:\s{WORD}){{1,3}}")
 
 
@@ -29,7 +31,8 @@ def text_of(completion: Any) -> str:
 
 
 def repeated_share(words: list, n: int) -> float:
-    """The share of the n-grams of words (or token ids) that stand there more than once, but for their first time; 0 where there are none.
+    """The share of the n-grams of words (or token ids) that stand there more than once, but for their first time; 0
+    where there are none.
 
     >>> repeated_share("so it is so it is".split(), 2)
     0.4
@@ -45,8 +48,8 @@ def tagged(text: str, tag: str = "answer") -> str | None:
 
 
 def tagged_answer(text: str) -> str | None:
-    """What stands between the last <answer> and the next </answer>, stripped; None where either is missing: an answer that was
-    cut off is none.
+    """What stands between the last <answer> and the next </answer>, stripped; None where either is missing: an answer
+    that was cut off is none.
 
     >>> tagged_answer("<answer>5</answer> no, <answer> 12 </answer>"), tagged_answer("<answer>1")
     ('12', None)
@@ -55,7 +58,8 @@ def tagged_answer(text: str) -> str | None:
 
 
 def final_answer(text: str) -> str:
-    """The answer a completion gives: tagged, after ####, boxed, after "answer is", else its last number, else all of it.
+    """The answer a completion gives: tagged, after ####, boxed, after "answer is", else its last number, else all of
+    it.
 
     >>> final_answer("9 eggs are left. The answer is 9 * 2 = $18, every day."), final_answer("first 3, then 4")
     ('$18', '4')
@@ -73,7 +77,8 @@ def final_answer(text: str) -> str:
 
 
 def said_number(said: str) -> str:
-    """What a sentence like "9 * 2 = $18, every day" comes down to: the number it starts with once what equals it is gone, or itself."""
+    """What a sentence like "9 * 2 = $18, every day" comes down to: the number it starts with once what equals it is
+    gone, or itself."""
     last = said.rpartition("=")[2].strip()
     if quantity(last) is not None:
         return last
@@ -90,7 +95,8 @@ def as_number(text: str) -> Fraction | None:
     plain = text.strip().replace("−", "-")
     if "\\" in plain or "{" in plain or "°" in plain:
         plain = LATEX_SPACE.sub("", LATEX_TEXT.sub(r"\1", LATEX_FRACTION.sub(r"\1/\2", plain)))
-        plain = DEGREE.sub("", plain).replace("\\$", "$").replace("\\%", "%").removeprefix("\\(").removesuffix("\\)").strip()
+        plain = DEGREE.sub("", plain).replace("\\$", "$").replace("\\%", "%")
+        plain = plain.removeprefix("\\(").removesuffix("\\)").strip()
     plain = plain.strip("*").rstrip("$%").rstrip(".").strip(" *%")
     plain = MONEY.sub(r"\1", plain)
     if mixed := MIXED.fullmatch(plain):
@@ -120,8 +126,8 @@ def quantity(text: str) -> tuple[Fraction, str] | None:
 
 
 def same_answer(given: str, gold: Any) -> bool:
-    """Equal as numbers, or as text but for case and spaces. A unit may be left out on either side, but not be another one. A gold
-    with #### (GSM8K) counts from there.
+    """Equal as numbers, or as text but for case and spaces. A unit may be left out on either side, but not be another
+    one. A gold with #### (GSM8K) counts from there.
 
     >>> same_answer("18 dollars", "#### 18"), same_answer("5 km", "5 miles"), same_answer(" PARIS", "Paris")
     (True, False, True)

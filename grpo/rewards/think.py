@@ -19,8 +19,8 @@ def think_format_reward(completions: list, **columns: Any) -> list[float]:
 
 
 def think_answer_format_reward(completions: list, **columns: Any) -> list[float]:
-    """1.0 where a completion is <think>...</think> <answer>...</answer> and nothing else, each tag once, else 0.0 (the format reward of
-    DeepSeek-R1, arXiv 2501.12948, section 2.2.2).
+    """1.0 where a completion is <think>...</think> <answer>...</answer> and nothing else, each tag once, else 0.0 (the
+    format reward of DeepSeek-R1, arXiv 2501.12948, section 2.2.2).
 
     >>> think_answer_format_reward(["<think>2 + 2</think>\\n<answer>4</answer>", "<think>2 + 2</think> 4"])
     [1.0, 0.0]

@@ -1,7 +1,8 @@
 """TRL's rewards that ask math-verify whether an answer is right, by TRL's names and arguments and with its numbers.
 
-The others are in grpo.rewards too: think_format_reward, get_soft_overlong_punishment, get_repetition_penalty_reward. The function
-accuracy_reward there reads answers in more forms than TRL's, which is here and takes only LaTeX that is boxed or announced.
+The others are in grpo.rewards too: think_format_reward, get_soft_overlong_punishment, get_repetition_penalty_reward.
+The function accuracy_reward there reads answers in more forms than TRL's, which is here and takes only LaTeX that is
+boxed or announced.
 """
 import functools
 from collections.abc import Sequence
@@ -18,8 +19,8 @@ SECONDS = 15.0                               # of one completion; TRL gives its 
 
 
 def accuracy_reward(completions: list, solution: list, **columns: Any) -> list[float | None]:
-    """1.0 where what a completion has in \\\\boxed{}, or in LaTeX after words like "the answer is", equals the column solution, else 0.0;
-    None where the solution cannot be read.
+    """1.0 where what a completion has in \\\\boxed{}, or in LaTeX after words like "the answer is", equals the column
+    solution, else 0.0; None where the solution cannot be read.
 
     >>> accuracy_reward(["so \\\\boxed{\\\\frac{1}{3}}", "so 1/3"], solution=["1/3", "1/3"])
     [1.0, 0.0]
@@ -29,8 +30,8 @@ def accuracy_reward(completions: list, solution: list, **columns: Any) -> list[f
 
 def reasoning_accuracy_reward(completions: list, solution: list, reasoning_delimiters: list[str] | None = None,
                               **columns: Any) -> list[float | None]:
-    """The same for what comes after the reasoning: after the last of the first delimiter that a completion has (None: </think>).
-    0.0 without one.
+    """The same for what comes after the reasoning: after the last of the first delimiter that a completion has (None:
+    </think>). 0.0 without one.
 
     >>> reasoning_accuracy_reward(["<think>3?</think> \\\\boxed{4}", "<think>\\\\boxed{4}"], solution=["4", "4"])
     [1.0, 0.0]
@@ -38,30 +39,35 @@ def reasoning_accuracy_reward(completions: list, solution: list, reasoning_delim
     delimiters = ["</think>"] if reasoning_delimiters is None else reasoning_delimiters
     texts = [text_of(c) for c in completions]
     ends = [next((d for d in delimiters if d in text), None) for text in texts]
-    found = iter(accuracy_reward([text.rpartition(end)[2] for text, end in zip(texts, ends, strict=True) if end is not None],
-                                 [gold for gold, end in zip(solution, ends, strict=True) if end is not None]))
+    answers = [text.rpartition(end)[2] for text, end in zip(texts, ends, strict=True) if end is not None]
+    golds = [gold for gold, end in zip(solution, ends, strict=True) if end is not None]
+    found = iter(accuracy_reward(answers, golds))
     return [0.0 if end is None else next(found) for end in ends]
 
 
 class CosineScaled:
-    """A cosine of the length in tokens, from max_value_correct down to min_value_correct at max_len for right answers and from
-    min_value_wrong up to max_value_wrong for wrong ones (Demystifying Long CoT, arXiv 2502.03373, appendix C.1). Right or wrong by
-    accuracy_reward.
+    """A cosine of the length in tokens, from max_value_correct down to min_value_correct at max_len for right answers
+    and from min_value_wrong up to max_value_wrong for wrong ones (Demystifying Long CoT, arXiv 2502.03373, appendix
+    C.1). Right or wrong by accuracy_reward.
 
-    >>> CosineScaled(max_len=100)(["\\\\boxed{3}", "\\\\boxed{4}"], solution=["3", "3"], completion_ids=[[1] * 50, [1] * 50])
+    >>> texts = ["\\\\boxed{3}", "\\\\boxed{4}"]
+    >>> CosineScaled(max_len=100)(texts, solution=["3", "3"], completion_ids=[[1] * 50, [1] * 50])
     [0.75, -0.75]
     """
 
     __name__ = "cosine_scaled_reward"
 
-    def __init__(self, max_len: int, min_value_wrong: float = -1.0, max_value_wrong: float = -0.5, min_value_correct: float = 0.5,
-                 max_value_correct: float = 1.0):
+    def __init__(self, max_len: int, min_value_wrong: float = -1.0, max_value_wrong: float = -0.5,
+                 min_value_correct: float = 0.5, max_value_correct: float = 1.0):
         self.max_len = whole(self.__name__, "max_len", max_len)
-        self.wrong = number(self.__name__, "min_value_wrong", min_value_wrong), number(self.__name__, "max_value_wrong", max_value_wrong)
+        self.wrong = (number(self.__name__, "min_value_wrong", min_value_wrong),
+                      number(self.__name__, "max_value_wrong", max_value_wrong))
         self.correct = (number(self.__name__, "max_value_correct", max_value_correct),
                         number(self.__name__, "min_value_correct", min_value_correct))
 
-    def __call__(self, completions: list, solution: list, completion_ids: list[list[int]], **columns: Any) -> list[float | None]:
+    def __call__(self, completions: list, solution: list, completion_ids: list[list[int]],
+                 **columns: Any) -> list[float | None]:
+        """One reward a completion; None where the solution cannot be read."""
         right = accuracy_reward(completions, solution)
         return [None if r is None else cosine(len(ids) / self.max_len, *(self.correct if r else self.wrong))
                 for r, ids in zip(right, completion_ids, strict=True)]
@@ -82,6 +88,7 @@ def are_equal(texts: Sequence[str], golds: Sequence[Any]) -> list[bool | None]:
 
 
 def is_equal(text: str, gold: str) -> bool | None:
+    """equal_in_latex within SECONDS."""
     try:
         return comparison().call([text, gold], {}, [], SECONDS)[0]
     except TimeoutError:

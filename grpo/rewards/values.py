@@ -1,4 +1,5 @@
-"""What goes into rewards and comes out of them, as plain values, whatever a function does to the one or makes of the other."""
+"""What goes into rewards and comes out of them, as plain values, whatever a function does to the one or makes of the
+other."""
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ class Substitute:
 
 
 def fresh(value: Any) -> Any:
-    """A copy of lists and dicts, so that what a reward does to its arguments is not seen by the next one, or by the data."""
+    """A copy of lists and dicts, so that what a reward does to its arguments is not seen by the next one, or by the
+    data."""
     if isinstance(value, list):
         return value[:] if {list, dict}.isdisjoint(map(type, value)) else [fresh(v) for v in value]
     return {k: fresh(v) for k, v in value.items()} if isinstance(value, dict) else value

@@ -8,12 +8,15 @@ from .text import same_answer, tagged_answer, text_of
 
 def majority_voting_reward(completions: list, group_ids: list[int], truncated: list[bool] | None = None,
                            **columns: Any) -> list[float | None]:
-    """1.0 where the tagged answer is one that most of the group give, else 0.0 (self-consistency as a reward: R1; TTRL, arXiv 2504.16084).
+    """1.0 where the tagged answer is one that most of the group give, else 0.0 (self-consistency as a reward: R1; TTRL,
+    arXiv 2504.16084).
 
-    Answers are compared as numbers or as text; a completion without <answer>, or cut off, does not vote. Answers that share the
-    first place all win, so a group without agreement teaches nothing. None for a group of one, as in greedy evaluation.
+    Answers are compared as numbers or as text; a completion without <answer>, or cut off, does not vote. Answers that
+    share the first place all win, so a group without agreement teaches nothing. None for a group of one, as in greedy
+    evaluation.
 
-    >>> majority_voting_reward(["<answer>1,200</answer>", "<answer>1200</answer>", "<answer>7</answer>", "7"], group_ids=[0] * 4)
+    >>> answers = ["<answer>1,200</answer>", "<answer>1200</answer>", "<answer>7</answer>", "7"]
+    >>> majority_voting_reward(answers, group_ids=[0] * 4)
     [1.0, 1.0, 0.0, 0.0]
     """
     cut = truncated if truncated is not None else [False] * len(completions)

@@ -1,4 +1,5 @@
-"""The other end of grpo.rewards.deadline: a process that imports one reward and answers calls of it until its pipe closes."""
+"""The other end of grpo.rewards.deadline: a process that imports one reward and answers calls of it until its pipe
+closes."""
 import importlib
 import signal
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from .values import plain
 
 
 def serve(connection: Connection) -> None:
-    """Sends ("ready",), then ("done", result, said) or ("failed", kind, message) for each (positional, named, tools)."""
+    """Sends ("ready",), then for each (positional, named, tools) what answer() makes of it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)             # Ctrl-C is the parent's, which then ends this process
     try:
         function = find(*connection.recv())
@@ -43,9 +44,12 @@ def find(module: str, file: str | None, name: str) -> Callable:
 
 
 def answer(function: Callable, positional: list, named: dict[str, Any], tools: list[str]) -> tuple:
+    """("done", result, said) or ("failed", kind, message) of one call. tools: which of log_extra and log_metric the
+    function wants; said: what it gave them."""
     said: list[tuple] = []
     for tool in tools:
-        named[tool] = lambda name, value, tool=tool: said.append((tool, name, list(value) if tool == "log_extra" else float(value)))
+        convert: Callable[[Any], Any] = list if tool == "log_extra" else float
+        named[tool] = lambda name, value, tool=tool, convert=convert: said.append((tool, name, convert(value)))
     try:
         return "done", plain(function(*positional, **named)), said
     except BaseException as error:

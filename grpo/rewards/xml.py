@@ -16,9 +16,10 @@ SOFT = re.compile(r"\s*<reasoning>.*?</reasoning>\s*<answer>.*?</answer>", re.DO
 TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
 
 
-def correctness_reward(completions: list, answer: list, log_metric: Callable | None = None, **columns: Any) -> list[float | None]:
-    """2.0 where the tagged answer is the column answer, as number or as text; None where the row has no answer. Logs accuracy/strict and
-    accuracy/lenient.
+def correctness_reward(completions: list, answer: list, log_metric: Callable | None = None,
+                       **columns: Any) -> list[float | None]:
+    """2.0 where the tagged answer is the column answer, as number or as text; None where the row has no answer. Logs
+    accuracy/strict and accuracy/lenient.
 
     >>> correctness_reward(["<answer>$1,200</answer>", "1200"], answer=["1200", "1200"])
     [2.0, 0.0]
@@ -45,19 +46,23 @@ def soft_format_reward(completions: list, **columns: Any) -> list[float]:
 
 
 def xml_tags_reward(completions: list, **columns: Any) -> list[float]:
-    """0.125 for each of the four tags that stands exactly once, less 0.001 for each character after the last one; never below 0."""
+    """0.125 for each of the four tags that stands exactly once, less 0.001 for each character after the last one; never
+    below 0."""
     return [tag_score(text_of(c)) for c in completions]
 
 
 def tag_score(text: str) -> float:
+    """The reward of xml_tags_reward for one text."""
     score = 0.125 * sum(text.count(tag) == 1 for tag in TAGS)
     return max(0.0, score - 0.001 * len(text.rpartition("</answer>")[2].strip())) if "</answer>" in text else score
 
 
 NAMES = {
     "xml": [correctness_reward, integer_reward, strict_format_reward, soft_format_reward, xml_tags_reward],
-    "correctness_reward": correctness_reward, "integer_reward": integer_reward, "strict_format_reward": strict_format_reward,
-    "soft_format_reward": soft_format_reward, "xml_tags_reward": xml_tags_reward,
+    "correctness_reward": correctness_reward, "integer_reward": integer_reward,
+    "strict_format_reward": strict_format_reward, "soft_format_reward": soft_format_reward,
+    "xml_tags_reward": xml_tags_reward,
     # R1's short names mean these; what it published is r1.<name>
-    "correctness": correctness_reward, "int": integer_reward, "strict_format": strict_format_reward, "soft_format": soft_format_reward,
+    "correctness": correctness_reward, "int": integer_reward, "strict_format": strict_format_reward,
+    "soft_format": soft_format_reward,
 }

@@ -1,6 +1,6 @@
 """Rollouts: completions of a batch of prompts with everything the update needs, as flat arrays."""
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..datasets import Prompt, PromptStream
-from ..errors import ConfigError, did_you_mean
+from ..datasets.prompts import rows_with
+from ..errors import ConfigError, did_you_mean, warn
+from ..model import Model, row_variables
 from ..options import GRPOConfig
 from ..rewards import RewardBatch, Scores, gold_of
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 
-LENGTH, STOP_ID = 0, 1                       # finish: the completion hit max_completion_length; its last token is a stop id
+# finish: the completion hit max_completion_length; its last token is a stop id
+LENGTH, STOP_ID = 0, 1
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "min_new_tokens", "stop", "forbidden_ids")
 SAMPLING_ALIASES = {"stop_strings": "stop", "suppress_tokens": "forbidden_ids"}
 TOKEN_FIELDS = ("logprobs", "policy_logprobs", "entropies", "mask", "ref_logprobs")
@@ -34,7 +37,8 @@ class Rollouts:
     logprobs: F32                            # (T) of what was drawn, on the support it was drawn from
     policy_logprobs: F32                     # (T) on the whole softmax: what training computes
     entropies: F32                           # (T)
-    stored: NDArray[np.int64] | None = None  # (n) ids in the store of activations, -1: none; good until the weights change
+    # (n) ids in the store of activations, -1: none; good until the weights change
+    stored: NDArray[np.int64] | None = None
     texts: list[str] = field(default_factory=list)             # (n)
     rewards: NDArray[np.float64] | None = None                 # (n, rewards) NaN where one does not apply
     totals: NDArray[np.float64] | None = None                  # (n) weighted sum, NaN where none applies
@@ -48,10 +52,12 @@ class Rollouts:
 
     @property
     def lengths(self) -> I32:
+        """(n) tokens of each completion."""
         return np.array([len(c) for c in self.completions], np.int32)
 
     @property
     def prompt_ids(self) -> list[I32]:
+        """Token ids of each prompt."""
         return [p.ids for p in self.prompts]
 
     def split(self, flat: NDArray) -> list[NDArray]:
@@ -76,6 +82,7 @@ class Rollouts:
 
     @staticmethod
     def join(parts: list["Rollouts"]) -> "Rollouts":
+        """Several as one, in their order."""
         if len(parts) == 1:
             return parts[0]
         first = np.cumsum([0] + [len(p.prompts) for p in parts])
@@ -84,17 +91,20 @@ class Rollouts:
         return replace(parts[0], prompts=[x for p in parts for x in p.prompts],
                        group=np.concatenate([p.group + np.int32(n) for p, n in zip(parts, first, strict=False)]),
                        completions=[x for p in parts for x in p.completions], texts=[x for p in parts for x in p.texts],
-                       extras={name: [x for p in parts for x in p.extras.get(name, [None] * len(p))] for name in parts[0].extras},
+                       extras={name: [x for p in parts for x in p.extras.get(name, [None] * len(p))]
+                               for name in parts[0].extras},
                        **changed)
 
     def save(self, path: Path) -> None:
         """Everything an update needs, as an .npz without pickles."""
-        arrays = {f: getattr(self, f) for f in TOKEN_FIELDS + COMPLETION_FIELDS if getattr(self, f) is not None and f != "stored"}
-        np.savez(path, rows=[p.row for p in self.prompts], group=self.group, lengths=self.lengths, tokens=np.concatenate(self.completions),
-                 texts=np.array(self.texts, np.str_), **arrays)
+        arrays = {f: getattr(self, f) for f in TOKEN_FIELDS + COMPLETION_FIELDS if getattr(self, f) is not None
+                  and f != "stored"}
+        np.savez(path, rows=[p.row for p in self.prompts], group=self.group, lengths=self.lengths,
+                 tokens=np.concatenate(self.completions), texts=np.array(self.texts, np.str_), **arrays)
 
     @staticmethod
     def load(path: Path, prompt_of_row: Callable[[int], Prompt]) -> "Rollouts":
+        """What `save` wrote. prompt_of_row: the prompt of a row of the data set."""
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
         completions = np.split(arrays.pop("tokens"), np.cumsum(arrays.pop("lengths"))[:-1])
@@ -105,58 +115,85 @@ class Rollouts:
         """Rewards, their weighted sums, and what reward functions logged beside them."""
         self.rewards, self.totals, self.extras = scores.values, scores.total, scores.extras
 
+    def scores(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(rewards (n, rewards), totals (n)) of completions that were scored."""
+        assert self.rewards is not None and self.totals is not None
+        return self.rewards, self.totals
+
+    def trained(self) -> tuple[F32, NDArray[np.uint8]]:
+        """(advantages (n), mask (T)) of completions that are ready for an update."""
+        assert self.advantages is not None and self.mask is not None
+        return self.advantages, self.mask
+
     def without_spread(self) -> NDArray[np.bool_]:
         """(g) True for groups whose rewards are all equal, or absent: they have no advantage to learn from."""
-        return flat_groups(self.totals, self.group)
+        return flat_groups(self.scores()[1], self.group)
 
 
-def prompt_stream(model: Any, args: GRPOConfig, dataset: Any, name: str, shuffle: bool = False) -> PromptStream:
+def prompt_stream(model: Model, args: GRPOConfig, dataset: Any, name: str, shuffle: bool = False) -> PromptStream:
     """The prompts of a data set, each with room for its completion. name: what errors call it."""
     context = model.config.get("max_position_embeddings")
-    limit = min(x for x in (args.max_prompt_length, context and context - args.max_completion_length, 1 << 31) if x is not None)
+    limit = min(x for x in (args.max_prompt_length, context and context - args.max_completion_length, 1 << 31)
+                if x is not None)
     if limit < 1:
-        raise ConfigError(f"max_completion_length={args.max_completion_length} leaves no room for a prompt in {context} positions")
-    return PromptStream(dataset, functools.partial(prompt_ids, model, args.chat_template_kwargs or {}), limit=limit,
-                        on_long=args.on_long_prompt, shuffle=shuffle, seed=args.seed if args.data_seed is None else args.data_seed,
-                        name=name)
+        raise ConfigError(f"max_completion_length={args.max_completion_length} leaves no room for a prompt in "
+                          f"{context} positions")
+    stream = PromptStream(dataset, functools.partial(prompt_ids, model, args.chat_template_kwargs or {}), limit=limit,
+                          on_long=args.on_long_prompt, shuffle=shuffle, seed=args.order_seed, name=name)
+    if any(True for _ in rows_with(stream.rows, "tools")):
+        warn(f"{name}: the tools of a row are shown in its prompt; calls of them are not carried out")
+    return stream
 
 
-def prompt_ids(model: Any, template_options: dict[str, Any], prompt: Any) -> I32:
-    """Token ids of a prompt. template_options: arguments of the chat template."""
-    if template_options and not isinstance(prompt, str):
-        prompt = model.tokenizer.apply_chat_template(prompt, tokenize=True, **template_options)
+def prompt_ids(model: Model, template_options: Mapping[str, Any], prompt: Any, tools: Any = None,
+               chat_template_kwargs: Any = None) -> I32:
+    """Token ids of a prompt. template_options: arguments of the chat template; tools, chat_template_kwargs: the row's
+    own."""
+    variables = row_variables(template_options, tools, chat_template_kwargs)
+    if isinstance(prompt, Sequence) and prompt and isinstance(prompt[0], Mapping):
+        return model.prompt_ids(model.tokenizer.apply_chat_template(prompt, tokenize=True, **variables))
+    for name, value in (("tools", tools), ("chat_template_kwargs", chat_template_kwargs)):
+        if value is not None:
+            raise ConfigError(f"{name} goes into the chat template, which a prompt of text or ids has not; "
+                              "give messages")
     return model.prompt_ids(prompt)
 
 
 def sampling(config: GRPOConfig, temperature: float | None = None) -> dict[str, Any]:
     """Arguments of Model.generate_ids that say how tokens are drawn, from the config and its generation_kwargs."""
-    options = {"temperature": config.temperature, "top_k": config.top_k, "top_p": config.top_p, "min_p": config.min_p or 0.0,
-               "repetition_penalty": config.repetition_penalty, "min_new_tokens": 0, "stop": None, "forbidden_ids": None}
+    options: dict[str, Any] = {
+        "temperature": config.temperature, "top_k": config.top_k, "top_p": config.top_p, "min_p": config.min_p or 0.0,
+        "repetition_penalty": config.repetition_penalty, "min_new_tokens": 0, "stop": None, "forbidden_ids": None}
     for name, value in (config.generation_kwargs or {}).items():
         target = SAMPLING_ALIASES.get(name, name)
         if target in SAMPLING:
             options[target] = value
         elif (name, value) not in (("do_sample", True), ("num_beams", 1)):
             advice = " Use max_completion_length." if name in ("max_new_tokens", "max_length", "max_tokens") else ""
-            raise ConfigError(f"generation_kwargs: {name}={value!r} is not supported{did_you_mean(name, SAMPLING)}{advice}")
+            raise ConfigError(f"generation_kwargs: {name}={value!r} is not "
+                              f"supported{did_you_mean(name, SAMPLING)}{advice}")
     options["top_k"] = max(0, options["top_k"] or 0)
     if not options["temperature"] > 0:
-        raise ConfigError("generation_kwargs: temperature must be above 0; greedy completions of one prompt are all the same")
+        raise ConfigError("generation_kwargs: temperature must be above 0; greedy completions of one prompt are all "
+                          "the same")
     if options["forbidden_ids"] is not None:
         options["forbidden_ids"] = np.asarray(options["forbidden_ids"], np.int32)
     return options if temperature is None else {**options, "temperature": temperature}
 
 
-def generate(model: Any, prompts: list[Prompt], num_generations: int, max_new_tokens: int, options: dict[str, Any], *, seed: int, step: int,
-             first_prompt: int, slots: int, store: Any = None, store_rows: int = 0, progress: Any = None) -> Rollouts:
+def generate(model: Any, prompts: list[Prompt], num_generations: int, max_new_tokens: int, options: dict[str, Any], *,
+             seed: int, step: int, first_prompt: int, slots: int, store: Any = None, store_rows: int = 0,
+             progress: Any = None) -> Rollouts:
     """Completions of prompts. (seed, step, first_prompt) must differ between calls that are to draw different numbers.
     store: a _core.Store that keeps activations for the update; store_rows: so many rows of them."""
-    out = model.generate_ids([p.ids for p in prompts], num_generations, max_new_tokens, seed=seed, step=step, first_prompt=first_prompt,
-                             slots=slots, store=store, store_rows=store_rows, progress=progress, **options)
+    out = model.generate_ids([p.ids for p in prompts], num_generations, max_new_tokens, seed=seed, step=step,
+                             first_prompt=first_prompt, slots=slots, store=store, store_rows=store_rows,
+                             progress=progress, **options)
     completions = [np.ascontiguousarray(c) for c in np.split(out["tokens"], np.cumsum(out["lengths"])[:-1])]
-    return Rollouts(prompts=prompts, group=np.repeat(np.arange(len(prompts), dtype=np.int32), num_generations), completions=completions,
-                    finish=out["finish"], logprobs=out["logprobs"], policy_logprobs=out["policy_logprobs"], entropies=out["entropies"],
-                    stored=out["stored"], texts=[model.tokenizer.decode(c.tolist()) for c in completions])
+    return Rollouts(prompts=prompts, group=np.repeat(np.arange(len(prompts), dtype=np.int32), num_generations),
+                    completions=completions, finish=out["finish"], logprobs=out["logprobs"],
+                    policy_logprobs=out["policy_logprobs"], entropies=out["entropies"], stored=out["stored"],
+                    texts=[model.text_of(c.tolist()) for c in completions])
 
 
 def reward_batch(model: Any, args: GRPOConfig, state: Any, r: Rollouts, training: bool = False) -> RewardBatch:
@@ -164,9 +201,10 @@ def reward_batch(model: Any, args: GRPOConfig, state: Any, r: Rollouts, training
     columns = list(dict.fromkeys(name for p in r.prompts for name in p.columns))
     prompts = [r.prompts[g] for g in r.group]
     embed = functools.partial(model.embed, token_budget=args.token_budget_on(model.device))
-    return RewardBatch(prompts=[p.prompt for p in prompts], texts=r.texts, completion_ids=[c.tolist() for c in r.completions],
-                       rows=[p.row for p in prompts], columns={name: [p.columns.get(name) for p in prompts] for name in columns},
-                       state=state, group_ids=r.group.tolist(), completion_lengths=(r.lengths - (r.finish == STOP_ID)).tolist(),
+    return RewardBatch(prompts=[p.prompt for p in prompts], texts=r.texts,
+                       completion_ids=[c.tolist() for c in r.completions], rows=[p.row for p in prompts],
+                       columns={name: [p.columns.get(name) for p in prompts] for name in columns}, state=state,
+                       group_ids=r.group.tolist(), completion_lengths=(r.lengths - (r.finish == STOP_ID)).tolist(),
                        truncated=(r.finish == LENGTH).tolist(), max_completion_length=args.max_completion_length,
                        training=training, step=state.global_step, tokenizer=model.tokenizer, embed=embed)
 
@@ -184,34 +222,42 @@ def flat_groups(totals: NDArray[np.float64], group: NDArray) -> NDArray[np.bool_
 def completion_metrics(lengths: NDArray, truncated: NDArray[np.bool_]) -> dict[str, float]:
     """Lengths in tokens, and the share of completions that hit the limit."""
     ended = lengths[~truncated]
-    return {**spread("completions/{}_length", lengths), **spread("completions/{}_terminated_length", ended if ended.size else np.zeros(1)),
+    return {**spread("completions/{}_length", lengths),
+            **spread("completions/{}_terminated_length", ended if ended.size else np.zeros(1)),
             "completions/clipped_ratio": float(truncated.mean())}
 
 
 def spread(name: str, values: NDArray) -> dict[str, float]:
-    return {name.format("mean"): float(values.mean()), name.format("min"): float(values.min()), name.format("max"): float(values.max())}
+    """Mean, least and largest; name: of the metrics, with {} for which of them."""
+    return {name.format("mean"): float(values.mean()), name.format("min"): float(values.min()),
+            name.format("max"): float(values.max())}
 
 
 def reward_metrics(names: list[str], values: NDArray[np.float64], totals: NDArray[np.float64]) -> dict[str, float]:
-    """Mean and std (n - 1) of every reward (n, rewards) and of their sum (n), over the completions they apply to; NaN over none."""
+    """Mean and std (n - 1) of every reward (n, rewards) and of their sum (n), over the completions they apply to; NaN
+    over none."""
     columns = [(f"rewards/{name}", values[:, k]) for k, name in enumerate(names)]
-    metrics = {f"{name}/{what}": value for name, column in columns for what, value in zip(("mean", "std"), moments(column), strict=True)}
+    metrics = {f"{name}/{what}": value for name, column in columns
+               for what, value in zip(("mean", "std"), moments(column), strict=True)}
     metrics["reward"], metrics["reward_std"] = moments(totals)
     return metrics
 
 
 def moments(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean and std (n - 1) of what is not NaN; NaN where there are too few for them."""
     there = values[~np.isnan(values)]
-    return (float(there.mean()) if there.size else float("nan"), float(there.std(ddof=1)) if there.size > 1 else float("nan"))
+    return (float(there.mean()) if there.size else float("nan"),
+            float(there.std(ddof=1)) if there.size > 1 else float("nan"))
 
 
 def completion_records(step: int, r: Rollouts, names: list[str]) -> list[dict[str, Any]]:
     """One JSON-able dict a completion."""
     golds = [gold_of(p.columns) for p in r.prompts]
+    rewards, totals = r.scores()
     reasons = np.where(r.finish == LENGTH, "length", "stop")
     return [{"step": step, "row": r.prompts[g].row, "prompt": r.prompts[g].prompt, "completion": r.texts[i],
-             **({"gold": golds[g]} if golds[g] is not None else {}), "tokens": len(r.completions[i]), "finish_reason": str(reasons[i]),
-             "rewards": dict(zip(names, r.rewards[i].tolist(), strict=True)), "reward": float(r.totals[i]),
-             "advantage": None if r.advantages is None else float(r.advantages[i]),
+             **({"gold": golds[g]} if golds[g] is not None else {}), "tokens": len(r.completions[i]),
+             "finish_reason": str(reasons[i]), "rewards": dict(zip(names, rewards[i].tolist(), strict=True)),
+             "reward": float(totals[i]), "advantage": None if r.advantages is None else float(r.advantages[i]),
              **{name: values[i] for name, values in r.extras.items() if len(values) == len(r)}}
             for i, g in enumerate(r.group)]

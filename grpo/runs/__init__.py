@@ -3,8 +3,22 @@
 folder.py while the run writes it; state.py where the run is; checkpoint.py what it can go on from; log.py reading its
 completions and evaluations; plots.py its pictures.
 """
-from .folder import (CHECKPOINTS, COMPLETIONS, CONFIG, EVALUATIONS, METRICS, READINGS, RECIPE, ROUND, RunFolder, plain,
-                     replace_text, round_name, say, to_json)
+from .folder import (
+    CHECKPOINTS,
+    COMPLETIONS,
+    CONFIG,
+    EVALUATIONS,
+    METRICS,
+    READINGS,
+    RECIPE,
+    ROUND,
+    RunFolder,
+    plain,
+    replace_text,
+    round_name,
+    say,
+    to_json,
+)
 from .log import FORMAT, completion_steps, completions, evaluation, evaluation_steps, latest_model, read_document
 from .plots import Metrics, plot_run, plot_runs
 from .state import TrainerState

@@ -9,6 +9,7 @@
 
 There is no file that points to the latest: it is the highest step whose manifest verifies.
 """
+import functools
 import hashlib
 import json
 import os
@@ -20,8 +21,14 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from ..errors import (CheckpointCorruptError, CheckpointError, CheckpointMismatchError, ConfigError, FileFormatError,
-                      warn)
+from ..errors import (
+    CheckpointCorruptError,
+    CheckpointError,
+    CheckpointMismatchError,
+    ConfigError,
+    FileFormatError,
+    warn,
+)
 from ..model import SafetensorsFile, SafetensorsFolder, from_bfloat16_bits, write_weights
 from .folder import replace_text
 
@@ -40,7 +47,8 @@ def write(parent: Path, step: int, contents: Callable[[Path], None]) -> Path:
         temporary.mkdir()
         contents(temporary)
         files = {str(p.relative_to(temporary)): seal(p) for p in sorted(temporary.rglob("*")) if p.is_file()}
-        (temporary / MANIFEST).write_text(json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1), encoding="utf-8")
+        (temporary / MANIFEST).write_text(json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1),
+                                          encoding="utf-8")
         seal(temporary / MANIFEST)
         for folder in [p for p in temporary.rglob("*") if p.is_dir()] + [temporary]:
             sync_folder(folder)
@@ -67,6 +75,7 @@ def seal(path: Path) -> dict[str, Any]:
 
 
 def sync_folder(path: Path) -> None:
+    """Waits until a folder's entries are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -90,11 +99,13 @@ def verify(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointCorruptError(f"{folder}: {MANIFEST} is missing or unreadable: {error}") from error
     if manifest.get("format") != FORMAT:
-        raise CheckpointMismatchError(f"{folder}: format {manifest.get('format')} is not {FORMAT}, which this version reads")
+        raise CheckpointMismatchError(f"{folder}: format {manifest.get('format')} is not {FORMAT}, which this version "
+                                      "reads")
     for name, (size, digest) in files.items():
         try:
             with open(folder / name, "rb") as file:
-                same = os.fstat(file.fileno()).st_size == size and hashlib.file_digest(file, "sha256").hexdigest() == digest
+                same = (os.fstat(file.fileno()).st_size == size
+                        and hashlib.file_digest(file, "sha256").hexdigest() == digest)
         except (OSError, ValueError) as error:
             raise CheckpointCorruptError(f"{folder / name}: {getattr(error, 'strerror', None) or error}") from error
         if not same:
@@ -109,6 +120,7 @@ def steps(parent: Path) -> list[Path]:
 
 
 def step_of(folder: Path) -> int:
+    """The N of a folder step-N."""
     return int(folder.name.removeprefix("step-"))
 
 
@@ -124,7 +136,8 @@ def latest(parent: Path) -> Path | None:
 
 
 def prune(parent: Path, keep: int | None) -> None:
-    """Drops all but the newest and the best. A folder loses its name before its files, so there is never half a checkpoint."""
+    """Drops all but the newest and the best. A folder loses its name before its files, so there is never half a
+    checkpoint."""
     spared = best(parent)
     try:
         for folder in steps(parent)[keep:] if keep else []:
@@ -146,6 +159,7 @@ def best(parent: Path) -> dict[str, Any] | None:
 
 
 def write_best(parent: Path, step: int, metric: str, value: float) -> None:
+    """Notes which checkpoint is the best, whole or not at all."""
     replace_text(parent / BEST, json.dumps({"step": step, "metric": metric, "value": value}))
 
 
@@ -168,7 +182,8 @@ def save_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]], rea
     write_weights(lambda _: open(path, "wb"), list(tensors), read, dtype, ONE_FILE)
 
 
-def load_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]], store: Callable[[str, np.ndarray], None]) -> None:
+def load_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]],
+                 store: Callable[[str, np.ndarray], None]) -> None:
     """store(name, float32 array) of each; CheckpointMismatchError where what stores them lacks the bits."""
     try:
         file = SafetensorsFile(path)
@@ -177,36 +192,41 @@ def load_tensors(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]], sto
     try:
         for name, shape in tensors:
             if name not in file.entries or file.entries[name].shape != tuple(shape):
-                raise CheckpointMismatchError(f"{path}: no tensor {name} of shape {tuple(shape)}; the checkpoint belongs to another model")
+                raise CheckpointMismatchError(f"{path}: no tensor {name} of shape {tuple(shape)}; the checkpoint "
+                                              "belongs to another model")
             array = file.read(name)
             try:
                 store(name, from_bfloat16_bits(array) if array.dtype == np.uint16 else array)
             except ConfigError as error:
-                saved, option = "bfloat16" if array.dtype == np.uint16 else "float32", "master_dtype" if path.stem == "master" else "moment_dtype"
+                saved = "bfloat16" if array.dtype == np.uint16 else "float32"
+                option = "master_dtype" if path.stem == "master" else "moment_dtype"
                 raise CheckpointMismatchError(f"{path}, {name}: {error}; resume with {option}={saved!r}") from error
     finally:
         file.close()
 
 
 def save_optimizer(folder: Path, optimizer: _core.Trainer, tensors: list[tuple[str, tuple[int, ...]]]) -> None:
+    """Masters and moments into folder, a file each."""
     for kind, dtype in storage(optimizer).items():
-        save_tensors(folder / f"{kind}.safetensors", tensors, lambda name, kind=kind: optimizer.get_state(kind, name), dtype)
+        read = functools.partial(optimizer.get_state, kind)
+        save_tensors(folder / f"{kind}.safetensors", tensors, read, dtype)
 
 
 def load_optimizer(folder: Path, optimizer: _core.Trainer, tensors: list[tuple[str, tuple[int, ...]]]) -> None:
-    """The optimizer's state as it was saved. It fits a wider moment_dtype or master_dtype too; the other way round is a
+    """The optimiser's state as it was saved. It fits a wider moment_dtype or master_dtype too; the other way round is a
     CheckpointMismatchError."""
     for kind in storage(optimizer):
-        load_tensors(folder / f"{kind}.safetensors", tensors, lambda name, array, kind=kind: optimizer.set_state(kind, name, array))
+        load_tensors(folder / f"{kind}.safetensors", tensors, functools.partial(optimizer.set_state, kind))
 
 
 def storage(optimizer: _core.Trainer) -> dict[str, str]:
-    """dtype by kind of state: bfloat16 holds every number of float8."""
+    """The dtype in which each kind of state is saved: bfloat16 holds every number of float8."""
     moments = "float32" if optimizer.moment_dtype == "float32" else "bfloat16"
     return {"master": "float32", "m": moments, "v": moments}
 
 
 def weights_hash(core: _core.Model) -> str:
+    """SHA-256 of a model's names and weights."""
     digest = hashlib.sha256()
     for name, _ in core.tensors():
         digest.update(name.encode() + core.get_tensor(name).tobytes())
@@ -217,7 +237,8 @@ def read_state(folder: Path, kind: str) -> dict[str, Any]:
     """trainer.json of a verified checkpoint of this kind of trainer."""
     path = folder / STATE_FOLDER / STATE
     if not path.exists():
-        raise CheckpointMismatchError(f"{folder} holds a model without the trainer's state (save_only_model=True); it cannot be resumed")
+        raise CheckpointMismatchError(f"{folder} holds a model without the trainer's state (save_only_model=True); it "
+                                      "cannot be resumed")
     state = json.loads(path.read_text(encoding="utf-8"))
     if state.get("kind") != kind:
         raise CheckpointMismatchError(f"{folder} was written by a {state.get('kind')} run, this is a {kind} run")

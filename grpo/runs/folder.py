@@ -10,11 +10,13 @@ from typing import Any
 
 from ..errors import ConfigError
 
-CONFIG, METRICS, COMPLETIONS, EVALUATIONS, CHECKPOINTS = "config.yaml", "metrics.jsonl", "completions", "eval", "checkpoints"
+CONFIG, METRICS = "config.yaml", "metrics.jsonl"
+COMPLETIONS, EVALUATIONS, CHECKPOINTS = "completions", "eval", "checkpoints"
 RECIPE = "recipe.yaml"                       # what the run was asked for; config.yaml has every option resolved
 WRITTEN = (CONFIG, RECIPE, METRICS, COMPLETIONS, EVALUATIONS, CHECKPOINTS, "plots")
 READINGS = ("strict", "lenient", "extractive")    # the ways an answer is read: accuracy/<reading> in those numbers
-ROUND, SINGLE = "eval_", "step"              # what the numbers of evaluation begin with; what the files of a single data set do
+# what the numbers of evaluation begin with; what the files of a single data set do
+ROUND, SINGLE = "eval_", "step"
 
 
 class RunFolder:
@@ -42,9 +44,11 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
+        """Where the run's checkpoints are."""
         return self.path / CHECKPOINTS
 
     def write_config(self, text: str) -> None:
+        """Writes config.yaml."""
         (self.path / CONFIG).write_text(text, encoding="utf-8")
 
     def log(self, record: Mapping[str, Any]) -> None:
@@ -72,13 +76,13 @@ class RunFolder:
 
     def rewind(self, step: int) -> list[dict[str, Any]]:
         """Drops what was logged after a step, before the run continues from there. Returns what remains."""
-        kept = [r for r in self.history() if r.get("step", 0) <= step]
-        replace_text(self.path / METRICS, "".join(to_json(r) + "\n" for r in kept))
+        remaining = [r for r in self.history() if r.get("step", 0) <= step]
+        replace_text(self.path / METRICS, "".join(to_json(r) + "\n" for r in remaining))
         for path in [*(self.path / COMPLETIONS).glob("*.jsonl"), *(self.path / EVALUATIONS).glob("*-*.*")]:
             number = path.stem.rpartition("-")[2]
             if number.isdigit() and int(number) > step:
                 path.unlink()
-        return kept
+        return remaining
 
 
 def holds_run(path: Path) -> bool:
@@ -96,6 +100,7 @@ def round_name(prefix: str, step: int) -> str:
 
 
 def replace_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all: aside, then renamed."""
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
@@ -107,6 +112,7 @@ def to_json(record: Mapping[str, Any]) -> str:
 
 
 def plain(value: Any) -> Any:
+    """The value as it is read back from JSON."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, float):

@@ -1,4 +1,5 @@
-"""Reading a run folder afterwards: its completions, evaluations and checkpoints. Its metrics are read by grpo.runs.Metrics."""
+"""Reading a run folder afterwards: its completions, evaluations and checkpoints. Its metrics are read by
+grpo.runs.Metrics."""
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ FORMAT = 1                                   # of an evaluation as JSON
 
 
 def completion_steps(run: Path) -> list[int]:
-    """The training steps whose completions were kept."""
+    """The training steps whose completions were written."""
     return sorted(int(path.stem.rpartition("-")[2]) for path in (run / COMPLETIONS).glob("step-*.jsonl"))
 
 
@@ -48,8 +49,10 @@ def read_document(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise FileFormatError(f"{path}: not an evaluation: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("completions"), list):
-        raise FileFormatError(f"{path}: not an evaluation of this version, which has format {FORMAT}, settings, metrics and completions")
+    known = isinstance(content, dict) and content.get("format") == FORMAT
+    if not known or not isinstance(content.get("completions"), list):
+        raise FileFormatError(f"{path}: not an evaluation of this version, which has format {FORMAT}, settings, "
+                              "metrics and completions")
     return content
 
 

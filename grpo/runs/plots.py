@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#666666")    # told apart by colour-blind eyes
-STYLES = ("-", (0, (4, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.5, 1, 1.5)))             # so that curves which coincide are both seen
+# those that colour-blind eyes tell apart
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#666666")
+# so that curves which coincide are both seen
+STYLES = ("-", (0, (4, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.5, 1, 1.5)))
 INK, GRID = "#333333", "#e3e3e3"
 POINTS_SHOWN = 30                            # up to so many points each has a marker; more are smoothed
 
@@ -36,7 +38,8 @@ class Metrics:
             lines = self.path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise FileFormatError(f"{self.path} cannot be read: {error}") from error
-        self.records = [self._record(number, line, last=number == len(lines)) for number, line in enumerate(lines, 1) if line.strip()]
+        self.records = [self._record(number, line, last=number == len(lines)) for number, line in enumerate(lines, 1)
+                        if line.strip()]
         self.records = [record for record in self.records if record]
         if not self.records:
             raise FileFormatError(f"{self.path} holds no metrics: the run has not finished a step")
@@ -54,22 +57,25 @@ class Metrics:
         return record
 
     def curve(self, label: str, name: str, spread: str = "", ends: tuple[str, str] = ("", "")) -> list["Curve"]:
-        """The curve of one metric; none where the run has no number for it. Its band is +- spread, or between ends, which are
-        metrics too; where a step has no number for them the band is as thin as the curve."""
+        """The curve of one metric; none where the run has no number for it. Its band is +- spread, or between ends,
+        which are metrics too; where a step has no number for them the band is as thin as the curve."""
         points = [r for r in self.records if is_number(r.get(name))]
         values = [r[name] for r in points]
         if spread:
-            band = [(r[name] - r[spread], r[name] + r[spread]) if is_number(r.get(spread)) else (r[name], r[name]) for r in points]
+            band = [(r[name] - r[spread], r[name] + r[spread]) if is_number(r.get(spread)) else (r[name], r[name])
+                    for r in points]
         else:
-            band = [tuple(r[end] if is_number(r.get(end)) else r[name] for end in ends) for r in points]
-        shown = any(low < high for low, high in band)
+            low, high = ends
+            band = [(r[low] if is_number(r.get(low)) else r[name], r[high] if is_number(r.get(high)) else r[name])
+                    for r in points]
+        shown = any(bottom < top for bottom, top in band)
         return [Curve(label, [r["step"] for r in points], values, band if shown else [])] if points else []
 
     def evaluated(self, label: str, name: str, ends: tuple[str, str] = ("", "")) -> list["Curve"]:
         """The curves of one number of evaluation, one a data set."""
         return [curve for data_set, prefix in self.data_sets().items()
                 for curve in self.curve(f"{label}, {data_set}" if data_set else label, prefix + name,
-                                        ends=tuple(prefix + end for end in ends))]
+                                        ends=(prefix + ends[0], prefix + ends[1]))]
 
     def data_sets(self) -> dict[str, str]:
         """What the numbers of evaluation begin with, by data set; a single one has the name ""."""
@@ -83,6 +89,7 @@ class Metrics:
 
 
 def is_number(value: Any) -> bool:
+    """Whether a value can be drawn: a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -105,7 +112,8 @@ class Panel:
     unit: str
     curves: Callable[[Metrics], list[Curve]]
     band: str = ""                           # what the band around a curve is
-    wide: bool = False                      # the band is so wide that it is left out where runs are laid over each other
+    # the band is so wide that it is left out where runs are laid over each other
+    wide: bool = False
     stacked: bool = False                    # areas on top of each other that fill 0 .. 1
     share: bool = False                      # values from 0 to 1
     smooth: bool = True
@@ -125,7 +133,8 @@ def reward_panels(logs: list[Metrics]) -> list[Panel]:
     """A panel a reward function; none where every run has a single one, which is the sum."""
     names = dict.fromkeys(name for log in logs for prefix in ("", *log.data_sets().values())
                           for name in log.named(f"{prefix}rewards/", "/mean"))
-    return [Panel(name, "reward", trained_and_evaluated(f"rewards/{name}/mean", spread=f"rewards/{name}/std"), band="± std")
+    return [Panel(name, "reward", trained_and_evaluated(f"rewards/{name}/mean", spread=f"rewards/{name}/std"),
+                  band="± std")
             for name in names] if len(names) > 1 else []
 
 
@@ -139,13 +148,15 @@ def accuracy(m: Metrics) -> list[Curve]:
 def accuracy_panels(logs: list[Metrics]) -> list[Panel]:
     """Accuracy in evaluation and in training, and pass@k; where there are several data sets, for each of them."""
     panels = [ACCURACY,
-              Panel("Accuracy in training", "share", metrics(("strict", "accuracy/strict"), ("lenient", "accuracy/lenient")), share=True)]
+              Panel("Accuracy in training", "share",
+                    metrics(("strict", "accuracy/strict"), ("lenient", "accuracy/lenient")), share=True)]
     for name, prefix in {pair: None for log in logs for pair in log.data_sets().items()}:
         on = f" on {name}" if name else ""
         if name:
-            panels.append(Panel(f"Accuracy{on}", "share", functools.partial(readings, prefix), band="95 % interval", share=True,
-                                smooth=False))
-        panels.append(Panel(f"pass@k{on or ' in evaluation'}", "share", functools.partial(pass_at_k, prefix), share=True, smooth=False))
+            panels.append(Panel(f"Accuracy{on}", "share", functools.partial(readings, prefix), band="95 % interval",
+                                share=True, smooth=False))
+        panels.append(Panel(f"pass@k{on or ' in evaluation'}", "share", functools.partial(pass_at_k, prefix),
+                            share=True, smooth=False))
     return panels
 
 
@@ -173,9 +184,12 @@ def time_shares(m: Metrics) -> list[Curve]:
 
 REWARD = Panel("Reward", "weighted sum", trained_and_evaluated("reward", spread="reward_std"), band="± std")
 ACCURACY = Panel("Accuracy in evaluation", "share", accuracy, band="95 % interval", share=True, smooth=False)
-LENGTH = Panel("Completion length", "tokens", trained_and_evaluated(
-    "completions/mean_length", ends=("completions/min_length", "completions/max_length")), band="shortest to longest", wide=True)
-CUT_OFF = Panel("Completions cut off at the limit", "share", trained_and_evaluated("completions/clipped_ratio"), share=True)
+LENGTH = Panel("Completion length", "tokens",
+               trained_and_evaluated("completions/mean_length",
+                                     ends=("completions/min_length", "completions/max_length")),
+               band="shortest to longest", wide=True)
+CUT_OFF = Panel("Completions cut off at the limit", "share", trained_and_evaluated("completions/clipped_ratio"),
+                share=True)
 KL = Panel("KL to the reference", "nats a token", metrics(("KL", "kl")))
 ENTROPY = Panel("Entropy", "nats a token", trained_and_evaluated("entropy"))
 LOSS = Panel("Loss", "loss", trained_and_evaluated("loss"))
@@ -189,41 +203,50 @@ PICTURES: dict[str, Callable[[list[Metrics]], Iterable[Panel]]] = {
     "kl": lambda logs: (KL,),
     "entropy": lambda logs: (ENTROPY,),
     "clipping": lambda logs: (
-        Panel("Ratios clipped", "share of tokens", metrics(("below", "clip_ratio/low_mean"), ("above", "clip_ratio/high_mean"))),),
+        Panel("Ratios clipped", "share of tokens",
+              metrics(("below", "clip_ratio/low_mean"), ("above", "clip_ratio/high_mean"))),),
     "loss": lambda logs: (LOSS,),
     "optimizer": lambda logs: (NORM, Panel("Learning rate", "rate", metrics(("rate", "learning_rate")), smooth=False)),
-    "speed": lambda logs: (Panel("Throughput", "tokens/s", metrics(("generation", "generation_tokens_per_second"),
-                                                                   ("training", "training_tokens_per_second"))),
-                           Panel("Where the time of a step goes", "share", time_shares, stacked=True)),
+    "speed": lambda logs: (
+        Panel("Throughput", "tokens/s",
+              metrics(("generation", "generation_tokens_per_second"), ("training", "training_tokens_per_second"))),
+        Panel("Where the time of a step goes", "share", time_shares, stacked=True)),
 }
 FORMATS = ("png", "svg", "pdf")
 
 
-def figures(runs: str | os.PathLike | Iterable[str | os.PathLike], pictures: Iterable[str] = tuple(PICTURES)) -> dict[str, "Figure"]:
-    """The pictures of a run, or of several laid over each other, one colour a run; those that no run logged anything for are left out.
+def figures(runs: str | os.PathLike | Iterable[str | os.PathLike],
+            pictures: Iterable[str] = tuple(PICTURES)) -> dict[str, "Figure"]:
+    """The pictures of a run, or of several laid over each other, one colour a run; those that no run logged anything
+    for are left out.
 
     ``runs``: a run folder, or several. ``pictures``: which of PICTURES. In a notebook a figure shows itself. Raises
-    FileFormatError naming a metrics.jsonl that is missing, empty or broken, ConfigError for a picture that there is not.
+    FileFormatError naming a metrics.jsonl that is missing, empty or broken, ConfigError for a picture that there is
+    not.
 
-    >>> figures("runs/grpo-1")["reward"]                                                                 # doctest: +SKIP
-    >>> figures(["runs/grpo-1", "runs/grpo-2"], ["reward", "kl"])                                        # doctest: +SKIP
+    >>> figures("runs/grpo-1")["reward"]                             # doctest: +SKIP
+    >>> figures(["runs/grpo-1", "runs/grpo-2"], ["reward", "kl"])    # doctest: +SKIP
     """
     pictures = list(pictures)
     for name in pictures:
         if name not in PICTURES:
-            raise ConfigError(f"there is no picture {name!r}{did_you_mean(name, PICTURES)} There are {', '.join(PICTURES)}.")
+            raise ConfigError(f"there is no picture {name!r}{did_you_mean(name, PICTURES)} There are "
+                              f"{', '.join(PICTURES)}.")
     folders = [Path(run) for run in ([runs] if isinstance(runs, (str, os.PathLike)) else runs)]
     logs = [Metrics(folder) for folder in folders]
     if len(folders) == 1:
-        drawn = {name: draw([(panel, panel.curves(logs[0])) for panel in PICTURES[name](logs)], logs[0].name) for name in pictures}
+        drawn = {name: draw([(panel, panel.curves(logs[0])) for panel in PICTURES[name](logs)], logs[0].name)
+                 for name in pictures}
     else:
         labelled = list(zip(labels_of(folders), logs, strict=True))
-        drawn = {name: draw([pair for panel in PICTURES[name](logs) for pair in laid_over(panel, labelled)]) for name in pictures}
+        drawn = {name: draw([pair for panel in PICTURES[name](logs) for pair in laid_over(panel, labelled)])
+                 for name in pictures}
     return {name: figure for name, figure in drawn.items() if figure}
 
 
 def laid_over(panel: Panel, logs: list[tuple[str, Metrics]]) -> list[tuple[Panel, list[Curve]]]:
-    """A panel's curves of several runs: one panel for each curve that it has, one curve for each run. Stacks cannot be laid over."""
+    """A panel's curves of several runs: one panel for each curve that it has, one curve for each run. Stacks cannot be
+    laid over."""
     if panel.stacked:
         return []
     found: dict[str, list[Curve]] = {}
@@ -231,17 +254,20 @@ def laid_over(panel: Panel, logs: list[tuple[str, Metrics]]) -> list[tuple[Panel
         for curve in panel.curves(log):
             same = replace(curve, label=name, look=number, band=[] if panel.wide else curve.band)
             found.setdefault(curve.label, []).append(same)
-    return [(replace(panel, title=f"{panel.title}: {label}" if len(found) > 1 else panel.title), curves) for label, curves in found.items()]
+    return [(replace(panel, title=f"{panel.title}: {label}" if len(found) > 1 else panel.title), curves)
+            for label, curves in found.items()]
 
 
 def write(drawn: dict[str, "Figure"], folder: Path, formats: Iterable[str] = ("png",)) -> list[Path]:
-    """Saves pictures into a folder: one file each as PNG or SVG, all of them as the pages of plots.pdf. Returns the files."""
+    """Saves pictures into a folder: one file each as PNG or SVG, all of them as the pages of plots.pdf. Returns the
+    files."""
     formats = list(formats)
     for kind in formats:
         if kind not in FORMATS:
             raise ConfigError(f"format {kind!r} is not one of {', '.join(FORMATS)}{did_you_mean(kind, FORMATS)}")
     folder.mkdir(parents=True, exist_ok=True)
-    files = [save(figure, folder / f"{name}.{kind}") for kind in formats if kind != "pdf" for name, figure in drawn.items()]
+    files = [save(figure, folder / f"{name}.{kind}") for kind in formats if kind != "pdf"
+             for name, figure in drawn.items()]
     if "pdf" in formats and drawn:
         from matplotlib.backends.backend_pdf import PdfPages
 
@@ -252,12 +278,13 @@ def write(drawn: dict[str, "Figure"], folder: Path, formats: Iterable[str] = ("p
     return files
 
 
-def plot_run(run_folder: str | os.PathLike, pictures: Iterable[str] = tuple(PICTURES), formats: Iterable[str] = ("png",)) -> list[Path]:
+def plot_run(run_folder: str | os.PathLike, pictures: Iterable[str] = tuple(PICTURES),
+             formats: Iterable[str] = ("png",)) -> list[Path]:
     """Draws a run's metrics into its plots/ and returns the files, as far as the run logged what they show.
 
     ``pictures``: which of PICTURES. ``formats``: png, svg, pdf. Raises what `figures` raises.
 
-    >>> plot_run("runs/grpo-1", ["reward", "speed"])                                                     # doctest: +SKIP
+    >>> plot_run("runs/grpo-1", ["reward", "speed"])    # doctest: +SKIP
     """
     return write(figures(run_folder, pictures), Path(run_folder) / "plots", formats)
 
@@ -265,14 +292,16 @@ def plot_run(run_folder: str | os.PathLike, pictures: Iterable[str] = tuple(PICT
 def plot_runs(runs: Iterable[str | os.PathLike], out: str | os.PathLike) -> Path:
     """Draws the overview of several runs into one picture, one colour a run.
 
-    ``out``: the file; its suffix says the format. Raises what `figures` raises, ConfigError where there is nothing to compare.
+    ``out``: the file; its suffix says the format. Raises what `figures` raises, ConfigError where there is nothing to
+    compare.
 
-    >>> plot_runs(["runs/grpo-1", "runs/grpo-2"], "comparison.png")                                      # doctest: +SKIP
+    >>> plot_runs(["runs/grpo-1", "runs/grpo-2"], "comparison.png")    # doctest: +SKIP
     """
     folders = [Path(run) for run in runs]
     drawn = figures(folders, ["overview"])
     if not drawn:
-        raise ConfigError(f"nothing to compare: no run of {', '.join(map(str, folders)) or 'an empty list'} has metrics to draw")
+        raise ConfigError(f"nothing to compare: no run of {', '.join(map(str, folders)) or 'an empty list'} has "
+                          "metrics to draw")
     return save(drawn["overview"], Path(out))
 
 
@@ -285,14 +314,15 @@ def labels_of(folders: list[Path]) -> list[str]:
 def draw(panels: list[tuple[Panel, list[Curve]]], name: str = "") -> "Figure | None":
     """Panels two or three abreast, the run's name in the corner; None when no panel has a curve."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     panels = [(panel, curves) for panel, curves in panels if curves]
     if not panels:
         return None
     columns = 2 if len(panels) == 4 else min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(5.0 * columns, 3.3 * rows), dpi=140, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
+    figure = Figure(figsize=(5.0 * columns, 3.3 * rows), dpi=140, layout=layout)
     for place, (panel, curves) in enumerate(panels, 1):
         axes = figure.add_subplot(rows, columns, place)
         window = smoothed_over(curves) if panel.smooth else 1
@@ -300,18 +330,20 @@ def draw(panels: list[tuple[Panel, list[Curve]]], name: str = "") -> "Figure | N
         (stack if panel.stacked else lines)(axes, curves, window)
     if name:
         figure.suptitle(name, x=0.995, ha="right", fontsize=8, color="#777777")
-    figure._repr_png_ = functools.partial(png, figure)         # how IPython shows an object; pyplot is not asked
+    vars(figure)["_repr_png_"] = functools.partial(png, figure)     # how IPython shows it; pyplot is not asked
     return figure
 
 
 def png(figure: "Figure") -> bytes:
+    """The picture as PNG."""
     file = io.BytesIO()
     figure.savefig(file, format="png", facecolor="white")
     return file.getvalue()
 
 
 def smoothed_over(curves: list[Curve]) -> int:
-    """Steps of the moving average: 1 (none) while every point can be shown; else even, as every other step may make a rollout."""
+    """Steps of the moving average: 1 (none) while every point can be shown; else even, as every other step may make a
+    rollout."""
     longest = max(len(curve.steps) for curve in curves)
     return 1 if longest <= POINTS_SHOWN else max(4, longest // 50 * 2)
 
@@ -327,8 +359,8 @@ def lines(axes: "Axes", curves: list[Curve], window: int) -> None:
             axes.fill_between(curve.steps, low, high, color=color, alpha=0.13, linewidth=0)
         if width > 1:
             axes.plot(curve.steps, curve.values, color=color, alpha=0.28, linewidth=0.8)
-        axes.plot(curve.steps, moving_average(curve.values, width), color=color, linewidth=1.8, marker="o" if few else None, markersize=3.5,
-                  linestyle=style, label=curve.label)
+        axes.plot(curve.steps, moving_average(curve.values, width), color=color, linewidth=1.8,
+                  marker="o" if few else None, markersize=3.5, linestyle=style, label=curve.label)
     if len(curves) > 1:
         axes.legend(fontsize=8.5, frameon=False, labelcolor=INK, handlelength=2.6)
 
@@ -341,7 +373,8 @@ def stack(axes: "Axes", curves: list[Curve], window: int) -> None:
     axes.stackplot(steps, values, labels=[curve.label for curve in curves], alpha=0.75, linewidth=0,
                    colors=[COLORS[number % len(COLORS)] for number in range(len(curves))])
     axes.margins(x=0)
-    axes.legend(fontsize=8.5, frameon=False, labelcolor=INK, reverse=True, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.2)
+    axes.legend(fontsize=8.5, frameon=False, labelcolor=INK, reverse=True, loc="center left", bbox_to_anchor=(1.0, 0.5),
+                handlelength=1.2)
 
 
 def moving_average(values: list[float], width: int) -> list[float]:
@@ -355,7 +388,8 @@ def dress(axes: "Axes", panel: Panel, window: int, band: str) -> None:
 
     axes.set_title(panel.title, loc="left", fontsize=11, color=INK)
     axes.set_ylabel(f"{panel.unit} (band: {band})" if band else panel.unit, fontsize=9, color=INK)
-    axes.set_xlabel(f"step (bold: mean of {window} steps)" if window > 1 and not panel.stacked else "step", fontsize=9, color=INK)
+    averaged = window > 1 and not panel.stacked
+    axes.set_xlabel(f"step (bold: mean of {window} steps)" if averaged else "step", fontsize=9, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     axes.tick_params(labelsize=9, colors=INK, length=0)
     axes.grid(color=GRID, linewidth=0.8)
@@ -367,5 +401,6 @@ def dress(axes: "Axes", panel: Panel, window: int, band: str) -> None:
 
 
 def save(figure: "Figure", path: Path) -> Path:
+    """Writes the picture on white; the suffix says the format."""
     figure.savefig(path, facecolor="white")
     return path

@@ -7,6 +7,7 @@ follow from the recorded log-probs and one backward pass is all that runs; what 
 compared with the record (sampling/sampling_logp_difference: 0.0).
 """
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,23 @@ from typing import Any
 import numpy as np
 
 from .. import _core, ops
-from ..datasets import Prompt, overlap
+from ..datasets import Prompt, PromptStream, overlap
 from ..errors import CheckpointMismatchError, DatasetError, warn
 from ..evaluation import Evaluation
+from ..model import Model
 from ..options import GRPOConfig, refuse
 from ..rewards import RewardSet, get_soft_overlong_punishment
-from ..rollouts import (LENGTH, Rollouts, completion_metrics, completion_records, generate, prompt_stream,
-                        reward_batch, reward_metrics, sampling)
+from ..rollouts import (
+    LENGTH,
+    Rollouts,
+    completion_metrics,
+    completion_records,
+    generate,
+    prompt_stream,
+    reward_batch,
+    reward_metrics,
+    sampling,
+)
 from ..runs import checkpoint
 from .callbacks import completion_table
 from .loop import Loop, StepResult, TrainingInterrupted, means, options
@@ -29,7 +40,8 @@ __all__ = ["GRPOStep", "GRPOTrainer", "TrainingInterrupted"]
 
 FLAT_ROLLOUTS = 3
 REWARD_STATE = "rewards.npz"
-ARGUMENTS = ("model", "reward_funcs", "args", "train_dataset", "eval_dataset", "eval_funcs", "processing_class", "callbacks")
+ARGUMENTS = ("model", "reward_funcs", "args", "train_dataset", "eval_dataset", "eval_funcs", "processing_class",
+             "callbacks")
 
 
 @dataclass
@@ -48,21 +60,23 @@ class GRPOStep(StepResult):
 class GRPOTrainer(Loop):
     """Trains a model with GRPO.
 
-    model: a Model, or what grpo.load takes. reward_funcs: functions, names or objects (grpo.rewards). train_dataset: rows
-    with a prompt (text or chat messages); other columns go to the rewards. args: a GRPOConfig. eval_funcs: what evaluation computes
-    besides rewards and accuracies, functions with the arguments and values of a reward.
+    model: a Model, or what grpo.load takes. reward_funcs: functions, names or objects (grpo.rewards). train_dataset:
+    rows with a prompt (text or chat messages); other columns go to the rewards. args: a GRPOConfig. eval_funcs: what
+    evaluation computes besides rewards and accuracies, functions with the arguments and values of a reward.
 
     >>> import grpo
     >>> def short(completions): return [-float(len(c)) for c in completions]
-    >>> trainer = grpo.GRPOTrainer(grpo.tiny(), short, grpo.GRPOConfig(max_steps=3), [{"prompt": "Hi"}])   # doctest: +SKIP
-    >>> for step in trainer: print(step.step, step.metrics["reward"])                                    # doctest: +SKIP
+    >>> rows, args = [{"prompt": "Hi"}], grpo.GRPOConfig(max_steps=3)
+    >>> trainer = grpo.GRPOTrainer(grpo.tiny(), short, args, rows)                                   # doctest: +SKIP
+    >>> for step in trainer: print(step.step, step.metrics["reward"])                                # doctest: +SKIP
     """
 
     kind = "grpo"
     args: GRPOConfig
 
     def __init__(self, model: Any, reward_funcs: Any = None, args: GRPOConfig | None = None, train_dataset: Any = None,
-                 eval_dataset: Any = None, processing_class: Any = None, callbacks: Any = None, eval_funcs: Any = None, **unsupported: Any):
+                 eval_dataset: Any = None, processing_class: Any = None, callbacks: Any = None, eval_funcs: Any = None,
+                 **unsupported: Any) -> None:
         refuse(unsupported, "GRPOTrainer", ARGUMENTS)
         args = options(args, GRPOConfig)
         self.rewards = RewardSet(reward_funcs, args.reward_weights, args.on_reward_error)
@@ -70,14 +84,16 @@ class GRPOTrainer(Loop):
             self.rewards.add(get_soft_overlong_punishment(args.max_completion_length, args.overlong_cache))
         self.sampling = sampling(args)
         super().__init__(model, args, callbacks, processing_class)
-        self.stream = None
+        self._note_template_options(args.chat_template_kwargs or {})
+        self.stream: PromptStream | None = None
         if train_dataset is not None:
             self.stream = prompt_stream(self.model, args, train_dataset, "train_dataset", shuffle=args.shuffle_dataset)
         self.eval_funcs = RewardSet(eval_funcs, on_error=args.on_reward_error) if eval_funcs else None
         self.evaluations: dict[str, Evaluation] = self.held_out(eval_dataset)
-        for name, evaluation in self.evaluations.items() if self.stream is not None else ():
-            if message := overlap(self.stream.rows, evaluation.stream.rows):
-                warn(f"eval_dataset[{name!r}]: {message}" if name else message)
+        if self.stream is not None:
+            for name, evaluation in self.evaluations.items():
+                if message := overlap(self.stream.rows, evaluation.stream.rows):
+                    warn(f"eval_dataset[{name!r}]: {message}" if name else message)
         self.reference = self.model.copy() if args.beta else None
         self.loss_options = args.loss_options()
         self.position = 0                    # in the stream of prompts
@@ -94,7 +110,19 @@ class GRPOTrainer(Loop):
 
     @property
     def temperature(self) -> float:
+        """Of sampling, by which log-probs in the loss are divided too."""
         return self.sampling["temperature"]
+
+    @property
+    def _prompts(self) -> PromptStream:
+        if self.stream is None:
+            raise DatasetError("training needs train_dataset: rows like {'prompt': ..., 'answer': ...}")
+        return self.stream
+
+    @property
+    def _reference(self) -> Model:
+        assert self.reference is not None
+        return self.reference
 
     # rollouts
 
@@ -103,14 +131,14 @@ class GRPOTrainer(Loop):
         """Where rollouts leave their activations for the update; None where the memory plan has no room for any."""
         return _core.Store(self.model.core, inputs_only=self.args.recompute) if self.memory.store_rows else None
 
-    def _make_rollouts(self) -> None:
+    def _make_rollouts(self) -> Rollouts:
         """Rollouts of the next prompts, scored and prepared. The trainer's position moves once they are there."""
         wanted, position, made = self.args.prompts_per_rollout, self.position, []
         missing, logged = wanted, []
         if self.store is not None:
             self.store.clear()
         for _ in range(1 + (self.args.max_resample_times if self.args.dynamic_sampling else 0)):
-            prompts = self.stream.take(position, missing)
+            prompts = self._prompts.take(position, missing)
             with self.timed("generate"):
                 rollouts = self._generate(prompts, first_prompt=position - self.position)
             with self.timed("reward"):
@@ -121,39 +149,48 @@ class GRPOTrainer(Loop):
             missing = int(flat.sum())
             if not missing:
                 break
-            if self.store is not None and rollouts.stored is not None:      # their rows are for the groups that take their place
+            # their rows are for the groups that take their place
+            if self.store is not None and rollouts.stored is not None:
                 self.store.forget(rollouts.stored[flat[rollouts.group]])
         everything = Rollouts.join(made)
         flat = everything.without_spread()
-        chosen = np.sort(np.argsort(flat, kind="stable")[:wanted])        # groups with spread first, then the earliest without
-        rollouts = everything if len(chosen) == len(flat) else everything.select(np.flatnonzero(np.isin(everything.group, chosen)))
+        # groups with spread first, then the earliest without
+        chosen = np.sort(np.argsort(flat, kind="stable")[:wanted])
+        rollouts = everything
+        if len(chosen) < len(flat):
+            rollouts = everything.select(np.flatnonzero(np.isin(everything.group, chosen)))
         self._prepare(rollouts)
         tokens = int(everything.lengths.sum())
-        self.state.num_input_tokens_seen += tokens + sum(len(p.ids) for p in everything.prompts) * self.args.num_generations
+        prompted = sum(len(p.ids) for p in everything.prompts) * self.args.num_generations
+        self.state.num_input_tokens_seen += tokens + prompted
         self._rollout_metrics = {
-            "num_tokens": float(self.state.num_input_tokens_seen), "generation_tokens_per_second": tokens / self._seconds["generate"],
+            "num_tokens": float(self.state.num_input_tokens_seen),
+            "generation_tokens_per_second": tokens / self._seconds["generate"],
             **completion_metrics(everything.lengths, everything.finish == LENGTH),
-            **reward_metrics(self.reward_names, everything.rewards, everything.totals), "frac_reward_zero_std": float(flat.mean()),
-            **means(logged)}
+            **reward_metrics(self.reward_names, *everything.scores()),
+            "frac_reward_zero_std": float(flat.mean()), **means(logged)}
         if self.args.dynamic_sampling:
             self._rollout_metrics |= group_counts(everything, flat, wanted)
-        self._watch_spread(flat.all())
+        self._watch_spread(bool(flat.all()))
         self.rollouts, self.used, self.position = rollouts, 0, position
         self.rollouts_made += 1
+        return rollouts
 
     def _watch_spread(self, flat: bool) -> None:
         """Says so when rollout after rollout has nothing to learn from."""
         self._flat_rollouts = self._flat_rollouts + 1 if flat else 0
         if self._flat_rollouts == FLAT_ROLLOUTS:
-            warn(f"{FLAT_ROLLOUTS} rollouts in a row gave every completion of a group the same reward, so there is nothing to learn "
-                 f"from: see the completions in {self.run.path} for what the rewards were given")
+            warn(f"{FLAT_ROLLOUTS} rollouts in a row gave every completion of a group the same reward, so there is "
+                 f"nothing to learn from: see the completions in {self._folder.path} for what the rewards were given")
 
     def _generate(self, prompts: list[Prompt], first_prompt: int) -> Rollouts:
         args, total = self.args, len(prompts) * self.args.num_generations
         rows = sum(len(p.ids) for p in prompts) + total * (args.max_completion_length - 1)
-        return generate(self.model, prompts, args.num_generations, args.max_completion_length, self.sampling, seed=args.seed,
-                        step=self.rollouts_made, first_prompt=first_prompt, slots=args.slots_on(self.model.device),
-                        store=self.store, store_rows=min(self.memory.store_rows, rows), progress=lambda tokens, finished: self.progress.on_rollout(tokens, finished, total))
+        return generate(self.model, prompts, args.num_generations, args.max_completion_length, self.sampling,
+                        seed=args.seed, step=self.rollouts_made, first_prompt=first_prompt,
+                        slots=args.slots_on(self.model.device), store=self.store,
+                        store_rows=min(self.memory.store_rows, rows),
+                        progress=lambda tokens, finished: self.progress.on_rollout(tokens, finished, total))
 
     def _score(self, r: Rollouts) -> dict[str, float]:
         """Fills in rewards and returns what the reward functions logged."""
@@ -167,16 +204,19 @@ class GRPOTrainer(Loop):
         args = self.args
         if self.reference is not None:
             with self.timed("reference"):
-                r.ref_logprobs, _ = self.reference.core.logprobs(r.prompt_ids, r.completions, r.group, temperature=self.temperature,
+                r.ref_logprobs, _ = self.reference.core.logprobs(r.prompt_ids, r.completions, r.group,
+                                                                 temperature=self.temperature,
                                                                  token_budget=args.token_budget_on(self.model.device))
-        carries = ~np.isnan(r.totals)
+        rewards, totals = r.scores()
+        carries = ~np.isnan(totals)
         if args.mask_truncated_completions:
             carries &= r.finish != LENGTH
         r.mask = r.per_token(carries).astype(np.uint8)
-        rewards, weights = r.rewards, self._weights
-        if args.kl_in_reward:                # k1, the unbiased choice for a reward; unscored completions stay unscored
+        weights = self._weights
+        # k1, the unbiased choice for a reward; unscored completions stay unscored
+        if args.kl_in_reward and r.ref_logprobs is not None:
             kl = np.array([x.sum(dtype=np.float64) for x in r.split(r.policy_logprobs - r.ref_logprobs)])
-            rewards = np.column_stack([rewards, np.where(np.isnan(r.totals), np.nan, -args.beta * kl)])
+            rewards = np.column_stack([rewards, np.where(np.isnan(totals), np.nan, -args.beta * kl)])
             weights = np.append(weights, 1.0)
         r.advantages = ops.group_advantages(rewards, np.bincount(r.group), args.scale_rewards, reward_weights=weights,
                                             multi_objective_aggregation=args.multi_objective_aggregation)
@@ -184,40 +224,46 @@ class GRPOTrainer(Loop):
     # updates
 
     def update(self) -> dict[str, Any]:
+        """The gradient of one step: on new rollouts where the last ones are used up."""
         fresh = self.rollouts is None
-        if fresh:
-            self._make_rollouts()
-        part = self._part()
+        rollouts = self._make_rollouts() if self.rollouts is None else self.rollouts
+        part = self._part(rollouts)
         with self.timed("update"):
             metrics = self._on_policy(part) if self.used == 0 else self._off_policy(part)
         metrics["training_tokens_per_second"] = metrics.pop("trained_tokens") / self._seconds["update"]
         if part.ref_logprobs is not None and self.args.kl_in_reward:
-            metrics["kl"] = float((part.policy_logprobs - part.ref_logprobs)[part.mask > 0].mean()) if part.mask.any() else 0.0
+            trained = part.trained()[1] > 0
+            kl = (part.policy_logprobs - part.ref_logprobs)[trained]
+            metrics["kl"] = float(kl.mean()) if kl.size else 0.0
         if self.loss_options["entropy_coef"] or self.args.use_adaptive_entropy:
             metrics["entropy_coef"] = self.entropy_control[0]
         self._step_rollouts = part
         return {**(self._rollout_metrics if fresh else {}), **metrics}
 
-    def _part(self) -> Rollouts:
+    def _part(self, rollouts: Rollouts) -> Rollouts:
         """The completions of this step: all of the rollout, or a mini-batch."""
         size, parts = self.args.batch_size, self.args.rollout_size // self.args.batch_size
         if parts == 1:
-            return self.rollouts
+            return rollouts
         start = self.used % parts * size
-        return self.rollouts.select(np.arange(start, start + size))
+        return rollouts.select(np.arange(start, start + size))
 
     def _on_policy(self, r: Rollouts) -> dict[str, Any]:
         """The policy is the one that drew r: its log-probs are on record."""
         normalizer = self._normalizer(r, r.entropies)
-        loss, coef, entropy_coef, metrics = _core.grpo_loss(r.policy_logprobs, r.policy_logprobs, r.advantages, r.mask, r.ref_logprobs,
-                                                            r.entropies, r.lengths, self.loss_options, normalizer)
+        advantages, mask = r.trained()
+        loss, coef, entropy_coef, metrics = _core.grpo_loss(r.policy_logprobs, r.policy_logprobs, advantages, mask,
+                                                            r.ref_logprobs, r.entropies, r.lengths, self.loss_options,
+                                                            normalizer)
         seen, _ = self.optimizer.accumulate(r.prompt_ids, r.completions, r.group, coef, temperature=self.temperature,
-                                            entropy_coef=entropy_coef if entropy_coef.any() else None, store=self.store, stored=r.stored)
-        moving = np.bincount(r.per_token(r.group), (coef != 0) | (entropy_coef != 0), len(r.prompts)) > 0    # groups that were run
+                                            entropy_coef=entropy_coef if entropy_coef.any() else None, store=self.store,
+                                            stored=r.stored)
+        # groups that were run
+        moving = np.bincount(r.per_token(r.group), (coef != 0) | (entropy_coef != 0), len(r.prompts)) > 0
         difference = np.abs(seen - r.policy_logprobs)[r.per_token(moving[r.group])]
         metrics["sampling/sampling_logp_difference/mean"] = float(difference.mean()) if difference.size else 0.0
         metrics["sampling/sampling_logp_difference/max"] = float(difference.max()) if difference.size else 0.0
-        self._watch_entropy(r.entropies, r.mask, normalizer)
+        self._watch_entropy(r.entropies, mask, normalizer)
         return {"loss": loss, "trained_tokens": trained_tokens(r, moving), **metrics}
 
     def _off_policy(self, r: Rollouts) -> dict[str, Any]:
@@ -228,22 +274,24 @@ class GRPOTrainer(Loop):
                                                     token_budget=self.args.token_budget_on(self.model.device))
         normalizer = self._normalizer(r, entropies)
         if not any((self.loss_options["beta"], self.loss_options["entropy_coef"], self.args.use_adaptive_entropy)):
-            moving = np.bincount(r.group, r.advantages != 0, len(r.prompts)) > 0
+            moving = np.bincount(r.group, r.trained()[0] != 0, len(r.prompts)) > 0
             r = r.select(np.flatnonzero(moving[r.group]))        # the others have no gradient
             if not len(r):
                 return {"loss": 0.0, "trained_tokens": 0}
+        advantages, mask = r.trained()
         loss, metrics, _, entropies = self.optimizer.accumulate_loss(
-            r.prompt_ids, r.completions, r.group, old_logps=r.policy_logprobs, advantages=r.advantages, mask=r.mask,
+            r.prompt_ids, r.completions, r.group, old_logps=r.policy_logprobs, advantages=advantages, mask=mask,
             ref_logps=r.ref_logprobs, loss=self.loss_options, normalizer=normalizer, temperature=self.temperature)
-        for what in ("mean", "max"):         # here the difference is how far the policy moved, not sampler against trainer
+        # here the difference is how far the policy moved, not sampler against trainer
+        for what in ("mean", "max"):
             if (value := metrics.pop(f"sampling/sampling_logp_difference/{what}", None)) is not None:
                 metrics[f"policy_moved/logp_difference/{what}"] = value
-        self._watch_entropy(entropies, r.mask, normalizer)
+        self._watch_entropy(entropies, mask, normalizer)
         return {"loss": loss, "trained_tokens": trained_tokens(r, np.ones(len(r.prompts), bool)), **metrics}
 
     def _normalizer(self, r: Rollouts, entropies: Any) -> dict[str, float]:
         """What this step divides by: one normaliser, whatever the micro-batches."""
-        return ops.loss_normalizer(r.split(r.mask), None if entropies is None else r.split(entropies),
+        return ops.loss_normalizer(r.split(r.trained()[1]), None if entropies is None else r.split(entropies),
                                    top_entropy_quantile=self.args.top_entropy_quantile,
                                    entropy_coef=self.entropy_control[1] if self.args.use_adaptive_entropy else None)
 
@@ -255,6 +303,7 @@ class GRPOTrainer(Loop):
             self._next_entropy_control = ops.adapt_entropy_coef(self.entropy_control[0], mean, **self.loss_options)
 
     def advance(self) -> None:
+        """On to the next part of the rollouts, or to the next prompts; the reference follows where it is due."""
         args, state = self.args, self.state
         self.entropy_control = self._next_entropy_control
         if self.rollouts is not None and self.used == 0:
@@ -263,28 +312,32 @@ class GRPOTrainer(Loop):
         if self.rollouts is None or self.used == args.steps_per_rollout:
             self.rollouts = None
         if args.sync_ref_model and state.global_step % args.ref_model_sync_steps == 0:
-            self.reference.core.mix(self.model.core, args.ref_model_mixup_alpha)
-        state.epoch = self.position / len(self.stream)
+            self._reference.core.mix(self.model.core, args.ref_model_mixup_alpha)
+        state.epoch = self.position / len(self._prompts)
 
     def _show_completions(self, r: Rollouts) -> None:
         args, step = self.args, self.state.global_step
         records = completion_records(step, r, self.reward_names)
         if args.save_completions:
-            self.run.write_completions(f"step-{step:06d}", records)
+            self._folder.write_completions(f"step-{step:06d}", records)
         if args.log_completions and self.every(args.logging_steps):
             self.progress.write(completion_table(records, args.num_completions_to_print, args.log_unique_prompts))
 
     def result(self, metrics: dict[str, Any]) -> GRPOStep:
+        """The step, with the rollouts it was taken on."""
+        assert self._step_rollouts is not None
         return GRPOStep(self.state.global_step, metrics, self._step_rollouts, self.reward_names)
 
     # evaluation
 
     def held_out_rows(self, dataset: Any, name: str) -> Evaluation:
+        """Rounds of evaluation over a data set."""
         return Evaluation(dataset, name, self.model, self.args, self.state, self.rewards, self.eval_funcs)
 
     def evaluate_on(self, held_out: Evaluation, prefix: str) -> dict[str, float]:
-        """A round of evaluation, every row once: the numbers of grpo.evaluation.records.metrics_of and what the reward functions logged.
-        Leaves eval/step-N.json in the run folder (for other prefixes than "eval", eval/<prefix>-N.json).
+        """A round of evaluation, every row once: the numbers of grpo.evaluation.records.metrics_of and what the reward
+        functions logged. Leaves eval/step-N.json in the run folder (for other prefixes than "eval",
+        eval/<prefix>-N.json).
 
         The same random numbers are drawn each time, so two rounds differ by the weights alone.
         """
@@ -299,49 +352,60 @@ class GRPOTrainer(Loop):
     # data, state
 
     def steps_of_epochs(self, epochs: float) -> int:
-        return max(1, int(epochs * len(self.stream) / self.args.prompts_per_rollout) * self.args.steps_per_rollout)
+        """Optimiser steps of so many passes over the prompts, at least those of one rollout."""
+        return max(1, int(epochs * len(self._prompts) / self.args.prompts_per_rollout) * self.args.steps_per_rollout)
 
-    def steps(self, resume_from_checkpoint: str | bool | None = None):
-        if self.stream is None:
-            raise DatasetError("training needs train_dataset: rows like {'prompt': ..., 'answer': ...}")
+    def steps(self, resume_from_checkpoint: str | bool | None = None) -> Iterator[StepResult]:
+        """Yields once an optimiser step. DatasetError without train_dataset."""
+        _ = self._prompts                    # raises without them
         return super().steps(resume_from_checkpoint)
 
     def describe(self) -> str:
+        """The batch arithmetic."""
         return self.args.describe_batch()
 
     def position_state(self) -> dict[str, Any]:
+        """The place in the data, in the rollouts and in the entropy control."""
         return {"position": self.position, "rollouts_made": self.rollouts_made,
                 "used": self.used if self.rollouts is not None else 0, "entropy_control": list(self.entropy_control),
-                "rows": len(self.stream), "reference": self._frozen_reference}
+                "rows": len(self._prompts), "reference": self._frozen_reference}
 
     @functools.cached_property
     def _frozen_reference(self) -> str | None:
-        """Hash of a reference that never moves: it is not saved, so a resumed run must be given the same model again."""
-        return checkpoint.weights_hash(self.reference.core) if self.reference is not None and not self.args.sync_ref_model else None
+        """Hash of a reference that never moves: it is not saved, so a resumed run must be given the same model
+        again."""
+        if self.reference is None or self.args.sync_ref_model:
+            return None
+        return checkpoint.weights_hash(self.reference.core)
 
     def save_extra(self, folder: Path) -> None:
+        """Rollouts that are not used up, what rewards remember, and a reference that moves."""
         if self.rollouts is not None:
             self.rollouts.save(folder / "rollouts.npz")
-        if rewards := self.rewards.state_dict():
+        rewards: dict[str, Any] = self.rewards.state_dict()
+        if rewards:
             np.savez(folder / REWARD_STATE, **rewards)
         if self.args.sync_ref_model:
-            checkpoint.save_tensors(folder / "reference.safetensors", self.reference.core.tensors(), self.reference.core.get_tensor)
+            checkpoint.save_tensors(folder / "reference.safetensors", self._reference.core.tensors(),
+                                    self._reference.core.get_tensor)
 
     def restore_position(self, state: dict[str, Any], folder: Path) -> None:
-        if state["rows"] != len(self.stream):
+        """The reverse. CheckpointMismatchError for other data, or another reference."""
+        if state["rows"] != len(self._prompts):
             raise CheckpointMismatchError(f"{folder.parent}: the run had {state['rows']} rows of data, "
-                                          f"train_dataset has {len(self.stream)}")
+                                          f"train_dataset has {len(self._prompts)}")
         if state["reference"] != self._frozen_reference:
-            raise CheckpointMismatchError(f"{folder.parent}: beta needs the reference that the run began with; give the trainer the model "
-                                          "that the run was given, not one of its checkpoints")
+            raise CheckpointMismatchError(f"{folder.parent}: beta needs the reference that the run began with; give "
+                                          "the trainer the model that the run was given, not one of its checkpoints")
         self.position, self.rollouts_made, self.used = state["position"], state["rollouts_made"], state["used"]
         self.entropy_control = self._next_entropy_control = tuple(state["entropy_control"])
-        self.rollouts = Rollouts.load(folder / "rollouts.npz", self.stream.at_row) if (folder / "rollouts.npz").exists() else None
+        kept = folder / "rollouts.npz"
+        self.rollouts = Rollouts.load(kept, self._prompts.at_row) if kept.exists() else None
         self.rewards.load_state_dict(load_arrays(folder / REWARD_STATE))
         if self.args.sync_ref_model:
-            tensors = self.reference.core.tensors()
-            self.reference.core.mix(self.model.core, 0.0)        # from here on it keeps float32, as it did in the run
-            checkpoint.load_tensors(folder / "reference.safetensors", tensors, self.reference.core.set_tensor)
+            tensors = self._reference.core.tensors()
+            self._reference.core.mix(self.model.core, 0.0)        # from here on it keeps float32, as it did in the run
+            checkpoint.load_tensors(folder / "reference.safetensors", tensors, self._reference.core.set_tensor)
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -354,9 +418,10 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def group_counts(r: Rollouts, flat: Any, wanted: int) -> dict[str, float]:
     """How many groups were made and kept, and on which side of the rewards seen those without spread lie."""
-    scored = r.totals[~np.isnan(r.totals)]
+    _, totals = r.scores()
+    scored = totals[~np.isnan(totals)]
     middle = (scored.min() + scored.max()) / 2 if scored.size else 0.0
-    totals = np.where(np.isnan(r.totals), -np.inf, r.totals)
+    totals = np.where(np.isnan(totals), -np.inf, totals)
     high = np.array([totals[r.group == g].max() > middle for g in range(len(flat))])
     return {"groups/generated": float(len(flat)), "groups/kept": float(min(wanted, int((~flat).sum()))),
             "groups/zero_std_low": float((flat & ~high).sum()), "groups/zero_std_high": float((flat & high).sum())}
@@ -364,4 +429,5 @@ def group_counts(r: Rollouts, flat: Any, wanted: int) -> dict[str, float]:
 
 def trained_tokens(r: Rollouts, groups: Any) -> int:
     """Tokens that the backward pass of these groups went over; a prompt is gone over once for its group."""
-    return int(r.lengths[groups[r.group]].sum()) + sum(len(p.ids) for p, run in zip(r.prompts, groups, strict=True) if run)
+    prompts = sum(len(p.ids) for p, run in zip(r.prompts, groups, strict=True) if run)
+    return int(r.lengths[groups[r.group]].sum()) + prompts

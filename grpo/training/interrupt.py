@@ -7,8 +7,8 @@ from pathlib import Path
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C stopped a run at once, or SIGTERM after the step at hand, with a checkpoint. run: its folder; checkpoint: its last checkpoint,
-    or None."""
+    """Ctrl-C stopped a run at once, or SIGTERM after the step at hand, with a checkpoint. run: its folder; checkpoint:
+    its last checkpoint, or None."""
 
     def __init__(self, step: int, run: Path, last: Path | None):
         advice = f"continue with resume_from_checkpoint={str(last)!r}" if last else "there is no checkpoint yet"
@@ -18,7 +18,8 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 @contextmanager
 def sigterm() -> Iterator[list[int]]:
-    """A list that is no longer empty once SIGTERM came. Only the main thread may ask; in another one SIGTERM ends the process as ever."""
+    """A list that is no longer empty once SIGTERM came. Only the main thread may ask; in another one SIGTERM ends the
+    process as ever."""
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield came

@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 
 from .. import _core
 from ..errors import CheckpointError, ConfigError, DatasetError, NonFiniteError, did_you_mean, warn
-from ..model import Model, load
+from ..model import Model, NoTokenizer, load
 from ..options import TrainingConfig, learning_rate, steps_of
 from ..planning import Plan, require, training_plan
 from ..runs import CHECKPOINTS, ROUND, RunFolder, TrainerState, checkpoint, say
-from .callbacks import Progress, TensorBoard, TrainerControl
+from .callbacks import Progress, TensorBoard, TrainerControl, never_called
 from .interrupt import TrainingInterrupted, sigterm
 from .profile import Profile
 from .resume import checkpoint_of, compare_options
@@ -52,16 +52,17 @@ class Loop(ABC):
 
     kind = ""
 
-    def __init__(self, model: Any, args: TrainingConfig, callbacks: Any = None, processing_class: Any = None):
+    def __init__(self, model: Any, args: TrainingConfig, callbacks: Any = None, processing_class: Any = None) -> None:
         self.args = args
         self.model: Model = model if isinstance(model, Model) else load(model, **args.model_options())
         if processing_class is not None and processing_class is not self.model.tokenizer:
-            say("processing_class is not used: the model's own tokenizer is")
+            self._take_tokenizer(processing_class)
         self.state = TrainerState(num_train_epochs=args.num_train_epochs)
         self.control = TrainerControl()
         self.run: RunFolder | None = None
         self.progress = Progress(args.disable_tqdm)
-        self.callbacks: list[Any] = [self.progress, *[TensorBoard() for name in args.report_to if name == "tensorboard"]]
+        self.callbacks: list[Any] = [self.progress,
+                                     *[TensorBoard() for name in args.report_to or () if name == "tensorboard"]]
         for callback in callbacks or []:
             self.add_callback(callback)
         if os.environ.get("GRPO_PROFILE") == "1":
@@ -72,8 +73,24 @@ class Loop(ABC):
         self._skipped = self._failed_saves = 0
         self._saved_step = -1
         self._epoch_ended = True             # or none has begun
-        self._new_best: tuple[str, float] | None = None      # (metric, value) of weights that are better than any checkpoint
+        # (metric, value) of weights that are better than any checkpoint
+        self._new_best: tuple[str, float] | None = None
         self._fire("on_init_end")
+
+    def _note_template_options(self, options: Mapping[str, Any]) -> None:
+        """Says which arguments of the chat template change nothing."""
+        tokenizer = self.model.tokenizer
+        unread = [name for name in options if not tokenizer.template_reads(name)] if tokenizer.chat_template else []
+        if unread:
+            warn(f"chat_template_kwargs: the model's chat template has no {', '.join(unread)}; nothing changes by it")
+
+    def _take_tokenizer(self, processing_class: Any) -> None:
+        """A tokenizer for a model that has none; one that has its own keeps it, and that is said."""
+        if isinstance(self.model.tokenizer, NoTokenizer):
+            self.model.take_tokenizer(processing_class)
+        else:
+            say("processing_class is not used: the model's own tokenizer is; grpo.load(..., tokenizer=...) takes "
+                "another")
 
     # what a trainer supplies
 
@@ -129,8 +146,8 @@ class Loop(ABC):
             return {} if dataset is None else {"": self.held_out_rows(dataset, "eval_dataset")}
         for name in dataset:
             if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
-                raise ConfigError(f"eval_dataset: the name {name!r} must be letters, digits, '_', '.' or '-'; metrics and files are "
-                                  "called by it")
+                raise ConfigError(f"eval_dataset: the name {name!r} must be letters, digits, '_', '.' or '-'; metrics "
+                                  "and files are called by it")
         return {name: self.held_out_rows(rows, f"eval_dataset[{name!r}]") for name, rows in dataset.items()}
 
     def evaluate(self, eval_dataset: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
@@ -139,7 +156,7 @@ class Loop(ABC):
         evaluations = self.evaluations if eval_dataset is None else self.held_out(eval_dataset)
         if not evaluations:
             raise DatasetError("evaluate() needs eval_dataset")
-        metrics = {}
+        metrics: dict[str, float] = {}
         for name, held_out in evaluations.items():
             started, prefix = time.perf_counter(), f"{metric_key_prefix}_{name}" if name else metric_key_prefix
             found = self.evaluate_on(held_out, prefix) | {"runtime": time.perf_counter() - started}
@@ -148,29 +165,42 @@ class Loop(ABC):
 
     # running
 
+    @property
+    def _folder(self) -> RunFolder:
+        """The run's, once it has begun."""
+        assert self.run is not None
+        return self.run
+
     @functools.cached_property
     def memory(self) -> Plan:
         """What the run will hold, planned beside what is there already."""
-        return training_plan(self.model.config, "the model", self.args, self.model.device, held=("weights", "reference weights"))
+        return training_plan(self.model.config, "the model", self.args, self.model.device,
+                             held=("weights", "reference weights"))
 
     @functools.cached_property
     def optimizer(self) -> _core.Trainer:
+        """The core's trainer: gradients, masters and moments. OutOfMemoryError where they have no room."""
         require(self.memory)
         a = self.args
-        return _core.Trainer(self.model.core, adam_beta1=a.adam_beta1, adam_beta2=a.adam_beta2, adam_epsilon=a.adam_epsilon,
-                             weight_decay=a.weight_decay, token_budget=a.token_budget_on(self.model.device), recompute=a.recompute,
+        return _core.Trainer(self.model.core, adam_beta1=a.adam_beta1, adam_beta2=a.adam_beta2,
+                             adam_epsilon=a.adam_epsilon, weight_decay=a.weight_decay,
+                             token_budget=a.token_budget_on(self.model.device), recompute=a.recompute,
                              moment_dtype=a.moment_dtype, master_dtype=a.master_dtype, seed=a.seed)
 
     def add_callback(self, callback: Any) -> None:
-        """One more callback, or the class of one."""
-        self.callbacks.append(callback() if isinstance(callback, type) else callback)
+        """One more callback, or the class of one. A GrpoWarning names methods that are never called."""
+        callback = callback() if isinstance(callback, type) else callback
+        if unheard := never_called(callback):
+            warn(f"{type(callback).__name__}: {', '.join(unheard)} is never called here")
+        self.callbacks.append(callback)
 
     def train(self, resume_from_checkpoint: str | bool | None = None) -> TrainOutput:
         """Runs to the end. resume_from_checkpoint: a checkpoint or run folder, or True for the latest of output_dir."""
         started, first = time.perf_counter(), self.state.global_step
         losses = [s.metrics["loss"] for s in self.steps(resume_from_checkpoint) if s.metrics.get("loss") is not None]
         seconds = time.perf_counter() - started
-        metrics = {"train_runtime": seconds, "train_steps_per_second": (self.state.global_step - first) / max(seconds, 1e-9),
+        metrics = {"train_runtime": seconds,
+                   "train_steps_per_second": (self.state.global_step - first) / max(seconds, 1e-9),
                    "train_loss": sum(losses) / len(losses) if losses else 0.0, "epoch": self.state.epoch}
         self.state.log_history.append({**metrics, "step": self.state.global_step})
         return TrainOutput(self.state.global_step, metrics["train_loss"], metrics)
@@ -193,22 +223,25 @@ class Loop(ABC):
             if self.run is None:
                 raise
             saved = checkpoint.steps(self.run.checkpoints)
-            raise TrainingInterrupted(self.state.global_step, self.run.path, saved[0] if saved else None) from interrupt
+            last = saved[0] if saved else None
+            raise TrainingInterrupted(self.state.global_step, self.run.path, last) from interrupt
         finally:
             self.progress.close()
 
     def _begin(self, resume: str | bool | None) -> None:
         args, state = self.args, self.state
         state.max_steps = args.max_steps if args.max_steps >= 0 else self.steps_of_epochs(args.num_train_epochs)
-        held = sum(size for _, size in self.optimizer.plan())    # the memory is there, or this raises, before anything is written
+        # the memory is there, or this raises, before anything is written
+        held = sum(size for _, size in self.optimizer.plan())
         if resume and self.run is None:
             self._resume(resume)
         elif self.run is None:
             self.run = RunFolder.create(args.output_dir, args.run_name or self.kind)
-        self.run.write_config(args.to_yaml())
+        self._folder.write_config(args.to_yaml())
         self.control = TrainerControl()
         if state.global_step < state.max_steps:
-            say(f"{self.describe()}; steps: {state.max_steps}; held for training: {held / 1e6:,.0f} MB; run folder: {self.run.path}")
+            say(f"{self.describe()}; steps: {state.max_steps}; held for training: {held / 1e6:,.0f} MB; run folder: "
+                f"{self._folder.path}")
         self._fire("on_train_begin")
         if args.eval_on_start and state.global_step == 0:
             self._evaluate()
@@ -218,9 +251,10 @@ class Loop(ABC):
         args, step = self.args, self.state.global_step
         if args.evaluates and not any(r["step"] == step and is_round(r) for r in self.state.log_history):
             self._evaluate()
-        self._save_if(self._new_best is not None or (args.save_strategy in ("steps", "epoch") and self._saved_step != step))
-        if args.load_best_model_at_end and (best := checkpoint.best(self.run.checkpoints)):
-            checkpoint.load_weights(self.run.checkpoints / f"step-{best['step']}", self.model.core)
+        self._save_if(self._new_best is not None or (args.save_strategy in ("steps", "epoch")
+                                                     and self._saved_step != step))
+        if args.load_best_model_at_end and (best := checkpoint.best(self._folder.checkpoints)):
+            checkpoint.load_weights(self._folder.checkpoints / f"step-{best['step']}", self.model.core)
             say(f"the weights are those of step {best['step']}, where {best['metric']} was best: {best['value']:.4g}")
         self.finish()
         self._fire("on_train_end")
@@ -238,14 +272,17 @@ class Loop(ABC):
         self.advance()
         self._epoch_ended = int(state.epoch) > int(epoch_before)
         seconds = time.perf_counter() - started
-        metrics |= {"step_time": seconds} | {f"time_share/{name}": spent / seconds for name, spent in self._seconds.items()}
+        metrics |= {"step_time": seconds} | {f"time_share/{name}": spent / seconds
+                                             for name, spent in self._seconds.items()}
         self._log(metrics)
         self._fire("on_step_end", metrics=metrics)
         if self._epoch_ended:
             self._fire("on_epoch_end")
-        if self.control.should_evaluate or self._due(self.args.eval_strategy, self.args.eval_steps or self.args.logging_steps):
+        if self.control.should_evaluate or self._due(self.args.eval_strategy, self.args.eval_steps
+                                                     or self.args.logging_steps):
             metrics |= self._evaluate()
-        self._save_if(self.control.should_save or self._new_best is not None or self._due(self.args.save_strategy, self.args.save_steps))
+        due = self._due(self.args.save_strategy, self.args.save_steps)
+        self._save_if(self.control.should_save or self._new_best is not None or due)
         return self.result(metrics)
 
     def _apply(self, rate: float) -> dict[str, Any]:
@@ -307,7 +344,7 @@ class Loop(ABC):
     def _record(self, metrics: dict[str, Any]) -> None:
         record = {"step": self.state.global_step, "epoch": self.state.epoch, **metrics}
         self.state.log_history.append(record)
-        self.run.log(record)
+        self._folder.log(record)
 
     def _evaluate(self) -> dict[str, float]:
         self.control.should_evaluate = False
@@ -321,14 +358,18 @@ class Loop(ABC):
     def _judge(self, metrics: dict[str, float]) -> None:
         """Whether this evaluation is the best so far; the checkpoint that says so is written next."""
         asked = self.args.metric_for_best_model
+        assert asked is not None
         name = asked if asked.startswith(ROUND) else ROUND + asked
         if name not in metrics:
             known = [n.removeprefix(ROUND) for n in metrics]
-            raise ConfigError(f"metric_for_best_model={asked!r} is no number of the evaluation{did_you_mean(asked, known)} It has "
-                              f"{', '.join(known)}.")
-        value, best = metrics[name], checkpoint.best(self.run.checkpoints)
-        new = best is None or best["metric"] != name
-        if not math.isnan(value) and (new or (value > best["value"] if self.args.greater_is_better else value < best["value"])):
+            raise ConfigError(f"metric_for_best_model={asked!r} is no number of the "
+                              f"evaluation{did_you_mean(asked, known)} It has {', '.join(known)}.")
+        value, best = metrics[name], checkpoint.best(self._folder.checkpoints)
+        if best is None or best["metric"] != name:
+            better = not math.isnan(value)
+        else:
+            better = value > best["value"] if self.args.greater_is_better else value < best["value"]
+        if better:
             self._new_best, self.state.best_metric = (name, value), value
 
     # checkpoints
@@ -337,15 +378,16 @@ class Loop(ABC):
         """Writes the model in Hugging Face layout to output_dir (default: the run folder's model/)."""
         if output_dir is None and self.run is None:
             raise ConfigError("save_model() before training needs output_dir")
-        self.model.save_pretrained(output_dir if output_dir is not None else self.run.path / "model")
+        self.model.save_pretrained(output_dir if output_dir is not None else self._folder.path / "model")
 
     def save_checkpoint(self) -> Path:
-        """Writes checkpoints/step-N of the run folder and drops the oldest beyond save_total_limit, but not the best."""
-        path = checkpoint.write(self.run.checkpoints, self.state.global_step, self._write_checkpoint)
+        """Writes checkpoints/step-N of the run folder and drops the oldest beyond save_total_limit, but not the
+        best."""
+        path = checkpoint.write(self._folder.checkpoints, self.state.global_step, self._write_checkpoint)
         if self._new_best is not None:
-            checkpoint.write_best(self.run.checkpoints, self.state.global_step, *self._new_best)
+            checkpoint.write_best(self._folder.checkpoints, self.state.global_step, *self._new_best)
             self._new_best = None
-        checkpoint.prune(self.run.checkpoints, self.args.save_total_limit)
+        checkpoint.prune(self._folder.checkpoints, self.args.save_total_limit)
         self._saved_step = self.state.global_step
         self._fire("on_save")
         return path
@@ -375,13 +417,13 @@ class Loop(ABC):
         self.save_extra(inner)
         s = self.state
         state = {"kind": self.kind, "step": s.global_step, "max_steps": s.max_steps, "epoch": s.epoch,
-                 "adam_steps": self.optimizer.steps_taken, "num_input_tokens_seen": s.num_input_tokens_seen, "skipped": self._skipped,
-                 "config": dataclasses.asdict(self.args), **self.position_state()}
+                 "adam_steps": self.optimizer.steps_taken, "num_input_tokens_seen": s.num_input_tokens_seen,
+                 "skipped": self._skipped, "config": dataclasses.asdict(self.args), **self.position_state()}
         (inner / checkpoint.STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
 
     def _resume(self, resume: str | bool) -> None:
-        """Loads a checkpoint, of a run folder its latest. The run continues in its folder when that is its latest checkpoint, else in a new
-        one."""
+        """Loads a checkpoint, of a run folder its latest. The run continues in its folder when that is its latest
+        checkpoint, else in a new one."""
         folder = checkpoint_of(resume, self.args.output_dir)
         state = checkpoint.read_state(folder, self.kind)
         compare_options(folder, state["config"], self.args)
@@ -394,10 +436,11 @@ class Loop(ABC):
         own = folder.parent.parent
         in_place = resume is True or (folder.parent.name == CHECKPOINTS and folder == checkpoint.latest(folder.parent)
                                       and self.args.output_dir in (None, str(own)))
-        self.run = RunFolder(own) if in_place else RunFolder.create(self.args.output_dir, self.args.run_name or self.kind)
+        name = self.args.run_name or self.kind
+        self.run = RunFolder(own) if in_place else RunFolder.create(self.args.output_dir, name)
         if in_place:
-            s.log_history = self.run.rewind(s.global_step)
-            s.best_metric = (checkpoint.best(self.run.checkpoints) or {}).get("value")
+            s.log_history = self._folder.rewind(s.global_step)
+            s.best_metric = (checkpoint.best(self._folder.checkpoints) or {}).get("value")
         say(f"resumed {folder} at step {s.global_step}")
 
 

@@ -11,18 +11,19 @@ from ..runs import CHECKPOINTS, checkpoint
 # options that a resumed run may change without becoming another run
 FREE_TO_CHANGE = frozenset("""
     device disable_tqdm dtype eval_category eval_on_start eval_report eval_steps eval_strategy greater_is_better
-    keep_rollout_activations load_best_model_at_end log_completions log_unique_prompts logging_first_step logging_steps max_steps
-    metric_for_best_model model_init_kwargs num_completions_to_print num_generations_eval num_train_epochs output_dir recompute
-    report_to resume_from_checkpoint run_name save_completions save_only_model save_steps save_strategy save_total_limit slots
-    temperature_eval token_budget
+    keep_rollout_activations load_best_model_at_end log_completions log_unique_prompts logging_first_step
+    logging_steps max_steps metric_for_best_model model_init_kwargs num_completions_to_print num_generations_eval
+    num_train_epochs output_dir recompute report_to resume_from_checkpoint run_name save_completions save_only_model
+    save_steps save_strategy save_total_limit slots temperature_eval token_budget
 """.split())
 
 
 def checkpoint_of(resume: str | bool, output_dir: str | None) -> Path:
     """The whole checkpoint that resume means: itself, or the latest of a run folder; True: of output_dir."""
-    if resume is True and output_dir is None:
+    given = output_dir if isinstance(resume, bool) else resume
+    if given is None:
         raise ConfigError("resume_from_checkpoint=True needs output_dir, the folder of the run")
-    folder = Path(output_dir if resume is True else resume)
+    folder = Path(given)
     if resume is not True and not (folder / CHECKPOINTS).is_dir():
         checkpoint.verify(folder)
         return folder
@@ -33,10 +34,12 @@ def checkpoint_of(resume: str | bool, output_dir: str | None) -> Path:
 
 
 def compare_options(folder: Path, saved: dict[str, Any], args: TrainingConfig) -> None:
-    """CheckpointMismatchError for another seed than that of the checkpoint in folder, a warning of other options that change the run."""
+    """CheckpointMismatchError for another seed than that of the checkpoint in folder, a warning of other options that
+    change the run."""
     now = json.loads(json.dumps(dataclasses.asdict(args)))       # as it was saved: without tuples and integer keys
     if now.get("seed") != saved.get("seed"):
-        raise CheckpointMismatchError(f"{folder}: seed is {saved.get('seed')} there and {now['seed']} here; the run would not be the same")
+        raise CheckpointMismatchError(f"{folder}: seed is {saved.get('seed')} there and {now['seed']} here; the run "
+                                      "would not be the same")
     changed = [f"{name}: {saved[name]} -> {value}" for name, value in now.items()
                if name in saved and saved[name] != value and name not in FREE_TO_CHANGE]
     if changed:

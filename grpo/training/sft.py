@@ -1,4 +1,6 @@
 """Supervised fine-tuning on the same loop: the loss is the mean of -logp over the completion tokens of a step."""
+import numbers
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,16 +9,21 @@ from numpy.typing import NDArray
 
 from ..datasets import RowOrder, read_rows
 from ..errors import CheckpointMismatchError, ConfigError, DatasetError
-from ..model import Model
+from ..model import Model, row_variables
 from ..options import SFTConfig, refuse
-from .loop import Loop, options
+from .loop import Loop, StepResult, options
 
 I32 = NDArray[np.int32]
+Example = tuple[I32, I32]                    # ids of a prompt and of its completion
 ARGUMENTS = ("model", "args", "train_dataset", "eval_dataset", "processing_class", "callbacks")
+
+# columns with a meaning in TRL that is not there yet
+UNSEEN = ("image", "images", "completion_mask", "assistant_masks", "labels", "environment")
 
 
 class SFTTrainer(Loop):
-    """Fine-tunes on rows with prompt and completion (text or chat messages), or messages ending with the assistant's.
+    """Fine-tunes on rows with prompt and completion (text, chat messages, or token ids that are taken as they are), or
+    messages ending with the assistant's.
 
     >>> import grpo
     >>> rows = [{"prompt": "2 + 2 =", "completion": " 4"}]
@@ -27,111 +34,143 @@ class SFTTrainer(Loop):
     args: SFTConfig
 
     def __init__(self, model: Any, args: SFTConfig | None = None, train_dataset: Any = None, eval_dataset: Any = None,
-                 processing_class: Any = None, callbacks: Any = None, **unsupported: Any):
+                 processing_class: Any = None, callbacks: Any = None, **unsupported: Any) -> None:
         refuse(unsupported, "SFTTrainer", ARGUMENTS)
         args = options(args, SFTConfig)
         super().__init__(model, args, callbacks, processing_class)
+        self._note_template_options(args.chat_template_kwargs or {})
         self.examples = self._examples(train_dataset, "train_dataset") if train_dataset is not None else []
         self.evaluations = self.held_out(eval_dataset)
-        self.order = RowOrder(len(self.examples), args.shuffle_dataset, args.seed if args.data_seed is None else args.data_seed)
+        self.order = RowOrder(len(self.examples), args.shuffle_dataset, args.order_seed)
         self.position = 0
 
     def update(self) -> dict[str, Any]:
-        prompts, completions = zip(*[self.examples[i] for i in self.order.take(self.position, self.args.batch_size)], strict=True)
+        """The gradient of the mean -logp over the completion tokens of a step's rows."""
+        prompts, completions = zip(*[self.examples[i] for i in self.order.take(self.position, self.args.batch_size)],
+                                   strict=True)
         tokens = sum(len(c) for c in completions)
         with self.timed("update"):
-            logps, entropies = self.optimizer.accumulate(list(prompts), list(completions), np.arange(len(prompts), dtype=np.int32),
+            logps, entropies = self.optimizer.accumulate(list(prompts), list(completions),
+                                                         np.arange(len(prompts), dtype=np.int32),
                                                          np.full(tokens, -1.0 / tokens, np.float32))
         seen = tokens + sum(len(p) for p in prompts)
         self.state.num_input_tokens_seen += seen
         return {"loss": float(-logps.mean(dtype=np.float64)), "entropy": float(entropies.mean(dtype=np.float64)),
-                "num_tokens": float(self.state.num_input_tokens_seen), "training_tokens_per_second": seen / self._seconds["update"]}
+                "num_tokens": float(self.state.num_input_tokens_seen),
+                "training_tokens_per_second": seen / self._seconds["update"]}
 
     def advance(self) -> None:
+        """On to the next rows."""
         self.position += self.args.batch_size
         self.state.epoch = self.position / len(self.examples)
 
-    def held_out_rows(self, dataset: Any, name: str) -> list[tuple[I32, I32]]:
+    def held_out_rows(self, dataset: Any, name: str) -> list[Example]:
+        """(prompt ids, completion ids) of every row."""
         return self._examples(dataset, name)
 
-    def evaluate_on(self, held_out: list[tuple[I32, I32]], prefix: str) -> dict[str, float]:
+    def evaluate_on(self, held_out: list[Example], prefix: str) -> dict[str, float]:
         """Mean loss and entropy over the completion tokens."""
         prompts, completions = map(list, zip(*held_out, strict=True))
-        logps, entropies = self.model.core.logprobs(prompts, completions, np.arange(len(prompts), dtype=np.int32), temperature=1.0,
+        logps, entropies = self.model.core.logprobs(prompts, completions, np.arange(len(prompts), dtype=np.int32),
+                                                    temperature=1.0,
                                                     token_budget=self.args.token_budget_on(self.model.device))
         return {"loss": float(-logps.mean(dtype=np.float64)), "entropy": float(entropies.mean(dtype=np.float64))}
 
     # rows
 
-    def _examples(self, dataset: Any, name: str) -> list[tuple[I32, I32]]:
+    def _examples(self, dataset: Any, name: str) -> list[Example]:
         """(prompt ids, completion ids) of every row."""
         rows = read_rows(dataset, name, needs=())
         return [self._example(rows[i], f"{name}: row {i}") for i in range(len(rows))]
 
-    def _example(self, row: dict[str, Any], where: str) -> tuple[I32, I32]:
+    def _example(self, row: dict[str, Any], where: str) -> Example:
         try:
             prompt, completion = self._encode(row)
         except (KeyError, TypeError, ValueError) as error:
             raise DatasetError(f"{where}: {error}") from error
         room = self.args.max_length - len(prompt)
         if room < 1 or not len(prompt):
-            raise DatasetError(f"{where}: the prompt has {len(prompt)} tokens; it needs at least one and max_length={self.args.max_length} "
-                               "must leave room for a completion")
+            raise DatasetError(f"{where}: the prompt has {len(prompt)} tokens; it needs at least one and "
+                               f"max_length={self.args.max_length} must leave room for a completion")
         return np.asarray(prompt, np.int32), np.asarray(completion[:room], np.int32)
 
-    def _encode(self, row: dict[str, Any]) -> tuple[Any, list[int]]:
+    def _encode(self, row: dict[str, Any]) -> tuple[Sequence[int] | I32, Sequence[int]]:
+        if unseen := [name for name in UNSEEN if row.get(name) is not None]:
+            raise ValueError(f"{', '.join(unseen)} cannot be honoured; leave the column out")
+        variables = row_variables(self.args.chat_template_kwargs, row.get("tools"), row.get("chat_template_kwargs"))
         if "messages" in row:
+            if row.get("prompt") is not None and row.get("completion") is not None:
+                raise ValueError("a row has prompt and completion, or messages; leave one out")
             if not row["messages"] or row["messages"][-1].get("role") != "assistant":
                 raise ValueError("messages must end with the assistant's")
-            return self._encode_chat(list(row["messages"][:-1]), row["messages"][-1])
+            return self._encode_chat(list(row["messages"][:-1]), row["messages"][-1], variables)
         if row.get("prompt") is None or row.get("completion") is None:
             raise ValueError(f"a row needs prompt and completion, or messages; it has {', '.join(map(str, row))}")
         prompt, completion = row["prompt"], row["completion"]
+        if (isinstance(prompt, str) or is_ids(prompt)) and (row.get("tools") or row.get("chat_template_kwargs")):
+            raise ValueError("tools and chat_template_kwargs go into the chat template, which text and ids have not; "
+                             "give messages")
+        if is_ids(prompt) and is_ids(completion):
+            return prompt, completion                    # as they are: where it ends is theirs to say
         if not isinstance(prompt, str):
             message = {"role": "assistant", "content": completion} if isinstance(completion, str) else completion[-1]
-            return self._encode_chat(list(prompt), message)
+            return self._encode_chat(list(prompt), message, variables)
         # apart from the prompt, as in a rollout, where the prompt's tokens are fixed before the completion begins
-        return self.model.prompt_ids(prompt), [*self.model.tokenizer.encode(completion), self.model.tokenizer.eos_ids[0]]
+        tokenizer = self.model.tokenizer
+        return self.model.prompt_ids(prompt), [*tokenizer.encode(completion), tokenizer.eos_ids[0]]
 
-    def _encode_chat(self, prompt: list[Any], answer: dict[str, Any]) -> tuple[list[int], list[int]]:
+    def _encode_chat(self, prompt: list[Any], answer: Mapping[str, Any],
+                     variables: dict[str, Any]) -> tuple[list[int], list[int]]:
         """The answer's tokens are what the template adds to the prompt, up to the token that ends the turn."""
-        template, extra = self.model.tokenizer.apply_chat_template, self.args.chat_template_kwargs or {}
-        head = list(template(prompt, add_generation_prompt=True, tokenize=True, **extra))
-        both = list(template([*prompt, answer], add_generation_prompt=False, tokenize=True, **extra))
+        template = self.model.tokenizer.apply_chat_template
+        head = template(prompt, add_generation_prompt=True, tokenize=True, **variables)
+        both = template([*prompt, answer], add_generation_prompt=False, tokenize=True, **variables)
         if both[:len(head)] != head:
-            raise ValueError("the chat template does not continue the prompt with the answer; give prompt and completion as text")
+            raise ValueError("the chat template does not continue the prompt with the answer; give prompt and "
+                             "completion as text")
         ends = set(self.model.tokenizer.eos_ids)
         last = max((i for i, token in enumerate(both) if token in ends and i >= len(head)), default=None)
-        return head, both[len(head):last + 1] if last is not None else [*both[len(head):], self.model.tokenizer.eos_ids[0]]
+        added = [*both[len(head):], self.model.tokenizer.eos_ids[0]] if last is None else both[len(head):last + 1]
+        return head, added
 
     # state
 
-    def steps(self, resume_from_checkpoint: str | bool | None = None):
+    def steps(self, resume_from_checkpoint: str | bool | None = None) -> Iterator[StepResult]:
+        """Yields once an optimiser step. DatasetError without train_dataset."""
         if not self.examples:
             raise DatasetError("training needs train_dataset: rows like {'prompt': ..., 'completion': ...}")
         return super().steps(resume_from_checkpoint)
 
     def steps_of_epochs(self, epochs: float) -> int:
+        """Optimiser steps of so many passes over the rows, at least one."""
         return max(1, int(epochs * len(self.examples) / self.args.batch_size))
 
     def describe(self) -> str:
+        """The rows of a step, and all of them."""
         return f"{self.args.batch_size} rows a step of {len(self.examples)}"
 
     def position_state(self) -> dict[str, Any]:
+        """The place in the data."""
         return {"position": self.position, "rows": len(self.examples)}
 
     def restore_position(self, state: dict[str, Any], folder: Path) -> None:
+        """The place in the data. CheckpointMismatchError where there were more rows, or fewer."""
         if state["rows"] != len(self.examples):
             raise CheckpointMismatchError(f"{folder.parent}: the run had {state['rows']} rows of data, "
                                           f"train_dataset has {len(self.examples)}")
         self.position = state["position"]
 
 
+def is_ids(value: Any) -> bool:
+    """Whether a prompt or a completion is token ids."""
+    return not isinstance(value, str) and len(value) > 0 and isinstance(value[0], numbers.Integral)
+
+
 def sft(model: Any, rows: Any, args: SFTConfig | None = None, **options: Any) -> Model:
     """Fine-tunes model on rows (see SFTTrainer) and returns it. Options are those of SFTConfig.
 
     >>> import grpo
-    >>> model = grpo.sft(grpo.tiny(), [{"prompt": "a", "completion": "b"}], max_steps=2)                  # doctest: +SKIP
+    >>> model = grpo.sft(grpo.tiny(), [{"prompt": "a", "completion": "b"}], max_steps=2)             # doctest: +SKIP
     """
     if args is not None and options:
         raise ConfigError(f"give args or options ({', '.join(options)}), not both")

@@ -141,7 +141,7 @@ def function_calls():
                       "loss": {"beta": 0.1},
                       "normalizer": {"tokens": 3.0, "sequences": 2.0}},
         "adapt_entropy_coef": {"coef": 0.1, "entropy": 0.5, "loss": {"use_adaptive_entropy": True}},
-        "loss_defaults": {},
+        "loss_defaults": {}, "loss_options": {},
         "group_advantages": {"rewards": f32(4, 1).astype(np.float64), "weights": np.ones(1), "sizes": i32(2, 2),
                              "scale_rewards": "group",
                              "multi_objective_aggregation": "sum_then_normalize"},

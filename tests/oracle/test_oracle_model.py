@@ -67,7 +67,7 @@ def random_groups(rng):
             for _ in range(rng.integers(1, 4))]
 
 
-@pytest.fixture(scope="module", params=range(40))
+@pytest.fixture(scope="module", params=range(100, 140))
 def golden(request):
     rng = np.random.default_rng(request.param)
     return make_golden(random_config(rng, FAMILIES[request.param % len(FAMILIES)]), request.param, random_groups(rng))

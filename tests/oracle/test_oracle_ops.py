@@ -1,6 +1,6 @@
-"""Operations of the vision models against torch and transformers, live, with their gradients: LayerNorm, the three
-GELUs, and rotary embeddings whose positions have several axes. torch computes in float64, on numbers that bfloat16 can
-hold."""
+"""Operations against torch and transformers, live, with their gradients: LayerNorm, the three GELUs, rotary embeddings
+whose positions have several axes, attention with a sliding window. torch computes in float64, on numbers that bfloat16
+can hold."""
 import numpy as np
 import pytest
 
@@ -11,6 +11,7 @@ from op_statements import AXES, split_heads
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 from transformers.activations import ACT2FN  # noqa: E402
+from transformers.masking_utils import sliding_window_causal_mask_function  # noqa: E402
 from transformers.models.qwen2_vl import configuration_qwen2_vl, modeling_qwen2_vl  # noqa: E402
 from transformers.models.qwen3_vl import configuration_qwen3_vl, modeling_qwen3_vl  # noqa: E402
 
@@ -101,3 +102,20 @@ def test_rotary_embeddings_of_several_axes(device, rng, name):
            ops.rope_bwd(d, None, None, qkv, None, None, EPS, *table, Hq, Hkv, D))
     for mine, theirs in zip(got, (want, gradients), strict=True):
         check(device, mine, torch.cat(list(theirs), dim=1).reshape(N, -1))
+
+
+@pytest.mark.parametrize("window, scale", [(1, None), (2, None), (31, None), (32, 256**-0.5), (33, None), (100, 0.25), (1000, None)])
+@pytest.mark.parametrize("Hq, Hkv, D", [(4, 1, 256), (6, 2, 64)])
+def test_sliding_window(device, rng, Hq, Hkv, D, window, scale):
+    """The mask of Mistral and of Gemma's windowed layers, and a scale of the scores that is not the usual one."""
+    ops, T, segments = _core.Ops(device), 130, np.array([[0, 130, 0, 0]], np.int32)
+    qkv, dy = real(rng, T, (Hq + 2 * Hkv) * D), real(rng, T, Hq * D)
+    y, lse = ops.attention(qkv, segments, Hq, Hkv, D, window, scale=scale)
+    dqkv = ops.attention_bwd(dy, y, lse, qkv, segments, Hq, Hkv, D, window, scale=scale)
+    mask = sliding_window_causal_mask_function(window)(0, 0, torch.arange(T)[:, None], torch.arange(T))
+    inputs = tensors(*split_heads(qkv, Hq, Hkv, D))
+    q, k, v = (t.transpose(0, 1) for t in inputs)
+    want = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=True).transpose(0, 1).reshape(T, -1)
+    gradients = torch.cat(torch.autograd.grad(want, inputs, torch.tensor(dy)), dim=1).reshape(T, -1).numpy()
+    check(device, y, want)
+    assert np.abs(dqkv - gradients).max() <= (1e-6 if device == "ref" else 2.0**-6) * np.abs(gradients).max()

@@ -11,6 +11,7 @@ import pytest
 import grpo
 from grpo import _core
 from grpo.training.profile import table
+from op_statements import group_segments, visible
 
 CHILD = """
 import sys, grpo
@@ -62,6 +63,28 @@ def test_what_decode_reads(device):
     _, calls, _, flops, moved = lines["attention_decode"]
     assert calls == layers * (new - 1) and flops == layers * 3 * sum(lengths) * 4 * 2 * 16
     assert moved == layers * (3 * sum(lengths) - 2 * 64 * (new - 1)) * 2 * size * 16
+
+
+@pytest.mark.parametrize("window", [0, 1, 31, 32, 33, 64, 100, 10**6])
+def test_what_windows_leave(device, window):
+    """Of attention, pairs of a query and a key that it sees; of decode, keys of a row that the row before has not brought."""
+    ops, size, Hq, Hkv, D = _core.Ops(device), 4 if device == "ref" else 2, 2, 1, 8
+    segments, N = group_segments((75, 60, 3), (40,))
+    qkv = np.ones((N, (Hq + 2 * Hkv) * D), np.float32)
+    length = np.array([139, 130, 75, 20], np.int32)
+    pages = np.array([[0, 1, 2, 3, 4], [0, 1, 2, 5, 6], [0, 1, 2, 5, 6], [7, 1, 2, 3, 4]], np.int32)
+    place, none = np.arange(N, dtype=np.int32) % 256, np.zeros(0, np.int32)
+    _core.profile_start()
+    y, lse = ops.attention(qkv, segments, Hq, Hkv, D, window)
+    ops.attention_bwd(y, y, lse, qkv, segments, Hq, Hkv, D, window)
+    ops.attention_decode(qkv[:4], qkv, place, none, none, 8, pages, length, Hq, Hkv, D, window)
+    lines = {op: (flops, moved) for op, _, _, flops, moved in _core.profile()}
+    pairs = visible(segments, N, window).sum()
+    assert lines["attention"][0] == 4 * Hq * D * pairs and lines["attention_bwd"][0] == 10 * Hq * D * pairs
+    seen = [range(max(0, n - window) if window else 0, n) for n in length]
+    shared = [0, 96, 64, 0]                                                     # positions in whole pages that two rows see whole
+    read = sum(len(keys) - len(set(keys) & set(before) & set(range(n))) for keys, before, n in zip(seen, [range(0), *seen], shared))
+    assert lines["attention_decode"] == (4 * Hq * D * sum(map(len, seen)), 2 * size * Hkv * D * read)
 
 
 def test_environment_switch(tmp_path):

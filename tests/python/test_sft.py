@@ -75,3 +75,20 @@ def test_sft_function(tmp_path):
     assert tuned.generate("a", max_new_tokens=1)[0].token_ids
     with pytest.raises(ConfigError, match="not both"):
         grpo.sft(tuned, [{"prompt": "a", "completion": "b"}], grpo.SFTConfig(), max_steps=2)
+
+
+def test_a_second_trainer_on_the_model_leaves_the_checkpoint_of_the_first(tmp_path):
+    """The usual order: SFT, then GRPO on the same model while the first trainer is still there."""
+    policy = toy.model()
+    config = grpo.SFTConfig(max_steps=3, learning_rate=1e-3, output_dir=str(tmp_path / "sft"), save_strategy="no")
+    sft = grpo.SFTTrainer(policy, config, [{"prompt": "2+2=", "completion": "4"}])
+    sft.train()
+
+    def saved():
+        folder = sft.save_checkpoint()
+        return {path.name: path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))}
+
+    before = saved()
+    second = toy.trainer(tmp_path, policy=policy)
+    assert second.optimizer.steps_taken == 0
+    assert saved() == before and len(before) > 1

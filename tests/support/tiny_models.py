@@ -30,9 +30,10 @@ def gemma3(*, window: int, layers: str, query_scalar: int = 20, full_rope: dict 
     kinds = {"s": "sliding_attention", "f": "full_attention"}
     ropes = {"full_attention": {"rope_type": "default", "rope_theta": 1e6} | (full_rope or {}),
              "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}
+    # without a pad token, whose embedding PyTorch gives no gradient
     made = config("gemma3_text", L=len(layers), layer_types=[kinds[letter] for letter in layers], sliding_window=window,
                   query_pre_attn_scalar=query_scalar, hidden_activation="gelu_pytorch_tanh", rope_parameters=ropes,
-                  **sizes)
+                  pad_token_id=None, **sizes)
     return {key: value for key, value in made.items() if key != "hidden_act"}
 
 

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 
 class Split(NamedTuple):
+    """How a text is cut before its pieces are merged."""
+
     regex: str | None = None                             # None: GPT-2's own
     digits: bool = False                                 # digits one by one, before the regex
     nfc: bool = False
@@ -36,7 +38,8 @@ def byte_alphabet() -> list[str]:
     return [table[byte] for byte in range(256)]
 
 
-def byte_level_backend(vocabulary: Mapping[str, int], merges: Sequence[str], pre: Any, source: str) -> tokenizers.Tokenizer:
+def byte_level_backend(vocabulary: Mapping[str, int], merges: Sequence[str], pre: Any,
+                       source: str) -> tokenizers.Tokenizer:
     """Byte-level BPE; ``merges`` are "left right" lines, best first; ``pre`` is a key of SPLITS."""
     from tokenizers import Regex, Tokenizer as Backend, decoders, models, normalizers, pre_tokenizers
 
@@ -48,7 +51,7 @@ def byte_level_backend(vocabulary: Mapping[str, int], merges: Sequence[str], pre
     if wrong is not None:
         raise TokenizerError(f"{source}: merge {wrong}, {merges[wrong]!r:.80}, is not two tokens that make a third")
     backend = Backend(bpe(models.BPE, source, vocab=dict(vocabulary), merges=pairs, ignore_merges=split.whole_words))
-    steps = [pre_tokenizers.Digits(individual_digits=True)] if split.digits else []
+    steps: list[pre_tokenizers.PreTokenizer] = [pre_tokenizers.Digits(individual_digits=True)] if split.digits else []
     steps += [pre_tokenizers.Split(Regex(split.regex), behavior="isolated")] if split.regex else []
     steps += [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split.regex is None)]
     backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
@@ -74,4 +77,5 @@ def set_bos_eos(backend: tokenizers.Tokenizer, special: Mapping[str, str], bos: 
     used = [(text, backend.token_to_id(text)) for text in (begin, end) if text is not None]
     if any(i is None for _, i in used):
         raise TokenizerError(f"add_bos_token or add_eos_token: {used!r:.100} is not in the vocabulary")
-    backend.post_processor = TemplateProcessing(single=[*([begin] if begin else []), "$A", *([end] if end else [])], special_tokens=used)
+    backend.post_processor = TemplateProcessing(single=[*([begin] if begin else []), "$A", *([end] if end else [])],
+                                                special_tokens=used)

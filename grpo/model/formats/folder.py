@@ -42,6 +42,7 @@ class FolderWriter:
         return open(self._pending[name], "wb")
 
     def write(self, name: str, data: bytes) -> None:
+        """A file of these bytes, seen as ``name`` after commit."""
         with self.open(name) as file:
             file.write(data)
 

@@ -45,6 +45,7 @@ class GgufFile:
             raise
 
     def close(self) -> None:
+        """Closes the files; nothing can be read after it."""
         for file in self._files:
             file.close()
 

@@ -28,6 +28,8 @@ TYPES = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_
 
 
 class Tensor(NamedTuple):
+    """Where a tensor lies in its file."""
+
     type: str
     shape: tuple[int, ...]                               # row-major, as PyTorch has it
     offset: int                                          # within the file
@@ -118,6 +120,7 @@ class GgufContainer:
             raise
 
     def close(self) -> None:
+        """Closes the file; nothing can be read after it."""
         self._file.close()
 
     def read(self, name: str) -> np.ndarray:

@@ -19,13 +19,16 @@ from .strict_json import parse_object, read_object
 
 MAX_HEADER, MAX_TENSORS, MAX_RANK, MAX_NAME = 100_000_000, 200_000, 8, 1024
 INDEX_FILE, SINGLE_FILE = "model.safetensors.index.json", "model.safetensors"
-BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "I16": 16,
-        "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64}
+BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+        "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
+        "C64": 64}
 READABLE = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8"}
 WRITABLE = {"float32": "F32", "bfloat16": "BF16"}
 
 
 class Entry(NamedTuple):
+    """Where a tensor lies in its file."""
+
     dtype: str
     shape: tuple[int, ...]
     begin: int                                  # offsets within the file, not within the data section
@@ -33,7 +36,8 @@ class Entry(NamedTuple):
 
 
 class SafetensorsFile:
-    """One file: `entries` by name, `read` one tensor at a time. Raises FileFormatError naming the file and the tensor."""
+    """One file: `entries` by name, `read` one tensor at a time. Raises FileFormatError naming the file and the
+    tensor."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -49,15 +53,17 @@ class SafetensorsFile:
             raise
 
     def close(self) -> None:
+        """Closes the file; nothing can be read after it."""
         self._file.close()
 
     def read(self, name: str) -> np.ndarray:
         """float32, float16, or uint16 holding bfloat16 bits; float64 is rounded to float32."""
         entry = self.entries[name]
         if entry.dtype not in READABLE:
-            raise UnsupportedModelError(f"{self.path}: tensor {name} has dtype {entry.dtype}; readable: {', '.join(READABLE)}")
+            raise UnsupportedModelError(f"{self.path}: tensor {name} has dtype {entry.dtype}; readable: "
+                                        f"{', '.join(READABLE)}")
         array = np.empty(entry.shape, np.dtype(READABLE[entry.dtype]))
-        self._read_into(memoryview(array).cast("B") if array.size else memoryview(b""), entry.begin, name)
+        self._read_into(array.data.cast("B") if array.size else memoryview(b""), entry.begin, name)
         if entry.dtype == "F64":
             return array.astype(np.float32)
         return array.astype(array.dtype.newbyteorder("="), copy=False)
@@ -77,7 +83,8 @@ class SafetensorsFile:
         self._read_into(memoryview(prefix), 0, "the header length")
         length = int.from_bytes(prefix, "little")
         if length > MAX_HEADER or length > self._size - 8:
-            raise FileFormatError(f"{self.path}: header of {length} bytes does not fit (file {self._size}, limit {MAX_HEADER})")
+            raise FileFormatError(f"{self.path}: header of {length} bytes does not fit (file {self._size}, limit "
+                                  f"{MAX_HEADER})")
         header = bytearray(length)
         self._read_into(memoryview(header), 8, "the header")
         if header[:1] != b"{":
@@ -119,7 +126,8 @@ class SafetensorsFile:
     def _check_layout(self, entries: dict[str, Entry], position: int) -> None:
         for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
             if entry.begin != position:
-                raise FileFormatError(f"{self.path}: tensor {name!r:.200}: its data overlaps another's or leaves a hole before it")
+                raise FileFormatError(f"{self.path}: tensor {name!r:.200}: its data overlaps another's or leaves a "
+                                      "hole before it")
             position = entry.end
         if position != self._size:
             raise FileFormatError(f"{self.path}: header describes {position} bytes, the file has {self._size}")
@@ -141,7 +149,7 @@ class SafetensorsFolder:
             if single.is_file():
                 self.source = str(single)
                 self._files = [SafetensorsFile(single)]
-                self._owner = {name: self._files[0] for name in self._files[0].entries}
+                self._owner = dict.fromkeys(self._files[0].entries, self._files[0])
             elif index.is_file():
                 self._open_shards(folder, index)
             else:
@@ -162,7 +170,8 @@ class SafetensorsFolder:
             self._files.append(SafetensorsFile(folder / shard))
             for name in self._files[-1].entries:
                 if name in self._owner:
-                    raise FileFormatError(f"{index}: tensor {name} lies in both {self._owner[name].path.name} and {shard}")
+                    raise FileFormatError(f"{index}: tensor {name} lies in both {self._owner[name].path.name} and "
+                                          f"{shard}")
                 if listed.get(name) != shard:
                     raise FileFormatError(f"{index}: tensor {name} lies in {shard}, the index says {listed.get(name)}")
                 self._owner[name] = self._files[-1]
@@ -171,13 +180,16 @@ class SafetensorsFolder:
             raise FileFormatError(f"{index}: tensor {missing[0]} is not in {listed[missing[0]]} ({len(missing)} such)")
 
     def close(self) -> None:
+        """Closes the files; nothing can be read after it."""
         for file in self._files:
             file.close()
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every tensor, by name."""
         return {name: file.entries[name].shape for name, file in self._owner.items()}
 
     def read(self, name: str) -> np.ndarray:
+        """As SafetensorsFile.read."""
         return self._owner[name].read(name)
 
 
@@ -197,7 +209,8 @@ def pickle_advice(name: str) -> str:
 def to_bfloat16_bits(array: np.ndarray) -> np.ndarray:
     """float32 -> uint16, rounded to nearest, ties to even; NaN stays NaN."""
     bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
-    rounded = ((bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)).astype(np.uint16)
+    rounded = ((bits
+                + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)).astype(np.uint16)
     nan = (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
     return np.where(nan, ((bits >> np.uint32(16)) | np.uint32(0x40)).astype(np.uint16), rounded)
 
@@ -242,8 +255,10 @@ def write_weights(open_file: Callable[[str], IO[bytes]], tensors: list[tuple[str
     return [*names, INDEX_FILE]
 
 
-def _split(tensors: Iterable[tuple[str, tuple[int, ...]]], width: int, limit: int) -> Iterator[list[tuple[str, tuple[int, ...]]]]:
-    shard, size = [], 0
+def _split(tensors: Iterable[tuple[str, tuple[int, ...]]], width: int,
+           limit: int) -> Iterator[list[tuple[str, tuple[int, ...]]]]:
+    shard: list[tuple[str, tuple[int, ...]]] = []
+    size = 0
     for name, shape in tensors:
         bytes_ = math.prod(shape) * width
         if shard and size + bytes_ > limit:
@@ -254,14 +269,17 @@ def _split(tensors: Iterable[tuple[str, tuple[int, ...]]], width: int, limit: in
     yield shard
 
 
-def _write_file(file: IO[bytes], tensors: list[tuple[str, tuple[int, ...]]], read: Callable[[str], np.ndarray], dtype: str) -> None:
-    kind, header, offset = WRITABLE[dtype], {"__metadata__": {"format": "pt"}}, 0
+def _write_file(file: IO[bytes], tensors: list[tuple[str, tuple[int, ...]]], read: Callable[[str], np.ndarray],
+                dtype: str) -> None:
+    header: dict[str, dict[str, Any]] = {"__metadata__": {"format": "pt"}}
+    kind, offset = WRITABLE[dtype], 0
     for name, shape in tensors:
         end = offset + math.prod(shape) * BITS[kind] // 8
         header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)                       # the data section starts at a multiple of 8, as readers that map it expect
+    # the data section starts at a multiple of 8, as readers that map it expect
+    text += b" " * (-len(text) % 8)
     with file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name, shape in tensors:

@@ -1,4 +1,5 @@
-"""JSON from files that nobody vouches for: size, depth, duplicate keys, NaN and broken text are errors with the file's name."""
+"""JSON from files that nobody vouches for: size, depth, duplicate keys, NaN and broken text are errors with the file's
+name."""
 from __future__ import annotations
 
 import json
@@ -39,7 +40,8 @@ def parse_checked(data: bytes, source: str) -> Any:
 
 
 def parse_object(data: bytes, source: str) -> dict[str, Any]:
-    """A JSON object; UTF-8, no duplicate keys, no NaN. Its depth and strings are left to the caller (or to `read_object`)."""
+    """A JSON object; UTF-8, no duplicate keys, no NaN. Its depth and strings are left to the caller (or to
+    `read_object`)."""
     value = parse(data, source)
     if not isinstance(value, dict):
         raise FileFormatError(f"{source}: holds a JSON {type(value).__name__}, not an object")

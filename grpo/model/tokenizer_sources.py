@@ -1,0 +1,145 @@
+"""Where a model's tokenizer comes from: its own files, what a caller gives in their place, or nowhere.
+
+A model without a tokenizer runs on token ids: everything that needs none works, and text is a TokenizerError.
+"""
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from ..errors import ConfigError, FileFormatError, TokenizerError, warn
+from .formats.gguf import GgufFile
+from .formats.strict_json import read_bytes
+from .hub import resolve
+from .tokenizer import MAX_TOKENIZER_JSON, Tokenizer, load_backend
+
+FILES = ["tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+         "chat_template.*", "generation_config.json", "config.json"]
+NO_VOCABULARY = (None, "none", "no_vocab")               # tokenizer.ggml.model of a GGUF without one
+
+
+class NoTokenizer(Tokenizer):
+    """Stands where a model has no tokenizer: it knows the ids that end a completion, and refuses text by a
+    TokenizerError."""
+
+    def __init__(self, source: str, eos_ids: Sequence[int] = ()) -> None:
+        self._source = source
+        self.special: dict[str, str] = {}
+        self.vocab_size = 0
+        self.eos_ids = list(eos_ids)
+        self.bos_id = None
+        self.pad_id = self.eos_ids[0] if self.eos_ids else None
+        self.chat_template = None
+
+    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        """TokenizerError."""
+        self._refuse(f"cannot encode {text!r:.80}")
+
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
+        """TokenizerError; `Model.text_of` has an empty text in its place."""
+        self._refuse("cannot decode ids")
+
+    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True,
+                            tokenize: bool = False, **variables: Any) -> NoReturn:
+        """TokenizerError."""
+        self._refuse("cannot render a conversation")
+
+    def token_bytes(self, vocab_size: int | None = None) -> tuple[np.ndarray, bytes]:
+        """TokenizerError."""
+        self._refuse("cannot tell the text of ids, which stop strings need")
+
+    @property
+    def special_ids(self) -> set[int]:
+        """None are known."""
+        return set()
+
+    def save_files(self) -> dict[str, bytes]:
+        """There are none."""
+        return {}
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise TokenizerError(f"{self._source}: {what}: the model has no tokenizer. Give token ids, or load it with "
+                             "tokenizer=, a folder, a file or a tokenizer")
+
+
+def of_folder(folder: Path, eos_ids: Sequence[int]) -> Tokenizer:
+    """A model folder's own. Without one a GrpoWarning says so, and token ids are all that the model takes.
+    eos_ids: those of the model's config."""
+    if (folder / "tokenizer.json").exists() or (folder / "vocab.json").exists():
+        return Tokenizer.from_pretrained(folder)
+    other = " (tokenizer.model alone is not read; transformers' save_pretrained writes tokenizer.json)" \
+        if (folder / "tokenizer.model").is_file() else ""
+    return without(str(folder), f"has no tokenizer.json (nor vocab.json and merges.txt){other}", eos_ids)
+
+
+def of_gguf(metadata: Mapping[str, Any], source: str) -> Tokenizer:
+    """The tokenizer in a GGUF's metadata; without one as of_folder."""
+    if "tokenizer.ggml.tokens" in metadata or metadata.get("tokenizer.ggml.model") not in NO_VOCABULARY:
+        return Tokenizer.from_gguf(metadata, source)
+    eos = metadata.get("tokenizer.ggml.eos_token_id")
+    return without(source, "has no vocabulary (tokenizer.ggml.tokens)", [eos] if type(eos) is int else [])
+
+
+def without(source: str, reason: str, eos_ids: Sequence[int]) -> NoTokenizer:
+    """The place of a tokenizer that is not there, said on one line."""
+    warn(f"{source}: {reason}, so the model takes token ids alone; give one with tokenizer=")
+    return NoTokenizer(source, eos_ids)
+
+
+def given(tokenizer: Any, eos_ids: Sequence[int] = ()) -> Tokenizer:
+    """What a caller means by a tokenizer.
+
+    A Tokenizer stays as it is. A path or hub id is a folder, a tokenizer.json or a .gguf; other objects are a
+    tokenizers.Tokenizer, or have a save_pretrained as those of transformers do. eos_ids: those of the model's config,
+    which end a completion beside the tokenizer's own. ConfigError for anything else, TokenizerError for what cannot be
+    read."""
+    if isinstance(tokenizer, Tokenizer):
+        return tokenizer
+    if isinstance(tokenizer, (str, os.PathLike)):
+        found = from_path(resolve(tokenizer, FILES))
+    elif hasattr(tokenizer, "to_str") and hasattr(tokenizer, "get_vocab"):
+        found = from_json(tokenizer.to_str().encode(), "tokenizer=")
+    elif hasattr(tokenizer, "save_pretrained"):
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer.save_pretrained(folder)
+            found = Tokenizer.from_pretrained(folder)
+    else:
+        raise ConfigError("tokenizer= takes a grpo.Tokenizer, a folder, a tokenizer.json, a .gguf, or a tokenizer of "
+                          f"tokenizers or transformers, not {tokenizer!r:.80}")
+    ends = [*(i for i in eos_ids if i < found.vocab_size), *found.eos_ids]
+    found.eos_ids = list(dict.fromkeys(ends))
+    return found
+
+
+def from_path(path: Path) -> Tokenizer:
+    """The tokenizer in a folder, a tokenizer.json or a .gguf."""
+    if path.is_dir():
+        return Tokenizer.from_pretrained(path)
+    if path.suffix == ".gguf":
+        file = GgufFile(path)
+        file.close()
+        return Tokenizer.from_gguf(file.metadata, str(path))
+    if path.suffix == ".json":
+        return from_json(read_bytes(path, MAX_TOKENIZER_JSON), str(path))
+    raise TokenizerError(f"{path}: a tokenizer is a folder, a tokenizer.json or a .gguf")
+
+
+def from_json(data: bytes, source: str) -> Tokenizer:
+    """A tokenizer.json, which does not say what ends a completion."""
+    return Tokenizer(load_backend(data, source), files={"tokenizer.json": data}, source=source)
+
+
+def eos_ids_of(*configs: Mapping[str, Any], vocab_size: int, source: str) -> list[int]:
+    """eos_token_id, an id or several, of the first of a model's configs that has it. FileFormatError for what is no
+    id."""
+    found: Any = next((config["eos_token_id"] for config in configs if config.get("eos_token_id") is not None), [])
+    ids = found if isinstance(found, list) else [found]
+    for token in ids:
+        if type(token) is not int or not 0 <= token < vocab_size:
+            raise FileFormatError(f"{source}: eos_token_id {token!r:.40} is not a token id (0 to {vocab_size - 1})")
+    return ids
