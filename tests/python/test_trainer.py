@@ -1,4 +1,4 @@
-"""GRPOTrainer and SFTTrainer: what a step does, what a run leaves, what is refused. What stops a run: test_stopping.py."""
+"""GRPOTrainer and SFTTrainer: a step, what a run leaves, what is refused. What stops a run: test_stopping.py."""
 import json
 import math
 import os
