@@ -154,7 +154,8 @@ def measure_head(shape: str, device: str) -> list[dict]:
     case = {"what": f"head, {R:,} x {C} x {V:,}", "flops": 6 * R * C * V,
             "parts": step_time.head(sizes, step, step_time.SHARES[device]).parts}
     operands = on(device, h), on(device, W), on(device, target, "int64"), on(device, coef, None)
-    for name, mine, theirs in zip(("logp", "entropy", "dh", "dW"), ours, chunked_head(*operands, softmax_terms), strict=True):
+    peers = chunked_head(*operands, softmax_terms)
+    for name, mine, theirs in zip(("logp", "entropy", "dh", "dW"), ours, peers, strict=True):
         alike(f"head, {name}", mine, theirs)
     compiled = torch.compile(softmax_terms, backend="inductor" if device == "cuda" else "eager")
     return [{**case, "who": "grpo", "seconds": seconds, "mb": scratch},
@@ -191,9 +192,9 @@ def attention_of(shape: str, device: str, T: int) -> list[dict]:
     both = lambda: torch.autograd.grad(sdpa(q, k, v), (q, k, v), gradient)          # noqa: E731
     alike("attention, dqkv", dqkv, torch.cat(both(), 1).transpose(1, 2))
     rows = []
+    forward_backward = [a + b for a, b in zip(forward, backward, strict=True)]
     for what, per_pair, times, call in (("forward", 4, forward, lambda: sdpa(q, k, v)),
-                                        ("forward + backward", 14, [a + b for a, b in zip(forward, backward, strict=True)],
-                                         both)):
+                                        ("forward + backward", 14, forward_backward, both)):
         flops, moved = (per_pair * Hq * D * B * T * T / 2,
                         2.0 * B * T * (2 * Hq + 2 * Hkv) * D * (1 if per_pair == 4 else 3))
         case = {"what": f"attention, {Hq}/{Hkv} heads of {D}, {T} tokens, {what}", "flops": flops,

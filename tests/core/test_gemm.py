@@ -1,5 +1,5 @@
 """linear and its gradients, head and packed weights on every CPU tier: against float64, and the bits that must not
-change with batch, neighbours, threads or split (C1, C2)."""
+change with batch, neighbours, threads or split (rollout = training; same seed, same run)."""
 import os
 import shutil
 import subprocess
@@ -64,7 +64,7 @@ def test_head(cpu, rng, R, C, V, inv_temperature):
         assert np.abs(got_dW - (dW + dz.T @ h64)).max() <= 2 * np.abs(rounded.T @ h - dz.T @ h64).max() + 1e-6
 
 
-# -- bits (C1, C2) -----------------------------------------------------------------------------------------------------
+# -- bits: rollout = training; same seed, same run ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("N, C, O", BITS)
