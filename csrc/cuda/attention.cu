@@ -1,7 +1,7 @@
 /* Attention over packed rows, forward. A block takes 64 or 128 pairs of one segment and KV head, 16 or 32 a warp:
    queries and outputs live in registers, keys and values pass through shared memory.
-   FLOPs: 4 D for each pair and key it sees, rounded up to a tile at either end of its window. Bytes: qkv read and y written once, if the keys of a
-   segment stay in L2 while its tiles are worked on. Bound by tensor cores and, next to them, shared memory: a warp
+   FLOPs: 4 D for each pair and key it sees, rounded up to a tile at either end of its window. Bytes: qkv read and
+   y written once, if the keys of a segment stay in L2 while its tiles are worked on. Bound by tensor cores and, next to them, shared memory: a warp
    reads 128 W bytes of a tile for 2048 W M multiplications (M = 1, 2: 16-row parts of a warp). */
 #include "cuda/attention.cuh"
 

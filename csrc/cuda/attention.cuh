@@ -133,7 +133,8 @@ static __device__ inline void tile_scores_of(float s[4][4], const bf16 *a_tile, 
     }
 }
 
-/* 16 rows that meet one tile after the other are held in registers, or where those are few (WIDE) left in shared memory. */
+/* 16 rows that meet one tile after the other are held in registers, or where those are few (WIDE) left in shared
+   memory. */
 template <int W>
 static __device__ inline void hold_rows(uint32_t held[1][W / 16][4], const bf16 *rows) {
     if constexpr (W < WIDE) load_rows<W>(held[0], rows);
@@ -379,7 +380,7 @@ int attention_map(const struct cuda_ctx *ctx, struct attention_map map, const st
 static __device__ inline int rows_behind(struct segment x, int first, int rows, int window) {
     int end = x.prefix + x.prefix_len, last = min(first + rows, end) - 1;
     if (x.prefix_len <= 0 || last < x.prefix || first >= end) return 0;
-    return max(0, min(x.len, window - (end - last)));               /* row i is end - last + i keys further than the last */
+    return max(0, min(x.len, window - (end - last)));         /* row i is end - last + i keys beyond the last */
 }
 
 #endif

@@ -64,8 +64,8 @@ static __device__ void find_stats(const struct backward &c, float2 *stats, const
     }
 }
 
-/* A warp's 16 rows and tile t. bad: its keys that are not finite, and are zero by now; masked: some row does not see all
-   of it; from: the first row's pair. */
+/* A warp's 16 rows and tile t. bad: its keys that are not finite, and are zero by now; masked: some row does not see
+   all of it; from: the first row's pair. */
 template <int W>
 static __device__ inline void add_keys(float dq[1][W / 8][4], float poison[2], const uint32_t q[1][W / 16][4],
                                        const uint32_t dy[1][W / 16][4], const bf16 *q_rows, const bf16 *dy_rows,
@@ -376,7 +376,8 @@ static __global__ void __launch_bounds__(THREADS, W <= 64 ? 3 : 2) attend_dkv(co
 
         int first = query_row(of, h, 0), last = min(of.start + of.len - 1, query_row(of, h, BWD_PAIRS - 1));
         struct seers oldest = seers_of(of, h, key), newest = seers_of(of, h, key + keys - 1);
-        bool works = warp_key < key + keys && (of.end >= 0 || warp_key <= last) && first <= last_reaching(of, h, warp_key + 15);
+        bool behind = of.end >= 0 || warp_key <= last;
+        bool works = warp_key < key + keys && behind && first <= last_reaching(of, h, warp_key + 15);
         bool masked = first < newest.first || last > oldest.last || last > newest.last;
         if (masked) {
             uint32_t bad = bad_rows<W>(q, words[0]) | bad_rows<W>(dy, words[1]);

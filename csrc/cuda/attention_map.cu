@@ -85,7 +85,8 @@ static __device__ void list_query_tiles(struct attention_map map, const struct s
    them are shared out over slices: as many as a function of the group alone says (C2), and so few that the sums of all
    slices have no more rows than the completions: each completion counts where its prefix begins. Of a completion, the
    rows whose window reaches back to the segment count. */
-static __device__ void find_dependents(struct attention_map map, const struct segment *segments, int n, struct heads h) {
+static __device__ void find_dependents(struct attention_map map, const struct segment *segments, int n,
+                                       struct heads h) {
     for (int s = threadIdx.x; s < n; s += MAP_THREADS) map.dependent_tiles[s] = 0;
     __syncthreads();
     for (int s = threadIdx.x; s < n; s += MAP_THREADS) {
