@@ -140,9 +140,9 @@ static __global__ void __launch_bounds__(THREADS, W == 64 || W == WIDE ? 2 : 3) 
     int kv = blockIdx.y;
     clear_gaps(c, kv);
     if ((int)blockIdx.x >= c.map.count[QUERY_TILES]) return;
-    int2 task = c.map.query_tile[blockIdx.x];
-    struct segment s = c.segments[task.x];
-    int first = task.y * ROWS, pairs = s.len * h.group, from = first + warp_id() * 16 * M;  /* the warp's */
+    struct query_task task = c.map.query_tasks[blockIdx.x];
+    struct segment s = c.segments[task.segment];
+    int first = task.tile * ROWS, pairs = s.len * h.group, from = first + warp_id() * 16 * M;  /* the warp's */
     int block_first = s.prefix_len + row_of_pair(h, first);
     int end = s.prefix_len + row_of_pair(h, min(first + ROWS, pairs) - 1) + 1;  /* positions that the block sees */
     int first_tile = first_key(h, block_first) / KV_TILE, tiles = (end + KV_TILE - 1) / KV_TILE;

@@ -352,13 +352,18 @@ static __device__ inline void clear_rows(bf16 *tile, uint32_t rows) {
 
 /* What blocks must know of the segments, which lie in device memory. attention_map() makes it, in scratch. */
 enum { QUERY_TILES, KEY_TASKS, GAPS, COUNTS };
+/* A tile of a segment's pairs. */
+struct __align__(8) query_task { int segment, tile; };
+/* dK and dV of KEY_ROWS of a segment's rows, from the first on; of one slice of the queries that see them. sums: row of the
+   slices' sums, -1: there is one slice. */
+struct __align__(16) key_task { int segment, first, slice, sums; };
 struct attention_map {
     int *count;                      /* (COUNTS) */
-    int2 *query_tile;                /* segment, tile of its pairs */
+    struct query_task *query_tasks;
     int *gap;                        /* rows outside every segment */
     /* of the backward only */
     int *segment_of;                 /* (N) -1: a gap */
-    int4 *key_task;                  /* segment, first of KEY_ROWS of its rows, slice, row of sums (-1: one slice) */
+    struct key_task *key_tasks;
     int *slices;                     /* (n_segments) shares that the queries behind a segment's rows are cut into */
     int *dependent_tiles;            /* (n_segments) tiles of BWD_PAIRS that other segments see its rows from */
 };
