@@ -14,7 +14,9 @@
 
 /* Features read by ourselves: __builtin_cpu_supports knows "amx-bf16" only in some compilers. XCR0 says which register
    files the operating system saves. */
-struct cpuid { uint32_t a, b, c, d; };
+struct cpuid {
+    uint32_t a, b, c, d;
+};
 static struct cpuid cpuid(uint32_t leaf, uint32_t subleaf) {
     struct cpuid r = {0};
     __get_cpuid_count(leaf, subleaf, &r.a, &r.b, &r.c, &r.d);
@@ -70,12 +72,14 @@ static const char *lacks_amx(void) {
 
 static const char *lacks_nothing(void) { return NULL; }
 
-static const struct { const struct ops *ops; const char *(*lacks)(void); } tiers[] = {       /* best first */
+static const struct {
+    const struct ops *ops;
+    const char *(*lacks)(void);
+} tiers[] = {
+/* best first */
 #if CPU_X86
-    {&cpu_ops_amx, lacks_amx},
-    {&cpu_ops_avx512bf16, lacks_avx512bf16},
-    {&cpu_ops_avx512, lacks_avx512},
-    {&cpu_ops_avx2, lacks_avx2},
+    {&cpu_ops_amx, lacks_amx},          {&cpu_ops_avx512bf16, lacks_avx512bf16},
+    {&cpu_ops_avx512, lacks_avx512},    {&cpu_ops_avx2, lacks_avx2},
 #endif
     {&cpu_ops_portable, lacks_nothing},
 };
@@ -180,7 +184,10 @@ int cpu_record_end(void *ctx, int status) {
 }
 
 /* Gradients are the largest arena and are cleared once a step: by all threads. */
-struct zero_job { char *dst; size_t bytes; };
+struct zero_job {
+    char *dst;
+    size_t bytes;
+};
 enum { ZERO_CHUNK = 1 << 20 };
 static void zero_chunks(void *arg, int begin, int end, int thread) {
     struct zero_job *job = arg;

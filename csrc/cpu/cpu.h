@@ -16,7 +16,9 @@ extern const struct ops cpu_ops_portable;
 /* -- context: scratch that ops use while they run and that means nothing between calls --------------------------------
    `shared` is one block for all threads, `thread` a stripe each, both 64-byte aligned. A stripe is address space until
    its thread writes to it, so there is one for every thread that the pool may ever have. */
-struct scratch { size_t shared, thread; };          /* bytes; each op family states its need for given op_limits */
+struct scratch {
+    size_t shared, thread;
+};          /* bytes; each op family states its need for given op_limits */
 struct ctx {
     char *shared, *stripes;
     struct scratch size;

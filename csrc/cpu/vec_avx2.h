@@ -1,8 +1,12 @@
 /* vec.h on AVX2 with FMA: vf is two ymm. */
 #include <immintrin.h>
 
-typedef struct { __m256 lo, hi; } vf;
-typedef struct { __m256i lo, hi; } vp;
+typedef struct {
+    __m256 lo, hi;
+} vf;
+typedef struct {
+    __m256i lo, hi;
+} vp;
 
 VEC_FN __m256i vec_mask(int n) {          /* lanes below n; n may be out of 0..8 */
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));

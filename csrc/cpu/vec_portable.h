@@ -5,16 +5,19 @@ typedef float quad __attribute__((vector_size(16)));
 typedef uint32_t quad_bits __attribute__((vector_size(16)));
 typedef int32_t quad_int __attribute__((vector_size(16)));
 typedef uint16_t quad_half __attribute__((vector_size(8)));
-typedef struct { quad q[4]; } vf;
-typedef struct { quad_bits q[4]; } vp;
+typedef struct {
+    quad q[4];
+} vf;
+typedef struct {
+    quad_bits q[4];
+} vp;
 
-#define VEC_EACH(type, expression)                                          \
-    type r_;                                                                \
-    for (int i = 0; i < 4; i++) r_.q[i] = (expression);                     \
+#define VEC_EACH(type, expression)                      \
+    type r_;                                            \
+    for (int i = 0; i < 4; i++) r_.q[i] = (expression); \
     return r_;
 
-VEC_FN vf vset1(float x) { VEC_EACH(vf, (quad){0} + x) }
-VEC_FN vf vzero(void) { return vset1(0); }
+VEC_FN vf vset1(float x){VEC_EACH(vf, (quad){0} + x)} VEC_FN vf vzero(void) { return vset1(0); }
 VEC_FN vf vload_n(const float *p, int n) {
     vf v = vzero();
     memcpy(&v, p, (size_t)n * sizeof *p);
@@ -57,20 +60,20 @@ VEC_FN void vstore_bf16_n(bf16 *p, vf v, int n) {
     memcpy(p, full, (size_t)n * sizeof *p);
 }
 
-VEC_FN vf vadd(vf a, vf b) { VEC_EACH(vf, a.q[i] + b.q[i]) }
-VEC_FN vf vsub(vf a, vf b) { VEC_EACH(vf, a.q[i] - b.q[i]) }
-VEC_FN vf vmul(vf a, vf b) { VEC_EACH(vf, a.q[i] * b.q[i]) }
-VEC_FN vf vdiv(vf a, vf b) { VEC_EACH(vf, a.q[i] / b.q[i]) }
-VEC_FN vf vfma(vf a, vf b, vf c) { VEC_EACH(vf, a.q[i] * b.q[i] + c.q[i]) }
-VEC_FN vf vselect_lt(vf a, vf b, vf x, vf y) { VEC_EACH(vf, quad_select(a.q[i] < b.q[i], x.q[i], y.q[i])) }
-VEC_FN vf vmax(vf a, vf b) { return vselect_lt(b, a, a, b); }
+VEC_FN vf vadd(vf a, vf b){VEC_EACH(vf, a.q[i] + b.q[i])} VEC_FN vf
+    vsub(vf a, vf b){VEC_EACH(vf, a.q[i] - b.q[i])} VEC_FN vf vmul(vf a, vf b){VEC_EACH(vf, a.q[i] * b.q[i])} VEC_FN vf
+    vdiv(vf a, vf b){VEC_EACH(vf, a.q[i] / b.q[i])} VEC_FN vf
+    vfma(vf a, vf b, vf c){VEC_EACH(vf, a.q[i] * b.q[i] + c.q[i])} VEC_FN vf
+    vselect_lt(vf a, vf b, vf x, vf y){VEC_EACH(vf, quad_select(a.q[i] < b.q[i], x.q[i], y.q[i]))} VEC_FN vf
+    vmax(vf a, vf b) {
+    return vselect_lt(b, a, a, b);
+}
 VEC_FN vf vmin(vf a, vf b) { return vselect_lt(a, b, a, b); }
 VEC_FN quad quad_scale2(quad a, quad n) {          /* in two halves: 2^128 is no float */
     quad_int whole = __builtin_convertvector(n, quad_int), half = whole >> 1;
     return a * (quad)((half + 127) << 23) * (quad)((whole - half + 127) << 23);
 }
-VEC_FN vf vscale2(vf a, vf n) { VEC_EACH(vf, quad_scale2(a.q[i], n.q[i])) }
-VEC_FN vf vsqrt(vf a) {
+VEC_FN vf vscale2(vf a, vf n){VEC_EACH(vf, quad_scale2(a.q[i], n.q[i]))} VEC_FN vf vsqrt(vf a) {
     float t[VEC];
     vstore(t, a);
     for (int i = 0; i < VEC; i++) t[i] = sqrtf(t[i]);

@@ -1,7 +1,7 @@
 /* Attention over packed rows, forward. A block takes 64 or 128 pairs of one segment and KV head, 16 or 32 a warp:
-   queries and outputs live in registers, keys and values pass through shared memory.
-   FLOPs: 4 D for each pair and key it sees, rounded up to a tile at either end of its window. Bytes: qkv read and
-   y written once, if the keys of a segment stay in L2 while its tiles are worked on. Bound by tensor cores and, next to them, shared memory: a warp
+   queries and outputs live in registers, keys and values pass through shared memory. FLOPs: 4 D for each pair and
+   key it sees, rounded up to a tile at either end of its window. Bytes: qkv read and y written once, if the keys of
+   a segment stay in L2 while its tiles are worked on. Bound by tensor cores and, next to them, shared memory: a warp
    reads 128 W bytes of a tile for 2048 W M multiplications (M = 1, 2: 16-row parts of a warp). */
 #include "cuda/attention.cuh"
 
@@ -47,38 +47,36 @@ template <int W>
 static __device__ void finish_rows(const struct attention_call &c, struct segment s, int kv, int first,
                                    float o[W / 8][4], struct softmax state) {
     struct heads h = c.heads;
-    #pragma unroll
+#pragma unroll
     for (int r = 0; r < 2; r++) {
         int pair = first + lane_id() / 4 + 8 * r, row = row_of_pair(h, pair);
         if (row >= s.len) continue;
         size_t at = (size_t)(s.start + row) * h.Hq + (size_t)(kv * h.group + pair - row * h.group);
         bf16 *y = c.y + at * h.D + lane_id() % 4 * 2;
         float share = 1 / state.sum[r];
-        #pragma unroll
+#pragma unroll
         for (int n = 0; n < W / 8; n++)
-            if (n * 8 < h.D)
-                *(uint32_t *)(y + n * 8) = pack2(o[n][2 * r] * share, o[n][2 * r + 1] * share);
+            if (n * 8 < h.D) *(uint32_t *)(y + n * 8) = pack2(o[n][2 * r] * share, o[n][2 * r + 1] * share);
         if (lane_id() % 4 == 0) c.lse[at] = (state.max[r] + log2f(state.sum[r])) * LN2;
     }
 }
 
 /* this lane's kept_floats(W), WARP floats apart, of part m of its warp */
-template <int W>
-static __device__ float *kept_of(char *memory, int m) {
+template <int W> static __device__ float *kept_of(char *memory, int m) {
     return (float *)memory + (warp_id() * parts_of(W) + m) * kept_floats(W) * WARP + lane_id();
 }
 
 /* The chunk that is done joins the chunks before it, if any. */
 template <int W>
 static __device__ void fold_chunk(float *kept, const struct softmax &chunk, const float o[W / 8][4], bool first) {
-    #pragma unroll
+#pragma unroll
     for (int r = 0; r < 2; r++) {
         float *max = kept + (W / 2 + 2 * r) * WARP, *sum = max + WARP;
         struct factors by = {0, 1};
         bool begins = first || unbegun(*max, *sum);
         if (begins) *max = chunk.max[r], *sum = chunk.sum[r];
         else by = fold_row(max, sum, chunk.max[r], chunk.sum[r]);
-        #pragma unroll
+#pragma unroll
         for (int i = 0; i < W / 4; i++) {
             float *out = kept + (i / 2 * 4 + 2 * r + i % 2) * WARP, part = o[i / 2][2 * r + i % 2];
             *out = begins ? part : fold(*out, part, by);
@@ -87,11 +85,10 @@ static __device__ void fold_chunk(float *kept, const struct softmax &chunk, cons
 }
 
 /* the state and output of all chunks */
-template <int W>
-static __device__ void unfold(struct softmax *state, float o[W / 8][4], const float *kept) {
-    #pragma unroll
+template <int W> static __device__ void unfold(struct softmax *state, float o[W / 8][4], const float *kept) {
+#pragma unroll
     for (int i = 0; i < W / 2; i++) o[i / 4][i % 4] = kept[i * WARP];
-    #pragma unroll
+#pragma unroll
     for (int r = 0; r < 2; r++) {
         state->max[r] = kept[(W / 2 + 2 * r) * WARP];
         state->sum[r] = kept[(W / 2 + 2 * r + 1) * WARP];
@@ -109,7 +106,7 @@ static __device__ inline void attend_tile(struct softmax state[parts_of(W)], flo
     float score[M][4][4];
     uint32_t p[M][2][4];
     tile_scores<W, M>(score, q, k);
-    #pragma unroll
+#pragma unroll
     for (int m = 0; m < M; m++) {
         float top[2], sum[2];
         struct sight see;
@@ -131,8 +128,8 @@ static __device__ inline void attend_tile(struct softmax state[parts_of(W)], flo
 }
 
 template <int W>
-static __global__ void __launch_bounds__(THREADS, W == 64 || W == WIDE ? 2 : 3) attend(const struct attention_call c,
-                                                                                       bool folds) {
+static __global__ void __launch_bounds__(THREADS, W == 64 || W == WIDE ? 2 : 3)
+    attend(const struct attention_call c, bool folds) {
     constexpr int M = parts_of(W), ROWS = 64 * M, TILE = KV_TILE * pitch(W), STAGES = stages(W);
     SHARED(char, memory);
     __shared__ uint32_t words[WARPS];
@@ -160,7 +157,7 @@ static __global__ void __launch_bounds__(THREADS, W == 64 || W == WIDE ? 2 : 3) 
     struct softmax state[M];
     cp_async_wait<0>();
     __syncthreads();
-    #pragma unroll
+#pragma unroll
     for (int m = 0; m < M; m++) {
         load_rows<W>(q[m], q_tile + (warp_id() * M + m) * 16 * pitch(W));
         state[m] = softmax_begin();
@@ -175,16 +172,16 @@ static __global__ void __launch_bounds__(THREADS, W == 64 || W == WIDE ? 2 : 3) 
             cp_async_commit();
         }
         cp_async_wait<0>();
-        __syncthreads();                                             /* tile t is there, and nobody reads tile t - 1 */
+        __syncthreads(); /* tile t is there, and nobody reads tile t - 1 */
         if (STAGES == 2 && t + 1 < tiles) load_keys<W>(next, next + TILE, c.qkv, h, s, kv, t + 1, end);
         cp_async_commit();
         uint32_t bad = 0;
-        if (t * KV_TILE + KV_TILE - 1 > block_first || t * KV_TILE < first_key(h, end - 1)) {      /* not seen by all */
+        if (t * KV_TILE + KV_TILE - 1 > block_first || t * KV_TILE < first_key(h, end - 1)) { /* not seen by all */
             bad = bad_rows<W>(v, words);
             if (bad) clear_rows<W>(v, bad);
         }
         if (t > first_tile && t % CHUNK_TILES == 0)
-            #pragma unroll
+#pragma unroll
             for (int m = 0; m < M; m++) {
                 fold_chunk<W>(kept_of<W>(memory, m), state[m], o[m], t - first_tile <= CHUNK_TILES);
                 state[m] = softmax_begin();
@@ -194,7 +191,7 @@ static __global__ void __launch_bounds__(THREADS, W == 64 || W == WIDE ? 2 : 3) 
         if (t * KV_TILE <= warp_last && t * KV_TILE + KV_TILE > first_key(h, warp_first))
             attend_tile<W>(state, o, q, k, v, bad, masked, h, s, from, pairs, t);
     }
-    #pragma unroll
+#pragma unroll
     for (int m = 0; m < M; m++) {
         if ((tiles - 1) / CHUNK_TILES > first_tile / CHUNK_TILES) {
             fold_chunk<W>(kept_of<W>(memory, m), state[m], o[m], false);
@@ -208,7 +205,7 @@ template <int W>
 static int run_attend(const struct cuda_ctx *ctx, const struct attention_call c, const struct segment *segments,
                       int n_segments) {
     constexpr int ROWS = 64 * parts_of(W);
-    bool folds = c.N > KV_CHUNK;                                     /* no context is longer than the batch */
+    bool folds = c.N > KV_CHUNK; /* no context is longer than the batch */
     size_t shared = (size_t)front_bytes(W, folds) + 2 * stages(W) * KV_TILE * pitch(W) * sizeof(bf16);
     TRY(attention_map(ctx, c.map, segments, n_segments, c.N, c.heads, ROWS, false));
     LAUNCH(ctx, attend<W>, dim3((unsigned)query_tiles_max(c.N, n_segments, c.heads.group, ROWS), (unsigned)c.heads.Hkv),

@@ -1,4 +1,4 @@
-/* Attention: what forward, backward and decode share, so that a token has the same bits from any of them (C1).
+/* Attention: what forward, backward and decode share, so that a token has the same bits from any of them (rollout = training).
 
    A row is one query head at one position. It meets its keys in tiles of KV_TILE, aligned to position 0. Scores of a
    tile come from tensor cores, over D in ascending steps of 16; the row's running maximum moves on once a tile, and sum
@@ -23,7 +23,7 @@
 #include "cuda/cuda.cuh"
 
 enum { KV_CHUNK = 512, CHUNK_TILES = KV_CHUNK / KV_TILE };
-enum { THREADS = 128, WARPS = THREADS / WARP };        /* of a block of forward and backward */
+enum { THREADS = 128, WARPS = THREADS / WARP }; /* of a block of forward and backward */
 enum { WIDE = 256, NO_WINDOW = 1 << 30 };
 
 #define LOG2E 1.44269504089f
@@ -33,14 +33,19 @@ enum { WIDE = 256, NO_WINDOW = 1 << 30 };
 
 struct heads {
     int Hq, Hkv, D, group;
-    int window;                      /* keys that a row sees at most, its own included */
-    float scale;                     /* of scores, times log2(e): exponents are base 2 */
-    uint32_t inverse;                /* of group, times 2^32, rounded up; 0: group is 1 */
+    int window; /* keys that a row sees at most, its own included */
+    float scale; /* of scores, times log2(e): exponents are base 2 */
+    uint32_t inverse; /* of group, times 2^32, rounded up; 0: group is 1 */
 };
 
 static inline struct heads heads_of(const struct attention_shape *a) {
     int group = a->Hq / a->Hkv, window = a->window > 0 && a->window < NO_WINDOW ? a->window : NO_WINDOW;
-    return (struct heads){a->Hq, a->Hkv, a->D, group, window, (float)(LOG2E / score_divisor(a->scale)),
+    return (struct heads){a->Hq,
+                          a->Hkv,
+                          a->D,
+                          group,
+                          window,
+                          (float)(LOG2E / score_divisor(a->scale)),
                           group > 1 ? 0xffffffffu / (uint32_t)group + 1 : 0};
 }
 
@@ -58,15 +63,19 @@ static __device__ inline int row_of_pair(struct heads h, int pair) {
 }
 
 /* Calls f<W>(...) for the width that serves D. */
-#define BY_WIDTH(D, f, ...)                                                                                            \
-    ((D) <= 32 ? f<32>(__VA_ARGS__) : (D) <= 64 ? f<64>(__VA_ARGS__) : (D) <= 80 ? f<80>(__VA_ARGS__) :                \
-     (D) <= 112 ? f<112>(__VA_ARGS__) : (D) <= 128 ? f<128>(__VA_ARGS__) : f<WIDE>(__VA_ARGS__))
+#define BY_WIDTH(D, f, ...)             \
+    ((D) <= 32    ? f<32>(__VA_ARGS__)  \
+     : (D) <= 64  ? f<64>(__VA_ARGS__)  \
+     : (D) <= 80  ? f<80>(__VA_ARGS__)  \
+     : (D) <= 112 ? f<112>(__VA_ARGS__) \
+     : (D) <= 128 ? f<128>(__VA_ARGS__) \
+                  : f<WIDE>(__VA_ARGS__))
 
 static inline int width_of(int D) {
     return D <= 32 ? 32 : D <= 64 ? 64 : D <= 80 ? 80 : D <= 112 ? 112 : D <= 128 ? 128 : WIDE;
 }
 
-int attention_heads(struct heads *h, const struct attention_shape *a);       /* E_CONFIG: a D that no kernel serves */
+int attention_heads(struct heads *h, const struct attention_shape *a); /* E_CONFIG: a D that no kernel serves */
 
 /* -- tiles in shared memory ---------------------------------------------------------------------------------------- */
 
@@ -77,8 +86,7 @@ static constexpr __host__ __device__ int stages(int W) { return W < WIDE ? 2 : 1
 static constexpr __host__ __device__ int pitch(int W) { return W < WIDE ? (W / 8 | 1) * 8 : W; }
 
 /* element of a tile that holds a row's column */
-template <int W>
-static __device__ inline int place(int row, int column) {
+template <int W> static __device__ inline int place(int row, int column) {
     return row * pitch(W) + (W < WIDE ? column : (column & ~63) + ((column & 63) ^ (row & 7) * 8));
 }
 
@@ -86,57 +94,52 @@ static __device__ inline int place(int row, int column) {
 
 /* What a lane names to ldmatrix_x4 for 16 rows x 16 columns from `column` on: as A of mma, or (trans) as B with rows
    along k; and as B with rows along n. */
-template <int W>
-static __device__ inline const bf16 *rows_of_a(const bf16 *tile, int column) {
+template <int W> static __device__ inline const bf16 *rows_of_a(const bf16 *tile, int column) {
     return tile + place<W>(lane_id() % 16, lane_id() / 16 * 8 + column);
 }
-template <int W>
-static __device__ inline const bf16 *rows_of_b(const bf16 *tile, int column) {
+template <int W> static __device__ inline const bf16 *rows_of_b(const bf16 *tile, int column) {
     return tile + place<W>(lane_id() / 16 * 8 + lane_id() % 8, lane_id() / 8 % 2 * 8 + column);
 }
 
 /* a = 16 rows of a tile as the A operand */
-template <int W>
-static __device__ inline void load_rows(uint32_t a[W / 16][4], const bf16 *tile) {
-    #pragma unroll
+template <int W> static __device__ inline void load_rows(uint32_t a[W / 16][4], const bf16 *tile) {
+#pragma unroll
     for (int k = 0; k < W / 16; k++) ldmatrix_x4(a[k], rows_of_a<W>(tile, k * 16));
 }
 
 /* s (16 M rows, 32) = a (16 M rows, W) times the rows of a tile (32, W) */
 template <int W, int M>
 static __device__ inline void tile_scores(float s[M][4][4], const uint32_t a[M][W / 16][4], const bf16 *tile) {
-    #pragma unroll
+#pragma unroll
     for (int i = 0; i < M * 16; i++) s[i / 16][i / 4 % 4][i % 4] = 0;
-    #pragma unroll
+#pragma unroll
     for (int k = 0; k < W / 16; k++) {
         uint32_t b[2][4];
         ldmatrix_x4(b[0], rows_of_b<W>(tile, k * 16));
         ldmatrix_x4(b[1], rows_of_b<W>(tile + 16 * pitch(W), k * 16));
-        #pragma unroll
+#pragma unroll
         for (int i = 0; i < M * 4; i++) mma(s[i / 4][i % 4], a[i / 4][k], &b[i % 4 / 2][i % 2 * 2]);
     }
 }
 
 /* The same with a left in shared memory, for who has no registers left. */
-template <int W>
-static __device__ inline void tile_scores_of(float s[4][4], const bf16 *a_tile, const bf16 *tile) {
-    #pragma unroll
+template <int W> static __device__ inline void tile_scores_of(float s[4][4], const bf16 *a_tile, const bf16 *tile) {
+#pragma unroll
     for (int i = 0; i < 16; i++) s[i / 4][i % 4] = 0;
-    #pragma unroll
+#pragma unroll
     for (int k = 0; k < W / 16; k++) {
         uint32_t a[4], b[2][4];
         ldmatrix_x4(a, rows_of_a<W>(a_tile, k * 16));
         ldmatrix_x4(b[0], rows_of_b<W>(tile, k * 16));
         ldmatrix_x4(b[1], rows_of_b<W>(tile + 16 * pitch(W), k * 16));
-        #pragma unroll
+#pragma unroll
         for (int i = 0; i < 4; i++) mma(s[i], a, &b[i / 2][i % 2 * 2]);
     }
 }
 
 /* 16 rows that meet one tile after the other are held in registers, or where those are few (WIDE) left in shared
    memory. */
-template <int W>
-static __device__ inline void hold_rows(uint32_t held[1][W / 16][4], const bf16 *rows) {
+template <int W> static __device__ inline void hold_rows(uint32_t held[1][W / 16][4], const bf16 *rows) {
     if constexpr (W < WIDE) load_rows<W>(held[0], rows);
 }
 template <int W>
@@ -148,23 +151,23 @@ static __device__ inline void held_scores(float s[1][4][4], const uint32_t held[
 
 /* p as the A operand of tile_values() */
 static __device__ inline void pack_scores(uint32_t p[2][4], const float s[4][4]) {
-    #pragma unroll
+#pragma unroll
     for (int i = 0; i < 8; i++) p[i / 4][i % 4] = pack2(s[i / 2][i % 2 * 2], s[i / 2][i % 2 * 2 + 1]);
 }
 
 /* o (16 M rows, 16 columns for each i) += p (16 M rows, 32) times a tile (32, W): columns 16 (first + i step), i < N */
 template <int W, int M, int N>
-static __device__ inline void tile_values(float o[M][2 * N][4], const uint32_t p[M][2][4], const bf16 *tile,
-                                          int first, int step) {
-    #pragma unroll
+static __device__ inline void tile_values(float o[M][2 * N][4], const uint32_t p[M][2][4], const bf16 *tile, int first,
+                                          int step) {
+#pragma unroll
     for (int k = 0; k < 2; k++)
-        #pragma unroll
+#pragma unroll
         for (int i = 0; i < N; i++) {
             int column = (first + i * step) * 16;
             if (column >= W) continue;
             uint32_t b[4];
             ldmatrix_x4_trans(b, rows_of_a<W>(tile + k * 16 * pitch(W), column));
-            #pragma unroll
+#pragma unroll
             for (int m = 0; m < M; m++) {
                 mma(o[m][2 * i], p[m][k], b);
                 mma(o[m][2 * i + 1], p[m][k], b + 2);
@@ -175,7 +178,9 @@ static __device__ inline void tile_values(float o[M][2 * N][4], const uint32_t p
 /* -- online softmax ------------------------------------------------------------------------------------------------ */
 
 /* Of the two rows lane / 4 and lane / 4 + 8 of 16. */
-struct softmax { float max[2], sum[2]; };
+struct softmax {
+    float max[2], sum[2];
+};
 
 static __device__ inline struct softmax softmax_begin(void) { return (struct softmax){{-INFINITY, -INFINITY}, {0, 0}}; }
 
@@ -183,12 +188,14 @@ static __device__ inline struct softmax softmax_begin(void) { return (struct sof
 static __device__ inline int key_of(int n, int i) { return n * 8 + lane_id() % 4 * 2 + i % 2; }
 
 /* Keys [first, last] of a tile that a lane's two rows of 16 see; last < first: none. */
-struct sight { int first[2], last[2]; };
+struct sight {
+    int first[2], last[2];
+};
 
 /* `from`: pair of the first of the 16 rows */
 static __device__ inline struct sight keys_in_sight(struct heads h, struct segment s, int from, int pairs, int tile) {
     struct sight see;
-    #pragma unroll
+#pragma unroll
     for (int r = 0; r < 2; r++) {
         int pair = min(from + lane_id() / 4 + 8 * r, pairs - 1);
         see.last[r] = s.prefix_len + row_of_pair(h, pair) - tile * KV_TILE;
@@ -210,19 +217,19 @@ static __device__ inline uint32_t in_sight(uint32_t keys, const struct sight &se
 
 /* s = -inf for keys that a row does not see */
 static __device__ inline void hide_keys(float s[4][4], const struct sight &see) {
-    #pragma unroll
+#pragma unroll
     for (int n = 0; n < 4; n++)
-        #pragma unroll
+#pragma unroll
         for (int i = 0; i < 4; i++)
             if (!sees_key(see, i / 2, key_of(n, i))) s[n][i] = -INFINITY;
 }
 
 /* the rows' largest exponents in this tile */
 static __device__ inline void tile_max(float top[2], const float s[4][4], float scale) {
-    #pragma unroll
+#pragma unroll
     for (int r = 0; r < 2; r++) {
         float v = -INFINITY;
-        #pragma unroll
+#pragma unroll
         for (int n = 0; n < 4; n++) v = fmaxf(v, fmaxf(s[n][2 * r], s[n][2 * r + 1]));
         v = fmaxf(v, shuffle_xor(v, 1));
         top[r] = fmaxf(v, shuffle_xor(v, 2)) * scale;
@@ -234,10 +241,10 @@ static __device__ inline float origin(float max) { return max == -INFINITY ? 0 :
 
 /* s -> p = exp(s - max), sum = the rows' sums of p */
 static __device__ inline void tile_exp(float sum[2], float s[4][4], const float max[2], float scale) {
-    #pragma unroll
+#pragma unroll
     for (int r = 0; r < 2; r++) {
         float from = origin(max[r]), v = 0;
-        #pragma unroll
+#pragma unroll
         for (int n = 0; n < 4; n++) {
             s[n][2 * r] = exp2_approx(fmaf(s[n][2 * r], scale, -from));
             s[n][2 * r + 1] = exp2_approx(fmaf(s[n][2 * r + 1], scale, -from));
@@ -251,12 +258,12 @@ static __device__ inline void tile_exp(float sum[2], float s[4][4], const float 
 /* The state and o (16 rows, 8 N) move to a new maximum; sum: of the tile that brought it. */
 template <int N>
 static __device__ inline void shrink(struct softmax *state, float o[N][4], const float max[2], const float sum[2]) {
-    #pragma unroll
+#pragma unroll
     for (int r = 0; r < 2; r++) {
         float by = exp2_approx(state->max[r] - origin(max[r]));
         state->max[r] = max[r];
         state->sum[r] = fmaf(state->sum[r], by, sum[r]);
-        #pragma unroll
+#pragma unroll
         for (int n = 0; n < N; n++) {
             o[n][2 * r] *= by;
             o[n][2 * r + 1] *= by;
@@ -266,7 +273,9 @@ static __device__ inline void shrink(struct softmax *state, float o[N][4], const
 
 /* -- joining chunks ------------------------------------------------------------------------------------------------ */
 
-struct factors { float kept, added; };
+struct factors {
+    float kept, added;
+};
 
 /* Has a row seen no key? Then it takes the state and output of its first chunk as they are. */
 static __device__ inline bool unbegun(float max, float sum) { return max == -INFINITY && sum == 0; }
@@ -292,7 +301,7 @@ template <int W>
 static __device__ inline void load_keys(bf16 *k, bf16 *v, const bf16 *qkv, struct heads h, struct segment s, int kv,
                                         int tile, int end) {
     size_t stride = qkv_stride(h);
-    #pragma unroll (W < WIDE ? (W / 8 + 3) / 4 : 1)    /* a thread's share at once, unless sums fill the registers */
+#pragma unroll(W < WIDE ? (W / 8 + 3) / 4 : 1) /* a thread's share at once, unless sums fill the registers */
     for (int i = threadIdx.x; i < KV_TILE * (W / 8); i += THREADS) {
         int j = i / (W / 8), column = i % (W / 8) * 8, t = tile * KV_TILE + j;
         bool valid = t < end && column < h.D;
@@ -308,7 +317,7 @@ static __device__ inline void load_keys(bf16 *k, bf16 *v, const bf16 *qkv, struc
 template <int W>
 static __device__ inline void load_pairs(bf16 *tile, const bf16 *from, size_t stride, struct heads h, int first, int n,
                                          int pairs) {
-    #pragma unroll
+#pragma unroll
     for (int i = threadIdx.x; i < n * (W / 8); i += THREADS) {
         int j = i / (W / 8), column = i % (W / 8) * 8, row = row_of_pair(h, first + j);
         bool valid = first + j < pairs && column < h.D;
@@ -327,8 +336,7 @@ static __device__ inline uint32_t exponents_full(uint32_t pair) {
 }
 
 /* Bit j: row j of a tile (32, W) holds a number that is not finite. By all threads; words: (WARPS) of shared memory. */
-template <int W>
-static __device__ inline uint32_t bad_rows(const bf16 *tile, uint32_t *words) {
+template <int W> static __device__ inline uint32_t bad_rows(const bf16 *tile, uint32_t *words) {
     uint32_t bad = 0;
     for (int c = warp_id(); c < W / 8; c += WARPS) {
         uint4 v = *(const uint4 *)(tile + place<W>(lane_id(), c * 8));
@@ -340,8 +348,7 @@ static __device__ inline uint32_t bad_rows(const bf16 *tile, uint32_t *words) {
     return words[0] | words[1] | words[2] | words[3];
 }
 
-template <int W>
-static __device__ inline void clear_rows(bf16 *tile, uint32_t rows) {
+template <int W> static __device__ inline void clear_rows(bf16 *tile, uint32_t rows) {
     for (int i = threadIdx.x; i < KV_TILE * (W / 8); i += THREADS)
         if (rows >> i / (W / 8) & 1)
             *(uint4 *)(tile + i / (W / 8) * pitch(W) + i % (W / 8) * 8) = make_uint4(0, 0, 0, 0);
@@ -353,19 +360,23 @@ static __device__ inline void clear_rows(bf16 *tile, uint32_t rows) {
 /* What blocks must know of the segments, which lie in device memory. attention_map() makes it, in scratch. */
 enum { QUERY_TILES, KEY_TASKS, GAPS, COUNTS };
 /* A tile of a segment's pairs. */
-struct __align__(8) query_task { int segment, tile; };
-/* dK and dV of KEY_ROWS of a segment's rows, from the first on; of one slice of the queries that see them. sums: row of the
-   slices' sums, -1: there is one slice. */
-struct __align__(16) key_task { int segment, first, slice, sums; };
+struct __align__(8) query_task {
+    int segment, tile;
+};
+/* dK and dV of KEY_ROWS of a segment's rows, from the first on; of one slice of the queries that see them. sums: row
+   of the slices' sums, -1: there is one slice. */
+struct __align__(16) key_task {
+    int segment, first, slice, sums;
+};
 struct attention_map {
-    int *count;                      /* (COUNTS) */
+    int *count; /* (COUNTS) */
     struct query_task *query_tasks;
-    int *gap;                        /* rows outside every segment */
+    int *gap; /* rows outside every segment */
     /* of the backward only */
-    int *segment_of;                 /* (N) -1: a gap */
+    int *segment_of; /* (N) -1: a gap */
     struct key_task *key_tasks;
-    int *slices;                     /* (n_segments) shares that the queries behind a segment's rows are cut into */
-    int *dependent_tiles;            /* (n_segments) tiles of BWD_PAIRS that other segments see its rows from */
+    int *slices; /* (n_segments) shares that the queries behind a segment's rows are cut into */
+    int *dependent_tiles; /* (n_segments) tiles of BWD_PAIRS that other segments see its rows from */
 };
 enum { KEY_ROWS = 64, BWD_PAIRS = 32, SLICE_ROWS = 512 };
 
@@ -385,7 +396,7 @@ int attention_map(const struct cuda_ctx *ctx, struct attention_map map, const st
 static __device__ inline int rows_behind(struct segment x, int first, int rows, int window) {
     int end = x.prefix + x.prefix_len, last = min(first + rows, end) - 1;
     if (x.prefix_len <= 0 || last < x.prefix || first >= end) return 0;
-    return max(0, min(x.len, window - (end - last)));         /* row i is end - last + i keys beyond the last */
+    return max(0, min(x.len, window - (end - last))); /* row i is end - last + i keys beyond the last */
 }
 
 #endif

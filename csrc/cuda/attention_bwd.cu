@@ -33,7 +33,7 @@ static __device__ void clear_gaps(const struct backward &c, int column, int n) {
 
 /* 4 elements of a lane: p holds scores and becomes exp(s - lse), ds holds dp and becomes p (dp - delta) */
 static __device__ inline void gradients(float p[4], float ds[4], const float2 stat[4], float scale) {
-    #pragma unroll
+#pragma unroll
     for (int i = 0; i < 4; i++) {
         p[i] = exp2_approx(fmaf(p[i], scale, -stat[i].x));
         ds[i] = p[i] * (ds[i] - stat[i].y);
@@ -75,14 +75,14 @@ static __device__ inline void add_keys(float dq[1][W / 8][4], float poison[2], c
     uint32_t packed[1][2][4];
     held_scores<W>(score, q, q_rows, k);
     held_scores<W>(ds, dy, dy_rows, v);
-    #pragma unroll
+#pragma unroll
     for (int n = 0; n < 4; n++) {
         float2 of_row[4] = {stat[0], stat[0], stat[1], stat[1]};
         gradients(score[0][n], ds[0][n], of_row, h.scale);
     }
     if (masked || bad) {
         struct sight see = keys_in_sight(h, s, from, pairs, t);
-        #pragma unroll
+#pragma unroll
         for (int i = 0; i < 16; i++)
             if (!sees_key(see, i % 4 / 2, key_of(i / 4, i))) ds[0][i / 4][i % 4] = 0;
         for (int r = 0; r < 2; r++)
@@ -92,8 +92,7 @@ static __device__ inline void add_keys(float dq[1][W / 8][4], float poison[2], c
     tile_values<W, 1, W / 16>(dq, packed, k, 0, 1);
 }
 
-template <int W>
-static __global__ void __launch_bounds__(THREADS, W <= 80 ? 3 : 2) attend_dq(const struct backward c) {
+template <int W> static __global__ void __launch_bounds__(THREADS, W <= 80 ? 3 : 2) attend_dq(const struct backward c) {
     constexpr int TILE = KV_TILE * pitch(W), FRONT = QUERY_ROWS * pitch(W), STAGES = stages(W);
     SHARED(bf16, memory);
     __shared__ uint32_t words[WARPS];
@@ -145,7 +144,7 @@ static __global__ void __launch_bounds__(THREADS, W <= 80 ? 3 : 2) attend_dq(con
         if (STAGES == 2 && t + 1 < tiles) load_keys<W>(next, next + TILE, c.qkv, h, s, kv, t + 1, end);
         cp_async_commit();
         uint32_t bad = 0;
-        if (t * KV_TILE + KV_TILE - 1 > block_first || t * KV_TILE < first_key(h, end - 1)) {      /* not seen by all */
+        if (t * KV_TILE + KV_TILE - 1 > block_first || t * KV_TILE < first_key(h, end - 1)) { /* not seen by all */
             bad = bad_rows<W>(k, words);
             if (bad) clear_rows<W>(k, bad);
         }
@@ -154,13 +153,13 @@ static __global__ void __launch_bounds__(THREADS, W <= 80 ? 3 : 2) attend_dq(con
             add_keys<W>(dq, poison, q, dy, q_rows, dy_rows, k, v, stat, bad, masked, h, s, from, pairs, t);
     }
 
-    float scale = h.scale * LN2;                                     /* of the scores */
-    #pragma unroll
+    float scale = h.scale * LN2; /* of the scores */
+#pragma unroll
     for (int r = 0; r < 2; r++) {
         int pair = from + lane_id() / 4 + 8 * r, row = row_of_pair(h, pair);
         if (row >= s.len) continue;
         bf16 *to = c.dqkv + (size_t)(s.start + row) * qkv_stride(h) + head + (size_t)(pair - row * h.group) * h.D;
-        #pragma unroll
+#pragma unroll
         for (int n = 0; n < W / 8; n++)
             if (n * 8 < h.D)
                 *(uint32_t *)(to + n * 8 + lane_id() % 4 * 2) =
@@ -172,25 +171,28 @@ static __global__ void __launch_bounds__(THREADS, W <= 80 ? 3 : 2) attend_dq(con
 
 /* A tile of BWD_PAIRS queries: of a segment with rows [start, start + len), which sees the key rows [first, end);
    end < 0: it is the keys' own segment, a row sees itself and what is before it. */
-struct queries { int start, len, tile, first, end; };
+struct queries {
+    int start, len, tile, first, end;
+};
 
 /* The tiles behind a block's keys, one after the other. One thread walks, so that no other holds this in registers. */
 struct walk {
-    struct segment own;              /* the keys' */
-    int key, keys;                   /* packed rows [key, key + keys) */
-    struct queries q;                /* the current one; len 0: there is none */
-    int tiles, index;                /* where its segment's tiles end, and its number */
-    int skip, left;                  /* tiles of dependents that earlier slices have, and that are this slice's */
+    struct segment own; /* the keys' */
+    int key, keys; /* packed rows [key, key + keys) */
+    struct queries q; /* the current one; len 0: there is none */
+    int tiles, index; /* where its segment's tiles end, and its number */
+    int skip, left; /* tiles of dependents that earlier slices have, and that are this slice's */
 };
 
 static __device__ inline int tiles_of(struct heads h, int rows) { return (rows * h.group + BWD_PAIRS - 1) / BWD_PAIRS; }
 
-static __device__ void begin_walk(struct walk *w, const struct backward &c, struct key_task task, struct segment own, int keys) {
+static __device__ void begin_walk(struct walk *w, const struct backward &c, struct key_task task, struct segment own,
+                                  int keys) {
     int dependents = c.map.dependent_tiles[task.segment], slices = c.map.slices[task.segment];
     int skip = dependents * task.slice / slices, left = dependents * (task.slice + 1) / slices - skip;
     *w = (struct walk){own, own.start + task.first, keys, {own.start, own.len, -1, 0, -1}, 0, -1, skip, left};
     if (task.slice) return;
-    w->q.tile = task.first * c.heads.group / BWD_PAIRS - 1;              /* earlier rows do not see the block's first key */
+    w->q.tile = task.first * c.heads.group / BWD_PAIRS - 1; /* earlier rows do not see the block's first key */
     w->tiles = tiles_of(c.heads, min(own.len, task.first + keys - 1 + c.heads.window));
 }
 
@@ -212,11 +214,13 @@ static __device__ struct queries next_tile(struct walk *w, const struct backward
 
 /* The last packed row whose window reaches back to the key in row `key`. */
 static __device__ inline int last_reaching(const struct queries &q, struct heads h, int key) {
-    return key + h.window - 1 + (q.end < 0 ? 0 : q.start - q.end);   /* rows behind a prefix go on where it ends */
+    return key + h.window - 1 + (q.end < 0 ? 0 : q.start - q.end); /* rows behind a prefix go on where it ends */
 }
 
 /* Packed rows [first, last] of the queries that see the key in row `key`; last < 0: none. */
-struct seers { int first, last; };
+struct seers {
+    int first, last;
+};
 
 static __device__ inline struct seers seers_of(const struct queries &q, struct heads h, int key) {
     bool visible = q.end < 0 || (key >= q.first && key < q.end);
@@ -231,7 +235,7 @@ static __device__ inline int query_row(struct queries q, struct heads h, int j) 
 /* p = ds = 0 where the query does not see the key; key: the row of the warp's first key */
 static __device__ inline void hide_queries(float p[4][4], float ds[4][4], struct queries q, struct heads h, int key) {
     struct seers of[2] = {seers_of(q, h, key + lane_id() / 4), seers_of(q, h, key + lane_id() / 4 + 8)};
-    #pragma unroll
+#pragma unroll
     for (int i = 0; i < 16; i++) {
         int row = query_row(q, h, key_of(i / 4, i));
         if (row < of[i % 4 / 2].first || row > of[i % 4 / 2].last) p[i / 4][i % 4] = ds[i / 4][i % 4] = 0;
@@ -269,7 +273,7 @@ static __device__ inline void add_queries(float dk[1][sums_of(W) / 8][4], float 
     uint32_t packed[1][2][4];
     held_scores<W>(p, k, k_rows, q);
     tile_scores_of<W>(ds[0], v_rows, dy);
-    #pragma unroll
+#pragma unroll
     for (int n = 0; n < 4; n++) {
         float4 two = *(const float4 *)(stats + key_of(n, 0));
         float2 stat[4] = {{two.x, two.y}, {two.z, two.w}, {two.x, two.y}, {two.z, two.w}};
@@ -289,13 +293,13 @@ static __device__ void store_keys(const struct backward &c, struct key_task task
                                   const float poison[2]) {
     struct heads h = c.heads;
     float scale = h.scale * LN2;
-    #pragma unroll
+#pragma unroll
     for (int r = 0; r < 2; r++) {
         int j = warp_id() * 16 + lane_id() / 4 + 8 * r;
         if (j >= keys) continue;
         bf16 *to = c.dqkv + (size_t)(key + j) * qkv_stride(h) + (size_t)(h.Hq + kv) * h.D;
         float *sum = c.sums + ((size_t)(task.sums + task.first + j) * h.Hkv + (size_t)kv) * 2 * W;
-        #pragma unroll
+#pragma unroll
         for (int n = 0; n < sums_of(W) / 8; n++) {
             int d = column + n * 8 + lane_id() % 4 * 2;
             float2 k = make_float2(dk[n][2 * r] + poison[r], dk[n][2 * r + 1] + poison[r]);
@@ -320,7 +324,7 @@ static __global__ void __launch_bounds__(THREADS, W <= 64 ? 3 : 2) attend_dkv(co
     __shared__ uint32_t words[2][WARPS];
     __shared__ __align__(16) float2 stats[STAGES][BWD_PAIRS];
     __shared__ struct walk walk;
-    __shared__ struct queries tiles[3];                /* this one, the next, and the one that is looked for */
+    __shared__ struct queries tiles[3]; /* this one, the next, and the one that is looked for */
     struct heads h = c.heads;
     int kv = blockIdx.y, column = blockIdx.z * sums_of(W);
     if (blockIdx.z == 0) {
@@ -359,13 +363,13 @@ static __global__ void __launch_bounds__(THREADS, W <= 64 ? 3 : 2) attend_dkv(co
         float2 stat = make_float2(INFINITY, 0);
         bf16 *q = ring + turn % STAGES * 2 * TILE, *dy = q + TILE, *ahead = ring + (turn + 1) % STAGES * 2 * TILE;
         if (STAGES == 1 && turn) {
-            __syncthreads();  /* nobody reads the tile before */
+            __syncthreads(); /* nobody reads the tile before */
             load_queries<W>(c, q, dy, of, kv);
             if (threadIdx.x < BWD_PAIRS) stats[0][threadIdx.x] = stat_of(c, of, kv, threadIdx.x);
             cp_async_commit();
         }
         cp_async_wait<0>();
-        __syncthreads();  /* this tile is there, and nobody reads the one before */
+        __syncthreads(); /* this tile is there, and nobody reads the one before */
         struct queries next = tiles[(turn + 1) % 3];
         if (STAGES == 2 && next.len) {
             load_queries<W>(c, ahead, ahead + TILE, next, kv);
@@ -401,8 +405,7 @@ static __global__ void __launch_bounds__(THREADS, W <= 64 ? 3 : 2) attend_dkv(co
 }
 
 /* dk, dv of the keys that have several slices: their sums in order, rounded */
-template <int W>
-static __global__ void __launch_bounds__(THREADS) add_slices(const struct backward c) {
+template <int W> static __global__ void __launch_bounds__(THREADS) add_slices(const struct backward c) {
     struct heads h = c.heads;
     if ((int)blockIdx.x >= c.map.count[KEY_TASKS]) return;
     struct key_task task = c.map.key_tasks[blockIdx.x];
@@ -410,7 +413,7 @@ static __global__ void __launch_bounds__(THREADS) add_slices(const struct backwa
     struct segment own = c.segments[task.segment];
     int slices = c.map.slices[task.segment], keys = min((int)KEY_ROWS, own.len - task.first), kv = blockIdx.y;
     float scale = h.scale * LN2;
-    for (int i = threadIdx.x; i < keys * W; i += THREADS) {          /* pairs of columns: W / 2 of dk, W / 2 of dv */
+    for (int i = threadIdx.x; i < keys * W; i += THREADS) { /* pairs of columns: W / 2 of dk, W / 2 of dv */
         int j = i / W, d = i % (W / 2) * 2, of_v = i % W >= W / 2;
         if (d >= h.D) continue;
         const float *sum = c.sums + ((size_t)(task.sums + task.first + j) * h.Hkv + (size_t)kv) * 2 * W + of_v * W + d;
@@ -427,9 +430,8 @@ static __global__ void __launch_bounds__(THREADS) add_slices(const struct backwa
 
 /* -- the operation ------------------------------------------------------------------------------------------------- */
 
-template <int W>
-static int run_backward(const struct cuda_ctx *ctx, const struct backward c) {
-    size_t shared = (2 * QUERY_ROWS + 2 * stages(W) * KV_TILE) * pitch(W) * sizeof(bf16);     /* of either kernel */
+template <int W> static int run_backward(const struct cuda_ctx *ctx, const struct backward c) {
+    size_t shared = (2 * QUERY_ROWS + 2 * stages(W) * KV_TILE) * pitch(W) * sizeof(bf16); /* of either kernel */
     unsigned Hkv = (unsigned)c.heads.Hkv;
     unsigned queries = (unsigned)query_tiles_max(c.N, c.n_segments, c.heads.group, QUERY_ROWS);
     unsigned tasks = (unsigned)key_tasks_max(c.N, c.n_segments);
@@ -473,5 +475,5 @@ size_t attention_bwd_scratch(const struct op_limits *need) {
     c.heads.group = (need->heads + need->kv_heads - 1) / need->kv_heads;
     c.n_segments = need->segments;
     c.N = need->rows;
-    return backward_place(&c, &memory);                              /* the forward needs its map alone */
+    return backward_place(&c, &memory); /* the forward needs its map alone */
 }

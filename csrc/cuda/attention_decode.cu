@@ -19,18 +19,18 @@
 
 #include <math.h>
 
-enum { DECODE_HEADS = 16, DECODE_BLOCKS = 512 };       /* chunks are split until there are about so many blocks */
+enum { DECODE_HEADS = 16, DECODE_BLOCKS = 512 }; /* chunks are split until there are about so many blocks */
 
 struct decode {
     bf16 *y;
     float *lse;
     const bf16 *qkv, *pool;
     const int32_t *pages, *length;
-    float *parts;                    /* (S, Hq, chunks, W + 4) output, max, sum of a chunk; NULL: a block has all,
+    float *parts; /* (S, Hq, chunks, W + 4) output, max, sum of a chunk; NULL: a block has all,
                                         which WIDE ones do of one chunk alone: their registers do not hold two */
     struct heads heads;
-    int S, max_pages, chunks, splits;          /* chunks: that a slot sees at most; chunk i is part i % chunks */
-    int sharers, shared_pages;       /* slots that a block may serve at once, in so many leading pages */
+    int S, max_pages, chunks, splits; /* chunks: that a slot sees at most; chunk i is part i % chunks */
+    int sharers, shared_pages; /* slots that a block may serve at once, in so many leading pages */
 };
 
 static __host__ __device__ size_t page_size(int Hkv, int D) { return 2 * (size_t)Hkv * KV_TILE * D; }
@@ -49,7 +49,9 @@ static inline int sharers(struct heads h) {
 
 /* The slots [first, first + n) among which a slot is, and the chunks [begin, end) that they all hold in the same pages
    and see whole. */
-struct neighbours { int first, n, begin, end; };
+struct neighbours {
+    int first, n, begin, end;
+};
 
 static __device__ inline struct neighbours neighbours_of(const struct decode &c, int slot) {
     struct neighbours them = {slot, 1, 0, 0};
@@ -80,7 +82,9 @@ static __device__ inline int own_chunk(const struct decode &c, struct neighbours
 /* -- a block ------------------------------------------------------------------------------------------------------- */
 
 /* The slots [slot, slot + n) whose heads of a group are the rows of a block's mma, row-major, from row `first` on. */
-struct rows { int slot, n, first; };
+struct rows {
+    int slot, n, first;
+};
 
 /* of the lane's row r (lane / 4 + 8 r): index among all heads of all slots; -1: none */
 static __device__ inline int head_of_row(struct heads h, struct rows rows, int kv, int r) {
@@ -91,7 +95,7 @@ static __device__ inline int head_of_row(struct heads h, struct rows rows, int k
 /* 16 queries as the A operand */
 template <int W>
 static __device__ void load_query(uint32_t q[1][W / 16][4], const struct decode &c, struct rows rows, int kv) {
-    #pragma unroll
+#pragma unroll
     for (int i = 0; i < W / 4; i++) {
         int head = head_of_row(c.heads, rows, kv, i % 2), d = i / 4 * 16 + i / 2 % 2 * 8 + lane_id() % 4 * 2;
         bool valid = head >= 0 && d < c.heads.D;
@@ -106,10 +110,10 @@ static __device__ void load_query(uint32_t q[1][W / 16][4], const struct decode 
 template <int W>
 static __device__ void load_tiles(bf16 *to, const struct decode &c, int slot, int kv, int tile, int first, int length) {
     constexpr int N = warps_of(W), PIECES = 2 * KV_TILE * (W / 8);
-    #pragma unroll 4
+#pragma unroll 4
     for (int i = threadIdx.x; i < N * PIECES; i += N * WARP) {
         int t = tile + i / PIECES, column = i % (W / 8) * 8;
-        int row = i / (W / 8) % (2 * KV_TILE);         /* of the keys, then of the values */
+        int row = i / (W / 8) % (2 * KV_TILE); /* of the keys, then of the values */
         int key = t * KV_TILE + row % KV_TILE;
         bool valid = key >= first && key < length && column < c.heads.D;
         const bf16 *from = c.pool;
@@ -122,19 +126,20 @@ static __device__ void load_tiles(bf16 *to, const struct decode &c, int slot, in
 
 /* What the warps tell each other of their tiles' rows. p takes the place of the keys, which are done with by then: as
    much shared memory again would mean a block less on a multiprocessor. */
-template <int N> struct exchange { float top[N][DECODE_HEADS], sum[N][DECODE_HEADS]; };
+template <int N> struct exchange {
+    float top[N][DECODE_HEADS], sum[N][DECODE_HEADS];
+};
 
 /* where lane l finds register i of a tile's p, an A operand: at 32 i + l */
-template <int W>
-static __device__ inline uint32_t *place_of_p(bf16 *tiles, int i) {
+template <int W> static __device__ inline uint32_t *place_of_p(bf16 *tiles, int i) {
     return (uint32_t *)(tiles + i * 2 * KV_TILE * pitch(W)) + lane_id();
 }
 
 /* The warp's own tile against the running maxima: p, and in x top and sum. */
 template <int W>
 static __device__ inline void score_tiles(struct exchange<warps_of(W)> *x, const struct softmax &state,
-                                          const uint32_t q[1][W / 16][4], bf16 *tiles, float scale, int tile,
-                                          int first, int length) {
+                                          const uint32_t q[1][W / 16][4], bf16 *tiles, float scale, int tile, int first,
+                                          int length) {
     int w = warp_id(), g = lane_id() / 4;
     bool writes = lane_id() % 4 == 0;
     float s[1][4][4], top[2], sum[2];
@@ -152,7 +157,7 @@ static __device__ inline void score_tiles(struct exchange<warps_of(W)> *x, const
     if (writes) x->sum[w][g] = sum[0], x->sum[w][g + 8] = sum[1];
     uint32_t p[2][4];
     pack_scores(p, s[0]);
-    #pragma unroll
+#pragma unroll
     for (int i = 0; i < 8; i++) place_of_p<W>(tiles, w)[i * WARP] = p[i / 4][i % 4];
     __syncthreads();
 }
@@ -170,7 +175,7 @@ static __device__ inline void add_tiles(float o[1][2 * columns_of(W)][4], struct
         float top[2] = {fmaxf(state->max[0], x->top[i][g]), fmaxf(state->max[1], x->top[i][g + 8])};
         float sum[2] = {x->sum[i][g], x->sum[i][g + 8]};
         uint32_t p[1][2][4];
-        #pragma unroll
+#pragma unroll
         for (int j = 0; j < 8; j++) p[0][j / 4][j % 4] = place_of_p<W>(tiles, i)[j * WARP];
         shrink<2 * C>(state, o[0], top, sum);
         tile_values<W, 1, C>(o, p, tiles + (2 * i + 1) * KV_TILE * pitch(W), warp_id(), N);
@@ -178,8 +183,7 @@ static __device__ inline void add_tiles(float o[1][2 * columns_of(W)][4], struct
 }
 
 /* of element 2 r of a lane's o[n]: the column of the output */
-template <int W>
-static __device__ inline int column_of(int n) {
+template <int W> static __device__ inline int column_of(int n) {
     return (warp_id() + n / 2 * warps_of(W)) * 16 + n % 2 * 8 + lane_id() % 4 * 2;
 }
 
@@ -187,13 +191,13 @@ static __device__ inline int column_of(int n) {
 template <int W>
 static __device__ inline void store_part(const struct decode &c, struct rows rows, int kv, int chunk,
                                          const float o[2 * columns_of(W)][4], const struct softmax &state) {
-    #pragma unroll
+#pragma unroll
     for (int r = 0; r < 2; r++) {
         int head = head_of_row(c.heads, rows, kv, r);
         if (head < 0) continue;
         float *to = c.parts + ((size_t)head * c.chunks + chunk % c.chunks) * (W + 4);
         if (threadIdx.x % 4 == 0 && warp_id() == 0) *(float2 *)(to + W) = make_float2(state.max[r], state.sum[r]);
-        #pragma unroll
+#pragma unroll
         for (int n = 0; n < 2 * columns_of(W); n++)
             if (column_of<W>(n) < c.heads.D)
                 *(float2 *)(to + column_of<W>(n)) = make_float2(o[n][2 * r], o[n][2 * r + 1]);
@@ -204,7 +208,7 @@ static __device__ inline void store_part(const struct decode &c, struct rows row
 template <int W>
 static __device__ inline void fold_chunk(float total_o[2 * columns_of(W)][4], struct softmax *total,
                                          const float o[2 * columns_of(W)][4], const struct softmax &state) {
-    #pragma unroll
+#pragma unroll
     for (int r = 0; r < 2; r++) {
         struct factors by = {0, 1};
         bool begins = unbegun(total->max[r], total->sum[r]);
@@ -212,7 +216,7 @@ static __device__ inline void fold_chunk(float total_o[2 * columns_of(W)][4], st
             total->max[r] = state.max[r];
             total->sum[r] = state.sum[r];
         } else by = fold_row(&total->max[r], &total->sum[r], state.max[r], state.sum[r]);
-        #pragma unroll
+#pragma unroll
         for (int i = 0; i < 4 * columns_of(W); i++) {
             float *sum = &total_o[i / 2][2 * r + i % 2], part = o[i / 2][2 * r + i % 2];
             *sum = begins ? part : fold(*sum, part, by);
@@ -223,37 +227,36 @@ static __device__ inline void fold_chunk(float total_o[2 * columns_of(W)][4], st
 template <int W>
 static __device__ inline void finish_heads(const struct decode &c, struct rows rows, int kv,
                                            const float o[2 * columns_of(W)][4], const struct softmax &state) {
-    #pragma unroll
+#pragma unroll
     for (int r = 0; r < 2; r++) {
         int head = head_of_row(c.heads, rows, kv, r);
         if (head < 0) continue;
         bf16 *y = c.y + (size_t)head * c.heads.D;
         float share = 1 / state.sum[r];
         if (lane_id() % 4 == 0 && warp_id() == 0) c.lse[head] = (state.max[r] + log2f(state.sum[r])) * LN2;
-        #pragma unroll
+#pragma unroll
         for (int n = 0; n < 2 * columns_of(W); n++)
             if (column_of<W>(n) < c.heads.D)
                 *(uint32_t *)(y + column_of<W>(n)) = pack2(o[n][2 * r] * share, o[n][2 * r + 1] * share);
     }
 }
 
-template <int W>
-static __global__ void __launch_bounds__(warps_of(W) * WARP, 3) decode_slot(const struct decode c) {
+template <int W> static __global__ void __launch_bounds__(warps_of(W) * WARP, 3) decode_slot(const struct decode c) {
     constexpr int N = warps_of(W), GROUP = N * 2 * KV_TILE * pitch(W), C = columns_of(W), STAGES = stages(W);
-    SHARED(bf16, ring);                                              /* (STAGES, N, keys and values, KV_TILE, pitch) */
+    SHARED(bf16, ring); /* (STAGES, N, keys and values, KV_TILE, pitch) */
     __shared__ struct exchange<N> x;
     struct heads h = c.heads;
     int slot = blockIdx.x / h.Hkv, kv = blockIdx.x % h.Hkv;
     int length = c.length[slot], tiles = (length + KV_TILE - 1) / KV_TILE, first = first_key(h, length - 1);
     struct neighbours them = neighbours_of(c, slot);
     struct rows own = {slot, 1, (int)blockIdx.z * DECODE_HEADS}, all = {them.first, them.n, 0};
-    int begin = first / KV_CHUNK, first_tile = first / KV_TILE / N * N;     /* the first chunk, and its first tiles */
-    bool joins = c.parts && tiles > (begin + 1) * CHUNK_TILES;       /* the chunks, in decode_join() */
+    int begin = first / KV_CHUNK, first_tile = first / KV_TILE / N * N; /* the first chunk, and its first tiles */
+    bool joins = c.parts && tiles > (begin + 1) * CHUNK_TILES; /* the chunks, in decode_join() */
     int tile = max(first_tile, own_chunk(c, them, slot, begin + blockIdx.y) * CHUNK_TILES);
     int shared = them.begin * CHUNK_TILES, shared_end = them.end * CHUNK_TILES;
     if (tile >= tiles) return;
     uint32_t q[1][W / 16][4];
-    float o[1][2 * C][4], total_o[2 * C][4];           /* of a chunk; of all */
+    float o[1][2 * C][4], total_o[2 * C][4]; /* of a chunk; of all */
     struct softmax state = softmax_begin(), total = state;
     load_tiles<W>(ring, c, slot, kv, tile, first, length);
     cp_async_commit();
@@ -265,7 +268,7 @@ static __global__ void __launch_bounds__(warps_of(W) * WARP, 3) decode_slot(cons
         bool chunk_ends = next % CHUNK_TILES == 0 || next >= tiles, of_all = tile >= shared && tile < shared_end;
         if (next % CHUNK_TILES == 0) next = own_chunk(c, them, slot, tile / CHUNK_TILES + c.splits) * CHUNK_TILES;
         cp_async_wait<0>();
-        __syncthreads();  /* these tiles are there, nobody reads those before */
+        __syncthreads(); /* these tiles are there, nobody reads those before */
         bf16 *here = ring + turn % STAGES * GROUP, *ahead = ring + (turn ^ 1) % STAGES * GROUP;
         if (STAGES == 2 && next < tiles) load_tiles<W>(ahead, c, slot, kv, next, first, length);
         cp_async_commit();
@@ -281,7 +284,7 @@ static __global__ void __launch_bounds__(warps_of(W) * WARP, 3) decode_slot(cons
             if (of_all != next_of_all) load_query<W>(q, c, next_of_all ? all : own, kv);
         }
         if (STAGES == 1 && next < tiles) {
-            __syncthreads();  /* nobody reads these tiles any more */
+            __syncthreads(); /* nobody reads these tiles any more */
             load_tiles<W>(ring, c, slot, kv, next, first, length);
             cp_async_commit();
         }
@@ -291,10 +294,9 @@ static __global__ void __launch_bounds__(warps_of(W) * WARP, 3) decode_slot(cons
 }
 
 /* y and lse of the slots whose chunks several blocks computed; a warp has 128 columns of a head */
-template <int W>
-static __global__ void __launch_bounds__(THREADS) decode_join(const struct decode c) {
+template <int W> static __global__ void __launch_bounds__(THREADS) decode_join(const struct decode c) {
     struct heads h = c.heads;
-    int row = blockIdx.x * WARPS + warp_id(), d = blockIdx.y * 4 * WARP + lane_id() * 4;        /* row: slot and head */
+    int row = blockIdx.x * WARPS + warp_id(), d = blockIdx.y * 4 * WARP + lane_id() * 4; /* row: slot and head */
     if (row >= c.S * h.Hq) return;
     int length = c.length[row / h.Hq], chunk = first_key(h, length - 1) / KV_CHUNK, end = (length - 1) / KV_CHUNK;
     if (chunk == end || d >= h.D) return;
@@ -322,7 +324,7 @@ size_t cuda_kv_page_bytes(int Hkv, int D) { return page_size(Hkv, D) * sizeof(bf
 
 /* a thread 8 elements */
 static __global__ void store_rows(bf16 *pool, const bf16 *qkv, const int32_t *place, int N, struct heads h) {
-    int pieces = h.D / 8, each = 2 * h.Hkv * pieces;                 /* of a row: heads of k, then of v */
+    int pieces = h.D / 8, each = 2 * h.Hkv * pieces; /* of a row: heads of k, then of v */
     size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
     if (i >= (size_t)N * each) return;
     size_t row = i / each;
@@ -358,8 +360,7 @@ int cuda_kv_copy(void *ctx, void *pool, const int32_t *dst, const int32_t *src, 
 
 /* -- the operation ------------------------------------------------------------------------------------------------- */
 
-template <int W>
-static int run_decode(const struct cuda_ctx *ctx, const struct decode c) {
+template <int W> static int run_decode(const struct cuda_ctx *ctx, const struct decode c) {
     size_t shared = stages(W) * (size_t)warps_of(W) * 2 * KV_TILE * pitch(W) * sizeof(bf16);
     dim3 grid((unsigned)(c.S * c.heads.Hkv), (unsigned)c.splits, (unsigned)head_tiles(c.heads));
     LAUNCH(ctx, decode_slot<W>, grid, warps_of(W) * WARP, shared, c);

@@ -19,8 +19,8 @@ size_t attention_map_place(struct attention_map *map, char **memory, int N, int 
         memory, (size_t)query_tiles_max(N, n_segments, group, 64) * sizeof(struct query_task), &total);
     map->gap = (int *)place(memory, rows * sizeof(int), &total);
     map->segment_of = (int *)place(memory, rows * sizeof(int), &total);
-    map->key_tasks = (struct key_task *)place(memory, (size_t)key_tasks_max(N, n_segments) * sizeof(struct key_task),
-                                               &total);
+    map->key_tasks =
+        (struct key_task *)place(memory, (size_t)key_tasks_max(N, n_segments) * sizeof(struct key_task), &total);
     map->slices = (int *)place(memory, segments * sizeof(int), &total);
     map->dependent_tiles = (int *)place(memory, segments * sizeof(int), &total);
     return total;
@@ -84,9 +84,9 @@ static __device__ void list_query_tiles(struct attention_map map, const struct s
 }
 
 /* dependent_tiles and slices of each segment. A prompt's rows are seen by all its completions, so the queries behind
-   them are shared out over slices: as many as a function of the group alone says (C2), and so few that the sums of all
-   slices have no more rows than the completions: each completion counts where its prefix begins. Of a completion, the
-   rows whose window reaches back to the segment count. */
+   them are shared out over slices: as many as a function of the group alone says (same seed, same run), and so few
+   that the sums of all slices have no more rows than the completions: each completion counts where its prefix
+   begins. Of a completion, the rows whose window reaches back to the segment count. */
 static __device__ void find_dependents(struct attention_map map, const struct segment *segments, int n,
                                        struct heads h) {
     for (int s = threadIdx.x; s < n; s += MAP_THREADS) map.dependent_tiles[s] = 0;

@@ -10,9 +10,11 @@
 enum { MAJOR = CUDART_VERSION / 1000, WORKSPACE = 32 << 20, ALIGNMENT = 16, PLANS = 128, USUAL_ROWS = 4096 };
 
 /* Column-major, as BLAS has it: d (m, n) = op(a) op(b), op(a) (m, k), op(b) (k, n), all bf16 but d where float_out;
-   accumulate: d +=; bias: plus a vector (m) in every column. The rows of activations, which alone vary from call to call,
-   are n, or k where rows_are_k. Without padding: shapes are compared as bytes. */
-struct blas_shape { int m, n, k, lda, ldb, ldd, trans_a, trans_b, accumulate, bias, float_out, rows_are_k; };
+   accumulate: d +=; bias: plus a vector (m) in every column. The rows of activations, which alone vary from call to
+   call, are n, or k where rows_are_k. Without padding: shapes are compared as bytes. */
+struct blas_shape {
+    int m, n, k, lda, ldb, ldd, trans_a, trans_b, accumulate, bias, float_out, rows_are_k;
+};
 struct blas_plan {
     struct blas_shape shape;                           /* rows: 0 */
     void *desc, *a, *b, *d;
@@ -31,7 +33,7 @@ static struct {
     int n_plans;
 } blas = {PTHREAD_MUTEX_INITIALIZER};
 
-/* -- the library ------------------------------------------------------------------------------------------------------------- */
+/* -- the library --------------------------------------------------------------------------------------------------- */
 
 void blas_search(const char *folders) { snprintf(blas.folders, sizeof blas.folders, "%s", folders); }
 
@@ -60,14 +62,16 @@ static void *open_in_list(const char *folders) {
     return NULL;
 }
 
-/* Named; already in the process (PyTorch's or JAX's); of NVIDIA's packages for Python; conda's; the system's; the toolkit's. */
+/* Named; already in the process (PyTorch's or JAX's); of NVIDIA's packages for Python; conda's; the system's; the
+   toolkit's. */
 static void *open_library(void) {
     char name[64];
     const char *named = getenv("GRPO_CUBLAS"), *home = getenv("CUDA_HOME");
     void *library;
     snprintf(name, sizeof name, "libcublasLt.so.%d", (int)MAJOR);
     if (named && *named) return open_at(named, 0);
-    if ((library = dlopen(name, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD))) return snprintf(blas.name, sizeof blas.name, "%s", name), library;
+    if ((library = dlopen(name, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD)))
+        return snprintf(blas.name, sizeof blas.name, "%s", name), library;
     if ((library = open_in_list(blas.folders)) || (library = open_in(getenv("CONDA_PREFIX"), "/lib"))) return library;
     if ((library = open_at(name, 0)) || (library = open_in(home, "/lib64"))) return library;
     return open_in("/usr/local/cuda", "/lib64");
@@ -75,14 +79,17 @@ static void *open_library(void) {
 
 static bool bind(void *library) {
     const char *missing = NULL;
-#define FIND(name, parameters) if (!(*(void **)&blas.f.name = dlsym(library, "cublasLt" #name))) missing = #name;
+#define FIND(name, parameters) \
+    if (!(*(void **)&blas.f.name = dlsym(library, "cublasLt" #name))) missing = #name;
     BLASLT_FUNCTIONS(FIND)
     FIND(GetVersion, )
 #undef FIND
     if (missing) return snprintf(blas.why, sizeof blas.why, "%s has no cublasLt%s", blas.name, missing), false;
     size_t version = blas.f.GetVersion(), used = strlen(blas.name);
-    if (version / 10000 != MAJOR) return snprintf(blas.why, sizeof blas.why, "%s is version %zu", blas.name, version), false;
-    snprintf(blas.name + used, sizeof blas.name - used, " (%zu.%zu.%zu)", version / 10000, version / 100 % 100, version % 100);
+    if (version / 10000 != MAJOR)
+        return snprintf(blas.why, sizeof blas.why, "%s is version %zu", blas.name, version), false;
+    snprintf(blas.name + used, sizeof blas.name - used, " (%zu.%zu.%zu)", version / 10000, version / 100 % 100,
+             version % 100);
     return true;
 }
 
@@ -100,8 +107,10 @@ static void find_library(void) {
 static int start(void) {
     find_library();
     if (!blas.f.Matmul)
-        return fail(E_DEVICE, "cuda: cuBLASLt is not usable: tried %s. pip install nvidia-cublas%s brings it, GRPO_CUBLAS names it", blas.why,
-                    MAJOR == 12 ? "-cu12" : "");
+        return fail(
+            E_DEVICE,
+            "cuda: cuBLASLt is not usable: tried %s. pip install nvidia-cublas%s brings it, GRPO_CUBLAS names it",
+            blas.why, MAJOR == 12 ? "-cu12" : "");
     int status = blas.handle ? 0 : blas.f.Create(&blas.handle);
     return status ? fail(E_DEVICE, "cuda: cublasLtCreate failed with status %d (%s)", status, blas.name) : OK;
 }
@@ -119,12 +128,12 @@ const char *blas_name(void) {
     return text;
 }
 
-/* -- plans ------------------------------------------------------------------------------------------------------------------- */
+/* -- plans --------------------------------------------------------------------------------------------------------- */
 
-#define BLASLT(function, ...)                                                                                          \
-    do {                                                                                                               \
-        int status_ = blas.f.function(__VA_ARGS__);                                                                    \
-        if (status_) return fail(E_DEVICE, "cuda: cublasLt" #function ": status %d (%s)", status_, blas.name);         \
+#define BLASLT(function, ...)                                                                                  \
+    do {                                                                                                       \
+        int status_ = blas.f.function(__VA_ARGS__);                                                            \
+        if (status_) return fail(E_DEVICE, "cuda: cublasLt" #function ": status %d (%s)", status_, blas.name); \
     } while (0)
 
 /* The best algorithm for the usual number of rows that sums each element in one sequence. */
@@ -139,9 +148,11 @@ static int choose(struct blas_plan *plan) {
     BLASLT(MatmulPreferenceSetAttribute, preference, BLASLT_PREF_REDUCTION_SCHEME_MASK, &reduction, sizeof reduction);
     for (int attribute = BLASLT_PREF_MIN_ALIGNMENT_A_BYTES; attribute <= BLASLT_PREF_MIN_ALIGNMENT_D_BYTES; attribute++)
         BLASLT(MatmulPreferenceSetAttribute, preference, attribute, &alignment, sizeof alignment);
-    int status = blas.f.MatmulAlgoGetHeuristic(blas.handle, plan->desc, plan->a, plan->b, plan->d, plan->d, preference, 1, &choice, &found);
+    int status = blas.f.MatmulAlgoGetHeuristic(blas.handle, plan->desc, plan->a, plan->b, plan->d, plan->d, preference,
+                                               1, &choice, &found);
     BLASLT(MatmulPreferenceDestroy, preference);
-    if (status && status != BLASLT_NOT_SUPPORTED) return fail(E_DEVICE, "cuda: cuBLASLt finds no algorithm: status %d (%s)", status, blas.name);
+    if (status && status != BLASLT_NOT_SUPPORTED)
+        return fail(E_DEVICE, "cuda: cuBLASLt finds no algorithm: status %d (%s)", status, blas.name);
     plan->none = status || !found || choice.status || choice.workspace > WORKSPACE;
     plan->algo = choice.algo;
     plan->workspace = choice.workspace;
@@ -174,13 +185,16 @@ static int make_plan(struct blas_plan *plan, const struct cuda_ctx *ctx, const s
     BLASLT(MatmulDescSetAttribute, plan->desc, BLASLT_DESC_TRANSA, &op_a, sizeof op_a);
     BLASLT(MatmulDescSetAttribute, plan->desc, BLASLT_DESC_TRANSB, &op_b, sizeof op_b);
     if (s.bias) TRY(set_epilogue(ctx, plan));
-    BLASLT(MatrixLayoutCreate, &plan->a, BLASLT_R_16BF, (uint64_t)(s.trans_a ? s.k : s.m), (uint64_t)(s.trans_a ? s.m : s.k), s.lda);
-    BLASLT(MatrixLayoutCreate, &plan->b, BLASLT_R_16BF, (uint64_t)(s.trans_b ? s.n : s.k), (uint64_t)(s.trans_b ? s.k : s.n), s.ldb);
-    BLASLT(MatrixLayoutCreate, &plan->d, s.float_out ? BLASLT_R_32F : BLASLT_R_16BF, (uint64_t)s.m, (uint64_t)s.n, s.ldd);
+    BLASLT(MatrixLayoutCreate, &plan->a, BLASLT_R_16BF, (uint64_t)(s.trans_a ? s.k : s.m),
+           (uint64_t)(s.trans_a ? s.m : s.k), s.lda);
+    BLASLT(MatrixLayoutCreate, &plan->b, BLASLT_R_16BF, (uint64_t)(s.trans_b ? s.n : s.k),
+           (uint64_t)(s.trans_b ? s.k : s.n), s.ldb);
+    BLASLT(MatrixLayoutCreate, &plan->d, s.float_out ? BLASLT_R_32F : BLASLT_R_16BF, (uint64_t)s.m, (uint64_t)s.n,
+           s.ldd);
     return choose(plan);
 }
 
-/* -- when --------------------------------------------------------------------------------------------------------------------- */
+/* -- when ---------------------------------------------------------------------------------------------------------- */
 
 enum blas_mode { AUTO, OWN, CUBLASLT, UNKNOWN };
 
@@ -190,11 +204,13 @@ static enum blas_mode mode(void) {
     return !strcmp(text, "own") ? OWN : !strcmp(text, "cublaslt") ? CUBLASLT : UNKNOWN;
 }
 
-/* Whether products go to the library, with the lock held. always: by default too, not only where GRPO_CUDA_GEMM says cublaslt */
+/* Whether products go to the library, with the lock held. always: by default too, not only where GRPO_CUDA_GEMM says
+   cublaslt */
 static int wanted(bool *yes, bool always) {
     enum blas_mode m = mode();
     *yes = m == CUBLASLT || (m == AUTO && always);
-    if (m == UNKNOWN) return fail(E_CONFIG, "GRPO_CUDA_GEMM=%s: must be auto, own or cublaslt", getenv("GRPO_CUDA_GEMM"));
+    if (m == UNKNOWN)
+        return fail(E_CONFIG, "GRPO_CUDA_GEMM=%s: must be auto, own or cublaslt", getenv("GRPO_CUDA_GEMM"));
     if (!*yes) return OK;
     find_library();
     *yes = m == CUBLASLT || blas.f.Matmul;
@@ -218,7 +234,7 @@ static int find_plan(struct blas_plan **out, const struct cuda_ctx *ctx, bool al
     return OK;
 }
 
-/* -- products ----------------------------------------------------------------------------------------------------------------- */
+/* -- products ------------------------------------------------------------------------------------------------------ */
 
 /* The rows of activations are columns of two of the three matrices. */
 static int set_rows(struct blas_plan *plan, const struct blas_shape *s) {
@@ -228,12 +244,18 @@ static int set_rows(struct blas_plan *plan, const struct blas_shape *s) {
     return OK;
 }
 
-struct blas_product { struct blas_shape shape; const void *a, *b; const float *bias; void *d; };
+struct blas_product {
+    struct blas_shape shape;
+    const void *a, *b;
+    const float *bias;
+    void *d;
+};
 
 /* An algorithm is asked for once and may refuse a number of rows: then this shape is our own kernels', from now on. */
 static void refused(struct blas_plan *plan, const struct blas_shape *s) {
     plan->none = true;
-    fprintf(stderr, "grpo: cuda: cuBLASLt does not compute the product (%d, %d) of %d terms: our own kernels do\n", s->n, s->m, s->k);
+    fprintf(stderr, "grpo: cuda: cuBLASLt does not compute the product (%d, %d) of %d terms: our own kernels do\n",
+            s->n, s->m, s->k);
 }
 
 /* *done: false where it is refused */
@@ -247,8 +269,8 @@ static int matmul(const struct cuda_ctx *ctx, bool *done, struct blas_plan *plan
         TRY(cuda_cast((void *)ctx, bias, p->bias, (size_t)p->shape.m));
     }
     TRY(scratch(&workspace, ctx, plan->workspace));
-    int status = blas.f.Matmul(blas.handle, plan->desc, &one, p->a, plan->a, p->b, plan->b, &beta, p->d, plan->d, p->d, plan->d, &plan->algo,
-                               workspace, plan->workspace, ctx->stream);
+    int status = blas.f.Matmul(blas.handle, plan->desc, &one, p->a, plan->a, p->b, plan->b, &beta, p->d, plan->d, p->d,
+                               plan->d, &plan->algo, workspace, plan->workspace, ctx->stream);
     *done = status != BLASLT_NOT_SUPPORTED;
     if (!*done) refused(plan, &p->shape);
     return status && *done ? fail(E_DEVICE, "cuda: cublasLtMatmul: status %d (%s)", status, blas.name) : OK;
@@ -273,7 +295,9 @@ static struct blas_shape linear_shape(int N, int C, int O, bool add, bool bias) 
 }
 
 /* dx^T (C, N) = W^T dy^T */
-static struct blas_shape linear_dx_shape(int N, int C, int O) { return (struct blas_shape){C, N, O, weight_pitch(C), O, C}; }
+static struct blas_shape linear_dx_shape(int N, int C, int O) {
+    return (struct blas_shape){C, N, O, weight_pitch(C), O, C};
+}
 
 /* dW^T (C, O) += x^T dy */
 static struct blas_shape linear_dw_shape(int N, int C, int O) {
@@ -282,24 +306,28 @@ static struct blas_shape linear_dw_shape(int N, int C, int O) {
     return s;
 }
 
-int blas_linear(const struct cuda_ctx *ctx, bool *done, real *y, const real *x, const weight *W, const float *b, int N, int C, int O, bool add) {
+int blas_linear(const struct cuda_ctx *ctx, bool *done, real *y, const real *x, const weight *W, const float *b, int N,
+                int C, int O, bool add) {
     struct blas_product p = {linear_shape(N, C, O, add, b != NULL), W, x, b, y};
     return blas_matmul(ctx, done, false, &p);
 }
 
-int blas_linear_dx(const struct cuda_ctx *ctx, bool *done, real *dx, const real *dy, const weight *W, int N, int C, int O) {
+int blas_linear_dx(const struct cuda_ctx *ctx, bool *done, real *dx, const real *dy, const weight *W, int N, int C,
+                   int O) {
     struct blas_product p = {linear_dx_shape(N, C, O), W, dy, NULL, dx};
     return blas_matmul(ctx, done, true, &p);
 }
 
-/* In training alone, but its sum begins anew at each call and is added once (C2), so not by default. The library's epilogue
-   for the bias's gradient is of no use at all: it sets db where we add to it, in an order that nobody states. */
-int blas_linear_dw(const struct cuda_ctx *ctx, bool *done, float *dW, const real *dy, const real *x, int N, int C, int O) {
+/* In training alone, but its sum begins anew at each call and is added once (against same seed, same run), so not by
+   default. The library's epilogue for the bias's gradient is of no use at all: it sets db where we add to it, in an
+   order that nobody states. */
+int blas_linear_dw(const struct cuda_ctx *ctx, bool *done, float *dW, const real *dy, const real *x, int N, int C,
+                   int O) {
     struct blas_product p = {linear_dw_shape(N, C, O), x, dy, NULL, dW};
     return blas_matmul(ctx, done, false, &p);
 }
 
-/* -- ahead of time ------------------------------------------------------------------------------------------------------------- */
+/* -- ahead of time ------------------------------------------------------------------------------------------------- */
 
 static int plan_weight(const struct cuda_ctx *ctx, int C, int O) {
     struct blas_plan *plan;
@@ -311,7 +339,8 @@ static int plan_weight(const struct cuda_ctx *ctx, int C, int O) {
 int blas_reserve(const struct cuda_ctx *ctx, const struct op_limits *need) {
     int status = OK;
     lock();
-    for (int i = 0; i < need->n_weights && !status; i++) status = plan_weight(ctx, need->weights[i].C, need->weights[i].O);
+    for (int i = 0; i < need->n_weights && !status; i++)
+        status = plan_weight(ctx, need->weights[i].C, need->weights[i].O);
     unlock();
     return status;
 }

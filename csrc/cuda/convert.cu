@@ -31,14 +31,16 @@ static __global__ void get_rows(float *dst, const bf16 *w, int rows, int C, int 
 int cuda_weight_set(void *ctx, weight *w, const float *src, int row, int rows, int O, int C) {
     int pitch = weight_pitch(C);
     (void)O;
-    LAUNCH(ctx, set_rows, blocks_up_to((size_t)rows * (pitch / 2)), THREADS, 0, (bf16 *)w + (size_t)row * pitch, src, rows, C, pitch);
+    LAUNCH(ctx, set_rows, blocks_up_to((size_t)rows * (pitch / 2)), THREADS, 0, (bf16 *)w + (size_t)row * pitch, src,
+           rows, C, pitch);
     return OK;
 }
 
 int cuda_weight_get(void *ctx, float *dst, const weight *w, int row, int rows, int O, int C) {
     int pitch = weight_pitch(C);
     (void)O;
-    LAUNCH(ctx, get_rows, blocks_up_to((size_t)rows * C), THREADS, 0, dst, (const bf16 *)w + (size_t)row * pitch, rows, C, pitch);
+    LAUNCH(ctx, get_rows, blocks_up_to((size_t)rows * C), THREADS, 0, dst, (const bf16 *)w + (size_t)row * pitch, rows,
+           C, pitch);
     return OK;
 }
 
@@ -52,7 +54,8 @@ int cuda_vector_set(void *ctx, float *dst, const float *src, int n) {
 }
 
 template <typename To, typename From> static __global__ void convert(To *dst, const From *src, size_t n) {
-    size_t pieces = n / 8, stride = (size_t)gridDim.x * blockDim.x, first = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    size_t pieces = n / 8, stride = (size_t)gridDim.x * blockDim.x,
+           first = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     float v[8];
     for (size_t i = first; i < pieces; i += stride) {
         load<8>(v, src + 8 * i);

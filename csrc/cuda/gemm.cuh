@@ -1,10 +1,10 @@
-/* Matrix products on tensor cores (bf16 in, fp32 sums): the three that a linear layer needs, for any sizes, written once
-   over the shape of a tile, the instruction that multiplies it (gemm80.cuh, gemm90.cuh) and what happens to the sums
-   (gemm_epilogue.cuh).
-   C1: an element of a product is one fp32 sum to which the instruction adds 16 terms at a time in ascending order of k,
-   tokens always being the rows of its left operand, whatever the tile. So a tile may be chosen by what is fastest for
-   this call, among those of one instruction. That forbids splitting k over blocks. C2: sums that start from what dW holds
-   make a batch that is split at multiples of 16 rows no other order of additions. */
+/* Matrix products on tensor cores (bf16 in, fp32 sums): the three that a linear layer needs, for any sizes, written
+   once over the shape of a tile, the instruction that multiplies it (gemm80.cuh, gemm90.cuh) and what happens to the
+   sums (gemm_epilogue.cuh). Rollout = training: an element of a product is one fp32 sum to which the instruction
+   adds 16 terms at a time in ascending order of k, tokens always being the rows of its left operand, whatever the
+   tile. So a tile may be chosen by what is fastest for this call, among those of one instruction. That forbids
+   splitting k over blocks. Same seed, same run: sums that start from what dW holds make a batch that is split at
+   multiples of 16 rows no other order of additions. */
 #ifndef GRPO_CUDA_GEMM_H
 #define GRPO_CUDA_GEMM_H
 
@@ -65,8 +65,8 @@ static int gemm_run(const struct cuda_ctx *ctx, const struct product &g, const E
     return OK;
 }
 
-/* The product by the fastest of the tiles T that this device takes, of which one of each kind must be ANY where operands
-   may not be aligned. 2 M N K FLOPs; bytes: 2 K (M + N), a few times over from L2. */
+/* The product by the fastest of the tiles T that this device takes, of which one of each kind must be ANY where
+   operands may not be aligned. 2 M N K FLOPs; bytes: 2 K (M + N), a few times over from L2. */
 template <enum orientation O, typename... T, typename E>
 static int gemm(const struct cuda_ctx *ctx, const struct product &g, const E &epilogue) {
     int (*const run[])(const struct cuda_ctx *, const struct product &, const E &) = {gemm_run<O, T, E>...};
@@ -77,8 +77,8 @@ static int gemm(const struct cuda_ctx *ctx, const struct product &g, const E &ep
     return run[best](ctx, g, epilogue);
 }
 
-/* Of a linear layer, by these kernels: y (M, N) = the product A_BT, dx (M, N) = the product A_B, dW (M, N) += the product
-   AT_B, its K rows in order. */
+/* Of a linear layer, by these kernels: y (M, N) = the product A_BT, dx (M, N) = the product A_B, dW (M, N) += the
+   product AT_B, its K rows in order. */
 int forward_product(const struct cuda_ctx *ctx, const struct product &g, const struct sums_to_real &y);
 int gradient_product(const struct cuda_ctx *ctx, const struct product &g, const struct sums_to_real &dx);
 int add_to_weight_gradient(const struct cuda_ctx *ctx, float *dW, const struct product &g);

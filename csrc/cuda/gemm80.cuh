@@ -1,6 +1,6 @@
-/* The tile of a product by mma.sync m16n8k16, on every device. A block of warps owns it. Pieces of both operands, K deep,
-   come by cp.async into a ring of STAGES in shared memory; fragments of the next 16 of k are read while those of the last
-   are multiplied. */
+/* The tile of a product by mma.sync m16n8k16, on every device. A block of warps owns it. Pieces of both operands, K
+   deep, come by cp.async into a ring of STAGES in shared memory; fragments of the next 16 of k are read while those
+   of the last are multiplied. */
 #ifndef GRPO_CUDA_GEMM80_H
 #define GRPO_CUDA_GEMM80_H
 
@@ -9,13 +9,24 @@
 /* RESIDENT: blocks that share a multiprocessor. ANY: also takes operands that are not aligned, element by element. */
 template <int M_, int N_, int WARP_M_, int WARP_N_, int K_, int STAGES_, int RESIDENT_, bool ANY_ = false> struct tile {
     enum {
-        M = M_, N = N_, K = K_, WARP_M = WARP_M_, WARP_N = WARP_N_, STAGES = STAGES_, RESIDENT = RESIDENT_, ANY = ANY_,
-        WARPS_N = N / WARP_N, WARPS = M / WARP_M * WARPS_N, THREADS = WARP * WARPS,
+        M = M_,
+        N = N_,
+        K = K_,
+        WARP_M = WARP_M_,
+        WARP_N = WARP_N_,
+        STAGES = STAGES_,
+        RESIDENT = RESIDENT_,
+        ANY = ANY_,
+        WARPS_N = N / WARP_N,
+        WARPS = M / WARP_M * WARPS_N,
+        THREADS = WARP * WARPS,
         STAGE = (M + N) * K,                           /* elements */
         BYTES = STAGES * STAGE * (int)sizeof(bf16),
-        TILES_M = WARP_M / 16, TILES_N = WARP_N / 8,   /* mma tiles of a warp */
+        TILES_M = WARP_M / 16,
+        TILES_N = WARP_N / 8,   /* mma tiles of a warp */
         STEPS = K / 16,
-        WGMMA = false, PIECES = 1,
+        WGMMA = false,
+        PIECES = 1,
         RATE = 1024,                                   /* multiply-adds a clock */
         READS = WARPS * (WARP_M + WARP_N),             /* elements that a step of k reads from shared memory */
     };
@@ -35,7 +46,9 @@ typedef tile<128, 128, 64, 64, 32, 4, 2> large;
 typedef tile<128, 256, 64, 64, 32, 4, 1> wide;
 
 /* Fragments of one step of 16 along k: a of 16 rows each, b of 16 columns each (two operands of mma). */
-template <typename T> struct fragments { uint32_t a[T::TILES_M][4], b[T::TILES_N / 2][4]; };
+template <typename T> struct fragments {
+    uint32_t a[T::TILES_M][4], b[T::TILES_N / 2][4];
+};
 
 /* row, col: where the warp's part of the tile starts */
 template <enum orientation O, typename T>

@@ -5,7 +5,9 @@
 #include "cuda/gemm_operands.cuh"
 
 /* Where a warp's sums lie in the product. */
-struct place { int M, N, row, col; };
+struct place {
+    int M, N, row, col;
+};
 
 /* An epilogue E is a struct with two functions: start() says what a warp's sums start from, finish() takes them. */
 
@@ -56,7 +58,11 @@ DEVICE void finish_runs(const E &epilogue, float (&sums)[I][J][4], struct place 
 }
 
 /* y (M, N) = sums + bias, or y += that, rounded once; bias may be NULL. whole: runs are aligned and inside a row. */
-struct sums_to_real { bf16 *y; const float *bias; bool add, whole; };
+struct sums_to_real {
+    bf16 *y;
+    const float *bias;
+    bool add, whole;
+};
 
 static inline struct sums_to_real rounded_to(bf16 *y, const float *bias, bool add, int N) {
     bool whole = N % 8 == 0 && (uintptr_t)y % 16 == 0 && (uintptr_t)bias % 16 == 0;
@@ -96,7 +102,10 @@ template <int I, int J> DEVICE void finish(const struct sums_to_real &e, float (
 }
 
 /* z (M, N) = sums, or (add) z += the product: the sums then start from z. pairs: two columns are aligned and inside. */
-struct sums_to_float { float *z; bool add, pairs; };
+struct sums_to_float {
+    float *z;
+    bool add, pairs;
+};
 
 static inline struct sums_to_float floats_to(float *z, bool add, int N) {
     return (struct sums_to_float){z, add, N % 2 == 0 && (uintptr_t)z % 8 == 0};

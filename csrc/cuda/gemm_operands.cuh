@@ -8,7 +8,12 @@
 
 /* rows x cols in global memory; what lies outside counts as 0. aligned: chunks of 8 elements are 16-byte aligned and
    may be read whole: a row has room for round_up(cols, 8) elements, and those beyond cols are 0. */
-struct matrix { const bf16 *data; size_t pitch; int rows, cols; bool aligned; };
+struct matrix {
+    const bf16 *data;
+    size_t pitch;
+    int rows, cols;
+    bool aligned;
+};
 
 static inline struct matrix activations(const bf16 *x, int N, int C) {
     return (struct matrix){x, (size_t)C, N, C, C % 8 == 0 && (uintptr_t)x % 16 == 0};
@@ -21,7 +26,10 @@ static inline struct matrix weight_rows(const weight *W, int row, int rows, int 
 /* The product (M, N) over K. How operands are stored: A_BT: a (M, K), b (N, K); A_B: a (M, K), b (K, N);
    AT_B: a (K, M), b (K, N). */
 enum orientation { A_BT, A_B, AT_B };
-struct product { struct matrix a, b; int M, N, K; };
+struct product {
+    struct matrix a, b;
+    int M, N, K;
+};
 
 /* -- operands in shared memory ----------------------------------------------------------------------------------- */
 
@@ -35,14 +43,20 @@ template <int ROWS, int CHUNKS> DEVICE int chunk_place(int row, int chunk) {
 }
 
 DEVICE void copy_elements(bf16 *dst, const bf16 *src, int n) {
-    union { bf16 element[8]; uint4 whole; } chunk;
+    union {
+        bf16 element[8];
+        uint4 whole;
+    } chunk;
 #pragma unroll
     for (int i = 0; i < 8; i++) chunk.element[i] = i < n ? src[i] : 0;
     *(uint4 *)dst = chunk.whole;
 }
 
 /* Where a thread's first chunk of the next piece of an operand comes from. */
-struct feed { const bf16 *src; int row, col; };
+struct feed {
+    const bf16 *src;
+    int row, col;
+};
 
 template <int COLS> DEVICE struct feed first_chunk(const struct matrix &m, int row0, int col0) {
     int row = row0 + (int)threadIdx.x / (COLS / 8), col = col0 + (int)threadIdx.x % (COLS / 8) * 8;
@@ -50,8 +64,8 @@ template <int COLS> DEVICE struct feed first_chunk(const struct matrix &m, int r
 }
 
 /* tile (ROWS, COLS) = the next piece of m, under way until the group's wait; then the feed moves on by `down` rows,
-   or `right` columns: along k. Beyond the end of k all is 0; other rows beyond the end reach only sums that nobody takes, and
-   for wgmma, whose tiles have 64 rows even for one token, they are left as they are. */
+   or `right` columns: along k. Beyond the end of k all is 0; other rows beyond the end reach only sums that nobody
+   takes, and for wgmma, whose tiles have 64 rows even for one token, they are left as they are. */
 template <int ROWS, int COLS, typename T>
 DEVICE void fetch_tile(bf16 *tile, struct feed &f, const struct matrix &m, int down, int right) {
     constexpr int CHUNKS = COLS / 8, STRIDE = T::THREADS / CHUNKS;

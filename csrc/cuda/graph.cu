@@ -1,13 +1,18 @@
-/* Recorded calls as CUDA graphs: a decode step's few hundred launches, each some microseconds of the host, become one. When a
-   key is first met its calls run as they come, and load the kernels they need; the second time they are captured, and the
-   graph is launched then and from then on. */
+/* Recorded calls as CUDA graphs: a decode step's few hundred launches, each some microseconds of the host, become
+   one. When a key is first met its calls run as they come, and load the kernels they need; the second time they are
+   captured, and the graph is launched then and from then on. */
 #include "cuda/cuda.cuh"
 
 #include <stdlib.h>
 
 enum { RECORDINGS = 32, KEY_MAX = 256 };               /* the one that was used longest ago makes room */
 
-struct recording { unsigned char key[KEY_MAX]; size_t bytes; cudaGraphExec_t graph; uint64_t used; };
+struct recording {
+    unsigned char key[KEY_MAX];
+    size_t bytes;
+    cudaGraphExec_t graph;
+    uint64_t used;
+};
 
 /* Captured is a stream of the context's own: on the process's other contexts may be at work at the same time. */
 struct recorder {

@@ -1,7 +1,7 @@
-/* The head. Logits are never whole in memory (C3). A pass over W leaves, of each row and CHUNK ids, only the largest
+/* The head. Logits are never whole in memory. A pass over W leaves, of each row and CHUNK ids, only the largest
    logit and two sums; these make lse and entropy. With coef, logits are then made again for HEAD_IDS ids of HEAD_ROWS
    rows at a time, as bf16 dz, and dh += dz W, dW += dz^T h follow: dh in fp32 sums that run over all ids, dW in row
-   order (C2).
+   order (same seed, same run).
    FLOPs: 2 R C V forward, 8 R C V with the backward. At V = 151936 and C = 896, HEAD_ROWS rows need 117 MB of parts,
    67 MB of dz and 15 MB of dh; dW is read and written once for each HEAD_ROWS rows. */
 #include "cuda/gemm.cuh"
@@ -98,8 +98,17 @@ int softmax_rows(const struct cuda_ctx *ctx, const struct row_stats *out, float 
 
 /* The epilogue: dz (M, pitch) of ids first..first+N, and 0 up to the end of the tile. rows (M): lse, entropy, and the
    coefficients of logp and entropy times scale. */
-struct __align__(16) row_terms { float lse, entropy, coef, ecoef; };
-struct logits_to_dz { bf16 *dz; size_t pitch; const struct row_terms *rows; const int32_t *target; int first; float scale; };
+struct __align__(16) row_terms {
+    float lse, entropy, coef, ecoef;
+};
+struct logits_to_dz {
+    bf16 *dz;
+    size_t pitch;
+    const struct row_terms *rows;
+    const int32_t *target;
+    int first;
+    float scale;
+};
 
 template <int I, int J> DEVICE void start(const struct logits_to_dz &, float (&sums)[I][J][4], struct place) {
     start_from_zero(sums);
@@ -125,7 +134,13 @@ template <int I, int J> DEVICE void finish(const struct logits_to_dz &e, float (
 }
 
 /* Scratch of a call on R rows, in blocks of `rows`. */
-struct head_plan { int rows, ids; struct row_stats stats; struct row_terms *terms; bf16 *dz; float *dh; };
+struct head_plan {
+    int rows, ids;
+    struct row_stats stats;
+    struct row_terms *terms;
+    bf16 *dz;
+    float *dh;
+};
 
 static struct head_plan plan_head(struct cut *c, int R, int C, int V) {
     struct head_plan p;
@@ -169,7 +184,8 @@ static __global__ void finish_rows(float *logp, struct row_terms *terms, struct 
     if (coef) terms[i] = {s.lse[i], s.entropy[i], coef[i] * scale, ecoef ? ecoef[i] * scale : 0};
 }
 
-int cuda_head(void *ctx_, float *dW, const struct head_rows *all, const weight *W, float inv_temperature, int C, int V) {
+int cuda_head(void *ctx_, float *dW, const struct head_rows *all, const weight *W, float inv_temperature, int C,
+              int V) {
     const struct cuda_ctx *ctx = (const struct cuda_ctx *)ctx_;
     int R = all->R;
     struct cut size = {NULL, 0}, c = {NULL, 0};

@@ -10,7 +10,9 @@
 enum { CHUNK = 64, QUAD_IDS = CHUNK / 4, MERGE_LANES = 128 };
 
 /* Of ids with logits z: sum = sum e^(z - max), dot = sum (z - max) e^(z - max). */
-struct mass { float max, sum, dot; };
+struct mass {
+    float max, sum, dot;
+};
 
 static __device__ __forceinline__ float exp_approx(float x) { return exp2_approx(x * 1.442695041f); }
 
@@ -100,7 +102,10 @@ struct row_stats {
 };
 
 /* `at` bytes into memory that is cut into pieces; with base NULL it only adds up. */
-struct cut { char *base; size_t at; };
+struct cut {
+    char *base;
+    size_t at;
+};
 static inline void *cut_piece(struct cut *c, size_t n, size_t element) {
     void *p = c->base ? c->base + c->at : NULL;
     c->at += (n * element + 255) & ~(size_t)255;

@@ -1,6 +1,6 @@
-/* The words kernels are written in: bf16 and its pairs, 16-byte pieces of a row, sums over a warp and over a block in one
-   fixed order. Files are compiled with --fmad=false: a product and a sum fuse where fmaf() says so and nowhere else, so
-   that two kernels with the same formula have the same bits (C1). */
+/* The words kernels are written in: bf16 and its pairs, 16-byte pieces of a row, sums over a warp and over a block
+   in one fixed order. Files are compiled with --fmad=false: a product and a sum fuse where fmaf() says so and
+   nowhere else, so that two kernels with the same formula have the same bits. */
 #ifndef GRPO_CUDA_LANE_H
 #define GRPO_CUDA_LANE_H
 

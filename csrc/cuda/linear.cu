@@ -15,7 +15,8 @@ int add_to_weight_gradient(const struct cuda_ctx *ctx, float *dW, const struct p
     return gemm<AT_B, wide, large, middle, wide90, large90, middle90>(ctx, g, floats_to(dW, true, g.N));
 }
 
-static int product(const struct cuda_ctx *ctx, real *y, const real *x, const weight *W, const float *b, int N, int C, int O, bool add) {
+static int product(const struct cuda_ctx *ctx, real *y, const real *x, const weight *W, const float *b, int N, int C,
+                   int O, bool add) {
     bool done;
     TRY(blas_linear(ctx, &done, y, x, W, b, N, C, O, add));
     if (done) return OK;

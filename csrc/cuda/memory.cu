@@ -9,7 +9,11 @@
    once, and a decode step's few kilobytes do not wait for the stream. A half of the ring is taken again when the stream
    has copied what it held. */
 enum { RING_HALF = 4 << 20, RING_PIECE = 1 << 20 };
-struct block { void *p; size_t bytes; struct block *next; };
+struct block {
+    void *p;
+    size_t bytes;
+    struct block *next;
+};
 static struct {
     pthread_mutex_t lock;
     cudaStream_t stream;
@@ -35,7 +39,7 @@ static int process_start(void) {
     return OK;
 }
 
-/* -- context ------------------------------------------------------------------------------------------------------------- */
+/* -- context ------------------------------------------------------------------------------------------------------- */
 
 static int describe(struct cuda_ctx *c) {
     int count, major, minor, shared;
@@ -116,11 +120,12 @@ int allow_shared(const struct cuda_ctx *c, const void *kernel, const char *name,
     if (bytes <= (size_t)now.maxDynamicSharedSizeBytes) return OK;
     size_t most = c->shared_max - now.sharedSizeBytes;
     if (bytes > most)
-        return fail(E_DEVICE, "cuda: %s needs %zu bytes of shared memory, a block of this GPU has %zu", name, bytes, most);
+        return fail(E_DEVICE, "cuda: %s needs %zu bytes of shared memory, a block of this GPU has %zu", name, bytes,
+                    most);
     return cuda_status(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)most), name);
 }
 
-/* -- memory ------------------------------------------------------------------------------------------------------------------ */
+/* -- memory -------------------------------------------------------------------------------------------------------- */
 
 void *cuda_alloc(void *ctx, size_t bytes) {
     const struct cuda_ctx *c = (const struct cuda_ctx *)ctx;
@@ -131,7 +136,7 @@ void *cuda_alloc(void *ctx, size_t bytes) {
         free(block);
         return NULL;
     }
-    cudaMemsetAsync(p, 0, whole, c->stream);           /* an error here stays with the stream: whoever waits next reports it */
+    cudaMemsetAsync(p, 0, whole, c->stream); /* an error here stays with the stream: whoever waits next reports it */
     lock();
     *block = (struct block){p, bytes, process.blocks};
     process.blocks = block;
@@ -152,10 +157,10 @@ void cuda_release(void *ctx, void *p) {
     if (!block) return;
     memory_account(-(ptrdiff_t)block->bytes);
     free(block);
-    cudaFree(p);                                       /* waits for the work that may still use it */
+    cudaFree(p); /* waits for the work that may still use it */
 }
 
-/* -- transfers ----------------------------------------------------------------------------------------------------------------- */
+/* -- transfers ----------------------------------------------------------------------------------------------------- */
 
 /* A piece of at most RING_PIECE bytes, with the lock held. */
 static int upload_piece(void *dst, const void *host, size_t bytes) {
@@ -177,7 +182,8 @@ int cuda_upload(void *ctx, void *dst, const void *host, size_t bytes) {
     lock();
     int status = OK;
     for (size_t at = 0; at < bytes && !status; at += RING_PIECE)
-        status = upload_piece((char *)dst + at, (const char *)host + at, bytes - at < RING_PIECE ? bytes - at : RING_PIECE);
+        status =
+            upload_piece((char *)dst + at, (const char *)host + at, bytes - at < RING_PIECE ? bytes - at : RING_PIECE);
     return unlock(status);
 }
 

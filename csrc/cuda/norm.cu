@@ -1,14 +1,15 @@
 /* RMSNorm, LayerNorm, and sums over rows of what it and rope leave for the gradients of weights. */
 #include "cuda/norm.cuh"
 
-/* A thread takes 8 neighbouring channels at a time where rows are 16-byte aligned, else 1; a block has a thread for each
-   such piece, as far as blocks go. Both follow from C alone, and with them the order of every sum over C. */
+/* A thread takes 8 neighbouring channels at a time where rows are 16-byte aligned, else 1; a block has a thread for
+   each such piece, as far as blocks go. Both follow from C alone, and with them the order of every sum over C. */
 static int threads_of(int C) { return min_int(BLOCK_MAX, round_up(ceil_div(C, C % 8 ? 1 : 8), WARP)); }
 
 /* A block a row: 4 bytes an element, at the memory's speed. */
 /* add: to what y holds */
 template <int n, bool add>
-static __global__ void __launch_bounds__(BLOCK_MAX) rmsnorm(bf16 *y, float *rstd, const bf16 *x, const float *w, float offset, float eps, int C) {
+static __global__ void __launch_bounds__(BLOCK_MAX)
+    rmsnorm(bf16 *y, float *rstd, const bf16 *x, const float *w, float offset, float eps, int C) {
     __shared__ float shared[WARP];
     size_t row = (size_t)blockIdx.x * C;
     int first = (int)threadIdx.x * n, step = (int)blockDim.x * n;
@@ -31,21 +32,23 @@ static __global__ void __launch_bounds__(BLOCK_MAX) rmsnorm(bf16 *y, float *rstd
     if (threadIdx.x == 0) rstd[blockIdx.x] = r;
 }
 
-int cuda_rmsnorm(void *ctx, real *y, float *rstd, const real *x, const float *w, float offset, float eps, int N, int C) {
-    LAUNCH(ctx, (C % 8 ? rmsnorm<1, false> : rmsnorm<8, false>), (unsigned)N, (unsigned)threads_of(C), 0, (bf16 *)y, rstd,
-           (const bf16 *)x, w, offset, eps, C);
+int cuda_rmsnorm(void *ctx, real *y, float *rstd, const real *x, const float *w, float offset, float eps, int N,
+                 int C) {
+    LAUNCH(ctx, (C % 8 ? rmsnorm<1, false> : rmsnorm<8, false>), (unsigned)N, (unsigned)threads_of(C), 0, (bf16 *)y,
+           rstd, (const bf16 *)x, w, offset, eps, C);
     return OK;
 }
 
-int cuda_rmsnorm_add(void *ctx, real *y, float *rstd, const real *x, const float *w, float offset, float eps, int N, int C) {
+int cuda_rmsnorm_add(void *ctx, real *y, float *rstd, const real *x, const float *w, float offset, float eps, int N,
+                     int C) {
     LAUNCH(ctx, (C % 8 ? rmsnorm<1, true> : rmsnorm<8, true>), (unsigned)N, (unsigned)threads_of(C), 0, (bf16 *)y, rstd,
            (const bf16 *)x, w, offset, eps, C);
     return OK;
 }
 
-/* -- RMSNorm's backward ----------------------------------------------------------------------------------------------------------------
-   A block takes ROW_ALIGN rows, AT_ONCE of them together so that their loads overlap, and keeps its sum for dw in shared
-   memory. 8 bytes an element, and 4 of C / 8 for the sums. */
+/* -- RMSNorm's backward -------------------------------------------------------------------------------------------- */
+/* A block takes ROW_ALIGN rows, AT_ONCE of them together so that their loads overlap, and keeps its sum for dw in
+   shared memory. 8 bytes an element, and 4 of C / 8 for the sums. */
 
 enum { AT_ONCE = 4 };
 
@@ -61,8 +64,9 @@ template <int count> static __device__ __forceinline__ void block_sums(float v[c
 }
 
 template <int n>
-static __global__ void __launch_bounds__(BLOCK_MAX) rmsnorm_bwd(bf16 *dx, float *partial, const bf16 *dy, const bf16 *x, const float *w,
-                                                                float offset, const float *rstd, int N, int C) {
+static __global__ void __launch_bounds__(BLOCK_MAX)
+    rmsnorm_bwd(bf16 *dx, float *partial, const bf16 *dy, const bf16 *x, const float *w, float offset,
+                const float *rstd, int N, int C) {
     __shared__ float shared[AT_ONCE][WARP];
     SHARED(float, dw);                                 /* (C) of this block's rows */
     int first = (int)threadIdx.x * n, step = (int)blockDim.x * n;
@@ -110,21 +114,22 @@ static __global__ void __launch_bounds__(BLOCK_MAX) rmsnorm_bwd(bf16 *dx, float 
         for (int i = 0; i < n; i++) partial[(size_t)blockIdx.x * C + c + i] = dw[c + i];
 }
 
-int cuda_rmsnorm_bwd_add(void *ctx, real *dx, float *dw, const real *dy, const real *x, const float *w, float offset, const float *rstd,
-                         int N, int C) {
+int cuda_rmsnorm_bwd_add(void *ctx, real *dx, float *dw, const real *dy, const real *x, const float *w, float offset,
+                         const float *rstd, int N, int C) {
     int blocks = ceil_div(N, ROW_ALIGN);
     void *partial;                                     /* (blocks, C) */
     TRY(scratch(&partial, (struct cuda_ctx *)ctx, (size_t)blocks * C * sizeof(float)));
-    LAUNCH(ctx, (C % 8 ? rmsnorm_bwd<1> : rmsnorm_bwd<8>), (unsigned)blocks, (unsigned)threads_of(C), (size_t)C * sizeof(float), (bf16 *)dx,
-           (float *)partial, (const bf16 *)dy, (const bf16 *)x, w, offset, rstd, N, C);
+    LAUNCH(ctx, (C % 8 ? rmsnorm_bwd<1> : rmsnorm_bwd<8>), (unsigned)blocks, (unsigned)threads_of(C),
+           (size_t)C * sizeof(float), (bf16 *)dx, (float *)partial, (const bf16 *)dy, (const bf16 *)x, w, offset, rstd,
+           N, C);
     return add_partials(ctx, dw, (const float *)partial, blocks, C, C);
 }
 
-/* -- LayerNorm: a block a row, 4 bytes an element; mean and variance one after the other, from cache ------------------------- */
+/* -- LayerNorm: a block a row, 4 bytes an element; mean and variance one after the other, from cache --------------- */
 
 template <int n>
-static __global__ void __launch_bounds__(BLOCK_MAX) layernorm(bf16 *y, float *mean, float *rstd, const bf16 *x, const float *w,
-                                                              const float *b, float eps, int C) {
+static __global__ void __launch_bounds__(BLOCK_MAX)
+    layernorm(bf16 *y, float *mean, float *rstd, const bf16 *x, const float *w, const float *b, float eps, int C) {
     __shared__ float shared[WARP];
     size_t row = (size_t)blockIdx.x * C;
     int first = (int)threadIdx.x * n, step = (int)blockDim.x * n;
@@ -151,16 +156,18 @@ static __global__ void __launch_bounds__(BLOCK_MAX) layernorm(bf16 *y, float *me
     rstd[blockIdx.x] = r;
 }
 
-int cuda_layernorm(void *ctx, real *y, float *mean, float *rstd, const real *x, const float *w, const float *b, float eps, int N, int C) {
-    LAUNCH(ctx, (C % 8 ? layernorm<1> : layernorm<8>), (unsigned)N, (unsigned)threads_of(C), 0, (bf16 *)y, mean, rstd, (const bf16 *)x, w,
-           b, eps, C);
+int cuda_layernorm(void *ctx, real *y, float *mean, float *rstd, const real *x, const float *w, const float *b,
+                   float eps, int N, int C) {
+    LAUNCH(ctx, (C % 8 ? layernorm<1> : layernorm<8>), (unsigned)N, (unsigned)threads_of(C), 0, (bf16 *)y, mean, rstd,
+           (const bf16 *)x, w, b, eps, C);
     return OK;
 }
 
 /* As RMSNorm's backward, with a second mean and a second sum over rows. */
 template <int n>
-static __global__ void __launch_bounds__(BLOCK_MAX) layernorm_bwd(bf16 *dx, float *partial, const bf16 *dy, const bf16 *x, const float *w,
-                                                                  const float *mean, const float *rstd, int N, int C) {
+static __global__ void __launch_bounds__(BLOCK_MAX)
+    layernorm_bwd(bf16 *dx, float *partial, const bf16 *dy, const bf16 *x, const float *w, const float *mean,
+                  const float *rstd, int N, int C) {
     __shared__ float shared[2 * AT_ONCE][WARP];
     SHARED(float, dw);                                 /* (2, C) of this block's rows: dw, then db */
     float *db = dw + C;
@@ -222,18 +229,19 @@ static __global__ void __launch_bounds__(BLOCK_MAX) layernorm_bwd(bf16 *dx, floa
         }
 }
 
-int cuda_layernorm_bwd_add(void *ctx, real *dx, float *dw, float *db, const real *dy, const real *x, const float *w, const float *mean,
-                           const float *rstd, int N, int C) {
+int cuda_layernorm_bwd_add(void *ctx, real *dx, float *dw, float *db, const real *dy, const real *x, const float *w,
+                           const float *mean, const float *rstd, int N, int C) {
     int blocks = ceil_div(N, ROW_ALIGN);
     void *partial;                                     /* (blocks, 2, C) */
     TRY(scratch(&partial, (struct cuda_ctx *)ctx, (size_t)blocks * 2 * C * sizeof(float)));
-    LAUNCH(ctx, (C % 8 ? layernorm_bwd<1> : layernorm_bwd<8>), (unsigned)blocks, (unsigned)threads_of(C), 2 * (size_t)C * sizeof(float),
-           (bf16 *)dx, (float *)partial, (const bf16 *)dy, (const bf16 *)x, w, mean, rstd, N, C);
+    LAUNCH(ctx, (C % 8 ? layernorm_bwd<1> : layernorm_bwd<8>), (unsigned)blocks, (unsigned)threads_of(C),
+           2 * (size_t)C * sizeof(float), (bf16 *)dx, (float *)partial, (const bf16 *)dy, (const bf16 *)x, w, mean,
+           rstd, N, C);
     TRY(add_partials(ctx, dw, (const float *)partial, blocks, C, 2 * C));
     return add_partials(ctx, db, (const float *)partial + C, blocks, C, 2 * C);
 }
 
-/* -- sums over rows --------------------------------------------------------------------------------------------------------- */
+/* -- sums over rows ------------------------------------------------------------------------------------------------ */
 
 static __global__ void add_in_order(float *dst, const float *partial, int blocks, int C, int stride) {
     int c = (int)(blockIdx.x * blockDim.x + threadIdx.x);

@@ -1,5 +1,5 @@
-/* Gradients of weights that are sums over rows: each run of ROW_ALIGN rows is summed on its own, and the sums of the runs
-   are added one after the other, which a batch split between runs does not change (C2). */
+/* Gradients of weights that are sums over rows: each run of ROW_ALIGN rows is summed on its own, and the sums of the
+   runs are added one after the other, which a batch split between runs does not change (same seed, same run). */
 #ifndef GRPO_CUDA_NORM_H
 #define GRPO_CUDA_NORM_H
 

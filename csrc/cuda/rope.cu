@@ -4,11 +4,11 @@
 
 enum { WARPS = 8, THREADS = WARPS * WARP, DIM_MAX = 256 };
 
-/* -- tables ------------------------------------------------------------------------------------------------------------------ */
+/* -- tables -------------------------------------------------------------------------------------------------------- */
 
 /* In double: angles of 1e6 keep every digit that their fp32 product left them. */
-static __global__ void rope_table(float *cos_, float *sin_, const int32_t *pos, const float *inv_freq, const int32_t *axis, float scale,
-                                  int N, int half) {
+static __global__ void rope_table(float *cos_, float *sin_, const int32_t *pos, const float *inv_freq,
+                                  const int32_t *axis, float scale, int N, int half) {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x, row = i / half;
     int j = (int)(i % half);
     if (row >= (size_t)N) return;
@@ -17,14 +17,14 @@ static __global__ void rope_table(float *cos_, float *sin_, const int32_t *pos, 
     sin_[i] = scale * (float)sin((double)angle);
 }
 
-int cuda_rope_table(void *ctx, float *cos_, float *sin_, const int32_t *pos, const float *inv_freq, const int32_t *axis, float scale, int N,
-                    int D) {
+int cuda_rope_table(void *ctx, float *cos_, float *sin_, const int32_t *pos, const float *inv_freq, const int32_t *axis,
+                    float scale, int N, int D) {
     unsigned blocks = blocks_of((size_t)N * (D / 2), THREADS);
     LAUNCH(ctx, rope_table, blocks, THREADS, 0, cos_, sin_, pos, inv_freq, axis, scale, N, D / 2);
     return OK;
 }
 
-/* -- one head ---------------------------------------------------------------------------------------------------------------- */
+/* -- one head ------------------------------------------------------------------------------------------------------ */
 
 struct rope_job {
     struct head_norm norm;           /* without one its weights are NULL */
@@ -33,9 +33,12 @@ struct rope_job {
 };
 
 /* The weights of a head's norm, NULL without one. */
-static __device__ __forceinline__ const float *norm_of_head(const struct rope_job *job, int h) { return h < job->Hq ? job->norm.wq : job->norm.wk; }
+static __device__ __forceinline__ const float *norm_of_head(const struct rope_job *job, int h) {
+    return h < job->Hq ? job->norm.wq : job->norm.wk;
+}
 
-static struct rope_job rope_job_of(const struct head_norm *norm, const float *cos_, const float *sin_, const struct attention_shape *a) {
+static struct rope_job rope_job_of(const struct head_norm *norm, const float *cos_, const float *sin_,
+                                   const struct attention_shape *a) {
     struct head_norm none = {};
     return (struct rope_job){norm ? *norm : none, cos_, sin_, a->Hq, a->Hkv, a->D};
 }
@@ -51,8 +54,9 @@ template <int n> static __device__ float head_rstd(const bf16 *x, float eps, int
     return 1 / sqrtf(warp_sum(squares) / (float)D + eps);
 }
 
-template <int n> static __device__ void rotate_head(bf16 *y, const bf16 *x, const struct head_norm &norm, const float *w, const float *cos_,
-                                                   const float *sin_, int D) {
+template <int n>
+static __device__ void rotate_head(bf16 *y, const bf16 *x, const struct head_norm &norm, const float *w,
+                                   const float *cos_, const float *sin_, int D) {
     float r = w ? head_rstd<n>(x, norm.eps, D) : 1;
     for (int j = lane_id() * n; j < D / 2; j += WARP * n) {
         float a[n], b[n], c[n], s[n], wa[n], wb[n];
@@ -75,7 +79,9 @@ template <int n> static __device__ void rotate_head(bf16 *y, const bf16 *x, cons
 }
 
 /* The gradient of the rotated pairs, turned back: a and b of pairs j.. */
-template <int n> static __device__ __forceinline__ void unrotate(float a[n], float b[n], const bf16 *d, const float *cos_, const float *sin_, int j, int D) {
+template <int n>
+static __device__ __forceinline__ void unrotate(float a[n], float b[n], const bf16 *d, const float *cos_,
+                                                const float *sin_, int j, int D) {
     float c[n], s[n];
     load<n>(a, d + j);
     load<n>(b, d + D / 2 + j);
@@ -88,16 +94,18 @@ template <int n> static __device__ __forceinline__ void unrotate(float a[n], flo
     }
 }
 
-/* -- forward: 4 bytes an element; v is copied unless it is in place ------------------------------------------------------------ */
+/* -- forward: 4 bytes an element; v is copied unless it is in place ------------------------------------------------ */
 
-template <int n> static __global__ void rope(bf16 *y, const bf16 *x, struct rope_job job, size_t heads_todo, int heads_a_row) {
+template <int n>
+static __global__ void rope(bf16 *y, const bf16 *x, struct rope_job job, size_t heads_todo, int heads_a_row) {
     size_t task = (size_t)blockIdx.x * WARPS + warp_id();
     if (task >= heads_todo) return;
     size_t row = task / heads_a_row;
     int h = (int)(task % heads_a_row), D = job.D;
     size_t at = (row * (job.Hq + 2 * job.Hkv) + h) * D;
     if (h < job.Hq + job.Hkv)
-        return rotate_head<n>(y + at, x + at, job.norm, norm_of_head(&job, h), job.cos + row * (D / 2), job.sin + row * (D / 2), D);
+        return rotate_head<n>(y + at, x + at, job.norm, norm_of_head(&job, h), job.cos + row * (D / 2),
+                              job.sin + row * (D / 2), D);
     for (int j = lane_id() * n; j < D; j += WARP * n) {
         float v[n];
         load<n>(v, x + at + j);
@@ -105,16 +113,17 @@ template <int n> static __global__ void rope(bf16 *y, const bf16 *x, struct rope
     }
 }
 
-int cuda_rope(void *ctx, real *y, const real *x, const struct head_norm *norm, const float *cos_, const float *sin_, int N,
-              const struct attention_shape *a) {
+int cuda_rope(void *ctx, real *y, const real *x, const struct head_norm *norm, const float *cos_, const float *sin_,
+              int N, const struct attention_shape *a) {
     struct rope_job job = rope_job_of(norm, cos_, sin_, a);
     int heads = a->Hq + a->Hkv + (y != x ? a->Hkv : 0);
     size_t todo = (size_t)N * heads;
-    LAUNCH(ctx, (a->D % 4 ? rope<1> : rope<2>), blocks_of(todo, WARPS), THREADS, 0, (bf16 *)y, (const bf16 *)x, job, todo, heads);
+    LAUNCH(ctx, (a->D % 4 ? rope<1> : rope<2>), blocks_of(todo, WARPS), THREADS, 0, (bf16 *)y, (const bf16 *)x, job,
+           todo, heads);
     return OK;
 }
 
-/* -- backward without norm: 4 bytes an element ---------------------------------------------------------------------------------- */
+/* -- backward without norm: 4 bytes an element --------------------------------------------------------------------- */
 
 template <int n> static __global__ void rope_bwd(bf16 *d, struct rope_job job, size_t todo) {
     size_t task = (size_t)blockIdx.x * WARPS + warp_id();
@@ -129,12 +138,14 @@ template <int n> static __global__ void rope_bwd(bf16 *d, struct rope_job job, s
     }
 }
 
-/* -- backward with norm: 6 bytes an element, 16 of D / ROW_ALIGN for the sums ---------------------------------------------------- */
+/* -- backward with norm: 6 bytes an element, 16 of D / ROW_ALIGN for the sums -------------------------------------- */
 
-/* d of one head with norm, dz = unrotate(d): r (w dz - n mean(w dz n)), n = x r, w with its offset. Adds dz n to sum, [half][piece][i]. */
+/* d of one head with norm, dz = unrotate(d): r (w dz - n mean(w dz n)), n = x r, w with its offset. Adds dz n to
+   sum, [half][piece][i]. */
 template <int n>
-static __device__ void norm_head_bwd(float sum[2][DIM_MAX / 2 / WARP], bf16 *d, const bf16 *x, const struct head_norm &norm, const float *w,
-                                     const float *cos_, const float *sin_, int D) {
+static __device__ void norm_head_bwd(float sum[2][DIM_MAX / 2 / WARP], bf16 *d, const bf16 *x,
+                                     const struct head_norm &norm, const float *w, const float *cos_, const float *sin_,
+                                     int D) {
     enum { PIECES = DIM_MAX / 2 / WARP / n };
     float r = head_rstd<n>(x, norm.eps, D), dot = 0;
     float a[PIECES][n], b[PIECES][n], na[PIECES][n], nb[PIECES][n], wa[n], wb[n];
@@ -171,9 +182,10 @@ static __device__ void norm_head_bwd(float sum[2][DIM_MAX / 2 / WARP], bf16 *d, 
     }
 }
 
-/* A block takes ROW_ALIGN rows, a warp of it the heads h, h + WARPS, ... of the queries, then of the keys; the sums of the
-   warps are added in order. partial: (blocks, 2, D) */
-template <int n> static __global__ void rope_norm_bwd(bf16 *d, float *partial, const bf16 *x, struct rope_job job, int N) {
+/* A block takes ROW_ALIGN rows, a warp of it the heads h, h + WARPS, ... of the queries, then of the keys; the sums
+   of the warps are added in order. partial: (blocks, 2, D) */
+template <int n>
+static __global__ void rope_norm_bwd(bf16 *d, float *partial, const bf16 *x, struct rope_job job, int N) {
     enum { PIECES = DIM_MAX / 2 / WARP / n };
     __shared__ float sums[WARPS][DIM_MAX];
     int D = job.D, heads = job.Hq + 2 * job.Hkv, begin = (int)blockIdx.x * ROW_ALIGN, end = min(N, begin + ROW_ALIGN);
@@ -204,8 +216,8 @@ template <int n> static __global__ void rope_norm_bwd(bf16 *d, float *partial, c
     }
 }
 
-int cuda_rope_bwd(void *ctx, real *d, float *dwq, float *dwk, const real *x, const struct head_norm *norm, const float *cos_,
-                  const float *sin_, int N, const struct attention_shape *a) {
+int cuda_rope_bwd(void *ctx, real *d, float *dwq, float *dwk, const real *x, const struct head_norm *norm,
+                  const float *cos_, const float *sin_, int N, const struct attention_shape *a) {
     struct rope_job job = rope_job_of(norm, cos_, sin_, a);
     int D = a->D;
     if (!norm) {
@@ -217,7 +229,8 @@ int cuda_rope_bwd(void *ctx, real *d, float *dwq, float *dwk, const real *x, con
     void *partial;                                     /* (blocks, 2, D) */
     if (D > DIM_MAX) return fail(E_CONFIG, "cuda: head_dim is %d, must be at most %d", D, (int)DIM_MAX);
     TRY(scratch(&partial, (struct cuda_ctx *)ctx, (size_t)blocks * 2 * D * sizeof(float)));
-    LAUNCH(ctx, (D % 4 ? rope_norm_bwd<1> : rope_norm_bwd<2>), (unsigned)blocks, THREADS, 0, (bf16 *)d, (float *)partial, (const bf16 *)x, job, N);
+    LAUNCH(ctx, (D % 4 ? rope_norm_bwd<1> : rope_norm_bwd<2>), (unsigned)blocks, THREADS, 0, (bf16 *)d,
+           (float *)partial, (const bf16 *)x, job, N);
     TRY(add_partials(ctx, dwq, (const float *)partial, blocks, D, 2 * D));
     return add_partials(ctx, dwk, (const float *)partial + D, blocks, D, 2 * D);
 }

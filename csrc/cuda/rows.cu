@@ -3,18 +3,25 @@
 
 enum { THREADS = 128 };
 
-/* 8 elements a thread where rows are 16-byte aligned, else 1. A function of the width alone, as C1 wants it. */
+/* 8 elements a thread where rows are 16-byte aligned, else 1. A function of the width alone, as rollout = training
+   wants it. */
 #define BY_WIDTH(C, kernel) ((C) % 8 ? kernel<1> : kernel<8>)
 static int piece(int C) { return C % 8 ? 1 : 8; }
 
-/* -- rows copied, bit for bit whatever they hold: 2 x 2 bytes an element ---------------------------------------------------- */
+/* -- rows copied, bit for bit whatever they hold: 2 x 2 bytes an element ------------------------------------------- */
 
-template <int n> struct piece_of { typedef bf16 bits; };
-template <> struct piece_of<8> { typedef uint4 bits; };
+template <int n> struct piece_of {
+    typedef bf16 bits;
+};
+template <> struct piece_of<8> {
+    typedef uint4 bits;
+};
 
-/* Block (row, piece of columns): row to[i] of dst = row from[i] of src; NULL means i itself. Rows are so many elements apart. */
-template <int n> static __global__ void copy_rows(bf16 *dst, const int32_t *to, int dst_pitch, const bf16 *src, const int32_t *from,
-                                                  int src_pitch, int C) {
+/* Block (row, piece of columns): row to[i] of dst = row from[i] of src; NULL means i itself. Rows are so many
+   elements apart. */
+template <int n>
+static __global__ void copy_rows(bf16 *dst, const int32_t *to, int dst_pitch, const bf16 *src, const int32_t *from,
+                                 int src_pitch, int C) {
     typedef typename piece_of<n>::bits bits;
     dst += (size_t)(to ? to[blockIdx.x] : (int)blockIdx.x) * dst_pitch;
     src += (size_t)(from ? from[blockIdx.x] : (int)blockIdx.x) * src_pitch;
@@ -23,7 +30,8 @@ template <int n> static __global__ void copy_rows(bf16 *dst, const int32_t *to, 
 }
 
 /* y = scale times row from[i] of src, rounded */
-template <int n> static __global__ void scale_rows(bf16 *y, const bf16 *src, const int32_t *from, int src_pitch, float scale, int C) {
+template <int n>
+static __global__ void scale_rows(bf16 *y, const bf16 *src, const int32_t *from, int src_pitch, float scale, int C) {
     y += (size_t)blockIdx.x * C;
     src += (size_t)from[blockIdx.x] * src_pitch;
     for (int c = (int)(blockIdx.y * THREADS + threadIdx.x) * n; c < C; c += (int)gridDim.y * THREADS * n) {
@@ -42,28 +50,32 @@ static dim3 row_grid(int rows, int C) {
 int cuda_embed(void *ctx, real *y, const weight *E, const int32_t *ids, float scale, int N, int C, int V) {
     (void)V;
     if (scale != 1) {
-        LAUNCH(ctx, BY_WIDTH(C, scale_rows), row_grid(N, C), THREADS, 0, (bf16 *)y, (const bf16 *)E, ids, weight_pitch(C), scale, C);
+        LAUNCH(ctx, BY_WIDTH(C, scale_rows), row_grid(N, C), THREADS, 0, (bf16 *)y, (const bf16 *)E, ids,
+               weight_pitch(C), scale, C);
         return OK;
     }
-    LAUNCH(ctx, BY_WIDTH(C, copy_rows), row_grid(N, C), THREADS, 0, (bf16 *)y, (const int32_t *)NULL, C, (const bf16 *)E, ids,
-           weight_pitch(C), C);
+    LAUNCH(ctx, BY_WIDTH(C, copy_rows), row_grid(N, C), THREADS, 0, (bf16 *)y, (const int32_t *)NULL, C,
+           (const bf16 *)E, ids, weight_pitch(C), C);
     return OK;
 }
 
 int cuda_gather_rows(void *ctx, real *dst, const real *src, const int32_t *index, int R, int C) {
-    LAUNCH(ctx, BY_WIDTH(C, copy_rows), row_grid(R, C), THREADS, 0, (bf16 *)dst, (const int32_t *)NULL, C, (const bf16 *)src, index, C, C);
+    LAUNCH(ctx, BY_WIDTH(C, copy_rows), row_grid(R, C), THREADS, 0, (bf16 *)dst, (const int32_t *)NULL, C,
+           (const bf16 *)src, index, C, C);
     return OK;
 }
 
 int cuda_put_rows(void *ctx, real *dst, const real *src, const int32_t *index, int R, int C) {
-    LAUNCH(ctx, BY_WIDTH(C, copy_rows), row_grid(R, C), THREADS, 0, (bf16 *)dst, index, C, (const bf16 *)src, (const int32_t *)NULL, C, C);
+    LAUNCH(ctx, BY_WIDTH(C, copy_rows), row_grid(R, C), THREADS, 0, (bf16 *)dst, index, C, (const bf16 *)src,
+           (const int32_t *)NULL, C, C);
     return OK;
 }
 
-/* -- dst[index] += rows, in row order ---------------------------------------------------------------------------------------
-   No atomics and no sorting: the block of a row whose index stands nowhere before it owns that index. It looks through the
-   indices that follow and adds their rows as it meets them. Chunks of rows, one launch each, keep the search (half the
-   square of a chunk) small: 8192 rows read 0.13 GB of indices from cache, beside 2 + 8 bytes an element of dst in fp32. */
+/* -- dst[index] += rows, in row order ------------------------------------------------------------------------------ */
+/* No atomics and no sorting: the block of a row whose index stands nowhere before it owns that index. It looks
+   through the indices that follow and adds their rows as it meets them. Chunks of rows, one launch each, keep the
+   search (half the square of a chunk) small: 8192 rows read 0.13 GB of indices from cache, beside 2 + 8 bytes an
+   element of dst in fp32. */
 
 enum { ADD_CHUNK = 8192, ADD_THREADS = 256 };
 
@@ -88,7 +100,8 @@ static __device__ int find_id(int list[ADD_THREADS], const int32_t *index, int b
 }
 
 /* dst[index] += scale src. Block (row, piece of columns) */
-template <typename T, int n> static __global__ void add_rows(T *dst, const bf16 *src, const int32_t *index, float scale, int R, int C) {
+template <typename T, int n>
+static __global__ void add_rows(T *dst, const bf16 *src, const int32_t *index, float scale, int R, int C) {
     __shared__ float found[WARP];
     __shared__ int list[ADD_THREADS];
     int row = (int)blockIdx.x, id = index[row], c = (int)(blockIdx.y * ADD_THREADS + threadIdx.x) * n;
@@ -108,11 +121,13 @@ template <typename T, int n> static __global__ void add_rows(T *dst, const bf16 
     if (c < C) store<n>(to, sum);
 }
 
-template <typename T> static int add_in_order(void *ctx, T *dst, const bf16 *src, const int32_t *index, float scale, int R, int C) {
+template <typename T>
+static int add_in_order(void *ctx, T *dst, const bf16 *src, const int32_t *index, float scale, int R, int C) {
     for (int r = 0; r < R; r += ADD_CHUNK) {
         int rows = min_int(ADD_CHUNK, R - r);
         dim3 grid((unsigned)rows, blocks_of((size_t)C, ADD_THREADS * piece(C)));
-        LAUNCH(ctx, (C % 8 ? add_rows<T, 1> : add_rows<T, 8>), grid, ADD_THREADS, 0, dst, src + (size_t)r * C, index + r, scale, rows, C);
+        LAUNCH(ctx, (C % 8 ? add_rows<T, 1> : add_rows<T, 8>), grid, ADD_THREADS, 0, dst, src + (size_t)r * C,
+               index + r, scale, rows, C);
     }
     return OK;
 }
@@ -126,12 +141,12 @@ int cuda_scatter_rows_add(void *ctx, real *dst, const real *src, const int32_t *
     return add_in_order(ctx, (bf16 *)dst, (const bf16 *)src, index, 1, R, C);
 }
 
-/* -- GELU: 4 bytes an element forward, 6 backward ----------------------------------------------------------------------------- */
+/* -- GELU: 4 bytes an element forward, 6 backward ------------------------------------------------------------------ */
 
 static __device__ __forceinline__ float sigmoid(float x) { return 1 / (1 + expf(-x)); }
 
-/* g(z) of a GELU, and its slope. Of a sigmoid(z (a + b z^2)): tanh's a is 2 sqrt(2/pi) and b 0.044715 a. It is 0 or 1 to the
-   last bit where |z| is 64, and powers of larger numbers might be infinite. */
+/* g(z) of a GELU, and its slope. Of a sigmoid(z (a + b z^2)): tanh's a is 2 sqrt(2/pi) and b 0.044715 a. It is 0 or
+   1 to the last bit where |z| is 64, and powers of larger numbers might be infinite. */
 template <enum gelu_kind kind> static __device__ __forceinline__ float gelu_gate(float *slope, float z) {
     if constexpr (kind == GELU_ERF) {
         *slope = expf(-0.5f * (z * z)) * 0.398942280f; /* 1 / sqrt(2 pi) */
@@ -169,9 +184,9 @@ template <int n, enum gelu_kind kind> static __global__ void gelu_bwd(bf16 *d, c
 }
 
 #define OF_KIND(F, kernel, kind) ((F) % 8 ? kernel<1, kind> : kernel<8, kind>)
-#define BY_KIND(F, kernel, kind)                                        \
-    ((kind) == GELU_ERF    ? OF_KIND(F, kernel, GELU_ERF)               \
-     : (kind) == GELU_TANH ? OF_KIND(F, kernel, GELU_TANH)              \
+#define BY_KIND(F, kernel, kind)                           \
+    ((kind) == GELU_ERF    ? OF_KIND(F, kernel, GELU_ERF)  \
+     : (kind) == GELU_TANH ? OF_KIND(F, kernel, GELU_TANH) \
                            : OF_KIND(F, kernel, GELU_QUICK))
 
 int cuda_gelu(void *ctx, real *y, const real *z, enum gelu_kind kind, int N, int F) {
@@ -184,7 +199,7 @@ int cuda_gelu_bwd(void *ctx, real *d, const real *z, enum gelu_kind kind, int N,
     return OK;
 }
 
-/* -- GLU: 6 bytes an element of y forward, 10 backward ----------------------------------------------------------------------- */
+/* -- GLU: 6 bytes an element of y forward, 10 backward ------------------------------------------------------------- */
 
 /* s of gate(g) = g s; *d turns from the gradient of gate(g) to that of g, by its slope s + g s' */
 template <enum glu_gate gate> static __device__ __forceinline__ float glu_sigmoid(float *d, float g) {
@@ -235,6 +250,7 @@ int cuda_glu(void *ctx, real *y, const real *gu, enum glu_gate gate, int N, int 
 }
 
 int cuda_glu_bwd(void *ctx, real *dgu, const real *dy, const real *gu, enum glu_gate gate, int N, int F) {
-    LAUNCH(ctx, BY_GATE(F, glu_bwd, gate), row_grid(N, F), THREADS, 0, (bf16 *)dgu, (const bf16 *)dy, (const bf16 *)gu, F);
+    LAUNCH(ctx, BY_GATE(F, glu_bwd, gate), row_grid(N, F), THREADS, 0, (bf16 *)dgu, (const bf16 *)dy, (const bf16 *)gu,
+           F);
     return OK;
 }

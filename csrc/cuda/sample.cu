@@ -34,7 +34,10 @@ struct row {
 };
 
 /* Ids v with logit z stay when z > threshold, or when it is equal and v <= last. */
-struct support { float threshold; int last; };
+struct support {
+    float threshold;
+    int last;
+};
 #define EVERY_ID ((struct support){-INFINITY, INT32_MAX})
 
 static __device__ __forceinline__ float logit(const struct row *r, int v) {
@@ -147,7 +150,10 @@ static __device__ void activate_chunks(struct row *r, float floor) {
 }
 
 /* The logits of the active chunks: in shared memory where they fit, else looked up each time. */
-struct candidates { const struct row *r; const float *cache; };
+struct candidates {
+    const struct row *r;
+    const float *cache;
+};
 
 static __device__ __forceinline__ float candidate(struct candidates c, int i) {
     return c.cache ? c.cache[i] : logit(c.r, c.r->active[i / CHUNK] * CHUNK + i % CHUNK);
@@ -292,8 +298,16 @@ static __global__ void __launch_bounds__(DRAW_THREADS, 3) draw_rows(struct draw_
     float *own = a.chunks + (size_t)i * 3 * n, policy_lse = a.stats.lse[i], lse = policy_lse;
     struct sample_key key = a.keys[i];
     uint8_t *seen = a.seen ? a.seen + (size_t)i * a.V : NULL;
-    struct row r = {a.z + i * a.pitch, p->repetition_penalty != 1 ? seen : NULL, p->forbidden, p->repetition_penalty, own, own + n, (int *)(own + 2 * n),
-                    n, 0, sums};
+    struct row r = {a.z + i * a.pitch,
+                    p->repetition_penalty != 1 ? seen : NULL,
+                    p->forbidden,
+                    p->repetition_penalty,
+                    own,
+                    own + n,
+                    (int *)(own + 2 * n),
+                    n,
+                    0,
+                    sums};
     bool masked = r.seen || r.forbidden, stops = key.no_stop && p->n_stop > 0;
     if (masked) measure_chunks(&r, NULL, n, EVERY_ID);
     else {
@@ -363,8 +377,10 @@ int cuda_sample(void *ctx_, struct sampled *out, int32_t *next, uint8_t *seen, c
     float scale = sampler->temperature > 0 ? 1 / sampler->temperature : 1;
     for (int row = 0; row < S; row += p.rows) {
         int rows = min_int(p.rows, S - row);
-        struct draw_args a = {out + row, next + row, seen ? seen + (size_t)row * V : NULL, p.z, p.pitch, p.stats, p.chunks,
-                              *sampler, keys + row, V, ceil_div(V, CHUNK)};
+        struct draw_args a = {out + row, next + row,        seen ? seen + (size_t)row * V : NULL,
+                              p.z,       p.pitch,           p.stats,
+                              p.chunks,  *sampler,          keys + row,
+                              V,         ceil_div(V, CHUNK)};
         TRY(softmax_rows(ctx, &p.stats, p.z, p.pitch, (const bf16 *)h + (size_t)row * C, W, NULL, scale, rows, C, V));
         LAUNCH(ctx, draw_rows, rows, DRAW_THREADS, 0, a);
     }

@@ -1,5 +1,5 @@
-/* Whether products run on wgmma (gemm90.cuh) in this process: where the GPU and this build have it, GRPO_CUDA_WGMMA does not
-   say 0, and first products of small integers, by every tile and in every orientation, come out exactly. */
+/* Whether products run on wgmma (gemm90.cuh) in this process: where the GPU and this build have it, GRPO_CUDA_WGMMA
+   does not say 0, and first products of small integers, by every tile and in every orientation, come out exactly. */
 #include "cuda/gemm.cuh"
 
 #include <pthread.h>
@@ -10,7 +10,11 @@
 enum { TOKENS = 72, INPUTS = 136, OUTPUTS = 200, LARGEST = OUTPUTS * INPUTS };
 enum verdict { UNTRIED, EXACT, WRONG };
 
-static struct { pthread_mutex_t lock; enum verdict verdict; char name[160]; } process = {PTHREAD_MUTEX_INITIALIZER, UNTRIED, ""};
+static struct {
+    pthread_mutex_t lock;
+    enum verdict verdict;
+    char name[160];
+} process = {PTHREAD_MUTEX_INITIALIZER, UNTRIED, ""};
 
 /* -1, 0 or 1 */
 static int digit(int matrix, int row, int col) {
@@ -29,7 +33,10 @@ static int upload_digits(void *ctx, bf16 *to, int matrix, int rows, int cols) {
 
 enum { X, W, DY };
 /* x (TOKENS, INPUTS), w (OUTPUTS, INPUTS), dy (TOKENS, OUTPUTS), and results */
-struct operands { bf16 *x, *w, *dy, *rounded; float *sums; };
+struct operands {
+    bf16 *x, *w, *dy, *rounded;
+    float *sums;
+};
 
 /* *wrong |= whether a result (M, N) is not what its digits make. at_a(i, k), at_b(j, k): the operands' elements */
 template <typename T, typename A, typename B>
@@ -55,9 +62,11 @@ static int check_tile(bool *wrong, struct cuda_ctx *ctx, const struct operands *
     auto x_across = [](int c, int n) { return digit(X, n, c); };
     auto w_across = [](int c, int o) { return digit(W, o, c); };
     auto dy_across = [](int o, int n) { return digit(DY, n, o); };
-    TRY(forward_product(ctx, (struct product){x, w, TOKENS, OUTPUTS, INPUTS}, rounded_to(p->rounded, NULL, false, OUTPUTS)));
+    TRY(forward_product(ctx, (struct product){x, w, TOKENS, OUTPUTS, INPUTS},
+                        rounded_to(p->rounded, NULL, false, OUTPUTS)));
     TRY(compare(wrong, ctx, p->rounded, TOKENS, OUTPUTS, INPUTS, x_at, w_at));
-    TRY(gradient_product(ctx, (struct product){dy, w, TOKENS, INPUTS, OUTPUTS}, rounded_to(p->rounded, NULL, false, INPUTS)));
+    TRY(gradient_product(ctx, (struct product){dy, w, TOKENS, INPUTS, OUTPUTS},
+                         rounded_to(p->rounded, NULL, false, INPUTS)));
     TRY(compare(wrong, ctx, p->rounded, TOKENS, INPUTS, OUTPUTS, dy_at, w_across));
     TRY(cuda_zero(ctx, p->sums, LARGEST * sizeof(float)));
     TRY(add_to_weight_gradient(ctx, p->sums, (struct product){dy, x, OUTPUTS, INPUTS, TOKENS}));
@@ -85,11 +94,13 @@ static int first_products(struct cuda_ctx *ctx) {
     char *memory = (char *)cuda_alloc(ctx, 4 * REALS + FLOATS);
     if (!memory) return fail(E_MEMORY, "cuda: no memory for the first products");
     bf16 *reals = (bf16 *)memory;
-    struct operands p = {reals, reals + LARGEST, reals + 2 * LARGEST, reals + 3 * LARGEST, (float *)(memory + 4 * REALS)};
+    struct operands p = {reals, reals + LARGEST, reals + 2 * LARGEST, reals + 3 * LARGEST,
+                         (float *)(memory + 4 * REALS)};
     int status = check_tiles(&wrong, ctx, &p);
     cuda_release(ctx, memory);
     if (status) fprintf(stderr, "grpo: cuda: a first product by wgmma failed; GRPO_CUDA_WGMMA=0 does without\n");
-    else if (wrong) fprintf(stderr, "grpo: cuda: wgmma gives wrong products on this GPU: mma.sync computes them, more slowly\n");
+    else if (wrong)
+        fprintf(stderr, "grpo: cuda: wgmma gives wrong products on this GPU: mma.sync computes them, more slowly\n");
     if (!status) process.verdict = wrong ? WRONG : EXACT;
     return status;
 }

@@ -2,7 +2,10 @@
 #include "ref/ref.h"
 
 const struct ops ref_ops = {
-    .name = "ref", .tier = "", .real_size = sizeof(float), .lookahead = 1,
+    .name = "ref",
+    .tier = "",
+    .real_size = sizeof(float),
+    .lookahead = 1,
 #define MEMORY(result, name, parameters) .name = ref_##name,
 #define PLAN MEMORY
 #define OP(name, ...) .name = ref_##name,

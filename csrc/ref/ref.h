@@ -7,7 +7,10 @@
 #include "base/base.h"
 #include "ops/ops.h"
 
-struct ranked { double z; int id; };
+struct ranked {
+    double z;
+    int id;
+};
 
 struct ref_ctx {
     double *work;                    /* scratch of reserve() */

@@ -31,7 +31,8 @@ static double softmax_entropy(const double *z, double lse, int V) {
     return sum;
 }
 
-int ref_head(void *ctx, float *dW, const struct head_rows *rows, const weight *W_, float inv_temperature, int C, int V) {
+int ref_head(void *ctx, float *dW, const struct head_rows *rows, const weight *W_, float inv_temperature, int C,
+             int V) {
     const float *W = W_, *coef = rows->coef, *ecoef = rows->ecoef;
     const int32_t *target = rows->target;
     double *z, *sum;                                                 /* (V), (C) */
@@ -63,7 +64,8 @@ int ref_head(void *ctx, float *dW, const struct head_rows *rows, const weight *W
 
 /* z (V) = logits that may be drawn: repetition penalty (a division or product, so it may follow the temperature), then
    -inf for what is forbidden here */
-static void restrict_logits(double *z, const double *raw, const struct sampler *p, const uint8_t *seen, int n_stop, int V) {
+static void restrict_logits(double *z, const double *raw, const struct sampler *p, const uint8_t *seen, int n_stop,
+                            int V) {
     for (int v = 0; v < V; v++) {
         z[v] = raw[v];
         if (seen && seen[v] && p->repetition_penalty != 1)
@@ -79,8 +81,8 @@ static int falling(const void *a_, const void *b_) {
     return a->id < b->id ? -1 : 1;
 }
 
-/* Top-k (ties with the k-th stay), then top-p (the fewest that reach it), then min-p (against the largest), the order of
-   transformers: each keeps a head of the list of ids by falling logit. The others become -inf in z (V). */
+/* Top-k (ties with the k-th stay), then top-p (the fewest that reach it), then min-p (against the largest), the
+   order of transformers: each keeps a head of the list of ids by falling logit. The others become -inf in z (V). */
 static void truncate_support(double *z, struct ranked *rank, const struct sampler *p, int V) {
     if (p->top_k <= 0 && p->min_p <= 0 && p->top_p >= 1) return;
     int n = 0;

@@ -6,12 +6,19 @@
 #include <math.h>
 
 /* A run of moments inside a row, from element `at` of the weight on; at most a block. exponent: of float8 */
-struct moments { enum moment_dtype dtype; void *data; size_t at; uint8_t *exponent; uint32_t format; };
+struct moments {
+    enum moment_dtype dtype;
+    void *data;
+    size_t at;
+    uint8_t *exponent;
+    uint32_t format;
+};
 
 static struct moments moments_at(void *data, uint32_t format, size_t row, int c, int O, int C, const struct adamw *p) {
     size_t blocks = (size_t)float8_blocks(C);
     uint8_t *exponents = (uint8_t *)data + (size_t)O * (size_t)C;
-    return (struct moments){p->moments, data, row * (size_t)C + (size_t)c, exponents + row * blocks + c / FLOAT8_BLOCK, format};
+    return (struct moments){p->moments, data, row * (size_t)C + (size_t)c, exponents + row * blocks + c / FLOAT8_BLOCK,
+                            format};
 }
 
 static double read_moment(const struct moments *q, int i) {
@@ -39,7 +46,8 @@ static void write_moments(const struct moments *q, const float *value, const uin
     }
 }
 
-static void adamw_run(float *w, const struct moments *m, const struct moments *v, const float *g, int n, const struct adamw *p) {
+static void adamw_run(float *w, const struct moments *m, const struct moments *v, const float *g, int n,
+                      const struct adamw *p) {
     double beta1 = p->beta1, beta2 = p->beta2;
     float new_m[FLOAT8_BLOCK], new_v[FLOAT8_BLOCK];
     uint32_t random[FLOAT8_BLOCK];
@@ -52,7 +60,8 @@ static void adamw_run(float *w, const struct moments *m, const struct moments *v
         w[i] = (float)(decayed - p->lr * (m1 / p->correction1) / (sqrt(v1 / p->correction2) + p->eps));
         uint64_t number = p->first + m->at + (size_t)i;
         random[i] = whole ? 0 : rounding_bits(p->seed, p->step, number / 4).x[number % 4];
-        if (p->masters == MASTER_FLOAT24) w[i] = float_from_bits(round_float24(float_bits(w[i]), master_bits(random[i])));
+        if (p->masters == MASTER_FLOAT24)
+            w[i] = float_from_bits(round_float24(float_bits(w[i]), master_bits(random[i])));
         new_m[i] = (float)m1;
         new_v[i] = (float)v1;
     }

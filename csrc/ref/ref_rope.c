@@ -3,8 +3,8 @@
 
 #include <math.h>
 
-int ref_rope_table(void *ctx, float *cos_, float *sin_, const int32_t *pos, const float *inv_freq, const int32_t *axis, float scale,
-                   int N, int D) {
+int ref_rope_table(void *ctx, float *cos_, float *sin_, const int32_t *pos, const float *inv_freq, const int32_t *axis,
+                   float scale, int N, int D) {
     (void)ctx;
     for (int i = 0; i < N; i++)
         for (int j = 0; j < D / 2; j++) {
@@ -21,10 +21,12 @@ static void norm_head(double *z, const float *x, const struct head_norm *norm, c
     for (int j = 0; j < D; j++) z[j] = norm ? x[j] * r * ((double)norm->offset + w[j]) : x[j];
 }
 
-static const float *weights_of_head(const struct head_norm *norm, int h, int Hq) { return !norm ? NULL : h < Hq ? norm->wq : norm->wk; }
+static const float *weights_of_head(const struct head_norm *norm, int h, int Hq) {
+    return !norm ? NULL : h < Hq ? norm->wq : norm->wk;
+}
 
-int ref_rope(void *ctx, real *y_, const real *x_, const struct head_norm *norm, const float *cos_, const float *sin_, int N,
-             const struct attention_shape *a) {
+int ref_rope(void *ctx, real *y_, const real *x_, const struct head_norm *norm, const float *cos_, const float *sin_,
+             int N, const struct attention_shape *a) {
     int Hq = a->Hq, Hkv = a->Hkv, D = a->D;
     double *z;                                                       /* (D) */
     TRY(ref_scratch(&z, ctx, (size_t)D));
@@ -50,7 +52,8 @@ int ref_rope(void *ctx, real *y_, const real *x_, const struct head_norm *norm, 
 }
 
 /* One head: d from gradient dz of z = n (offset + w), n = x r, to gradient of x; dw += dz n. */
-static void norm_head_bwd(float *d, float *dw, const double *dz, const float *x, const struct head_norm *norm, const float *w, int D) {
+static void norm_head_bwd(float *d, float *dw, const double *dz, const float *x, const struct head_norm *norm,
+                          const float *w, int D) {
     double r = 1 / sqrt(dot(x, x, (size_t)D) / D + norm->eps), mean = 0;
     for (int j = 0; j < D; j++) mean += ((double)norm->offset + w[j]) * dz[j] * (x[j] * r) / D;
     for (int j = 0; j < D; j++) {
@@ -60,8 +63,8 @@ static void norm_head_bwd(float *d, float *dw, const double *dz, const float *x,
     }
 }
 
-int ref_rope_bwd(void *ctx, real *d_, float *dwq, float *dwk, const real *x_, const struct head_norm *norm, const float *cos_,
-                 const float *sin_, int N, const struct attention_shape *a) {
+int ref_rope_bwd(void *ctx, real *d_, float *dwq, float *dwk, const real *x_, const struct head_norm *norm,
+                 const float *cos_, const float *sin_, int N, const struct attention_shape *a) {
     int Hq = a->Hq, Hkv = a->Hkv, D = a->D;
     double *dz;                                                      /* (D) */
     TRY(ref_scratch(&dz, ctx, (size_t)D));
@@ -75,7 +78,8 @@ int ref_rope_bwd(void *ctx, real *d_, float *dwq, float *dwk, const real *x_, co
                 dz[j] = (double)d[j] * c[j] + (double)d[j + half] * s[j];
                 dz[j + half] = (double)d[j + half] * c[j] - (double)d[j] * s[j];
             }
-            if (norm) norm_head_bwd(d, h < Hq ? dwq : dwk, dz, (const float *)x_ + at, norm, weights_of_head(norm, h, Hq), D);
+            if (norm)
+                norm_head_bwd(d, h < Hq ? dwq : dwk, dz, (const float *)x_ + at, norm, weights_of_head(norm, h, Hq), D);
             else
                 for (int j = 0; j < D; j++) d[j] = (float)dz[j];
         }

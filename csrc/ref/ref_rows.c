@@ -6,7 +6,8 @@
 int ref_embed(void *ctx, real *y, const weight *E, const int32_t *ids, float scale, int N, int C, int V) {
     (void)ctx, (void)V;
     for (int i = 0; i < N; i++)
-        for (int c = 0; c < C; c++) ((float *)y)[(size_t)i * C + c] = ((const float *)E)[(size_t)ids[i] * C + c] * scale;
+        for (int c = 0; c < C; c++)
+            ((float *)y)[(size_t)i * C + c] = ((const float *)E)[(size_t)ids[i] * C + c] * scale;
     return OK;
 }
 
@@ -26,7 +27,8 @@ int ref_gather_rows(void *ctx, real *dst, const real *src, const int32_t *index,
 
 int ref_put_rows(void *ctx, real *dst, const real *src, const int32_t *index, int R, int C) {
     (void)ctx;
-    for (int i = 0; i < R; i++) memcpy((float *)dst + (size_t)index[i] * C, (const float *)src + (size_t)i * C, (size_t)C * sizeof(float));
+    for (int i = 0; i < R; i++)
+        memcpy((float *)dst + (size_t)index[i] * C, (const float *)src + (size_t)i * C, (size_t)C * sizeof(float));
     return OK;
 }
 
@@ -40,7 +42,8 @@ int ref_scatter_rows_add(void *ctx, real *dst_, const real *src_, const int32_t 
     return OK;
 }
 
-static int rmsnorm(float *y, float *rstd, const float *x, const float *w, float offset, float eps, int N, int C, int add) {
+static int rmsnorm(float *y, float *rstd, const float *x, const float *w, float offset, float eps, int N, int C,
+                   int add) {
     for (int i = 0; i < N; i++, x += C, y += C) {
         double r = 1 / sqrt(dot(x, x, (size_t)C) / C + eps);
         for (int c = 0; c < C; c++) {
@@ -57,7 +60,8 @@ int ref_rmsnorm(void *ctx, real *y, float *rstd, const real *x, const float *w, 
     return rmsnorm(y, rstd, x, w, offset, eps, N, C, 0);
 }
 
-int ref_rmsnorm_add(void *ctx, real *y, float *rstd, const real *x, const float *w, float offset, float eps, int N, int C) {
+int ref_rmsnorm_add(void *ctx, real *y, float *rstd, const real *x, const float *w, float offset, float eps, int N,
+                    int C) {
     (void)ctx;
     return rmsnorm(y, rstd, x, w, offset, eps, N, C, 1);
 }
@@ -79,8 +83,8 @@ int ref_rmsnorm_bwd_add(void *ctx, real *dx_, float *dw, const real *dy_, const 
     return OK;
 }
 
-int ref_layernorm(void *ctx, real *y_, float *mean, float *rstd, const real *x_, const float *w, const float *b, float eps,
-                  int N, int C) {
+int ref_layernorm(void *ctx, real *y_, float *mean, float *rstd, const real *x_, const float *w, const float *b,
+                  float eps, int N, int C) {
     (void)ctx;
     for (int i = 0; i < N; i++) {
         float *y = (float *)y_ + (size_t)i * C;

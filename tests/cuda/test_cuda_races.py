@@ -30,7 +30,8 @@ def test_products_head_and_sampler(ops, rng):
     gemm_and_head(ops, rng)
 
 
-@pytest.mark.parametrize("groups, D, window", [([(40, 30, 3, 33)], 16, 0), ([(530, 2, 9)], 16, 0), ([(40, 30, 3, 33)], 16, 20), ([(530, 2, 9)], 16, 100),
+@pytest.mark.parametrize("groups, D, window", [([(40, 30, 3, 33)], 16, 0), ([(530, 2, 9)], 16, 0),
+                                               ([(40, 30, 3, 33)], 16, 20), ([(530, 2, 9)], 16, 100),
                                                ([(40, 30)], 256, 45)], ids=str)
 def test_attention(ops, rng, groups, D, window):
     Hq, Hkv = 3, 1

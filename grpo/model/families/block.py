@@ -42,8 +42,8 @@ def refuse_biases(config: Config, *keys: str) -> None:
 
 
 def score_scale(width: float) -> float:
-    """1 / sqrt(width), divided in float32: the core multiplies scores by it, and knows sqrt(width) by it (its backends for
-    checking divide by that)."""
+    """1 / sqrt(width), divided in float32: what the core multiplies scores by, and what its reference backend knows
+    sqrt(width) by."""
     return float(np.float32(1) / np.sqrt(np.float32(width)))
 
 
