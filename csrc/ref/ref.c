@@ -72,7 +72,7 @@ void ref_release(void *ctx, void *p) {
 
 int ref_copy(void *ctx, void *dst, const void *src, size_t bytes) {
     (void)ctx;
-    memcpy(dst, src, bytes);
+    if (bytes) memcpy(dst, src, bytes); /* nothing may come with a null pointer */
     return OK;
 }
 
