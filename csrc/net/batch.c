@@ -26,6 +26,13 @@ int groups_check(const struct groups *g, int vocab_size) {
     return OK;
 }
 
+int groups_longest(const struct groups *g) {
+    int longest = 0;
+    for (int i = 0; i < g->completions.n; i++)
+        longest = max_int(longest, ragged_length(&g->prompts, g->group[i]) + ragged_length(&g->completions, i));
+    return longest;
+}
+
 /* Rows of the group that begins at completion `at`; sets its number of completions and of head rows. */
 static int group_rows(const struct groups *g, int prompt, int at, int *n_completions, int *head_rows) {
     int rows = ragged_length(&g->prompts, prompt), n = 0, head = 0;

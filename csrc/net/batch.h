@@ -20,6 +20,8 @@ struct groups {
 };
 /* Ids in range, every prompt non-empty, group ascending: E_CONFIG that names the item otherwise. */
 int groups_check(const struct groups *g, int vocab_size);
+/* Tokens of the longest prompt together with one of its completions */
+int groups_longest(const struct groups *g);
 
 /* A span of whole groups that is run as one batch; of these, groups with wanted[prompt] = 0 (or no tokens) are left
    out. */

@@ -59,7 +59,8 @@ struct activations {
 };
 
 size_t activations_bytes(const struct ops *ops, const struct spec *s, enum stashing what, int rows, int head_rows);
-/* Sizes for the largest batch; nothing can run before activations_place() gave it `bytes` of device memory. */
+/* Sizes for the largest batch; nothing can run before activations_place() gave it `bytes` of device memory. After a
+   failure they are as activations_free() leaves them. */
 int activations_create(struct activations *a, const struct weights *w, enum stashing what, int rows, int head_rows);
 void activations_place(struct activations *a, void *arena);
 void activations_free(struct activations *a);

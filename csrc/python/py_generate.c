@@ -128,7 +128,7 @@ static PyObject *run_request(ModelObject *self, const struct rollout_request *q)
                                    .policy_logp = (float *)buffer + 2 * cells,
                                    .entropy = (float *)buffer + 3 * cells};
         int status = OK;
-        WITHOUT_GIL(&self->busy, status, rollout(&self->session, &r, q));
+        RUN_ALONE(&self->busy, status, rollout(&self->session, &r, q));
         if (!status) dict = result_dict(&r, lengths, finish, stored, (int)n, q->max_new_tokens);
     } else if (!PyErr_Occurred()) PyErr_NoMemory();
     free(buffer);

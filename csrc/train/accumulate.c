@@ -27,13 +27,6 @@ static int reserve_embedding(struct trainer *t, int more) {
     return OK;
 }
 
-static int longest_sequence(const struct groups *g) {
-    int longest = 0;
-    for (int i = 0; i < g->completions.n; i++)
-        longest = max_int(longest, ragged_length(&g->prompts, g->group[i]) + ragged_length(&g->completions, i));
-    return longest;
-}
-
 /* Activations and batch for the largest micro-batch so far: memory is taken in the first step, and more only for a
    longer group. */
 static int reserve(struct trainer *t, const struct groups *g) {
@@ -48,7 +41,7 @@ static int reserve(struct trainer *t, const struct groups *g) {
                                .head_rows = head_rows,
                                .slots = 1,
                                .segments = max_int(segments, t->batch.segments_max),
-                               .positions = longest_sequence(g)};
+                               .positions = groups_longest(g)};
     TRY(text_reserve(w, &need));
     if (rows > t->acts.rows_max || head_rows > t->acts.head_rows_max) {
         activations_free(&t->acts);

@@ -75,8 +75,8 @@ int trainer_accumulate(struct trainer *t, float *logp, float *entropy, const str
                        const struct coefficients *c, float temperature, const struct store *store, const int64_t *ids);
 
 /* An objective that needs log-probs first, for updates that are not on policy: called with the completions [first,
-   first + n) of a micro-batch once logp and entropy of their tokens [token, token + n_tokens) are known, and fills
-   in coef and ecoef there. */
+   first + n) of a micro-batch once logp and entropy of their tokens are known, and fills in coef and ecoef there. All
+   four are flat over the tokens of all completions of g. */
 struct objective {
     int (*evaluate)(void *arg, float *coef, float *ecoef, const float *logp, const float *entropy,
                     const struct groups *g, int first, int n);
