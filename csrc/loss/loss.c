@@ -349,7 +349,8 @@ static int resolve(struct loss_normalizer *n, const struct loss_config *c, const
     int selective = c->top_entropy_quantile < 1;
     if (!(n->tokens >= 0 && n->sequences >= 0))
         return fail(E_CONFIG, "the normalizer needs the tokens and sequences of the whole step");
-    if (c->beta != 0 && !batch->ref_logp) return fail(E_CONFIG, "beta is %g, but there are no reference log-probs", c->beta);
+    if (c->beta != 0 && !batch->ref_logp)
+        return fail(E_CONFIG, "beta is %g, but there are no reference log-probs", c->beta);
     if (selective && isnan(n->entropy_threshold))
         return fail(E_CONFIG, "top_entropy_quantile needs the normalizer's entropy_threshold");
     if (isnan(n->entropy_coef)) {
@@ -359,7 +360,8 @@ static int resolve(struct loss_normalizer *n, const struct loss_config *c, const
     int bonus = n->entropy_coef != 0;
     if (bonus && selective && isnan(n->entropy_tokens))
         return fail(E_CONFIG, "an entropy bonus with top_entropy_quantile needs the normalizer's entropy_tokens");
-    if ((bonus || selective) && !batch->entropy) return fail(E_CONFIG, "entropy options are on, but there are no entropies");
+    if ((bonus || selective) && !batch->entropy)
+        return fail(E_CONFIG, "entropy options are on, but there are no entropies");
     if (bonus && !ecoef) return fail(E_CONFIG, "an entropy bonus needs room for its gradient");
     if (!selective) n->entropy_threshold = -INFINITY;
     if (!selective || isnan(n->entropy_tokens)) n->entropy_tokens = n->tokens;

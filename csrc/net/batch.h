@@ -18,7 +18,8 @@ struct groups {
     struct ragged prompts, completions;
     const int32_t *group;      /* (completions.n) prompt of each, ascending */
 };
-/* Ids in range, every prompt non-empty, group ascending: E_CONFIG that names the item otherwise. */
+/* Ids in range, every prompt non-empty, group ascending, at most ROWS_MAX tokens: E_CONFIG that names the item
+   otherwise. */
 int groups_check(const struct groups *g, int vocab_size);
 /* Tokens of the longest prompt together with one of its completions */
 int groups_longest(const struct groups *g);
@@ -40,10 +41,10 @@ int batch_group(int *prompt, int *completion, int *head_rows, const struct group
 /* No micro-batch has more rows and head rows, whichever groups are wanted: so the same step always plans the same
    memory. */
 void batch_limits(int *rows, int *head_rows, const struct groups *g, int token_budget);
-/* The same of n_prompts groups of num_generations completions each, all of the lengths given; *all: rows of the
-   whole step */
-void batch_limits_of(int *rows, int *head_rows, int64_t *all, int n_prompts, int num_generations, int prompt_length,
-                     int completion_length, int token_budget);
+/* The same of n_prompts groups of num_generations completions each, all of the lengths given, none below 0; *all: rows
+   of the whole step. E_CONFIG for more than ROWS_MAX tokens */
+int batch_limits_of(int *rows, int *head_rows, int64_t *all, int n_prompts, int num_generations, int prompt_length,
+                    int completion_length, int token_budget);
 
 /* A packed micro-batch in device memory */
 struct batch {

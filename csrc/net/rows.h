@@ -5,6 +5,8 @@
 
 #include "net/cache.h"
 
+enum { ROWS_MAX = 1 << 30 };             /* of a step or a cache: so int counts them, padding and all */
+
 struct rows {
     int N;
     /* what enters: a token */

@@ -7,6 +7,7 @@
 #include "ops/device.h"
 
 enum { HEAD_DIM_MAX = 256, LAYERS_MAX = 1024, ROPES_MAX = 8, PIECES = 3, NAME_MAX_BYTES = 64 };
+enum { ALIGN_ELEMENTS = 16 };          /* every parameter begins at a multiple of so many elements of an arena */
 
 enum slot {
 #define P(slot, ...) P_##slot,

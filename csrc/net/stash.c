@@ -1,5 +1,6 @@
 #include "net/stash.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 #include "base/base.h"
@@ -91,7 +92,9 @@ int activations_create(struct activations *a, const struct weights *w, enum stas
 }
 
 void activations_place(struct activations *a, void *arena) {
-    lay_out(a, arena, a->weights->device.ops, &a->weights->spec);
+    size_t used = lay_out(a, arena, a->weights->device.ops, &a->weights->spec);
+    assert(used == a->bytes && (uintptr_t)arena % 64 == 0);
+    (void)used;
 }
 
 void activations_free(struct activations *a) {

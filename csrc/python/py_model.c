@@ -58,8 +58,18 @@ static PyObject *Model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *)self;
 }
 
+void free_trainers(ModelObject *model) {
+    for (struct trainer **at = &model->trainers, *t = *at; t && !model->busy; t = *at) {
+        if (t->abandoned) {
+            *at = t->next;
+            trainer_free(t);
+        } else at = &t->next;
+    }
+}
+
 static void Model_dealloc(ModelObject *self) {
     PyTypeObject *type = Py_TYPE(self);
+    free_trainers(self);
     if (self->weights) {
         session_free(&self->session);
         mixture_free(&self->mixture);
@@ -156,7 +166,7 @@ static float *widen(PyArrayObject *array, const char *name) {
 
 /* What is set here reaches everybody: the working weights, the masters of every trainer, a mixture's float32. */
 static int set_weights(ModelObject *self, const struct tensor *t, const float *host) {
-    TRY(trainers_set_weights(self->trainers, self->weights, t, host));
+    TRY(trainers_set_weights(self->trainers, NULL, self->weights, t, host));
     return self->mixture.values ? mixture_set(&self->mixture, t, host) : OK;
 }
 
@@ -231,7 +241,7 @@ static PyObject *Model_logprobs(ModelObject *self, PyObject *args, PyObject *kwa
     int status = scored_groups_begin(&s, prompts, completions, group);
     if (!status)
         RUN_ALONE(&self->busy, status,
-                    score(&self->session, FLOATS(s.logp), FLOATS(s.entropy), &s.groups, temperature, token_budget));
+                  score(&self->session, FLOATS(s.logp), FLOATS(s.entropy), &s.groups, temperature, token_budget));
     PyObject *result = status ? NULL : PyTuple_Pack(2, s.logp, s.entropy);
     scored_groups_end(&s);
     return result;

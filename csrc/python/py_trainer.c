@@ -37,6 +37,7 @@ static PyObject *Trainer_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     TrainerObject *self = holder ? (TrainerObject *)type->tp_alloc(type, 0) : NULL;
     if (!self) return NULL;
     self->model = (ModelObject *)Py_NewRef(holder);
+    free_trainers(holder);
     int status = OK;
     RUN_ALONE(&holder->busy, status, trainer_create(&self->t, holder->weights, &holder->workspace, &c));
     if (status) Py_CLEAR(self);
@@ -49,12 +50,10 @@ static PyObject *Trainer_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
 
 static void Trainer_dealloc(TrainerObject *self) {
     PyTypeObject *type = Py_TYPE(self);
-    for (struct trainer **at = self->model ? &self->model->trainers : NULL; self->t && *at; at = &(*at)->next)
-        if (*at == self->t) {
-            *at = self->t->next;
-            break;
-        }
-    trainer_free(self->t);
+    if (self->t) {
+        self->t->abandoned = 1;
+        free_trainers(self->model);
+    }
     Py_XDECREF(self->model);
     type->tp_free(self);
     Py_DECREF(type);
@@ -184,9 +183,8 @@ static PyObject *Trainer_accumulate_loss(TrainerObject *self, PyObject *args, Py
                      : OK;
     if (!status) {
         struct objective o = {evaluate_loss, &a, a.config.entropy_coef != 0 || a.config.use_adaptive_entropy};
-        RUN_ALONE(
-            &self->model->busy, status,
-            trainer_accumulate_objective(self->t, FLOATS(s.logp), FLOATS(s.entropy), &s.groups, &o, temperature));
+        RUN_ALONE(&self->model->busy, status,
+                  trainer_accumulate_objective(self->t, FLOATS(s.logp), FLOATS(s.entropy), &s.groups, &o, temperature));
     }
     if (!status) result = Py_BuildValue("(dNOO)", a.loss, loss_metrics_dict(&a.metrics), s.logp, s.entropy);
     free(a.lengths);
@@ -258,15 +256,14 @@ static PyObject *Trainer_get_state(TrainerObject *self, PyObject *args) {
     PyObject *array = tensor_array(&t);
     if (!array) return NULL;
     RUN_ALONE(&self->model->busy, status,
-                masters ? trainer_get_master(self->t, FLOATS(array), &t)
-                        : trainer_get(self->t, FLOATS(array), kind, &t));
+              masters ? trainer_get_master(self->t, FLOATS(array), &t) : trainer_get(self->t, FLOATS(array), kind, &t));
     if (status) Py_CLEAR(array);
     return array;
 }
 
 static int set_masters(TrainerObject *self, const struct tensor *t, const float *host) {
     TRY(trainer_check_master(self->t, t, host));
-    return trainers_set_weights(self->model->trainers, self->model->weights, t, host);
+    return trainers_set_weights(self->model->trainers, self->t, self->model->weights, t, host);
 }
 
 PyDoc_STRVAR(set_state_doc,
@@ -290,7 +287,7 @@ static PyObject *Trainer_set_state(TrainerObject *self, PyObject *args) {
     if (!fits) PyErr_Format(PyExc_ValueError, "the array for %s has another shape than the tensor", name);
     else
         RUN_ALONE(&self->model->busy, status,
-                    masters ? set_masters(self, &t, host) : trainer_set(self->t, kind, &t, host));
+                  masters ? set_masters(self, &t, host) : trainer_set(self->t, kind, &t, host));
     Py_DECREF(array);
     if (status || !fits) return NULL;
     Py_RETURN_NONE;

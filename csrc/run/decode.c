@@ -5,6 +5,8 @@
    draws are not taken. */
 #include "run/sequences.h"
 
+#include <assert.h>
+
 #include "base/base.h"
 
 /* A step's table of n rows: int32 positions, place, length, stored (n each), then keys (n). */
@@ -103,6 +105,7 @@ static void fill_row(struct sequences *s, struct table t, int i, int at) {
     const struct open_group *g = &s->groups[q->group];
     int32_t *pages = pages_of_slot(s, i), position = g->length + at - 1;
     if (position / KV_TILE == q->n_pages) pages[q->n_pages++] = take_page(s);
+    assert(position / KV_TILE < q->n_pages && q->n_pages <= s->max_pages);
     t.positions[i] = position;
     t.place[i] = pages[position / KV_TILE] * KV_TILE + position % KV_TILE;
     t.length[i] = position + 1;
@@ -186,6 +189,7 @@ static int decode_step(struct sequences *s, const struct window *w, int n) {
 int sequences_extend(struct sequences *s, int *steps, int *width) {
     const struct device *d = &s->session->weights->device;
     int n = rows_for(s, s->n_live);
+    assert(s->n_live > 0 && s->n_live <= n && n <= s->config.slots);
     size_t rows = (size_t)n, drawn_bytes = rows * sizeof *s->drawn;
     struct window w = window_at(s->window, s, n);
     *steps = steps_for(s);

@@ -6,6 +6,7 @@
 
 #include "run/sequences.h"
 
+enum { COMPLETIONS_MAX = 1 << 24 };       /* of a rollout */
 enum finish { FINISH_LENGTH, FINISH_STOP_ID, FINISH_STOP_STRING };
 
 struct rollout_request {
@@ -44,6 +45,8 @@ int rollout(struct session *session, struct rollout_result *out, const struct ro
 struct rollout_size {
     int slots, prompts, prompt_length, max_new_tokens;
 };
+/* E_CONFIG for a cache of more than ROWS_MAX positions */
+int rollout_check_size(const struct rollout_size *size);
 size_t rollout_bytes(const struct ops *ops, const struct spec *spec, const struct rollout_size *size);
 
 #endif

@@ -6,6 +6,8 @@
 #ifndef GRPO_SEQUENCES_H
 #define GRPO_SEQUENCES_H
 
+#include <assert.h>
+
 #include "net/store.h"
 #include "run/session.h"
 
@@ -94,7 +96,10 @@ int sequences_close(struct sequences *s);
 
 /* -- between sequences.c and decode.c ------------------------------------------------------------------------------ */
 
-static inline int32_t take_page(struct sequences *s) { return s->free_pages[--s->n_free]; }
+static inline int32_t take_page(struct sequences *s) {
+    assert(s->n_free > 0);                /* sequences.c: measure() counts the worst case */
+    return s->free_pages[--s->n_free];
+}
 static inline int32_t *pages_of_slot(const struct sequences *s, int i) {
     return s->page_table + (size_t)i * (size_t)s->max_pages;
 }

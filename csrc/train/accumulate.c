@@ -1,4 +1,5 @@
 /* Gradients: forward and backward over micro-batches. */
+#include <assert.h>
 #include <limits.h>
 #include <stdlib.h>
 
@@ -91,6 +92,7 @@ static int stored_rows(int32_t *rows, const struct store *store, const struct gr
         for (int t = 0; t + 1 < length; t++)
             rows[at++] = stored->rows[(size_t)place * (size_t)stored->width + (size_t)t];
     }
+    assert(stored);                        /* a group of a batch has completions */
     while (at % ROW_ALIGN) rows[at++] = stored->prompt[0];
     return at;
 }
@@ -109,6 +111,7 @@ static int load(struct trainer *t, int *loaded, const struct groups *g, const st
         *loaded = n > 0;
         at += n;
     }
+    assert(!*loaded || at == mb->rows);
     if (*loaded) {
         struct stash_rows from = {(struct stashes *)&store->stash, b->stored};
         status = device_upload(b->device, b->stored, rows, (size_t)at * sizeof *rows);

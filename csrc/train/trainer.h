@@ -36,7 +36,9 @@ struct trainer {
     real *embed_dx; /* (embed_max, d) */
     int32_t *embed_ids; /* (embed_max) */
     int embed_n, embed_max;
-    struct trainer *next; /* of the same weights, for whoever holds them all */
+    /* for whoever holds all trainers of the weights: the next one; this one is to be freed */
+    struct trainer *next;
+    int abandoned;
 };
 
 /* Bytes of the arenas above; moments: of both together */
@@ -101,9 +103,10 @@ int trainer_set(struct trainer *t, enum trainer_state kind, const struct tensor 
 /* Masters. Working weights that somebody else changed (another trainer's step, a mixture) are the masters then,
    exactly. */
 int trainer_get_master(struct trainer *t, float *host, const struct tensor *tensor);
-/* Working weights = host (HOST, fp32) rounded, and the masters of every trainer in the list from `first` on = all of
-   host's bits. */
-int trainers_set_weights(struct trainer *first, struct weights *w, const struct tensor *tensor, const float *host);
+/* Working weights = host (HOST, fp32) rounded, and the masters of every trainer in the list from `first` on = host, as
+   near as they can hold it: those of `leader`, one of the list, exactly. first and leader may be NULL. */
+int trainers_set_weights(struct trainer *first, const struct trainer *leader, struct weights *w,
+                         const struct tensor *tensor, const float *host);
 /* E_CONFIG if the trainer's masters cannot hold a number of host */
 int trainer_check_master(const struct trainer *t, const struct tensor *tensor, const float *host);
 
