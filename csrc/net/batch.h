@@ -55,9 +55,10 @@ struct batch {
     /* what rows and targets point to */
     int32_t *ids, *positions;            /* (rows_max) */
     struct segment *segments;            /* (segments_max) */
-    int32_t *stored; /* (rows_max) room for the rows of a store that hold the batch's activations */
-    int32_t *target_rows, *target_ids; /* (head_rows_max) */
-    float *coef, *ecoef, *logp, *entropy;
+    int32_t *stored;                     /* (rows_max) room for the rows of a store that hold its activations */
+    int32_t *target_rows, *target_ids;   /* (head_rows_max) */
+    float *coef, *ecoef;                 /* (head_rows_max) */
+    float *logp, *entropy;               /* (head_rows_max) */
 };
 int batch_create(struct batch *b, const struct device *device, int rows, int head_rows, int segments);
 void batch_free(struct batch *b);

@@ -37,7 +37,7 @@ struct plan_request {
     enum moment_dtype moments;
     enum master_dtype masters;
     int rollout_prompts, slots, store_rows;                                /* slots, store_rows 0: none */
-    int train, reference, mixed; /* a reference is there; and is mixed with the policy */
+    int train, reference, mixed;           /* a reference is there; and is mixed with the policy */
 };
 
 static int add(PyObject *list, const char *arena, size_t bytes) {

@@ -26,8 +26,8 @@ static struct table table_at(char *at, int n) {
 struct window {
     char *steps;                          /* (lookahead) tables */
     int32_t *next, *pages;                /* (n) tokens to run, in time drawn by the step before; (n, max_pages) */
-    char *now; /* the table of the step that runs: a recorded step has one address for all */
-    struct sampled *drawn, *all; /* (n) by that step; (lookahead, n) */
+    char *now;                            /* the table of the step that runs: a recorded step knows one address */
+    struct sampled *drawn, *all;          /* (n) by that step; (lookahead, n) */
 };
 
 static struct window window_at(char *base, const struct sequences *s, int n) {
@@ -154,8 +154,8 @@ static int issue_step(struct sequences *s, const struct window *w, int n) {
 struct step_key {
     const void *window, *acts, *cache, *seen, *store;
     struct sampler sampler;
-    int rows, lookahead, max_pages, acts_rows, head_rows, n_pages, shared_pages,
-        store_rows; /* store_rows < 0: inputs alone */
+    int rows, lookahead, max_pages, acts_rows, head_rows, n_pages, shared_pages;
+    int store_rows;                       /* below 0: inputs alone */
 };
 
 static int decode_step(struct sequences *s, const struct window *w, int n) {

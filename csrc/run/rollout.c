@@ -115,9 +115,9 @@ struct rollout {
     const struct rollout_request *q;
     struct rollout_result *out;
     struct sequences sequences;
-    struct tail *tails; /* (completions), where there are stop strings */
-    int n, next, finished,
-        last_group; /* completions: in all, the next to start, ended; group of the one before `next` */
+    struct tail *tails;                   /* (completions), where there are stop strings */
+    int n, next, finished;                /* completions: in all, the next to start, ended */
+    int last_group;                       /* of the completion before `next` */
     int64_t tokens;
     double last_report;
 };

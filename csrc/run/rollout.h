@@ -23,20 +23,20 @@ struct rollout_request {
     const int64_t *stop_offset, *token_offset;
     const char *stop_bytes, *token_bytes;
     uint32_t first_prompt;                /* Philox counter of prompt 0 */
-    int lookahead; /* decode steps between two looks of the host, no bit depends on it; 0: the backend's */
-    struct store *store; /* where activations are kept for the update; NULL: nowhere */
-    int store_rows; /* so many rows of them */
-    int (*progress)(void *arg, int64_t tokens,
-                    int finished); /* a few times a second; non-zero stops with E_INTERRUPT */
+    int lookahead;                        /* as of sequences; 0: the backend's */
+    struct store *store;                  /* where activations are stored for the update; NULL: nowhere */
+    int store_rows;                       /* so many rows of them */
+    /* called a few times a second; non-zero stops with E_INTERRUPT */
+    int (*progress)(void *arg, int64_t tokens, int finished);
     void *progress_arg;
 };
 
 /* Caller's arrays: one row of max_new_tokens an output sequence, prompt-major. */
 struct rollout_result {
-    int32_t *length, *finish; /* (n) */
-    int32_t *tokens; /* (n, max_new_tokens) */
-    float *logp, *policy_logp, *entropy; /* (n, max_new_tokens), see struct sampled */
-    int64_t *stored; /* (n) id of each in the store, -1: not stored */
+    int32_t *length, *finish;             /* (n) */
+    int32_t *tokens;                      /* (n, max_new_tokens) */
+    float *logp, *policy_logp, *entropy;  /* (n, max_new_tokens), see struct sampled */
+    int64_t *stored;                      /* (n) id of each in the store, -1: not stored */
     double prefill_seconds, decode_seconds;
 };
 

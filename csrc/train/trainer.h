@@ -13,28 +13,29 @@
 struct train_config {
     float beta1, beta2, eps, weight_decay;
     int token_budget, recompute;
-    int gradients_only;                    /* no optimiser: neither masters nor moments */
-    enum moment_dtype
-        moments; /* all but float32 are rounded stochastically from `seed` and steps_taken (ops.def: adamw) */
-    enum master_dtype masters; /* likewise */
+    int gradients_only;                  /* no optimiser: neither masters nor moments */
+    /* all but float32 are rounded stochastically, from `seed` and steps_taken (ops.def: adamw) */
+    enum moment_dtype moments;
+    enum master_dtype masters;
     uint64_t seed;
 };
 
 struct trainer {
     struct weights *weights;
-    struct workspace *workspace; /* of the model's holder: activations lie there during a call */
+    struct workspace *workspace;         /* of the model's holder: activations lie there during a call */
     struct train_config config;
-    int64_t steps_taken; /* AdamW's t */
-    float *grads; /* (n_elements) */
-    void *lower; /* (n_elements) bits of the masters beyond the working weights; NULL without an optimiser, or
-                                              where working weights are fp32 */
-    uint64_t version; /* of the weights that `lower` belongs to (optimizer.c: follow_weights) */
-    void *moment1, *moment2; /* param_moment_bytes() of each parameter in turn; NULL without an optimiser */
+    int64_t steps_taken;                 /* AdamW's t */
+    float *grads;                        /* (n_elements) */
+    /* (n_elements) bits of the masters beyond the working weights; NULL without an optimiser, or where working weights
+       are fp32 */
+    void *lower;
+    uint64_t version;                    /* of the weights that `lower` belongs to: optimizer.c, follow_weights() */
+    void *moment1, *moment2;             /* param_moment_bytes() of each parameter; NULL without an optimiser */
     struct activations acts;
     struct batch batch;
     /* gradient of the embedding rows of every token of the step, added up at its end (see text_backward) */
-    real *embed_dx; /* (embed_max, d) */
-    int32_t *embed_ids; /* (embed_max) */
+    real *embed_dx;                      /* (embed_max, d) */
+    int32_t *embed_ids;                  /* (embed_max) */
     int embed_n, embed_max;
     /* for whoever holds all trainers of the weights: the next one; this one is to be freed */
     struct trainer *next;
@@ -57,8 +58,9 @@ static inline enum moment_dtype param_moments(const struct param *p, enum moment
     return dtype == MOMENT_FLOAT8 && !p->C ? MOMENT_BFLOAT16 : dtype;
 }
 size_t param_moment_bytes(const struct param *p, enum moment_dtype dtype);
-extern const char *const moment_dtypes[MOMENT_DTYPES], *const master_dtypes[MASTER_DTYPES]; /* their names */
-const char *moment_arena(enum moment_dtype dtype); /* the name of both in a plan */
+/* Names of dtypes; of both moments together in a plan */
+extern const char *const moment_dtypes[MOMENT_DTYPES], *const master_dtypes[MASTER_DTYPES];
+const char *moment_arena(enum moment_dtype dtype);
 
 int trainer_create(struct trainer **out, struct weights *w, struct workspace *workspace,
                    const struct train_config *config);
