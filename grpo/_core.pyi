@@ -75,8 +75,8 @@ class Model:
     def logits(self, ids: I32, /) -> F32:
         """(len(ids), vocab_size) float32, for inspection and tests."""
     def embed(self, texts: list[I32], *, token_budget: int = 1024) -> F32:
-        """(len(texts), hidden_size): the mean of the last hidden states, after the final norm, over each text's tokens. A
-        text's vector has the same bits whatever the others are."""
+        """(len(texts), hidden_size): the mean of the last hidden states, after the final norm, over each text's tokens.
+        A text's vector has the same bits whatever the others are."""
     def mix(self, other: Model, alpha: float, /) -> None:
         """weights = alpha * other + (1 - alpha) * weights, kept in float32 from the first call on."""
 

@@ -157,6 +157,8 @@ struct step_key {
     int rows, lookahead, max_pages, acts_rows, head_rows, n_pages, shared_pages;
     int store_rows;                       /* below 0: inputs alone */
 };
+_Static_assert(sizeof(struct step_key) == 5 * sizeof(void *) + sizeof(struct sampler) + 8 * sizeof(int), "no padding");
+_Static_assert(sizeof(struct sampler) == 4 * sizeof(float) + 2 * sizeof(int) + 2 * sizeof(void *), "nor in a sampler");
 
 static int decode_step(struct sequences *s, const struct window *w, int n) {
     const struct session *session = s->session;

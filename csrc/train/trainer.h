@@ -26,11 +26,10 @@ struct trainer {
     struct train_config config;
     int64_t steps_taken;                 /* AdamW's t */
     float *grads;                        /* (n_elements) */
-    /* (n_elements) bits of the masters beyond the working weights; NULL without an optimiser, or where working weights
-       are fp32 */
-    void *lower;
+    /* without an optimiser all three are NULL; lower also where working weights are fp32 */
+    void *lower;                         /* (n_elements) bits of the masters beyond the working weights */
+    void *moment1, *moment2;             /* param_moment_bytes() of each parameter in turn */
     uint64_t version;                    /* of the weights that `lower` belongs to: optimizer.c, follow_weights() */
-    void *moment1, *moment2;             /* param_moment_bytes() of each parameter; NULL without an optimiser */
     struct activations acts;
     struct batch batch;
     /* gradient of the embedding rows of every token of the step, added up at its end (see text_backward) */
