@@ -42,9 +42,11 @@ class Model:
     dtype: str                                   # "bfloat16" | "float32"
     def tensors(self) -> list[tuple[str, tuple[int, ...]]]:
         """(Hugging Face name, shape) of every parameter, in storage order; a tied lm_head is not listed."""
-    def set_tensor(self, name: str, array: np.ndarray) -> None:
-        """array: float32, float16, or uint16 holding bfloat16 bits; shape as in tensors()."""
-    def get_tensor(self, name: str) -> F32: ...
+    def set_tensor(self, name: str, array: np.ndarray, /) -> None:
+        """array: float32, float16, or uint16 holding bfloat16 bits, C-contiguous; shape as in tensors(). The master
+        weights of every Trainer on this model are set with it."""
+    def get_tensor(self, name: str, /) -> F32:
+        """As float32: of a mixed reference what mix() keeps in float32, else the working weights."""
     def generate(self, prompts: list[I32], num_generations: int, max_new_tokens: int, *, temperature: float = 1.0,
                  top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0,
                  min_new_tokens: int = 0, stop_ids: I32 | None = None, forbidden_ids: I32 | None = None,
@@ -53,14 +55,14 @@ class Model:
                  store: Store | None = None, store_rows: int = 0, lookahead: int = 0,
                  progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
         """Completions, prompt-major. Keys: lengths (n) int32, tokens (total) int32, logprobs / policy_logprobs /
-        entropies (total) float32, finish (n) int32 (0 length, 1 stop id, 2 stop string), prefill_seconds,
-        decode_seconds.
+        entropies (total) float32, finish (n) int32 (0 length, 1 stop id, 2 stop string), stored (n) int64,
+        prefill_seconds, decode_seconds.
 
         The stop id is the last token of its completion. stop_strings need token_offsets (V+1) into token_bytes, the
         bytes that each id adds to the text. temperature 0 is greedy. logprobs are on the truncated support that was
         drawn from, policy_logprobs and entropies on the whole temperature-scaled softmax, bit for bit what logprobs()
-        computes. store: keeps activations for Trainer.accumulate, of up to store_rows rows; ``stored`` (n) int64 are
-        the completions' ids there, -1 where there was no room.
+        computes. store: where activations stay for Trainer.accumulate, of up to store_rows rows; ``stored`` are the
+        completions' ids there, -1 where there was no room.
         lookahead: tokens drawn for every slot between two looks of the host, 0: as suits the device; no bit of the
         result depends on it. progress(tokens so far, completions finished) is called a few times a second."""
     def logprobs(self, prompts: list[I32], completions: list[I32], group: I32, *, temperature: float = 1.0,
@@ -70,12 +72,12 @@ class Model:
                       entropy_coef: F32 | None = None, temperature: float = 1.0, token_budget: int = 1024,
                       recompute: bool = False) -> tuple[F32, dict[str, F32]]:
         """(log-probabilities, gradient of sum(coef * logprob + entropy_coef * entropy) by tensor name)."""
-    def logits(self, ids: I32) -> F32:
+    def logits(self, ids: I32, /) -> F32:
         """(len(ids), vocab_size) float32, for inspection and tests."""
     def embed(self, texts: list[I32], *, token_budget: int = 1024) -> F32:
-        """(len(texts), d_model): the mean of the last hidden states, after the final norm, over each text's tokens. A
-        text's vector has the same bits whatever the others are."""
-    def mix(self, other: Model, alpha: float) -> None:
+        """(len(texts), hidden_size): the mean of the last hidden states, after the final norm, over each text's tokens.
+        A text's vector has the same bits whatever the others are."""
+    def mix(self, other: Model, alpha: float, /) -> None:
         """weights = alpha * other + (1 - alpha) * weights, kept in float32 from the first call on."""
 
 class Store:
@@ -115,17 +117,17 @@ class Trainer:
         """Clip to max_grad_norm (0: no clipping), AdamW, gradient = 0. Returns the norm before clipping.
         A norm that is not finite raises NonFiniteError, leaves the weights as they were and the gradient 0."""
     def zero_grad(self) -> None: ...
-    def gradient(self, name: str) -> F32: ...
-    def get_state(self, kind: str, name: str) -> F32:
+    def gradient(self, name: str, /) -> F32: ...
+    def get_state(self, kind: str, name: str, /) -> F32:
         """kind: 'master', 'm' or 'v', whatever they are stored as."""
-    def set_state(self, kind: str, name: str, array: F32) -> None:
+    def set_state(self, kind: str, name: str, array: F32, /) -> None:
         """The working weight follows 'master'; ConfigError for numbers that master_dtype or moment_dtype cannot
         hold."""
     moment_dtype: str
     master_dtype: str
     steps_taken: int                             # AdamW's t; settable
     def plan(self) -> list[tuple[str, int]]:
-        """(arena, bytes) of everything held, largest first."""
+        """(arena, bytes) of what is held now."""
 
 def plan(*, spec: Any, step_prompts: int, num_generations: int, prompt_length: int, max_new_tokens: int,
          token_budget: int, recompute: bool, moment_dtype: str, master_dtype: str, rollout_prompts: int, slots: int,

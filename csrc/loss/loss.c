@@ -93,25 +93,6 @@ static void add_mean(struct loss_mean *m, double sum, double count) {
     m->count += count;
 }
 
-void loss_metrics_merge(struct loss_metrics *m, const struct loss_metrics *other) {
-    add_mean(&m->kl, other->kl.sum, other->kl.count);
-    add_mean(&m->entropy, other->entropy.sum, other->entropy.count);
-    add_mean(&m->clip_low, other->clip_low.sum, other->clip_low.count);
-    add_mean(&m->clip_high, other->clip_high.sum, other->clip_high.count);
-    add_mean(&m->cispo_clip, other->cispo_clip.sum, other->cispo_clip.count);
-    add_mean(&m->vespo_phi, other->vespo_phi.sum, other->vespo_phi.count);
-    add_mean(&m->off_policy_dropped, other->off_policy_dropped.sum, other->off_policy_dropped.count);
-    add_mean(&m->ratio, other->ratio.sum, other->ratio.count);
-    add_mean(&m->logp_difference, other->logp_difference.sum, other->logp_difference.count);
-    m->clip_low_min = fmin(m->clip_low_min, other->clip_low_min);
-    m->clip_high_max = fmax(m->clip_high_max, other->clip_high_max);
-    m->ratio_min = fmin(m->ratio_min, other->ratio_min);
-    m->ratio_max = fmax(m->ratio_max, other->ratio_max);
-    m->logp_difference_max = fmax(m->logp_difference_max, other->logp_difference_max);
-    m->policy_loss += other->policy_loss;
-    m->clamped_exponents += other->clamped_exponents;
-}
-
 /* ---- one sequence ---------------------------------------------------------------------------------------------- */
 
 /* exp of a clamped exponent; live = d(clamped)/d(exponent), 0 where the clamp bites */
@@ -363,12 +344,13 @@ static int check_finite(const struct sequence *s, int index) {
 }
 
 /* Fills in what the normaliser may leave open; says what is missing. */
-static int resolve(struct loss_normalizer *n, const struct loss_config *c, const float *ref_logp, const float *entropy,
+static int resolve(struct loss_normalizer *n, const struct loss_config *c, const struct loss_batch *batch,
                    const float *ecoef) {
     int selective = c->top_entropy_quantile < 1;
     if (!(n->tokens >= 0 && n->sequences >= 0))
         return fail(E_CONFIG, "the normalizer needs the tokens and sequences of the whole step");
-    if (c->beta != 0 && !ref_logp) return fail(E_CONFIG, "beta is %g, but there are no reference log-probs", c->beta);
+    if (c->beta != 0 && !batch->ref_logp)
+        return fail(E_CONFIG, "beta is %g, but there are no reference log-probs", c->beta);
     if (selective && isnan(n->entropy_threshold))
         return fail(E_CONFIG, "top_entropy_quantile needs the normalizer's entropy_threshold");
     if (isnan(n->entropy_coef)) {
@@ -378,7 +360,8 @@ static int resolve(struct loss_normalizer *n, const struct loss_config *c, const
     int bonus = n->entropy_coef != 0;
     if (bonus && selective && isnan(n->entropy_tokens))
         return fail(E_CONFIG, "an entropy bonus with top_entropy_quantile needs the normalizer's entropy_tokens");
-    if ((bonus || selective) && !entropy) return fail(E_CONFIG, "entropy options are on, but there are no entropies");
+    if ((bonus || selective) && !batch->entropy)
+        return fail(E_CONFIG, "entropy options are on, but there are no entropies");
     if (bonus && !ecoef) return fail(E_CONFIG, "an entropy bonus needs room for its gradient");
     if (!selective) n->entropy_threshold = -INFINITY;
     if (!selective || isnan(n->entropy_tokens)) n->entropy_tokens = n->tokens;
@@ -388,25 +371,20 @@ static int resolve(struct loss_normalizer *n, const struct loss_config *c, const
     return OK;
 }
 
-static const float *shift(const float *x, size_t n) { return x ? x + n : NULL; }
-
 int loss_eval(double *loss, float *coef, float *ecoef, struct loss_metrics *metrics, const struct loss_config *c,
-              const struct loss_normalizer *norm, int n_sequences, const int32_t *lengths, const float *logp,
-              const float *old_logp, const float *ref_logp, const float *entropy, const float *advantage,
-              const uint8_t *mask) {
+              const struct loss_normalizer *norm, const struct loss_batch *batch) {
     struct loss_normalizer n = *norm;
-    TRY(resolve(&n, c, ref_logp, entropy, ecoef));
-    if (c->beta == 0) ref_logp = NULL;
+    TRY(resolve(&n, c, batch, ecoef));
     size_t start = 0;
-    for (int i = 0; i < n_sequences; i++) {
+    for (int i = 0; i < batch->n_sequences; i++) {
         struct sequence s = {.c = c,
-                             .logp = logp + start,
-                             .old_logp = old_logp + start,
-                             .ref_logp = shift(ref_logp, start),
-                             .entropy = shift(entropy, start),
-                             .mask = mask + start,
-                             .length = lengths[i],
-                             .advantage = advantage[i],
+                             .logp = batch->logp + start,
+                             .old_logp = batch->old_logp + start,
+                             .ref_logp = c->beta != 0 ? batch->ref_logp + start : NULL,
+                             .entropy = batch->entropy ? batch->entropy + start : NULL,
+                             .mask = batch->mask + start,
+                             .length = batch->lengths[i],
+                             .advantage = batch->advantage[i],
                              .entropy_threshold = n.entropy_threshold};
         size_t bytes = (size_t)s.length * sizeof *coef;
         TRY(check_finite(&s, i));
@@ -414,7 +392,7 @@ int loss_eval(double *loss, float *coef, float *ecoef, struct loss_metrics *metr
         memset(coef + start, 0, bytes);
         if (ecoef) memset(ecoef + start, 0, bytes);
         if (s.n > 0) *loss += eval_terms(coef + start, metrics, &s, &n);
-        if (s.n > 0 && entropy)
+        if (s.n > 0 && s.entropy)
             *loss += eval_entropy(ecoef ? ecoef + start : NULL, metrics, &s, n.entropy_coef / n.entropy_tokens);
         metrics->clamped_exponents += s.clamped;
         start += (size_t)s.length;

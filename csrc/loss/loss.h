@@ -102,15 +102,23 @@ struct loss_metrics {
     double clamped_exponents;
 };
 void loss_metrics_init(struct loss_metrics *m);
-void loss_metrics_merge(struct loss_metrics *m, const struct loss_metrics *other);       /* m += other */
 
-/* loss += L;  coef = dL/dlogp;  ecoef = dL/dentropy (NULL: no entropy bonus);  metrics +=.
-   Arrays are flat over completions, lengths[i] tokens each; where mask is 0 numbers are not read and gradients are 0.
-   A completion without loss-carrying tokens adds nothing. E_NONFINITE names the completion and the token. */
+/* What a loss is computed from. Arrays of tokens are flat over completions, lengths[i] tokens each; where mask is 0
+   the others are not read. */
+struct loss_batch {
+    int n_sequences;
+    const int32_t *lengths;              /* (n_sequences) */
+    const float *advantage;              /* (n_sequences) */
+    const float *logp, *old_logp;        /* (tokens) */
+    const float *ref_logp, *entropy;     /* (tokens), or NULL */
+    const uint8_t *mask;                 /* (tokens) 1: carries loss */
+};
+
+/* loss += L;  coef (tokens) = dL/dlogp;  ecoef (tokens) = dL/dentropy (NULL: no entropy bonus);  metrics +=.
+   Where mask is 0 gradients are 0. A completion without loss-carrying tokens adds nothing. E_NONFINITE names the
+   completion and the token. */
 int loss_eval(double *loss, float *coef, float *ecoef, struct loss_metrics *metrics, const struct loss_config *c,
-              const struct loss_normalizer *norm, int n_sequences, const int32_t *lengths, const float *logp,
-              const float *old_logp, const float *ref_logp /* or NULL */, const float *entropy /* or NULL */,
-              const float *advantage /* (n_sequences) */, const uint8_t *mask);
+              const struct loss_normalizer *norm, const struct loss_batch *batch);
 
 /* Adaptive entropy (Skywork-OR1): after a step of mean entropy `entropy`, moves *coef by entropy_coef_delta, up while
    entropy <= entropy_target and else down, and returns what the next step applies: *coef while it is that low, else 0.

@@ -1,5 +1,6 @@
 #include "net/batch.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 #include "base/base.h"
@@ -15,6 +16,9 @@ int groups_check(const struct groups *g, int vocab_size) {
                 if (lists[k].r->ids[t] < 0 || lists[k].r->ids[t] >= vocab_size)
                     return fail(E_CONFIG, "%s %d holds token id %d, but the vocabulary has %d words", lists[k].what, i,
                                 (int)lists[k].r->ids[t], vocab_size);
+    for (int k = 0; k < 2; k++)
+        if (lists[k].r->n && lists[k].r->offset[lists[k].r->n] > ROWS_MAX / 2)
+            return fail(E_CONFIG, "%ss of more than %d tokens together", lists[k].what, ROWS_MAX / 2);
     for (int i = 0; i < g->prompts.n; i++)
         if (!ragged_length(&g->prompts, i)) return fail(E_CONFIG, "prompt %d is empty", i);
     for (int i = 0; i < g->completions.n; i++) {
@@ -24,6 +28,13 @@ int groups_check(const struct groups *g, int vocab_size) {
             return fail(E_CONFIG, "completions are not in the order of their prompts (at %d)", i);
     }
     return OK;
+}
+
+int groups_longest(const struct groups *g) {
+    int longest = 0;
+    for (int i = 0; i < g->completions.n; i++)
+        longest = max_int(longest, ragged_length(&g->prompts, g->group[i]) + ragged_length(&g->completions, i));
+    return longest;
 }
 
 /* Rows of the group that begins at completion `at`; sets its number of completions and of head rows. */
@@ -86,13 +97,18 @@ void batch_limits(int *rows, int *head_rows, const struct groups *g, int token_b
     limit(rows, head_rows, all_rows, all_head, largest, g->prompts.n, g->completions.n, token_budget);
 }
 
-void batch_limits_of(int *rows, int *head_rows, int64_t *all, int n_prompts, int num_generations, int prompt_length,
-                     int completion_length, int token_budget) {
+int batch_limits_of(int *rows, int *head_rows, int64_t *all, int n_prompts, int num_generations, int prompt_length,
+                    int completion_length, int token_budget) {
+    int64_t tokens = prompt_length + (int64_t)num_generations * max_int(1, completion_length) + ROW_ALIGN;
+    if (tokens > ROWS_MAX || n_prompts * tokens > ROWS_MAX)
+        return fail(E_CONFIG, "%d groups of %d completions of %d tokens: a step has at most %d tokens", n_prompts,
+                    num_generations, completion_length, ROWS_MAX);
     int group = round_up(prompt_length + num_generations * (completion_length - 1), ROW_ALIGN);
     int head = round_up(num_generations * completion_length, ROW_ALIGN);
     *all = (int64_t)n_prompts * group;
     limit(rows, head_rows, *all, (int64_t)n_prompts * head, group, n_prompts, n_prompts * num_generations,
           token_budget);
+    return OK;
 }
 
 int batch_create(struct batch *b, const struct device *device, int rows, int head_rows, int segments) {
@@ -179,6 +195,7 @@ int batch_pack(struct batch *b, const struct groups *g, const struct micro_batch
     int count, head;
     for (int p = mb->prompt, c = mb->completion; (count = batch_group(&p, &c, &head, g, mb)); p++, c += count)
         stage_group(&s, g, p, c, count);
+    assert(s.row == mb->rows && s.head == mb->head_rows && s.n_segments <= segments);
     b->rows = (struct rows){
         .N = mb->rows, .ids = b->ids, .positions = b->positions, .segments = b->segments, .n_segments = s.n_segments};
     b->targets = (struct targets){

@@ -18,8 +18,11 @@ struct groups {
     struct ragged prompts, completions;
     const int32_t *group;      /* (completions.n) prompt of each, ascending */
 };
-/* Ids in range, every prompt non-empty, group ascending: E_CONFIG that names the item otherwise. */
+/* Ids in range, every prompt non-empty, group ascending, at most ROWS_MAX tokens: E_CONFIG that names the item
+   otherwise. */
 int groups_check(const struct groups *g, int vocab_size);
+/* Tokens of the longest prompt together with one of its completions */
+int groups_longest(const struct groups *g);
 
 /* A span of whole groups that is run as one batch; of these, groups with wanted[prompt] = 0 (or no tokens) are left
    out. */
@@ -38,10 +41,10 @@ int batch_group(int *prompt, int *completion, int *head_rows, const struct group
 /* No micro-batch has more rows and head rows, whichever groups are wanted: so the same step always plans the same
    memory. */
 void batch_limits(int *rows, int *head_rows, const struct groups *g, int token_budget);
-/* The same of n_prompts groups of num_generations completions each, all of the lengths given; *all: rows of the
-   whole step */
-void batch_limits_of(int *rows, int *head_rows, int64_t *all, int n_prompts, int num_generations, int prompt_length,
-                     int completion_length, int token_budget);
+/* The same of n_prompts groups of num_generations completions each, all of the lengths given, none below 0; *all: rows
+   of the whole step. E_CONFIG for more than ROWS_MAX tokens */
+int batch_limits_of(int *rows, int *head_rows, int64_t *all, int n_prompts, int num_generations, int prompt_length,
+                    int completion_length, int token_budget);
 
 /* A packed micro-batch in device memory */
 struct batch {
@@ -52,9 +55,10 @@ struct batch {
     /* what rows and targets point to */
     int32_t *ids, *positions;            /* (rows_max) */
     struct segment *segments;            /* (segments_max) */
-    int32_t *stored; /* (rows_max) room for the rows of a store that hold the batch's activations */
-    int32_t *target_rows, *target_ids; /* (head_rows_max) */
-    float *coef, *ecoef, *logp, *entropy;
+    int32_t *stored;                     /* (rows_max) room for the rows of a store that hold its activations */
+    int32_t *target_rows, *target_ids;   /* (head_rows_max) */
+    float *coef, *ecoef;                 /* (head_rows_max) */
+    float *logp, *entropy;               /* (head_rows_max) */
 };
 int batch_create(struct batch *b, const struct device *device, int rows, int head_rows, int segments);
 void batch_free(struct batch *b);

@@ -1,5 +1,7 @@
 #include "net/cache.h"
 
+#include <assert.h>
+
 #include "base/base.h"
 
 static size_t page_bytes(const struct ops *ops, const struct spec *s, int l) {
@@ -25,6 +27,7 @@ int cache_place(struct cache *cache, const struct weights *w, int n_pages, void 
 
 void *cache_layer(const struct cache *cache, int l) {
     const struct weights *w = cache->weights;
+    assert(l >= 0 && l < w->spec.n_layers);
     return cache->memory + bytes_before(w->device.ops, &w->spec, l, cache->n_pages);
 }
 

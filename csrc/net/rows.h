@@ -5,6 +5,8 @@
 
 #include "net/cache.h"
 
+enum { ROWS_MAX = 1 << 30 };             /* of a step or a cache: so int counts them, padding and all */
+
 struct rows {
     int N;
     /* what enters: a token */
@@ -26,7 +28,8 @@ struct targets {
     int R;
     const int32_t *rows, *ids;           /* (R) row of the batch; the token it should predict */
     float *logp, *entropy;               /* (R) out */
-    const float *coef, *ecoef; /* (R) d objective / d logp, d objective / d entropy; ecoef NULL: no such term */
+    /* d objective / d logp, d objective / d entropy; ecoef NULL: no such term */
+    const float *coef, *ecoef;           /* (R) */
 };
 
 #endif

@@ -1,11 +1,12 @@
 #include "net/spec.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/base.h"
 
-enum { ALIGN_ELEMENTS = 16, SIZE_MAX_VALUE = 1 << 24 };
+enum { SIZE_MAX_VALUE = 1 << 24 };
 
 static const struct {
     enum scope scope;
@@ -51,6 +52,15 @@ static int check_size(const char *where, const char *key, int value, int most) {
     return value >= 1 && value <= most ? OK : fail(E_CONFIG, "%s%s is %d, must be 1..%d", where, key, value, most);
 }
 
+static int check_number(const char *where, const char *key, float value) {
+    return isfinite(value) ? OK : fail(E_CONFIG, "%s%s is %g, must be finite", where, key, (double)value);
+}
+
+static int check_positive(const char *where, const char *key, float value) {
+    TRY(check_number(where, key, value));
+    return value > 0 ? OK : fail(E_CONFIG, "%s%s is %g, must be positive", where, key, (double)value);
+}
+
 static int check_layer(const struct spec *s, int index) {
     const struct attention_spec *a = &s->layers[index].attention;
     const struct mlp_spec *m = &s->layers[index].mlp;
@@ -64,14 +74,23 @@ static int check_layer(const struct spec *s, int index) {
     if (a->heads % a->kv_heads)
         return fail(E_CONFIG, "%sheads (%d) is not a multiple of kv_heads (%d)", where, a->heads, a->kv_heads);
     if (a->window < 0) return fail(E_CONFIG, "%swindow is %d, must be 0 (none) or positive", where, a->window);
-    if (!(a->scale > 0)) return fail(E_CONFIG, "%sscale is %g, must be positive", where, (double)a->scale);
+    TRY(check_positive(where, "scale", a->scale));
+    if ((a->heads + (int64_t)2 * a->kv_heads) * a->head_dim > SIZE_MAX_VALUE)
+        return fail(E_CONFIG, "%sheads and kv_heads (%d, %d) of head_dim %d are wider together than %d", where,
+                    a->heads, a->kv_heads, a->head_dim, SIZE_MAX_VALUE);
     if (a->rope < 0 || a->rope >= s->n_ropes)
         return fail(E_CONFIG, "%srope is %d, and the spec has %d", where, a->rope, s->n_ropes);
     return OK;
 }
 
-/* One rope turns heads of one width */
+/* Finite numbers; and one rope turns heads of one width */
 static int check_ropes(const struct spec *s) {
+    for (int i = 0; i < s->n_ropes; i++) {
+        char where[32];
+        snprintf(where, sizeof where, "rope %d: ", i);
+        TRY(check_positive(where, "scale", s->ropes[i].scale));
+        for (int k = 0; k < HEAD_DIM_MAX / 2; k++) TRY(check_number(where, "inv_freq", s->ropes[i].inv_freq[k]));
+    }
     for (int l = 1; l < s->n_layers; l++)
         for (int k = 0; k < l; k++) {
             const struct attention_spec *a = &s->layers[l].attention, *b = &s->layers[k].attention;
@@ -87,17 +106,24 @@ static int check_ropes(const struct spec *s) {
 int spec_check(const struct spec *s) {
     TRY(check_size("", "hidden_size", s->d_model, SIZE_MAX_VALUE));
     TRY(check_size("", "vocab_size", s->vocab_size, SIZE_MAX_VALUE));
-    if (!(s->eps > 0)) return fail(E_CONFIG, "eps is %g, must be positive", (double)s->eps);
-    if (!(s->embed_scale > 0)) return fail(E_CONFIG, "embed_scale is %g, must be positive", (double)s->embed_scale);
+    TRY(check_positive("", "eps", s->eps));
+    TRY(check_positive("", "embed_scale", s->embed_scale));
+    TRY(check_number("", "norm_offset", s->norm_offset));
     if (s->max_positions < 0)
         return fail(E_CONFIG, "max_positions is %d, must be 0 (no limit) or positive", s->max_positions);
     for (int l = 0; l < s->n_layers; l++) TRY(check_layer(s, l));
     return check_ropes(s);
 }
 
+/* What is compared as bytes has no padding. */
+enum { SPEC_NUMBERS = offsetof(struct spec, embed_scale) + sizeof(float) };
+_Static_assert(SPEC_NUMBERS == 6 * sizeof(int) + 3 * sizeof(float), "the numbers of a spec lie side by side");
+_Static_assert(sizeof(struct layer_spec) == 9 * sizeof(int) + sizeof(float) + sizeof(enum glu_gate),
+               "those of a layer");
+_Static_assert(sizeof(struct rope_spec) == (1 + HEAD_DIM_MAX / 2) * sizeof(float), "those of a rope");
+
 int spec_equal(const struct spec *a, const struct spec *b) {
-    size_t numbers = offsetof(struct spec, embed_scale) + sizeof a->embed_scale; /* up to there it has no padding */
-    return !memcmp(a, b, numbers) && !memcmp(a->prefix, b->prefix, sizeof a->prefix) &&
+    return !memcmp(a, b, SPEC_NUMBERS) && !memcmp(a->prefix, b->prefix, sizeof a->prefix) &&
            !memcmp(a->names, b->names, sizeof a->names) &&
            !memcmp(a->layers, b->layers, (size_t)a->n_layers * sizeof *a->layers) &&
            !memcmp(a->ropes, b->ropes, (size_t)a->n_ropes * sizeof *a->ropes);

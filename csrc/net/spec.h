@@ -7,6 +7,7 @@
 #include "ops/device.h"
 
 enum { HEAD_DIM_MAX = 256, LAYERS_MAX = 1024, ROPES_MAX = 8, PIECES = 3, NAME_MAX_BYTES = 64 };
+enum { ALIGN_ELEMENTS = 16 };          /* every parameter begins at a multiple of so many elements of an arena */
 
 enum slot {
 #define P(slot, ...) P_##slot,
@@ -46,7 +47,7 @@ struct spec {
     struct layer_spec *layers; /* (n_layers) */
     struct rope_spec *ropes;   /* (n_ropes) */
     char prefix[NAME_MAX_BYTES];                       /* of Hugging Face names: "model." */
-    char names[SLOTS][PIECES][NAME_MAX_BYTES]; /* of each stacked piece, without prefix or layer; "": no piece */
+    char names[SLOTS][PIECES][NAME_MAX_BYTES];         /* of each piece, without prefix or layer; "": no piece */
 };
 
 /* n_layers layers and n_ropes ropes of zeros, the names of params.def; spec_free() also after a failure */
@@ -73,11 +74,11 @@ struct widths spec_widths(const struct spec *s);
 /* A stored parameter: the pieces of a slot, one below the other */
 struct param {
     enum slot slot;
-    int layer; /* -1: of the whole model */
-    int O, C; /* rows of all pieces; columns, 0 for a vector */
-    int rows[PIECES]; /* of each piece; 0: there is none */
-    size_t offset; /* of its first element in an arena of the network's shape (gradients, masters) */
-    void *w; /* the working weights: a packed matrix (O, C) or a float vector (O); weights.h */
+    int layer;                 /* -1: of the whole model */
+    int O, C;                  /* rows of all pieces; columns, 0 for a vector */
+    int rows[PIECES];          /* of each piece; 0: there is none */
+    size_t offset;             /* of its first element in an arena of the network's shape (gradients, masters) */
+    void *w;                   /* the working weights: a packed matrix (O, C) or a float vector (O); weights.h */
 };
 static inline size_t param_columns(const struct param *p) { return (size_t)(p->C ? p->C : 1); }
 static inline size_t param_size(const struct param *p) { return (size_t)p->O * param_columns(p); }

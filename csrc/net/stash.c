@@ -1,5 +1,6 @@
 #include "net/stash.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 #include "base/base.h"
@@ -85,11 +86,15 @@ int activations_create(struct activations *a, const struct weights *w, enum stas
     *a = (struct activations){.weights = w, .rows_max = rows, .head_rows_max = head_rows, .stash.what = what};
     a->bytes = lay_out(a, NULL, w->device.ops, s);
     a->stash.layers = calloc((size_t)s->n_layers, sizeof *a->stash.layers);
-    return a->stash.layers ? OK : fail(E_MEMORY, "no memory for %d layers", s->n_layers);
+    if (a->stash.layers) return OK;
+    activations_free(a);
+    return fail(E_MEMORY, "no memory for %d layers", s->n_layers);
 }
 
 void activations_place(struct activations *a, void *arena) {
-    lay_out(a, arena, a->weights->device.ops, &a->weights->spec);
+    size_t used = lay_out(a, arena, a->weights->device.ops, &a->weights->spec);
+    assert(used == a->bytes && (uintptr_t)arena % 64 == 0);
+    (void)used;
 }
 
 void activations_free(struct activations *a) {

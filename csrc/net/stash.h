@@ -9,7 +9,7 @@
 enum stashing {
     STASH_NOTHING,                   /* inference: one layer's buffers serve all layers */
     STASH_INPUTS,                    /* of each layer its input, from which the backward computes the layer again */
-    STASH_ALL, /* what the backward reads; not norms and gated values, cheaper to compute again than to keep */
+    STASH_ALL,                       /* all that the backward reads but norms and gated values, computed again */
 };
 
 struct layer_stash {
@@ -19,8 +19,8 @@ struct layer_stash {
 
 struct stashes {
     enum stashing what;
-    struct layer_stash *layers; /* (n_layers), aliased as `what` says */
-    real *out; /* (N, d) after the last layer */
+    struct layer_stash *layers;      /* (n_layers), aliased as `what` says */
+    real *out;                       /* (N, d) after the last layer */
 };
 
 /* Rows of stashes elsewhere: row i of a batch is row rows[i] there (a store's, net/store.h). rows: device memory */
@@ -39,27 +39,31 @@ int stash_load(const struct device *d, const struct stash_field *fields, int n, 
 /* Columns of reals that hold n floats */
 static inline int float_columns(const struct device *d, int n) { return n * (int)sizeof(float) / d->ops->real_size; }
 
-/* Stashes for so many rows; layers NULL: only measured. For a pass through the network what is not kept lies in
-   buffers that layers share; a store (for_pass 0) has only what is kept. */
+/* Stashes for so many rows; layers NULL: only measured. For a pass through the network what `what` leaves out lies in
+   buffers that layers share; a store (for_pass 0) has no such buffers. */
 void stashes_lay_out(struct stashes *t, struct layout *memory, const struct spec *s, size_t real_size, size_t rows,
                      int for_pass);
 
 struct activations {
     const struct weights *weights;
     int rows_max, head_rows_max;
-    size_t bytes; /* of the arena that activations_place() lays out */
+    size_t bytes;                            /* of the arena that activations_place() lays out */
     struct stashes stash;
-    real *normed, *rotated, *gated; /* (N, d), (N, (Hq + 2 Hkv) D), (N, F) scratch of a layer */
-    float *rstd; /* (N) scratch of a norm */
-    float *cos[ROPES_MAX], *sin[ROPES_MAX]; /* (N, D/2) of each rope */
-    real *picked, *hidden; /* (R, d) rows that predict, before and after the final norm */
-    float *picked_rstd; /* (R) */
+    real *normed, *rotated, *gated;          /* (N, d), (N, (Hq + 2 Hkv) D), (N, F) scratch of a layer */
+    float *rstd;                             /* (N) scratch of a norm */
+    float *cos[ROPES_MAX], *sin[ROPES_MAX];  /* (N, D/2) of each rope */
+    real *picked, *hidden;                   /* (R, d) rows that predict, before and after the final norm */
+    float *picked_rstd;                      /* (R) */
     /* backward only; a d before a name: the gradient of it */
-    real *dx, *dnormed, *dheads, *dqkv, *dresult, *dhidden, *dpicked;
+    real *dx;                                /* (N, d) of the residual stream */
+    real *dnormed, *dheads, *dqkv;           /* (N, d), (N, Hq D), (N, (Hq + 2 Hkv) D) */
+    real *dresult;                           /* (N, d), where layers have post_norms */
+    real *dhidden, *dpicked;                 /* (R, d) */
 };
 
 size_t activations_bytes(const struct ops *ops, const struct spec *s, enum stashing what, int rows, int head_rows);
-/* Sizes for the largest batch; nothing can run before activations_place() gave it `bytes` of device memory. */
+/* Sizes for the largest batch; nothing can run before activations_place() gave it `bytes` of device memory. After a
+   failure they are as activations_free() leaves them. */
 int activations_create(struct activations *a, const struct weights *w, enum stashing what, int rows, int head_rows);
 void activations_place(struct activations *a, void *arena);
 void activations_free(struct activations *a);

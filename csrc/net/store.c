@@ -67,6 +67,7 @@ static int grow(struct store *k, int rows, int spare) {
     }
     struct layout memory = {k->arena, 0};
     stashes_lay_out(&k->stash, &memory, &w->spec, (size_t)w->device.ops->real_size, capacity, 0);
+    assert(memory.at == bytes);
     k->bytes = bytes;
     k->capacity = (int)capacity;
     k->spare_rows = k->free_rows + capacity;
@@ -113,6 +114,7 @@ int store_open(struct store *k, struct stored_group **out, int prompt_length, in
     for (int i = 0; i < prompt_length; i++) g->prompt[i] = take_row(k);
     k->next_id += n;
     k->promised += most;
+    assert(k->promised <= k->n_free);
     *out = k->groups[k->n_groups++] = g;
     return OK;
 }
@@ -124,6 +126,7 @@ int32_t store_token(struct store *k, struct stored_group *g, int completion) {
 }
 
 static void give_back(struct store *k, const int32_t *rows, int n) {
+    assert(k->n_free + n <= k->capacity - k->n_spare);
     for (int i = 0; i < n; i++) k->free_rows[k->n_free++] = rows[i];
 }
 
@@ -131,6 +134,7 @@ void store_end(struct store *k, struct stored_group *g, int completion, int rows
     int run = g->length[completion];
     assert(rows <= run);
     k->promised -= g->width - run;
+    assert(k->promised >= 0);
     give_back(k, g->rows + (size_t)completion * (size_t)g->width + rows, run - rows);
     g->length[completion] = rows;
 }

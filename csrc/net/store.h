@@ -1,4 +1,4 @@
-/* Floor 3: a store: activations of rollouts, kept by whoever holds it for the update that follows. Decoding and
+/* Floor 3: a store: stashes of rollouts, which whoever holds it has for the update that follows. Decoding and
    prefill are the training forward, so while the weights stand still the rows they leave here are what a forward
    over the same tokens would compute, bit for bit, and only the backward has to run. Rows are handed out as tokens
    come; a group that might not fit is not stored at all. What is there stays until the weights change, its group is
@@ -22,8 +22,8 @@ struct store {
     void *arena;
     size_t bytes;
     int capacity;                    /* rows */
-    int32_t *free_rows,
-        *spare_rows; /* (n_free), (n_spare); the spare are nobody's: what need not be kept is put there */
+    int32_t *free_rows;              /* (n_free) */
+    int32_t *spare_rows;             /* (n_spare) nobody's: what need not be stored is put there */
     int n_free, n_spare;
     int64_t promised;                /* rows that live completions may still ask for */
     uint64_t version;                /* of the weights that the rows were computed with */

@@ -1,5 +1,6 @@
 #include "net/weights.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 #include "base/base.h"
@@ -35,6 +36,7 @@ static int place_param(void *arg, const struct param *p) {
     struct placing *placing = arg;
     struct weights *w = placing->w;
     struct param *mine = &w->params[w->n_params++];
+    assert(p->offset % ALIGN_ELEMENTS == 0 && p->offset + param_size(p) <= w->n_elements);
     *mine = *p;
     mine->w = placing->at;
     placing->at += stored_bytes(w->device.ops, p);
@@ -61,7 +63,9 @@ static int weights_fill(struct weights *w, const struct spec *spec) {
     if (!w->params || !w->by_slot || !w->arena || !w->inv_freq)
         return fail(E_MEMORY, "the model's weights need %.2f GB, which this machine does not have",
                     (double)s.bytes / 1e9);
-    spec_visit(spec, place_param, &(struct placing){w, w->arena}, NULL);
+    struct placing placing = {w, w->arena};
+    spec_visit(spec, place_param, &placing, NULL);
+    assert(w->n_params == s.n && placing.at == (char *)w->arena + s.bytes);
     return upload_ropes(w);
 }
 

@@ -3,6 +3,8 @@
 #ifndef GRPO_WEIGHTS_H
 #define GRPO_WEIGHTS_H
 
+#include <assert.h>
+
 #include "net/spec.h"
 
 struct weights {
@@ -11,7 +13,7 @@ struct weights {
     struct param *params;      /* in storage order */
     int n_params;
     struct param **by_slot;    /* ((1 + n_layers) SLOTS) parameter of a layer's slot, or NULL; layer -1 first */
-    size_t n_elements;         /* of an arena of the network's shape; each parameter starts at a multiple of 16 */
+    size_t n_elements;         /* of an arena of the network's shape; see ALIGN_ELEMENTS */
     void *arena;               /* behind every param.w */
     float *inv_freq;           /* (n_ropes, HEAD_DIM_MAX / 2) */
     uint64_t version;          /* one more with every change of a weight */
@@ -24,6 +26,7 @@ size_t weights_bytes(const struct ops *ops, const struct spec *spec);
 
 /* NULL: this network has no such parameter. layer -1: of the whole model */
 static inline struct param *param_of(const struct weights *w, int layer, enum slot slot) {
+    assert(layer >= -1 && layer < w->spec.n_layers && slot < SLOTS);
     return w->by_slot[(layer + 1) * SLOTS + (int)slot];
 }
 static inline void *values_of(const struct weights *w, int layer, enum slot slot) {

@@ -30,7 +30,7 @@ static inline int device_download(const struct device *d, void *host, const void
 }
 /* until all that was called is done */
 static inline int device_wait(const struct device *d) {
-    char nothing;
+    char nothing = 0;
     return device_download(d, &nothing, &nothing, 0);
 }
 static inline int device_replay(const struct device *d, const void *key, size_t bytes, int *done) {

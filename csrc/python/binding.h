@@ -55,16 +55,24 @@ void scored_groups_end(struct scored_groups *s);
 /* One running call an object: a second thread gets grpo.BusyError instead of a race. */
 int busy_enter(int *busy);
 
+/* The statement, while other threads may have the GIL: it touches no Python object. */
+#define WITHOUT_GIL(statement)                              \
+    do {                                                    \
+        PyThreadState *thread_state_ = PyEval_SaveThread(); \
+        statement;                                          \
+        PyEval_RestoreThread(thread_state_);                \
+    } while (0)
+
 /* status = the call, without the GIL, as the object's only one; what it failed with is raised. */
-#define WITHOUT_GIL(busy, status, call)          \
-    do {                                         \
-        if (busy_enter(busy)) {                  \
-            (status) = -1;                       \
-            break;                               \
-        }                                        \
-        Py_BEGIN_ALLOW_THREADS(status) = (call); \
-        Py_END_ALLOW_THREADS *(busy) = 0;        \
-        if (status) raise_status(status);        \
+#define RUN_ALONE(busy, status, call)     \
+    do {                                  \
+        if (busy_enter(busy)) {           \
+            (status) = -1;                \
+            break;                        \
+        }                                 \
+        WITHOUT_GIL((status) = (call));   \
+        *(busy) = 0;                      \
+        if (status) raise_status(status); \
     } while (0)
 
 int add_model(PyObject *module);    /* py_model.c: Model            */

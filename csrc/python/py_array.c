@@ -30,6 +30,8 @@ PyObject *array_new(int type, int ndim, const npy_intp *shape) {
     return PyArray_ZEROS(ndim, (npy_intp *)shape, type, 0);
 }
 
+enum { LIST_MAX = 1 << 24 };
+
 int ragged_from_list(struct ragged_owner *out, PyObject *list, const char *name) {
     *out = (struct ragged_owner){0};
     PyObject *items = PySequence_Fast(list, "");
@@ -40,7 +42,11 @@ int ragged_from_list(struct ragged_owner *out, PyObject *list, const char *name)
     Py_ssize_t n = PySequence_Fast_GET_SIZE(items);
     int64_t total = 0;
     out->offset = malloc(((size_t)n + 1) * sizeof *out->offset);
-    if (!out->offset || n > 1 << 24) goto no_memory;
+    if (!out->offset) goto no_memory;
+    if (n > LIST_MAX) {
+        PyErr_Format(PyExc_ValueError, "%s has %zd entries, more than %d", name, n, LIST_MAX);
+        goto failed;
+    }
     out->offset[0] = 0;
     for (Py_ssize_t i = 0; i < n; i++) {
         char item[96];

@@ -43,8 +43,8 @@ static PyObject *cuda_devices(PyObject *module, PyObject *unused) {
     const struct plugin *plugin = find_plugin();
     int count = 0, status;
     if (!plugin) return NULL;
-    Py_BEGIN_ALLOW_THREADS status = plugin->devices(&count);
-    Py_END_ALLOW_THREADS if (status) return raise_status(status);
+    WITHOUT_GIL(status = plugin->devices(&count));
+    if (status) return raise_status(status);
     PyObject *list = PyList_New(0);
     for (int i = 0; list && i < count; i++)
         if (add_device(list, plugin, i)) Py_CLEAR(list);
@@ -70,8 +70,8 @@ static PyObject *cuda_blas(PyObject *module, PyObject *unused) {
     const struct plugin *plugin = find_plugin();
     const char *name;
     if (!plugin) return NULL;
-    Py_BEGIN_ALLOW_THREADS name = plugin->blas();
-    Py_END_ALLOW_THREADS return PyUnicode_DecodeFSDefault(name);
+    WITHOUT_GIL(name = plugin->blas());
+    return PyUnicode_DecodeFSDefault(name);
 }
 
 PyDoc_STRVAR(products_doc,
@@ -84,8 +84,8 @@ static PyObject *cuda_products(PyObject *module, PyObject *unused) {
     const char *name;
     int status;
     if (!plugin) return NULL;
-    Py_BEGIN_ALLOW_THREADS status = plugin->products(&name);
-    Py_END_ALLOW_THREADS return status ? raise_status(status) : PyUnicode_FromString(name);
+    WITHOUT_GIL(status = plugin->products(&name));
+    return status ? raise_status(status) : PyUnicode_FromString(name);
 }
 
 static PyMethodDef methods[] = {

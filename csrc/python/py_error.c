@@ -22,7 +22,10 @@ PyObject *raise_status(int status) {
     PyObject *class = PyObject_GetAttrString(errors, name);
     Py_DECREF(errors);
     if (!class) return NULL;
-    PyErr_SetString(class, fail_message());
+    const char *said = fail_message();     /* cut to its length: it may end within a character */
+    PyObject *message = PyUnicode_DecodeUTF8(said, (Py_ssize_t)strlen(said), "replace");
+    if (message) PyErr_SetObject(class, message);
+    Py_XDECREF(message);
     Py_DECREF(class);
     return NULL;
 }

@@ -114,7 +114,9 @@ static PyObject *result_dict(const struct rollout_result *r, PyObject *lengths, 
 
 static PyObject *run_request(ModelObject *self, const struct rollout_request *q) {
     npy_intp n = (npy_intp)q->prompts.n * q->num_generations;
-    if (q->num_generations < 1 || q->max_new_tokens < 1 || n > 1 << 24) n = 0;       /* rollout() refuses these */
+    struct rollout_size size = {.slots = (int)(n < q->slots ? n : q->slots), .max_new_tokens = q->max_new_tokens};
+    /* rollout() refuses these */
+    if (q->num_generations < 1 || q->max_new_tokens < 1 || n > COMPLETIONS_MAX || rollout_check_size(&size)) n = 0;
     size_t cells = (size_t)n * (size_t)max_int(1, q->max_new_tokens);
     PyObject *lengths = array_new(NPY_INT32, 1, &n), *finish = array_new(NPY_INT32, 1, &n),
              *stored = array_new(NPY_INT64, 1, &n), *dict = NULL;
@@ -128,7 +130,7 @@ static PyObject *run_request(ModelObject *self, const struct rollout_request *q)
                                    .policy_logp = (float *)buffer + 2 * cells,
                                    .entropy = (float *)buffer + 3 * cells};
         int status = OK;
-        WITHOUT_GIL(&self->busy, status, rollout(&self->session, &r, q));
+        RUN_ALONE(&self->busy, status, rollout(&self->session, &r, q));
         if (!status) dict = result_dict(&r, lengths, finish, stored, (int)n, q->max_new_tokens);
     } else if (!PyErr_Occurred()) PyErr_NoMemory();
     free(buffer);

@@ -339,14 +339,18 @@ static PyObject *evaluate(PyArrayObject *const *array, const struct loss_config 
         double loss = 0;
         int status;
         float *dlogp = DATA(float, (PyArrayObject *)coef), *dentropy = DATA(float, (PyArrayObject *)ecoef);
-        const float *ref_logp = array[REF_LOGPS] ? DATA(float, array[REF_LOGPS]) : NULL;
-        const float *entropy = array[ENTROPIES] ? DATA(float, array[ENTROPIES]) : NULL;
-        Py_BEGIN_ALLOW_THREADS status =
-            loss_eval(&loss, dlogp, dentropy, &metrics, config, norm, (int)PyArray_SIZE(array[LENGTHS]),
-                      DATA(int32_t, array[LENGTHS]), DATA(float, array[LOGPS]), DATA(float, array[OLD_LOGPS]), ref_logp,
-                      entropy, DATA(float, array[ADVANTAGES]), DATA(uint8_t, array[MASK]));
-        Py_END_ALLOW_THREADS if (status) raise_status(status);
-        else result = Py_BuildValue("(dOON)", loss, coef, ecoef, loss_metrics_dict(&metrics)); }
+        struct loss_batch batch = {.n_sequences = (int)PyArray_SIZE(array[LENGTHS]),
+                                   .lengths = DATA(int32_t, array[LENGTHS]),
+                                   .advantage = DATA(float, array[ADVANTAGES]),
+                                   .logp = DATA(float, array[LOGPS]),
+                                   .old_logp = DATA(float, array[OLD_LOGPS]),
+                                   .ref_logp = array[REF_LOGPS] ? DATA(float, array[REF_LOGPS]) : NULL,
+                                   .entropy = array[ENTROPIES] ? DATA(float, array[ENTROPIES]) : NULL,
+                                   .mask = DATA(uint8_t, array[MASK])};
+        WITHOUT_GIL(status = loss_eval(&loss, dlogp, dentropy, &metrics, config, norm, &batch));
+        if (status) raise_status(status);
+        else result = Py_BuildValue("(dOON)", loss, coef, ecoef, loss_metrics_dict(&metrics));
+    }
     Py_XDECREF(coef);
     Py_XDECREF(ecoef);
     return result;
@@ -429,9 +433,9 @@ static PyObject *py_selective_log_softmax(PyObject *module, PyObject *args) {
     if (!logp || !entropy) goto done;
     float *out_logp = DATA(float, (PyArrayObject *)logp), *out_entropy = DATA(float, (PyArrayObject *)entropy);
     int status;
-    Py_BEGIN_ALLOW_THREADS status = selective_log_softmax(out_logp, out_entropy, DATA(float, logits),
-                                                          DATA(int32_t, ids), temperature, (int)n, (int)V);
-    Py_END_ALLOW_THREADS if (status) raise_status(status);
+    WITHOUT_GIL(status = selective_log_softmax(out_logp, out_entropy, DATA(float, logits), DATA(int32_t, ids),
+                                               temperature, (int)n, (int)V));
+    if (status) raise_status(status);
     else result = Py_BuildValue("(OO)", logp, entropy);
 done:
     Py_XDECREF(logits);

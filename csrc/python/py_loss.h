@@ -1,4 +1,4 @@
-/* Loss options and results between Python and rl/loss.h. 0, or -1 with an exception that names the option. */
+/* Loss options and results between Python and loss/loss.h. 0, or -1 with an exception that names the option. */
 #ifndef GRPO_PY_LOSS_H
 #define GRPO_PY_LOSS_H
 

@@ -28,10 +28,15 @@ ModelObject *model_arg(PyObject *object) {
     return NULL;
 }
 
-static int open_device(ModelObject *self, const char *name) {
+static int open_model(ModelObject *self, const char *device, const struct spec *spec) {
     const struct ops *ops;
-    TRY(ops_find(&ops, name));
-    return device_open(&self->device, ops);
+    TRY(ops_find(&ops, device));
+    TRY(device_open(&self->device, ops));
+    TRY(weights_create(&self->weights, &self->device, spec));
+    self->workspace.device = self->device;
+    self->session.weights = self->mixture.weights = self->weights;
+    self->session.workspace = &self->workspace;
+    return OK;
 }
 
 static PyObject *Model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -43,24 +48,28 @@ static PyObject *Model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     ModelObject *self = spec_parse(&spec, spec_object) ? NULL : (ModelObject *)type->tp_alloc(type, 0);
     if (self) {
         int status;
-        Py_BEGIN_ALLOW_THREADS status = open_device(self, device);
-        if (!status) status = weights_create(&self->weights, &self->device, &spec);
-        Py_END_ALLOW_THREADS if (status) {
+        WITHOUT_GIL(status = open_model(self, device, &spec));
+        if (status) {
             Py_CLEAR(self);
             raise_status(status);
-        }
-        else {
-            self->workspace.device = self->device;
-            self->session.weights = self->mixture.weights = self->weights;
-            self->session.workspace = &self->workspace;
         }
     }
     spec_free(&spec);
     return (PyObject *)self;
 }
 
+void free_trainers(ModelObject *model) {
+    for (struct trainer **at = &model->trainers, *t = *at; t && !model->busy; t = *at) {
+        if (t->abandoned) {
+            *at = t->next;
+            trainer_free(t);
+        } else at = &t->next;
+    }
+}
+
 static void Model_dealloc(ModelObject *self) {
     PyTypeObject *type = Py_TYPE(self);
+    free_trainers(self);
     if (self->weights) {
         session_free(&self->session);
         mixture_free(&self->mixture);
@@ -128,25 +137,36 @@ static int shape_fits(PyArrayObject *array, const struct tensor *t, const char *
     return 0;
 }
 
-/* float32 copy of an array of float32, float16, or bfloat16 bits; NULL when the dtype is another or memory is out */
-static float *widen(PyArrayObject *array) {
+/* Number i of an array of 16-bit numbers, which a file that is mapped may place anywhere */
+static uint16_t load_16(const char *data, npy_intp i) {
+    uint16_t bits;
+    memcpy(&bits, data + 2 * i, sizeof bits);
+    return bits;
+}
+
+/* float32 copy of a tensor's array of float32, float16, or bfloat16 bits; NULL with an exception */
+static float *widen(PyArrayObject *array, const char *name) {
     int type = PyArray_TYPE(array);
     npy_intp n = PyArray_SIZE(array);
-    if (type != NPY_FLOAT32 && type != NPY_FLOAT16 && type != NPY_UINT16) return NULL;
+    if (type != NPY_FLOAT32 && type != NPY_FLOAT16 && type != NPY_UINT16) {
+        PyErr_Format(PyExc_TypeError, "tensor %s must be float32, float16 or uint16 (bfloat16 bits), not %S", name,
+                     PyArray_DESCR(array));
+        return NULL;
+    }
     float *out = malloc(((size_t)n + 1) * sizeof *out);
-    if (!out) return NULL;
-    const uint16_t *half = DATA(uint16_t, array);
-    if (type == NPY_FLOAT32) memcpy(out, DATA(float, array), (size_t)n * sizeof *out);
+    if (!out) return PyErr_NoMemory(), NULL;
+    const char *data = PyArray_BYTES(array);
+    if (type == NPY_FLOAT32) memcpy(out, data, (size_t)n * sizeof *out);
     else if (type == NPY_FLOAT16)
-        for (npy_intp i = 0; i < n; i++) out[i] = half_to_float(half[i]);
+        for (npy_intp i = 0; i < n; i++) out[i] = half_to_float(load_16(data, i));
     else
-        for (npy_intp i = 0; i < n; i++) out[i] = bf16_to_float(half[i]);
+        for (npy_intp i = 0; i < n; i++) out[i] = bf16_to_float(load_16(data, i));
     return out;
 }
 
 /* What is set here reaches everybody: the working weights, the masters of every trainer, a mixture's float32. */
 static int set_weights(ModelObject *self, const struct tensor *t, const float *host) {
-    TRY(trainers_set_weights(self->trainers, self->weights, t, host));
+    TRY(trainers_set_weights(self->trainers, NULL, self->weights, t, host));
     return self->mixture.values ? mixture_set(&self->mixture, t, host) : OK;
 }
 
@@ -162,12 +182,10 @@ static PyObject *Model_set_tensor(ModelObject *self, PyObject *args) {
     if (find_tensor(&t, self, name) || !shape_fits(array, &t, name)) return NULL;
     if (!PyArray_IS_C_CONTIGUOUS(array) || !PyArray_ISNOTSWAPPED(array))
         return PyErr_Format(PyExc_ValueError, "tensor %s must be C-contiguous and in native byte order", name);
-    float *host = widen(array);
-    if (!host)
-        return PyErr_Format(PyExc_TypeError, "tensor %s must be float32, float16 or uint16 (bfloat16 bits), not %S",
-                            name, PyArray_DESCR(array));
+    float *host = widen(array, name);
+    if (!host) return NULL;
     int status = OK;
-    WITHOUT_GIL(&self->busy, status, set_weights(self, &t, host));
+    RUN_ALONE(&self->busy, status, set_weights(self, &t, host));
     free(host);
     if (status) return NULL;
     Py_RETURN_NONE;
@@ -188,7 +206,7 @@ static PyObject *Model_get_tensor(ModelObject *self, PyObject *arg) {
     PyObject *array = tensor_array(&t);
     if (!array) return NULL;
     int status = OK;
-    WITHOUT_GIL(&self->busy, status, get_weights(self, FLOATS(array), &t));
+    RUN_ALONE(&self->busy, status, get_weights(self, FLOATS(array), &t));
     if (status) Py_CLEAR(array);
     return array;
 }
@@ -201,7 +219,7 @@ static PyObject *Model_mix(ModelObject *self, PyObject *args) {
     ModelObject *source = model_arg(other);
     if (!source || (source != self && busy_enter(&source->busy))) return NULL;
     int status = OK;
-    WITHOUT_GIL(&self->busy, status, mixture_move(&self->mixture, source->weights, alpha));
+    RUN_ALONE(&self->busy, status, mixture_move(&self->mixture, source->weights, alpha));
     if (source != self) source->busy = 0;
     if (status) return NULL;
     Py_RETURN_NONE;
@@ -222,8 +240,8 @@ static PyObject *Model_logprobs(ModelObject *self, PyObject *args, PyObject *kwa
     struct scored_groups s;
     int status = scored_groups_begin(&s, prompts, completions, group);
     if (!status)
-        WITHOUT_GIL(&self->busy, status,
-                    score(&self->session, FLOATS(s.logp), FLOATS(s.entropy), &s.groups, temperature, token_budget));
+        RUN_ALONE(&self->busy, status,
+                  score(&self->session, FLOATS(s.logp), FLOATS(s.entropy), &s.groups, temperature, token_budget));
     PyObject *result = status ? NULL : PyTuple_Pack(2, s.logp, s.entropy);
     scored_groups_end(&s);
     return result;
@@ -236,7 +254,7 @@ static PyObject *Model_logits(ModelObject *self, PyObject *arg) {
     npy_intp shape[] = {PyArray_SIZE(ids), self->weights->spec.vocab_size};
     PyObject *z = array_new(NPY_FLOAT32, 2, shape);
     int status = z ? OK : -1;
-    if (z) WITHOUT_GIL(&self->busy, status, score_logits(&self->session, FLOATS(z), DATA(int32_t, ids), (int)shape[0]));
+    if (z) RUN_ALONE(&self->busy, status, score_logits(&self->session, FLOATS(z), DATA(int32_t, ids), (int)shape[0]));
     Py_DECREF(ids);
     if (status) Py_CLEAR(z);
     return z;
@@ -256,7 +274,7 @@ static PyObject *Model_embed(ModelObject *self, PyObject *args, PyObject *kwargs
     npy_intp shape[] = {texts.view.n, self->weights->spec.d_model};
     if (!status) vectors = array_new(NPY_FLOAT32, 2, shape);
     if (!status && !vectors) status = -1;
-    if (!status) WITHOUT_GIL(&self->busy, status, embed(&self->session, FLOATS(vectors), &texts.view, token_budget));
+    if (!status) RUN_ALONE(&self->busy, status, embed(&self->session, FLOATS(vectors), &texts.view, token_budget));
     ragged_release(&texts);
     if (status) Py_CLEAR(vectors);
     return vectors;
@@ -273,10 +291,10 @@ static PyObject *gradient_dict(struct trainer *t) {
             tensor.rows = tensor.param->rows[piece];
             PyObject *array = tensor_array(&tensor);
             tensor_name(name, sizeof name, &w->spec, tensor.param, piece);
-            int failed = !array || trainer_get(t, FLOATS(array), STATE_GRADIENT, &tensor) ||
-                         PyDict_SetItemString(dict, name, array);
+            int status = array ? trainer_get(t, FLOATS(array), STATE_GRADIENT, &tensor) : OK;
+            if (status) raise_status(status);
+            if (!array || status || PyDict_SetItemString(dict, name, array)) Py_CLEAR(dict);
             Py_XDECREF(array);
-            if (failed) Py_CLEAR(dict);
             if (!dict) return NULL;
             tensor.row += tensor.rows;
         }
@@ -311,7 +329,7 @@ static PyObject *Model_logprob_grads(ModelObject *self, PyObject *args, PyObject
     int status =
         scored_groups_begin(&s, prompts, completions, group) || coefficients_arg(&c, coef_arg, ecoef_arg, s.tokens) ? -1
                                                                                                                     : 0;
-    if (!status) WITHOUT_GIL(&self->busy, status, differentiate(self, &t, &config, &s, &c, temperature));
+    if (!status) RUN_ALONE(&self->busy, status, differentiate(self, &t, &config, &s, &c, temperature));
     if (!status) result = Py_BuildValue("(ON)", s.logp, gradient_dict(t));
     trainer_free(t);
     scored_groups_end(&s);

@@ -28,6 +28,8 @@ typedef struct {
     struct store store;
 } StoreObject;
 
+/* Frees the trainers that are abandoned, unless a call on another thread may be walking through them. */
+void free_trainers(ModelObject *model);
 ModelObject *model_arg(PyObject *object);                                      /* borrowed; NULL with TypeError */
 /* None: *store NULL. -1 with an exception for another type or a store of another model */
 int store_arg(struct store **store, PyObject *object, const ModelObject *model);

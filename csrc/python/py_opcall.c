@@ -343,8 +343,8 @@ PyObject *invoke(PyObject *self_, const struct op *op, PyObject *args, PyObject 
     PyObject *out = NULL;
     if (!parse(&a, args, kwargs) && !busy_enter(&self->busy)) {
         int status;
-        Py_BEGIN_ALLOW_THREADS status = execute(self, &a);
-        Py_END_ALLOW_THREADS self->busy = 0;
+        WITHOUT_GIL(status = execute(self, &a));
+        self->busy = 0;
         out = status ? raise_status(status) : results(&a);
     }
     finish(self, &a);

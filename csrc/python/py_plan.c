@@ -37,7 +37,7 @@ struct plan_request {
     enum moment_dtype moments;
     enum master_dtype masters;
     int rollout_prompts, slots, store_rows;                                /* slots, store_rows 0: none */
-    int train, reference, mixed; /* a reference is there; and is mixed with the policy */
+    int train, reference, mixed;           /* a reference is there; and is mixed with the policy */
 };
 
 static int add(PyObject *list, const char *arena, size_t bytes) {
@@ -55,13 +55,40 @@ static int add_training(PyObject *list, const struct plan_request *r, int64_t st
                (size_t)embed_room((int)step_rows) * embed_row_bytes(r->ops, &r->spec));
 }
 
+/* What the arenas are measured from */
+struct plan_rows {
+    int rows, head_rows;                   /* of the largest micro-batch */
+    int64_t step_rows;
+    struct rollout_size rollout;
+};
+
+static int measure(struct plan_rows *out, const struct plan_request *r) {
+    const struct {
+        const char *name;
+        int value;
+    } counts[] = {{"step_prompts", r->step_prompts},
+                  {"num_generations", r->num_generations},
+                  {"prompt_length", r->prompt_length},
+                  {"max_new_tokens", r->max_new_tokens},
+                  {"rollout_prompts", r->rollout_prompts},
+                  {"slots", r->slots},
+                  {"store_rows", r->store_rows}};
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+        if (counts[i].value < 0)
+            return fail(E_CONFIG, "%s is %d, must not be negative", counts[i].name, counts[i].value);
+    out->rollout = (struct rollout_size){r->slots, r->rollout_prompts, r->prompt_length, r->max_new_tokens};
+    TRY(rollout_check_size(&out->rollout));
+    return batch_limits_of(&out->rows, &out->head_rows, &out->step_rows, r->step_prompts, r->num_generations,
+                           r->prompt_length, r->max_new_tokens, r->token_budget);
+}
+
 static int add_lines(PyObject *list, const struct plan_request *r) {
     const struct ops *ops = r->ops;
     const struct spec *s = &r->spec;
-    int rows, head_rows;
-    int64_t step_rows;
-    batch_limits_of(&rows, &head_rows, &step_rows, r->step_prompts, r->num_generations, r->prompt_length,
-                    r->max_new_tokens, r->token_budget);
+    struct plan_rows size;
+    int status = measure(&size, r);
+    if (status) return raise_status(status), -1;
+    int rows = size.rows, head_rows = size.head_rows;
     size_t weights = weights_bytes(ops, s);
     if (add(list, "weights", weights)) return -1;
     if (r->reference &&
@@ -69,21 +96,19 @@ static int add_lines(PyObject *list, const struct plan_request *r) {
          add(list, "activations of the reference", activations_bytes(ops, s, STASH_NOTHING, rows, head_rows))))
         return -1;
     if (r->mixed && add(list, "mixing of the reference", 2 * spec_elements(s) * sizeof(float))) return -1;
-    if (r->train && add_training(list, r, step_rows)) return -1;
+    if (r->train && add_training(list, r, size.step_rows)) return -1;
     size_t row = store_row_bytes(ops, s, r->recompute ? STASH_INPUTS : STASH_ALL);
     if (add(list, "stored activations of rollouts", (size_t)r->store_rows * row)) return -1;
     /* one workspace serves both, in turn */
-    struct rollout_size rollout = {r->slots, r->rollout_prompts, r->prompt_length, r->max_new_tokens};
     size_t update = r->train ? activations_bytes(ops, s, r->recompute ? STASH_INPUTS : STASH_ALL, rows, head_rows) : 0;
-    size_t generate = r->slots ? rollout_bytes(ops, s, &rollout) : 0;
+    size_t generate = r->slots ? rollout_bytes(ops, s, &size.rollout) : 0;
     return update > generate ? add(list, "activations of the update", update)
                              : add(list, "KV cache of the rollout", generate);
 }
 
 PyDoc_STRVAR(plan_doc,
              "plan(*, spec, step_prompts, num_generations, prompt_length, max_new_tokens, token_budget, recompute, "
-             "moment_dtype, "
-             "master_dtype, rollout_prompts, slots, store_rows, train, reference, mixed, device)\n--\n\n"
+             "moment_dtype, master_dtype, rollout_prompts, slots, store_rows, train, reference, mixed, device)\n--\n\n"
              "[(arena, bytes)] that a run with these settings will hold.");
 static PyObject *plan(PyObject *module, PyObject *args, PyObject *kwargs) {
     (void)module;

@@ -22,8 +22,7 @@ static PyObject *py_dequantize(PyObject *module, PyObject *args) {
     PyObject *array = array_new(NPY_FLOAT32, 1, shape);
     if (array && !status) {
         float *dst = DATA(float, (PyArrayObject *)array);
-        Py_BEGIN_ALLOW_THREADS status = dequantize(dst, data.buf, (size_t)data.len, (size_t)count, type);
-        Py_END_ALLOW_THREADS
+        WITHOUT_GIL(status = dequantize(dst, data.buf, (size_t)data.len, (size_t)count, type));
     }
     PyBuffer_Release(&data);
     if (!array) return NULL;

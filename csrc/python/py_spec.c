@@ -76,17 +76,18 @@ static int read_layer(struct layer_spec *l, PyObject *object, int index) {
 }
 
 static int read_rope(struct rope_spec *r, PyObject *object, int index) {
-    char where[32];
-    snprintf(where, sizeof where, "rope %d: inv_freq", index);
-    if (read_float(&r->scale, object, "rope: ", "scale")) return -1;
-    PyObject *value = attribute(object, "rope: ", "inv_freq");
-    PyArrayObject *array = value ? array_arg(value, NPY_FLOAT32, 1, where) : NULL;
+    char where[32], name[48];
+    snprintf(where, sizeof where, "rope %d: ", index);
+    snprintf(name, sizeof name, "%sinv_freq", where);
+    if (read_float(&r->scale, object, where, "scale")) return -1;
+    PyObject *value = attribute(object, where, "inv_freq");
+    PyArrayObject *array = value ? array_arg(value, NPY_FLOAT32, 1, name) : NULL;
     Py_XDECREF(value);
     if (!array) return -1;
     size_t n = (size_t)PyArray_SIZE(array);
     int fits = n <= HEAD_DIM_MAX / 2;
     if (fits) memcpy(r->inv_freq, DATA(float, array), n * sizeof(float));
-    else PyErr_Format(PyExc_ValueError, "spec: %s has %zu numbers, at most %d fit", where, n, HEAD_DIM_MAX / 2);
+    else PyErr_Format(PyExc_ValueError, "spec: %s has %zu numbers, at most %d fit", name, n, HEAD_DIM_MAX / 2);
     Py_DECREF(array);
     return fits ? (int)n : -1;
 }

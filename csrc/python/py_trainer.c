@@ -37,8 +37,9 @@ static PyObject *Trainer_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     TrainerObject *self = holder ? (TrainerObject *)type->tp_alloc(type, 0) : NULL;
     if (!self) return NULL;
     self->model = (ModelObject *)Py_NewRef(holder);
+    free_trainers(holder);
     int status = OK;
-    WITHOUT_GIL(&holder->busy, status, trainer_create(&self->t, holder->weights, &holder->workspace, &c));
+    RUN_ALONE(&holder->busy, status, trainer_create(&self->t, holder->weights, &holder->workspace, &c));
     if (status) Py_CLEAR(self);
     else {
         self->t->next = holder->trainers;
@@ -49,12 +50,10 @@ static PyObject *Trainer_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
 
 static void Trainer_dealloc(TrainerObject *self) {
     PyTypeObject *type = Py_TYPE(self);
-    for (struct trainer **at = self->model ? &self->model->trainers : NULL; self->t && *at; at = &(*at)->next)
-        if (*at == self->t) {
-            *at = self->t->next;
-            break;
-        }
-    trainer_free(self->t);
+    if (self->t) {
+        self->t->abandoned = 1;
+        free_trainers(self->model);
+    }
     Py_XDECREF(self->model);
     type->tp_free(self);
     Py_DECREF(type);
@@ -96,7 +95,7 @@ static PyObject *Trainer_accumulate(TrainerObject *self, PyObject *args, PyObjec
     const int64_t *ids = failed ? NULL : stored_ids(stored_arg, s.groups.completions.n, &failed);
     int status = failed ? -1 : OK;
     if (!status)
-        WITHOUT_GIL(
+        RUN_ALONE(
             &self->model->busy, status,
             trainer_accumulate(self->t, FLOATS(s.logp), FLOATS(s.entropy), &s.groups, &c, temperature, store, ids));
     PyObject *result = status ? NULL : PyTuple_Pack(2, s.logp, s.entropy);
@@ -121,9 +120,16 @@ static int evaluate_loss(void *arg, float *coef, float *ecoef, const float *logp
                          const struct groups *g, int first, int n) {
     struct loss_arguments *a = arg;
     int64_t at = g->completions.offset[first];
-    int status = loss_eval(&a->loss, coef + at, ecoef ? ecoef + at : NULL, &a->metrics, &a->config, &a->normalizer, n,
-                           a->lengths + first, logp + at, a->old_logp + at, a->ref_logp ? a->ref_logp + at : NULL,
-                           entropy + at, a->advantage + first, a->mask + at);
+    struct loss_batch batch = {.n_sequences = n,
+                               .lengths = a->lengths + first,
+                               .advantage = a->advantage + first,
+                               .logp = logp + at,
+                               .old_logp = a->old_logp + at,
+                               .ref_logp = a->ref_logp ? a->ref_logp + at : NULL,
+                               .entropy = entropy + at,
+                               .mask = a->mask + at};
+    int status =
+        loss_eval(&a->loss, coef + at, ecoef ? ecoef + at : NULL, &a->metrics, &a->config, &a->normalizer, &batch);
     if (status != E_NONFINITE || !first) return status;
     char said[512];                        /* loss_eval counts from the micro-batch's first completion */
     snprintf(said, sizeof said, "%s", fail_message());
@@ -177,9 +183,8 @@ static PyObject *Trainer_accumulate_loss(TrainerObject *self, PyObject *args, Py
                      : OK;
     if (!status) {
         struct objective o = {evaluate_loss, &a, a.config.entropy_coef != 0 || a.config.use_adaptive_entropy};
-        WITHOUT_GIL(
-            &self->model->busy, status,
-            trainer_accumulate_objective(self->t, FLOATS(s.logp), FLOATS(s.entropy), &s.groups, &o, temperature));
+        RUN_ALONE(&self->model->busy, status,
+                  trainer_accumulate_objective(self->t, FLOATS(s.logp), FLOATS(s.entropy), &s.groups, &o, temperature));
     }
     if (!status) result = Py_BuildValue("(dNOO)", a.loss, loss_metrics_dict(&a.metrics), s.logp, s.entropy);
     free(a.lengths);
@@ -195,7 +200,7 @@ static PyObject *Trainer_step(TrainerObject *self, PyObject *args, PyObject *kwa
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "f|f:step", names, &learning_rate, &max_norm)) return NULL;
     double norm = 0;
     int status = OK;
-    WITHOUT_GIL(&self->model->busy, status, trainer_step(self->t, &norm, learning_rate, max_norm));
+    RUN_ALONE(&self->model->busy, status, trainer_step(self->t, &norm, learning_rate, max_norm));
     return status ? NULL : PyFloat_FromDouble(norm);
 }
 
@@ -203,7 +208,7 @@ PyDoc_STRVAR(zero_grad_doc, "zero_grad($self, /)\n--\n\ngradient = 0.");
 static PyObject *Trainer_zero_grad(TrainerObject *self, PyObject *unused) {
     (void)unused;
     int status = OK;
-    WITHOUT_GIL(&self->model->busy, status, trainer_zero_grad(self->t));
+    RUN_ALONE(&self->model->busy, status, trainer_zero_grad(self->t));
     if (status) return NULL;
     Py_RETURN_NONE;
 }
@@ -231,8 +236,8 @@ static PyObject *Trainer_gradient(TrainerObject *self, PyObject *arg) {
     if (status) return raise_status(status);
     PyObject *array = tensor_array(&t);
     if (!array) return NULL;
-    WITHOUT_GIL(&self->model->busy, status, trainer_flush(self->t));
-    if (!status) WITHOUT_GIL(&self->model->busy, status, trainer_get(self->t, FLOATS(array), STATE_GRADIENT, &t));
+    RUN_ALONE(&self->model->busy, status, trainer_flush(self->t));
+    if (!status) RUN_ALONE(&self->model->busy, status, trainer_get(self->t, FLOATS(array), STATE_GRADIENT, &t));
     if (status) Py_CLEAR(array);
     return array;
 }
@@ -250,16 +255,15 @@ static PyObject *Trainer_get_state(TrainerObject *self, PyObject *args) {
         return NULL;
     PyObject *array = tensor_array(&t);
     if (!array) return NULL;
-    WITHOUT_GIL(&self->model->busy, status,
-                masters ? trainer_get_master(self->t, FLOATS(array), &t)
-                        : trainer_get(self->t, FLOATS(array), kind, &t));
+    RUN_ALONE(&self->model->busy, status,
+              masters ? trainer_get_master(self->t, FLOATS(array), &t) : trainer_get(self->t, FLOATS(array), kind, &t));
     if (status) Py_CLEAR(array);
     return array;
 }
 
 static int set_masters(TrainerObject *self, const struct tensor *t, const float *host) {
     TRY(trainer_check_master(self->t, t, host));
-    return trainers_set_weights(self->model->trainers, self->model->weights, t, host);
+    return trainers_set_weights(self->model->trainers, self->t, self->model->weights, t, host);
 }
 
 PyDoc_STRVAR(set_state_doc,
@@ -282,8 +286,8 @@ static PyObject *Trainer_set_state(TrainerObject *self, PyObject *args) {
     int fits = PyArray_DIM(array, 0) == t.rows && (!t.param->C || PyArray_DIM(array, 1) == t.param->C);
     if (!fits) PyErr_Format(PyExc_ValueError, "the array for %s has another shape than the tensor", name);
     else
-        WITHOUT_GIL(&self->model->busy, status,
-                    masters ? set_masters(self, &t, host) : trainer_set(self->t, kind, &t, host));
+        RUN_ALONE(&self->model->busy, status,
+                  masters ? set_masters(self, &t, host) : trainer_set(self->t, kind, &t, host));
     Py_DECREF(array);
     if (status || !fits) return NULL;
     Py_RETURN_NONE;

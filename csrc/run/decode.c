@@ -5,6 +5,8 @@
    draws are not taken. */
 #include "run/sequences.h"
 
+#include <assert.h>
+
 #include "base/base.h"
 
 /* A step's table of n rows: int32 positions, place, length, stored (n each), then keys (n). */
@@ -24,8 +26,8 @@ static struct table table_at(char *at, int n) {
 struct window {
     char *steps;                          /* (lookahead) tables */
     int32_t *next, *pages;                /* (n) tokens to run, in time drawn by the step before; (n, max_pages) */
-    char *now; /* the table of the step that runs: a recorded step has one address for all */
-    struct sampled *drawn, *all; /* (n) by that step; (lookahead, n) */
+    char *now;                            /* the table of the step that runs: a recorded step knows one address */
+    struct sampled *drawn, *all;          /* (n) by that step; (lookahead, n) */
 };
 
 static struct window window_at(char *base, const struct sequences *s, int n) {
@@ -103,6 +105,7 @@ static void fill_row(struct sequences *s, struct table t, int i, int at) {
     const struct open_group *g = &s->groups[q->group];
     int32_t *pages = pages_of_slot(s, i), position = g->length + at - 1;
     if (position / KV_TILE == q->n_pages) pages[q->n_pages++] = take_page(s);
+    assert(position / KV_TILE < q->n_pages && q->n_pages <= s->max_pages);
     t.positions[i] = position;
     t.place[i] = pages[position / KV_TILE] * KV_TILE + position % KV_TILE;
     t.length[i] = position + 1;
@@ -151,9 +154,11 @@ static int issue_step(struct sequences *s, const struct window *w, int n) {
 struct step_key {
     const void *window, *acts, *cache, *seen, *store;
     struct sampler sampler;
-    int rows, lookahead, max_pages, acts_rows, head_rows, n_pages, shared_pages,
-        store_rows; /* store_rows < 0: inputs alone */
+    int rows, lookahead, max_pages, acts_rows, head_rows, n_pages, shared_pages;
+    int store_rows;                       /* below 0: inputs alone */
 };
+_Static_assert(sizeof(struct step_key) == 5 * sizeof(void *) + sizeof(struct sampler) + 8 * sizeof(int), "no padding");
+_Static_assert(sizeof(struct sampler) == 4 * sizeof(float) + 2 * sizeof(int) + 2 * sizeof(void *), "nor in a sampler");
 
 static int decode_step(struct sequences *s, const struct window *w, int n) {
     const struct session *session = s->session;
@@ -186,6 +191,7 @@ static int decode_step(struct sequences *s, const struct window *w, int n) {
 int sequences_extend(struct sequences *s, int *steps, int *width) {
     const struct device *d = &s->session->weights->device;
     int n = rows_for(s, s->n_live);
+    assert(s->n_live > 0 && s->n_live <= n && n <= s->config.slots);
     size_t rows = (size_t)n, drawn_bytes = rows * sizeof *s->drawn;
     struct window w = window_at(s->window, s, n);
     *steps = steps_for(s);

@@ -6,10 +6,9 @@
 
 enum {
     SLOTS_MAX = 4096,
-    SEQUENCES_MAX = 1 << 24,
     LOOKAHEAD_MAX = 64,
-    STOP_TAIL = 256
-};        /* bytes of text kept for stop strings; longest stop string */
+    STOP_TAIL = 256,          /* bytes of text that are searched for stop strings: the longest stop string */
+};
 
 /* -- request ------------------------------------------------------------------------------------------------------- */
 
@@ -51,9 +50,9 @@ static int check_sizes(const struct rollout_request *q) {
     if (q->min_new_tokens < 0) return fail(E_CONFIG, "min_new_tokens is %d, must not be negative", q->min_new_tokens);
     if (q->lookahead < 0 || q->lookahead > LOOKAHEAD_MAX)
         return fail(E_CONFIG, "lookahead is %d, must be 0 (the device's) or up to %d", q->lookahead, LOOKAHEAD_MAX);
-    if ((int64_t)q->prompts.n * q->num_generations > SEQUENCES_MAX)
+    if ((int64_t)q->prompts.n * q->num_generations > COMPLETIONS_MAX)
         return fail(E_CONFIG, "num_generations is %d: %d prompts would make more than %d completions",
-                    q->num_generations, q->prompts.n, SEQUENCES_MAX);
+                    q->num_generations, q->prompts.n, COMPLETIONS_MAX);
     return OK;
 }
 
@@ -89,6 +88,12 @@ static struct sequences_config config_of(const struct rollout_request *q, int sl
     };
 }
 
+int rollout_check_size(const struct rollout_size *size) {
+    if (size->slots * ((int64_t)size->prompt_length + size->max_new_tokens) <= ROWS_MAX) return OK;
+    return fail(E_CONFIG, "max_new_tokens is %d: %d slots with prompts of %d tokens make more than %d positions",
+                size->max_new_tokens, size->slots, size->prompt_length, ROWS_MAX);
+}
+
 size_t rollout_bytes(const struct ops *ops, const struct spec *spec, const struct rollout_size *size) {
     struct sequences_config c = {.slots = size->slots,
                                  .prompts = size->prompts,
@@ -110,9 +115,9 @@ struct rollout {
     const struct rollout_request *q;
     struct rollout_result *out;
     struct sequences sequences;
-    struct tail *tails; /* (completions), where there are stop strings */
-    int n, next, finished,
-        last_group; /* completions: in all, the next to start, ended; group of the one before `next` */
+    struct tail *tails;                   /* (completions), where there are stop strings */
+    int n, next, finished;                /* completions: in all, the next to start, ended */
+    int last_group;                       /* of the completion before `next` */
     int64_t tokens;
     double last_report;
 };
@@ -249,6 +254,7 @@ int rollout(struct session *session, struct rollout_result *out, const struct ro
     int prompt_length = 0;
     for (int i = 0; i < q->prompts.n; i++) prompt_length = max_int(prompt_length, ragged_length(&q->prompts, i));
     struct sequences_config config = config_of(q, min_int(q->slots, r.n), prompt_length);
+    TRY(rollout_check_size(&(struct rollout_size){config.slots, q->prompts.n, prompt_length, q->max_new_tokens}));
     if (q->n_stop_strings && !(r.tails = calloc((size_t)r.n, sizeof *r.tails)))
         return fail(E_MEMORY, "no memory for %d completions", r.n);
     int status = sequences_create(&r.sequences, session, &config, q->store, q->store_rows);

@@ -6,6 +6,7 @@
 
 #include "run/sequences.h"
 
+enum { COMPLETIONS_MAX = 1 << 24 };       /* of a rollout */
 enum finish { FINISH_LENGTH, FINISH_STOP_ID, FINISH_STOP_STRING };
 
 struct rollout_request {
@@ -22,20 +23,20 @@ struct rollout_request {
     const int64_t *stop_offset, *token_offset;
     const char *stop_bytes, *token_bytes;
     uint32_t first_prompt;                /* Philox counter of prompt 0 */
-    int lookahead; /* decode steps between two looks of the host, no bit depends on it; 0: the backend's */
-    struct store *store; /* where activations are kept for the update; NULL: nowhere */
-    int store_rows; /* so many rows of them */
-    int (*progress)(void *arg, int64_t tokens,
-                    int finished); /* a few times a second; non-zero stops with E_INTERRUPT */
+    int lookahead;                        /* as of sequences; 0: the backend's */
+    struct store *store;                  /* where activations are stored for the update; NULL: nowhere */
+    int store_rows;                       /* so many rows of them */
+    /* called a few times a second; non-zero stops with E_INTERRUPT */
+    int (*progress)(void *arg, int64_t tokens, int finished);
     void *progress_arg;
 };
 
 /* Caller's arrays: one row of max_new_tokens an output sequence, prompt-major. */
 struct rollout_result {
-    int32_t *length, *finish; /* (n) */
-    int32_t *tokens; /* (n, max_new_tokens) */
-    float *logp, *policy_logp, *entropy; /* (n, max_new_tokens), see struct sampled */
-    int64_t *stored; /* (n) id of each in the store, -1: not stored */
+    int32_t *length, *finish;             /* (n) */
+    int32_t *tokens;                      /* (n, max_new_tokens) */
+    float *logp, *policy_logp, *entropy;  /* (n, max_new_tokens), see struct sampled */
+    int64_t *stored;                      /* (n) id of each in the store, -1: not stored */
     double prefill_seconds, decode_seconds;
 };
 
@@ -44,6 +45,8 @@ int rollout(struct session *session, struct rollout_result *out, const struct ro
 struct rollout_size {
     int slots, prompts, prompt_length, max_new_tokens;
 };
+/* E_CONFIG for a cache of more than ROWS_MAX positions */
+int rollout_check_size(const struct rollout_size *size);
 size_t rollout_bytes(const struct ops *ops, const struct spec *spec, const struct rollout_size *size);
 
 #endif

@@ -2,13 +2,6 @@
 
 #include "base/base.h"
 
-static int longest_sequence(const struct groups *g) {
-    int longest = 0;
-    for (int i = 0; i < g->completions.n; i++)
-        longest = max_int(longest, ragged_length(&g->prompts, g->group[i]) + ragged_length(&g->completions, i));
-    return longest;
-}
-
 int score(struct session *s, float *logp, float *entropy, const struct groups *g, float temperature, int token_budget) {
     const struct weights *w = s->weights;
     struct batch *b = &s->batch;
@@ -24,7 +17,7 @@ int score(struct session *s, float *logp, float *entropy, const struct groups *g
                                .head_rows = head_rows,
                                .slots = 1,
                                .segments = g->prompts.n + g->completions.n,
-                               .positions = longest_sequence(g)};
+                               .positions = groups_longest(g)};
     TRY(session_reserve(s, &need, 0, 0));
     for (int prompt = 0, completion = 0; batch_next(&mb, &prompt, &completion, g, NULL, token_budget);) {
         TRY(batch_pack(b, g, &mb));

@@ -7,8 +7,8 @@
 
 enum {
     PREFILL_ROWS = 2048,      /* prompts prefilled together, in rows; a longer prompt goes alone */
-    PROMPT_STEP = 128
-};      /* positions */
+    PROMPT_STEP = 128,        /* positions */
+};
 
 /* -- sizes --------------------------------------------------------------------------------------------------------- */
 
@@ -154,6 +154,7 @@ static int take_group(struct sequences *s, const struct prompt *prompt) {
                              .unfinished = s->config.num_generations,
                              .pages = g->pages,
                              .n_pages = pages_of(prompt->length)};
+    assert(g->n_pages <= pages_of(s->prompt_max));
     for (int k = 0; k < g->n_pages; k++) g->pages[k] = take_page(s);
     return i;
 }
@@ -167,6 +168,7 @@ struct prefill {
 
 static int stage_group(struct sequences *s, struct prefill *p, int k, struct open_group *g) {
     const struct store *store = s->store;
+    assert(p->N + g->length <= s->prefill_rows);
     if (store)
         TRY(store_open(s->store, &g->stored, g->length, s->config.num_generations, s->config.max_new_tokens - 1));
     p->segments[k] = (struct segment){.start = p->N, .len = g->length};
@@ -251,6 +253,7 @@ struct copies {
 static int take_slot(struct sequences *s, const struct start *start, struct copies *copies) {
     assert(s->n_live < s->config.slots);
     const struct open_group *g = &s->groups[start->group];
+    assert(g->unfinished > 0 && start->sample < s->config.num_generations);
     int32_t *table = pages_of_slot(s, s->n_live);
     struct sequence *q = &s->live[s->n_live];
     *q = (struct sequence){.tag = start->tag,
@@ -301,6 +304,7 @@ static void close_slot(struct sequences *s, int i) {
     if (--g->unfinished) return;
     for (int k = 0; k < g->n_pages; k++) s->free_pages[s->n_free++] = g->pages[k];
     g->n_pages = 0;
+    assert(s->n_free <= s->n_pages);
 }
 
 /* Slots stay in order: those of a group read the same pages of their prompt side by side. */

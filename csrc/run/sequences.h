@@ -6,6 +6,8 @@
 #ifndef GRPO_SEQUENCES_H
 #define GRPO_SEQUENCES_H
 
+#include <assert.h>
+
 #include "net/store.h"
 #include "run/session.h"
 
@@ -29,11 +31,11 @@ struct sequence {
 };
 
 struct sequences_config {
-    int slots, prompt_length, max_new_tokens,
-        min_new_tokens;      /* live at once; of the longest prompt; tokens a completion */
+    int slots;                            /* live at once */
+    int prompts, num_generations;         /* how many will be opened in all; completions each */
+    int prompt_length;                    /* of the longest prompt */
+    int max_new_tokens, min_new_tokens;   /* of a completion */
     int lookahead;                        /* decode steps between two looks of the host; no bit depends on it */
-    int prompts;                          /* how many will be opened in all; num_generations completions each */
-    int num_generations;
     struct sampler sampler;               /* stop_ids, forbidden: filled in from the two lists */
     const int32_t *stop_ids, *forbidden_ids;
     int n_stop, n_forbidden;
@@ -46,19 +48,21 @@ struct sequences {
     struct sequences_config config;
     struct store *store;                  /* NULL: nothing is stored */
     struct sampler sampler;
-    int lookahead, prompt_max, max_pages, shared_pages, n_pages, prefill_rows, rows; /* rows: of the largest batch */
+    /* sizes: sequences.c, measure() */
+    int lookahead, prompt_max, max_pages, shared_pages, n_pages, prefill_rows;
+    int rows;                             /* of the largest batch */
     int n_live;
-    struct sequence *live; /* (slots), the first n_live, in the order in which they were started */
-    struct open_group *groups; /* (slots) */
-    int32_t *free_pages, n_free;
-    int32_t *page_table; /* HOST (slots, max_pages) */
-    char *host, *window; /* window_bytes(): tables of a window, of the host and the device; free between windows */
-    struct sampled *drawn; /* HOST (lookahead, slots) */
-    uint8_t *flags; /* HOST (V): staging of the two below */
-    int32_t *stop_ids; /* device: (n_stop) */
-    uint8_t *forbidden, *seen; /* device: (V), (slots, V) */
-    real *first_hidden; /* device (slots, d) of each open group */
-    int32_t *place, *stored; /* device (prefill_rows): where keys and values go, where activations go */
+    struct sequence *live;                /* (slots), the first n_live, in the order in which they were started */
+    struct open_group *groups;            /* (slots) */
+    int32_t *free_pages, n_free;          /* (n_pages) */
+    int32_t *page_table;                  /* HOST (slots, max_pages) */
+    char *host, *window;                  /* window_bytes() of the host, of the device: tables of a window */
+    struct sampled *drawn;                /* HOST (lookahead, slots) */
+    uint8_t *flags;                       /* HOST (V): staging of the two below */
+    uint8_t *forbidden, *seen;            /* device: (V), (slots, V) */
+    int32_t *stop_ids;                    /* device: (n_stop) */
+    real *first_hidden;                   /* device: (slots, d), of each open group */
+    int32_t *place, *stored;              /* device: (prefill_rows), where keys and values go, where activations go */
 };
 
 /* Device memory of sequences in a session's workspace: cache, activations and their own */
@@ -94,7 +98,10 @@ int sequences_close(struct sequences *s);
 
 /* -- between sequences.c and decode.c ------------------------------------------------------------------------------ */
 
-static inline int32_t take_page(struct sequences *s) { return s->free_pages[--s->n_free]; }
+static inline int32_t take_page(struct sequences *s) {
+    assert(s->n_free > 0);                /* sequences.c: measure() counts the worst case */
+    return s->free_pages[--s->n_free];
+}
 static inline int32_t *pages_of_slot(const struct sequences *s, int i) {
     return s->page_table + (size_t)i * (size_t)s->max_pages;
 }

@@ -1,5 +1,7 @@
 #include "run/session.h"
 
+#include <assert.h>
+
 #include "base/base.h"
 
 int session_reserve(struct session *s, const struct text_limits *need, int cache_pages, size_t more) {
@@ -16,6 +18,7 @@ int session_reserve(struct session *s, const struct text_limits *need, int cache
     void *memory;
     TRY(workspace_take(s->workspace, &memory, a->bytes + cache + more));
     s->rest = (char *)memory + a->bytes + cache;
+    assert((a->bytes | cache) % 64 == 0);
     activations_place(a, memory);
     return cache_place(&s->cache, w, cache_pages, (char *)memory + a->bytes);
 }

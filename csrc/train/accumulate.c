@@ -1,4 +1,5 @@
 /* Gradients: forward and backward over micro-batches. */
+#include <assert.h>
 #include <limits.h>
 #include <stdlib.h>
 
@@ -27,13 +28,6 @@ static int reserve_embedding(struct trainer *t, int more) {
     return OK;
 }
 
-static int longest_sequence(const struct groups *g) {
-    int longest = 0;
-    for (int i = 0; i < g->completions.n; i++)
-        longest = max_int(longest, ragged_length(&g->prompts, g->group[i]) + ragged_length(&g->completions, i));
-    return longest;
-}
-
 /* Activations and batch for the largest micro-batch so far: memory is taken in the first step, and more only for a
    longer group. */
 static int reserve(struct trainer *t, const struct groups *g) {
@@ -48,7 +42,7 @@ static int reserve(struct trainer *t, const struct groups *g) {
                                .head_rows = head_rows,
                                .slots = 1,
                                .segments = max_int(segments, t->batch.segments_max),
-                               .positions = longest_sequence(g)};
+                               .positions = groups_longest(g)};
     TRY(text_reserve(w, &need));
     if (rows > t->acts.rows_max || head_rows > t->acts.head_rows_max) {
         activations_free(&t->acts);
@@ -98,6 +92,7 @@ static int stored_rows(int32_t *rows, const struct store *store, const struct gr
         for (int t = 0; t + 1 < length; t++)
             rows[at++] = stored->rows[(size_t)place * (size_t)stored->width + (size_t)t];
     }
+    assert(stored);                        /* a group of a batch has completions */
     while (at % ROW_ALIGN) rows[at++] = stored->prompt[0];
     return at;
 }
@@ -116,6 +111,7 @@ static int load(struct trainer *t, int *loaded, const struct groups *g, const st
         *loaded = n > 0;
         at += n;
     }
+    assert(!*loaded || at == mb->rows);
     if (*loaded) {
         struct stash_rows from = {(struct stashes *)&store->stash, b->stored};
         status = device_upload(b->device, b->stored, rows, (size_t)at * sizeof *rows);

@@ -2,10 +2,21 @@
 
 #include "base/base.h"
 
+/* Device memory for all weights in float32 */
+static int allocate(float **values, const struct weights *w) {
+    size_t bytes = w->n_elements * sizeof **values;
+    *values = device_alloc(&w->device, bytes);
+    return *values ? OK : fail(E_MEMORY, "mixing a reference needs 2 x %.2f GB", (double)bytes / 1e9);
+}
+
 static int begin(struct mixture *m) {
+    float *values;
     if (m->values) return OK;
-    m->values = device_alloc(&m->weights->device, m->weights->n_elements * sizeof *m->values);
-    return m->values ? weights_unpack(m->weights, m->values) : E_MEMORY;
+    TRY(allocate(&values, m->weights));
+    int status = weights_unpack(m->weights, values);
+    if (status) device_release(&m->weights->device, values);
+    else m->values = values;
+    return status;
 }
 
 int mixture_move(struct mixture *m, const struct weights *other, float alpha) {
@@ -14,10 +25,9 @@ int mixture_move(struct mixture *m, const struct weights *other, float alpha) {
     if (other->device.ops != d->ops || !spec_equal(&w->spec, &other->spec))
         return fail(E_CONFIG, "only models of one shape on one device can be mixed");
     if (!(alpha >= 0 && alpha <= 1)) return fail(E_CONFIG, "alpha is %g, must be in 0..1", (double)alpha);
-    size_t bytes = w->n_elements * sizeof(float);
-    float *source = device_alloc(d, bytes);
-    int status = source ? begin(m) : E_MEMORY;
-    if (status == E_MEMORY) status = fail(E_MEMORY, "mixing a reference needs 2 x %.2f GB", (double)bytes / 1e9);
+    float *source;
+    TRY(allocate(&source, w));
+    int status = begin(m);
     if (!status) status = weights_unpack(other, source);
     if (!status) status = op_lerp(d, m->values, source, alpha, w->n_elements);
     if (!status) status = weights_pack(w, m->values);

@@ -7,7 +7,7 @@
 
 struct mixture {
     struct weights *weights;
-    float *values; /* (n_elements) device; NULL: never mixed */
+    float *values;             /* (n_elements) device; NULL: never mixed */
 };
 
 /* weights = alpha * other + (1 - alpha) * weights, in float32 from the first call on */

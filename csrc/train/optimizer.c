@@ -1,4 +1,5 @@
 /* Memory of a trainer; the optimiser's step; master weights. */
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -41,21 +42,14 @@ static int allocate(struct trainer *t) {
     const struct weights *w = t->weights;
     const struct train_config *c = &t->config;
     struct trainer_sizes size = trainer_sizes(w->device.ops, &w->spec, c->moments, c->masters);
-    const struct {
-        void **arena;
-        size_t bytes;
-    } arenas[] = {{(void **)&t->grads, size.grads},
-                  {&t->lower, size.lower},
-                  {&t->moment1, size.moments / 2},
-                  {&t->moment2, size.moments / 2}};
-    for (int i = 0; i < (c->gradients_only ? 1 : 4); i++) {
-        if (!arenas[i].bytes) continue;
-        *arenas[i].arena = device_alloc(&w->device, arenas[i].bytes);
-        if (!*arenas[i].arena)
-            return fail(E_MEMORY, "training needs %.2f GB for gradients, master weights and moments",
-                        (double)(size.grads + size.lower + size.moments) / 1e9);
-    }
-    return OK;
+    int adamw = !c->gradients_only;
+    t->grads = device_alloc(&w->device, size.grads);
+    if (adamw && size.lower) t->lower = device_alloc(&w->device, size.lower);
+    if (adamw) t->moment1 = device_alloc(&w->device, size.moments / 2);
+    if (adamw) t->moment2 = device_alloc(&w->device, size.moments / 2);
+    if (t->grads && (!adamw || ((t->lower || !size.lower) && t->moment1 && t->moment2))) return OK;
+    return fail(E_MEMORY, "training needs %.2f GB for gradients, master weights and moments",
+                (double)(size.grads + size.lower + size.moments) / 1e9);
 }
 
 int trainer_create(struct trainer **out, struct weights *w, struct workspace *workspace,
@@ -125,16 +119,16 @@ static int set_lower(struct trainer *t, const struct tensor *tensor, const float
     size_t n = tensor_size(tensor);
     for (size_t i = 0; i < n; i++) {
         uint32_t bits = master_bits_of(t, host[i]);
-        int joins =
-            upper_of(bits) == (bf16)(float_bits(upper[i]) >> 16); /* masters of another width may round elsewhere */
+        /* masters of another width than the leader's may round elsewhere */
+        int joins = upper_of(bits) == (bf16)(float_bits(upper[i]) >> 16);
         store_lower(staged, i, joins ? bits : 0, t->config.masters);
     }
     return device_upload(&t->weights->device, lower_of(t, tensor), staged, n * lower_element(t->config.masters));
 }
 
-static int set_piece(struct trainer *first, struct weights *w, const struct tensor *piece, const float *host,
-                     float *upper, void *staged) {
-    for (size_t i = 0; i < tensor_size(piece); i++) upper[i] = bf16_to_float(upper_of(master_bits_of(first, host[i])));
+static int set_piece(struct trainer *first, const struct trainer *leader, struct weights *w, const struct tensor *piece,
+                     const float *host, float *upper, void *staged) {
+    for (size_t i = 0; i < tensor_size(piece); i++) upper[i] = bf16_to_float(upper_of(master_bits_of(leader, host[i])));
     TRY(weights_set(w, piece, upper));
     for (struct trainer *t = first; t; t = t->next) {
         TRY(set_lower(t, piece, upper, host, staged));
@@ -143,7 +137,8 @@ static int set_piece(struct trainer *first, struct weights *w, const struct tens
     return OK;
 }
 
-int trainers_set_weights(struct trainer *first, struct weights *w, const struct tensor *tensor, const float *host) {
+int trainers_set_weights(struct trainer *first, const struct trainer *leader, struct weights *w,
+                         const struct tensor *tensor, const float *host) {
     for (struct trainer *t = first; t; t = t->next) TRY(follow_weights(t));
     if (!first || !first->lower) { /* masters, if any, are the working weights themselves */
         TRY(weights_set(w, tensor, host));
@@ -157,7 +152,7 @@ int trainers_set_weights(struct trainer *first, struct weights *w, const struct 
     void *staged = upper + tensor_size(&piece);
     int status = OK;
     for (; !status && piece.rows > 0; host += tensor_size(&piece), tensor_next(&piece, tensor))
-        status = set_piece(first, w, &piece, host, upper, staged);
+        status = set_piece(first, leader ? leader : first, w, &piece, host, upper, staged);
     free(upper);
     return status;
 }
@@ -207,6 +202,7 @@ int trainer_step(struct trainer *t, double *norm, float learning_rate, float max
     struct weights *w = t->weights;
     const struct train_config *c = &t->config;
     double squares;
+    assert(t->moment1 && t->moment2);       /* not gradients_only */
     TRY(follow_weights(t));
     TRY(trainer_flush(t));
     TRY(op_sum_squares(&w->device, &squares, t->grads, w->n_elements));

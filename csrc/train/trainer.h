@@ -13,30 +13,32 @@
 struct train_config {
     float beta1, beta2, eps, weight_decay;
     int token_budget, recompute;
-    int gradients_only;                    /* no optimiser: neither masters nor moments */
-    enum moment_dtype
-        moments; /* all but float32 are rounded stochastically from `seed` and steps_taken (ops.def: adamw) */
-    enum master_dtype masters; /* likewise */
+    int gradients_only;                  /* no optimiser: neither masters nor moments */
+    /* all but float32 are rounded stochastically, from `seed` and steps_taken (ops.def: adamw) */
+    enum moment_dtype moments;
+    enum master_dtype masters;
     uint64_t seed;
 };
 
 struct trainer {
     struct weights *weights;
-    struct workspace *workspace; /* of the model's holder: activations lie there during a call */
+    struct workspace *workspace;         /* of the model's holder: activations lie there during a call */
     struct train_config config;
-    int64_t steps_taken; /* AdamW's t */
-    float *grads; /* (n_elements) */
-    void *lower; /* (n_elements) bits of the masters beyond the working weights; NULL without an optimiser, or
-                                              where working weights are fp32 */
-    uint64_t version; /* of the weights that `lower` belongs to (optimizer.c: follow_weights) */
-    void *moment1, *moment2; /* param_moment_bytes() of each parameter in turn; NULL without an optimiser */
+    int64_t steps_taken;                 /* AdamW's t */
+    float *grads;                        /* (n_elements) */
+    /* without an optimiser all three are NULL; lower also where working weights are fp32 */
+    void *lower;                         /* (n_elements) bits of the masters beyond the working weights */
+    void *moment1, *moment2;             /* param_moment_bytes() of each parameter in turn */
+    uint64_t version;                    /* of the weights that `lower` belongs to: optimizer.c, follow_weights() */
     struct activations acts;
     struct batch batch;
     /* gradient of the embedding rows of every token of the step, added up at its end (see text_backward) */
-    real *embed_dx; /* (embed_max, d) */
-    int32_t *embed_ids; /* (embed_max) */
+    real *embed_dx;                      /* (embed_max, d) */
+    int32_t *embed_ids;                  /* (embed_max) */
     int embed_n, embed_max;
-    struct trainer *next; /* of the same weights, for whoever holds them all */
+    /* for whoever holds all trainers of the weights: the next one; this one is to be freed */
+    struct trainer *next;
+    int abandoned;
 };
 
 /* Bytes of the arenas above; moments: of both together */
@@ -55,8 +57,9 @@ static inline enum moment_dtype param_moments(const struct param *p, enum moment
     return dtype == MOMENT_FLOAT8 && !p->C ? MOMENT_BFLOAT16 : dtype;
 }
 size_t param_moment_bytes(const struct param *p, enum moment_dtype dtype);
-extern const char *const moment_dtypes[MOMENT_DTYPES], *const master_dtypes[MASTER_DTYPES]; /* their names */
-const char *moment_arena(enum moment_dtype dtype); /* the name of both in a plan */
+/* Names of dtypes; of both moments together in a plan */
+extern const char *const moment_dtypes[MOMENT_DTYPES], *const master_dtypes[MASTER_DTYPES];
+const char *moment_arena(enum moment_dtype dtype);
 
 int trainer_create(struct trainer **out, struct weights *w, struct workspace *workspace,
                    const struct train_config *config);
@@ -75,8 +78,8 @@ int trainer_accumulate(struct trainer *t, float *logp, float *entropy, const str
                        const struct coefficients *c, float temperature, const struct store *store, const int64_t *ids);
 
 /* An objective that needs log-probs first, for updates that are not on policy: called with the completions [first,
-   first + n) of a micro-batch once logp and entropy of their tokens [token, token + n_tokens) are known, and fills
-   in coef and ecoef there. */
+   first + n) of a micro-batch once logp and entropy of their tokens are known, and fills in coef and ecoef there. All
+   four are flat over the tokens of all completions of g. */
 struct objective {
     int (*evaluate)(void *arg, float *coef, float *ecoef, const float *logp, const float *entropy,
                     const struct groups *g, int first, int n);
@@ -101,9 +104,10 @@ int trainer_set(struct trainer *t, enum trainer_state kind, const struct tensor 
 /* Masters. Working weights that somebody else changed (another trainer's step, a mixture) are the masters then,
    exactly. */
 int trainer_get_master(struct trainer *t, float *host, const struct tensor *tensor);
-/* Working weights = host (HOST, fp32) rounded, and the masters of every trainer in the list from `first` on = all of
-   host's bits. */
-int trainers_set_weights(struct trainer *first, struct weights *w, const struct tensor *tensor, const float *host);
+/* Working weights = host (HOST, fp32) rounded, and the masters of every trainer in the list from `first` on = host, as
+   near as they can hold it: those of `leader`, one of the list, exactly. first and leader may be NULL. */
+int trainers_set_weights(struct trainer *first, const struct trainer *leader, struct weights *w,
+                         const struct tensor *tensor, const float *host);
 /* E_CONFIG if the trainer's masters cannot hold a number of host */
 int trainer_check_master(const struct trainer *t, const struct tensor *tensor, const float *host);
 

@@ -185,7 +185,7 @@ def generate(model: Any, prompts: list[Prompt], num_generations: int, max_new_to
              seed: int, step: int, first_prompt: int, slots: int, store: Any = None, store_rows: int = 0,
              progress: Any = None) -> Rollouts:
     """Completions of prompts. (seed, step, first_prompt) must differ between calls that are to draw different numbers.
-    store: a _core.Store that keeps activations for the update; store_rows: so many rows of them."""
+    store: a _core.Store for the activations, until the update; store_rows: so many rows of them."""
     out = model.generate_ids([p.ids for p in prompts], num_generations, max_new_tokens, seed=seed, step=step,
                              first_prompt=first_prompt, slots=slots, store=store, store_rows=store_rows,
                              progress=progress, **options)

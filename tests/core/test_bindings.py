@@ -287,6 +287,7 @@ def test_wrong_arguments(call, name, what):
     ("Model.generate", {"max_new_tokens": 0}, "max_new_tokens"),
     ("Model.generate", {"top_p": 1.5}, "top_p"),
     ("Model.generate", {"temperature": -1.0}, "temperature"),
+    ("Model.generate", {"max_new_tokens": 2**31 - 1}, "positions"),
     ("Model.generate", {"stop_ids": i32(-1)}, "-1"),
     ("Model.generate", {"forbidden_ids": i32(40)}, "40"),
     ("Model.generate", {"slots": 0}, "slots"),
@@ -297,6 +298,8 @@ def test_wrong_arguments(call, name, what):
     ("Model.logits", {"ids": i32(-1)}, "-1"),
     ("Trainer.get_state", {"kind": "w"}, "kind"),
     ("Trainer.accumulate_loss", {"loss": {"betta": 1}}, "betta"),
+    ("plan", {"step_prompts": -1}, "step_prompts is -1"), ("plan", {"max_new_tokens": 2**31 - 1}, "max_new_tokens"),
+    ("plan", {"num_generations": 2**30}, "a step has at most"),
     ("dequantize", {"type": "Q9"}, "Q9"),
     ("dequantize", {"count": 3}, "3"),
     ("group_advantages", {"scale_rewards": "all"}, "scale_rewards"),
@@ -324,6 +327,10 @@ def test_ops_signature(args, kwargs):
     ({"attention": {"kv_heads": 3}}, "layer 0: heads (2) is not a multiple of kv_heads (3)"),
     ({"attention": {"rope": 1}}, "layer 0: rope is 1"),
     ({"attention": {"window": -1}}, "layer 0: window is -1"), ({"attention": {"scale": 0.0}}, "layer 0: scale"),
+    ({"attention": {"heads": 2**24, "kv_heads": 2**24}}, "layer 0: heads and kv_heads"),
+    ({"attention": {"scale": float("inf")}}, "layer 0: scale is inf"), ({"norm_offset": float("nan")}, "norm_offset"),
+    ({"ropes": (Rope(np.full(8, np.nan, np.float32)),)}, "rope 0: inv_freq is nan"),
+    ({"ropes": (Rope(np.ones(8, np.float32), scale=0.0),)}, "rope 0: scale is 0"),
     ({"mlp": {"width": 0}}, "layer 0: width"),
     ({"attention": {"head_dim": 18}}, "inv_freq of rope 0 has 8 numbers, head_dim 18 needs 9"),
     ({"mlp": {"gate": "tanh"}}, "layer 0: gate is 'tanh'"),
@@ -348,6 +355,18 @@ def test_specs_of_wrong_types(change, message):
     with pytest.raises((TypeError, AttributeError)) as caught:
         new_model(**change)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.uint16])
+def test_tensors_may_lie_anywhere(dtype):
+    """A file that is mapped puts them where its header ends."""
+    model = new_model()
+    name, shape = model.tensors()[-1]
+    numbers = np.arange(np.prod(shape)).astype(dtype)
+    odd = np.frombuffer(b"-" + numbers.tobytes(), dtype, offset=1).reshape(shape)
+    model.set_tensor(name, odd)
+    wide = numbers.astype(np.uint32) << 16 if dtype is np.uint16 else numbers.astype(np.float32)
+    assert (model.get_tensor(name) == wide.view(np.float32).reshape(shape)).all()
 
 
 def test_something_else_is_no_spec():

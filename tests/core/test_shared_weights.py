@@ -69,6 +69,19 @@ def test_set_weights_reach_every_trainer(device, setter):
     assert_same(trainers[0].get_state("master", name), -wanted)
 
 
+@pytest.mark.parametrize("storage", STORAGE, ids="-".join)
+def test_masters_that_are_set_are_exact_whoever_else_is_there(device, storage):
+    """A number may round to one bfloat16 by way of float24 and to another without."""
+    model = build(MODEL, device)
+    trainers = [_core.Trainer(model, master_dtype=dtype) for dtype in storage]
+    name, shape = model.tensors()[-1]
+    bits = 0x3f807f80 + np.arange(np.prod(shape), dtype=np.uint32) % 256
+    for trainer, dtype in zip(trainers, storage):
+        wanted = (bits & 0xffffff00 if dtype == "float24" else bits).view(np.float32).reshape(shape)
+        trainer.set_state("master", name, wanted)
+        assert_same(trainer.get_state("master", name), wanted)
+
+
 def test_tensors_beside_the_one_that_is_set_keep_their_masters(device):
     model = build(MODEL, device)
     trainer = _core.Trainer(model)
