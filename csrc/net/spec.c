@@ -126,8 +126,7 @@ int spec_check(const struct spec *s) {
     TRY(check_size("", "vocab_size", s->vocab_size, SIZE_MAX_VALUE));
     TRY(check_positive("", "eps", s->eps));
     TRY(check_positive("", "embed_scale", s->embed_scale));
-    if (!isfinite(s->norm_offset))
-        return fail(E_CONFIG, "norm_offset is %g, must be finite", (double)s->norm_offset);
+    if (!isfinite(s->norm_offset)) return fail(E_CONFIG, "norm_offset is %g, must be finite", (double)s->norm_offset);
     if (s->max_positions < 0)
         return fail(E_CONFIG, "max_positions is %d, must be 0 (no limit) or positive", s->max_positions);
     for (int l = 0; l < s->n_layers; l++) TRY(check_layer(s, l));

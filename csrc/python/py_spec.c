@@ -142,9 +142,9 @@ static int read_slot(struct spec *s, PyObject *key, PyObject *pieces) {
         PyErr_Format(PyExc_TypeError, "spec: names: %s must be a tuple of texts, not %.100s", name,
                      Py_TYPE(pieces)->tp_name);
     if (list && PyTuple_GET_SIZE(list) != n)
-        failed = (PyErr_Format(PyExc_ValueError, "spec: names: %s has %d pieces, not %zd", name, n,
-                               PyTuple_GET_SIZE(list)),
-                  1);
+        failed =
+            (PyErr_Format(PyExc_ValueError, "spec: names: %s has %d pieces, not %zd", name, n, PyTuple_GET_SIZE(list)),
+             1);
     for (int k = 0; k < n && !failed; k++) failed = copy_name(s->names[i][k], PyTuple_GET_ITEM(list, k), name);
     Py_XDECREF(list);
     return failed ? -1 : 0;

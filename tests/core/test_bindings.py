@@ -288,7 +288,8 @@ def test_wrong_arguments(call, name, what):
     ("Model.generate", {"num_generations": 0}, "num_generations"),
     ("Model.generate", {"max_new_tokens": 0}, "max_new_tokens"),
     ("Model.generate", {"top_p": 1.5}, "top_p"),
-    ("Model.generate", {"temperature": -1.0}, "temperature"),
+    *((f"Model.{name}", {"temperature": number}, "temperature is")
+      for name in ("generate", "logprobs", "logprob_grads") for number in (-1.0, 1e-39, math.inf, math.nan)),
     ("Model.generate", {"stop_ids": i32(-1)}, "-1"),
     ("Model.generate", {"forbidden_ids": i32(40)}, "40"),
     ("Model.generate", {"slots": 0}, "slots"),
@@ -383,6 +384,11 @@ def test_specs_of_wrong_types(change, message):
     with pytest.raises(TypeError) as caught:
         new_model(**change)
     assert message in str(caught.value)
+
+
+def test_room_for_completions_that_there_is_not():
+    with pytest.raises(MemoryError, match="1 completions of up to 2147483647 tokens"):
+        new_model().generate([i32(1)], 1, 2**31 - 1)
 
 
 class Shrinking:
