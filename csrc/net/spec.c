@@ -52,13 +52,10 @@ static int check_size(const char *where, const char *key, int value, int most) {
     return value >= 1 && value <= most ? OK : fail(E_CONFIG, "%s%s is %d, must be 1..%d", where, key, value, most);
 }
 
-static int check_number(const char *where, const char *key, float value) {
-    return isfinite(value) ? OK : fail(E_CONFIG, "%s%s is %g, must be finite", where, key, (double)value);
-}
-
 static int check_positive(const char *where, const char *key, float value) {
-    TRY(check_number(where, key, value));
-    return value > 0 ? OK : fail(E_CONFIG, "%s%s is %g, must be positive", where, key, (double)value);
+    return value > 0 && isfinite(value)
+               ? OK
+               : fail(E_CONFIG, "%s%s is %g, must be positive and finite", where, key, (double)value);
 }
 
 static int check_layer(const struct spec *s, int index) {
@@ -73,11 +70,10 @@ static int check_layer(const struct spec *s, int index) {
     if (a->head_dim % 2) return fail(E_CONFIG, "%shead_dim is %d, must be even", where, a->head_dim);
     if (a->heads % a->kv_heads)
         return fail(E_CONFIG, "%sheads (%d) is not a multiple of kv_heads (%d)", where, a->heads, a->kv_heads);
+    if (((int64_t)a->heads + 2 * (int64_t)a->kv_heads) * a->head_dim > SIZE_MAX_VALUE)
+        return fail(E_CONFIG, "%s(heads + 2 kv_heads) head_dim is more than %d", where, SIZE_MAX_VALUE);
     if (a->window < 0) return fail(E_CONFIG, "%swindow is %d, must be 0 (none) or positive", where, a->window);
     TRY(check_positive(where, "scale", a->scale));
-    if ((a->heads + (int64_t)2 * a->kv_heads) * a->head_dim > SIZE_MAX_VALUE)
-        return fail(E_CONFIG, "%sheads and kv_heads (%d, %d) of head_dim %d are wider together than %d", where,
-                    a->heads, a->kv_heads, a->head_dim, SIZE_MAX_VALUE);
     if (a->rope < 0 || a->rope >= s->n_ropes)
         return fail(E_CONFIG, "%srope is %d, and the spec has %d", where, a->rope, s->n_ropes);
     return OK;
@@ -89,7 +85,10 @@ static int check_ropes(const struct spec *s) {
         char where[32];
         snprintf(where, sizeof where, "rope %d: ", i);
         TRY(check_positive(where, "scale", s->ropes[i].scale));
-        for (int k = 0; k < HEAD_DIM_MAX / 2; k++) TRY(check_number(where, "inv_freq", s->ropes[i].inv_freq[k]));
+        for (int j = 0; j < HEAD_DIM_MAX / 2; j++)
+            if (!(s->ropes[i].inv_freq[j] >= 0 && isfinite(s->ropes[i].inv_freq[j])))
+                return fail(E_CONFIG, "%sinv_freq[%d] is %g, must be 0 or positive and finite", where, j,
+                            (double)s->ropes[i].inv_freq[j]);
     }
     for (int l = 1; l < s->n_layers; l++)
         for (int k = 0; k < l; k++) {
@@ -103,16 +102,36 @@ static int check_ropes(const struct spec *s) {
     return OK;
 }
 
+/* A name that two tensors have would be one that only the first of them is found by. */
+static int mark_slot(void *present, const struct param *p) {
+    ((int *)present)[p->slot] = 1;
+    return OK;
+}
+static int check_names(const struct spec *s) {
+    int present[SLOTS] = {0};
+    spec_visit(s, mark_slot, present, NULL);
+    for (int i = 0; i < SLOTS * PIECES; i++)
+        for (int k = 0; k < i; k++) {
+            int slot = i / PIECES, other = k / PIECES;
+            const char *name = s->names[slot][i % PIECES];
+            if (*name && present[slot] && present[other] && slots[slot].scope == slots[other].scope &&
+                !strcmp(name, s->names[other][k % PIECES]))
+                return fail(E_CONFIG, "names: two tensors are called '%s'", name);
+        }
+    return OK;
+}
+
 int spec_check(const struct spec *s) {
     TRY(check_size("", "hidden_size", s->d_model, SIZE_MAX_VALUE));
     TRY(check_size("", "vocab_size", s->vocab_size, SIZE_MAX_VALUE));
     TRY(check_positive("", "eps", s->eps));
     TRY(check_positive("", "embed_scale", s->embed_scale));
-    TRY(check_number("", "norm_offset", s->norm_offset));
+    if (!isfinite(s->norm_offset)) return fail(E_CONFIG, "norm_offset is %g, must be finite", (double)s->norm_offset);
     if (s->max_positions < 0)
         return fail(E_CONFIG, "max_positions is %d, must be 0 (no limit) or positive", s->max_positions);
     for (int l = 0; l < s->n_layers; l++) TRY(check_layer(s, l));
-    return check_ropes(s);
+    TRY(check_ropes(s));
+    return check_names(s);
 }
 
 /* What is compared as bytes has no padding. */

@@ -129,8 +129,10 @@ int text_decode(struct activations *a, const struct rows *r, const struct stash_
 static enum slot head_slot(const struct weights *w) { return w->spec.tie ? P_embed : P_head; }
 
 int inverse_temperature(float *out, float temperature) {
-    *out = temperature > 0 && !isinf(temperature) ? 1.0f / temperature : 0;
-    return *out > 0 ? OK : fail(E_CONFIG, "temperature is %g, must be positive", (double)temperature);
+    *out = temperature > 0 && isfinite(temperature) ? 1.0f / temperature : 0;
+    return *out > 0 && isfinite(*out)
+               ? OK
+               : fail(E_CONFIG, "temperature is %g, must be positive, and finite as its inverse", (double)temperature);
 }
 
 int text_head(struct activations *a, const struct targets *t, float inv_temperature) {

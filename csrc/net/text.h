@@ -45,7 +45,7 @@ int text_backward(struct activations *a, const struct rows *r, const struct targ
                   float inv_temperature);
 int text_embed_backward(const struct weights *w, float *grads, const real *dx, const int32_t *ids, int N);
 
-/* E_CONFIG unless positive */
+/* E_CONFIG unless both are positive and finite */
 int inverse_temperature(float *out, float temperature);
 
 #endif

@@ -132,7 +132,8 @@ static PyObject *run_request(ModelObject *self, const struct rollout_request *q)
         int status = OK;
         RUN_ALONE(&self->busy, status, rollout(&self->session, &r, q));
         if (!status) dict = result_dict(&r, lengths, finish, stored, (int)n, q->max_new_tokens);
-    } else if (!PyErr_Occurred()) PyErr_NoMemory();
+    } else if (!PyErr_Occurred())
+        raise_status(fail(E_MEMORY, "no memory for %d completions of up to %d tokens", (int)n, q->max_new_tokens));
     free(buffer);
     Py_XDECREF(lengths);
     Py_XDECREF(finish);

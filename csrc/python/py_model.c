@@ -166,7 +166,7 @@ static float *widen(PyArrayObject *array, const char *name) {
 
 /* What is set here reaches everybody: the working weights, the masters of every trainer, a mixture's float32. */
 static int set_weights(ModelObject *self, const struct tensor *t, const float *host) {
-    TRY(trainers_set_weights(self->trainers, NULL, self->weights, t, host));
+    TRY(trainers_set_weights(self->trainers, self->weights, t, host));
     return self->mixture.values ? mixture_set(&self->mixture, t, host) : OK;
 }
 

@@ -34,6 +34,13 @@ static int read_int(int *out, PyObject *object, const char *where, const char *k
     return good ? 0 : -1;
 }
 
+static int read_flag(int *out, PyObject *object, const char *where, const char *key) {
+    if (read_int(out, object, where, key)) return -1;
+    if (*out == 0 || *out == 1) return 0;
+    PyErr_Format(PyExc_ValueError, "spec: %s%s is %d, must be true or false", where, key, *out);
+    return -1;
+}
+
 static int read_float(float *out, PyObject *object, const char *where, const char *key) {
     PyObject *value = attribute(object, where, key);
     if (!value) return -1;
@@ -67,9 +74,9 @@ static int read_layer(struct layer_spec *l, PyObject *object, int index) {
         !attention || !mlp || read_int(&a->heads, attention, where, "heads") ||
         read_int(&a->kv_heads, attention, where, "kv_heads") || read_int(&a->head_dim, attention, where, "head_dim") ||
         read_int(&a->window, attention, where, "window") || read_int(&a->rope, attention, where, "rope") ||
-        read_float(&a->scale, attention, where, "scale") || read_int(&a->qkv_bias, attention, where, "qkv_bias") ||
-        read_int(&a->qk_norm, attention, where, "qk_norm") || read_int(&l->mlp.width, mlp, where, "width") ||
-        read_gate(&l->mlp.gate, mlp, where) || read_int(&l->post_norms, object, where, "post_norms");
+        read_float(&a->scale, attention, where, "scale") || read_flag(&a->qkv_bias, attention, where, "qkv_bias") ||
+        read_flag(&a->qk_norm, attention, where, "qk_norm") || read_int(&l->mlp.width, mlp, where, "width") ||
+        read_gate(&l->mlp.gate, mlp, where) || read_flag(&l->post_norms, object, where, "post_norms");
     Py_XDECREF(attention);
     Py_XDECREF(mlp);
     return failed ? -1 : 0;
@@ -106,18 +113,19 @@ static int check_rope_width(const struct spec *s, int rope, int n) {
 
 static int read_ropes(struct spec *s, PyObject *ropes) {
     for (int i = 0; i < s->n_ropes; i++) {
-        int n = read_rope(&s->ropes[i], PySequence_Fast_GET_ITEM(ropes, i), i);
+        int n = read_rope(&s->ropes[i], PyTuple_GET_ITEM(ropes, i), i);
         if (n < 0 || check_rope_width(s, i, n)) return -1;
     }
     return 0;
 }
 
 static int copy_name(char *to, PyObject *text, const char *what) {
-    const char *utf8 = PyUnicode_Check(text) ? PyUnicode_AsUTF8(text) : NULL;
-    if (utf8 && strlen(utf8) < NAME_MAX_BYTES) return strcpy(to, utf8), 0;
+    Py_ssize_t bytes = 0;
+    const char *utf8 = PyUnicode_Check(text) ? PyUnicode_AsUTF8AndSize(text, &bytes) : NULL;
+    if (utf8 && bytes > 0 && bytes < NAME_MAX_BYTES && strlen(utf8) == (size_t)bytes) return strcpy(to, utf8), 0;
     PyErr_Clear();
-    PyErr_Format(PyExc_ValueError, "spec: %s must be a text of fewer than %d bytes, not %R", what, NAME_MAX_BYTES,
-                 text);
+    PyErr_Format(PyExc_ValueError, "spec: %s must be a text of 1 to %d bytes, none of them 0, not %R", what,
+                 NAME_MAX_BYTES - 1, text);
     return -1;
 }
 
@@ -129,47 +137,56 @@ static int read_slot(struct spec *s, PyObject *key, PyObject *pieces) {
     if (!name || i == SLOTS)
         return PyErr_Format(PyExc_ValueError, "spec: names: %R is no slot of the parameter table", key), -1;
     while (n < PIECES && s->names[i][n][0]) n++;
-    PyObject *list = PySequence_Fast(pieces, "spec: names must be tuples of texts");
+    PyObject *list = PySequence_Tuple(pieces);
     int failed = !list;
-    if (list && PySequence_Fast_GET_SIZE(list) != n)
-        failed = (PyErr_Format(PyExc_ValueError, "spec: names: %s has %d pieces, not %zd", name, n,
-                               PySequence_Fast_GET_SIZE(list)),
-                  1);
-    for (int k = 0; k < n && !failed; k++) failed = copy_name(s->names[i][k], PySequence_Fast_GET_ITEM(list, k), name);
+    if (failed && PyErr_ExceptionMatches(PyExc_TypeError))
+        PyErr_Format(PyExc_TypeError, "spec: names: %s must be a tuple of texts, not %.100s", name,
+                     Py_TYPE(pieces)->tp_name);
+    if (list && PyTuple_GET_SIZE(list) != n)
+        failed =
+            (PyErr_Format(PyExc_ValueError, "spec: names: %s has %d pieces, not %zd", name, n, PyTuple_GET_SIZE(list)),
+             1);
+    for (int k = 0; k < n && !failed; k++) failed = copy_name(s->names[i][k], PyTuple_GET_ITEM(list, k), name);
     Py_XDECREF(list);
     return failed ? -1 : 0;
 }
 
 static int read_names(struct spec *s, PyObject *object) {
-    PyObject *names = attribute(object, "", "names"), *items = names ? PyMapping_Items(names) : NULL;
-    int failed = !items;
-    for (Py_ssize_t i = 0; items && !failed && i < PyList_GET_SIZE(items); i++) {
-        PyObject *item = PyList_GET_ITEM(items, i);
-        failed = read_slot(s, PyTuple_GET_ITEM(item, 0), PyTuple_GET_ITEM(item, 1));
+    PyObject *names = attribute(object, "", "names"), *copy = names ? PyDict_New() : NULL, *slot, *pieces;
+    Py_ssize_t at = 0;
+    int failed = !copy;
+    if (copy && (!PyMapping_Check(names) || PyDict_Update(copy, names))) {
+        if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_AttributeError))
+            PyErr_Format(PyExc_TypeError, "spec: names must be a mapping of slots to tuples of texts, not %.100s",
+                         Py_TYPE(names)->tp_name);
+        failed = 1;
     }
-    Py_XDECREF(items);
+    while (!failed && PyDict_Next(copy, &at, &slot, &pieces)) failed = read_slot(s, slot, pieces);
+    Py_XDECREF(copy);
     Py_XDECREF(names);
     return failed ? -1 : 0;
 }
 
 static int read_layers(struct spec *s, PyObject *layers) {
     for (int i = 0; i < s->n_layers; i++)
-        if (read_layer(&s->layers[i], PySequence_Fast_GET_ITEM(layers, i), i)) return -1;
+        if (read_layer(&s->layers[i], PyTuple_GET_ITEM(layers, i), i)) return -1;
     return 0;
 }
 
 static int read_model(struct spec *s, PyObject *object) {
     return read_int(&s->d_model, object, "", "hidden_size") || read_int(&s->vocab_size, object, "", "vocab_size") ||
            read_float(&s->eps, object, "", "eps") || read_float(&s->norm_offset, object, "", "norm_offset") ||
-           read_float(&s->embed_scale, object, "", "embed_scale") || read_int(&s->tie, object, "", "tie") ||
+           read_float(&s->embed_scale, object, "", "embed_scale") || read_flag(&s->tie, object, "", "tie") ||
            read_int(&s->max_positions, object, "", "max_positions") || read_names(s, object);
 }
 
+/* A tuple of its own: reading an item may run Python code that changes the sequence. */
 static PyObject *sequence_of(PyObject *object, const char *key) {
-    PyObject *value = attribute(object, "", key);
-    PyObject *list = value ? PySequence_Fast(value, "spec: layers and ropes must be tuples") : NULL;
+    PyObject *value = attribute(object, "", key), *items = value ? PySequence_Tuple(value) : NULL;
+    if (value && !items && PyErr_ExceptionMatches(PyExc_TypeError))
+        PyErr_Format(PyExc_TypeError, "spec: %s must be a tuple, not %.100s", key, Py_TYPE(value)->tp_name);
     Py_XDECREF(value);
-    return list;
+    return items;
 }
 
 int spec_parse(struct spec *out, PyObject *object) {
@@ -177,7 +194,7 @@ int spec_parse(struct spec *out, PyObject *object) {
     PyObject *layers = sequence_of(object, "layers"), *ropes = layers ? sequence_of(object, "ropes") : NULL;
     int failed = !ropes;
     if (!failed) {
-        Py_ssize_t n_layers = PySequence_Fast_GET_SIZE(layers), n_ropes = PySequence_Fast_GET_SIZE(ropes);
+        Py_ssize_t n_layers = PyTuple_GET_SIZE(layers), n_ropes = PyTuple_GET_SIZE(ropes);
         int status = spec_create(out, (int)(n_layers > INT_MAX ? INT_MAX : n_layers),
                                  (int)(n_ropes > INT_MAX ? INT_MAX : n_ropes));
         if (status) raise_status(status);

@@ -263,7 +263,7 @@ static PyObject *Trainer_get_state(TrainerObject *self, PyObject *args) {
 
 static int set_masters(TrainerObject *self, const struct tensor *t, const float *host) {
     TRY(trainer_check_master(self->t, t, host));
-    return trainers_set_weights(self->model->trainers, self->t, self->model->weights, t, host);
+    return trainers_set_weights(self->model->trainers, self->model->weights, t, host);
 }
 
 PyDoc_STRVAR(set_state_doc,

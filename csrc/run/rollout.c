@@ -34,6 +34,8 @@ static int check_choice(const struct rollout_request *q, int vocab_size) {
 static int check_sampler(const struct sampler *s) {
     if (!(s->temperature >= 0))
         return fail(E_CONFIG, "temperature is %g, must be 0 (greedy) or positive", (double)s->temperature);
+    float inverse;
+    if (s->temperature > 0) TRY(inverse_temperature(&inverse, s->temperature));
     if (!(s->top_p > 0 && s->top_p <= 1)) return fail(E_CONFIG, "top_p is %g, must be in (0, 1]", (double)s->top_p);
     if (!(s->min_p >= 0 && s->min_p <= 1)) return fail(E_CONFIG, "min_p is %g, must be in [0, 1]", (double)s->min_p);
     if (s->top_k < 0) return fail(E_CONFIG, "top_k is %d, must be 0 (off) or positive", s->top_k);

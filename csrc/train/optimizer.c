@@ -59,6 +59,10 @@ int trainer_create(struct trainer **out, struct weights *w, struct workspace *wo
     if (!(c->beta1 >= 0 && c->beta1 < 1 && c->beta2 >= 0 && c->beta2 < 1))
         return fail(E_CONFIG, "adam_beta1 and adam_beta2 (%g, %g) must be in [0, 1)", (double)c->beta1,
                     (double)c->beta2);
+    if (!(c->eps >= 0 && isfinite(c->eps)))
+        return fail(E_CONFIG, "adam_epsilon is %g, must be 0 or positive and finite", (double)c->eps);
+    if (!isfinite(c->weight_decay))
+        return fail(E_CONFIG, "weight_decay is %g, must be finite", (double)c->weight_decay);
     struct trainer *t = calloc(1, sizeof *t);
     if (!t) return fail(E_MEMORY, "no memory for a trainer");
     *t = (struct trainer){.weights = w, .workspace = workspace, .config = *c, .version = w->version};
@@ -113,22 +117,32 @@ static uint32_t master_bits_of(const struct trainer *t, float x) {
     return t->config.masters == MASTER_FLOAT24 ? nearest_float24(float_bits(x)) : float_bits(x);
 }
 
-/* The trainer's own bits of host, whose working weights have been set to upper (both HOST) */
+/* The trainer's own bits of host, whose working weights have been set to upper (both HOST). float24 beside float32:
+   what would carry into the working weight is cut off instead. */
 static int set_lower(struct trainer *t, const struct tensor *tensor, const float *upper, const float *host,
                      void *staged) {
     size_t n = tensor_size(tensor);
     for (size_t i = 0; i < n; i++) {
         uint32_t bits = master_bits_of(t, host[i]);
-        /* masters of another width than the leader's may round elsewhere */
         int joins = upper_of(bits) == (bf16)(float_bits(upper[i]) >> 16);
-        store_lower(staged, i, joins ? bits : 0, t->config.masters);
+        store_lower(staged, i, joins ? bits : float_bits(host[i]) & ~0xffu, t->config.masters);
     }
     return device_upload(&t->weights->device, lower_of(t, tensor), staged, n * lower_element(t->config.masters));
 }
 
-static int set_piece(struct trainer *first, const struct trainer *leader, struct weights *w, const struct tensor *piece,
-                     const float *host, float *upper, void *staged) {
-    for (size_t i = 0; i < tensor_size(piece); i++) upper[i] = bf16_to_float(upper_of(master_bits_of(leader, host[i])));
+/* Whose rounding decides on the working weights: one that loses nothing, if there is one. Numbers that float24 holds
+   are the same to both. */
+static const struct trainer *finest(const struct trainer *first) {
+    for (const struct trainer *t = first; t; t = t->next)
+        if (t->config.masters == MASTER_FLOAT32) return t;
+    return first;
+}
+
+static int set_piece(struct trainer *first, struct weights *w, const struct tensor *piece, const float *host,
+                     float *upper, void *staged) {
+    const struct trainer *decides = finest(first);
+    for (size_t i = 0; i < tensor_size(piece); i++)
+        upper[i] = bf16_to_float(upper_of(master_bits_of(decides, host[i])));
     TRY(weights_set(w, piece, upper));
     for (struct trainer *t = first; t; t = t->next) {
         TRY(set_lower(t, piece, upper, host, staged));
@@ -137,8 +151,7 @@ static int set_piece(struct trainer *first, const struct trainer *leader, struct
     return OK;
 }
 
-int trainers_set_weights(struct trainer *first, const struct trainer *leader, struct weights *w,
-                         const struct tensor *tensor, const float *host) {
+int trainers_set_weights(struct trainer *first, struct weights *w, const struct tensor *tensor, const float *host) {
     for (struct trainer *t = first; t; t = t->next) TRY(follow_weights(t));
     if (!first || !first->lower) { /* masters, if any, are the working weights themselves */
         TRY(weights_set(w, tensor, host));
@@ -152,7 +165,7 @@ int trainers_set_weights(struct trainer *first, const struct trainer *leader, st
     void *staged = upper + tensor_size(&piece);
     int status = OK;
     for (; !status && piece.rows > 0; host += tensor_size(&piece), tensor_next(&piece, tensor))
-        status = set_piece(first, leader ? leader : first, w, &piece, host, upper, staged);
+        status = set_piece(first, w, &piece, host, upper, staged);
     free(upper);
     return status;
 }
@@ -203,6 +216,7 @@ int trainer_step(struct trainer *t, double *norm, float learning_rate, float max
     const struct train_config *c = &t->config;
     double squares;
     assert(t->moment1 && t->moment2);       /* not gradients_only */
+    if (!isfinite(learning_rate)) return fail(E_CONFIG, "learning_rate is %g, must be finite", (double)learning_rate);
     TRY(follow_weights(t));
     TRY(trainer_flush(t));
     TRY(op_sum_squares(&w->device, &squares, t->grads, w->n_elements));

@@ -18,7 +18,7 @@ import numpy as np
 from .. import _core
 from ..errors import ConfigError, FileFormatError, TokenizerError
 from .devices import pick_device
-from .families import Spec, families, spec_of
+from .families import Config, Spec, families, spec_of
 from .tokenizer import Tokenizer
 from .tokenizer_sources import NoTokenizer, eos_ids_of, given, of_folder, of_gguf
 
@@ -99,6 +99,7 @@ def tiny(arch: str = "qwen2", seed: int = 0, tokens: Sequence[str] = (), **sizes
             raise ConfigError(f"tiny() has no size {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
     config = {key: value for key, value in (config | sizes).items() if value is not None
               or key not in ("rope_scaling", "hidden_act")}
+    Config(config, "tiny()").number("initializer_range", low=0.0, high=1e6)
     config["head_dim"] = spec_of(config, "tiny()").layers[0].attention.head_dim
     return TinySpec(config, seed, Tokenizer.bytes(tokens))
 

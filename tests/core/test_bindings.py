@@ -3,11 +3,13 @@ survives fork, threads and Ctrl-C. One table of good calls; everything else is d
 import functools
 import gc
 import inspect
+import math
 import os
 import signal
 import sys
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -286,7 +288,8 @@ def test_wrong_arguments(call, name, what):
     ("Model.generate", {"num_generations": 0}, "num_generations"),
     ("Model.generate", {"max_new_tokens": 0}, "max_new_tokens"),
     ("Model.generate", {"top_p": 1.5}, "top_p"),
-    ("Model.generate", {"temperature": -1.0}, "temperature"),
+    *((f"Model.{name}", {"temperature": number}, "temperature is")
+      for name in ("generate", "logprobs", "logprob_grads") for number in (-1.0, 1e-39, math.inf, math.nan)),
     ("Model.generate", {"max_new_tokens": 2**31 - 1}, "positions"),
     ("Model.generate", {"stop_ids": i32(-1)}, "-1"),
     ("Model.generate", {"forbidden_ids": i32(40)}, "40"),
@@ -296,6 +299,7 @@ def test_wrong_arguments(call, name, what):
     ("Model.logprobs", {"completions": [i32(4, 99), i32(6)]}, "99"),
     ("Model.logprobs", {"temperature": 0.0}, "temperature"),
     ("Model.logits", {"ids": i32(-1)}, "-1"),
+    ("Trainer.step", {"learning_rate": math.nan}, "learning_rate is nan"),
     ("Trainer.get_state", {"kind": "w"}, "kind"),
     ("Trainer.accumulate_loss", {"loss": {"betta": 1}}, "betta"),
     ("plan", {"step_prompts": -1}, "step_prompts is -1"), ("plan", {"max_new_tokens": 2**31 - 1}, "max_new_tokens"),
@@ -313,11 +317,27 @@ def test_wrong_values(call, change, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("option", [
+    {"adam_beta1": 1.0}, {"adam_beta2": math.nan}, {"adam_epsilon": -1.0}, {"adam_epsilon": math.inf},
+    {"weight_decay": math.nan}, {"token_budget": 0},
+], ids=str)
+def test_wrong_options_of_a_trainer(option):
+    model = new_model()
+    before = _core.memory_in_use()
+    with pytest.raises(ValueError, match=next(iter(option))):
+        _core.Trainer(model, **option)
+    assert _core.memory_in_use() == before
+
+
 @pytest.mark.parametrize("args, kwargs",
                          [((1, 2), {}), ((), {}), ((np.zeros(1, "f"),), {"dst": np.zeros(1, "f")}), ((), {"src": 1})])
 def test_ops_signature(args, kwargs):
     with pytest.raises(TypeError, match=r"zero\(\)"):
         _core.Ops("ref").zero(*args, **kwargs)
+
+
+NOT_FINITE = (math.nan, math.inf, 1e300)
+WIDE = (Rope(np.ones(128, np.float32)),)
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -327,9 +347,9 @@ def test_ops_signature(args, kwargs):
     ({"attention": {"kv_heads": 3}}, "layer 0: heads (2) is not a multiple of kv_heads (3)"),
     ({"attention": {"rope": 1}}, "layer 0: rope is 1"),
     ({"attention": {"window": -1}}, "layer 0: window is -1"), ({"attention": {"scale": 0.0}}, "layer 0: scale"),
-    ({"attention": {"heads": 2**24, "kv_heads": 2**24}}, "layer 0: heads and kv_heads"),
+    ({"attention": {"heads": 2**24, "kv_heads": 2**24}}, "layer 0: (heads + 2 kv_heads) head_dim is more than"),
     ({"attention": {"scale": float("inf")}}, "layer 0: scale is inf"), ({"norm_offset": float("nan")}, "norm_offset"),
-    ({"ropes": (Rope(np.full(8, np.nan, np.float32)),)}, "rope 0: inv_freq is nan"),
+    ({"ropes": (Rope(np.full(8, np.nan, np.float32)),)}, "rope 0: inv_freq[0] is nan"),
     ({"ropes": (Rope(np.ones(8, np.float32), scale=0.0),)}, "rope 0: scale is 0"),
     ({"mlp": {"width": 0}}, "layer 0: width"),
     ({"attention": {"head_dim": 18}}, "inv_freq of rope 0 has 8 numbers, head_dim 18 needs 9"),
@@ -337,6 +357,20 @@ def test_ops_signature(args, kwargs):
     ({"names": {"q": ("a",)}}, "'q' is no slot"), ({"names": {"qkv": ("a",)}}, "qkv has 3 pieces"),
     ({"names": {"norm": ("n" * 64,)}}, "norm"),
     ({"ropes": (Rope(np.ones(200, np.float32)),)}, "rope 0: inv_freq has 200 numbers"),
+    *(({key: number}, key) for key in ("eps", "embed_scale", "norm_offset") for number in NOT_FINITE),
+    *(({"attention": {"scale": number}}, "layer 0: scale") for number in NOT_FINITE),
+    *(({"ropes": (Rope(np.ones(8, np.float32), number),)}, "rope 0: scale") for number in (0.0, -1.0, *NOT_FINITE)),
+    *(({"ropes": (Rope(np.array([1] * 7 + [number], np.float32)),)}, "rope 0: inv_freq[7]")
+      for number in (-1.0, math.nan, math.inf)),
+    ({"tie": 2}, "tie is 2"), ({"attention": {"qk_norm": -1}}, "layer 0: qk_norm is -1"),
+    ({"n_layers": 1025}, "layers: 1025 of them"),
+    # sizes whose product does not fit an int: 2^32, and 2^32 + 512 of one head
+    ({"attention": {"heads": 1 << 24, "kv_heads": 1, "head_dim": 256}, "ropes": WIDE}, "layer 0: (heads + 2 kv_heads)"),
+    ({"attention": {"heads": 1 << 23, "kv_heads": 1 << 23, "head_dim": 256}, "ropes": WIDE}, "layer 0: (heads"),
+    ({"names": {"norm": ("",)}}, "norm"), ({"names": {"norm": ("a\0b",)}}, "norm"),
+    ({"names": {"norm": ("\ud800",)}}, "norm"),
+    ({"names": {"qkv": ("a", "b", "a")}}, "two tensors are called 'a'"),
+    ({"names": {"norm": ("embed_tokens.weight",)}}, "two tensors are called 'embed_tokens.weight'"),
 ])
 def test_wrong_specs(change, message):
     before = _core.memory_in_use()
@@ -349,10 +383,12 @@ def test_wrong_specs(change, message):
     ({"hidden_size": 32.0}, "hidden_size is 32.0, must be an integer"),
     ({"eps": "small"}, "eps is 'small', must be a number"),
     ({"attention": {"heads": None}}, "layer 0: heads is None"),
-    ({"ropes": (Rope(np.ones(8)),)}, "rope 0: inv_freq must have dtype"), ({"names": 3}, ""),
+    ({"ropes": (Rope(np.ones(8)),)}, "rope 0: inv_freq must have dtype"),
+    ({"ropes": 3}, "ropes must be a tuple, not int"), ({"names": {"norm": 3}}, "names: norm must be a tuple of texts"),
+    *(({"names": names}, "names must be a mapping") for names in (3, None, [1, 2], SimpleNamespace(items=lambda: [1]))),
 ])
 def test_specs_of_wrong_types(change, message):
-    with pytest.raises((TypeError, AttributeError)) as caught:
+    with pytest.raises(TypeError) as caught:
         new_model(**change)
     assert message in str(caught.value)
 
@@ -367,6 +403,26 @@ def test_tensors_may_lie_anywhere(dtype):
     model.set_tensor(name, odd)
     wide = numbers.astype(np.uint32) << 16 if dtype is np.uint16 else numbers.astype(np.float32)
     assert (model.get_tensor(name) == wide.view(np.float32).reshape(shape)).all()
+
+
+class Shrinking:
+    """An item of a list that is emptied as soon as something of the item is read."""
+
+    def __init__(self, item, items):
+        self.item, self.items = item, items
+
+    def __getattr__(self, name):
+        self.items.clear()
+        return getattr(self.item, name)
+
+
+@pytest.mark.parametrize("key", ["layers", "ropes"])
+def test_a_spec_that_changes_while_it_is_read(key):
+    """It is read as it was."""
+    spec, items = new_spec(), []
+    items += [Shrinking(getattr(spec, key)[0], items)] * 3
+    model = _core.Model("ref", replace(spec, **{key: items}))
+    assert not items and len(model.tensors()) == 2 + 12 * (3 if key == "layers" else 1)
 
 
 def test_something_else_is_no_spec():

@@ -82,6 +82,32 @@ def test_masters_that_are_set_are_exact_whoever_else_is_there(device, storage):
         assert_same(trainer.get_state("master", name), wanted)
 
 
+@pytest.mark.parametrize("order", [("float32", "float24"), ("float24", "float32"), ("float24", "float32", "float24")],
+                         ids="-".join)
+@pytest.mark.parametrize("setter", ["set_tensor", "float32", "float24"])
+def test_masters_of_two_widths(device, order, setter):
+    """What is set is what float32 masters hold, to the last bit, whichever trainer is the newest; and what float24
+    masters hold where they can."""
+    model = build(MODEL, device)
+    trainers = [(storage, _core.Trainer(model, master_dtype=storage)) for storage in order]
+    name, shape = model.tensors()[-1]
+    # numbers whose lower half is just below or above the half that bfloat16 rounds at, and any others
+    low = np.resize(np.array([0x7fff, 0x8000, 0x7f80, 0x8080, 0x7f7f, 0xffff, 0x1234], np.uint32), shape)
+    if setter == "float24":
+        low &= 0xff00
+    wanted = (np.random.default_rng(3).normal(size=shape).astype(np.float32).view(np.uint32) & 0xffff0000 | low)
+    wanted = wanted.view(np.float32)
+    if setter == "set_tensor":
+        model.set_tensor(name, wanted)
+    else:
+        dict(trainers)[setter].set_state("master", name, wanted)
+    for storage, trainer in trainers:
+        held = trainer.get_state("master", name)
+        if storage == "float32" or setter == "float24":
+            assert_same(held, wanted)
+        np.testing.assert_allclose(held, wanted, rtol=2.0**-15)
+
+
 def test_tensors_beside_the_one_that_is_set_keep_their_masters(device):
     model = build(MODEL, device)
     trainer = _core.Trainer(model)

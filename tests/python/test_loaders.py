@@ -429,6 +429,7 @@ def test_a_tokenizer_larger_than_the_model():
     "sizes, named",
     [
         ({"hidden_sise": 4}, "did you mean 'hidden_size'"),
+        *(({"initializer_range": wrong}, "initializer_range must be") for wrong in ("0.1", [], float("nan"), 10**400)),
         ({"num_attention_heads": 7}, "num_attention_heads"),
         ({"seed": -1}, "seed"),
         ({"seed": "x"}, "seed"),

@@ -8,9 +8,9 @@ from grpo.model.families import Layer, Spec
 
 NAMES = {
     "attention_norm": "input_layernorm.weight",
-    "attention_post_norm": "?",
+    "attention_post_norm": "post_attention_norm.weight",
     "mlp_norm": "post_attention_layernorm.weight",
-    "mlp_post_norm": "?",
+    "mlp_post_norm": "post_feedforward_norm.weight",
     "q_norm": "self_attn.q_norm.weight",
     "k_norm": "self_attn.k_norm.weight",
 }
