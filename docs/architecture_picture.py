@@ -31,9 +31,12 @@ UPPER = [                                                # the three folders of 
     ("loss", "mathematics alone", ["the GRPO family of losses", "advantages of groups", "knows no model"]),
 ]
 NET = [                                                  # three columns of net/
-    [("spec, params.def", "a network as data", 1), ("weights", "its values; know nobody", 0), ("cache", "pages of keys and values", 0)],
-    [("rows", "what a batch's rows are", 2), ("text", "walks the layers of a spec", 0), ("attention, mlp, norms", "forward, backward, stash", 0)],
-    [("project", "every matrix product", 3), ("stash, store", "activations, kept for later", 0), ("batch", "groups packed, no padding", 0)],
+    [("spec, params.def", "a network as data", 1), ("weights", "its values; know nobody", 0),
+     ("cache", "pages of keys and values", 0)],
+    [("rows", "what a batch's rows are", 2), ("text", "walks the layers of a spec", 0),
+     ("attention, mlp, norms", "forward, backward, stash", 0)],
+    [("project", "every matrix product", 3), ("stash, store", "activations, and those of rollouts", 0),
+     ("batch", "groups packed, no padding", 0)],
 ]
 BACKENDS = [
     ("ref", ["plain C in double:", "the readable statement"]),
@@ -56,8 +59,13 @@ class Picture:
     def text(self, x, y, text, size=15, bold=False, colour=INK, anchor="start"):
         """One line, with its baseline at y."""
         weight = ' font-weight="600"' if bold else ""
-        self.parts.append(f'<text x="{x:g}" y="{y:g}" font-size="{size}" fill="{colour}" text-anchor="{anchor}"{weight}>'
-                          f'{escape(text)}</text>')
+        self.parts.append(f'<text x="{x:g}" y="{y:g}" font-size="{size}" fill="{colour}" text-anchor="{anchor}"'
+                          f'{weight}>{escape(text)}</text>')
+
+    def label(self, x, y, name, about, indent):
+        """A room's name and, so far right of it, what belongs there."""
+        self.text(x, y, name, 16, bold=True)
+        self.text(x + indent, y, about, colour=SOFT)
 
     def floor(self, name, detail, top, height):
         """The name of a floor, left of its rooms."""
@@ -72,8 +80,8 @@ class Picture:
 
     def arrow(self, x, top, bottom):
         """Who calls points at who is called."""
-        self.parts.append(f'<line x1="{x:g}" y1="{top:g}" x2="{x:g}" y2="{bottom:g}" stroke="{SOFT}" stroke-width="1.8" '
-                          'marker-end="url(#head)"/>')
+        self.parts.append(f'<line x1="{x:g}" y1="{top:g}" x2="{x:g}" y2="{bottom:g}" stroke="{SOFT}" '
+                          'stroke-width="1.8" marker-end="url(#head)"/>')
 
     def svg(self):
         """The whole file."""
@@ -95,13 +103,13 @@ def columns(count, gap=12, left=LEFT, right=RIGHT):
 def draw_package(p):
     """grpo/: what people want to change."""
     p.text(LEFT, p.y + 14, "grpo/", 18, bold=True)
-    p.text(LEFT + 56, p.y + 14, "Python: what people want to change. A room imports only from rooms below it.", 15, colour=SOFT)
+    about = "Python: what people want to change. A room imports only from rooms below it."
+    p.text(LEFT + 56, p.y + 14, about, colour=SOFT)
     top = p.y + 28
     for row in ROWS:
         for (x, width), (name, about) in zip(columns(len(row)), row, strict=True):
             p.box(x, p.y + 28, width, 36, PYTHON)
-            p.text(x + 14, p.y + 51, name, 16, bold=True)
-            p.text(x + (134 if len(name) < 12 else 162), p.y + 51, about, 15, colour=SOFT)
+            p.label(x + 14, p.y + 51, name, about, 120 if len(name) < 12 else 148)
         p.y += 43
     p.floor("Python", f"{sum(map(len, ROWS)) - 1} rooms", top, p.y + 21 - top)
     p.y += 28
@@ -112,11 +120,11 @@ def draw_bindings(p):
     p.arrow((LEFT + RIGHT) / 2, p.y - 3, p.y + 20)
     p.y += 22
     p.text(LEFT, p.y + 14, "csrc/", 18, bold=True)
-    p.text(LEFT + 56, p.y + 14, "C and CUDA: everything that touches a tensor.", 15, colour=SOFT)
+    p.text(LEFT + 56, p.y + 14, "C and CUDA: everything that touches a tensor.", colour=SOFT)
     p.y += 26
     p.box(LEFT, p.y, RIGHT - LEFT, 42, CORE)
-    p.text(LEFT + 14, p.y + 27, "python", 16, bold=True)
-    p.text(LEFT + 84, p.y + 27, "the only files that know Python: Model, Trainer, Store, Ops, loss, plan; one type a file", 15, colour=SOFT)
+    about = "the only files that know Python: Model, Trainer, Store, Ops, loss, plan; one type a file"
+    p.label(LEFT + 14, p.y + 27, "python", about, 70)
     p.floor("floor 5", "bindings", p.y, 42)
     p.y += 42
 
@@ -127,8 +135,7 @@ def draw_upper(p):
     for (x, width), (name, about, lines) in zip(columns(3), UPPER, strict=True):
         p.arrow(x + width / 2, p.y + 3, top - 3)
         p.box(x, top, width, 104, CORE)
-        p.text(x + 14, top + 24, name, 16, bold=True)
-        p.text(x + 64, top + 24, about, 15, colour=SOFT)
+        p.label(x + 14, top + 24, name, about, 50)
         for i, line in enumerate(lines):
             p.text(x + 14, top + 48 + 21 * i, line, 15)
     x, width = columns(3)[0]
@@ -145,8 +152,8 @@ def draw_net(p):
         if folder[0] != "loss":                            # which calls no network
             p.arrow(x + width / 2, p.y + 3, top - 3)
     p.box(LEFT, top, RIGHT - LEFT, height, CORE)
-    p.text(LEFT + 14, top + 24, "net", 16, bold=True)
-    p.text(LEFT + 52, top + 24, "a network: what it is, what it holds, how it runs; knows no trainer and no rollout", 15, colour=SOFT)
+    about = "a network: what it is, what it holds, how it runs; knows no trainer and no rollout"
+    p.label(LEFT + 14, top + 24, "net", about, 38)
     for (x, width), column in zip(columns(3, left=LEFT + 12, right=RIGHT - 12), NET, strict=True):
         for i, (name, about, wall) in enumerate(column):
             y = top + 36 + 48 * i
@@ -164,9 +171,10 @@ def draw_ops(p):
     top = p.y + 24
     p.arrow((LEFT + RIGHT) / 2, p.y + 3, top - 3)
     p.box(LEFT, top, RIGHT - LEFT, 66, CORE)
-    p.text(LEFT + 14, top + 26, "ops", 16, bold=True)
-    p.text(LEFT + 52, top + 26, "ops.def, THE LIST: one entry an operation, with its formula, shapes, bytes and FLOPs.", 15, colour=SOFT)
-    p.text(LEFT + 52, top + 50, "From it: the table, op_x(device, ...) which all callers use, the profile, the tests' bindings.", 15, colour=SOFT)
+    about = "ops.def, THE LIST: one entry an operation, with its formula, shapes, bytes and FLOPs."
+    p.label(LEFT + 14, top + 26, "ops", about, 38)
+    about = "From it: the table, op_x(device, ...) which all callers use, the profile, the tests' bindings."
+    p.text(LEFT + 52, top + 50, about, colour=SOFT)
     p.floor("floor 1", "operations", top, 66)
     p.y = top + 66
     top = p.y + 26
@@ -180,8 +188,8 @@ def draw_ops(p):
     p.y = top + 66
     top = p.y + 14
     p.box(LEFT, top, RIGHT - LEFT, 42, BASE)
-    p.text(LEFT + 14, top + 27, "base", 16, bold=True)
-    p.text(LEFT + 64, top + 27, "status, memory, random numbers, number formats, the one thread pool; all floors use it", 15, colour=SOFT)
+    about = "status, memory, random numbers, number formats, the one thread pool; all floors use it"
+    p.label(LEFT + 14, top + 27, "base", about, 50)
     p.floor("floor 0", "foundation", top, 42)
     p.y = top + 42
 

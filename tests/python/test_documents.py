@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import ROOT
 
 import grpo
+from processes import ROOT
 
-PAGES = [*sorted((ROOT / "docs").glob("*.md")), *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY"))]
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*.md"))]
 TRIED = ("add-a-reward", "add-a-data-set", "add-a-family")
 SOURCES = (".py", ".c", ".h", ".inc", ".cu", ".cuh", ".cpp", ".sh", "")         # "": .ci/run
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
@@ -27,7 +27,8 @@ def clone(folder: Path) -> Path:
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(Path(grpo.__file__).parent, folder / "grpo", ignore=ignore)
     shutil.copytree(ROOT / "tests" / "support", folder / "tests" / "support", ignore=ignore)
-    for name in ("pyproject.toml", "tests/conftest.py", "tests/python/test_package.py", "tests/python/test_families.py"):
+    tests = [f"tests/{name}.py" for name in ("conftest", "python/test_package", "python/test_families")]
+    for name in ("pyproject.toml", *tests):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     return folder
