@@ -20,7 +20,7 @@ def flags():
     compile_, link = ["-std=gnu11", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off", "-Wall", "-Wextra",
                       "-Wpointer-arith"], []
     debug, sanitize = (os.environ.get(name) == "1" for name in ("GRPO_DEBUG", "GRPO_SANITIZE"))
-    compile_ += ["-O0", "-g"] if debug else ["-O3", "-g0"]
+    compile_ += ["-O0", "-g"] if debug else ["-O1"] if sanitize else ["-O3", "-g0"]
     compile_ += ["-UNDEBUG" if debug or sanitize else "-DNDEBUG"]                # assert() of the core's invariants
     if sanitize:
         compile_ += ["-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-g"]

@@ -1,7 +1,7 @@
 /* Attention over packed rows, forward. A block takes 64 or 128 pairs of one segment and KV head, 16 or 32 a warp:
    queries and outputs live in registers, keys and values pass through shared memory.
-   FLOPs: 4 D for each pair and key it sees, rounded up to a tile at either end of its window. Bytes: qkv read and y written once, if the keys of a
-   segment stay in L2 while its tiles are worked on. Bound by tensor cores and, next to them, shared memory: a warp
+   FLOPs: 4 D for each pair and key it sees, rounded up to a tile at either end of its window. Bytes: qkv read and
+   y written once, if the keys of a segment stay in L2 while its tiles are worked on. Bound by tensor cores and, next to them, shared memory: a warp
    reads 128 W bytes of a tile for 2048 W M multiplications (M = 1, 2: 16-row parts of a warp). */
 #include "cuda/attention.cuh"
 
@@ -140,9 +140,9 @@ static __global__ void __launch_bounds__(THREADS, W == 64 || W == WIDE ? 2 : 3) 
     int kv = blockIdx.y;
     clear_gaps(c, kv);
     if ((int)blockIdx.x >= c.map.count[QUERY_TILES]) return;
-    int2 task = c.map.query_tile[blockIdx.x];
-    struct segment s = c.segments[task.x];
-    int first = task.y * ROWS, pairs = s.len * h.group, from = first + warp_id() * 16 * M;  /* the warp's */
+    struct query_task task = c.map.query_tasks[blockIdx.x];
+    struct segment s = c.segments[task.segment];
+    int first = task.tile * ROWS, pairs = s.len * h.group, from = first + warp_id() * 16 * M;  /* the warp's */
     int block_first = s.prefix_len + row_of_pair(h, first);
     int end = s.prefix_len + row_of_pair(h, min(first + ROWS, pairs) - 1) + 1;  /* positions that the block sees */
     int first_tile = first_key(h, block_first) / KV_TILE, tiles = (end + KV_TILE - 1) / KV_TILE;

@@ -133,7 +133,8 @@ static __device__ inline void tile_scores_of(float s[4][4], const bf16 *a_tile, 
     }
 }
 
-/* 16 rows that meet one tile after the other are held in registers, or where those are few (WIDE) left in shared memory. */
+/* 16 rows that meet one tile after the other are held in registers, or where those are few (WIDE) left in shared
+   memory. */
 template <int W>
 static __device__ inline void hold_rows(uint32_t held[1][W / 16][4], const bf16 *rows) {
     if constexpr (W < WIDE) load_rows<W>(held[0], rows);
@@ -351,13 +352,18 @@ static __device__ inline void clear_rows(bf16 *tile, uint32_t rows) {
 
 /* What blocks must know of the segments, which lie in device memory. attention_map() makes it, in scratch. */
 enum { QUERY_TILES, KEY_TASKS, GAPS, COUNTS };
+/* A tile of a segment's pairs. */
+struct __align__(8) query_task { int segment, tile; };
+/* dK and dV of KEY_ROWS of a segment's rows, from the first on; of one slice of the queries that see them. sums: row of the
+   slices' sums, -1: there is one slice. */
+struct __align__(16) key_task { int segment, first, slice, sums; };
 struct attention_map {
     int *count;                      /* (COUNTS) */
-    int2 *query_tile;                /* segment, tile of its pairs */
+    struct query_task *query_tasks;
     int *gap;                        /* rows outside every segment */
     /* of the backward only */
     int *segment_of;                 /* (N) -1: a gap */
-    int4 *key_task;                  /* segment, first of KEY_ROWS of its rows, slice, row of sums (-1: one slice) */
+    struct key_task *key_tasks;
     int *slices;                     /* (n_segments) shares that the queries behind a segment's rows are cut into */
     int *dependent_tiles;            /* (n_segments) tiles of BWD_PAIRS that other segments see its rows from */
 };
@@ -379,7 +385,7 @@ int attention_map(const struct cuda_ctx *ctx, struct attention_map map, const st
 static __device__ inline int rows_behind(struct segment x, int first, int rows, int window) {
     int end = x.prefix + x.prefix_len, last = min(first + rows, end) - 1;
     if (x.prefix_len <= 0 || last < x.prefix || first >= end) return 0;
-    return max(0, min(x.len, window - (end - last)));               /* row i is end - last + i keys further than the last */
+    return max(0, min(x.len, window - (end - last)));         /* row i is end - last + i keys beyond the last */
 }
 
 #endif

@@ -64,8 +64,8 @@ static __device__ void find_stats(const struct backward &c, float2 *stats, const
     }
 }
 
-/* A warp's 16 rows and tile t. bad: its keys that are not finite, and are zero by now; masked: some row does not see all
-   of it; from: the first row's pair. */
+/* A warp's 16 rows and tile t. bad: its keys that are not finite, and are zero by now; masked: some row does not see
+   all of it; from: the first row's pair. */
 template <int W>
 static __device__ inline void add_keys(float dq[1][W / 8][4], float poison[2], const uint32_t q[1][W / 16][4],
                                        const uint32_t dy[1][W / 16][4], const bf16 *q_rows, const bf16 *dy_rows,
@@ -102,9 +102,9 @@ static __global__ void __launch_bounds__(THREADS, W <= 80 ? 3 : 2) attend_dq(con
     int kv = blockIdx.y;
     clear_gaps(c, kv * h.group * h.D, h.group * h.D);
     if ((int)blockIdx.x >= c.map.count[QUERY_TILES]) return;
-    int2 task = c.map.query_tile[blockIdx.x];
-    struct segment s = c.segments[task.x];
-    int first = task.y * QUERY_ROWS, pairs = s.len * h.group, from = first + warp_id() * 16;
+    struct query_task task = c.map.query_tasks[blockIdx.x];
+    struct segment s = c.segments[task.segment];
+    int first = task.tile * QUERY_ROWS, pairs = s.len * h.group, from = first + warp_id() * 16;
     int block_first = s.prefix_len + row_of_pair(h, first);
     int end = s.prefix_len + row_of_pair(h, min(first + QUERY_ROWS, pairs) - 1) + 1;
     int first_tile = first_key(h, block_first) / KV_TILE, tiles = (end + KV_TILE - 1) / KV_TILE;
@@ -185,13 +185,13 @@ struct walk {
 
 static __device__ inline int tiles_of(struct heads h, int rows) { return (rows * h.group + BWD_PAIRS - 1) / BWD_PAIRS; }
 
-static __device__ void begin_walk(struct walk *w, const struct backward &c, int4 task, struct segment own, int keys) {
-    int dependents = c.map.dependent_tiles[task.x], slices = c.map.slices[task.x];
-    int skip = dependents * task.z / slices, left = dependents * (task.z + 1) / slices - skip;
-    *w = (struct walk){own, own.start + task.y, keys, {own.start, own.len, -1, 0, -1}, 0, -1, skip, left};
-    if (task.z) return;
-    w->q.tile = task.y * c.heads.group / BWD_PAIRS - 1;              /* earlier rows do not see the block's first key */
-    w->tiles = tiles_of(c.heads, min(own.len, task.y + keys - 1 + c.heads.window));
+static __device__ void begin_walk(struct walk *w, const struct backward &c, struct key_task task, struct segment own, int keys) {
+    int dependents = c.map.dependent_tiles[task.segment], slices = c.map.slices[task.segment];
+    int skip = dependents * task.slice / slices, left = dependents * (task.slice + 1) / slices - skip;
+    *w = (struct walk){own, own.start + task.first, keys, {own.start, own.len, -1, 0, -1}, 0, -1, skip, left};
+    if (task.slice) return;
+    w->q.tile = task.first * c.heads.group / BWD_PAIRS - 1;              /* earlier rows do not see the block's first key */
+    w->tiles = tiles_of(c.heads, min(own.len, task.first + keys - 1 + c.heads.window));
 }
 
 static __device__ struct queries next_tile(struct walk *w, const struct backward &c) {
@@ -284,7 +284,7 @@ static __device__ inline void add_queries(float dk[1][sums_of(W) / 8][4], float 
 
 /* dk, dv of the warp's keys from `column` on: rounded to dqkv, or to the slice's sums */
 template <int W>
-static __device__ void store_keys(const struct backward &c, int4 task, int key, int keys, int kv, int column,
+static __device__ void store_keys(const struct backward &c, struct key_task task, int key, int keys, int kv, int column,
                                   const float dk[sums_of(W) / 8][4], const float dv[sums_of(W) / 8][4],
                                   const float poison[2]) {
     struct heads h = c.heads;
@@ -294,14 +294,14 @@ static __device__ void store_keys(const struct backward &c, int4 task, int key, 
         int j = warp_id() * 16 + lane_id() / 4 + 8 * r;
         if (j >= keys) continue;
         bf16 *to = c.dqkv + (size_t)(key + j) * qkv_stride(h) + (size_t)(h.Hq + kv) * h.D;
-        float *sum = c.sums + ((size_t)(task.w + task.y + j) * h.Hkv + (size_t)kv) * 2 * W;
+        float *sum = c.sums + ((size_t)(task.sums + task.first + j) * h.Hkv + (size_t)kv) * 2 * W;
         #pragma unroll
         for (int n = 0; n < sums_of(W) / 8; n++) {
             int d = column + n * 8 + lane_id() % 4 * 2;
             float2 k = make_float2(dk[n][2 * r] + poison[r], dk[n][2 * r + 1] + poison[r]);
             float2 v = make_float2(dv[n][2 * r] + poison[r], dv[n][2 * r + 1] + poison[r]);
             if (d >= h.D) continue;
-            if (task.w < 0) {
+            if (task.sums < 0) {
                 *(uint32_t *)(to + d) = pack2(k.x * scale, k.y * scale);
                 *(uint32_t *)(to + h.Hkv * h.D + d) = pack2(v.x, v.y);
             } else {
@@ -328,9 +328,9 @@ static __global__ void __launch_bounds__(THREADS, W <= 64 ? 3 : 2) attend_dkv(co
         clear_gaps(c, (h.Hq + h.Hkv + kv) * h.D, h.D);
     }
     if ((int)blockIdx.x >= c.map.count[KEY_TASKS]) return;
-    int4 task = c.map.key_task[blockIdx.x];
-    struct segment own = c.segments[task.x];
-    int key = own.start + task.y, keys = min((int)KEY_ROWS, own.len - task.y), warp_key = key + warp_id() * 16;
+    struct key_task task = c.map.key_tasks[blockIdx.x];
+    struct segment own = c.segments[task.segment];
+    int key = own.start + task.first, keys = min((int)KEY_ROWS, own.len - task.first), warp_key = key + warp_id() * 16;
     bf16 *k_tile = memory, *v_tile = memory + KEYS, *ring = memory + 2 * KEYS;
     const struct segment rows = {key, keys, 0, 0};
     for (int t = 0; t < KEY_ROWS / KV_TILE; t++)
@@ -376,7 +376,8 @@ static __global__ void __launch_bounds__(THREADS, W <= 64 ? 3 : 2) attend_dkv(co
 
         int first = query_row(of, h, 0), last = min(of.start + of.len - 1, query_row(of, h, BWD_PAIRS - 1));
         struct seers oldest = seers_of(of, h, key), newest = seers_of(of, h, key + keys - 1);
-        bool works = warp_key < key + keys && (of.end >= 0 || warp_key <= last) && first <= last_reaching(of, h, warp_key + 15);
+        bool behind = of.end >= 0 || warp_key <= last;
+        bool works = warp_key < key + keys && behind && first <= last_reaching(of, h, warp_key + 15);
         bool masked = first < newest.first || last > oldest.last || last > newest.last;
         if (masked) {
             uint32_t bad = bad_rows<W>(q, words[0]) | bad_rows<W>(dy, words[1]);
@@ -396,7 +397,7 @@ static __global__ void __launch_bounds__(THREADS, W <= 64 ? 3 : 2) attend_dkv(co
             add_queries<W>(dk, dv, k, k_rows, v_rows, q, dy, stats[turn % STAGES], of, h, warp_key, column, masked);
         if (STAGES == 2 && threadIdx.x < BWD_PAIRS) stats[(turn + 1) % STAGES][threadIdx.x] = stat;
     }
-    store_keys<W>(c, c.map.key_task[blockIdx.x], key, keys, kv, column, dk[0], dv[0], poison);
+    store_keys<W>(c, c.map.key_tasks[blockIdx.x], key, keys, kv, column, dk[0], dv[0], poison);
 }
 
 /* dk, dv of the keys that have several slices: their sums in order, rounded */
@@ -404,21 +405,21 @@ template <int W>
 static __global__ void __launch_bounds__(THREADS) add_slices(const struct backward c) {
     struct heads h = c.heads;
     if ((int)blockIdx.x >= c.map.count[KEY_TASKS]) return;
-    int4 task = c.map.key_task[blockIdx.x];
-    if (task.z || task.w < 0) return;
-    struct segment own = c.segments[task.x];
-    int slices = c.map.slices[task.x], keys = min((int)KEY_ROWS, own.len - task.y), kv = blockIdx.y;
+    struct key_task task = c.map.key_tasks[blockIdx.x];
+    if (task.slice || task.sums < 0) return;
+    struct segment own = c.segments[task.segment];
+    int slices = c.map.slices[task.segment], keys = min((int)KEY_ROWS, own.len - task.first), kv = blockIdx.y;
     float scale = h.scale * LN2;
     for (int i = threadIdx.x; i < keys * W; i += THREADS) {          /* pairs of columns: W / 2 of dk, W / 2 of dv */
         int j = i / W, d = i % (W / 2) * 2, of_v = i % W >= W / 2;
         if (d >= h.D) continue;
-        const float *sum = c.sums + ((size_t)(task.w + task.y + j) * h.Hkv + (size_t)kv) * 2 * W + of_v * W + d;
+        const float *sum = c.sums + ((size_t)(task.sums + task.first + j) * h.Hkv + (size_t)kv) * 2 * W + of_v * W + d;
         float2 total = make_float2(0, 0);
         for (int slice = 0; slice < slices; slice++, sum += (size_t)own.len * h.Hkv * 2 * W) {
             float2 part = *(const float2 *)sum;
             total = make_float2(total.x + part.x, total.y + part.y);
         }
-        bf16 *to = c.dqkv + (size_t)(own.start + task.y + j) * qkv_stride(h);
+        bf16 *to = c.dqkv + (size_t)(own.start + task.first + j) * qkv_stride(h);
         to += (size_t)(h.Hq + of_v * h.Hkv + kv) * h.D + d;
         *(uint32_t *)to = of_v ? pack2(total.x, total.y) : pack2(total.x * scale, total.y * scale);
     }

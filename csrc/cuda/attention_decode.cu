@@ -47,8 +47,8 @@ static inline int sharers(struct heads h) {
     return h.group > 8 ? 1 : h.group > 4 ? 2 : h.group > 2 ? 4 : h.group > 1 ? 8 : 16;
 }
 
-/* The slots [first, first + n) among which a slot is, and the chunks [begin, end) that they all hold in the same pages and
-   see whole. */
+/* The slots [first, first + n) among which a slot is, and the chunks [begin, end) that they all hold in the same pages
+   and see whole. */
 struct neighbours { int first, n, begin, end; };
 
 static __device__ inline struct neighbours neighbours_of(const struct decode &c, int slot) {
@@ -101,8 +101,8 @@ static __device__ void load_query(uint32_t q[1][W / 16][4], const struct decode 
     }
 }
 
-/* Tiles [tile, tile + warps) of a slot. What it does not see, keys before `first` and places that it has not filled, which
-   hold anything, is read as zeros. */
+/* Tiles [tile, tile + warps) of a slot. What it does not see, keys before `first` and places that it has not filled,
+   which hold anything, is read as zeros. */
 template <int W>
 static __device__ void load_tiles(bf16 *to, const struct decode &c, int slot, int kv, int tile, int first, int length) {
     constexpr int N = warps_of(W), PIECES = 2 * KV_TILE * (W / 8);
@@ -247,7 +247,7 @@ static __global__ void __launch_bounds__(warps_of(W) * WARP, 3) decode_slot(cons
     int length = c.length[slot], tiles = (length + KV_TILE - 1) / KV_TILE, first = first_key(h, length - 1);
     struct neighbours them = neighbours_of(c, slot);
     struct rows own = {slot, 1, (int)blockIdx.z * DECODE_HEADS}, all = {them.first, them.n, 0};
-    int begin = first / KV_CHUNK, first_tile = first / KV_TILE / N * N;             /* the first chunk, and its first tiles */
+    int begin = first / KV_CHUNK, first_tile = first / KV_TILE / N * N;     /* the first chunk, and its first tiles */
     bool joins = c.parts && tiles > (begin + 1) * CHUNK_TILES;       /* the chunks, in decode_join() */
     int tile = max(first_tile, own_chunk(c, them, slot, begin + blockIdx.y) * CHUNK_TILES);
     int shared = them.begin * CHUNK_TILES, shared_end = them.end * CHUNK_TILES;
@@ -339,7 +339,8 @@ static __global__ void copy_pages(uint4 *pool, const int32_t *dst, const int32_t
     for (int i = blockIdx.y * THREADS + threadIdx.x; i < pieces; i += gridDim.y * THREADS) to[i] = from[i];
 }
 
-int cuda_kv_store(void *ctx, void *pool, const real *qkv, const int32_t *place, int N, const struct attention_shape *a) {
+int cuda_kv_store(void *ctx, void *pool, const real *qkv, const int32_t *place, int N,
+                  const struct attention_shape *a) {
     struct heads h;
     TRY(attention_heads(&h, a));
     LAUNCH(ctx, store_rows, blocks_of((size_t)N * 2 * h.Hkv * (h.D / 8), THREADS), THREADS, 0, (bf16 *)pool,

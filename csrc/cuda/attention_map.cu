@@ -15,10 +15,12 @@ static void *place(char **memory, size_t bytes, size_t *total) {
 size_t attention_map_place(struct attention_map *map, char **memory, int N, int n_segments, int group) {
     size_t total = 0, rows = (size_t)N, segments = (size_t)n_segments;
     map->count = (int *)place(memory, COUNTS * sizeof(int), &total);
-    map->query_tile = (int2 *)place(memory, (size_t)query_tiles_max(N, n_segments, group, 64) * sizeof(int2), &total);
+    map->query_tasks = (struct query_task *)place(
+        memory, (size_t)query_tiles_max(N, n_segments, group, 64) * sizeof(struct query_task), &total);
     map->gap = (int *)place(memory, rows * sizeof(int), &total);
     map->segment_of = (int *)place(memory, rows * sizeof(int), &total);
-    map->key_task = (int4 *)place(memory, (size_t)key_tasks_max(N, n_segments) * sizeof(int4), &total);
+    map->key_tasks = (struct key_task *)place(memory, (size_t)key_tasks_max(N, n_segments) * sizeof(struct key_task),
+                                               &total);
     map->slices = (int *)place(memory, segments * sizeof(int), &total);
     map->dependent_tiles = (int *)place(memory, segments * sizeof(int), &total);
     return total;
@@ -76,7 +78,7 @@ static __device__ void list_query_tiles(struct attention_map map, const struct s
     for (int base = 0; base < n; base += MAP_THREADS, done += total) {
         int s = base + (int)threadIdx.x, tiles = s < n ? tiles_of(segments[s].len, group, pairs) : 0;
         int at = done + block_scan(tiles, &total, part);
-        while (tiles--) map.query_tile[at++] = make_int2(s, tiles);
+        while (tiles--) map.query_tasks[at++] = {s, tiles};
     }
     if (threadIdx.x == 0) map.count[QUERY_TILES] = done;
 }
@@ -85,7 +87,8 @@ static __device__ void list_query_tiles(struct attention_map map, const struct s
    them are shared out over slices: as many as a function of the group alone says (C2), and so few that the sums of all
    slices have no more rows than the completions: each completion counts where its prefix begins. Of a completion, the
    rows whose window reaches back to the segment count. */
-static __device__ void find_dependents(struct attention_map map, const struct segment *segments, int n, struct heads h) {
+static __device__ void find_dependents(struct attention_map map, const struct segment *segments, int n,
+                                       struct heads h) {
     for (int s = threadIdx.x; s < n; s += MAP_THREADS) map.dependent_tiles[s] = 0;
     __syncthreads();
     for (int s = threadIdx.x; s < n; s += MAP_THREADS) {
@@ -128,7 +131,7 @@ static __device__ void list_key_tasks(struct attention_map map, const struct seg
         int sums = rows + block_scan(slices > 1 ? slices * len : 0, &total_rows, part);
         for (int slice = 0; slice < slices; slice++)
             for (int row = 0; row < len; row += KEY_ROWS)
-                map.key_task[at++] = make_int4(s, row, slice, slices > 1 ? sums + slice * len : -1);
+                map.key_tasks[at++] = {s, row, slice, slices > 1 ? sums + slice * len : -1};
     }
     if (threadIdx.x == 0) map.count[KEY_TASKS] = tasks;
 }

@@ -98,7 +98,8 @@ int softmax_rows(const struct cuda_ctx *ctx, const struct row_stats *out, float 
 
 /* The epilogue: dz (M, pitch) of ids first..first+N, and 0 up to the end of the tile. rows (M): lse, entropy, and the
    coefficients of logp and entropy times scale. */
-struct logits_to_dz { bf16 *dz; size_t pitch; const float4 *rows; const int32_t *target; int first; float scale; };
+struct __align__(16) row_terms { float lse, entropy, coef, ecoef; };
+struct logits_to_dz { bf16 *dz; size_t pitch; const struct row_terms *rows; const int32_t *target; int first; float scale; };
 
 template <int I, int J> DEVICE void start(const struct logits_to_dz &, float (&sums)[I][J][4], struct place) {
     start_from_zero(sums);
@@ -110,13 +111,12 @@ template <int I, int J> DEVICE void finish(const struct logits_to_dz &e, float (
 #pragma unroll
     for (int i = 0; i < I * 2; i++) {
         int from = min_int(at.row + 8 * i + lane_id() / 4, at.M - 1), target = e.target[from] - e.first - at.col;
-        float4 row = e.rows[from];
-        float lse = row.x, entropy = row.y, coef = row.z, ecoef = row.w;
+        struct row_terms row = e.rows[from];
 #pragma unroll
         for (int k = 0; k < J * 2; k++) {
             float *z = &sums[i / 2][k / 2][i % 2 * 2 + k % 2];
-            float logp = below(*z * e.scale, lse), p = exp_approx(logp);
-            float dz = (quad_id(k) == target ? coef : 0) - p * fmaf(ecoef, logp + entropy, coef);
+            float logp = below(*z * e.scale, row.lse), p = exp_approx(logp);
+            float dz = (quad_id(k) == target ? row.coef : 0) - p * fmaf(row.ecoef, logp + row.entropy, row.coef);
             *z = at.col + quad_id(k) < at.N ? dz : 0;
         }
     }
@@ -125,14 +125,14 @@ template <int I, int J> DEVICE void finish(const struct logits_to_dz &e, float (
 }
 
 /* Scratch of a call on R rows, in blocks of `rows`. */
-struct head_plan { int rows, ids; struct row_stats stats; float4 *terms; bf16 *dz; float *dh; };
+struct head_plan { int rows, ids; struct row_stats stats; struct row_terms *terms; bf16 *dz; float *dh; };
 
 static struct head_plan plan_head(struct cut *c, int R, int C, int V) {
     struct head_plan p;
     p.rows = min_int(HEAD_ROWS, round_up(R, ROW_ALIGN));
     p.ids = min_int(HEAD_IDS, round_up(V, 128));
     p.stats = cut_row_stats(c, p.rows, V);
-    p.terms = (float4 *)cut_piece(c, p.rows, sizeof(float4));
+    p.terms = (struct row_terms *)cut_piece(c, p.rows, sizeof(struct row_terms));
     p.dz = (bf16 *)cut_piece(c, (size_t)p.rows * p.ids, sizeof(bf16));
     p.dh = (float *)cut_piece(c, (size_t)p.rows * C, sizeof(float));
     return p;
@@ -161,12 +161,12 @@ static int head_backward(const struct cuda_ctx *ctx, const struct head_plan *p, 
 }
 
 /* logp (R), and with coef the terms of logits_to_dz */
-static __global__ void finish_rows(float *logp, float4 *terms, struct row_stats s, const float *coef,
+static __global__ void finish_rows(float *logp, struct row_terms *terms, struct row_stats s, const float *coef,
                                    const float *ecoef, float scale, int R) {
     int i = (int)(blockIdx.x * blockDim.x + threadIdx.x);
     if (i >= R) return;
     logp[i] = s.hit[i] - s.lse[i];
-    if (coef) terms[i] = make_float4(s.lse[i], s.entropy[i], coef[i] * scale, ecoef ? ecoef[i] * scale : 0);
+    if (coef) terms[i] = {s.lse[i], s.entropy[i], coef[i] * scale, ecoef ? ecoef[i] * scale : 0};
 }
 
 int cuda_head(void *ctx_, float *dW, const struct head_rows *all, const weight *W, float inv_temperature, int C, int V) {

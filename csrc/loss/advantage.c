@@ -9,11 +9,13 @@
 
 const char *const advantage_scale_names[] = {
     [SCALE_GROUP] = "group", [SCALE_BATCH] = "batch", [SCALE_NONE] = "none", [ADVANTAGE_SCALES] = NULL};
-const char *const reward_aggregation_names[] = {
-    [SUM_THEN_NORMALIZE] = "sum_then_normalize", [NORMALIZE_THEN_SUM] = "normalize_then_sum",
-    [REWARD_AGGREGATIONS] = NULL};
+const char *const reward_aggregation_names[] = {[SUM_THEN_NORMALIZE] = "sum_then_normalize",
+                                                [NORMALIZE_THEN_SUM] = "normalize_then_sum",
+                                                [REWARD_AGGREGATIONS] = NULL};
 
-struct moments { double mean, std; };    /* over what is not NaN; NAN where there are too few */
+struct moments {
+    double mean, std;
+};    /* over what is not NaN; NAN where there are too few */
 
 static struct moments moments(const double *x, int n, int stride) {
     double first = NAN, sum = 0, squares = 0;
@@ -107,8 +109,7 @@ int group_advantages(float *advantage, const double *rewards, const double *weig
     if (!scratch) return fail(E_MEMORY, "no memory for the advantages of %d completions", n);
     if (aggregation == NORMALIZE_THEN_SUM)
         normalize_then_sum(advantage, scratch, scratch + n, rewards, weights, sizes, n_groups, n_functions);
-    else
-        sum_then_normalize(advantage, scratch, rewards, weights, sizes, n_groups, n_functions, scale);
+    else sum_then_normalize(advantage, scratch, rewards, weights, sizes, n_groups, n_functions, scale);
     memory_free(scratch);
     return OK;
 }

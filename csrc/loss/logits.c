@@ -6,7 +6,13 @@
 #include "base/base.h"
 #include "base/threads.h"
 
-struct job { float *logp, *entropy; const float *z; const int32_t *ids; double temperature; int V; };
+struct job {
+    float *logp, *entropy;
+    const float *z;
+    const int32_t *ids;
+    double temperature;
+    int V;
+};
 
 /* with u = (z - max) / temperature: logp = u[id] - log S, entropy = log S - sum e^u u / S */
 static void log_softmax_rows(void *arg, int begin, int end, int thread) {

@@ -7,21 +7,28 @@
 
 #include "base/base.h"
 
-const char *const loss_type_names[] = {
-    [LOSS_GRPO] = "grpo", [LOSS_DR_GRPO] = "dr_grpo", [LOSS_DAPO] = "dapo", [LOSS_BNPO] = "bnpo",
-    [LOSS_CISPO] = "cispo", [LOSS_SAPO] = "sapo", [LOSS_LUSPO] = "luspo", [LOSS_VESPO] = "vespo",
-    [LOSS_GMPO] = "gmpo", [LOSS_REINFORCE] = "reinforce", [LOSS_TYPES] = NULL};
-const char *const loss_aggregation_names[] = {
-    [SEQUENCE_MEAN_TOKEN_MEAN] = "sequence-mean-token-mean", [TOKEN_MEAN] = "token-mean",
-    [SEQUENCE_MEAN_TOKEN_SUM] = "sequence-mean-token-sum", [FIXED_LENGTH] = "fixed-length", [LOSS_AGGREGATIONS] = NULL};
+const char *const loss_type_names[] = {[LOSS_GRPO] = "grpo",           [LOSS_DR_GRPO] = "dr_grpo", [LOSS_DAPO] = "dapo",
+                                       [LOSS_BNPO] = "bnpo",           [LOSS_CISPO] = "cispo",     [LOSS_SAPO] = "sapo",
+                                       [LOSS_LUSPO] = "luspo",         [LOSS_VESPO] = "vespo",     [LOSS_GMPO] = "gmpo",
+                                       [LOSS_REINFORCE] = "reinforce", [LOSS_TYPES] = NULL};
+const char *const loss_aggregation_names[] = {[SEQUENCE_MEAN_TOKEN_MEAN] = "sequence-mean-token-mean",
+                                              [TOKEN_MEAN] = "token-mean",
+                                              [SEQUENCE_MEAN_TOKEN_SUM] = "sequence-mean-token-sum",
+                                              [FIXED_LENGTH] = "fixed-length",
+                                              [LOSS_AGGREGATIONS] = NULL};
 const char *const loss_level_names[] = {[LEVEL_TOKEN] = "token", [LEVEL_SEQUENCE] = "sequence", [LOSS_LEVELS] = NULL};
 const char *const kl_estimator_names[] = {[KL_K1] = "k1", [KL_K2] = "k2", [KL_K3] = "k3", [KL_ESTIMATORS] = NULL};
 
-static const int implied_aggregation[LOSS_TYPES] = {
-    [LOSS_GRPO] = SEQUENCE_MEAN_TOKEN_MEAN, [LOSS_DR_GRPO] = FIXED_LENGTH, [LOSS_DAPO] = TOKEN_MEAN,
-    [LOSS_BNPO] = TOKEN_MEAN, [LOSS_CISPO] = TOKEN_MEAN, [LOSS_SAPO] = SEQUENCE_MEAN_TOKEN_MEAN,
-    [LOSS_LUSPO] = SEQUENCE_MEAN_TOKEN_SUM, [LOSS_VESPO] = TOKEN_MEAN, [LOSS_GMPO] = SEQUENCE_MEAN_TOKEN_MEAN,
-    [LOSS_REINFORCE] = TOKEN_MEAN};
+static const int implied_aggregation[LOSS_TYPES] = {[LOSS_GRPO] = SEQUENCE_MEAN_TOKEN_MEAN,
+                                                    [LOSS_DR_GRPO] = FIXED_LENGTH,
+                                                    [LOSS_DAPO] = TOKEN_MEAN,
+                                                    [LOSS_BNPO] = TOKEN_MEAN,
+                                                    [LOSS_CISPO] = TOKEN_MEAN,
+                                                    [LOSS_SAPO] = SEQUENCE_MEAN_TOKEN_MEAN,
+                                                    [LOSS_LUSPO] = SEQUENCE_MEAN_TOKEN_SUM,
+                                                    [LOSS_VESPO] = TOKEN_MEAN,
+                                                    [LOSS_GMPO] = SEQUENCE_MEAN_TOKEN_MEAN,
+                                                    [LOSS_REINFORCE] = TOKEN_MEAN};
 
 static int is_clip_family(int type) {
     return type == LOSS_GRPO || type == LOSS_DR_GRPO || type == LOSS_DAPO || type == LOSS_BNPO || type == LOSS_LUSPO;
@@ -74,8 +81,11 @@ double loss_adapt_entropy(double *coef, double entropy, const struct loss_config
 /* ---- metrics --------------------------------------------------------------------------------------------------- */
 
 void loss_metrics_init(struct loss_metrics *m) {
-    *m = (struct loss_metrics){.clip_low_min = INFINITY, .clip_high_max = -INFINITY, .ratio_min = INFINITY,
-                               .ratio_max = -INFINITY, .logp_difference_max = 0};
+    *m = (struct loss_metrics){.clip_low_min = INFINITY,
+                               .clip_high_max = -INFINITY,
+                               .ratio_min = INFINITY,
+                               .ratio_max = -INFINITY,
+                               .logp_difference_max = 0};
 }
 
 static void add_mean(struct loss_mean *m, double sum, double count) {
@@ -105,7 +115,10 @@ void loss_metrics_merge(struct loss_metrics *m, const struct loss_metrics *other
 /* ---- one sequence ---------------------------------------------------------------------------------------------- */
 
 /* exp of a clamped exponent; live = d(clamped)/d(exponent), 0 where the clamp bites */
-struct ratio { double value; int live; };
+struct ratio {
+    double value;
+    int live;
+};
 
 struct sequence {
     const struct loss_config *c;
@@ -181,7 +194,9 @@ static void measure(struct sequence *s) {
 }
 
 /* A summand of the loss: its value, its derivatives by the token's logp (the ratio held fixed) and by the log ratio. */
-struct term { double value, dlogp, dlog_ratio; };
+struct term {
+    double value, dlogp, dlog_ratio;
+};
 
 static struct term clip_term(const struct loss_config *c, double ratio, double A) {
     double capped = fmin(ratio, c->delta), clipped = clamp(ratio, 1 - c->epsilon, 1 + c->epsilon_high);
@@ -334,8 +349,10 @@ static double eval_entropy(float *ecoef, struct loss_metrics *m, const struct se
 
 static int check_finite(const struct sequence *s, int index) {
     if (!isfinite(s->advantage)) return fail(E_NONFINITE, "the advantage of completion %d is %g", index, s->advantage);
-    const struct { const char *name; const float *x; } arrays[] = {
-        {"logp", s->logp}, {"old_logp", s->old_logp}, {"ref_logp", s->ref_logp}, {"entropy", s->entropy}};
+    const struct {
+        const char *name;
+        const float *x;
+    } arrays[] = {{"logp", s->logp}, {"old_logp", s->old_logp}, {"ref_logp", s->ref_logp}, {"entropy", s->entropy}};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {
         const float *x = arrays[i].x;
         for (int t = 0; x && t < s->length; t++)
@@ -382,10 +399,15 @@ int loss_eval(double *loss, float *coef, float *ecoef, struct loss_metrics *metr
     if (c->beta == 0) ref_logp = NULL;
     size_t start = 0;
     for (int i = 0; i < n_sequences; i++) {
-        struct sequence s = {
-            .c = c, .logp = logp + start, .old_logp = old_logp + start, .ref_logp = shift(ref_logp, start),
-            .entropy = shift(entropy, start), .mask = mask + start, .length = lengths[i], .advantage = advantage[i],
-            .entropy_threshold = n.entropy_threshold};
+        struct sequence s = {.c = c,
+                             .logp = logp + start,
+                             .old_logp = old_logp + start,
+                             .ref_logp = shift(ref_logp, start),
+                             .entropy = shift(entropy, start),
+                             .mask = mask + start,
+                             .length = lengths[i],
+                             .advantage = advantage[i],
+                             .entropy_threshold = n.entropy_threshold};
         size_t bytes = (size_t)s.length * sizeof *coef;
         TRY(check_finite(&s, i));
         measure(&s);

@@ -34,11 +34,24 @@
 #define LOSS_MAX_EXPONENT 20.0
 
 enum loss_type {
-    LOSS_GRPO, LOSS_DR_GRPO, LOSS_DAPO, LOSS_BNPO, LOSS_CISPO, LOSS_SAPO, LOSS_LUSPO, LOSS_VESPO, LOSS_GMPO,
-    LOSS_REINFORCE, LOSS_TYPES
+    LOSS_GRPO,
+    LOSS_DR_GRPO,
+    LOSS_DAPO,
+    LOSS_BNPO,
+    LOSS_CISPO,
+    LOSS_SAPO,
+    LOSS_LUSPO,
+    LOSS_VESPO,
+    LOSS_GMPO,
+    LOSS_REINFORCE,
+    LOSS_TYPES
 };
 enum loss_aggregation {
-    SEQUENCE_MEAN_TOKEN_MEAN, TOKEN_MEAN, SEQUENCE_MEAN_TOKEN_SUM, FIXED_LENGTH, LOSS_AGGREGATIONS
+    SEQUENCE_MEAN_TOKEN_MEAN,
+    TOKEN_MEAN,
+    SEQUENCE_MEAN_TOKEN_SUM,
+    FIXED_LENGTH,
+    LOSS_AGGREGATIONS
 };
 enum loss_level { LEVEL_TOKEN, LEVEL_SEQUENCE, LOSS_LEVELS };
 enum kl_estimator { KL_K1, KL_K2, KL_K3, KL_ESTIMATORS };
@@ -78,7 +91,9 @@ struct loss_normalizer {
 };
 
 /* Sums that micro-batches add to; what has count 0 does not apply and is not reported. */
-struct loss_mean { double sum, count; };
+struct loss_mean {
+    double sum, count;
+};
 struct loss_metrics {
     struct loss_mean kl, entropy, clip_low, clip_high, cispo_clip, vespo_phi, off_policy_dropped, ratio;
     struct loss_mean logp_difference;    /* |logp - old_logp| */

@@ -5,7 +5,8 @@
 #include "net/project.h"
 #include "net/stash.h"
 
-void attention_stash_lay_out(struct attention_stash *t, struct layout *memory, const struct widths *w, size_t real_size, size_t rows) {
+void attention_stash_lay_out(struct attention_stash *t, struct layout *memory, const struct widths *w, size_t real_size,
+                             size_t rows) {
     t->qkv = layout_take(memory, rows * (size_t)w->qkv, real_size);
     t->heads = layout_take(memory, rows * (size_t)w->heads, real_size);
     t->lse = layout_take(memory, rows * (size_t)w->n_heads, sizeof(float));
@@ -14,7 +15,8 @@ void attention_stash_lay_out(struct attention_stash *t, struct layout *memory, c
 
 enum { FIELDS = 5 };                     /* of a stash; x is the first */
 
-static int fields_of(struct stash_field fields[FIELDS], const struct activations *a, int l, const struct stashes *store) {
+static int fields_of(struct stash_field fields[FIELDS], const struct activations *a, int l,
+                     const struct stashes *store) {
     const struct attention_stash *here = &a->stash.layers[l].attention, *there = &store->layers[l].attention;
     const struct spec *s = &a->weights->spec;
     struct widths w = layer_widths(s, l);
@@ -40,8 +42,8 @@ static int rotate(struct activations *a, int l, int N) {
     const struct attention_spec *spec = &w->spec.layers[l].attention;
     struct attention_shape shape = shape_of_attention(spec);
     struct head_norm norm;
-    return op_rope(&w->device, a->rotated, a->stash.layers[l].attention.qkv, head_norm_of(&norm, w, l), a->cos[spec->rope],
-                   a->sin[spec->rope], N, &shape);
+    return op_rope(&w->device, a->rotated, a->stash.layers[l].attention.qkv, head_norm_of(&norm, w, l),
+                   a->cos[spec->rope], a->sin[spec->rope], N, &shape);
 }
 
 /* Scores and weighted values of rotated rows, which see their batch or the cache */
@@ -50,7 +52,8 @@ static int attend(struct activations *a, int l, const struct rows *r) {
     struct attention_shape shape = shape_of_attention(&w->spec.layers[l].attention);
     struct attention_stash *s = &a->stash.layers[l].attention;
     if (r->cache) TRY(op_kv_store(&w->device, cache_layer(r->cache, l), a->rotated, r->place, r->N, &shape));
-    return r->keys ? op_attention_decode(&w->device, s->heads, s->lse, a->rotated, cache_layer(r->cache, l), r->keys, r->N, &shape)
+    return r->keys ? op_attention_decode(&w->device, s->heads, s->lse, a->rotated, cache_layer(r->cache, l), r->keys,
+                                         r->N, &shape)
                    : op_attention(&w->device, s->heads, s->lse, a->rotated, r->segments, r->n_segments, r->N, &shape);
 }
 
@@ -66,7 +69,8 @@ int attention_forward(struct activations *a, int l, const struct rows *r, const 
     TRY(project(w, l, P_qkv, s->qkv, a->normed, N));
     TRY(rotate(a, l, N));
     TRY(attend(a, l, r));
-    if (stream != s->x) TRY(op_copy(&w->device, stream, s->x, (size_t)N * (size_t)w->spec.d_model * (size_t)w->device.ops->real_size));
+    if (stream != s->x)
+        TRY(op_copy(&w->device, stream, s->x, (size_t)N * (size_t)w->spec.d_model * (size_t)w->device.ops->real_size));
     if (w->spec.layers[l].post_norms) {
         TRY(project(w, l, P_o, s->result, s->heads, N));
         TRY(norm_add(w, l, P_attention_post_norm, stream, a->rstd, s->result, N));
@@ -92,7 +96,8 @@ int attention_backward(struct activations *a, int l, const struct rows *r, float
     TRY(project_dw(w, l, P_o, grads, dresult, s->heads, N));
     TRY(project_dx(w, l, P_o, a->dheads, dresult, N));
     TRY(rotate(a, l, N));
-    TRY(op_attention_bwd(&w->device, a->dqkv, a->dheads, s->heads, s->lse, a->rotated, r->segments, r->n_segments, N, &shape));
+    TRY(op_attention_bwd(&w->device, a->dqkv, a->dheads, s->heads, s->lse, a->rotated, r->segments, r->n_segments, N,
+                         &shape));
     TRY(op_rope_bwd(&w->device, a->dqkv, gradient_of(w, grads, l, P_q_norm), gradient_of(w, grads, l, P_k_norm), s->qkv,
                     head_norm_of(&norms, w, l), a->cos[spec->rope], a->sin[spec->rope], N, &shape));
     TRY(norm(w, l, P_attention_norm, a->normed, a->rstd, s->x, N));

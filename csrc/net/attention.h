@@ -17,7 +17,8 @@ struct attention_stash {                 /* N rows */
 };
 
 /* Everything but x, which the caller lays out */
-void attention_stash_lay_out(struct attention_stash *t, struct layout *memory, const struct widths *w, size_t real_size, size_t rows);
+void attention_stash_lay_out(struct attention_stash *t, struct layout *memory, const struct widths *w, size_t real_size,
+                             size_t rows);
 /* The mlp's input = x + result, from this stash's x. copy: also saves what its store keeps; may be NULL */
 int attention_forward(struct activations *a, int l, const struct rows *r, const struct stash_rows *copy);
 /* The stash from where a forward saved it */

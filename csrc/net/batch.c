@@ -5,7 +5,10 @@
 #include "base/base.h"
 
 int groups_check(const struct groups *g, int vocab_size) {
-    const struct { const char *what; const struct ragged *r; } lists[] = {{"prompt", &g->prompts}, {"completion", &g->completions}};
+    const struct {
+        const char *what;
+        const struct ragged *r;
+    } lists[] = {{"prompt", &g->prompts}, {"completion", &g->completions}};
     for (int k = 0; k < 2; k++)
         for (int i = 0; i < lists[k].r->n; i++)
             for (int64_t t = lists[k].r->offset[i]; t < lists[k].r->offset[i + 1]; t++)
@@ -17,7 +20,8 @@ int groups_check(const struct groups *g, int vocab_size) {
     for (int i = 0; i < g->completions.n; i++) {
         if (g->group[i] < 0 || g->group[i] >= g->prompts.n)
             return fail(E_CONFIG, "completion %d belongs to prompt %d of %d", i, (int)g->group[i], g->prompts.n);
-        if (i && g->group[i] < g->group[i - 1]) return fail(E_CONFIG, "completions are not in the order of their prompts (at %d)", i);
+        if (i && g->group[i] < g->group[i - 1])
+            return fail(E_CONFIG, "completions are not in the order of their prompts (at %d)", i);
     }
     return OK;
 }
@@ -35,7 +39,8 @@ static int group_rows(const struct groups *g, int prompt, int at, int *n_complet
     return round_up(rows, ROW_ALIGN);
 }
 
-int batch_next(struct micro_batch *mb, int *prompt, int *completion, const struct groups *g, const uint8_t *wanted, int token_budget) {
+int batch_next(struct micro_batch *mb, int *prompt, int *completion, const struct groups *g, const uint8_t *wanted,
+               int token_budget) {
     *mb = (struct micro_batch){.prompt = *prompt, .completion = *completion, .wanted = wanted};
     for (; *prompt < g->prompts.n; ++*prompt) {
         int n, head, rows = group_rows(g, *prompt, *completion, &n, &head);
@@ -61,7 +66,8 @@ int batch_group(int *prompt, int *completion, int *head_rows, const struct group
     return 0;
 }
 
-static void limit(int *rows, int *head_rows, int64_t all_rows, int64_t all_head, int largest, int n_prompts, int n_completions, int token_budget) {
+static void limit(int *rows, int *head_rows, int64_t all_rows, int64_t all_head, int largest, int n_prompts,
+                  int n_completions, int token_budget) {
     *rows = all_rows > token_budget ? max_int(largest, token_budget) : (int)all_rows;
     int64_t most_head = (int64_t)*rows + n_completions + (int64_t)ROW_ALIGN * n_prompts;
     *head_rows = round_up((int)(all_head < most_head ? all_head : most_head), ROW_ALIGN);
@@ -80,12 +86,13 @@ void batch_limits(int *rows, int *head_rows, const struct groups *g, int token_b
     limit(rows, head_rows, all_rows, all_head, largest, g->prompts.n, g->completions.n, token_budget);
 }
 
-void batch_limits_of(int *rows, int *head_rows, int64_t *all, int n_prompts, int num_generations, int prompt_length, int completion_length,
-                     int token_budget) {
+void batch_limits_of(int *rows, int *head_rows, int64_t *all, int n_prompts, int num_generations, int prompt_length,
+                     int completion_length, int token_budget) {
     int group = round_up(prompt_length + num_generations * (completion_length - 1), ROW_ALIGN);
     int head = round_up(num_generations * completion_length, ROW_ALIGN);
     *all = (int64_t)n_prompts * group;
-    limit(rows, head_rows, *all, (int64_t)n_prompts * head, group, n_prompts, n_prompts * num_generations, token_budget);
+    limit(rows, head_rows, *all, (int64_t)n_prompts * head, group, n_prompts, n_prompts * num_generations,
+          token_budget);
 }
 
 int batch_create(struct batch *b, const struct device *device, int rows, int head_rows, int segments) {
@@ -101,15 +108,16 @@ int batch_create(struct batch *b, const struct device *device, int rows, int hea
     b->ecoef = device_alloc(device, r);
     b->logp = device_alloc(device, r);
     b->entropy = device_alloc(device, r);
-    if (b->ids && b->positions && b->stored && b->segments && b->target_rows && b->target_ids && b->coef && b->ecoef && b->logp &&
-        b->entropy)
+    if (b->ids && b->positions && b->stored && b->segments && b->target_rows && b->target_ids && b->coef && b->ecoef &&
+        b->logp && b->entropy)
         return OK;
     batch_free(b);
     return fail(E_MEMORY, "no memory for a batch of %d rows", rows);
 }
 
 void batch_free(struct batch *b) {
-    void *all[] = {b->ids, b->positions, b->stored, b->segments, b->target_rows, b->target_ids, b->coef, b->ecoef, b->logp, b->entropy};
+    void *all[] = {b->ids,        b->positions, b->stored, b->segments, b->target_rows,
+                   b->target_ids, b->coef,      b->ecoef,  b->logp,     b->entropy};
     for (size_t i = 0; b->device && i < sizeof all / sizeof *all; i++) device_release(b->device, all[i]);
     *b = (struct batch){0};
 }
@@ -124,7 +132,11 @@ int batch_reserve(struct batch *b, const struct device *device, int rows, int he
 }
 
 /* Packs one group at row and head row; HOST arrays of the whole micro-batch. */
-struct staging { int32_t *ids, *positions, *rows, *targets; struct segment *segments; int row, head, n_segments; };
+struct staging {
+    int32_t *ids, *positions, *rows, *targets;
+    struct segment *segments;
+    int row, head, n_segments;
+};
 
 static void stage_run(struct staging *s, const int32_t *ids, int n, int prefix, int prefix_len) {
     if (!n) return;
@@ -159,13 +171,18 @@ int batch_pack(struct batch *b, const struct groups *g, const struct micro_batch
         return fail(E_CONFIG, "a micro-batch of %d rows, planned for %d", mb->rows, b->rows_max);
     int32_t *host = calloc(2 * n + 2 * r + 4 * (size_t)segments, sizeof *host);
     if (!host) return fail(E_MEMORY, "no memory to pack %d rows", mb->rows);
-    struct staging s = {.ids = host, .positions = host + n, .rows = host + 2 * n, .targets = host + 2 * n + r,
+    struct staging s = {.ids = host,
+                        .positions = host + n,
+                        .rows = host + 2 * n,
+                        .targets = host + 2 * n + r,
                         .segments = (struct segment *)(host + 2 * n + 2 * r)};
     int count, head;
     for (int p = mb->prompt, c = mb->completion; (count = batch_group(&p, &c, &head, g, mb)); p++, c += count)
         stage_group(&s, g, p, c, count);
-    b->rows = (struct rows){.N = mb->rows, .ids = b->ids, .positions = b->positions, .segments = b->segments, .n_segments = s.n_segments};
-    b->targets = (struct targets){.R = mb->head_rows, .rows = b->target_rows, .ids = b->target_ids, .logp = b->logp, .entropy = b->entropy};
+    b->rows = (struct rows){
+        .N = mb->rows, .ids = b->ids, .positions = b->positions, .segments = b->segments, .n_segments = s.n_segments};
+    b->targets = (struct targets){
+        .R = mb->head_rows, .rows = b->target_rows, .ids = b->target_ids, .logp = b->logp, .entropy = b->entropy};
     int status = device_upload(d, b->ids, s.ids, n * sizeof *host);
     if (!status) status = device_upload(d, b->positions, s.positions, n * sizeof *host);
     if (!status) status = device_upload(d, b->target_rows, s.rows, r * sizeof *host);
@@ -178,7 +195,8 @@ int batch_pack(struct batch *b, const struct groups *g, const struct micro_batch
 /* Each group's numbers from their flat place to their padded one */
 static void pad_rows(float *padded, const float *flat, const struct groups *g, const struct micro_batch *mb) {
     int count, head, at = 0;
-    for (int p = mb->prompt, c = mb->completion; (count = batch_group(&p, &c, &head, g, mb)); p++, c += count, at += head) {
+    for (int p = mb->prompt, c = mb->completion; (count = batch_group(&p, &c, &head, g, mb));
+         p++, c += count, at += head) {
         int64_t from = g->completions.offset[c];
         memcpy(padded + at, flat + from, (size_t)(g->completions.offset[c + count] - from) * sizeof *flat);
     }
@@ -187,13 +205,15 @@ static void pad_rows(float *padded, const float *flat, const struct groups *g, c
 /* And back */
 static void unpad_rows(float *flat, const float *padded, const struct groups *g, const struct micro_batch *mb) {
     int count, head, at = 0;
-    for (int p = mb->prompt, c = mb->completion; (count = batch_group(&p, &c, &head, g, mb)); p++, c += count, at += head) {
+    for (int p = mb->prompt, c = mb->completion; (count = batch_group(&p, &c, &head, g, mb));
+         p++, c += count, at += head) {
         int64_t to = g->completions.offset[c];
         memcpy(flat + to, padded + at, (size_t)(g->completions.offset[c + count] - to) * sizeof *flat);
     }
 }
 
-int batch_put(const struct device *device, float *padded, const float *flat, const struct groups *g, const struct micro_batch *mb) {
+int batch_put(const struct device *device, float *padded, const float *flat, const struct groups *g,
+              const struct micro_batch *mb) {
     float *host = calloc((size_t)mb->head_rows, sizeof *host);
     if (!host) return fail(E_MEMORY, "no memory for %d numbers", mb->head_rows);
     pad_rows(host, flat, g, mb);
@@ -202,7 +222,8 @@ int batch_put(const struct device *device, float *padded, const float *flat, con
     return status;
 }
 
-int batch_get(const struct device *device, float *flat, const float *padded, const struct groups *g, const struct micro_batch *mb) {
+int batch_get(const struct device *device, float *flat, const float *padded, const struct groups *g,
+              const struct micro_batch *mb) {
     float *host = malloc((size_t)mb->head_rows * sizeof *host);
     if (!host) return fail(E_MEMORY, "no memory for %d numbers", mb->head_rows);
     int status = device_download(device, host, padded, (size_t)mb->head_rows * sizeof *host);

@@ -5,14 +5,16 @@
 #include "net/project.h"
 #include "net/stash.h"
 
-void mlp_stash_lay_out(struct mlp_stash *t, struct layout *memory, const struct widths *w, size_t real_size, size_t rows) {
+void mlp_stash_lay_out(struct mlp_stash *t, struct layout *memory, const struct widths *w, size_t real_size,
+                       size_t rows) {
     t->gate_up = layout_take(memory, rows * 2 * (size_t)w->mlp, real_size);
     if (w->post_norms) t->result = layout_take(memory, rows * (size_t)w->model, real_size);
 }
 
 enum { FIELDS = 3 };                     /* of a stash; x is the first */
 
-static int fields_of(struct stash_field fields[FIELDS], const struct activations *a, int l, const struct stashes *store) {
+static int fields_of(struct stash_field fields[FIELDS], const struct activations *a, int l,
+                     const struct stashes *store) {
     const struct mlp_stash *here = &a->stash.layers[l].mlp, *there = &store->layers[l].mlp;
     struct widths w = layer_widths(&a->weights->spec, l);
     int n = 0;
@@ -37,7 +39,8 @@ int mlp_forward(struct activations *a, int l, int N, real *next, const struct st
     TRY(op_glu(&w->device, a->gated, s->gate_up, spec->mlp.gate, N, spec->mlp.width));
     if (spec->post_norms) TRY(project(w, l, P_down, s->result, a->gated, N));
     if (!next) return OK;
-    if (next != s->x) TRY(op_copy(&w->device, next, s->x, (size_t)N * (size_t)w->spec.d_model * (size_t)w->device.ops->real_size));
+    if (next != s->x)
+        TRY(op_copy(&w->device, next, s->x, (size_t)N * (size_t)w->spec.d_model * (size_t)w->device.ops->real_size));
     if (spec->post_norms) TRY(norm_add(w, l, P_mlp_post_norm, next, a->rstd, s->result, N));
     else TRY(project_add(w, l, P_down, next, a->gated, N));
     return n_fields ? stash_save(&w->device, fields + 1, n_fields - 1, copy->rows, N) : OK;
@@ -55,7 +58,7 @@ int mlp_backward(struct activations *a, int l, int N, float *grads) {
     struct mlp_stash *s = &a->stash.layers[l].mlp;
     int post = w->spec.layers[l].post_norms;
     real *dresult = post ? a->dresult : a->dx;
-    real *dgated = a->gated, *dgate_up = s->gate_up;                      /* in the buffers of what they are the gradients of */
+    real *dgated = a->gated, *dgate_up = s->gate_up; /* in the buffers of what they are the gradients of */
     if (post) TRY(norm_backward(w, l, P_mlp_post_norm, dresult, grads, a->dx, s->result, a->normed, a->rstd, N));
     TRY(op_glu(&w->device, a->gated, s->gate_up, spec->gate, N, spec->width));
     TRY(project_dw(w, l, P_down, grads, dresult, a->gated, N));

@@ -12,15 +12,15 @@ int norm_add(const struct weights *w, int layer, enum slot slot, real *y, float 
     return op_rmsnorm_add(&w->device, y, rstd, x, values_of(w, layer, slot), s->norm_offset, s->eps, N, s->d_model);
 }
 
-int norm_backward_add(const struct weights *w, int layer, enum slot slot, real *dx, float *grads, const real *dy, const real *x,
-                      const float *rstd, int N) {
+int norm_backward_add(const struct weights *w, int layer, enum slot slot, real *dx, float *grads, const real *dy,
+                      const real *x, const float *rstd, int N) {
     const struct spec *s = &w->spec;
     return op_rmsnorm_bwd_add(&w->device, dx, gradient_of(w, grads, layer, slot), dy, x, values_of(w, layer, slot),
                               s->norm_offset, rstd, N, s->d_model);
 }
 
-int norm_backward(const struct weights *w, int layer, enum slot slot, real *dx, float *grads, const real *dy, const real *x,
-                  real *normed, float *rstd, int N) {
+int norm_backward(const struct weights *w, int layer, enum slot slot, real *dx, float *grads, const real *dy,
+                  const real *x, real *normed, float *rstd, int N) {
     TRY(norm(w, layer, slot, normed, rstd, x, N));
     TRY(op_zero(&w->device, dx, (size_t)N * (size_t)w->spec.d_model * (size_t)w->device.ops->real_size));
     return norm_backward_add(w, layer, slot, dx, grads, dy, x, rstd, N);

@@ -1,5 +1,6 @@
-/* Floor 3: every product of activations with a weight matrix goes through here, forward and backward: the one place that knows
-   how the matrix is stored and what is added to it. N rows; C columns in, O out, as the parameter table has them. */
+/* Floor 3: every product of activations with a weight matrix goes through here, forward and backward: the one place
+   that knows how the matrix is stored and what is added to it. N rows; C columns in, O out, as the parameter table
+   has them. */
 #ifndef GRPO_PROJECT_H
 #define GRPO_PROJECT_H
 

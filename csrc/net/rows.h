@@ -1,5 +1,5 @@
-/* Floor 3: what the rows of a batch are: a row is the place of one token. Prefill, decode, scoring and training describe their
-   rows in these words, and text.h runs them. Everything behind pointers is device memory. */
+/* Floor 3: what the rows of a batch are: a row is the place of one token. Prefill, decode, scoring and training
+   describe their rows in these words, and text.h runs them. Everything behind pointers is device memory. */
 #ifndef GRPO_ROWS_H
 #define GRPO_ROWS_H
 
@@ -11,7 +11,8 @@ struct rows {
     const int32_t *ids;                  /* (N) */
     /* where it stands */
     const int32_t *positions;            /* (N) */
-    /* what it sees: rows of this batch, by segments; or, where keys is given, positions before it in pages of the cache */
+    /* what it sees: rows of this batch, by segments; or, where keys is given, positions before it in pages of the
+       cache */
     const struct segment *segments;      /* (n_segments) */
     int n_segments;
     const struct key_pages *keys;        /* N slots */
@@ -25,7 +26,7 @@ struct targets {
     int R;
     const int32_t *rows, *ids;           /* (R) row of the batch; the token it should predict */
     float *logp, *entropy;               /* (R) out */
-    const float *coef, *ecoef;           /* (R) d objective / d logp, d objective / d entropy; ecoef NULL: no such term */
+    const float *coef, *ecoef; /* (R) d objective / d logp, d objective / d entropy; ecoef NULL: no such term */
 };
 
 #endif

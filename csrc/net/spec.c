@@ -7,7 +7,10 @@
 
 enum { ALIGN_ELEMENTS = 16, SIZE_MAX_VALUE = 1 << 24 };
 
-static const struct { enum scope scope; const char *names[PIECES]; } slots[SLOTS] = {
+static const struct {
+    enum scope scope;
+    const char *names[PIECES];
+} slots[SLOTS] = {
 #define P(slot, scope_, columns, present, n0, r0, n1, r1, n2, r2) [P_##slot] = {scope_, {n0, n1, n2}},
 #include "net/params.def"
 #undef P
@@ -15,8 +18,10 @@ static const struct { enum scope scope; const char *names[PIECES]; } slots[SLOTS
 
 int spec_create(struct spec *s, int n_layers, int n_ropes) {
     *s = (struct spec){.n_layers = n_layers, .n_ropes = n_ropes, .embed_scale = 1, .prefix = "model."};
-    if (n_layers < 1 || n_layers > LAYERS_MAX) return fail(E_CONFIG, "layers: %d of them, must be 1..%d", n_layers, LAYERS_MAX);
-    if (n_ropes < 1 || n_ropes > ROPES_MAX) return fail(E_CONFIG, "ropes: %d of them, must be 1..%d", n_ropes, ROPES_MAX);
+    if (n_layers < 1 || n_layers > LAYERS_MAX)
+        return fail(E_CONFIG, "layers: %d of them, must be 1..%d", n_layers, LAYERS_MAX);
+    if (n_ropes < 1 || n_ropes > ROPES_MAX)
+        return fail(E_CONFIG, "ropes: %d of them, must be 1..%d", n_ropes, ROPES_MAX);
     for (int i = 0; i < SLOTS; i++)
         for (int piece = 0; piece < PIECES; piece++)
             snprintf(s->names[i][piece], sizeof s->names[i][piece], "%s", slots[i].names[piece]);
@@ -72,8 +77,8 @@ static int check_ropes(const struct spec *s) {
             const struct attention_spec *a = &s->layers[l].attention, *b = &s->layers[k].attention;
             if (a->rope != b->rope) continue;
             if (a->head_dim != b->head_dim)
-                return fail(E_CONFIG, "layer %d: head_dim is %d, and layer %d with the same rope has %d", l, a->head_dim, k,
-                            b->head_dim);
+                return fail(E_CONFIG, "layer %d: head_dim is %d, and layer %d with the same rope has %d", l,
+                            a->head_dim, k, b->head_dim);
             break;
         }
     return OK;
@@ -84,13 +89,14 @@ int spec_check(const struct spec *s) {
     TRY(check_size("", "vocab_size", s->vocab_size, SIZE_MAX_VALUE));
     if (!(s->eps > 0)) return fail(E_CONFIG, "eps is %g, must be positive", (double)s->eps);
     if (!(s->embed_scale > 0)) return fail(E_CONFIG, "embed_scale is %g, must be positive", (double)s->embed_scale);
-    if (s->max_positions < 0) return fail(E_CONFIG, "max_positions is %d, must be 0 (no limit) or positive", s->max_positions);
+    if (s->max_positions < 0)
+        return fail(E_CONFIG, "max_positions is %d, must be 0 (no limit) or positive", s->max_positions);
     for (int l = 0; l < s->n_layers; l++) TRY(check_layer(s, l));
     return check_ropes(s);
 }
 
 int spec_equal(const struct spec *a, const struct spec *b) {
-    size_t numbers = offsetof(struct spec, embed_scale) + sizeof a->embed_scale;       /* up to there it has no padding */
+    size_t numbers = offsetof(struct spec, embed_scale) + sizeof a->embed_scale; /* up to there it has no padding */
     return !memcmp(a, b, numbers) && !memcmp(a->prefix, b->prefix, sizeof a->prefix) &&
            !memcmp(a->names, b->names, sizeof a->names) &&
            !memcmp(a->layers, b->layers, (size_t)a->n_layers * sizeof *a->layers) &&
@@ -100,18 +106,28 @@ int spec_equal(const struct spec *a, const struct spec *b) {
 struct widths layer_widths(const struct spec *s, int layer) {
     const struct layer_spec *l = &s->layers[layer];
     const struct attention_spec *a = &l->attention;
-    return (struct widths){.model = s->d_model, .qkv = qkv_width(a), .heads = heads_width(a), .mlp = l->mlp.width,
-                           .n_heads = a->heads, .n_kv_heads = a->kv_heads, .head_dim = a->head_dim, .post_norms = l->post_norms};
+    return (struct widths){.model = s->d_model,
+                           .qkv = qkv_width(a),
+                           .heads = heads_width(a),
+                           .mlp = l->mlp.width,
+                           .n_heads = a->heads,
+                           .n_kv_heads = a->kv_heads,
+                           .head_dim = a->head_dim,
+                           .post_norms = l->post_norms};
 }
 
 struct widths spec_widths(const struct spec *s) {
     struct widths most = {0};
     for (int i = 0; i < s->n_layers; i++) {
         struct widths w = layer_widths(s, i);
-        most = (struct widths){.model = s->d_model, .qkv = max_int(most.qkv, w.qkv), .heads = max_int(most.heads, w.heads),
-                               .mlp = max_int(most.mlp, w.mlp), .n_heads = max_int(most.n_heads, w.n_heads),
+        most = (struct widths){.model = s->d_model,
+                               .qkv = max_int(most.qkv, w.qkv),
+                               .heads = max_int(most.heads, w.heads),
+                               .mlp = max_int(most.mlp, w.mlp),
+                               .n_heads = max_int(most.n_heads, w.n_heads),
                                .n_kv_heads = max_int(most.n_kv_heads, w.n_kv_heads),
-                               .head_dim = max_int(most.head_dim, w.head_dim), .post_norms = most.post_norms || w.post_norms};
+                               .head_dim = max_int(most.head_dim, w.head_dim),
+                               .post_norms = most.post_norms || w.post_norms};
     }
     return most;
 }
@@ -122,13 +138,17 @@ int spec_visit(const struct spec *s, param_visitor visit, void *arg, size_t *ele
         const struct layer_spec *l = &s->layers[max_int(0, layer)];
         const struct attention_spec *a = &l->attention;
         const struct mlp_spec *m = &l->mlp;
-#define P(slot_, scope_, columns, present, n0, r0, n1, r1, n2, r2)                                                               \
-        if (((scope_) == LAYER) == (layer >= 0) && (present)) {                                                                  \
-            struct param p = {.slot = P_##slot_, .layer = layer, .O = (r0) + (r1) + (r2), .C = (columns), .rows = {r0, r1, r2},  \
-                              .offset = at};                                                                                     \
-            at += (param_size(&p) + ALIGN_ELEMENTS - 1) / ALIGN_ELEMENTS * ALIGN_ELEMENTS;                                       \
-            if (visit) TRY(visit(arg, &p));                                                                                      \
-        }
+#define P(slot_, scope_, columns, present, n0, r0, n1, r1, n2, r2)                     \
+    if (((scope_) == LAYER) == (layer >= 0) && (present)) {                            \
+        struct param p = {.slot = P_##slot_,                                           \
+                          .layer = layer,                                              \
+                          .O = (r0) + (r1) + (r2),                                     \
+                          .C = (columns),                                              \
+                          .rows = {r0, r1, r2},                                        \
+                          .offset = at};                                               \
+        at += (param_size(&p) + ALIGN_ELEMENTS - 1) / ALIGN_ELEMENTS * ALIGN_ELEMENTS; \
+        if (visit) TRY(visit(arg, &p));                                                \
+    }
 #include "net/params.def"
 #undef P
     }

@@ -1,5 +1,6 @@
-/* Floor 3: a network as data. A family of models is a function (in Python: grpo/model/families) that turns its config into a
-   spec; the code that runs a network walks the spec and asks for nothing else. The table of parameters is params.def. */
+/* Floor 3: a network as data. A family of models is a function (in Python: grpo/model/families) that turns its
+   config into a spec; the code that runs a network walks the spec and asks for nothing else. The table of parameters
+   is params.def. */
 #ifndef GRPO_SPEC_H
 #define GRPO_SPEC_H
 
@@ -22,7 +23,10 @@ struct attention_spec {
     float scale;               /* of the scores */
     int qkv_bias, qk_norm;     /* biases of q, k, v; an RMSNorm a head of q and of k */
 };
-struct mlp_spec { int width; enum glu_gate gate; };
+struct mlp_spec {
+    int width;
+    enum glu_gate gate;
+};
 struct layer_spec {
     struct attention_spec attention;
     struct mlp_spec mlp;
@@ -42,7 +46,7 @@ struct spec {
     struct layer_spec *layers; /* (n_layers) */
     struct rope_spec *ropes;   /* (n_ropes) */
     char prefix[NAME_MAX_BYTES];                       /* of Hugging Face names: "model." */
-    char names[SLOTS][PIECES][NAME_MAX_BYTES];         /* of each stacked piece, without prefix or layer; "": no piece */
+    char names[SLOTS][PIECES][NAME_MAX_BYTES]; /* of each stacked piece, without prefix or layer; "": no piece */
 };
 
 /* n_layers layers and n_ropes ropes of zeros, the names of params.def; spec_free() also after a failure */
@@ -60,24 +64,26 @@ static inline struct attention_shape shape_of_attention(const struct attention_s
 }
 
 /* Columns of a layer's buffers; or the largest of any layer, which buffers that layers share must hold */
-struct widths { int model, qkv, heads, mlp, n_heads, n_kv_heads, head_dim, post_norms; };
+struct widths {
+    int model, qkv, heads, mlp, n_heads, n_kv_heads, head_dim, post_norms;
+};
 struct widths layer_widths(const struct spec *s, int layer);
 struct widths spec_widths(const struct spec *s);
 
 /* A stored parameter: the pieces of a slot, one below the other */
 struct param {
     enum slot slot;
-    int layer;                 /* -1: of the whole model */
-    int O, C;                  /* rows of all pieces; columns, 0 for a vector */
-    int rows[PIECES];          /* of each piece; 0: there is none */
-    size_t offset;             /* of its first element in an arena of the network's shape (gradients, masters) */
-    void *w;                   /* the working weights: a packed matrix (O, C) or a float vector (O); weights.h */
+    int layer; /* -1: of the whole model */
+    int O, C; /* rows of all pieces; columns, 0 for a vector */
+    int rows[PIECES]; /* of each piece; 0: there is none */
+    size_t offset; /* of its first element in an arena of the network's shape (gradients, masters) */
+    void *w; /* the working weights: a packed matrix (O, C) or a float vector (O); weights.h */
 };
 static inline size_t param_columns(const struct param *p) { return (size_t)(p->C ? p->C : 1); }
 static inline size_t param_size(const struct param *p) { return (size_t)p->O * param_columns(p); }
 
-/* Calls visit for every parameter of the spec in storage order, with its offset; ends with what visit returns, unless 0.
-   elements: size of an arena of the network's shape; may be NULL. */
+/* Calls visit for every parameter of the spec in storage order, with its offset; ends with what visit returns,
+   unless 0. elements: size of an arena of the network's shape; may be NULL. */
 typedef int (*param_visitor)(void *arg, const struct param *p);
 int spec_visit(const struct spec *s, param_visitor visit, void *arg, size_t *elements);
 size_t spec_elements(const struct spec *s);

@@ -14,13 +14,15 @@ int stash_load(const struct device *d, const struct stash_field *fields, int n, 
     return OK;
 }
 
-static void lay_out_layer(struct layer_stash *t, struct layout *memory, const struct widths *w, size_t real_size, size_t rows) {
+static void lay_out_layer(struct layer_stash *t, struct layout *memory, const struct widths *w, size_t real_size,
+                          size_t rows) {
     mlp_stash_lay_out(&t->mlp, memory, w, real_size, rows);
     t->mlp.x = layout_take(memory, rows * (size_t)w->model, real_size);
     attention_stash_lay_out(&t->attention, memory, w, real_size, rows);
 }
 
-void stashes_lay_out(struct stashes *t, struct layout *memory, const struct spec *s, size_t real_size, size_t rows, int for_pass) {
+void stashes_lay_out(struct stashes *t, struct layout *memory, const struct spec *s, size_t real_size, size_t rows,
+                     int for_pass) {
     struct layer_stash shared = {0};
     struct widths widest = spec_widths(s);
     if (t->what != STASH_ALL && for_pass) lay_out_layer(&shared, memory, &widest, real_size, rows);
@@ -29,7 +31,8 @@ void stashes_lay_out(struct stashes *t, struct layout *memory, const struct spec
         struct layer_stash own = shared;
         struct widths w = layer_widths(s, l);
         if (t->what == STASH_ALL) lay_out_layer(&own, memory, &w, real_size, rows);
-        if (t->what == STASH_NOTHING) own.attention.x = own.mlp.x = t->out;         /* the residual stream is updated in place */
+        if (t->what == STASH_NOTHING)
+            own.attention.x = own.mlp.x = t->out;         /* the residual stream is updated in place */
         else own.attention.x = layout_take(memory, rows * (size_t)s->d_model, real_size);
         if (t->layers) t->layers[l] = own;
     }
@@ -85,7 +88,9 @@ int activations_create(struct activations *a, const struct weights *w, enum stas
     return a->stash.layers ? OK : fail(E_MEMORY, "no memory for %d layers", s->n_layers);
 }
 
-void activations_place(struct activations *a, void *arena) { lay_out(a, arena, a->weights->device.ops, &a->weights->spec); }
+void activations_place(struct activations *a, void *arena) {
+    lay_out(a, arena, a->weights->device.ops, &a->weights->spec);
+}
 
 void activations_free(struct activations *a) {
     free(a->stash.layers);

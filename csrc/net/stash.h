@@ -1,5 +1,5 @@
-/* Floor 3: activations. A stash is what a layer's backward reads of its forward; each part of a layer (attention.h, mlp.h) owns
-   its own. Around them are the buffers that a pass through the network needs once. */
+/* Floor 3: activations. A stash is what a layer's backward reads of its forward; each part of a layer (attention.h,
+   mlp.h) owns its own. Around them are the buffers that a pass through the network needs once. */
 #ifndef GRPO_STASH_H
 #define GRPO_STASH_H
 
@@ -9,41 +9,51 @@
 enum stashing {
     STASH_NOTHING,                   /* inference: one layer's buffers serve all layers */
     STASH_INPUTS,                    /* of each layer its input, from which the backward computes the layer again */
-    STASH_ALL,                       /* what the backward reads; not norms and gated values, cheaper to compute again than to keep */
+    STASH_ALL, /* what the backward reads; not norms and gated values, cheaper to compute again than to keep */
 };
 
-struct layer_stash { struct attention_stash attention; struct mlp_stash mlp; };
+struct layer_stash {
+    struct attention_stash attention;
+    struct mlp_stash mlp;
+};
 
 struct stashes {
     enum stashing what;
-    struct layer_stash *layers;      /* (n_layers), aliased as `what` says */
-    real *out;                       /* (N, d) after the last layer */
+    struct layer_stash *layers; /* (n_layers), aliased as `what` says */
+    real *out; /* (N, d) after the last layer */
 };
 
 /* Rows of stashes elsewhere: row i of a batch is row rows[i] there (a store's, net/store.h). rows: device memory */
-struct stash_rows { struct stashes *stashes; const int32_t *rows; };
+struct stash_rows {
+    struct stashes *stashes;
+    const int32_t *rows;
+};
 
 /* A buffer of a stash here and there, C reals a row. save: there[rows[i]] = here[i]; load: here[i] = there[rows[i]] */
-struct stash_field { void *here, *there; int C; };
+struct stash_field {
+    void *here, *there;
+    int C;
+};
 int stash_save(const struct device *d, const struct stash_field *fields, int n, const int32_t *rows, int N);
 int stash_load(const struct device *d, const struct stash_field *fields, int n, const int32_t *rows, int N);
 /* Columns of reals that hold n floats */
 static inline int float_columns(const struct device *d, int n) { return n * (int)sizeof(float) / d->ops->real_size; }
 
-/* Stashes for so many rows; layers NULL: only measured. For a pass through the network what is not kept lies in buffers that
-   layers share; a store (for_pass 0) has only what is kept. */
-void stashes_lay_out(struct stashes *t, struct layout *memory, const struct spec *s, size_t real_size, size_t rows, int for_pass);
+/* Stashes for so many rows; layers NULL: only measured. For a pass through the network what is not kept lies in
+   buffers that layers share; a store (for_pass 0) has only what is kept. */
+void stashes_lay_out(struct stashes *t, struct layout *memory, const struct spec *s, size_t real_size, size_t rows,
+                     int for_pass);
 
 struct activations {
     const struct weights *weights;
     int rows_max, head_rows_max;
-    size_t bytes;                    /* of the arena that activations_place() lays out */
+    size_t bytes; /* of the arena that activations_place() lays out */
     struct stashes stash;
-    real *normed, *rotated, *gated;  /* (N, d), (N, (Hq + 2 Hkv) D), (N, F) scratch of a layer */
-    float *rstd;                     /* (N) scratch of a norm */
-    float *cos[ROPES_MAX], *sin[ROPES_MAX];     /* (N, D/2) of each rope */
-    real *picked, *hidden;           /* (R, d) rows that predict, before and after the final norm */
-    float *picked_rstd;              /* (R) */
+    real *normed, *rotated, *gated; /* (N, d), (N, (Hq + 2 Hkv) D), (N, F) scratch of a layer */
+    float *rstd; /* (N) scratch of a norm */
+    float *cos[ROPES_MAX], *sin[ROPES_MAX]; /* (N, D/2) of each rope */
+    real *picked, *hidden; /* (R, d) rows that predict, before and after the final norm */
+    float *picked_rstd; /* (R) */
     /* backward only; a d before a name: the gradient of it */
     real *dx, *dnormed, *dheads, *dqkv, *dresult, *dhidden, *dpicked;
 };

@@ -1,6 +1,6 @@
-/* The decoder: what runs a layer is the layer's spec, read by its parts (attention.c, mlp.c). Training, prefill and decoding run
-   the same parts and differ in what a row sees alone; that, with "rollout = training" of the op table, is why a log-prob recorded
-   while sampling equals the trainer's bit for bit. */
+/* The decoder: what runs a layer is the layer's spec, read by its parts (attention.c, mlp.c). Training, prefill and
+   decoding run the same parts and differ in what a row sees alone; that, with "rollout = training" of the op table,
+   is why a log-prob recorded while sampling equals the trainer's bit for bit. */
 #include "net/text.h"
 
 #include <assert.h>
@@ -10,10 +10,13 @@
 #include "base/base.h"
 #include "net/norms.h"
 
-/* -- limits ------------------------------------------------------------------------------------------------------------ */
+/* -- limits -------------------------------------------------------------------------------------------------------- */
 
 /* Shapes of a network's matrices, each once */
-struct shapes { struct weight_shape *list; int n; };
+struct shapes {
+    struct weight_shape *list;
+    int n;
+};
 static int add_shape(void *arg, const struct param *p) {
     struct shapes *s = arg;
     if (p->layer < 0 || !p->C) return OK;
@@ -27,24 +30,35 @@ int text_reserve(const struct weights *w, const struct text_limits *need) {
     const struct spec *s = &w->spec;
     struct widths widest = spec_widths(s);
     if (s->max_positions && need->positions > s->max_positions)
-        return fail(E_CONFIG, "a sequence of %d tokens: this model's rope holds for %d positions (max_position_embeddings); beyond them "
-                              "its scaling would change the keys of earlier tokens", need->positions, s->max_positions);
+        return fail(
+            E_CONFIG,
+            "a sequence of %d tokens: this model's rope holds for %d positions (max_position_embeddings); beyond them "
+            "its scaling would change the keys of earlier tokens",
+            need->positions, s->max_positions);
     struct shapes shapes = {.list = malloc((size_t)w->n_params * sizeof *shapes.list)};
     if (!shapes.list) return fail(E_MEMORY, "no memory for %d shapes", w->n_params);
     spec_visit(s, add_shape, &shapes, NULL);
     struct op_limits limits = {
-        .rows = need->rows, .head_rows = need->head_rows, .slots = need->slots,
+        .rows = need->rows,
+        .head_rows = need->head_rows,
+        .slots = need->slots,
         .channels = max_int(max_int(s->d_model, 2 * widest.mlp), max_int(widest.qkv, widest.heads)),
-        .heads = widest.n_heads, .kv_heads = widest.n_kv_heads, .head_dim = widest.head_dim, .vocab = s->vocab_size,
-        .segments = need->segments, .max_position = need->positions, .shared_pages = need->shared_pages,
-        .n_weights = shapes.n, .weights = shapes.list,
+        .heads = widest.n_heads,
+        .kv_heads = widest.n_kv_heads,
+        .head_dim = widest.head_dim,
+        .vocab = s->vocab_size,
+        .segments = need->segments,
+        .max_position = need->positions,
+        .shared_pages = need->shared_pages,
+        .n_weights = shapes.n,
+        .weights = shapes.list,
     };
     int status = device_reserve(&w->device, &limits);
     free(shapes.list);
     return status;
 }
 
-/* -- forward ------------------------------------------------------------------------------------------------------------ */
+/* -- forward ------------------------------------------------------------------------------------------------------- */
 
 /* Tables of every rope for the rows' positions */
 static int turn_ropes(struct activations *a, const struct rows *r) {
@@ -55,8 +69,8 @@ static int turn_ropes(struct activations *a, const struct rows *r) {
         int rope = attention->rope;
         if (done >> rope & 1) continue;
         done |= 1 << rope;
-        TRY(op_rope_table(&w->device, a->cos[rope], a->sin[rope], r->positions, inv_freq_of(w, rope), NULL, s->ropes[rope].scale, r->N,
-                          attention->head_dim));
+        TRY(op_rope_table(&w->device, a->cos[rope], a->sin[rope], r->positions, inv_freq_of(w, rope), NULL,
+                          s->ropes[rope].scale, r->N, attention->head_dim));
     }
     return OK;
 }
@@ -73,8 +87,8 @@ int text_forward(struct activations *a, const struct rows *r, const struct stash
     const struct weights *w = a->weights;
     const struct spec *s = &w->spec;
     TRY(check_rows(a, r->N));
-    TRY(op_embed(&w->device, a->stash.layers[0].attention.x, values_of(w, -1, P_embed), r->ids, s->embed_scale, r->N, s->d_model,
-                 s->vocab_size));
+    TRY(op_embed(&w->device, a->stash.layers[0].attention.x, values_of(w, -1, P_embed), r->ids, s->embed_scale, r->N,
+                 s->d_model, s->vocab_size));
     TRY(turn_ropes(a, r));
     for (int l = 0; l < s->n_layers; l++) {
         TRY(attention_forward(a, l, r, copy));
@@ -110,7 +124,7 @@ int text_decode(struct activations *a, const struct rows *r, const struct stash_
     return norm(a->weights, -1, P_norm, a->hidden, a->picked_rstd, a->stash.out, r->N);
 }
 
-/* -- head ---------------------------------------------------------------------------------------------------------------- */
+/* -- head ---------------------------------------------------------------------------------------------------------- */
 
 static enum slot head_slot(const struct weights *w) { return w->spec.tie ? P_embed : P_head; }
 
@@ -122,7 +136,8 @@ int inverse_temperature(float *out, float temperature) {
 int text_head(struct activations *a, const struct targets *t, float inv_temperature) {
     const struct weights *w = a->weights;
     struct head_rows rows = {.R = t->R, .h = a->hidden, .target = t->ids, .logp = t->logp, .entropy = t->entropy};
-    return op_head(&w->device, NULL, &rows, values_of(w, -1, head_slot(w)), inv_temperature, w->spec.d_model, w->spec.vocab_size);
+    return op_head(&w->device, NULL, &rows, values_of(w, -1, head_slot(w)), inv_temperature, w->spec.d_model,
+                   w->spec.vocab_size);
 }
 
 int text_logits(struct activations *a, float *z, int n) {
@@ -132,27 +147,35 @@ int text_logits(struct activations *a, float *z, int n) {
 
 int text_sample(struct activations *a, const struct drawing *d, int n) {
     const struct weights *w = a->weights;
-    return op_sample(&w->device, d->drawn, d->next, d->seen, a->hidden, values_of(w, -1, head_slot(w)), d->sampler, d->keys, n,
-                     w->spec.d_model, w->spec.vocab_size);
+    return op_sample(&w->device, d->drawn, d->next, d->seen, a->hidden, values_of(w, -1, head_slot(w)), d->sampler,
+                     d->keys, n, w->spec.d_model, w->spec.vocab_size);
 }
 
-/* -- backward: dx is the gradient of the residual stream, = at the head, += at each norm ------------------------------- */
+/* -- backward: dx is the gradient of the residual stream, = at the head, += at each norm --------------------------- */
 
-static int backward_head(struct activations *a, const struct rows *r, const struct targets *t, float *grads, float inv_temperature) {
+static int backward_head(struct activations *a, const struct rows *r, const struct targets *t, float *grads,
+                         float inv_temperature) {
     const struct weights *w = a->weights;
     int d = w->spec.d_model;
     size_t row = (size_t)d * (size_t)w->device.ops->real_size;
-    struct head_rows rows = {.R = t->R, .h = a->hidden, .target = t->ids, .logp = t->logp, .entropy = t->entropy, .coef = t->coef,
-                             .ecoef = t->ecoef, .dh = a->dhidden};
-    TRY(op_head(&w->device, gradient_of(w, grads, -1, head_slot(w)), &rows, values_of(w, -1, head_slot(w)), inv_temperature, d,
-                w->spec.vocab_size));
+    struct head_rows rows = {.R = t->R,
+                             .h = a->hidden,
+                             .target = t->ids,
+                             .logp = t->logp,
+                             .entropy = t->entropy,
+                             .coef = t->coef,
+                             .ecoef = t->ecoef,
+                             .dh = a->dhidden};
+    TRY(op_head(&w->device, gradient_of(w, grads, -1, head_slot(w)), &rows, values_of(w, -1, head_slot(w)),
+                inv_temperature, d, w->spec.vocab_size));
     TRY(op_zero(&w->device, a->dpicked, (size_t)t->R * row));
     TRY(norm_backward_add(w, -1, P_norm, a->dpicked, grads, a->dhidden, a->picked, a->picked_rstd, t->R));
     TRY(op_zero(&w->device, a->dx, (size_t)r->N * row));
     return op_scatter_rows_add(&w->device, a->dx, a->dpicked, t->rows, t->R, d);
 }
 
-int text_backward(struct activations *a, const struct rows *r, const struct targets *t, float *grads, float inv_temperature) {
+int text_backward(struct activations *a, const struct rows *r, const struct targets *t, float *grads,
+                  float inv_temperature) {
     assert(a->stash.what != STASH_NOTHING && t->coef);
     TRY(backward_head(a, r, t, grads, inv_temperature));
     for (int l = a->weights->spec.n_layers - 1; l >= 0; l--) {
@@ -170,5 +193,6 @@ int text_backward(struct activations *a, const struct rows *r, const struct targ
 
 int text_embed_backward(const struct weights *w, float *grads, const real *dx, const int32_t *ids, int N) {
     const struct spec *s = &w->spec;
-    return op_embed_dw(&w->device, gradient_of(w, grads, -1, P_embed), dx, ids, s->embed_scale, N, s->d_model, s->vocab_size);
+    return op_embed_dw(&w->device, gradient_of(w, grads, -1, P_embed), dx, ids, s->embed_scale, N, s->d_model,
+                       s->vocab_size);
 }

@@ -9,7 +9,11 @@ static size_t stored_bytes(const struct ops *ops, const struct param *p) {
     return (bytes + 63) / 64 * 64;
 }
 
-struct sizes { const struct ops *ops; int n; size_t bytes; };
+struct sizes {
+    const struct ops *ops;
+    int n;
+    size_t bytes;
+};
 static int add_sizes(void *arg, const struct param *p) {
     struct sizes *s = arg;
     s->n++;
@@ -23,7 +27,10 @@ size_t weights_bytes(const struct ops *ops, const struct spec *spec) {
     return s.bytes;
 }
 
-struct placing { struct weights *w; char *at; };
+struct placing {
+    struct weights *w;
+    char *at;
+};
 static int place_param(void *arg, const struct param *p) {
     struct placing *placing = arg;
     struct weights *w = placing->w;
@@ -37,7 +44,8 @@ static int place_param(void *arg, const struct param *p) {
 
 static int upload_ropes(struct weights *w) {
     for (int i = 0; i < w->spec.n_ropes; i++)
-        TRY(device_upload(&w->device, (float *)inv_freq_of(w, i), w->spec.ropes[i].inv_freq, sizeof w->spec.ropes[i].inv_freq));
+        TRY(device_upload(&w->device, (float *)inv_freq_of(w, i), w->spec.ropes[i].inv_freq,
+                          sizeof w->spec.ropes[i].inv_freq));
     return OK;
 }
 
@@ -51,7 +59,8 @@ static int weights_fill(struct weights *w, const struct spec *spec) {
     w->arena = device_alloc(&w->device, s.bytes);
     w->inv_freq = device_alloc(&w->device, (size_t)spec->n_ropes * (HEAD_DIM_MAX / 2) * sizeof *w->inv_freq);
     if (!w->params || !w->by_slot || !w->arena || !w->inv_freq)
-        return fail(E_MEMORY, "the model's weights need %.2f GB, which this machine does not have", (double)s.bytes / 1e9);
+        return fail(E_MEMORY, "the model's weights need %.2f GB, which this machine does not have",
+                    (double)s.bytes / 1e9);
     spec_visit(spec, place_param, &(struct placing){w, w->arena}, NULL);
     return upload_ropes(w);
 }
@@ -91,7 +100,7 @@ int tensor_find(struct tensor *out, const struct weights *w, const char *name) {
     return fail(E_CONFIG, "this model has no tensor '%.200s'", name);
 }
 
-/* -- host and device: through staging memory, a few rows at a time -------------------------------------------------------- */
+/* -- host and device: through staging memory, a few rows at a time ------------------------------------------------- */
 
 enum { STAGED = 1 << 20 };                 /* numbers */
 

@@ -1,5 +1,5 @@
-/* Floor 3: the values of a spec on a device: one arena of working weights. Weights know nobody: who trains them, mixes them or
-   keeps what they computed holds that himself and looks at `version`. */
+/* Floor 3: the values of a spec on a device: one arena of working weights. Weights know nobody: who trains them,
+   mixes them or keeps what they computed holds that himself and looks at `version`. */
 #ifndef GRPO_WEIGHTS_H
 #define GRPO_WEIGHTS_H
 
@@ -39,9 +39,14 @@ static inline const float *inv_freq_of(const struct weights *w, int rope) {
 }
 
 /* Rows of one parameter: a Hugging Face tensor, or some of its rows */
-struct tensor { const struct param *param; int row, rows; };
+struct tensor {
+    const struct param *param;
+    int row, rows;
+};
 int tensor_find(struct tensor *out, const struct weights *w, const char *name);
-static inline size_t tensor_offset(const struct tensor *t) { return t->param->offset + (size_t)t->row * param_columns(t->param); }
+static inline size_t tensor_offset(const struct tensor *t) {
+    return t->param->offset + (size_t)t->row * param_columns(t->param);
+}
 static inline size_t tensor_size(const struct tensor *t) { return (size_t)t->rows * param_columns(t->param); }
 /* The next rows of a tensor that staging memory should hold; begin with {.param = NULL}. 0: there are no more. */
 int tensor_next(struct tensor *piece, const struct tensor *whole);

@@ -7,8 +7,12 @@ int workspace_take(struct workspace *w, void **memory, size_t bytes) {
         workspace_free(w);                 /* first, so that both never stand side by side */
         w->memory = device_alloc(&w->device, bytes);
         if (!w->memory)
-            return fail(E_MEMORY, "activations and KV cache need %.2f GB: use a smaller token_budget, fewer slots, shorter completions or "
-                                  "recompute", (double)bytes / 1e9);
+            return fail(
+                E_MEMORY,
+                "activations and KV cache need %.2f GB: use a smaller token_budget, fewer slots, shorter completions "
+                "or "
+                "recompute",
+                (double)bytes / 1e9);
         w->bytes = bytes;
     }
     *memory = w->memory;

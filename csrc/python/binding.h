@@ -26,19 +26,29 @@ PyObject *array_new(int type, int ndim, const npy_intp *shape);          /* zero
 #define DATA(type, array) ((type *)PyArray_DATA(array))
 
 /* A list of 1-D int32 arrays, copied into one run of ids. */
-struct ragged_owner { struct ragged view; int64_t *offset; int32_t *ids; };
+struct ragged_owner {
+    struct ragged view;
+    int64_t *offset;
+    int32_t *ids;
+};
 int ragged_from_list(struct ragged_owner *out, PyObject *list, const char *name);
 void ragged_release(struct ragged_owner *r);
 /* (prompts, completions, group) -> groups; both owners must be released, also after a failure */
-int groups_from_args(struct groups *out, struct ragged_owner *prompts, struct ragged_owner *completions, PyObject *prompt_list,
-                     PyObject *completion_list, PyObject *group);
+int groups_from_args(struct groups *out, struct ragged_owner *prompts, struct ragged_owner *completions,
+                     PyObject *prompt_list, PyObject *completion_list, PyObject *group);
 /* float32 (n) or NULL with an exception; `optional`: None gives NULL without one */
 const float *floats_arg(PyObject *object, int64_t n, const char *name, int optional, int *failed);
 
 const char *string_arg(PyObject *object, const char *name);      /* UTF-8, or NULL with TypeError */
 
-/* A batch of groups whose tokens get log-probs and entropies: the arguments, and arrays for the results. End it also after a failure. */
-struct scored_groups { struct groups groups; struct ragged_owner prompts, completions; npy_intp tokens; PyObject *logp, *entropy; };
+/* A batch of groups whose tokens get log-probs and entropies: the arguments, and arrays for the results. End it also
+   after a failure. */
+struct scored_groups {
+    struct groups groups;
+    struct ragged_owner prompts, completions;
+    npy_intp tokens;
+    PyObject *logp, *entropy;
+};
 int scored_groups_begin(struct scored_groups *s, PyObject *prompts, PyObject *completions, PyObject *group);
 void scored_groups_end(struct scored_groups *s);
 
@@ -46,17 +56,15 @@ void scored_groups_end(struct scored_groups *s);
 int busy_enter(int *busy);
 
 /* status = the call, without the GIL, as the object's only one; what it failed with is raised. */
-#define WITHOUT_GIL(busy, status, call)                                                                                \
-    do {                                                                                                               \
-        if (busy_enter(busy)) {                                                                                        \
-            (status) = -1;                                                                                             \
-            break;                                                                                                     \
-        }                                                                                                              \
-        Py_BEGIN_ALLOW_THREADS                                                                                         \
-        (status) = (call);                                                                                             \
-        Py_END_ALLOW_THREADS                                                                                           \
-        *(busy) = 0;                                                                                                   \
-        if (status) raise_status(status);                                                                              \
+#define WITHOUT_GIL(busy, status, call)          \
+    do {                                         \
+        if (busy_enter(busy)) {                  \
+            (status) = -1;                       \
+            break;                               \
+        }                                        \
+        Py_BEGIN_ALLOW_THREADS(status) = (call); \
+        Py_END_ALLOW_THREADS *(busy) = 0;        \
+        if (status) raise_status(status);        \
     } while (0)
 
 int add_model(PyObject *module);    /* py_model.c: Model            */

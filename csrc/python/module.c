@@ -18,7 +18,8 @@ static int check_signals(void) {
     return interrupted;
 }
 
-PyDoc_STRVAR(set_num_threads_doc, "set_num_threads($module, count, /)\n--\n\nThreads of the CPU backend. Results do not depend on it.");
+PyDoc_STRVAR(set_num_threads_doc,
+             "set_num_threads($module, count, /)\n--\n\nThreads of the CPU backend. Results do not depend on it.");
 static PyObject *set_num_threads(PyObject *module, PyObject *arg) {
     (void)module;
     long count = PyLong_AsLong(arg);
@@ -35,14 +36,17 @@ static PyObject *get_num_threads(PyObject *module, PyObject *unused) {
     return PyLong_FromLong(threads_count());
 }
 
-PyDoc_STRVAR(memory_in_use_doc, "memory_in_use($module, /)\n--\n\nBytes that the C core holds, on the host and on GPUs.");
+PyDoc_STRVAR(memory_in_use_doc,
+             "memory_in_use($module, /)\n--\n\nBytes that the C core holds, on the host and on GPUs.");
 static PyObject *py_memory_in_use(PyObject *module, PyObject *unused) {
     (void)module;
     (void)unused;
     return PyLong_FromSize_t(memory_in_use());
 }
 
-PyDoc_STRVAR(backend_doc, "backend($module, device, /)\n--\n\n(name, tier) of a device: 'cpu', 'cuda' or 'ref'. DeviceError if this build or this CPU lacks it.");
+PyDoc_STRVAR(backend_doc,
+             "backend($module, device, /)\n--\n\n"
+             "(name, tier) of a device: 'cpu', 'cuda' or 'ref'. DeviceError if this build or this CPU lacks it.");
 static PyObject *backend(PyObject *module, PyObject *arg) {
     (void)module;
     const char *device = PyUnicode_AsUTF8(arg);
@@ -61,7 +65,9 @@ static PyObject *py_profile_start(PyObject *module, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(profile_doc, "profile($module, /)\n--\n\n[(op, calls, seconds, floating-point operations, bytes)] since profile_start(), which ends.");
+PyDoc_STRVAR(profile_doc,
+             "profile($module, /)\n--\n\n"
+             "[(op, calls, seconds, floating-point operations, bytes)] since profile_start(), which ends.");
 static PyObject *profile(PyObject *module, PyObject *unused) {
     (void)module;
     (void)unused;
@@ -69,7 +75,8 @@ static PyObject *profile(PyObject *module, PyObject *unused) {
     PyObject *list = PyList_New(PROFILE_OPS);
     for (int i = 0; list && i < PROFILE_OPS; i++) {
         const struct profile_line *line = &profile_lines[i];
-        PyObject *entry = Py_BuildValue("(slddd)", line->op, line->calls, line->seconds, line->work.flops, line->work.bytes);
+        PyObject *entry =
+            Py_BuildValue("(slddd)", line->op, line->calls, line->seconds, line->work.flops, line->work.bytes);
         if (!entry) Py_CLEAR(list);
         else PyList_SET_ITEM(list, i, entry);
     }
@@ -89,7 +96,9 @@ static PyMethodDef methods[] = {
 static int exec_module(PyObject *module) {
     import_array1(-1);
     interrupt_hook = check_signals;
-    if (add_model(module) || add_store(module) || add_trainer(module) || add_plan(module) || add_loss(module) || add_ops(module) || add_quant(module) || add_cuda(module)) return -1;
+    if (add_model(module) || add_store(module) || add_trainer(module) || add_plan(module) || add_loss(module) ||
+        add_ops(module) || add_quant(module) || add_cuda(module))
+        return -1;
     return 0;
 }
 

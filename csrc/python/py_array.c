@@ -72,15 +72,18 @@ void ragged_release(struct ragged_owner *r) {
     *r = (struct ragged_owner){0};
 }
 
-int groups_from_args(struct groups *out, struct ragged_owner *prompts, struct ragged_owner *completions, PyObject *prompt_list,
-                     PyObject *completion_list, PyObject *group) {
+int groups_from_args(struct groups *out, struct ragged_owner *prompts, struct ragged_owner *completions,
+                     PyObject *prompt_list, PyObject *completion_list, PyObject *group) {
     *prompts = *completions = (struct ragged_owner){0};
-    if (ragged_from_list(prompts, prompt_list, "prompts") || ragged_from_list(completions, completion_list, "completions")) return -1;
+    if (ragged_from_list(prompts, prompt_list, "prompts") ||
+        ragged_from_list(completions, completion_list, "completions"))
+        return -1;
     PyArrayObject *array = array_arg(group, NPY_INT32, 1, "group");
     if (!array) return -1;
     int fits = PyArray_SIZE(array) == completions->view.n;
     if (!fits)
-        PyErr_Format(PyExc_ValueError, "group has %zd entries for %d completions", (Py_ssize_t)PyArray_SIZE(array), completions->view.n);
+        PyErr_Format(PyExc_ValueError, "group has %zd entries for %d completions", (Py_ssize_t)PyArray_SIZE(array),
+                     completions->view.n);
     *out = (struct groups){prompts->view, completions->view, DATA(int32_t, array)};
     Py_DECREF(array);          /* the caller's argument keeps it alive during the call */
     return fits ? 0 : -1;
@@ -95,7 +98,8 @@ const float *floats_arg(PyObject *object, int64_t n, const char *name, int optio
     }
     const float *data = DATA(float, array);
     if (PyArray_SIZE(array) != n) {
-        PyErr_Format(PyExc_ValueError, "%s has %zd numbers, %lld are needed", name, (Py_ssize_t)PyArray_SIZE(array), (long long)n);
+        PyErr_Format(PyExc_ValueError, "%s has %zd numbers, %lld are needed", name, (Py_ssize_t)PyArray_SIZE(array),
+                     (long long)n);
         *failed = 1;
     }
     Py_DECREF(array);          /* the caller's argument keeps it alive during the call */

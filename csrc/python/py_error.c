@@ -1,8 +1,11 @@
 /* Status codes -> the exception classes of grpo/errors.py. */
 #include "binding.h"
 
-static const struct { int status; const char *name; } table[] = {
-    {E_CONFIG, "ConfigError"}, {E_FORMAT, "FileFormatError"}, {E_MEMORY, "OutOfMemoryError"},
+static const struct {
+    int status;
+    const char *name;
+} table[] = {
+    {E_CONFIG, "ConfigError"}, {E_FORMAT, "FileFormatError"},   {E_MEMORY, "OutOfMemoryError"},
     {E_DEVICE, "DeviceError"}, {E_NONFINITE, "NonFiniteError"},
 };
 

@@ -11,8 +11,8 @@
 
 enum kind { NUMBER, OPTIONAL_NUMBER, INTEGER, FLAG, CHOICE, OPTIONAL_CHOICE };
 static const char *const kind_names[] = {
-    [NUMBER] = "number", [OPTIONAL_NUMBER] = "number or None", [INTEGER] = "integer",
-    [FLAG] = "flag",     [CHOICE] = "choice",                  [OPTIONAL_CHOICE] = "choice or None",
+    [NUMBER] = "number", [OPTIONAL_NUMBER] = "number or None", [INTEGER] = "integer", [FLAG] = "flag",
+    [CHOICE] = "choice", [OPTIONAL_CHOICE] = "choice or None",
 };
 struct option {
     const char *name;
@@ -148,7 +148,11 @@ int loss_config_parse(struct loss_config *c, PyObject *dict) {
     return status ? -1 : 0;
 }
 
-static const struct { const char *name; size_t offset; int required; } normalizer_fields[] = {
+static const struct {
+    const char *name;
+    size_t offset;
+    int required;
+} normalizer_fields[] = {
     {"tokens", offsetof(struct loss_normalizer, tokens), 1},
     {"sequences", offsetof(struct loss_normalizer, sequences), 1},
     {"entropy_threshold", offsetof(struct loss_normalizer, entropy_threshold), 0},
@@ -190,7 +194,10 @@ static int put(PyObject *dict, const char *name, double value) {
 PyObject *loss_metrics_dict(const struct loss_metrics *m) {
     PyObject *d = PyDict_New();
     if (!d) return NULL;
-    const struct { const char *name; struct loss_mean mean; } means[] = {
+    const struct {
+        const char *name;
+        struct loss_mean mean;
+    } means[] = {
         {"kl", m->kl},
         {"entropy", m->entropy},
         {"clip_ratio/low_mean", m->clip_low},
@@ -242,15 +249,16 @@ static PyObject *option_choices(const struct option *o) {
     return names;
 }
 
-PyDoc_STRVAR(loss_options_doc, "loss_options($module, /)\n--\n\n{name: (kind, default, choices)} of every loss option.");
+PyDoc_STRVAR(loss_options_doc,
+             "loss_options($module, /)\n--\n\n{name: (kind, default, choices)} of every loss option.");
 static PyObject *loss_options(PyObject *module, PyObject *unused) {
     (void)module;
     (void)unused;
     PyObject *d = PyDict_New();
     for (int i = 0; d && i < N_OPTIONS; i++) {
         PyObject *standard = option_default(&options[i]), *choices = option_choices(&options[i]);
-        PyObject *entry = standard && choices
-                              ? Py_BuildValue("(sOO)", kind_names[options[i].kind], standard, choices) : NULL;
+        PyObject *entry =
+            standard && choices ? Py_BuildValue("(sOO)", kind_names[options[i].kind], standard, choices) : NULL;
         if (!entry || PyDict_SetItemString(d, options[i].name, entry)) Py_CLEAR(d);
         Py_XDECREF(entry);
         Py_XDECREF(standard);
@@ -295,13 +303,13 @@ static int check_size(PyArrayObject *array, const char *name, npy_intp size) {
 }
 
 enum { LENGTHS, LOGPS, OLD_LOGPS, ADVANTAGES, MASK, REF_LOGPS, ENTROPIES, N_ARRAYS };
-static const struct { const char *name; int type, optional; } loss_arrays[N_ARRAYS] = {
-    [LENGTHS] = {"lengths", NPY_INT32, 0},
-    [LOGPS] = {"logps", NPY_FLOAT, 0},
-    [OLD_LOGPS] = {"old_logps", NPY_FLOAT, 0},
-    [ADVANTAGES] = {"advantages", NPY_FLOAT, 0},
-    [MASK] = {"mask", NPY_UINT8, 0},
-    [REF_LOGPS] = {"ref_logps", NPY_FLOAT, 1},
+static const struct {
+    const char *name;
+    int type, optional;
+} loss_arrays[N_ARRAYS] = {
+    [LENGTHS] = {"lengths", NPY_INT32, 0},     [LOGPS] = {"logps", NPY_FLOAT, 0},
+    [OLD_LOGPS] = {"old_logps", NPY_FLOAT, 0}, [ADVANTAGES] = {"advantages", NPY_FLOAT, 0},
+    [MASK] = {"mask", NPY_UINT8, 0},           [REF_LOGPS] = {"ref_logps", NPY_FLOAT, 1},
     [ENTROPIES] = {"entropies", NPY_FLOAT, 1},
 };
 
@@ -333,14 +341,12 @@ static PyObject *evaluate(PyArrayObject *const *array, const struct loss_config 
         float *dlogp = DATA(float, (PyArrayObject *)coef), *dentropy = DATA(float, (PyArrayObject *)ecoef);
         const float *ref_logp = array[REF_LOGPS] ? DATA(float, array[REF_LOGPS]) : NULL;
         const float *entropy = array[ENTROPIES] ? DATA(float, array[ENTROPIES]) : NULL;
-        Py_BEGIN_ALLOW_THREADS
-        status = loss_eval(&loss, dlogp, dentropy, &metrics, config, norm, (int)PyArray_SIZE(array[LENGTHS]),
-                           DATA(int32_t, array[LENGTHS]), DATA(float, array[LOGPS]), DATA(float, array[OLD_LOGPS]),
-                           ref_logp, entropy, DATA(float, array[ADVANTAGES]), DATA(uint8_t, array[MASK]));
-        Py_END_ALLOW_THREADS
-        if (status) raise_status(status);
-        else result = Py_BuildValue("(dOON)", loss, coef, ecoef, loss_metrics_dict(&metrics));
-    }
+        Py_BEGIN_ALLOW_THREADS status =
+            loss_eval(&loss, dlogp, dentropy, &metrics, config, norm, (int)PyArray_SIZE(array[LENGTHS]),
+                      DATA(int32_t, array[LENGTHS]), DATA(float, array[LOGPS]), DATA(float, array[OLD_LOGPS]), ref_logp,
+                      entropy, DATA(float, array[ADVANTAGES]), DATA(uint8_t, array[MASK]));
+        Py_END_ALLOW_THREADS if (status) raise_status(status);
+        else result = Py_BuildValue("(dOON)", loss, coef, ecoef, loss_metrics_dict(&metrics)); }
     Py_XDECREF(coef);
     Py_XDECREF(ecoef);
     return result;
@@ -423,11 +429,9 @@ static PyObject *py_selective_log_softmax(PyObject *module, PyObject *args) {
     if (!logp || !entropy) goto done;
     float *out_logp = DATA(float, (PyArrayObject *)logp), *out_entropy = DATA(float, (PyArrayObject *)entropy);
     int status;
-    Py_BEGIN_ALLOW_THREADS
-    status = selective_log_softmax(out_logp, out_entropy, DATA(float, logits), DATA(int32_t, ids), temperature, (int)n,
-                                   (int)V);
-    Py_END_ALLOW_THREADS
-    if (status) raise_status(status);
+    Py_BEGIN_ALLOW_THREADS status = selective_log_softmax(out_logp, out_entropy, DATA(float, logits),
+                                                          DATA(int32_t, ids), temperature, (int)n, (int)V);
+    Py_END_ALLOW_THREADS if (status) raise_status(status);
     else result = Py_BuildValue("(OO)", logp, entropy);
 done:
     Py_XDECREF(logits);

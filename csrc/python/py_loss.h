@@ -7,6 +7,6 @@
 
 int loss_config_parse(struct loss_config *c, PyObject *dict);            /* what dict lacks: its default */
 int loss_normalizer_parse(struct loss_normalizer *n, PyObject *dict);    /* tokens, sequences[, entropy_*] */
-PyObject *loss_metrics_dict(const struct loss_metrics *m);               /* name -> float, TRL's names; new reference */
+PyObject *loss_metrics_dict(const struct loss_metrics *m); /* name -> float, TRL's names; new reference */
 
 #endif

@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-static PyTypeObject *model_type;     /* set once in add_model; the module is single-interpreter */
+static PyTypeObject *model_type; /* set once in add_model; the module is single-interpreter */
 
 int busy_enter(int *busy) {
     if (*busy) {
@@ -43,14 +43,13 @@ static PyObject *Model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     ModelObject *self = spec_parse(&spec, spec_object) ? NULL : (ModelObject *)type->tp_alloc(type, 0);
     if (self) {
         int status;
-        Py_BEGIN_ALLOW_THREADS
-        status = open_device(self, device);
+        Py_BEGIN_ALLOW_THREADS status = open_device(self, device);
         if (!status) status = weights_create(&self->weights, &self->device, &spec);
-        Py_END_ALLOW_THREADS
-        if (status) {
+        Py_END_ALLOW_THREADS if (status) {
             Py_CLEAR(self);
             raise_status(status);
-        } else {
+        }
+        else {
             self->workspace.device = self->device;
             self->session.weights = self->mixture.weights = self->weights;
             self->session.workspace = &self->workspace;
@@ -73,8 +72,14 @@ static void Model_dealloc(ModelObject *self) {
     Py_DECREF(type);
 }
 
-static PyObject *Model_device(ModelObject *self, void *unused) { (void)unused; return PyUnicode_FromString(self->device.ops->name); }
-static PyObject *Model_tier(ModelObject *self, void *unused) { (void)unused; return PyUnicode_FromString(self->device.ops->tier); }
+static PyObject *Model_device(ModelObject *self, void *unused) {
+    (void)unused;
+    return PyUnicode_FromString(self->device.ops->name);
+}
+static PyObject *Model_tier(ModelObject *self, void *unused) {
+    (void)unused;
+    return PyUnicode_FromString(self->device.ops->tier);
+}
 static PyObject *Model_dtype(ModelObject *self, void *unused) {
     (void)unused;
     return PyUnicode_FromString(self->device.ops->real_size == 2 ? "bfloat16" : "float32");
@@ -87,7 +92,8 @@ PyObject *tensor_array(const struct tensor *t) {
     return array_new(NPY_FLOAT32, t->param->C ? 2 : 1, shape);
 }
 
-PyDoc_STRVAR(tensors_doc, "tensors($self, /)\n--\n\n[(Hugging Face name, shape)] of every parameter, in storage order.");
+PyDoc_STRVAR(tensors_doc,
+             "tensors($self, /)\n--\n\n[(Hugging Face name, shape)] of every parameter, in storage order.");
 static PyObject *Model_tensors(ModelObject *self, PyObject *unused) {
     (void)unused;
     PyObject *list = PyList_New(0);
@@ -96,7 +102,8 @@ static PyObject *Model_tensors(ModelObject *self, PyObject *unused) {
         for (int piece = 0; piece < PIECES && p->rows[piece]; piece++) {
             char name[TENSOR_NAME_MAX];
             tensor_name(name, sizeof name, &self->weights->spec, p, piece);
-            PyObject *item = p->C ? Py_BuildValue("(s(ii))", name, p->rows[piece], p->C) : Py_BuildValue("(s(i))", name, p->rows[piece]);
+            PyObject *item = p->C ? Py_BuildValue("(s(ii))", name, p->rows[piece], p->C)
+                                  : Py_BuildValue("(s(i))", name, p->rows[piece]);
             if (!item || PyList_Append(list, item)) Py_CLEAR(list);
             Py_XDECREF(item);
             if (!list) return NULL;
@@ -130,8 +137,10 @@ static float *widen(PyArrayObject *array) {
     if (!out) return NULL;
     const uint16_t *half = DATA(uint16_t, array);
     if (type == NPY_FLOAT32) memcpy(out, DATA(float, array), (size_t)n * sizeof *out);
-    else if (type == NPY_FLOAT16) for (npy_intp i = 0; i < n; i++) out[i] = half_to_float(half[i]);
-    else for (npy_intp i = 0; i < n; i++) out[i] = bf16_to_float(half[i]);
+    else if (type == NPY_FLOAT16)
+        for (npy_intp i = 0; i < n; i++) out[i] = half_to_float(half[i]);
+    else
+        for (npy_intp i = 0; i < n; i++) out[i] = bf16_to_float(half[i]);
     return out;
 }
 
@@ -141,8 +150,10 @@ static int set_weights(ModelObject *self, const struct tensor *t, const float *h
     return self->mixture.values ? mixture_set(&self->mixture, t, host) : OK;
 }
 
-PyDoc_STRVAR(set_tensor_doc, "set_tensor($self, name, array, /)\n--\n\narray: float32, float16, or uint16 holding bfloat16 bits, C-contiguous.\n"
-                             "The master weights of every Trainer on this model are set with it.");
+PyDoc_STRVAR(
+    set_tensor_doc,
+    "set_tensor($self, name, array, /)\n--\n\narray: float32, float16, or uint16 holding bfloat16 bits, C-contiguous.\n"
+    "The master weights of every Trainer on this model are set with it.");
 static PyObject *Model_set_tensor(ModelObject *self, PyObject *args) {
     const char *name;
     PyArrayObject *array;
@@ -152,7 +163,9 @@ static PyObject *Model_set_tensor(ModelObject *self, PyObject *args) {
     if (!PyArray_IS_C_CONTIGUOUS(array) || !PyArray_ISNOTSWAPPED(array))
         return PyErr_Format(PyExc_ValueError, "tensor %s must be C-contiguous and in native byte order", name);
     float *host = widen(array);
-    if (!host) return PyErr_Format(PyExc_TypeError, "tensor %s must be float32, float16 or uint16 (bfloat16 bits), not %S", name, PyArray_DESCR(array));
+    if (!host)
+        return PyErr_Format(PyExc_TypeError, "tensor %s must be float32, float16 or uint16 (bfloat16 bits), not %S",
+                            name, PyArray_DESCR(array));
     int status = OK;
     WITHOUT_GIL(&self->busy, status, set_weights(self, &t, host));
     free(host);
@@ -164,7 +177,10 @@ static int get_weights(const ModelObject *self, float *host, const struct tensor
     return self->mixture.values ? mixture_get(&self->mixture, t, host) : weights_get(self->weights, t, host);
 }
 
-PyDoc_STRVAR(get_tensor_doc, "get_tensor($self, name, /)\n--\n\nThe weights of a tensor as float32: of a mixed reference what it keeps in float32, else the working weights.");
+PyDoc_STRVAR(
+    get_tensor_doc,
+    "get_tensor($self, name, /)\n--\n\n"
+    "The weights of a tensor as float32: of a mixed reference what it keeps in float32, else the working weights.");
 static PyObject *Model_get_tensor(ModelObject *self, PyObject *arg) {
     struct tensor t;
     const char *name = string_arg(arg, "name");
@@ -191,7 +207,7 @@ static PyObject *Model_mix(ModelObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-/* -- score and differentiate ------------------------------------------------------------------------------------------ */
+/* -- score and differentiate --------------------------------------------------------------------------------------- */
 
 PyDoc_STRVAR(logprobs_doc, "logprobs($self, prompts, completions, group, *, temperature=1.0, token_budget=1024)\n--\n\n"
                            "(log-probabilities, entropies) of every completion token, flat float32.");
@@ -200,11 +216,14 @@ static PyObject *Model_logprobs(ModelObject *self, PyObject *args, PyObject *kwa
     PyObject *prompts, *completions, *group;
     float temperature = 1;
     int token_budget = 1024;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO|$fi:logprobs", names, &prompts, &completions, &group, &temperature, &token_budget))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO|$fi:logprobs", names, &prompts, &completions, &group,
+                                     &temperature, &token_budget))
         return NULL;
     struct scored_groups s;
     int status = scored_groups_begin(&s, prompts, completions, group);
-    if (!status) WITHOUT_GIL(&self->busy, status, score(&self->session, FLOATS(s.logp), FLOATS(s.entropy), &s.groups, temperature, token_budget));
+    if (!status)
+        WITHOUT_GIL(&self->busy, status,
+                    score(&self->session, FLOATS(s.logp), FLOATS(s.entropy), &s.groups, temperature, token_budget));
     PyObject *result = status ? NULL : PyTuple_Pack(2, s.logp, s.entropy);
     scored_groups_end(&s);
     return result;
@@ -223,8 +242,10 @@ static PyObject *Model_logits(ModelObject *self, PyObject *arg) {
     return z;
 }
 
-PyDoc_STRVAR(embed_doc, "embed($self, texts, *, token_budget=1024)\n--\n\n"
-                        "(n, hidden_size) float32: the mean of the last hidden states, after the final norm, over each text's tokens.");
+PyDoc_STRVAR(
+    embed_doc,
+    "embed($self, texts, *, token_budget=1024)\n--\n\n"
+    "(n, hidden_size) float32: the mean of the last hidden states, after the final norm, over each text's tokens.");
 static PyObject *Model_embed(ModelObject *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"texts", "token_budget", NULL};
     PyObject *list, *vectors = NULL;
@@ -252,7 +273,8 @@ static PyObject *gradient_dict(struct trainer *t) {
             tensor.rows = tensor.param->rows[piece];
             PyObject *array = tensor_array(&tensor);
             tensor_name(name, sizeof name, &w->spec, tensor.param, piece);
-            int failed = !array || trainer_get(t, FLOATS(array), STATE_GRADIENT, &tensor) || PyDict_SetItemString(dict, name, array);
+            int failed = !array || trainer_get(t, FLOATS(array), STATE_GRADIENT, &tensor) ||
+                         PyDict_SetItemString(dict, name, array);
             Py_XDECREF(array);
             if (failed) Py_CLEAR(dict);
             if (!dict) return NULL;
@@ -262,29 +284,33 @@ static PyObject *gradient_dict(struct trainer *t) {
     return dict;
 }
 
-static int differentiate(ModelObject *self, struct trainer **t, const struct train_config *config, struct scored_groups *s,
-                         const struct coefficients *c, float temperature) {
+static int differentiate(ModelObject *self, struct trainer **t, const struct train_config *config,
+                         struct scored_groups *s, const struct coefficients *c, float temperature) {
     TRY(trainer_create(t, self->weights, &self->workspace, config));
     TRY(trainer_zero_grad(*t));
     TRY(trainer_accumulate(*t, FLOATS(s->logp), FLOATS(s->entropy), &s->groups, c, temperature, NULL, NULL));
     return trainer_flush(*t);
 }
 
-PyDoc_STRVAR(logprob_grads_doc, "logprob_grads($self, prompts, completions, group, coef, *, entropy_coef=None, temperature=1.0, "
-                                "token_budget=1024, recompute=False)\n--\n\n"
-                                "(log-probabilities, gradient of sum(coef * logprob + entropy_coef * entropy) by tensor name).");
+PyDoc_STRVAR(logprob_grads_doc,
+             "logprob_grads($self, prompts, completions, group, coef, *, entropy_coef=None, temperature=1.0, "
+             "token_budget=1024, recompute=False)\n--\n\n"
+             "(log-probabilities, gradient of sum(coef * logprob + entropy_coef * entropy) by tensor name).");
 static PyObject *Model_logprob_grads(ModelObject *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"prompts", "completions", "group", "coef", "entropy_coef", "temperature", "token_budget", "recompute", NULL};
+    static char *names[] = {"prompts",     "completions",  "group",     "coef", "entropy_coef",
+                            "temperature", "token_budget", "recompute", NULL};
     PyObject *prompts, *completions, *group, *coef_arg, *ecoef_arg = NULL, *result = NULL;
     float temperature = 1;
     struct train_config config = {.token_budget = 1024, .gradients_only = 1};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO|$Ofip:logprob_grads", names, &prompts, &completions, &group, &coef_arg, &ecoef_arg,
-                                     &temperature, &config.token_budget, &config.recompute))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO|$Ofip:logprob_grads", names, &prompts, &completions, &group,
+                                     &coef_arg, &ecoef_arg, &temperature, &config.token_budget, &config.recompute))
         return NULL;
     struct scored_groups s;
     struct coefficients c;
     struct trainer *t = NULL;
-    int status = scored_groups_begin(&s, prompts, completions, group) || coefficients_arg(&c, coef_arg, ecoef_arg, s.tokens) ? -1 : 0;
+    int status =
+        scored_groups_begin(&s, prompts, completions, group) || coefficients_arg(&c, coef_arg, ecoef_arg, s.tokens) ? -1
+                                                                                                                    : 0;
     if (!status) WITHOUT_GIL(&self->busy, status, differentiate(self, &t, &config, &s, &c, temperature));
     if (!status) result = Py_BuildValue("(ON)", s.logp, gradient_dict(t));
     trainer_free(t);
@@ -310,10 +336,12 @@ static PyGetSetDef getset[] = {
     {"dtype", (getter)Model_dtype, NULL, "storage: 'bfloat16' or 'float32'", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
-PyDoc_STRVAR(model_doc, "Model(device, spec)\n--\n\nWeights on one device and everything that runs them. spec: grpo.model.families.Spec.");
+PyDoc_STRVAR(
+    model_doc,
+    "Model(device, spec)\n--\n\nWeights on one device and everything that runs them. spec: grpo.model.families.Spec.");
 static PyType_Slot slots[] = {
-    {Py_tp_new, Model_new}, {Py_tp_dealloc, Model_dealloc}, {Py_tp_methods, methods}, {Py_tp_getset, getset}, {Py_tp_doc, (void *)model_doc},
-    {0, NULL},
+    {Py_tp_new, Model_new}, {Py_tp_dealloc, Model_dealloc}, {Py_tp_methods, methods},
+    {Py_tp_getset, getset}, {Py_tp_doc, (void *)model_doc}, {0, NULL},
 };
 static PyType_Spec spec = {"grpo._core.Model", sizeof(ModelObject), 0, Py_TPFLAGS_DEFAULT, slots};
 

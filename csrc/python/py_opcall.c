@@ -10,10 +10,9 @@ enum { MAX_SIZE = 1 << 28 };   /* of one dimension */
 
 /* -- arguments ----------------------------------------------------------------------------------------------------- */
 
-static const char *const dim_names[] = {
-    [DIM_none] = "",
+static const char *const dim_names[] = {[DIM_none] = "",
 #define X(name) [DIM_##name] = #name,
-    DIMENSIONS(X)
+                                        DIMENSIONS(X)
 #undef X
 };
 
@@ -78,8 +77,7 @@ static int collect_objects(struct call *a, PyObject *args, PyObject *kwargs) {
         for (int i = 0; a->op->param[i].name; i++)
             if (is_argument(a->op, &a->op->param[i], options) && collect_one(a, i, args, &next, kwargs, &used))
                 return -1;
-    if (next < n_args)
-        return PyErr_Format(PyExc_TypeError, "%s() takes at most %zd arguments", a->op->name, next), -1;
+    if (next < n_args) return PyErr_Format(PyExc_TypeError, "%s() takes at most %zd arguments", a->op->name, next), -1;
     if (kwargs && used < PyDict_GET_SIZE(kwargs))
         return PyErr_Format(PyExc_TypeError, "%s() does not know all keywords of %R", a->op->name, kwargs), -1;
     return 0;
@@ -110,7 +108,8 @@ static int check_heads(const struct call *a) {
     int Hq = a->size[DIM_Hq], Hkv = a->size[DIM_Hkv], D = a->size[DIM_D];
     if (Hq < 0 || (Hkv > 0 && Hq > 0 && Hq % Hkv == 0 && D > 0 && D % 2 == 0)) return 0;
     return PyErr_Format(PyExc_ValueError, "Hq %d, Hkv %d, D %d: Hq must be a multiple of Hkv and D even, all positive",
-                        Hq, Hkv, D), -1;
+                        Hq, Hkv, D),
+           -1;
 }
 
 static int is_of_type(PyObject *object, int type) {
@@ -122,7 +121,9 @@ static int numpy_type(enum storage storage, PyObject *object) {
     switch (storage) {
     case STORAGE_lower: return is_of_type(object, NPY_UINT8) ? NPY_UINT8 : NPY_UINT16;
     case STORAGE_moment: return is_of_type(object, NPY_UINT16) ? NPY_UINT16 : NPY_FLOAT32;
-    case STORAGE_int32_t: case STORAGE_segment: case HOST_int32_t: return NPY_INT32;
+    case STORAGE_int32_t:
+    case STORAGE_segment:
+    case HOST_int32_t: return NPY_INT32;
     case HOST_uint32_t: return NPY_UINT32;
     case STORAGE_uint8_t: return NPY_UINT8;
     case HOST_double: return NPY_FLOAT64;
@@ -136,7 +137,8 @@ static int check_values(const struct call *a, int i) {
     for (npy_intp j = 0; p->below && j < PyArray_SIZE(a->array[i]); j++)
         if (value[j] < 0 || value[j] >= size_of(a, p->below))
             return PyErr_Format(PyExc_ValueError, "%s[%zd] is %d, must be in [0, %d)", p->name, (Py_ssize_t)j,
-                                (int)value[j], size_of(a, p->below)), -1;
+                                (int)value[j], size_of(a, p->below)),
+                   -1;
     return 0;
 }
 
@@ -161,7 +163,8 @@ static int array_source(struct call *a, int i) {
         bind_size(a, p->shape[j], (int)size);
         if (size_of(a, p->shape[j]) != size)
             return PyErr_Format(PyExc_ValueError, "%s has size %zd in dimension %d, must be %d", p->name,
-                                (Py_ssize_t)size, j, size_of(a, p->shape[j])), -1;
+                                (Py_ssize_t)size, j, size_of(a, p->shape[j])),
+                   -1;
     }
     return 0;
 }
@@ -273,16 +276,22 @@ static int largest(const struct call *a, const enum dim *dims, int n) {
     for (int i = 0; i < n; i++) size = max_int(size, size_of(a, dims[i]));
     return size;
 }
-#define LARGEST(a, ...) largest(a, (const enum dim[]){__VA_ARGS__}, sizeof(enum dim[]){__VA_ARGS__} / sizeof(enum dim))
+#define LARGEST(a, ...) largest(a, (const enum dim[]){__VA_ARGS__}, sizeof (enum dim[]){__VA_ARGS__} / sizeof(enum dim))
 
 static int execute(Ops *self, struct call *a) {
     const struct device *d = &self->device;
     int rows = LARGEST(a, DIM_N, DIM_R, DIM_S), pages = LARGEST(a, DIM_max_pages);
-    TRY(device_reserve(d, &(struct op_limits){
-        .rows = rows, .head_rows = rows, .slots = rows, .heads = LARGEST(a, DIM_Hq), .kv_heads = LARGEST(a, DIM_Hkv),
-        .channels = LARGEST(a, DIM_C, DIM_O, DIM_twoF, DIM_HqD, DIM_QKV), .head_dim = LARGEST(a, DIM_D),
-        .vocab = LARGEST(a, DIM_V), .segments = LARGEST(a, DIM_n_segments),
-        .max_position = max_int(LARGEST(a, DIM_N), pages * KV_TILE), .shared_pages = pages}));
+    TRY(device_reserve(d, &(struct op_limits){.rows = rows,
+                                              .head_rows = rows,
+                                              .slots = rows,
+                                              .heads = LARGEST(a, DIM_Hq),
+                                              .kv_heads = LARGEST(a, DIM_Hkv),
+                                              .channels = LARGEST(a, DIM_C, DIM_O, DIM_twoF, DIM_HqD, DIM_QKV),
+                                              .head_dim = LARGEST(a, DIM_D),
+                                              .vocab = LARGEST(a, DIM_V),
+                                              .segments = LARGEST(a, DIM_n_segments),
+                                              .max_position = max_int(LARGEST(a, DIM_N), pages * KV_TILE),
+                                              .shared_pages = pages}));
     for (int i = 0; a->op->param[i].name; i++) TRY(place_param(self, a, i));
     if (a->op->prepare) TRY(a->op->prepare(d, a));
     self->seconds = INFINITY;
@@ -334,10 +343,8 @@ PyObject *invoke(PyObject *self_, const struct op *op, PyObject *args, PyObject 
     PyObject *out = NULL;
     if (!parse(&a, args, kwargs) && !busy_enter(&self->busy)) {
         int status;
-        Py_BEGIN_ALLOW_THREADS
-        status = execute(self, &a);
-        Py_END_ALLOW_THREADS
-        self->busy = 0;
+        Py_BEGIN_ALLOW_THREADS status = execute(self, &a);
+        Py_END_ALLOW_THREADS self->busy = 0;
         out = status ? raise_status(status) : results(&a);
     }
     finish(self, &a);
@@ -346,7 +353,9 @@ PyObject *invoke(PyObject *self_, const struct op *op, PyObject *args, PyObject 
 
 /* -- documentation ------------------------------------------------------------------------------------------------- */
 
-struct text { char *at, *end; };
+struct text {
+    char *at, *end;
+};
 static void append(struct text *t, const char *format, ...) {
     va_list args;
     va_start(args, format);

@@ -7,30 +7,44 @@
 #include "ops/device.h"
 
 enum storage {
-    STORAGE_real, STORAGE_float, STORAGE_vector, STORAGE_weight, STORAGE_int32_t, STORAGE_uint8_t, /* backend memory */
+    STORAGE_real,
+    STORAGE_float,
+    STORAGE_vector,
+    STORAGE_weight,
+    STORAGE_int32_t,
+    STORAGE_uint8_t, /* backend memory */
     STORAGE_segment,                                       /* the same: int32, a row of four numbers a segment */
-    STORAGE_lower, STORAGE_moment,                         /* the same: uint16 or uint8; float32 or uint16 (bfloat16) */
-    HOST_int32_t, HOST_uint32_t, HOST_float, HOST_double,  /* the NumPy array itself */
-    SIZE, INTEGER, NUMBER,                                 /* a SIZE binds the dimension in `shape` */
+    STORAGE_lower,
+    STORAGE_moment,                         /* the same: uint16 or uint8; float32 or uint16 (bfloat16) */
+    HOST_int32_t,
+    HOST_uint32_t,
+    HOST_float,
+    HOST_double,  /* the NumPy array itself */
+    SIZE,
+    INTEGER,
+    NUMBER,                                 /* a SIZE binds the dimension in `shape` */
 };
 enum mode {
-    IN, OPTIONAL,
+    IN,
+    OPTIONAL,
     OUT,
-    ADD, ADD_OPTIONAL,      /* takes the initial array, returns the new one; None: not computed */
+    ADD,
+    ADD_OPTIONAL,      /* takes the initial array, returns the new one; None: not computed */
     INFERRED,               /* of a size: given only where no array that is given has it */
 };
 
 /* The dimensions of ops.def, and those of the hand-written methods; the last five follow from others. */
-#define DIMENSIONS(X)                                                                                                  \
-    X(N) X(C) X(O) X(R) X(S) X(V) X(F) X(D) X(Hq) X(Hkv) X(n) X(rows) X(axes) X(n_segments)                            \
-    X(n_copies) X(max_pages) X(n_pages) X(n_stop) X(bytes)                                                             \
-    X(four) X(twoF) X(halfD) X(HqD) X(QKV)
+#define DIMENSIONS(X)                                                                                                 \
+    X(N)                                                                                                              \
+    X(C)                                                                                                              \
+    X(O) X(R) X(S) X(V) X(F) X(D) X(Hq) X(Hkv) X(n) X(rows) X(axes) X(n_segments) X(n_copies) X(max_pages) X(n_pages) \
+        X(n_stop) X(bytes) X(four) X(twoF) X(halfD) X(HqD) X(QKV)
 enum dim {
     DIM_none,
 #define X(name) DIM_##name,
     DIMENSIONS(X)
 #undef X
-    DIMS
+        DIMS
 };
 
 struct op_param {

@@ -14,7 +14,7 @@ static int bad_value(const char *what) { return PyErr_Format(PyExc_ValueError, "
 /* -- structures of ops.def from the arguments that stand for them -------------------------------------------------- */
 
 /* scale 0: what is usual for the heads' width */
-#define BIND_attention_shape                                                                                           \
+#define BIND_attention_shape \
     BIND_GIVEN(Hq) BIND_GIVEN(Hkv) BIND_GIVEN(D) BIND_WHOLE_OPTION(window, 0) BIND_OPTION(scale, 0)
 static const struct attention_shape *attention_shape_of(const struct call *a, struct attention_shape *out) {
     float scale = number_of(a, "scale");
@@ -71,19 +71,17 @@ static int check_entry(const struct call *a) {
 /* METHOD(name, formula, functions, parameters): the method, which finds its function run_name() */
 #define FUNCTIONS(...) __VA_ARGS__
 #define NO_CHECK .check = NULL
-#define METHOD(name_, formula_, functions_, ...)                                                               \
-    static const struct op method_##name_ = {.name = #name_, .formula = formula_, .run = run_##name_,          \
-                                             functions_, .param = {EACH(BIND, __VA_ARGS__)}};                  \
-    static PyObject *py_##name_(PyObject *self, PyObject *args, PyObject *kwargs) {                            \
-        return invoke(self, &method_##name_, args, kwargs);                                                    \
+#define METHOD(name_, formula_, functions_, ...)                                                                  \
+    static const struct op method_##name_ = {                                                                     \
+        .name = #name_, .formula = formula_, .run = run_##name_, functions_, .param = {EACH(BIND, __VA_ARGS__)}}; \
+    static PyObject *py_##name_(PyObject *self, PyObject *args, PyObject *kwargs) {                               \
+        return invoke(self, &method_##name_, args, kwargs);                                                       \
     }
 
 #define MEMORY(result, name, parameters)
 #define PLAN MEMORY
-#define OP(name_, formula_, flops, bytes, ...)                                                                 \
-    static int run_##name_(const struct device *d, struct call *a) {                                           \
-        return op_##name_(d EACH(VALUE, __VA_ARGS__));                                                         \
-    }                                                                                                          \
+#define OP(name_, formula_, flops, bytes, ...)                                                                        \
+    static int run_##name_(const struct device *d, struct call *a) { return op_##name_(d EACH(VALUE, __VA_ARGS__)); } \
     METHOD(name_, formula_, .check = check_entry, __VA_ARGS__)
 #define OP_BY_HAND(...)
 #include "ops/ops.def"
@@ -146,16 +144,19 @@ static int run_attention_decode(const struct device *d, struct call *a) {
 METHOD(attention_decode,
        "y and lse of rows qkv over the keys of a pool of n_pages, which is filled before: kv by kv_store at place, "
        "kv_copy of pages src to dst, kv_store again",
-       FUNCTIONS(.check = check_pages, .prepare = fill_pool),
-       OUT(real, y, S, HqD), OUT(float, lse, S, Hq), IN(real, qkv, S, QKV), IN(real, kv, N, QKV), IN(int32_t, place, N),
-       INDEX(dst, n_pages, n_copies), INDEX(src, n_pages, n_copies), GIVEN(n_pages), IN(int32_t, pages, S, max_pages),
-       IN(int32_t, length, S), STRUCT(attention_shape, a))
+       FUNCTIONS(.check = check_pages, .prepare = fill_pool), OUT(real, y, S, HqD), OUT(float, lse, S, Hq),
+       IN(real, qkv, S, QKV), IN(real, kv, N, QKV), IN(int32_t, place, N), INDEX(dst, n_pages, n_copies),
+       INDEX(src, n_pages, n_copies), GIVEN(n_pages), IN(int32_t, pages, S, max_pages), IN(int32_t, length, S),
+       STRUCT(attention_shape, a))
 
 /* -- the head: alone, and with its backward ------------------------------------------------------------------------ */
 
 static struct head_rows head_rows_of(const struct call *a) {
-    return (struct head_rows){.R = a->size[DIM_R], .h = memory_of(a, "h"), .target = memory_of(a, "target"),
-                              .logp = memory_of(a, "logp"), .entropy = memory_of(a, "entropy")};
+    return (struct head_rows){.R = a->size[DIM_R],
+                              .h = memory_of(a, "h"),
+                              .target = memory_of(a, "target"),
+                              .logp = memory_of(a, "logp"),
+                              .entropy = memory_of(a, "entropy")};
 }
 
 static int run_head(const struct device *d, struct call *a) {
@@ -204,11 +205,14 @@ static int place_keys(const struct device *d, struct call *a) {
 
 static int run_sample(const struct device *d, struct call *a) {
     int S = a->size[DIM_S];
-    struct sampler sampler = {
-        .temperature = number_of(a, "temperature"), .top_p = number_of(a, "top_p"), .min_p = number_of(a, "min_p"),
-        .repetition_penalty = number_of(a, "repetition_penalty"), .top_k = (int)integer_of(a, "top_k"),
-        .n_stop = max_int(0, a->size[DIM_n_stop]), .stop_ids = memory_of(a, "stop_ids"),
-        .forbidden = memory_of(a, "forbidden")};
+    struct sampler sampler = {.temperature = number_of(a, "temperature"),
+                              .top_p = number_of(a, "top_p"),
+                              .min_p = number_of(a, "min_p"),
+                              .repetition_penalty = number_of(a, "repetition_penalty"),
+                              .top_k = (int)integer_of(a, "top_k"),
+                              .n_stop = max_int(0, a->size[DIM_n_stop]),
+                              .stop_ids = memory_of(a, "stop_ids"),
+                              .forbidden = memory_of(a, "forbidden")};
     const struct sample_key *keys = a->pool;
     struct sampled *drawn = (struct sampled *)((struct sample_key *)a->pool + S);
     struct sampled *out = malloc((size_t)S * sizeof *out + 1);
@@ -228,17 +232,18 @@ static int run_sample(const struct device *d, struct call *a) {
     return status;
 }
 
-#define BIND_sampler                                                                                            \
-    BIND_OPTION(temperature, 1) BIND_WHOLE_OPTION(top_k, 0) BIND_OPTION(top_p, 1) BIND_OPTION(min_p, 0)         \
-    BIND_OPTION(repetition_penalty, 1) BIND_MAYBE_IN(uint8_t, forbidden, V) BIND_MAYBE_ADD(uint8_t, seen, S, V) \
-    BIND_MAYBE_INDEX(stop_ids, V, n_stop) BIND_WHOLE_OPTION(seed, 0) BIND_WHOLE_OPTION(step, 0)
+#define BIND_sampler                                                                                                   \
+    BIND_OPTION(temperature, 1)                                                                                        \
+    BIND_WHOLE_OPTION(top_k, 0)                                                                                        \
+    BIND_OPTION(top_p, 1) BIND_OPTION(min_p, 0) BIND_OPTION(repetition_penalty, 1)                                     \
+        BIND_MAYBE_IN(uint8_t, forbidden, V) BIND_MAYBE_ADD(uint8_t, seen, S, V) BIND_MAYBE_INDEX(stop_ids, V, n_stop) \
+            BIND_WHOLE_OPTION(seed, 0) BIND_WHOLE_OPTION(step, 0)
 METHOD(sample,
        "id = a token drawn from softmax(h W^T / temperature) as truncated, with its log-probabilities; keys: prompt, "
        "sample, position, no_stop of each row",
-       .prepare = place_keys,
-       HOST_OUT(int32_t, id, S), HOST_OUT(float, logp, S), HOST_OUT(float, policy_logp, S), HOST_OUT(float, entropy, S),
-       OUT(int32_t, next, S), IN(real, h, S, C), IN(weight, W, V, C), HOST_IN(uint32_t, keys, S, four),
-       STRUCT(sampler, sampler))
+       .prepare = place_keys, HOST_OUT(int32_t, id, S), HOST_OUT(float, logp, S), HOST_OUT(float, policy_logp, S),
+       HOST_OUT(float, entropy, S), OUT(int32_t, next, S), IN(real, h, S, C), IN(weight, W, V, C),
+       HOST_IN(uint32_t, keys, S, four), STRUCT(sampler, sampler))
 
 /* -- the optimiser: of matrices, of matrices whose moments are float8, of vectors ---------------------------------- */
 
@@ -249,8 +254,9 @@ static int check_moments(const struct call *a) {
 
 static int check_float8(const struct call *a) {
     int O = a->size[DIM_O], C = a->size[DIM_C];
-    return a->size[DIM_bytes] == (npy_intp)O * (C + float8_blocks(C)) ? 0
-           : bad_value("m and v must be codes (O, C) and exponents (O, ceil(C / 256))");
+    return a->size[DIM_bytes] == (npy_intp)O * (C + float8_blocks(C))
+               ? 0
+               : bad_value("m and v must be codes (O, C) and exponents (O, ceil(C / 256))");
 }
 
 static int update_weights(const struct device *d, struct call *a, int C) {
@@ -260,14 +266,19 @@ static int update_weights(const struct device *d, struct call *a, int C) {
     int split = d->ops->real_size < (int)sizeof(float);
     if (split != (lower != NULL))
         return fail(E_CONFIG, "device '%s' %s lower", d->ops->name, split ? "needs" : "stores float32 and takes no");
-    struct adamw p = {
-        .lr = number_of(a, "lr"), .beta1 = number_of(a, "beta1"), .beta2 = number_of(a, "beta2"),
-        .eps = number_of(a, "eps"), .weight_decay = number_of(a, "weight_decay"),
-        .grad_scale = number_of(a, "grad_scale"), .correction1 = number_of(a, "correction1"),
-        .correction2 = number_of(a, "correction2"),
-        .moments = dtypes[PyArray_TYPE(array_of(a, "m"))],
-        .masters = lower && PyArray_TYPE(lower) == NPY_UINT8 ? MASTER_FLOAT24 : MASTER_FLOAT32,
-        .seed = integer_of(a, "seed"), .first = integer_of(a, "first"), .step = (uint32_t)integer_of(a, "step")};
+    struct adamw p = {.lr = number_of(a, "lr"),
+                      .beta1 = number_of(a, "beta1"),
+                      .beta2 = number_of(a, "beta2"),
+                      .eps = number_of(a, "eps"),
+                      .weight_decay = number_of(a, "weight_decay"),
+                      .grad_scale = number_of(a, "grad_scale"),
+                      .correction1 = number_of(a, "correction1"),
+                      .correction2 = number_of(a, "correction2"),
+                      .moments = dtypes[PyArray_TYPE(array_of(a, "m"))],
+                      .masters = lower && PyArray_TYPE(lower) == NPY_UINT8 ? MASTER_FLOAT24 : MASTER_FLOAT32,
+                      .seed = integer_of(a, "seed"),
+                      .first = integer_of(a, "first"),
+                      .step = (uint32_t)integer_of(a, "step")};
     return op_adamw(d, memory_of(a, "w"), memory_of(a, "lower"), memory_of(a, "m"), memory_of(a, "v"),
                     memory_of(a, "g"), a->size[DIM_O], C, &p);
 }
@@ -276,24 +287,21 @@ static int run_adamw(const struct device *d, struct call *a) { return update_wei
 static int run_adamw_float8(const struct device *d, struct call *a) { return update_weights(d, a, a->size[DIM_C]); }
 static int run_adamw_vector(const struct device *d, struct call *a) { return update_weights(d, a, 0); }
 
-#define BIND_adamw                                                                                              \
-    BIND_NUMBER(lr) BIND_NUMBER(beta1) BIND_NUMBER(beta2) BIND_NUMBER(eps) BIND_NUMBER(weight_decay)            \
-    BIND_NUMBER(grad_scale) BIND_NUMBER(correction1) BIND_NUMBER(correction2) BIND_WHOLE_OPTION(seed, 0)        \
-    BIND_WHOLE_OPTION(step, 0) BIND_WHOLE_OPTION(first, 0)
+#define BIND_adamw                                                                                                 \
+    BIND_NUMBER(lr)                                                                                                \
+    BIND_NUMBER(beta1)                                                                                             \
+    BIND_NUMBER(beta2) BIND_NUMBER(eps) BIND_NUMBER(weight_decay) BIND_NUMBER(grad_scale) BIND_NUMBER(correction1) \
+        BIND_NUMBER(correction2) BIND_WHOLE_OPTION(seed, 0) BIND_WHOLE_OPTION(step, 0) BIND_WHOLE_OPTION(first, 0)
 METHOD(adamw,
        "one step of AdamW. lower: uint16, or uint8 (float24 masters), None where the device stores float32; m, v: "
        "float32, or uint16 holding bfloat16 bits",
-       .check = check_moments,
-       ADD(weight, w, O, C), MAYBE_ADD(lower, lower, O, C), ADD(moment, m, O, C), ADD(moment, v, O, C),
-       IN(float, g, O, C), STRUCT(adamw, p))
+       .check = check_moments, ADD(weight, w, O, C), MAYBE_ADD(lower, lower, O, C), ADD(moment, m, O, C),
+       ADD(moment, v, O, C), IN(float, g, O, C), STRUCT(adamw, p))
 METHOD(adamw_float8, "adamw with moments in 8 bits: m, v are codes (O, C) and then exponents (O, ceil(C / 256)), flat",
-       .check = check_float8,
-       ADD(weight, w, O, C), MAYBE_ADD(lower, lower, O, C), ADD(uint8_t, m, bytes), ADD(uint8_t, v, bytes),
-       IN(float, g, O, C), STRUCT(adamw, p))
-METHOD(adamw_vector, "adamw of a vector; w as vector_set() gives it",
-       .check = check_moments,
-       ADD(float, w, O), MAYBE_ADD(lower, lower, O), ADD(moment, m, O), ADD(moment, v, O), IN(float, g, O),
-       STRUCT(adamw, p))
+       .check = check_float8, ADD(weight, w, O, C), MAYBE_ADD(lower, lower, O, C), ADD(uint8_t, m, bytes),
+       ADD(uint8_t, v, bytes), IN(float, g, O, C), STRUCT(adamw, p))
+METHOD(adamw_vector, "adamw of a vector; w as vector_set() gives it", .check = check_moments, ADD(float, w, O),
+       MAYBE_ADD(lower, lower, O), ADD(moment, m, O), ADD(moment, v, O), IN(float, g, O), STRUCT(adamw, p))
 
 /* -- the type ------------------------------------------------------------------------------------------------------ */
 
@@ -307,15 +315,17 @@ static PyObject *philox_static(PyObject *type, PyObject *args) {
 }
 
 #define FUNCTION(name_) {&method_##name_, (PyCFunction)(void (*)(void))py_##name_},
-static const struct { const struct op *op; PyCFunction function; } all_methods[] = {
+static const struct {
+    const struct op *op;
+    PyCFunction function;
+} all_methods[] = {
 #define MEMORY(result, name, parameters)
 #define PLAN MEMORY
 #define OP(name, ...) FUNCTION(name)
 #define OP_BY_HAND(...)
 #include "ops/ops.def"
     FUNCTION(zero) FUNCTION(copy) FUNCTION(attention_decode) FUNCTION(head) FUNCTION(head_bwd) FUNCTION(sample)
-    FUNCTION(adamw) FUNCTION(adamw_float8) FUNCTION(adamw_vector)
-};
+        FUNCTION(adamw) FUNCTION(adamw_float8) FUNCTION(adamw_vector)};
 enum { METHODS = sizeof all_methods / sizeof *all_methods };
 
 /* Described when the type is made; philox and the end follow. */

@@ -1,4 +1,5 @@
-/* grpo._core.plan: what a run will hold, before anything of it is allocated. The sizes come from the functions that allocate. */
+/* grpo._core.plan: what a run will hold, before anything of it is allocated. The sizes come from the functions that
+   allocate. */
 #include "binding.h"
 #include "py_spec.h"
 #include "py_storage.h"
@@ -12,12 +13,14 @@ static int parse_dtype(const char *option, const char *name, const char *const *
     for (int i = 0; i < n; i++)
         if (!strcmp(name, names[i])) return i;
     char known[80] = "";
-    for (int i = 0; i < n; i++) sprintf(known + strlen(known), "%s'%s'", i == 0 ? "" : i < n - 1 ? ", " : " or ", names[i]);
+    for (int i = 0; i < n; i++)
+        sprintf(known + strlen(known), "%s'%s'", i == 0 ? "" : i < n - 1 ? ", " : " or ", names[i]);
     PyErr_Format(PyExc_ValueError, "%s is '%.40s', must be %s", option, name, known);
     return -1;
 }
 
-int parse_storage(enum moment_dtype *moments, enum master_dtype *masters, const char *moment_dtype, const char *master_dtype) {
+int parse_storage(enum moment_dtype *moments, enum master_dtype *masters, const char *moment_dtype,
+                  const char *master_dtype) {
     int moment = parse_dtype("moment_dtype", moment_dtype, moment_dtypes, MOMENT_DTYPES);
     int master = moment < 0 ? -1 : parse_dtype("master_dtype", master_dtype, master_dtypes, MASTER_DTYPES);
     if (master < 0) return -1;
@@ -34,7 +37,7 @@ struct plan_request {
     enum moment_dtype moments;
     enum master_dtype masters;
     int rollout_prompts, slots, store_rows;                                /* slots, store_rows 0: none */
-    int train, reference, mixed;                                           /* a reference is there; and is mixed with the policy */
+    int train, reference, mixed; /* a reference is there; and is mixed with the policy */
 };
 
 static int add(PyObject *list, const char *arena, size_t bytes) {
@@ -48,7 +51,8 @@ static int add_training(PyObject *list, const struct plan_request *r, int64_t st
     struct trainer_sizes size = trainer_sizes(r->ops, &r->spec, r->moments, r->masters);
     return add(list, "gradients (float32)", size.grads) || add(list, "master bits beyond bfloat16", size.lower) ||
            add(list, moment_arena(r->moments), size.moments) ||
-           add(list, "gradients of embedded tokens", (size_t)embed_room((int)step_rows) * embed_row_bytes(r->ops, &r->spec));
+           add(list, "gradients of embedded tokens",
+               (size_t)embed_room((int)step_rows) * embed_row_bytes(r->ops, &r->spec));
 }
 
 static int add_lines(PyObject *list, const struct plan_request *r) {
@@ -56,11 +60,13 @@ static int add_lines(PyObject *list, const struct plan_request *r) {
     const struct spec *s = &r->spec;
     int rows, head_rows;
     int64_t step_rows;
-    batch_limits_of(&rows, &head_rows, &step_rows, r->step_prompts, r->num_generations, r->prompt_length, r->max_new_tokens, r->token_budget);
+    batch_limits_of(&rows, &head_rows, &step_rows, r->step_prompts, r->num_generations, r->prompt_length,
+                    r->max_new_tokens, r->token_budget);
     size_t weights = weights_bytes(ops, s);
     if (add(list, "weights", weights)) return -1;
-    if (r->reference && (add(list, "reference weights", weights) ||
-                         add(list, "activations of the reference", activations_bytes(ops, s, STASH_NOTHING, rows, head_rows))))
+    if (r->reference &&
+        (add(list, "reference weights", weights) ||
+         add(list, "activations of the reference", activations_bytes(ops, s, STASH_NOTHING, rows, head_rows))))
         return -1;
     if (r->mixed && add(list, "mixing of the reference", 2 * spec_elements(s) * sizeof(float))) return -1;
     if (r->train && add_training(list, r, step_rows)) return -1;
@@ -70,23 +76,41 @@ static int add_lines(PyObject *list, const struct plan_request *r) {
     struct rollout_size rollout = {r->slots, r->rollout_prompts, r->prompt_length, r->max_new_tokens};
     size_t update = r->train ? activations_bytes(ops, s, r->recompute ? STASH_INPUTS : STASH_ALL, rows, head_rows) : 0;
     size_t generate = r->slots ? rollout_bytes(ops, s, &rollout) : 0;
-    return update > generate ? add(list, "activations of the update", update) : add(list, "KV cache of the rollout", generate);
+    return update > generate ? add(list, "activations of the update", update)
+                             : add(list, "KV cache of the rollout", generate);
 }
 
-PyDoc_STRVAR(plan_doc, "plan(*, spec, step_prompts, num_generations, prompt_length, max_new_tokens, token_budget, recompute, moment_dtype, "
-                       "master_dtype, rollout_prompts, slots, store_rows, train, reference, mixed, device)\n--\n\n"
-                       "[(arena, bytes)] that a run with these settings will hold.");
+PyDoc_STRVAR(plan_doc,
+             "plan(*, spec, step_prompts, num_generations, prompt_length, max_new_tokens, token_budget, recompute, "
+             "moment_dtype, "
+             "master_dtype, rollout_prompts, slots, store_rows, train, reference, mixed, device)\n--\n\n"
+             "[(arena, bytes)] that a run with these settings will hold.");
 static PyObject *plan(PyObject *module, PyObject *args, PyObject *kwargs) {
     (void)module;
-    static char *names[] = {"spec", "step_prompts", "num_generations", "prompt_length", "max_new_tokens", "token_budget", "recompute",
-                            "moment_dtype", "master_dtype", "rollout_prompts", "slots", "store_rows", "train", "reference", "mixed",
-                            "device", NULL};
+    static char *names[] = {"spec",
+                            "step_prompts",
+                            "num_generations",
+                            "prompt_length",
+                            "max_new_tokens",
+                            "token_budget",
+                            "recompute",
+                            "moment_dtype",
+                            "master_dtype",
+                            "rollout_prompts",
+                            "slots",
+                            "store_rows",
+                            "train",
+                            "reference",
+                            "mixed",
+                            "device",
+                            NULL};
     struct plan_request r = {0};
     PyObject *spec;
     const char *device, *moment_dtype, *master_dtype;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$Oiiiiipssiiippps:plan", names, &spec, &r.step_prompts, &r.num_generations,
-                                     &r.prompt_length, &r.max_new_tokens, &r.token_budget, &r.recompute, &moment_dtype, &master_dtype,
-                                     &r.rollout_prompts, &r.slots, &r.store_rows, &r.train, &r.reference, &r.mixed, &device) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$Oiiiiipssiiippps:plan", names, &spec, &r.step_prompts,
+                                     &r.num_generations, &r.prompt_length, &r.max_new_tokens, &r.token_budget,
+                                     &r.recompute, &moment_dtype, &master_dtype, &r.rollout_prompts, &r.slots,
+                                     &r.store_rows, &r.train, &r.reference, &r.mixed, &device) ||
         parse_storage(&r.moments, &r.masters, moment_dtype, master_dtype))
         return NULL;
     PyObject *list = spec_parse(&r.spec, spec) ? NULL : PyList_New(0);

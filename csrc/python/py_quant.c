@@ -4,7 +4,7 @@
 #include "base/quant.h"
 
 PyDoc_STRVAR(dequantize_doc, "dequantize($module, type, data, count, /)\n--\n\n"
-    "GGUF blocks, of a format that block_formats names -> float32 (count,).");
+                             "GGUF blocks, of a format that block_formats names -> float32 (count,).");
 static PyObject *py_dequantize(PyObject *module, PyObject *args) {
     (void)module;
     const char *type;
@@ -22,8 +22,7 @@ static PyObject *py_dequantize(PyObject *module, PyObject *args) {
     PyObject *array = array_new(NPY_FLOAT32, 1, shape);
     if (array && !status) {
         float *dst = DATA(float, (PyArrayObject *)array);
-        Py_BEGIN_ALLOW_THREADS
-        status = dequantize(dst, data.buf, (size_t)data.len, (size_t)count, type);
+        Py_BEGIN_ALLOW_THREADS status = dequantize(dst, data.buf, (size_t)data.len, (size_t)count, type);
         Py_END_ALLOW_THREADS
     }
     PyBuffer_Release(&data);

@@ -3,7 +3,10 @@
 static const char *const gate_names[] = {[GLU_SILU] = "silu", [GLU_GELU_TANH] = "gelu_tanh"};
 enum { GATES = sizeof gate_names / sizeof *gate_names };
 
-static const struct { const char *name; enum slot slot; } slot_names[SLOTS] = {
+static const struct {
+    const char *name;
+    enum slot slot;
+} slot_names[SLOTS] = {
 #define P(slot, ...) {#slot, P_##slot},
 #include "net/params.def"
 #undef P
@@ -60,12 +63,13 @@ static int read_layer(struct layer_spec *l, PyObject *object, int index) {
     snprintf(where, sizeof where, "layer %d: ", index);
     struct attention_spec *a = &l->attention;
     PyObject *attention = attribute(object, where, "attention"), *mlp = attribute(object, where, "mlp");
-    int failed = !attention || !mlp || read_int(&a->heads, attention, where, "heads") || read_int(&a->kv_heads, attention, where, "kv_heads") ||
-                 read_int(&a->head_dim, attention, where, "head_dim") || read_int(&a->window, attention, where, "window") ||
-                 read_int(&a->rope, attention, where, "rope") || read_float(&a->scale, attention, where, "scale") ||
-                 read_int(&a->qkv_bias, attention, where, "qkv_bias") || read_int(&a->qk_norm, attention, where, "qk_norm") ||
-                 read_int(&l->mlp.width, mlp, where, "width") || read_gate(&l->mlp.gate, mlp, where) ||
-                 read_int(&l->post_norms, object, where, "post_norms");
+    int failed =
+        !attention || !mlp || read_int(&a->heads, attention, where, "heads") ||
+        read_int(&a->kv_heads, attention, where, "kv_heads") || read_int(&a->head_dim, attention, where, "head_dim") ||
+        read_int(&a->window, attention, where, "window") || read_int(&a->rope, attention, where, "rope") ||
+        read_float(&a->scale, attention, where, "scale") || read_int(&a->qkv_bias, attention, where, "qkv_bias") ||
+        read_int(&a->qk_norm, attention, where, "qk_norm") || read_int(&l->mlp.width, mlp, where, "width") ||
+        read_gate(&l->mlp.gate, mlp, where) || read_int(&l->post_norms, object, where, "post_norms");
     Py_XDECREF(attention);
     Py_XDECREF(mlp);
     return failed ? -1 : 0;
@@ -92,8 +96,8 @@ static int check_rope_width(const struct spec *s, int rope, int n) {
     for (int l = 0; l < s->n_layers; l++) {
         const struct attention_spec *a = &s->layers[l].attention;
         if (a->rope != rope || a->head_dim == 2 * n) continue;
-        PyErr_Format(PyExc_ValueError, "spec: layer %d: inv_freq of rope %d has %d numbers, head_dim %d needs %d", l, rope, n, a->head_dim,
-                     a->head_dim / 2);
+        PyErr_Format(PyExc_ValueError, "spec: layer %d: inv_freq of rope %d has %d numbers, head_dim %d needs %d", l,
+                     rope, n, a->head_dim, a->head_dim / 2);
         return -1;
     }
     return 0;
@@ -111,7 +115,8 @@ static int copy_name(char *to, PyObject *text, const char *what) {
     const char *utf8 = PyUnicode_Check(text) ? PyUnicode_AsUTF8(text) : NULL;
     if (utf8 && strlen(utf8) < NAME_MAX_BYTES) return strcpy(to, utf8), 0;
     PyErr_Clear();
-    PyErr_Format(PyExc_ValueError, "spec: %s must be a text of fewer than %d bytes, not %R", what, NAME_MAX_BYTES, text);
+    PyErr_Format(PyExc_ValueError, "spec: %s must be a text of fewer than %d bytes, not %R", what, NAME_MAX_BYTES,
+                 text);
     return -1;
 }
 
@@ -120,12 +125,15 @@ static int read_slot(struct spec *s, PyObject *key, PyObject *pieces) {
     const char *name = PyUnicode_Check(key) ? PyUnicode_AsUTF8(key) : NULL;
     int i = 0, n = 0;
     while (name && i < SLOTS && strcmp(name, slot_names[i].name)) i++;
-    if (!name || i == SLOTS) return PyErr_Format(PyExc_ValueError, "spec: names: %R is no slot of the parameter table", key), -1;
+    if (!name || i == SLOTS)
+        return PyErr_Format(PyExc_ValueError, "spec: names: %R is no slot of the parameter table", key), -1;
     while (n < PIECES && s->names[i][n][0]) n++;
     PyObject *list = PySequence_Fast(pieces, "spec: names must be tuples of texts");
     int failed = !list;
     if (list && PySequence_Fast_GET_SIZE(list) != n)
-        failed = (PyErr_Format(PyExc_ValueError, "spec: names: %s has %d pieces, not %zd", name, n, PySequence_Fast_GET_SIZE(list)), 1);
+        failed = (PyErr_Format(PyExc_ValueError, "spec: names: %s has %d pieces, not %zd", name, n,
+                               PySequence_Fast_GET_SIZE(list)),
+                  1);
     for (int k = 0; k < n && !failed; k++) failed = copy_name(s->names[i][k], PySequence_Fast_GET_ITEM(list, k), name);
     Py_XDECREF(list);
     return failed ? -1 : 0;
@@ -169,7 +177,8 @@ int spec_parse(struct spec *out, PyObject *object) {
     int failed = !ropes;
     if (!failed) {
         Py_ssize_t n_layers = PySequence_Fast_GET_SIZE(layers), n_ropes = PySequence_Fast_GET_SIZE(ropes);
-        int status = spec_create(out, (int)(n_layers > INT_MAX ? INT_MAX : n_layers), (int)(n_ropes > INT_MAX ? INT_MAX : n_ropes));
+        int status = spec_create(out, (int)(n_layers > INT_MAX ? INT_MAX : n_layers),
+                                 (int)(n_ropes > INT_MAX ? INT_MAX : n_ropes));
         if (status) raise_status(status);
         failed = status || read_layers(out, layers) || read_model(out, object) || read_ropes(out, ropes);
     }

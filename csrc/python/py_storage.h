@@ -5,6 +5,7 @@
 #include "ops/ops.h"
 
 /* -1 with ValueError for a name that is none */
-int parse_storage(enum moment_dtype *moments, enum master_dtype *masters, const char *moment_dtype, const char *master_dtype);
+int parse_storage(enum moment_dtype *moments, enum master_dtype *masters, const char *moment_dtype,
+                  const char *master_dtype);
 
 #endif

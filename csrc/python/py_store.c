@@ -7,7 +7,9 @@ int store_arg(struct store **store, PyObject *object, const ModelObject *model) 
     *store = NULL;
     if (!object || object == Py_None) return 0;
     if (!PyObject_TypeCheck(object, store_type))
-        return PyErr_Format(PyExc_TypeError, "store must be a grpo._core.Store or None, not %.100s", Py_TYPE(object)->tp_name), -1;
+        return PyErr_Format(PyExc_TypeError, "store must be a grpo._core.Store or None, not %.100s",
+                            Py_TYPE(object)->tp_name),
+               -1;
     StoreObject *self = (StoreObject *)object;
     if (self->model != model) return PyErr_SetString(PyExc_ValueError, "store is of another model"), -1;
     *store = &self->store;
@@ -44,7 +46,9 @@ static PyObject *Store_clear(StoreObject *self, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(forget_doc, "forget($self, ids, /)\n--\n\nForgets the groups of these completions (int64 ids from generate(); unknown ones are passed over).");
+PyDoc_STRVAR(forget_doc,
+             "forget($self, ids, /)\n--\n\n"
+             "Forgets the groups of these completions (int64 ids from generate(); unknown ones are passed over).");
 static PyObject *Store_forget(StoreObject *self, PyObject *arg) {
     PyArrayObject *ids = array_arg(arg, NPY_INT64, 1, "ids");
     if (!ids) return NULL;
@@ -58,8 +62,14 @@ static PyObject *Store_forget(StoreObject *self, PyObject *arg) {
     Py_RETURN_NONE;
 }
 
-static PyObject *Store_bytes(StoreObject *self, void *unused) { (void)unused; return PyLong_FromSize_t(self->store.bytes); }
-static PyObject *Store_groups(StoreObject *self, void *unused) { (void)unused; return PyLong_FromLong(self->store.n_groups); }
+static PyObject *Store_bytes(StoreObject *self, void *unused) {
+    (void)unused;
+    return PyLong_FromSize_t(self->store.bytes);
+}
+static PyObject *Store_groups(StoreObject *self, void *unused) {
+    (void)unused;
+    return PyLong_FromLong(self->store.n_groups);
+}
 
 static PyMethodDef methods[] = {
     {"clear", (PyCFunction)Store_clear, METH_NOARGS, clear_doc},
@@ -71,11 +81,13 @@ static PyGetSetDef getset[] = {
     {"groups", (getter)Store_groups, NULL, "groups that are stored", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
-PyDoc_STRVAR(store_doc, "Store(model, *, inputs_only=False)\n--\n\nActivations of rollouts that wait for the update. inputs_only: of each layer its input alone, which is\n"
-                        "all that a Trainer with recompute=True reads.");
+PyDoc_STRVAR(store_doc,
+             "Store(model, *, inputs_only=False)\n--\n\n"
+             "Activations of rollouts that wait for the update. inputs_only: of each layer its input alone, which is\n"
+             "all that a Trainer with recompute=True reads.");
 static PyType_Slot slots[] = {
-    {Py_tp_new, Store_new}, {Py_tp_dealloc, Store_dealloc}, {Py_tp_methods, methods}, {Py_tp_getset, getset}, {Py_tp_doc, (void *)store_doc},
-    {0, NULL},
+    {Py_tp_new, Store_new}, {Py_tp_dealloc, Store_dealloc}, {Py_tp_methods, methods},
+    {Py_tp_getset, getset}, {Py_tp_doc, (void *)store_doc}, {0, NULL},
 };
 static PyType_Spec spec = {"grpo._core.Store", sizeof(StoreObject), 0, Py_TPFLAGS_DEFAULT, slots};
 

@@ -20,14 +20,16 @@ int coefficients_arg(struct coefficients *c, PyObject *coef, PyObject *ecoef, np
 }
 
 static PyObject *Trainer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"model", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "token_budget", "recompute",
-                            "moment_dtype", "master_dtype", "seed", NULL};
+    static char *names[] = {"model",        "adam_beta1",   "adam_beta2", "adam_epsilon",
+                            "weight_decay", "token_budget", "recompute",  "moment_dtype",
+                            "master_dtype", "seed",         NULL};
     struct train_config c = {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .token_budget = 1024};
     PyObject *model;
     const char *moment_dtype = "float32", *master_dtype = "float32";
     unsigned long long seed = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$ffffipssK:Trainer", names, &model, &c.beta1, &c.beta2, &c.eps, &c.weight_decay,
-                                     &c.token_budget, &c.recompute, &moment_dtype, &master_dtype, &seed) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$ffffipssK:Trainer", names, &model, &c.beta1, &c.beta2, &c.eps,
+                                     &c.weight_decay, &c.token_budget, &c.recompute, &moment_dtype, &master_dtype,
+                                     &seed) ||
         parse_storage(&c.moments, &c.masters, moment_dtype, master_dtype))
         return NULL;
     c.seed = seed;
@@ -58,7 +60,7 @@ static void Trainer_dealloc(TrainerObject *self) {
     Py_DECREF(type);
 }
 
-/* -- gradients ------------------------------------------------------------------------------------------------------- */
+/* -- gradients ----------------------------------------------------------------------------------------------------- */
 
 /* int64 (n) of the argument, which keeps them alive during the call; None: NULL. */
 static const int64_t *stored_ids(PyObject *object, int n, int *failed) {
@@ -73,31 +75,37 @@ static const int64_t *stored_ids(PyObject *object, int n, int *failed) {
     return *failed ? NULL : DATA(int64_t, array);
 }
 
-PyDoc_STRVAR(accumulate_doc, "accumulate($self, prompts, completions, group, coef, *, entropy_coef=None, temperature=1.0, store=None, stored=None)\n--\n\n"
-                             "gradient += that of sum(coef * logprob + entropy_coef * entropy); returns (log-probabilities, entropies).");
+PyDoc_STRVAR(
+    accumulate_doc,
+    "accumulate($self, prompts, completions, group, coef, *, entropy_coef=None, temperature=1.0, store=None, "
+    "stored=None)\n--\n\n"
+    "gradient += that of sum(coef * logprob + entropy_coef * entropy); returns (log-probabilities, entropies).");
 static PyObject *Trainer_accumulate(TrainerObject *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"prompts", "completions", "group", "coef", "entropy_coef", "temperature", "store", "stored", NULL};
+    static char *names[] = {"prompts",     "completions", "group",  "coef", "entropy_coef",
+                            "temperature", "store",       "stored", NULL};
     PyObject *prompts, *completions, *group, *coef_arg, *ecoef_arg = NULL, *store_object = NULL, *stored_arg = NULL;
     float temperature = 1;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO|$OfOO:accumulate", names, &prompts, &completions, &group, &coef_arg, &ecoef_arg,
-                                     &temperature, &store_object, &stored_arg))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO|$OfOO:accumulate", names, &prompts, &completions, &group,
+                                     &coef_arg, &ecoef_arg, &temperature, &store_object, &stored_arg))
         return NULL;
     struct scored_groups s;
     struct coefficients c;
     struct store *store = NULL;
-    int failed = scored_groups_begin(&s, prompts, completions, group) || coefficients_arg(&c, coef_arg, ecoef_arg, s.tokens) ||
-                 store_arg(&store, store_object, self->model);
+    int failed = scored_groups_begin(&s, prompts, completions, group) ||
+                 coefficients_arg(&c, coef_arg, ecoef_arg, s.tokens) || store_arg(&store, store_object, self->model);
     const int64_t *ids = failed ? NULL : stored_ids(stored_arg, s.groups.completions.n, &failed);
     int status = failed ? -1 : OK;
     if (!status)
-        WITHOUT_GIL(&self->model->busy, status, trainer_accumulate(self->t, FLOATS(s.logp), FLOATS(s.entropy), &s.groups, &c, temperature,
-                                                                   store, ids));
+        WITHOUT_GIL(
+            &self->model->busy, status,
+            trainer_accumulate(self->t, FLOATS(s.logp), FLOATS(s.entropy), &s.groups, &c, temperature, store, ids));
     PyObject *result = status ? NULL : PyTuple_Pack(2, s.logp, s.entropy);
     scored_groups_end(&s);
     return result;
 }
 
-/* What loss_eval needs beyond logp and entropy; flat over completion tokens (advantage: one a completion). Adds to loss and metrics. */
+/* What loss_eval needs beyond logp and entropy; flat over completion tokens (advantage: one a completion). Adds to
+   loss and metrics. */
 struct loss_arguments {
     struct loss_config config;
     struct loss_normalizer normalizer;
@@ -109,26 +117,30 @@ struct loss_arguments {
 };
 
 /* The loss of a micro-batch: an objective of train/trainer.h */
-static int evaluate_loss(void *arg, float *coef, float *ecoef, const float *logp, const float *entropy, const struct groups *g, int first, int n) {
+static int evaluate_loss(void *arg, float *coef, float *ecoef, const float *logp, const float *entropy,
+                         const struct groups *g, int first, int n) {
     struct loss_arguments *a = arg;
     int64_t at = g->completions.offset[first];
-    int status = loss_eval(&a->loss, coef + at, ecoef ? ecoef + at : NULL, &a->metrics, &a->config, &a->normalizer, n, a->lengths + first,
-                           logp + at, a->old_logp + at, a->ref_logp ? a->ref_logp + at : NULL, entropy + at, a->advantage + first,
-                           a->mask + at);
+    int status = loss_eval(&a->loss, coef + at, ecoef ? ecoef + at : NULL, &a->metrics, &a->config, &a->normalizer, n,
+                           a->lengths + first, logp + at, a->old_logp + at, a->ref_logp ? a->ref_logp + at : NULL,
+                           entropy + at, a->advantage + first, a->mask + at);
     if (status != E_NONFINITE || !first) return status;
     char said[512];                        /* loss_eval counts from the micro-batch's first completion */
     snprintf(said, sizeof said, "%s", fail_message());
     return fail(status, "counted from completion %d on: %s", first, said);
 }
 
-static int loss_arrays(struct loss_arguments *a, const struct scored_groups *s, PyObject *old, PyObject *ref, PyObject *advantages, PyObject *mask) {
+static int loss_arrays(struct loss_arguments *a, const struct scored_groups *s, PyObject *old, PyObject *ref,
+                       PyObject *advantages, PyObject *mask) {
     int failed = 0;
     PyArrayObject *array = array_arg(mask, NPY_UINT8, 1, "mask");
     if (!array) return -1;
     a->mask = DATA(uint8_t, array);
     Py_DECREF(array);                      /* the argument keeps it alive during the call */
     if (PyArray_SIZE(array) != s->tokens)
-        return PyErr_Format(PyExc_ValueError, "mask has %zd entries for %zd tokens", (Py_ssize_t)PyArray_SIZE(array), (Py_ssize_t)s->tokens), -1;
+        return PyErr_Format(PyExc_ValueError, "mask has %zd entries for %zd tokens", (Py_ssize_t)PyArray_SIZE(array),
+                            (Py_ssize_t)s->tokens),
+               -1;
     a->old_logp = floats_arg(old, s->tokens, "old_logps", 0, &failed);
     if (!failed) a->ref_logp = floats_arg(ref, s->tokens, "ref_logps", 1, &failed);
     if (!failed) a->advantage = floats_arg(advantages, s->groups.completions.n, "advantages", 0, &failed);
@@ -139,29 +151,35 @@ static int loss_arrays(struct loss_arguments *a, const struct scored_groups *s, 
     return 0;
 }
 
-PyDoc_STRVAR(accumulate_loss_doc, "accumulate_loss($self, prompts, completions, group, *, old_logps, advantages, mask, ref_logps, loss, "
-                                  "normalizer, temperature=1.0)\n--\n\n"
-                                  "Forward, grpo_loss, backward; returns (loss, metrics, log-probabilities, entropies).");
+PyDoc_STRVAR(accumulate_loss_doc,
+             "accumulate_loss($self, prompts, completions, group, *, old_logps, advantages, mask, ref_logps, loss, "
+             "normalizer, temperature=1.0)\n--\n\n"
+             "Forward, grpo_loss, backward; returns (loss, metrics, log-probabilities, entropies).");
 static PyObject *Trainer_accumulate_loss(TrainerObject *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"prompts", "completions", "group", "old_logps", "advantages", "mask", "ref_logps", "loss", "normalizer",
-                            "temperature", NULL};
-    PyObject *prompts, *completions, *group, *old = NULL, *advantages = NULL, *mask = NULL, *ref = NULL, *loss = NULL, *normalizer = NULL,
-             *result = NULL;
+    static char *names[] = {"prompts",   "completions", "group",      "old_logps",   "advantages", "mask",
+                            "ref_logps", "loss",        "normalizer", "temperature", NULL};
+    PyObject *prompts, *completions, *group, *old = NULL, *advantages = NULL, *mask = NULL, *ref = NULL, *loss = NULL,
+                                             *normalizer = NULL, *result = NULL;
     float temperature = 1;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO|$OOOOOOf:accumulate_loss", names, &prompts, &completions, &group, &old, &advantages,
-                                     &mask, &ref, &loss, &normalizer, &temperature))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO|$OOOOOOf:accumulate_loss", names, &prompts, &completions,
+                                     &group, &old, &advantages, &mask, &ref, &loss, &normalizer, &temperature))
         return NULL;
     if (!old || !advantages || !mask || !ref || !loss || !normalizer)
-        return PyErr_Format(PyExc_TypeError, "accumulate_loss() needs old_logps, advantages, mask, ref_logps, loss and normalizer");
+        return PyErr_Format(PyExc_TypeError,
+                            "accumulate_loss() needs old_logps, advantages, mask, ref_logps, loss and normalizer");
     struct loss_arguments a = {0};
     struct scored_groups s = {0};
     loss_metrics_init(&a.metrics);
     int status = loss_config_parse(&a.config, loss) || loss_normalizer_parse(&a.normalizer, normalizer) ||
-                 scored_groups_begin(&s, prompts, completions, group) || loss_arrays(&a, &s, old, ref, advantages, mask) ? -1 : OK;
+                         scored_groups_begin(&s, prompts, completions, group) ||
+                         loss_arrays(&a, &s, old, ref, advantages, mask)
+                     ? -1
+                     : OK;
     if (!status) {
         struct objective o = {evaluate_loss, &a, a.config.entropy_coef != 0 || a.config.use_adaptive_entropy};
-        WITHOUT_GIL(&self->model->busy, status,
-                    trainer_accumulate_objective(self->t, FLOATS(s.logp), FLOATS(s.entropy), &s.groups, &o, temperature));
+        WITHOUT_GIL(
+            &self->model->busy, status,
+            trainer_accumulate_objective(self->t, FLOATS(s.logp), FLOATS(s.entropy), &s.groups, &o, temperature));
     }
     if (!status) result = Py_BuildValue("(dNOO)", a.loss, loss_metrics_dict(&a.metrics), s.logp, s.entropy);
     free(a.lengths);
@@ -190,11 +208,11 @@ static PyObject *Trainer_zero_grad(TrainerObject *self, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
-/* -- state ------------------------------------------------------------------------------------------------------------- */
+/* -- state --------------------------------------------------------------------------------------------------------- */
 
 /* masters: the kind is 'master', which is not one of trainer_get's */
-static int parse_state(int *masters, enum trainer_state *kind, struct tensor *t, const TrainerObject *self, const char *kind_name,
-                       const char *name) {
+static int parse_state(int *masters, enum trainer_state *kind, struct tensor *t, const TrainerObject *self,
+                       const char *kind_name, const char *name) {
     *masters = !strcmp(kind_name, "master");
     *kind = !strcmp(kind_name, "v") ? STATE_V : STATE_M;
     if (!*masters && strcmp(kind_name, "m") && strcmp(kind_name, "v"))
@@ -219,17 +237,22 @@ static PyObject *Trainer_gradient(TrainerObject *self, PyObject *arg) {
     return array;
 }
 
-PyDoc_STRVAR(get_state_doc, "get_state($self, kind, name, /)\n--\n\nkind: 'master', 'm' or 'v'; float32, whatever they are stored as.");
+PyDoc_STRVAR(
+    get_state_doc,
+    "get_state($self, kind, name, /)\n--\n\nkind: 'master', 'm' or 'v'; float32, whatever they are stored as.");
 static PyObject *Trainer_get_state(TrainerObject *self, PyObject *args) {
     const char *kind_name, *name;
     enum trainer_state kind;
     struct tensor t;
     int masters, status = OK;
-    if (!PyArg_ParseTuple(args, "ss:get_state", &kind_name, &name) || parse_state(&masters, &kind, &t, self, kind_name, name)) return NULL;
+    if (!PyArg_ParseTuple(args, "ss:get_state", &kind_name, &name) ||
+        parse_state(&masters, &kind, &t, self, kind_name, name))
+        return NULL;
     PyObject *array = tensor_array(&t);
     if (!array) return NULL;
     WITHOUT_GIL(&self->model->busy, status,
-                masters ? trainer_get_master(self->t, FLOATS(array), &t) : trainer_get(self->t, FLOATS(array), kind, &t));
+                masters ? trainer_get_master(self->t, FLOATS(array), &t)
+                        : trainer_get(self->t, FLOATS(array), kind, &t));
     if (status) Py_CLEAR(array);
     return array;
 }
@@ -239,23 +262,28 @@ static int set_masters(TrainerObject *self, const struct tensor *t, const float 
     return trainers_set_weights(self->model->trainers, self->model->weights, t, host);
 }
 
-PyDoc_STRVAR(set_state_doc, "set_state($self, kind, name, array, /)\n--\n\n"
-                            "kind: 'master' (the working weight follows), 'm' or 'v' (ConfigError for numbers that master_dtype or moment_dtype\n"
-                            "cannot hold).");
+PyDoc_STRVAR(set_state_doc,
+             "set_state($self, kind, name, array, /)\n--\n\n"
+             "kind: 'master' (the working weight follows), 'm' or 'v' (ConfigError for numbers that master_dtype or "
+             "moment_dtype\n"
+             "cannot hold).");
 static PyObject *Trainer_set_state(TrainerObject *self, PyObject *args) {
     const char *kind_name, *name;
     enum trainer_state kind;
     PyObject *object;
     struct tensor t;
     int masters, status = OK;
-    if (!PyArg_ParseTuple(args, "ssO:set_state", &kind_name, &name, &object) || parse_state(&masters, &kind, &t, self, kind_name, name))
+    if (!PyArg_ParseTuple(args, "ssO:set_state", &kind_name, &name, &object) ||
+        parse_state(&masters, &kind, &t, self, kind_name, name))
         return NULL;
     PyArrayObject *array = array_arg(object, NPY_FLOAT32, t.param->C ? 2 : 1, name);
     if (!array) return NULL;
     const float *host = DATA(float, array);
     int fits = PyArray_DIM(array, 0) == t.rows && (!t.param->C || PyArray_DIM(array, 1) == t.param->C);
     if (!fits) PyErr_Format(PyExc_ValueError, "the array for %s has another shape than the tensor", name);
-    else WITHOUT_GIL(&self->model->busy, status, masters ? set_masters(self, &t, host) : trainer_set(self->t, kind, &t, host));
+    else
+        WITHOUT_GIL(&self->model->busy, status,
+                    masters ? set_masters(self, &t, host) : trainer_set(self->t, kind, &t, host));
     Py_DECREF(array);
     if (status || !fits) return NULL;
     Py_RETURN_NONE;
@@ -268,11 +296,11 @@ static PyObject *Trainer_plan(TrainerObject *self, PyObject *unused) {
     const struct ops *ops = self->model->device.ops;
     const struct spec *spec = &t->weights->spec;
     struct trainer_sizes size = trainer_sizes(ops, spec, t->config.moments, t->config.masters);
-    return Py_BuildValue("[(sn)(sn)(sn)(sn)(sn)(sn)]", "weights", (Py_ssize_t)weights_bytes(ops, spec),
-                         "gradients (float32)", (Py_ssize_t)size.grads, "master bits beyond bfloat16", (Py_ssize_t)size.lower,
-                         moment_arena(t->config.moments), (Py_ssize_t)size.moments,
-                         "gradients of embedded tokens", (Py_ssize_t)((size_t)t->embed_max * embed_row_bytes(ops, spec)),
-                         "activations", (Py_ssize_t)t->acts.bytes);
+    return Py_BuildValue(
+        "[(sn)(sn)(sn)(sn)(sn)(sn)]", "weights", (Py_ssize_t)weights_bytes(ops, spec), "gradients (float32)",
+        (Py_ssize_t)size.grads, "master bits beyond bfloat16", (Py_ssize_t)size.lower, moment_arena(t->config.moments),
+        (Py_ssize_t)size.moments, "gradients of embedded tokens",
+        (Py_ssize_t)((size_t)t->embed_max * embed_row_bytes(ops, spec)), "activations", (Py_ssize_t)t->acts.bytes);
 }
 
 static PyObject *Trainer_get_moment_dtype(TrainerObject *self, void *unused) {
@@ -283,7 +311,10 @@ static PyObject *Trainer_get_master_dtype(TrainerObject *self, void *unused) {
     (void)unused;
     return PyUnicode_FromString(master_dtypes[self->t->config.masters]);
 }
-static PyObject *Trainer_get_steps(TrainerObject *self, void *unused) { (void)unused; return PyLong_FromLongLong(self->t->steps_taken); }
+static PyObject *Trainer_get_steps(TrainerObject *self, void *unused) {
+    (void)unused;
+    return PyLong_FromLongLong(self->t->steps_taken);
+}
 static int Trainer_set_steps(TrainerObject *self, PyObject *value, void *unused) {
     (void)unused;
     long long steps = value ? PyLong_AsLongLong(value) : -1;
@@ -295,7 +326,8 @@ static int Trainer_set_steps(TrainerObject *self, PyObject *value, void *unused)
 
 static PyMethodDef methods[] = {
     {"accumulate", (PyCFunction)(void *)Trainer_accumulate, METH_VARARGS | METH_KEYWORDS, accumulate_doc},
-    {"accumulate_loss", (PyCFunction)(void *)Trainer_accumulate_loss, METH_VARARGS | METH_KEYWORDS, accumulate_loss_doc},
+    {"accumulate_loss", (PyCFunction)(void *)Trainer_accumulate_loss, METH_VARARGS | METH_KEYWORDS,
+     accumulate_loss_doc},
     {"step", (PyCFunction)(void *)Trainer_step, METH_VARARGS | METH_KEYWORDS, step_doc},
     {"zero_grad", (PyCFunction)Trainer_zero_grad, METH_NOARGS, zero_grad_doc},
     {"gradient", (PyCFunction)Trainer_gradient, METH_O, gradient_doc},
@@ -306,15 +338,20 @@ static PyMethodDef methods[] = {
 };
 static PyGetSetDef getset[] = {
     {"steps_taken", (getter)Trainer_get_steps, (setter)Trainer_set_steps, "AdamW's t", NULL},
-    {"moment_dtype", (getter)Trainer_get_moment_dtype, NULL, "Storage of the moments: 'float32', 'bfloat16' or 'float8'", NULL},
-    {"master_dtype", (getter)Trainer_get_master_dtype, NULL, "Storage of the master weights: 'float32' or 'float24'", NULL},
+    {"moment_dtype", (getter)Trainer_get_moment_dtype, NULL,
+     "Storage of the moments: 'float32', 'bfloat16' or 'float8'", NULL},
+    {"master_dtype", (getter)Trainer_get_master_dtype, NULL, "Storage of the master weights: 'float32' or 'float24'",
+     NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
-PyDoc_STRVAR(trainer_doc, "Trainer(model, *, adam_beta1=0.9, adam_beta2=0.999, adam_epsilon=1e-08, weight_decay=0.0, token_budget=1024, "
-                          "recompute=False, moment_dtype='float32', master_dtype='float32', seed=0)\n--\n\nGradients, master weights and AdamW moments of one Model.");
+PyDoc_STRVAR(
+    trainer_doc,
+    "Trainer(model, *, adam_beta1=0.9, adam_beta2=0.999, adam_epsilon=1e-08, weight_decay=0.0, token_budget=1024, "
+    "recompute=False, moment_dtype='float32', master_dtype='float32', seed=0)\n--\n\n"
+    "Gradients, master weights and AdamW moments of one Model.");
 static PyType_Slot slots[] = {
-    {Py_tp_new, Trainer_new}, {Py_tp_dealloc, Trainer_dealloc}, {Py_tp_methods, methods}, {Py_tp_getset, getset},
-    {Py_tp_doc, (void *)trainer_doc}, {0, NULL},
+    {Py_tp_new, Trainer_new}, {Py_tp_dealloc, Trainer_dealloc}, {Py_tp_methods, methods},
+    {Py_tp_getset, getset},   {Py_tp_doc, (void *)trainer_doc}, {0, NULL},
 };
 static PyType_Spec spec = {"grpo._core.Trainer", sizeof(TrainerObject), 0, Py_TPFLAGS_DEFAULT, slots};
 

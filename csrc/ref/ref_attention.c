@@ -33,7 +33,8 @@ static int row_of(const struct segment *s, int t) {
     return t < s->prefix_len ? s->prefix + t : s->start + t - s->prefix_len;
 }
 
-static void list_keys(struct ref_ctx *ctx, const float *qkv, const struct segment *s, int kv, const struct attention_shape *a) {
+static void list_keys(struct ref_ctx *ctx, const float *qkv, const struct segment *s, int kv,
+                      const struct attention_shape *a) {
     int Hq = a->Hq, Hkv = a->Hkv, D = a->D;
     size_t stride = (size_t)(Hq + 2 * Hkv) * D;
     for (int t = 0; t < s->prefix_len + s->len; t++) {
@@ -148,8 +149,8 @@ int ref_kv_copy(void *ctx, void *pool, const int32_t *dst, const int32_t *src, i
     return OK;
 }
 
-int ref_attention_decode(void *ctx_, real *y_, float *lse, const real *qkv, const void *pool, const struct key_pages *keys, int S,
-                         const struct attention_shape *a) {
+int ref_attention_decode(void *ctx_, real *y_, float *lse, const real *qkv, const void *pool,
+                         const struct key_pages *keys, int S, const struct attention_shape *a) {
     struct ref_ctx *ctx = ctx_;
     const int32_t *length = keys->length;
     int Hq = a->Hq, Hkv = a->Hkv, D = a->D;

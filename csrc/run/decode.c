@@ -1,13 +1,17 @@
-/* Decode, a window of steps at a time. All that a step needs but its tokens is known before the window begins: positions,
-   places of keys, random numbers. So the tables of all steps go to the device at once, each step takes its tokens from the
-   step before there, and the host looks at what was drawn when the window is over. Steps that ran past the end of a
-   completion cost their time and nothing else: their keys lie beyond what anyone reads, their draws are not taken. */
+/* Decode, a window of steps at a time. All that a step needs but its tokens is known before the window begins:
+   positions, places of keys, random numbers. So the tables of all steps go to the device at once, each step takes
+   its tokens from the step before there, and the host looks at what was drawn when the window is over. Steps that
+   ran past the end of a completion cost their time and nothing else: their keys lie beyond what anyone reads, their
+   draws are not taken. */
 #include "run/sequences.h"
 
 #include "base/base.h"
 
 /* A step's table of n rows: int32 positions, place, length, stored (n each), then keys (n). */
-struct table { int32_t *positions, *place, *length, *stored; struct sample_key *keys; };
+struct table {
+    int32_t *positions, *place, *length, *stored;
+    struct sample_key *keys;
+};
 
 static size_t table_bytes(int n) { return (size_t)n * (4 * sizeof(int32_t) + sizeof(struct sample_key)); }
 
@@ -20,8 +24,8 @@ static struct table table_at(char *at, int n) {
 struct window {
     char *steps;                          /* (lookahead) tables */
     int32_t *next, *pages;                /* (n) tokens to run, in time drawn by the step before; (n, max_pages) */
-    char *now;                            /* the table of the step that runs: a recorded step has one address for all */
-    struct sampled *drawn, *all;          /* (n) by that step; (lookahead, n) */
+    char *now; /* the table of the step that runs: a recorded step has one address for all */
+    struct sampled *drawn, *all; /* (n) by that step; (lookahead, n) */
 };
 
 static struct window window_at(char *base, const struct sequences *s, int n) {
@@ -42,8 +46,12 @@ size_t window_bytes(const struct sequences *s) {
 }
 
 static struct sample_key key_of(const struct sequences *s, const struct sequence *q, int position) {
-    return (struct sample_key){.seed = s->config.seed, .step = s->config.step, .prompt = q->prompt_key, .sample = (uint32_t)q->sample,
-                               .position = (uint32_t)position, .no_stop = position < s->config.min_new_tokens};
+    return (struct sample_key){.seed = s->config.seed,
+                               .step = s->config.step,
+                               .prompt = q->prompt_key,
+                               .sample = (uint32_t)q->sample,
+                               .position = (uint32_t)position,
+                               .no_stop = position < s->config.min_new_tokens};
 }
 
 static int sample_window(struct sequences *s, const struct window *w, int first, int n) {
@@ -62,10 +70,10 @@ int draw_first(struct sequences *s, int first) {
     return device_download(d, s->drawn, w.drawn, (size_t)n * sizeof *s->drawn);
 }
 
-/* -- tables ----------------------------------------------------------------------------------------------------------- */
+/* -- tables -------------------------------------------------------------------------------------------------------- */
 
-/* Rows of a step for n sequences. Where steps are recorded, few numbers of rows serve all: the weights, most of what a step
-   reads, are read once for any of them, and an idle row reads one key. */
+/* Rows of a step for n sequences. Where steps are recorded, few numbers of rows serve all: the weights, most of what
+   a step reads, are read once for any of them, and an idle row reads one key. */
 static int rows_for(const struct sequences *s, int n) {
     int rows = 1;
     if (s->lookahead == 1) return n;
@@ -79,7 +87,8 @@ static int steps_for(const struct sequences *s) {
     return min_int(most, s->lookahead);
 }
 
-/* Row i runs token 0 at position 0 and stores nothing: beyond the live ones, or beyond a completion's last possible token. */
+/* Row i runs token 0 at position 0 and stores nothing: beyond the live ones, or beyond a completion's last possible
+   token. */
 static void fill_idle(const struct sequences *s, struct table t, int i) {
     t.positions[i] = 0;
     t.place[i] = -1;
@@ -119,23 +128,31 @@ static int upload_tables(struct sequences *s, const struct window *device, int s
     return device_upload(&s->session->weights->device, device->steps, host.steps, bytes);
 }
 
-/* -- steps ------------------------------------------------------------------------------------------------------------ */
+/* -- steps --------------------------------------------------------------------------------------------------------- */
 
 static int issue_step(struct sequences *s, const struct window *w, int n) {
     struct session *session = s->session;
     struct table now = table_at(w->now, n);
-    struct key_pages keys = {.pages = w->pages, .length = now.length, .max_pages = s->max_pages, .shared_pages = s->shared_pages};
-    struct rows rows = {.N = n, .ids = w->next, .positions = now.positions, .keys = &keys, .cache = &session->cache, .place = now.place};
+    struct key_pages keys = {
+        .pages = w->pages, .length = now.length, .max_pages = s->max_pages, .shared_pages = s->shared_pages};
+    struct rows rows = {.N = n,
+                        .ids = w->next,
+                        .positions = now.positions,
+                        .keys = &keys,
+                        .cache = &session->cache,
+                        .place = now.place};
     struct stash_rows copy = {s->store ? &s->store->stash : NULL, now.stored};
     TRY(text_decode(&session->acts, &rows, s->store ? &copy : NULL));
     return sample_window(s, w, 0, n);
 }
 
-/* All that decides what issue_step() passes to the backend, beside the model. Without padding: it is compared as bytes. */
+/* All that decides what issue_step() passes to the backend, beside the model. Without padding: it is compared as
+   bytes. */
 struct step_key {
     const void *window, *acts, *cache, *seen, *store;
     struct sampler sampler;
-    int rows, lookahead, max_pages, acts_rows, head_rows, n_pages, shared_pages, store_rows;     /* store_rows < 0: inputs alone */
+    int rows, lookahead, max_pages, acts_rows, head_rows, n_pages, shared_pages,
+        store_rows; /* store_rows < 0: inputs alone */
 };
 
 static int decode_step(struct sequences *s, const struct window *w, int n) {
@@ -143,14 +160,25 @@ static int decode_step(struct sequences *s, const struct window *w, int n) {
     const struct device *d = &session->weights->device;
     const struct store *store = s->store;
     struct step_key key = {
-        .window = w->steps, .acts = session->acts.stash.out, .cache = session->cache.memory, .seen = s->seen,
-        .store = store ? store->stash.out : NULL, .sampler = s->sampler, .rows = n, .lookahead = s->lookahead, .max_pages = s->max_pages,
-        .acts_rows = session->acts.rows_max, .head_rows = session->acts.head_rows_max, .n_pages = session->cache.n_pages,
+        .window = w->steps,
+        .acts = session->acts.stash.out,
+        .cache = session->cache.memory,
+        .seen = s->seen,
+        .store = store ? store->stash.out : NULL,
+        .sampler = s->sampler,
+        .rows = n,
+        .lookahead = s->lookahead,
+        .max_pages = s->max_pages,
+        .acts_rows = session->acts.rows_max,
+        .head_rows = session->acts.head_rows_max,
+        .n_pages = session->cache.n_pages,
         .shared_pages = s->shared_pages,
-        .store_rows = !store ? 0 : store->stash.what == STASH_ALL ? store->capacity : -store->capacity,
+        .store_rows = !store                           ? 0
+                      : store->stash.what == STASH_ALL ? store->capacity
+                                                       : -store->capacity,
     };
     int done;
-    if (profile_on) return issue_step(s, w, n);         /* which waits for each operation */
+    if (profile_on) return issue_step(s, w, n); /* which waits for each operation */
     TRY(device_replay(d, &key, sizeof key, &done));
     return done ? OK : device_record_end(d, issue_step(s, w, n));
 }

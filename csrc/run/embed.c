@@ -4,8 +4,8 @@
 
 #include "base/base.h"
 
-/* Memory of one call, for micro-batches of up to `rows` rows. A text is packed as the prompt of a group whose one completion, a single
-   token, takes no row. */
+/* Memory of one call, for micro-batches of up to `rows` rows. A text is packed as the prompt of a group whose one
+   completion, a single token, takes no row. */
 struct embedding {
     int64_t *offset;                 /* (n + 1) HOST, of the completions */
     int32_t *first, *group;          /* (n) HOST */
@@ -35,7 +35,8 @@ static int groups_of_texts(struct embedding *e, struct groups *g, const struct r
         if (!ragged_length(texts, i)) return fail(E_CONFIG, "text %d has no tokens", i);
         for (int64_t t = texts->offset[i]; t < texts->offset[i + 1]; t++)
             if (texts->ids[t] < 0 || texts->ids[t] >= vocab_size)
-                return fail(E_CONFIG, "text %d holds token id %d, but the vocabulary has %d words", i, (int)texts->ids[t], vocab_size);
+                return fail(E_CONFIG, "text %d holds token id %d, but the vocabulary has %d words", i,
+                            (int)texts->ids[t], vocab_size);
         e->offset[i] = e->group[i] = i;
         e->first[i] = texts->ids[texts->offset[i]];
     }
@@ -51,7 +52,8 @@ static int embedding_reserve(struct embedding *e, const struct weights *w, int r
     e->index = device_alloc(&w->device, n * sizeof *e->index);
     e->hidden = device_alloc(&w->device, n * d * sizeof *e->hidden);
     int32_t *numbers = malloc(n * sizeof *numbers);
-    int status = e->rows && e->sum && e->index && e->hidden && numbers ? OK : fail(E_MEMORY, "no memory to embed %d rows", rows);
+    int status =
+        e->rows && e->sum && e->index && e->hidden && numbers ? OK : fail(E_MEMORY, "no memory to embed %d rows", rows);
     for (int i = 0; !status && i < rows; i++) numbers[i] = i;
     if (!status) status = device_upload(&w->device, e->index, numbers, n * sizeof *numbers);
     free(numbers);
@@ -65,7 +67,8 @@ static void mean_rows(float *out, double *sum, const float *rows, int n, int d) 
     for (int c = 0; c < d; c++) out[c] = (float)(sum[c] / n);
 }
 
-static int embed_batch(struct session *s, float *out, struct embedding *e, const struct groups *g, const struct micro_batch *mb) {
+static int embed_batch(struct session *s, float *out, struct embedding *e, const struct groups *g,
+                       const struct micro_batch *mb) {
     const struct weights *w = s->weights;
     int d = w->spec.d_model;
     size_t n = (size_t)mb->rows * (size_t)d;
@@ -92,8 +95,11 @@ static int embed_all(struct session *s, float *out, struct embedding *e, const s
     batch_limits(&rows, &head_rows, &g, token_budget);
     head_rows = max_int(head_rows, rows);
     if (!rows) return OK;
-    TRY(session_reserve(s, &(struct text_limits){.rows = rows, .head_rows = head_rows, .slots = 1, .segments = 2 * texts->n,
-                                                 .positions = longest}, 0, 0));
+    TRY(session_reserve(
+        s,
+        &(struct text_limits){
+            .rows = rows, .head_rows = head_rows, .slots = 1, .segments = 2 * texts->n, .positions = longest},
+        0, 0));
     TRY(embedding_reserve(e, w, rows));
     for (int prompt = 0, completion = 0; batch_next(&mb, &prompt, &completion, &g, NULL, token_budget);)
         TRY(embed_batch(s, out, e, &g, &mb));

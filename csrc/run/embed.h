@@ -4,8 +4,8 @@
 
 #include "run/session.h"
 
-/* out (n, d) HOST = mean over the rows of each of n texts, added in double in row order: a text's vector does not depend on what it
-   is packed with. token_budget: rows run together; one text always fits. */
+/* out (n, d) HOST = mean over the rows of each of n texts, added in double in row order: a text's vector does not
+   depend on what it is packed with. token_budget: rows run together; one text always fits. */
 int embed(struct session *s, float *out, const struct ragged *texts, int token_budget);
 
 #endif

@@ -4,12 +4,14 @@
 
 #include "base/base.h"
 
-enum { SLOTS_MAX = 4096,
-       SEQUENCES_MAX = 1 << 24,
-       LOOKAHEAD_MAX = 64,
-       STOP_TAIL = 256 };        /* bytes of text kept for stop strings; longest stop string */
+enum {
+    SLOTS_MAX = 4096,
+    SEQUENCES_MAX = 1 << 24,
+    LOOKAHEAD_MAX = 64,
+    STOP_TAIL = 256
+};        /* bytes of text kept for stop strings; longest stop string */
 
-/* -- request ------------------------------------------------------------------------------------------------------------ */
+/* -- request ------------------------------------------------------------------------------------------------------- */
 
 static int check_ids(const char *what, const int32_t *ids, int n, int vocab_size) {
     for (int i = 0; i < n; i++)
@@ -31,7 +33,8 @@ static int check_choice(const struct rollout_request *q, int vocab_size) {
 }
 
 static int check_sampler(const struct sampler *s) {
-    if (!(s->temperature >= 0)) return fail(E_CONFIG, "temperature is %g, must be 0 (greedy) or positive", (double)s->temperature);
+    if (!(s->temperature >= 0))
+        return fail(E_CONFIG, "temperature is %g, must be 0 (greedy) or positive", (double)s->temperature);
     if (!(s->top_p > 0 && s->top_p <= 1)) return fail(E_CONFIG, "top_p is %g, must be in (0, 1]", (double)s->top_p);
     if (!(s->min_p >= 0 && s->min_p <= 1)) return fail(E_CONFIG, "min_p is %g, must be in [0, 1]", (double)s->min_p);
     if (s->top_k < 0) return fail(E_CONFIG, "top_k is %d, must be 0 (off) or positive", s->top_k);
@@ -49,8 +52,8 @@ static int check_sizes(const struct rollout_request *q) {
     if (q->lookahead < 0 || q->lookahead > LOOKAHEAD_MAX)
         return fail(E_CONFIG, "lookahead is %d, must be 0 (the device's) or up to %d", q->lookahead, LOOKAHEAD_MAX);
     if ((int64_t)q->prompts.n * q->num_generations > SEQUENCES_MAX)
-        return fail(E_CONFIG, "num_generations is %d: %d prompts would make more than %d completions", q->num_generations, q->prompts.n,
-                    SEQUENCES_MAX);
+        return fail(E_CONFIG, "num_generations is %d: %d prompts would make more than %d completions",
+                    q->num_generations, q->prompts.n, SEQUENCES_MAX);
     return OK;
 }
 
@@ -69,30 +72,47 @@ static int check_request(const struct rollout_request *q, int vocab_size) {
 
 static struct sequences_config config_of(const struct rollout_request *q, int slots, int prompt_length) {
     return (struct sequences_config){
-        .slots = slots, .prompt_length = prompt_length, .max_new_tokens = q->max_new_tokens, .min_new_tokens = q->min_new_tokens,
-        .lookahead = q->lookahead, .prompts = q->prompts.n, .num_generations = q->num_generations, .sampler = q->sampler,
-        .stop_ids = q->stop_ids, .n_stop = q->n_stop, .forbidden_ids = q->forbidden_ids, .n_forbidden = q->n_forbidden,
-        .seed = q->seed, .step = q->step,
+        .slots = slots,
+        .prompt_length = prompt_length,
+        .max_new_tokens = q->max_new_tokens,
+        .min_new_tokens = q->min_new_tokens,
+        .lookahead = q->lookahead,
+        .prompts = q->prompts.n,
+        .num_generations = q->num_generations,
+        .sampler = q->sampler,
+        .stop_ids = q->stop_ids,
+        .n_stop = q->n_stop,
+        .forbidden_ids = q->forbidden_ids,
+        .n_forbidden = q->n_forbidden,
+        .seed = q->seed,
+        .step = q->step,
     };
 }
 
 size_t rollout_bytes(const struct ops *ops, const struct spec *spec, const struct rollout_size *size) {
-    struct sequences_config c = {.slots = size->slots, .prompts = size->prompts, .prompt_length = size->prompt_length,
-                                 .max_new_tokens = size->max_new_tokens, .sampler.repetition_penalty = 1};
+    struct sequences_config c = {.slots = size->slots,
+                                 .prompts = size->prompts,
+                                 .prompt_length = size->prompt_length,
+                                 .max_new_tokens = size->max_new_tokens,
+                                 .sampler.repetition_penalty = 1};
     return sequences_bytes(ops, spec, &c);
 }
 
-/* -- tokens ------------------------------------------------------------------------------------------------------------- */
+/* -- tokens -------------------------------------------------------------------------------------------------------- */
 
 /* The end of a completion's text, where a stop string may be */
-struct tail { char bytes[STOP_TAIL]; int n; };
+struct tail {
+    char bytes[STOP_TAIL];
+    int n;
+};
 
 struct rollout {
     const struct rollout_request *q;
     struct rollout_result *out;
     struct sequences sequences;
-    struct tail *tails;                   /* (completions), where there are stop strings */
-    int n, next, finished, last_group;    /* completions: in all, the next to start, ended; group of the one before `next` */
+    struct tail *tails; /* (completions), where there are stop strings */
+    int n, next, finished,
+        last_group; /* completions: in all, the next to start, ended; group of the one before `next` */
     int64_t tokens;
     double last_report;
 };
@@ -104,7 +124,8 @@ static int hits_stop_string(struct tail *tail, const struct rollout_request *q, 
         tail->bytes[tail->n++] = q->token_bytes[k];
         for (int i = 0; i < q->n_stop_strings; i++) {
             int n = (int)(q->stop_offset[i + 1] - q->stop_offset[i]);
-            if (n <= tail->n && !memcmp(tail->bytes + tail->n - n, q->stop_bytes + q->stop_offset[i], (size_t)n)) return 1;
+            if (n <= tail->n && !memcmp(tail->bytes + tail->n - n, q->stop_bytes + q->stop_offset[i], (size_t)n))
+                return 1;
         }
     }
     return 0;
@@ -121,8 +142,8 @@ static int take_token(struct rollout *r, struct sequence *s, const struct sample
     struct rollout_result *out = r->out;
     int completion = s->tag;
     if (drawn->id < 0)
-        return fail(E_NONFINITE, "the logits of prompt %d, completion %d are not finite at token %d", completion / q->num_generations,
-                    completion % q->num_generations, s->length);
+        return fail(E_NONFINITE, "the logits of prompt %d, completion %d are not finite at token %d",
+                    completion / q->num_generations, completion % q->num_generations, s->length);
     size_t at = (size_t)completion * (size_t)q->max_new_tokens + (size_t)s->length;
     out->tokens[at] = drawn->id;
     out->logp[at] = drawn->logp;
@@ -131,7 +152,8 @@ static int take_token(struct rollout *r, struct sequence *s, const struct sample
     sequence_accept(s, drawn->id);
     out->length[completion] = s->length;
     r->tokens++;
-    int stop_string = r->tails && hits_stop_string(&r->tails[completion], q, drawn->id), stop_id = is_stop_id(q, drawn->id);
+    int stop_string = r->tails && hits_stop_string(&r->tails[completion], q, drawn->id),
+        stop_id = is_stop_id(q, drawn->id);
     s->ended = stop_id || stop_string || s->length == q->max_new_tokens;
     if (s->ended) {
         out->finish[completion] = stop_id ? FINISH_STOP_ID : stop_string ? FINISH_STOP_STRING : FINISH_LENGTH;
@@ -140,17 +162,18 @@ static int take_token(struct rollout *r, struct sequence *s, const struct sample
     return OK;
 }
 
-/* What live sequences [first, n_live) drew in `steps` steps of `width` columns, of which column 0 is sequence `first`; closes those
-   that ended. */
+/* What live sequences [first, n_live) drew in `steps` steps of `width` columns, of which column 0 is sequence
+   `first`; closes those that ended. */
 static int take_drawn(struct rollout *r, int first, int steps, int width) {
     struct sequences *s = &r->sequences;
     for (int k = 0; k < steps; k++)
         for (int i = first; i < s->n_live; i++)
-            if (!s->live[i].ended) TRY(take_token(r, &s->live[i], &s->drawn[(size_t)k * (size_t)width + (size_t)(i - first)]));
+            if (!s->live[i].ended)
+                TRY(take_token(r, &s->live[i], &s->drawn[(size_t)k * (size_t)width + (size_t)(i - first)]));
     return sequences_close(s);
 }
 
-/* -- the loop ----------------------------------------------------------------------------------------------------------- */
+/* -- the loop ------------------------------------------------------------------------------------------------------ */
 
 /* The group of each completion that is about to start; prompts that are new are opened. */
 static int open_groups(struct rollout *r, int *group, int n) {
@@ -160,7 +183,8 @@ static int open_groups(struct rollout *r, int *group, int n) {
     for (int i = 0; i < n; i++) {
         int prompt = (r->next + i) / q->num_generations;
         if ((r->next + i) % q->num_generations) continue;
-        prompts[n_new++] = (struct prompt){q->prompts.ids + q->prompts.offset[prompt], ragged_length(&q->prompts, prompt)};
+        prompts[n_new++] =
+            (struct prompt){q->prompts.ids + q->prompts.offset[prompt], ragged_length(&q->prompts, prompt)};
     }
     double start = clock_seconds();
     TRY(sequences_open(&r->sequences, opened, prompts, n_new));
@@ -181,7 +205,9 @@ static int admit(struct rollout *r) {
     struct start list[n];
     TRY(open_groups(r, group, n));
     for (int i = 0; i < n; i++, r->next++)
-        list[i] = (struct start){.tag = r->next, .group = group[i], .sample = r->next % q->num_generations,
+        list[i] = (struct start){.tag = r->next,
+                                 .group = group[i],
+                                 .sample = r->next % q->num_generations,
                                  .prompt_key = q->first_prompt + (uint32_t)(r->next / q->num_generations)};
     for (int i = 0; i < n; i++) {
         const struct stored_group *stored = s->groups[group[i]].stored;

@@ -1,5 +1,6 @@
-/* Floor 4: a rollout: completions for prompts, as one loop over live sequences (sequences.h): open, start, extend, close. Slots are
-   refilled as completions end; nothing that a completion contains depends on slots, order or threads. */
+/* Floor 4: a rollout: completions for prompts, as one loop over live sequences (sequences.h): open, start, extend,
+   close. Slots are refilled as completions end; nothing that a completion contains depends on slots, order or
+   threads. */
 #ifndef GRPO_ROLLOUT_H
 #define GRPO_ROLLOUT_H
 
@@ -15,30 +16,34 @@ struct rollout_request {
     uint32_t step;
     const int32_t *stop_ids, *forbidden_ids;
     int n_stop, n_forbidden;
-    /* stop strings: string i is stop_bytes[stop_offset[i] .. stop_offset[i+1]); token id adds token_bytes[token_offset[id] ..) */
+    /* stop strings: string i is stop_bytes[stop_offset[i] .. stop_offset[i+1]); token id adds
+       token_bytes[token_offset[id] ..) */
     int n_stop_strings;
     const int64_t *stop_offset, *token_offset;
     const char *stop_bytes, *token_bytes;
     uint32_t first_prompt;                /* Philox counter of prompt 0 */
-    int lookahead;                        /* decode steps between two looks of the host, no bit depends on it; 0: the backend's */
-    struct store *store;                  /* where activations are kept for the update; NULL: nowhere */
-    int store_rows;                       /* so many rows of them */
-    int (*progress)(void *arg, int64_t tokens, int finished);    /* a few times a second; non-zero stops with E_INTERRUPT */
+    int lookahead; /* decode steps between two looks of the host, no bit depends on it; 0: the backend's */
+    struct store *store; /* where activations are kept for the update; NULL: nowhere */
+    int store_rows; /* so many rows of them */
+    int (*progress)(void *arg, int64_t tokens,
+                    int finished); /* a few times a second; non-zero stops with E_INTERRUPT */
     void *progress_arg;
 };
 
 /* Caller's arrays: one row of max_new_tokens an output sequence, prompt-major. */
 struct rollout_result {
-    int32_t *length, *finish;             /* (n) */
-    int32_t *tokens;                      /* (n, max_new_tokens) */
-    float *logp, *policy_logp, *entropy;  /* (n, max_new_tokens), see struct sampled */
-    int64_t *stored;                      /* (n) id of each in the store, -1: not stored */
+    int32_t *length, *finish; /* (n) */
+    int32_t *tokens; /* (n, max_new_tokens) */
+    float *logp, *policy_logp, *entropy; /* (n, max_new_tokens), see struct sampled */
+    int64_t *stored; /* (n) id of each in the store, -1: not stored */
     double prefill_seconds, decode_seconds;
 };
 
 int rollout(struct session *session, struct rollout_result *out, const struct rollout_request *request);
 /* Workspace of a rollout of so many prompts: cache, activations and tables */
-struct rollout_size { int slots, prompts, prompt_length, max_new_tokens; };
+struct rollout_size {
+    int slots, prompts, prompt_length, max_new_tokens;
+};
 size_t rollout_bytes(const struct ops *ops, const struct spec *spec, const struct rollout_size *size);
 
 #endif

@@ -20,7 +20,10 @@ int score(struct session *s, float *logp, float *entropy, const struct groups *g
     TRY(groups_check(g, w->spec.vocab_size));
     batch_limits(&rows, &head_rows, g, token_budget);
     if (!rows) return OK;
-    struct text_limits need = {.rows = rows, .head_rows = head_rows, .slots = 1, .segments = g->prompts.n + g->completions.n,
+    struct text_limits need = {.rows = rows,
+                               .head_rows = head_rows,
+                               .slots = 1,
+                               .segments = g->prompts.n + g->completions.n,
                                .positions = longest_sequence(g)};
     TRY(session_reserve(s, &need, 0, 0));
     for (int prompt = 0, completion = 0; batch_next(&mb, &prompt, &completion, g, NULL, token_budget);) {
@@ -54,7 +57,8 @@ int score_logits(struct session *s, float *z, const int32_t *ids, int n) {
     TRY(groups_check(&g, w->spec.vocab_size));
     int rows = round_up(n, ROW_ALIGN);
     size_t bytes = (size_t)n * (size_t)w->spec.vocab_size * sizeof(float);
-    TRY(session_reserve(s, &(struct text_limits){.rows = rows, .head_rows = rows, .slots = n, .segments = 2, .positions = n}, 0, 0));
+    TRY(session_reserve(
+        s, &(struct text_limits){.rows = rows, .head_rows = rows, .slots = n, .segments = 2, .positions = n}, 0, 0));
     float *device_z = device_alloc(&w->device, bytes);
     if (!device_z) return fail(E_MEMORY, "logits of %d tokens need %.2f GB", n, (double)bytes / 1e9);
     int status = logits_batch(s, device_z, &g, n);

@@ -5,10 +5,12 @@
 
 #include "base/base.h"
 
-enum { PREFILL_ROWS = 2048,      /* prompts prefilled together, in rows; a longer prompt goes alone */
-       PROMPT_STEP = 128 };      /* positions */
+enum {
+    PREFILL_ROWS = 2048,      /* prompts prefilled together, in rows; a longer prompt goes alone */
+    PROMPT_STEP = 128
+};      /* positions */
 
-/* -- sizes --------------------------------------------------------------------------------------------------------------- */
+/* -- sizes --------------------------------------------------------------------------------------------------------- */
 
 static inline int pages_of(int positions) { return ceil_div(positions, KV_TILE); }
 
@@ -19,8 +21,8 @@ static int prefill_rows_of(int prompts, int prompt_length) {
     return all < most ? (int)all : most;
 }
 
-/* Where steps are recorded, prompts count as up to PROMPT_STEP - 1 longer than they are: the memory of the next rollout is
-   then laid out as it was for this one, and the recordings serve again. */
+/* Where steps are recorded, prompts count as up to PROMPT_STEP - 1 longer than they are: the memory of the next
+   rollout is then laid out as it was for this one, and the recordings serve again. */
 static void measure(struct sequences *s, const struct ops *ops) {
     const struct sequences_config *c = &s->config;
     int tokens = c->max_new_tokens, at_once = min_int(c->slots, c->prompts);
@@ -28,7 +30,8 @@ static void measure(struct sequences *s, const struct ops *ops) {
     s->prompt_max = s->lookahead > 1 ? round_up(c->prompt_length, PROMPT_STEP) : c->prompt_length;
     s->max_pages = pages_of(s->prompt_max + tokens);
     s->shared_pages = c->num_generations > 1 ? s->prompt_max / KV_TILE : 0;
-    /* every slot its own tail, which may begin anywhere in a page, and in the worst case (one straggler a group) its own prompt */
+    /* every slot its own tail, which may begin anywhere in a page, and in the worst case (one straggler a group) its
+       own prompt */
     s->n_pages = c->slots * pages_of(KV_TILE - 1 + tokens) + at_once * pages_of(s->prompt_max);
     s->prefill_rows = prefill_rows_of(at_once, s->prompt_max);
     s->rows = max_int(s->prefill_rows, c->slots);
@@ -56,7 +59,7 @@ size_t sequences_bytes(const struct ops *ops, const struct spec *spec, const str
            lay_out(&s, NULL, ops, spec);
 }
 
-/* -- set-up -------------------------------------------------------------------------------------------------------------- */
+/* -- set-up -------------------------------------------------------------------------------------------------------- */
 
 static int allocate_host(struct sequences *s) {
     size_t slots = (size_t)s->config.slots;
@@ -98,8 +101,12 @@ static int set_up(struct sequences *s, int store_rows) {
     const struct sequences_config *c = &s->config;
     int usable = 0;
     measure(s, w->device.ops);
-    struct text_limits need = {.rows = s->rows, .head_rows = c->slots, .slots = c->slots, .segments = c->slots,
-                               .positions = c->prompt_length + c->max_new_tokens, .shared_pages = s->shared_pages};
+    struct text_limits need = {.rows = s->rows,
+                               .head_rows = c->slots,
+                               .slots = c->slots,
+                               .segments = c->slots,
+                               .positions = c->prompt_length + c->max_new_tokens,
+                               .shared_pages = s->shared_pages};
     TRY(session_reserve(s->session, &need, s->n_pages, lay_out(s, NULL, w->device.ops, &w->spec)));
     lay_out(s, s->session->rest, w->device.ops, &w->spec);
     TRY(allocate_host(s));
@@ -109,8 +116,8 @@ static int set_up(struct sequences *s, int store_rows) {
     return upload_choices(s);
 }
 
-int sequences_create(struct sequences *s, struct session *session, const struct sequences_config *config, struct store *store,
-                     int store_rows) {
+int sequences_create(struct sequences *s, struct session *session, const struct sequences_config *config,
+                     struct store *store, int store_rows) {
     *s = (struct sequences){.session = session, .config = *config, .store = store};
     int status = set_up(s, store_rows);
     if (status) sequences_free(s);
@@ -133,27 +140,35 @@ void sequences_free(struct sequences *s) {
     *s = (struct sequences){0};
 }
 
-/* -- open ------------------------------------------------------------------------------------------------------------------ */
+/* -- open ---------------------------------------------------------------------------------------------------------- */
 
-/* A free entry with the prompt's pages. Completions start in the order of their groups, so every open group but the newest has a
-   live sequence, and as many entries as slots suffice. */
+/* A free entry with the prompt's pages. Completions start in the order of their groups, so every open group but the
+   newest has a live sequence, and as many entries as slots suffice. */
 static int take_group(struct sequences *s, const struct prompt *prompt) {
     int i = 0;
     while (s->groups[i].unfinished) i++;
     assert(i < s->config.slots);
     struct open_group *g = &s->groups[i];
-    *g = (struct open_group){.ids = prompt->ids, .length = prompt->length, .unfinished = s->config.num_generations, .pages = g->pages,
+    *g = (struct open_group){.ids = prompt->ids,
+                             .length = prompt->length,
+                             .unfinished = s->config.num_generations,
+                             .pages = g->pages,
                              .n_pages = pages_of(prompt->length)};
     for (int k = 0; k < g->n_pages; k++) g->pages[k] = take_page(s);
     return i;
 }
 
 /* HOST tables of a prefill: (rows) each, and (n) */
-struct prefill { int32_t *ids, *positions, *place, *stored, *last; struct segment *segments; int N; };
+struct prefill {
+    int32_t *ids, *positions, *place, *stored, *last;
+    struct segment *segments;
+    int N;
+};
 
 static int stage_group(struct sequences *s, struct prefill *p, int k, struct open_group *g) {
     const struct store *store = s->store;
-    if (store) TRY(store_open(s->store, &g->stored, g->length, s->config.num_generations, s->config.max_new_tokens - 1));
+    if (store)
+        TRY(store_open(s->store, &g->stored, g->length, s->config.num_generations, s->config.max_new_tokens - 1));
     p->segments[k] = (struct segment){.start = p->N, .len = g->length};
     for (int i = 0; i < g->length; i++, p->N++) {
         if (store) p->stored[p->N] = g->stored ? g->stored->prompt[i] : store->spare_rows[i % s->config.slots];
@@ -170,20 +185,27 @@ static int run_prefill(struct sequences *s, const struct prefill *p, const int *
     struct session *session = s->session;
     const struct device *d = &session->weights->device;
     struct batch *b = &session->batch;
-    size_t bytes = (size_t)p->N * sizeof(int32_t), row = (size_t)session->weights->spec.d_model * (size_t)d->ops->real_size;
+    size_t bytes = (size_t)p->N * sizeof(int32_t),
+           row = (size_t)session->weights->spec.d_model * (size_t)d->ops->real_size;
     TRY(device_upload(d, b->ids, p->ids, bytes));
     TRY(device_upload(d, b->positions, p->positions, bytes));
     TRY(device_upload(d, s->place, p->place, bytes));
     TRY(device_upload(d, b->target_rows, p->last, (size_t)n * sizeof *p->last));
     TRY(device_upload(d, b->segments, p->segments, (size_t)n * sizeof *p->segments));
     if (s->store) TRY(device_upload(d, s->stored, p->stored, bytes));
-    struct rows rows = {.N = p->N, .ids = b->ids, .positions = b->positions, .segments = b->segments, .n_segments = n,
-                        .cache = &session->cache, .place = s->place};
+    struct rows rows = {.N = p->N,
+                        .ids = b->ids,
+                        .positions = b->positions,
+                        .segments = b->segments,
+                        .n_segments = n,
+                        .cache = &session->cache,
+                        .place = s->place};
     struct stash_rows copy = {s->store ? &s->store->stash : NULL, s->stored};
     TRY(text_forward(&session->acts, &rows, s->store ? &copy : NULL));
     TRY(text_pick(&session->acts, b->target_rows, n));
     for (int k = 0; k < n; k++)
-        TRY(op_copy(d, (char *)s->first_hidden + (size_t)groups[k] * row, (char *)session->acts.hidden + (size_t)k * row, row));
+        TRY(op_copy(d, (char *)s->first_hidden + (size_t)groups[k] * row,
+                    (char *)session->acts.hidden + (size_t)k * row, row));
     return OK;
 }
 
@@ -191,7 +213,11 @@ static int prefill(struct sequences *s, const int *groups, int n) {
     size_t rows = (size_t)s->prefill_rows;
     int32_t *host = calloc(4 * rows + 5 * (size_t)n, sizeof *host);
     if (!host) return fail(E_MEMORY, "no memory to prefill %d prompts", n);
-    struct prefill p = {.ids = host, .positions = host + rows, .place = host + 2 * rows, .stored = host + 3 * rows, .last = host + 4 * rows,
+    struct prefill p = {.ids = host,
+                        .positions = host + rows,
+                        .place = host + 2 * rows,
+                        .stored = host + 3 * rows,
+                        .last = host + 4 * rows,
                         .segments = (struct segment *)(host + 4 * rows + n)};
     int status = OK;
     for (int k = 0; k < n && !status; k++) status = stage_group(s, &p, k, &s->groups[groups[k]]);
@@ -214,17 +240,23 @@ int sequences_open(struct sequences *s, int *out, const struct prompt *prompts, 
     return begin < n ? prefill(s, out + begin, n - begin) : OK;
 }
 
-/* -- start ----------------------------------------------------------------------------------------------------------------- */
+/* -- start --------------------------------------------------------------------------------------------------------- */
 
 /* HOST: pages that are copied: completions write into their prompt's last, partly filled page */
-struct copies { int32_t *dst, *src; int n; };
+struct copies {
+    int32_t *dst, *src;
+    int n;
+};
 
 static int take_slot(struct sequences *s, const struct start *start, struct copies *copies) {
     assert(s->n_live < s->config.slots);
     const struct open_group *g = &s->groups[start->group];
     int32_t *table = pages_of_slot(s, s->n_live);
     struct sequence *q = &s->live[s->n_live];
-    *q = (struct sequence){.tag = start->tag, .group = start->group, .sample = start->sample, .prompt_key = start->prompt_key,
+    *q = (struct sequence){.tag = start->tag,
+                           .group = start->group,
+                           .sample = start->sample,
+                           .prompt_key = start->prompt_key,
                            .own = g->length / KV_TILE};
     memcpy(table, g->pages, (size_t)q->own * sizeof *table);
     q->n_pages = q->own;
@@ -258,7 +290,7 @@ int sequences_start(struct sequences *s, const struct start *list, int n) {
     return draw_first(s, first);
 }
 
-/* -- close ----------------------------------------------------------------------------------------------------------------- */
+/* -- close --------------------------------------------------------------------------------------------------------- */
 
 static void close_slot(struct sequences *s, int i) {
     const struct sequence *q = &s->live[i];

@@ -1,5 +1,5 @@
-/* Floor 4: what runs a model without gradients: one set of activations, one packed batch, the KV cache. Laid out in the model's
-   workspace at the start of each call. */
+/* Floor 4: what runs a model without gradients: one set of activations, one packed batch, the KV cache. Laid out in
+   the model's workspace at the start of each call. */
 #ifndef GRPO_SESSION_H
 #define GRPO_SESSION_H
 

@@ -34,7 +34,8 @@ static int longest_sequence(const struct groups *g) {
     return longest;
 }
 
-/* Activations and batch for the largest micro-batch so far: memory is taken in the first step, and more only for a longer group. */
+/* Activations and batch for the largest micro-batch so far: memory is taken in the first step, and more only for a
+   longer group. */
 static int reserve(struct trainer *t, const struct groups *g) {
     const struct weights *w = t->weights;
     int rows, head_rows, segments = g->prompts.n + g->completions.n;
@@ -43,7 +44,10 @@ static int reserve(struct trainer *t, const struct groups *g) {
     batch_limits(&rows, &head_rows, g, t->config.token_budget);
     rows = max_int(rows, t->acts.rows_max);
     head_rows = max_int(head_rows, t->acts.head_rows_max);
-    struct text_limits need = {.rows = rows, .head_rows = head_rows, .slots = 1, .segments = max_int(segments, t->batch.segments_max),
+    struct text_limits need = {.rows = rows,
+                               .head_rows = head_rows,
+                               .slots = 1,
+                               .segments = max_int(segments, t->batch.segments_max),
                                .positions = longest_sequence(g)};
     TRY(text_reserve(w, &need));
     if (rows > t->acts.rows_max || head_rows > t->acts.head_rows_max) {
@@ -68,7 +72,8 @@ static int defer_embedding(struct trainer *t) {
 }
 
 /* Backward of the packed batch from coefficients that lie flat on the host. */
-static int backward(struct trainer *t, const struct groups *g, const struct micro_batch *mb, const struct coefficients *c, float inv) {
+static int backward(struct trainer *t, const struct groups *g, const struct micro_batch *mb,
+                    const struct coefficients *c, float inv) {
     struct batch *b = &t->batch;
     TRY(batch_put(b->device, b->coef, c->coef, g, mb));
     if (c->ecoef) TRY(batch_put(b->device, b->ecoef, c->ecoef, g, mb));
@@ -78,10 +83,10 @@ static int backward(struct trainer *t, const struct groups *g, const struct micr
     return defer_embedding(t);
 }
 
-/* Rows of the store that hold the packed rows of a group of n completions, from its first row on; padding repeats the first. Returns
-   their number, or 0 when one of its completions is not there. */
-static int stored_rows(int32_t *rows, const struct store *store, const struct groups *g, const int64_t *ids, int prompt, int completion,
-                       int n) {
+/* Rows of the store that hold the packed rows of a group of n completions, from its first row on; padding repeats
+   the first. Returns their number, or 0 when one of its completions is not there. */
+static int stored_rows(int32_t *rows, const struct store *store, const struct groups *g, const int64_t *ids, int prompt,
+                       int completion, int n) {
     const struct stored_group *stored = NULL;
     int at = 0, P = ragged_length(&g->prompts, prompt);
     for (int i = completion; i < completion + n; i++) {
@@ -90,21 +95,23 @@ static int stored_rows(int32_t *rows, const struct store *store, const struct gr
         if (!found || (stored && found != stored)) return 0;
         if (!stored)
             for (stored = found; at < P; at++) rows[at] = stored->prompt[at];
-        for (int t = 0; t + 1 < length; t++) rows[at++] = stored->rows[(size_t)place * (size_t)stored->width + (size_t)t];
+        for (int t = 0; t + 1 < length; t++)
+            rows[at++] = stored->rows[(size_t)place * (size_t)stored->width + (size_t)t];
     }
     while (at % ROW_ALIGN) rows[at++] = stored->prompt[0];
     return at;
 }
 
 /* The micro-batch's activations from the store, when all are there. */
-static int load(struct trainer *t, int *loaded, const struct groups *g, const struct micro_batch *mb, const struct store *store,
-                const int64_t *ids) {
+static int load(struct trainer *t, int *loaded, const struct groups *g, const struct micro_batch *mb,
+                const struct store *store, const int64_t *ids) {
     struct batch *b = &t->batch;
     int32_t *rows = malloc((size_t)mb->rows * sizeof *rows);
     if (!rows) return fail(E_MEMORY, "no memory for %d rows", mb->rows);
     int count, head, at = 0, status = OK;
     *loaded = store->stash.what == STASH_ALL || t->acts.stash.what == STASH_INPUTS;
-    for (int p = mb->prompt, c = mb->completion; *loaded && (count = batch_group(&p, &c, &head, g, mb)); p++, c += count) {
+    for (int p = mb->prompt, c = mb->completion; *loaded && (count = batch_group(&p, &c, &head, g, mb));
+         p++, c += count) {
         int n = stored_rows(rows + at, store, g, ids, p, c, count);
         *loaded = n > 0;
         at += n;
@@ -118,7 +125,8 @@ static int load(struct trainer *t, int *loaded, const struct groups *g, const st
     return status;
 }
 
-static int forward(struct trainer *t, const struct groups *g, const struct micro_batch *mb, const struct store *store, const int64_t *ids) {
+static int forward(struct trainer *t, const struct groups *g, const struct micro_batch *mb, const struct store *store,
+                   const int64_t *ids) {
     struct batch *b = &t->batch;
     int loaded = 0;
     TRY(batch_pack(b, g, mb));
@@ -127,7 +135,8 @@ static int forward(struct trainer *t, const struct groups *g, const struct micro
     return text_pick(&t->acts, b->targets.rows, b->targets.R);
 }
 
-static int read_scores(struct trainer *t, float *logp, float *entropy, const struct groups *g, const struct micro_batch *mb) {
+static int read_scores(struct trainer *t, float *logp, float *entropy, const struct groups *g,
+                       const struct micro_batch *mb) {
     TRY(batch_get(t->batch.device, logp, t->batch.logp, g, mb));
     return batch_get(t->batch.device, entropy, t->batch.entropy, g, mb);
 }
@@ -138,15 +147,16 @@ static void mark_wanted(uint8_t *wanted, const struct groups *g, const struct co
             if (c->coef[k] != 0 || (c->ecoef && c->ecoef[k] != 0)) wanted[g->group[i]] = 1;
 }
 
-static int accumulate(struct trainer *t, float *logp, float *entropy, const struct groups *g, const struct coefficients *c, float inv,
-                      const struct store *store, const int64_t *ids) {
+static int accumulate(struct trainer *t, float *logp, float *entropy, const struct groups *g,
+                      const struct coefficients *c, float inv, const struct store *store, const int64_t *ids) {
     uint8_t *wanted = calloc((size_t)g->prompts.n, 1);
     if (!wanted) return fail(E_MEMORY, "no memory for %d groups", g->prompts.n);
     mark_wanted(wanted, g, c);
     struct micro_batch mb;
     const uint8_t *some = t->config.gradients_only ? NULL : wanted;
     int status = OK;
-    for (int prompt = 0, completion = 0; !status && batch_next(&mb, &prompt, &completion, g, some, t->config.token_budget);) {
+    for (int prompt = 0, completion = 0;
+         !status && batch_next(&mb, &prompt, &completion, g, some, t->config.token_budget);) {
         status = forward(t, g, &mb, store, ids);
         if (!status) status = backward(t, g, &mb, c, inv);
         if (!status) status = read_scores(t, logp, entropy, g, &mb);
@@ -165,8 +175,8 @@ static int begin(struct trainer *t, const struct groups *g, float *inv, float te
     return *empty ? OK : reserve(t, g);
 }
 
-int trainer_accumulate(struct trainer *t, float *logp, float *entropy, const struct groups *g, const struct coefficients *c,
-                       float temperature, const struct store *store, const int64_t *ids) {
+int trainer_accumulate(struct trainer *t, float *logp, float *entropy, const struct groups *g,
+                       const struct coefficients *c, float temperature, const struct store *store, const int64_t *ids) {
     float inv;
     int empty;
     TRY(begin(t, g, &inv, temperature, &empty));
@@ -176,8 +186,8 @@ int trainer_accumulate(struct trainer *t, float *logp, float *entropy, const str
     return status;
 }
 
-int trainer_accumulate_objective(struct trainer *t, float *logp, float *entropy, const struct groups *g, const struct objective *o,
-                                 float temperature) {
+int trainer_accumulate_objective(struct trainer *t, float *logp, float *entropy, const struct groups *g,
+                                 const struct objective *o, float temperature) {
     float inv;
     int empty;
     TRY(begin(t, g, &inv, temperature, &empty));
@@ -188,7 +198,8 @@ int trainer_accumulate_objective(struct trainer *t, float *logp, float *entropy,
     struct coefficients c = {coef, ecoef};
     struct micro_batch mb;
     int status = OK;
-    for (int prompt = 0, completion = 0; !status && batch_next(&mb, &prompt, &completion, g, NULL, t->config.token_budget);) {
+    for (int prompt = 0, completion = 0;
+         !status && batch_next(&mb, &prompt, &completion, g, NULL, t->config.token_budget);) {
         status = forward(t, g, &mb, NULL, NULL);
         if (!status) status = text_head(&t->acts, &t->batch.targets, inv);
         if (!status) status = read_scores(t, logp, entropy, g, &mb);

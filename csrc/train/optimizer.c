@@ -6,7 +6,7 @@
 #include "base/float8.h"
 #include "train/trainer.h"
 
-/* -- memory -------------------------------------------------------------------------------------------------------------- */
+/* -- memory -------------------------------------------------------------------------------------------------------- */
 
 size_t param_moment_bytes(const struct param *p, enum moment_dtype dtype) {
     dtype = param_moments(p, dtype);
@@ -14,14 +14,18 @@ size_t param_moment_bytes(const struct param *p, enum moment_dtype dtype) {
     return (param_size(p) * moment_element(dtype) + exponents + 31) & ~(size_t)31;
 }
 
-struct moment_sum { enum moment_dtype dtype; size_t bytes; };
+struct moment_sum {
+    enum moment_dtype dtype;
+    size_t bytes;
+};
 static int add_moments(void *arg, const struct param *p) {
     struct moment_sum *sum = arg;
     sum->bytes += param_moment_bytes(p, sum->dtype);
     return OK;
 }
 
-struct trainer_sizes trainer_sizes(const struct ops *ops, const struct spec *s, enum moment_dtype moments, enum master_dtype masters) {
+struct trainer_sizes trainer_sizes(const struct ops *ops, const struct spec *s, enum moment_dtype moments,
+                                   enum master_dtype masters) {
     struct moment_sum sum = {.dtype = moments};
     size_t n;
     spec_visit(s, add_moments, &sum, &n);
@@ -37,8 +41,13 @@ static int allocate(struct trainer *t) {
     const struct weights *w = t->weights;
     const struct train_config *c = &t->config;
     struct trainer_sizes size = trainer_sizes(w->device.ops, &w->spec, c->moments, c->masters);
-    const struct { void **arena; size_t bytes; } arenas[] = {
-        {(void **)&t->grads, size.grads}, {&t->lower, size.lower}, {&t->moment1, size.moments / 2}, {&t->moment2, size.moments / 2}};
+    const struct {
+        void **arena;
+        size_t bytes;
+    } arenas[] = {{(void **)&t->grads, size.grads},
+                  {&t->lower, size.lower},
+                  {&t->moment1, size.moments / 2},
+                  {&t->moment2, size.moments / 2}};
     for (int i = 0; i < (c->gradients_only ? 1 : 4); i++) {
         if (!arenas[i].bytes) continue;
         *arenas[i].arena = device_alloc(&w->device, arenas[i].bytes);
@@ -49,11 +58,13 @@ static int allocate(struct trainer *t) {
     return OK;
 }
 
-int trainer_create(struct trainer **out, struct weights *w, struct workspace *workspace, const struct train_config *config) {
+int trainer_create(struct trainer **out, struct weights *w, struct workspace *workspace,
+                   const struct train_config *config) {
     const struct train_config *c = config;
     if (c->token_budget < 1) return fail(E_CONFIG, "token_budget is %d, must be positive", c->token_budget);
     if (!(c->beta1 >= 0 && c->beta1 < 1 && c->beta2 >= 0 && c->beta2 < 1))
-        return fail(E_CONFIG, "adam_beta1 and adam_beta2 (%g, %g) must be in [0, 1)", (double)c->beta1, (double)c->beta2);
+        return fail(E_CONFIG, "adam_beta1 and adam_beta2 (%g, %g) must be in [0, 1)", (double)c->beta1,
+                    (double)c->beta2);
     struct trainer *t = calloc(1, sizeof *t);
     if (!t) return fail(E_MEMORY, "no memory for a trainer");
     *t = (struct trainer){.weights = w, .workspace = workspace, .config = *c, .version = w->version};
@@ -72,9 +83,10 @@ void trainer_free(struct trainer *t) {
     free(t);
 }
 
-/* -- master weights ------------------------------------------------------------------------------------------------------ */
+/* -- master weights ------------------------------------------------------------------------------------------------ */
 
-/* Weights that somebody else has changed are what the masters begin from anew: exactly, without the bits that belonged to others. */
+/* Weights that somebody else has changed are what the masters begin from anew: exactly, without the bits that
+   belonged to others. */
 static int follow_weights(struct trainer *t) {
     const struct weights *w = t->weights;
     if (t->version != w->version && t->lower)
@@ -97,7 +109,8 @@ int trainer_get_master(struct trainer *t, float *host, const struct tensor *tens
     if (!lower) return fail(E_MEMORY, "no memory for %zu numbers", n);
     int status = device_download(&t->weights->device, lower, lower_of(t, tensor), bytes);
     for (size_t i = 0; i < n && !status; i++)
-        host[i] = float_from_bits(join_bits((bf16)(float_bits(host[i]) >> 16), load_lower(lower, i, t->config.masters)));
+        host[i] =
+            float_from_bits(join_bits((bf16)(float_bits(host[i]) >> 16), load_lower(lower, i, t->config.masters)));
     free(lower);
     return status;
 }
@@ -107,17 +120,20 @@ static uint32_t master_bits_of(const struct trainer *t, float x) {
 }
 
 /* The trainer's own bits of host, whose working weights have been set to upper (both HOST) */
-static int set_lower(struct trainer *t, const struct tensor *tensor, const float *upper, const float *host, void *staged) {
+static int set_lower(struct trainer *t, const struct tensor *tensor, const float *upper, const float *host,
+                     void *staged) {
     size_t n = tensor_size(tensor);
     for (size_t i = 0; i < n; i++) {
         uint32_t bits = master_bits_of(t, host[i]);
-        int joins = upper_of(bits) == (bf16)(float_bits(upper[i]) >> 16);      /* masters of another width may round elsewhere */
+        int joins =
+            upper_of(bits) == (bf16)(float_bits(upper[i]) >> 16); /* masters of another width may round elsewhere */
         store_lower(staged, i, joins ? bits : 0, t->config.masters);
     }
     return device_upload(&t->weights->device, lower_of(t, tensor), staged, n * lower_element(t->config.masters));
 }
 
-static int set_piece(struct trainer *first, struct weights *w, const struct tensor *piece, const float *host, float *upper, void *staged) {
+static int set_piece(struct trainer *first, struct weights *w, const struct tensor *piece, const float *host,
+                     float *upper, void *staged) {
     for (size_t i = 0; i < tensor_size(piece); i++) upper[i] = bf16_to_float(upper_of(master_bits_of(first, host[i])));
     TRY(weights_set(w, piece, upper));
     for (struct trainer *t = first; t; t = t->next) {
@@ -129,7 +145,7 @@ static int set_piece(struct trainer *first, struct weights *w, const struct tens
 
 int trainers_set_weights(struct trainer *first, struct weights *w, const struct tensor *tensor, const float *host) {
     for (struct trainer *t = first; t; t = t->next) TRY(follow_weights(t));
-    if (!first || !first->lower) {                     /* masters, if any, are the working weights themselves */
+    if (!first || !first->lower) { /* masters, if any, are the working weights themselves */
         TRY(weights_set(w, tensor, host));
         for (struct trainer *t = first; t; t = t->next) t->version = w->version;
         return OK;
@@ -149,11 +165,12 @@ int trainers_set_weights(struct trainer *first, struct weights *w, const struct 
 int trainer_check_master(const struct trainer *t, const struct tensor *tensor, const float *host) {
     for (size_t i = 0; i < tensor_size(tensor) && t->config.masters == MASTER_FLOAT24; i++)
         if (float_bits(host[i]) & 0xff)
-            return fail(E_CONFIG, "%.9g is no float24 number, and the trainer's master weights are float24", (double)host[i]);
+            return fail(E_CONFIG, "%.9g is no float24 number, and the trainer's master weights are float24",
+                        (double)host[i]);
     return OK;
 }
 
-/* -- the step ------------------------------------------------------------------------------------------------------------ */
+/* -- the step ------------------------------------------------------------------------------------------------------ */
 
 static int find_nonfinite(struct trainer *t, double norm) {
     const struct weights *w = t->weights;
@@ -201,10 +218,16 @@ int trainer_step(struct trainer *t, double *norm, float learning_rate, float max
     }
     double step = (double)++t->steps_taken;
     struct adamw p = {
-        .lr = learning_rate, .beta1 = c->beta1, .beta2 = c->beta2, .eps = c->eps,
+        .lr = learning_rate,
+        .beta1 = c->beta1,
+        .beta2 = c->beta2,
+        .eps = c->eps,
         .grad_scale = max_norm > 0 ? fminf(1.0f, (float)(max_norm / (*norm + 1e-6))) : 1.0f,
-        .correction1 = (float)(1 - pow((double)c->beta1, step)), .correction2 = (float)(1 - pow((double)c->beta2, step)),
-        .masters = c->masters, .seed = c->seed, .step = (uint32_t)t->steps_taken,
+        .correction1 = (float)(1 - pow((double)c->beta1, step)),
+        .correction2 = (float)(1 - pow((double)c->beta2, step)),
+        .masters = c->masters,
+        .seed = c->seed,
+        .step = (uint32_t)t->steps_taken,
     };
     t->version = ++w->version;
     TRY(update_weights(t, &p));

@@ -11,27 +11,41 @@ const char *const moment_dtypes[MOMENT_DTYPES] = {
 const char *const master_dtypes[MASTER_DTYPES] = {[MASTER_FLOAT32] = "float32", [MASTER_FLOAT24] = "float24"};
 
 const char *moment_arena(enum moment_dtype dtype) {
-    static const char *const arenas[MOMENT_DTYPES] = {
-        [MOMENT_FLOAT32] = "AdamW moments (float32)", [MOMENT_BFLOAT16] = "AdamW moments (bfloat16)",
-        [MOMENT_FLOAT8] = "AdamW moments (float8)"};
+    static const char *const arenas[MOMENT_DTYPES] = {[MOMENT_FLOAT32] = "AdamW moments (float32)",
+                                                      [MOMENT_BFLOAT16] = "AdamW moments (bfloat16)",
+                                                      [MOMENT_FLOAT8] = "AdamW moments (float8)"};
     return arenas[dtype];
 }
 
 /* Where a tensor's moments are in the backend's memory. exponents: of float8's blocks, (rows, float8_blocks(C)) */
-struct place { enum moment_dtype dtype; uint32_t format; size_t n; int rows, C; void *numbers; uint8_t *exponents; };
+struct place {
+    enum moment_dtype dtype;
+    uint32_t format;
+    size_t n;
+    int rows, C;
+    void *numbers;
+    uint8_t *exponents;
+};
 
 static struct place find_moments(const struct trainer *t, enum trainer_state kind, const struct tensor *tensor) {
     const struct param *p = tensor->param;
-    struct place q = {.dtype = param_moments(p, t->config.moments), .format = kind == STATE_M ? FLOAT8_M : FLOAT8_V,
-                      .n = tensor_size(tensor), .rows = tensor->rows, .C = p->C};
+    struct place q = {.dtype = param_moments(p, t->config.moments),
+                      .format = kind == STATE_M ? FLOAT8_M : FLOAT8_V,
+                      .n = tensor_size(tensor),
+                      .rows = tensor->rows,
+                      .C = p->C};
     char *at = kind == STATE_M ? t->moment1 : t->moment2;
-    for (const struct param *before = t->weights->params; before < p; before++) at += param_moment_bytes(before, t->config.moments);
+    for (const struct param *before = t->weights->params; before < p; before++)
+        at += param_moment_bytes(before, t->config.moments);
     q.numbers = at + (tensor_offset(tensor) - p->offset) * moment_element(q.dtype);
-    if (q.dtype == MOMENT_FLOAT8) q.exponents = (uint8_t *)at + param_size(p) + (size_t)tensor->row * (size_t)float8_blocks(p->C);
+    if (q.dtype == MOMENT_FLOAT8)
+        q.exponents = (uint8_t *)at + param_size(p) + (size_t)tensor->row * (size_t)float8_blocks(p->C);
     return q;
 }
 
-static size_t exponent_bytes(const struct place *q) { return q->exponents ? (size_t)q->rows * (size_t)float8_blocks(q->C) : 0; }
+static size_t exponent_bytes(const struct place *q) {
+    return q->exponents ? (size_t)q->rows * (size_t)float8_blocks(q->C) : 0;
+}
 
 static void widen_float8(float *host, const uint8_t *code, const uint8_t *exponent, const struct place *q) {
     for (int row = 0; row < q->rows; row++)
@@ -51,7 +65,8 @@ static int narrow_float8(uint8_t *code, uint8_t *exponent, const float *host, co
             float8_decode_block(decoded, code, *exponent++, n, q->format);
             for (int i = 0; i < n; i++)
                 if (float_bits(decoded[i]) != float_bits(host[i]))
-                    return fail(E_CONFIG, "%g is no float8 number in its block, and the trainer's moments are float8", (double)host[i]);
+                    return fail(E_CONFIG, "%g is no float8 number in its block, and the trainer's moments are float8",
+                                (double)host[i]);
         }
     return OK;
 }
@@ -98,7 +113,8 @@ static int set_moments(const struct device *d, const struct place *q, const floa
 
 int trainer_get(struct trainer *t, float *host, enum trainer_state kind, const struct tensor *tensor) {
     const struct device *d = &t->weights->device;
-    if (kind == STATE_GRADIENT) return device_download(d, host, t->grads + tensor_offset(tensor), tensor_size(tensor) * sizeof *host);
+    if (kind == STATE_GRADIENT)
+        return device_download(d, host, t->grads + tensor_offset(tensor), tensor_size(tensor) * sizeof *host);
     struct place place = find_moments(t, kind, tensor);
     return get_moments(d, host, &place);
 }

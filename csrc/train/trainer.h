@@ -1,7 +1,7 @@
-/* Floor 4: gradients and AdamW of one model, worked through in micro-batches of whole groups. Master weights are fp32: the
-   working weights and, beside them, the 16 bits that bfloat16 lacks, or 8 of these, which are the trainer's own. Every sum over
-   tokens runs in the order of the groups, whatever the split ("same seed, same run"). Gradients: accumulate.c; the step:
-   optimizer.c; masters and moments on the host: state.c. */
+/* Floor 4: gradients and AdamW of one model, worked through in micro-batches of whole groups. Master weights are
+   fp32: the working weights and, beside them, the 16 bits that bfloat16 lacks, or 8 of these, which are the
+   trainer's own. Every sum over tokens runs in the order of the groups, whatever the split ("same seed, same run").
+   Gradients: accumulate.c; the step: optimizer.c; masters and moments on the host: state.c. */
 #ifndef GRPO_TRAINER_H
 #define GRPO_TRAINER_H
 
@@ -14,67 +14,78 @@ struct train_config {
     float beta1, beta2, eps, weight_decay;
     int token_budget, recompute;
     int gradients_only;                    /* no optimiser: neither masters nor moments */
-    enum moment_dtype moments;             /* all but float32 are rounded stochastically from `seed` and steps_taken (ops.def: adamw) */
-    enum master_dtype masters;             /* likewise */
+    enum moment_dtype
+        moments; /* all but float32 are rounded stochastically from `seed` and steps_taken (ops.def: adamw) */
+    enum master_dtype masters; /* likewise */
     uint64_t seed;
 };
 
 struct trainer {
     struct weights *weights;
-    struct workspace *workspace;           /* of the model's holder: activations lie there during a call */
+    struct workspace *workspace; /* of the model's holder: activations lie there during a call */
     struct train_config config;
-    int64_t steps_taken;                   /* AdamW's t */
-    float *grads;                          /* (n_elements) */
-    void *lower;                           /* (n_elements) bits of the masters beyond the working weights; NULL without an optimiser, or
+    int64_t steps_taken; /* AdamW's t */
+    float *grads; /* (n_elements) */
+    void *lower; /* (n_elements) bits of the masters beyond the working weights; NULL without an optimiser, or
                                               where working weights are fp32 */
-    uint64_t version;                      /* of the weights that `lower` belongs to (optimizer.c: follow_weights) */
-    void *moment1, *moment2;               /* param_moment_bytes() of each parameter in turn; NULL without an optimiser */
+    uint64_t version; /* of the weights that `lower` belongs to (optimizer.c: follow_weights) */
+    void *moment1, *moment2; /* param_moment_bytes() of each parameter in turn; NULL without an optimiser */
     struct activations acts;
     struct batch batch;
     /* gradient of the embedding rows of every token of the step, added up at its end (see text_backward) */
-    real *embed_dx;                        /* (embed_max, d) */
-    int32_t *embed_ids;                    /* (embed_max) */
+    real *embed_dx; /* (embed_max, d) */
+    int32_t *embed_ids; /* (embed_max) */
     int embed_n, embed_max;
-    struct trainer *next;                  /* of the same weights, for whoever holds them all */
+    struct trainer *next; /* of the same weights, for whoever holds them all */
 };
 
 /* Bytes of the arenas above; moments: of both together */
-struct trainer_sizes { size_t grads, lower, moments; };
-struct trainer_sizes trainer_sizes(const struct ops *ops, const struct spec *s, enum moment_dtype moments, enum master_dtype masters);
-/* Rows of embed_dx and embed_ids for a step of so many, with a quarter to spare since steps differ in length; bytes of one */
+struct trainer_sizes {
+    size_t grads, lower, moments;
+};
+struct trainer_sizes trainer_sizes(const struct ops *ops, const struct spec *s, enum moment_dtype moments,
+                                   enum master_dtype masters);
+/* Rows of embed_dx and embed_ids for a step of so many, with a quarter to spare since steps differ in length; bytes
+   of one */
 static inline int embed_room(int rows) { return rows + rows / 4; }
 size_t embed_row_bytes(const struct ops *ops, const struct spec *s);
-/* Storage of each of a parameter's two moments, and its bytes: vectors are not worth 8 bits, and have bfloat16 beside float8 */
+/* Storage of each of a parameter's two moments, and its bytes: vectors are not worth 8 bits, and have bfloat16
+   beside float8 */
 static inline enum moment_dtype param_moments(const struct param *p, enum moment_dtype dtype) {
     return dtype == MOMENT_FLOAT8 && !p->C ? MOMENT_BFLOAT16 : dtype;
 }
 size_t param_moment_bytes(const struct param *p, enum moment_dtype dtype);
-extern const char *const moment_dtypes[MOMENT_DTYPES], *const master_dtypes[MASTER_DTYPES];         /* their names */
-const char *moment_arena(enum moment_dtype dtype);             /* the name of both in a plan */
+extern const char *const moment_dtypes[MOMENT_DTYPES], *const master_dtypes[MASTER_DTYPES]; /* their names */
+const char *moment_arena(enum moment_dtype dtype); /* the name of both in a plan */
 
-int trainer_create(struct trainer **out, struct weights *w, struct workspace *workspace, const struct train_config *config);
+int trainer_create(struct trainer **out, struct weights *w, struct workspace *workspace,
+                   const struct train_config *config);
 void trainer_free(struct trainer *t);
 
 /* A failure while gradients are being added (Ctrl-C, NaN) leaves the gradient 0, never half of it. */
 
-/* gradient += that of sum coef logp + ecoef entropy (flat over completion tokens, HOST; ecoef may be NULL).
-   store, ids (completions, HOST): of rollouts whose activations may still be there; where all of a micro-batch's are, its forward
-   is not run. Both may be NULL. With an optimiser, groups whose coefficients are all 0 are not run: logp and entropy (HOST) stay as
-   they are there. */
-struct coefficients { const float *coef, *ecoef; };
-int trainer_accumulate(struct trainer *t, float *logp, float *entropy, const struct groups *g, const struct coefficients *c,
-                       float temperature, const struct store *store, const int64_t *ids);
+/* gradient += that of sum coef logp + ecoef entropy (flat over completion tokens, HOST; ecoef may be NULL). store,
+   ids (completions, HOST): of rollouts whose activations may still be there; where all of a micro-batch's are, its
+   forward is not run. Both may be NULL. With an optimiser, groups whose coefficients are all 0 are not run: logp and
+   entropy (HOST) stay as they are there. */
+struct coefficients {
+    const float *coef, *ecoef;
+};
+int trainer_accumulate(struct trainer *t, float *logp, float *entropy, const struct groups *g,
+                       const struct coefficients *c, float temperature, const struct store *store, const int64_t *ids);
 
-/* An objective that needs log-probs first, for updates that are not on policy: called with the completions [first, first + n) of a
-   micro-batch once logp and entropy of their tokens [token, token + n_tokens) are known, and fills in coef and ecoef there. */
+/* An objective that needs log-probs first, for updates that are not on policy: called with the completions [first,
+   first + n) of a micro-batch once logp and entropy of their tokens [token, token + n_tokens) are known, and fills
+   in coef and ecoef there. */
 struct objective {
-    int (*evaluate)(void *arg, float *coef, float *ecoef, const float *logp, const float *entropy, const struct groups *g, int first, int n);
+    int (*evaluate)(void *arg, float *coef, float *ecoef, const float *logp, const float *entropy,
+                    const struct groups *g, int first, int n);
     void *arg;
     int has_ecoef;
 };
 /* Forward, objective, backward, a micro-batch at a time */
-int trainer_accumulate_objective(struct trainer *t, float *logp, float *entropy, const struct groups *g, const struct objective *o,
-                                 float temperature);
+int trainer_accumulate_objective(struct trainer *t, float *logp, float *entropy, const struct groups *g,
+                                 const struct objective *o, float temperature);
 
 /* Embedding gradients into the arena: called by step, and before gradients are read. */
 int trainer_flush(struct trainer *t);
@@ -87,9 +98,11 @@ enum trainer_state { STATE_M, STATE_V, STATE_GRADIENT };
 int trainer_get(struct trainer *t, float *host, enum trainer_state kind, const struct tensor *tensor);
 int trainer_set(struct trainer *t, enum trainer_state kind, const struct tensor *tensor, const float *host);
 
-/* Masters. Working weights that somebody else changed (another trainer's step, a mixture) are the masters then, exactly. */
+/* Masters. Working weights that somebody else changed (another trainer's step, a mixture) are the masters then,
+   exactly. */
 int trainer_get_master(struct trainer *t, float *host, const struct tensor *tensor);
-/* Working weights = host (HOST, fp32) rounded, and the masters of every trainer in the list from `first` on = all of host's bits. */
+/* Working weights = host (HOST, fp32) rounded, and the masters of every trainer in the list from `first` on = all of
+   host's bits. */
 int trainers_set_weights(struct trainer *first, struct weights *w, const struct tensor *tensor, const float *host);
 /* E_CONFIG if the trainer's masters cannot hold a number of host */
 int trainer_check_master(const struct trainer *t, const struct tensor *tensor, const float *host);

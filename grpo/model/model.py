@@ -54,8 +54,10 @@ class Weights(Protocol):
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of every tensor, by Hugging Face name."""
+
     def read(self, name: str) -> np.ndarray:
         """float32, float16, or uint16 holding bfloat16 bits."""
+
     def close(self) -> None:
         """The files are not needed any more."""
 

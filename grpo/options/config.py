@@ -58,8 +58,8 @@ class TrainingConfig:
     output_dir: str | None = option(None, "Run folder; None: runs/<run_name or recipe>-<n>. An existing run is never "
                                     "overwritten.")
     run_name: str | None = option(None, "Name of the run, for its folder and its loggers.")
-    seed: int = option(42, "Seeds sampling and data order; the same seed gives the same run, bit for bit.", low=0,
-                       high=MOST_SEED)
+    seed: int = option(
+        42, "Seeds sampling and data order; the same seed gives the same run, bit for bit.", low=0, high=MOST_SEED)
     data_seed: int | None = option(None, "Seed of the data order; None: seed.", low=0, high=MOST_SEED)
     device: str = option("auto", "Where a model given by name is loaded.", choices=("auto", "cpu", "cuda", "ref"))
     dtype: str | None = option(None, "Storage of a model given by name; None: what the device stores.")
@@ -84,8 +84,8 @@ class TrainingConfig:
         None, "num_cycles (cosine...), min_lr or min_lr_rate (..._with_min_lr), lr_end and power (polynomial), "
         "timescale (inverse_sqrt), num_decay_steps (warmup_stable_decay) and the others of transformers' function.")
     warmup_steps: float = option(0, "Steps over which the rate rises from 0; below 1: a fraction of all steps.", low=0)
-    warmup_ratio: float = option(0.0, "The same as a fraction of all steps, used when warmup_steps is 0.", low=0,
-                                 high=1)
+    warmup_ratio: float = option(
+        0.0, "The same as a fraction of all steps, used when warmup_steps is 0.", low=0, high=1)
     weight_decay: float = option(0.0, "Decoupled weight decay.", low=0)
     adam_beta1: float = option(0.9, "AdamW's decay of the first moment.", low=0, high=1)
     adam_beta2: float = option(0.999, "AdamW's decay of the second moment.", low=0, high=1)
@@ -109,17 +109,16 @@ class TrainingConfig:
                                        "otherwise.")
     # evaluation and saving
     eval_strategy: str = option("no", "When to evaluate.", choices=("no", "steps", "epoch"))
-    eval_steps: float | None = option(None,
-                                      "Evaluate every so many steps, below 1 a share of all; None: logging_steps.",
-                                      above=0)
+    eval_steps: float | None = option(
+        None, "Evaluate every so many steps, below 1 a share of all; None: logging_steps.", above=0)
     eval_on_start: bool = option(False, "Evaluate before the first step.")
     save_strategy: str = option(
         "steps", "When to write a checkpoint: steps and epoch also write one at the end; best: where evaluation is "
         "best.",
         choices=("no", "steps", "epoch", "best"))
     save_steps: float = option(500, "Write a checkpoint every so many steps, below 1 a share of all.", above=0)
-    save_total_limit: int | None = option(None, "Keep this many checkpoints, the newest, and the best; None: all.",
-                                          low=1)
+    save_total_limit: int | None = option(
+        None, "Keep this many checkpoints, the newest, and the best; None: all.", low=1)
     metric_for_best_model: str | None = option(
         None, "Number of the evaluation by which a checkpoint is best, for example accuracy/lenient; that checkpoint "
         "is written when it is due, or not, and kept.")
@@ -222,22 +221,24 @@ class GRPOConfig(TrainingConfig):
     (32, 'dr_grpo')
     """
 
+    if TYPE_CHECKING:                        # preset= and the names of other trainers are taken, too
+
+        def __init__(self, output_dir: str | None = None, **options: Any) -> None: ...
+
     # batch
-    prompts_per_step: int | None = option(None, "Prompts of one optimiser step: with num_generations, the short way to "
-                                          "say the batch.",
-                                          low=1)
+    prompts_per_step: int | None = option(
+        None, "Prompts of one optimiser step: with num_generations, the short way to say the batch.", low=1)
     num_generations: int = option(8, "Completions of a prompt: the group's size.")
-    num_generations_eval: int | None = option(None, "The same in evaluation; None: num_generations, or 1 when "
-                                              "temperature_eval is 0.",
-                                              low=1)
-    generation_batch_size: int | None = option(None, "Completions of one rollout; None: those of one optimiser step.",
-                                               low=1)
-    steps_per_generation: int | None = option(None, "The same in micro-steps; None: gradient_accumulation_steps.",
-                                              low=1)
+    num_generations_eval: int | None = option(
+        None, "The same in evaluation; None: num_generations, or 1 when temperature_eval is 0.", low=1)
+    generation_batch_size: int | None = option(
+        None, "Completions of one rollout; None: those of one optimiser step.", low=1)
+    steps_per_generation: int | None = option(
+        None, "The same in micro-steps; None: gradient_accumulation_steps.", low=1)
     num_iterations: int = option(1, "Passes over each rollout (mu).", low=1)
     # generation
-    max_prompt_length: int | None = option(None, "Longest prompt in tokens; None: what the model's positions leave.",
-                                           low=1)
+    max_prompt_length: int | None = option(
+        None, "Longest prompt in tokens; None: what the model's positions leave.", low=1)
     on_long_prompt: str = option("raise", "A longer prompt: raise, drop the row, or keep its last tokens.",
                                  choices=("raise", "drop", "truncate"))
     max_completion_length: int = loss_option("max_completion_length", "Most tokens of a completion.", low=1)
@@ -285,8 +286,8 @@ class GRPOConfig(TrainingConfig):
     epsilon: float = loss_option("epsilon", "Clip the ratio below 1 - epsilon.", low=0)
     epsilon_high: float | None = loss_option("epsilon_high", "Clip it above 1 + epsilon_high; None: epsilon. For cispo "
                                              "the cap itself.", low=0)
-    delta: float | None = loss_option("delta", "Upper bound of the unclipped ratio (two-sided clipping, dual clip).",
-                                      above=1)
+    delta: float | None = loss_option(
+        "delta", "Upper bound of the unclipped ratio (two-sided clipping, dual clip).", above=1)
     cispo_two_sided: bool = loss_option("cispo_two_sided", "cispo clips to [1 - epsilon, 1 + epsilon_high] instead.")
     sapo_temperature_pos: float = loss_option("sapo_temperature_pos", "SAPO's temperature where the advantage is "
                                               "positive.", above=0)
@@ -450,11 +451,19 @@ class GRPOConfig(TrainingConfig):
 @strict
 @dataclass
 class SFTConfig(TrainingConfig):
-    """Options of SFTTrainer."""
+    """Options of SFTTrainer.
+
+    >>> SFTConfig(max_steps=10, learning_rate=1e-5).max_length
+    1024
+    """
+
+    if TYPE_CHECKING:                        # preset= and the names of other trainers are taken, too
+
+        def __init__(self, output_dir: str | None = None, **options: Any) -> None: ...
 
     learning_rate: float = option(2e-5, "Peak learning rate of AdamW.", low=0)
-    max_length: int = option(1024, "Most tokens of prompt and completion together; what is longer is cut at the end.",
-                             low=2)
+    max_length: int = option(
+        1024, "Most tokens of prompt and completion together; what is longer is cut at the end.", low=2)
     completion_only_loss: bool | None = option(None, "Loss on the completion alone; this is always so here, False is "
                                                "refused.")
     chat_template_kwargs: dict | None = option(None, "Arguments of the chat template.")

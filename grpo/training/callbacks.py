@@ -28,28 +28,49 @@ class TrainerCallback:
 
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The trainer is made."""
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """A run begins, or goes on."""
+
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """A pass over the data begins."""
+
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """An optimiser step begins."""
+
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The gradient is there."""
+
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The weights have moved."""
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The step is taken, and logged."""
+
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """A pass over the data is over."""
+
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Every logging_steps. logs: each metric's mean since the last time."""
+
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
         """A round of evaluation is over."""
+
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """A checkpoint is written."""
+
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The run is over."""
+
+
+def never_called(callback: Any) -> list[str]:
+    """Methods of a callback for events that there are not. Those that transformers' own classes have do nothing."""
+    def theirs(name: str) -> bool:
+        owner = next((kind for kind in type(callback).__mro__ if name in vars(kind)), type(callback))
+        return owner.__module__.partition(".")[0] == "transformers"
+
+    return [name for name in dir(callback) if name.startswith("on_") and not hasattr(TrainerCallback, name) and
+            not theirs(name)]
 
 
 SHOWN = (("reward", "reward", "{:.3f}"), ("loss", "loss", "{:.4f}"), ("kl", "kl", "{:.4f}"),

@@ -23,7 +23,7 @@ from ..model import Model, NoTokenizer, load
 from ..options import TrainingConfig, learning_rate, steps_of
 from ..planning import Plan, require, training_plan
 from ..runs import CHECKPOINTS, ROUND, RunFolder, TrainerState, checkpoint, say
-from .callbacks import Progress, TensorBoard, TrainerControl
+from .callbacks import Progress, TensorBoard, TrainerControl, never_called
 from .interrupt import TrainingInterrupted, sigterm
 from .profile import Profile
 from .resume import checkpoint_of, compare_options
@@ -188,8 +188,11 @@ class Loop(ABC):
                              moment_dtype=a.moment_dtype, master_dtype=a.master_dtype, seed=a.seed)
 
     def add_callback(self, callback: Any) -> None:
-        """One more callback, or the class of one."""
-        self.callbacks.append(callback() if isinstance(callback, type) else callback)
+        """One more callback, or the class of one. A GrpoWarning names methods that are never called."""
+        callback = callback() if isinstance(callback, type) else callback
+        if unheard := never_called(callback):
+            warn(f"{type(callback).__name__}: {', '.join(unheard)} is never called here")
+        self.callbacks.append(callback)
 
     def train(self, resume_from_checkpoint: str | bool | None = None) -> TrainOutput:
         """Runs to the end. resume_from_checkpoint: a checkpoint or run folder, or True for the latest of output_dir."""

@@ -72,7 +72,7 @@ def table(results: dict, ceilings: list[dict], shape: str) -> str:
         a, b = sides["grpo"], sides["torch"]
         shown = [spread([r["tokens"] / r["seconds"] for r in runs]) + " tok/s" if part.startswith("rollout")
                  else spread([r["seconds"] for r in runs]) + " s" for runs in (a, b)]
-        ratio = spread([y["seconds"] / x["seconds"] for x, y in zip(a, b)]) + "x" if a and b else ""
+        ratio = spread([y["seconds"] / x["seconds"] for x, y in zip(a, b, strict=True)]) + "x" if a and b else ""
         memory = [statistics.median(r["peak_mb"] for r in runs) if runs else float("nan") for runs in (a, b)]
         lines.append(f"| {PARTS[part][0]} | {shown[0]} | {shown[1]} | {ratio} | {memory[0]:.0f} / {memory[1]:.0f} | "
                      f"{memory[0] / memory[1]:.2f} |")

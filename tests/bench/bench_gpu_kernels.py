@@ -132,11 +132,11 @@ def chunked_head(h, W, target, coef, between: Callable):
     import torch
 
     dW, parts = torch.zeros(W.shape, device=W.device), []
-    for rows, ids, c in zip(h.split(CHUNK), target.split(CHUNK), coef.split(CHUNK)):
+    for rows, ids, c in zip(h.split(CHUNK), target.split(CHUNK), coef.split(CHUNK), strict=True):
         logp, entropy, dz = between(rows @ W.T, ids, c)
         dW += dz.T @ rows
         parts.append((logp, entropy, dz @ W))
-    return *(torch.cat(part) for part in zip(*parts)), dW
+    return *(torch.cat(part) for part in zip(*parts, strict=True)), dW
 
 
 def measure_head(shape: str, device: str) -> list[dict]:
@@ -154,7 +154,8 @@ def measure_head(shape: str, device: str) -> list[dict]:
     case = {"what": f"head, {R:,} x {C} x {V:,}", "flops": 6 * R * C * V,
             "parts": step_time.head(sizes, step, step_time.SHARES[device]).parts}
     operands = on(device, h), on(device, W), on(device, target, "int64"), on(device, coef, None)
-    for name, mine, theirs in zip(("logp", "entropy", "dh", "dW"), ours, chunked_head(*operands, softmax_terms)):
+    peers = chunked_head(*operands, softmax_terms)
+    for name, mine, theirs in zip(("logp", "entropy", "dh", "dW"), ours, peers, strict=True):
         alike(f"head, {name}", mine, theirs)
     compiled = torch.compile(softmax_terms, backend="inductor" if device == "cuda" else "eager")
     return [{**case, "who": "grpo", "seconds": seconds, "mb": scratch},
@@ -191,9 +192,9 @@ def attention_of(shape: str, device: str, T: int) -> list[dict]:
     both = lambda: torch.autograd.grad(sdpa(q, k, v), (q, k, v), gradient)          # noqa: E731
     alike("attention, dqkv", dqkv, torch.cat(both(), 1).transpose(1, 2))
     rows = []
+    forward_backward = [a + b for a, b in zip(forward, backward, strict=True)]
     for what, per_pair, times, call in (("forward", 4, forward, lambda: sdpa(q, k, v)),
-                                        ("forward + backward", 14, [a + b for a, b in zip(forward, backward)],
-                                         both)):
+                                        ("forward + backward", 14, forward_backward, both)):
         flops, moved = (per_pair * Hq * D * B * T * T / 2,
                         2.0 * B * T * (2 * Hq + 2 * Hkv) * D * (1 if per_pair == 4 else 3))
         case = {"what": f"attention, {Hq}/{Hkv} heads of {D}, {T} tokens, {what}", "flops": flops,
@@ -234,7 +235,7 @@ def fused_adamw(w, g, m, v, device: str):
     stored = [torch.empty_like(part, dtype=torch.bfloat16) for part in masters]
     optimizer = torch.optim.AdamW(masters, lr=ADAMW["lr"], betas=(ADAMW["beta1"], ADAMW["beta2"]), eps=ADAMW["eps"],
                                   weight_decay=ADAMW["weight_decay"], fused=True)
-    for part, gradient, first, second in zip(masters, g.chunk(32), m.chunk(32), v.chunk(32)):
+    for part, gradient, first, second in zip(masters, g.chunk(32), m.chunk(32), v.chunk(32), strict=True):
         part.grad = gradient.clone()
         optimizer.state[part] = {"step": torch.ones((), device=device), "exp_avg": first.clone(),
                                  "exp_avg_sq": second.clone()}
@@ -269,7 +270,7 @@ def measure_adamw(shape: str, device: str) -> list[dict]:
     n = O * C
     case = {"what": f"norm and AdamW, {n / 1e6:.3g} M parameters", "bytes": 32 * n,
             "parts": (step_time.Part(step_time.MEMORY, bytes=32.0 * n),)}
-    return [{**case, "who": "grpo", "seconds": [a + b for a, b in zip(squares, update)]},
+    return [{**case, "who": "grpo", "seconds": [a + b for a, b in zip(squares, update, strict=True)]},
             {**case, "who": "fused AdamW", **peer(call, device)}]
 
 

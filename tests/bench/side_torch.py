@@ -121,7 +121,7 @@ def beside_forward(model, sequences, drawn, work: Work) -> dict:
 
     differences = []
     with torch.inference_mode():
-        for ids, logps in zip(sequences.split(work.micro_batch), drawn.split(work.micro_batch)):
+        for ids, logps in zip(sequences.split(work.micro_batch), drawn.split(work.micro_batch), strict=True):
             z = model(ids, logits_to_keep=work.new_tokens + 1, use_cache=False).logits[:, :-1].float()
             seen = z.gather(-1, ids[:, work.prompt_length:, None])[..., 0]
             differences.append((seen - z.logsumexp(-1) - logps).abs())
@@ -145,7 +145,7 @@ def plain_backward(model, work: Work) -> Callable:
         logits = model(ids, logits_to_keep=work.new_tokens + 1, use_cache=False).logits[:, :-1]
         picked = logits.gather(-1, completions[:, :, None])[..., 0]
         # one row at a time in the log-sum-exp: TRL's way of keeping fp32 logits small
-        logps = torch.stack([p - torch.logsumexp(z, -1) for p, z in zip(picked, logits)])
+        logps = torch.stack([p - torch.logsumexp(z, -1) for p, z in zip(picked, logits, strict=True)])
         (logps * coef).sum().backward()
 
     return backward
@@ -170,7 +170,7 @@ def compiled_backward(model, work: Work) -> Callable:
         hidden = layers(input_ids=ids, use_cache=False).last_hidden_state[:, -work.new_tokens - 1:-1]
         flat = hidden.detach().flatten(0, 1).requires_grad_()
         for rows, *rest in zip(flat.split(LOSS_ROWS), completions.flatten().split(LOSS_ROWS),
-                               coef.flatten().split(LOSS_ROWS)):
+                               coef.flatten().split(LOSS_ROWS), strict=True):
             loss(rows, model.lm_head.weight, *rest).backward()
         hidden.backward(flat.grad.view_as(hidden))
 
@@ -187,7 +187,7 @@ def trained(make: Callable, folder: str, work: Work) -> dict:
     ids, coef = torch.cat([prompts, completions], 1), torch.randn(completions.shape, device=work.device)
 
     def call() -> int:
-        for part in zip(*(tensor.split(work.micro_batch) for tensor in (ids, completions, coef))):
+        for part in zip(*(tensor.split(work.micro_batch) for tensor in (ids, completions, coef)), strict=True):
             backward(*part)
         return ids.numel()
 

@@ -98,8 +98,8 @@ class Decoder:
                 for cache, new in ((self.keys, k), (self.values, v)):
                     cache[l, :, :, :T] = new.transpose(1, 2).repeat_interleave(group, 0)
                 k, v = (t.repeat_interleave(self.Hq // self.Hkv, 2).transpose(1, 2) for t in (k, v))
-                return F.scaled_dot_product_attention(q.transpose(1,
-                                                                  2), k, v, is_causal=True).transpose(1, 2).flatten(2)
+                y = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, is_causal=True)
+                return y.transpose(1, 2).flatten(2)
 
             x = self.block(layer, x, attend)
         self.position.fill_(T - 1)
@@ -124,7 +124,8 @@ class Decoder:
     def replay(self, reach: int):
         """step(), on a GPU as a graph that is captured when first wanted."""
         if not self.graphed:
-            return self.step(reach)
+            self.step(reach)
+            return
         if reach not in self.graphs:
             position, ids = self.position.clone(), self.ids.clone()
             side = torch.cuda.Stream()

@@ -1,6 +1,7 @@
-"""The operations of every CPU tier that are not GEMMs (those: test_gemm.py): against ref, with at most twice the error of
-rounding the exact result to bfloat16, and the bits that must not change with batch, packing, paging, threads or split
-(C1, C2). Inputs are bfloat16 numbers, so that both devices see the same; results are filled with NaN before each call."""
+"""The operations of every CPU tier that are not GEMMs (those: test_gemm.py): against ref, with at most twice the error
+of rounding the exact result to bfloat16, and the bits that must not change with batch, packing, paging, threads or
+split (rollout = training; same seed, same run). Inputs are bfloat16 numbers, so that both devices see the same; results
+are filled with NaN before each call."""
 import numpy as np
 import pytest
 
@@ -26,7 +27,7 @@ THREADS = (1, 2, 3, 4)
 EPS = 1e-6
 
 
-# -- against ref ----------------------------------------------------------------------------------------------------------
+# -- against ref -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("N, C", SIZES)
@@ -66,7 +67,8 @@ def test_layernorm(cpu, ref, rng, N, C):
 def test_rope_table_at_large_positions(cpu, ref, theta):
     positions = np.array([0, 1, 2, 31, 1000, 32767, 100000, 1 << 20], np.int32)
     inv_freq = (theta ** (-np.arange(40) / 40)).astype(np.float32)
-    for got, want in zip(cpu.rope_table(positions[None], inv_freq), ref.rope_table(positions[None], inv_freq)):
+    for got, want in zip(cpu.rope_table(positions[None], inv_freq), ref.rope_table(positions[None], inv_freq),
+                         strict=True):
         assert np.abs(got - want).max() <= 2.0**-23
 
 
@@ -165,7 +167,7 @@ def test_sum_squares_of_large_and_bad_numbers(cpu):
     rows.test_sum_squares_of_large_and_bad_numbers(cpu)
 
 
-# -- C1: the bits of a token -----------------------------------------------------------------------------------------------
+# -- rollout = training: the bits of a token ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch", [name for name, groups in BATCHES.items() if any(len(group) > 1 for group in groups)])
@@ -208,7 +210,7 @@ def test_a_row_is_the_same_alone_and_in_any_batch(cpu, rng, C):
     rows.test_a_row_is_the_same_alone_and_in_any_batch(cpu, rng, C)
 
 
-# -- C2: the bits of a gradient --------------------------------------------------------------------------------------------
+# -- same seed, same run: the bits of a gradient -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("split", [32, 64])
@@ -236,23 +238,28 @@ def test_threads_change_no_bit(tier, rng, threads):
         cos, sin = cpu.rope_table(np.arange(N, dtype=np.int32)[None], np.linspace(1, 0, D // 2, dtype=np.float32))
         normed, rstd = cpu.rmsnorm(x, w, EPS)
         layer = cpu.layernorm(x, w, w, EPS)
-        return [y, lse, cpu.attention_bwd(dy, y, lse, qkv, segments, *heads), *decode_completions(cpu, qkv, segments, *heads)[1],
-                *windowed, cpu.attention_bwd(dy, *windowed, qkv, segments, *heads, 50), *decode_completions(cpu, qkv, segments, *heads, window=50)[1],
+        return [y, lse, cpu.attention_bwd(dy, y, lse, qkv, segments, *heads),
+                *decode_completions(cpu, qkv, segments, *heads)[1],
+                *windowed, cpu.attention_bwd(dy, *windowed, qkv, segments, *heads, 50),
+                *decode_completions(cpu, qkv, segments, *heads, window=50)[1],
                 cos, sin, cpu.rope(qkv, wq, wk, EPS, cos, sin, *heads),
                 *cpu.rope_bwd(d, dwq, dwk, qkv, wq, wk, EPS, cos, sin, *heads),
-                normed, rstd, *cpu.rmsnorm_bwd_add(x, dw, normed, x, w, rstd), *(cpu.glu(gu, gate) for gate in range(2)),
+                normed, rstd, *cpu.rmsnorm_bwd_add(x, dw, normed, x, w, rstd),
+                *(cpu.glu(gu, gate) for gate in range(2)),
                 *(cpu.glu_bwd(x, gu, gate) for gate in range(2)), *cpu.rmsnorm_add(x, normed, w, EPS, 1.0),
-                *layer, *cpu.layernorm_bwd_add(x, dw, dw, layer[0], x, w, *layer[1:]), cpu.gelu(x, 0), cpu.gelu_bwd(x, x, 1),
+                *layer, *cpu.layernorm_bwd_add(x, dw, dw, layer[0], x, w, *layer[1:]), cpu.gelu(x, 0),
+                cpu.gelu_bwd(x, x, 1),
                 cpu.embed(E, ids), cpu.embed_dw(E, x, ids), cpu.gather_rows(E, ids), cpu.scatter_rows_add(E, x, ids),
                 *cpu.sample(x, E, keys), cpu.sum_squares(g), cpu.lerp(g, g[::-1].copy(), 0.3),
-                *step(cpu, big, big, np.abs(big), big), *step(cpu, big, half, half, big, seed=3, step=1)[:1], *step(cpu, g, g, np.abs(g), g)]
+                *step(cpu, big, big, np.abs(big), big), *step(cpu, big, half, half, big, seed=3, step=1)[:1],
+                *step(cpu, g, g, np.abs(g), g)]
 
     results = [run(count) for count in THREADS]
     for other in results[1:]:
         assert_same_bits(other, results[0])
 
 
-# -- rows that count for nothing -------------------------------------------------------------------------------------------
+# -- rows that count for nothing ---------------------------------------------------------------------------------------
 
 
 def test_rows_outside_segments_are_zero(cpu, rng):
@@ -268,7 +275,7 @@ def test_rows_outside_segments_are_zero(cpu, rng):
     qkv[outside], dy[outside] = np.nan, np.nan
     y, lse = cpu.attention(qkv, segments, Hq, Hkv, D)
     dqkv = cpu.attention_bwd(dy, y, lse, qkv, segments, Hq, Hkv, D)
-    for got, want in zip((y, lse, dqkv), clean):
+    for got, want in zip((y, lse, dqkv), clean, strict=True):
         assert (got[outside] == 0).all()
         assert_same_bits([got[inside]], [want[inside]])
 
@@ -302,7 +309,8 @@ def test_what_is_bad_reaches_only_those_who_see_it(cpu, rng, bad):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("Hq, Hkv, D, window", [(4, 2, 16, 1), (4, 2, 16, 10), (2, 1, 128, 33), (1, 1, 256, 40), (3, 1, 16, 70)])
+@pytest.mark.parametrize("Hq, Hkv, D, window",
+                         [(4, 2, 16, 1), (4, 2, 16, 10), (2, 1, 128, 33), (1, 1, 256, 40), (3, 1, 16, 70)])
 @pytest.mark.parametrize("row", [20, 57], ids=["in the prompt", "in a completion"])
 def test_what_is_bad_reaches_only_windows_with_it(cpu, rng, Hq, Hkv, D, window, row, bad):
     attention.test_what_is_bad_reaches_only_windows_with_it(cpu, rng, Hq, Hkv, D, window, row, bad)
@@ -312,18 +320,20 @@ def test_stale_places_of_a_page_are_not_read(cpu, rng):
     attention.test_stale_places_of_a_page_are_not_read(cpu, rng)
 
 
-# -- sampling --------------------------------------------------------------------------------------------------------------
+# -- sampling ----------------------------------------------------------------------------------------------------------
 
 V, C, S = 3001, 24, 33                                      # three chunks of the softmax, the last with a ragged end
 SAMPLERS = [
-    {}, {"temperature": 0.6}, {"temperature": 0.0}, {"top_k": 1}, {"top_k": 40}, {"top_k": 2 * V}, {"top_p": 0.3}, {"top_p": 0.95},
+    {}, {"temperature": 0.6}, {"temperature": 0.0}, {"top_k": 1}, {"top_k": 40}, {"top_k": 2 * V}, {"top_p": 0.3},
+    {"top_p": 0.95},
     {"top_p": 1e-9}, {"min_p": 0.05}, {"min_p": 1.0}, {"temperature": 1.4, "top_k": 300, "top_p": 0.8, "min_p": 0.01},
     {"temperature": 0.0, "restricted": True}, {"restricted": True}, {"top_k": 50, "top_p": 0.9, "restricted": True},
 ]
 
 
 def sample_problem(rng, restricted=False, **settings):
-    """Arguments of Ops.sample(). restricted: with a repetition penalty, forbidden ids, and stop ids for every second row."""
+    """Arguments of Ops.sample(). restricted: with a repetition penalty, forbidden ids, and stop ids for every second
+    row."""
     h, W = real(rng, S, C), real(rng, V, C)
     keys = np.zeros((S, 4), np.uint32)
     keys[:, 1], keys[:, 2], keys[:, 3] = np.arange(S) % 4, np.arange(S) + 7, np.arange(S) % 2
@@ -365,9 +375,9 @@ def test_an_only_choice_has_log_probability_zero(cpu, rng, settings):
 def test_a_slot_samples_the_same_alone_and_in_any_batch(cpu, rng, settings):
     h, W, keys, settings = sample_problem(rng, **settings)
     whole = cpu.sample(h, W, keys, **settings)
-    for rows in (slice(4, 5), slice(8, 20)):
-        part = settings | ({"seen": settings["seen"][rows]} if "seen" in settings else {})
-        assert_same_bits(cpu.sample(h[rows], W, keys[rows], **part), [result[rows] for result in whole])
+    for slots in (slice(4, 5), slice(8, 20)):
+        part = settings | ({"seen": settings["seen"][slots]} if "seen" in settings else {})
+        assert_same_bits(cpu.sample(h[slots], W, keys[slots], **part), [result[slots] for result in whole])
 
 
 def test_next_and_seen(cpu, rng):

@@ -1,5 +1,5 @@
 """linear and its gradients, head and packed weights on every CPU tier: against float64, and the bits that must not
-change with batch, neighbours, threads or split (C1, C2)."""
+change with batch, neighbours, threads or split (rollout = training; same seed, same run)."""
 import os
 import shutil
 import subprocess
@@ -64,7 +64,7 @@ def test_head(cpu, rng, R, C, V, inv_temperature):
         assert np.abs(got_dW - (dW + dz.T @ h64)).max() <= 2 * np.abs(rounded.T @ h - dz.T @ h64).max() + 1e-6
 
 
-# -- bits (C1, C2) -----------------------------------------------------------------------------------------------------
+# -- bits: rollout = training; same seed, same run ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("N, C, O", BITS)
@@ -79,7 +79,7 @@ def test_a_row_is_the_same_alone_and_in_any_batch(cpu, rng, N, C, O):
         rows = slice(start, start + n)
         part = (cpu.linear_add(y[rows], x[rows], W, b), cpu.logits(x[rows], W), cpu.linear_dx(dy[rows], W),
                 *cpu.head(x[rows], W, target[rows]))
-        for got, want in zip(part, whole):
+        for got, want in zip(part, whole, strict=True):
             assert (got == want[rows]).all(), n
         start += n
 
@@ -107,7 +107,7 @@ def test_nan_stays_where_it_belongs(cpu, rng, N, C, O):
     same_except(cpu.linear_dx(poisoned(dy, n), W), clean_dx, n)
     same_except(cpu.linear_dx(dy, poisoned(W, every, c)), clean_dx, every, c)
     same_except(cpu.linear_dw(dW, db, dy, poisoned(x, every, c))[0], clean_dW, every, c)
-    for got, want in zip(cpu.linear_dw(dW, db, poisoned(dy, every, o), x), (clean_dW, clean_db)):
+    for got, want in zip(cpu.linear_dw(dW, db, poisoned(dy, every, o), x), (clean_dW, clean_db), strict=True):
         same_except(got, want, o)
 
 
@@ -127,7 +127,7 @@ def test_threads_change_no_bit(cpu, rng, N, C, O):
         one = everything()
         for threads in (2, 3, 4):
             _core.set_num_threads(threads)
-            assert all((a == b).all() for a, b in zip(everything(), one)), threads
+            assert all((a == b).all() for a, b in zip(everything(), one, strict=True)), threads
     finally:
         _core.set_num_threads(before)
 
@@ -140,7 +140,7 @@ def test_weight_gradients_do_not_see_the_split(cpu, rng, N, C, O):
     whole, whole_head = cpu.linear_dw(dW, db, dy, x), cpu.head_bwd(dW, x, W, target, coef)[3]
     for cuts in ([32], [96, 160], [32, 64, 288]):
         split, split_head = (dW, db), dW
-        for begin, end in zip([0, *cuts], [*cuts, N]):
+        for begin, end in zip([0, *cuts], [*cuts, N], strict=True):
             split = cpu.linear_dw(*split, dy[begin:end], x[begin:end])
             split_head = cpu.head_bwd(split_head, x[begin:end], W, target[begin:end], coef[begin:end])[3]
         assert (split[0] == whole[0]).all() and (split[1] == whole[1]).all() and (split_head == whole_head).all()

@@ -92,7 +92,7 @@ def test_frequencies(model, sampler):
 @pytest.mark.parametrize("penalty", [1.0, 1.5])
 def test_greedy_takes_the_largest_logit(model, penalty):
     out = model.generate(PROMPTS, 1, 30, temperature=0.0, repetition_penalty=penalty)
-    for prompt, completion in zip(PROMPTS, completions_of(out)):
+    for prompt, completion in zip(PROMPTS, completions_of(out), strict=True):
         for token, z, seen in walk(model, prompt, completion):
             assert token == int(np.argmax(warp(z, seen, repetition_penalty=penalty)))
 
@@ -116,7 +116,7 @@ def test_every_stop_id_stops(model):
     stop_ids = np.array([3, 50, 51, 127, 90, 12], np.int32)
     out = model.generate(PROMPTS, 16, 60, stop_ids=stop_ids, seed=3)
     stopped = set()
-    for completion, finish in zip(completions_of(out), out["finish"]):
+    for completion, finish in zip(completions_of(out), out["finish"], strict=True):
         inside = set(completion[:-1].tolist())
         assert not inside & set(stop_ids.tolist())
         assert finish == (STOP_ID if completion[-1] in stop_ids else LENGTH)
@@ -176,7 +176,7 @@ def test_stop_strings(model, stop_strings):
     forbidden = np.array(sorted(set(range(V)) - letters), np.int32)
     out = model.generate(PROMPTS, 8, 40, seed=6, stop_strings=stop_strings, forbidden_ids=forbidden, **SPELLING)
     assert STOP_STRING in out["finish"]
-    for completion, finish in zip(completions_of(out), out["finish"]):
+    for completion, finish in zip(completions_of(out), out["finish"], strict=True):
         assert not any(s in spell(completion[:-1]) for s in stop_strings)
         assert (finish == STOP_STRING) == any(s in spell(completion) for s in stop_strings)
         assert finish == STOP_STRING or len(completion) == 40
@@ -186,7 +186,7 @@ def test_stop_string_in_the_prompt_does_not_count(ref):
     prompt = np.frombuffer(b"aaaa", np.uint8).astype(np.int32)
     forbidden = np.array(sorted(set(range(V)) - {*b"ac"}), np.int32)
     out = ref.generate([prompt], 8, 30, seed=6, stop_strings=[b"aaa"], forbidden_ids=forbidden, **SPELLING)
-    for completion, finish in zip(completions_of(out), out["finish"]):
+    for completion, finish in zip(completions_of(out), out["finish"], strict=True):
         assert (finish == STOP_STRING) == spell(completion).endswith(b"aaa")
         assert len(completion) >= 3
 

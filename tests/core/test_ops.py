@@ -1,4 +1,5 @@
-"""ref, the oracle: forward operations against NumPy in float64, backward operations against finite differences of it."""
+"""ref, the oracle: forward operations against NumPy in float64, backward operations against finite differences of
+it."""
 import numpy as np
 import pytest
 
@@ -19,8 +20,8 @@ TOLERANCE = 1e-5                                        # of the largest element
 
 
 def check_gradients(rng, forward, inputs, gradients):
-    """`gradients` against central differences of `forward`, a scalar function of float64 arrays: along random directions
-    and at random single elements. Both are dicts by input name."""
+    """`gradients` against central differences of `forward`, a scalar function of float64 arrays: along random
+    directions and at random single elements. Both are dicts by input name."""
     x = {name: np.asarray(value, np.float64) for name, value in inputs.items()}
     for name, gradient in gradients.items():
         assert np.isfinite(gradient).all(), name
@@ -93,7 +94,7 @@ def test_linear(ref, rng, N, C, O):
     assert (ref.linear_dw(dW0, None, dy, x) == dW).all()
 
 
-# -- norms, rope, activations ---------------------------------------------------------------------------------------------
+# -- norms, rope, activations ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("offset", [0.0, 1.0])
@@ -108,7 +109,8 @@ def test_rmsnorm(ref, rng, N, C, offset):
     close(summed, dx0 + want)
     assert (same_rstd == rstd).all()
     dx, dw = ref.rmsnorm_bwd_add(dx0, dw0, dy, x, w, rstd, offset)
-    check_gradients(rng, lambda x, w: (dx0 * x).sum() + (dw0 * w).sum() + (dy * np64.rmsnorm(x, w, EPS, offset)).sum(), {"x": x, "w": w},
+    check_gradients(rng, lambda x, w: (dx0 * x).sum() + (dw0 * w).sum() + (dy * np64.rmsnorm(x, w, EPS, offset)).sum(),
+                    {"x": x, "w": w},
                     {"x": dx, "w": dw})
 
 
@@ -123,7 +125,8 @@ def test_layernorm(ref, rng, N, C):
     close(rstd, 1 / np.sqrt(x64.var(1) + EPS))
     dx, dw, db = ref.layernorm_bwd_add(dx0, dw0, db0, dy, x, w, mean, rstd)
     check_gradients(
-        rng, lambda x, w, b: (dx0 * x).sum() + (dw0 * w).sum() + (db0 * b).sum() + (dy * np64.layernorm(x, w, b, EPS)).sum(),
+        rng, lambda x, w, b: (dx0 * x).sum() + (dw0 * w).sum() + (db0 * b).sum()
+        + (dy * np64.layernorm(x, w, b, EPS)).sum(),
         {"x": x, "w": w, "b": b}, {"x": dx, "w": dw, "b": db})
 
 
@@ -133,7 +136,7 @@ def test_rope_table_at_large_positions(ref):
     angle = (pos.astype(np.float32)[:, None] * inv_freq).astype(np.float64)
     cos, sin = ref.rope_table(pos[None], inv_freq)
     assert np.abs(cos - np.cos(angle)).max() < 1e-7 and np.abs(sin - np.sin(angle)).max() < 1e-7
-    for got, want in zip(ref.rope_table(pos[None], inv_freq, scale=1.3), (np.cos(angle), np.sin(angle))):
+    for got, want in zip(ref.rope_table(pos[None], inv_freq, scale=1.3), (np.cos(angle), np.sin(angle)), strict=True):
         close(got, np.float32(1.3) * want)
 
 
@@ -152,16 +155,20 @@ def test_rope(ref, rng, Hq, Hkv, D, norms, offset):
     N = 5
     x, d = normal(rng, N, (Hq + 2 * Hkv) * D), normal(rng, N, (Hq + 2 * Hkv) * D)
     wq, wk = (normal(rng, D), normal(rng, D)) if norms else (None, None)
-    table = ref.rope_table(np.arange(3, 3 + N, dtype=np.int32)[None], (1e4 ** (-np.arange(0, D, 2) / D)).astype(np.float32))
-    close(ref.rope(x, wq, wk, EPS, *table, Hq, Hkv, D, offset), np64.rope(x.astype(np.float64), wq, wk, EPS, *table, Hq, Hkv, D, offset))
+    table = ref.rope_table(np.arange(3, 3 + N, dtype=np.int32)[None],
+                           (1e4 ** (-np.arange(0, D, 2) / D)).astype(np.float32))
+    close(ref.rope(x, wq, wk, EPS, *table, Hq, Hkv, D, offset),
+          np64.rope(x.astype(np.float64), wq, wk, EPS, *table, Hq, Hkv, D, offset))
     if not norms:
         dx = ref.rope_bwd(d, None, None, x, None, None, EPS, *table, Hq, Hkv, D)
-        check_gradients(rng, lambda x: (d * np64.rope(x, None, None, EPS, *table, Hq, Hkv, D)).sum(), {"x": x}, {"x": dx})
+        check_gradients(rng, lambda x: (d * np64.rope(x, None, None, EPS, *table, Hq, Hkv, D)).sum(), {"x": x},
+                        {"x": dx})
         return
     dwq0, dwk0 = normal(rng, D), normal(rng, D)
     dx, dwq, dwk = ref.rope_bwd(d, dwq0, dwk0, x, wq, wk, EPS, *table, Hq, Hkv, D, offset)
     check_gradients(
-        rng, lambda x, wq, wk: (d * np64.rope(x, wq, wk, EPS, *table, Hq, Hkv, D, offset)).sum() + (dwq0 * wq).sum() + (dwk0 * wk).sum(),
+        rng, lambda x, wq, wk: (d * np64.rope(x, wq, wk, EPS, *table, Hq, Hkv, D, offset)).sum() + (dwq0 * wq).sum()
+        + (dwk0 * wk).sum(),
         {"x": x, "wq": wq, "wk": wk}, {"x": dx, "wq": dwq, "wk": dwk})
 
 
@@ -201,7 +208,8 @@ def test_attention(ref, rng, batch, Hq, Hkv, D):
     assert (y[-3:] == 0).all()
     dqkv = ref.attention_bwd(dy, y, lse, qkv, segments, Hq, Hkv, D)
     assert (dqkv[-3:] == 0).all()
-    check_gradients(rng, lambda qkv: (dy * np64.attention(qkv, segments, Hq, Hkv, D)[0]).sum(), {"qkv": qkv}, {"qkv": dqkv})
+    check_gradients(rng, lambda qkv: (dy * np64.attention(qkv, segments, Hq, Hkv, D)[0]).sum(), {"qkv": qkv},
+                    {"qkv": dqkv})
 
 
 @pytest.mark.parametrize("scale", [0.3, 1 / np.sqrt(80)])
@@ -213,10 +221,12 @@ def test_attention_of_another_scale(ref, rng, scale):
     close(y, want_y)
     close(lse[:-3], want_lse[:-3])
     dqkv = ref.attention_bwd(dy, y, lse, qkv, segments, *heads, scale=scale)
-    check_gradients(rng, lambda qkv: (dy * np64.attention(qkv, segments, *heads, scale)[0]).sum(), {"qkv": qkv}, {"qkv": dqkv})
+    check_gradients(rng, lambda qkv: (dy * np64.attention(qkv, segments, *heads, scale)[0]).sum(), {"qkv": qkv},
+                    {"qkv": dqkv})
 
 
-@pytest.mark.parametrize("Hq, Hkv, D, window", [*((4, 2, 6, window) for window in [1, 2, 31, 32, 33, 64, 100, 10**6]), (1, 1, 16, 5), (4, 1, 256, 33)])
+@pytest.mark.parametrize("Hq, Hkv, D, window", [*((4, 2, 6, window) for window in [1, 2, 31, 32, 33, 64, 100, 10**6]),
+                                                (1, 1, 16, 5), (4, 1, 256, 33)])
 def test_windows(ref, rng, Hq, Hkv, D, window):
     segments, N = group_segments((75, 60, 3), (40,))
     qkv, dy, heads = normal(rng, N, (Hq + 2 * Hkv) * D), normal(rng, N, Hq * D), (Hq, Hkv, D)
@@ -225,7 +235,8 @@ def test_windows(ref, rng, Hq, Hkv, D, window):
     close(y, want_y)
     close(lse, want_lse)
     dqkv = ref.attention_bwd(dy, y, lse, qkv, segments, *heads, window)
-    check_gradients(rng, lambda qkv: (dy * np64.attention(qkv, segments, *heads, window=window)[0]).sum(), {"qkv": qkv}, {"qkv": dqkv})
+    check_gradients(rng, lambda qkv: (dy * np64.attention(qkv, segments, *heads, window=window)[0]).sum(), {"qkv": qkv},
+                    {"qkv": dqkv})
     rows, decoded = decode_completions(ref, qkv, segments, *heads, window=window)
     assert all((mine == theirs[rows]).all() for mine, theirs in zip(decoded, (y, lse), strict=True))
 
@@ -279,7 +290,7 @@ def test_logits(ref, rng):
     close(ref.logits(h, W), h.astype(np.float64) @ W.T)
 
 
-# -- C1, C2: bits that do not depend on the batch -------------------------------------------------------------------
+# -- bits that do not depend on the batch: rollout = training; same seed, same run -------------------------------------
 
 
 def test_rows_do_not_depend_on_the_batch(ref, rng):
@@ -287,7 +298,7 @@ def test_rows_do_not_depend_on_the_batch(ref, rng):
     target = rng.integers(21, size=40, dtype=np.int32)
     for rows in (slice(3, 4), slice(10, 37)):
         assert (ref.linear(x[rows], W) == ref.linear(x, W)[rows]).all()
-        for part, whole in zip(ref.head(h[rows], W, target[rows]), ref.head(h, W, target)):
+        for part, whole in zip(ref.head(h[rows], W, target[rows]), ref.head(h, W, target), strict=True):
             assert (part == whole[rows]).all()
 
 
@@ -303,7 +314,8 @@ def test_gradients_of_weights_do_not_depend_on_the_split(ref, rng, split):
         "linear_dw": lambda g, s: ref.linear_dw(g, None, dy[s], x[s]),
         "embed_dw": lambda g, s: ref.embed_dw(g, x[s], ids[s]),
         "rmsnorm_bwd_add": lambda g, s: ref.rmsnorm_bwd_add(x[s], g[0], x[s], x[s], w, rstd[s])[1][None],
-        "layernorm_bwd_add": lambda g, s: np.stack(ref.layernorm_bwd_add(x[s], g[0], g[1], x[s], x[s], w, mean[s], rstd[s])[1:]),
+        "layernorm_bwd_add": lambda g, s: np.stack(ref.layernorm_bwd_add(x[s], g[0], g[1], x[s], x[s], w, mean[s],
+                                                                         rstd[s])[1:]),
         "head": lambda g, s: ref.head_bwd(g, x[s], W, ids[s], coef[s])[3],
     }
     for name, run in operations.items():
@@ -322,7 +334,8 @@ def test_adamw(ref, rng, weight_decay):
     m, v = np.zeros((2, n), np.float32)
     for t in range(1, 4):
         g = normal(rng, n)
-        w, m, v = ref.adamw_vector(w, None, m, v, g, lr, beta1, beta2, eps, weight_decay, scale, 1 - beta1**t, 1 - beta2**t)
+        w, m, v = ref.adamw_vector(w, None, m, v, g, lr, beta1, beta2, eps, weight_decay, scale, 1 - beta1**t,
+                                   1 - beta2**t)
         want *= 1 - lr * weight_decay
         m64 = beta1 * m64 + (1 - beta1) * scale * g
         v64 = beta2 * v64 + (1 - beta2) * (scale * g.astype(np.float64)) ** 2

@@ -81,7 +81,7 @@ def from_probabilities(ref, p, **settings):
     """Log-probs (by id) of what 200 draws from exactly these probabilities reach."""
     z = np.log(np.array(p, np.float32))
     ids, logp, *_ = ref.sample(np.tile(z, (200, 1)), np.eye(len(p), dtype=np.float32), sample_keys(200), **settings)
-    return dict(zip(ids.tolist(), logp.tolist()))
+    return dict(zip(ids.tolist(), logp.tolist(), strict=True))
 
 
 @pytest.mark.parametrize("p, settings, kept", [
@@ -140,8 +140,8 @@ def test_repetition_penalty_is_each_row_s_own(ref, rng, penalty, temperature):
     ids, logp, *_ = ref.sample(h, W, sample_keys(60), temperature=temperature, repetition_penalty=penalty,
                                seen=seen.astype(np.uint8))
     want = [log_support(z, temperature or 1.0, repetition_penalty=penalty, seen=s)
-            for z, s in zip(ref.logits(h, W), seen)]
-    np.testing.assert_allclose(logp, [w[i] for w, i in zip(want, ids)], atol=2e-6)
+            for z, s in zip(ref.logits(h, W), seen, strict=True)]
+    np.testing.assert_allclose(logp, [w[i] for w, i in zip(want, ids, strict=True)], atol=2e-6)
     if temperature == 0:
         assert (ids == np.argmax(want, axis=1)).all()
 
@@ -164,7 +164,7 @@ def test_seed_step_and_key_choose_the_number(ref, problem):
 def test_rows_do_not_depend_on_their_batch(ref, rng):
     h, W, keys = normal(rng, 50, 8), normal(rng, V, 8), sample_keys(50)
     whole = ref.sample(h, W, keys, top_p=0.8)
-    for one, part in zip(whole, ref.sample(h[20:31], W, keys[20:31], top_p=0.8)):
+    for one, part in zip(whole, ref.sample(h[20:31], W, keys[20:31], top_p=0.8), strict=True):
         assert (one[20:31] == part).all()
 
 

@@ -41,7 +41,7 @@ def test_goldens(emulated, name):
     ("80", {"temperature": 0.0}),
 ], indirect=["capability"], ids=str)
 def test_recorded_logprobs_are_the_policys(capability, emulated, options):
-    """C1, with more sequences than slots and prompts around the borders of pages."""
+    """Rollout = training, with more sequences than slots and prompts around the borders of pages."""
     model, prompts = build(MODEL, emulated), make_prompts((1, 31, 32, 33), V=97)
     out = model.generate(prompts, 2, 8, seed=5, slots=3, stop_ids=np.arange(0, 97, 12, dtype=np.int32), **options)
     assert_recorded_is_computed(model, prompts, out, 2, options.get("temperature", 1.0))
@@ -50,7 +50,8 @@ def test_recorded_logprobs_are_the_policys(capability, emulated, options):
 
 
 def test_recorded_logprobs_behind_a_long_prompt(emulated):
-    """C1 where the slots of a group read a chunk of their prompt together, and where each reads it for itself."""
+    """Rollout = training where the slots of a group read a chunk of their prompt together, and where each reads it for
+    itself."""
     model, prompts = build(MODEL | {"num_hidden_layers": 1}, emulated), make_prompts((550, 5), V=97)
     out = model.generate(prompts, 3, 3, seed=5, slots=6)
     assert_recorded_is_computed(model, prompts, out, 3)
@@ -58,7 +59,7 @@ def test_recorded_logprobs_behind_a_long_prompt(emulated):
 
 
 def test_kept_activations_give_the_same_update(emulated):
-    """C9."""
+    """The rollout's forward is the training forward."""
     model, prompts = build(MODEL, emulated), make_prompts((1, 33), V=97)
     out, there = rollout_into(_core.Store(model), model, prompts, 2, 6, rows=100, slots=3, temperature=0.8)
     assert (out["stored"] >= 0).all()
@@ -73,7 +74,7 @@ def test_embeddings(emulated):
 
 @pytest.mark.usefixtures("capability")
 def test_gradients_do_not_depend_on_the_split(emulated):
-    """C2."""
+    """Same seed, same run."""
     prompts, completions = make_prompts((5, 33), V=97), make_prompts((3, 33, 1, 8), V=97, seed=2)
     coef, results = np.linspace(-1, 1, 45, dtype=np.float32), []
     for options in ({}, {"token_budget": 1, "recompute": True}):

@@ -30,14 +30,15 @@ def test_products_head_and_sampler(ops, rng):
     gemm_and_head(ops, rng)
 
 
-@pytest.mark.parametrize("groups", [[(40, 30, 3, 33)], [(530, 2, 9)]], ids=str)
-def test_attention(ops, rng, groups):
-    Hq, Hkv, D = 3, 1, 16
+@pytest.mark.parametrize("groups, D, window", [([(40, 30, 3, 33)], 16, 0), ([(530, 2, 9)], 16, 0), ([(40, 30, 3, 33)], 16, 20), ([(530, 2, 9)], 16, 100),
+                                               ([(40, 30)], 256, 45)], ids=str)
+def test_attention(ops, rng, groups, D, window):
+    Hq, Hkv = 3, 1
     segments, N = group_segments(*groups)
     qkv, dy = real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, Hq * D)
-    y, lse = ops.attention(qkv, segments, Hq, Hkv, D)
-    ops.attention_bwd(dy, y, lse, qkv, segments, Hq, Hkv, D)
-    decode_completions(ops, qkv, segments, Hq, Hkv, D)
+    y, lse = ops.attention(qkv, segments, Hq, Hkv, D, window)
+    ops.attention_bwd(dy, y, lse, qkv, segments, Hq, Hkv, D, window)
+    decode_completions(ops, qkv, segments, Hq, Hkv, D, window=window)
 
 
 @pytest.mark.parametrize("storage", [{}, {"moment_dtype": "float8", "master_dtype": "float24"}], ids=str)

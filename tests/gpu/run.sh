@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds in place for this machine's GPU and runs every test of tests/gpu, then the operations under compute-sanitizer where
-# that is installed: all within ten minutes, with nothing but pytest and NumPy. The parts' results stand at the end.
+# Builds in place for this machine's GPU and runs every test of tests/gpu, then the operations under compute-sanitizer
+# where that is installed: all within ten minutes, with nothing but pytest and NumPy. The parts' results stand at the
+# end.
 #     tests/gpu/run.sh [pytest's arguments]
 set -u
 cd "$(dirname "$0")/../.."
@@ -14,7 +15,9 @@ part() {                       # part NAME SECONDS COMMAND...
     echo "== $name"
     timeout "$limit" "$@"
     status=$?
-    results+=("$(printf '%-10s %4d s  %s' "$name" $((SECONDS - begun)) "$([ $status = 0 ] && echo passed || echo "FAILED ($status)")")")
+    local outcome=passed
+    [ $status = 0 ] || outcome="FAILED ($status)"
+    results+=("$(printf '%-10s %4d s  %s' "$name" $((SECONDS - begun)) "$outcome")")
     [ $status = 0 ] || failed=1
     return $status
 }

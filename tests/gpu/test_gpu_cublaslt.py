@@ -1,7 +1,7 @@
 """cuBLASLt on this GPU, at the sizes of real models. Nobody promises that a row's bits do not depend on the rows beside
-it (C1); whether they do is looked at here. A failure with "cublaslt" says what GRPO_CUDA_GEMM=cublaslt costs on this
-GPU: log-probs of a rollout that differ from training's; one with "auto", that GRPO_CUDA_GEMM=own is needed for
-gradients that do not depend on the micro-batches (C2)."""
+it (rollout = training); whether they do is looked at here. A failure with "cublaslt" says what GRPO_CUDA_GEMM=cublaslt
+costs on this GPU: log-probs of a rollout that differ from training's; one with "auto", that GRPO_CUDA_GEMM=own is
+needed for gradients that do not depend on the micro-batches (same seed, same run)."""
 import numpy as np
 import pytest
 

@@ -62,7 +62,7 @@ def test_the_gpu_is_as_near_to_ref_as_the_cpu(name):
 
 @pytest.mark.parametrize("name", REAL)
 def test_gradients_do_not_depend_on_the_split(name, monkeypatch):
-    """C2, by our own kernels alone: cuBLASLt does not promise it."""
+    """Same seed, same run, by our own kernels alone: cuBLASLt does not promise it."""
     monkeypatch.setenv("GRPO_CUDA_GEMM", "own")
     model = build(REAL[name], "cuda")
     prompts, completions = make_prompts((300, 64, 700), V=32000), make_prompts([100, 33, 250] * 4, V=32000, seed=2)

@@ -97,7 +97,7 @@ def test_greedy_generation(family, options):
     stop_ids = rng.permutation(131)[:12].astype(np.int32)
     prompts = [rng.integers(0, 131, n).astype(np.int32) for n in (1, 7, 32, 50)]
     out = model.generate(prompts, 1, 40, temperature=0.0, stop_ids=stop_ids, **options)
-    for prompt, completion in zip(prompts, np.split(out["tokens"], np.cumsum(out["lengths"])[:-1])):
+    for prompt, completion in zip(prompts, np.split(out["tokens"], np.cumsum(out["lengths"])[:-1]), strict=True):
         ids = torch.tensor(prompt[None].astype(np.int64))
         want = hf.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False,
                            eos_token_id=stop_ids.tolist(),

@@ -104,7 +104,8 @@ def test_rotary_embeddings_of_several_axes(device, rng, name):
         check(device, mine, torch.cat(list(theirs), dim=1).reshape(N, -1))
 
 
-@pytest.mark.parametrize("window, scale", [(1, None), (2, None), (31, None), (32, 256**-0.5), (33, None), (100, 0.25), (1000, None)])
+@pytest.mark.parametrize("window, scale",
+                         [(1, None), (2, None), (31, None), (32, 256**-0.5), (33, None), (100, 0.25), (1000, None)])
 @pytest.mark.parametrize("Hq, Hkv, D", [(4, 1, 256), (6, 2, 64)])
 def test_sliding_window(device, rng, Hq, Hkv, D, window, scale):
     """The mask of Mistral and of Gemma's windowed layers, and a scale of the scores that is not the usual one."""
@@ -115,7 +116,8 @@ def test_sliding_window(device, rng, Hq, Hkv, D, window, scale):
     mask = sliding_window_causal_mask_function(window)(0, 0, torch.arange(T)[:, None], torch.arange(T))
     inputs = tensors(*split_heads(qkv, Hq, Hkv, D))
     q, k, v = (t.transpose(0, 1) for t in inputs)
-    want = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=True).transpose(0, 1).reshape(T, -1)
+    want = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask, scale=scale,
+                                                            enable_gqa=True).transpose(0, 1).reshape(T, -1)
     gradients = torch.cat(torch.autograd.grad(want, inputs, torch.tensor(dy)), dim=1).reshape(T, -1).numpy()
     check(device, y, want)
     assert np.abs(dqkv - gradients).max() <= (1e-6 if device == "ref" else 2.0**-6) * np.abs(gradients).max()

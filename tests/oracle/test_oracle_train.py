@@ -117,7 +117,7 @@ def test_every_schedule_has_transformers_name():
 def torch_logps(hf, prompts, completions, group, temperature):
     """Log-probs and entropies of every completion token, one sequence at a time."""
     logps, entropies = [], []
-    for g, completion in zip(group, completions):
+    for g, completion in zip(group, completions, strict=True):
         ids = torch.tensor(np.concatenate([prompts[g], completion]).astype(np.int64))
         log_p = torch.log_softmax(hf(ids[None]).logits[0, len(prompts[g]) - 1:-1] / temperature, -1)
         logps.append(log_p.gather(1, ids[len(prompts[g]):, None])[:, 0])
@@ -218,6 +218,6 @@ def test_many_steps_follow_torch():
         torch.nn.utils.clip_grad_norm_(hf.parameters(), 1.0)
         optimizer.step()
         losses.append((-float(logps.mean()), loss.item()))
-    ours, theirs = zip(*losses)
+    ours, theirs = zip(*losses, strict=True)
     assert ours == pytest.approx(theirs, rel=2e-3)
     assert ours[-1] < ours[0] - 0.5

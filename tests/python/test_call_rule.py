@@ -32,11 +32,13 @@ ONLY_IN = {                                            # system headers by their
 NEVER_IMPORTED = {"torch", "transformers", "trl", "accelerate", "peft", "vllm", "jax", "tensorflow"}
 LATE_IMPORTS = NEVER_IMPORTED | {"matplotlib", "jinja2", "tokenizers", "huggingface_hub", "datasets", "PIL"}
 MAX_LINES = 650
-LONGER: set[str] = set()                               # a file may stand here only by decision
 MAX_COLUMNS = 120
+LONGER: set[str] = set()                               # a file may stand here only by decision
 
 C_FILES = sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".c", ".h", ".inc", ".def", ".cu", ".cuh"))
 PYTHON_FILES = sorted((ROOT / "grpo").rglob("*.py"))
+TEST_FILES = sorted(p for p in (ROOT / "tests").rglob("*")
+                    if p.suffix in (".py", ".sh", ".c", ".h", ".cpp", ".cu", ".cuh"))
 
 
 def name_of(path: Path) -> str:
@@ -132,8 +134,16 @@ def test_length_of_files():
     assert {name for name, n in lengths.items() if n > MAX_LINES} == LONGER
 
 
-@pytest.mark.parametrize("path", [*PYTHON_FILES, ROOT / "grpo/_core.pyi"], ids=name_of)
+@pytest.mark.parametrize("path", [*PYTHON_FILES, ROOT / "grpo/_core.pyi", *TEST_FILES], ids=name_of)
 def test_width_of_lines(path):
     lines = enumerate(path.read_text().splitlines(), 1)
     wide = [f"{name_of(path)}:{n} has {len(line)} columns" for n, line in lines if len(line) > MAX_COLUMNS]
     assert not wide
+
+
+def test_names_for_type_checkers_are_the_public_ones():
+    tree = ast.parse((ROOT / "grpo/__init__.pyi").read_text())
+    names = {alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom)
+             for alias in node.names}
+    names |= {node.target.id for node in tree.body if isinstance(node, ast.AnnAssign)}
+    assert names == set(grpo.__all__)

@@ -299,7 +299,8 @@ def test_sft_config():
 def test_fields_of_the_loss_are_as_the_core_says():
     from grpo import _core
 
-    types_of = {"number": float, "number or None": float | None, "integer": int, "flag": bool, "choice": str, "choice or None": str | None}
+    types_of = {"number": float, "number or None": float | None, "integer": int, "flag": bool, "choice": str,
+                "choice or None": str | None}
     fields, hints = {f.name: f for f in dataclasses.fields(GRPOConfig)}, typing.get_type_hints(GRPOConfig)
     for name, (kind, default, choices) in _core.loss_options().items():
         field = fields[name]
@@ -312,7 +313,8 @@ def test_fields_of_the_loss_are_as_the_core_says():
     (dict(lora_r=8), "lora_r=8 cannot be honoured: adapters are not trained"),
     (dict(lora_target_modules=["q_proj"]), "adapters are not trained"), (dict(use_rslora=True), "adapters"),
     (dict(peft_config={"r": 8}), "adapters"), (dict(bnb_4bit_quant_type="nf4"), "bfloat16 with float32 masters"),
-    (dict(soft_thinking=True), "not of mixtures of tokens"), (dict(vllm_structured_outputs_regex="[0-9]+"), "sampled freely"),
+    (dict(soft_thinking=True), "not of mixtures of tokens"),
+    (dict(vllm_structured_outputs_regex="[0-9]+"), "sampled freely"),
 ])
 @pytest.mark.parametrize("config", [GRPOConfig, SFTConfig])
 def test_what_is_not_there_yet_is_refused_by_name(config, options, message):
@@ -331,9 +333,11 @@ def test_what_is_harmless_is_said(options, note):
 
 
 def test_what_steers_nothing_here_is_said_on_one_line(capsys):
-    GRPOConfig(attn_implementation="sdpa", dataloader_num_workers=4, hub_model_id="me/x", vllm_mode="colocate", logging_dir=None,
+    GRPOConfig(attn_implementation="sdpa", dataloader_num_workers=4, hub_model_id="me/x", vllm_mode="colocate",
+               logging_dir=None,
                gradient_checkpointing_kwargs={}, ddp_backend="", local_rank=-1)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("without effect here: attn_implementation, dataloader_num_workers, hub_model_id, vllm_mode, local_rank (")
+    assert line.startswith("without effect here: attn_implementation, dataloader_num_workers, hub_model_id, vllm_mode, "
+                           "local_rank (")
     GRPOConfig(seed=1)
     assert capsys.readouterr().err == ""

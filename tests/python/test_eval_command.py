@@ -146,9 +146,8 @@ def test_a_broken_unfinished_file_is_named(tmp_path):
 
 # ---- the report
 
-HOSTILE = ["<reasoning>\n你好 🎉 \x00\x1b[31m\t\u202e\n</reasoning>\n<answer>\n18\n</answer>", "word " * 4000 + "x" * 3000,
-           "\n" * 200, "",
-           "<para>&amp;<font size=99>"]
+HOSTILE = ["<reasoning>\n你好 🎉 \x00\x1b[31m\t\u202e\n</reasoning>\n<answer>\n18\n</answer>",
+           "word " * 4000 + "x" * 3000, "\n" * 200, "", "<para>&amp;<font size=99>"]
 
 
 def hostile():

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import toy
 
 import grpo
+import toy
 from grpo.errors import ConfigError, DatasetError, GrpoWarning
 from grpo.options.foreign import NOT_SUPPORTED
 
 TOOL = {"type": "function", "function": {"name": "add", "description": "a + b"}}
-TEMPLATE = ("{% if tools %}[{{ tools | length }} {{ tools[0].function.name }}]{% endif %}{% if quiet %}(quiet){% endif %}"
-            "{% for m in messages %}<{{ m.role[0] }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<a>{% endif %}")
+TEMPLATE = ("{% if tools %}[{{ tools | length }} {{ tools[0].function.name }}]{% endif %}{% if quiet %}(quiet){% endif "
+            "%}{% for m in messages %}<{{ m.role[0] }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<a>{% "
+            "endif %}")
 USER, ASSISTANT = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}
 
 
@@ -30,12 +31,15 @@ def text_of(model, ids):
     return model.tokenizer.decode(list(ids), skip_special_tokens=False)
 
 
-# -- columns of GRPO -----------------------------------------------------------------------------------------------------
+# -- columns of GRPO
+# -----------------------------------------------------------------------------------------------------
 
 SHOWN = [
-    ({}, "<u>hi<a>"), ({"tools": [TOOL]}, "[1 add]<u>hi<a>"), ({"tools": json.dumps([TOOL, TOOL])}, "[2 add]<u>hi<a>"), ({"tools": []}, "<u>hi<a>"),
-    ({"tools": None, "chat_template_kwargs": None}, "<u>hi<a>"), ({"chat_template_kwargs": {"quiet": True}}, "(quiet)<u>hi<a>"),
-    ({"chat_template_kwargs": {"quiet": None}}, "<u>hi<a>"), ({"tools": [TOOL], "chat_template_kwargs": {"quiet": True}}, "[1 add](quiet)<u>hi<a>"),
+    ({}, "<u>hi<a>"), ({"tools": [TOOL]}, "[1 add]<u>hi<a>"), ({"tools": json.dumps([TOOL, TOOL])}, "[2 add]<u>hi<a>"),
+    ({"tools": []}, "<u>hi<a>"), ({"tools": None, "chat_template_kwargs": None}, "<u>hi<a>"),
+    ({"chat_template_kwargs": {"quiet": True}}, "(quiet)<u>hi<a>"),
+    ({"chat_template_kwargs": {"quiet": None}}, "<u>hi<a>"),
+    ({"tools": [TOOL], "chat_template_kwargs": {"quiet": True}}, "[1 add](quiet)<u>hi<a>"),
 ]
 
 
@@ -49,12 +53,14 @@ def test_what_a_row_gives_its_template(model, tmp_path, columns, text):
 
 def test_a_row_goes_over_the_config(model, tmp_path):
     rows = [{"prompt": [USER]}, {"prompt": [USER], "chat_template_kwargs": {"quiet": False}}]
-    trainer = toy.trainer(tmp_path, policy=model, rows=rows, chat_template_kwargs={"quiet": True}, shuffle_dataset=False)
+    trainer = toy.trainer(tmp_path, policy=model, rows=rows, chat_template_kwargs={"quiet": True},
+                          shuffle_dataset=False)
     assert [text_of(model, p.ids) for p in trainer.stream.take(0, 2)] == ["(quiet)<u>hi<a>", "<u>hi<a>"]
 
 
 def test_tools_are_shown_and_not_called(model, tmp_path):
-    with pytest.warns(GrpoWarning, match="train_dataset: the tools of a row are shown in its prompt; calls of them are not"):
+    with pytest.warns(GrpoWarning, match="train_dataset: the tools of a row are shown in its prompt; calls of them are "
+                      "not"):
         toy.trainer(tmp_path, policy=model, rows=[{"prompt": [USER], "tools": [TOOL]}])
 
 
@@ -69,7 +75,8 @@ def test_prompts_that_tools_make_too_long_are_dropped(model, tmp_path):
 @pytest.mark.parametrize("row, named", [
     ({"prompt": "hi", "tools": [TOOL]}, "tools goes into the chat template"),
     ({"prompt": [104], "chat_template_kwargs": {"quiet": True}}, "chat_template_kwargs goes into the chat template"),
-    ({"prompt": [USER], "tools": "[{"}, "tools is not JSON"), ({"prompt": [USER], "tools": [3]}, "tools must be a list of JSON schemas"),
+    ({"prompt": [USER], "tools": "[{"}, "tools is not JSON"),
+    ({"prompt": [USER], "tools": [3]}, "tools must be a list of JSON schemas"),
     ({"prompt": [USER], "tools": {"type": "function"}}, "tools must be a list"),
     ({"prompt": [USER], "chat_template_kwargs": "quiet"}, "chat_template_kwargs must be a dict"),
     ({"prompt": [USER], "chat_template_kwargs": {"tokenize": False}}, "must not hold tokenize"),
@@ -84,7 +91,8 @@ def test_columns_that_cannot_be_honoured(model, tmp_path, row, named):
     assert named in str(error.value)
 
 
-# -- columns of SFT ------------------------------------------------------------------------------------------------------
+# -- columns of SFT
+# ------------------------------------------------------------------------------------------------------
 
 def fine_tuning(model, tmp_path, row, **options):
     options = {"output_dir": str(tmp_path / "run"), "max_steps": 1, "save_strategy": "no", **options}
@@ -99,8 +107,9 @@ def test_what_a_row_of_sft_gives_its_template(model, tmp_path, row, columns, tex
 
 
 @pytest.mark.parametrize("columns, named", [
-    ({"images": [object()]}, "images cannot be honoured"), ({"labels": [1]}, "labels cannot"), ({"completion_mask": [1]}, "completion_mask"),
-    ({"assistant_masks": [1]}, "assistant_masks"), ({"environment": "x"}, "environment"), ({"tools": "{"}, "not JSON"),
+    ({"images": [object()]}, "images cannot be honoured"), ({"labels": [1]}, "labels cannot"),
+    ({"completion_mask": [1]}, "completion_mask"), ({"assistant_masks": [1]}, "assistant_masks"),
+    ({"environment": "x"}, "environment"), ({"tools": "{"}, "not JSON"),
     ({"prompt": "a", "completion": "b"}, "leave one out"),
 ])
 def test_columns_of_sft_that_cannot_be_honoured(model, tmp_path, columns, named):
@@ -116,10 +125,12 @@ def test_text_of_sft_has_no_template(model, tmp_path, row, columns):
         fine_tuning(model, tmp_path, {**row, **columns})
 
 
-# -- arguments and options -----------------------------------------------------------------------------------------------
+# -- arguments and options
+# -----------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("make", [lambda m, t, o: toy.trainer(t, policy=m, rows=[{"prompt": [USER]}], chat_template_kwargs=o),
-                                  lambda m, t, o: fine_tuning(m, t, {"messages": [USER, ASSISTANT]}, chat_template_kwargs=o)])
+@pytest.mark.parametrize("make",
+                         [lambda m, t, o: toy.trainer(t, policy=m, rows=[{"prompt": [USER]}], chat_template_kwargs=o),
+                          lambda m, t, o: fine_tuning(m, t, {"messages": [USER, ASSISTANT]}, chat_template_kwargs=o)])
 def test_arguments_that_the_template_does_not_read(model, tmp_path, make):
     with pytest.warns(GrpoWarning, match="the model's chat template has no enable_thinking; nothing changes"):
         make(model, tmp_path, {"enable_thinking": False, "quiet": True})
@@ -139,8 +150,9 @@ def test_constructor_arguments_of_other_trainers(model, trainer, name):
 
 
 @pytest.mark.parametrize("call", [
-    lambda m: m.generate("a", do_sample=False), lambda m: m.logprobs([1], [[2]], top_k=3), lambda m: m.save_pretrained("x", safe_serialization=True),
-    lambda m: grpo.load(grpo.tiny(), device_map="auto"), lambda m: grpo.load(grpo.tiny(), quantization_config={}),
+    lambda m: m.generate("a", do_sample=False), lambda m: m.logprobs([1], [[2]], top_k=3),
+    lambda m: m.save_pretrained("x", safe_serialization=True), lambda m: grpo.load(grpo.tiny(), device_map="auto"),
+    lambda m: grpo.load(grpo.tiny(), quantization_config={}),
 ])
 def test_calls_take_what_they_name(model, call):
     with pytest.raises(TypeError, match="unexpected keyword"):
@@ -157,8 +169,10 @@ def test_options_of_another_loss(options, named):
         grpo.GRPOConfig(**options)
 
 
-@pytest.mark.parametrize("options", [dict(loss_type="sapo", sapo_temperature_pos=2.0), dict(use_adaptive_entropy=True, entropy_target=0.5),
-                                     dict(loss_type="vespo", vespo_k_neg=1.0), dict(loss_type="cispo", cispo_two_sided=True)])
+@pytest.mark.parametrize("options", [dict(loss_type="sapo", sapo_temperature_pos=2.0),
+                                     dict(use_adaptive_entropy=True, entropy_target=0.5),
+                                     dict(loss_type="vespo", vespo_k_neg=1.0),
+                                     dict(loss_type="cispo", cispo_two_sided=True)])
 def test_options_of_this_loss(options):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -171,7 +185,8 @@ def test_every_option_is_read_somewhere(kind):
     read = set()
     for path in Path(grpo.__file__).parent.rglob("*.py"):
         tree = ast.parse(path.read_text())
-        read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
+        read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)
+                 and isinstance(node.ctx, ast.Load)}
     from grpo import _core
 
     assert {f.name for f in dataclasses.fields(kind)} - read <= set(_core.loss_options())
@@ -181,3 +196,22 @@ def test_ids_of_a_prompt_are_unchanged_without_columns(model, tmp_path):
     trainer = toy.trainer(tmp_path, policy=model, rows=[{"prompt": "ab"}, {"prompt": [97, 98]}], shuffle_dataset=False)
     for prompt in trainer.stream.take(0, 2):
         assert np.array_equal(prompt.ids, [97, 98])
+
+
+class Listens:
+    def on_step_end(self, args, state, control, **kwargs): ...
+    def on_substep_end(self, args, state, control, **kwargs): ...
+
+
+@pytest.mark.parametrize("callback", [Listens, Listens()])
+def test_events_that_there_are_not(model, tmp_path, callback):
+    with pytest.warns(GrpoWarning, match="Listens: on_substep_end is never called here"):
+        toy.trainer(tmp_path, policy=model, callbacks=[callback])
+    theirs = type("TheirCallback", (Listens,), {"__module__": "mine"})
+    Listens.__module__, kept = "transformers.trainer_callback", Listens.__module__
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            toy.trainer(tmp_path, policy=model, callbacks=[theirs()])
+    finally:
+        Listens.__module__ = kept

@@ -67,7 +67,8 @@ def test_what_decode_reads(device):
 
 @pytest.mark.parametrize("window", [0, 1, 31, 32, 33, 64, 100, 10**6])
 def test_what_windows_leave(device, window):
-    """Of attention, pairs of a query and a key that it sees; of decode, keys of a row that the row before has not brought."""
+    """Of attention, pairs of a query and a key that it sees; of decode, keys of a row that the row before has not
+    brought."""
     ops, size, Hq, Hkv, D = _core.Ops(device), 4 if device == "ref" else 2, 2, 1, 8
     segments, N = group_segments((75, 60, 3), (40,))
     qkv = np.ones((N, (Hq + 2 * Hkv) * D), np.float32)
@@ -82,8 +83,9 @@ def test_what_windows_leave(device, window):
     pairs = visible(segments, N, window).sum()
     assert lines["attention"][0] == 4 * Hq * D * pairs and lines["attention_bwd"][0] == 10 * Hq * D * pairs
     seen = [range(max(0, n - window) if window else 0, n) for n in length]
-    shared = [0, 96, 64, 0]                                                     # positions in whole pages that two rows see whole
-    read = sum(len(keys) - len(set(keys) & set(before) & set(range(n))) for keys, before, n in zip(seen, [range(0), *seen], shared))
+    shared = [0, 96, 64, 0]  # positions in whole pages that two rows see whole
+    read = sum(len(keys) - len(set(keys) & set(before) & set(range(n)))
+               for keys, before, n in zip(seen, [range(0), *seen], shared, strict=False))
     assert lines["attention_decode"] == (4 * Hq * D * sum(map(len, seen)), 2 * size * Hkv * D * read)
 
 

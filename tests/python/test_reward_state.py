@@ -35,9 +35,8 @@ class Novelty:
 
 def stopped_after(tmp_path, reward_funcs, steps, **changed):
     trainer = toy.trainer(tmp_path, reward_funcs, **(SAVING | changed))
-    for step in trainer:
-        if step.step == steps:
-            return trainer
+    next(step for step in trainer if step.step == steps)
+    return trainer
 
 
 # ---- schedules of weights
@@ -155,7 +154,7 @@ def test_what_rewards_are_offered_in_a_run(tmp_path):
         seen["columns"], seen["training"] = set(columns), training
         assert max_completion_length == 6 and len(group_ids) == len(completions) == len(truncated)
         ends = [ids[-1] in tokenizer.eos_ids for ids in completion_ids]
-        assert (completion_lengths == [len(ids) - end for ids, end in zip(completion_ids, ends)]
+        assert (completion_lengths == [len(ids) - end for ids, end in zip(completion_ids, ends, strict=True)]
                 and truncated == [not end for end in ends])
         assert embed(["a", "b"]).shape == (2, toy.SIZES["hidden_size"])
         seen.setdefault("groups", group_ids)

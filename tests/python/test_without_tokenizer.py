@@ -3,12 +3,12 @@ import json
 import shutil
 from pathlib import Path
 
-import make_files
 import numpy as np
 import pytest
-import toy
 
 import grpo
+import make_files
+import toy
 from grpo.errors import ConfigError, DatasetError, FileFormatError, GrpoWarning, TokenizerError
 from grpo.model.formats.safetensors import SafetensorsFolder
 
@@ -39,8 +39,10 @@ def bare_gguf(saved: Path) -> Path:
     state = toy.model("ref").state_dict()
     weights = SafetensorsFolder(saved)
     path = saved.parent / "bare.gguf"
-    metadata = {key: value for key, value in make_files.model_metadata(config).items() if not key.startswith("tokenizer.")}
-    path.write_bytes(make_files.gguf(metadata, make_files.gguf_tensors({name: state[name] for name in weights.shapes()}, config)))
+    metadata = {key: value for key, value in make_files.model_metadata(config).items()
+                if not key.startswith("tokenizer.")}
+    path.write_bytes(make_files.gguf(metadata, make_files.gguf_tensors({name: state[name] for name in weights.shapes()},
+                                                                       config)))
     weights.close()
     return path
 
@@ -82,8 +84,9 @@ def test_an_end_that_is_no_id(saved, eos):
 
 @pytest.mark.parametrize("call", [
     lambda m: m.generate("text", max_new_tokens=2), lambda m: m.generate(["text"], max_new_tokens=2),
-    lambda m: m.generate([[{"role": "user", "content": "a"}]], max_new_tokens=2), lambda m: m.generate(IDS, max_new_tokens=2, stop="x"),
-    lambda m: m.embed(["text"]), lambda m: m.prompt_ids("text"), lambda m: m.tokenizer.encode("text"), lambda m: m.tokenizer.decode([1]),
+    lambda m: m.generate([[{"role": "user", "content": "a"}]], max_new_tokens=2),
+    lambda m: m.generate(IDS, max_new_tokens=2, stop="x"), lambda m: m.embed(["text"]), lambda m: m.prompt_ids("text"),
+    lambda m: m.tokenizer.encode("text"), lambda m: m.tokenizer.decode([1]),
     lambda m: m.tokenizer.apply_chat_template([{"role": "user", "content": "a"}]), lambda m: m.tokenizer.token_bytes(),
 ])
 @pytest.mark.parametrize("make", [bare, bare_gguf])
@@ -124,7 +127,8 @@ def test_prompts_of_text_name_the_row(saved, tmp_path):
         toy.trainer(tmp_path, policy=load_bare(bare(saved)), max_prompt_length=1, rows=[{"prompt": "abc"}])
 
 
-# -- tokenizer= ----------------------------------------------------------------------------------------------------------
+# -- tokenizer=
+# ----------------------------------------------------------------------------------------------------------
 
 def tokenizers_object(saved):
     import tokenizers
@@ -162,7 +166,8 @@ GIVEN = {"Tokenizer": lambda saved: grpo.Tokenizer.from_pretrained(saved), "fold
 def test_a_tokenizer_that_is_given(saved, make, kind):
     whole, path = grpo.load(saved, "ref"), make(saved)
     model = grpo.load(path, "ref", tokenizer=GIVEN[kind](saved))
-    assert model.tokenizer.encode("abc") == whole.tokenizer.encode("abc") and model.generate("a", max_new_tokens=3)[0].prompt_ids == [97]
+    assert model.tokenizer.encode("abc") == whole.tokenizer.encode("abc")
+    assert model.generate("a", max_new_tokens=3)[0].prompt_ids == [97]
     if make is bare:
         assert 258 in model.tokenizer.eos_ids
     model.save_pretrained(saved.parent / "again")
@@ -176,8 +181,8 @@ def test_a_tokenizer_in_place_of_the_models_own(saved):
 
 
 @pytest.mark.parametrize("what, error, named", [
-    (5, ConfigError, "tokenizer="), ("no/such/folder/x", FileFormatError, "no/such/folder/x"), (Path("/nowhere"), FileFormatError, "nowhere"),
-    (grpo.Tokenizer.bytes(["word"]), TokenizerError, "259"),
+    (5, ConfigError, "tokenizer="), ("no/such/folder/x", FileFormatError, "no/such/folder/x"),
+    (Path("/nowhere"), FileFormatError, "nowhere"), (grpo.Tokenizer.bytes(["word"]), TokenizerError, "259"),
 ])
 def test_a_tokenizer_that_is_none(saved, what, error, named):
     with pytest.raises(error, match=named):
@@ -186,7 +191,18 @@ def test_a_tokenizer_that_is_none(saved, what, error, named):
 
 def test_a_processing_class_is_the_tokenizer_of_a_model_without_one(saved, tmp_path, capsys):
     model, tokenizer = load_bare(bare(saved)), grpo.Tokenizer.bytes()
-    grpo.GRPOTrainer(model, toy.byte_values, grpo.GRPOConfig(**toy.options(tmp_path)), toy.ROWS, processing_class=tokenizer)
+    grpo.GRPOTrainer(model, toy.byte_values, grpo.GRPOConfig(**toy.options(tmp_path)), toy.ROWS,
+                     processing_class=tokenizer)
     assert model.tokenizer is tokenizer and "processing_class" not in capsys.readouterr().err
-    grpo.GRPOTrainer(model, toy.byte_values, grpo.GRPOConfig(**toy.options(tmp_path)), toy.ROWS, processing_class=grpo.Tokenizer.bytes())
+    grpo.GRPOTrainer(model, toy.byte_values, grpo.GRPOConfig(**toy.options(tmp_path)), toy.ROWS,
+                     processing_class=grpo.Tokenizer.bytes())
     assert model.tokenizer is tokenizer and "processing_class is not used" in capsys.readouterr().err
+
+
+def test_a_tokenizer_of_transformers(saved):
+    transformers = pytest.importorskip("transformers")
+    model = grpo.load(bare(saved), "ref", tokenizer=transformers.AutoTokenizer.from_pretrained(saved))
+    whole = grpo.load(saved, "ref")
+    assert model.tokenizer.encode("abc") == [97, 98, 99] and model.tokenizer.eos_ids[0] == 258
+    chat = [{"role": "user", "content": "hi"}]
+    assert model.tokenizer.apply_chat_template(chat) == whole.tokenizer.apply_chat_template(chat)

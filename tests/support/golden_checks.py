@@ -50,7 +50,7 @@ def check_gradients(golden, device, recompute=False):
     want = {name: golden[f"grad/{name}"] for name in names}
     whole = [np.concatenate([side[name].ravel() for name in names]) for side in (grads, want)]
     errors = {"whole": (relative_error(*whole), tolerance(device, golden["bf16_error"][3]))}
-    for name, bf16_error in zip(names, golden["bf16_grad_error"]):
+    for name, bf16_error in zip(names, golden["bf16_grad_error"], strict=True):
         errors[name] = (relative_error(grads[name], want[name]),
                         tolerance(device, max(bf16_error, golden["bf16_error"][3])))
     wrong = {name: f"{error:.2e} > {allowed:.2e}" for name, (error, allowed) in errors.items() if not error <= allowed}

@@ -161,7 +161,8 @@ def decode_completions(ops, qkv, segments, Hq, Hkv, D, **shape):
         for i in range(count):
             page, offset = divmod(prefix_len + i, KV_TILE)
             place[start + i] = pages[page] * KV_TILE + offset
-    dst, src = (np.array(side, np.int32) for side in zip(*copies)) if copies else (np.zeros(0, np.int32),) * 2
+    dst, src = ((np.array(side, np.int32) for side in zip(*copies, strict=True)) if copies
+                else (np.zeros(0, np.int32),) * 2)
     decoded = ops.attention_decode(qkv[rows], qkv, place, dst, src, n_pages, np.array(pages_of, np.int32),
                                    np.array(length, np.int32), Hq, Hkv, D,
                                    **shape)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from ...errors import FileFormatError
 from .reading import Config
 from .rope import max_positions, rope_of, rope_parameters
@@ -39,6 +41,12 @@ def refuse_biases(config: Config, *keys: str) -> None:
             config.refuse(f"{key} of {config.get('model_type')}{also}")
 
 
+def score_scale(width: float) -> float:
+    """1 / sqrt(width), divided in float32: the core multiplies scores by it, and knows sqrt(width) by it (its backends for
+    checking divide by that)."""
+    return float(np.float32(1) / np.sqrt(np.float32(width)))
+
+
 def attention(config: Config, **differs: Any) -> Attention:
     """A layer's attention without a window. differs: fields in which a family is unlike Llama."""
     heads = config.size("num_attention_heads")
@@ -48,7 +56,7 @@ def attention(config: Config, **differs: Any) -> Attention:
         raise FileFormatError(f"{config.source}: hidden_size {width} is not a multiple of num_attention_heads {heads}")
     head_dim = config.size("head_dim", null=width // heads)
     kv_heads = config.size("num_key_value_heads", absent=heads, null=heads)
-    return replace(Attention(heads, kv_heads, head_dim, scale=head_dim ** -0.5), **differs)
+    return replace(Attention(heads, kv_heads, head_dim, scale=score_scale(head_dim)), **differs)
 
 
 def mlp(config: Config, key: str = "hidden_act") -> Mlp:

@@ -7,7 +7,7 @@ embedding too (sqrt(3072) to 55.5); here it is the number itself, as in its floa
 from collections.abc import Mapping
 from dataclasses import replace
 
-from .block import FULL, SLIDING, attention, decoder, layer_types, mlp, refuse_biases, windows
+from .block import FULL, SLIDING, attention, decoder, layer_types, mlp, refuse_biases, score_scale, windows
 from .reading import Config, Family
 from .rope import complete
 from .spec import Layer, Spec
@@ -26,7 +26,7 @@ def spec(config: Config) -> Spec:
             config.refuse(f"{key} {config.get(key)!r:.40}")
     if config.flag("use_bidirectional_attention"):
         config.refuse("use_bidirectional_attention")
-    scale = config.number("query_pre_attn_scalar", low=1e-3, high=1e6) ** -0.5
+    scale = score_scale(config.number("query_pre_attn_scalar", low=1e-3, high=1e6))
     everywhere = attention(config, scale=scale, qk_norm=True)
     gated = mlp(config, "hidden_activation")
     window = config.size("sliding_window") if config.get("sliding_window") is not None else 0

@@ -1,5 +1,5 @@
-/* Runs CUDA kernels on a CPU, to find mistakes and not to be fast. A block's threads are fibers; blocks run one after the
-   other. Stricter than a GPU where that finds mistakes:
+/* Runs CUDA kernels on a CPU, to find mistakes and not to be fast. A block's threads are fibers; blocks run one after
+   the other. Stricter than a GPU where that finds mistakes:
    - Work is queued and runs when the host waits for it; device memory is out of reach of the host in between, and each
      allocation ends at a page that nobody may touch. A kernel's pointer arguments must be device memory.
    - A copy by cp.async lands only when it is waited for (GRPO_CUDA_HOST_COPY=early: at once; then wgmma waits instead).
@@ -7,10 +7,9 @@
    - Lanes of a warp that do different things together, and threads at different barriers, are errors.
    - Shared memory begins as NaN in every block; the dynamic part ends at a page that nobody may touch.
    - Tensor cores truncate where numbers are aligned and when the sum is rounded, as those of GPUs do.
-   GRPO_CUDA_HOST_ORDER: the order in which threads run up to a barrier, and blocks: forward, reverse, or random (a number: its
-   seed).
-   GRPO_CUDA_HOST_SM: 80 or 90, the compute capability. GRPO_CUDA_HOST_ERROR: a cudaError that the driver answers with.
-   GRPO_CUDA_HOST_SHARED: bytes a block may have. */
+   GRPO_CUDA_HOST_ORDER: the order in which threads run up to a barrier, and blocks: forward, reverse, or random (a
+   number: its seed). GRPO_CUDA_HOST_SM: 80 or 90, the compute capability. GRPO_CUDA_HOST_ERROR: a cudaError that the
+   driver answers with. GRPO_CUDA_HOST_SHARED: bytes a block may have. */
 #include "cuda/ptx90.cuh"
 #include "races.h"
 
@@ -36,7 +35,8 @@ dim3 blockDim, gridDim;
 
 namespace {
 
-enum { LANES = 32, BLOCK_MAX = 1024, STACK = 256 << 10, SHARED_STATIC = 1 << 10, SHARED_FREE = (48 << 10) - SHARED_STATIC, SHARED_ROOM = 256 << 10, SHARED_ALIGN = 1024 };
+enum { LANES = 32, BLOCK_MAX = 1024, STACK = 256 << 10, SHARED_STATIC = 1 << 10 };
+enum { SHARED_FREE = (48 << 10) - SHARED_STATIC, SHARED_ROOM = 256 << 10, SHARED_ALIGN = 1024 };
 const size_t PAGE = 4096, DEVICE_MEMORY = (size_t)1 << 30;
 
 std::recursive_mutex mutex;
@@ -51,7 +51,7 @@ size_t number(const char *name, size_t otherwise) {
 size_t capability() { return number("GRPO_CUDA_HOST_SM", 80); }
 size_t shared_max() { return number("GRPO_CUDA_HOST_SHARED", capability() == 90 ? 227 << 10 : 99 << 10); }
 
-/* -- memory ---------------------------------------------------------------------------------------------------------------- */
+/* -- memory -------------------------------------------------------------------------------------------------------- */
 
 struct region { char *map, *begin; size_t map_bytes, bytes; char *shadow; };
 std::map<const char *, region> device, pinned;         /* by first byte */
@@ -81,10 +81,11 @@ const region *find(const std::map<const char *, region> &all, const void *p, siz
 void reach(bool yes) {
     if (reachable == yes) return;
     reachable = yes;
-    for (auto &entry : device) mprotect(entry.second.map, entry.second.map_bytes, yes ? PROT_READ | PROT_WRITE : PROT_NONE);
+    for (auto &entry : device)
+        mprotect(entry.second.map, entry.second.map_bytes, yes ? PROT_READ | PROT_WRITE : PROT_NONE);
 }
 
-/* -- fibers ------------------------------------------------------------------------------------------------------------------ */
+/* -- fibers -------------------------------------------------------------------------------------------------------- */
 
 enum state { READY, AT_WARP, AT_BARRIER, DONE };
 struct pending_copy { void *to; const void *from; int group; };
@@ -157,7 +158,8 @@ fiber *fiber_of(unsigned i) {
 
 std::string place(const fiber *f) {
     char text[200];
-    snprintf(text, sizeof text, "thread %u %s%s", f->index.x, f->at == DONE ? "has ended" : f->at == AT_WARP ? "does " : "is at barrier ",
+    snprintf(text, sizeof text, "thread %u %s%s", f->index.x,
+             f->at == DONE ? "has ended" : f->at == AT_WARP ? "does " : "is at barrier ",
              f->at == AT_WARP ? f->kind : "");
     std::string s = text;
     if (f->at == AT_BARRIER) s += std::string(f->file) + ":" + std::to_string(f->line);
@@ -167,7 +169,8 @@ std::string place(const fiber *f) {
 /* The kernel is given up; fibers, whose stacks hold half of it, begin anew. */
 bool complain(const std::string &what) {
     char text[120];
-    snprintf(text, sizeof text, " in block (%u, %u, %u) of (%u, %u, %u)", blockIdx.x, blockIdx.y, blockIdx.z, gridDim.x, gridDim.y, gridDim.z);
+    snprintf(text, sizeof text, " in block (%u, %u, %u) of (%u, %u, %u)", blockIdx.x, blockIdx.y, blockIdx.z, gridDim.x,
+             gridDim.y, gridDim.z);
     message = what + text;
     for (auto &f : fibers) begin(f.get());
     return false;
@@ -182,13 +185,15 @@ bool run_warp(unsigned first) {
             if (f->at == READY) resume(f);
         }
         const fiber *head = nullptr;
-        for (unsigned i = 0; i < LANES && !head; i++) head = fiber_of(first + i)->at == AT_WARP ? fiber_of(first + i) : nullptr;
+        for (unsigned i = 0; i < LANES && !head; i++)
+            head = fiber_of(first + i)->at == AT_WARP ? fiber_of(first + i) : nullptr;
         if (!head) return true;
         const void *in[LANES];
         void *out[LANES];
         for (unsigned i = 0; i < LANES; i++) {
             fiber *f = fiber_of(first + i);
-            if (f->at != AT_WARP || strcmp(f->kind, head->kind)) return complain("a warp diverged: " + place(head) + ", " + place(f));
+            if (f->at != AT_WARP || strcmp(f->kind, head->kind))
+                return complain("a warp diverged: " + place(head) + ", " + place(f));
             in[i] = f->in;
             out[i] = f->out;
         }
@@ -264,7 +269,8 @@ size_t stride_through(size_t n) {
 
 bool run_kernel(launch *l) {
     if (!shared_room) {
-        shared_room = (char *)mmap(nullptr, SHARED_ROOM + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        shared_room =
+            (char *)mmap(nullptr, SHARED_ROOM + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         mprotect(shared_room + SHARED_ROOM, PAGE, PROT_NONE);
     }
     size_t room = (l->shared + SHARED_ALIGN - 1) / SHARED_ALIGN * SHARED_ALIGN;
@@ -280,9 +286,11 @@ bool run_kernel(launch *l) {
     blockDim = l->block;
     dl_iterate_phdr(find_statics, &in_statics);
     cuda_host_races_kernel(true);
-    size_t blocks = (size_t)l->grid.x * l->grid.y * l->grid.z, stride = shuffled ? stride_through(blocks) : reverse ? blocks - 1 : 1;
+    size_t blocks = (size_t)l->grid.x * l->grid.y * l->grid.z;
+    size_t stride = shuffled ? stride_through(blocks) : reverse ? blocks - 1 : 1;
     for (size_t i = 0, b = stride - 1; i < blocks; i++, b = (b + stride) % blocks) {
-        blockIdx = {(unsigned)(b % l->grid.x), (unsigned)(b / l->grid.x % l->grid.y), (unsigned)(b / l->grid.x / l->grid.y)};
+        blockIdx = {(unsigned)(b % l->grid.x), (unsigned)(b / l->grid.x % l->grid.y),
+                    (unsigned)(b / l->grid.x / l->grid.y)};
         memset(shared_begin, 0xff, room);
         memset(statics.begin, 0xff, statics.bytes);
         if (run_block(l->block.x)) continue;
@@ -294,7 +302,7 @@ bool run_kernel(launch *l) {
     return message.empty();
 }
 
-/* -- the queue --------------------------------------------------------------------------------------------------------------- */
+/* -- the queue ----------------------------------------------------------------------------------------------------- */
 
 typedef std::vector<std::function<bool()>> work_list;
 work_list queue;
@@ -333,7 +341,7 @@ cudaError_t driver() { return (cudaError_t)number("GRPO_CUDA_HOST_ERROR", cudaSu
 
 }  // namespace
 
-/* -- what kernels call --------------------------------------------------------------------------------------------------------- */
+/* -- what kernels call --------------------------------------------------------------------------------------------- */
 
 void cuda_host_barrier(const char *file, int line) {
     current->file = file;
@@ -359,10 +367,14 @@ bool cuda_host_early() { return early; }
 void cuda_host_complain(const char *what) { message = message.empty() ? what : message; }
 
 bool cuda_host_find(cuda_host_memory *where, const void *p) {
-    static char *shadow_of_shared = map_lazily(cuda_host_shadow_bytes(SHARED_ROOM)), *shadow_of_statics = map_lazily(cuda_host_shadow_bytes(statics.bytes));
-    auto within = [&](const void *begin, size_t bytes) { return (size_t)((const char *)p - (const char *)begin) < bytes; };
+    static char *shadow_of_shared = map_lazily(cuda_host_shadow_bytes(SHARED_ROOM)),
+                *shadow_of_statics = map_lazily(cuda_host_shadow_bytes(statics.bytes));
+    auto within = [&](const void *begin, size_t bytes) {
+        return (size_t)((const char *)p - (const char *)begin) < bytes;
+    };
     auto in = [&](const char *name, const char *begin, bool shared, char *shadow) {
-        *where = {name, (size_t)((const char *)p - begin), shared, shadow + cuda_host_shadow_bytes((size_t)((const char *)p - begin))};
+        *where = {name, (size_t)((const char *)p - begin), shared,
+                  shadow + cuda_host_shadow_bytes((size_t)((const char *)p - begin))};
         return true;
     };
     if (within(current->stack, STACK)) return false;
@@ -378,7 +390,8 @@ std::string cuda_host_place(const void *code) {
     Dl_info info;
     char command[4400], function[400] = "?", file[400] = "?";
     if (!dladdr((const void *)cuda_host_place, &info)) return "? ?";
-    snprintf(command, sizeof command, "addr2line -Cfse '%s' 0x%zx 2>/dev/null", info.dli_fname, (size_t)((const char *)code - (const char *)info.dli_fbase));
+    snprintf(command, sizeof command, "addr2line -Cfse '%s' 0x%zx 2>/dev/null", info.dli_fname,
+             (size_t)((const char *)code - (const char *)info.dli_fbase));
     FILE *f = popen(command, "r");
     for (char *line : {function, file})
         if (f && fgets(line, sizeof function, f)) line[strcspn(line, "\n")] = 0;
@@ -427,7 +440,8 @@ void cuda_host_mma_work(const void *const in[LANES], void *const[]) {
             for (int i = 0; i < 2; i++) B[g][2 * t + i + 8 * r] = half_of(lane[l]->b[r], i);
     }
     for (int l = 0; l < LANES; l++)
-        for (int r = 0; r < 4; r++) lane[l]->c[r] = cuda_host_tensor_sum(lane[l]->c[r], A[l / 4 + r / 2 * 8], B[2 * (l % 4) + r % 2]);
+        for (int r = 0; r < 4; r++)
+            lane[l]->c[r] = cuda_host_tensor_sum(lane[l]->c[r], A[l / 4 + r / 2 * 8], B[2 * (l % 4) + r % 2]);
 }
 
 static void ldmatrix(const void *const in[LANES], void *const out[LANES], int matrices, bool trans) {
@@ -441,7 +455,8 @@ static void ldmatrix(const void *const in[LANES], void *const out[LANES], int ma
         for (int m = 0; m < matrices; m++) {
             bf16 pair[2];
             for (int i = 0; i < 2; i++)
-                pair[i] = trans ? ((const bf16 *)in[8 * m + 2 * (l % 4) + i])[l / 4] : ((const bf16 *)in[8 * m + l / 4])[2 * (l % 4) + i];
+                pair[i] = trans ? ((const bf16 *)in[8 * m + 2 * (l % 4) + i])[l / 4]
+                                : ((const bf16 *)in[8 * m + l / 4])[2 * (l % 4) + i];
             ((uint32_t *)out[l])[m] = pair[0] | (uint32_t)pair[1] << 16;
         }
 }
@@ -456,7 +471,8 @@ static void copy16(void *to, const void *from) {
 }
 
 void cp_async16(void *shared, const void *global, bool valid) {
-    if ((uintptr_t)shared % 16 || (uintptr_t)global % 16) message = "cp_async16 of an address that is not 16-byte aligned";
+    if ((uintptr_t)shared % 16 || (uintptr_t)global % 16)
+        message = "cp_async16 of an address that is not 16-byte aligned";
     else if (!cuda_host_is_device(global)) message = "cp_async16 from an address that is not device memory";
     if (!message.empty()) return;
     cuda_host_races_copy(shared, valid ? global : nullptr, false);
@@ -477,17 +493,21 @@ void cuda_host_wait(int pending) {
     copies.erase(copies.begin(), copies.begin() + (ptrdiff_t)n);
 }
 
-/* -- what the host calls --------------------------------------------------------------------------------------------------------- */
+/* -- what the host calls ------------------------------------------------------------------------------------------- */
 
 bool cuda_host_is_device(const void *p) { return find(device, p, 0) != nullptr; }
 
 cudaError_t cuda_host_launch(const cudaLaunchConfig_t *config, const void *kernel, std::function<void()> run) {
     guard g(mutex);
     const dim3 &grid = config->gridDim, &block = config->blockDim;
-    if (!grid.x || !grid.y || !grid.z || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) return cudaErrorInvalidConfiguration;
-    if (!block.x || block.x > BLOCK_MAX || block.x % LANES || block.y != 1 || block.z != 1) return cudaErrorInvalidConfiguration;
-    if (config->dynamicSmemBytes > SHARED_FREE && config->dynamicSmemBytes > allowed[kernel]) return cudaErrorInvalidValue;
-    return put(config->stream, [l = launch{grid, block, config->dynamicSmemBytes, run, kernel}]() mutable { return run_kernel(&l); });
+    if (!grid.x || !grid.y || !grid.z || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535)
+        return cudaErrorInvalidConfiguration;
+    if (!block.x || block.x > BLOCK_MAX || block.x % LANES || block.y != 1 || block.z != 1)
+        return cudaErrorInvalidConfiguration;
+    if (config->dynamicSmemBytes > SHARED_FREE && config->dynamicSmemBytes > allowed[kernel])
+        return cudaErrorInvalidValue;
+    return put(config->stream,
+               [l = launch{grid, block, config->dynamicSmemBytes, run, kernel}]() mutable { return run_kernel(&l); });
 }
 
 /* As if every kernel had SHARED_STATIC bytes of static shared memory, since its size cannot be seen here. */
@@ -559,7 +579,8 @@ cudaError_t cudaFreeHost(void *p) {
 /* Page-locked memory of the host is read and written when the queue gets there, other memory of the host at once. */
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
     guard g(mutex);
-    if (kind != cudaMemcpyDeviceToDevice && spoils_capture("a copy from or to the host")) return cudaErrorStreamCaptureUnsupported;
+    if (kind != cudaMemcpyDeviceToDevice && spoils_capture("a copy from or to the host"))
+        return cudaErrorStreamCaptureUnsupported;
     if (kind != cudaMemcpyDeviceToHost && !find(device, dst, bytes)) return cudaErrorInvalidValue;
     if (kind != cudaMemcpyHostToDevice && !find(device, src, bytes)) return cudaErrorInvalidValue;
     if (kind == cudaMemcpyHostToDevice && !find(pinned, src, bytes)) {
@@ -587,7 +608,9 @@ static void enqueue(cudaStream_t stream, std::function<void()> work) {
     guard g(mutex);
     put(stream, [=] { return work(), true; });
 }
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) { return *stream = new cuda_host_stream{enqueue}, cudaSuccess; }
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) {
+    return *stream = new cuda_host_stream{enqueue}, cudaSuccess;
+}
 cudaError_t cudaStreamDestroy(cudaStream_t stream) { return delete stream, cudaSuccess; }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) { return *event = (cudaEvent_t)1, cudaSuccess; }
 
@@ -607,7 +630,9 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
     if (capture.spoiled) return cudaErrorStreamCaptureInvalidated;
     return *graph = new cuda_host_graph{capture.work}, cudaSuccess;
 }
-cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long) { return *exec = new cuda_host_graph(*graph), cudaSuccess; }
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long) {
+    return *exec = new cuda_host_graph(*graph), cudaSuccess;
+}
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
     guard g(mutex);
     counted.graphs++;

@@ -1,5 +1,5 @@
-/* A stand-in for CUDA's <cuda_runtime.h>, so that the kernels of csrc/cuda compile as C++ and run on a CPU. Only what they
-   use is here. It is stricter than a GPU where it can be; see cuda_host.cpp. */
+/* A stand-in for CUDA's <cuda_runtime.h>, so that the kernels of csrc/cuda compile as C++ and run on a CPU. Only what
+   they use is here. It is stricter than a GPU where it can be; see cuda_host.cpp. */
 #pragma once
 
 #include <math.h>
@@ -42,7 +42,7 @@ struct dim3 {
     dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
 
-/* -- device code --------------------------------------------------------------------------------------------------------- */
+/* -- device code --------------------------------------------------------------------------------------------------- */
 
 extern uint3 threadIdx, blockIdx;
 extern dim3 blockDim, gridDim;
@@ -86,23 +86,47 @@ template <typename T> static inline T cuda_host_swap(T *p, T to) {
     *p = to;
     return old;
 }
-template <typename T> static inline T atomicAdd(T *p, typename std::common_type<T>::type v) { return cuda_host_swap(p, (T)(*p + v)); }
-template <typename T> static inline T atomicMax(T *p, typename std::common_type<T>::type v) { return cuda_host_swap(p, *p < v ? v : *p); }
-template <typename T> static inline T atomicMin(T *p, typename std::common_type<T>::type v) { return cuda_host_swap(p, v < *p ? v : *p); }
-template <typename T> static inline T atomicOr(T *p, typename std::common_type<T>::type v) { return cuda_host_swap(p, (T)(*p | v)); }
-template <typename T> static inline T atomicExch(T *p, typename std::common_type<T>::type v) { return cuda_host_swap(p, v); }
-template <typename T> static inline T atomicCAS(T *p, typename std::common_type<T>::type was, typename std::common_type<T>::type v) {
+template <typename T> static inline T atomicAdd(T *p, typename std::common_type<T>::type v) {
+    return cuda_host_swap(p, (T)(*p + v));
+}
+template <typename T> static inline T atomicMax(T *p, typename std::common_type<T>::type v) {
+    return cuda_host_swap(p, *p < v ? v : *p);
+}
+template <typename T> static inline T atomicMin(T *p, typename std::common_type<T>::type v) {
+    return cuda_host_swap(p, v < *p ? v : *p);
+}
+template <typename T> static inline T atomicOr(T *p, typename std::common_type<T>::type v) {
+    return cuda_host_swap(p, (T)(*p | v));
+}
+template <typename T> static inline T atomicExch(T *p, typename std::common_type<T>::type v) {
+    return cuda_host_swap(p, v);
+}
+template <typename T>
+static inline T atomicCAS(T *p, typename std::common_type<T>::type was, typename std::common_type<T>::type v) {
     return cuda_host_swap(p, *p == was ? v : *p);
 }
 
-/* -- the runtime ----------------------------------------------------------------------------------------------------------- */
+/* -- the runtime --------------------------------------------------------------------------------------------------- */
 
 enum cudaError_t {
-    cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2, cudaErrorInitializationError = 3,
-    cudaErrorInvalidConfiguration = 9, cudaErrorInsufficientDriver = 35, cudaErrorDevicesUnavailable = 46, cudaErrorNoDevice = 100,
-    cudaErrorInvalidDevice = 101, cudaErrorNoKernelImageForDevice = 209, cudaErrorUnsupportedPtxVersion = 222,
-    cudaErrorIllegalAddress = 700, cudaErrorLaunchFailure = 719, cudaErrorSystemNotReady = 802, cudaErrorSystemDriverMismatch = 803,
-    cudaErrorCompatNotSupportedOnDevice = 804, cudaErrorStreamCaptureUnsupported = 900, cudaErrorStreamCaptureInvalidated = 901,
+    cudaSuccess = 0,
+    cudaErrorInvalidValue = 1,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorInitializationError = 3,
+    cudaErrorInvalidConfiguration = 9,
+    cudaErrorInsufficientDriver = 35,
+    cudaErrorDevicesUnavailable = 46,
+    cudaErrorNoDevice = 100,
+    cudaErrorInvalidDevice = 101,
+    cudaErrorNoKernelImageForDevice = 209,
+    cudaErrorUnsupportedPtxVersion = 222,
+    cudaErrorIllegalAddress = 700,
+    cudaErrorLaunchFailure = 719,
+    cudaErrorSystemNotReady = 802,
+    cudaErrorSystemDriverMismatch = 803,
+    cudaErrorCompatNotSupportedOnDevice = 804,
+    cudaErrorStreamCaptureUnsupported = 900,
+    cudaErrorStreamCaptureInvalidated = 901,
 };
 enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 struct cudaFuncAttributes { size_t sharedSizeBytes; int maxDynamicSharedSizeBytes; };

@@ -1,8 +1,9 @@
-/* Finds races. Kernels are compiled with -fsanitize=thread, and its calls end here instead of in a library: of every byte of
-   shared and device memory it is known which thread wrote and read it last, and when. Two threads race for a byte that one of
-   them writes unless a barrier of their block or, in one warp, __syncwarp() lies between; threads of different blocks always.
-   A copy by cp.async writes from its begin until it is waited for. Writing what is there already is no race: threads may agree.
-   In a library without -fsanitize=thread nothing of this is called but for copies. */
+/* Finds races. Kernels are compiled with -fsanitize=thread, and its calls end here instead of in a library: of every
+   byte of shared and device memory it is known which thread wrote and read it last, and when. Two threads race for a
+   byte that one of them writes unless a barrier of their block or, in one warp, __syncwarp() lies between; threads of
+   different blocks always. A copy by cp.async writes from its begin until it is waited for. Writing what is there
+   already is no race: threads may agree. In a library without -fsanitize=thread nothing of this is called but for
+   copies. */
 #include "races.h"
 
 #include "cuda/ptx.cuh"
@@ -11,10 +12,13 @@
 
 namespace {
 
-/* interval: number of the barrier interval, counted over all blocks of all kernels; sync: __syncwarp()s of the warp in its block */
+/* interval: number of the barrier interval, counted over all blocks of all kernels; sync: __syncwarp()s of the warp in
+   its block */
 struct stamp { uint32_t interval; uint16_t thread, sync; };
 enum : uint16_t { UNDER_WAY = 0xffff };                /* for sync, of a copy */
-struct cell { stamp write, read, other, foreign; };    /* read: the last; other: of another thread; foreign: of another block */
+struct cell { /* read: the last; other: of another thread; foreign: of another block */
+    stamp write, read, other, foreign;
+};
 
 uint32_t interval = 1, block_began, kernel_began;
 bool in_kernel, wanted;                                /* wanted: a part of the library is compiled for this */
@@ -37,8 +41,8 @@ void complain(const char *what, stamp other, const cuda_host_memory &where, cons
     char who[40] = "another block", text[600];
     if (other.sync == UNDER_WAY) snprintf(who, sizeof who, "a copy under way");
     else if (other.interval >= block_began) snprintf(who, sizeof who, "thread %u", (unsigned)other.thread);
-    snprintf(text, sizeof text, "thread %u %s byte %zu of %s, which %s uses: a race in %s", threadIdx.x, what, where.offset, where.name, who,
-             cuda_host_place(code).c_str());
+    snprintf(text, sizeof text, "thread %u %s byte %zu of %s, which %s uses: a race in %s", threadIdx.x, what,
+             where.offset, where.name, who, cuda_host_place(code).c_str());
     cuda_host_complain(text);
 }
 
@@ -47,7 +51,8 @@ void check_agreed(const void *code) {
     if (!agreed.at) return;
     bool changed = memcmp(agreed.at, agreed.old.data(), agreed.bytes);
     cuda_host_memory where;
-    if (changed && cuda_host_find(&where, agreed.at)) complain("writes something else to", {interval, 0xffff, 0}, where, code);
+    if (changed && cuda_host_find(&where, agreed.at))
+        complain("writes something else to", {interval, 0xffff, 0}, where, code);
     agreed.at = nullptr;
 }
 
@@ -75,8 +80,10 @@ void access(const void *p, size_t bytes, bool writes, const void *code) {
     for (size_t i = 0; i < bytes; i++, where.offset++) {
         if (!writes) read(cells + i, where, code);
         else {
-            if (cells[i].write.sync == UNDER_WAY && unordered(cells[i].write, where.shared)) complain("writes", cells[i].write, where, code);
-            else if (unordered(cells[i].write, where.shared)) agreed = {(const char *)p, bytes, std::string((const char *)p, bytes)};
+            if (cells[i].write.sync == UNDER_WAY && unordered(cells[i].write, where.shared))
+                complain("writes", cells[i].write, where, code);
+            else if (unordered(cells[i].write, where.shared))
+                agreed = {(const char *)p, bytes, std::string((const char *)p, bytes)};
             write(cells + i, where, code);
         }
     }
@@ -122,12 +129,12 @@ void cuda_host_races_read(const void *p, size_t bytes) { access(p, bytes, false,
 
 extern "C" {
 #define HERE __builtin_return_address(0)
-#define ACCESSES(bytes)                                                                                                 \
-    void __tsan_read##bytes(void *p) { access(p, bytes, false, HERE); }                                                  \
-    void __tsan_write##bytes(void *p) { access(p, bytes, true, HERE); }                                                  \
-    void __tsan_unaligned_read##bytes(void *p) { access(p, bytes, false, HERE); }                                        \
-    void __tsan_unaligned_write##bytes(void *p) { access(p, bytes, true, HERE); }                                        \
-    void __tsan_volatile_read##bytes(void *p) { access(p, bytes, false, HERE); }                                         \
+#define ACCESSES(bytes)                                                                                                \
+    void __tsan_read##bytes(void *p) { access(p, bytes, false, HERE); }                                                \
+    void __tsan_write##bytes(void *p) { access(p, bytes, true, HERE); }                                                \
+    void __tsan_unaligned_read##bytes(void *p) { access(p, bytes, false, HERE); }                                      \
+    void __tsan_unaligned_write##bytes(void *p) { access(p, bytes, true, HERE); }                                      \
+    void __tsan_volatile_read##bytes(void *p) { access(p, bytes, false, HERE); }                                       \
     void __tsan_volatile_write##bytes(void *p) { access(p, bytes, true, HERE); }
 ACCESSES(1)
 ACCESSES(2)

@@ -6,7 +6,8 @@
 
 #include <string>
 
-/* A byte that threads share: its offset in `name`; shadow: cuda_host_shadow_bytes(1) of races.cpp's own, zero at first. */
+/* A byte that threads share: its offset in `name`; shadow: cuda_host_shadow_bytes(1) of races.cpp's own, zero at
+   first. */
 struct cuda_host_memory { const char *name; size_t offset; bool shared; char *shadow; };
 bool cuda_host_find(cuda_host_memory *where, const void *p);
 std::string cuda_host_place(const void *code);         /* function, file and line, where the library says so */

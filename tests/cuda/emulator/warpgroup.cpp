@@ -1,8 +1,9 @@
-/* Products of warpgroups, after the PTX ISA's sections on wgmma: what a descriptor says and where an element of D lies is told
-   from that text, not from the kernels. A product is computed when it begins, or, with GRPO_CUDA_HOST_COPY=early, when it is
-   waited for, so that both what is read too early and what is overwritten too early shows. Errors: a product without a fence
-   before it; operands that a thread has copied without the fence that lets wgmma see them; lanes that say different things.
-   GRPO_CUDA_HOST_WGMMA=wrong: a GPU that has another idea of what this text says. */
+/* Products of warpgroups, after the PTX ISA's sections on wgmma: what a descriptor says and where an element of D lies
+   is told from that text, not from the kernels. A product is computed when it begins, or, with
+   GRPO_CUDA_HOST_COPY=early, when it is waited for, so that both what is read too early and what is overwritten too
+   early shows. Errors: a product without a fence before it; operands that a thread has copied without the fence that
+   lets wgmma see them; lanes that say different things. GRPO_CUDA_HOST_WGMMA=wrong: a GPU that has another idea of what
+   this text says. */
 #include "cuda/ptx90.cuh"
 #include "races.h"
 
@@ -34,9 +35,9 @@ struct descriptor {
 };
 enum { SWIZZLE_128 = 1, ATOM = 1024 };
 
-/* Element (i, k), i along 64 or N. The layout is made of atoms of eight rows of 128 bytes. By k: a row is an i, atoms follow
-   each other along i at `stride`. By rows: a row is a k and holds 64 of i; atoms follow along k at `stride`, along i at
-   `leading`. Bits 4..6 of the address are then xored with bits 7..9. */
+/* Element (i, k), i along 64 or N. The layout is made of atoms of eight rows of 128 bytes. By k: a row is an i, atoms
+   follow each other along i at `stride`. By rows: a row is a k and holds 64 of i; atoms follow along k at `stride`,
+   along i at `leading`. Bits 4..6 of the address are then xored with bits 7..9. */
 bf16 element(descriptor d, bool by_rows, uint32_t i, uint32_t k) {
     uint32_t at = d.start();
     if (by_rows) at += i / 64 * d.leading() + i % 64 * 2 + k / 8 * d.stride() + k % 8 * 128;
@@ -59,12 +60,15 @@ void multiply(const void *const in[32], void *const[]) {
     descriptor a = {first.a}, b = {first.b};
     const uint32_t terms = getenv("GRPO_CUDA_HOST_WGMMA") ? 15 : 16;
     for (int l = 0; l < 32; l++)
-        if (lane[l]->a != first.a || lane[l]->b != first.b || lane[l]->n != first.n) cuda_host_complain("lanes multiply different operands by wgmma");
+        if (lane[l]->a != first.a || lane[l]->b != first.b || lane[l]->n != first.n)
+            cuda_host_complain("lanes multiply different operands by wgmma");
     for (descriptor d : {a, b})
         if (d.swizzle() != SWIZZLE_128 || d.base_offset() || d.start() % ATOM >= 128)
-            cuda_host_complain("wgmma of an operand that does not lie in 128-byte swizzles of 1024-byte aligned memory");
+            cuda_host_complain(
+                "wgmma of an operand that does not lie in 128-byte swizzles of 1024-byte aligned memory");
     for (uint32_t k = 0; k < 16; k++) {
-        for (uint32_t i = 0; i < 16; i++) A[i][k] = k < terms ? bf16_to_float(element(a, first.a_by_rows, 16 * (uint32_t)first.warp + i, k)) : 0;
+        for (uint32_t i = 0; i < 16; i++)
+            A[i][k] = k < terms ? bf16_to_float(element(a, first.a_by_rows, 16 * (uint32_t)first.warp + i, k)) : 0;
         for (uint32_t i = 0; i < (uint32_t)first.n; i++) B[i][k] = bf16_to_float(element(b, first.b_by_rows, i, k));
     }
     for (int l = 0; l < 32; l++)

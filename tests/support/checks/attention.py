@@ -1,5 +1,5 @@
-"""Attention over packed rows, its backward, and decode over pages. What depends on the bits of a token compares decode with
-attention, shared prompts with own ones, and a group alone with the same group among others."""
+"""Attention over packed rows, its backward, and decode over pages. What depends on the bits of a token compares decode
+with attention, shared prompts with own ones, and a group alone with the same group among others."""
 import numpy as np
 import pytest
 
@@ -14,7 +14,7 @@ BATCHES = {                                                 # (prompt, completio
     "around a tile": [(31, 2, 1), (32, 33, 0), (33, 31)],
     "long": [(40, 90)],
 }
-TREES = {                                                   # segments that groups of a prompt and completions do not make
+TREES = {  # segments that groups of a prompt and completions do not make
     "part of a prompt": [(0, 50, 0, 0), (50, 40, 0, 37), (90, 3, 0, 50)],
     "prompt, turn, turn": [(0, 20, 0, 0), (20, 45, 0, 20), (65, 40, 0, 65), (105, 5, 0, 20)],
     "completions first": [(40, 9, 60, 33), (0, 40, 60, 33), (60, 33, 0, 0)],
@@ -31,11 +31,14 @@ def rounded_backward(dy, y, lse, qkv, segments, Hq, Hkv, D, window=0):
     q, k, v = (t.astype(np.float64) for t in split_heads(qkv, Hq, Hkv, D))
     dy, y = (t.astype(np.float64).reshape(q.shape) for t in (dy, y))
     k, v = (np.repeat(t, Hq // Hkv, axis=1) for t in (k, v))
-    p = np.where(visible(segments, len(qkv), window)[:, None], np.exp(np.einsum("ihd,jhd->ihj", q, k) / np.sqrt(D) - lse[..., None]), 0)
+    p = np.where(visible(segments, len(qkv), window)[:, None],
+                 np.exp(np.einsum("ihd,jhd->ihj", q, k) / np.sqrt(D) - lse[..., None]), 0)
     ds = p * (np.einsum("ihd,jhd->ihj", dy, v) - (dy * y).sum(-1)[..., None])
     p, ds = np.float64(bf16(p)), np.float64(bf16(ds)) / np.sqrt(D)
-    dk, dv = (t.reshape(len(qkv), Hkv, -1, D).sum(2) for t in (np.einsum("ihj,ihd->jhd", ds, q), np.einsum("ihj,ihd->jhd", p, dy)))
-    return bf16(np.concatenate([np.einsum("ihj,jhd->ihd", ds, k), dk, dv], axis=1).reshape(qkv.shape).astype(np.float32))
+    dk, dv = (t.reshape(len(qkv), Hkv, -1, D).sum(2)
+              for t in (np.einsum("ihj,ihd->jhd", ds, q), np.einsum("ihj,ihd->jhd", p, dy)))
+    return bf16(np.concatenate([np.einsum("ihj,jhd->ihd", ds, k), dk, dv],
+                               axis=1).reshape(qkv.shape).astype(np.float32))
 
 
 def check_against_ref(ops, ref, qkv, dy, segments, Hq, Hkv, D, window=0):
@@ -60,7 +63,8 @@ def test_attention(ops, ref, rng, Hq, Hkv, D, batch):
 @pytest.mark.parametrize("segments", TREES.values(), ids=TREES)
 def test_attention_of_a_tree(ops, ref, rng, segments):
     Hq, Hkv, D, N = 2, 1, 16, 111
-    check_against_ref(ops, ref, real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, Hq * D), np.array(segments, np.int32), Hq, Hkv, D)
+    check_against_ref(ops, ref, real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, Hq * D), np.array(segments, np.int32),
+                      Hq, Hkv, D)
 
 
 def test_attention_of_many_segments(ops, ref, rng):
@@ -88,17 +92,19 @@ def test_attention_with_large_scores(ops, ref, rng):
     qkv[:, :D] = 4
     qkv[:, D:2 * D] = bf16(np.arange(N, dtype=np.float32) % 70 / 2)[:, None]
     segments = np.array([[0, N, 0, 0]], np.int32)
-    for got, want in zip(ops.attention(qkv, segments, 1, 1, D), ref.attention(qkv, segments, 1, 1, D)):
+    for got, want in zip(ops.attention(qkv, segments, 1, 1, D), ref.attention(qkv, segments, 1, 1, D), strict=True):
         np.testing.assert_allclose(got, want, rtol=2.0**-8, atol=1e-5)
 
 
-# -- windows ---------------------------------------------------------------------------------------------------------------
+# -- windows -----------------------------------------------------------------------------------------------------------
 
-CUT_PROMPTS = [(75, 60, 3, 33), (40,), (33, 0, 31)]         # prompts that windows cut, and completions that leave them behind
+CUT_PROMPTS = [(75, 60, 3, 33), (40,), (33, 0, 31)]  # prompts that windows cut, and completions that leave them behind
 
 
 @pytest.mark.parametrize("Hq, Hkv, D, window", [*((4, 2, 16, window) for window in WINDOWS),
-                                                *((*heads, window) for heads, window in zip(HEADS, [2, 33, 64, 1, 31, 32, 100]))])
+                                                *((*heads, window)
+                                                  for heads, window in zip(HEADS, [2, 33, 64, 1, 31, 32, 100],
+                                                                           strict=True))])
 def test_windows(ops, ref, rng, Hq, Hkv, D, window):
     segments, qkv, dy = problem(rng, CUT_PROMPTS, Hq, Hkv, D)
     check_against_ref(ops, ref, qkv, dy, segments, Hq, Hkv, D, window)
@@ -108,7 +114,8 @@ def test_windows(ops, ref, rng, Hq, Hkv, D, window):
 @pytest.mark.parametrize("segments", TREES.values(), ids=TREES)
 def test_windows_of_a_tree(ops, ref, rng, segments, window):
     Hq, Hkv, D, N = 2, 1, 16, 111
-    check_against_ref(ops, ref, real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, Hq * D), np.array(segments, np.int32), Hq, Hkv, D, window)
+    check_against_ref(ops, ref, real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, Hq * D), np.array(segments, np.int32),
+                      Hq, Hkv, D, window)
 
 
 @pytest.mark.parametrize("window", [30, 100, 550])
@@ -154,7 +161,8 @@ def test_keys_before_a_window_may_be_anything(ops, rng):
 
     def decode(kv, pages):
         place = np.arange(32, 32 + length, dtype=np.int32)
-        return ops.attention_decode(qkv[-1:], kv, place, none, none, 6, pages, np.array([length], np.int32), Hq, Hkv, D, window)
+        return ops.attention_decode(qkv[-1:], kv, place, none, none, 6, pages, np.array([length], np.int32), Hq, Hkv, D,
+                                    window)
 
     want = decode(qkv, pages)
     gone, elsewhere = qkv.copy(), pages.copy()
@@ -164,7 +172,7 @@ def test_keys_before_a_window_may_be_anything(ops, rng):
     assert all(np.isfinite(part).all() for part in want)
 
 
-# -- C1: the bits of a token -----------------------------------------------------------------------------------------------
+# -- rollout = training: the bits of a token ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch", ["shared", "around a tile", "long"])
@@ -175,8 +183,9 @@ def test_decode_gives_the_bits_of_attention(ops, rng, Hq, Hkv, D, batch):
     assert_same_bits(decoded, [part[rows] for part in ops.attention(qkv, segments, Hq, Hkv, D)])
 
 
-@pytest.mark.parametrize("Hq, Hkv, D, window", [*((8, 1, 16, window) for window in WINDOWS), (9, 3, 64, 33), (3, 3, 80, 64), (5, 1, 104, 32),
-                                                (4, 1, 256, 31), (4, 1, 256, 100)])
+@pytest.mark.parametrize("Hq, Hkv, D, window",
+                         [*((8, 1, 16, window) for window in WINDOWS), (9, 3, 64, 33), (3, 3, 80, 64), (5, 1, 104, 32),
+                          (4, 1, 256, 31), (4, 1, 256, 100)])
 def test_decode_with_a_window_gives_the_bits_of_attention(ops, rng, Hq, Hkv, D, window):
     segments, N = group_segments((1, 139), (75, 60, 3), (96, 33))
     qkv = real(rng, N, (Hq + 2 * Hkv) * D)
@@ -185,9 +194,11 @@ def test_decode_with_a_window_gives_the_bits_of_attention(ops, rng, Hq, Hkv, D, 
 
 
 @pytest.mark.parametrize("others", [0, 260], ids=["chunks in several blocks", "chunks in one block"])
-@pytest.mark.parametrize("D, window", [(8, 0), (72, 0), (128, 0), (8, 1), (8, 100), (72, 511), (8, 513), (256, 600), (16, 1025)])
+@pytest.mark.parametrize("D, window",
+                         [(8, 0), (72, 0), (128, 0), (8, 1), (8, 100), (72, 511), (8, 513), (256, 600), (16, 1025)])
 def test_decode_of_a_long_context_gives_the_bits_of_attention(ops, rng, D, window, others):
-    """Rows around the ends of chunks of 512 keys, in few slots and among many; windows that begin in one chunk and end in another."""
+    """Rows around the ends of chunks of 512 keys, in few slots and among many; windows that begin in one chunk and end
+    in another."""
     Hq, Hkv = 2, 1
     segments, N = group_segments((500, 20), (1100,))
     qkv = real(rng, N, (Hq + 2 * Hkv) * D)
@@ -201,10 +212,12 @@ def test_decode_of_a_long_context_gives_the_bits_of_attention(ops, rng, D, windo
 
 
 @pytest.mark.parametrize("others", [0, 13], ids=["chunks in several blocks", "chunks in one block"])
-@pytest.mark.parametrize("Hq, Hkv, D, window", [(1, 1, 80, 0), (4, 2, 16, 0), (3, 1, 104, 0), (7, 1, 128, 0), (8, 1, 64, 0), (16, 1, 96, 0),
-                                                (4, 1, 256, 0), (1, 1, 8, 520), (4, 2, 16, 600), (3, 1, 16, 1032), (8, 1, 16, 525)])
+@pytest.mark.parametrize("Hq, Hkv, D, window",
+                         [(1, 1, 80, 0), (4, 2, 16, 0), (3, 1, 104, 0), (7, 1, 128, 0), (8, 1, 64, 0), (16, 1, 96, 0),
+                          (4, 1, 256, 0), (1, 1, 8, 520), (4, 2, 16, 600), (3, 1, 16, 1032), (8, 1, 16, 525)])
 def test_decode_of_shared_chunks_gives_the_bits_of_attention(ops, rng, Hq, Hkv, D, window, others):
-    """Prompts longer than a chunk of 512 keys, or two, that end with a page or inside one; groups that no number of slots divides."""
+    """Prompts longer than a chunk of 512 keys, or two, that end with a page or inside one; groups that no number of
+    slots divides."""
     groups = [(1030, 5, 1, 8, 2), (530, 1), (515, 1, 2, 1), (40, 2), (512, 2, 1)] + [(1, 20)] * others
     segments, N = group_segments(*groups)
     qkv = real(rng, N, (Hq + 2 * Hkv) * D)
@@ -219,13 +232,16 @@ def test_decode_where_neighbours_share_later_pages_alone(ops, rng):
     length = np.array([1100, 1090], np.int32)
     own = np.arange(100, 116, dtype=np.int32)                        # of the second slot, with the same keys
     pages = np.array([np.arange(35), np.r_[own, 16:35]], np.int32)
-    decoded = ops.attention_decode(qkv[length - 1], qkv, np.arange(N, dtype=np.int32), own, np.arange(16, dtype=np.int32), 116, pages, length,
+    decoded = ops.attention_decode(qkv[length - 1], qkv, np.arange(N, dtype=np.int32), own,
+                                   np.arange(16, dtype=np.int32), 116, pages, length,
                                    Hq, Hkv, D)
-    assert_same_bits(decoded, [part[length - 1] for part in ops.attention(qkv, np.array([[0, N, 0, 0]], np.int32), Hq, Hkv, D)])
+    assert_same_bits(decoded,
+                     [part[length - 1] for part in ops.attention(qkv, np.array([[0, N, 0, 0]], np.int32), Hq, Hkv, D)])
 
 
 @pytest.mark.parametrize("prompt", [1, 31, 33, 97, 500])
-@pytest.mark.parametrize("Hq, Hkv, D, window", [(9, 3, 64, 0), (2, 2, 80, 0), (8, 1, 16, 0), (9, 3, 64, 40), (8, 1, 16, 33)])
+@pytest.mark.parametrize("Hq, Hkv, D, window",
+                         [(9, 3, 64, 0), (2, 2, 80, 0), (8, 1, 16, 0), (9, 3, 64, 40), (8, 1, 16, 33)])
 def test_a_shared_prompt_gives_the_bits_of_an_own_one(ops, rng, Hq, Hkv, D, window, prompt):
     lengths = (37, 1, 33) if prompt < 500 else (13, 12)
     segments, qkv, _ = problem(rng, [(prompt, *lengths)], Hq, Hkv, D)
@@ -236,7 +252,7 @@ def test_a_shared_prompt_gives_the_bits_of_an_own_one(ops, rng, Hq, Hkv, D, wind
         assert_same_bits(alone, [part[rows] for part in shared])
 
 
-# -- C2: the bits of a gradient --------------------------------------------------------------------------------------------
+# -- same seed, same run: the bits of a gradient -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("window", [0, 20, 530])
@@ -248,16 +264,18 @@ def test_a_group_has_the_same_gradient_among_others(ops, rng, group, window):
     y, lse = ops.attention(qkv, segments, *heads)
     alone = ops.attention_bwd(dy, y, lse, qkv, segments, *heads)
     before, after = 70, 20
-    more = np.concatenate([[[0, before, 0, 0]], segments + np.array([before, 0, before, 0]) * [1, 1, 1, 1], [[before + len(qkv), after, 0, 0]]])
+    more = np.concatenate([[[0, before, 0, 0]], segments + np.array([before, 0, before, 0]) * [1, 1, 1, 1],
+                           [[before + len(qkv), after, 0, 0]]])
     more[1, 2] = 0
-    qkv, dy, y = (np.concatenate([real(rng, before, t.shape[1]), t, real(rng, after, t.shape[1])]) for t in (qkv, dy, y))
+    qkv, dy, y = (np.concatenate([real(rng, before, t.shape[1]), t, real(rng, after, t.shape[1])])
+                  for t in (qkv, dy, y))
     y2, lse2 = ops.attention(qkv, more.astype(np.int32), *heads)
     inside = slice(before, len(qkv) - after)
     assert_same_bits([y2[inside], lse2[inside]], [y[inside], lse])
     assert_same_bits([ops.attention_bwd(dy, y2, lse2, qkv, more.astype(np.int32), *heads)[inside]], [alone])
 
 
-# -- rows that count for nothing -------------------------------------------------------------------------------------------
+# -- rows that count for nothing ---------------------------------------------------------------------------------------
 
 
 def test_rows_outside_segments_are_zero(ops, rng):
@@ -271,7 +289,7 @@ def test_rows_outside_segments_are_zero(ops, rng):
     qkv[outside], dy[outside] = np.nan, np.nan
     y, lse = ops.attention(qkv, segments, Hq, Hkv, D)
     dqkv = ops.attention_bwd(dy, y, lse, qkv, segments, Hq, Hkv, D)
-    for got, want in zip((y, lse, dqkv), clean):
+    for got, want in zip((y, lse, dqkv), clean, strict=True):
         assert (got[outside] == 0).all() and np.isfinite(want).all()
         assert_same_bits([got[inside]], [want[inside]])
 
@@ -308,7 +326,8 @@ def test_what_is_bad_reaches_only_those_who_see_it(ops, rng, Hq, Hkv, D, bad):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("Hq, Hkv, D, window", [(4, 2, 16, 1), (4, 2, 16, 10), (2, 1, 128, 33), (1, 1, 256, 40), (3, 1, 16, 70)])
+@pytest.mark.parametrize("Hq, Hkv, D, window",
+                         [(4, 2, 16, 1), (4, 2, 16, 10), (2, 1, 128, 33), (1, 1, 256, 40), (3, 1, 16, 70)])
 @pytest.mark.parametrize("row", [20, 57], ids=["in the prompt", "in a completion"])
 def test_what_is_bad_reaches_only_windows_with_it(ops, rng, Hq, Hkv, D, window, row, bad):
     segments, qkv, dy = problem(rng, [(37, 90, 35)], Hq, Hkv, D)
@@ -339,7 +358,8 @@ def test_stale_places_of_a_page_are_not_read(ops, rng):
     place, none = np.arange(64, dtype=np.int32), np.zeros(0, np.int32)
 
     def decode():
-        return ops.attention_decode(q, kv, place, none, none, 2, np.array([[0, 1]], np.int32), np.array([length], np.int32), Hq, Hkv, D)
+        return ops.attention_decode(q, kv, place, none, none, 2, np.array([[0, 1]], np.int32),
+                                    np.array([length], np.int32), Hq, Hkv, D)
 
     want = decode()
     kv[length:] = np.nan
@@ -361,5 +381,6 @@ def test_attention_of_another_scale(ops, rng, Hq, Hkv, D):
     smaller[:, :Hq * D] /= 4
     y, lse = ops.attention(qkv, segments, *heads, scale=scale)
     assert_same_bits([y, lse], ops.attention(smaller, segments, *heads))
-    got, want = ops.attention_bwd(dy, y, lse, qkv, segments, *heads, scale=scale), ops.attention_bwd(dy, y, lse, smaller, segments, *heads)
+    got, want = (ops.attention_bwd(dy, y, lse, qkv, segments, *heads, scale=scale),
+                 ops.attention_bwd(dy, y, lse, smaller, segments, *heads))
     assert_same_bits([got[:, :Hq * D] * 4, got[:, Hq * D:]], [want[:, :Hq * D], want[:, Hq * D:]])

@@ -1,7 +1,8 @@
-"""Contracts C1 and C2, bit for bit, on every device.
+"""Two contracts, bit for bit, on every device.
 
-C1: what generate() records for a token is what logprobs() and the trainer compute for it, for any sampler, number of slots,
-threads, batch, prompt length. C2: the same seed is the same run, and gradients do not depend on how the work is split."""
+Rollout = training: what generate() records for a token is what logprobs() and the trainer compute for it, for any
+sampler, number of slots, threads, batch, prompt length. Same seed, same run: also, gradients do not depend on how the
+work is split."""
 import numpy as np
 import pytest
 
@@ -19,7 +20,8 @@ MODELS = {
     "gemma3": gemma3(window=33, layers="sfs", d=48, heads=(4, 2), D=32, F=72, V=131),
 }
 SAMPLERS = {
-    "plain": {}, "cool": {"temperature": 0.7}, "hot": {"temperature": 1.5}, "greedy": {"temperature": 0.0}, "top_k": {"top_k": 5},
+    "plain": {}, "cool": {"temperature": 0.7}, "hot": {"temperature": 1.5}, "greedy": {"temperature": 0.0},
+    "top_k": {"top_k": 5},
     "top_p": {"top_p": 0.8}, "min_p": {"min_p": 0.1}, "repetition": {"repetition_penalty": 1.3},
     "all": {"temperature": 0.7, "top_k": 20, "top_p": 0.8, "min_p": 0.02, "repetition_penalty": 1.1},
 }
@@ -57,7 +59,7 @@ def assert_recorded_is_computed(model, prompts, out, num_generations, temperatur
     assert_same(out["entropies"], entropies)
 
 
-# -- C1: recorded while sampling == computed afterwards -----------------------------------------------------------------
+# -- rollout = training: recorded while sampling == computed afterwards ------------------------------------------------
 
 @pytest.mark.parametrize("architecture", MODELS)
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -112,13 +114,14 @@ def test_neighbours_do_not_matter(device):
             assert_same(alone[key], together[key][span])
 
 
-# -- windows: tokens that are drawn before the host has looked at those before them ----------------------------------------
+# -- windows: tokens that are drawn before the host has looked at those before them ------------------------------------
 
 STOPS = np.arange(0, 97, 12, dtype=np.int32)
 ENDINGS = {
     "length": {}, "stop ids": {"stop_ids": STOPS}, "min_new_tokens": {"stop_ids": STOPS, "min_new_tokens": 9},
     "stop strings": {"stop_strings": [b"a", b"zz"]},
-    "repetition": {"stop_ids": STOPS, "repetition_penalty": 1.3, "top_k": 20}, "greedy": {"stop_ids": STOPS, "temperature": 0.0},
+    "repetition": {"stop_ids": STOPS, "repetition_penalty": 1.3, "top_k": 20},
+    "greedy": {"stop_ids": STOPS, "temperature": 0.0},
 }
 
 
@@ -129,7 +132,8 @@ def check_windows(model, options, slots, tokens=20, lengths=(1, 31, 33, 40), num
         options = options | {"token_offsets": np.arange(V + 1), "token_bytes": bytes(97 + i % 26 for i in range(V))}
     want = model.generate(prompts, num_generations, tokens, seed=5, slots=5, lookahead=1, **options)
     for lookahead in (3, 8):
-        assert_same(want, model.generate(prompts, num_generations, tokens, seed=5, slots=slots, lookahead=lookahead, **options))
+        assert_same(want, model.generate(prompts, num_generations, tokens, seed=5, slots=slots, lookahead=lookahead,
+                                         **options))
 
 
 def check_where_it_is_not_finite(model):
@@ -175,7 +179,7 @@ def test_logprobs_do_not_depend_on_the_batch(device):
     whole = model.logprobs(prompts, completions, group)
     for budget in (1, 100, 250):
         assert_same(np.stack(whole), np.stack(model.logprobs(prompts, completions, group, token_budget=budget)))
-    alone = [model.logprobs([prompts[g]], [c], np.zeros(1, np.int32)) for g, c in zip(group, completions)]
+    alone = [model.logprobs([prompts[g]], [c], np.zeros(1, np.int32)) for g, c in zip(group, completions, strict=True)]
     for part in range(2):
         assert_same(whole[part], np.concatenate([numbers[part] for numbers in alone]))
 
@@ -192,7 +196,7 @@ def test_logits_agree_with_logprobs(device):
     np.testing.assert_allclose(entropies, -(np.exp(log_p) * log_p).sum(axis=1)[:-1], atol=2e-5)
 
 
-# -- C2: threads, splits, recomputation -----------------------------------------------------------------------------------
+# -- same seed, same run: threads, splits, recomputation ---------------------------------------------------------------
 
 def make_batch(seed=6):
     prompts = make_prompts((5, 40, 1, 33, 64), seed=seed)
@@ -227,14 +231,16 @@ def test_threads(device, architecture, threads):
         grads = gradients(model, trainer)
         norm = trainer.step(1e-2, 1.0)
         weights = {name: trainer.get_state("master", name) for name, _ in model.tensors()}
-        results.append({**out, "logps": logps, "entropies": entropies, **grads, **{f"{k} after": w for k, w in weights.items()},
+        results.append({**out, "logps": logps, "entropies": entropies, **grads,
+                        **{f"{k} after": w for k, w in weights.items()},
                         "norm": np.float32(norm)})
     for other in results[1:]:
         assert_same(results[0], other)
 
 
 @pytest.mark.parametrize("architecture", MODELS)
-@pytest.mark.parametrize("options", [{"token_budget": 1}, {"token_budget": 160}, {"recompute": True}, {"token_budget": 100, "recompute": True}],
+@pytest.mark.parametrize("options", [{"token_budget": 1}, {"token_budget": 160}, {"recompute": True},
+                                     {"token_budget": 100, "recompute": True}],
                          ids=["one group each", "160 rows", "recompute", "100 rows recompute"])
 def test_splits_and_recompute(device, architecture, options):
     """Gradients, and weights after two steps of two accumulations each, equal those of one large micro-batch."""
@@ -248,7 +254,8 @@ def test_splits_and_recompute(device, architecture, options):
                 trainer.accumulate(*make_batch(seed), entropy_coef=make_batch(seed + 1)[3])
             states |= {f"{name} gradient {step}": g for name, g in gradients(model, trainer).items()}
             trainer.step(1e-2, 1.0)
-        states |= {f"{kind} {name}": trainer.get_state(kind, name) for kind in ("master", "m", "v") for name, _ in model.tensors()}
+        states |= {f"{kind} {name}": trainer.get_state(kind, name) for kind in ("master", "m", "v")
+                   for name, _ in model.tensors()}
         results.append(states | {name: model.get_tensor(name) for name, _ in model.tensors()})
     assert_same(*results)
 
@@ -285,7 +292,8 @@ def test_groups_without_gradient_cost_nothing(device):
     skipped = gradients(model, trainer)
     trainer.zero_grad()
     keep = [i for i in range(5) if i != 1]
-    without_logps, _ = trainer.accumulate([prompts[i] for i in keep], [c for c, g in zip(completions, group) if g != 1],
+    without_logps, _ = trainer.accumulate([prompts[i] for i in keep],
+                                          [c for c, g in zip(completions, group, strict=True) if g != 1],
                                           groups_of(keep, 2), np.delete(coef, np.arange(*span.indices(len(coef)))))
     assert_same(skipped, gradients(model, trainer))
     assert_same(np.delete(logps, np.arange(*span.indices(len(coef)))), without_logps)
@@ -300,7 +308,8 @@ def test_any_groups_and_budget(seed):
     completions = make_prompts(rng.integers(0, 60, sizes.sum()), seed=seed + 1)
     group = np.repeat(np.arange(len(prompts), dtype=np.int32), sizes)
     per_group = rng.integers(0, 2, len(prompts))
-    coef = np.concatenate([np.zeros(0)] + [rng.normal(size=len(c)) * per_group[g] for c, g in zip(completions, group)]).astype(np.float32)
+    coef = np.concatenate([np.zeros(0)] + [rng.normal(size=len(c)) * per_group[g]
+                                           for c, g in zip(completions, group, strict=True)]).astype(np.float32)
     model = build(config("qwen2", d=8, heads=(2, 1), D=4, F=12, V=131), "ref")
     results = []
     for budget in (1, *rng.integers(32, 500, 6).tolist()):
@@ -323,8 +332,8 @@ def test_trainer_and_model_agree(device):
 
 
 def test_on_policy_is_the_first_off_policy_update(device):
-    """Coefficients from recorded log-probs and one backward, or forward, loss, backward: the same gradient, and after each
-    step sampling and training agree again."""
+    """Coefficients from recorded log-probs and one backward, or forward, loss, backward: the same gradient, and after
+    each step sampling and training agree again."""
     prompts = make_prompts(LENGTHS)
     advantages = np.random.default_rng(0).normal(size=len(prompts) * 3).astype(np.float32)
     options = {"loss_type": "grpo", "beta": 0.0}
@@ -339,10 +348,12 @@ def test_on_policy_is_the_first_off_policy_update(device):
             mask, old = np.ones(len(out["tokens"]), np.uint8), out["policy_logprobs"]
             normalizer = {"tokens": float(len(mask)), "sequences": float(len(advantages))}
             if path == "on policy":
-                _, coef, _, _ = _core.grpo_loss(old, old, advantages, mask, None, None, out["lengths"], options, normalizer)
+                _, coef, _, _ = _core.grpo_loss(old, old, advantages, mask, None, None, out["lengths"], options,
+                                                normalizer)
                 logps, _ = trainer.accumulate(*batch, coef)
             else:
-                _, _, logps, _ = trainer.accumulate_loss(*batch, old_logps=old, advantages=advantages, mask=mask, ref_logps=None,
+                _, _, logps, _ = trainer.accumulate_loss(*batch, old_logps=old, advantages=advantages, mask=mask,
+                                                         ref_logps=None,
                                                          loss=options, normalizer=normalizer)
             assert_same(logps, old)
             results.append(gradients(model, trainer))
@@ -362,15 +373,17 @@ def test_seeds(device):
 
     first = tokens(seed=1, step=2)
     assert len({c.tobytes() for c in first}) == 4                  # prompt number and sample are part of the key
-    for a, b in zip(first, tokens(seed=1, step=2)):
+    for a, b in zip(first, tokens(seed=1, step=2), strict=True):
         assert_same(a, b)
-    for other in ({"seed": 2, "step": 2}, {"seed": 1, "step": 3}, {"seed": 1 + 2**32, "step": 2}, {"seed": 1, "step": 2, "first_prompt": 2}):
+    for other in ({"seed": 2, "step": 2}, {"seed": 1, "step": 3}, {"seed": 1 + 2**32, "step": 2},
+                  {"seed": 1, "step": 2, "first_prompt": 2}):
         assert not {c.tobytes() for c in first} & {c.tobytes() for c in tokens(**other)}
 
-# -- the rollout's forward is the training forward --------------------------------------------------------------------------
+# -- the rollout's forward is the training forward ---------------------------------------------------------------------
 
 
-def gradients_of(model, prompts, out, num_generations, *, seed=1, token_budget=200, recompute=False, chosen=None, store=None, stored=None):
+def gradients_of(model, prompts, out, num_generations, *, seed=1, token_budget=200, recompute=False, chosen=None,
+                 store=None, stored=None):
     """Every bit that an update leaves: log-probs, entropies, gradients."""
     trainer = _core.Trainer(model, token_budget=token_budget, recompute=recompute)
     completions, group = completions_of(out), groups_of(prompts, num_generations)
@@ -380,7 +393,8 @@ def gradients_of(model, prompts, out, num_generations, *, seed=1, token_budget=2
     rng = np.random.default_rng(seed)
     coef, ecoef = (rng.normal(size=sum(map(len, completions))).astype(np.float32) for _ in range(2))
     coef[:len(completions[0])] = 0
-    logps, entropies = trainer.accumulate(prompts, completions, group, coef, entropy_coef=ecoef, temperature=0.8, store=store, stored=stored)
+    logps, entropies = trainer.accumulate(prompts, completions, group, coef, entropy_coef=ecoef, temperature=0.8,
+                                          store=store, stored=stored)
     return {"logps": logps, "entropies": entropies, **{name: trainer.gradient(name) for name, _ in model.tensors()}}
 
 
@@ -393,17 +407,21 @@ def forward_calls(call):
 
 def rollout_into(store, model, prompts, num_generations, max_new_tokens, *, rows, **options):
     """(completions, arguments of gradients_of for them)"""
-    out = model.generate(prompts, num_generations, max_new_tokens, seed=options.pop("seed", 5), store=store, store_rows=rows, **options)
+    out = model.generate(prompts, num_generations, max_new_tokens, seed=options.pop("seed", 5), store=store,
+                         store_rows=rows, **options)
     return out, {"store": store, "stored": out["stored"]}
 
 
-@pytest.mark.parametrize(("recompute", "inputs_only"), [(False, False), (True, False), (True, True)], ids=["all", "of all the inputs", "inputs"])
+@pytest.mark.parametrize(("recompute", "inputs_only"), [(False, False), (True, False), (True, True)],
+                         ids=["all", "of all the inputs", "inputs"])
 @pytest.mark.parametrize("architecture", MODELS)
 def test_stored_activations_give_the_same_update(device, architecture, recompute, inputs_only):
     model, G = build(MODELS[architecture], device), 3
-    prompts, options = make_prompts(LENGTHS), {"slots": 4, "stop_ids": np.arange(0, 131, 12, dtype=np.int32), "temperature": 0.8}
+    prompts, options = (make_prompts(LENGTHS),
+                        {"slots": 4, "stop_ids": np.arange(0, 131, 12, dtype=np.int32), "temperature": 0.8})
     plain = model.generate(prompts, G, 40, seed=5, **options)
-    out, there = rollout_into(_core.Store(model, inputs_only=inputs_only), model, prompts, G, 40, rows=10_000, **options)
+    out, there = rollout_into(_core.Store(model, inputs_only=inputs_only), model, prompts, G, 40, rows=10_000,
+                              **options)
     assert (plain.pop("stored") == -1).all() and (np.diff(out.pop("stored")) == 1).all()
     assert_same(plain, out)
     want = gradients_of(model, prompts, out, G, recompute=recompute)
@@ -412,7 +430,8 @@ def test_stored_activations_give_the_same_update(device, architecture, recompute
     assert calls["embed"] == 0 and calls["linear_dx"] > 0
     assert_same(got["logps"], out["policy_logprobs"])
     few = [0, 1, 4, 5, 6, 8]                               # some of a group's completions, in order
-    assert_same(gradients_of(model, prompts, out, G, chosen=few, recompute=recompute, **there), gradients_of(model, prompts, out, G, chosen=few))
+    assert_same(gradients_of(model, prompts, out, G, chosen=few, recompute=recompute, **there),
+                gradients_of(model, prompts, out, G, chosen=few))
 
 
 def test_stored_inputs_alone_serve_no_trainer_that_wants_all(device):
@@ -420,7 +439,8 @@ def test_stored_inputs_alone_serve_no_trainer_that_wants_all(device):
     for inputs_only, recompute, recalled in ((True, False, False), (False, False, True), (True, True, True)):
         out, there = rollout_into(_core.Store(model, inputs_only=inputs_only), model, prompts, 2, 6, rows=200, slots=3)
         assert (out["stored"] >= 0).all()
-        got, calls = forward_calls(lambda out=out, recompute=recompute, there=there: gradients_of(model, prompts, out, 2, recompute=recompute, **there))
+        got, calls = forward_calls(lambda out=out, recompute=recompute, there=there: gradients_of(
+            model, prompts, out, 2, recompute=recompute, **there))
         assert (calls["embed"] == 0) == recalled
         assert_same(got, gradients_of(model, prompts, out, 2))
 
@@ -429,7 +449,8 @@ def test_stored_inputs_alone_serve_no_trainer_that_wants_all(device):
 def test_what_ran_beyond_an_end_is_not_stored(device, lookahead):
     model, G = build(MODELS["qwen3"], device), 3
     prompts = make_prompts([9, 40, 3, 33], V=97)
-    out, there = rollout_into(_core.Store(model), model, prompts, G, 20, rows=1000, slots=5, stop_ids=STOPS, lookahead=lookahead)
+    out, there = rollout_into(_core.Store(model), model, prompts, G, 20, rows=1000, slots=5, stop_ids=STOPS,
+                              lookahead=lookahead)
     assert (out["stored"] >= 0).all() and len(set(out["lengths"])) > 3
     got, calls = forward_calls(lambda: gradients_of(model, prompts, out, G, **there))
     assert calls["embed"] == 0
@@ -443,7 +464,8 @@ def test_what_does_not_fit_is_computed_again(device, rows):
     out, there = rollout_into(_core.Store(model), model, prompts, G, 20, rows=rows, slots=3)
     fits = out["stored"] >= 0
     assert fits.any() == (rows > 1) and not fits.all() and (fits[::2] == fits[1::2]).all()
-    assert_same(gradients_of(model, prompts, out, G, token_budget=64, **there), gradients_of(model, prompts, out, G, token_budget=64))
+    assert_same(gradients_of(model, prompts, out, G, token_budget=64, **there),
+                gradients_of(model, prompts, out, G, token_budget=64))
 
 
 def test_stored_activations_survive_an_embedding(device):
@@ -486,8 +508,10 @@ def test_rollouts_add_to_a_store_until_it_is_cleared(device):
     store.forget(first["stored"][:1])                       # the whole group, by one of its completions
     third, of_third = rollout_into(store, model, prompts[:1], G, 8, rows=0, seed=3)
     assert (third["stored"] >= 0).all() and store.groups == 4
-    for out, there, asked, recalled in ((third, of_third, prompts[:1], True), (second, of_second, prompts, True), (first, of_first, prompts, False)):
-        got, calls = forward_calls(lambda out=out, there=there, asked=asked: gradients_of(model, asked, out, G, **there))
+    for out, there, asked, recalled in ((third, of_third, prompts[:1], True), (second, of_second, prompts, True),
+                                        (first, of_first, prompts, False)):
+        got, calls = forward_calls(lambda out=out, there=there, asked=asked: gradients_of(model, asked, out, G,
+                                                                                          **there))
         assert (calls["embed"] == 0) == recalled
         assert_same(got, gradients_of(model, asked, out, G))
     held = store.bytes

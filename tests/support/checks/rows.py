@@ -119,7 +119,8 @@ def test_rope(ops, ref, rng, Hq, Hkv, D, N, norm, offset):
     got = ops.rope_bwd(d, dwq, dwk, x, wq, wk, EPS, cos, sin, Hq, Hkv, D, offset)
     want = ref.rope_bwd(d, dwq, dwk, x, wq, wk, EPS, cos, sin, Hq, Hkv, D, offset)
     if not norm:
-        return check_rounded(got, want)
+        check_rounded(got, want)
+        return
     check_rounded(got[0], want[0])
     check_float(got[1], want[1])
     check_float(got[2], want[2])
@@ -178,7 +179,7 @@ def test_sum_squares_of_large_and_bad_numbers(ops):
 
 @pytest.mark.parametrize("C", [48, 77])
 def test_a_row_is_the_same_alone_and_in_any_batch(ops, rng, C):
-    """C1."""
+    """Rollout = training."""
     N, Hq, Hkv, D = 37, 3, 1, 16
     x, dy, dx, w = real(rng, N, C), real(rng, N, C), real(rng, N, C), real(rng, C)
     gu, dh, qkv = real(rng, N, 2 * C), real(rng, N, C), real(rng, N, (Hq + 2 * Hkv) * D)
@@ -205,7 +206,7 @@ def test_a_row_is_the_same_alone_and_in_any_batch(ops, rng, C):
 @pytest.mark.parametrize("split", [32, 64])
 @pytest.mark.parametrize("C", [70, 96])
 def test_weight_gradients_do_not_depend_on_the_split(ops, rng, C, split):
-    """C2."""
+    """Same seed, same run."""
     N, Hq, Hkv, D = 90, 3, 1, 80
     x, dy, w = real(rng, N, C), real(rng, N, C), real(rng, C)
     qkv, d = real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, (Hq + 2 * Hkv) * D)

@@ -75,7 +75,7 @@ def run(model, case: dict) -> dict[str, np.ndarray]:
     prompts = np.split(case["prompts"], np.cumsum(case["prompt_lengths"])[:-1])
     completions = np.split(case["completions"], np.cumsum(case["completion_lengths"])[:-1])
     logps, entropies = [], []
-    for group, completion in zip(case["group"], completions):
+    for group, completion in zip(case["group"], completions, strict=True):
         ids = torch.tensor(np.concatenate([prompts[group], completion]).astype(np.int64))
         z = model(ids[None]).logits[0, len(prompts[group]) - 1:-1].float() / float(case["temperature"])
         log_p = torch.log_softmax(z, -1)

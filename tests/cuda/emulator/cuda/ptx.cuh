@@ -1,4 +1,5 @@
-/* csrc/cuda/ptx.cuh in C++, for kernels that run on a CPU in tests. What a warp does together, its 32 fibers do together. */
+/* csrc/cuda/ptx.cuh in C++, for kernels that run on a CPU in tests. What a warp does together, its 32 fibers do
+   together. */
 #ifndef GRPO_CUDA_PTX_H
 #define GRPO_CUDA_PTX_H
 
@@ -9,7 +10,9 @@
 unsigned char *cuda_host_shared();
 size_t cuda_host_shared_bytes();
 enum { CUDA_HOST_SHARED_START = 1024 };                 /* what lies before it is the system's */
-static inline uint32_t shared_address(const void *p) { return CUDA_HOST_SHARED_START + (uint32_t)((const unsigned char *)p - cuda_host_shared()); }
+static inline uint32_t shared_address(const void *p) {
+    return CUDA_HOST_SHARED_START + (uint32_t)((const unsigned char *)p - cuda_host_shared());
+}
 #define SHARED(type, name) type *name = (type *)cuda_host_shared()
 
 /* All 32 lanes of the warp arrive with the same `kind`; `work` gets their inputs and outputs in lane order. */
@@ -37,10 +40,18 @@ static inline void mma(float c[4], const uint32_t a[4], const uint32_t b[2]) {
 
 /* `in`: this lane's row; `out`: its registers */
 cuda_host_work cuda_host_ldmatrix_x4, cuda_host_ldmatrix_x4_trans, cuda_host_ldmatrix_x2, cuda_host_ldmatrix_x2_trans;
-static inline void ldmatrix_x4(uint32_t r[4], const void *row) { cuda_host_together("ldmatrix_x4", cuda_host_ldmatrix_x4, row, r); }
-static inline void ldmatrix_x4_trans(uint32_t r[4], const void *row) { cuda_host_together("ldmatrix_x4_trans", cuda_host_ldmatrix_x4_trans, row, r); }
-static inline void ldmatrix_x2(uint32_t r[2], const void *row) { cuda_host_together("ldmatrix_x2", cuda_host_ldmatrix_x2, row, r); }
-static inline void ldmatrix_x2_trans(uint32_t r[2], const void *row) { cuda_host_together("ldmatrix_x2_trans", cuda_host_ldmatrix_x2_trans, row, r); }
+static inline void ldmatrix_x4(uint32_t r[4], const void *row) {
+    cuda_host_together("ldmatrix_x4", cuda_host_ldmatrix_x4, row, r);
+}
+static inline void ldmatrix_x4_trans(uint32_t r[4], const void *row) {
+    cuda_host_together("ldmatrix_x4_trans", cuda_host_ldmatrix_x4_trans, row, r);
+}
+static inline void ldmatrix_x2(uint32_t r[2], const void *row) {
+    cuda_host_together("ldmatrix_x2", cuda_host_ldmatrix_x2, row, r);
+}
+static inline void ldmatrix_x2_trans(uint32_t r[2], const void *row) {
+    cuda_host_together("ldmatrix_x2_trans", cuda_host_ldmatrix_x2_trans, row, r);
+}
 
 void cuda_host_complain(const char *what);             /* ends the kernel with cudaErrorLaunchFailure */
 bool cuda_host_early();                                /* copies land at once */
@@ -62,7 +73,9 @@ template <typename T> static inline T cuda_host_exchange(const char *kind, T v, 
     return v;
 }
 template <typename T> static inline T shuffle(T v, int lane) { return cuda_host_exchange("shuffle", v, lane & 31); }
-template <typename T> static inline T shuffle_xor(T v, int mask) { return cuda_host_exchange("shuffle_xor", v, (int)(threadIdx.x % 32) ^ mask); }
+template <typename T> static inline T shuffle_xor(T v, int mask) {
+    return cuda_host_exchange("shuffle_xor", v, (int)(threadIdx.x % 32) ^ mask);
+}
 cuda_host_work cuda_host_ballot;
 static inline uint32_t warp_ballot(bool condition) {
     uint32_t bits;

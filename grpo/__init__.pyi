@@ -1,0 +1,30 @@
+"""The public names, for type checkers: at run time each is imported on first use."""
+from . import datasets as datasets, errors as errors, ops as ops, rewards as rewards
+from .errors import (
+    BusyError as BusyError,
+    CheckpointCorruptError as CheckpointCorruptError,
+    CheckpointError as CheckpointError,
+    CheckpointMismatchError as CheckpointMismatchError,
+    ConfigError as ConfigError,
+    DatasetError as DatasetError,
+    DeviceError as DeviceError,
+    FileFormatError as FileFormatError,
+    GrpoError as GrpoError,
+    GrpoWarning as GrpoWarning,
+    NonFiniteError as NonFiniteError,
+    OutOfMemoryError as OutOfMemoryError,
+    RewardError as RewardError,
+    TokenizerError as TokenizerError,
+    UnsupportedModelError as UnsupportedModelError,
+)
+from .model import (
+    Completion as Completion,
+    Model as Model,
+    Tokenizer as Tokenizer,
+    load as load,
+    tiny as tiny,
+)
+from .options import GRPOConfig as GRPOConfig, SFTConfig as SFTConfig
+from .training import GRPOTrainer as GRPOTrainer, SFTTrainer as SFTTrainer, sft as sft
+
+__version__: str
