@@ -39,8 +39,9 @@ double clock_seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Each block carries its size in the 64 bytes before it. Large ones come from the kernel, zeroed when they are first touched,
-   and in huge pages where it has them: a model's weights are then read a fifth faster (one sequence, Zen 4). */
+/* Each block carries its size in the 64 bytes before it. Large ones come from the kernel, zeroed when they are first
+   touched, and in huge pages where it has them: a model's weights are then read a fifth faster (one sequence, Zen
+   4). */
 static _Atomic size_t in_use;
 enum { HEADER = 64, HUGE_PAGE = 2 << 20 };
 

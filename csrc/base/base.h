@@ -22,7 +22,11 @@ enum status {
 int fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 const char *fail_message(void);
 
-#define TRY(call) do { int status_ = (call); if (status_) return status_; } while (0)
+#define TRY(call)                    \
+    do {                             \
+        int status_ = (call);        \
+        if (status_) return status_; \
+    } while (0)
 
 #ifdef __CUDACC__
 #define BASE_FN static __host__ __device__ inline     /* kernels may call it too */
@@ -55,16 +59,19 @@ static inline bf16 bf16_from_float(float x) {
 }
 float half_to_float(uint16_t x);
 
-/* A float32 as a bfloat16 and 16 bits more, one to one for every pattern of bits. The bfloat16 is the float32 rounded half up
-   in its bits (away from zero; nearest-even differs on exact ties alone), `lower` is the lower half of the float32: read as a
-   signed number, its distance from the bfloat16. Finite numbers above the largest bfloat16 have Inf for it and come back. */
+/* A float32 as a bfloat16 and 16 bits more, one to one for every pattern of bits. The bfloat16 is the float32
+   rounded half up in its bits (away from zero; nearest-even differs on exact ties alone), `lower` is the lower half
+   of the float32: read as a signed number, its distance from the bfloat16. Finite numbers above the largest bfloat16
+   have Inf for it and come back. */
 BASE_FN bf16 upper_of(uint32_t bits) { return (bf16)((bits + 0x8000u) >> 16); }
 BASE_FN uint32_t join_bits(bf16 upper, uint16_t lower) { return ((uint32_t)upper << 16) + (uint32_t)(int16_t)lower; }
 
-/* float24: a float32 without the 8 least bits of its mantissa; split like it, the lower half of `lower` is 0 and not stored.
-   To nearest, ties away from zero and NaN still NaN, for weights that are set; up or down by `random`, uniform in [0, 2^8), for
-   those that are updated. */
-BASE_FN uint32_t nearest_float24(uint32_t bits) { return ((bits & 0x7fffffffu) > 0x7f800000u ? bits | 0x400000u : bits + 0x80u) & ~0xffu; }
+/* float24: a float32 without the 8 least bits of its mantissa; split like it, the lower half of `lower` is 0 and not
+   stored. To nearest, ties away from zero and NaN still NaN, for weights that are set; up or down by `random`,
+   uniform in [0, 2^8), for those that are updated. */
+BASE_FN uint32_t nearest_float24(uint32_t bits) {
+    return ((bits & 0x7fffffffu) > 0x7f800000u ? bits | 0x400000u : bits + 0x80u) & ~0xffu;
+}
 BASE_FN uint32_t round_float24(uint32_t bits, uint32_t random) { return (bits + random) & ~0xffu; }
 
 /* Stochastic rounding to bfloat16: up with probability (lower half of bits) / 2^16, so the mean over `random`, uniform
@@ -79,7 +86,10 @@ static inline int poll_interrupt(void) { return interrupt_hook && interrupt_hook
 double clock_seconds(void);   /* monotonic */
 
 /* Hands out 64-byte aligned pieces of an arena; with a NULL base it only adds up. */
-struct layout { char *base; size_t at; };
+struct layout {
+    char *base;
+    size_t at;
+};
 static inline void *layout_take(struct layout *s, size_t n, size_t element) {
     void *p = s->base ? s->base + s->at : NULL;
     s->at += (n * element + 63) & ~(size_t)63;

@@ -174,12 +174,10 @@ static void q6_k(float *y, const uint8_t *b) {
 }
 
 const struct block_format block_formats[] = {
-    {"F32", 1, 4, f32},        {"F16", 1, 2, f16},        {"BF16", 1, 2, bfloat16},
-    {"Q4_0", 32, 18, q4_0},    {"Q4_1", 32, 20, q4_1},    {"Q5_0", 32, 22, q5_0},
-    {"Q5_1", 32, 24, q5_1},    {"Q8_0", 32, 34, q8_0},    {"Q2_K", 256, 84, q2_k},
-    {"Q3_K", 256, 110, q3_k},  {"Q4_K", 256, 144, q4_k},  {"Q5_K", 256, 176, q5_k},
-    {"Q6_K", 256, 210, q6_k},  {"IQ4_NL", 32, 18, iq4_nl}, {"IQ4_XS", 256, 136, iq4_xs},
-    {NULL, 0, 0, NULL},
+    {"F32", 1, 4, f32},       {"F16", 1, 2, f16},         {"BF16", 1, 2, bfloat16},     {"Q4_0", 32, 18, q4_0},
+    {"Q4_1", 32, 20, q4_1},   {"Q5_0", 32, 22, q5_0},     {"Q5_1", 32, 24, q5_1},       {"Q8_0", 32, 34, q8_0},
+    {"Q2_K", 256, 84, q2_k},  {"Q3_K", 256, 110, q3_k},   {"Q4_K", 256, 144, q4_k},     {"Q5_K", 256, 176, q5_k},
+    {"Q6_K", 256, 210, q6_k}, {"IQ4_NL", 32, 18, iq4_nl}, {"IQ4_XS", 256, 136, iq4_xs}, {NULL, 0, 0, NULL},
 };
 
 int dequantize(float *dst, const void *src, size_t bytes, size_t count, const char *type) {

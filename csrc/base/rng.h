@@ -11,7 +11,9 @@
 #define RNG_FN static inline
 #endif
 
-struct philox { uint32_t x[4]; };
+struct philox {
+    uint32_t x[4];
+};
 
 RNG_FN struct philox philox(uint64_t seed, uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3) {
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
@@ -28,13 +30,14 @@ RNG_FN struct philox philox(uint64_t seed, uint32_t c0, uint32_t c1, uint32_t c2
     return (struct philox){{c0, c1, c2, c3}};
 }
 
-/* Random bits for elements 4 quad .. 4 quad + 3 in an optimiser step (ops.def: adamw): word j is element 4 quad + j's, its lower
-   half for m, its upper half for v. The key is apart from the sampler's ("moments" in ASCII). */
+/* Random bits for elements 4 quad .. 4 quad + 3 in an optimiser step (ops.def: adamw): word j is element 4 quad +
+   j's, its lower half for m, its upper half for v. The key is apart from the sampler's ("moments" in ASCII). */
 RNG_FN struct philox rounding_bits(uint64_t seed, uint32_t step, uint64_t quad) {
     return philox(seed ^ 0x6d6f6d656e7473u, (uint32_t)quad, (uint32_t)(quad >> 32), step, 0);
 }
 
-/* The master weight's 8 of that word: mixed from all of it, since a second Philox would cost more than the update does. */
+/* The master weight's 8 of that word: mixed from all of it, since a second Philox would cost more than the update
+   does. */
 RNG_FN uint32_t master_bits(uint32_t word) { return word * 0x9E3779B9u >> 24; }
 
 /* uniform in [0, 1), 24 bits: exact in float32 */

@@ -9,11 +9,11 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* A job is published by raising `generation`; workers spin on it for a while (a launch then costs about a microsecond,
-   and there are ~10 a layer), then sleep on a condition. One job runs at a time: callers queue on `entry`.
-   Share s of a job is meant for thread s, which takes it in chunks, half of what is left at a time; whoever has finished
-   his own goes on with the others'. A thread that the system slows down or keeps from running (a busy machine, more
-   threads than cores) then delays nobody for long. */
+/* A job is published by raising `generation`; workers spin on it for a while (a launch then costs about a
+   microsecond, and there are ~10 a layer), then sleep on a condition. One job runs at a time: callers queue on
+   `entry`. Share s of a job is meant for thread s, which takes it in chunks, half of what is left at a time; whoever
+   has finished his own goes on with the others'. A thread that the system slows down or keeps from running (a busy
+   machine, more threads than cores) then delays nobody for long. */
 enum { SPIN = 20000 };
 
 static struct {
@@ -28,9 +28,12 @@ static struct {
     void *arg;
 } pool = {.entry = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
 
-/* Generation (upper 32 bits) and next unit (lower) of each share. A job's end leaves NOTHING, before the next job's fields are
-   written: a worker that is late by a job may read those, but what it claims with them was changed meanwhile. */
-static struct { _Alignas(64) _Atomic uint64_t state; } claims[THREADS_MAX];
+/* Generation (upper 32 bits) and next unit (lower) of each share. A job's end leaves NOTHING, before the next job's
+   fields are written: a worker that is late by a job may read those, but what it claims with them was changed
+   meanwhile. */
+static struct {
+    _Alignas(64) _Atomic uint64_t state;
+} claims[THREADS_MAX];
 #define NOTHING ((uint64_t)INT32_MAX)
 
 static _Thread_local int inside;             /* a nested call runs serially */
@@ -136,14 +139,15 @@ int threads_count(void) {
 
 int threads_set(int count) {
     ensure_setup();
-    if (count < 1 || count > THREADS_MAX) return fail(E_CONFIG, "number of threads is %d, must be 1..%d", count, THREADS_MAX);
+    if (count < 1 || count > THREADS_MAX)
+        return fail(E_CONFIG, "number of threads is %d, must be 1..%d", count, THREADS_MAX);
     pthread_mutex_lock(&pool.entry);
     pool.count = count;
     pthread_mutex_unlock(&pool.entry);
     return OK;
 }
 
-/* Starts what is missing; if the system refuses a thread, fewer do the work (same results, by C2). */
+/* Starts what is missing; if the system refuses a thread, fewer do the work (the same results). */
 static int ready_threads(void) {
     while (pool.started < pool.count - 1) {
         pthread_t id;
@@ -155,9 +159,10 @@ static int ready_threads(void) {
     return min_int(pool.count, pool.started + 1);
 }
 
-/* A worker that wakes is often put on the CPU of the caller that woke it, which is busy, and stays there for milliseconds while
-   the caller runs every share alone (measured: 228 GFLOP/s instead of 455 for the first 5 ms after a pause). So each worker
-   is first sent to a CPU of its own, away from the caller's; with fewer CPUs than threads the system decides. */
+/* A worker that wakes is often put on the CPU of the caller that woke it, which is busy, and stays there for
+   milliseconds while the caller runs every share alone (measured: 228 GFLOP/s instead of 455 for the first 5 ms
+   after a pause). So each worker is first sent to a CPU of its own, away from the caller's; with fewer CPUs than
+   threads the system decides. */
 static void spread_workers(void) {
     cpu_set_t allowed;
     int mine = sched_getcpu(), worker = 0;

@@ -1,4 +1,5 @@
-/* Attention: what forward, backward and decode share, so that a token has the same bits from any of them (rollout = training).
+/* Attention: what forward, backward and decode share, so that a token has the same bits from any
+   of them (rollout = training).
 
    A row is one query head at one position. It meets its keys in tiles of KV_TILE, aligned to position 0. Scores of a
    tile come from tensor cores, over D in ascending steps of 16; the row's running maximum moves on once a tile, and sum

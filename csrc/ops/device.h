@@ -64,17 +64,17 @@ static inline int device_record_end(const struct device *d, int status) { return
 #define BYTES(value) value
 #define MEMORY(result, name, parameters)
 #define PLAN MEMORY
-#define OP(name, formula, flops, bytes, ...)                                                            \
-    static inline int op_##name(const struct device *device EACH(PARAMETER, __VA_ARGS__)) {             \
-        if (!profile_on) return device->ops->name(device->ctx EACH(ARGUMENT, __VA_ARGS__));             \
-        double began = clock_seconds();                                                                 \
-        int status = device->ops->name(device->ctx EACH(ARGUMENT, __VA_ARGS__));                        \
-        if (!status) status = device_wait(device);                                                      \
-        if (status) return status;                                                                      \
-        double seconds = clock_seconds() - began, real_size = device->ops->real_size;                   \
-        (void)real_size;                                                                                \
-        profile_add(PROFILE_##name, seconds, (struct work){flops, bytes});                              \
-        return OK;                                                                                      \
+#define OP(name, formula, flops, bytes, ...)                                                \
+    static inline int op_##name(const struct device *device EACH(PARAMETER, __VA_ARGS__)) { \
+        if (!profile_on) return device->ops->name(device->ctx EACH(ARGUMENT, __VA_ARGS__)); \
+        double began = clock_seconds();                                                     \
+        int status = device->ops->name(device->ctx EACH(ARGUMENT, __VA_ARGS__));            \
+        if (!status) status = device_wait(device);                                          \
+        if (status) return status;                                                          \
+        double seconds = clock_seconds() - began, real_size = device->ops->real_size;       \
+        (void)real_size;                                                                    \
+        profile_add(PROFILE_##name, seconds, (struct work){flops, bytes});                  \
+        return OK;                                                                          \
     }
 #define OP_BY_HAND OP
 #include "ops/ops.def"

@@ -2,8 +2,8 @@
 #ifndef GRPO_EACH_H
 #define GRPO_EACH_H
 
-#define EACH(f, ...)                                                                                                   \
-    EACH_COUNTED(__VA_ARGS__, EACH_12, EACH_11, EACH_10, EACH_9, EACH_8, EACH_7, EACH_6, EACH_5, EACH_4, EACH_3,       \
+#define EACH(f, ...)                                                                                             \
+    EACH_COUNTED(__VA_ARGS__, EACH_12, EACH_11, EACH_10, EACH_9, EACH_8, EACH_7, EACH_6, EACH_5, EACH_4, EACH_3, \
                  EACH_2, EACH_1, )(f, __VA_ARGS__)
 #define EACH_COUNTED(a, b, c, d, e, f, g, h, i, j, k, l, name, ...) name
 #define EACH_1(f, a) f(a)

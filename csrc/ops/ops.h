@@ -18,11 +18,15 @@ enum { KV_TILE = 32, ROW_ALIGN = 32 };
 /* Rows [start, start+len) of the packed batch are one run of consecutive positions prefix_len, prefix_len+1, ...
    Row start+i sees rows [prefix, prefix+prefix_len), which hold positions 0..prefix_len-1, and rows start..start+i.
    A prompt is {start, P, 0, 0}; its completions follow as {start', n, start, P}: they share it, none sees another. */
-struct segment { int32_t start, len, prefix, prefix_len; };
+struct segment {
+    int32_t start, len, prefix, prefix_len;
+};
 
 /* What the largest call will need; reserve() turns it into scratch. weights (HOST): the shapes that linear and its
    gradients will meet; a backend that chooses a method for each chooses then, and serves any other when it comes. */
-struct weight_shape { int O, C; };
+struct weight_shape {
+    int O, C;
+};
 struct op_limits {
     int rows, head_rows, slots, channels, heads, kv_heads, head_dim, vocab, segments, max_position, shared_pages;
     int n_weights;
@@ -39,7 +43,10 @@ struct sampler {
     const int32_t *stop_ids;         /* (n_stop) forbidden where the key says no_stop (min_new_tokens) */
     const uint8_t *forbidden;        /* (V) 1 = never sampled, or NULL */
 };
-struct sample_key { uint64_t seed; uint32_t step, prompt, sample, position, no_stop; };
+struct sample_key {
+    uint64_t seed;
+    uint32_t step, prompt, sample, position, no_stop;
+};
 struct sampled {
     int32_t id;                      /* -1: the logits were not finite */
     float logp;                      /* log-probability on the truncated support it was drawn from */
@@ -50,7 +57,11 @@ struct sampled {
 /* The heads of a layer's attention, of queries and of keys (values), and their width. window: keys that a query sees,
    its own included; 0: all before it. So a query at position p sees key k if k <= p and (window == 0 or
    p - k < window). scale: of the scores. */
-struct attention_shape { int Hq, Hkv, D; int window; float scale; };
+struct attention_shape {
+    int Hq, Hkv, D;
+    int window;
+    float scale;
+};
 
 /* the first key that a query at a position sees */
 static inline int first_key(int position, int window) {
@@ -66,10 +77,16 @@ static inline double score_divisor(float scale) {
 /* Where the keys of S rows of decode lie: row s sees length[s] keys (its own included), key p lies in page
    pages[s * max_pages + p / KV_TILE]. shared_pages: so many leading pages may be the same for rows beside each other; a
    hint, no bit depends on it. */
-struct key_pages { const int32_t *pages, *length; int max_pages, shared_pages; };      /* (S, max_pages), (S) */
+struct key_pages {
+    const int32_t *pages, *length;
+    int max_pages, shared_pages;
+};      /* (S, max_pages), (S) */
 
 /* RMSNorm of each head of q and of k before it is rotated, with weights (D): n (offset + w). */
-struct head_norm { const vector *wq, *wk; float offset, eps; };
+struct head_norm {
+    const vector *wq, *wk;
+    float offset, eps;
+};
 
 /* The gate of an MLP: g sigmoid(g), or g (1 + tanh(sqrt(2/pi) (g + 0.044715 g^3))) / 2. */
 enum glu_gate { GLU_SILU, GLU_GELU_TANH, GLU_GATES };
@@ -150,7 +167,10 @@ struct ops {
 };
 
 /* A backend at work: its table, and the context that open() made. */
-struct device { const struct ops *ops; void *ctx; };
+struct device {
+    const struct ops *ops;
+    void *ctx;
+};
 
 extern const struct ops ref_ops;
 /* best tier of this CPU, or the one GRPO_CPU names; E_DEVICE if it lacks that */

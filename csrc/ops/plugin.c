@@ -44,20 +44,25 @@ static int is_complete(const struct ops *ops) {
 
 static int check(const struct plugin *p, uint32_t own, const char *path) {
     if (!p || p->abi != PLUGIN_ABI)
-        return fail(E_DEVICE, "the CUDA plugin %s has interface %u, this core needs %u: build both from one source "
-                              "(pip install .)", path, p ? p->abi : own, (unsigned)PLUGIN_ABI);
+        return fail(E_DEVICE,
+                    "the CUDA plugin %s has interface %u, this core needs %u: build both from one source "
+                    "(pip install .)",
+                    path, p ? p->abi : own, (unsigned)PLUGIN_ABI);
     if (p->bytes != sizeof(struct plugin) || p->ops_bytes != sizeof(struct ops))
-        return fail(E_DEVICE, "the CUDA plugin %s has tables of %u and %u bytes, this core needs %zu and %zu: build "
-                              "both from one source", path, p->bytes, p->ops_bytes, sizeof(struct plugin),
-                    sizeof(struct ops));
+        return fail(E_DEVICE,
+                    "the CUDA plugin %s has tables of %u and %u bytes, this core needs %zu and %zu: build "
+                    "both from one source",
+                    path, p->bytes, p->ops_bytes, sizeof(struct plugin), sizeof(struct ops));
     return is_complete(p->ops) ? OK : fail(E_DEVICE, "the CUDA plugin %s lacks operations", path);
 }
 
 static int open_library(const struct plugin **out, const char *path, int named) {
     if (access(path, R_OK))
         return named ? fail(E_DEVICE, "GRPO_CUDA_LIBRARY=%s: no such file", path)
-                     : fail(E_DEVICE, "this build has no CUDA plugin (%s): install nvcc (CUDA 12.4 or newer) and build "
-                                      "again with GRPO_CUDA=1 pip install .", path);
+                     : fail(E_DEVICE,
+                            "this build has no CUDA plugin (%s): install nvcc (CUDA 12.4 or newer) and build "
+                            "again with GRPO_CUDA=1 pip install .",
+                            path);
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!library) return fail(E_DEVICE, "the CUDA plugin does not load: %s", dlerror());
     plugin_get *get = (plugin_get *)(intptr_t)dlsym(library, "grpo_cuda_get");

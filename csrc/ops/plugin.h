@@ -31,8 +31,8 @@ struct plugin {
     int (*devices)(int *count);                        /* asks the driver; E_DEVICE says why there is none */
     int (*device)(struct plugin_device *out, int index);
     void (*search)(const char *folders);               /* where else cuBLASLt may be, separated by ':' */
-    const char *(*blas)(void);                         /* "libcublasLt.so.13 (13.1.0)" as found, or why there is none */
-    int (*products)(const char **name);                /* "wgmma" or "mma.sync (why)"; opens the device */
+    const char *(*blas)(void); /* "libcublasLt.so.13 (13.1.0)" as found, or why there is none */
+    int (*products)(const char **name); /* "wgmma" or "mma.sync (why)"; opens the device */
 };
 
 /* The exported function, "grpo_cuda_get". NULL when it cannot serve `abi`: *own is the number it was built with. */
@@ -41,6 +41,6 @@ typedef const struct plugin *plugin_get(uint32_t abi, const struct plugin_host *
 /* The CUDA plugin: beside the core in _lib/, or the file that GRPO_CUDA_LIBRARY names. Opened once, never closed.
    E_DEVICE says what is missing. Asks no driver. */
 int plugin_find(const struct plugin **out);
-const char *plugin_path(void);                         /* of the one found last; "" = none */
+const char *plugin_path(void); /* of the one found last; "" = none */
 
 #endif

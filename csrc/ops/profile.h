@@ -14,8 +14,15 @@ enum profiled {
     PROFILE_OPS
 };
 
-struct work { double flops, bytes; };
-struct profile_line { const char *op; long calls; double seconds; struct work work; };
+struct work {
+    double flops, bytes;
+};
+struct profile_line {
+    const char *op;
+    long calls;
+    double seconds;
+    struct work work;
+};
 extern int profile_on;
 extern struct profile_line profile_lines[PROFILE_OPS];
 void profile_start(void);             /* on, everything 0 */

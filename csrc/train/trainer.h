@@ -104,8 +104,9 @@ int trainer_set(struct trainer *t, enum trainer_state kind, const struct tensor 
 /* Masters. Working weights that somebody else changed (another trainer's step, a mixture) are the masters then,
    exactly. */
 int trainer_get_master(struct trainer *t, float *host, const struct tensor *tensor);
-/* Working weights = host (HOST, fp32) rounded, and the masters of every trainer in the list from `first` on = host, as near as
-   they can hold it: exactly where they are float32, or where host's numbers are float24. first may be NULL. */
+/* Working weights = host (HOST, fp32) rounded, and the masters of every trainer in the list from `first` on = host,
+   as near as they can hold it: exactly where they are float32, or where host's numbers are float24. first may be
+   NULL. */
 int trainers_set_weights(struct trainer *first, struct weights *w, const struct tensor *tensor, const float *host);
 /* E_CONFIG if the trainer's masters cannot hold a number of host */
 int trainer_check_master(const struct trainer *t, const struct tensor *tensor, const float *host);

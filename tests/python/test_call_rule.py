@@ -134,7 +134,7 @@ def test_length_of_files():
     assert {name for name, n in lengths.items() if n > MAX_LINES} == LONGER
 
 
-@pytest.mark.parametrize("path", [*PYTHON_FILES, ROOT / "grpo/_core.pyi", *TEST_FILES], ids=name_of)
+@pytest.mark.parametrize("path", [*C_FILES, *PYTHON_FILES, ROOT / "grpo/_core.pyi", *TEST_FILES], ids=name_of)
 def test_width_of_lines(path):
     lines = enumerate(path.read_text().splitlines(), 1)
     wide = [f"{name_of(path)}:{n} has {len(line)} columns" for n, line in lines if len(line) > MAX_COLUMNS]
