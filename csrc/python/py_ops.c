@@ -232,13 +232,15 @@ static int run_sample(const struct device *d, struct call *a) {
     return status;
 }
 
-#define BIND_sampler                                                                                         \
-    BIND_OPTION(temperature, 1)                                                                              \
-    BIND_WHOLE_OPTION(top_k, 0)                                                                              \
-    BIND_OPTION(top_p, 1)                                                                                    \
-    BIND_OPTION(min_p, 0) BIND_OPTION(repetition_penalty, 1) BIND_MAYBE_IN(uint8_t, forbidden, V)            \
-        BIND_MAYBE_ADD(uint8_t, seen, S, V) BIND_MAYBE_INDEX(stop_ids, V, n_stop) BIND_WHOLE_OPTION(seed, 0) \
-            BIND_WHOLE_OPTION(step, 0)
+/* clang-format off */
+#define BIND_sampler \
+    BIND_OPTION(temperature, 1) \
+    BIND_WHOLE_OPTION(top_k, 0) \
+    BIND_OPTION(top_p, 1) \
+    BIND_OPTION(min_p, 0) \
+    BIND_OPTION(repetition_penalty, 1) BIND_MAYBE_IN(uint8_t, forbidden, V) BIND_MAYBE_ADD(uint8_t, seen, S, V) \
+        BIND_MAYBE_INDEX(stop_ids, V, n_stop) BIND_WHOLE_OPTION(seed, 0) BIND_WHOLE_OPTION(step, 0)
+/* clang-format on */
 METHOD(sample,
        "id = a token drawn from softmax(h W^T / temperature) as truncated, with its log-probabilities; keys: prompt, "
        "sample, position, no_stop of each row",
@@ -288,12 +290,15 @@ static int run_adamw(const struct device *d, struct call *a) { return update_wei
 static int run_adamw_float8(const struct device *d, struct call *a) { return update_weights(d, a, a->size[DIM_C]); }
 static int run_adamw_vector(const struct device *d, struct call *a) { return update_weights(d, a, 0); }
 
-#define BIND_adamw                                                                              \
-    BIND_NUMBER(lr)                                                                             \
-    BIND_NUMBER(beta1)                                                                          \
-    BIND_NUMBER(beta2)                                                                          \
-    BIND_NUMBER(eps) BIND_NUMBER(weight_decay) BIND_NUMBER(grad_scale) BIND_NUMBER(correction1) \
-        BIND_NUMBER(correction2) BIND_WHOLE_OPTION(seed, 0) BIND_WHOLE_OPTION(step, 0) BIND_WHOLE_OPTION(first, 0)
+/* clang-format off */
+#define BIND_adamw \
+    BIND_NUMBER(lr) \
+    BIND_NUMBER(beta1) \
+    BIND_NUMBER(beta2) \
+    BIND_NUMBER(eps) \
+    BIND_NUMBER(weight_decay) BIND_NUMBER(grad_scale) BIND_NUMBER(correction1) BIND_NUMBER(correction2) \
+        BIND_WHOLE_OPTION(seed, 0) BIND_WHOLE_OPTION(step, 0) BIND_WHOLE_OPTION(first, 0)
+/* clang-format on */
 METHOD(adamw,
        "one step of AdamW. lower: uint16, or uint8 (float24 masters), None where the device stores float32; m, v: "
        "float32, or uint16 holding bfloat16 bits",

@@ -76,7 +76,7 @@ def test_masters_that_are_set_are_exact_whoever_else_is_there(device, storage):
     trainers = [_core.Trainer(model, master_dtype=dtype) for dtype in storage]
     name, shape = model.tensors()[-1]
     bits = 0x3f807f80 + np.arange(np.prod(shape), dtype=np.uint32) % 256
-    for trainer, dtype in zip(trainers, storage):
+    for trainer, dtype in zip(trainers, storage, strict=True):
         wanted = (bits & 0xffffff00 if dtype == "float24" else bits).view(np.float32).reshape(shape)
         trainer.set_state("master", name, wanted)
         assert_same(trainer.get_state("master", name), wanted)
