@@ -1,14 +1,13 @@
 """Runs: the folder that a run leaves, and all that is read out of it later.
 
-folder.py while the run writes it; state.py where the run is; checkpoint.py what it can go on from; log.py reading its
-completions and evaluations; plots.py its pictures.
+folder.py while the run writes it, and claim.py that no other does; state.py where the run is; checkpoint.py what it can
+go on from; lines.py reading its metrics, log.py its completions and evaluations; plots.py its pictures.
 """
 from .folder import (
     CHECKPOINTS,
     COMPLETIONS,
     CONFIG,
     EVALUATIONS,
-    METRICS,
     READINGS,
     RECIPE,
     ROUND,
@@ -19,6 +18,7 @@ from .folder import (
     say,
     to_json,
 )
+from .lines import METRICS
 from .log import FORMAT, completion_steps, completions, evaluation, evaluation_steps, latest_model, read_document
 from .plots import Metrics, plot_run, plot_runs
 from .state import TrainerState

@@ -13,7 +13,8 @@ FORMAT = 1                                   # of an evaluation as JSON
 
 def completion_steps(run: Path) -> list[int]:
     """The training steps whose completions were written."""
-    return sorted(int(path.stem.rpartition("-")[2]) for path in (run / COMPLETIONS).glob("step-*.jsonl"))
+    numbers = (path.stem.rpartition("-")[2] for path in (run / COMPLETIONS).glob("step-*.jsonl"))
+    return sorted(int(number) for number in numbers if number.isdigit())
 
 
 def evaluation_steps(run: Path) -> dict[str, list[int]]:

@@ -5,6 +5,7 @@ one; callbacks.py who is told, and the progress that is shown; profile.py the ti
 Ctrl-C and SIGTERM.
 """
 from .grpo import GRPOTrainer
+from .interrupt import TrainingInterrupted
 from .sft import SFTTrainer, sft
 
-__all__ = ["GRPOTrainer", "SFTTrainer", "sft"]
+__all__ = ["GRPOTrainer", "SFTTrainer", "TrainingInterrupted", "sft"]

@@ -15,6 +15,9 @@ class TrainingInterrupted(KeyboardInterrupt):
         super().__init__(f"stopped after step {step} of {run}; {advice}")
         self.step, self.run, self.checkpoint = step, run, last
 
+    def __reduce__(self) -> tuple[type, tuple[int, Path, Path | None]]:
+        return type(self), (self.step, self.run, self.checkpoint)
+
 
 @contextmanager
 def sigterm() -> Iterator[list[int]]:

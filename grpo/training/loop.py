@@ -227,6 +227,8 @@ class Loop(ABC):
             raise TrainingInterrupted(self.state.global_step, self.run.path, last) from interrupt
         finally:
             self.progress.close()
+            if self.run is not None:
+                self.run.release()
 
     def _begin(self, resume: str | bool | None) -> None:
         args, state = self.args, self.state
@@ -237,6 +239,7 @@ class Loop(ABC):
             self._resume(resume)
         elif self.run is None:
             self.run = RunFolder.create(args.output_dir, args.run_name or self.kind)
+        self._folder.claim()
         self._folder.write_config(args.to_yaml())
         self.control = TrainerControl()
         if state.global_step < state.max_steps:
@@ -383,6 +386,7 @@ class Loop(ABC):
     def save_checkpoint(self) -> Path:
         """Writes checkpoints/step-N of the run folder and drops the oldest beyond save_total_limit, but not the
         best."""
+        self._folder.require()
         path = checkpoint.write(self._folder.checkpoints, self.state.global_step, self._write_checkpoint)
         if self._new_best is not None:
             checkpoint.write_best(self._folder.checkpoints, self.state.global_step, *self._new_best)
@@ -424,24 +428,34 @@ class Loop(ABC):
     def _resume(self, resume: str | bool) -> None:
         """Loads a checkpoint, of a run folder its latest. The run continues in its folder when that is its latest
         checkpoint, else in a new one."""
-        folder = checkpoint_of(resume, self.args.output_dir)
+        folder = Path(os.path.abspath(checkpoint_of(resume, self.args.output_dir)))
         state = checkpoint.read_state(folder, self.kind)
         compare_options(folder, state["config"], self.args)
+        own = folder.parent.parent
+        output_dir = self.args.output_dir and os.path.abspath(self.args.output_dir)
+        in_place = resume is True or (folder.parent.name == CHECKPOINTS and folder == checkpoint.latest(folder.parent)
+                                      and output_dir in (None, str(own)))
+        name = self.args.run_name or self.kind
+        run = RunFolder(own) if in_place else RunFolder.create(self.args.output_dir, name)
+        try:
+            self._restore(folder, state)
+            if in_place:
+                self.state.log_history = run.rewind(self.state.global_step)
+                self.state.best_metric = (checkpoint.best(run.checkpoints) or {}).get("value")
+        except BaseException:
+            run.release()
+            raise
+        self.run = run
+        say(f"resumed {folder} at step {self.state.global_step}")
+
+    def _restore(self, folder: Path, state: dict[str, Any]) -> None:
+        """The optimiser, the place in the data and the counters of a checkpoint. state: its trainer.json."""
         checkpoint.load_optimizer(folder / checkpoint.STATE_FOLDER, self.optimizer, self.model.core.tensors())
         self.optimizer.steps_taken = state["adam_steps"]
         self.restore_position(state, folder / checkpoint.STATE_FOLDER)
         s = self.state
         s.global_step, s.epoch, s.num_input_tokens_seen = state["step"], state["epoch"], state["num_input_tokens_seen"]
         self._skipped, self._saved_step = state["skipped"], state["step"]
-        own = folder.parent.parent
-        in_place = resume is True or (folder.parent.name == CHECKPOINTS and folder == checkpoint.latest(folder.parent)
-                                      and self.args.output_dir in (None, str(own)))
-        name = self.args.run_name or self.kind
-        self.run = RunFolder(own) if in_place else RunFolder.create(self.args.output_dir, name)
-        if in_place:
-            s.log_history = self._folder.rewind(s.global_step)
-            s.best_metric = (checkpoint.best(self._folder.checkpoints) or {}).get("value")
-        say(f"resumed {folder} at step {s.global_step}")
 
 
 def options(args: Any, kind: type) -> Any:

@@ -1,0 +1,322 @@
+"""Run folders: what is read out of a damaged one, what a full, lost or foreign one leads to, and whose it is."""
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import grpo
+import toy
+from grpo.errors import ConfigError, GrpoWarning, RunFolderError
+from grpo.runs import Metrics, RunFolder, claim, lines
+
+SAVING = dict(save_strategy="steps", save_steps=1, max_steps=4)
+
+
+def steps(path):
+    return [json.loads(line)["step"] for line in (Path(path) / "metrics.jsonl").read_bytes().splitlines()]
+
+
+# ---- lines
+
+FOREIGN = {
+    "torn in the middle": b'{"step": 2, "lo{"step": 2}', "no JSON": b"nonsense", "not text": b"\xff\xfe",
+    "zeros of a crash": bytes(64), "a list": b"[2]", "a number": b"3", "null": b"null", "without a step": b'{"loss": 1}',
+    "a step of text": b'{"step": "2"}', "a step between": b'{"step": 1.5}', "a step that is true": b'{"step": true}',
+    "a negative step": b'{"step": -1}', "a step that is no number": b'{"step": NaN}', "deep": b"[" * 100000,
+    "a long number": b'{"step": ' + b"9" * 5000 + b"}",
+}
+
+
+@pytest.mark.parametrize("line", FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_lines_that_are_no_records_are_dropped_and_counted(tmp_path, capsys, line, place):
+    content = [b'{"step": 1}', b'{"step": 2}']
+    content.insert(place, line)
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(content) + b"\n")
+    assert [r["step"] for r in Metrics(tmp_path).records] == [1, 2]
+    said = capsys.readouterr().err
+    assert said == f"{tmp_path}/metrics.jsonl: 1 line is left out, torn or no record (line {place + 1})\n"
+    folder = RunFolder(tmp_path)
+    assert folder.rewind(1) == [{"step": 1}] and (tmp_path / "metrics.jsonl").read_bytes() == b'{"step": 1}\n'
+
+
+@pytest.mark.parametrize("line", FOREIGN.values(), ids=FOREIGN)
+def test_a_damaged_log_does_not_stop_a_resume(tmp_path, capsys, line):
+    first = toy.trainer(tmp_path, **(SAVING | dict(max_steps=2)))
+    first.train()
+    path = first.run.path / "metrics.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\n" + line + b"\n"))
+    resumed = toy.trainer(tmp_path, output_dir=str(first.run.path), **SAVING)
+    resumed.train(resume_from_checkpoint=True)
+    assert steps(first.run.path) == [1, 2, 3, 4]
+    assert "2 lines are left out, torn or no record (the first is line 2)" in capsys.readouterr().err
+
+
+def test_a_whole_line_is_appended_or_none(tmp_path, monkeypatch):
+    path = tmp_path / "lines"
+    lines.append(path, b"one\n")
+    write = os.write
+
+    def full(descriptor, data):
+        if not data[0] == ord("t"):
+            raise OSError(28, "No space left on device")
+        return write(descriptor, data[:2])
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space"):
+        lines.append(path, b"two\n")
+    assert path.read_bytes() == b"one\n"
+
+
+# ---- a folder that is full, lost, or not writable
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A list; while it is not empty there is no room for metrics and for files that are written whole."""
+    full = []
+    append, write_bytes = lines.append, Path.write_bytes
+
+    def fails(call):
+        def checked(path, *rest):
+            if full:
+                raise OSError(28, "No space left on device", str(path))
+            return call(path, *rest)
+        return checked
+
+    monkeypatch.setattr("grpo.runs.folder.append", fails(append))
+    monkeypatch.setattr(Path, "write_bytes", fails(write_bytes))
+    return full
+
+
+class Between:
+    """A callback that does something after one step."""
+
+    def __init__(self, step, action):
+        self.step, self.action = step, action
+
+    def on_step_end(self, args, state, control, run, **kwargs):
+        if state.global_step == self.step:
+            self.action(run.path)
+
+
+@pytest.mark.parametrize("again", [2, 3, None], ids=lambda step: f"room after step {step}")
+def test_a_full_disk_does_not_end_a_run(tmp_path, full_disk, again):
+    made = [Between(1, lambda path: full_disk.append(1))]
+    made += [Between(again, lambda path: full_disk.clear())] if again else []
+    trainer = toy.trainer(tmp_path, callbacks=made, save_strategy="no", max_steps=4, eval_dataset=toy.ROWS,
+                          eval_strategy="steps", eval_steps=2)
+    with pytest.warns(GrpoWarning, match=r"run/metrics.jsonl is not written: No space left on device"):
+        trainer.train()
+    logged = [r["step"] for r in trainer.state.log_history if "train_loss" not in r]
+    assert steps(trainer.run.path) == (logged if again else [1])
+    straight = toy.trainer(tmp_path, save_strategy="no", max_steps=4)
+    full_disk.clear()
+    straight.train()
+    assert toy.weights(trainer) == toy.weights(straight)
+    assert not list(tmp_path.rglob("*.tmp-*"))
+
+
+def test_a_full_disk_at_the_start_is_named(tmp_path, full_disk):
+    full_disk.append(1)
+    with pytest.raises(RunFolderError, match=r"run/config.yaml cannot be written: No space left"):
+        toy.trainer(tmp_path, max_steps=1).train()
+
+
+LOST = {"deleted": shutil.rmtree, "renamed": lambda path: path.rename(path.with_name("moved")),
+        "replaced": lambda path: (path.rename(path.with_name("moved")), path.mkdir())}
+
+
+@pytest.mark.parametrize("lose", LOST.values(), ids=LOST)
+@pytest.mark.parametrize("changed", [{}, SAVING, dict(save_completions=False), dict(eval_strategy="steps", eval_steps=1)],
+                         ids=["plain", "saving", "without completions", "evaluating"])
+def test_a_folder_that_is_lost_is_named(tmp_path, lose, changed):
+    trainer = toy.trainer(tmp_path, callbacks=[Between(2, lose)], eval_dataset=toy.ROWS,
+                          **(dict(max_steps=4, save_strategy="no") | changed))
+    with pytest.raises(RunFolderError, match="the run folder .*/run is gone"):
+        trainer.train()
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("name, step", [("metrics.jsonl", 1), ("completions", 1), ("config.yaml", 0)])
+def test_what_cannot_be_written_is_named(tmp_path, name, step):
+    """A file where a folder should be, or a folder in the place of a file: no user may write there, root included."""
+    class InTheWay:
+        def on_init_end(self, args, state, control, **kwargs):
+            pass
+
+        def on_train_begin(self, args, state, control, run, **kwargs):
+            if name == "completions":
+                (run.path / name).write_text("")
+            elif step:
+                (run.path / name).mkdir()
+
+    if not step:
+        class Folder(RunFolder):
+            def write_config(self, text):
+                (self.path / name).mkdir()
+                super().write_config(text)
+        trainer = toy.trainer(tmp_path, max_steps=2)
+        trainer.run = Folder(tmp_path / "run")
+    else:
+        trainer = toy.trainer(tmp_path, callbacks=[InTheWay], max_steps=2)
+    with pytest.raises(RunFolderError, match=f"run/{name}.* cannot be written"):
+        trainer.train()
+
+
+def test_an_output_dir_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(ConfigError, match="the folder cannot be made"):
+        toy.trainer(tmp_path, max_steps=1).train()
+
+
+# ---- whose a folder is
+
+def script(body):
+    """Arguments of a process that runs body; sys.argv[1:] follow."""
+    return [sys.executable, "-P", "-c", "import os, signal, sys, grpo, toy\nfrom pathlib import Path\n"
+            + textwrap.dedent(body)]
+
+
+def environment():
+    path = os.pathsep.join([str(Path(toy.__file__).parent), str(Path(grpo.__file__).parent.parent)])
+    return {**os.environ, "PYTHONPATH": path}
+
+
+class Held:
+    """A process that trains in a folder and waits after its first step until it is let go."""
+
+    def __init__(self, folder, resume=False):
+        self.process = subprocess.Popen([*script("""
+            class Wait:
+                def on_step_end(self, args, state, control, run, **kwargs):
+                    if not waited:
+                        waited.append(1)
+                        print(run.path, flush=True)
+                        sys.stdin.readline()
+            waited = []
+            toy.trainer(Path(sys.argv[1]).parent, callbacks=[Wait], output_dir=sys.argv[1], max_steps=4,
+                        save_strategy="steps", save_steps=1).train(sys.argv[2] == "resume")
+        """), str(folder), "resume" if resume else "new"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, env=environment())
+        self.folder = self.process.stdout.readline().strip()
+        assert self.folder, self.process.stderr.read()
+
+    def go_on(self):
+        _, errors = self.process.communicate("\n")
+        assert self.process.returncode == 0, errors
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.mark.parametrize("slash", ["", "/", "/."])
+def test_two_processes_never_share_a_folder(tmp_path, slash):
+    with Held(f"{tmp_path}/out{slash}") as first, Held(f"{tmp_path}/out{slash}") as second:
+        assert [first.folder, second.folder] == [f"{tmp_path}/out", f"{tmp_path}/out-2"]
+        first.go_on()
+        second.go_on()
+    assert steps(first.folder) == steps(second.folder) == [1, 2, 3, 4]
+    assert not (tmp_path / "out" / "-2").exists() and not list(tmp_path.glob("*/run.lock"))
+
+
+def test_a_second_resume_is_refused_by_name(tmp_path):
+    first = toy.trainer(tmp_path, **(SAVING | dict(max_steps=2)))
+    first.train()
+    with Held(first.run.path, resume=True) as held:
+        second = toy.trainer(tmp_path, output_dir=str(first.run.path), **SAVING)
+        before = toy.weights(second)
+        with pytest.raises(RunFolderError, match=rf"/run is being written by process {held.process.pid} on "):
+            second.train(resume_from_checkpoint=True)
+        assert toy.weights(second) == before and second.run is None
+        held.go_on()
+    assert steps(first.run.path) == [1, 2, 3, 4]
+    assert second.train(resume_from_checkpoint=True).global_step == 4      # it is free again
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_claim_ends_with_its_process(tmp_path, number):
+    with Held(tmp_path / "run") as held:
+        held.process.send_signal(number)
+        held.process.communicate("\n" if number != signal.SIGKILL else None)
+    resumed = toy.trainer(tmp_path, **SAVING)
+    assert resumed.train(resume_from_checkpoint=True).global_step == 4
+    assert steps(tmp_path / "run") == [1, 2, 3, 4]
+
+
+def test_a_process_that_a_reward_leaves_behind_does_not_hold_the_folder(tmp_path):
+    folder = RunFolder(tmp_path)
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        os.close(write)
+        os.read(read, 1)
+        os._exit(0)
+    os.close(read)
+    os.close(folder._claim._descriptor)                  # as the end of this process would
+    claim._held.discard(folder._claim._descriptor)
+    RunFolder(tmp_path).release()
+    os.close(write)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+OWNERS = {
+    "nobody": ("", None), "not JSON": ("{", None), "a list": ("[]", None),
+    "gone, this machine": ({"host": claim.identity()["host"], "pid": 1 << 40, "boot": "other"}, None),
+    "another name, this machine": (claim.identity() | {"host": "elsewhere"}, None),
+    "another machine": ({"host": "elsewhere", "pid": 7, "boot": "other"},
+                        r"claimed by process 7 on elsewhere, another machine.*delete .*run\.lock"),
+}
+
+
+@pytest.mark.parametrize("owner, message", OWNERS.values(), ids=OWNERS)
+def test_who_left_a_claim_decides(tmp_path, owner, message):
+    (tmp_path / "run.lock").write_text(owner if isinstance(owner, str) else json.dumps(owner))
+    if message is None:
+        RunFolder(tmp_path).release()
+        assert not list(tmp_path.iterdir())
+    else:
+        with pytest.raises(RunFolderError, match=message):
+            RunFolder(tmp_path)
+        assert RunFolder.create(str(tmp_path), "x").path.name == f"{tmp_path.name}-2"
+
+
+def test_a_run_that_is_left_early_lets_its_folder_go_and_takes_it_again(tmp_path):
+    trainer = toy.trainer(tmp_path, **SAVING)
+    next(iter(trainer))
+    with_claim = RunFolder(trainer.run.path)
+    with pytest.raises(RunFolderError, match="is being written by process"):
+        next(iter(trainer))
+    with_claim.release()
+    assert trainer.train().global_step == 4 and steps(trainer.run.path) == [1, 2, 3, 4]
+
+
+def test_folders_are_absolute_from_the_start(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+
+    def reward(completions):
+        os.chdir(tmp_path / "elsewhere")
+        return [float(len(c)) for c in completions]
+
+    trainer = toy.trainer(tmp_path, reward, output_dir="out/", **SAVING)
+    trainer.train()
+    assert trainer.run.path == tmp_path / "out" and steps(tmp_path / "out") == [1, 2, 3, 4]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["elsewhere", "out"] and not any(Path.cwd().iterdir())
+
+
+# ---- what stops a run
+
+def test_an_interrupt_is_exported_and_pickled():
+    stop = grpo.TrainingInterrupted(3, Path("runs/x"), Path("runs/x/checkpoints/step-2"))
+    same = pickle.loads(pickle.dumps(stop))
+    assert (same.step, same.run, same.checkpoint, str(same)) == (stop.step, stop.run, stop.checkpoint, str(stop))
