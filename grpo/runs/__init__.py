@@ -19,11 +19,20 @@ from .folder import (
     to_json,
 )
 from .lines import METRICS
-from .log import FORMAT, completion_steps, completions, evaluation, evaluation_steps, latest_model, read_document
+from .log import (
+    FORMAT,
+    completion_steps,
+    completions,
+    evaluation,
+    evaluation_steps,
+    latest_model,
+    read_document,
+    run_to_resume,
+)
 from .plots import Metrics, plot_run, plot_runs
 from .state import TrainerState
 
 __all__ = ["CHECKPOINTS", "COMPLETIONS", "CONFIG", "EVALUATIONS", "FORMAT", "METRICS", "READINGS", "RECIPE", "ROUND",
            "Metrics", "RunFolder", "TrainerState", "completion_steps", "completions", "evaluation", "evaluation_steps",
-           "latest_model", "plain", "plot_run", "plot_runs", "read_document", "replace_text", "round_name", "say",
-           "to_json"]
+           "latest_model", "plain", "plot_run", "plot_runs", "read_document", "replace_text", "round_name",
+           "run_to_resume", "say", "to_json"]

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike):
         self.path = Path(os.path.abspath(path))          # a reward may change the working directory
         self._waiting: list[bytes] = []                  # lines for which there was no room
+        self._full = False                               # and that was said
         self._made = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -83,7 +84,7 @@ class RunFolder:
         """Lets other processes write the folder. One that was made for this run and is empty goes."""
         if self._waiting and self._claim is not None:
             with contextlib.suppress(RunFolderError):    # the run has said so already
-                self._write_waiting()
+                self._write(METRICS, self._append_waiting, is_log=True)
         if self._claim is not None:
             self._claim.release()
             self._claim = None
@@ -100,16 +101,19 @@ class RunFolder:
         if not same:
             raise RunFolderError(f"the run folder {self.path} is gone: deleted, renamed or replaced during the run")
 
-    @contextlib.contextmanager
-    def _writing(self, name: str, is_log: bool = False) -> Iterator[None]:
-        """Errors of writing what is called name as RunFolderError; a log for which there is no room is a warning."""
+    def _write(self, name: str, write: Callable[[], Any], is_log: bool = False) -> None:
+        """write(), its errors as RunFolderError that names what is written; a log for which there is no room is a
+        warning, once until there is room again."""
         self.require()
         try:
-            yield
+            write()
+            self._full = False
         except OSError as error:
             if not is_log or error.errno not in FULL:
                 raise RunFolderError(f"{self.path / name} cannot be written: {error.strerror or error}") from error
-            warn(f"{self.path / name} is not written: {error.strerror}; training goes on")
+            if not self._full:
+                warn(f"{self.path / name} cannot be written: {error.strerror}; training goes on without logs")
+            self._full = True
 
     @property
     def checkpoints(self) -> Path:
@@ -118,8 +122,7 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Writes a file of the run, whole or not at all."""
-        with self._writing(name):
-            replace_text(self.path / name, text)
+        self._write(name, lambda: replace_text(self.path / name, text))
 
     def write_config(self, text: str) -> None:
         """Writes config.yaml."""
@@ -128,37 +131,40 @@ class RunFolder:
     def log(self, record: Mapping[str, Any]) -> None:
         """Appends one record to metrics.jsonl, behind those for which there was no room before."""
         self._waiting.append((to_json(record) + "\n").encode("utf-8"))
-        self._write_waiting()
+        self._write(METRICS, self._append_waiting, is_log=True)
 
-    def _write_waiting(self) -> None:
-        with self._writing(METRICS, is_log=True):
-            append(self.path / METRICS, b"".join(self._waiting))
-            self._waiting.clear()
+    def _append_waiting(self) -> None:
+        append(self.path / METRICS, b"".join(self._waiting))
+        self._waiting.clear()
 
     def write_completions(self, name: str, records: Iterable[Mapping[str, Any]]) -> None:
         """completions/<name>.jsonl, one record a completion."""
-        with self._writing(f"{COMPLETIONS}/{name}.jsonl", is_log=True):
-            (self.path / COMPLETIONS).mkdir(exist_ok=True)
-            replace_text(self.path / COMPLETIONS / f"{name}.jsonl", "".join(to_json(r) + "\n" for r in records))
+        self._write_log(f"{COMPLETIONS}/{name}.jsonl", "".join(to_json(r) + "\n" for r in records))
 
     def write_evaluation(self, name: str, document: Mapping[str, Any]) -> Path:
         """eval/<name>.json: one round of evaluation (round_name, grpo.evaluation.records.document)."""
-        path = self.path / EVALUATIONS / f"{name}.json"
-        with self._writing(f"{EVALUATIONS}/{name}.json", is_log=True):
+        return self._write_log(f"{EVALUATIONS}/{name}.json", to_json(document))
+
+    def _write_log(self, name: str, text: str) -> Path:
+        path = self.path / name
+
+        def write() -> None:
             path.parent.mkdir(exist_ok=True)
-            replace_text(path, to_json(document))
+            replace_text(path, text)
+
+        self._write(name, write, is_log=True)
         return path
 
     def rewind(self, step: int) -> list[dict[str, Any]]:
         """Drops what was logged after a step, before the run continues from there. Returns what remains."""
         lines = read_metrics(self.path) if (self.path / METRICS).exists() else []
         remaining = [line for line in lines if line.record["step"] <= step]
-        with self._writing(METRICS):
-            replace_bytes(self.path / METRICS, b"".join(line.text + b"\n" for line in remaining))
-            for path in [*(self.path / COMPLETIONS).glob("*.jsonl"), *(self.path / EVALUATIONS).glob("*-*.*")]:
-                number = path.stem.rpartition("-")[2]
-                if number.isdigit() and int(number) > step:
-                    path.unlink()
+        self._write(METRICS, lambda: replace_bytes(self.path / METRICS,
+                                                   b"".join(line.text + b"\n" for line in remaining)))
+        for path in [*(self.path / COMPLETIONS).glob("*.jsonl"), *(self.path / EVALUATIONS).glob("*-*.*")]:
+            number = path.stem.rpartition("-")[2]
+            if number.isdigit() and int(number) > step:
+                self._write(str(path.relative_to(self.path)), path.unlink)
         return [line.record for line in remaining]
 
 

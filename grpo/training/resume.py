@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import CheckpointError, CheckpointMismatchError, ConfigError, warn
 from ..options import TrainingConfig
-from ..runs import CHECKPOINTS, checkpoint
+from ..runs import CHECKPOINTS, checkpoint, run_to_resume
 
 # options that a resumed run may change without becoming another run
 FREE_TO_CHANGE = frozenset("""
@@ -23,7 +23,7 @@ def checkpoint_of(resume: str | bool, output_dir: str | None) -> Path:
     given = output_dir if isinstance(resume, bool) else resume
     if given is None:
         raise ConfigError("resume_from_checkpoint=True needs output_dir, the folder of the run")
-    folder = Path(given)
+    folder = run_to_resume(given) if resume is True else Path(given)
     if resume is not True and not (folder / CHECKPOINTS).is_dir():
         checkpoint.verify(folder)
         return folder

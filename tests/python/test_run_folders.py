@@ -19,6 +19,10 @@ from grpo.runs import Metrics, RunFolder, claim, lines
 SAVING = dict(save_strategy="steps", save_steps=1, max_steps=4)
 
 
+def trainer(tmp_path, *arguments, **changed):
+    return toy.trainer(tmp_path, *arguments, **(dict(output_dir=str(tmp_path / "run")) | changed))
+
+
 def steps(path):
     return [json.loads(line)["step"] for line in (Path(path) / "metrics.jsonl").read_bytes().splitlines()]
 
@@ -49,11 +53,11 @@ def test_lines_that_are_no_records_are_dropped_and_counted(tmp_path, capsys, lin
 
 @pytest.mark.parametrize("line", FOREIGN.values(), ids=FOREIGN)
 def test_a_damaged_log_does_not_stop_a_resume(tmp_path, capsys, line):
-    first = toy.trainer(tmp_path, **(SAVING | dict(max_steps=2)))
+    first = trainer(tmp_path, **(SAVING | dict(max_steps=2)))
     first.train()
     path = first.run.path / "metrics.jsonl"
     path.write_bytes(path.read_bytes().replace(b"\n", b"\n" + line + b"\n"))
-    resumed = toy.trainer(tmp_path, output_dir=str(first.run.path), **SAVING)
+    resumed = trainer(tmp_path, output_dir=str(first.run.path), **SAVING)
     resumed.train(resume_from_checkpoint=True)
     assert steps(first.run.path) == [1, 2, 3, 4]
     assert "2 lines are left out, torn or no record (the first is line 2)" in capsys.readouterr().err
@@ -110,23 +114,23 @@ class Between:
 def test_a_full_disk_does_not_end_a_run(tmp_path, full_disk, again):
     made = [Between(1, lambda path: full_disk.append(1))]
     made += [Between(again, lambda path: full_disk.clear())] if again else []
-    trainer = toy.trainer(tmp_path, callbacks=made, save_strategy="no", max_steps=4, eval_dataset=toy.ROWS,
+    t = trainer(tmp_path, callbacks=made, save_strategy="no", max_steps=4, eval_dataset=toy.ROWS,
                           eval_strategy="steps", eval_steps=2)
-    with pytest.warns(GrpoWarning, match=r"run/metrics.jsonl is not written: No space left on device"):
-        trainer.train()
-    logged = [r["step"] for r in trainer.state.log_history if "train_loss" not in r]
-    assert steps(trainer.run.path) == (logged if again else [1])
-    straight = toy.trainer(tmp_path, save_strategy="no", max_steps=4)
+    with pytest.warns(GrpoWarning, match=r"run/.*jsonl cannot be written: No space left on device"):
+        t.train()
+    logged = [r["step"] for r in t.state.log_history if "train_loss" not in r]
+    assert steps(t.run.path) == (logged if again else [1])
+    straight = trainer(tmp_path, save_strategy="no", max_steps=4, output_dir=str(tmp_path / "straight"))
     full_disk.clear()
     straight.train()
-    assert toy.weights(trainer) == toy.weights(straight)
+    assert toy.weights(t) == toy.weights(straight)
     assert not list(tmp_path.rglob("*.tmp-*"))
 
 
 def test_a_full_disk_at_the_start_is_named(tmp_path, full_disk):
     full_disk.append(1)
     with pytest.raises(RunFolderError, match=r"run/config.yaml cannot be written: No space left"):
-        toy.trainer(tmp_path, max_steps=1).train()
+        trainer(tmp_path, max_steps=1).train()
 
 
 LOST = {"deleted": shutil.rmtree, "renamed": lambda path: path.rename(path.with_name("moved")),
@@ -137,43 +141,34 @@ LOST = {"deleted": shutil.rmtree, "renamed": lambda path: path.rename(path.with_
 @pytest.mark.parametrize("changed", [{}, SAVING, dict(save_completions=False), dict(eval_strategy="steps", eval_steps=1)],
                          ids=["plain", "saving", "without completions", "evaluating"])
 def test_a_folder_that_is_lost_is_named(tmp_path, lose, changed):
-    trainer = toy.trainer(tmp_path, callbacks=[Between(2, lose)], eval_dataset=toy.ROWS,
+    t = trainer(tmp_path, callbacks=[Between(2, lose)], eval_dataset=toy.ROWS,
                           **(dict(max_steps=4, save_strategy="no") | changed))
     with pytest.raises(RunFolderError, match="the run folder .*/run is gone"):
-        trainer.train()
+        t.train()
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("name, step", [("metrics.jsonl", 1), ("completions", 1), ("config.yaml", 0)])
-def test_what_cannot_be_written_is_named(tmp_path, name, step):
+@pytest.mark.parametrize("name", ["metrics.jsonl", "completions", "config.yaml"])
+def test_what_cannot_be_written_is_named(tmp_path, name):
     """A file where a folder should be, or a folder in the place of a file: no user may write there, root included."""
     class InTheWay:
-        def on_init_end(self, args, state, control, **kwargs):
-            pass
-
         def on_train_begin(self, args, state, control, run, **kwargs):
             if name == "completions":
                 (run.path / name).write_text("")
-            elif step:
+            else:
+                (run.path / name).unlink(missing_ok=True)
                 (run.path / name).mkdir()
 
-    if not step:
-        class Folder(RunFolder):
-            def write_config(self, text):
-                (self.path / name).mkdir()
-                super().write_config(text)
-        trainer = toy.trainer(tmp_path, max_steps=2)
-        trainer.run = Folder(tmp_path / "run")
-    else:
-        trainer = toy.trainer(tmp_path, callbacks=[InTheWay], max_steps=2)
+    t = trainer(tmp_path, callbacks=[InTheWay], max_steps=2)
     with pytest.raises(RunFolderError, match=f"run/{name}.* cannot be written"):
-        trainer.train()
+        t.train()
+        t.train()                            # writes config.yaml again
 
 
 def test_an_output_dir_that_is_a_file_is_named(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(ConfigError, match="the folder cannot be made"):
-        toy.trainer(tmp_path, max_steps=1).train()
+        trainer(tmp_path, max_steps=1).train()
 
 
 # ---- whose a folder is
@@ -190,13 +185,13 @@ def environment():
 
 
 class Held:
-    """A process that trains in a folder and waits after its first step until it is let go."""
+    """A process that trains in a folder and waits once, with a checkpoint behind it, until it is let go."""
 
     def __init__(self, folder, resume=False):
         self.process = subprocess.Popen([*script("""
             class Wait:
-                def on_step_end(self, args, state, control, run, **kwargs):
-                    if not waited:
+                def on_step_begin(self, args, state, control, run, **kwargs):
+                    if state.global_step and not waited:
                         waited.append(1)
                         print(run.path, flush=True)
                         sys.stdin.readline()
@@ -231,10 +226,10 @@ def test_two_processes_never_share_a_folder(tmp_path, slash):
 
 
 def test_a_second_resume_is_refused_by_name(tmp_path):
-    first = toy.trainer(tmp_path, **(SAVING | dict(max_steps=2)))
+    first = trainer(tmp_path, **(SAVING | dict(max_steps=2)))
     first.train()
     with Held(first.run.path, resume=True) as held:
-        second = toy.trainer(tmp_path, output_dir=str(first.run.path), **SAVING)
+        second = trainer(tmp_path, output_dir=str(first.run.path), **SAVING)
         before = toy.weights(second)
         with pytest.raises(RunFolderError, match=rf"/run is being written by process {held.process.pid} on "):
             second.train(resume_from_checkpoint=True)
@@ -249,7 +244,7 @@ def test_a_claim_ends_with_its_process(tmp_path, number):
     with Held(tmp_path / "run") as held:
         held.process.send_signal(number)
         held.process.communicate("\n" if number != signal.SIGKILL else None)
-    resumed = toy.trainer(tmp_path, **SAVING)
+    resumed = trainer(tmp_path, **SAVING)
     assert resumed.train(resume_from_checkpoint=True).global_step == 4
     assert steps(tmp_path / "run") == [1, 2, 3, 4]
 
@@ -291,13 +286,13 @@ def test_who_left_a_claim_decides(tmp_path, owner, message):
 
 
 def test_a_run_that_is_left_early_lets_its_folder_go_and_takes_it_again(tmp_path):
-    trainer = toy.trainer(tmp_path, **SAVING)
-    next(iter(trainer))
-    with_claim = RunFolder(trainer.run.path)
+    t = trainer(tmp_path, **SAVING)
+    next(iter(t))
+    with_claim = RunFolder(t.run.path)
     with pytest.raises(RunFolderError, match="is being written by process"):
-        next(iter(trainer))
+        next(iter(t))
     with_claim.release()
-    assert trainer.train().global_step == 4 and steps(trainer.run.path) == [1, 2, 3, 4]
+    assert t.train().global_step == 4 and steps(t.run.path) == [1, 2, 3, 4]
 
 
 def test_folders_are_absolute_from_the_start(tmp_path, monkeypatch):
@@ -308,9 +303,9 @@ def test_folders_are_absolute_from_the_start(tmp_path, monkeypatch):
         os.chdir(tmp_path / "elsewhere")
         return [float(len(c)) for c in completions]
 
-    trainer = toy.trainer(tmp_path, reward, output_dir="out/", **SAVING)
-    trainer.train()
-    assert trainer.run.path == tmp_path / "out" and steps(tmp_path / "out") == [1, 2, 3, 4]
+    t = trainer(tmp_path, reward, output_dir="out/", **SAVING)
+    t.train()
+    assert t.run.path == tmp_path / "out" and steps(tmp_path / "out") == [1, 2, 3, 4]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["elsewhere", "out"] and not any(Path.cwd().iterdir())
 
 
