@@ -315,3 +315,83 @@ def test_an_interrupt_is_exported_and_pickled():
     stop = grpo.TrainingInterrupted(3, Path("runs/x"), Path("runs/x/checkpoints/step-2"))
     same = pickle.loads(pickle.dumps(stop))
     assert (same.step, same.run, same.checkpoint, str(same)) == (stop.step, stop.run, stop.checkpoint, str(stop))
+
+
+# ---- which run is meant
+
+def stopped(tmp_path, step, **changed):
+    """A run that is left after a step."""
+    t = trainer(tmp_path, **SAVING | changed)
+    for s in t:
+        if s.step == step:
+            break
+    return t.run.path
+
+
+@pytest.mark.parametrize("ends, meant", [
+    ([4], "run"), ([2], "run"), ([4, 2], "run-2"), ([2, 4], "run"), ([4, 4, 3], "run-3"), ([4, 2, 4], "run-2"),
+    ([4, 4], None), ([2, 2], None), ([4, 2, 2], None)])
+def test_an_output_dir_means_the_run_that_is_not_finished(tmp_path, ends, meant):
+    folders = [stopped(tmp_path, step) for step in ends]
+    t = trainer(tmp_path, **SAVING)
+    if meant is None:
+        with pytest.raises(ConfigError, match=f"given to several runs: {', '.join(map(str, folders))}; give"):
+            t.train(resume_from_checkpoint=True)
+    else:
+        t.train(resume_from_checkpoint=True)
+        assert t.run.path == tmp_path / meant and t.state.global_step == 4
+
+
+def test_a_run_without_a_checkpoint_is_not_passed_over(tmp_path):
+    stopped(tmp_path, 4)
+    stopped(tmp_path, 2, save_strategy="no")
+    with pytest.raises(ConfigError, match=r"given to several runs: .*/run, .*/run-2; give"):
+        trainer(tmp_path, **SAVING).train(resume_from_checkpoint=True)
+
+
+QUICK = ["--model.hidden_size", "32", "--model.num_hidden_layers", "1", "--model.num_attention_heads", "2",
+         "--model.num_key_value_heads", "1", "--model.intermediate_size", "64", "--sft.max_steps", "1",
+         "--sft.per_device_train_batch_size", "2", "--max_steps", "1", "--prompts_per_step", "2", "--num_generations",
+         "2", "--max_completion_length", "4", "--eval_strategy", "no", "--eval_on_start", "no", "--save_strategy", "no"]
+
+
+def test_a_warm_up_that_was_stopped_keeps_its_folder(tmp_path, monkeypatch):
+    from grpo.cli import train
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "warm_up", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train.main([*QUICK, "--output_dir", str(tmp_path / "run")])
+    train.main([*QUICK, "--output_dir", str(tmp_path / "run")])
+    assert [p.name for p in sorted((tmp_path / "run").iterdir())] == ["recipe.yaml"]
+    assert steps(tmp_path / "run-2") == [1] and (tmp_path / "run-2" / "sft" / "metrics.jsonl").exists()
+
+
+def test_a_run_begins_no_warm_up_in_the_folder_of_another(tmp_path, monkeypatch):
+    from grpo.cli import train
+
+    warm_up, begun = train.warm_up, []
+
+    def between(model, demonstrations, config):
+        begun.append(config.output_dir)
+        if len(begun) == 1:                  # a second run begins while the first one warms up
+            train.main([*QUICK, "--output_dir", str(tmp_path / "run")])
+        warm_up(model, demonstrations, config)
+
+    monkeypatch.setattr(train, "warm_up", between)
+    train.main([*QUICK, "--output_dir", str(tmp_path / "run")])
+    assert begun == [str(tmp_path / name / "sft") for name in ("run", "run-2")]
+    assert steps(tmp_path / "run") == steps(tmp_path / "run-2") == [1]
+
+
+# ---- the environment
+
+@pytest.mark.parametrize("value", ["junk", "0", "-3", "3x", "257", "1e2"])
+def test_a_number_of_threads_that_is_none_is_named(value):
+    done = subprocess.run([sys.executable, "-P", "-m", "grpo", "generate", "--model", "nowhere", "x"],
+                          capture_output=True, text=True, env={**environment(), "GRPO_NUM_THREADS": value})
+    assert done.returncode == 1
+    assert done.stderr == f"grpo: GRPO_NUM_THREADS is '{value}', must be a number of threads, 1..256\n"
