@@ -1,5 +1,6 @@
 """Rollouts: completions of a batch of prompts with everything the update needs, as flat arrays."""
 import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from ..errors import ConfigError, did_you_mean, warn
 from ..model import Model, row_variables
 from ..options import GRPOConfig
 from ..rewards import RewardBatch, Scores, gold_of
+from ..runs import to_json
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
@@ -100,7 +102,9 @@ class Rollouts:
         arrays = {f: getattr(self, f) for f in TOKEN_FIELDS + COMPLETION_FIELDS if getattr(self, f) is not None
                   and f != "stored"}
         np.savez(path, rows=[p.row for p in self.prompts], group=self.group, lengths=self.lengths,
-                 tokens=np.concatenate(self.completions), texts=np.array(self.texts, np.str_), **arrays)
+                 tokens=np.concatenate(self.completions), texts=np.array(self.texts, np.str_),
+                 text_lengths=np.array([len(text) for text in self.texts], np.int32),
+                 extras=np.array([to_json(row) for row in self.extra_rows()], np.str_), **arrays)
 
     @staticmethod
     def load(path: Path, prompt_of_row: Callable[[int], Prompt]) -> "Rollouts":
@@ -108,8 +112,17 @@ class Rollouts:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
         completions = np.split(arrays.pop("tokens"), np.cumsum(arrays.pop("lengths"))[:-1])
+        # NumPy's strings lose the NULs at their end
+        texts = [text.ljust(n, "\0") for text, n in zip(arrays.pop("texts").tolist(), arrays.pop("text_lengths"),
+                                                        strict=True)]
+        extras = [json.loads(row) for row in arrays.pop("extras").tolist()]
         return Rollouts(prompts=[prompt_of_row(int(row)) for row in arrays.pop("rows")], completions=completions,
-                        texts=arrays.pop("texts").tolist(), **arrays)
+                        texts=texts, extras={name: [row[name] for row in extras] for name in extras[0]}, **arrays)
+
+    def extra_rows(self) -> list[dict[str, Any]]:
+        """What reward functions logged, by completion: columns that have a value for each."""
+        whole = {name: values for name, values in self.extras.items() if len(values) == len(self)}
+        return [{name: values[i] for name, values in whole.items()} for i in range(len(self))]
 
     def take(self, scores: Scores) -> None:
         """Rewards, their weighted sums, and what reward functions logged beside them."""
@@ -253,11 +266,11 @@ def moments(values: NDArray[np.float64]) -> tuple[float, float]:
 def completion_records(step: int, r: Rollouts, names: list[str]) -> list[dict[str, Any]]:
     """One JSON-able dict a completion."""
     golds = [gold_of(p.columns) for p in r.prompts]
-    rewards, totals = r.scores()
+    (rewards, totals), extras = r.scores(), r.extra_rows()
     reasons = np.where(r.finish == LENGTH, "length", "stop")
     return [{"step": step, "row": r.prompts[g].row, "prompt": r.prompts[g].prompt, "completion": r.texts[i],
              **({"gold": golds[g]} if golds[g] is not None else {}), "tokens": len(r.completions[i]),
              "finish_reason": str(reasons[i]), "rewards": dict(zip(names, rewards[i].tolist(), strict=True)),
              "reward": float(totals[i]), "advantage": None if r.advantages is None else float(r.advantages[i]),
-             **{name: values[i] for name, values in r.extras.items() if len(values) == len(r)}}
+             **extras[i]}
             for i, g in enumerate(r.group)]

@@ -26,7 +26,7 @@ from ..runs import CHECKPOINTS, ROUND, RunFolder, TrainerState, checkpoint, say
 from .callbacks import Progress, TensorBoard, TrainerControl, never_called
 from .interrupt import TrainingInterrupted, sigterm
 from .profile import Profile
-from .resume import checkpoint_of, compare_options
+from .resume import checkpoint_of, compare_backends, compare_options
 
 MAX_FAILED_SAVES = 3
 
@@ -422,7 +422,8 @@ class Loop(ABC):
         s = self.state
         state = {"kind": self.kind, "step": s.global_step, "max_steps": s.max_steps, "epoch": s.epoch,
                  "adam_steps": self.optimizer.steps_taken, "num_input_tokens_seen": s.num_input_tokens_seen,
-                 "skipped": self._skipped, "config": dataclasses.asdict(self.args), **self.position_state()}
+                 "skipped": self._skipped, "backend": _core.backend(self.model.device),
+                 "config": dataclasses.asdict(self.args), **self.position_state()}
         (inner / checkpoint.STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
 
     def _resume(self, resume: str | bool) -> None:
@@ -431,6 +432,7 @@ class Loop(ABC):
         folder = Path(os.path.abspath(checkpoint_of(resume, self.args.output_dir)))
         state = checkpoint.read_state(folder, self.kind)
         compare_options(folder, state["config"], self.args)
+        compare_backends(folder, state.get("backend"), _core.backend(self.model.device))
         own = folder.parent.parent
         output_dir = self.args.output_dir and os.path.abspath(self.args.output_dir)
         in_place = resume is True or (folder.parent.name == CHECKPOINTS and folder == checkpoint.latest(folder.parent)

@@ -1,6 +1,7 @@
 """Which checkpoint a run goes on from, and which options may have changed since."""
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,3 +45,11 @@ def compare_options(folder: Path, saved: dict[str, Any], args: TrainingConfig) -
                if name in saved and saved[name] != value and name not in FREE_TO_CHANGE]
     if changed:
         warn(f"{folder}: resumed with other options ({'; '.join(changed)})")
+
+
+def compare_backends(folder: Path, saved: Sequence[str] | None, now: Sequence[str]) -> None:
+    """A warning where the checkpoint in folder was made by other kernels than those that go on from it: (device, tier),
+    or None where that is not known."""
+    if saved is not None and list(saved) != list(now):
+        warn(f"{folder} was made on {' '.join(saved)}, this is {' '.join(now)}: the run goes on with other bits than it "
+             "would have there")

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 
 import pytest
 
 import grpo
 import toy
+from grpo import _core
 from grpo.errors import ConfigError, GrpoWarning, RunFolderError
 from grpo.runs import Metrics, RunFolder, claim, lines
 
@@ -385,6 +387,45 @@ def test_a_run_begins_no_warm_up_in_the_folder_of_another(tmp_path, monkeypatch)
     train.main([*QUICK, "--output_dir", str(tmp_path / "run")])
     assert begun == [str(tmp_path / name / "sft") for name in ("run", "run-2")]
     assert steps(tmp_path / "run") == steps(tmp_path / "run-2") == [1]
+
+
+# ---- what a resume in the middle of a rollout keeps
+
+def test_texts_and_logged_columns_survive_a_resume(tmp_path):
+    def reward(completions, log_extra):
+        log_extra("length", [len(c) for c in completions])
+        log_extra("note", [None, "x\0", {"a": [1.5, "\0"]}, "é"] * (len(completions) // 4))
+        return toy.byte_values([c.encode() for c in completions])
+
+    t = trainer(tmp_path, reward, **SAVING, num_iterations=2)
+    made = t._make_rollouts
+
+    def with_zeros():
+        rollouts = made()
+        rollouts.texts = [text + "\0" * (i % 3) for i, text in enumerate(rollouts.texts)]
+        return rollouts
+
+    t._make_rollouts = with_zeros
+    first = next(iter(t)).completions
+    resumed = trainer(tmp_path, reward, **SAVING, num_iterations=2)
+    second = next(iter(resumed.steps(True)))
+    names = ("completion", "length", "note")
+    assert [{n: r[n] for n in names} for r in second.completions] == [{n: r[n] for n in names} for r in first]
+    assert second.step == 2 and any(r["completion"].endswith("\0\0") for r in first)
+
+
+def test_a_resume_on_another_cpu_tier_says_that_bits_differ(tmp_path, monkeypatch):
+    def on_cpu(**changed):
+        return trainer(tmp_path, policy=toy.model("cpu"), **SAVING | changed)
+
+    on_cpu(max_steps=2).train()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", GrpoWarning)
+        on_cpu(max_steps=3).train(resume_from_checkpoint=True)
+    name, tier = _core.backend("cpu")
+    monkeypatch.setenv("GRPO_CPU", "portable")
+    with pytest.warns(GrpoWarning, match=f"was made on {name} {tier}, this is cpu portable: .* other bits"):
+        on_cpu().train(resume_from_checkpoint=True)
 
 
 # ---- the environment
