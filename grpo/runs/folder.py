@@ -37,6 +37,7 @@ class RunFolder:
         self.path = Path(os.path.abspath(path))          # a reward may change the working directory
         self._waiting: list[bytes] = []                  # lines for which there was no room
         self._full = False                               # and that was said
+        self._left: int | None = None                    # the size of metrics.jsonl at release()
         self._made = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -75,10 +76,23 @@ class RunFolder:
         return folder
 
     def claim(self) -> None:
-        """Takes the folder again after release(). RunFolderError where another process has it."""
+        """Takes the folder again after release(). RunFolderError where another process has it, or has written it since
+        then."""
         if self._claim is None:
             self.require()
-            self._claim = Claim(self.path)
+            claim = Claim(self.path)
+            if self._logged() != self._left:
+                claim.release()
+                raise RunFolderError(f"{self.path / METRICS} has changed since this run left it: another one went on "
+                                     "there; give resume_from_checkpoint to a new trainer")
+            self._claim = claim
+
+    def _logged(self) -> int | None:
+        """The size of metrics.jsonl."""
+        try:
+            return os.stat(self.path / METRICS).st_size
+        except OSError:
+            return None
 
     def release(self) -> None:
         """Lets other processes write the folder. One that was made for this run and is empty goes."""
@@ -86,6 +100,7 @@ class RunFolder:
             with contextlib.suppress(RunFolderError):    # the run has said so already
                 self._write(METRICS, self._append_waiting, is_log=True)
         if self._claim is not None:
+            self._left = self._logged()
             self._claim.release()
             self._claim = None
             if self._made:
@@ -152,8 +167,12 @@ class RunFolder:
             path.parent.mkdir(exist_ok=True)
             replace_text(path, text)
 
-        self._write(name, write, is_log=True)
+        self.write_log(name, write)
         return path
+
+    def write_log(self, name: str, write: Callable[[], Any]) -> None:
+        """write() makes the file of that name, which the run can do without where there is no room for it."""
+        self._write(name, write, is_log=True)
 
     def rewind(self, step: int) -> list[dict[str, Any]]:
         """Drops what was logged after a step, before the run continues from there. Returns what remains."""

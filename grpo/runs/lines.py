@@ -22,14 +22,17 @@ class Line(NamedTuple):
     text: bytes
 
 
-def append(path: Path, text: bytes) -> None:
-    """Adds whole lines to a file, all of them or, where that fails, none. Raises OSError."""
+def append(path: Path, text: bytes, sync: bool = False) -> None:
+    """Adds whole lines to a file, all of them or, where that fails, none. sync: waits until they are on disk. Raises
+    OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     try:
         end, rest = os.lseek(descriptor, 0, os.SEEK_END), memoryview(text)
         try:
             while rest:
                 rest = rest[os.write(descriptor, rest):]
+            if sync:
+                os.fsync(descriptor)
         except BaseException:
             with contextlib.suppress(OSError):           # the reader drops what cannot be taken back
                 os.ftruncate(descriptor, end)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, FileFormatError, did_you_mean
+from ..errors import ConfigError, FileFormatError, RunFolderError, did_you_mean
 from .folder import READINGS, ROUND
 from .lines import METRICS, read_metrics
 
@@ -247,17 +247,25 @@ def write(drawn: dict[str, "Figure"], folder: Path, formats: Iterable[str] = ("p
     for kind in formats:
         if kind not in FORMATS:
             raise ConfigError(f"format {kind!r} is not one of {', '.join(FORMATS)}{did_you_mean(kind, FORMATS)}")
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [save(figure, folder / f"{name}.{kind}") for kind in formats if kind != "pdf"
-             for name, figure in drawn.items()]
-    if "pdf" in formats and drawn:
-        from matplotlib.backends.backend_pdf import PdfPages
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        files = [save(figure, folder / f"{name}.{kind}") for kind in formats if kind != "pdf"
+                 for name, figure in drawn.items()]
+        if "pdf" in formats and drawn:
+            files.append(save_pages(drawn.values(), folder / "plots.pdf"))
+        return files
+    except OSError as error:
+        raise RunFolderError(f"{folder}: the pictures cannot be written: {error.strerror or error}") from error
 
-        files.append(folder / "plots.pdf")
-        with PdfPages(files[-1]) as pages:
-            for figure in drawn.values():
-                pages.savefig(figure, facecolor="white")
-    return files
+
+def save_pages(drawn: Iterable["Figure"], path: Path) -> Path:
+    """All pictures as the pages of a PDF."""
+    from matplotlib.backends.backend_pdf import PdfPages
+
+    with PdfPages(path) as pages:
+        for figure in drawn:
+            pages.savefig(figure, facecolor="white")
+    return path
 
 
 def plot_run(run_folder: str | os.PathLike, pictures: Iterable[str] = tuple(PICTURES),

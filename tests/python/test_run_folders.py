@@ -16,7 +16,8 @@ import grpo
 import toy
 from grpo import _core
 from grpo.errors import ConfigError, GrpoWarning, RunFolderError
-from grpo.runs import Metrics, RunFolder, claim, lines
+from grpo.evaluation.folder import EvalFolder
+from grpo.runs import Metrics, RunFolder, claim, lines, plot_run
 
 SAVING = dict(save_strategy="steps", save_steps=1, max_steps=4)
 
@@ -127,6 +128,29 @@ def test_a_full_disk_does_not_end_a_run(tmp_path, full_disk, again):
     straight.train()
     assert toy.weights(t) == toy.weights(straight)
     assert not list(tmp_path.rglob("*.tmp-*"))
+
+
+def test_reports_and_pictures_on_a_full_disk(tmp_path, monkeypatch):
+    def full(*arguments, **named):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("grpo.evaluation.rounds.write_report", full)
+    t = trainer(tmp_path, save_strategy="no", max_steps=1, eval_dataset=toy.ROWS, eval_strategy="steps", eval_steps=1,
+                eval_report="end")
+    with pytest.warns(GrpoWarning, match=r"eval/step-000001.pdf cannot be written: No space left on device"):
+        t.train()
+    monkeypatch.setattr("grpo.runs.plots.save", full)
+    with pytest.raises(RunFolderError, match="run/plots: the pictures cannot be written: No space left on device"):
+        plot_run(t.run.path)
+
+
+def test_an_evaluation_on_a_full_disk_keeps_what_is_finished(tmp_path, monkeypatch):
+    folder = EvalFolder(tmp_path / "eval", {"num_generations": 1})
+    folder.add([{"row": 0}])
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(RunFolderError, match="eval/unfinished.jsonl cannot be written: No space left on device"):
+        folder.add([{"row": 1}])
+    assert (tmp_path / "eval" / "unfinished.jsonl").read_text() == '{"row": 0}\n'
 
 
 def test_a_full_disk_at_the_start_is_named(tmp_path, full_disk):
@@ -295,6 +319,15 @@ def test_a_run_that_is_left_early_lets_its_folder_go_and_takes_it_again(tmp_path
         next(iter(t))
     with_claim.release()
     assert t.train().global_step == 4 and steps(t.run.path) == [1, 2, 3, 4]
+
+
+def test_a_run_that_another_went_on_with_is_not_gone_on_with(tmp_path):
+    first = trainer(tmp_path, **SAVING)
+    next(iter(first))
+    trainer(tmp_path, **SAVING).train(resume_from_checkpoint=True)
+    with pytest.raises(RunFolderError, match="metrics.jsonl has changed since this run left it"):
+        first.train()
+    assert steps(tmp_path / "run") == [1, 2, 3, 4]
 
 
 def test_folders_are_absolute_from_the_start(tmp_path, monkeypatch):
