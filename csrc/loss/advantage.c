@@ -13,8 +13,8 @@ const char *const reward_aggregation_names[] = {[SUM_THEN_NORMALIZE] = "sum_then
                                                 [NORMALIZE_THEN_SUM] = "normalize_then_sum",
                                                 [REWARD_AGGREGATIONS] = NULL};
 
-/* Rewards may be as large as a double: numbers above HUGE_REWARD are measured in units of 2^600, so that no square and no
-   sum of them overflows; all others in units of 1. */
+/* Rewards may be as large as a double: numbers above HUGE_REWARD are measured in units of 2^600, so that no square and
+   no sum of them overflows; all others in units of 1. */
 #define HUGE_REWARD 0x1p480
 #define HUGE_UNIT 0x1p-600
 

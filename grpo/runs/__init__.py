@@ -33,6 +33,6 @@ from .plots import Metrics, plot_run, plot_runs
 from .state import TrainerState
 
 __all__ = ["CHECKPOINTS", "COMPLETIONS", "CONFIG", "EVALUATIONS", "FORMAT", "METRICS", "READINGS", "RECIPE", "ROUND",
-           "Metrics", "RunFolder", "TrainerState", "append", "completion_steps", "completions", "evaluation", "evaluation_steps",
-           "latest_model", "plain", "plot_run", "plot_runs", "read_document", "replace_text", "round_name",
-           "run_to_resume", "say", "to_json"]
+           "Metrics", "RunFolder", "TrainerState", "append", "completion_steps", "completions", "evaluation",
+           "evaluation_steps", "latest_model", "plain", "plot_run", "plot_runs", "read_document", "replace_text",
+           "round_name", "run_to_resume", "say", "to_json"]

@@ -141,4 +141,7 @@ def read_owner(descriptor: int) -> dict[str, Any]:
 
 def name(owner: dict[str, Any]) -> str:
     """A process, as errors name it."""
-    return f"process {owner.get('pid', '?')} on {owner.get('host', 'an unknown host')}" if owner else "another process"
+    if not owner:
+        return "another process"
+    here = " (this one: a loop over a trainer is not over)" if owner == identity() else ""
+    return f"process {owner.get('pid', '?')} on {owner.get('host', 'an unknown host')}{here}"

@@ -38,11 +38,12 @@ class RunFolder:
         self._waiting: list[bytes] = []                  # lines for which there was no room
         self._full = False                               # and that was said
         self._left: int | None = None                    # the size of metrics.jsonl at release()
-        self._made = not self.path.exists()
+        self._made = not os.path.exists(self.path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"output_dir={str(path)!r}: the folder cannot be made: {error.strerror}") from error
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise ConfigError(f"output_dir={str(path)!r}: the folder cannot be made: {why}") from error
         self._claim: Claim | None = Claim(self.path)
         self._place = os.stat(self.path)
 
@@ -95,7 +96,7 @@ class RunFolder:
             return None
 
     def release(self) -> None:
-        """Lets other processes write the folder. One that was made for this run and is empty goes."""
+        """Lets other processes write the folder."""
         if self._waiting and self._claim is not None:
             with contextlib.suppress(RunFolderError):    # the run has said so already
                 self._write(METRICS, self._append_waiting, is_log=True)
@@ -103,9 +104,13 @@ class RunFolder:
             self._left = self._logged()
             self._claim.release()
             self._claim = None
-            if self._made:
-                with contextlib.suppress(OSError):       # it is not empty, as a rule
-                    self.path.rmdir()
+
+    def abandon(self) -> None:
+        """The run does not begin: release(), and a folder that was made for it goes."""
+        self.release()
+        if self._made:
+            with contextlib.suppress(OSError):           # something is in it
+                self.path.rmdir()
 
     def require(self) -> None:
         """RunFolderError where the folder is not the one any more that the run began in."""
@@ -189,7 +194,7 @@ class RunFolder:
 
 def holds_run(path: Path) -> bool:
     """Whether a run, or anything under a name that a run writes, is there."""
-    return any((path / name).exists() for name in WRITTEN)
+    return any(os.path.exists(path / name) for name in WRITTEN)
 
 
 def round_name(prefix: str, step: int) -> str:

@@ -445,7 +445,7 @@ class Loop(ABC):
                 self.state.log_history = run.rewind(self.state.global_step)
                 self.state.best_metric = (checkpoint.best(run.checkpoints) or {}).get("value")
         except BaseException:
-            run.release()
+            run.abandon()
             raise
         self.run = run
         say(f"resumed {folder} at step {self.state.global_step}")

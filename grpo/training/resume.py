@@ -48,8 +48,8 @@ def compare_options(folder: Path, saved: dict[str, Any], args: TrainingConfig) -
 
 
 def compare_backends(folder: Path, saved: Sequence[str] | None, now: Sequence[str]) -> None:
-    """A warning where the checkpoint in folder was made by other kernels than those that go on from it: (device, tier),
-    or None where that is not known."""
+    """A warning where the checkpoint in folder was made by other kernels than those that go on from it: (device,
+    tier), or None where that is not known."""
     if saved is not None and list(saved) != list(now):
-        warn(f"{folder} was made on {' '.join(saved)}, this is {' '.join(now)}: the run goes on with other bits than it "
-             "would have there")
+        warn(f"{folder} was made on {' '.join(saved)}, this is {' '.join(now)}: the run goes on with other bits than "
+             "it would have there")

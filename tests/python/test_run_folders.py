@@ -34,7 +34,8 @@ def steps(path):
 
 FOREIGN = {
     "torn in the middle": b'{"step": 2, "lo{"step": 2}', "no JSON": b"nonsense", "not text": b"\xff\xfe",
-    "zeros of a crash": bytes(64), "a list": b"[2]", "a number": b"3", "null": b"null", "without a step": b'{"loss": 1}',
+    "zeros of a crash": bytes(64), "a list": b"[2]", "a number": b"3", "null": b"null",
+    "without a step": b'{"loss": 1}',
     "a step of text": b'{"step": "2"}', "a step between": b'{"step": 1.5}', "a step that is true": b'{"step": true}',
     "a negative step": b'{"step": -1}', "a step that is no number": b'{"step": NaN}', "deep": b"[" * 100000,
     "a long number": b'{"step": ' + b"9" * 5000 + b"}",
@@ -164,7 +165,8 @@ LOST = {"deleted": shutil.rmtree, "renamed": lambda path: path.rename(path.with_
 
 
 @pytest.mark.parametrize("lose", LOST.values(), ids=LOST)
-@pytest.mark.parametrize("changed", [{}, SAVING, dict(save_completions=False), dict(eval_strategy="steps", eval_steps=1)],
+@pytest.mark.parametrize("changed", [{}, SAVING, dict(save_completions=False),
+                                     dict(eval_strategy="steps", eval_steps=1)],
                          ids=["plain", "saving", "without completions", "evaluating"])
 def test_a_folder_that_is_lost_is_named(tmp_path, lose, changed):
     t = trainer(tmp_path, callbacks=[Between(2, lose)], eval_dataset=toy.ROWS,
@@ -191,10 +193,11 @@ def test_what_cannot_be_written_is_named(tmp_path, name):
         t.train()                            # writes config.yaml again
 
 
-def test_an_output_dir_that_is_a_file_is_named(tmp_path):
-    (tmp_path / "run").write_text("")
+@pytest.mark.parametrize("name", ["file", "file/run", "x" * 300, "with\0nul"])
+def test_an_output_dir_that_cannot_be_is_named(tmp_path, name):
+    (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="the folder cannot be made"):
-        trainer(tmp_path, max_steps=1).train()
+        trainer(tmp_path, max_steps=1, output_dir=str(tmp_path / name)).train()
 
 
 # ---- whose a folder is
