@@ -280,16 +280,19 @@ def test_a_claim_ends_with_its_process(tmp_path, number):
 
 def test_a_process_that_a_reward_leaves_behind_does_not_hold_the_folder(tmp_path):
     folder = RunFolder(tmp_path)
-    read, write = os.pipe()
+    (read, write), (begun, ready) = os.pipe(), os.pipe()
     if (child := os.fork()) == 0:
         os.close(write)
+        os.write(ready, b"!")
         os.read(read, 1)
         os._exit(0)
     os.close(read)
+    assert os.read(begun, 1) == b"!"
     os.close(folder._claim._descriptor)                  # as the end of this process would
     claim._held.discard(folder._claim._descriptor)
     RunFolder(tmp_path).release()
-    os.close(write)
+    for end in (write, begun, ready):
+        os.close(end)
     assert os.waitpid(child, 0)[1] == 0
 
 
@@ -312,6 +315,23 @@ def test_who_left_a_claim_decides(tmp_path, owner, message):
         with pytest.raises(RunFolderError, match=message):
             RunFolder(tmp_path)
         assert RunFolder.create(str(tmp_path), "x").path.name == f"{tmp_path.name}-2"
+
+
+@pytest.mark.parametrize("number", claim.NO_LOCKS)
+@pytest.mark.parametrize("pid, message", [(None, None), (1 << 40, None), (os.getppid(), "is being written by process"),
+                                          ("7", None)])
+def test_without_locks_the_number_of_the_process_decides(tmp_path, monkeypatch, number, pid, message):
+    def no_locks(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(claim.fcntl, "flock", no_locks)
+    (tmp_path / "run.lock").write_text(json.dumps(claim.identity() | {"pid": pid}) if pid else "")
+    if message is None:
+        RunFolder(tmp_path).release()
+        assert not list(tmp_path.iterdir())
+    else:
+        with pytest.raises(RunFolderError, match=message):
+            RunFolder(tmp_path)
 
 
 def test_a_run_that_is_left_early_lets_its_folder_go_and_takes_it_again(tmp_path):
