@@ -117,6 +117,9 @@ class TrainingConfig:
         "best.",
         choices=("no", "steps", "epoch", "best"))
     save_steps: float = option(500, "Write a checkpoint every so many steps, below 1 a share of all.", above=0)
+    save_minutes: float | None = option(
+        10.0, "With save_strategy='steps': also after so many minutes without a checkpoint; None: by steps alone.",
+        above=0)
     save_total_limit: int | None = option(
         None, "Keep this many checkpoints, the newest, and the best; None: all.", low=1)
     metric_for_best_model: str | None = option(

@@ -37,8 +37,9 @@ FORMAT = 1
 ONE_FILE = 1 << 62
 
 
-def write(parent: Path, step: int, contents: Callable[[Path], None]) -> Path:
-    """parent/step-N with what contents(folder) writes. Raises CheckpointError; nothing is left behind then."""
+def write(parent: Path, step: int, contents: Callable[[Path], None], good: bool = True) -> Path:
+    """parent/step-N with what contents(folder) writes. good: False for one that others must not be dropped for. Raises
+    CheckpointError; nothing is left behind then."""
     parent.mkdir(parents=True, exist_ok=True)
     temporary, final = parent / f".step-{step}.tmp-{os.getpid()}", parent / f"step-{step}"
     remove_leftovers(parent)
@@ -47,8 +48,8 @@ def write(parent: Path, step: int, contents: Callable[[Path], None]) -> Path:
         temporary.mkdir()
         contents(temporary)
         files = {str(p.relative_to(temporary)): seal(p) for p in sorted(temporary.rglob("*")) if p.is_file()}
-        (temporary / MANIFEST).write_text(json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1),
-                                          encoding="utf-8")
+        manifest = {"format": FORMAT, "step": step, "good": good, "files": files}
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         seal(temporary / MANIFEST)
         for folder in [p for p in temporary.rglob("*") if p.is_dir()] + [temporary]:
             sync_folder(folder)
@@ -136,15 +137,29 @@ def latest(parent: Path) -> Path | None:
 
 
 def prune(parent: Path, keep: int | None) -> None:
-    """Drops all but the newest and the best. A folder loses its name before its files, so there is never half a
-    checkpoint."""
-    spared = best(parent)
+    """Drops all but the newest, the newest good one and the best. A folder loses its name before its files, so there is
+    never half a checkpoint."""
+    spared, found = best(parent), steps(parent)
+    good = next((folder for folder in found if is_good(folder)), None) if keep else None
     try:
-        for folder in steps(parent)[keep:] if keep else []:
-            if spared is None or step_of(folder) != spared["step"]:
+        for folder in found[keep:] if keep else []:
+            if folder != good and (spared is None or step_of(folder) != spared["step"]):
                 folder.rename(parent / f".{folder.name}.old-{os.getpid()}")
     finally:
         remove_leftovers(parent)
+
+
+def is_good(folder: Path) -> bool:
+    """Whether a checkpoint was written after a step that was taken, with weights that are finite."""
+    try:
+        return json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("good", True) is True
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def is_finite(core: _core.Model) -> bool:
+    """Whether every weight is a number."""
+    return all(np.isfinite(core.get_tensor(name)).all() for name, _ in core.tensors())
 
 
 def best(parent: Path) -> dict[str, Any] | None:
@@ -168,6 +183,9 @@ def load_weights(folder: Path, core: _core.Model) -> None:
     verify(folder)
     weights = SafetensorsFolder(folder)
     try:
+        for name, shape in core.tensors():
+            if name not in weights.entries or weights.entries[name].shape != tuple(shape):
+                raise CheckpointMismatchError(f"{folder}: no tensor {name} of shape {tuple(shape)}")
         for name, _ in core.tensors():
             core.set_tensor(name, weights.read(name))
     finally:
@@ -210,6 +228,12 @@ def save_optimizer(folder: Path, optimizer: _core.Trainer, tensors: list[tuple[s
     for kind, dtype in storage(optimizer).items():
         read = functools.partial(optimizer.get_state, kind)
         save_tensors(folder / f"{kind}.safetensors", tensors, read, dtype)
+
+
+def check_optimizer(folder: Path, optimizer: _core.Trainer, tensors: list[tuple[str, tuple[int, ...]]]) -> None:
+    """Raises what load_optimizer would; nothing moves."""
+    for kind in storage(optimizer):
+        load_tensors(folder / f"{kind}.safetensors", tensors, functools.partial(optimizer.check_state, kind))
 
 
 def load_optimizer(folder: Path, optimizer: _core.Trainer, tensors: list[tuple[str, tuple[int, ...]]]) -> None:

@@ -2,7 +2,7 @@
 
 grpo.py and sft.py the two trainers; loop.py what they share: steps, evaluation, checkpoints; resume.py going on from
 one; callbacks.py who is told, and the progress that is shown; profile.py the time of each operation; interrupt.py
-Ctrl-C and SIGTERM.
+Ctrl-C, SIGTERM and SIGHUP.
 """
 from .grpo import GRPOTrainer
 from .interrupt import TrainingInterrupted

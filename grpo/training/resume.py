@@ -14,8 +14,8 @@ FREE_TO_CHANGE = frozenset("""
     device disable_tqdm dtype eval_category eval_on_start eval_report eval_steps eval_strategy greater_is_better
     keep_rollout_activations load_best_model_at_end log_completions log_unique_prompts logging_first_step
     logging_steps max_steps metric_for_best_model model_init_kwargs num_completions_to_print num_generations_eval
-    num_train_epochs output_dir recompute report_to resume_from_checkpoint run_name save_completions save_only_model
-    save_steps save_strategy save_total_limit slots temperature_eval token_budget
+    num_train_epochs output_dir recompute report_to resume_from_checkpoint run_name save_completions save_minutes
+    save_only_model save_steps save_strategy save_total_limit slots temperature_eval token_budget
 """.split())
 
 
