@@ -37,7 +37,7 @@ class RunFolder:
         self.path = Path(os.path.abspath(path))          # a reward may change the working directory
         self._waiting: list[bytes] = []                  # lines for which there was no room
         self._full = False                               # and that was said
-        self._left: int | None = None                    # the size of metrics.jsonl at release()
+        self._left: int | None = None                    # the size of metrics.jsonl at release(), where it was there
         self._made = not os.path.exists(self.path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ class RunFolder:
         if self._claim is None:
             self.require()
             claim = Claim(self.path)
-            if self._logged() != self._left:
+            if self._left is not None and self._logged() != self._left:
                 claim.release()
                 raise RunFolderError(f"{self.path / METRICS} has changed since this run left it: another one went on "
                                      "there; give resume_from_checkpoint to a new trainer")

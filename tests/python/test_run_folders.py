@@ -176,6 +176,15 @@ def test_a_folder_that_is_lost_is_named(tmp_path, lose, changed):
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+def test_a_folder_that_comes_back_is_gone_on_with(tmp_path):
+    t = trainer(tmp_path, callbacks=[Between(2, LOST["renamed"])], max_steps=4)
+    with pytest.raises(RunFolderError, match="is gone"):
+        t.train()
+    (tmp_path / "moved").rename(tmp_path / "run")
+    t.train()
+    assert sorted(set(steps(tmp_path / "run"))) == [1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("name", ["metrics.jsonl", "completions", "config.yaml"])
 def test_what_cannot_be_written_is_named(tmp_path, name):
     """A file where a folder should be, or a folder in the place of a file: no user may write there, root included."""
