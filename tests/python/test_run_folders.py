@@ -182,7 +182,7 @@ def test_a_folder_that_comes_back_is_gone_on_with(tmp_path):
         t.train()
     (tmp_path / "moved").rename(tmp_path / "run")
     t.train()
-    assert sorted(set(steps(tmp_path / "run"))) == [1, 2, 3, 4]
+    assert t.state.global_step == 4 and steps(tmp_path / "run")[-1] == 4
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "completions", "config.yaml"])
