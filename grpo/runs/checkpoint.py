@@ -184,8 +184,8 @@ def load_weights(folder: Path, core: _core.Model) -> None:
     weights = SafetensorsFolder(folder)
     try:
         for name, shape in core.tensors():
-            if name not in weights.entries or weights.entries[name].shape != tuple(shape):
-                raise CheckpointMismatchError(f"{folder}: no tensor {name} of shape {tuple(shape)}")
+            if weights.read(name).shape != tuple(shape):     # FileFormatError where there is no such tensor
+                raise CheckpointMismatchError(f"{folder}: tensor {name} has not the shape {tuple(shape)}")
         for name, _ in core.tensors():
             core.set_tensor(name, weights.read(name))
     finally:
