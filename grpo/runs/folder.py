@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import ConfigError, RunFolderError, warn
 from .claim import Claim, ClaimedError
-from .lines import METRICS, append, read_metrics
+from .lines import METRICS, Line, append, read_metrics
 
 CONFIG = "config.yaml"
 COMPLETIONS, EVALUATIONS, CHECKPOINTS = "completions", "eval", "checkpoints"
@@ -179,10 +179,16 @@ class RunFolder:
         """write() makes the file of that name, which the run can do without where there is no room for it."""
         self._write(name, write, is_log=True)
 
+    def history(self) -> list[dict[str, Any]]:
+        """All records of metrics.jsonl."""
+        return [line.record for line in self._lines()]
+
+    def _lines(self) -> list[Line]:
+        return read_metrics(self.path) if (self.path / METRICS).exists() else []
+
     def rewind(self, step: int) -> list[dict[str, Any]]:
         """Drops what was logged after a step, before the run continues from there. Returns what remains."""
-        lines = read_metrics(self.path) if (self.path / METRICS).exists() else []
-        remaining = [line for line in lines if line.record["step"] <= step]
+        remaining = [line for line in self._lines() if line.record["step"] <= step]
         self._write(METRICS, lambda: replace_bytes(self.path / METRICS,
                                                    b"".join(line.text + b"\n" for line in remaining)))
         for path in [*(self.path / COMPLETIONS).glob("*.jsonl"), *(self.path / EVALUATIONS).glob("*-*.*")]:

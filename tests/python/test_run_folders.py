@@ -52,6 +52,7 @@ def test_lines_that_are_no_records_are_dropped_and_counted(tmp_path, capsys, lin
     said = capsys.readouterr().err
     assert said == f"{tmp_path}/metrics.jsonl: 1 line is left out, torn or no record (line {place + 1})\n"
     folder = RunFolder(tmp_path)
+    assert folder.history() == [{"step": 1}, {"step": 2}]
     assert folder.rewind(1) == [{"step": 1}] and (tmp_path / "metrics.jsonl").read_bytes() == b'{"step": 1}\n'
 
 
