@@ -222,6 +222,12 @@ def damaged(folder, name, content):
     (folder / checkpoint.MANIFEST).write_text(json.dumps(manifest))
 
 
+def unreadable(path):
+    """A folder in the place of a file."""
+    path.unlink()
+    path.mkdir()
+
+
 def broken_reward(folder):
     class Refuses(Memory):
         def load_state_dict(self, state):
@@ -245,7 +251,7 @@ REFUSED = {
     "the state of a reward": broken_reward,
     "the last file": lambda folder: damaged(folder, "v.safetensors", b"x") or {},
     "rollouts": lambda folder: damaged(folder, "rollouts.npz", b"x") or {},
-    "the log": lambda folder: (folder.parent.parent / "metrics.jsonl").write_text("[1]\n") and {},
+    "the log": lambda folder: unreadable(folder.parent.parent / "metrics.jsonl") or {},
 }
 
 
