@@ -3,17 +3,18 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..datasets import Prompt, PromptStream
 from ..datasets.prompts import rows_with
-from ..errors import ConfigError, did_you_mean, warn
+from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, did_you_mean, warn
 from ..model import Model, row_variables
 from ..options import GRPOConfig
 from ..rewards import RewardBatch, Scores, gold_of
+from ..runs.arrays import read_arrays
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
@@ -104,11 +105,16 @@ class Rollouts:
 
     @staticmethod
     def load(path: Path, prompt_of_row: Callable[[int], Prompt]) -> "Rollouts":
-        """What `save` wrote. prompt_of_row: the prompt of a row of the data set."""
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
+        """What `save` wrote. prompt_of_row: the prompt of a row of the data set. CheckpointCorruptError for arrays that do
+        not fit each other."""
+        arrays = read_arrays(path)
+        check_arrays(arrays, path)
         completions = np.split(arrays.pop("tokens"), np.cumsum(arrays.pop("lengths"))[:-1])
-        return Rollouts(prompts=[prompt_of_row(int(row)) for row in arrays.pop("rows")], completions=completions,
+        try:
+            prompts = [prompt_of_row(int(row)) for row in arrays.pop("rows")]
+        except IndexError as error:
+            raise CheckpointMismatchError(f"{path}: a prompt is of a row that the data set does not have") from error
+        return Rollouts(prompts=prompts, completions=completions,
                         texts=arrays.pop("texts").tolist(), **arrays)
 
     def take(self, scores: Scores) -> None:
@@ -128,6 +134,38 @@ class Rollouts:
     def without_spread(self) -> NDArray[np.bool_]:
         """(g) True for groups whose rewards are all equal, or absent: they have no advantage to learn from."""
         return flat_groups(self.scores()[1], self.group)
+
+
+# What `save` writes: the kind of its values, and one a what: prompt, completion or token.
+SAVED = {"rows": ("i8", "g"), "group": ("i4", "n"), "lengths": ("i4", "n"), "tokens": ("i4", "T"), "texts": ("U", "n"),
+         "finish": ("i4", "n"), "logprobs": ("f4", "T"), "policy_logprobs": ("f4", "T"), "entropies": ("f4", "T"),
+         "mask": ("u1", "T"), "ref_logprobs": ("f4", "T"), "advantages": ("f4", "n"), "rewards": ("f8", "n"),
+         "totals": ("f8", "n")}
+OPTIONAL = ("mask", "ref_logprobs", "advantages", "rewards", "totals")
+
+
+def check_arrays(arrays: Mapping[str, NDArray], path: Path) -> None:
+    """CheckpointCorruptError where what was read from path are not the arrays of completions."""
+    def refuse(what: str) -> NoReturn:
+        raise CheckpointCorruptError(f"{path}: {what}")
+
+    for name in [*(SAVED.keys() - set(OPTIONAL) - arrays.keys()), *(arrays.keys() - SAVED.keys())]:
+        refuse(f"array {name!r:.80} is {'missing' if name in SAVED else 'not known'}")
+    for name, array in arrays.items():
+        kind = array.dtype.kind if SAVED[name][0] == "U" else array.dtype.kind + str(array.dtype.itemsize)
+        if kind != SAVED[name][0] or array.ndim != 1 + (name == "rewards"):
+            refuse(f"array {name!r} is {array.dtype} of shape {array.shape}")
+    rows, group, lengths = arrays["rows"], arrays["group"], arrays["lengths"].astype(np.int64)
+    sizes = {"g": len(rows), "n": len(group), "T": int(lengths.sum())}
+    for name, array in arrays.items():
+        if len(array) != sizes[SAVED[name][1]]:
+            refuse(f"array {name!r} has {len(array)} values for {sizes['n']} completions of {sizes['g']} prompts with "
+                   f"{sizes['T']} tokens")
+    if not len(group) or lengths.min() < 1 or not np.array_equal(np.unique(group), np.arange(len(rows))) \
+            or (np.diff(group) < 0).any():
+        refuse("completions are not grouped by prompt, or are empty")
+    if rows.min() < 0 or arrays["tokens"].min() < 0 or not np.isin(arrays["finish"], (0, 1, 2)).all():
+        refuse("rows, token ids or finish reasons are out of range")
 
 
 def prompt_stream(model: Model, args: GRPOConfig, dataset: Any, name: str, shuffle: bool = False) -> PromptStream:

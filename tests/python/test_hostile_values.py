@@ -8,11 +8,16 @@ import struct
 import subprocess
 import sys
 import textwrap
+import zipfile
 
+import numpy as np
 import pytest
 
 import grpo
+import toy
 from grpo.model.formats.tokenizer_json import backtracks
+from grpo.runs import checkpoint
+from grpo.runs.arrays import read_arrays
 from make_files import string
 
 MEMORY = 256 << 20
@@ -261,3 +266,174 @@ def test_ids_that_end_a_completion(eos, name, tmp_path):
         grpo.load(tmp_path, device="ref")
     with pytest.raises(grpo.TokenizerError, match="end-of-text"):
         grpo.model.Tokenizer.from_pretrained(tmp_path)
+
+
+# Checkpoints whose hashes fit: contents changed, then sealed again.
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a run that was saved between two updates on one rollout, and the rewards' memory with it."""
+    folder = tmp_path_factory.mktemp("runs")
+    trainer = toy.trainer(folder, rows=toy.ROWS, max_steps=1, num_iterations=2, save_strategy="steps", save_steps=1)
+    trainer.train()
+    return trainer.run.path
+
+
+def changed(run, folder, name, data):
+    """A copy of the run's checkpoint with other bytes in one file of the trainer's, and a manifest that fits them."""
+    import shutil
+
+    there = folder / "checkpoints" / "step-1"
+    shutil.copytree(run / "checkpoints" / "step-1", there)
+    (there / "trainer" / name).write_bytes(data)
+    manifest = json.loads((there / "MANIFEST.json").read_text())
+    manifest["files"][f"trainer/{name}"] = checkpoint.seal(there / "trainer" / name)
+    (there / "MANIFEST.json").write_text(json.dumps(manifest))
+    checkpoint.verify(there)
+    return there
+
+
+def resumed(folder, tmp_path):
+    trainer = toy.trainer(tmp_path, rows=toy.ROWS, max_steps=3, num_iterations=2)
+    trainer.train(resume_from_checkpoint=str(folder))
+    return trainer
+
+
+def test_a_checkpoint_that_was_not_changed_resumes(run, tmp_path):
+    data = (run / "checkpoints" / "step-1" / "trainer" / "rollouts.npz").read_bytes()
+    assert resumed(changed(run, tmp_path, "rollouts.npz", data), tmp_path).state.global_step == 3
+
+
+STATE = {
+    "not JSON": lambda state: b"{", "nothing": lambda state: b"", "a list": lambda state: b"[]",
+    "deep": lambda state: b"[" * 100_000, "not UTF-8": lambda state: b"\xff\xfe\xfd",
+    "ten thousand digits": lambda state: json.dumps({**state, "step": 0}).encode().replace(b'"step": 0', b'"step": '
+                                                                                           + b"9" * 10_000),
+    **{f"without {name}": lambda state, name=name: json.dumps({k: v for k, v in state.items() if k != name}).encode()
+       for name in ("kind", "step", "epoch", "adam_steps", "num_input_tokens_seen", "skipped", "config", "position",
+                    "rows", "rollouts_made", "used", "entropy_control", "reference")},
+    **{f"{name} is {value!r}": lambda state, name=name, value=value: json.dumps({**state, name: value}).encode()
+       for name, values in {"step": ["1", None, -1, 1.5, True, 1 << 80], "epoch": ["1", float("nan"), None],
+                            "adam_steps": [[], -1, 1 << 64], "config": [[], None, 5], "position": [None, "0", -1],
+                            "rows": ["2", 1 << 70], "used": [-1, "1", {}], "skipped": [None, {}], "kind": [5, "sft"],
+                            "entropy_control": [5, [], [1], ["a", "b"], [None, 0]], "reference": [5]}.items()
+       for value in values},
+}
+
+
+@pytest.mark.parametrize("change", STATE.values(), ids=STATE)
+def test_trainer_json_with_a_hash_that_fits(change, run, tmp_path):
+    state = json.loads((run / "checkpoints" / "step-1" / "trainer" / "trainer.json").read_text())
+    with pytest.raises(grpo.CheckpointError, match="trainer.json|was written by|rows of data|reference"):
+        resumed(changed(run, tmp_path, "trainer.json", change(state)), tmp_path)
+
+
+def npz(**arrays):
+    import io
+
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    return stream.getvalue()
+
+
+def zipped(data, compression=zipfile.ZIP_STORED, name="rows.npy"):
+    import io
+
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", compression) as archive:
+        archive.writestr(name, data)
+    return stream.getvalue()
+
+
+def npy(header, data=b""):
+    text = repr(header).encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + data
+
+
+ZIPS = {
+    "empty": b"", "no zip": b"PK" * 100, "no arrays": npz(), "a text": zipped(b"hello"),
+    "gigabytes of zeros": zipped(bytes(64 << 20), zipfile.ZIP_DEFLATED),
+    "a header of petabytes": zipped(npy({"descr": "<i8", "fortran_order": False, "shape": (1 << 50,)}, b"12345678")),
+    "a header of nothing": zipped(npy({"descr": "|V0", "fortran_order": False, "shape": (1 << 50,)})),
+    "a negative shape": zipped(npy({"descr": "<i8", "fortran_order": False, "shape": (-1,)}, b"12345678")),
+    "objects": npz(rows=np.array([{}], object)), "a header that is code": zipped(npy("__import__('os')")),
+    "a header that is deep": zipped(b"\x93NUMPY\x01\x00" + struct.pack("<H", 60_000) + b"(" * 60_000),
+}
+
+
+@pytest.mark.parametrize("data", ZIPS.values(), ids=ZIPS)
+def test_rollouts_npz_that_is_none(data, run, tmp_path):
+    with pytest.raises(grpo.CheckpointError, match="rollouts.npz"):
+        resumed(changed(run, tmp_path, "rollouts.npz", data), tmp_path)
+
+
+def with_array(name, change):
+    def changed_arrays(arrays):
+        arrays = dict(arrays)
+        value = change(arrays.pop(name, None))
+        return arrays if value is None else {**arrays, name: value}
+    return changed_arrays
+
+
+ARRAYS = {
+    **{f"without {name}": with_array(name, lambda old: None) for name in ("rows", "group", "lengths", "tokens", "texts",
+                                                                         "finish", "logprobs", "entropies")},
+    **{f"{name} as text": with_array(name, lambda old: old.astype("U")) for name in ("rows", "tokens", "logprobs")},
+    **{f"{name} too short": with_array(name, lambda old: old[:-1]) for name in ("rows", "group", "lengths", "tokens",
+                                                                               "texts", "mask", "rewards", "totals",
+                                                                               "policy_logprobs", "advantages")},
+    **{f"{name} in two dimensions": with_array(name, lambda old: old[None]) for name in ("rows", "group", "tokens")},
+    "rewards in one dimension": with_array("rewards", lambda old: old[:, 0]),
+    "an array more": with_array("self", lambda old: np.zeros(3)),
+    "negative lengths": with_array("lengths", lambda old: -old), "rows past the data": with_array("rows", lambda old:
+                                                                                              old + 1000),
+    "negative rows": with_array("rows", lambda old: old - 1000), "negative ids": with_array("tokens", lambda old: -old - 1),
+    "ids past the vocabulary": with_array("tokens", lambda old: old + (1 << 30)),
+    "groups past the prompts": with_array("group", lambda old: old + 1),
+    "groups backwards": with_array("group", lambda old: old[::-1]),
+    "finish reasons": with_array("finish", lambda old: old + 9),
+    "complex numbers": with_array("logprobs", lambda old: old.astype(complex)),
+}
+
+
+@pytest.mark.parametrize("change", ARRAYS.values(), ids=ARRAYS)
+def test_rollouts_npz_of_other_arrays(change, run, tmp_path):
+    arrays = read_arrays(run / "checkpoints" / "step-1" / "trainer" / "rollouts.npz")
+    with pytest.raises(grpo.GrpoError):
+        resumed(changed(run, tmp_path, "rollouts.npz", npz(**change(arrays))), tmp_path)
+
+
+def test_arrays_come_back_as_they_were_saved(tmp_path):
+    arrays = {"a": np.arange(6.0).reshape(2, 3), "b": np.asfortranarray(np.arange(6).reshape(2, 3)),
+              "c": np.array(["x", "long"]), "d": np.float32(3), "e": np.zeros((0, 4), np.int8)}
+    np.savez(tmp_path / "x.npz", **arrays)
+    back = read_arrays(tmp_path / "x.npz")
+    assert back.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(back[name], array)
+        assert back[name].dtype == np.asarray(array).dtype and back[name].flags.writeable
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "outside", "absolute"])
+def test_entries_of_a_manifest_that_are_no_files(kind, run, tmp_path):
+    """Refused without waiting for a byte of them; and a manifest that is a pipe, likewise."""
+    there = changed(run, tmp_path, "more", b"")
+    (there / "trainer" / "more").unlink()
+    manifest = json.loads((there / "MANIFEST.json").read_text())
+    entry = manifest["files"].pop("trainer/more")
+    name = {"outside": "../../x", "absolute": str(tmp_path / "x")}.get(kind, "trainer/more")
+    (tmp_path / "x").write_bytes(b"")
+    (there / "MANIFEST.json").write_text(json.dumps({**manifest, "files": {**manifest["files"], name: entry}}))
+    if kind == "pipe":
+        os.mkfifo(there / name)
+    elif kind == "device":
+        (there / name).symlink_to("/dev/zero")
+    elif kind == "folder":
+        (there / name).mkdir()
+    with pytest.raises(grpo.CheckpointCorruptError, match="more|outside|x"):
+        checkpoint.verify(there)
+    (there / "MANIFEST.json").unlink()
+    os.mkfifo(there / "MANIFEST.json")
+    with pytest.raises(grpo.CheckpointCorruptError, match="MANIFEST"):
+        checkpoint.verify(there)
