@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from ..datasets import Prompt, PromptStream
 from ..datasets.prompts import rows_with
-from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, did_you_mean, warn
+from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, warn
 from ..model import Model, row_variables
-from ..options import GRPOConfig
+from ..options import GRPOConfig, sampling_options
 from ..rewards import RewardBatch, Scores, gold_of
 from ..runs.arrays import read_arrays
 
@@ -21,8 +21,6 @@ I32 = NDArray[np.int32]
 
 # finish: the completion hit max_completion_length; its last token is a stop id
 LENGTH, STOP_ID = 0, 1
-SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "min_new_tokens", "stop", "forbidden_ids")
-SAMPLING_ALIASES = {"stop_strings": "stop", "suppress_tokens": "forbidden_ids"}
 TOKEN_FIELDS = ("logprobs", "policy_logprobs", "entropies", "mask", "ref_logprobs")
 COMPLETION_FIELDS = ("stored", "finish", "advantages", "rewards", "totals")
 
@@ -105,8 +103,8 @@ class Rollouts:
 
     @staticmethod
     def load(path: Path, prompt_of_row: Callable[[int], Prompt]) -> "Rollouts":
-        """What `save` wrote. prompt_of_row: the prompt of a row of the data set. CheckpointCorruptError for arrays that do
-        not fit each other."""
+        """What `save` wrote. prompt_of_row: the prompt of a row of the data set. CheckpointCorruptError for arrays that
+        do not fit each other."""
         arrays = read_arrays(path)
         check_arrays(arrays, path)
         completions = np.split(arrays.pop("tokens"), np.cumsum(arrays.pop("lengths"))[:-1])
@@ -199,21 +197,7 @@ def prompt_ids(model: Model, template_options: Mapping[str, Any], prompt: Any, t
 
 def sampling(config: GRPOConfig, temperature: float | None = None) -> dict[str, Any]:
     """Arguments of Model.generate_ids that say how tokens are drawn, from the config and its generation_kwargs."""
-    options: dict[str, Any] = {
-        "temperature": config.temperature, "top_k": config.top_k, "top_p": config.top_p, "min_p": config.min_p or 0.0,
-        "repetition_penalty": config.repetition_penalty, "min_new_tokens": 0, "stop": None, "forbidden_ids": None}
-    for name, value in (config.generation_kwargs or {}).items():
-        target = SAMPLING_ALIASES.get(name, name)
-        if target in SAMPLING:
-            options[target] = value
-        elif (name, value) not in (("do_sample", True), ("num_beams", 1)):
-            advice = " Use max_completion_length." if name in ("max_new_tokens", "max_length", "max_tokens") else ""
-            raise ConfigError(f"generation_kwargs: {name}={value!r} is not "
-                              f"supported{did_you_mean(name, SAMPLING)}{advice}")
-    options["top_k"] = max(0, options["top_k"] or 0)
-    if not options["temperature"] > 0:
-        raise ConfigError("generation_kwargs: temperature must be above 0; greedy completions of one prompt are all "
-                          "the same")
+    options = sampling_options(config)
     if options["forbidden_ids"] is not None:
         options["forbidden_ids"] = np.asarray(options["forbidden_ids"], np.int32)
     return options if temperature is None else {**options, "temperature": temperature}

@@ -21,8 +21,8 @@ def open_regular(path: Path) -> IO[bytes]:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz as numpy.savez writes it, by name: without pickles or compression, so that they take no more
-    memory than the file has bytes. CheckpointCorruptError for anything else."""
+    """The arrays of an .npz as numpy.savez writes it, by name: without pickles or compression, so that they take no
+    more memory than the file has bytes. CheckpointCorruptError for anything else."""
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             members = archive.infolist()

@@ -269,7 +269,8 @@ def read_state(folder: Path, kind: str) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise CheckpointCorruptError(f"{path}: holds a {type(state).__name__}, not an object")
     if state.get("kind") != kind:
-        raise CheckpointMismatchError(f"{folder} was written by a {str(state.get('kind')):.40} run, this is a {kind} run")
+        raise CheckpointMismatchError(f"{folder} was written by a {str(state.get('kind')):.40} run, this is a {kind} "
+                                      "run")
     for name, right in {**OF_EVERY_RUN, **OF_KINDS.get(kind, {})}.items():
         if name not in state or not right(state[name]):
             raise CheckpointCorruptError(f"{path}: {name} is {state.get(name)!r:.80}")

@@ -25,8 +25,8 @@ SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1, "nu
          "num_key_value_heads": 2}
 CHAT = [{"role": "user", "content": "hi"}]
 
-# What a value can be made to cost without a loop: texts of lists that hold themselves, lists of characters, comparisons,
-# sorting, changes of case; and loops over what costs much at each turn.
+# What a value can be made to cost without a loop: texts of lists in lists, lists of characters, comparisons, sorting,
+# changes of case; and loops over what costs much at each turn.
 GROWING = {
     "text of lists in lists": "{% set a = [1] * 1000 %}{% set b = [a] * 1000 %}{% set c = [b] * 300 %}{{ c }}",
     "length of that text": "{% set a = [1] * 1000 %}{% set b = [a] * 1000 %}{{ ([b] * 300) | string | length }}",
@@ -386,9 +386,10 @@ ARRAYS = {
     **{f"{name} in two dimensions": with_array(name, lambda old: old[None]) for name in ("rows", "group", "tokens")},
     "rewards in one dimension": with_array("rewards", lambda old: old[:, 0]),
     "an array more": with_array("self", lambda old: np.zeros(3)),
-    "negative lengths": with_array("lengths", lambda old: -old), "rows past the data": with_array("rows", lambda old:
-                                                                                              old + 1000),
-    "negative rows": with_array("rows", lambda old: old - 1000), "negative ids": with_array("tokens", lambda old: -old - 1),
+    "negative lengths": with_array("lengths", lambda old: -old),
+    "rows past the data": with_array("rows", lambda old: old + 1000),
+    "negative rows": with_array("rows", lambda old: old - 1000),
+    "negative ids": with_array("tokens", lambda old: -old - 1),
     "ids past the vocabulary": with_array("tokens", lambda old: old + (1 << 30)),
     "groups past the prompts": with_array("group", lambda old: old + 1),
     "groups backwards": with_array("group", lambda old: old[::-1]),
