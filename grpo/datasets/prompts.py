@@ -121,8 +121,8 @@ def rows_with(rows: Any, name: str) -> Iterator[int]:
 
 
 def check_written(value: Any, where: str) -> None:
-    """DatasetError for a text that UTF-8 cannot write, or a number that Python does not spell, in a row or deeper in it:
-    a run would find them when it writes down what came of the row."""
+    """DatasetError for a text that UTF-8 cannot write, or a number that Python does not spell, in a row or deeper in
+    it: a run would find them when it writes down what came of the row."""
     pending, left = [value], MAX_ROW
     while pending:
         item = pending.pop()
@@ -134,15 +134,15 @@ def check_written(value: Any, where: str) -> None:
                 try:
                     item.encode()
                 except UnicodeEncodeError as error:
-                    raise DatasetError(f"{where}: the text {item!r:.80} holds half a surrogate pair, which UTF-8 cannot "
-                                       "write") from error
+                    raise DatasetError(f"{where}: the text {item!r:.80} holds half a surrogate pair, which UTF-8 "
+                                       "cannot write") from error
         elif isinstance(item, int):
             if item.bit_length() > MAX_BITS:
                 raise DatasetError(f"{where}: a number of {item.bit_length()} bits is over the limit of {MAX_BITS}")
         elif isinstance(item, Mapping):
             pending += [*item.keys(), *item.values()]
-        elif isinstance(item, (list, tuple)) and not (item and type(item[0]) is int and len(item) > 64):
-            pending += item
+        elif isinstance(item, (list, tuple)):
+            pending += (max(item), min(item)) if set(map(type, item)) == {int} else item
 
 
 def text_bytes(prompt: Any) -> int:

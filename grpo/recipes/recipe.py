@@ -24,7 +24,7 @@ from typing import Any
 from .. import datasets
 from ..errors import ConfigError, did_you_mean
 from ..model import pick_device
-from ..options import ROUNDS, GRPOConfig, SFTConfig, read_yaml, steps_of_rounds, understood
+from ..options import ROUNDS, GRPOConfig, SFTConfig, plain_value, read_yaml, steps_of_rounds, understood
 from ..planning import Plan, model_config, training_plan
 from .names import DATASETS, OTHER_NAMES, own_changes, replaced_by, reward_names
 
@@ -201,6 +201,8 @@ def checked(name: str, value: Any) -> Any:
             if name != "sft" and option in (value or {}):
                 raise ConfigError(f"{name}.{option}: {where}")
         return None if value is None and name == "sft" else dict(value or {})
+    if isinstance(value, str) or name == "model":
+        value = plain_value(value, name)
     if name == "model" and not isinstance(value, (str, Mapping, type(None))):
         raise ConfigError(f"model={value!r} must be a path, a hub id, or sizes of a tiny model")
     if name in ("dataset", "eval_dataset") and isinstance(value, str):

@@ -109,7 +109,7 @@ def replace_text(path: Path, text: str) -> None:
 
 def to_json(record: Mapping[str, Any]) -> str:
     """Strict JSON on one line; numbers that are not finite become null."""
-    text = json.dumps(plain(record), ensure_ascii=False, allow_nan=False, default=str)
+    text = json.dumps(plain(record), ensure_ascii=False, allow_nan=False, default=spelled)
     return text.encode("utf-8", "backslashreplace").decode()         # half a surrogate pair is \ud800, as in JSON
 
 
@@ -124,6 +124,14 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def spelled(value: Any) -> str:
+    """str(value), or the name of its type where it has no text."""
+    try:
+        return str(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
 
 
 def say(text: str) -> None:

@@ -1,9 +1,12 @@
 """Values made to hurt, in files and in options: each is refused by a typed error where it is given, within limits of
 memory and processor time that are set here, not measured."""
 
+import datetime
+import io
 import json
 import os
 import random
+import shutil
 import struct
 import subprocess
 import sys
@@ -282,7 +285,7 @@ def run(tmp_path_factory):
 
 def changed(run, folder, name, data):
     """A copy of the run's checkpoint with other bytes in one file of the trainer's, and a manifest that fits them."""
-    import shutil
+
 
     there = folder / "checkpoints" / "step-1"
     shutil.copytree(run / "checkpoints" / "step-1", there)
@@ -330,16 +333,12 @@ def test_trainer_json_with_a_hash_that_fits(change, run, tmp_path):
 
 
 def npz(**arrays):
-    import io
-
     stream = io.BytesIO()
     np.savez(stream, **arrays)
     return stream.getvalue()
 
 
 def zipped(data, compression=zipfile.ZIP_STORED, name="rows.npy"):
-    import io
-
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", compression) as archive:
         archive.writestr(name, data)
@@ -438,3 +437,139 @@ def test_entries_of_a_manifest_that_are_no_files(kind, run, tmp_path):
     os.mkfifo(there / "MANIFEST.json")
     with pytest.raises(grpo.CheckpointCorruptError, match="MANIFEST"):
         checkpoint.verify(there)
+
+
+# Options, YAML and rows.
+
+
+OPTIONS = [
+    *({name: value} for name in ("num_train_epochs", "max_steps", "save_steps", "logging_steps", "eval_steps",
+                                 "learning_rate", "weight_decay", "adam_epsilon", "temperature", "warmup_steps",
+                                 "beta", "epsilon", "on_reward_error")
+      for value in (float("inf"), float("nan"), "inf", "nan")),
+    *({name: value} for name in ("token_budget", "max_steps", "prompts_per_step", "num_generations", "num_iterations",
+                                 "max_completion_length", "max_prompt_length", "gradient_accumulation_steps", "slots",
+                                 "per_device_train_batch_size", "save_total_limit", "generation_batch_size",
+                                 "ref_model_sync_steps", "max_resample_times", "num_completions_to_print")
+      for value in (1 << 40, 10**30, 10**5000)),
+    {"num_train_epochs": 1e12}, {"prompts_per_step": 1 << 20, "num_generations": 1 << 20},
+    {"per_device_train_batch_size": 1 << 20, "gradient_accumulation_steps": 1 << 20, "num_generations": 1 << 20},
+    *({"generation_kwargs": options} for options in (
+        {"stop": 5}, {"stop": ["a", 5]}, {"stop": ""}, {"stop": "\ud800"}, {"stop_strings": [b"a"]},
+        {"temperature": -1}, {"temperature": float("inf")}, {"temperature": "hot"}, {"temperature": None},
+        {"top_k": 1.5}, {"top_k": -2}, {"top_k": 1 << 40}, {"top_p": 0}, {"top_p": 2}, {"min_p": -0.1}, {"min_p": "x"},
+        {"repetition_penalty": 0}, {"min_new_tokens": -1}, {"min_new_tokens": 1 << 40}, {"min_new_tokens": 10**9},
+        {"suppress_tokens": 5}, {"suppress_tokens": ["a"]}, {"suppress_tokens": [-1]}, {"suppress_tokens": [1 << 40]},
+        {"forbidden_ids": [[1]]}, {5: 5}, {"nothing": 1})),
+    *({name: {"a": value}} for name in ("chat_template_kwargs", "model_init_kwargs", "lr_scheduler_kwargs")
+      for value in ("\ud800", 10**5000, object(), print, {1, 2})),
+    {"chat_template_kwargs": {"a": json.loads("[" * 100 + "]" * 100)}}, {"run_name": "\ud800"},
+    {"output_dir": "\ud800"}, {"reward_weights": [float("inf")]}, {"reward_weights": ["\ud800"]},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: f"{list(options)[0]}"[:40])
+def test_options_are_refused_where_they_are_given(options):
+    with pytest.raises(grpo.ConfigError) as caught:
+        grpo.GRPOConfig(**options)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("given, plain", [
+    ({"generation_kwargs": {"top_p": np.float64(0.9)}}, {"top_p": 0.9}),
+    ({"chat_template_kwargs": {"ids": np.arange(2), "n": np.int64(3), "t": (1, "é"), "deep": {"a": [None, True]}}},
+     {"ids": [0, 1], "n": 3, "t": [1, "é"], "deep": {"a": [None, True]}}),
+    ({"chat_template_kwargs": {"date_string": datetime.date(2026, 1, 2)}}, {"date_string": "2026-01-02"}),
+])
+def test_free_values_become_plain_ones(given, plain, tmp_path):
+    (name,) = given
+    config = grpo.GRPOConfig(**given)
+    assert getattr(config, name) == plain
+    config.to_yaml(tmp_path / "x.yaml")
+    assert getattr(grpo.GRPOConfig.from_yaml(tmp_path / "x.yaml"), name) == plain
+    json.dumps(plain)
+
+
+def doubled(times):
+    """A mapping of a few lines that stands for 9^times values."""
+    lines = ["a0: &a0 [x,x,x,x,x,x,x,x,x]"]
+    lines += [f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]" for i in range(1, times)]
+    return "\n".join(lines).encode()
+
+
+YAML = {
+    "deep lists": b"a: " + b"[" * 50_000, "deep mappings": b"{a: " * 20_000, "deep blocks": b"- " * 20_000,
+    "doubled by names": doubled(12), "itself": b"a: &a [*a]", "a number of 5000 digits": b"max_steps: " + b"9" * 5000,
+    "no date": b"max_steps: 2026-13-45", "a tag without a value": b"a: !!timestamp x",
+    "an int that is none": b"a: !!int x",
+    "an object": b"a: !!python/object:os.system {}", "a set": b"chat_template_kwargs: !!set {a, b}",
+    "bytes": b"run_name: !!binary aGk=", "not UTF-8": b"run_name: \xff", "NUL": b"a: \0",
+    "a list": b"[1]", "empty": b"",
+    "half a surrogate pair": b'run_name: "\\ud800"', "a key that is a list": b"? [a]\n: b",
+    "keys that are numbers": b"5: 5",
+    "tabs": b"a:\n\t- b", "too long": b"#" * (5 << 20), "infinite steps": b"num_train_epochs: .inf",
+    "a stop that is a number": b"generation_kwargs: {stop: 5}",
+}
+
+
+@pytest.mark.parametrize("data", YAML.values(), ids=YAML)
+def test_yaml(data, tmp_path):
+    from grpo.recipes import Recipe
+
+    path = tmp_path / "x.yaml"
+    path.write_bytes(data)
+    for read in (grpo.GRPOConfig.from_yaml, lambda name: Recipe.read(name).config()):
+        with pytest.raises(grpo.ConfigError) as caught:
+            read(str(path))
+        assert len(str(caught.value)) < 2000
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device"])
+def test_yaml_that_is_no_file(kind, tmp_path):
+    path = tmp_path / "x.yaml"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path = "/dev/zero"
+    with pytest.raises(grpo.ConfigError, match="file"):
+        grpo.GRPOConfig.from_yaml(path)
+
+
+UNWRITABLE = {
+    "answer": {"answer": "\ud800"}, "number": {"answer": 10**5000}, "deep": {"info": {"a": ["b", ("\udfff",)]}},
+    "key": {"info": {"\ud800": 1}}, "numbers": {"ids": [1] * 100 + [-10**5000]}, "prompt": {"prompt": "\ud800"},
+    "chat": {"prompt": [{"role": "user", "content": "\ud800"}]},
+}
+
+
+@pytest.mark.parametrize("row", UNWRITABLE.values(), ids=UNWRITABLE)
+@pytest.mark.parametrize("place", ["train_dataset", "eval_dataset"])
+def test_rows_that_cannot_be_written_are_found_when_a_run_starts(row, place, tmp_path):
+    rows = [{"prompt": "a"}, {"prompt": "b", **row}]
+    train, held_out = (rows, None) if place == "train_dataset" else ([{"prompt": "c"}], rows)
+    with pytest.raises(grpo.DatasetError, match=f"{place}: row 1"):
+        toy.trainer(tmp_path, rows=train, eval_dataset=held_out)
+
+
+def test_what_rewards_log_is_written_escaped(tmp_path):
+    from fractions import Fraction
+
+    def reward(completions, log_extra, **columns):
+        log_extra("text", ["\ud800é"] * len(completions))
+        log_extra("number", [10**5000] * len(completions))
+        log_extra("ratio", [Fraction(10**5000, 3)] * len(completions))
+        return [float(i) for i in range(len(completions))]
+
+    trainer = toy.trainer(tmp_path, reward, max_steps=2)
+    trainer.train()
+    (path, *_) = sorted((trainer.run.path / "completions").glob("*.jsonl"))
+    record = json.loads(path.read_text(encoding="utf-8").splitlines()[0])
+    assert (record["text"], record["number"], record["ratio"]) == ("\ud800é", hex(10**5000), "<Fraction>")
+
+
+def test_a_stop_that_is_no_text_is_refused_by_the_model():
+    model = grpo.load(grpo.tiny("llama", **SMALL), device="ref")
+    with pytest.raises(grpo.ConfigError, match="stop"):
+        model.generate("a", stop="\ud800")
