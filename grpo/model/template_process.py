@@ -207,7 +207,8 @@ def serve(connection: Connection) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with open("/proc/self/statm", encoding="ascii") as file:
         own = int(file.read().split()[0]) * resource.getpagesize()
-    environment, templates = _Environment(), {}
+    environment = _Environment()
+    templates: dict[str, jinja2.Template] = {}           # by their sources
     before = resource.getrlimit(resource.RLIMIT_AS)
     most = sys.maxsize if before[1] == resource.RLIM_INFINITY else before[1]
     while True:

@@ -4,14 +4,14 @@ import os
 import stat
 import zipfile
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 
 from ..errors import CheckpointCorruptError
 
 
-def open_regular(path: Path) -> IO[bytes]:
+def open_regular(path: Path) -> io.BufferedReader:
     """A file opened for reading. OSError for a device, a pipe or a socket, of which no byte is waited for."""
     file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -20,7 +20,7 @@ def open_regular(path: Path) -> IO[bytes]:
     return file
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path) -> dict[str, Any]:
     """The arrays of an .npz as numpy.savez writes it, by name: without pickles or compression, so that they take no
     more memory than the file has bytes. CheckpointCorruptError for anything else."""
     try:

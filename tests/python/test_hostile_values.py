@@ -57,15 +57,15 @@ GROWING = {
 
 def limited(program, *arguments):
     """Runs a program that may take MEMORY beyond what importing the package took, and 20 s of processor time."""
-    head = """
+    head = f"""
         import os, resource, sys
         import grpo
         tokenizer = grpo.load(grpo.tiny(num_hidden_layers=1), device="ref").tokenizer
         with open("/proc/self/statm") as file:
             size = int(file.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (size + %d, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_AS, (size + {MEMORY}, resource.RLIM_INFINITY))
         resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
-    """ % MEMORY
+    """
     result = subprocess.run([sys.executable, "-c", textwrap.dedent(head) + textwrap.dedent(program), *arguments],
                             capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
