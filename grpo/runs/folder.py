@@ -19,6 +19,7 @@ COMPLETIONS, EVALUATIONS, CHECKPOINTS = "completions", "eval", "checkpoints"
 RECIPE = "recipe.yaml"                       # what the run was asked for; config.yaml has every option resolved
 WRITTEN = (CONFIG, RECIPE, METRICS, COMPLETIONS, EVALUATIONS, CHECKPOINTS, "plots")
 READINGS = ("strict", "lenient", "extractive")    # the ways an answer is read: accuracy/<reading> in those numbers
+MAX_BITS = 4096                              # of a number that is written in decimal digits
 # what the numbers of evaluation begin with; what the files of a single data set do
 ROUND, SINGLE = "eval_", "step"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -230,7 +231,8 @@ def replace_bytes(path: Path, content: bytes) -> None:
 
 def to_json(record: Mapping[str, Any]) -> str:
     """Strict JSON on one line; numbers that are not finite become null."""
-    return json.dumps(plain(record), ensure_ascii=False, allow_nan=False, default=str)
+    text = json.dumps(plain(record), ensure_ascii=False, allow_nan=False, default=spelled)
+    return text.encode("utf-8", "backslashreplace").decode()         # half a surrogate pair is \ud800, as in JSON
 
 
 def plain(value: Any) -> Any:
@@ -239,9 +241,19 @@ def plain(value: Any) -> Any:
         value = value.tolist()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, int) and value.bit_length() > MAX_BITS:
+        return hex(value)                    # Python refuses to spell thousands of decimal digits
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def spelled(value: Any) -> str:
+    """str(value), or the name of its type where it has no text."""
+    try:
+        return str(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
 
 
 def say(text: str) -> None:

@@ -35,6 +35,7 @@ from ..rollouts import (
     sampling,
 )
 from ..runs import checkpoint
+from ..runs.arrays import read_arrays
 from .callbacks import completion_table
 from .loop import Loop, StepResult, TrainingInterrupted, means, options
 
@@ -471,10 +472,7 @@ class GRPOTrainer(Loop):
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz without pickles; none where there is no file."""
-    if not path.exists():
-        return {}
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
+    return read_arrays(path) if path.exists() else {}
 
 
 def group_counts(r: Rollouts, flat: Any, wanted: int) -> dict[str, float]:
