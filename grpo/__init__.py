@@ -14,10 +14,10 @@ from typing import Any
 _HOMES = {
     "model": ("load", "tiny", "Model", "Completion", "Tokenizer"),
     "options": ("GRPOConfig", "SFTConfig"),
-    "training": ("GRPOTrainer", "SFTTrainer", "sft"),
+    "training": ("GRPOTrainer", "SFTTrainer", "TrainingInterrupted", "sft"),
     "errors": ("GrpoError", "ConfigError", "FileFormatError", "CheckpointError", "CheckpointCorruptError",
-               "CheckpointMismatchError", "UnsupportedModelError", "TokenizerError", "DatasetError", "RewardError",
-               "DeviceError", "OutOfMemoryError", "NonFiniteError", "BusyError", "GrpoWarning"),
+               "CheckpointMismatchError", "RunFolderError", "UnsupportedModelError", "TokenizerError", "DatasetError",
+               "RewardError", "DeviceError", "OutOfMemoryError", "NonFiniteError", "BusyError", "GrpoWarning"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 _MODULES = ("ops", "rewards", "datasets", "errors")

@@ -14,6 +14,7 @@ from .errors import (
     NonFiniteError as NonFiniteError,
     OutOfMemoryError as OutOfMemoryError,
     RewardError as RewardError,
+    RunFolderError as RunFolderError,
     TokenizerError as TokenizerError,
     UnsupportedModelError as UnsupportedModelError,
 )
@@ -25,6 +26,11 @@ from .model import (
     tiny as tiny,
 )
 from .options import GRPOConfig as GRPOConfig, SFTConfig as SFTConfig
-from .training import GRPOTrainer as GRPOTrainer, SFTTrainer as SFTTrainer, sft as sft
+from .training import (
+    GRPOTrainer as GRPOTrainer,
+    SFTTrainer as SFTTrainer,
+    TrainingInterrupted as TrainingInterrupted,
+    sft as sft,
+)
 
 __version__: str

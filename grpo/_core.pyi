@@ -123,6 +123,8 @@ class Trainer:
     def set_state(self, kind: str, name: str, array: F32, /) -> None:
         """The working weight follows 'master'; ConfigError for numbers that master_dtype or moment_dtype cannot
         hold."""
+    def check_state(self, kind: str, name: str, array: F32) -> None:
+        """Raises what set_state() would; nothing moves."""
     moment_dtype: str
     master_dtype: str
     steps_taken: int                             # AdamW's t; settable

@@ -30,6 +30,10 @@ class CheckpointMismatchError(CheckpointError, ValueError):
     """A checkpoint belongs to another model or configuration."""
 
 
+class RunFolderError(GrpoError, OSError):
+    """A run folder cannot be written, is gone, or belongs to another process; the message names it."""
+
+
 class UnsupportedModelError(GrpoError, NotImplementedError):
     """An architecture, option or tensor type that this package does not run."""
 

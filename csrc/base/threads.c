@@ -104,9 +104,23 @@ static int quota_threads(int affinity) {
     return max_int(1, min_int(affinity, limit));
 }
 
-static int default_count(void) {
+/* GRPO_NUM_THREADS; 0 where it is not set, below 0 where it is no number of threads */
+static int asked_count(void) {
     const char *env = getenv("GRPO_NUM_THREADS");
-    if (env && atoi(env) >= 1) return min_int(atoi(env), THREADS_MAX);
+    if (!env || !*env) return 0;
+    char *end;
+    long count = strtol(env, &end, 10);
+    return *end || count < 1 || count > THREADS_MAX ? -1 : (int)count;
+}
+
+int threads_check(void) {
+    if (asked_count() >= 0) return OK;
+    return fail(E_CONFIG, "GRPO_NUM_THREADS is '%s', must be a number of threads, 1..%d", getenv("GRPO_NUM_THREADS"),
+                THREADS_MAX);
+}
+
+static int default_count(void) {
+    if (asked_count() > 0) return asked_count();
     cpu_set_t set;
     int affinity = sched_getaffinity(0, sizeof set, &set) ? (int)sysconf(_SC_NPROCESSORS_ONLN) : CPU_COUNT(&set);
     return min_int(THREADS_MAX, quota_threads(max_int(1, affinity)));

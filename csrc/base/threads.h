@@ -11,6 +11,7 @@ enum { THREADS_MAX = 256 };
 void parallel_for(int n, void (*work)(void *arg, int begin, int end, int thread), void *arg);
 void parallel_chunks(int n, int chunk, void (*work)(void *arg, int begin, int end, int thread), void *arg);
 
+int threads_check(void);        /* E_CONFIG where GRPO_NUM_THREADS is set, but to no number of 1..THREADS_MAX */
 int threads_count(void);        /* GRPO_NUM_THREADS, else affinity and cgroup quota */
 int threads_set(int count);     /* 1..THREADS_MAX; E_CONFIG otherwise */
 

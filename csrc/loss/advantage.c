@@ -13,15 +13,26 @@ const char *const reward_aggregation_names[] = {[SUM_THEN_NORMALIZE] = "sum_then
                                                 [NORMALIZE_THEN_SUM] = "normalize_then_sum",
                                                 [REWARD_AGGREGATIONS] = NULL};
 
+/* Rewards may be as large as a double: numbers above HUGE_REWARD are measured in units of 2^600, so that no square and
+   no sum of them overflows; all others in units of 1. */
+#define HUGE_REWARD 0x1p480
+#define HUGE_UNIT 0x1p-600
+
+static double unit_of(const double *x, int n, int stride) {
+    for (int i = 0; i < n; i++)
+        if (fabs(x[(size_t)i * stride]) > HUGE_REWARD) return HUGE_UNIT;
+    return 1;
+}
+
 struct moments {
     double mean, std;
-};    /* over what is not NaN; NAN where there are too few */
+};    /* of x unit, over what is not NaN; NAN where there are too few */
 
-static struct moments moments(const double *x, int n, int stride) {
+static struct moments moments(const double *x, int n, int stride, double unit) {
     double first = NAN, sum = 0, squares = 0;
     int count = 0;
     for (int i = 0; i < n; i++) {
-        double value = x[(size_t)i * stride];
+        double value = x[(size_t)i * stride] * unit;
         if (isnan(value)) continue;
         if (count++ == 0) first = value;
         sum += value - first;
@@ -29,7 +40,7 @@ static struct moments moments(const double *x, int n, int stride) {
     if (count == 0) return (struct moments){NAN, NAN};
     double mean = first + sum / count;
     for (int i = 0; i < n; i++) {
-        double value = x[(size_t)i * stride];
+        double value = x[(size_t)i * stride] * unit;
         if (!isnan(value)) squares += (value - mean) * (value - mean);
     }
     return (struct moments){mean, count > 1 ? sqrt(squares / (count - 1)) : NAN};
@@ -56,9 +67,10 @@ static void weighted_sum(double *total, const double *x, const double *rewards, 
     }
 }
 
-static void set_advantage(float *advantage, const double *total, int n, double mean, double divisor) {
+/* mean, divisor: of total unit */
+static void set_advantage(float *advantage, const double *total, int n, double unit, double mean, double divisor) {
     for (int i = 0; i < n; i++) {
-        double a = (total[i] - mean) / divisor;
+        double a = (total[i] * unit - mean) / divisor;
         advantage[i] = isnan(a) ? 0 : (float)a;
     }
 }
@@ -67,12 +79,13 @@ static void sum_then_normalize(float *advantage, double *total, const double *re
                                const int32_t *sizes, int n_groups, int n_functions, enum advantage_scale scale) {
     int n = total_rows(sizes, n_groups), start = 0;
     weighted_sum(total, rewards, rewards, weights, n, n_functions);
-    double batch_std = moments(total, n, 1).std;
+    double batch_unit = unit_of(total, n, 1), batch_std = moments(total, n, 1, batch_unit).std;
     for (int g = 0; g < n_groups; g++) {
-        struct moments group = moments(total + start, sizes[g], 1);
+        double unit = scale == SCALE_GROUP ? unit_of(total + start, sizes[g], 1) : batch_unit;
+        struct moments group = moments(total + start, sizes[g], 1, unit);
         double std = scale == SCALE_GROUP ? group.std : batch_std;
-        double divisor = scale == SCALE_NONE ? 1 : std + STD_EPSILON;
-        set_advantage(advantage + start, total + start, sizes[g], group.mean, divisor);
+        double divisor = scale == SCALE_NONE ? unit : std + STD_EPSILON * unit;
+        set_advantage(advantage + start, total + start, sizes[g], unit, group.mean, divisor);
         start += sizes[g];
     }
 }
@@ -83,15 +96,16 @@ static void normalize_then_sum(float *advantage, double *total, double *z, const
     for (int g = 0; g < n_groups; g++) {
         for (int k = 0; k < n_functions; k++) {
             size_t at = (size_t)start * n_functions + k;
-            struct moments m = moments(rewards + at, sizes[g], n_functions);
+            double unit = unit_of(rewards + at, sizes[g], n_functions);
+            struct moments m = moments(rewards + at, sizes[g], n_functions, unit);
             for (int i = 0; i < sizes[g]; i++, at += n_functions)
-                z[at] = (rewards[at] - m.mean) / (m.std + STD_EPSILON);
+                z[at] = (rewards[at] * unit - m.mean) / (m.std + STD_EPSILON * unit);
         }
         start += sizes[g];
     }
     weighted_sum(total, z, rewards, weights, n, n_functions);
-    struct moments batch = moments(total, n, 1);
-    set_advantage(advantage, total, n, batch.mean, batch.std + STD_EPSILON);
+    struct moments batch = moments(total, n, 1, 1);
+    set_advantage(advantage, total, n, 1, batch.mean, batch.std + STD_EPSILON);
 }
 
 int group_advantages(float *advantage, const double *rewards, const double *weights, const int32_t *sizes, int n_groups,
@@ -110,6 +124,10 @@ int group_advantages(float *advantage, const double *rewards, const double *weig
     if (aggregation == NORMALIZE_THEN_SUM)
         normalize_then_sum(advantage, scratch, scratch + n, rewards, weights, sizes, n_groups, n_functions);
     else sum_then_normalize(advantage, scratch, rewards, weights, sizes, n_groups, n_functions, scale);
+    int status = OK;
+    for (int i = 0; i < n && !status; i++)
+        if (isinf(scratch[i]) || !isfinite(advantage[i]))
+            status = fail(E_NONFINITE, "the rewards of completion %d are too large for an advantage", i);
     memory_free(scratch);
-    return OK;
+    return status;
 }

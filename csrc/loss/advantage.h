@@ -17,7 +17,8 @@ enum reward_aggregation { SUM_THEN_NORMALIZE, NORMALIZE_THEN_SUM, REWARD_AGGREGA
 extern const char *const advantage_scale_names[], *const reward_aggregation_names[];
 
 /* advantage (n) = of rewards (n, n_functions) with weights (n_functions); group g has sizes[g] rows in a row, n in all.
-   E_CONFIG on a group of fewer than two; E_NONFINITE names the row of an infinite reward; E_MEMORY. */
+   E_CONFIG on a group of fewer than two; E_NONFINITE names the row of an infinite reward, or of
+   one whose advantage no float holds; E_MEMORY. */
 int group_advantages(float *advantage, const double *rewards, const double *weights, const int32_t *sizes, int n_groups,
                      int n_functions, enum advantage_scale scale, enum reward_aggregation aggregation);
 

@@ -95,6 +95,8 @@ static PyMethodDef methods[] = {
 
 static int exec_module(PyObject *module) {
     import_array1(-1);
+    int status = threads_check();
+    if (status) return raise_status(status), -1;
     interrupt_hook = check_signals;
     if (add_model(module) || add_store(module) || add_trainer(module) || add_plan(module) || add_loss(module) ||
         add_ops(module) || add_quant(module) || add_cuda(module))

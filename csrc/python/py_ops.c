@@ -43,6 +43,9 @@ static int check_entry(const struct call *a) {
     const int *size = a->size;
     if (has(a->op, "axis") && size[DIM_axes] != 1 && !array_of(a, "axis"))
         return bad_value("pos of several axes needs axis");
+    if (has(a->op, "wq") && !array_of(a, "wq") != !array_of(a, "wk")) return bad_value("wq and wk go together");
+    if (has(a->op, "dwq") && array_of(a, "wq") && !(array_of(a, "dwq") && array_of(a, "dwk")))
+        return bad_value("a norm's weights need dwq and dwk");
     if (!has(a->op, "row")) return 0;
     uint64_t row = integer_of(a, "row"), O = (uint64_t)size[DIM_O], rows = (uint64_t)size[DIM_rows];
     return row > O || rows > O - row ? bad_value("row and rows leave W") : 0;
@@ -286,8 +289,13 @@ static int update_weights(const struct device *d, struct call *a, int C) {
                     memory_of(a, "g"), a->size[DIM_O], C, &p);
 }
 
-static int run_adamw(const struct device *d, struct call *a) { return update_weights(d, a, a->size[DIM_C]); }
-static int run_adamw_float8(const struct device *d, struct call *a) { return update_weights(d, a, a->size[DIM_C]); }
+/* no columns: nothing to update; to op_adamw() they would mean a vector */
+static int update_matrix(const struct device *d, struct call *a) {
+    return a->size[DIM_C] ? update_weights(d, a, a->size[DIM_C]) : OK;
+}
+
+static int run_adamw(const struct device *d, struct call *a) { return update_matrix(d, a); }
+static int run_adamw_float8(const struct device *d, struct call *a) { return update_matrix(d, a); }
 static int run_adamw_vector(const struct device *d, struct call *a) { return update_weights(d, a, 0); }
 
 /* clang-format off */

@@ -266,18 +266,19 @@ static int set_masters(TrainerObject *self, const struct tensor *t, const float 
     return trainers_set_weights(self->model->trainers, self->model->weights, t, host);
 }
 
-PyDoc_STRVAR(set_state_doc,
-             "set_state($self, kind, name, array, /)\n--\n\n"
-             "kind: 'master' (the working weight follows), 'm' or 'v' (ConfigError for numbers that master_dtype or "
-             "moment_dtype\n"
-             "cannot hold).");
-static PyObject *Trainer_set_state(TrainerObject *self, PyObject *args) {
+static int check_state(TrainerObject *self, int masters, enum trainer_state kind, const struct tensor *t,
+                       const float *host) {
+    return masters ? trainer_check_master(self->t, t, host) : trainer_check(self->t, kind, t, host);
+}
+
+/* set_state(kind, name, array), or no more than its checks. */
+static PyObject *take_state(TrainerObject *self, PyObject *args, int only_check) {
     const char *kind_name, *name;
     enum trainer_state kind;
     PyObject *object;
     struct tensor t;
     int masters, status = OK;
-    if (!PyArg_ParseTuple(args, "ssO:set_state", &kind_name, &name, &object) ||
+    if (!PyArg_ParseTuple(args, only_check ? "ssO:check_state" : "ssO:set_state", &kind_name, &name, &object) ||
         parse_state(&masters, &kind, &t, self, kind_name, name))
         return NULL;
     PyArrayObject *array = array_arg(object, NPY_FLOAT32, t.param->C ? 2 : 1, name);
@@ -285,12 +286,28 @@ static PyObject *Trainer_set_state(TrainerObject *self, PyObject *args) {
     const float *host = DATA(float, array);
     int fits = PyArray_DIM(array, 0) == t.rows && (!t.param->C || PyArray_DIM(array, 1) == t.param->C);
     if (!fits) PyErr_Format(PyExc_ValueError, "the array for %s has another shape than the tensor", name);
+    else if (only_check) WITHOUT_GIL(&self->model->busy, status, check_state(self, masters, kind, &t, host));
     else
         RUN_ALONE(&self->model->busy, status,
                   masters ? set_masters(self, &t, host) : trainer_set(self->t, kind, &t, host));
     Py_DECREF(array);
     if (status || !fits) return NULL;
     Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(set_state_doc,
+             "set_state($self, kind, name, array, /)\n--\n\n"
+             "kind: 'master' (the working weight follows), 'm' or 'v' (ConfigError for numbers that master_dtype or "
+             "moment_dtype\n"
+             "cannot hold).");
+static PyObject *Trainer_set_state(TrainerObject *self, PyObject *args) {
+    return take_state(self, args, 0);
+}
+
+PyDoc_STRVAR(check_state_doc, "check_state($self, kind, name, array, /)\n--\n\n"
+                              "Raises what set_state would; nothing moves.");
+static PyObject *Trainer_check_state(TrainerObject *self, PyObject *args) {
+    return take_state(self, args, 1);
 }
 
 PyDoc_STRVAR(trainer_plan_doc, "plan($self, /)\n--\n\n[(arena, bytes)] of what is held now.");
@@ -337,6 +354,7 @@ static PyMethodDef methods[] = {
     {"gradient", (PyCFunction)Trainer_gradient, METH_O, gradient_doc},
     {"get_state", (PyCFunction)Trainer_get_state, METH_VARARGS, get_state_doc},
     {"set_state", (PyCFunction)Trainer_set_state, METH_VARARGS, set_state_doc},
+    {"check_state", (PyCFunction)Trainer_check_state, METH_VARARGS, check_state_doc},
     {"plan", (PyCFunction)Trainer_plan, METH_NOARGS, trainer_plan_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -98,15 +98,16 @@ static int get_moments(const struct device *d, float *host, const struct place *
     return status;
 }
 
+/* d: NULL where it is only asked whether the numbers fit */
 static int set_moments(const struct device *d, const struct place *q, const float *host) {
     size_t bytes = q->n * moment_element(q->dtype);
-    if (q->dtype == MOMENT_FLOAT32) return device_upload(d, q->numbers, host, bytes);
+    if (q->dtype == MOMENT_FLOAT32) return d ? device_upload(d, q->numbers, host, bytes) : OK;
     void *staged = malloc(bytes + exponent_bytes(q));
     if (!staged) return fail(E_MEMORY, "no memory for %zu numbers", q->n);
     uint8_t *exponents = (uint8_t *)staged + bytes;
     int status = q->exponents ? narrow_float8(staged, exponents, host, q) : narrow_bf16(staged, host, q->n);
-    if (!status) status = device_upload(d, q->numbers, staged, bytes);
-    if (!status && q->exponents) status = device_upload(d, q->exponents, exponents, exponent_bytes(q));
+    if (!status && d) status = device_upload(d, q->numbers, staged, bytes);
+    if (!status && d && q->exponents) status = device_upload(d, q->exponents, exponents, exponent_bytes(q));
     free(staged);
     return status;
 }
@@ -123,4 +124,9 @@ int trainer_set(struct trainer *t, enum trainer_state kind, const struct tensor 
     if (kind == STATE_GRADIENT) return fail(E_CONFIG, "gradients cannot be set");
     struct place place = find_moments(t, kind, tensor);
     return set_moments(&t->weights->device, &place, host);
+}
+
+int trainer_check(const struct trainer *t, enum trainer_state kind, const struct tensor *tensor, const float *host) {
+    struct place place = find_moments(t, kind, tensor);
+    return set_moments(NULL, &place, host);
 }

@@ -100,6 +100,8 @@ int trainer_zero_grad(struct trainer *t);
 enum trainer_state { STATE_M, STATE_V, STATE_GRADIENT };
 int trainer_get(struct trainer *t, float *host, enum trainer_state kind, const struct tensor *tensor);
 int trainer_set(struct trainer *t, enum trainer_state kind, const struct tensor *tensor, const float *host);
+/* What trainer_set would say to these moments; nothing moves. */
+int trainer_check(const struct trainer *t, enum trainer_state kind, const struct tensor *tensor, const float *host);
 
 /* Masters. Working weights that somebody else changed (another trainer's step, a mixture) are the masters then,
    exactly. */

@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import ConfigError, warn
 from ..options import NOTED, PRESETS, REFUSED, ROUNDS, WITHOUT_EFFECT, WITHOUT_EFFECT_PREFIXES, GRPOConfig
 from ..recipes import MAPPINGS, OTHER_NAMES, Recipe, names
-from ..runs import CHECKPOINTS, RECIPE
+from ..runs import CHECKPOINTS, RECIPE, run_to_resume
 from .parser import Parser, from_yaml, switch, switch_or_text, text, text_or_number, underscored
 
 # entries of a recipe: (what it is, how its value is read)
@@ -115,7 +115,7 @@ def run_of(resume: str | bool, output_dir: str | None) -> Path:
     if isinstance(resume, bool):
         if output_dir is None:
             raise ConfigError("--resume_from_checkpoint without a checkpoint needs --output_dir, the folder of the run")
-        return Path(output_dir)
+        return run_to_resume(output_dir)
     there = Path(resume).resolve()
     return there if (there / CHECKPOINTS).is_dir() else there.parent.parent
 

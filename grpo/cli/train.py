@@ -53,15 +53,21 @@ def run(recipe: Recipe) -> Path:
     require(recipe.plan())
     resume, output_dir = found.config.resume_from_checkpoint, found.config.output_dir
     model = starting_model(recipe, resume, output_dir)
-    if not resume:
-        folder = RunFolder.create(output_dir, found.config.run_name or recipe.name).path
-        recipe = recipe.change({"output_dir": str(folder)})
-    print(header(recipe, model, found), flush=True)
-    if found.demonstrations:
-        warm_up(model, found.demonstrations, recipe.sft_config(output_dir=str(folder / "sft")))
-    trainer = GRPOTrainer(model, found.rewards, recipe.config(), found.rows, found.eval_rows,
-                          eval_funcs=found.eval_funcs, callbacks=[KeepRecipe(recipe)])
-    trainer.train()
+    folder = None if resume else RunFolder.create(output_dir, found.config.run_name or recipe.name)
+    try:
+        if folder is not None:
+            recipe = recipe.change({"output_dir": str(folder.path)})
+        print(header(recipe, model, found), flush=True)
+        if folder is not None and found.demonstrations:
+            folder.write_text(RECIPE, recipe.to_yaml())    # from here on it holds a run
+            warm_up(model, found.demonstrations, recipe.sft_config(output_dir=str(folder.path / "sft")))
+        trainer = GRPOTrainer(model, found.rewards, recipe.config(), found.rows, found.eval_rows,
+                              eval_funcs=found.eval_funcs, callbacks=[KeepRecipe(recipe)])
+        trainer.run = folder
+        trainer.train()
+    finally:
+        if folder is not None:
+            folder.release()
     assert trainer.run is not None           # train() opens the run folder
     print(summary(trainer.run.path), flush=True)
     return trainer.run.path
@@ -91,7 +97,7 @@ class KeepRecipe:
 
     def on_train_begin(self, args: Any, state: Any, control: Any, run: Any, **kwargs: Any) -> None:
         """Writes recipe.yaml into the run folder."""
-        (run.path / RECIPE).write_text(self.text, encoding="utf-8")
+        run.write_text(RECIPE, self.text)
 
 
 def starting_model(recipe: Recipe, resume: str | bool | None, output_dir: str | None) -> Any:

@@ -14,6 +14,10 @@ UNSEEN = {"image": "no model here sees images", "images": "no model here sees im
           "environment": "environments are not supported"}   # columns with a meaning in TRL that is not there yet
 
 
+MAX_BITS = 4096                              # of a number in a row: 1,233 decimal digits
+MAX_ROW = 1_000_000                          # values in a row
+
+
 @dataclass(frozen=True)
 class Prompt:
     """A prompt as the data set has it, its token ids, its row, and the row's other columns."""
@@ -116,6 +120,31 @@ def rows_with(rows: Any, name: str) -> Iterator[int]:
     return (row for row, value in enumerate(values) if value is not None)
 
 
+def check_written(value: Any, where: str) -> None:
+    """DatasetError for a text that UTF-8 cannot write, or a number that Python does not spell, in a row or deeper in
+    it: a run would find them when it writes down what came of the row."""
+    pending, left = [value], MAX_ROW
+    while pending:
+        item = pending.pop()
+        left -= 1
+        if left < 0:
+            raise DatasetError(f"{where} holds more than {MAX_ROW} values, or itself")
+        if isinstance(item, str):
+            if not item.isascii():
+                try:
+                    item.encode()
+                except UnicodeEncodeError as error:
+                    raise DatasetError(f"{where}: the text {item!r:.80} holds half a surrogate pair, which UTF-8 "
+                                       "cannot write") from error
+        elif isinstance(item, int):
+            if item.bit_length() > MAX_BITS:
+                raise DatasetError(f"{where}: a number of {item.bit_length()} bits is over the limit of {MAX_BITS}")
+        elif isinstance(item, Mapping):
+            pending += [*item.keys(), *item.values()]
+        elif isinstance(item, (list, tuple)):
+            pending += (max(item), min(item)) if set(map(type, item)) == {int} else item
+
+
 def text_bytes(prompt: Any) -> int:
     """UTF-8 bytes of a prompt's text; for token ids their number."""
     if prompt is None:
@@ -182,6 +211,8 @@ def read_rows(dataset: Any, name: str, needs: Sequence[str] = ("prompt",)) -> An
     for number, row in enumerate([dict.fromkeys(columns, "")] if columns else rows):
         if not isinstance(row, Mapping):
             raise DatasetError(f"{name}: row {number} is {type(row).__name__}, not a dict")
+        if not columns:                      # a table's texts are UTF-8, its numbers of 64 bits
+            check_written(row, f"{name}: row {number}")
         for column in needs:
             if column in row and row[column] is None:
                 raise DatasetError(f"{name}: row {number}: {column!r} is None")

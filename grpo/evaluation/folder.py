@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, FileFormatError
-from ..runs import read_document, replace_text, to_json
+from ..errors import ConfigError, FileFormatError, RunFolderError
+from ..runs import append, read_document, replace_text, to_json
 from .records import Record, questions
 
 SETTINGS, UNFINISHED = "settings.json", "unfinished.jsonl"
@@ -67,10 +67,12 @@ class EvalFolder:
 
     def add(self, records: Sequence[Record]) -> None:
         """Appends the records of whole questions and waits until they are on disk."""
-        with open(self.path / UNFINISHED, "a", encoding="utf-8") as file:
-            file.write("".join(to_json(r) + "\n" for r in records))
-            file.flush()
-            os.fsync(file.fileno())
+        path = self.path / UNFINISHED
+        try:
+            append(path, "".join(to_json(r) + "\n" for r in records).encode("utf-8"), sync=True)
+        except OSError as error:
+            raise RunFolderError(f"{path} cannot be written: {error.strerror or error}; what is finished stays, the "
+                                 "same evaluation goes on there") from error
 
     def finish(self, document: Mapping[str, Any]) -> None:
         """Writes evaluation.json, whole or not at all, and drops the records that led to it."""

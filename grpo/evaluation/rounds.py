@@ -5,7 +5,7 @@ from ..model import Model
 from ..options import GRPOConfig
 from ..rewards import RewardSet
 from ..rollouts import completion_records, generate, prompt_stream, reward_batch, sampling
-from ..runs import ROUND, RunFolder, TrainerState, round_name
+from ..runs import EVALUATIONS, ROUND, RunFolder, TrainerState, round_name
 from .grading import category_column, check_golds
 from .records import Record, document, graded
 from .report import write_report
@@ -26,7 +26,7 @@ class Evaluation:
         self.stream = prompt_stream(model, args, dataset, name)
         check_golds(self.stream.rows, name)
         self.category = category_column(self.stream.rows, args.eval_category)
-        self.last: dict[str, Any] | None = None
+        self.last: tuple[RunFolder, dict[str, Any]] | None = None        # arguments of write_report
 
     def __len__(self) -> int:
         return len(self.stream)
@@ -40,7 +40,7 @@ class Evaluation:
         if run is not None:
             written = content if self.args.save_completions else {**content, "completions": []}
             path = run.write_evaluation(round_name(prefix, step), written)
-            self.last = {"document": content, "path": path.with_suffix(".pdf"), "title": title_of(prefix)}
+            self.last = run, {"document": content, "path": path.with_suffix(".pdf"), "title": title_of(prefix)}
             if self.args.eval_report == "every":
                 self.report_last()
         return {**logged, **content["metrics"]}
@@ -48,7 +48,8 @@ class Evaluation:
     def report_last(self) -> None:
         """The PDF of the last round."""
         if self.last is not None:
-            write_report(**self.last)
+            run, report = self.last
+            run.write_log(f"{EVALUATIONS}/{report['path'].name}", lambda: write_report(**report))
 
     def completions(self, first: int, count: int) -> tuple[list[Record], dict[str, float]]:
         """(graded records, what reward functions logged) of the rows first, first + 1, ... They do not depend on where

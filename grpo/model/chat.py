@@ -1,223 +1,134 @@
-"""Chat templates: Jinja text from a model's files, rendered as transformers renders it and bounded while it runs.
+"""Chat templates: Jinja text from a model's files, rendered as transformers renders it, by a process that has little
+memory and little time (grpo/model/template_process.py).
 
-A template is somebody else's program. jinja2's sandbox keeps it away from Python; it does not stop a loop in a loop or
-a string doubled forty times. So the parsed template is instrumented: every iteration, call and piece of output is
-counted, and what could make something huge in one operation is bounded or not there.
+One such process serves all templates. It starts with the first, and anew after a template that it did not survive.
 """
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
-from datetime import datetime
+import atexit
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from multiprocessing import Pipe
+from pathlib import Path
 from typing import Any
-
-import jinja2
-from jinja2 import meta, nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.filters import do_indent
-from jinja2.runtime import LoopContext
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 
 from ..errors import TokenizerError
 
 MAX_TEMPLATE = 1 << 20                                   # characters of source
-MAX_OUTPUT = 16 << 20                                    # characters in all, captured blocks and macros included
-MAX_VALUE = 4 << 20                                      # length of any one string or list on the way
-MAX_MADE = 256 << 20                                     # of all of them together
-MAX_STEPS = 50_000                                       # iterations and calls
-MAX_SECONDS = 5.0
-MAX_NUMBER = 1000                                        # of indents and format widths
-FILTERS = ("abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float", "int", "items",
-           "last", "length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "round", "safe",
-           "select", "selectattr", "sort", "string", "sum", "title", "trim", "unique", "upper")
-PADDING_METHODS = {"center", "expandtabs", "format", "format_map", "ljust", "rjust", "translate", "zfill"}
+MAX_TEMPLATES = 64                                       # that a process keeps
+MOST_SECONDS = 60.0                                      # until a reply: for a machine that is busy with other things
+PROGRAM = Path(__file__).with_name("template_process.py")
+START = ("import runpy, sys; from multiprocessing.connection import Connection; c = Connection(int(sys.argv[1])); "
+         "sys.path[:] = c.recv(); runpy.run_path(sys.argv[2])['serve'](c)")
+DONE, FAILED = b"d", b"f"                                # the first byte of a reply
 
 
-class Budget:
-    """What one rendering may spend."""
-
-    def __init__(self) -> None:
-        self.steps, self.output, self.made = MAX_STEPS, MAX_OUTPUT, MAX_MADE
-        self.deadline = time.monotonic() + MAX_SECONDS
-
-    def step(self) -> None:
-        """One more iteration or call. SecurityError past MAX_STEPS or MAX_SECONDS."""
-        self.steps -= 1
-        if self.steps < 0 or time.monotonic() > self.deadline:
-            raise SecurityError(f"runs for more than {MAX_STEPS} steps or {MAX_SECONDS:g} s")
-
-    def make(self, length: int) -> None:
-        """One more value of this length. SecurityError past MAX_VALUE, or past MAX_MADE in all."""
-        self.made -= length
-        if length > MAX_VALUE or self.made < 0:
-            raise SecurityError(f"makes a value longer than {MAX_VALUE}, or more than {MAX_MADE} in all")
-
-    def emit(self, text: str) -> str:
-        """The text, counted as output. SecurityError past MAX_OUTPUT."""
-        self.output -= len(text)
-        if self.output < 0:
-            raise SecurityError(f"writes more than {MAX_OUTPUT} characters")
-        return text
+class _Lost(Exception):
+    """The process ended without a reply."""
 
 
-_budget: ContextVar[Budget] = ContextVar("budget")
-
-
-def _bounded(value: Any) -> Any:
-    if isinstance(value, (str, bytes, list, tuple)):
-        _budget.get().make(len(value))
-    return value
-
-
-def _counted(items: Iterable[Any]) -> Iterator[Any]:
-    for item in items:
-        _budget.get().step()
-        yield item
-
-
-def _emitted(value: Any) -> Any:
-    return _budget.get().emit(value if isinstance(value, str) else str(value))
-
-
-def _join(items: Iterable[Any], separator: str = "", attribute: Any = None) -> str:
-    if attribute is not None:
-        raise SecurityError("join with an attribute is not supported; use map(attribute=...) | join")
-    texts = [str(item) for item in _counted(items)]
-    _budget.get().make(sum(map(len, texts)) + len(separator) * len(texts))
-    return separator.join(texts)
-
-
-def _replace(text: Any, old: str, new: str, count: int = -1) -> str:
-    text = str(text)
-    _budget.get().make(len(text) + (text.count(old) if count < 0 else count) * len(new))
-    return text.replace(old, new, count)
-
-
-def _indent(text: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
-    size = len(width) if isinstance(width, str) else width
-    if size > MAX_NUMBER:
-        raise SecurityError(f"indent: width {size} is over {MAX_NUMBER}")
-    _budget.get().make(len(text) + (text.count("\n") + 1) * size)
-    return do_indent(text, width, first, blank)
-
-
-def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None,
-            sort_keys: bool = False) -> str:
-    """No HTML escaping, unlike Jinja's own filter: that is what models were trained on."""
-    if isinstance(indent, str) or (indent or 0) > MAX_NUMBER:
-        raise SecurityError(f"tojson: indent is a number up to {MAX_NUMBER}")
-    return _bounded(json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators,
-                               sort_keys=sort_keys))
-
-
-def _raise_exception(message: str) -> None:
-    raise jinja2.TemplateError(message)
-
-
-class _GenerationTag(Extension):
-    """{% generation %}…{% endgeneration %} marks the assistant's words for training masks; here it is its body."""
-
-    tags = {"generation"}
-
-    def parse(self, parser: jinja2.parser.Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-class _Environment(ImmutableSandboxedEnvironment):
-    intercepted_binops = frozenset({"*", "**", "%", "+"})
+class _Process:
+    """The process that renders, and the sources that it knows."""
 
     def __init__(self) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols])
-        self.filters = {name: self.filters[name] for name in FILTERS}
-        self.filters |= {"join": _join, "replace": _replace, "indent": _indent, "tojson": _tojson,
-                         "_bounded": _bounded, "_counted": _counted, "_emitted": _emitted}
-        self.globals = {name: self.globals[name] for name in ("range", "dict", "namespace")}
-        self.globals |= {"raise_exception": _raise_exception,
-                         "strftime_now": lambda form: datetime.now().strftime(form)}
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._known: dict[str, str] = {}     # source: the names that it reads, one a line
 
-    def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        _budget.get().step()
-        owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
-        if isinstance(function, LoopContext) and args:
-            args = (_counted(args[0]), *args[1:])
-        elif isinstance(owner, (str, bytes)):
-            if name == "join" and isinstance(owner, str):
-                items = list(_counted(args[0]))
-                _budget.get().make(sum(map(len, items)) + len(owner) * len(items))
-                return owner.join(items)
-            if name == "replace":
-                return _replace(owner, *args, **kwargs)
-        return _bounded(super().call(context, function, *args, **kwargs))
+    def variables(self, source: str) -> str:
+        """The names that a template reads, one a line. TokenizerError where it does not parse."""
+        with self._lock:
+            return self._compile(source)
 
-    def is_safe_attribute(self, owner: Any, name: str, value: Any) -> bool:
-        pads = isinstance(owner, (str, bytes)) and name in PADDING_METHODS
-        return not pads and super().is_safe_attribute(owner, name, value)
+    def render(self, source: str, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
+        """A template's text. TokenizerError with what it says, or that it takes too much."""
+        try:
+            request = pickle.dumps(("render", source, messages, variables))
+        except Exception as error:
+            raise TokenizerError(f"what it is given must be plain values: {error!s:.200}") from error
+        with self._lock:
+            self._compile(source)
+            return self._ask(request)
 
-    def wrap_str_format(self, value: Any) -> None:
-        """Without a wrapper str.format is judged by is_safe_attribute, which refuses it: a width may be a billion."""
+    def stop(self) -> None:
+        """Ends the process, whatever it is doing."""
+        if self._process is not None:
+            self._connection.close()
+            self._process.kill()
+            self._process.wait()
+        self._process, self._known = None, {}
 
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "*":
-            for sequence, count in ((left, right), (right, left)):
-                if isinstance(sequence, (str, list, tuple)) and isinstance(count, int):
-                    _budget.get().make(len(sequence) * count)
-        if operator == "%" and isinstance(left, str):
-            raise SecurityError("% formatting is not available; use ~")
-        if operator in ("*", "**") and isinstance(left, int) and isinstance(right, int):
-            bits = left.bit_length() * max(right, 1) if operator == "**" else left.bit_length() + right.bit_length()
-            if bits > 4096:
-                raise SecurityError("makes a number of more than 4096 bits")
-        return _bounded(super().call_binop(context, operator, left, right))
+    def _start(self) -> None:
+        self._connection, other = Pipe()
+        with other:
+            # What is preloaded into this process, a sanitiser's memory say, would count against the other's limits.
+            environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+            # -P: a file of the working directory must not stand for a library.
+            self._process = subprocess.Popen([sys.executable, "-P", "-c", START, str(other.fileno()), str(PROGRAM)],
+                                             pass_fds=[other.fileno()], stdin=subprocess.DEVNULL, env=environment)
+        self._connection.send([path or os.getcwd() for path in sys.path])
 
-    def instrument(self, source: str) -> nodes.Template:
-        """The parsed template with every loop counted and every output, joined or captured text bounded."""
-        def filtered(node: Any, name: str, at: nodes.Node) -> nodes.Filter:
-            return nodes.Filter(node, name, [], [], None, None, lineno=at.lineno, environment=self)
+    def _compile(self, source: str) -> str:
+        if source not in self._known:
+            if self._process is None or len(self._known) >= MAX_TEMPLATES:
+                self.stop()
+                self._start()
+            self._known[source] = self._ask(pickle.dumps(("compile", source)))
+        return self._known[source]
 
-        tree = self.parse(source)
-        for output in list(tree.find_all(nodes.Output)):
-            output.nodes = [filtered(nodes.Const(node.data, lineno=node.lineno, environment=self)
-                                     if isinstance(node, nodes.TemplateData) else node, "_emitted", node)
-                            for node in output.nodes]
-        for loop in tree.find_all(nodes.For):
-            loop.iter = filtered(loop.iter, "_counted", loop)
-        for block in tree.find_all(nodes.AssignBlock):
-            block.filter = filtered(block.filter, "_bounded", block)
-        for concat in list(tree.find_all(nodes.Concat)):
-            if len(concat.nodes) > 64:
-                raise SecurityError("joins more than 64 values with ~")
-            concat.nodes = [filtered(nodes.Concat(concat.nodes, lineno=concat.lineno, environment=self), "_bounded",
-                                     concat)]
-        return tree
+    def _ask(self, request: bytes) -> str:
+        try:
+            self._connection.send_bytes(request)
+            if not self._connection.poll(MOST_SECONDS):
+                raise _Lost
+            reply = self._connection.recv_bytes()
+            if reply[:1] not in (DONE, FAILED):
+                raise _Lost
+        except (_Lost, EOFError, ConnectionError) as error:
+            self.stop()
+            raise TokenizerError("takes too much time or memory") from error
+        except BaseException:                # also Ctrl-C: a late answer must not be taken for the next one's
+            self.stop()
+            raise
+        if reply[:1] == FAILED:
+            raise TokenizerError(reply[1:].decode())
+        return reply[1:].decode("utf-8", "surrogatepass")
+
+
+_process = _Process()
+atexit.register(lambda: _process.stop())
+
+
+def _forget() -> None:
+    """A child of fork starts a process of its own: two askers on one pipe would get each other's answers."""
+    global _process
+    _process = _Process()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 class ChatTemplate:
-    """A compiled template; ``origin`` names the file it came from in errors."""
+    """A template that parses; ``origin`` names the file it came from in errors."""
 
     def __init__(self, source: str, origin: str) -> None:
         self.source, self._origin = source, origin
         if len(source) > MAX_TEMPLATE:
             raise TokenizerError(f"{origin}: chat template of {len(source)} characters is over the limit of "
                                  f"{MAX_TEMPLATE}")
-        environment = _Environment()
         try:
-            tree = environment.instrument(source)
-            self.variables = meta.find_undeclared_variables(tree)        # names that it reads
-            self._template = environment.from_string(tree)
-        except (jinja2.TemplateError, RecursionError, SyntaxError, ValueError, MemoryError) as error:
+            self.variables = set(_process.variables(source).splitlines())           # names that it reads
+        except TokenizerError as error:
             raise TokenizerError(f"{origin}: chat template does not parse: {error}") from error
 
     def render(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
         """The prompt text. TokenizerError with the template's own message when it refuses the conversation."""
-        token = _budget.set(Budget())
         try:
-            return self._template.render(messages=[{k: v for k, v in message.items() if v is not None}
-                                                   for message in messages],
-                                         **variables)
-        except Exception as error:
+            return _process.render(self.source, [{k: v for k, v in message.items() if v is not None}
+                                                 for message in messages], variables)
+        except TokenizerError as error:
             raise TokenizerError(f"{self._origin}: chat template: {error}") from error
-        finally:
-            _budget.reset(token)

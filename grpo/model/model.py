@@ -493,6 +493,10 @@ def _stops(stop: str | Sequence[str] | None) -> list[str]:
     stops = [stop] if isinstance(stop, str) else stop or []
     if not isinstance(stops, (list, tuple)) or any(not isinstance(text, str) or not text for text in stops):
         raise ConfigError(f"stop must be text or a list of non-empty texts, not {stop!r:.80}")
+    try:
+        "".join(stops).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"stop={stop!r:.80} holds half a surrogate pair, which no token spells") from error
     return list(stops)
 
 

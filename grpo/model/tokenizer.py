@@ -3,9 +3,10 @@ specials."""
 from __future__ import annotations
 
 import builtins
+import contextlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -15,6 +16,7 @@ from ..errors import TokenizerError, warn
 from .formats.byte_level import byte_alphabet, byte_level_backend, set_bos_eos
 from .formats.gguf_tokenizer import build
 from .formats.strict_json import read_bytes, read_object
+from .formats.tokenizer_json import check
 
 if TYPE_CHECKING:
     import tokenizers
@@ -56,13 +58,13 @@ class Tokenizer:
             raise TokenizerError(f"{source}: the vocabulary is empty")
         self.vocab_size = max(vocabulary.values()) + 1
         self._ids = {name: self._id_of(name, text) for name, text in self.special.items()}
-        self.eos_ids = list(dict.fromkeys([*eos_ids, *([self._ids["eos_token"]] if "eos_token" in self._ids else [])]))
-        self.bos_id: int | None = self._ids.get("bos_token")
-        self.pad_id: int | None = self._ids.get("pad_token", self.eos_ids[0] if self.eos_ids else None)
-        for token in self.eos_ids:
+        for token in eos_ids:
             if type(token) is not int or not 0 <= token < self.vocab_size:
                 raise TokenizerError(f"{source}: end-of-text id {token!r:.40} is not an id of this tokenizer (0 to "
                                      f"{self.vocab_size - 1})")
+        self.eos_ids = list(dict.fromkeys([*eos_ids, *([self._ids["eos_token"]] if "eos_token" in self._ids else [])]))
+        self.bos_id: int | None = self._ids.get("bos_token")
+        self.pad_id: int | None = self._ids.get("pad_token", self.eos_ids[0] if self.eos_ids else None)
         if chat_template is not None and not isinstance(chat_template, str):
             raise TokenizerError(f"{source}: chat_template must be text, not {type(chat_template).__name__}")
         self._template: ChatTemplate | None = None
@@ -121,17 +123,16 @@ class Tokenizer:
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         """Ids of a text; specials written out in it count as specials. ``add_special_tokens`` adds BOS where the model
         wants one."""
-        try:
+        with _library_errors(lambda: f"{self._source}: cannot encode {text!r:.80}"):
             return self._backend.encode(text, add_special_tokens=add_special_tokens).ids
-        except Exception as error:
-            raise TokenizerError(f"{self._source}: cannot encode {text!r:.80}: {error}") from error
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Text of ids. Ids past the vocabulary (padded rows of a model) have no text."""
         ids = [int(i) for i in ids]
         if ids and min(ids) < 0:
             raise TokenizerError(f"{self._source}: {min(ids)} is not a token id")
-        return self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
+        with _library_errors(lambda: f"{self._source}: cannot decode {len(ids)} ids"):
+            return self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
 
     @overload
     def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = ...,
@@ -252,15 +253,23 @@ def row_variables(shared: Mapping[str, Any] | None, tools: Any = None,
 
 
 def load_backend(data: bytes, source: str) -> tokenizers.Tokenizer:
-    """A tokenizer.json. What the library raises, a panic of its Rust code included, becomes TokenizerError."""
+    """A tokenizer.json. TokenizerError for what the library cannot read, or should not."""
     from tokenizers import Tokenizer as Backend
 
-    try:
+    check(data, source)
+    with _library_errors(lambda: f"{source}: not a tokenizer that the tokenizers library reads"):
         return Backend.from_str(data.decode("utf-8"))
+
+
+@contextlib.contextmanager
+def _library_errors(what: Callable[[], str]) -> Iterator[None]:
+    """What the library raises, a panic of its Rust code included, becomes TokenizerError."""
+    try:
+        yield
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:                        # pyo3's PanicException is not an Exception
-        raise TokenizerError(f"{source}: not a tokenizer that the tokenizers library reads: {error!s:.300}") from error
+        raise TokenizerError(f"{what()}: {error!s:.300}") from error
 
 
 def check_messages(messages: Any) -> list[dict[str, Any]]:

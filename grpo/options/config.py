@@ -20,6 +20,8 @@ from ..errors import ConfigError, did_you_mean, warn
 from ..ops import check_loss_options
 from .fields import checked, loss_option, option
 from .foreign import ROUNDS, understood
+from .generation import sampling_options
+from .plain import read_yaml
 from .presets import preset_options
 from .schedule import SHAPES, checked_arguments
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 LOSS_TYPES = _core.loss_options()["loss_type"][2]
 MOST_SEED = (1 << 64) - 1
+MOST_COMPLETIONS = 1 << 24                   # of a rollout
 # options that are read with use_adaptive_entropy
 ADAPTIVE = ("entropy_coef_min", "entropy_coef_max", "entropy_coef_delta", "entropy_target")
 
@@ -66,7 +69,7 @@ class TrainingConfig:
     model_init_kwargs: dict | None = option(None, "{'device': ..., 'dtype': ...} for a model given by name.")
     # how long
     max_steps: int = option(-1, "Optimiser steps; -1: num_train_epochs decides.", low=-1)
-    num_train_epochs: float = option(3.0, "Passes over the data set when max_steps is -1.", above=0)
+    num_train_epochs: float = option(3.0, "Passes over the data set when max_steps is -1.", above=0, high=1e6)
     shuffle_dataset: bool = option(True, "Take rows in a seeded random order, a new one each epoch.")
     # batch
     per_device_train_batch_size: int | None = option(
@@ -117,6 +120,9 @@ class TrainingConfig:
         "best.",
         choices=("no", "steps", "epoch", "best"))
     save_steps: float = option(500, "Write a checkpoint every so many steps, below 1 a share of all.", above=0)
+    save_minutes: float | None = option(
+        10.0, "With save_strategy='steps': also after so many minutes without a checkpoint; None: by steps alone.",
+        above=0)
     save_total_limit: int | None = option(
         None, "Keep this many checkpoints, the newest, and the best; None: all.", low=1)
     metric_for_best_model: str | None = option(
@@ -191,13 +197,8 @@ class TrainingConfig:
     @classmethod
     def from_yaml(cls, path: str | os.PathLike[str], **overrides: Any) -> typing.Self:
         """The options of a YAML file, changed by overrides."""
-        import yaml
-
-        try:
-            options = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            raise ConfigError(f"{path}: {error}") from error
-        if not isinstance(options, dict):
+        options = read_yaml(path)
+        if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
             raise ConfigError(f"{path}: expected a mapping of option names to values")
         return cls(**{**options, **overrides})
 
@@ -333,6 +334,7 @@ class GRPOConfig(TrainingConfig):
                               "prompt; use 2 or more")
         self._check_batch()
         self._check_rewards()
+        sampling_options(self)
         if self.sync_ref_model and not self.beta:
             raise ConfigError("sync_ref_model=True needs a reference: set beta above 0")
         if self.kl_in_reward and not self.beta:
@@ -361,6 +363,9 @@ class GRPOConfig(TrainingConfig):
                 yield name
 
     def _check_batch(self) -> None:
+        for size in ((self.prompts_per_step or 1) * self.num_generations, self.batch_size, self.rollout_size):
+            if size > MOST_COMPLETIONS:
+                raise ConfigError(f"{size} completions of a step or a rollout are more than {MOST_COMPLETIONS}")
         if self.prompts_per_step is not None:
             wanted = self.prompts_per_step * self.num_generations
             if self.per_device_train_batch_size is None:

@@ -1,5 +1,6 @@
 """Fields of a config: their meaning, the values they take, and how a value becomes one of them."""
 import dataclasses
+import math
 import numbers
 import operator
 import types
@@ -8,6 +9,10 @@ from typing import Any
 
 from .. import _core
 from ..errors import ConfigError, did_you_mean
+from .plain import check_scalar, plain_value
+
+LARGEST_INT, LARGEST_FLOAT = (1 << 31) - 1, 3.4e38       # of a field that sets no bound itself: what the core holds
+UNBOUNDED = ("max_grad_norm", "epsilon_high", "delta")   # infinity leaves these out
 
 
 def option(default: Any, help: str, *, choices: tuple[str, ...] = (), low: float | None = None,
@@ -27,6 +32,8 @@ def loss_option(name: str, help: str, *, low: float | None = None, above: float 
 def checked(f: dataclasses.Field, value: Any, hint: Any) -> Any:
     """The value as the field's type. Strings become numbers (YAML reads 1e-6 as text); ConfigError names the field."""
     given, meta = value, f.metadata
+    if type(given) in (str, int, float):
+        check_scalar(given, f.name)
     value = typed(getattr(value, "value", value), typing.get_args(hint) if isinstance(hint, types.UnionType)
                   else (hint,))
     if value is MISMATCH:
@@ -39,7 +46,10 @@ def checked(f: dataclasses.Field, value: Any, hint: Any) -> Any:
         for name, sign, holds in (("low", ">=", operator.ge), ("above", ">", operator.gt), ("high", "<=", operator.le)):
             if meta[name] is not None and not holds(value, meta[name]):
                 raise ConfigError(f"{f.name}={value} must be {sign} {meta[name]}: {meta['help']}")
-    return value
+        most = LARGEST_INT if isinstance(value, int) else LARGEST_FLOAT
+        if meta["high"] is None and not abs(value) <= most and (value != math.inf or f.name not in UNBOUNDED):
+            raise ConfigError(f"{f.name}={value} must be finite, at most {most}: {meta['help']}")
+    return plain_value(value, f.name) if isinstance(value, (list, dict)) else value
 
 
 MISMATCH = object()
@@ -61,7 +71,7 @@ def typed(value: Any, kinds: tuple[type, ...]) -> Any:
         if float in kinds or int in kinds:
             try:
                 return (float if float in kinds else int)(value)
-            except ValueError:
+            except (ValueError, OverflowError):
                 pass
         return str(value) if str in kinds else MISMATCH
     if isinstance(value, (list, tuple)) and list in kinds:

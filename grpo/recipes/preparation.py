@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..datasets import XML_SYSTEM_PROMPT, overlap
+from ..datasets import XML_SYSTEM_PROMPT, overlap, read_rows
 from ..errors import ConfigError, DatasetError, did_you_mean
 from ..options import GRPOConfig
 from ..planning import model_config
@@ -37,6 +37,9 @@ def prepare(recipe: Recipe) -> Prepared:
     check_output_dir(Path(config.output_dir or "runs"))
     rows, eval_rows = recipe.train_rows(), recipe.eval_rows()
     demonstrations = recipe.sft_rows() if recipe.sft and not config.resume_from_checkpoint else []
+    for found, name in ((rows, "dataset"), (eval_rows, "eval_dataset"), (demonstrations, "sft.dataset")):
+        if found:
+            read_rows(found, name, needs=())
     for trained in (rows, demonstrations):
         if eval_rows and (message := overlap(trained, eval_rows)):
             raise DatasetError(f"{message}. Evaluate on other rows, or hold some out: --dataset_kwargs.validation 0.1")

@@ -24,7 +24,7 @@ from typing import Any
 from .. import datasets
 from ..errors import ConfigError, did_you_mean
 from ..model import pick_device
-from ..options import ROUNDS, GRPOConfig, SFTConfig, steps_of_rounds, understood
+from ..options import ROUNDS, GRPOConfig, SFTConfig, plain_value, read_yaml, steps_of_rounds, understood
 from ..planning import Plan, model_config, training_plan
 from .names import DATASETS, OTHER_NAMES, own_changes, replaced_by, reward_names
 
@@ -53,16 +53,11 @@ class Recipe:
     @classmethod
     def read(cls, name_or_path: str, readers: tuple[str, ...] = ()) -> "Recipe":
         """A recipe of this package by name, or a YAML file. readers: the recipes that have it as their base."""
-        import yaml
-
         path = FOLDER / f"{name_or_path}.yaml" if name_or_path in names() else Path(name_or_path)
         if not path.is_file():
             raise ConfigError(f"there is no recipe {name_or_path!r}{did_you_mean(name_or_path, names())} There are "
                               f"{', '.join(names())}; or give a YAML file")
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"{path}: {error}") from error
+        content = read_yaml(path)
         if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
             raise ConfigError(f"{path}: a recipe is a mapping of option names to values")
         try:
@@ -206,6 +201,8 @@ def checked(name: str, value: Any) -> Any:
             if name != "sft" and option in (value or {}):
                 raise ConfigError(f"{name}.{option}: {where}")
         return None if value is None and name == "sft" else dict(value or {})
+    if isinstance(value, str) or name == "model":
+        value = plain_value(value, name)
     if name == "model" and not isinstance(value, (str, Mapping, type(None))):
         raise ConfigError(f"model={value!r} must be a path, a hub id, or sizes of a tiny model")
     if name in ("dataset", "eval_dataset") and isinstance(value, str):

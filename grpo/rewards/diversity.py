@@ -125,7 +125,10 @@ class Archive:
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """The reverse of state_dict()."""
-        self.vectors = state["vectors"]
+        vectors = state["vectors"]
+        if vectors.ndim != 2 or vectors.dtype != np.float32 or not np.isfinite(vectors).all():
+            raise ValueError(f"vectors are {vectors.dtype} of shape {vectors.shape}, or not finite")
+        self.vectors = vectors
 
 
 def reasoning_of(text: str) -> str:

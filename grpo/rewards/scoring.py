@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, RewardError, warn
+from ..errors import CheckpointMismatchError, ConfigError, RewardError, warn
 from ..options import Weight, checked_weight, weight_at
 from .adapters import GOLD_COLUMNS, PER_SAMPLE, Reward, adapt, gold_of
 from .deadline import in_thread
@@ -146,7 +146,11 @@ class RewardSet:
             own = {key: value for key, value in state.items() if key.startswith(f"{name}/")}
             unused -= set(own)
             if own:
-                owner.load_state_dict({key.removeprefix(f"{name}/"): value for key, value in own.items()})
+                try:
+                    owner.load_state_dict({key.removeprefix(f"{name}/"): value for key, value in own.items()})
+                except Exception as error:
+                    raise CheckpointMismatchError(f"reward {name!r}: the checkpoint's state of it does not fit: "
+                                                  f"{type(error).__name__}: {error!s:.200}") from error
             else:
                 warn(f"reward {name!r}: the checkpoint has no state of it; it starts anew")
         if unused:

@@ -1,27 +1,28 @@
 """Rollouts: completions of a batch of prompts with everything the update needs, as flat arrays."""
 import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..datasets import Prompt, PromptStream
 from ..datasets.prompts import rows_with
-from ..errors import ConfigError, did_you_mean, warn
+from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, warn
 from ..model import Model, row_variables
-from ..options import GRPOConfig
+from ..options import GRPOConfig, sampling_options
 from ..rewards import RewardBatch, Scores, gold_of
+from ..runs import to_json
+from ..runs.arrays import read_arrays
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 
 # finish: the completion hit max_completion_length; its last token is a stop id
 LENGTH, STOP_ID = 0, 1
-SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "min_new_tokens", "stop", "forbidden_ids")
-SAMPLING_ALIASES = {"stop_strings": "stop", "suppress_tokens": "forbidden_ids"}
 TOKEN_FIELDS = ("logprobs", "policy_logprobs", "entropies", "mask", "ref_logprobs")
 COMPLETION_FIELDS = ("stored", "finish", "advantages", "rewards", "totals")
 
@@ -100,16 +101,31 @@ class Rollouts:
         arrays = {f: getattr(self, f) for f in TOKEN_FIELDS + COMPLETION_FIELDS if getattr(self, f) is not None
                   and f != "stored"}
         np.savez(path, rows=[p.row for p in self.prompts], group=self.group, lengths=self.lengths,
-                 tokens=np.concatenate(self.completions), texts=np.array(self.texts, np.str_), **arrays)
+                 tokens=np.concatenate(self.completions), texts=np.array(self.texts, np.str_),
+                 text_lengths=np.array([len(text) for text in self.texts], np.int32),
+                 extras=np.array([to_json(row) for row in self.extra_rows()], np.str_), **arrays)
 
     @staticmethod
     def load(path: Path, prompt_of_row: Callable[[int], Prompt]) -> "Rollouts":
-        """What `save` wrote. prompt_of_row: the prompt of a row of the data set."""
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
+        """What `save` wrote. prompt_of_row: the prompt of a row of the data set. CheckpointCorruptError for arrays that
+        do not fit each other."""
+        arrays = read_arrays(path)
+        check_arrays(arrays, path)
         completions = np.split(arrays.pop("tokens"), np.cumsum(arrays.pop("lengths"))[:-1])
-        return Rollouts(prompts=[prompt_of_row(int(row)) for row in arrays.pop("rows")], completions=completions,
-                        texts=arrays.pop("texts").tolist(), **arrays)
+        # NumPy's strings lose the NULs at their end
+        texts = [text.ljust(n, "\0") for text, n in zip(arrays.pop("texts").tolist(), arrays.pop("text_lengths"),
+                                                        strict=True)]
+        extras = read_extras(arrays.pop("extras").tolist(), path)
+        try:
+            prompts = [prompt_of_row(int(row)) for row in arrays.pop("rows")]
+        except IndexError as error:
+            raise CheckpointMismatchError(f"{path}: a prompt is of a row that the data set does not have") from error
+        return Rollouts(prompts=prompts, completions=completions, texts=texts, extras=extras, **arrays)
+
+    def extra_rows(self) -> list[dict[str, Any]]:
+        """What reward functions logged, by completion: columns that have a value for each."""
+        whole = {name: values for name, values in self.extras.items() if len(values) == len(self)}
+        return [{name: values[i] for name, values in whole.items()} for i in range(len(self))]
 
     def take(self, scores: Scores) -> None:
         """Rewards, their weighted sums, and what reward functions logged beside them."""
@@ -128,6 +144,53 @@ class Rollouts:
     def without_spread(self) -> NDArray[np.bool_]:
         """(g) True for groups whose rewards are all equal, or absent: they have no advantage to learn from."""
         return flat_groups(self.scores()[1], self.group)
+
+
+# What `save` writes: the kind of its values, and one a what: prompt, completion or token.
+SAVED = {"rows": ("i8", "g"), "group": ("i4", "n"), "lengths": ("i4", "n"), "tokens": ("i4", "T"), "texts": ("U", "n"),
+         "text_lengths": ("i4", "n"), "extras": ("U", "n"),
+         "finish": ("i4", "n"), "logprobs": ("f4", "T"), "policy_logprobs": ("f4", "T"), "entropies": ("f4", "T"),
+         "mask": ("u1", "T"), "ref_logprobs": ("f4", "T"), "advantages": ("f4", "n"), "rewards": ("f8", "n"),
+         "totals": ("f8", "n")}
+OPTIONAL = ("mask", "ref_logprobs", "advantages", "rewards", "totals")
+
+
+MOST_NULS = 1024                             # at the end of a text, a token of the completion
+
+
+def read_extras(rows: list[str], path: Path) -> dict[str, list]:
+    """The columns that reward functions logged, of a JSON object for each completion. CheckpointCorruptError."""
+    try:
+        extras = [json.loads(row) for row in rows]
+        return {name: [row[name] for row in extras] for name in dict(extras[0])}
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise CheckpointCorruptError(f"{path}: 'extras' are not the columns of each completion: {error}") from error
+
+
+def check_arrays(arrays: Mapping[str, NDArray], path: Path) -> None:
+    """CheckpointCorruptError where what was read from path are not the arrays of completions."""
+    def refuse(what: str) -> NoReturn:
+        raise CheckpointCorruptError(f"{path}: {what}")
+
+    for name in [*(SAVED.keys() - set(OPTIONAL) - arrays.keys()), *(arrays.keys() - SAVED.keys())]:
+        refuse(f"array {name!r:.80} is {'missing' if name in SAVED else 'not known'}")
+    for name, array in arrays.items():
+        kind = array.dtype.kind if SAVED[name][0] == "U" else array.dtype.kind + str(array.dtype.itemsize)
+        if kind != SAVED[name][0] or array.ndim != 1 + (name == "rewards"):
+            refuse(f"array {name!r} is {array.dtype} of shape {array.shape}")
+    rows, group, lengths = arrays["rows"], arrays["group"], arrays["lengths"].astype(np.int64)
+    sizes = {"g": len(rows), "n": len(group), "T": int(lengths.sum())}
+    for name, array in arrays.items():
+        if len(array) != sizes[SAVED[name][1]]:
+            refuse(f"array {name!r} has {len(array)} values for {sizes['n']} completions of {sizes['g']} prompts with "
+                   f"{sizes['T']} tokens")
+    if not len(group) or lengths.min() < 1 or not np.array_equal(np.unique(group), np.arange(len(rows))) \
+            or (np.diff(group) < 0).any():
+        refuse("completions are not grouped by prompt, or are empty")
+    if ((arrays["text_lengths"] - np.strings.str_len(arrays["texts"])) > MOST_NULS * lengths).any():
+        refuse("texts are longer than their tokens")
+    if rows.min() < 0 or arrays["tokens"].min() < 0 or not np.isin(arrays["finish"], (0, 1, 2)).all():
+        refuse("rows, token ids or finish reasons are out of range")
 
 
 def prompt_stream(model: Model, args: GRPOConfig, dataset: Any, name: str, shuffle: bool = False) -> PromptStream:
@@ -161,21 +224,7 @@ def prompt_ids(model: Model, template_options: Mapping[str, Any], prompt: Any, t
 
 def sampling(config: GRPOConfig, temperature: float | None = None) -> dict[str, Any]:
     """Arguments of Model.generate_ids that say how tokens are drawn, from the config and its generation_kwargs."""
-    options: dict[str, Any] = {
-        "temperature": config.temperature, "top_k": config.top_k, "top_p": config.top_p, "min_p": config.min_p or 0.0,
-        "repetition_penalty": config.repetition_penalty, "min_new_tokens": 0, "stop": None, "forbidden_ids": None}
-    for name, value in (config.generation_kwargs or {}).items():
-        target = SAMPLING_ALIASES.get(name, name)
-        if target in SAMPLING:
-            options[target] = value
-        elif (name, value) not in (("do_sample", True), ("num_beams", 1)):
-            advice = " Use max_completion_length." if name in ("max_new_tokens", "max_length", "max_tokens") else ""
-            raise ConfigError(f"generation_kwargs: {name}={value!r} is not "
-                              f"supported{did_you_mean(name, SAMPLING)}{advice}")
-    options["top_k"] = max(0, options["top_k"] or 0)
-    if not options["temperature"] > 0:
-        raise ConfigError("generation_kwargs: temperature must be above 0; greedy completions of one prompt are all "
-                          "the same")
+    options = sampling_options(config)
     if options["forbidden_ids"] is not None:
         options["forbidden_ids"] = np.asarray(options["forbidden_ids"], np.int32)
     return options if temperature is None else {**options, "temperature": temperature}
@@ -253,11 +302,11 @@ def moments(values: NDArray[np.float64]) -> tuple[float, float]:
 def completion_records(step: int, r: Rollouts, names: list[str]) -> list[dict[str, Any]]:
     """One JSON-able dict a completion."""
     golds = [gold_of(p.columns) for p in r.prompts]
-    rewards, totals = r.scores()
+    (rewards, totals), extras = r.scores(), r.extra_rows()
     reasons = np.where(r.finish == LENGTH, "length", "stop")
     return [{"step": step, "row": r.prompts[g].row, "prompt": r.prompts[g].prompt, "completion": r.texts[i],
              **({"gold": golds[g]} if golds[g] is not None else {}), "tokens": len(r.completions[i]),
              "finish_reason": str(reasons[i]), "rewards": dict(zip(names, rewards[i].tolist(), strict=True)),
              "reward": float(totals[i]), "advantage": None if r.advantages is None else float(r.advantages[i]),
-             **{name: values[i] for name, values in r.extras.items() if len(values) == len(r)}}
+             **extras[i]}
             for i, g in enumerate(r.group)]

@@ -1,14 +1,13 @@
 """Runs: the folder that a run leaves, and all that is read out of it later.
 
-folder.py while the run writes it; state.py where the run is; checkpoint.py what it can go on from; log.py reading its
-completions and evaluations; plots.py its pictures.
+folder.py while the run writes it, and claim.py that no other does; state.py where the run is; checkpoint.py what it can
+go on from; lines.py reading its metrics, log.py its completions and evaluations; plots.py its pictures.
 """
 from .folder import (
     CHECKPOINTS,
     COMPLETIONS,
     CONFIG,
     EVALUATIONS,
-    METRICS,
     READINGS,
     RECIPE,
     ROUND,
@@ -19,11 +18,21 @@ from .folder import (
     say,
     to_json,
 )
-from .log import FORMAT, completion_steps, completions, evaluation, evaluation_steps, latest_model, read_document
+from .lines import METRICS, append
+from .log import (
+    FORMAT,
+    completion_steps,
+    completions,
+    evaluation,
+    evaluation_steps,
+    latest_model,
+    read_document,
+    run_to_resume,
+)
 from .plots import Metrics, plot_run, plot_runs
 from .state import TrainerState
 
 __all__ = ["CHECKPOINTS", "COMPLETIONS", "CONFIG", "EVALUATIONS", "FORMAT", "METRICS", "READINGS", "RECIPE", "ROUND",
-           "Metrics", "RunFolder", "TrainerState", "completion_steps", "completions", "evaluation", "evaluation_steps",
-           "latest_model", "plain", "plot_run", "plot_runs", "read_document", "replace_text", "round_name", "say",
-           "to_json"]
+           "Metrics", "RunFolder", "TrainerState", "append", "completion_steps", "completions", "evaluation",
+           "evaluation_steps", "latest_model", "plain", "plot_run", "plot_runs", "read_document", "replace_text",
+           "round_name", "run_to_resume", "say", "to_json"]

@@ -30,15 +30,18 @@ from ..errors import (
     warn,
 )
 from ..model import SafetensorsFile, SafetensorsFolder, from_bfloat16_bits, write_weights
+from .arrays import open_regular
 from .folder import replace_text
 
 MANIFEST, STATE_FOLDER, STATE, BEST = "MANIFEST.json", "trainer", "trainer.json", "best.json"
 FORMAT = 1
 ONE_FILE = 1 << 62
+MAX_JSON = 16 << 20                          # bytes
 
 
-def write(parent: Path, step: int, contents: Callable[[Path], None]) -> Path:
-    """parent/step-N with what contents(folder) writes. Raises CheckpointError; nothing is left behind then."""
+def write(parent: Path, step: int, contents: Callable[[Path], None], good: bool = True) -> Path:
+    """parent/step-N with what contents(folder) writes. good: False for one that others must not be dropped for. Raises
+    CheckpointError; nothing is left behind then."""
     parent.mkdir(parents=True, exist_ok=True)
     temporary, final = parent / f".step-{step}.tmp-{os.getpid()}", parent / f"step-{step}"
     remove_leftovers(parent)
@@ -47,8 +50,8 @@ def write(parent: Path, step: int, contents: Callable[[Path], None]) -> Path:
         temporary.mkdir()
         contents(temporary)
         files = {str(p.relative_to(temporary)): seal(p) for p in sorted(temporary.rglob("*")) if p.is_file()}
-        (temporary / MANIFEST).write_text(json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1),
-                                          encoding="utf-8")
+        manifest = {"format": FORMAT, "step": step, "good": good, "files": files}
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         seal(temporary / MANIFEST)
         for folder in [p for p in temporary.rglob("*") if p.is_dir()] + [temporary]:
             sync_folder(folder)
@@ -94,7 +97,7 @@ def remove_leftovers(parent: Path) -> None:
 def verify(folder: Path) -> dict[str, Any]:
     """The manifest of a checkpoint whose files are all as it says. Raises CheckpointCorruptError naming the file."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(folder / MANIFEST)
         files = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointCorruptError(f"{folder}: {MANIFEST} is missing or unreadable: {error}") from error
@@ -103,7 +106,9 @@ def verify(folder: Path) -> dict[str, Any]:
                                       "reads")
     for name, (size, digest) in files.items():
         try:
-            with open(folder / name, "rb") as file:
+            if not is_inside(name):
+                raise ValueError("is not a file of the folder")
+            with open_regular(folder / name) as file:
                 same = (os.fstat(file.fileno()).st_size == size
                         and hashlib.file_digest(file, "sha256").hexdigest() == digest)
         except (OSError, ValueError) as error:
@@ -111,6 +116,23 @@ def verify(folder: Path) -> dict[str, Any]:
         if not same:
             raise CheckpointCorruptError(f"{folder / name} differs from the manifest")
     return manifest
+
+
+def is_inside(name: str) -> bool:
+    """Whether a name of a manifest stays in its folder."""
+    return not os.path.isabs(name) and ".." not in Path(name).parts
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in a small file of a checkpoint. OSError or ValueError where it is none."""
+    with open_regular(path) as file:
+        data = file.read(MAX_JSON + 1)
+    if len(data) > MAX_JSON:
+        raise ValueError(f"larger than the limit of {MAX_JSON} bytes")
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def steps(parent: Path) -> list[Path]:
@@ -136,15 +158,29 @@ def latest(parent: Path) -> Path | None:
 
 
 def prune(parent: Path, keep: int | None) -> None:
-    """Drops all but the newest and the best. A folder loses its name before its files, so there is never half a
-    checkpoint."""
-    spared = best(parent)
+    """Drops all but the newest, the newest good one and the best. A folder loses its name before its files, so there is
+    never half a checkpoint."""
+    spared, found = best(parent), steps(parent)
+    good = next((folder for folder in found if is_good(folder)), None) if keep else None
     try:
-        for folder in steps(parent)[keep:] if keep else []:
-            if spared is None or step_of(folder) != spared["step"]:
+        for folder in found[keep:] if keep else []:
+            if folder != good and (spared is None or step_of(folder) != spared["step"]):
                 folder.rename(parent / f".{folder.name}.old-{os.getpid()}")
     finally:
         remove_leftovers(parent)
+
+
+def is_good(folder: Path) -> bool:
+    """Whether a checkpoint was written after a step that was taken, with weights that are finite."""
+    try:
+        return json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("good", True) is True
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def is_finite(core: _core.Model) -> bool:
+    """Whether every weight is a number."""
+    return all(np.isfinite(core.get_tensor(name)).all() for name, _ in core.tensors())
 
 
 def best(parent: Path) -> dict[str, Any] | None:
@@ -152,9 +188,11 @@ def best(parent: Path) -> dict[str, Any] | None:
     if not (parent / BEST).is_file():
         return None
     try:
-        found = json.loads((parent / BEST).read_text(encoding="utf-8"))
+        found = read_json(parent / BEST)
+        if not is_number(found["value"]) or not is_count(found["step"]):
+            raise ValueError("step or value is no number")
         return found if (parent / f"step-{found['step']}").is_dir() else None
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointCorruptError(f"{parent / BEST} is unreadable: {error}") from error
 
 
@@ -168,6 +206,9 @@ def load_weights(folder: Path, core: _core.Model) -> None:
     verify(folder)
     weights = SafetensorsFolder(folder)
     try:
+        for name, shape in core.tensors():
+            if weights.read(name).shape != tuple(shape):     # FileFormatError where there is no such tensor
+                raise CheckpointMismatchError(f"{folder}: tensor {name} has not the shape {tuple(shape)}")
         for name, _ in core.tensors():
             core.set_tensor(name, weights.read(name))
     finally:
@@ -212,6 +253,12 @@ def save_optimizer(folder: Path, optimizer: _core.Trainer, tensors: list[tuple[s
         save_tensors(folder / f"{kind}.safetensors", tensors, read, dtype)
 
 
+def check_optimizer(folder: Path, optimizer: _core.Trainer, tensors: list[tuple[str, tuple[int, ...]]]) -> None:
+    """Raises what load_optimizer would; nothing moves."""
+    for kind in storage(optimizer):
+        load_tensors(folder / f"{kind}.safetensors", tensors, functools.partial(optimizer.check_state, kind))
+
+
 def load_optimizer(folder: Path, optimizer: _core.Trainer, tensors: list[tuple[str, tuple[int, ...]]]) -> None:
     """The optimiser's state as it was saved. It fits a wider moment_dtype or master_dtype too; the other way round is a
     CheckpointMismatchError."""
@@ -239,7 +286,36 @@ def read_state(folder: Path, kind: str) -> dict[str, Any]:
     if not path.exists():
         raise CheckpointMismatchError(f"{folder} holds a model without the trainer's state (save_only_model=True); it "
                                       "cannot be resumed")
-    state = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        state = read_json(path)
+    except (OSError, ValueError) as error:
+        raise CheckpointCorruptError(f"{path}: cannot be read: {error!s:.200}") from error
+    if not isinstance(state, dict):
+        raise CheckpointCorruptError(f"{path}: holds a {type(state).__name__}, not an object")
     if state.get("kind") != kind:
-        raise CheckpointMismatchError(f"{folder} was written by a {state.get('kind')} run, this is a {kind} run")
+        raise CheckpointMismatchError(f"{folder} was written by a {str(state.get('kind')):.40} run, this is a {kind} "
+                                      "run")
+    for name, right in {**OF_EVERY_RUN, **OF_KINDS.get(kind, {})}.items():
+        if name not in state or not right(state[name]):
+            raise CheckpointCorruptError(f"{path}: {name} is {state.get(name)!r:.80}")
     return state
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value is a number of things, which the core can hold too."""
+    return type(value) is int and 0 <= value < 1 << 62
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number."""
+    return type(value) in (int, float) and abs(value) < float("inf")
+
+
+# What trainer.json must say, and how to tell.
+OF_EVERY_RUN: dict[str, Callable[[Any], bool]] = {
+    "step": is_count, "epoch": is_number, "adam_steps": is_count, "num_input_tokens_seen": is_count,
+    "skipped": is_count, "config": lambda value: isinstance(value, dict), "position": is_count, "rows": is_count}
+OF_KINDS: dict[str, dict[str, Callable[[Any], bool]]] = {"grpo": {
+    "rollouts_made": is_count, "used": is_count,
+    "reference": lambda value: value is None or isinstance(value, str),
+    "entropy_control": lambda value: isinstance(value, list) and len(value) == 2 and all(map(is_number, value))}}

@@ -1,19 +1,22 @@
 """Reading a run folder afterwards: its completions, evaluations and checkpoints. Its metrics are read by
 grpo.runs.Metrics."""
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
-from ..errors import FileFormatError
+from ..errors import ConfigError, FileFormatError
 from . import checkpoint
-from .folder import CHECKPOINTS, COMPLETIONS, EVALUATIONS, ROUND, SINGLE, round_name
+from .folder import CHECKPOINTS, COMPLETIONS, EVALUATIONS, ROUND, SINGLE, holds_run, round_name
 
 FORMAT = 1                                   # of an evaluation as JSON
 
 
 def completion_steps(run: Path) -> list[int]:
     """The training steps whose completions were written."""
-    return sorted(int(path.stem.rpartition("-")[2]) for path in (run / COMPLETIONS).glob("step-*.jsonl"))
+    numbers = (path.stem.rpartition("-")[2] for path in (run / COMPLETIONS).glob("step-*.jsonl"))
+    return sorted(int(number) for number in numbers if number.isdigit())
 
 
 def evaluation_steps(run: Path) -> dict[str, list[int]]:
@@ -64,3 +67,28 @@ def latest_model(path: str) -> str:
     if latest is None:
         raise FileFormatError(f"{path} is a run without a whole checkpoint")
     return str(latest)
+
+
+def run_to_resume(output_dir: str) -> Path:
+    """The run that output_dir alone means: the one there, or, where it was given to several (output_dir-2, ...), the
+    only one that is not finished. ConfigError naming them where that is no single one."""
+    first = Path(os.path.abspath(output_dir))
+    later = [p for p in first.parent.glob("*") if re.fullmatch(re.escape(first.name) + r"-[0-9]+", p.name)]
+    runs = [p for p in [first, *sorted(later, key=lambda p: int(p.name.rpartition("-")[2]))] if holds_run(p)]
+    if len(runs) <= 1:
+        return runs[0] if runs else first
+    unfinished = [run for run in runs if not is_finished(run)]
+    if len(unfinished) == 1 and checkpoint.steps(unfinished[0] / CHECKPOINTS):
+        return unfinished[0]
+    raise ConfigError(f"output_dir={output_dir!r} was given to several runs: {', '.join(map(str, runs))}; give "
+                      "resume_from_checkpoint the one that is meant")
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a run's last checkpoint is that of its last step."""
+    saved = checkpoint.steps(run / CHECKPOINTS)
+    try:
+        state = json.loads((saved[0] / checkpoint.STATE_FOLDER / checkpoint.STATE).read_text(encoding="utf-8"))
+        return bool(state["step"] >= state["max_steps"])
+    except (IndexError, OSError, ValueError, KeyError, TypeError):
+        return False

@@ -5,7 +5,6 @@ log is left out, down to the picture, so the same tables serve GRPO, SFT and run
 """
 import functools
 import io
-import json
 import math
 import os
 from collections.abc import Callable, Iterable
@@ -13,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, FileFormatError, did_you_mean
-from .folder import METRICS, READINGS, ROUND
+from ..errors import ConfigError, FileFormatError, RunFolderError, did_you_mean
+from .folder import READINGS, ROUND
+from .lines import METRICS, read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,32 +29,14 @@ POINTS_SHOWN = 30                            # up to so many points each has a m
 
 
 class Metrics:
-    """The records of one run's metrics.jsonl. Raises FileFormatError naming the file (and line) that cannot be read."""
+    """The records of one run's metrics.jsonl. Raises FileFormatError naming a file that cannot be read or has none."""
 
     def __init__(self, run: str | os.PathLike):
         self.path = Path(run) / METRICS
         self.name = Path(run).resolve().name
-        try:
-            lines = self.path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise FileFormatError(f"{self.path} cannot be read: {error}") from error
-        self.records = [self._record(number, line, last=number == len(lines)) for number, line in enumerate(lines, 1)
-                        if line.strip()]
-        self.records = [record for record in self.records if record]
+        self.records = [line.record for line in read_metrics(Path(run))]
         if not self.records:
             raise FileFormatError(f"{self.path} holds no metrics: the run has not finished a step")
-
-    def _record(self, number: int, line: str, last: bool) -> dict[str, Any]:
-        """One line as a record; a last line that is cut off, as by a full disk, as none."""
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            if last:
-                return {}
-            raise FileFormatError(f"{self.path}: line {number} is not JSON: {error}") from error
-        if not isinstance(record, dict) or not is_number(record.get("step")):
-            raise FileFormatError(f"{self.path}: line {number} is not a record with a step")
-        return record
 
     def curve(self, label: str, name: str, spread: str = "", ends: tuple[str, str] = ("", "")) -> list["Curve"]:
         """The curve of one metric; none where the run has no number for it. Its band is +- spread, or between ends,
@@ -221,7 +203,7 @@ def figures(runs: str | os.PathLike | Iterable[str | os.PathLike],
     for are left out.
 
     ``runs``: a run folder, or several. ``pictures``: which of PICTURES. In a notebook a figure shows itself. Raises
-    FileFormatError naming a metrics.jsonl that is missing, empty or broken, ConfigError for a picture that there is
+    FileFormatError naming a metrics.jsonl that is missing or has no records, ConfigError for a picture that there is
     not.
 
     >>> figures("runs/grpo-1")["reward"]                             # doctest: +SKIP
@@ -265,17 +247,25 @@ def write(drawn: dict[str, "Figure"], folder: Path, formats: Iterable[str] = ("p
     for kind in formats:
         if kind not in FORMATS:
             raise ConfigError(f"format {kind!r} is not one of {', '.join(FORMATS)}{did_you_mean(kind, FORMATS)}")
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [save(figure, folder / f"{name}.{kind}") for kind in formats if kind != "pdf"
-             for name, figure in drawn.items()]
-    if "pdf" in formats and drawn:
-        from matplotlib.backends.backend_pdf import PdfPages
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        files = [save(figure, folder / f"{name}.{kind}") for kind in formats if kind != "pdf"
+                 for name, figure in drawn.items()]
+        if "pdf" in formats and drawn:
+            files.append(save_pages(drawn.values(), folder / "plots.pdf"))
+        return files
+    except OSError as error:
+        raise RunFolderError(f"{folder}: the pictures cannot be written: {error.strerror or error}") from error
 
-        files.append(folder / "plots.pdf")
-        with PdfPages(files[-1]) as pages:
-            for figure in drawn.values():
-                pages.savefig(figure, facecolor="white")
-    return files
+
+def save_pages(drawn: Iterable["Figure"], path: Path) -> Path:
+    """All pictures as the pages of a PDF."""
+    from matplotlib.backends.backend_pdf import PdfPages
+
+    with PdfPages(path) as pages:
+        for figure in drawn:
+            pages.savefig(figure, facecolor="white")
+    return path
 
 
 def plot_run(run_folder: str | os.PathLike, pictures: Iterable[str] = tuple(PICTURES),

@@ -2,9 +2,10 @@
 
 grpo.py and sft.py the two trainers; loop.py what they share: steps, evaluation, checkpoints; resume.py going on from
 one; callbacks.py who is told, and the progress that is shown; profile.py the time of each operation; interrupt.py
-Ctrl-C and SIGTERM.
+Ctrl-C, SIGTERM and SIGHUP.
 """
 from .grpo import GRPOTrainer
+from .interrupt import TrainingInterrupted
 from .sft import SFTTrainer, sft
 
-__all__ = ["GRPOTrainer", "SFTTrainer", "sft"]
+__all__ = ["GRPOTrainer", "SFTTrainer", "TrainingInterrupted", "sft"]

@@ -6,8 +6,10 @@ them into a gradient. On the first update of a rollout the policy is the one tha
 follow from the recorded log-probs and one backward pass is all that runs; what that pass computes on the way is
 compared with the record (sampling/sampling_logp_difference: 0.0).
 """
+import copy
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from ..rollouts import (
     sampling,
 )
 from ..runs import checkpoint
+from ..runs.arrays import read_arrays
 from .callbacks import completion_table
 from .loop import Loop, StepResult, TrainingInterrupted, means, options
 
@@ -105,6 +108,7 @@ class GRPOTrainer(Loop):
         self._flat_rollouts = 0              # in a row without any spread in a group
         self._rollout_metrics: dict[str, float] = {}
         self._step_rollouts: Rollouts | None = None
+        self._to_show: Rollouts | None = None
         self.reward_names: list[str] = self.rewards.names   # an evaluator's columns are known once it was called
         self._weights = np.ones(len(self.reward_names))
 
@@ -132,7 +136,24 @@ class GRPOTrainer(Loop):
         return _core.Store(self.model.core, inputs_only=self.args.recompute) if self.memory.store_rows else None
 
     def _make_rollouts(self) -> Rollouts:
-        """Rollouts of the next prompts, scored and prepared. The trainer's position moves once they are there."""
+        """Rollouts of the next prompts, scored and prepared. The trainer's position, and what rewards remember, moves
+        once they are there."""
+        with self._rewards_kept():
+            return self._draw_rollouts()
+
+    @contextmanager
+    def _rewards_kept(self) -> Iterator[None]:
+        """An exception leaves rewards that remember as they were."""
+        before = [(owner, copy.deepcopy(owner.state_dict())) for _, owner in self.rewards.with_state()]
+        try:
+            yield
+        except BaseException:
+            with self.signals.held():
+                for owner, state in before:
+                    owner.load_state_dict(state)
+            raise
+
+    def _draw_rollouts(self) -> Rollouts:
         wanted, position, made = self.args.prompts_per_rollout, self.position, []
         missing, logged = wanted, []
         if self.store is not None:
@@ -161,19 +182,21 @@ class GRPOTrainer(Loop):
             rollouts = everything.select(np.flatnonzero(np.isin(everything.group, chosen)))
         self._prepare(rollouts)
         tokens = int(everything.lengths.sum())
-        prompted = sum(len(p.ids) for p in everything.prompts) * self.args.num_generations
-        self.state.num_input_tokens_seen += tokens + prompted
-        self._rollout_metrics = {
-            "num_tokens": float(self.state.num_input_tokens_seen),
+        seen = tokens + sum(len(p.ids) for p in everything.prompts) * self.args.num_generations
+        metrics = {
+            "num_tokens": float(self.state.num_input_tokens_seen + seen),
             "generation_tokens_per_second": tokens / self._seconds["generate"],
             **completion_metrics(everything.lengths, everything.finish == LENGTH),
             **reward_metrics(self.reward_names, *everything.scores()),
             "frac_reward_zero_std": float(flat.mean()), **means(logged)}
         if self.args.dynamic_sampling:
-            self._rollout_metrics |= group_counts(everything, flat, wanted)
+            metrics |= group_counts(everything, flat, wanted)
         self._watch_spread(bool(flat.all()))
-        self.rollouts, self.used, self.position = rollouts, 0, position
-        self.rollouts_made += 1
+        with self.signals.held():
+            self.state.num_input_tokens_seen += seen
+            self.rollouts, self.used, self.position = rollouts, 0, position
+            self.rollouts_made += 1
+            self._rollout_metrics = metrics
         return rollouts
 
     def _watch_spread(self, flat: bool) -> None:
@@ -225,7 +248,6 @@ class GRPOTrainer(Loop):
 
     def update(self) -> dict[str, Any]:
         """The gradient of one step: on new rollouts where the last ones are used up."""
-        fresh = self.rollouts is None
         rollouts = self._make_rollouts() if self.rollouts is None else self.rollouts
         part = self._part(rollouts)
         with self.timed("update"):
@@ -238,11 +260,11 @@ class GRPOTrainer(Loop):
         if self.loss_options["entropy_coef"] or self.args.use_adaptive_entropy:
             metrics["entropy_coef"] = self.entropy_control[0]
         self._step_rollouts = part
-        return {**(self._rollout_metrics if fresh else {}), **metrics}
+        return {**(self._rollout_metrics if self.used == 0 else {}), **metrics}
 
     def _part(self, rollouts: Rollouts) -> Rollouts:
         """The completions of this step: all of the rollout, or a mini-batch."""
-        size, parts = self.args.batch_size, self.args.rollout_size // self.args.batch_size
+        size, parts = self.args.batch_size, self._parts
         if parts == 1:
             return rollouts
         start = self.used % parts * size
@@ -306,14 +328,19 @@ class GRPOTrainer(Loop):
         """On to the next part of the rollouts, or to the next prompts; the reference follows where it is due."""
         args, state = self.args, self.state
         self.entropy_control = self._next_entropy_control
-        if self.rollouts is not None and self.used == 0:
-            self._show_completions(self.rollouts)
+        self._to_show = self.rollouts if self.used == 0 else None
         self.used += 1
         if self.rollouts is None or self.used == args.steps_per_rollout:
             self.rollouts = None
         if args.sync_ref_model and state.global_step % args.ref_model_sync_steps == 0:
             self._reference.core.mix(self.model.core, args.ref_model_mixup_alpha)
         state.epoch = self.position / len(self._prompts)
+
+    def show(self) -> None:
+        """The completions of rollouts that are new, as a file and as text."""
+        if self._to_show is not None:
+            self._show_completions(self._to_show)
+            self._to_show = None
 
     def _show_completions(self, r: Rollouts) -> None:
         args, step = self.args, self.state.global_step
@@ -368,7 +395,13 @@ class GRPOTrainer(Loop):
         """The place in the data, in the rollouts and in the entropy control."""
         return {"position": self.position, "rollouts_made": self.rollouts_made,
                 "used": self.used if self.rollouts is not None else 0, "entropy_control": list(self.entropy_control),
-                "rows": len(self._prompts), "reference": self._frozen_reference}
+                "rows": len(self._prompts), "reference": self._frozen_reference, "reward_names": self.reward_names,
+                "parts": self._parts, "rollout_metrics": self._rollout_metrics if self.used == 0 else {}}
+
+    @property
+    def _parts(self) -> int:
+        """Mini-batches of a rollout."""
+        return self.args.rollout_size // self.args.batch_size
 
     @functools.cached_property
     def _frozen_reference(self) -> str | None:
@@ -389,31 +422,57 @@ class GRPOTrainer(Loop):
             checkpoint.save_tensors(folder / "reference.safetensors", self._reference.core.tensors(),
                                     self._reference.core.get_tensor)
 
-    def restore_position(self, state: dict[str, Any], folder: Path) -> None:
-        """The reverse. CheckpointMismatchError for other data, or another reference."""
+    @contextmanager
+    def restoring(self, state: dict[str, Any], folder: Path) -> Iterator[Callable[[], None]]:
+        """The reverse. CheckpointMismatchError for other data, another reference, or a rollout in use that this run's
+        batches do not fit."""
         if state["rows"] != len(self._prompts):
             raise CheckpointMismatchError(f"{folder.parent}: the run had {state['rows']} rows of data, "
                                           f"train_dataset has {len(self._prompts)}")
         if state["reference"] != self._frozen_reference:
             raise CheckpointMismatchError(f"{folder.parent}: beta needs the reference that the run began with; give "
                                           "the trainer the model that the run was given, not one of its checkpoints")
-        self.position, self.rollouts_made, self.used = state["position"], state["rollouts_made"], state["used"]
-        self.entropy_control = self._next_entropy_control = tuple(state["entropy_control"])
-        kept = folder / "rollouts.npz"
-        self.rollouts = Rollouts.load(kept, self._prompts.at_row) if kept.exists() else None
-        self.rewards.load_state_dict(load_arrays(folder / REWARD_STATE))
+        position, made, used = state["position"], state["rollouts_made"], state["used"]
+        entropy_control, metrics = tuple(state["entropy_control"]), state.get("rollout_metrics", {})
+        names = state.get("reward_names", self.reward_names)
+        rollouts = self._rollouts_in_use(state, folder)
+        reference = folder / "reference.safetensors"
         if self.args.sync_ref_model:
-            tensors = self._reference.core.tensors()
-            self._reference.core.mix(self.model.core, 0.0)        # from here on it keeps float32, as it did in the run
-            checkpoint.load_tensors(folder / "reference.safetensors", tensors, self._reference.core.set_tensor)
+            if not reference.exists():
+                raise CheckpointMismatchError(f"{folder.parent}: sync_ref_model needs the reference as the run had "
+                                              "moved it, and the run moved none")
+            checkpoint.load_tensors(reference, self._reference.core.tensors(), lambda name, array: None)
+
+        def move() -> None:
+            self.position, self.rollouts_made, self.used, self.rollouts = position, made, used, rollouts
+            self.entropy_control = self._next_entropy_control = entropy_control
+            self.reward_names, self._rollout_metrics = names, metrics
+            if self.args.sync_ref_model:
+                core = self._reference.core
+                core.mix(self.model.core, 0.0)        # from here on it keeps float32, as it did in the run
+                checkpoint.load_tensors(reference, core.tensors(), core.set_tensor)
+
+        with self._rewards_kept():
+            self.rewards.load_state_dict(load_arrays(folder / REWARD_STATE))
+            yield move
+
+    def _rollouts_in_use(self, state: dict[str, Any], folder: Path) -> Rollouts | None:
+        """The rollouts that a checkpoint keeps, where this run has steps left to take on them."""
+        kept = folder / "rollouts.npz"
+        if not kept.exists() or state["used"] >= self.args.steps_per_rollout:
+            return None
+        rollouts = Rollouts.load(kept, self._prompts.at_row)
+        if len(rollouts) != self.args.rollout_size or state.get("parts", self._parts) != self._parts:
+            raise CheckpointMismatchError(
+                f"{folder.parent}: the run stopped within a rollout of {len(rollouts)} completions, to be used in "
+                f"{state.get('parts', self._parts)} parts; here it would be {self.args.rollout_size} completions in "
+                f"{self._parts}. Resume with the batch options of that run, or from a checkpoint between two rollouts")
+        return rollouts
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz without pickles; none where there is no file."""
-    if not path.exists():
-        return {}
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
+    return read_arrays(path) if path.exists() else {}
 
 
 def group_counts(r: Rollouts, flat: Any, wanted: int) -> dict[str, float]:

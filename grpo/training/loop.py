@@ -2,6 +2,11 @@
 
 A trainer says how one step's gradient is made (update) and what happened once it was applied (advance); everything
 else is here.
+
+A step is atomic. Until the optimiser moves, nothing of the trainer has: a step that fails or is interrupted before is
+taken again, with the same bits. The optimiser, the counters, the place in the data and the log move together, whatever
+is raised meanwhile. What is owed after a step (callbacks, the checkpoint, evaluation) is worked off by name; what an
+exception leaves of it comes first when the run goes on.
 """
 import dataclasses
 import functools
@@ -12,8 +17,8 @@ import re
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,11 +29,13 @@ from ..options import TrainingConfig, learning_rate, steps_of
 from ..planning import Plan, require, training_plan
 from ..runs import CHECKPOINTS, ROUND, RunFolder, TrainerState, checkpoint, say
 from .callbacks import Progress, TensorBoard, TrainerControl, never_called
-from .interrupt import TrainingInterrupted, sigterm
+from .interrupt import Signals, TrainingInterrupted
 from .profile import Profile
-from .resume import checkpoint_of, compare_options
+from .resume import checkpoint_of, compare_backends, compare_options
 
 MAX_FAILED_SAVES = 3
+EVALUATION = ("evaluate", "on_evaluate", "judge", "save_best")
+AFTER_A_STEP = ("show", "on_log", "on_step_end", "on_epoch_end", "save", *EVALUATION)
 
 
 class TrainOutput(NamedTuple):
@@ -72,6 +79,12 @@ class Loop(ABC):
         self._window: list[dict[str, Any]] = []
         self._skipped = self._failed_saves = 0
         self._saved_step = -1
+        self.clock = time.monotonic          # of save_minutes
+        self._saved_at = 0.0                 # by that clock
+        self.signals = Signals()
+        self._owed: list[str] = []           # what is left to do after the step that was taken last
+        self._unseen: dict[str, Any] | None = None           # its metrics, until they are yielded
+        self._evaluated: dict[str, float] = {}               # the evaluation at hand
         self._epoch_ended = True             # or none has begun
         # (metric, value) of weights that are better than any checkpoint
         self._new_best: tuple[str, float] | None = None
@@ -100,11 +113,14 @@ class Loop(ABC):
 
     @abstractmethod
     def update(self) -> dict[str, Any]:
-        """Adds the gradient of one step and returns its metrics."""
+        """Adds the gradient of one step and returns its metrics. Called again, it does the same again."""
 
     @abstractmethod
     def advance(self) -> None:
-        """The step was taken: move on in the data."""
+        """The step was taken: move on in the data. Nothing that can fail."""
+
+    def show(self) -> None:
+        """The step as files and text; nothing by default."""
 
     @abstractmethod
     def held_out_rows(self, dataset: Any, name: str) -> Any:
@@ -119,8 +135,9 @@ class Loop(ABC):
         """What trainer.json keeps besides the loop's own state."""
 
     @abstractmethod
-    def restore_position(self, state: dict[str, Any], folder: Path) -> None:
-        """The reverse of position_state and save_extra."""
+    def restoring(self, state: dict[str, Any], folder: Path) -> AbstractContextManager[Callable[[], None]]:
+        """The reverse of position_state and save_extra. Everything is checked on entering; the function it gives then
+        moves the trainer there. An exception inside of it undoes what entering did."""
 
     @abstractmethod
     def describe(self) -> str:
@@ -196,8 +213,11 @@ class Loop(ABC):
 
     def train(self, resume_from_checkpoint: str | bool | None = None) -> TrainOutput:
         """Runs to the end. resume_from_checkpoint: a checkpoint or run folder, or True for the latest of output_dir."""
-        started, first = time.perf_counter(), self.state.global_step
-        losses = [s.metrics["loss"] for s in self.steps(resume_from_checkpoint) if s.metrics.get("loss") is not None]
+        started, first, losses = time.perf_counter(), self.state.global_step, []
+        with self._stoppable(), self.signals.finishing():        # this loop's body is the trainer's own
+            for step in self.steps(resume_from_checkpoint):
+                if step.metrics.get("loss") is not None:
+                    losses.append(step.metrics["loss"])
         seconds = time.perf_counter() - started
         metrics = {"train_runtime": seconds,
                    "train_steps_per_second": (self.state.global_step - first) / max(seconds, 1e-9),
@@ -209,103 +229,222 @@ class Loop(ABC):
         return self.steps()
 
     def steps(self, resume_from_checkpoint: str | bool | None = None) -> Iterator[StepResult]:
-        """Yields once an optimiser step. Leaving the loop early leaves the trainer where it is; a new loop goes on."""
-        try:
-            self._begin(self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint)
-            with sigterm() as terminated:
-                while self.state.global_step < self.state.max_steps and not self.control.should_training_stop:
-                    yield self._step()
-                    if terminated:
+        """Yields once an optimiser step. Leaving the loop early leaves the trainer where it is; a new loop goes on, and
+        after an exception too. The first Ctrl-C, SIGTERM and SIGHUP end the loop after the step at hand, with a
+        checkpoint; a second Ctrl-C ends it at once."""
+        resume = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
+        with self._stoppable():
+            with self.signals.leaving():
+                self._begin(resume)
+            while self._owed or self._unseen is not None or not self._over():
+                with self.signals.finishing():
+                    if not self._owed and self._unseen is None:
+                        self._step()
+                    self._settle()
+                    if self.signals.came:
                         self._save_if(self.args.save_strategy != "no" and self._saved_step != self.state.global_step)
-                        raise KeyboardInterrupt
+                if self._unseen is not None:
+                    result, self._unseen = self.result(self._unseen), None
+                    with self.signals.outside():
+                        yield result
+                if self.signals.came:
+                    raise KeyboardInterrupt
             self._end()
+
+    @contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """A KeyboardInterrupt leaves it as TrainingInterrupted; one that a first signal raised, with a checkpoint."""
+        try:
+            with self.signals.watched():
+                try:
+                    yield
+                except KeyboardInterrupt:
+                    if self.signals.came and not self.signals.hurry and self.run is not None:
+                        with self.signals.finishing():
+                            self._save_if(self.args.save_strategy != "no" and self.state.global_step > 0
+                                          and self._saved_step != self.state.global_step)
+                    self.signals.acted_on()
+                    raise
         except KeyboardInterrupt as interrupt:
-            if self.run is None:
+            if self.run is None or (isinstance(interrupt, TrainingInterrupted) and interrupt.run == self.run.path):
                 raise
             saved = checkpoint.steps(self.run.checkpoints)
             last = saved[0] if saved else None
             raise TrainingInterrupted(self.state.global_step, self.run.path, last) from interrupt
         finally:
             self.progress.close()
+            if self.run is not None:
+                self.run.release()
+
+    def _over(self) -> bool:
+        return self.state.global_step >= self.state.max_steps or self.control.should_training_stop
 
     def _begin(self, resume: str | bool | None) -> None:
         args, state = self.args, self.state
         state.max_steps = args.max_steps if args.max_steps >= 0 else self.steps_of_epochs(args.num_train_epochs)
         # the memory is there, or this raises, before anything is written
         held = sum(size for _, size in self.optimizer.plan())
+        if not self._owed and self._unseen is None:
+            self.control = TrainerControl()
         if resume and self.run is None:
             self._resume(resume)
         elif self.run is None:
             self.run = RunFolder.create(args.output_dir, args.run_name or self.kind)
+        self._folder.claim()
         self._folder.write_config(args.to_yaml())
-        self.control = TrainerControl()
+        self._saved_at = self.clock()
         if state.global_step < state.max_steps:
             say(f"{self.describe()}; steps: {state.max_steps}; held for training: {held / 1e6:,.0f} MB; run folder: "
                 f"{self._folder.path}")
         self._fire("on_train_begin")
-        if args.eval_on_start and state.global_step == 0:
-            self._evaluate()
+        if args.eval_on_start and state.global_step == 0 and not self._evaluated_at(0):
+            self._owed = ["evaluate", "on_evaluate"]
+            self._settle()
 
     def _end(self) -> None:
-        """After the last step: evaluation and a checkpoint where they were not due, the best weights, the report."""
+        """After the last step: a checkpoint and evaluation where they were not due, the best weights, the report. The
+        checkpoint comes first: what follows may fail, or take long."""
         args, step = self.args, self.state.global_step
-        if args.evaluates and not any(r["step"] == step and is_round(r) for r in self.state.log_history):
-            self._evaluate()
-        self._save_if(self._new_best is not None or (args.save_strategy in ("steps", "epoch")
-                                                     and self._saved_step != step))
+        with self.signals.finishing():
+            self._save_if(args.save_strategy in ("steps", "epoch") and self._saved_step != step)
+        if args.evaluates and not self._evaluated_at(step):
+            self._owed = list(EVALUATION)
+        self._settle()
         if args.load_best_model_at_end and (best := checkpoint.best(self._folder.checkpoints)):
-            checkpoint.load_weights(self._folder.checkpoints / f"step-{best['step']}", self.model.core)
+            with self.signals.held():
+                checkpoint.load_weights(self._folder.checkpoints / f"step-{best['step']}", self.model.core)
             say(f"the weights are those of step {best['step']}, where {best['metric']} was best: {best['value']:.4g}")
-        self.finish()
-        self._fire("on_train_end")
+        with self.signals.leaving():
+            self.finish()
+            self._fire("on_train_end")
 
-    def _step(self) -> StepResult:
+    def _step(self) -> None:
+        """Takes one step: all of it, or nothing."""
         started, state = time.perf_counter(), self.state
         self._seconds.clear()
         if self._epoch_ended:
             self._fire("on_epoch_begin")
         self._fire("on_step_begin")
         rate = learning_rate(self.args, state.global_step, state.max_steps)
-        metrics = {**self._apply(rate), "learning_rate": rate}
+        skipped: NonFiniteError | None = None
+        try:
+            metrics = self.update()
+            self._fire("on_pre_optimizer_step")
+        except NonFiniteError as error:
+            skipped = error
+        except BaseException:
+            self._forget_gradient()
+            raise
+        with self.signals.held():
+            if skipped is None:
+                try:
+                    with self.timed("optimizer"):
+                        metrics["grad_norm"] = self.optimizer.step(rate, self.args.max_grad_norm)
+                except NonFiniteError as error:
+                    skipped = error
+            if skipped is not None:
+                metrics = self._skip(skipped)
+            try:                             # a callback may raise here; the weights have moved, so the rest moves too
+                if skipped is None:
+                    self._fire("on_optimizer_step")
+            finally:
+                self._skipped = 0 if skipped is None else self._skipped + 1
+                self._count({**metrics, "learning_rate": rate}, started)
+
+    def _skip(self, error: NonFiniteError) -> dict[str, Any]:
+        """The metrics of a step whose gradient is not finite and is thrown away. Raises after too many in a row."""
+        self._forget_gradient()
+        step = self.state.global_step + 1
+        if self._skipped >= self.args.max_skipped_steps:
+            raise NonFiniteError(f"{error}; {self._skipped + 1} steps in a row, the weights are those of step "
+                                 f"{step - 1 - self._skipped}") from error
+        warn(f"step {step} is skipped: {error}")
+        return {"skipped_steps": 1.0, "grad_norm": math.nan}
+
+    def _forget_gradient(self) -> None:
+        with self.signals.held():
+            self.optimizer.zero_grad()
+
+    def _count(self, metrics: dict[str, Any], started: float) -> None:
+        """What moves together with the optimiser."""
+        state, seconds = self.state, time.perf_counter() - started
         state.global_step += 1
         epoch_before = state.epoch
         self.advance()
         self._epoch_ended = int(state.epoch) > int(epoch_before)
-        seconds = time.perf_counter() - started
         metrics |= {"step_time": seconds} | {f"time_share/{name}": spent / seconds
                                              for name, spent in self._seconds.items()}
-        self._log(metrics)
-        self._fire("on_step_end", metrics=metrics)
-        if self._epoch_ended:
-            self._fire("on_epoch_end")
-        if self.control.should_evaluate or self._due(self.args.eval_strategy, self.args.eval_steps
-                                                     or self.args.logging_steps):
-            metrics |= self._evaluate()
-        due = self._due(self.args.save_strategy, self.args.save_steps)
-        self._save_if(self.control.should_save or self._new_best is not None or due)
-        return self.result(metrics)
+        self._owed, self._unseen = list(AFTER_A_STEP), metrics
+        self._window.append(metrics)
+        self._record(metrics)
 
-    def _apply(self, rate: float) -> dict[str, Any]:
-        """update() and the optimiser's step. A gradient that is not finite is thrown away and counted."""
-        try:
-            metrics = self.update()
-            self._fire("on_pre_optimizer_step")
-            with self.timed("optimizer"):
-                metrics["grad_norm"] = self.optimizer.step(rate, self.args.max_grad_norm)
-            self._fire("on_optimizer_step")
-            self._skipped = 0
-            return metrics
-        except NonFiniteError as error:
-            self._skipped += 1
-            if self._skipped > self.args.max_skipped_steps:
-                raise NonFiniteError(f"{error}; {self._skipped} steps in a row, the weights are those of step "
-                                     f"{self.state.global_step - self._skipped + 1}") from error
-            warn(f"step {self.state.global_step + 1} is skipped: {error}")
-            self.optimizer.zero_grad()
-            return {"skipped_steps": 1.0, "grad_norm": math.nan}
-        except BaseException:
-            self.optimizer.zero_grad()
-            raise
+    def _settle(self) -> None:
+        """Does what is owed, in its order. A callback is told once, even where it raises; what fails of the rest is
+        done again when the run goes on."""
+        while self._owed:
+            task = self._owed[0]
+            if task.startswith("on_"):
+                self._owed.pop(0)
+                self._tell(task)
+            else:
+                getattr(self, f"_settle_{task}")()
+                self._owed.pop(0)
+
+    def _tell(self, event: str) -> None:
+        """The callbacks of what is owed."""
+        step = self.state.global_step
+        if event == "on_step_end":
+            self._fire(event, metrics=self._unseen)
+        elif event == "on_evaluate" and self._evaluated:
+            self._fire(event, metrics=self._evaluated)
+        elif event == "on_epoch_end" and self._epoch_ended:
+            self._fire(event)
+        elif event == "on_log" and (self.every(self.args.logging_steps) or step == self.state.max_steps
+                                    or (self.args.logging_first_step and step == 1)):
+            logs, self._window = means(self._window), []
+            self._fire(event, logs=logs)
+
+    def _settle_show(self) -> None:
+        self.show()
+
+    def _settle_save(self) -> None:
+        """The checkpoint that is due, before evaluation: that may fail, or take long."""
+        args, last = self.args, self.state.global_step >= self.state.max_steps
+        due = self._due(args.save_strategy, args.save_steps) or (last and args.save_strategy in ("steps", "epoch"))
+        late = (args.save_strategy == "steps" and args.save_minutes is not None
+                and self.clock() - self._saved_at >= 60 * args.save_minutes)
+        self._save_if(self.control.should_save or due or late)
+
+    def _settle_evaluate(self) -> None:
+        self._evaluated = {}
+        if self._evaluation_due() or self._unseen is None:
+            with self.signals.leaving():
+                metrics = self.evaluate()
+            with self.signals.held():
+                self.control.should_evaluate = False
+                self._evaluated = metrics
+                if self._unseen is not None:
+                    self._unseen |= metrics
+                self._record(metrics)
+
+    def _evaluation_due(self) -> bool:
+        return self.control.should_evaluate or self._due(self.args.eval_strategy, self.args.eval_steps
+                                                         or self.args.logging_steps)
+
+    def _settle_judge(self) -> None:
+        if self._evaluated and self.args.metric_for_best_model is not None:
+            self._judge(self._evaluated)
+
+    def _settle_save_best(self) -> None:
+        """Notes the best checkpoint, which is written where it was not due."""
+        step = self.state.global_step
+        if self._new_best is not None and self._saved_step == step and (self._folder.checkpoints / f"step-{step}"
+                                                                        ).is_dir():
+            self._note_best()
+        self._save_if(self.control.should_save or self._new_best is not None)
+
+    def _evaluated_at(self, step: int) -> bool:
+        return any(r["step"] == step and is_round(r) for r in self.state.log_history)
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
@@ -332,28 +471,10 @@ class Loop(ABC):
 
     # logging
 
-    def _log(self, metrics: dict[str, Any]) -> None:
-        args, state = self.args, self.state
-        self._record(metrics)
-        self._window.append(metrics)
-        step = state.global_step
-        if self.every(args.logging_steps) or step == state.max_steps or (args.logging_first_step and step == 1):
-            self._fire("on_log", logs=means(self._window))
-            self._window = []
-
     def _record(self, metrics: dict[str, Any]) -> None:
         record = {"step": self.state.global_step, "epoch": self.state.epoch, **metrics}
         self.state.log_history.append(record)
         self._folder.log(record)
-
-    def _evaluate(self) -> dict[str, float]:
-        self.control.should_evaluate = False
-        metrics = self.evaluate()
-        self._record(metrics)
-        self._fire("on_evaluate", metrics=metrics)
-        if self.args.metric_for_best_model is not None and self.state.global_step:
-            self._judge(metrics)
-        return metrics
 
     def _judge(self, metrics: dict[str, float]) -> None:
         """Whether this evaluation is the best so far; the checkpoint that says so is written next."""
@@ -383,14 +504,20 @@ class Loop(ABC):
     def save_checkpoint(self) -> Path:
         """Writes checkpoints/step-N of the run folder and drops the oldest beyond save_total_limit, but not the
         best."""
-        path = checkpoint.write(self._folder.checkpoints, self.state.global_step, self._write_checkpoint)
+        self._folder.require()
+        path = checkpoint.write(self._folder.checkpoints, self.state.global_step, self._write_checkpoint,
+                                good=not self._skipped and checkpoint.is_finite(self.model.core))
+        self._saved_step, self._saved_at = self.state.global_step, self.clock()
+        self._note_best()
+        self._fire("on_save")
+        return path
+
+    def _note_best(self) -> None:
+        """Names the checkpoint just written as the best where it is, and drops the oldest."""
         if self._new_best is not None:
             checkpoint.write_best(self._folder.checkpoints, self.state.global_step, *self._new_best)
             self._new_best = None
         checkpoint.prune(self._folder.checkpoints, self.args.save_total_limit)
-        self._saved_step = self.state.global_step
-        self._fire("on_save")
-        return path
 
     def _save_if(self, due: bool) -> None:
         if not due:
@@ -418,29 +545,44 @@ class Loop(ABC):
         s = self.state
         state = {"kind": self.kind, "step": s.global_step, "max_steps": s.max_steps, "epoch": s.epoch,
                  "adam_steps": self.optimizer.steps_taken, "num_input_tokens_seen": s.num_input_tokens_seen,
-                 "skipped": self._skipped, "config": dataclasses.asdict(self.args), **self.position_state()}
+                 "skipped": self._skipped, "backend": _core.backend(self.model.device),
+                 "config": dataclasses.asdict(self.args),
+                 "evaluation_owed": "evaluate" in self._owed and self._evaluation_due(), **self.position_state()}
         (inner / checkpoint.STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
 
     def _resume(self, resume: str | bool) -> None:
         """Loads a checkpoint, of a run folder its latest. The run continues in its folder when that is its latest
         checkpoint, else in a new one."""
-        folder = checkpoint_of(resume, self.args.output_dir)
+        folder = Path(os.path.abspath(checkpoint_of(resume, self.args.output_dir)))
+        inner, tensors = folder / checkpoint.STATE_FOLDER, self.model.core.tensors()
         state = checkpoint.read_state(folder, self.kind)
         compare_options(folder, state["config"], self.args)
-        checkpoint.load_optimizer(folder / checkpoint.STATE_FOLDER, self.optimizer, self.model.core.tensors())
-        self.optimizer.steps_taken = state["adam_steps"]
-        self.restore_position(state, folder / checkpoint.STATE_FOLDER)
-        s = self.state
-        s.global_step, s.epoch, s.num_input_tokens_seen = state["step"], state["epoch"], state["num_input_tokens_seen"]
-        self._skipped, self._saved_step = state["skipped"], state["step"]
-        own = folder.parent.parent
+        compare_backends(folder, state.get("backend"), _core.backend(self.model.device))
+        step, epoch, tokens = state["step"], state["epoch"], state["num_input_tokens_seen"]
+        skipped, adam_steps = state["skipped"], state["adam_steps"]
+        checkpoint.check_optimizer(inner, self.optimizer, tensors)
+        own, output_dir = folder.parent.parent, self.args.output_dir and os.path.abspath(self.args.output_dir)
         in_place = resume is True or (folder.parent.name == CHECKPOINTS and folder == checkpoint.latest(folder.parent)
-                                      and self.args.output_dir in (None, str(own)))
-        name = self.args.run_name or self.kind
-        self.run = RunFolder(own) if in_place else RunFolder.create(self.args.output_dir, name)
-        if in_place:
-            s.log_history = self._folder.rewind(s.global_step)
-            s.best_metric = (checkpoint.best(self._folder.checkpoints) or {}).get("value")
+                                      and output_dir in (None, str(own)))
+        best = (checkpoint.best(folder.parent) or {}).get("value") if in_place else None
+        with self.restoring(state, inner) as move:           # nothing has moved, and whatever is refused was
+            name = self.args.run_name or self.kind
+            run = RunFolder(own) if in_place else RunFolder.create(self.args.output_dir, name)
+            try:
+                history = run.rewind(step) if in_place else []
+            except BaseException:
+                run.abandon()
+                raise
+            with self.signals.held():
+                checkpoint.load_optimizer(inner, self.optimizer, tensors)
+                self.optimizer.steps_taken = adam_steps
+                move()
+                s, self.run = self.state, run
+                s.global_step, s.epoch, s.num_input_tokens_seen = step, epoch, tokens
+                s.log_history, s.best_metric = history, best
+                self._skipped, self._saved_step = skipped, step
+        if in_place and state.get("evaluation_owed") and not self._evaluated_at(step):
+            self._owed = list(EVALUATION)
         say(f"resumed {folder} at step {s.global_step}")
 
 

@@ -1,20 +1,21 @@
 """Which checkpoint a run goes on from, and which options may have changed since."""
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, CheckpointMismatchError, ConfigError, warn
 from ..options import TrainingConfig
-from ..runs import CHECKPOINTS, checkpoint
+from ..runs import CHECKPOINTS, checkpoint, run_to_resume
 
 # options that a resumed run may change without becoming another run
 FREE_TO_CHANGE = frozenset("""
     device disable_tqdm dtype eval_category eval_on_start eval_report eval_steps eval_strategy greater_is_better
     keep_rollout_activations load_best_model_at_end log_completions log_unique_prompts logging_first_step
     logging_steps max_steps metric_for_best_model model_init_kwargs num_completions_to_print num_generations_eval
-    num_train_epochs output_dir recompute report_to resume_from_checkpoint run_name save_completions save_only_model
-    save_steps save_strategy save_total_limit slots temperature_eval token_budget
+    num_train_epochs output_dir recompute report_to resume_from_checkpoint run_name save_completions save_minutes
+    save_only_model save_steps save_strategy save_total_limit slots temperature_eval token_budget
 """.split())
 
 
@@ -23,7 +24,7 @@ def checkpoint_of(resume: str | bool, output_dir: str | None) -> Path:
     given = output_dir if isinstance(resume, bool) else resume
     if given is None:
         raise ConfigError("resume_from_checkpoint=True needs output_dir, the folder of the run")
-    folder = Path(given)
+    folder = run_to_resume(given) if resume is True else Path(given)
     if resume is not True and not (folder / CHECKPOINTS).is_dir():
         checkpoint.verify(folder)
         return folder
@@ -44,3 +45,11 @@ def compare_options(folder: Path, saved: dict[str, Any], args: TrainingConfig) -
                if name in saved and saved[name] != value and name not in FREE_TO_CHANGE]
     if changed:
         warn(f"{folder}: resumed with other options ({'; '.join(changed)})")
+
+
+def compare_backends(folder: Path, saved: Sequence[str] | None, now: Sequence[str]) -> None:
+    """A warning where the checkpoint in folder was made by other kernels than those that go on from it: (device,
+    tier), or None where that is not known."""
+    if saved is not None and list(saved) != list(now):
+        warn(f"{folder} was made on {' '.join(saved)}, this is {' '.join(now)}: the run goes on with other bits than "
+             "it would have there")

@@ -1,6 +1,7 @@
 """Supervised fine-tuning on the same loop: the loss is the mean of -logp over the completion tokens of a step."""
 import numbers
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,24 +44,25 @@ class SFTTrainer(Loop):
         self.evaluations = self.held_out(eval_dataset)
         self.order = RowOrder(len(self.examples), args.shuffle_dataset, args.order_seed)
         self.position = 0
+        self._seen = 0                       # tokens of the step at hand
 
     def update(self) -> dict[str, Any]:
         """The gradient of the mean -logp over the completion tokens of a step's rows."""
         prompts, completions = zip(*[self.examples[i] for i in self.order.take(self.position, self.args.batch_size)],
                                    strict=True)
         tokens = sum(len(c) for c in completions)
+        self._seen = tokens + sum(len(p) for p in prompts)
         with self.timed("update"):
             logps, entropies = self.optimizer.accumulate(list(prompts), list(completions),
                                                          np.arange(len(prompts), dtype=np.int32),
                                                          np.full(tokens, -1.0 / tokens, np.float32))
-        seen = tokens + sum(len(p) for p in prompts)
-        self.state.num_input_tokens_seen += seen
         return {"loss": float(-logps.mean(dtype=np.float64)), "entropy": float(entropies.mean(dtype=np.float64)),
-                "num_tokens": float(self.state.num_input_tokens_seen),
-                "training_tokens_per_second": seen / self._seconds["update"]}
+                "num_tokens": float(self.state.num_input_tokens_seen + self._seen),
+                "training_tokens_per_second": self._seen / self._seconds["update"]}
 
     def advance(self) -> None:
         """On to the next rows."""
+        self.state.num_input_tokens_seen += self._seen
         self.position += self.args.batch_size
         self.state.epoch = self.position / len(self.examples)
 
@@ -153,12 +155,18 @@ class SFTTrainer(Loop):
         """The place in the data."""
         return {"position": self.position, "rows": len(self.examples)}
 
-    def restore_position(self, state: dict[str, Any], folder: Path) -> None:
+    @contextmanager
+    def restoring(self, state: dict[str, Any], folder: Path) -> Iterator[Callable[[], None]]:
         """The place in the data. CheckpointMismatchError where there were more rows, or fewer."""
         if state["rows"] != len(self.examples):
             raise CheckpointMismatchError(f"{folder.parent}: the run had {state['rows']} rows of data, "
                                           f"train_dataset has {len(self.examples)}")
-        self.position = state["position"]
+        position = state["position"]
+
+        def move() -> None:
+            self.position = position
+
+        yield move
 
 
 def is_ids(value: Any) -> bool:

@@ -22,6 +22,19 @@ def test_adamw(cpu, ref, rng, O, C):
     optim.test_adamw(cpu, ref, rng, O, C)
 
 
+@pytest.mark.parametrize("O", [0, 1, 70])
+@pytest.mark.parametrize("moment", [np.float32, np.uint16, np.uint8])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_matrix_without_columns_stays_as_it_is(cpu, ref, O, moment, whole):
+    empty, settings = np.zeros((O, 0), np.float32), optim.SETTINGS
+    lower = None if whole else np.zeros((O, 0), np.uint16)
+    ops = ref if whole else cpu
+    adamw, m = ((ops.adamw_float8, np.zeros(0, np.uint8)) if moment == np.uint8 else
+                (ops.adamw, np.zeros((O, 0), moment)))
+    got = adamw(empty, lower, m, m, empty, *settings)
+    assert [a.size for a in got] == [0] * len(got)
+
+
 @pytest.mark.parametrize("O, C", [(70, 77), (50, 1040)])
 def test_a_matrix_is_updated_as_a_vector_is(cpu, rng, O, C):
     optim.test_a_matrix_is_updated_as_a_vector_is(cpu, rng, O, C)

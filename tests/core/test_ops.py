@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import op_statements as np64
+from grpo import _core
 from op_statements import decode_completions, group_segments, normal, relative_error
 
 HEADS = [(1, 1, 16), (4, 2, 16), (8, 1, 64), (3, 3, 80), (6, 2, 104), (7, 1, 128)]        # Hq, Hkv, D
@@ -352,3 +353,17 @@ def test_sum_squares_and_lerp(ref, rng):
     assert np.isnan(ref.sum_squares(np.array([1, np.nan], np.float32)))
     close(ref.lerp(g, src, 0.25), 0.75 * g.astype(np.float64) + 0.25 * src)
     assert (ref.lerp(g, src, 1.0) == src).all() and (ref.lerp(g, src, 0.0) == g).all()
+
+
+@pytest.mark.parametrize("missing, message", [
+    (("dwq",), "dwq and dwk"), (("dwk",), "dwq and dwk"), (("dwq", "dwk"), "dwq and dwk"), (("wq",), "wq and wk"),
+    (("wk",), "wq and wk")])
+def test_the_weights_of_a_norm_go_together(device, rng, missing, message):
+    given = {name: normal(rng, 4) for name in ("dwq", "dwk", "wq", "wk")} | dict.fromkeys(missing)
+    rows = {name: normal(rng, 3, n) for name, n in (("x", 16), ("d", 16), ("cos", 2), ("sin", 2))}
+    heads = dict(eps=1e-6, Hq=2, Hkv=1, D=4)
+    with pytest.raises(ValueError, match=message):
+        _core.Ops(device).rope_bwd(**rows, **given, **heads)
+    if "wq and wk" in message:
+        with pytest.raises(ValueError, match=message):
+            _core.Ops(device).rope(rows["x"], given["wq"], given["wk"], heads["eps"], rows["cos"], rows["sin"], 2, 1, 4)

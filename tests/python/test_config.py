@@ -87,6 +87,9 @@ from grpo.options.schedule import learning_rate
     (dict(activation_checkpointing=True, recompute=False), "same thing differently"),
     (dict(seed=1 << 64), "seed=18446744073709551616 must be <= 18446744073709551615"),
     (dict(data_seed=1 << 64), "data_seed="),
+    (dict(generation_kwargs={"temprature": 1}), "did you mean 'temperature'"),
+    (dict(generation_kwargs={"max_new_tokens": 9}), "Use max_completion_length"),
+    (dict(generation_kwargs={"temperature": 0.0}), "temperature must be above 0"),
 ])
 def test_what_cannot_be_honoured_is_an_error(options, message):
     with pytest.raises(ConfigError) as error:

@@ -53,6 +53,29 @@ def test_functions_are_weighted_and_missing_ones_skipped():
     assert np.array_equal(ops.group_advantages(table, 4, reward_weights=[0.5, 3]), want)
 
 
+@pytest.mark.parametrize("scale, aggregation", [("group", "sum_then_normalize"), ("batch", "sum_then_normalize"),
+                                                ("group", "normalize_then_sum")])
+@pytest.mark.parametrize("size", [1e100, 1e154, 1e155, 1e200, 1e308])
+def test_the_spread_of_rewards_may_be_as_large_as_a_double(size, scale, aggregation):
+    rewards = np.array([1.0, -1.5, 0.5, 0.0, -0.5])
+    options = dict(scale_rewards=scale, multi_objective_aggregation=aggregation)
+    want = ops.group_advantages(rewards * 1e90, 5, **options)         # large enough for the 1e-4 not to count
+    np.testing.assert_allclose(ops.group_advantages(rewards * size, 5, **options), want, rtol=1e-6)
+    assert want.std(ddof=1) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_huge_group_leaves_the_others_as_they_are():
+    small = [1.0, 0.0, 0.5, 0.25]
+    got = ops.group_advantages([*small, 1e300, 0.0, -1e300, 1.0], 4)
+    assert np.array_equal(got[:4], ops.group_advantages(small, 4)) and np.isfinite(got).all() and got[4] > 1
+
+
+@pytest.mark.parametrize("rewards, weights, scale", [([1e300, 0.0], [1.0], "none"), ([1e300, 0.0], [1e10], "group")])
+def test_an_advantage_that_no_float_holds_is_named(rewards, weights, scale):
+    with pytest.raises(NonFiniteError, match="rewards of completion 0 are too large"):
+        ops.group_advantages(np.array(rewards)[:, None], 2, scale, reward_weights=weights)
+
+
 def test_normalize_then_sum_gives_every_function_one_voice():
     """GDPO: a function with a thousandfold scale counts as much as another."""
     small, large = np.array([1.0, 0.0, 0.0, 1.0]), np.array([0.0, 1000.0, 0.0, 1000.0])

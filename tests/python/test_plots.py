@@ -206,11 +206,9 @@ def test_longer_curves_are_smoothed_more(points, window):
 BROKEN = {
     "missing": (None, "metrics.jsonl cannot be read"),
     "empty": ("", "metrics.jsonl holds no metrics"),
-    "not JSON": ('{"step": 1}\nnonsense\n{"step": 3}\n', "line 2 is not JSON"),
-    "not a record": ('{"step": 1}\n[2]\n', "line 2 is not a record with a step"),
-    "without a step": ('{"reward": 1.0}\n', "line 1 is not a record with a step"),
+    "without a step": ('{"reward": 1.0}\n', "metrics.jsonl holds no metrics"),
     "cut off in the first line": ('{"step": 1, "rew', "metrics.jsonl holds no metrics"),
-    "not text": (b"\xff\xfe", "metrics.jsonl cannot be read"),
+    "not text": (b"\xff\xfe", "metrics.jsonl holds no metrics"),
 }
 
 

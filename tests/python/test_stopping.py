@@ -55,9 +55,10 @@ def test_interrupt_keeps_the_last_checkpoint_and_the_trainer(tmp_path):
     assert toy.weights(trainer) == toy.weights(straight)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 @pytest.mark.parametrize("phase", ["generate", "update", "reward", "save"])
-def test_ctrl_c(tmp_path, phase):
-    """A real SIGINT in a real process, in the middle of each phase."""
+def test_ctrl_c(tmp_path, phase, number):
+    """A real signal in a real process, in the middle of each phase: the step at hand is finished and saved."""
     script = textwrap.dedent("""
         import signal, sys, toy
         from grpo.runs import checkpoint
@@ -70,7 +71,7 @@ def test_ctrl_c(tmp_path, phase):
             calls[here] += 1
             if here == phase and calls[here] == 3:
                 print("now", flush=True)
-                signal.pause()
+                sys.stdin.readline()                             # the line comes after the signal
 
         def reward(completions):
             reached("reward")
@@ -92,18 +93,21 @@ def test_ctrl_c(tmp_path, phase):
         trainer.train()
     """)
     path = os.pathsep.join([str(Path(toy.__file__).parent), str(Path(grpo.__file__).parent.parent)])
-    with subprocess.Popen([sys.executable, "-P", "-c", script, tmp_path, phase], stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True,
+    with subprocess.Popen([sys.executable, "-P", "-c", script, tmp_path, phase], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                           env={**os.environ, "PYTHONPATH": path}) as process:
         try:
             assert process.stdout.readline() == "now\n", process.stderr.read()
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
+            process.stdin.write("\n")
+            process.stdin.flush()
             err = process.stderr.read()
         finally:
             process.kill()
     assert process.returncode != 0 and "TrainingInterrupted: stopped after step" in err, err
     lines = records(tmp_path / "run" / "metrics.jsonl") if (tmp_path / "run" / "metrics.jsonl").exists() else []
     assert [r["step"] for r in lines] == list(range(1, len(lines) + 1))
+    assert lines and checkpoint.step_of(checkpoint.steps(tmp_path / "run" / "checkpoints")[0]) == len(lines)
     for folder in checkpoint.steps(tmp_path / "run" / "checkpoints"):   # hidden ones go with the next write
         checkpoint.verify(folder)
 

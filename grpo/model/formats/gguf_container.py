@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import struct
+import sys
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -17,6 +18,10 @@ from ... import _core
 from ...errors import FileFormatError, UnsupportedModelError
 
 MAX_TENSORS, MAX_KEYS, MAX_STRING, MAX_ARRAY, MAX_HEADER = 1 << 20, 1 << 16, 16 << 20, 1 << 24, 512 << 20
+# Bytes of the Python values that a header becomes: a vocabulary of 262,144 tokens with its merges takes about 95 MB.
+MAX_VALUES = 144 << 20
+NUMBER_SIZE, ARRAY_SIZE, TENSOR_SIZE = 40, 72, 400       # of each, with its place in a list or dict
+LONG_STRING = 1 << 16                                    # is counted before it is made
 MAX_NAME, MAX_DIMS, MAX_ALIGNMENT, MAX_NESTING = 64, 4, 1 << 20, 4
 STRING, ARRAY, BOOL = 8, 9, 7
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: "Q", 11: "q", 12: "d"}
@@ -42,12 +47,19 @@ class _Cursor:
     def __init__(self, file: IO[bytes], size: int, source: str) -> None:
         self._file, self._size, self.source = file, size, source
         self._data, self._position, self._start = b"", 0, 0
+        self._values = 0
 
     def tell(self) -> int:
         return self._start + self._position
 
     def remaining(self) -> int:
         return self._size - self.tell()
+
+    def make(self, size: int) -> None:
+        """Counts the memory of values before they are made. FileFormatError past MAX_VALUES."""
+        self._values += size
+        if self._values > MAX_VALUES:
+            raise FileFormatError(f"{self.source}: the header's values take more than the limit of {MAX_VALUES} bytes")
 
     def need(self, count: int, what: str) -> None:
         if count > self.remaining():
@@ -73,10 +85,15 @@ class _Cursor:
         length = self.number("Q", what)
         if length > limit:
             raise FileFormatError(f"{self.source}: {what} of {length} bytes is over the limit of {limit}")
+        if length > LONG_STRING:
+            self.make(4 * length)
         try:
-            return self.take(length, what).decode("utf-8")
+            text = self.take(length, what).decode("utf-8")
         except UnicodeDecodeError as error:
             raise FileFormatError(f"{self.source}: {what} is not UTF-8") from error
+        if length <= LONG_STRING:
+            self.make(sys.getsizeof(text) + 8)
+        return text
 
     def value(self, kind: int, what: str, depth: int = 0) -> Any:
         if kind == STRING:
@@ -98,6 +115,7 @@ class _Cursor:
                                   f"the limit is {MAX_ARRAY}")
         if depth >= MAX_NESTING:
             raise FileFormatError(f"{self.source}: {what} nests arrays deeper than {MAX_NESTING}")
+        self.make(ARRAY_SIZE + (count * NUMBER_SIZE if kind in NUMBERS else 8 * count))
         if kind in (STRING, ARRAY):
             return [self.value(kind, what, depth + 1) for _ in range(count)]
         return list(struct.unpack(f"<{count}{NUMBERS[kind]}", self.take(count * smallest, what)))
@@ -151,6 +169,7 @@ class GgufContainer:
         metadata: dict[str, Any] = {}
         for i in range(key_count):
             key = cursor.string(f"metadata key {i}", 65535)
+            cursor.make(2 * ARRAY_SIZE)
             if key in metadata:
                 raise FileFormatError(f"{self.path}: metadata key {key!r:.100} appears twice")
             metadata[key] = cursor.value(cursor.number("I", key), f"metadata {key!r:.100}")
@@ -166,6 +185,7 @@ class GgufContainer:
 
     def _tensor_info(self, cursor: _Cursor, i: int) -> tuple[str, Tensor]:
         name = cursor.string(f"name of tensor {i}", MAX_NAME)
+        cursor.make(TENSOR_SIZE)
         rank = cursor.number("I", f"tensor {name!r}")
         if not 1 <= rank <= MAX_DIMS:
             raise FileFormatError(f"{self.path}: tensor {name!r}: {rank} dimensions; 1 to {MAX_DIMS} are possible")
