@@ -327,7 +327,8 @@ class GRPOConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         spelled: dict[Any, str] = {True: "group", False: "none"}
-        self.scale_rewards = spelled.get(self.scale_rewards, self.scale_rewards)
+        if isinstance(self.scale_rewards, (bool, str)):
+            self.scale_rewards = spelled.get(self.scale_rewards, self.scale_rewards)
         super().__post_init__()
         if self.num_generations < 2:
             raise ConfigError(f"num_generations={self.num_generations}: an advantage compares the completions of a "

@@ -34,6 +34,8 @@ def checked(f: dataclasses.Field, value: Any, hint: Any) -> Any:
     given, meta = value, f.metadata
     if type(given) in (str, int, float):
         check_scalar(given, f.name)
+    if isinstance(given, str) and "\0" in given:
+        raise ConfigError(f"{f.name}={given!r:.80} holds a NUL: {f.metadata['help']}")
     value = typed(getattr(value, "value", value), typing.get_args(hint) if isinstance(hint, types.UnionType)
                   else (hint,))
     if value is MISMATCH:

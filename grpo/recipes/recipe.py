@@ -191,18 +191,23 @@ def names() -> list[str]:
 def checked(name: str, value: Any) -> Any:
     """The value of one of a recipe's own fields, as the type it has."""
     if name in ("rewards", "eval_funcs"):
+        if not (value is None or isinstance(value, (str, Mapping, list, tuple)) or callable(value)):
+            raise ConfigError(f"{name}={value!r:.80} must be a name, a mapping of a name to its arguments, or a list "
+                              "of them")
         return reward_names([value] if isinstance(value, (str, Mapping)) or callable(value) else list(value or []))
     if name in ("train_size", "eval_size") and not (value is None or isinstance(value, int) and value > 0):
         raise ConfigError(f"{name}={value!r} must be a number of rows, at least 1")
     if name.endswith("_kwargs") or name == "sft":
-        if value is not None and not isinstance(value, Mapping):
-            raise ConfigError(f"{name}={value!r} must be a mapping")
+        if value is not None and not (isinstance(value, Mapping) and all(isinstance(key, str) for key in value)):
+            raise ConfigError(f"{name}={value!r:.80} must be a mapping of texts to values")
         for option, where in ELSEWHERE.items():
             if name != "sft" and option in (value or {}):
                 raise ConfigError(f"{name}.{option}: {where}")
         return None if value is None and name == "sft" else dict(value or {})
     if isinstance(value, str) or name == "model":
         value = plain_value(value, name)
+    if isinstance(value, Mapping) and not all(isinstance(key, str) for key in value):
+        raise ConfigError(f"{name}={value!r:.80}: names of its entries must be texts")
     if name == "model" and not isinstance(value, (str, Mapping, type(None))):
         raise ConfigError(f"model={value!r} must be a path, a hub id, or sizes of a tiny model")
     if name in ("dataset", "eval_dataset") and isinstance(value, str):

@@ -42,6 +42,8 @@ def resolve(name: str) -> Callable | list[Callable]:
 
 def load_module(module: str, name: str) -> ModuleType:
     """The module that a reward's name begins with."""
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise ConfigError(f"reward {name!r:.80}: {module!r:.80} is not the name of a module")
     if "" not in sys.path:
         sys.path.insert(0, "")  # the working directory, as for python -m
     try:

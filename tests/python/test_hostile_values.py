@@ -524,6 +524,16 @@ def test_yaml(data, tmp_path):
         assert len(str(caught.value)) < 2000
 
 
+@pytest.mark.parametrize("line", ["model: {5: 5}", "dataset_kwargs: {5: 5}", "rewards: 5", "eval_funcs: true",
+                                  "scale_rewards: [1]", 'resume_from_checkpoint: "\\0"', "rewards: ../.."])
+def test_entries_of_a_recipe_of_another_kind(line, tmp_path):
+    from grpo.recipes import Recipe, prepare
+
+    (tmp_path / "x.yaml").write_text(f"base: quickstart\n{line}\n")
+    with pytest.raises(grpo.ConfigError):
+        prepare(Recipe.read(str(tmp_path / "x.yaml")))
+
+
 @pytest.mark.parametrize("kind", ["folder", "pipe", "device"])
 def test_yaml_that_is_no_file(kind, tmp_path):
     path = tmp_path / "x.yaml"
