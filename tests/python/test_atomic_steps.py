@@ -233,6 +233,11 @@ def broken_reward(folder):
     return dict(reward=Refuses())
 
 
+def log_is_a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
 REFUSED = {
     "seed": lambda folder: dict(seed=7),
     "rows": lambda folder: dict(rows=toy.ROWS * 2),
@@ -245,7 +250,7 @@ REFUSED = {
     "the state of a reward": broken_reward,
     "the last file": lambda folder: damaged(folder, "v.safetensors", b"x") or {},
     "rollouts": lambda folder: damaged(folder, "rollouts.npz", b"x") or {},
-    "the log": lambda folder: (folder.parent.parent / "metrics.jsonl").write_text("[1]\n") and {},
+    "the log": lambda folder: log_is_a_folder(folder.parent.parent / "metrics.jsonl") or {},
 }
 
 
