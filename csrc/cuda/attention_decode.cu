@@ -8,13 +8,13 @@
    Bytes: 4 D (keys seen) for each slot and KV head; 4 D FLOPs a byte and head at most: bound by memory. A slot alone
    would keep one multiprocessor busy, so with few slots the chunks of a context (KV_CHUNK) go to several blocks.
 
-   The slots of a group of rollouts hold the same pages for their prompt and follow one another (run/sequences.c), so
-   their blocks run side by side, and what one has read the next finds in L2: from memory a prompt comes about once. A
-   chunk that lies wholly in pages which neighbours share is read, and its scores computed, once for as many slots as
-   fit the 16 rows of an mma (sharers()): their blocks take such chunks in turn, each for all of them, and decode_join() gives
-   every slot its own. Chunks are what can be computed apart without changing a bit or making anyone wait; of a chunk in
-   which the prompt ends every slot reads all, and so of chunks that a slot's window does not see whole. Tiles before
-   the window are not read. */
+   The slots of a group of rollouts hold the same pages for their prompt and follow one another (run/sequences.c),
+   so their blocks run side by side, and what one has read the next finds in L2: from memory a prompt comes about
+   once. A chunk that lies wholly in pages which neighbours share is read, and its scores computed, once for as
+   many slots as fit the 16 rows of an mma (sharers()): their blocks take such chunks in turn, each for all of
+   them, and decode_join() gives every slot its own. Chunks are what can be computed apart without changing a bit
+   or making anyone wait; of a chunk in which the prompt ends every slot reads all, and so of chunks that a slot's
+   window does not see whole. Tiles before the window are not read. */
 #include "cuda/attention.cuh"
 
 #include <math.h>

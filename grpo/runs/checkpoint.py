@@ -206,9 +206,10 @@ def load_weights(folder: Path, core: _core.Model) -> None:
     verify(folder)
     weights = SafetensorsFolder(folder)
     try:
+        shapes = weights.shapes()
         for name, shape in core.tensors():
-            if weights.read(name).shape != tuple(shape):     # FileFormatError where there is no such tensor
-                raise CheckpointMismatchError(f"{folder}: tensor {name} has not the shape {tuple(shape)}")
+            if shapes.get(name) != tuple(shape):
+                raise CheckpointMismatchError(f"{folder}: no tensor {name} of shape {tuple(shape)}")
         for name, _ in core.tensors():
             core.set_tensor(name, weights.read(name))
     finally:

@@ -55,8 +55,8 @@ class Signals:
                 signal.signal(number, self._note)
             yield
         finally:
-            for number, before in self._before.items():
-                signal.signal(number, before)
+            for restored, handler in self._before.items():
+                signal.signal(restored, handler)
             self._before = {}
             if self.came:
                 signal.raise_signal(self.came.pop())

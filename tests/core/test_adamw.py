@@ -270,8 +270,12 @@ def test_state_is_read_and_set(device, dtype, masters):
 ], ids=str)
 def test_what_does_not_fit_is_refused(device, dtype, kind, name, values, message):
     trainer = stepped(device, 0, **{"master_dtype" if kind == "master" else "moment_dtype": dtype})
-    with pytest.raises(errors.ConfigError, match=message):
-        trainer.set_state(kind, name, np.resize(np.float32(values), trainer.get_state(kind, name).shape))
+    before = trainer.get_state(kind, name)
+    for method in (trainer.check_state, trainer.set_state):
+        with pytest.raises(errors.ConfigError, match=message):
+            method(kind, name, np.resize(np.float32(values), before.shape))
+    trainer.check_state(kind, name, np.zeros_like(before))           # which fits, and moves nothing
+    assert_same_bits([trainer.get_state(kind, name)], [before])
 
 
 def test_a_weight_that_is_set_is_the_master(device, rng):

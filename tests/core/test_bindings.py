@@ -132,6 +132,7 @@ def trainer_calls():
         "accumulate_loss": batch() | loss_numbers() | loss,
         "step": {"learning_rate": 1e-3, "max_grad_norm": 1.0}, "zero_grad": {}, "gradient": {"name": NORM},
         "get_state": {"kind": "m", "name": NORM}, "set_state": {"kind": "m", "name": NORM, "array": f32(32)},
+        "check_state": {"kind": "m", "name": NORM, "array": f32(32)},
         "plan": {},
     }
 
@@ -543,7 +544,8 @@ def test_a_second_thread_is_told_that_an_ops_is_busy():
 
 
 @pytest.mark.parametrize("second", ["logits", "get_tensor", "trainer.accumulate",
-                                    "trainer.get_state", "trainer.set_state", "mix from"])
+                                    "trainer.get_state", "trainer.set_state", "trainer.check_state",
+                                    "mix from"])
 def test_a_call_within_a_call_of_the_same_model_is_refused(second):
     model = new_model()
     trainer, other = _core.Trainer(model), new_model()
@@ -552,6 +554,7 @@ def test_a_call_within_a_call_of_the_same_model_is_refused(second):
         "trainer.accumulate": lambda: trainer.accumulate(*batch().values(), f32(3)),
         "trainer.get_state": lambda: trainer.get_state("m", NORM),
         "trainer.set_state": lambda: trainer.set_state("m", NORM, f32(32)),
+        "trainer.check_state": lambda: trainer.check_state("m", NORM, f32(32)),
         "mix from": lambda: other.mix(model, 0.5),
     }
     seen = []
