@@ -286,7 +286,7 @@ static PyObject *take_state(TrainerObject *self, PyObject *args, int only_check)
     const float *host = DATA(float, array);
     int fits = PyArray_DIM(array, 0) == t.rows && (!t.param->C || PyArray_DIM(array, 1) == t.param->C);
     if (!fits) PyErr_Format(PyExc_ValueError, "the array for %s has another shape than the tensor", name);
-    else if (only_check) WITHOUT_GIL(&self->model->busy, status, check_state(self, masters, kind, &t, host));
+    else if (only_check) RUN_ALONE(&self->model->busy, status, check_state(self, masters, kind, &t, host));
     else
         RUN_ALONE(&self->model->busy, status,
                   masters ? set_masters(self, &t, host) : trainer_set(self->t, kind, &t, host));
@@ -300,15 +300,11 @@ PyDoc_STRVAR(set_state_doc,
              "kind: 'master' (the working weight follows), 'm' or 'v' (ConfigError for numbers that master_dtype or "
              "moment_dtype\n"
              "cannot hold).");
-static PyObject *Trainer_set_state(TrainerObject *self, PyObject *args) {
-    return take_state(self, args, 0);
-}
+static PyObject *Trainer_set_state(TrainerObject *self, PyObject *args) { return take_state(self, args, 0); }
 
 PyDoc_STRVAR(check_state_doc, "check_state($self, kind, name, array, /)\n--\n\n"
                               "Raises what set_state would; nothing moves.");
-static PyObject *Trainer_check_state(TrainerObject *self, PyObject *args) {
-    return take_state(self, args, 1);
-}
+static PyObject *Trainer_check_state(TrainerObject *self, PyObject *args) { return take_state(self, args, 1); }
 
 PyDoc_STRVAR(trainer_plan_doc, "plan($self, /)\n--\n\n[(arena, bytes)] of what is held now.");
 static PyObject *Trainer_plan(TrainerObject *self, PyObject *unused) {

@@ -239,11 +239,6 @@ def broken_reward(folder):
     return dict(reward=Refuses())
 
 
-def log_is_a_folder(path):
-    path.unlink()
-    path.mkdir()
-
-
 REFUSED = {
     "seed": lambda folder: dict(seed=7),
     "rows": lambda folder: dict(rows=toy.ROWS * 2),
@@ -256,11 +251,7 @@ REFUSED = {
     "the state of a reward": broken_reward,
     "the last file": lambda folder: damaged(folder, "v.safetensors", b"x") or {},
     "rollouts": lambda folder: damaged(folder, "rollouts.npz", b"x") or {},
-<<<<<<< HEAD
     "the log": lambda folder: unreadable(folder.parent.parent / "metrics.jsonl") or {},
-=======
-    "the log": lambda folder: log_is_a_folder(folder.parent.parent / "metrics.jsonl") or {},
->>>>>>> atomic
 }
 
 

@@ -206,7 +206,7 @@ def test_what_cannot_be_written_is_named(tmp_path, name):
 @pytest.mark.parametrize("name", ["file", "file/run", "x" * 300, "with\0nul"])
 def test_an_output_dir_that_cannot_be_is_named(tmp_path, name):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="the folder cannot be made"):
+    with pytest.raises(ConfigError, match="the folder cannot be made|holds a NUL"):
         trainer(tmp_path, max_steps=1, output_dir=str(tmp_path / name)).train()
 
 
