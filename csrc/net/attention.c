@@ -3,15 +3,6 @@
 #include "base/base.h"
 #include "net/norms.h"
 #include "net/project.h"
-#include "net/stash.h"
-
-void attention_stash_lay_out(struct attention_stash *t, struct layout *memory, const struct widths *w, size_t real_size,
-                             size_t rows) {
-    t->qkv = layout_take(memory, rows * (size_t)w->qkv, real_size);
-    t->heads = layout_take(memory, rows * (size_t)w->heads, real_size);
-    t->lse = layout_take(memory, rows * (size_t)w->n_heads, sizeof(float));
-    if (w->post_norms) t->result = layout_take(memory, rows * (size_t)w->model, real_size);
-}
 
 enum { FIELDS = 5 };                     /* of a stash; x is the first */
 

@@ -3,23 +3,9 @@
 #define GRPO_ATTENTION_H
 
 #include "net/rows.h"
+#include "net/stash.h"
 
-struct activations;
-struct layout;
-struct stash_rows;
-
-struct attention_stash {                 /* N rows */
-    real *x;                             /* (N, d) the layer's input */
-    real *qkv;                           /* (N, (Hq + 2 Hkv) D) before rope */
-    real *heads;                         /* (N, Hq D) what attention returned */
-    float *lse;                          /* (N, Hq) */
-    real *result;                        /* (N, d) of the projection, where a norm follows it */
-};
-
-/* Everything but x, which the caller lays out */
-void attention_stash_lay_out(struct attention_stash *t, struct layout *memory, const struct widths *w, size_t real_size,
-                             size_t rows);
-/* The mlp's input = x + result, from this stash's x. copy: where its stash is saved as well; may be NULL */
+/* The mlp's input = x + result, from the stash's x. copy: where its stash is saved as well; may be NULL */
 int attention_forward(struct activations *a, int l, const struct rows *r, const struct stash_rows *copy);
 /* The stash from where a forward saved it */
 int attention_load(struct activations *a, int l, int N, const struct stash_rows *from);

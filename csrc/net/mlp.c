@@ -3,13 +3,6 @@
 #include "base/base.h"
 #include "net/norms.h"
 #include "net/project.h"
-#include "net/stash.h"
-
-void mlp_stash_lay_out(struct mlp_stash *t, struct layout *memory, const struct widths *w, size_t real_size,
-                       size_t rows) {
-    t->gate_up = layout_take(memory, rows * 2 * (size_t)w->mlp, real_size);
-    if (w->post_norms) t->result = layout_take(memory, rows * (size_t)w->model, real_size);
-}
 
 enum { FIELDS = 3 };                     /* of a stash; x is the first */
 

@@ -15,11 +15,26 @@ int stash_load(const struct device *d, const struct stash_field *fields, int n, 
     return OK;
 }
 
+/* Everything but x, as of lay_out_mlp */
+static void lay_out_attention(struct attention_stash *t, struct layout *memory, const struct widths *w,
+                              size_t real_size, size_t rows) {
+    t->qkv = layout_take(memory, rows * (size_t)w->qkv, real_size);
+    t->heads = layout_take(memory, rows * (size_t)w->heads, real_size);
+    t->lse = layout_take(memory, rows * (size_t)w->n_heads, sizeof(float));
+    if (w->post_norms) t->result = layout_take(memory, rows * (size_t)w->model, real_size);
+}
+
+static void lay_out_mlp(struct mlp_stash *t, struct layout *memory, const struct widths *w, size_t real_size,
+                        size_t rows) {
+    t->gate_up = layout_take(memory, rows * 2 * (size_t)w->mlp, real_size);
+    if (w->post_norms) t->result = layout_take(memory, rows * (size_t)w->model, real_size);
+}
+
 static void lay_out_layer(struct layer_stash *t, struct layout *memory, const struct widths *w, size_t real_size,
                           size_t rows) {
-    mlp_stash_lay_out(&t->mlp, memory, w, real_size, rows);
+    lay_out_mlp(&t->mlp, memory, w, real_size, rows);
     t->mlp.x = layout_take(memory, rows * (size_t)w->model, real_size);
-    attention_stash_lay_out(&t->attention, memory, w, real_size, rows);
+    lay_out_attention(&t->attention, memory, w, real_size, rows);
 }
 
 void stashes_lay_out(struct stashes *t, struct layout *memory, const struct spec *s, size_t real_size, size_t rows,

@@ -1,15 +1,30 @@
-/* Floor 3: activations. A stash is what a layer's backward reads of its forward; each part of a layer (attention.h,
-   mlp.h) owns its own. Around them are the buffers that a pass through the network needs once. */
+/* Floor 3: activations. A stash is what the backward of a part of a layer (attention.h, mlp.h) reads of its forward.
+   Around the layers' stashes are the buffers that a pass through the network needs once. */
 #ifndef GRPO_STASH_H
 #define GRPO_STASH_H
 
-#include "net/attention.h"
-#include "net/mlp.h"
+#include "net/weights.h"
+
+struct layout;
 
 enum stashing {
     STASH_NOTHING,                   /* inference: one layer's buffers serve all layers */
     STASH_INPUTS,                    /* of each layer its input, from which the backward computes the layer again */
     STASH_ALL,                       /* all that the backward reads but norms and gated values, computed again */
+};
+
+struct attention_stash {                 /* N rows */
+    real *x;                             /* (N, d) the layer's input */
+    real *qkv;                           /* (N, (Hq + 2 Hkv) D) before rope */
+    real *heads;                         /* (N, Hq D) what attention returned */
+    float *lse;                          /* (N, Hq) */
+    real *result;                        /* (N, d) of the projection, where a norm follows it */
+};
+
+struct mlp_stash {                       /* N rows */
+    real *x;                             /* (N, d) input */
+    real *gate_up;                       /* (N, 2 F) */
+    real *result;                        /* (N, d) of the projection, where a norm follows it */
 };
 
 struct layer_stash {

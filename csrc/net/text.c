@@ -8,6 +8,8 @@
 #include <stdlib.h>
 
 #include "base/base.h"
+#include "net/attention.h"
+#include "net/mlp.h"
 #include "net/norms.h"
 
 /* -- limits -------------------------------------------------------------------------------------------------------- */

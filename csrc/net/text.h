@@ -3,6 +3,7 @@
 #ifndef GRPO_TEXT_H
 #define GRPO_TEXT_H
 
+#include "net/rows.h"
 #include "net/stash.h"
 
 /* Scratch of the device's ops for calls of up to: rows packed rows, head_rows predicting rows, slots of decode,

@@ -302,6 +302,13 @@ static PyObject *gradient_dict(struct trainer *t) {
     return dict;
 }
 
+int coefficients_arg(struct coefficients *c, PyObject *coef, PyObject *ecoef, npy_intp tokens) {
+    int failed = 0;
+    *c = (struct coefficients){.coef = floats_arg(coef, tokens, "coef", 0, &failed)};
+    if (!failed) c->ecoef = floats_arg(ecoef, tokens, "entropy_coef", 1, &failed);
+    return failed ? -1 : 0;
+}
+
 static int differentiate(ModelObject *self, struct trainer **t, const struct train_config *config,
                          struct scored_groups *s, const struct coefficients *c, float temperature) {
     TRY(trainer_create(t, self->weights, &self->workspace, config));

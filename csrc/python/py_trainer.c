@@ -12,13 +12,6 @@ typedef struct {
     struct trainer *t;
 } TrainerObject;
 
-int coefficients_arg(struct coefficients *c, PyObject *coef, PyObject *ecoef, npy_intp tokens) {
-    int failed = 0;
-    *c = (struct coefficients){.coef = floats_arg(coef, tokens, "coef", 0, &failed)};
-    if (!failed) c->ecoef = floats_arg(ecoef, tokens, "entropy_coef", 1, &failed);
-    return failed ? -1 : 0;
-}
-
 static PyObject *Trainer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"model",        "adam_beta1",   "adam_beta2", "adam_epsilon",
                             "weight_decay", "token_budget", "recompute",  "moment_dtype",

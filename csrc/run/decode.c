@@ -3,7 +3,7 @@
    its tokens from the step before there, and the host looks at what was drawn when the window is over. Steps that
    ran past the end of a completion cost their time and nothing else: their keys lie beyond what anyone reads, their
    draws are not taken. */
-#include "run/sequences.h"
+#include "run/decode.h"
 
 #include <assert.h>
 
