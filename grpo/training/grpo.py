@@ -162,7 +162,7 @@ class GRPOTrainer(Loop):
             prompts = self._prompts.take(position, missing)
             with self.timed("generate"):
                 rollouts = self._generate(prompts, first_prompt=position - self.position)
-            with self.timed("reward"):
+            with self.timed("reward"), self.signals.waiting():
                 logged.append(self._score(rollouts))
             made.append(rollouts)
             position += missing

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-FINISH, LEAVE, OUTSIDE = "finish", "leave", "outside"
+FINISH, LEAVE, OUTSIDE, WAIT = "finish", "leave", "outside", "wait"
+PATIENCE = 10.0                              # seconds that SIGTERM and SIGHUP leave to a reward
 
 
 class TrainingInterrupted(KeyboardInterrupt):
@@ -27,12 +28,16 @@ class Signals:
     KeyboardInterrupt; where nothing would be lost (leaving) the first one is. Between two steps of a loop over the
     trainer (outside) Ctrl-C belongs to the loop. Inside of held() nothing is raised: what moves there moves together.
 
+    Code of the user's may hang (waiting): SIGTERM and SIGHUP, which come from those who will not ask twice, leave it
+    `patience` seconds.
+
     Signals that the process ignores, as SIGHUP under nohup, and a Ctrl-C with a handler of its own are left alone. Only
     the main thread may ask; in another one they do what they ever do."""
 
     def __init__(self) -> None:
         self.came: list[int] = []            # noted, and not acted on
         self.hurry = False                   # a second Ctrl-C came: leave without saving
+        self.patience = PATIENCE
         self._mode = LEAVE
         self._before: dict[int, Any] = {}    # handlers to put back; empty while nothing is watched
         self._held = 0
@@ -70,6 +75,29 @@ class Signals:
         self.came.append(number)
         if not self._held and (again or mode == LEAVE):
             raise KeyboardInterrupt
+        if mode == WAIT and number != signal.SIGINT:
+            signal.setitimer(signal.ITIMER_REAL, self.patience)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """What may never come back."""
+        if not self._before:
+            yield
+            return
+
+        def give_up(number: int, frame: Any) -> None:
+            raise KeyboardInterrupt
+
+        handler, timer = signal.signal(signal.SIGALRM, give_up), signal.getitimer(signal.ITIMER_REAL)
+        try:
+            with self._as(WAIT):
+                if any(number != signal.SIGINT for number in self.came):
+                    signal.setitimer(signal.ITIMER_REAL, self.patience)
+                yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, handler)
+            signal.setitimer(signal.ITIMER_REAL, *timer)
 
     @contextmanager
     def _as(self, mode: str) -> Iterator[None]:

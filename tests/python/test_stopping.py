@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,28 @@ def test_ctrl_c(tmp_path, phase, number):
     assert lines and checkpoint.step_of(checkpoint.steps(tmp_path / "run" / "checkpoints")[0]) == len(lines)
     for folder in checkpoint.steps(tmp_path / "run" / "checkpoints"):   # hidden ones go with the next write
         checkpoint.verify(folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_reward_that_hangs_is_not_waited_for(tmp_path, number):
+    """By those who stop a process for good; the step before it is saved, and going on gives the straight run's bits."""
+    def hangs(completion_ids):
+        if trainer.state.global_step == 1 and not came:
+            came.append(number)
+            os.kill(os.getpid(), number)
+            threading.Event().wait()
+        return toy.byte_values(completion_ids)
+
+    came, options = [], dict(max_steps=3, save_strategy="steps", save_steps=100)
+    trainer = toy.trainer(tmp_path, hangs, **options)
+    trainer.signals.patience = 0.01
+    with pytest.raises(TrainingInterrupted) as caught:
+        trainer.train()
+    assert caught.value.step == 1 and caught.value.checkpoint.name == "step-1"
+    trainer.train()
+    straight = toy.trainer(tmp_path, **options)
+    straight.train()
+    assert toy.weights(trainer) == toy.weights(straight)
 
 
 def test_sigterm_ends_a_run_with_a_checkpoint(tmp_path):
