@@ -2,6 +2,7 @@
 import importlib.util
 import os
 import shutil
+import signal
 import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,6 +19,12 @@ if not any((ROOT / "grpo").glob("_core.*.so")):
 import cuda_plugin  # noqa: E402
 from grpo import _core  # noqa: E402
 from grpo.errors import DeviceError  # noqa: E402
+
+# A job in the background, and one under nohup, starts with these ignored, and so would what it starts.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL),
+                        (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 TIERS = ("amx", "avx512bf16", "avx512", "avx2", "portable")
 
