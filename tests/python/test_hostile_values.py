@@ -66,7 +66,7 @@ def limited(program, *arguments):
         resource.setrlimit(resource.RLIMIT_AS, (size + {MEMORY}, resource.RLIM_INFINITY))
         resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
     """
-    result = subprocess.run([sys.executable, "-c", textwrap.dedent(head) + textwrap.dedent(program), *arguments],
+    result = subprocess.run([sys.executable, "-P", "-c", textwrap.dedent(head) + textwrap.dedent(program), *arguments],
                             capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
     return result.stdout
