@@ -159,13 +159,15 @@ def latest(parent: Path) -> Path | None:
 
 def prune(parent: Path, keep: int | None) -> None:
     """Drops all but the newest, the newest good one and the best. A folder loses its name before its files, so there is
-    never half a checkpoint."""
+    never half a checkpoint. CheckpointError where one cannot be dropped."""
     spared, found = best(parent), steps(parent)
     good = next((folder for folder in found if is_good(folder)), None) if keep else None
     try:
         for folder in found[keep:] if keep else []:
             if folder != good and (spared is None or step_of(folder) != spared["step"]):
                 folder.rename(parent / f".{folder.name}.old-{os.getpid()}")
+    except OSError as error:
+        raise CheckpointError(f"{parent}: an old checkpoint cannot be dropped: {error.strerror or error}") from error
     finally:
         remove_leftovers(parent)
 
@@ -197,8 +199,11 @@ def best(parent: Path) -> dict[str, Any] | None:
 
 
 def write_best(parent: Path, step: int, metric: str, value: float) -> None:
-    """Notes which checkpoint is the best, whole or not at all."""
-    replace_text(parent / BEST, json.dumps({"step": step, "metric": metric, "value": value}))
+    """Notes which checkpoint is the best, whole or not at all. CheckpointError where the note cannot be written."""
+    try:
+        replace_text(parent / BEST, json.dumps({"step": step, "metric": metric, "value": value}))
+    except OSError as error:
+        raise CheckpointError(f"{parent / BEST}: cannot be written: {error.strerror or error}") from error
 
 
 def load_weights(folder: Path, core: _core.Model) -> None:

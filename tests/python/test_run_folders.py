@@ -15,9 +15,9 @@ import pytest
 import grpo
 import toy
 from grpo import _core
-from grpo.errors import ConfigError, GrpoWarning, RunFolderError
+from grpo.errors import CheckpointError, ConfigError, GrpoWarning, RunFolderError
 from grpo.evaluation.folder import EvalFolder
-from grpo.runs import Metrics, RunFolder, claim, lines, plot_run
+from grpo.runs import Metrics, RunFolder, checkpoint, claim, lines, plot_run
 
 SAVING = dict(save_strategy="steps", save_steps=1, max_steps=4)
 
@@ -208,6 +208,17 @@ def test_an_output_dir_that_cannot_be_is_named(tmp_path, name):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="the folder cannot be made|holds a NUL"):
         trainer(tmp_path, max_steps=1, output_dir=str(tmp_path / name)).train()
+
+
+def test_what_stands_beside_the_checkpoints_is_named_too(tmp_path):
+    (tmp_path / checkpoint.BEST / "in the way").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match=f"{checkpoint.BEST}: cannot be written"):
+        checkpoint.write_best(tmp_path, 1, "eval_reward", 1.0)
+    for name in ("step-1", "step-2", f".step-1.old-{os.getpid()}/in the way"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / checkpoint.MANIFEST).write_text("{}")
+    with pytest.raises(CheckpointError, match="cannot be dropped"):
+        checkpoint.prune(tmp_path, 1)
 
 
 # ---- whose a folder is
