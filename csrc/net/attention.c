@@ -60,8 +60,7 @@ int attention_forward(struct activations *a, int l, const struct rows *r, const 
     TRY(project(w, l, P_qkv, s->qkv, a->normed, N));
     TRY(rotate(a, l, N));
     TRY(attend(a, l, r));
-    if (stream != s->x)
-        TRY(op_copy(&w->device, stream, s->x, (size_t)N * (size_t)w->spec.d_model * (size_t)w->device.ops->real_size));
+    if (stream != s->x) TRY(op_copy(&w->device, stream, s->x, stream_bytes(w, N)));
     if (w->spec.layers[l].post_norms) {
         TRY(project(w, l, P_o, s->result, s->heads, N));
         TRY(norm_add(w, l, P_attention_post_norm, stream, a->rstd, s->result, N));

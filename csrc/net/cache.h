@@ -8,6 +8,7 @@ struct cache {
     const struct weights *weights;
     int n_pages;
     char *memory;                        /* cache_bytes() of the device, layer after layer */
+    size_t layer_at[LAYERS_MAX];         /* in bytes: decoding asks for it once per layer and token */
 };
 
 size_t cache_bytes(const struct ops *ops, const struct spec *s, int n_pages);

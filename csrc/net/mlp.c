@@ -32,8 +32,7 @@ int mlp_forward(struct activations *a, int l, int N, real *next, const struct st
     TRY(op_glu(&w->device, a->gated, s->gate_up, spec->mlp.gate, N, spec->mlp.width));
     if (spec->post_norms) TRY(project(w, l, P_down, s->result, a->gated, N));
     if (!next) return OK;
-    if (next != s->x)
-        TRY(op_copy(&w->device, next, s->x, (size_t)N * (size_t)w->spec.d_model * (size_t)w->device.ops->real_size));
+    if (next != s->x) TRY(op_copy(&w->device, next, s->x, stream_bytes(w, N)));
     if (spec->post_norms) TRY(norm_add(w, l, P_mlp_post_norm, next, a->rstd, s->result, N));
     else TRY(project_add(w, l, P_down, next, a->gated, N));
     return n_fields ? stash_save(&w->device, fields + 1, n_fields - 1, copy->rows, N) : OK;

@@ -22,6 +22,6 @@ int norm_backward_add(const struct weights *w, int layer, enum slot slot, real *
 int norm_backward(const struct weights *w, int layer, enum slot slot, real *dx, float *grads, const real *dy,
                   const real *x, real *normed, float *rstd, int N) {
     TRY(norm(w, layer, slot, normed, rstd, x, N));
-    TRY(op_zero(&w->device, dx, (size_t)N * (size_t)w->spec.d_model * (size_t)w->device.ops->real_size));
+    TRY(op_zero(&w->device, dx, stream_bytes(w, N)));
     return norm_backward_add(w, layer, slot, dx, grads, dy, x, rstd, N);
 }

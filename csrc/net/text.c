@@ -161,7 +161,7 @@ static int backward_head(struct activations *a, const struct rows *r, const stru
                          float inv_temperature) {
     const struct weights *w = a->weights;
     int d = w->spec.d_model;
-    size_t row = (size_t)d * (size_t)w->device.ops->real_size;
+    size_t row = stream_bytes(w, 1);
     struct head_rows rows = {.R = t->R,
                              .h = a->hidden,
                              .target = t->ids,

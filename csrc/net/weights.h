@@ -37,6 +37,10 @@ static inline float *gradient_of(const struct weights *w, float *grads, int laye
     const struct param *p = param_of(w, layer, slot);
     return p ? grads + p->offset : NULL;
 }
+/* Bytes of n rows of the residual stream, (n, d) reals */
+static inline size_t stream_bytes(const struct weights *w, int n) {
+    return (size_t)n * (size_t)w->spec.d_model * (size_t)w->device.ops->real_size;
+}
 static inline const float *inv_freq_of(const struct weights *w, int rope) {
     return w->inv_freq + (size_t)rope * (HEAD_DIM_MAX / 2);
 }

@@ -187,8 +187,7 @@ static int run_prefill(struct sequences *s, const struct prefill *p, const int *
     struct session *session = s->session;
     const struct device *d = &session->weights->device;
     struct batch *b = &session->batch;
-    size_t bytes = (size_t)p->N * sizeof(int32_t),
-           row = (size_t)session->weights->spec.d_model * (size_t)d->ops->real_size;
+    size_t bytes = (size_t)p->N * sizeof(int32_t), row = stream_bytes(session->weights, 1);
     TRY(device_upload(d, b->ids, p->ids, bytes));
     TRY(device_upload(d, b->positions, p->positions, bytes));
     TRY(device_upload(d, s->place, p->place, bytes));

@@ -10,7 +10,7 @@
 static int reserve_embedding(struct trainer *t, int more) {
     const struct weights *w = t->weights;
     const struct device *d = &w->device;
-    size_t row = (size_t)w->spec.d_model * (size_t)d->ops->real_size;
+    size_t row = stream_bytes(w, 1);
     int need = t->embed_n + more;
     if (need <= t->embed_max) return OK;
     need = embed_room(need);
@@ -58,7 +58,7 @@ static int reserve(struct trainer *t, const struct groups *g) {
 /* Remembers dx of the batch just run for the end of the step. */
 static int defer_embedding(struct trainer *t) {
     const struct weights *w = t->weights;
-    size_t row = (size_t)w->spec.d_model * (size_t)w->device.ops->real_size, N = (size_t)t->batch.rows.N;
+    size_t row = stream_bytes(w, 1), N = (size_t)t->batch.rows.N;
     TRY(op_copy(&w->device, (char *)t->embed_dx + (size_t)t->embed_n * row, t->acts.dx, N * row));
     TRY(op_copy(&w->device, t->embed_ids + t->embed_n, t->batch.ids, N * sizeof(int32_t)));
     t->embed_n += t->batch.rows.N;
