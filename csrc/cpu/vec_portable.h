@@ -17,7 +17,7 @@ typedef struct {
     for (int i = 0; i < 4; i++) r_.q[i] = (expression); \
     return r_;
 
-VEC_FN vf vset1(float x){VEC_EACH(vf, (quad){0} + x)} VEC_FN vf vzero(void) { return vset1(0); }
+VEC_FN vf vset1(float x){VEC_EACH(vf, ((quad){x, x, x, x}))} VEC_FN vf vzero(void) { return vset1(0); }
 VEC_FN vf vload_n(const float *p, int n) {
     vf v = vzero();
     memcpy(&v, p, (size_t)n * sizeof *p);

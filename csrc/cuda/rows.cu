@@ -42,6 +42,25 @@ static __global__ void scale_rows(bf16 *y, const bf16 *src, const int32_t *from,
     }
 }
 
+/* y = scale times the sum of weights[k] times row ids[k] of E, ids and weights (N, K), rounded */
+template <int n>
+static __global__ void mix_rows(bf16 *y, const bf16 *E, const int32_t *ids, const float *weights, int pitch,
+                                float scale, int K, int C) {
+    y += (size_t)blockIdx.x * C;
+    ids += (size_t)blockIdx.x * K;
+    weights += (size_t)blockIdx.x * K;
+    for (int c = (int)(blockIdx.y * THREADS + threadIdx.x) * n; c < C; c += (int)gridDim.y * THREADS * n) {
+        float sum[n], v[n];
+        for (int i = 0; i < n; i++) sum[i] = -0.0f; /* a mere -0 stays one, as embed copies it */
+        for (int k = 0; k < K; k++) {
+            load<n>(v, E + (size_t)ids[k] * pitch + c);
+            for (int i = 0; i < n; i++) sum[i] = fmaf(weights[k], v[i], sum[i]);
+        }
+        for (int i = 0; i < n; i++) sum[i] *= scale;
+        store<n>(y + c, sum);
+    }
+}
+
 static dim3 row_grid(int rows, int C) {
     unsigned pieces = blocks_of((size_t)C, THREADS * piece(C));
     return dim3((unsigned)rows, pieces < 64 ? pieces : 64);
@@ -56,6 +75,14 @@ int cuda_embed(void *ctx, real *y, const weight *E, const int32_t *ids, float sc
     }
     LAUNCH(ctx, BY_WIDTH(C, copy_rows), row_grid(N, C), THREADS, 0, (bf16 *)y, (const int32_t *)NULL, C,
            (const bf16 *)E, ids, weight_pitch(C), C);
+    return OK;
+}
+
+int cuda_embed_mix(void *ctx, real *y, const weight *E, const int32_t *ids, const float *weights, float scale, int N,
+                   int K, int C, int V) {
+    (void)V;
+    LAUNCH(ctx, BY_WIDTH(C, mix_rows), row_grid(N, C), THREADS, 0, (bf16 *)y, (const bf16 *)E, ids, weights,
+           weight_pitch(C), scale, K, C);
     return OK;
 }
 
@@ -99,9 +126,11 @@ static __device__ int find_id(int list[ADD_THREADS], const int32_t *index, int b
     return all;
 }
 
-/* dst[index] += scale src. Block (row, piece of columns) */
+/* dst[index] += scale src; with weights dst[index[i]] += scale weights[i] src[i / K]. Block (index, piece of
+   columns) */
 template <typename T, int n>
-static __global__ void add_rows(T *dst, const bf16 *src, const int32_t *index, float scale, int R, int C) {
+static __global__ void add_rows(T *dst, const bf16 *src, const int32_t *index, const float *weights, float scale, int K,
+                                int R, int C) {
     __shared__ float found[WARP];
     __shared__ int list[ADD_THREADS];
     int row = (int)blockIdx.x, id = index[row], c = (int)(blockIdx.y * ADD_THREADS + threadIdx.x) * n;
@@ -114,31 +143,42 @@ static __global__ void add_rows(T *dst, const bf16 *src, const int32_t *index, f
         int count = find_id(list, index, begin, R, id);
         if (c >= C) continue;
         for (int i = 0; i < count; i++) {
-            load<n>(v, src + (size_t)list[i] * C + c);
-            for (int k = 0; k < n; k++) sum[k] = stored(dst, fmaf(scale, v[k], sum[k]));
+            float factor = weights ? scale * weights[list[i]] : scale;
+            load<n>(v, src + (size_t)(weights ? list[i] / K : list[i]) * C + c);
+            for (int k = 0; k < n; k++) sum[k] = stored(dst, fmaf(factor, v[k], sum[k]));
         }
     }
     if (c < C) store<n>(to, sum);
 }
 
+/* index (N, K), weights (N, K) or NULL */
 template <typename T>
-static int add_in_order(void *ctx, T *dst, const bf16 *src, const int32_t *index, float scale, int R, int C) {
-    for (int r = 0; r < R; r += ADD_CHUNK) {
-        int rows = min_int(ADD_CHUNK, R - r);
-        dim3 grid((unsigned)rows, blocks_of((size_t)C, ADD_THREADS * piece(C)));
+static int add_in_order(void *ctx, T *dst, const bf16 *src, const int32_t *index, const float *weights, float scale,
+                        int N, int K, int C) {
+    int most = max_int(1, ADD_CHUNK / max_int(1, K));
+    for (int r = 0; K && r < N; r += most) {
+        int R = min_int(most, N - r) * K;
+        size_t at = (size_t)r * K;
+        dim3 grid((unsigned)R, blocks_of((size_t)C, ADD_THREADS * piece(C)));
         LAUNCH(ctx, (C % 8 ? add_rows<T, 1> : add_rows<T, 8>), grid, ADD_THREADS, 0, dst, src + (size_t)r * C,
-               index + r, scale, rows, C);
+               index + at, weights ? weights + at : NULL, scale, K, R, C);
     }
     return OK;
 }
 
 int cuda_embed_dw(void *ctx, float *dE, const real *dy, const int32_t *ids, float scale, int N, int C, int V) {
     (void)V;
-    return add_in_order(ctx, dE, (const bf16 *)dy, ids, scale, N, C);
+    return add_in_order(ctx, dE, (const bf16 *)dy, ids, NULL, scale, N, 1, C);
+}
+
+int cuda_embed_mix_dw(void *ctx, float *dE, const real *dy, const int32_t *ids, const float *weights, float scale,
+                      int N, int K, int C, int V) {
+    (void)V;
+    return add_in_order(ctx, dE, (const bf16 *)dy, ids, weights, scale, N, K, C);
 }
 
 int cuda_scatter_rows_add(void *ctx, real *dst, const real *src, const int32_t *index, int R, int C) {
-    return add_in_order(ctx, (bf16 *)dst, (const bf16 *)src, index, 1, R, C);
+    return add_in_order(ctx, (bf16 *)dst, (const bf16 *)src, index, NULL, 1, R, 1, C);
 }
 
 /* -- GELU: 4 bytes an element forward, 6 backward ------------------------------------------------------------------ */

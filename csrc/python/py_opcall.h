@@ -22,8 +22,8 @@ enum mode {
 
 /* The dimensions of ops.def, and those of the hand-written methods; the last five follow from others. */
 #define DIMENSIONS(X) \
-    X(N) X(C) X(O) X(R) X(S) X(V) X(F) X(D) X(Hq) X(Hkv) X(n) X(rows) X(axes) X(n_segments) X(n_copies) X(max_pages) \
-    X(n_pages) X(n_stop) X(bytes) X(four) X(twoF) X(halfD) X(HqD) X(QKV)
+    X(N) X(K) X(C) X(O) X(R) X(S) X(V) X(F) X(D) X(Hq) X(Hkv) X(n) X(rows) X(axes) X(n_segments) X(n_copies) \
+    X(max_pages) X(n_pages) X(n_stop) X(bytes) X(four) X(twoF) X(halfD) X(HqD) X(QKV)
 enum dim {
     DIM_none,
 #define X(name) DIM_##name,

@@ -18,6 +18,28 @@ int ref_embed_dw(void *ctx, float *dE, const real *dy, const int32_t *ids, float
     return OK;
 }
 
+int ref_embed_mix(void *ctx, real *y, const weight *E, const int32_t *ids, const float *weights, float scale, int N,
+                  int K, int C, int V) {
+    (void)ctx, (void)V;
+    for (int i = 0; i < N; i++, ids += K, weights += K)
+        for (int c = 0; c < C; c++) {
+            double sum = -0.0; /* a mere -0 stays one, as embed copies it */
+            for (int k = 0; k < K; k++) sum += (double)weights[k] * ((const float *)E)[(size_t)ids[k] * C + c];
+            ((float *)y)[(size_t)i * C + c] = (float)(sum * scale);
+        }
+    return OK;
+}
+
+int ref_embed_mix_dw(void *ctx, float *dE, const real *dy, const int32_t *ids, const float *weights, float scale, int N,
+                     int K, int C, int V) {
+    (void)ctx, (void)V;
+    for (int i = 0; i < N; i++, ids += K, weights += K)
+        for (int k = 0; k < K; k++)
+            for (int c = 0; c < C; c++)
+                dE[(size_t)ids[k] * C + c] += scale * weights[k] * ((const float *)dy)[(size_t)i * C + c];
+    return OK;
+}
+
 int ref_gather_rows(void *ctx, real *dst, const real *src, const int32_t *index, int R, int C) {
     (void)ctx;
     for (int i = 0; i < R; i++)

@@ -61,6 +61,9 @@ def ops_calls():
         "weight_get": {"_W": f32(5, 3), "row": 2, "rows": 3},
         "embed": {"_E": f32(5, 3), "_ids": i32(1, 4)},
         "embed_dw": {"_dE": f32(5, 3), "dy": f32(2, 3), "ids": i32(1, 4)},
+        "embed_mix": {"_E": f32(5, 3), "ids": i32(1, 4, 4, 0).reshape(2, 2), "weights": f32(2, 2)},
+        "embed_mix_dw": {"_dE": f32(5, 3), "dy": f32(2, 3), "ids": i32(1, 4, 4, 0).reshape(2, 2),
+                         "weights": f32(2, 2)},
         "linear": {"_x": f32(2, 3), "_W": f32(4, 3)},
         "linear_add": {"y": f32(2, 4), "x": f32(2, 3), "W": f32(4, 3), "b": f32(4)},
         "linear_dx": {"_dy": f32(2, 4), "W": f32(4, 3)},
@@ -266,6 +269,8 @@ def test_wrong_arguments(call, name, what):
 
 @pytest.mark.parametrize("call, change, message", [
     ("Ops.embed", {"ids": i32(5, 0)}, "ids[0] is 5, must be in [0, 5)"),
+    ("Ops.embed_mix", {"ids": i32(4, 0, 0, -5).reshape(2, 2)}, "ids[3] is -5, must be in [0, 5)"),
+    ("Ops.embed_mix", {"weights": f32(2, 3)}, "weights has size 3 in dimension 1, must be 2"),
     ("Ops.gather_rows", {"index": i32(0, -1)}, "index[1] is -1"),
     ("Ops.sample", {"stop_ids": i32(99)}, "stop_ids[0] is 99"),
     ("Ops.attention", {"segments": i32(0, 4, 0, 0).reshape(1, 4)}, "segments"),

@@ -52,6 +52,18 @@ def test_scaled_embedding(cpu, ref, rng, N, C, scale):
     rows.test_scaled_embedding(cpu, ref, rng, N, C, scale)
 
 
+@pytest.mark.parametrize("K", [1, 2, 4, 16])
+@pytest.mark.parametrize("N, C", SIZES)
+def test_mixed_embedding(cpu, ref, rng, N, C, K):
+    rows.test_mixed_embedding(cpu, ref, rng, N, C, K)
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.2])
+@pytest.mark.parametrize("N, C", SIZES)
+def test_a_mix_of_one_has_the_bits_of_an_embedding(cpu, rng, N, C, scale):
+    rows.test_a_mix_of_one_has_the_bits_of_an_embedding(cpu, rng, N, C, scale)
+
+
 @pytest.mark.parametrize("offset", [0.0, 1.0])
 @pytest.mark.parametrize("N, C", SIZES)
 def test_rmsnorm(cpu, ref, rng, N, C, offset):
@@ -228,6 +240,7 @@ def test_threads_change_no_bit(tier, rng, threads):
     wq, wk, dwq, dwk = real(rng, D), real(rng, D), normal(rng, D), normal(rng, D)
     ids, g, keys = rng.integers(7, size=N).astype(np.int32), normal(rng, 100001), np.zeros((N, 4), np.uint32)
     keys[:, 2] = np.arange(N)
+    mixed = rows.taps(rng, N, 4, 7)
     big, half = normal(rng, 300, C), rng.integers(0x3000, 0x4000, (300, C)).astype(np.uint16)
 
     def run(count):
@@ -250,6 +263,7 @@ def test_threads_change_no_bit(tier, rng, threads):
                 *layer, *cpu.layernorm_bwd_add(x, dw, dw, layer[0], x, w, *layer[1:]), cpu.gelu(x, 0),
                 cpu.gelu_bwd(x, x, 1),
                 cpu.embed(E, ids), cpu.embed_dw(E, x, ids), cpu.gather_rows(E, ids), cpu.scatter_rows_add(E, x, ids),
+                cpu.embed_mix(E, *mixed), cpu.embed_mix_dw(E, x, *mixed),
                 *cpu.sample(x, E, keys), cpu.sum_squares(g), cpu.lerp(g, g[::-1].copy(), 0.3),
                 *step(cpu, big, big, np.abs(big), big), *step(cpu, big, half, half, big, seed=3, step=1)[:1],
                 *step(cpu, g, g, np.abs(g), g)]

@@ -3,6 +3,7 @@ it."""
 import numpy as np
 import pytest
 
+import checks.rows
 import op_statements as np64
 from grpo import _core
 from op_statements import decode_completions, group_segments, normal, relative_error
@@ -78,6 +79,22 @@ def test_embed_and_rows(ref, rng):
     np.add.at(scaled, ids, 1.7 * src.astype(np.float64))
     close(ref.embed_dw(E, src, ids, 1.7), scaled)
     assert (ref.scatter_rows_add(E, src, ids) == added).all()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.7])
+@pytest.mark.parametrize("N, K, C", [(1, 1, 1), (5, 4, 6), (20, 16, 33)])
+def test_embed_mix(ref, rng, N, K, C, scale):
+    """The ids of a row may be the same."""
+    E, dy, dE0 = normal(rng, 3, C), normal(rng, N, C), normal(rng, 3, C)
+    ids, weights = rng.integers(3, size=(N, K), dtype=np.int32), normal(rng, N, K)
+    close(ref.embed_mix(E, ids, weights, scale), np64.embed_mix(E.astype(np.float64), ids, weights, scale))
+    dE = ref.embed_mix_dw(dE0, dy, ids, weights, scale)
+    check_gradients(rng, lambda E: (dE0 * E).sum() + (dy * np64.embed_mix(E, ids, weights, scale)).sum(), {"E": E},
+                    {"E": dE})
+
+
+def test_a_mix_of_one_has_the_bits_of_an_embedding(ref, rng):
+    checks.rows.test_a_mix_of_one_has_the_bits_of_an_embedding(ref, rng, 5, 7, 1.7)
 
 
 @pytest.mark.parametrize("N, C, O", [(1, 1, 1), (3, 17, 5), (33, 100, 64), (70, 7, 129)])
@@ -309,11 +326,13 @@ def test_gradients_of_weights_do_not_depend_on_the_split(ref, rng, split):
     x, dy, W = normal(rng, N, C), normal(rng, N, O), normal(rng, O, C)
     w, rstd, coef = normal(rng, C), ref.rmsnorm(x, np.ones(C, np.float32), EPS)[1], normal(rng, N)
     ids, mean = rng.integers(O, size=N, dtype=np.int32), normal(rng, N)
+    mixed, weights = rng.integers(O, size=(N, 4), dtype=np.int32), normal(rng, N, 4)
     zero = np.zeros((O, C), np.float32)
     parts = slice(0, split), slice(split, N)
     operations = {
         "linear_dw": lambda g, s: ref.linear_dw(g, None, dy[s], x[s]),
         "embed_dw": lambda g, s: ref.embed_dw(g, x[s], ids[s]),
+        "embed_mix_dw": lambda g, s: ref.embed_mix_dw(g, x[s], mixed[s], weights[s]),
         "rmsnorm_bwd_add": lambda g, s: ref.rmsnorm_bwd_add(x[s], g[0], x[s], x[s], w, rstd[s])[1][None],
         "layernorm_bwd_add": lambda g, s: np.stack(ref.layernorm_bwd_add(x[s], g[0], g[1], x[s], x[s], w, mean[s],
                                                                          rstd[s])[1:]),

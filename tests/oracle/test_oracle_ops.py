@@ -1,6 +1,6 @@
-"""Operations against torch and transformers, live, with their gradients: LayerNorm, the three GELUs, rotary embeddings
-whose positions have several axes, attention with a sliding window. torch computes in float64, on numbers that bfloat16
-can hold."""
+"""Operations against torch and transformers, live, with their gradients: interpolated tables, LayerNorm, the three
+GELUs, rotary embeddings whose positions have several axes, attention with a sliding window. torch computes in float64,
+on numbers that bfloat16 can hold."""
 import numpy as np
 import pytest
 
@@ -41,6 +41,40 @@ def test_layernorm(device, rng, C):
     check(device, dx, want_dx)
     check_float(dw, want_dw.numpy())
     check_float(db, want_db.numpy())
+
+
+@pytest.mark.parametrize("K, mode", [(4, "bilinear"), (16, "bicubic")])
+def test_interpolated_table(device, rng, K, mode):
+    """A table of positions stretched to another grid: each row mixes the K nearest, and ids repeat at the edges."""
+    ops, side, (h, w), C = _core.Ops(device), 6, (9, 4), 77
+    E, dy = real(rng, side * side, C), real(rng, h * w, C)
+    (table,) = tensors(E)
+    grid = table.reshape(side, side, C).permute(2, 0, 1)[None]
+    want = torch.nn.functional.interpolate(grid, (h, w), mode=mode, align_corners=False)[0].permute(1, 2, 0)
+    ids, weights = (np.empty((h, w, K), dtype) for dtype in (np.int32, np.float32))
+    for i, j in np.ndindex(h, w):
+        (rows, row_weights), (cols, col_weights) = (nearest(at, n, side, K) for at, n in ((i, h), (j, w)))
+        ids[i, j] = (rows[:, None] * side + cols).ravel()
+        weights[i, j] = np.outer(row_weights, col_weights).ravel()
+    ids, weights = ids.reshape(-1, K), weights.reshape(-1, K)
+    assert any(len(set(row)) < K for row in ids.tolist())
+    dE = ops.embed_mix_dw(np.zeros_like(E), dy, ids, weights)
+    check(device, ops.embed_mix(E, ids, weights), want.reshape(-1, C))
+    check_float(dE, torch.autograd.grad(want.reshape(-1, C), table, torch.tensor(dy))[0].numpy(), 1e-5)
+
+
+def nearest(at, n, side, K):
+    """The ids of sqrt(K) neighbours of pixel `at` of n on a side of the table, and their weights."""
+    x = (at + 0.5) * side / n - 0.5
+    if K == 4:
+        x = max(x, 0)                                    # so torch treats the edge where it is bilinear
+        ids = np.floor(x) + np.arange(2)
+        weights = 1 - np.abs(x - ids)
+    else:
+        ids, a = np.floor(x) + np.arange(-1, 3), -0.75
+        t = np.abs(x - ids)
+        weights = np.where(t <= 1, (a + 2) * t**3 - (a + 3) * t**2 + 1, a * (t**3 - 5 * t**2 + 8 * t - 4))
+    return np.clip(ids, 0, side - 1).astype(int), weights
 
 
 @pytest.mark.parametrize("kind, name", [(0, "gelu"), (1, "gelu_pytorch_tanh"), (2, "quick_gelu")])

@@ -49,6 +49,11 @@ def log_softmax(z):
     return z - np.log(np.exp(z).sum(-1, keepdims=True))
 
 
+def embed_mix(E, ids, weights, scale=1.0):
+    """ids, weights: (N, K)"""
+    return scale * np.einsum("nk,nkc->nc", weights, E[ids])
+
+
 def rmsnorm(x, w, eps, offset=0.0):
     return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * (offset + w)
 

@@ -42,6 +42,49 @@ def test_scaled_embedding(ops, ref, rng, N, C, scale):
     check_float(ops.embed_dw(dE, dy, ids, scale), ref.embed_dw(dE, dy, ids, scale))
 
 
+def taps(rng, N, K, V):
+    """K ids below V of each of N rows, some of them twice, and their weights, some of them 0."""
+    ids, weights = rng.integers(V, size=(N, K)).astype(np.int32), normal(rng, N, K)
+    ids[::3, K // 2] = ids[::3, 0]
+    weights[1::4, -1] = 0
+    return ids, weights
+
+
+@pytest.mark.parametrize("K", [1, 2, 4, 16])
+@pytest.mark.parametrize("N, C", SIZES)
+def test_mixed_embedding(ops, ref, rng, N, C, K):
+    """The order of the sum shows in float32, where embed_mix_dw writes it: row after row, k after k."""
+    (ids, weights), E, dy, dE, scale = taps(rng, N, K, 11), real(rng, 11, C), real(rng, N, C), normal(rng, 11, C), 1.7
+    check_rounded(ops.embed_mix(E, ids, weights), ref.embed_mix(E, ids, weights), noise=1e-6)
+    check_rounded(ops.embed_mix(E, ids, weights, scale), ref.embed_mix(E, ids, weights, scale), noise=1e-6)
+    check_float(ops.embed_mix_dw(dE, dy, ids, weights, scale), ref.embed_mix_dw(dE, dy, ids, weights, scale), 1e-5)
+    halves = np.exp2(rng.integers(-3, 3, (N, K))).astype(np.float32)            # products are exact
+    want = dE.copy()
+    for row in range(N):
+        for k in range(K):
+            want[ids[row, k]] += halves[row, k] * dy[row]
+    assert_same_bits([ops.embed_mix_dw(dE, dy, ids, halves)], [want])
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.2])
+@pytest.mark.parametrize("N, C", SIZES)
+def test_a_mix_of_one_has_the_bits_of_an_embedding(ops, rng, N, C, scale):
+    E, dy, dE, one = real(rng, 11, C), real(rng, N, C), normal(rng, 11, C), np.ones((N, 1), np.float32)
+    E[::2, ::3] = -0.0
+    ids = rng.integers(11, size=(N, 1)).astype(np.int32)
+    assert_same_bits([ops.embed_mix(E, ids, one, scale), ops.embed_mix_dw(dE, dy, ids, one, scale)],
+                     [ops.embed(E, ids[:, 0], scale), ops.embed_dw(dE, dy, ids[:, 0], scale)])
+
+
+@pytest.mark.parametrize("K", [3, 9000])
+def test_mixes_of_many_ids(ops, rng, K):
+    """More than a GPU searches in one launch."""
+    N, V = -(-18500 // K), 40
+    (ids, _), dy, dE = taps(rng, N, K, V), np.ones((N, 1), np.float32), np.zeros((V, 1), np.float32)
+    added = ops.embed_mix_dw(dE, dy, ids, np.ones((N, K), np.float32))
+    assert_same_bits([added], [np.bincount(ids.ravel(), minlength=V).astype(np.float32)[:, None]])
+
+
 @pytest.mark.parametrize("offset", [0.0, 1.0])
 @pytest.mark.parametrize("N, C", [*SIZES, *WIDE])
 def test_rmsnorm(ops, ref, rng, N, C, offset):
@@ -185,6 +228,7 @@ def test_a_row_is_the_same_alone_and_in_any_batch(ops, rng, C):
     gu, dh, qkv = real(rng, N, 2 * C), real(rng, N, C), real(rng, N, (Hq + 2 * Hkv) * D)
     wq, wk, zeros = real(rng, D), real(rng, D), np.zeros(D, np.float32)
     cos, sin = tables(ops, rng, N, D)
+    ids, weights = taps(rng, N, 4, len(x))
 
     def run(rows):
         y, rstd = ops.rmsnorm(x[rows], w, EPS)
@@ -195,6 +239,7 @@ def test_a_row_is_the_same_alone_and_in_any_batch(ops, rng, C):
                 *(ops.gelu(gu[rows], kind) for kind in range(3)),
                 *(ops.gelu_bwd(gu[rows], gu[rows], kind) for kind in range(3)), *normed,
                 ops.layernorm_bwd_add(dx[rows], zero, zero, dy[rows], x[rows], w, *normed[1:])[0],
+                ops.embed_mix(x, ids[rows], weights[rows]),
                 ops.rope(qkv[rows], wq, wk, EPS, cos[rows], sin[rows], *heads),
                 ops.rope_bwd(qkv[rows], zeros, zeros, qkv[rows], wq, wk, EPS, cos[rows], sin[rows], *heads)[0]]
 
@@ -211,19 +256,20 @@ def test_weight_gradients_do_not_depend_on_the_split(ops, rng, C, split):
     x, dy, w = real(rng, N, C), real(rng, N, C), real(rng, C)
     qkv, d = real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, (Hq + 2 * Hkv) * D)
     wq, wk, ids = real(rng, D), real(rng, D), rng.integers(5, size=N).astype(np.int32)
-    cos, sin = tables(ops, rng, N, D)
+    (mixed, weights), (cos, sin) = taps(rng, N, 4, 5), tables(ops, rng, N, D)
     _, rstd = ops.rmsnorm(x, w, EPS)
     _, mean, layer_rstd = ops.layernorm(x, w, w, EPS)
 
     def add(sums, rows):
-        dw, layer_dw, layer_db, dwq, dwk, dE = sums
+        dw, layer_dw, layer_db, dwq, dwk, dE, table = sums
         _, dw = ops.rmsnorm_bwd_add(x[rows], dw, dy[rows], x[rows], w, rstd[rows])
         _, layer_dw, layer_db = ops.layernorm_bwd_add(x[rows], layer_dw, layer_db, dy[rows], x[rows], w, mean[rows],
                                                       layer_rstd[rows])
         _, dwq, dwk = ops.rope_bwd(d[rows], dwq, dwk, qkv[rows], wq, wk, EPS, cos[rows], sin[rows], Hq, Hkv, D)
-        return dw, layer_dw, layer_db, dwq, dwk, ops.embed_dw(dE, dy[rows], ids[rows])
+        return (dw, layer_dw, layer_db, dwq, dwk, ops.embed_dw(dE, dy[rows], ids[rows]),
+                ops.embed_mix_dw(table, dy[rows], mixed[rows], weights[rows], 1.7))
 
-    start = normal(rng, C), normal(rng, C), normal(rng, C), normal(rng, D), normal(rng, D), normal(rng, 5, C)
+    start = *(normal(rng, n) for n in (C, C, C, D, D)), normal(rng, 5, C), normal(rng, 5, C)
     assert_same_bits(add(add(start, slice(0, split)), slice(split, N)), add(start, slice(0, N)))
 
 
@@ -235,5 +281,9 @@ def test_no_rows_are_no_work(ops):
     assert (ops.gelu(none, 0).shape == ops.gelu_bwd(none, none, 0).shape == ops.layernorm(none, w, w, EPS)[0].shape
             == (0, 16))
     assert_same_bits([ops.embed_dw(E, none, ids), ops.scatter_rows_add(E, none, ids)], [E, E])
+    for N, K in [(0, 4), (2, 0)]:
+        ids, weights, zeros = np.zeros((N, K), np.int32), np.zeros((N, K), np.float32), np.zeros((N, 16), np.float32)
+        assert (ops.embed_mix(E, ids, weights) == zeros).all()
+        assert_same_bits([ops.embed_mix_dw(E, zeros, ids, weights)], [E])
     assert_same_bits([ops.rmsnorm_bwd_add(none, w, none, none, w, w[:0])[1]], [w])
     assert_same_bits(ops.layernorm_bwd_add(none, w, w, none, none, w, w[:0], w[:0])[1:], [w, w])
