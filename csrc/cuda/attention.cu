@@ -109,7 +109,7 @@ static __device__ inline void attend_tile(struct softmax state[parts_of(W)], flo
 #pragma unroll
     for (int m = 0; m < M; m++) {
         float top[2], sum[2];
-        struct sight see;
+        struct reach see;
         if (masked || bad) {
             see = keys_in_sight(h, s, from + m * 16, pairs, t);
             hide_keys(score[m], see);
@@ -216,6 +216,7 @@ static int run_attend(const struct cuda_ctx *ctx, const struct attention_call c,
 int attention_heads(struct heads *h, const struct attention_shape *a) {
     if (a->D % 8 || a->D > WIDE)
         return fail(E_CONFIG, "cuda: attention serves head dims up to %d in steps of 8, not %d", WIDE, a->D);
+    if (a->sight != SEES_BEFORE) return fail(E_CONFIG, "cuda: attention of rows that see what is after them");
     *h = heads_of(a);
     return OK;
 }

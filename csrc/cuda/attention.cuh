@@ -189,13 +189,13 @@ static __device__ inline struct softmax softmax_begin(void) { return (struct sof
 static __device__ inline int key_of(int n, int i) { return n * 8 + lane_id() % 4 * 2 + i % 2; }
 
 /* Keys [first, last] of a tile that a lane's two rows of 16 see; last < first: none. */
-struct sight {
+struct reach {
     int first[2], last[2];
 };
 
 /* `from`: pair of the first of the 16 rows */
-static __device__ inline struct sight keys_in_sight(struct heads h, struct segment s, int from, int pairs, int tile) {
-    struct sight see;
+static __device__ inline struct reach keys_in_sight(struct heads h, struct segment s, int from, int pairs, int tile) {
+    struct reach see;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         int pair = min(from + lane_id() / 4 + 8 * r, pairs - 1);
@@ -206,18 +206,18 @@ static __device__ inline struct sight keys_in_sight(struct heads h, struct segme
 }
 
 /* does row r of the two see a key? */
-static __device__ inline bool sees_key(const struct sight &see, int r, int key) {
+static __device__ inline bool sees_key(const struct reach &see, int r, int key) {
     return key >= see.first[r] && key <= see.last[r];
 }
 
 /* of the bits of a tile's keys, those that row r sees */
-static __device__ inline uint32_t in_sight(uint32_t keys, const struct sight &see, int r) {
+static __device__ inline uint32_t in_sight(uint32_t keys, const struct reach &see, int r) {
     uint32_t up_to = see.last[r] < 0 ? 0 : see.last[r] >= 31 ? ~0u : (2u << see.last[r]) - 1;
     return keys & up_to & (see.first[r] <= 0 ? ~0u : see.first[r] > 31 ? 0 : ~0u << see.first[r]);
 }
 
 /* s = -inf for keys that a row does not see */
-static __device__ inline void hide_keys(float s[4][4], const struct sight &see) {
+static __device__ inline void hide_keys(float s[4][4], const struct reach &see) {
 #pragma unroll
     for (int n = 0; n < 4; n++)
 #pragma unroll

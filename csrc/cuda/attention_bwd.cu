@@ -81,7 +81,7 @@ static __device__ inline void add_keys(float dq[1][W / 8][4], float poison[2], c
         gradients(score[0][n], ds[0][n], of_row, h.scale);
     }
     if (masked || bad) {
-        struct sight see = keys_in_sight(h, s, from, pairs, t);
+        struct reach see = keys_in_sight(h, s, from, pairs, t);
 #pragma unroll
         for (int i = 0; i < 16; i++)
             if (!sees_key(see, i % 4 / 2, key_of(i / 4, i))) ds[0][i / 4][i % 4] = 0;

@@ -61,7 +61,7 @@ int spec_equal(const struct spec *a, const struct spec *b);
 static inline int qkv_width(const struct attention_spec *a) { return (a->heads + 2 * a->kv_heads) * a->head_dim; }
 static inline int heads_width(const struct attention_spec *a) { return a->heads * a->head_dim; }
 static inline struct attention_shape shape_of_attention(const struct attention_spec *a) {
-    return (struct attention_shape){a->heads, a->kv_heads, a->head_dim, a->window, a->scale};
+    return (struct attention_shape){a->heads, a->kv_heads, a->head_dim, a->window, a->scale, SEES_BEFORE};
 }
 
 /* Columns of a layer's buffers; or the largest of any layer, which buffers that layers share must hold */

@@ -16,8 +16,10 @@ typedef float vector;           /* rounded to what a real holds */
 enum { KV_TILE = 32, ROW_ALIGN = 32 };
 
 /* Rows [start, start+len) of the packed batch are one run of consecutive positions prefix_len, prefix_len+1, ...
-   Row start+i sees rows [prefix, prefix+prefix_len), which hold positions 0..prefix_len-1, and rows start..start+i.
-   A prompt is {start, P, 0, 0}; its completions follow as {start', n, start, P}: they share it, none sees another. */
+   Row start+i sees rows [prefix, prefix+prefix_len), which hold positions 0..prefix_len-1, and of its own segment what
+   enum sight says, mostly rows start..start+i.
+   A prompt is {start, P, 0, 0}; its completions follow as {start', n, start, P}: they share it, none sees another.
+   Rows that attend across are {start', n, start, P} too; their keys' segment {start, P, 0, 0} sees nothing itself. */
 struct segment {
     int32_t start, len, prefix, prefix_len;
 };
@@ -54,18 +56,28 @@ struct sampled {
     float entropy;                   /* of that whole softmax, as of head() */
 };
 
+/* What a row sees of its segment, beside the whole prefix: the rows up to itself; all rows (a frame of a vision tower,
+   or a window of it, is a segment); or none (cross attention: the keys are the prefix's). A row that sees nothing has
+   y = 0, lse = 0 and no gradient of its query. */
+enum sight { SEES_BEFORE, SEES_ALL, SEES_PREFIX, SIGHTS };
+
 /* The heads of a layer's attention, of queries and of keys (values), and their width. window: keys that a query sees,
    its own included; 0: all before it. So a query at position p sees key k if k <= p and (window == 0 or
-   p - k < window). scale: of the scores. */
+   p - k < window); of another sight than SEES_BEFORE there is no window. scale: of the scores. What goes row by row or
+   over a cache (rope, kv_store, attention_decode) does not ask for the sight: a cache holds what was before. */
 struct attention_shape {
     int Hq, Hkv, D;
     int window;
     float scale;
+    enum sight sight;
 };
 
-/* the first key that a query at a position sees */
+/* Keys [first_key, end_key) are what a query at a position sees; first_key and SEES_BEFORE's end need no segment. */
 static inline int first_key(int position, int window) {
     return window && position >= window ? position - window + 1 : 0;
+}
+static inline int end_key(int position, const struct segment *s, enum sight sight) {
+    return sight == SEES_BEFORE ? position + 1 : s->prefix_len + (sight == SEES_ALL ? s->len : 0);
 }
 
 /* What scores are divided by, in double: sqrt(n) itself, with all its digits, where scale is its float reciprocal. */

@@ -38,11 +38,15 @@ static double seen_from_start(int n, int window) {
     return within * (within + 1) / 2 + (n - within) * window;
 }
 
-double visible_pairs(const struct device *d, const struct segment *segments, int n, int window) {
+static double seen_of_segment(const struct segment *s, const struct attention_shape *a) {
+    if (a->sight != SEES_BEFORE) return (double)s->len * end_key(0, s, a->sight);
+    return seen_from_start(s->prefix_len + s->len, a->window) - seen_from_start(s->prefix_len, a->window);
+}
+
+double visible_pairs(const struct device *d, const struct segment *segments, int n, const struct attention_shape *a) {
     struct segment *s = fetch(d, segments, (size_t)n * sizeof *s);
     double pairs = 0;
-    for (int i = 0; s && i < n; i++)
-        pairs += seen_from_start(s[i].prefix_len + s[i].len, window) - seen_from_start(s[i].prefix_len, window);
+    for (int i = 0; s && i < n; i++) pairs += seen_of_segment(&s[i], a);
     free(s);
     return pairs;
 }

@@ -31,7 +31,7 @@ void profile_add(enum profiled op, double seconds, struct work work);
 /* What attention computes and reads, from segments and lengths that lie in backend memory and are fetched; 0 if they
    cannot be. Pairs of a query row and a key that it sees; keys that decode reads: what a row's pages share with the row
    before, which sees it too, counts once. */
-double visible_pairs(const struct device *d, const struct segment *segments, int n, int window);
+double visible_pairs(const struct device *d, const struct segment *segments, int n, const struct attention_shape *a);
 double decode_pairs(const struct device *d, const struct key_pages *keys, int S, int window);
 double decode_reads(const struct device *d, const struct key_pages *keys, int S, int window);
 

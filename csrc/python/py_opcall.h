@@ -68,6 +68,7 @@ struct op_param {
 #define BIND_OPTION(name, usual) {NUMBER, OPTIONAL, #name, .fallback = usual},
 #define BIND_WHOLE_OPTION(name, usual) {INTEGER, OPTIONAL, #name, .fallback = usual},
 #define BIND_CHOICE(type, name, last) {INTEGER, IN, #name, .end = last},
+#define BIND_CHOICE_OPTION(name, usual, last) {INTEGER, OPTIONAL, #name, .end = last, .fallback = usual},
 
 enum { MAX_PARAMS = 20, MAX_TIMES = 64 };
 

@@ -15,11 +15,17 @@ static int bad_value(const char *what) { return PyErr_Format(PyExc_ValueError, "
 
 /* scale 0: what is usual for the heads' width */
 #define BIND_attention_shape \
-    BIND_GIVEN(Hq) BIND_GIVEN(Hkv) BIND_GIVEN(D) BIND_WHOLE_OPTION(window, 0) BIND_OPTION(scale, 0)
+    BIND_GIVEN(Hq)           \
+    BIND_GIVEN(Hkv)          \
+    BIND_GIVEN(D) BIND_WHOLE_OPTION(window, 0) BIND_OPTION(scale, 0) BIND_CHOICE_OPTION(sight, 0, SIGHTS)
 static const struct attention_shape *attention_shape_of(const struct call *a, struct attention_shape *out) {
     float scale = number_of(a, "scale");
-    *out = (struct attention_shape){a->size[DIM_Hq], a->size[DIM_Hkv], a->size[DIM_D], (int)integer_of(a, "window"),
-                                    scale ? scale : 1 / sqrtf((float)a->size[DIM_D])};
+    *out = (struct attention_shape){a->size[DIM_Hq],
+                                    a->size[DIM_Hkv],
+                                    a->size[DIM_D],
+                                    (int)integer_of(a, "window"),
+                                    scale ? scale : 1 / sqrtf((float)a->size[DIM_D]),
+                                    (enum sight)integer_of(a, "sight")};
     return out;
 }
 
@@ -46,6 +52,8 @@ static int check_entry(const struct call *a) {
     if (has(a->op, "wq") && !array_of(a, "wq") != !array_of(a, "wk")) return bad_value("wq and wk go together");
     if (has(a->op, "dwq") && array_of(a, "wq") && !(array_of(a, "dwq") && array_of(a, "dwk")))
         return bad_value("a norm's weights need dwq and dwk");
+    if (has(a->op, "sight") && integer_of(a, "sight") != SEES_BEFORE && integer_of(a, "window"))
+        return bad_value("a window is of rows that see what is before them: sight 0");
     if (!has(a->op, "row")) return 0;
     uint64_t row = integer_of(a, "row"), O = (uint64_t)size[DIM_O], rows = (uint64_t)size[DIM_rows];
     return row > O || rows > O - row ? bad_value("row and rows leave W") : 0;
@@ -107,6 +115,7 @@ static int check_pages(const struct call *a) {
     const int32_t *place = DATA(int32_t, array_of(a, "place")), *pages = DATA(int32_t, array_of(a, "pages"));
     const int32_t *length = DATA(int32_t, array_of(a, "length"));
     int max_pages = a->size[DIM_max_pages], n_pages = a->size[DIM_n_pages];
+    if (integer_of(a, "sight") != SEES_BEFORE) return bad_value("the keys of a pool are what was before: sight 0");
     for (int i = 0; i < a->size[DIM_N]; i++)
         if (place[i] >= n_pages * KV_TILE) return bad_value("place leaves the pool of n_pages");
     for (int s = 0; s < a->size[DIM_S]; s++, pages += max_pages) {

@@ -9,17 +9,21 @@ static int check_keys(const struct ref_ctx *ctx, int n) {
     return fail(E_MEMORY, "ref: attention over %d keys, reserve() was told of %d", n, ctx->n_keys);
 }
 
-/* y (D) = softmax(scale q k^T) v of a query at a position, over the keys that it sees; returns log sum exp */
+/* y (D) = softmax(scale q k^T) v of a query over keys [first, end); returns log sum exp. Of no key: 0 */
 static double attend(float *y, const float *q, const float **key, const float **value, double *p, double *sum,
-                     int position, const struct attention_shape *a) {
-    int D = a->D, first = first_key(position, a->window);
+                     int first, int end, const struct attention_shape *a) {
+    int D = a->D;
     double divisor = score_divisor(a->scale), max = -INFINITY, total = 0;
-    for (int t = first; t <= position; t++) {
+    if (first >= end) {
+        memset(y, 0, (size_t)D * sizeof *y);
+        return 0;
+    }
+    for (int t = first; t < end; t++) {
         p[t] = dot(q, key[t], (size_t)D) / divisor;
         if (p[t] > max) max = p[t];
     }
     memset(sum, 0, (size_t)D * sizeof *sum);
-    for (int t = first; t <= position; t++) {
+    for (int t = first; t < end; t++) {
         double e = exp(p[t] - max);
         total += e;
         for (int j = 0; j < D; j++) sum[j] += e * value[t][j];
@@ -55,11 +59,12 @@ int ref_attention(void *ctx_, real *y_, float *lse, const real *qkv, const struc
         TRY(ref_scratch(&work, ctx, (size_t)(D + s->prefix_len + s->len)));
         for (int h = 0; h < Hq; h++) {
             list_keys(ctx, qkv, s, h / (Hq / Hkv), a);
-            for (int i = 0; i < s->len; i++) {
+            for (int i = 0, p = s->prefix_len; i < s->len; i++, p++) {
                 size_t row = (size_t)(s->start + i);
                 const float *q = (const float *)qkv + (row * (Hq + 2 * Hkv) + h) * D;
                 float *y = (float *)y_ + (row * Hq + h) * D;
-                lse[row * Hq + h] = (float)attend(y, q, ctx->key, ctx->value, work + D, work, s->prefix_len + i, a);
+                lse[row * Hq + h] = (float)attend(y, q, ctx->key, ctx->value, work + D, work, first_key(p, a->window),
+                                                  end_key(p, s, a->sight), a);
             }
         }
     }
@@ -73,7 +78,7 @@ static void attend_bwd(float *dq, double *dkv, double *sum, const float *dy, con
     int D = a->D;
     double divisor = score_divisor(a->scale), delta = dot(dy, y, (size_t)D);
     memset(sum, 0, (size_t)D * sizeof *sum);
-    for (int t = first_key(position, a->window); t <= position; t++) {
+    for (int t = first_key(position, a->window), end = end_key(position, s, a->sight); t < end; t++) {
         double p = exp(dot(q, key[t], (size_t)D) / divisor - lse);
         double ds = p * (dot(dy, value[t], (size_t)D) - delta) / divisor;
         double *dk = dkv + (size_t)row_of(s, t) * 2 * D, *dv = dk + D;
@@ -156,17 +161,18 @@ int ref_attention_decode(void *ctx_, real *y_, float *lse, const real *qkv, cons
     int Hq = a->Hq, Hkv = a->Hkv, D = a->D;
     double *work;                                                    /* (D) sums, then scores */
     for (int s = 0; s < S; s++) {
+        int first = first_key(length[s] - 1, a->window);
         TRY(check_keys(ctx, length[s]));
         TRY(ref_scratch(&work, ctx, (size_t)(D + length[s])));
         for (int h = 0; h < Hq; h++) {
-            for (int t = first_key(length[s] - 1, a->window); t < length[s]; t++) {
+            for (int t = first; t < length[s]; t++) {
                 int page = keys->pages[(size_t)s * keys->max_pages + t / KV_TILE];
                 ctx->key[t] = (const float *)pool + key_at(page, t % KV_TILE, h / (Hq / Hkv), Hkv, D);
                 ctx->value[t] = ctx->key[t] + (size_t)Hkv * KV_TILE * D;
             }
             const float *q = (const float *)qkv + ((size_t)s * (Hq + 2 * Hkv) + h) * D;
             float *y = (float *)y_ + ((size_t)s * Hq + h) * D;
-            lse[(size_t)s * Hq + h] = (float)attend(y, q, ctx->key, ctx->value, work + D, work, length[s] - 1, a);
+            lse[(size_t)s * Hq + h] = (float)attend(y, q, ctx->key, ctx->value, work + D, work, first, length[s], a);
         }
     }
     return OK;

@@ -166,6 +166,35 @@ def test_keys_before_a_window_may_be_anything(cpu, rng):
     attention.test_keys_before_a_window_may_be_anything(cpu, rng)
 
 
+@pytest.mark.parametrize("sight", attention.SIGHTS.values(), ids=attention.SIGHTS)
+@pytest.mark.parametrize("view", attention.VIEWS)
+@pytest.mark.parametrize("Hq, Hkv, D", [*WINDOWED, (2, 2, 32), (8, 1, 40)])
+def test_sights(cpu, ref, rng, Hq, Hkv, D, view, sight):
+    attention.test_sights(cpu, ref, rng, Hq, Hkv, D, view, sight)
+
+
+@pytest.mark.parametrize("sight", attention.SIGHTS.values(), ids=attention.SIGHTS)
+@pytest.mark.parametrize("Hq, Hkv, D", WINDOWED)
+def test_sights_of_heads(cpu, ref, rng, Hq, Hkv, D, sight):
+    """Segments of up to 300 rows, that see a prefix of 40."""
+    segments, N = group_segments((40, 300, 3), (257,))
+    attention.check_against_ref(cpu, ref, real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, Hq * D), segments, Hq, Hkv, D,
+                                sight=sight)
+
+
+@pytest.mark.parametrize("sight", attention.SIGHTS.values(), ids=attention.SIGHTS)
+def test_sights_of_long_segments(cpu, ref, rng, sight):
+    attention.test_sights_of_long_segments(cpu, ref, rng, sight)
+
+
+def test_rows_that_see_nothing_are_zero(cpu, rng):
+    attention.test_rows_that_see_nothing_are_zero(cpu, rng)
+
+
+def test_sights_and_windows_do_not_go_together(device, rng):
+    attention.test_sights_and_windows_do_not_go_together(_core.Ops(device), rng)
+
+
 def test_attention_with_large_scores(cpu, ref, rng):
     attention.test_attention_with_large_scores(cpu, ref, rng)
 
@@ -217,6 +246,18 @@ def test_a_shared_prompt_gives_the_bits_of_an_own_one(cpu, rng, Hq, Hkv, D, prom
         assert_same_bits(alone, [part[rows] for part in shared])
 
 
+@pytest.mark.parametrize("length", [1, 31, 32, 33, 97, 530])
+@pytest.mark.parametrize("Hq, Hkv, D", [(9, 3, 64), (2, 2, 80)])
+def test_sights_that_come_to_the_same_have_the_same_bits(cpu, rng, Hq, Hkv, D, length):
+    attention.test_sights_that_come_to_the_same_have_the_same_bits(cpu, rng, Hq, Hkv, D, length)
+
+
+@pytest.mark.parametrize("sight", attention.SIGHTS.values(), ids=attention.SIGHTS)
+@pytest.mark.parametrize("group", [(37, 50, 3, 40), (9, 520, 0, 540), (1300,)], ids=str)
+def test_a_segment_has_the_same_bits_among_others(cpu, rng, group, sight):
+    attention.test_a_segment_has_the_same_bits_among_others(cpu, rng, group, sight)
+
+
 @pytest.mark.parametrize("C", [48, 77])
 def test_a_row_is_the_same_alone_and_in_any_batch(cpu, rng, C):
     rows.test_a_row_is_the_same_alone_and_in_any_batch(cpu, rng, C)
@@ -235,6 +276,7 @@ def test_threads_change_no_bit(tier, rng, threads):
     Hq, Hkv, D, C = 6, 2, 80, 333
     heads = Hq, Hkv, D
     segments, N = group_segments((37, 150, 3, 40), (70, 20))
+    whole, crossing = np.array([[0, N, 0, 0]], np.int32), np.array([[0, 90, 0, 0], [90, N - 90, 0, 90]], np.int32)
     qkv, dy, d = real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, Hq * D), real(rng, N, (Hq + 2 * Hkv) * D)
     x, w, dw, gu, E = real(rng, N, C), real(rng, C), normal(rng, C), real(rng, N, 2 * C), real(rng, 7, C)
     wq, wk, dwq, dwk = real(rng, D), real(rng, D), normal(rng, D), normal(rng, D)
@@ -248,6 +290,7 @@ def test_threads_change_no_bit(tier, rng, threads):
         cpu = _core.Ops("cpu")
         y, lse = cpu.attention(qkv, segments, *heads)
         windowed = cpu.attention(qkv, segments, *heads, 50)
+        frame, across = (cpu.attention(qkv, s, *heads, sight=sight) for sight, s in ((1, whole), (2, crossing)))
         cos, sin = cpu.rope_table(np.arange(N, dtype=np.int32)[None], np.linspace(1, 0, D // 2, dtype=np.float32))
         normed, rstd = cpu.rmsnorm(x, w, EPS)
         layer = cpu.layernorm(x, w, w, EPS)
@@ -255,6 +298,8 @@ def test_threads_change_no_bit(tier, rng, threads):
                 *decode_completions(cpu, qkv, segments, *heads)[1],
                 *windowed, cpu.attention_bwd(dy, *windowed, qkv, segments, *heads, 50),
                 *decode_completions(cpu, qkv, segments, *heads, window=50)[1],
+                *frame, cpu.attention_bwd(dy, *frame, qkv, whole, *heads, sight=1),
+                *across, cpu.attention_bwd(dy, *across, qkv, crossing, *heads, sight=2),
                 cos, sin, cpu.rope(qkv, wq, wk, EPS, cos, sin, *heads),
                 *cpu.rope_bwd(d, dwq, dwk, qkv, wq, wk, EPS, cos, sin, *heads),
                 normed, rstd, *cpu.rmsnorm_bwd_add(x, dw, normed, x, w, rstd),
@@ -328,6 +373,14 @@ def test_what_is_bad_reaches_only_those_who_see_it(cpu, rng, bad):
 @pytest.mark.parametrize("row", [20, 57], ids=["in the prompt", "in a completion"])
 def test_what_is_bad_reaches_only_windows_with_it(cpu, rng, Hq, Hkv, D, window, row, bad):
     attention.test_what_is_bad_reaches_only_windows_with_it(cpu, rng, Hq, Hkv, D, window, row, bad)
+
+
+@pytest.mark.parametrize("sight", attention.SIGHTS.values(), ids=attention.SIGHTS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("Hq, Hkv, D", [(4, 2, 16), (1, 1, 128)])
+@pytest.mark.parametrize("row", [20, 57], ids=["in the prefix", "behind it"])
+def test_what_is_bad_reaches_only_those_who_see_all_of_it(cpu, rng, Hq, Hkv, D, row, bad, sight):
+    attention.test_what_is_bad_reaches_only_those_who_see_all_of_it(cpu, rng, Hq, Hkv, D, row, bad, sight)
 
 
 def test_stale_places_of_a_page_are_not_read(cpu, rng):

@@ -5,6 +5,7 @@ import pytest
 
 import checks.rows
 import op_statements as np64
+from checks import attention
 from grpo import _core
 from op_statements import decode_completions, group_segments, normal, relative_error
 
@@ -257,6 +258,24 @@ def test_windows(ref, rng, Hq, Hkv, D, window):
                     {"qkv": dqkv})
     rows, decoded = decode_completions(ref, qkv, segments, *heads, window=window)
     assert all((mine == theirs[rows]).all() for mine, theirs in zip(decoded, (y, lse), strict=True))
+
+
+@pytest.mark.parametrize("sight", attention.SIGHTS.values(), ids=attention.SIGHTS)
+@pytest.mark.parametrize("view", attention.VIEWS)
+@pytest.mark.parametrize("Hq, Hkv, D", [(1, 1, 16), (4, 2, 6)])
+def test_sights(ref, rng, Hq, Hkv, D, view, sight):
+    segments, heads = np.array(attention.VIEWS[view], np.int32), (Hq, Hkv, D)
+    N = (segments[:, 0] + segments[:, 1]).max() + 3
+    qkv, dy = normal(rng, N, (Hq + 2 * Hkv) * D), normal(rng, N, Hq * D)
+    y, lse = ref.attention(qkv, segments, *heads, sight=sight)
+    want_y, want_lse = np64.attention(qkv.astype(np.float64), segments, *heads, sight=sight)
+    close(y, want_y)
+    close(lse, want_lse)
+    blind = ~np64.visible(segments, N, sight=sight).any(1)
+    dqkv = ref.attention_bwd(dy, y, lse, qkv, segments, *heads, sight=sight)
+    assert blind[-3:].all() and not y[blind].any() and not lse[blind].any() and not dqkv[blind, :Hq * D].any()
+    check_gradients(rng, lambda qkv: (dy * np64.attention(qkv, segments, *heads, sight=sight)[0]).sum(), {"qkv": qkv},
+                    {"qkv": dqkv})
 
 
 @pytest.mark.parametrize("Hq, Hkv, D", HEADS)

@@ -11,7 +11,7 @@ import pytest
 import grpo
 from grpo import _core
 from grpo.training.profile import table
-from op_statements import group_segments, visible
+from op_statements import SEES_ALL, SEES_BEFORE, SEES_PREFIX, group_segments, visible
 
 CHILD = """
 import sys, grpo
@@ -87,6 +87,19 @@ def test_what_windows_leave(device, window):
     read = sum(len(keys) - len(set(keys) & set(before) & set(range(n)))
                for keys, before, n in zip(seen, [range(0), *seen], shared, strict=False))
     assert lines["attention_decode"] == (4 * Hq * D * sum(map(len, seen)), 2 * size * Hkv * D * read)
+
+
+@pytest.mark.parametrize("sight", [SEES_BEFORE, SEES_ALL, SEES_PREFIX])
+def test_what_rows_see_of_their_segment(device, sight):
+    ops, Hq, Hkv, D = _core.Ops(device), 2, 1, 8
+    segments, N = group_segments((75, 60, 3), (40,))
+    qkv = np.ones((N, (Hq + 2 * Hkv) * D), np.float32)
+    _core.profile_start()
+    y, lse = ops.attention(qkv, segments, Hq, Hkv, D, sight=sight)
+    ops.attention_bwd(y, y, lse, qkv, segments, Hq, Hkv, D, sight=sight)
+    flops = {op: flops for op, _, _, flops, _ in _core.profile()}
+    pairs = visible(segments, N, sight=sight).sum()
+    assert flops["attention"] == 4 * Hq * D * pairs and flops["attention_bwd"] == 10 * Hq * D * pairs
 
 
 def test_environment_switch(tmp_path):

@@ -82,21 +82,26 @@ def rope(x, wq, wk, eps, cos, sin, Hq, Hkv, D, offset=0.0):
     return np.concatenate([rotate(q, cos, sin), rotate(k, cos, sin), v], axis=1).reshape(x.shape)
 
 
-def visible(segments, N, window=0):
+# what a row sees of its segment, beside the prefix: rows up to itself, all rows, none
+SEES_BEFORE, SEES_ALL, SEES_PREFIX = range(3)
+
+
+def visible(segments, N, window=0, sight=SEES_BEFORE):
     """(N, N): row i sees row j; with a window only the last ones before it, by position, its own included."""
     sees = np.zeros((N, N), bool)
     for start, length, prefix, prefix_len in segments:
         rows = np.r_[prefix:prefix + prefix_len, start:start + length]            # at positions 0, 1, ...
         for p in range(prefix_len, len(rows)):
-            sees[rows[p], rows[max(0, p + 1 - window) if window else 0:p + 1]] = True
+            end = {SEES_BEFORE: p + 1, SEES_ALL: len(rows), SEES_PREFIX: prefix_len}[sight]
+            sees[rows[p], rows[max(0, p + 1 - window) if window else 0:end]] = True
     return sees
 
 
-def attention(qkv, segments, Hq, Hkv, D, scale=None, window=0):
+def attention(qkv, segments, Hq, Hkv, D, scale=None, window=0, sight=SEES_BEFORE):
     """(y (N, Hq D), lse (N, Hq)) by one dense masked softmax."""
     q, k, v = split_heads(qkv, Hq, Hkv, D)
     k, v = (np.repeat(t, Hq // Hkv, axis=1) for t in (k, v))
-    sees = visible(segments, len(qkv), window)
+    sees = visible(segments, len(qkv), window, sight)
     scores = np.where(sees[:, None], np.einsum("ihd,jhd->ihj", q, k) * (scale or 1 / np.sqrt(D)), -np.inf)
     live = sees.any(1)
     y, lse = np.zeros(q.shape), np.zeros(q.shape[:2])

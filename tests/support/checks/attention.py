@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from checks import assert_same_bits, check_float, check_rounded, real
-from op_statements import bf16, decode_completions, group_segments, split_heads, visible
+from op_statements import (
+    SEES_ALL,
+    SEES_BEFORE,
+    SEES_PREFIX,
+    bf16,
+    decode_completions,
+    group_segments,
+    split_heads,
+    visible,
+)
 
 HEADS = [(1, 1, 8), (4, 2, 16), (9, 3, 64), (3, 3, 80), (5, 1, 104), (7, 1, 128), (4, 1, 256)]
 WINDOWS = [1, 2, 31, 32, 33, 64, 100, 10**6]
@@ -26,12 +35,12 @@ def problem(rng, batch, Hq, Hkv, D):
     return segments, real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, Hq * D)
 
 
-def rounded_backward(dy, y, lse, qkv, segments, Hq, Hkv, D, window=0):
+def rounded_backward(dy, y, lse, qkv, segments, Hq, Hkv, D, window=0, sight=SEES_BEFORE):
     """dqkv as a computation on tensor cores gives it that is exact but for P, dS and the result, which are bfloat16."""
     q, k, v = (t.astype(np.float64) for t in split_heads(qkv, Hq, Hkv, D))
     dy, y = (t.astype(np.float64).reshape(q.shape) for t in (dy, y))
     k, v = (np.repeat(t, Hq // Hkv, axis=1) for t in (k, v))
-    p = np.where(visible(segments, len(qkv), window)[:, None],
+    p = np.where(visible(segments, len(qkv), window, sight)[:, None],
                  np.exp(np.einsum("ihd,jhd->ihj", q, k) / np.sqrt(D) - lse[..., None]), 0)
     ds = p * (np.einsum("ihd,jhd->ihj", dy, v) - (dy * y).sum(-1)[..., None])
     p, ds = np.float64(bf16(p)), np.float64(bf16(ds)) / np.sqrt(D)
@@ -41,16 +50,22 @@ def rounded_backward(dy, y, lse, qkv, segments, Hq, Hkv, D, window=0):
                                axis=1).reshape(qkv.shape).astype(np.float32))
 
 
-def check_against_ref(ops, ref, qkv, dy, segments, Hq, Hkv, D, window=0):
-    y, lse = ops.attention(qkv, segments, Hq, Hkv, D, window)
-    want_y, want_lse = ref.attention(qkv, segments, Hq, Hkv, D, window)
+def half_a_step(x):
+    """Half the distance of bfloat16 numbers at x: what rounding alone may cost."""
+    return 2.0 ** (np.frexp(x)[1] - 9) if x else 0
+
+
+def check_against_ref(ops, ref, qkv, dy, segments, Hq, Hkv, D, window=0, **sight):
+    y, lse = ops.attention(qkv, segments, Hq, Hkv, D, window, **sight)
+    want_y, want_lse = ref.attention(qkv, segments, Hq, Hkv, D, window, **sight)
     check_rounded(y, want_y)
     check_float(lse, want_lse)
     settings = dy, bf16(want_y), want_lse, qkv, segments, Hq, Hkv, D, window
-    got, want, rounded = ops.attention_bwd(*settings), ref.attention_bwd(*settings), rounded_backward(*settings)
+    got, want, rounded = (f(*settings, **sight) for f in (ops.attention_bwd, ref.attention_bwd, rounded_backward))
     for first, heads in [(0, Hq), (Hq, Hkv), (Hq + Hkv, Hkv)]:              # q, k, v differ in size
         part = slice(first * D, (first + heads) * D)
-        assert np.abs(got - want)[:, part].max() <= 2 * np.abs(rounded - want)[:, part].max() + 1e-5
+        naive = max(np.abs(rounded - want)[:, part].max(), half_a_step(np.abs(want)[:, part].max()))
+        assert np.abs(got - want)[:, part].max() <= 2 * naive + 1e-5
 
 
 @pytest.mark.parametrize("batch", BATCHES)
@@ -170,6 +185,133 @@ def test_keys_before_a_window_may_be_anything(ops, rng):
     assert_same_bits(decode(gone, pages), want)
     assert_same_bits(decode(qkv, elsewhere), want)
     assert all(np.isfinite(part).all() for part in want)
+
+
+# -- what a row sees of its segment ------------------------------------------------------------------------------------
+
+SIGHTS = {"all": SEES_ALL, "prefix": SEES_PREFIX}
+VIEWS = {  # segments; lengths around a tile, rows that see no key, many that see the same, prefixes of prefixes
+    "one row": [(0, 1, 0, 0)],
+    "windows": [(0, 33, 0, 0), (33, 31, 0, 0), (64, 1, 0, 0), (65, 32, 0, 0), (97, 64, 0, 0)],
+    "a long one": [(2, 150, 0, 0)],
+    "keys, then queries": [(0, 45, 0, 0), (45, 70, 0, 45), (115, 1, 0, 32), (116, 0, 0, 45)],
+    "queries, then keys": [(0, 65, 75, 64), (65, 10, 80, 5), (75, 70, 0, 0)],
+    "frames that see one before": [(0, 33, 0, 0), (33, 40, 0, 33), (73, 20, 33, 40)],
+}
+
+
+@pytest.mark.parametrize("sight", SIGHTS.values(), ids=SIGHTS)
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("Hq, Hkv, D", [(2, 2, 32), (4, 2, 16), (3, 3, 80)])
+def test_sights(ops, ref, rng, Hq, Hkv, D, view, sight):
+    """A few rows at the end are in no segment."""
+    N = max(max(start + length, prefix + seen) for start, length, prefix, seen in VIEWS[view]) + 3
+    check_against_ref(ops, ref, real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, Hq * D),
+                      np.array(VIEWS[view], np.int32), Hq, Hkv, D, sight=sight)
+
+
+@pytest.mark.parametrize("sight", SIGHTS.values(), ids=SIGHTS)
+@pytest.mark.parametrize("Hq, Hkv, D", HEADS)
+def test_sights_of_heads(ops, ref, rng, Hq, Hkv, D, sight):
+    segments, qkv, dy = problem(rng, [(37, 50, 3), (70,)], Hq, Hkv, D)
+    check_against_ref(ops, ref, qkv, dy, segments, Hq, Hkv, D, sight=sight)
+
+
+@pytest.mark.parametrize("sight", SIGHTS.values(), ids=SIGHTS)
+def test_sights_of_long_segments(ops, ref, rng, sight):
+    """Longer than a chunk of keys; so many rows behind a prefix that their share in its gradient comes in slices."""
+    segments, qkv, dy = problem(rng, [(70, 600, 500), (530, 20)], 1, 1, 8)
+    check_against_ref(ops, ref, qkv, dy, segments, 1, 1, 8, sight=sight)
+
+
+def test_rows_that_see_nothing_are_zero(ops, rng):
+    Hq, Hkv, D = 4, 2, 16
+    segments, qkv, dy = problem(rng, [(40, 33), (35,)], Hq, Hkv, D)
+    qkv[73:], dy[:40], dy[73:] = np.nan, np.inf, np.nan
+    qkv[:40, :Hq * D], qkv[40:73, Hq * D:] = np.nan, np.nan                  # what nothing asks for
+    y, lse = ops.attention(qkv, segments, Hq, Hkv, D, sight=SEES_PREFIX)
+    dqkv = ops.attention_bwd(dy, y, lse, qkv, segments, Hq, Hkv, D, sight=SEES_PREFIX)
+    for blind in (slice(0, 40), slice(73, None)):
+        assert not y[blind].any() and not lse[blind].any() and not dqkv[blind, :Hq * D].any()
+    assert not dqkv[40:, Hq * D:].any()
+    assert all(np.isfinite(part).all() for part in (y, lse, dqkv))
+    assert y[40:73].all() and dqkv[40:73, :Hq * D].all() and dqkv[:40, Hq * D:].all()
+
+
+@pytest.mark.parametrize("length", [1, 31, 32, 33, 97, 530])
+@pytest.mark.parametrize("Hq, Hkv, D", [(9, 3, 64), (2, 2, 80)])
+def test_sights_that_come_to_the_same_have_the_same_bits(ops, rng, Hq, Hkv, D, length):
+    """The last row sees all of its segment, whatever the others do; a segment that is its own prefix sees itself."""
+    qkv, segments = real(rng, length, (Hq + 2 * Hkv) * D), np.array([[0, length, 0, 0]], np.int32)
+    whole = ops.attention(qkv, segments, Hq, Hkv, D, sight=SEES_ALL)
+    causal = ops.attention(qkv, segments, Hq, Hkv, D)
+    assert_same_bits([part[-1:] for part in causal], [part[-1:] for part in whole])
+    itself = np.array([[0, length, 0, length]], np.int32)
+    assert_same_bits(ops.attention(qkv, itself, Hq, Hkv, D, sight=SEES_PREFIX), whole)
+    dy = real(rng, length, Hq * D)
+    got, want = (ops.attention_bwd(dy, *whole, qkv, s, Hq, Hkv, D, sight=sight)
+                 for s, sight in ((itself, SEES_PREFIX), (segments, SEES_ALL)))
+    assert_same_bits([got], [want])
+
+
+@pytest.mark.parametrize("sight", SIGHTS.values(), ids=SIGHTS)
+@pytest.mark.parametrize("group", [(37, 50, 3, 40), (9, 520, 0, 540), (600,)], ids=str)
+def test_a_segment_has_the_same_bits_among_others(ops, rng, group, sight):
+    Hq, Hkv, D = 3, 1, 16
+    segments, qkv, dy = problem(rng, [group], Hq, Hkv, D)
+    clean = ops.attention(qkv, segments, Hq, Hkv, D, sight=sight)
+    alone = ops.attention_bwd(dy, *clean, qkv, segments, Hq, Hkv, D, sight=sight)
+    before, after = 70, 20
+    moved = segments + np.where(segments[:, 3:] > 0, [before, 0, before, 0], [before, 0, 0, 0]).astype(np.int32)
+    more = np.concatenate([[[0, before, 0, 0]], moved, [[before + len(qkv), after, 0, 0]]]).astype(np.int32)
+    qkv, dy = (np.concatenate([real(rng, before, t.shape[1]), t, real(rng, after, t.shape[1])]) for t in (qkv, dy))
+    y, lse = ops.attention(qkv, more, Hq, Hkv, D, sight=sight)
+    inside = slice(before, len(qkv) - after)
+    assert_same_bits([y[inside], lse[inside]], clean)
+    assert_same_bits([ops.attention_bwd(dy, y, lse, qkv, more, Hq, Hkv, D, sight=sight)[inside]], [alone])
+
+
+@pytest.mark.parametrize("sight", SIGHTS.values(), ids=SIGHTS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("Hq, Hkv, D", [(4, 2, 16), (1, 1, 128)])
+@pytest.mark.parametrize("row", [20, 57], ids=["in the prefix", "behind it"])
+def test_what_is_bad_reaches_only_those_who_see_all_of_it(ops, rng, Hq, Hkv, D, row, bad, sight):
+    """A bad key reaches who sees it, a bad query or dy itself and what it sees."""
+    segments, qkv, dy = problem(rng, [(37, 40, 35), (33,)], Hq, Hkv, D)
+    sees, heads = visible(segments, len(qkv), sight=sight), Hq * D
+    seers, seen = sees[:, row], sees[row]
+
+    def run(qkv, dy, clean=None):
+        y, lse = ops.attention(qkv, segments, Hq, Hkv, D, sight=sight)
+        return y, lse, ops.attention_bwd(dy, *(clean or (y, lse)), qkv, segments, Hq, Hkv, D, sight=sight)
+
+    y, lse, dqkv = run(qkv, dy)
+    bad_key, bad_dy = qkv.copy(), dy.copy()
+    bad_key[row, heads:], bad_dy[row] = bad, bad
+    other_y, other_lse, other = run(bad_key, dy, (y, lse))
+    assert_same_bits([other_y[~seers], other_lse[~seers]], [y[~seers], lse[~seers]])
+    assert not np.isfinite(other_y[seers]).any()
+    assert_same_bits([other[~seers, :heads]], [dqkv[~seers, :heads]])
+    unread = ~sees[seers].any(0)                                            # keys that no seer of the bad one sees
+    assert_same_bits([other[unread, heads:]], [dqkv[unread, heads:]])
+    other = run(qkv, bad_dy, (y, lse))[2]
+    assert_same_bits([other[np.arange(len(qkv)) != row, :heads]], [dqkv[np.arange(len(qkv)) != row, :heads]])
+    assert_same_bits([other[~seen, heads:]], [dqkv[~seen, heads:]])
+    assert np.isfinite(other[row, :heads]).any() != seen.any()
+
+
+def test_sights_and_windows_do_not_go_together(ops, rng):
+    segments, qkv, dy = problem(rng, [(5,)], 1, 1, 8)
+    y, lse = ops.attention(qkv, segments, 1, 1, 8)
+    for sight in (SEES_ALL, SEES_PREFIX):
+        with pytest.raises(ValueError, match="window"):
+            ops.attention(qkv, segments, 1, 1, 8, 3, sight=sight)
+        with pytest.raises(ValueError, match="window"):
+            ops.attention_bwd(dy, y, lse, qkv, segments, 1, 1, 8, 3, sight=sight)
+        with pytest.raises(ValueError, match="pool"):
+            decode_completions(ops, qkv, np.array([[0, 4, 0, 0], [4, 1, 0, 4]], np.int32), 1, 1, 8, sight=sight)
+    with pytest.raises(ValueError, match="sight is 3"):
+        ops.attention(qkv, segments, 1, 1, 8, sight=3)
 
 
 # -- rollout = training: the bits of a token ---------------------------------------------------------------------------
