@@ -10,6 +10,6 @@ int attention_forward(struct activations *a, int l, const struct rows *r, const 
 /* The stash from where a forward saved it */
 int attention_load(struct activations *a, int l, int N, const struct stash_rows *from);
 /* a->dx: gradient of the mlp's input -> of the layer's input; grads += */
-int attention_backward(struct activations *a, int l, const struct rows *r, float *grads);
+int attention_backward(struct activations *a, int l, const struct rows *r, const struct gradients *grads);
 
 #endif

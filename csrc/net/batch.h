@@ -4,6 +4,7 @@
 #ifndef GRPO_BATCH_H
 #define GRPO_BATCH_H
 
+#include "net/pictures.h"
 #include "net/rows.h"
 
 /* HOST view of ragged ids: item i is ids[offset[i] .. offset[i+1]). */
@@ -17,10 +18,28 @@ static inline int ragged_length(const struct ragged *r, int i) { return (int)(r-
 struct groups {
     struct ragged prompts, completions;
     const int32_t *group;      /* (completions.n) prompt of each, ascending */
+    const struct pictures *pictures;               /* of the prompts; NULL: they have none */
 };
-/* Ids in range, every prompt non-empty, group ascending, at most ROWS_MAX tokens: E_CONFIG that names the item
-   otherwise. */
-int groups_check(const struct groups *g, int vocab_size);
+/* Ids in range, every prompt non-empty, group ascending, at most ROWS_MAX tokens, images where prompts have room for
+   them: E_CONFIG that names the item otherwise. */
+int groups_check(const struct groups *g, const struct spec *s);
+/* Tokens of images in a prompt, and in all of them */
+static inline int image_tokens(const struct groups *g, int prompt) {
+    const struct pictures *p = g->pictures;
+    return p ? (int)(p->token_offset[prompt + 1] - p->token_offset[prompt]) : 0;
+}
+static inline int all_image_tokens(const struct groups *g) {
+    return g->pictures ? (int)g->pictures->token_offset[g->prompts.n] : 0;
+}
+/* Positions of a prompt's tokens on an axis (prompts.n ... lie behind each other), NULL: 0, 1, 2 ...; and of the first
+   token after it, on every axis */
+static inline const int32_t *prompt_positions(const struct ragged *prompts, const struct pictures *p, int prompt,
+                                              int axis) {
+    return p ? p->positions + axis * prompts->offset[prompts->n] + prompts->offset[prompt] : NULL;
+}
+static inline int position_after(const struct ragged *prompts, const struct pictures *p, int prompt) {
+    return p ? p->next[prompt] : ragged_length(prompts, prompt);
+}
 /* Tokens of the longest prompt together with one of its completions */
 int groups_longest(const struct groups *g);
 
@@ -48,25 +67,31 @@ int batch_limits_of(int *rows, int *head_rows, int64_t *all, int n_prompts, int 
 
 /* A packed micro-batch in device memory */
 struct batch {
-    const struct device *device;
-    int rows_max, head_rows_max, segments_max;
+    const struct weights *weights;       /* of the network that it is for */
+    int rows_max, head_rows_max, segments_max, vectors_max;
     struct rows rows;
     struct targets targets;
     /* what rows and targets point to */
-    int32_t *ids, *positions;            /* (rows_max) */
+    int32_t *ids, *positions;            /* (rows_max), (axes, rows_max) */
+    struct vectors vectors;              /* (vectors_max) */
     struct segment *segments;            /* (segments_max) */
     int32_t *stored;                     /* (rows_max) room for the rows of a store that hold its activations */
     int32_t *target_rows, *target_ids;   /* (head_rows_max) */
     float *coef, *ecoef;                 /* (head_rows_max) */
     float *logp, *entropy;               /* (head_rows_max) */
 };
-int batch_create(struct batch *b, const struct device *device, int rows, int head_rows, int segments);
+struct batch_sizes {
+    int rows, head_rows, segments, vectors;
+};
+int batch_create(struct batch *b, const struct weights *w, const struct batch_sizes *sizes);
 void batch_free(struct batch *b);
 /* Grows b to at least these sizes. */
-int batch_reserve(struct batch *b, const struct device *device, int rows, int head_rows, int segments);
-/* HOST staging -> b: ids, positions, segments, rows, targets of a micro-batch. Head rows stand in the flat order of its
+int batch_reserve(struct batch *b, const struct weights *w, const struct batch_sizes *sizes);
+/* HOST staging -> b: ids, positions, segments, rows, targets of a micro-batch; vectors of images that have features. Head rows stand in the flat order of its
    completions' tokens, each group padded to ROW_ALIGN. */
 int batch_pack(struct batch *b, const struct groups *g, const struct micro_batch *mb);
+/* values of vectors [first, ...) = features of n images, of those that have any */
+int vectors_upload(struct vectors *v, int first, const struct weights *w, const struct picture *list, int n);
 /* Per-token numbers (flat over ALL completions of g, HOST) <-> padded head rows of the micro-batch (device memory). */
 int batch_put(const struct device *device, float *padded, const float *flat, const struct groups *g,
               const struct micro_batch *mb);

@@ -9,6 +9,6 @@
 int mlp_forward(struct activations *a, int l, int N, real *next, const struct stash_rows *copy);
 int mlp_load(struct activations *a, int l, int N, const struct stash_rows *from);
 /* a->dx: gradient of next -> of x; grads +=. The stash's gate_up holds its gradient afterwards. */
-int mlp_backward(struct activations *a, int l, int N, float *grads);
+int mlp_backward(struct activations *a, int l, int N, const struct gradients *grads);
 
 #endif

@@ -3,7 +3,18 @@
 #include "base/base.h"
 
 /* The slot of a product's bias; SLOTS: it has none */
-static enum slot bias_of(enum slot slot) { return slot == P_qkv ? P_qkv_bias : SLOTS; }
+static enum slot bias_of(enum slot slot) {
+    switch (slot) {
+    case P_patch: return P_patch_bias;
+    case P_qkv: return P_qkv_bias;
+    case P_o: return P_o_bias;
+    case P_gate_up: return P_gate_up_bias;
+    case P_down: return P_down_bias;
+    case P_merger_up: return P_merger_up_bias;
+    case P_merger_down: return P_merger_down_bias;
+    default: return SLOTS;
+    }
+}
 
 static const float *bias_values(const struct weights *w, int layer, enum slot slot) {
     return bias_of(slot) == SLOTS ? NULL : values_of(w, layer, bias_of(slot));
@@ -24,8 +35,9 @@ int project_dx(const struct weights *w, int layer, enum slot slot, real *dx, con
     return op_linear_dx(&w->device, dx, dy, p->w, N, p->C, p->O);
 }
 
-int project_dw(const struct weights *w, int layer, enum slot slot, float *grads, const real *dy, const real *x, int N) {
+int project_dw(const struct weights *w, int layer, enum slot slot, const struct gradients *grads, const real *dy,
+               const real *x, int N) {
     const struct param *p = param_of(w, layer, slot);
     float *db = bias_of(slot) == SLOTS ? NULL : gradient_of(w, grads, layer, bias_of(slot));
-    return op_linear_dw(&w->device, grads + p->offset, db, dy, x, N, p->C, p->O);
+    return op_linear_dw(&w->device, gradient_of(w, grads, layer, slot), db, dy, x, N, p->C, p->O);
 }

@@ -13,6 +13,7 @@ int project_add(const struct weights *w, int layer, enum slot slot, real *y, con
 /* dx (N, C) = dy (N, O) W */
 int project_dx(const struct weights *w, int layer, enum slot slot, real *dx, const real *dy, int N);
 /* the slot's part of grads += dy^T x, its bias's += sum of dy */
-int project_dw(const struct weights *w, int layer, enum slot slot, float *grads, const real *dy, const real *x, int N);
+int project_dw(const struct weights *w, int layer, enum slot slot, const struct gradients *grads, const real *dy,
+               const real *x, int N);
 
 #endif

@@ -18,7 +18,12 @@ static const struct {
 };
 
 int spec_create(struct spec *s, int n_layers, int n_ropes) {
-    *s = (struct spec){.n_layers = n_layers, .n_ropes = n_ropes, .embed_scale = 1, .prefix = "model."};
+    *s = (struct spec){.n_layers = n_layers,
+                       .n_ropes = n_ropes,
+                       .axes = 1,
+                       .embed_scale = 1,
+                       .prefix = "model.",
+                       .layer_prefix = "layers."};
     if (n_layers < 1 || n_layers > LAYERS_MAX)
         return fail(E_CONFIG, "layers: %d of them, must be 1..%d", n_layers, LAYERS_MAX);
     if (n_ropes < 1 || n_ropes > ROPES_MAX)
@@ -58,6 +63,20 @@ static int check_positive(const char *where, const char *key, float value) {
                : fail(E_CONFIG, "%s%s is %g, must be positive and finite", where, key, (double)value);
 }
 
+static int check_sight(const struct spec *s, const struct attention_spec *a, const char *where) {
+    if (a->sight != (is_tower(s) ? SEES_ALL : SEES_BEFORE) || (a->by_window && !is_tower(s)))
+        return fail(E_CONFIG, "%srows of a tower see all of their segment, those of a text what is before them", where);
+    if (a->window && is_tower(s)) return fail(E_CONFIG, "%swindow is %d, must be 0 in a tower", where, a->window);
+    return OK;
+}
+
+static int check_mlp(const struct mlp_spec *m, const char *where) {
+    TRY(check_size(where, "width", m->width, SIZE_MAX_VALUE));
+    if (m->gate < 0 || m->gate >= (m->gated ? (int)GLU_GATES : (int)GELU_KINDS))
+        return fail(E_CONFIG, "%sgate is %d, which is none", where, m->gate);
+    return OK;
+}
+
 static int check_layer(const struct spec *s, int index) {
     const struct attention_spec *a = &s->layers[index].attention;
     const struct mlp_spec *m = &s->layers[index].mlp;
@@ -66,7 +85,8 @@ static int check_layer(const struct spec *s, int index) {
     TRY(check_size(where, "heads", a->heads, SIZE_MAX_VALUE));
     TRY(check_size(where, "kv_heads", a->kv_heads, SIZE_MAX_VALUE));
     TRY(check_size(where, "head_dim", a->head_dim, HEAD_DIM_MAX));
-    TRY(check_size(where, "width", m->width, SIZE_MAX_VALUE));
+    TRY(check_mlp(m, where));
+    TRY(check_sight(s, a, where));
     if (a->head_dim % 2) return fail(E_CONFIG, "%shead_dim is %d, must be even", where, a->head_dim);
     if (a->heads % a->kv_heads)
         return fail(E_CONFIG, "%sheads (%d) is not a multiple of kv_heads (%d)", where, a->heads, a->kv_heads);
@@ -86,6 +106,10 @@ static int check_ropes(const struct spec *s) {
         snprintf(where, sizeof where, "rope %d: ", i);
         TRY(check_positive(where, "scale", s->ropes[i].scale));
         for (int j = 0; j < HEAD_DIM_MAX / 2; j++)
+            if (s->ropes[i].axis[j] < 0 || s->ropes[i].axis[j] >= s->axes)
+                return fail(E_CONFIG, "%saxis[%d] is %d, and positions have %d axes", where, j, s->ropes[i].axis[j],
+                            s->axes);
+        for (int j = 0; j < HEAD_DIM_MAX / 2; j++)
             if (!(s->ropes[i].inv_freq[j] >= 0 && isfinite(s->ropes[i].inv_freq[j])))
                 return fail(E_CONFIG, "%sinv_freq[%d] is %g, must be 0 or positive and finite", where, j,
                             (double)s->ropes[i].inv_freq[j]);
@@ -102,14 +126,15 @@ static int check_ropes(const struct spec *s) {
     return OK;
 }
 
-/* A name that two tensors have would be one that only the first of them is found by. */
+/* A name that two tensors have would be one that only the first of them is found by; a piece without rows hides those
+   after it. */
 static int mark_slot(void *present, const struct param *p) {
     ((int *)present)[p->slot] = 1;
-    return OK;
+    return p->rows[0] ? OK : fail(E_CONFIG, "names: the gate of an MLP that has none has a name");
 }
 static int check_names(const struct spec *s) {
     int present[SLOTS] = {0};
-    spec_visit(s, mark_slot, present, NULL);
+    TRY(spec_visit(s, mark_slot, present, NULL));
     for (int i = 0; i < SLOTS * PIECES; i++)
         for (int k = 0; k < i; k++) {
             int slot = i / PIECES, other = k / PIECES;
@@ -121,9 +146,40 @@ static int check_names(const struct spec *s) {
     return OK;
 }
 
+static int check_vision(const struct spec *s) {
+    const struct vision_spec *v = &s->vision;
+    const struct {
+        const char *key;
+        int value, most;
+    } sizes[] = {{"patch_shape[1]", v->patch_shape[1], 64},
+                 {"patch_shape[2]", v->patch_shape[2], 1024},
+                 {"patch_shape[3]", v->patch_shape[3], 1024},
+                 {"patch_shape[0]", v->patch_shape[0], 64},
+                 {"side", v->side, 16},
+                 {"window", v->window + 1, 1 << 16},
+                 {"table_side", v->table_side + 1, 1 << 12},
+                 {"out", v->out, SIZE_MAX_VALUE},
+                 {"mergers", v->n_mergers, MERGERS_MAX}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        TRY(check_size("vision: ", sizes[i].key, sizes[i].value, sizes[i].most));
+    for (int k = 0; k < v->n_mergers; k++) {
+        int last = k + 1 == v->n_mergers, after = v->mergers[k].after;
+        if (after < 0 || after >= s->n_layers || (last && after != s->n_layers - 1) ||
+            (k && after < v->mergers[k - 1].after))
+            return fail(E_CONFIG,
+                        "vision: merger %d reads layer %d of %d; mergers stand in the order of their layers, "
+                        "the last one's is the last",
+                        k, after, s->n_layers);
+    }
+    return s->axes == 2 ? OK : fail(E_CONFIG, "vision: positions have %d axes, must be 2 (row, column)", s->axes);
+}
+
 int spec_check(const struct spec *s) {
     TRY(check_size("", "hidden_size", s->d_model, SIZE_MAX_VALUE));
-    TRY(check_size("", "vocab_size", s->vocab_size, SIZE_MAX_VALUE));
+    TRY(check_size("", "axes", s->axes, AXES_MAX));
+    if (is_tower(s)) TRY(check_vision(s));
+    else TRY(check_size("", "vocab_size", s->vocab_size, SIZE_MAX_VALUE));
+    if (s->norm == NORM_LAYER && !is_tower(s)) return fail(E_CONFIG, "norm: LayerNorm is of towers");
     TRY(check_positive("", "eps", s->eps));
     TRY(check_positive("", "embed_scale", s->embed_scale));
     if (!isfinite(s->norm_offset)) return fail(E_CONFIG, "norm_offset is %g, must be finite", (double)s->norm_offset);
@@ -135,15 +191,17 @@ int spec_check(const struct spec *s) {
 }
 
 /* What is compared as bytes has no padding. */
-enum { SPEC_NUMBERS = offsetof(struct spec, embed_scale) + sizeof(float) };
-_Static_assert(SPEC_NUMBERS == 6 * sizeof(int) + 3 * sizeof(float), "the numbers of a spec lie side by side");
-_Static_assert(sizeof(struct layer_spec) == 9 * sizeof(int) + sizeof(float) + sizeof(enum glu_gate),
-               "those of a layer");
-_Static_assert(sizeof(struct rope_spec) == (1 + HEAD_DIM_MAX / 2) * sizeof(float), "those of a rope");
+enum { SPEC_NUMBERS = offsetof(struct spec, vision) + sizeof(struct vision_spec) };
+_Static_assert(offsetof(struct spec, vision) == 7 * sizeof(int) + sizeof(enum norm_kind) + 3 * sizeof(float),
+               "the numbers of a spec lie side by side");
+_Static_assert(sizeof(struct vision_spec) ==
+                   10 * sizeof(int) + sizeof(enum gelu_kind) + MERGERS_MAX * sizeof(struct merger_spec),
+               "those of a tower");
+_Static_assert(sizeof(struct layer_spec) == 14 * sizeof(int) + sizeof(float) + sizeof(enum sight), "those of a layer");
+_Static_assert(sizeof(struct rope_spec) == (1 + HEAD_DIM_MAX) * sizeof(float), "those of a rope");
 
 int spec_equal(const struct spec *a, const struct spec *b) {
-    return !memcmp(a, b, SPEC_NUMBERS) && !memcmp(a->prefix, b->prefix, sizeof a->prefix) &&
-           !memcmp(a->names, b->names, sizeof a->names) &&
+    return !memcmp(a, b, SPEC_NUMBERS) && !memcmp(a->prefix, b->prefix, sizeof *a - offsetof(struct spec, prefix)) &&
            !memcmp(a->layers, b->layers, (size_t)a->n_layers * sizeof *a->layers) &&
            !memcmp(a->ropes, b->ropes, (size_t)a->n_ropes * sizeof *a->ropes);
 }
@@ -155,6 +213,7 @@ struct widths layer_widths(const struct spec *s, int layer) {
                            .qkv = qkv_width(a),
                            .heads = heads_width(a),
                            .mlp = l->mlp.width,
+                           .up = l->mlp.width * (l->mlp.gated ? 2 : 1),
                            .n_heads = a->heads,
                            .n_kv_heads = a->kv_heads,
                            .head_dim = a->head_dim,
@@ -169,6 +228,7 @@ struct widths spec_widths(const struct spec *s) {
                                .qkv = max_int(most.qkv, w.qkv),
                                .heads = max_int(most.heads, w.heads),
                                .mlp = max_int(most.mlp, w.mlp),
+                               .up = max_int(most.up, w.up),
                                .n_heads = max_int(most.n_heads, w.n_heads),
                                .n_kv_heads = max_int(most.n_kv_heads, w.n_kv_heads),
                                .head_dim = max_int(most.head_dim, w.head_dim),
@@ -177,22 +237,31 @@ struct widths spec_widths(const struct spec *s) {
     return most;
 }
 
+/* The index of p's parameters: -1 of the whole network, then layers, then mergers */
+static enum scope scope_at(const struct spec *s, int layer) {
+    return layer < 0 ? MODEL : layer < s->n_layers ? LAYER : MERGER;
+}
+
 int spec_visit(const struct spec *s, param_visitor visit, void *arg, size_t *elements) {
+    const struct vision_spec *v = &s->vision;
     size_t at = 0;
-    for (int layer = -1; layer < s->n_layers; layer++) {
-        const struct layer_spec *l = &s->layers[max_int(0, layer)];
+    for (int layer = -1; layer < s->n_layers + v->n_mergers; layer++) {
+        enum scope scope = scope_at(s, layer);
+        const struct layer_spec *l = &s->layers[scope == LAYER ? layer : 0];
         const struct attention_spec *a = &l->attention;
         const struct mlp_spec *m = &l->mlp;
-#define P(slot_, scope_, columns, present, n0, r0, n1, r1, n2, r2)                     \
-    if (((scope_) == LAYER) == (layer >= 0) && (present)) {                            \
-        struct param p = {.slot = P_##slot_,                                           \
-                          .layer = layer,                                              \
-                          .O = (r0) + (r1) + (r2),                                     \
-                          .C = (columns),                                              \
-                          .rows = {r0, r1, r2},                                        \
-                          .offset = at};                                               \
-        at += (param_size(&p) + ALIGN_ELEMENTS - 1) / ALIGN_ELEMENTS * ALIGN_ELEMENTS; \
-        if (visit) TRY(visit(arg, &p));                                                \
+        const struct merger_spec *g = &v->mergers[scope == MERGER ? layer - s->n_layers : 0];
+#define P(slot_, scope_, columns, present, n0, r0, n1, r1, n2, r2)               \
+    if (((scope_) == TOP ? MODEL : (scope_)) == scope && (present)) {            \
+        struct param p = {.slot = P_##slot_,                                     \
+                          .layer = layer,                                        \
+                          .O = (r0) + (r1) + (r2),                               \
+                          .C = (columns),                                        \
+                          .rows = {r0, r1, r2},                                  \
+                          .offset = at};                                         \
+        if (!s->names[p.slot][1][0]) p.rows[0] = p.O, p.rows[1] = p.rows[2] = 0; \
+        at += padded_size(&p);                                                   \
+        if (visit) TRY(visit(arg, &p));                                          \
     }
 #include "net/params.def"
 #undef P
@@ -207,9 +276,20 @@ size_t spec_elements(const struct spec *s) {
     return elements;
 }
 
+int tensor_shape(int shape[TENSOR_DIMS], const struct spec *s, const struct param *p, int piece) {
+    shape[0] = p->rows[piece];
+    shape[1] = p->C;
+    if (p->slot != P_patch) return p->C ? 2 : 1;
+    memcpy(shape + 1, s->vision.patch_shape, sizeof s->vision.patch_shape);
+    return TENSOR_DIMS;
+}
+
 void tensor_name(char *name, size_t size, const struct spec *s, const struct param *p, int piece) {
     const char *own = s->names[p->slot][piece];
-    enum scope scope = slots[p->slot].scope;
-    if (scope == LAYER) snprintf(name, size, "%slayers.%d.%s", s->prefix, p->layer, own);
-    else snprintf(name, size, "%s%s", scope == TOP ? "" : s->prefix, own);
+    switch (slots[p->slot].scope) {
+    case TOP: snprintf(name, size, "%s", own); return;
+    case MODEL: snprintf(name, size, "%s%s", s->prefix, own); return;
+    case LAYER: snprintf(name, size, "%s%s%d.%s", s->prefix, s->layer_prefix, p->layer, own); return;
+    case MERGER: snprintf(name, size, "%s%s%s", s->prefix, s->merger_prefix[p->layer - s->n_layers], own); return;
+    }
 }

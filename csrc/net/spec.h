@@ -6,7 +6,8 @@
 
 #include "ops/device.h"
 
-enum { HEAD_DIM_MAX = 256, LAYERS_MAX = 1024, ROPES_MAX = 8, PIECES = 3, NAME_MAX_BYTES = 64 };
+enum { HEAD_DIM_MAX = 256, LAYERS_MAX = 1024, ROPES_MAX = 8, AXES_MAX = 3, MERGERS_MAX = 8 };
+enum { PIECES = 3, NAME_MAX_BYTES = 64, TENSOR_DIMS = 5 };
 enum { ALIGN_ELEMENTS = 16 };          /* every parameter begins at a multiple of so many elements of an arena */
 
 enum slot {
@@ -15,7 +16,7 @@ enum slot {
 #undef P
     SLOTS
 };
-enum scope { TOP, MODEL, LAYER };
+enum scope { TOP, MODEL, LAYER, MERGER };
 
 struct attention_spec {
     int heads, kv_heads, head_dim;
@@ -23,10 +24,13 @@ struct attention_spec {
     int rope;                  /* which of the network's ropes turns its queries and keys */
     float scale;               /* of the scores */
     int qkv_bias, qk_norm;     /* biases of q, k, v; an RMSNorm a head of q and of k */
+    int o_bias;                /* a bias of the projection back */
+    enum sight sight;          /* of a row's segment: of rows->windows where `by_window`, else of rows->segments */
+    int by_window;
 };
+/* Of an MLP with a gate: glu_gate; of a plain one: gelu_kind */
 struct mlp_spec {
-    int width;
-    enum glu_gate gate;
+    int width, gated, gate, bias;
 };
 struct layer_spec {
     struct attention_spec attention;
@@ -35,20 +39,54 @@ struct layer_spec {
 };
 struct rope_spec {
     float scale;               /* of cosines and sines */
+    int axis[HEAD_DIM_MAX / 2];                        /* of a position, by which a pair turns */
     float inv_freq[HEAD_DIM_MAX / 2];
+};
+enum norm_kind { NORM_RMS, NORM_LAYER, NORM_KINDS };
+
+/* What makes a network a tower, which sees images (vision.h). A patch is a row of pixels; side x side patches make a
+   cell, whose rows become one feature. */
+struct merger_spec {
+    int after;                 /* the layer whose result it reads */
+    int joined;                /* its norm is of a whole cell, not of each patch */
+};
+struct vision_spec {
+    int patch_shape[4];        /* channels, frames, height, width of a patch; 0: this network is no tower */
+    int patch_bias;
+    int side;
+    int table_side;            /* of a square table of positions, interpolated to each image's grid; 0: none */
+    int window;                /* cells along each side of a window; 0: there are none */
+    int out;                   /* columns of a feature */
+    enum gelu_kind gelu;       /* of the mergers */
+    int n_mergers;             /* the last one reads the last layer */
+    struct merger_spec mergers[MERGERS_MAX];
 };
 
 struct spec {
     int d_model, vocab_size, n_layers, n_ropes;
-    int max_positions;         /* longer sequences are refused; 0: no limit */
-    int tie;                   /* the head is the embedding */
-    float eps, norm_offset;    /* of every RMSNorm: x rstd (norm_offset + w) */
+    int axes; /* numbers of a position: 1; of text among images, of a tower more (ops.def: rope_table) */
+    int max_positions; /* longer sequences are refused; 0: no limit */
+    int tie; /* the head is the embedding */
+    enum norm_kind norm;
+    float eps, norm_offset; /* of every RMSNorm: x rstd (norm_offset + w) */
     float embed_scale;
+    struct vision_spec vision;
     struct layer_spec *layers; /* (n_layers) */
-    struct rope_spec *ropes;   /* (n_ropes) */
-    char prefix[NAME_MAX_BYTES];                       /* of Hugging Face names: "model." */
-    char names[SLOTS][PIECES][NAME_MAX_BYTES];         /* of each piece, without prefix or layer; "": no piece */
+    struct rope_spec *ropes; /* (n_ropes) */
+    char prefix[NAME_MAX_BYTES]; /* of Hugging Face names: "model." */
+    char layer_prefix[NAME_MAX_BYTES]; /* after it, before the number of a layer: "layers." */
+    char merger_prefix[MERGERS_MAX][NAME_MAX_BYTES]; /* after it: "merger." */
+    char names[SLOTS][PIECES][NAME_MAX_BYTES]; /* of each piece, without these; "": no piece. One name where the
+                                                          table has several: one tensor holds them all */
 };
+static inline int is_tower(const struct spec *s) { return s->vision.patch_shape[0] > 0; }
+static inline int patch_columns(const struct spec *s) {
+    const int *shape = s->vision.patch_shape;
+    return shape[0] * shape[1] * shape[2] * shape[3];
+}
+/* Patches of a cell, and the columns of all its rows of the residual stream beside each other */
+static inline int cell_patches(const struct spec *s) { return s->vision.side * s->vision.side; }
+static inline int cell_columns(const struct spec *s) { return cell_patches(s) * s->d_model; }
 
 /* n_layers layers and n_ropes ropes of zeros, the names of params.def; spec_free() also after a failure */
 int spec_create(struct spec *s, int n_layers, int n_ropes);
@@ -61,12 +99,13 @@ int spec_equal(const struct spec *a, const struct spec *b);
 static inline int qkv_width(const struct attention_spec *a) { return (a->heads + 2 * a->kv_heads) * a->head_dim; }
 static inline int heads_width(const struct attention_spec *a) { return a->heads * a->head_dim; }
 static inline struct attention_shape shape_of_attention(const struct attention_spec *a) {
-    return (struct attention_shape){a->heads, a->kv_heads, a->head_dim, a->window, a->scale, SEES_BEFORE};
+    return (struct attention_shape){a->heads, a->kv_heads, a->head_dim, a->window, a->scale, a->sight};
 }
 
-/* Columns of a layer's buffers; or the largest of any layer, which buffers that layers share must hold */
+/* Columns of a layer's buffers; or the largest of any layer, which buffers that layers share must hold. up: of what the
+   MLP multiplies first, gate and all */
 struct widths {
-    int model, qkv, heads, mlp, n_heads, n_kv_heads, head_dim, post_norms;
+    int model, qkv, heads, mlp, up, n_heads, n_kv_heads, head_dim, post_norms;
 };
 struct widths layer_widths(const struct spec *s, int layer);
 struct widths spec_widths(const struct spec *s);
@@ -74,22 +113,28 @@ struct widths spec_widths(const struct spec *s);
 /* A stored parameter: the pieces of a slot, one below the other */
 struct param {
     enum slot slot;
-    int layer;                 /* -1: of the whole model */
-    int O, C;                  /* rows of all pieces; columns, 0 for a vector */
-    int rows[PIECES];          /* of each piece; 0: there is none */
-    size_t offset;             /* of its first element in an arena of the network's shape (gradients, masters) */
-    void *w;                   /* the working weights: a packed matrix (O, C) or a float vector (O); weights.h */
+    int layer; /* -1: of the whole model; n_layers + k: of merger k */
+    int O, C; /* rows of all pieces; columns, 0 for a vector */
+    int rows[PIECES]; /* of each piece; 0: there is none */
+    size_t offset; /* of its first element in an arena of the network's shape (gradients, masters) */
+    void *w; /* the working weights: a packed matrix (O, C) or a float vector (O); weights.h */
 };
 static inline size_t param_columns(const struct param *p) { return (size_t)(p->C ? p->C : 1); }
 static inline size_t param_size(const struct param *p) { return (size_t)p->O * param_columns(p); }
+/* What it takes of an arena */
+static inline size_t padded_size(const struct param *p) {
+    return (param_size(p) + ALIGN_ELEMENTS - 1) / ALIGN_ELEMENTS * ALIGN_ELEMENTS;
+}
 
 /* Calls visit for every parameter of the spec in storage order, with its offset; ends with what visit returns,
    unless 0. elements: size of an arena of the network's shape; may be NULL. */
 typedef int (*param_visitor)(void *arg, const struct param *p);
 int spec_visit(const struct spec *s, param_visitor visit, void *arg, size_t *elements);
 size_t spec_elements(const struct spec *s);
+/* Hugging Face shape of a piece: its dimensions, of which there are as many as returned */
+int tensor_shape(int shape[TENSOR_DIMS], const struct spec *s, const struct param *p, int piece);
 /* Full Hugging Face name of a piece */
 void tensor_name(char *name, size_t size, const struct spec *s, const struct param *p, int piece);
-enum { TENSOR_NAME_MAX = 2 * NAME_MAX_BYTES + 32 };
+enum { TENSOR_NAME_MAX = 3 * NAME_MAX_BYTES + 32 };
 
 #endif

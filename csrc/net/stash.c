@@ -26,7 +26,7 @@ static void lay_out_attention(struct attention_stash *t, struct layout *memory, 
 
 static void lay_out_mlp(struct mlp_stash *t, struct layout *memory, const struct widths *w, size_t real_size,
                         size_t rows) {
-    t->gate_up = layout_take(memory, rows * 2 * (size_t)w->mlp, real_size);
+    t->gate_up = layout_take(memory, rows * (size_t)w->up, real_size);
     if (w->post_norms) t->result = layout_take(memory, rows * (size_t)w->model, real_size);
 }
 
@@ -60,14 +60,15 @@ static void lay_out_forward(struct activations *a, struct layout *memory, const 
     a->normed = layout_take(memory, rows * d, real_size);
     a->rotated = layout_take(memory, rows * (size_t)w.qkv, real_size);
     a->gated = layout_take(memory, rows * (size_t)w.mlp, real_size);
-    a->rstd = layout_take(memory, rows, sizeof(float));
+    a->stats.rstd = layout_take(memory, rows, sizeof(float));
+    if (s->norm == NORM_LAYER) a->stats.mean = layout_take(memory, rows, sizeof(float));
     for (int i = 0; i < s->n_ropes; i++) {
         a->cos[i] = layout_take(memory, rows * (size_t)w.head_dim / 2, sizeof(float));
         a->sin[i] = layout_take(memory, rows * (size_t)w.head_dim / 2, sizeof(float));
     }
     a->picked = layout_take(memory, head * d, real_size);
     a->hidden = layout_take(memory, head * d, real_size);
-    a->picked_rstd = layout_take(memory, head, sizeof(float));
+    a->picked_stats.rstd = layout_take(memory, head, sizeof(float));
 }
 
 static void lay_out_backward(struct activations *a, struct layout *memory, const struct spec *s, size_t real_size) {
@@ -89,6 +90,28 @@ static size_t lay_out(struct activations *a, char *base, const struct ops *ops, 
     lay_out_forward(a, &memory, s, real_size);
     if (a->stash.what != STASH_NOTHING) lay_out_backward(a, &memory, s, real_size);
     return memory.at;
+}
+
+int turn_ropes(struct activations *a, const struct rows *r) {
+    const struct weights *w = a->weights;
+    const struct spec *s = &w->spec;
+    for (int l = 0, done = 0; l < s->n_layers; l++) {
+        const struct attention_spec *attention = &s->layers[l].attention;
+        int rope = attention->rope;
+        if (done >> rope & 1) continue;
+        done |= 1 << rope;
+        TRY(op_rope_table(&w->device, a->cos[rope], a->sin[rope], r->positions, inv_freq_of(w, rope), axis_of(w, rope),
+                          s->ropes[rope].scale, r->N, attention->head_dim));
+    }
+    return OK;
+}
+
+real *next_stream(const struct activations *a, int l) {
+    return l + 1 < a->weights->spec.n_layers ? a->stash.layers[l + 1].attention.x : a->stash.out;
+}
+
+int check_rows(const struct activations *a, int N) {
+    return N <= a->rows_max ? OK : fail(E_CONFIG, "a batch of %d rows, planned for %d", N, a->rows_max);
 }
 
 size_t activations_bytes(const struct ops *ops, const struct spec *s, enum stashing what, int rows, int head_rows) {

@@ -3,7 +3,8 @@
 #ifndef GRPO_STASH_H
 #define GRPO_STASH_H
 
-#include "net/weights.h"
+#include "net/norms.h"
+#include "net/rows.h"
 
 struct layout;
 
@@ -23,7 +24,7 @@ struct attention_stash {                 /* N rows */
 
 struct mlp_stash {                       /* N rows */
     real *x;                             /* (N, d) input */
-    real *gate_up;                       /* (N, 2 F) */
+    real *gate_up;                       /* (N, 2 F), or (N, F) of an MLP without a gate */
     real *result;                        /* (N, d) of the projection, where a norm follows it */
 };
 
@@ -65,16 +66,22 @@ struct activations {
     size_t bytes;                            /* of the arena that activations_place() lays out */
     struct stashes stash;
     real *normed, *rotated, *gated;          /* (N, d), (N, (Hq + 2 Hkv) D), (N, F) scratch of a layer */
-    float *rstd;                             /* (N) scratch of a norm */
+    struct norm_stats stats;                 /* (N) scratch of a norm */
     float *cos[ROPES_MAX], *sin[ROPES_MAX];  /* (N, D/2) of each rope */
     real *picked, *hidden;                   /* (R, d) rows that predict, before and after the final norm */
-    float *picked_rstd;                      /* (R) */
+    struct norm_stats picked_stats;          /* (R) */
     /* backward only; a d before a name: the gradient of it */
     real *dx;                                /* (N, d) of the residual stream */
     real *dnormed, *dheads, *dqkv;           /* (N, d), (N, Hq D), (N, (Hq + 2 Hkv) D) */
     real *dresult;                           /* (N, d), where layers have post_norms */
     real *dhidden, *dpicked;                 /* (R, d) */
 };
+
+/* Tables of every rope for the rows' positions */
+int turn_ropes(struct activations *a, const struct rows *r);
+/* Where the result of layer l is */
+real *next_stream(const struct activations *a, int l);
+int check_rows(const struct activations *a, int N);
 
 size_t activations_bytes(const struct ops *ops, const struct spec *s, enum stashing what, int rows, int head_rows);
 /* Sizes for the largest batch; nothing can run before activations_place() gave it `bytes` of device memory. After a

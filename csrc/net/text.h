@@ -7,10 +7,10 @@
 #include "net/stash.h"
 
 /* Scratch of the device's ops for calls of up to: rows packed rows, head_rows predicting rows, slots of decode,
-   segments, positions of a sequence; shared_pages of attention_decode. E_CONFIG for more positions than the network
+   segments, positions of a sequence; shared_pages of attention_decode; vectors among the rows. E_CONFIG for more positions than the network
    has. */
 struct text_limits {
-    int rows, head_rows, slots, segments, positions, shared_pages;
+    int rows, head_rows, slots, segments, positions, shared_pages, vectors;
 };
 int text_reserve(const struct weights *w, const struct text_limits *need);
 
@@ -42,9 +42,10 @@ int text_sample(struct activations *a, const struct drawing *d, int n);
    a->dx for text_embed_backward, which the caller runs after the step's last micro-batch. A tied embedding collects
    head and scatter in one buffer, and only this order is the same for every split of the step ("same seed, same
    run"). */
-int text_backward(struct activations *a, const struct rows *r, const struct targets *t, float *grads,
+int text_backward(struct activations *a, const struct rows *r, const struct targets *t, const struct gradients *grads,
                   float inv_temperature);
-int text_embed_backward(const struct weights *w, float *grads, const real *dx, const int32_t *ids, int N);
+int text_embed_backward(const struct weights *w, const struct gradients *grads, const real *dx, const int32_t *ids,
+                        int N);
 
 /* E_CONFIG unless both are positive and finite */
 int inverse_temperature(float *out, float temperature);

@@ -45,9 +45,11 @@ static int place_param(void *arg, const struct param *p) {
 }
 
 static int upload_ropes(struct weights *w) {
-    for (int i = 0; i < w->spec.n_ropes; i++)
-        TRY(device_upload(&w->device, (float *)inv_freq_of(w, i), w->spec.ropes[i].inv_freq,
-                          sizeof w->spec.ropes[i].inv_freq));
+    for (int i = 0; i < w->spec.n_ropes; i++) {
+        const struct rope_spec *r = &w->spec.ropes[i];
+        TRY(device_upload(&w->device, w->inv_freq + (size_t)i * (HEAD_DIM_MAX / 2), r->inv_freq, sizeof r->inv_freq));
+        TRY(device_upload(&w->device, w->axis + (size_t)i * (HEAD_DIM_MAX / 2), r->axis, sizeof r->axis));
+    }
     return OK;
 }
 
@@ -57,7 +59,7 @@ static int weights_fill(struct weights *w, const struct spec *spec) {
     TRY(spec_copy(&w->spec, spec));
     spec_visit(spec, add_sizes, &s, &w->n_elements);
     w->params = calloc((size_t)s.n, sizeof *w->params);
-    w->by_slot = calloc((size_t)(1 + spec->n_layers) * SLOTS, sizeof *w->by_slot);
+    w->by_slot = calloc((size_t)(1 + spec->n_layers + spec->vision.n_mergers) * SLOTS, sizeof *w->by_slot);
     w->arena = device_alloc(&w->device, s.bytes);
     w->inv_freq = device_alloc(&w->device, (size_t)spec->n_ropes * (HEAD_DIM_MAX / 2) * sizeof *w->inv_freq);
     if (!w->params || !w->by_slot || !w->arena || !w->inv_freq)
@@ -66,6 +68,8 @@ static int weights_fill(struct weights *w, const struct spec *spec) {
     struct placing placing = {w, w->arena};
     spec_visit(spec, place_param, &placing, NULL);
     assert(w->n_params == s.n && placing.at == (char *)w->arena + s.bytes);
+    w->axis = device_alloc(&w->device, (size_t)spec->n_ropes * (HEAD_DIM_MAX / 2) * sizeof *w->axis);
+    if (!w->axis) return fail(E_MEMORY, "no memory for %d ropes", spec->n_ropes);
     return upload_ropes(w);
 }
 
@@ -83,6 +87,7 @@ int weights_create(struct weights **out, const struct device *device, const stru
 void weights_free(struct weights *w) {
     if (!w) return;
     device_release(&w->device, w->inv_freq);
+    device_release(&w->device, w->axis);
     device_release(&w->device, w->arena);
     spec_free(&w->spec);
     free(w->by_slot);

@@ -12,10 +12,12 @@ struct weights {
     struct device device;
     struct param *params;      /* in storage order */
     int n_params;
-    struct param **by_slot;    /* ((1 + n_layers) SLOTS) parameter of a layer's slot, or NULL; layer -1 first */
+    struct param **by_slot;    /* ((1 + n_layers + n_mergers) SLOTS) of a layer's slot, or NULL; layer -1 first */
     size_t n_elements;         /* of an arena of the network's shape; see ALIGN_ELEMENTS */
     void *arena;               /* behind every param.w */
     float *inv_freq;           /* (n_ropes, HEAD_DIM_MAX / 2) */
+    int32_t *axis;             /* (n_ropes, HEAD_DIM_MAX / 2) */
+    int levels;                /* of vectors that enter its rows (rows.h): what the tower beside it returns, else 0 */
     uint64_t version;          /* one more with every change of a weight */
 };
 
@@ -24,18 +26,27 @@ int weights_create(struct weights **out, const struct device *device, const stru
 void weights_free(struct weights *w);
 size_t weights_bytes(const struct ops *ops, const struct spec *spec);
 
-/* NULL: this network has no such parameter. layer -1: of the whole model */
+/* NULL: this network has no such parameter. layer: as in struct param */
 static inline struct param *param_of(const struct weights *w, int layer, enum slot slot) {
-    assert(layer >= -1 && layer < w->spec.n_layers && slot < SLOTS);
+    assert(layer >= -1 && layer < w->spec.n_layers + w->spec.vision.n_mergers && slot < SLOTS);
     return w->by_slot[(layer + 1) * SLOTS + (int)slot];
 }
 static inline void *values_of(const struct weights *w, int layer, enum slot slot) {
     const struct param *p = param_of(w, layer, slot);
     return p ? p->w : NULL;
 }
-static inline float *gradient_of(const struct weights *w, float *grads, int layer, enum slot slot) {
+/* Room for the gradients of those parameters of a network that are trained: of param i at at[i], which is not there
+   (NOT_TRAINED) for the others */
+#define NOT_TRAINED SIZE_MAX
+struct gradients {
+    float *arena;
+    const size_t *at;          /* (n_params) */
+};
+/* NULL also for what is not trained */
+static inline float *gradient_of(const struct weights *w, const struct gradients *g, int layer, enum slot slot) {
     const struct param *p = param_of(w, layer, slot);
-    return p ? grads + p->offset : NULL;
+    size_t at = p ? g->at[p - w->params] : NOT_TRAINED;
+    return at == NOT_TRAINED ? NULL : g->arena + at;
 }
 /* Bytes of n rows of the residual stream, (n, d) reals */
 static inline size_t stream_bytes(const struct weights *w, int n) {
@@ -43,6 +54,10 @@ static inline size_t stream_bytes(const struct weights *w, int n) {
 }
 static inline const float *inv_freq_of(const struct weights *w, int rope) {
     return w->inv_freq + (size_t)rope * (HEAD_DIM_MAX / 2);
+}
+/* NULL where positions have one axis */
+static inline const int32_t *axis_of(const struct weights *w, int rope) {
+    return w->spec.axes > 1 ? w->axis + (size_t)rope * (HEAD_DIM_MAX / 2) : NULL;
 }
 
 /* Rows of one parameter: a Hugging Face tensor, or some of its rows */

@@ -33,24 +33,10 @@ struct ragged_owner {
 };
 int ragged_from_list(struct ragged_owner *out, PyObject *list, const char *name);
 void ragged_release(struct ragged_owner *r);
-/* (prompts, completions, group) -> groups; both owners must be released, also after a failure */
-int groups_from_args(struct groups *out, struct ragged_owner *prompts, struct ragged_owner *completions,
-                     PyObject *prompt_list, PyObject *completion_list, PyObject *group);
 /* float32 (n) or NULL with an exception; `optional`: None gives NULL without one */
 const float *floats_arg(PyObject *object, int64_t n, const char *name, int optional, int *failed);
 
 const char *string_arg(PyObject *object, const char *name);      /* UTF-8, or NULL with TypeError */
-
-/* A batch of groups whose tokens get log-probs and entropies: the arguments, and arrays for the results. End it also
-   after a failure. */
-struct scored_groups {
-    struct groups groups;
-    struct ragged_owner prompts, completions;
-    npy_intp tokens;
-    PyObject *logp, *entropy;
-};
-int scored_groups_begin(struct scored_groups *s, PyObject *prompts, PyObject *completions, PyObject *group);
-void scored_groups_end(struct scored_groups *s);
 
 /* One running call an object: a second thread gets grpo.BusyError instead of a race. */
 int busy_enter(int *busy);

@@ -78,23 +78,6 @@ void ragged_release(struct ragged_owner *r) {
     *r = (struct ragged_owner){0};
 }
 
-int groups_from_args(struct groups *out, struct ragged_owner *prompts, struct ragged_owner *completions,
-                     PyObject *prompt_list, PyObject *completion_list, PyObject *group) {
-    *prompts = *completions = (struct ragged_owner){0};
-    if (ragged_from_list(prompts, prompt_list, "prompts") ||
-        ragged_from_list(completions, completion_list, "completions"))
-        return -1;
-    PyArrayObject *array = array_arg(group, NPY_INT32, 1, "group");
-    if (!array) return -1;
-    int fits = PyArray_SIZE(array) == completions->view.n;
-    if (!fits)
-        PyErr_Format(PyExc_ValueError, "group has %zd entries for %d completions", (Py_ssize_t)PyArray_SIZE(array),
-                     completions->view.n);
-    *out = (struct groups){prompts->view, completions->view, DATA(int32_t, array)};
-    Py_DECREF(array);          /* the caller's argument keeps it alive during the call */
-    return fits ? 0 : -1;
-}
-
 const float *floats_arg(PyObject *object, int64_t n, const char *name, int optional, int *failed) {
     if (optional && (!object || object == Py_None)) return NULL;
     PyArrayObject *array = array_arg(object, NPY_FLOAT32, 1, name);
@@ -116,20 +99,4 @@ const char *string_arg(PyObject *object, const char *name) {
     if (PyUnicode_Check(object)) return PyUnicode_AsUTF8(object);
     PyErr_Format(PyExc_TypeError, "%s must be a str, not %.100s", name, Py_TYPE(object)->tp_name);
     return NULL;
-}
-
-int scored_groups_begin(struct scored_groups *s, PyObject *prompts, PyObject *completions, PyObject *group) {
-    *s = (struct scored_groups){0};
-    if (groups_from_args(&s->groups, &s->prompts, &s->completions, prompts, completions, group)) return -1;
-    s->tokens = s->groups.completions.offset[s->groups.completions.n];
-    s->logp = array_new(NPY_FLOAT32, 1, &s->tokens);
-    s->entropy = array_new(NPY_FLOAT32, 1, &s->tokens);
-    return s->logp && s->entropy ? 0 : -1;
-}
-
-void scored_groups_end(struct scored_groups *s) {
-    ragged_release(&s->prompts);
-    ragged_release(&s->completions);
-    Py_XDECREF(s->logp);
-    Py_XDECREF(s->entropy);
 }

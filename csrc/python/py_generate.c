@@ -8,6 +8,7 @@
 /* Owned pieces of a request that come from Python lists. */
 struct request_owner {
     struct ragged_owner prompts;
+    struct pictures_owner pictures;
     PyObject *stop_ids, *forbidden, *offsets;
     int64_t *stop_offset;
     char *stop_bytes;
@@ -15,6 +16,7 @@ struct request_owner {
 
 static void release_request(struct request_owner *o) {
     ragged_release(&o->prompts);
+    pictures_release(&o->pictures);
     Py_XDECREF(o->stop_ids);
     Py_XDECREF(o->forbidden);
     Py_XDECREF(o->offsets);
@@ -142,46 +144,28 @@ static PyObject *run_request(ModelObject *self, const struct rollout_request *q)
 }
 
 const char generate_doc[] =
-    "generate($self, prompts, num_generations, max_new_tokens, *, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, "
+    "generate($self, prompts, num_generations, max_new_tokens, *, images=None, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, "
     "repetition_penalty=1.0, min_new_tokens=0, stop_ids=None, forbidden_ids=None, stop_strings=None, "
     "token_offsets=None, token_bytes=None, seed=0, step=0, first_prompt=0, slots=32, store=None, store_rows=0, "
     "lookahead=0, progress=None)\n--\n\n"
     "Completions of token-id prompts, prompt-major; see _core.pyi.";
 PyObject *generate(ModelObject *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"prompts",
-                            "num_generations",
-                            "max_new_tokens",
-                            "temperature",
-                            "top_k",
-                            "top_p",
-                            "min_p",
-                            "repetition_penalty",
-                            "min_new_tokens",
-                            "stop_ids",
-                            "forbidden_ids",
-                            "stop_strings",
-                            "token_offsets",
-                            "token_bytes",
-                            "seed",
-                            "step",
-                            "first_prompt",
-                            "slots",
-                            "store",
-                            "store_rows",
-                            "lookahead",
-                            "progress",
-                            NULL};
+    static char *names[] = {
+        "prompts",      "num_generations", "max_new_tokens",     "images",         "temperature", "top_k",
+        "top_p",        "min_p",           "repetition_penalty", "min_new_tokens", "stop_ids",    "forbidden_ids",
+        "stop_strings", "token_offsets",   "token_bytes",        "seed",           "step",        "first_prompt",
+        "slots",        "store",           "store_rows",         "lookahead",      "progress",    NULL};
     struct rollout_request q = {.sampler = {.temperature = 1, .top_p = 1, .repetition_penalty = 1}, .slots = 32};
     struct request_owner o = {0};
     PyObject *prompts, *stop_ids = NULL, *forbidden = NULL, *stop_strings = NULL, *offsets = NULL, *bytes = NULL,
-                       *progress = NULL, *store = NULL;
+                       *progress = NULL, *store = NULL, *images = NULL;
     unsigned long long seed = 0;
     unsigned int step = 0, first_prompt = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oii|$fifffiOOOOOKIIiOiiO:generate", names, &prompts,
-                                     &q.num_generations, &q.max_new_tokens, &q.sampler.temperature, &q.sampler.top_k,
-                                     &q.sampler.top_p, &q.sampler.min_p, &q.sampler.repetition_penalty,
-                                     &q.min_new_tokens, &stop_ids, &forbidden, &stop_strings, &offsets, &bytes, &seed,
-                                     &step, &first_prompt, &q.slots, &store, &q.store_rows, &q.lookahead, &progress))
+    if (!PyArg_ParseTupleAndKeywords(
+            args, kwargs, "Oii|$OfifffiOOOOOKIIiOiiO:generate", names, &prompts, &q.num_generations, &q.max_new_tokens,
+            &images, &q.sampler.temperature, &q.sampler.top_k, &q.sampler.top_p, &q.sampler.min_p,
+            &q.sampler.repetition_penalty, &q.min_new_tokens, &stop_ids, &forbidden, &stop_strings, &offsets, &bytes,
+            &seed, &step, &first_prompt, &q.slots, &store, &q.store_rows, &q.lookahead, &progress))
         return NULL;
     q.seed = seed;
     q.step = step;
@@ -192,6 +176,7 @@ PyObject *generate(ModelObject *self, PyObject *args, PyObject *kwargs) {
     }
     PyObject *dict = NULL;
     if (!store_arg(&q.store, store, self) && !ragged_from_list(&o.prompts, prompts, "prompts") &&
+        !pictures_arg(&q.pictures, &o.pictures, images, &o.prompts.view, self->weights, self->tower) &&
         !ids_arg(&o.stop_ids, &q.stop_ids, &q.n_stop, stop_ids, "stop_ids") &&
         !ids_arg(&o.forbidden, &q.forbidden_ids, &q.n_forbidden, forbidden, "forbidden_ids") &&
         !stop_strings_arg(&q, &o, stop_strings, offsets, bytes, self->weights->spec.vocab_size)) {

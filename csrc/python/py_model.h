@@ -4,7 +4,7 @@
 #ifndef GRPO_PY_MODEL_H
 #define GRPO_PY_MODEL_H
 
-#include "binding.h"
+#include "py_groups.h"
 
 #include "net/store.h"
 #include "run/session.h"
@@ -14,10 +14,10 @@
 typedef struct {
     PyObject_HEAD
     struct device device;
-    struct weights *weights;
+    struct weights *weights, *tower;     /* of the text; NULL: it sees nothing */
     struct workspace workspace;
     struct session session;
-    struct mixture mixture;
+    struct mixture mixture, tower_mixture;
     struct trainer *trainers;            /* alive on these weights: their masters follow what is set here */
     int busy;
 } ModelObject;
@@ -38,8 +38,14 @@ extern const char generate_doc[];
 
 /* float32 (tokens) each; ecoef None: NULL. The arguments keep them alive during the call. */
 int coefficients_arg(struct coefficients *c, PyObject *coef, PyObject *ecoef, npy_intp tokens);
-/* (rows, C) or (rows) float32 for a tensor; NULL with an exception */
-PyObject *tensor_array(const struct tensor *t);
+/* A tensor of the text or of the tower, and whose it is; -1 with an exception */
+int find_tensor(struct tensor *t, struct weights **w, const ModelObject *self, const char *name);
+/* (name, shape) of every piece of every parameter, where at (n_params; may be NULL) is not NOT_TRAINED */
+int list_tensors(PyObject *list, const struct weights *w, const size_t *at);
+/* 0 with an exception for an array of another shape */
+int shape_fits(PyArrayObject *array, const struct tensor *t, const struct weights *w, const char *name);
+/* float32 of a tensor's shape; NULL with an exception */
+PyObject *tensor_array(const struct tensor *t, const struct weights *w);
 #define FLOATS(object) DATA(float, (PyArrayObject *)(object))
 
 #endif

@@ -9,7 +9,7 @@
 #include "train/trainer.h"
 
 /* The place of `name` among n names; -1 with ValueError */
-static int parse_dtype(const char *option, const char *name, const char *const *names, int n) {
+static int parse_choice(const char *option, const char *name, const char *const *names, int n) {
     for (int i = 0; i < n; i++)
         if (!strcmp(name, names[i])) return i;
     char known[80] = "";
@@ -21,12 +21,18 @@ static int parse_dtype(const char *option, const char *name, const char *const *
 
 int parse_storage(enum moment_dtype *moments, enum master_dtype *masters, const char *moment_dtype,
                   const char *master_dtype) {
-    int moment = parse_dtype("moment_dtype", moment_dtype, moment_dtypes, MOMENT_DTYPES);
-    int master = moment < 0 ? -1 : parse_dtype("master_dtype", master_dtype, master_dtypes, MASTER_DTYPES);
+    int moment = parse_choice("moment_dtype", moment_dtype, moment_dtypes, MOMENT_DTYPES);
+    int master = moment < 0 ? -1 : parse_choice("master_dtype", master_dtype, master_dtypes, MASTER_DTYPES);
     if (master < 0) return -1;
     *moments = (enum moment_dtype)moment;
     *masters = (enum master_dtype)master;
     return 0;
+}
+
+int parse_vision(enum vision_training *vision, const char *train_vision) {
+    int i = parse_choice("train_vision", train_vision, vision_trainings, VISION_TRAININGS);
+    if (i >= 0) *vision = (enum vision_training)i;
+    return i < 0 ? -1 : 0;
 }
 
 struct plan_request {
@@ -48,7 +54,7 @@ static int add(PyObject *list, const char *arena, size_t bytes) {
 }
 
 static int add_training(PyObject *list, const struct plan_request *r, int64_t step_rows) {
-    struct trainer_sizes size = trainer_sizes(r->ops, &r->spec, r->moments, r->masters);
+    struct trainer_sizes size = trainer_sizes(r->ops, &r->spec, VISION_FROZEN, r->moments, r->masters);
     return add(list, "gradients (float32)", size.grads) || add(list, "master bits beyond bfloat16", size.lower) ||
            add(list, moment_arena(r->moments), size.moments) ||
            add(list, "gradients of embedded tokens",

@@ -13,17 +13,17 @@ typedef struct {
 } TrainerObject;
 
 static PyObject *Trainer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"model",        "adam_beta1",   "adam_beta2", "adam_epsilon",
-                            "weight_decay", "token_budget", "recompute",  "moment_dtype",
-                            "master_dtype", "seed",         NULL};
-    struct train_config c = {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .token_budget = 1024};
+    static char *names[] = {"model",     "adam_beta1",   "adam_beta2",   "adam_epsilon", "weight_decay", "token_budget",
+                            "recompute", "moment_dtype", "master_dtype", "seed",         "train_vision", "vision_rate",
+                            NULL};
+    struct train_config c = {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .token_budget = 1024, .vision_rate = 1};
     PyObject *model;
-    const char *moment_dtype = "float32", *master_dtype = "float32";
+    const char *moment_dtype = "float32", *master_dtype = "float32", *train_vision = "none";
     unsigned long long seed = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$ffffipssK:Trainer", names, &model, &c.beta1, &c.beta2, &c.eps,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$ffffipssKsf:Trainer", names, &model, &c.beta1, &c.beta2, &c.eps,
                                      &c.weight_decay, &c.token_budget, &c.recompute, &moment_dtype, &master_dtype,
-                                     &seed) ||
-        parse_storage(&c.moments, &c.masters, moment_dtype, master_dtype))
+                                     &seed, &train_vision, &c.vision_rate) ||
+        parse_storage(&c.moments, &c.masters, moment_dtype, master_dtype) || parse_vision(&c.vision, train_vision))
         return NULL;
     c.seed = seed;
     ModelObject *holder = model_arg(model);
@@ -32,7 +32,7 @@ static PyObject *Trainer_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     self->model = (ModelObject *)Py_NewRef(holder);
     free_trainers(holder);
     int status = OK;
-    RUN_ALONE(&holder->busy, status, trainer_create(&self->t, holder->weights, &holder->workspace, &c));
+    RUN_ALONE(&holder->busy, status, trainer_create(&self->t, holder->weights, holder->tower, &holder->workspace, &c));
     if (status) Py_CLEAR(self);
     else {
         self->t->next = holder->trainers;
@@ -69,21 +69,23 @@ static const int64_t *stored_ids(PyObject *object, int n, int *failed) {
 
 PyDoc_STRVAR(
     accumulate_doc,
-    "accumulate($self, prompts, completions, group, coef, *, entropy_coef=None, temperature=1.0, store=None, "
-    "stored=None)\n--\n\n"
+    "accumulate($self, prompts, completions, group, coef, *, images=None, entropy_coef=None, temperature=1.0, "
+    "store=None, stored=None)\n--\n\n"
     "gradient += that of sum(coef * logprob + entropy_coef * entropy); returns (log-probabilities, entropies).");
 static PyObject *Trainer_accumulate(TrainerObject *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"prompts",     "completions", "group",  "coef", "entropy_coef",
-                            "temperature", "store",       "stored", NULL};
-    PyObject *prompts, *completions, *group, *coef_arg, *ecoef_arg = NULL, *store_object = NULL, *stored_arg = NULL;
+    static char *names[] = {"prompts",      "completions", "group", "coef",   "images",
+                            "entropy_coef", "temperature", "store", "stored", NULL};
+    struct group_arguments a = {0};
+    PyObject *coef_arg, *ecoef_arg = NULL, *store_object = NULL, *stored_arg = NULL;
     float temperature = 1;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO|$OfOO:accumulate", names, &prompts, &completions, &group,
-                                     &coef_arg, &ecoef_arg, &temperature, &store_object, &stored_arg))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO|$OOfOO:accumulate", names, &a.prompts, &a.completions,
+                                     &a.group, &coef_arg, &a.images, &ecoef_arg, &temperature, &store_object,
+                                     &stored_arg))
         return NULL;
     struct scored_groups s;
     struct coefficients c;
     struct store *store = NULL;
-    int failed = scored_groups_begin(&s, prompts, completions, group) ||
+    int failed = scored_groups_begin(&s, &a, self->model->weights, self->model->tower) ||
                  coefficients_arg(&c, coef_arg, ecoef_arg, s.tokens) || store_arg(&store, store_object, self->model);
     const int64_t *ids = failed ? NULL : stored_ids(stored_arg, s.groups.completions.n, &failed);
     int status = failed ? -1 : OK;
@@ -152,16 +154,18 @@ static int loss_arrays(struct loss_arguments *a, const struct scored_groups *s, 
 
 PyDoc_STRVAR(accumulate_loss_doc,
              "accumulate_loss($self, prompts, completions, group, *, old_logps, advantages, mask, ref_logps, loss, "
-             "normalizer, temperature=1.0)\n--\n\n"
+             "normalizer, images=None, temperature=1.0)\n--\n\n"
              "Forward, grpo_loss, backward; returns (loss, metrics, log-probabilities, entropies).");
 static PyObject *Trainer_accumulate_loss(TrainerObject *self, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"prompts",   "completions", "group",      "old_logps",   "advantages", "mask",
-                            "ref_logps", "loss",        "normalizer", "temperature", NULL};
-    PyObject *prompts, *completions, *group, *old = NULL, *advantages = NULL, *mask = NULL, *ref = NULL, *loss = NULL,
-                                             *normalizer = NULL, *result = NULL;
+    static char *names[] = {"prompts",   "completions", "group",      "old_logps", "advantages",  "mask",
+                            "ref_logps", "loss",        "normalizer", "images",    "temperature", NULL};
+    struct group_arguments list = {0};
+    PyObject *old = NULL, *advantages = NULL, *mask = NULL, *ref = NULL, *loss = NULL, *normalizer = NULL,
+             *result = NULL;
     float temperature = 1;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO|$OOOOOOf:accumulate_loss", names, &prompts, &completions,
-                                     &group, &old, &advantages, &mask, &ref, &loss, &normalizer, &temperature))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO|$OOOOOOOf:accumulate_loss", names, &list.prompts,
+                                     &list.completions, &list.group, &old, &advantages, &mask, &ref, &loss, &normalizer,
+                                     &list.images, &temperature))
         return NULL;
     if (!old || !advantages || !mask || !ref || !loss || !normalizer)
         return PyErr_Format(PyExc_TypeError,
@@ -170,7 +174,7 @@ static PyObject *Trainer_accumulate_loss(TrainerObject *self, PyObject *args, Py
     struct scored_groups s = {0};
     loss_metrics_init(&a.metrics);
     int status = loss_config_parse(&a.config, loss) || loss_normalizer_parse(&a.normalizer, normalizer) ||
-                         scored_groups_begin(&s, prompts, completions, group) ||
+                         scored_groups_begin(&s, &list, self->model->weights, self->model->tower) ||
                          loss_arrays(&a, &s, old, ref, advantages, mask)
                      ? -1
                      : OK;
@@ -209,26 +213,24 @@ static PyObject *Trainer_zero_grad(TrainerObject *self, PyObject *unused) {
 /* -- state --------------------------------------------------------------------------------------------------------- */
 
 /* masters: the kind is 'master', which is not one of trainer_get's */
-static int parse_state(int *masters, enum trainer_state *kind, struct tensor *t, const TrainerObject *self,
-                       const char *kind_name, const char *name) {
+static int parse_state(int *masters, enum trainer_state *kind, struct tensor *t, struct weights **w,
+                       const TrainerObject *self, const char *kind_name, const char *name) {
     *masters = !strcmp(kind_name, "master");
     *kind = !strcmp(kind_name, "v") ? STATE_V : STATE_M;
     if (!*masters && strcmp(kind_name, "m") && strcmp(kind_name, "v"))
         return PyErr_Format(PyExc_ValueError, "kind is '%s', must be 'master', 'm' or 'v'", kind_name), -1;
-    int status = tensor_find(t, self->t->weights, name);
-    if (status) raise_status(status);
-    return status;
+    return find_tensor(t, w, self->model, name);
 }
 
 PyDoc_STRVAR(gradient_doc, "gradient($self, name, /)\n--\n\nThe gradient accumulated so far, float32.");
 static PyObject *Trainer_gradient(TrainerObject *self, PyObject *arg) {
     struct tensor t;
+    struct weights *w;
     const char *name = string_arg(arg, "name");
-    if (!name) return NULL;
-    int status = tensor_find(&t, self->t->weights, name);
-    if (status) return raise_status(status);
-    PyObject *array = tensor_array(&t);
+    if (!name || find_tensor(&t, &w, self->model, name)) return NULL;
+    PyObject *array = tensor_array(&t, w);
     if (!array) return NULL;
+    int status = OK;
     RUN_ALONE(&self->model->busy, status, trainer_flush(self->t));
     if (!status) RUN_ALONE(&self->model->busy, status, trainer_get(self->t, FLOATS(array), STATE_GRADIENT, &t));
     if (status) Py_CLEAR(array);
@@ -242,11 +244,12 @@ static PyObject *Trainer_get_state(TrainerObject *self, PyObject *args) {
     const char *kind_name, *name;
     enum trainer_state kind;
     struct tensor t;
+    struct weights *w;
     int masters, status = OK;
     if (!PyArg_ParseTuple(args, "ss:get_state", &kind_name, &name) ||
-        parse_state(&masters, &kind, &t, self, kind_name, name))
+        parse_state(&masters, &kind, &t, &w, self, kind_name, name))
         return NULL;
-    PyObject *array = tensor_array(&t);
+    PyObject *array = tensor_array(&t, w);
     if (!array) return NULL;
     RUN_ALONE(&self->model->busy, status,
               masters ? trainer_get_master(self->t, FLOATS(array), &t) : trainer_get(self->t, FLOATS(array), kind, &t));
@@ -254,9 +257,9 @@ static PyObject *Trainer_get_state(TrainerObject *self, PyObject *args) {
     return array;
 }
 
-static int set_masters(TrainerObject *self, const struct tensor *t, const float *host) {
+static int set_masters(TrainerObject *self, struct weights *w, const struct tensor *t, const float *host) {
     TRY(trainer_check_master(self->t, t, host));
-    return trainers_set_weights(self->model->trainers, self->model->weights, t, host);
+    return trainers_set_weights(self->model->trainers, w, t, host);
 }
 
 static int check_state(TrainerObject *self, int masters, enum trainer_state kind, const struct tensor *t,
@@ -270,21 +273,22 @@ static PyObject *take_state(TrainerObject *self, PyObject *args, int only_check)
     enum trainer_state kind;
     PyObject *object;
     struct tensor t;
+    struct weights *w;
     int masters, status = OK;
     if (!PyArg_ParseTuple(args, only_check ? "ssO:check_state" : "ssO:set_state", &kind_name, &name, &object) ||
-        parse_state(&masters, &kind, &t, self, kind_name, name))
+        parse_state(&masters, &kind, &t, &w, self, kind_name, name))
         return NULL;
-    PyArrayObject *array = array_arg(object, NPY_FLOAT32, t.param->C ? 2 : 1, name);
+    PyArrayObject *array = array_arg(object, NPY_FLOAT32, -1, name);
     if (!array) return NULL;
     const float *host = DATA(float, array);
-    int fits = PyArray_DIM(array, 0) == t.rows && (!t.param->C || PyArray_DIM(array, 1) == t.param->C);
-    if (!fits) PyErr_Format(PyExc_ValueError, "the array for %s has another shape than the tensor", name);
+    int fits = shape_fits(array, &t, w, name);
+    if (!fits) status = -1;
     else if (only_check) RUN_ALONE(&self->model->busy, status, check_state(self, masters, kind, &t, host));
     else
         RUN_ALONE(&self->model->busy, status,
-                  masters ? set_masters(self, &t, host) : trainer_set(self->t, kind, &t, host));
+                  masters ? set_masters(self, w, &t, host) : trainer_set(self->t, kind, &t, host));
     Py_DECREF(array);
-    if (status || !fits) return NULL;
+    if (status) return NULL;
     Py_RETURN_NONE;
 }
 
@@ -304,13 +308,19 @@ static PyObject *Trainer_plan(TrainerObject *self, PyObject *unused) {
     (void)unused;
     const struct trainer *t = self->t;
     const struct ops *ops = self->model->device.ops;
-    const struct spec *spec = &t->weights->spec;
-    struct trainer_sizes size = trainer_sizes(ops, spec, t->config.moments, t->config.masters);
-    return Py_BuildValue(
-        "[(sn)(sn)(sn)(sn)(sn)(sn)]", "weights", (Py_ssize_t)weights_bytes(ops, spec), "gradients (float32)",
-        (Py_ssize_t)size.grads, "master bits beyond bfloat16", (Py_ssize_t)size.lower, moment_arena(t->config.moments),
-        (Py_ssize_t)size.moments, "gradients of embedded tokens",
-        (Py_ssize_t)((size_t)t->embed_max * embed_row_bytes(ops, spec)), "activations", (Py_ssize_t)t->acts.bytes);
+    const struct weights *tower = self->model->tower;
+    struct trainer_sizes all = {0};
+    size_t weights = weights_bytes(ops, &t->weights->spec) + (tower ? weights_bytes(ops, &tower->spec) : 0);
+    for (int k = 0; k < t->n_groups; k++) {
+        const struct train_config *c = &t->config;
+        struct trainer_sizes one = trainer_sizes(ops, &t->groups[k].weights->spec, c->vision, c->moments, c->masters);
+        all = (struct trainer_sizes){all.grads + one.grads, all.lower + one.lower, all.moments + one.moments};
+    }
+    return Py_BuildValue("[(sn)(sn)(sn)(sn)(sn)(sn)]", "weights", (Py_ssize_t)weights, "gradients (float32)",
+                         (Py_ssize_t)all.grads, "master bits beyond bfloat16", (Py_ssize_t)all.lower,
+                         moment_arena(t->config.moments), (Py_ssize_t)all.moments, "gradients of embedded tokens",
+                         (Py_ssize_t)((size_t)t->embed_max * embed_row_bytes(ops, &t->weights->spec)), "activations",
+                         (Py_ssize_t)(t->acts.bytes + t->tower.bytes));
 }
 
 static PyObject *Trainer_get_moment_dtype(TrainerObject *self, void *unused) {
@@ -334,7 +344,17 @@ static int Trainer_set_steps(TrainerObject *self, PyObject *value, void *unused)
     return 0;
 }
 
+PyDoc_STRVAR(trained_doc, "trained($self, /)\n--\n\n[(Hugging Face name, shape)] of every tensor that it trains.");
+static PyObject *Trainer_trained(TrainerObject *self, PyObject *unused) {
+    (void)unused;
+    PyObject *list = PyList_New(0);
+    for (int k = 0; list && k < self->t->n_groups; k++)
+        if (list_tensors(list, self->t->groups[k].weights, self->t->groups[k].at)) Py_CLEAR(list);
+    return list;
+}
+
 static PyMethodDef methods[] = {
+    {"trained", (PyCFunction)Trainer_trained, METH_NOARGS, trained_doc},
     {"accumulate", (PyCFunction)(void *)Trainer_accumulate, METH_VARARGS | METH_KEYWORDS, accumulate_doc},
     {"accumulate_loss", (PyCFunction)(void *)Trainer_accumulate_loss, METH_VARARGS | METH_KEYWORDS,
      accumulate_loss_doc},

@@ -9,17 +9,23 @@
 
 #include "base/base.h"
 
-/* A step's table of n rows: int32 positions, place, length, stored (n each), then keys (n). */
+/* A step's table of n rows: int32 place, length, stored (n each), keys (n), then int32 positions (axes, n). */
 struct table {
-    int32_t *positions, *place, *length, *stored;
+    int32_t *place, *length, *stored;
     struct sample_key *keys;
+    int32_t *positions;
 };
 
-static size_t table_bytes(int n) { return (size_t)n * (4 * sizeof(int32_t) + sizeof(struct sample_key)); }
+/* A multiple of the alignment of a key */
+static size_t table_bytes(const struct sequences *s, int n) {
+    size_t numbers = 3 + (size_t)s->axes;
+    return ((size_t)n * (numbers * sizeof(int32_t) + sizeof(struct sample_key)) + 7) & ~(size_t)7;
+}
 
 static struct table table_at(char *at, int n) {
-    int32_t *first = (int32_t *)at;
-    return (struct table){first, first + n, first + 2 * n, first + 3 * n, (struct sample_key *)(first + 4 * n)};
+    struct sample_key *keys = (struct sample_key *)at;
+    int32_t *place = (int32_t *)(keys + n);
+    return (struct table){place, place + n, place + 2 * n, keys, place + 3 * n};
 }
 
 /* What lies where, for n rows. steps, next and pages come from the host at once; the rest is the device's. */
@@ -33,17 +39,17 @@ struct window {
 static struct window window_at(char *base, const struct sequences *s, int n) {
     struct window w = {.steps = base};
     size_t rows = (size_t)n, steps = (size_t)s->lookahead;
-    w.next = (int32_t *)(base + steps * table_bytes(n));
+    w.next = (int32_t *)(base + steps * table_bytes(s, n));
     w.pages = w.next + rows;
     w.now = base + ((size_t)((char *)(w.pages + rows * (size_t)s->max_pages) - base) + 63) / 64 * 64;
-    w.drawn = (struct sampled *)(w.now + table_bytes(n));
+    w.drawn = (struct sampled *)(w.now + table_bytes(s, n));
     w.all = w.drawn + rows;
     return w;
 }
 
 size_t window_bytes(const struct sequences *s) {
     size_t rows = (size_t)s->config.slots, steps = (size_t)s->lookahead;
-    return (steps + 1) * (table_bytes(s->config.slots) + rows * sizeof(struct sampled)) +
+    return (steps + 1) * (table_bytes(s, s->config.slots) + rows * sizeof(struct sampled)) +
            rows * (1 + (size_t)s->max_pages) * sizeof(int32_t) + 64;
 }
 
@@ -91,22 +97,22 @@ static int steps_for(const struct sequences *s) {
 
 /* Row i runs token 0 at position 0 and stores nothing: beyond the live ones, or beyond a completion's last possible
    token. */
-static void fill_idle(const struct sequences *s, struct table t, int i) {
-    t.positions[i] = 0;
+static void fill_idle(const struct sequences *s, struct table t, int i, int n) {
+    for (int axis = 0; axis < s->axes; axis++) t.positions[axis * n + i] = 0;
     t.place[i] = -1;
     t.length[i] = 1;
     t.stored[i] = s->store ? s->store->spare_rows[i] : 0;
     t.keys[i] = (struct sample_key){0};
 }
 
-/* Row i runs the token before number `at` of sequence i. */
-static void fill_row(struct sequences *s, struct table t, int i, int at) {
+/* Row i of n runs the token before number `at` of sequence i. */
+static void fill_row(struct sequences *s, struct table t, int i, int n, int at) {
     struct sequence *q = &s->live[i];
     const struct open_group *g = &s->groups[q->group];
     int32_t *pages = pages_of_slot(s, i), position = g->length + at - 1;
     if (position / KV_TILE == q->n_pages) pages[q->n_pages++] = take_page(s);
     assert(position / KV_TILE < q->n_pages && q->n_pages <= s->max_pages);
-    t.positions[i] = position;
+    for (int axis = 0; axis < s->axes; axis++) t.positions[axis * n + i] = g->next + at - 1;
     t.place[i] = pages[position / KV_TILE] * KV_TILE + position % KV_TILE;
     t.length[i] = position + 1;
     t.stored[i] = g->stored ? store_token(s->store, g->stored, q->sample) : s->store ? s->store->spare_rows[i] : 0;
@@ -117,11 +123,11 @@ static int upload_tables(struct sequences *s, const struct window *device, int s
     struct window host = window_at(s->host, s, n);
     size_t width = (size_t)s->max_pages * sizeof(int32_t);
     for (int k = 0; k < steps; k++) {
-        struct table t = table_at(host.steps + (size_t)k * table_bytes(n), n);
+        struct table t = table_at(host.steps + (size_t)k * table_bytes(s, n), n);
         for (int i = 0; i < n; i++) {
             int at = i < s->n_live ? s->live[i].length + k : s->config.max_new_tokens;
-            if (at < s->config.max_new_tokens) fill_row(s, t, i, at);
-            else fill_idle(s, t, i);
+            if (at < s->config.max_new_tokens) fill_row(s, t, i, n, at);
+            else fill_idle(s, t, i, n);
         }
     }
     for (int i = 0; i < n; i++) host.next[i] = i < s->n_live ? s->live[i].last : 0;
@@ -198,7 +204,7 @@ int sequences_extend(struct sequences *s, int *steps, int *width) {
     *width = n;
     TRY(upload_tables(s, &w, *steps, n));
     for (int k = 0; k < *steps; k++) {
-        TRY(op_copy(d, w.now, w.steps + (size_t)k * table_bytes(n), table_bytes(n)));
+        TRY(op_copy(d, w.now, w.steps + (size_t)k * table_bytes(s, n), table_bytes(s, n)));
         TRY(decode_step(s, &w, n));
         TRY(op_copy(d, w.all + (size_t)k * rows, w.drawn, drawn_bytes));
     }

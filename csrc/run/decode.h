@@ -8,11 +8,14 @@
 #include "net/store.h"
 #include "run/session.h"
 
+struct prompt;
+
 /* An open prompt with completions that have not ended: its pages; its entry's row of first_hidden predicts every
    first token. */
 struct open_group {
+    const struct prompt *prompt;          /* while it is being opened */
     const int32_t *ids;
-    int length, unfinished;
+    int length, next, unfinished;
     int32_t *pages;
     int n_pages;
     struct stored_group *stored;          /* NULL: its activations are not stored */
@@ -31,6 +34,7 @@ struct sequences_config {
     int slots;                            /* live at once */
     int prompts, num_generations;         /* how many will be opened in all; completions each */
     int prompt_length;                    /* of the longest prompt */
+    int image_tokens;                     /* in all prompts together */
     int max_new_tokens, min_new_tokens;   /* of a completion */
     int lookahead;                        /* decode steps between two looks of the host; no bit depends on it */
     struct sampler sampler;               /* stop_ids, forbidden: filled in from the two lists */
@@ -46,7 +50,7 @@ struct sequences {
     struct store *store;                  /* NULL: nothing is stored */
     struct sampler sampler;
     /* sizes: sequences.c, measure() */
-    int lookahead, prompt_max, max_pages, shared_pages, n_pages, prefill_rows;
+    int axes, lookahead, prompt_max, max_pages, shared_pages, n_pages, prefill_rows;
     int rows;                             /* of the largest batch */
     int n_live;
     struct sequence *live;                /* (slots), the first n_live, in the order in which they were started */

@@ -41,7 +41,7 @@ static int groups_of_texts(struct embedding *e, struct groups *g, const struct r
         e->first[i] = texts->ids[texts->offset[i]];
     }
     e->offset[n] = texts->n;
-    *g = (struct groups){*texts, {texts->n, e->offset, e->first}, e->group};
+    *g = (struct groups){*texts, {texts->n, e->offset, e->first}, e->group, NULL};
     return OK;
 }
 

@@ -58,7 +58,8 @@ static int check_sizes(const struct rollout_request *q) {
     return OK;
 }
 
-static int check_request(const struct rollout_request *q, int vocab_size) {
+static int check_request(const struct rollout_request *q, const struct spec *spec) {
+    int vocab_size = spec->vocab_size;
     TRY(check_sizes(q));
     TRY(check_sampler(&q->sampler));
     TRY(check_ids("stop", q->stop_ids, q->n_stop, vocab_size));
@@ -67,8 +68,8 @@ static int check_request(const struct rollout_request *q, int vocab_size) {
     for (int i = 0; i < q->n_stop_strings; i++)
         if (q->stop_offset[i + 1] - q->stop_offset[i] > STOP_TAIL || q->stop_offset[i + 1] == q->stop_offset[i])
             return fail(E_CONFIG, "stop string %d must have 1..%d bytes", i, STOP_TAIL);
-    struct groups g = {.prompts = q->prompts};
-    return groups_check(&g, vocab_size);
+    struct groups g = {.prompts = q->prompts, .pictures = q->pictures};
+    return groups_check(&g, spec);
 }
 
 static struct sequences_config config_of(const struct rollout_request *q, int slots, int prompt_length) {
@@ -79,6 +80,7 @@ static struct sequences_config config_of(const struct rollout_request *q, int sl
         .min_new_tokens = q->min_new_tokens,
         .lookahead = q->lookahead,
         .prompts = q->prompts.n,
+        .image_tokens = q->pictures ? (int)q->pictures->token_offset[q->prompts.n] : 0,
         .num_generations = q->num_generations,
         .sampler = q->sampler,
         .stop_ids = q->stop_ids,
@@ -190,8 +192,7 @@ static int open_groups(struct rollout *r, int *group, int n) {
     for (int i = 0; i < n; i++) {
         int prompt = (r->next + i) / q->num_generations;
         if ((r->next + i) % q->num_generations) continue;
-        prompts[n_new++] =
-            (struct prompt){q->prompts.ids + q->prompts.offset[prompt], ragged_length(&q->prompts, prompt)};
+        prompts[n_new++] = prompt_of(&q->prompts, q->pictures, prompt, r->sequences.axes);
     }
     double start = clock_seconds();
     TRY(sequences_open(&r->sequences, opened, prompts, n_new));
@@ -249,7 +250,7 @@ static int run(struct rollout *r) {
 }
 
 int rollout(struct session *session, struct rollout_result *out, const struct rollout_request *q) {
-    TRY(check_request(q, session->weights->spec.vocab_size));
+    TRY(check_request(q, &session->weights->spec));
     struct rollout r = {.q = q, .out = out, .n = q->prompts.n * q->num_generations};
     out->prefill_seconds = out->decode_seconds = 0;
     if (!r.n) return OK;

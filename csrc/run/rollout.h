@@ -11,6 +11,7 @@ enum finish { FINISH_LENGTH, FINISH_STOP_ID, FINISH_STOP_STRING };
 
 struct rollout_request {
     struct ragged prompts;
+    const struct pictures *pictures;      /* of the prompts, with features; NULL: they have none */
     int num_generations, max_new_tokens, min_new_tokens, slots;
     struct sampler sampler;               /* stop_ids, forbidden: filled by the engine */
     uint64_t seed;

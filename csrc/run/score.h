@@ -6,7 +6,7 @@
 
 /* logp, entropy (HOST, flat over completion tokens) */
 int score(struct session *s, float *logp, float *entropy, const struct groups *g, float temperature, int token_budget);
-/* z (n, V) HOST = logits of one sequence */
-int score_logits(struct session *s, float *z, const int32_t *ids, int n);
+/* z (n, V) HOST = logits of one prompt; pictures may be NULL */
+int score_logits(struct session *s, float *z, const struct ragged *prompt, const struct pictures *pictures);
 
 #endif

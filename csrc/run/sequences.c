@@ -23,9 +23,10 @@ static int prefill_rows_of(int prompts, int prompt_length) {
 
 /* Where steps are recorded, prompts count as up to PROMPT_STEP - 1 longer than they are: the memory of the next
    rollout is then laid out as it was for this one, and the recordings serve again. */
-static void measure(struct sequences *s, const struct ops *ops) {
+static void measure(struct sequences *s, const struct ops *ops, const struct spec *spec) {
     const struct sequences_config *c = &s->config;
     int tokens = c->max_new_tokens, at_once = min_int(c->slots, c->prompts);
+    s->axes = spec->axes;
     s->lookahead = max_int(1, min_int(c->lookahead ? c->lookahead : ops->lookahead, tokens - 1));
     s->prompt_max = s->lookahead > 1 ? round_up(c->prompt_length, PROMPT_STEP) : c->prompt_length;
     s->max_pages = pages_of(s->prompt_max + tokens);
@@ -54,7 +55,7 @@ static size_t lay_out(struct sequences *s, char *base, const struct ops *ops, co
 
 size_t sequences_bytes(const struct ops *ops, const struct spec *spec, const struct sequences_config *config) {
     struct sequences s = {.config = *config};
-    measure(&s, ops);
+    measure(&s, ops, spec);
     return cache_bytes(ops, spec, s.n_pages) + activations_bytes(ops, spec, STASH_NOTHING, s.rows, config->slots) +
            lay_out(&s, NULL, ops, spec);
 }
@@ -100,13 +101,14 @@ static int set_up(struct sequences *s, int store_rows) {
     const struct weights *w = s->session->weights;
     const struct sequences_config *c = &s->config;
     int usable = 0;
-    measure(s, w->device.ops);
+    measure(s, w->device.ops, &w->spec);
     struct text_limits need = {.rows = s->rows,
                                .head_rows = c->slots,
                                .slots = c->slots,
                                .segments = c->slots,
                                .positions = c->prompt_length + c->max_new_tokens,
-                               .shared_pages = s->shared_pages};
+                               .shared_pages = s->shared_pages,
+                               .vectors = min_int(c->image_tokens, s->prefill_rows)};
     TRY(session_reserve(s->session, &need, s->n_pages, lay_out(s, NULL, w->device.ops, &w->spec)));
     lay_out(s, s->session->rest, w->device.ops, &w->spec);
     TRY(allocate_host(s));
@@ -142,6 +144,19 @@ void sequences_free(struct sequences *s) {
 
 /* -- open ---------------------------------------------------------------------------------------------------------- */
 
+struct prompt prompt_of(const struct ragged *prompts, const struct pictures *pictures, int i, int axes) {
+    struct prompt p = {.ids = prompts->ids + prompts->offset[i],
+                       .length = ragged_length(prompts, i),
+                       .next = position_after(prompts, pictures, i)};
+    if (!pictures) return p;
+    for (int axis = 0; axis < axes; axis++) p.positions[axis] = prompt_positions(prompts, pictures, i, axis);
+    p.tokens = pictures->tokens + pictures->token_offset[i];
+    p.n_tokens = (int)(pictures->token_offset[i + 1] - pictures->token_offset[i]);
+    p.pictures = pictures->list + pictures->offset[i];
+    p.n_pictures = (int)(pictures->offset[i + 1] - pictures->offset[i]);
+    return p;
+}
+
 /* A free entry with the prompt's pages. Completions start in the order of their groups, so every open group but the
    newest has a live sequence, and as many entries as slots suffice. */
 static int take_group(struct sequences *s, const struct prompt *prompt) {
@@ -149,8 +164,10 @@ static int take_group(struct sequences *s, const struct prompt *prompt) {
     while (s->groups[i].unfinished) i++;
     assert(i < s->config.slots);
     struct open_group *g = &s->groups[i];
-    *g = (struct open_group){.ids = prompt->ids,
+    *g = (struct open_group){.prompt = prompt,
+                             .ids = prompt->ids,
                              .length = prompt->length,
+                             .next = prompt->next,
                              .unfinished = s->config.num_generations,
                              .pages = g->pages,
                              .n_pages = pages_of(prompt->length)};
@@ -159,15 +176,19 @@ static int take_group(struct sequences *s, const struct prompt *prompt) {
     return i;
 }
 
-/* HOST tables of a prefill: (rows) each, and (n) */
+/* HOST tables of a prefill: (rows) each, positions (axes, rows), and (n) */
 struct prefill {
-    int32_t *ids, *positions, *place, *stored, *last;
+    int32_t *ids, *positions, *place, *stored, *vectors, *last;
     struct segment *segments;
-    int N;
+    int N, n_vectors;
 };
 
-static int stage_group(struct sequences *s, struct prefill *p, int k, struct open_group *g) {
+/* rows: of the whole prefill */
+static int stage_group(struct sequences *s, struct prefill *p, int k, struct open_group *g, int rows) {
     const struct store *store = s->store;
+    const struct prompt *prompt = g->prompt;
+    int axes = s->axes;
+    for (int i = 0; i < prompt->n_tokens; i++) p->vectors[p->n_vectors++] = p->N + prompt->tokens[i];
     assert(p->N + g->length <= s->prefill_rows);
     if (store)
         TRY(store_open(s->store, &g->stored, g->length, s->config.num_generations, s->config.max_new_tokens - 1));
@@ -175,10 +196,27 @@ static int stage_group(struct sequences *s, struct prefill *p, int k, struct ope
     for (int i = 0; i < g->length; i++, p->N++) {
         if (store) p->stored[p->N] = g->stored ? g->stored->prompt[i] : store->spare_rows[i % s->config.slots];
         p->ids[p->N] = g->ids[i];
-        p->positions[p->N] = i;
+        for (int axis = 0; axis < axes; axis++)
+            p->positions[axis * rows + p->N] = prompt->positions[axis] ? prompt->positions[axis][i] : i;
         p->place[p->N] = g->pages[i / KV_TILE] * KV_TILE + i % KV_TILE;
     }
     p->last[k] = p->N - 1;
+    return OK;
+}
+
+/* Features of the staged prompts' images */
+static int upload_vectors(struct sequences *s, const struct prefill *p, const int *groups, int n) {
+    struct batch *b = &s->session->batch;
+    const struct weights *w = s->session->weights;
+    int first = 0;
+    b->vectors.n = p->n_vectors;
+    b->vectors.levels = w->levels;
+    TRY(device_upload(&w->device, (int32_t *)b->vectors.rows, p->vectors, (size_t)p->n_vectors * sizeof *p->vectors));
+    for (int k = 0; k < n; k++) {
+        const struct prompt *prompt = s->groups[groups[k]].prompt;
+        TRY(vectors_upload(&b->vectors, first, w, prompt->pictures, prompt->n_pictures));
+        first += prompt->n_tokens;
+    }
     return OK;
 }
 
@@ -189,13 +227,15 @@ static int run_prefill(struct sequences *s, const struct prefill *p, const int *
     struct batch *b = &session->batch;
     size_t bytes = (size_t)p->N * sizeof(int32_t), row = stream_bytes(session->weights, 1);
     TRY(device_upload(d, b->ids, p->ids, bytes));
-    TRY(device_upload(d, b->positions, p->positions, bytes));
+    TRY(device_upload(d, b->positions, p->positions, bytes * (size_t)s->axes));
+    if (p->n_vectors) TRY(upload_vectors(s, p, groups, n));
     TRY(device_upload(d, s->place, p->place, bytes));
     TRY(device_upload(d, b->target_rows, p->last, (size_t)n * sizeof *p->last));
     TRY(device_upload(d, b->segments, p->segments, (size_t)n * sizeof *p->segments));
     if (s->store) TRY(device_upload(d, s->stored, p->stored, bytes));
     struct rows rows = {.N = p->N,
                         .ids = b->ids,
+                        .vectors = p->n_vectors ? &b->vectors : NULL,
                         .positions = b->positions,
                         .segments = b->segments,
                         .n_segments = n,
@@ -211,17 +251,19 @@ static int run_prefill(struct sequences *s, const struct prefill *p, const int *
 }
 
 static int prefill(struct sequences *s, const int *groups, int n) {
-    size_t rows = (size_t)s->prefill_rows;
-    int32_t *host = calloc(4 * rows + 5 * (size_t)n, sizeof *host);
+    size_t rows = 0, axes = (size_t)s->axes;
+    for (int k = 0; k < n; k++) rows += (size_t)s->groups[groups[k]].length;
+    int32_t *host = calloc((4 + axes) * rows + 5 * (size_t)n, sizeof *host);
     if (!host) return fail(E_MEMORY, "no memory to prefill %d prompts", n);
     struct prefill p = {.ids = host,
-                        .positions = host + rows,
-                        .place = host + 2 * rows,
-                        .stored = host + 3 * rows,
-                        .last = host + 4 * rows,
-                        .segments = (struct segment *)(host + 4 * rows + n)};
+                        .place = host + rows,
+                        .stored = host + 2 * rows,
+                        .vectors = host + 3 * rows,
+                        .positions = host + 4 * rows,
+                        .last = host + (4 + axes) * rows,
+                        .segments = (struct segment *)(host + (4 + axes) * rows + n)};
     int status = OK;
-    for (int k = 0; k < n && !status; k++) status = stage_group(s, &p, k, &s->groups[groups[k]]);
+    for (int k = 0; k < n && !status; k++) status = stage_group(s, &p, k, &s->groups[groups[k]], (int)rows);
     if (!status) status = run_prefill(s, &p, groups, n);
     free(host);
     return status;

@@ -13,7 +13,7 @@ int session_reserve(struct session *s, const struct text_limits *need, int cache
         activations_free(a);
         TRY(activations_create(a, w, STASH_NOTHING, rows, head_rows));
     }
-    TRY(batch_reserve(&s->batch, &w->device, need->rows, need->head_rows, need->segments));
+    TRY(batch_reserve(&s->batch, w, &(struct batch_sizes){need->rows, need->head_rows, need->segments, need->vectors}));
     size_t cache = cache_bytes(w->device.ops, &w->spec, cache_pages);
     void *memory;
     TRY(workspace_take(s->workspace, &memory, a->bytes + cache + more));

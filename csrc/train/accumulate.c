@@ -1,6 +1,7 @@
 /* Gradients: forward and backward over micro-batches. */
 #include <assert.h>
 #include <limits.h>
+#include <math.h>
 #include <stdlib.h>
 
 #include "base/base.h"
@@ -28,6 +29,35 @@ static int reserve_embedding(struct trainer *t, int more) {
     return OK;
 }
 
+/* Rows of the tower in the largest micro-batch, whichever groups are wanted: a batch within the budget has no more of
+   them for a row of text than the group that has most. */
+static int tower_limits(const struct trainer *t, const struct groups *g) {
+    const struct pictures *p = g->pictures;
+    const struct spec *s = &t->tower.weights->spec;
+    double most = 0;
+    int64_t all = 0;
+    int largest = 0;
+    for (int i = 0; i < g->prompts.n; i++) {
+        int rows = picture_rows(s, p->list + p->offset[i], (int)(p->offset[i + 1] - p->offset[i]));
+        double share = (double)rows / ragged_length(&g->prompts, i);
+        most = share > most ? share : most;
+        largest = max_int(largest, rows);
+        all += rows;
+    }
+    double budget = ceil(most * t->config.token_budget);
+    return max_int(largest, budget < (double)all ? (int)budget : (int)all);
+}
+
+static int reserve_tower(struct trainer *t, const struct groups *g) {
+    if (t->n_groups == 1 || !g->pictures) return OK;
+    const struct weights *w = t->groups[GROUP_TOWER].weights;
+    t->tower.weights = w;
+    int rows = round_up(tower_limits(t, g), ROW_ALIGN * cell_patches(&w->spec));
+    if (rows <= t->tower.acts.rows_max) return OK;
+    tower_free(&t->tower);
+    return tower_create(&t->tower, w, t->config.recompute ? STASH_INPUTS : STASH_ALL, rows);
+}
+
 /* Activations and batch for the largest micro-batch so far: memory is taken in the first step, and more only for a
    longer group. */
 static int reserve(struct trainer *t, const struct groups *g) {
@@ -42,16 +72,20 @@ static int reserve(struct trainer *t, const struct groups *g) {
                                .head_rows = head_rows,
                                .slots = 1,
                                .segments = max_int(segments, t->batch.segments_max),
-                               .positions = groups_longest(g)};
+                               .positions = groups_longest(g),
+                               .vectors = min_int(all_image_tokens(g), rows)};
     TRY(text_reserve(w, &need));
+    TRY(reserve_tower(t, g));
     if (rows > t->acts.rows_max || head_rows > t->acts.head_rows_max) {
         activations_free(&t->acts);
         TRY(activations_create(&t->acts, w, t->config.recompute ? STASH_INPUTS : STASH_ALL, rows, head_rows));
     }
-    TRY(batch_reserve(&t->batch, &w->device, rows, head_rows, segments));
+    TRY(batch_reserve(&t->batch, w, &(struct batch_sizes){rows, head_rows, segments, need.vectors}));
     void *memory;
-    TRY(workspace_take(t->workspace, &memory, t->acts.bytes));
+    assert(t->acts.bytes % 64 == 0);
+    TRY(workspace_take(t->workspace, &memory, t->acts.bytes + t->tower.bytes));
     activations_place(&t->acts, memory);
+    if (t->tower.bytes) tower_place(&t->tower, (char *)memory + t->acts.bytes);
     return OK;
 }
 
@@ -69,12 +103,18 @@ static int defer_embedding(struct trainer *t) {
 static int backward(struct trainer *t, const struct groups *g, const struct micro_batch *mb,
                     const struct coefficients *c, float inv) {
     struct batch *b = &t->batch;
-    TRY(batch_put(b->device, b->coef, c->coef, g, mb));
-    if (c->ecoef) TRY(batch_put(b->device, b->ecoef, c->ecoef, g, mb));
+    const struct device *d = &t->weights->device;
+    TRY(batch_put(d, b->coef, c->coef, g, mb));
+    if (c->ecoef) TRY(batch_put(d, b->ecoef, c->ecoef, g, mb));
     b->targets.coef = b->coef;
     b->targets.ecoef = c->ecoef ? b->ecoef : NULL;
-    TRY(text_backward(&t->acts, &b->rows, &b->targets, t->grads, inv));
-    return defer_embedding(t);
+    struct gradients grads = gradients_of(&t->groups[GROUP_TEXT]);
+    TRY(text_backward(&t->acts, &b->rows, &b->targets, &grads, inv));
+    TRY(defer_embedding(t));
+    if (!b->vectors.differentiate) return OK;
+    struct feature_rows d_features = {b->vectors.values, b->vectors.n, 0};
+    grads = gradients_of(&t->groups[GROUP_TOWER]);
+    return tower_backward(&t->tower, &d_features, &grads, t->config.vision == VISION_MERGERS);
 }
 
 /* Rows of the store that hold the packed rows of a group of n completions, from its first row on; padding repeats
@@ -114,10 +154,28 @@ static int load(struct trainer *t, int *loaded, const struct groups *g, const st
     assert(!*loaded || at == mb->rows);
     if (*loaded) {
         struct stash_rows from = {(struct stashes *)&store->stash, b->stored};
-        status = device_upload(b->device, b->stored, rows, (size_t)at * sizeof *rows);
+        status = device_upload(&t->weights->device, b->stored, rows, (size_t)at * sizeof *rows);
         if (!status) status = text_load(&t->acts, &b->rows, &from);
     }
     free(rows);
+    return status;
+}
+
+/* Features of the micro-batch's images from the tower that is trained; one that is frozen was asked before. */
+static int see(struct trainer *t, const struct groups *g, const struct micro_batch *mb) {
+    struct batch *b = &t->batch;
+    const struct pictures *pictures = g->pictures;
+    int count, head, n = 0;
+    if (t->n_groups == 1) return OK;
+    int64_t most = pictures->offset[mb->prompt + mb->n_prompts] - pictures->offset[mb->prompt];
+    struct picture *list = malloc((size_t)(most + 1) * sizeof *list);
+    if (!list) return fail(E_MEMORY, "no memory for %lld images", (long long)most);
+    for (int p = mb->prompt, c = mb->completion; (count = batch_group(&p, &c, &head, g, mb)); p++, c += count)
+        for (int64_t k = pictures->offset[p]; k < pictures->offset[p + 1]; k++) list[n++] = pictures->list[k];
+    b->vectors.differentiate = 1;
+    struct feature_rows features = {b->vectors.values, b->vectors.n, 0};
+    int status = tower_forward(&t->tower, &features, list, n);
+    free(list);
     return status;
 }
 
@@ -126,6 +184,7 @@ static int forward(struct trainer *t, const struct groups *g, const struct micro
     struct batch *b = &t->batch;
     int loaded = 0;
     TRY(batch_pack(b, g, mb));
+    if (b->rows.vectors) TRY(see(t, g, mb));
     if (store && ids) TRY(load(t, &loaded, g, mb, store, ids));
     if (!loaded) TRY(text_forward(&t->acts, &b->rows, NULL));
     return text_pick(&t->acts, b->targets.rows, b->targets.R);
@@ -133,8 +192,8 @@ static int forward(struct trainer *t, const struct groups *g, const struct micro
 
 static int read_scores(struct trainer *t, float *logp, float *entropy, const struct groups *g,
                        const struct micro_batch *mb) {
-    TRY(batch_get(t->batch.device, logp, t->batch.logp, g, mb));
-    return batch_get(t->batch.device, entropy, t->batch.entropy, g, mb);
+    TRY(batch_get(&t->weights->device, logp, t->batch.logp, g, mb));
+    return batch_get(&t->weights->device, entropy, t->batch.entropy, g, mb);
 }
 
 static void mark_wanted(uint8_t *wanted, const struct groups *g, const struct coefficients *c) {
@@ -161,11 +220,22 @@ static int accumulate(struct trainer *t, float *logp, float *entropy, const stru
     return status;
 }
 
+/* Every image can be given to the text: a trained tower has its pixels, else it has features. */
+static int check_seen(const struct trainer *t, const struct groups *g) {
+    const struct pictures *p = g->pictures;
+    int n = (int)p->offset[g->prompts.n], trained = t->n_groups > 1;
+    for (int i = 0; i < n; i++)
+        if (trained ? !p->list[i].pixels : !p->list[i].features)
+            return fail(E_CONFIG, "image %d has no %s", i, trained ? "pixels" : "features");
+    return trained ? pictures_check(p->list, n, &t->groups[GROUP_TOWER].weights->spec) : OK;
+}
+
 /* Checks and memory of both calls; *empty: there is nothing to run */
 static int begin(struct trainer *t, const struct groups *g, float *inv, float temperature, int *empty) {
     int rows, head_rows;
     TRY(inverse_temperature(inv, temperature));
-    TRY(groups_check(g, t->weights->spec.vocab_size));
+    TRY(groups_check(g, &t->weights->spec));
+    if (g->pictures) TRY(check_seen(t, g));
     batch_limits(&rows, &head_rows, g, INT_MAX);
     *empty = !rows;
     return *empty ? OK : reserve(t, g);
@@ -208,12 +278,17 @@ int trainer_accumulate_objective(struct trainer *t, float *logp, float *entropy,
 }
 
 int trainer_flush(struct trainer *t) {
-    if (t->embed_n) TRY(text_embed_backward(t->weights, t->grads, t->embed_dx, t->embed_ids, t->embed_n));
+    struct gradients grads = gradients_of(&t->groups[GROUP_TEXT]);
+    if (t->embed_n) TRY(text_embed_backward(t->weights, &grads, t->embed_dx, t->embed_ids, t->embed_n));
     t->embed_n = 0;
     return OK;
 }
 
 int trainer_zero_grad(struct trainer *t) {
     t->embed_n = 0;
-    return op_zero(&t->weights->device, t->grads, t->weights->n_elements * sizeof(float));
+    for (int k = 0; k < t->n_groups; k++) {
+        const struct param_group *g = &t->groups[k];
+        TRY(op_zero(&g->weights->device, g->grads, g->n_elements * sizeof(float)));
+    }
+    return OK;
 }

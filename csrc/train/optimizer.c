@@ -1,4 +1,4 @@
-/* Memory of a trainer; the optimiser's step; master weights. */
+/* Memory of a trainer, and the optimiser's step. */
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
@@ -15,46 +15,72 @@ size_t param_moment_bytes(const struct param *p, enum moment_dtype dtype) {
     return (param_size(p) * moment_element(dtype) + exponents + 31) & ~(size_t)31;
 }
 
-struct moment_sum {
+const char *const vision_trainings[VISION_TRAININGS] = {
+    [VISION_FROZEN] = "none", [VISION_MERGERS] = "merger", [VISION_ALL] = "all"};
+
+int is_trained(const struct spec *s, const struct param *p, enum vision_training vision) {
+    if (!is_tower(s)) return 1;
+    return vision == VISION_ALL || (vision == VISION_MERGERS && p->layer >= s->n_layers);
+}
+
+struct trained_sum {
+    const struct spec *spec;
+    enum vision_training vision;
     enum moment_dtype dtype;
-    size_t bytes;
+    size_t elements, moment_bytes;
 };
-static int add_moments(void *arg, const struct param *p) {
-    struct moment_sum *sum = arg;
-    sum->bytes += param_moment_bytes(p, sum->dtype);
+static int add_trained(void *arg, const struct param *p) {
+    struct trained_sum *sum = arg;
+    if (!is_trained(sum->spec, p, sum->vision)) return OK;
+    sum->elements += padded_size(p);
+    sum->moment_bytes += param_moment_bytes(p, sum->dtype);
     return OK;
 }
 
-struct trainer_sizes trainer_sizes(const struct ops *ops, const struct spec *s, enum moment_dtype moments,
-                                   enum master_dtype masters) {
-    struct moment_sum sum = {.dtype = moments};
-    size_t n;
-    spec_visit(s, add_moments, &sum, &n);
-    size_t lower = (size_t)ops->real_size < sizeof(float) ? n * lower_element(masters) : 0;
-    return (struct trainer_sizes){.grads = n * sizeof(float), .lower = lower, .moments = 2 * sum.bytes};
+struct trainer_sizes trainer_sizes(const struct ops *ops, const struct spec *s, enum vision_training vision,
+                                   enum moment_dtype moments, enum master_dtype masters) {
+    struct trained_sum sum = {.spec = s, .vision = vision, .dtype = moments};
+    spec_visit(s, add_trained, &sum, NULL);
+    size_t lower = (size_t)ops->real_size < sizeof(float) ? sum.elements * lower_element(masters) : 0;
+    return (struct trainer_sizes){
+        .grads = sum.elements * sizeof(float), .lower = lower, .moments = 2 * sum.moment_bytes};
 }
 
 size_t embed_row_bytes(const struct ops *ops, const struct spec *s) {
     return (size_t)s->d_model * (size_t)ops->real_size + sizeof(int32_t);
 }
 
-static int allocate(struct trainer *t) {
-    const struct weights *w = t->weights;
+static int place_parameters(struct param_group *g, enum vision_training vision) {
+    const struct weights *w = g->weights;
+    g->at = malloc(((size_t)w->n_params + 1) * sizeof *g->at);
+    if (!g->at) return fail(E_MEMORY, "no memory for a trainer");
+    for (int i = 0; i < w->n_params; i++) {
+        int trained = is_trained(&w->spec, &w->params[i], vision);
+        g->at[i] = trained ? g->n_elements : NOT_TRAINED;
+        g->n_elements += trained ? padded_size(&w->params[i]) : 0;
+    }
+    return OK;
+}
+
+static int open_group(struct trainer *t, struct weights *w, float rate) {
     const struct train_config *c = &t->config;
-    struct trainer_sizes size = trainer_sizes(w->device.ops, &w->spec, c->moments, c->masters);
+    struct param_group *g = &t->groups[t->n_groups];
+    size_t first = t->n_groups ? t->groups[0].n_elements : 0;
+    *g = (struct param_group){.weights = w, .first = first, .rate = rate, .version = w->version};
+    t->n_groups++;
+    TRY(place_parameters(g, c->vision));
+    struct trainer_sizes size = trainer_sizes(w->device.ops, &w->spec, c->vision, c->moments, c->masters);
     int adamw = !c->gradients_only;
-    t->grads = device_alloc(&w->device, size.grads);
-    if (adamw && size.lower) t->lower = device_alloc(&w->device, size.lower);
-    if (adamw) t->moment1 = device_alloc(&w->device, size.moments / 2);
-    if (adamw) t->moment2 = device_alloc(&w->device, size.moments / 2);
-    if (t->grads && (!adamw || ((t->lower || !size.lower) && t->moment1 && t->moment2))) return OK;
+    g->grads = device_alloc(&w->device, size.grads);
+    if (adamw && size.lower) g->lower = device_alloc(&w->device, size.lower);
+    if (adamw) g->moment1 = device_alloc(&w->device, size.moments / 2);
+    if (adamw) g->moment2 = device_alloc(&w->device, size.moments / 2);
+    if (g->grads && (!adamw || ((g->lower || !size.lower) && g->moment1 && g->moment2))) return OK;
     return fail(E_MEMORY, "training needs %.2f GB for gradients, master weights and moments",
                 (double)(size.grads + size.lower + size.moments) / 1e9);
 }
 
-int trainer_create(struct trainer **out, struct weights *w, struct workspace *workspace,
-                   const struct train_config *config) {
-    const struct train_config *c = config;
+static int check_config(const struct train_config *c) {
     if (c->token_budget < 1) return fail(E_CONFIG, "token_budget is %d, must be positive", c->token_budget);
     if (!(c->beta1 >= 0 && c->beta1 < 1 && c->beta2 >= 0 && c->beta2 < 1))
         return fail(E_CONFIG, "adam_beta1 and adam_beta2 (%g, %g) must be in [0, 1)", (double)c->beta1,
@@ -63,10 +89,22 @@ int trainer_create(struct trainer **out, struct weights *w, struct workspace *wo
         return fail(E_CONFIG, "adam_epsilon is %g, must be 0 or positive and finite", (double)c->eps);
     if (!isfinite(c->weight_decay))
         return fail(E_CONFIG, "weight_decay is %g, must be finite", (double)c->weight_decay);
+    if (!(c->vision_rate >= 0 && isfinite(c->vision_rate)))
+        return fail(E_CONFIG, "vision_rate is %g, must be 0 or positive and finite", (double)c->vision_rate);
+    return OK;
+}
+
+int trainer_create(struct trainer **out, struct weights *w, struct weights *tower, struct workspace *workspace,
+                   const struct train_config *config) {
+    TRY(check_config(config));
+    if (config->vision != VISION_FROZEN && !tower)
+        return fail(E_CONFIG, "train_vision is '%s', and this model has no vision tower",
+                    vision_trainings[config->vision]);
     struct trainer *t = calloc(1, sizeof *t);
     if (!t) return fail(E_MEMORY, "no memory for a trainer");
-    *t = (struct trainer){.weights = w, .workspace = workspace, .config = *c, .version = w->version};
-    int status = allocate(t);
+    *t = (struct trainer){.weights = w, .workspace = workspace, .config = *config};
+    int status = open_group(t, w, 1);
+    if (!status && config->vision != VISION_FROZEN) status = open_group(t, tower, config->vision_rate);
     if (status) trainer_free(t);
     else *out = t;
     return status;
@@ -74,118 +112,29 @@ int trainer_create(struct trainer **out, struct weights *w, struct workspace *wo
 
 void trainer_free(struct trainer *t) {
     if (!t) return;
-    void *all[] = {t->grads, t->lower, t->moment1, t->moment2, t->embed_dx, t->embed_ids};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) device_release(&t->weights->device, all[i]);
+    const struct device *d = &t->weights->device;
+    for (int k = 0; k < t->n_groups; k++) {
+        struct param_group *g = &t->groups[k];
+        void *all[] = {g->grads, g->lower, g->moment1, g->moment2};
+        for (size_t i = 0; i < sizeof all / sizeof *all; i++) device_release(d, all[i]);
+        free(g->at);
+    }
+    device_release(d, t->embed_dx);
+    device_release(d, t->embed_ids);
+    tower_free(&t->tower);
     activations_free(&t->acts);
     batch_free(&t->batch);
     free(t);
 }
 
-/* -- master weights ------------------------------------------------------------------------------------------------ */
-
-/* Weights that somebody else has changed are what the masters begin from anew: exactly, without the bits that
-   belonged to others. */
-static int follow_weights(struct trainer *t) {
-    const struct weights *w = t->weights;
-    if (t->version != w->version && t->lower)
-        TRY(op_zero(&w->device, t->lower, w->n_elements * lower_element(t->config.masters)));
-    t->version = w->version;
-    return OK;
-}
-
-/* Where a tensor's masters have the bits that its working weights lack */
-static void *lower_of(const struct trainer *t, const struct tensor *tensor) {
-    return (char *)t->lower + tensor_offset(tensor) * lower_element(t->config.masters);
-}
-
-int trainer_get_master(struct trainer *t, float *host, const struct tensor *tensor) {
-    TRY(follow_weights(t));
-    TRY(weights_get(t->weights, tensor, host));
-    if (!t->lower) return OK;
-    size_t n = tensor_size(tensor), bytes = n * lower_element(t->config.masters);
-    void *lower = malloc(bytes);
-    if (!lower) return fail(E_MEMORY, "no memory for %zu numbers", n);
-    int status = device_download(&t->weights->device, lower, lower_of(t, tensor), bytes);
-    for (size_t i = 0; i < n && !status; i++)
-        host[i] =
-            float_from_bits(join_bits((bf16)(float_bits(host[i]) >> 16), load_lower(lower, i, t->config.masters)));
-    free(lower);
-    return status;
-}
-
-static uint32_t master_bits_of(const struct trainer *t, float x) {
-    return t->config.masters == MASTER_FLOAT24 ? nearest_float24(float_bits(x)) : float_bits(x);
-}
-
-/* The trainer's own bits of host, whose working weights have been set to upper (both HOST). float24 beside float32:
-   what would carry into the working weight is cut off instead. */
-static int set_lower(struct trainer *t, const struct tensor *tensor, const float *upper, const float *host,
-                     void *staged) {
-    size_t n = tensor_size(tensor);
-    for (size_t i = 0; i < n; i++) {
-        uint32_t bits = master_bits_of(t, host[i]);
-        int joins = upper_of(bits) == (bf16)(float_bits(upper[i]) >> 16);
-        store_lower(staged, i, joins ? bits : float_bits(host[i]) & ~0xffu, t->config.masters);
-    }
-    return device_upload(&t->weights->device, lower_of(t, tensor), staged, n * lower_element(t->config.masters));
-}
-
-/* Whose rounding decides on the working weights: one that loses nothing, if there is one. Numbers that float24 holds
-   are the same to both. */
-static const struct trainer *finest(const struct trainer *first) {
-    for (const struct trainer *t = first; t; t = t->next)
-        if (t->config.masters == MASTER_FLOAT32) return t;
-    return first;
-}
-
-static int set_piece(struct trainer *first, struct weights *w, const struct tensor *piece, const float *host,
-                     float *upper, void *staged) {
-    const struct trainer *decides = finest(first);
-    for (size_t i = 0; i < tensor_size(piece); i++)
-        upper[i] = bf16_to_float(upper_of(master_bits_of(decides, host[i])));
-    TRY(weights_set(w, piece, upper));
-    for (struct trainer *t = first; t; t = t->next) {
-        TRY(set_lower(t, piece, upper, host, staged));
-        t->version = w->version;
-    }
-    return OK;
-}
-
-int trainers_set_weights(struct trainer *first, struct weights *w, const struct tensor *tensor, const float *host) {
-    for (struct trainer *t = first; t; t = t->next) TRY(follow_weights(t));
-    if (!first || !first->lower) { /* masters, if any, are the working weights themselves */
-        TRY(weights_set(w, tensor, host));
-        for (struct trainer *t = first; t; t = t->next) t->version = w->version;
-        return OK;
-    }
-    struct tensor piece = {0};
-    tensor_next(&piece, tensor);
-    float *upper = malloc(tensor_size(&piece) * (sizeof(float) + sizeof(uint16_t)));
-    if (!upper) return fail(E_MEMORY, "no memory for %zu numbers", tensor_size(&piece));
-    void *staged = upper + tensor_size(&piece);
-    int status = OK;
-    for (; !status && piece.rows > 0; host += tensor_size(&piece), tensor_next(&piece, tensor))
-        status = set_piece(first, w, &piece, host, upper, staged);
-    free(upper);
-    return status;
-}
-
-int trainer_check_master(const struct trainer *t, const struct tensor *tensor, const float *host) {
-    for (size_t i = 0; i < tensor_size(tensor) && t->config.masters == MASTER_FLOAT24; i++)
-        if (float_bits(host[i]) & 0xff)
-            return fail(E_CONFIG, "%.9g is no float24 number, and the trainer's master weights are float24",
-                        (double)host[i]);
-    return OK;
-}
-
 /* -- the step ------------------------------------------------------------------------------------------------------ */
 
-static int find_nonfinite(struct trainer *t, double norm) {
-    const struct weights *w = t->weights;
+static int find_nonfinite(const struct param_group *g, double norm) {
+    const struct weights *w = g->weights;
     for (int i = 0; i < w->n_params; i++) {
         const struct param *p = &w->params[i];
-        double squares;
-        TRY(op_sum_squares(&w->device, &squares, t->grads + p->offset, param_size(p)));
+        double squares = 0;
+        if (g->at[i] != NOT_TRAINED) TRY(op_sum_squares(&w->device, &squares, g->grads + g->at[i], param_size(p)));
         if (isfinite(squares)) continue;
         char name[TENSOR_NAME_MAX];
         tensor_name(name, sizeof name, &w->spec, p, 0);
@@ -194,17 +143,38 @@ static int find_nonfinite(struct trainer *t, double norm) {
     return fail(E_NONFINITE, "the gradient norm is %g; the weights were left as they were", norm);
 }
 
-static int update_weights(struct trainer *t, struct adamw *p) {
-    struct weights *w = t->weights;
+/* Norm of the whole gradient; E_NONFINITE that names a parameter, and then the gradient is 0 */
+static int gradient_norm(struct trainer *t, double *norm) {
+    double squares = 0;
+    for (int k = 0; k < t->n_groups; k++) {
+        const struct param_group *g = &t->groups[k];
+        double more;
+        TRY(op_sum_squares(&g->weights->device, &more, g->grads, g->n_elements));
+        squares += more;
+        *norm = sqrt(squares);
+        if (isfinite(*norm)) continue;
+        int status = find_nonfinite(g, *norm);
+        TRY(trainer_zero_grad(t));
+        return status;
+    }
+    return OK;
+}
+
+static int update_group(const struct trainer *t, struct param_group *g, struct adamw p) {
+    struct weights *w = g->weights;
     const struct train_config *c = &t->config;
-    char *moment1 = t->moment1, *moment2 = t->moment2;
+    char *moment1 = g->moment1, *moment2 = g->moment2;
+    p.lr *= g->rate;
+    g->version = ++w->version;
     for (int i = 0; i < w->n_params; i++) {
         const struct param *q = &w->params[i];
-        void *lower = t->lower ? (char *)t->lower + q->offset * lower_element(c->masters) : NULL;
-        p->weight_decay = q->C ? c->weight_decay : 0;
-        p->first = q->offset;
-        p->moments = param_moments(q, c->moments);
-        TRY(op_adamw(&w->device, q->w, lower, moment1, moment2, t->grads + q->offset, q->O, q->C, p));
+        size_t at = g->at[i];
+        if (at == NOT_TRAINED) continue;
+        void *lower = g->lower ? (char *)g->lower + at * lower_element(c->masters) : NULL;
+        p.weight_decay = q->C ? c->weight_decay : 0;
+        p.first = g->first + at;
+        p.moments = param_moments(q, c->moments);
+        TRY(op_adamw(&w->device, q->w, lower, moment1, moment2, g->grads + at, q->O, q->C, &p));
         moment1 += param_moment_bytes(q, c->moments);
         moment2 += param_moment_bytes(q, c->moments);
     }
@@ -212,20 +182,12 @@ static int update_weights(struct trainer *t, struct adamw *p) {
 }
 
 int trainer_step(struct trainer *t, double *norm, float learning_rate, float max_norm) {
-    struct weights *w = t->weights;
     const struct train_config *c = &t->config;
-    double squares;
-    assert(t->moment1 && t->moment2);       /* not gradients_only */
+    assert(t->groups[0].moment1 && t->groups[0].moment2);       /* not gradients_only */
     if (!isfinite(learning_rate)) return fail(E_CONFIG, "learning_rate is %g, must be finite", (double)learning_rate);
-    TRY(follow_weights(t));
+    for (int k = 0; k < t->n_groups; k++) TRY(follow_weights(t, &t->groups[k]));
     TRY(trainer_flush(t));
-    TRY(op_sum_squares(&w->device, &squares, t->grads, w->n_elements));
-    *norm = sqrt(squares);
-    if (!isfinite(*norm)) {
-        int status = find_nonfinite(t, *norm);
-        TRY(trainer_zero_grad(t));
-        return status;
-    }
+    TRY(gradient_norm(t, norm));
     double step = (double)++t->steps_taken;
     struct adamw p = {
         .lr = learning_rate,
@@ -239,7 +201,6 @@ int trainer_step(struct trainer *t, double *norm, float learning_rate, float max
         .seed = c->seed,
         .step = (uint32_t)t->steps_taken,
     };
-    t->version = ++w->version;
-    TRY(update_weights(t, &p));
+    for (int k = 0; k < t->n_groups; k++) TRY(update_group(t, &t->groups[k], p));
     return trainer_zero_grad(t);
 }

@@ -27,16 +27,17 @@ struct place {
     uint8_t *exponents;
 };
 
-static struct place find_moments(const struct trainer *t, enum trainer_state kind, const struct tensor *tensor) {
+static struct place find_moments(const struct trainer *t, const struct param_group *g, enum trainer_state kind,
+                                 const struct tensor *tensor) {
     const struct param *p = tensor->param;
     struct place q = {.dtype = param_moments(p, t->config.moments),
                       .format = kind == STATE_M ? FLOAT8_M : FLOAT8_V,
                       .n = tensor_size(tensor),
                       .rows = tensor->rows,
                       .C = p->C};
-    char *at = kind == STATE_M ? t->moment1 : t->moment2;
-    for (const struct param *before = t->weights->params; before < p; before++)
-        at += param_moment_bytes(before, t->config.moments);
+    char *at = kind == STATE_M ? g->moment1 : g->moment2;
+    for (const struct param *before = g->weights->params; before < p; before++)
+        if (g->at[before - g->weights->params] != NOT_TRAINED) at += param_moment_bytes(before, t->config.moments);
     q.numbers = at + (tensor_offset(tensor) - p->offset) * moment_element(q.dtype);
     if (q.dtype == MOMENT_FLOAT8)
         q.exponents = (uint8_t *)at + param_size(p) + (size_t)tensor->row * (size_t)float8_blocks(p->C);
@@ -112,21 +113,29 @@ static int set_moments(const struct device *d, const struct place *q, const floa
     return status;
 }
 
+static int not_trained(void) { return fail(E_CONFIG, "this tensor is not trained"); }
+
 int trainer_get(struct trainer *t, float *host, enum trainer_state kind, const struct tensor *tensor) {
-    const struct device *d = &t->weights->device;
+    const struct param_group *g = group_of(t, tensor);
+    if (!g) return not_trained();
+    const struct device *d = &g->weights->device;
     if (kind == STATE_GRADIENT)
-        return device_download(d, host, t->grads + tensor_offset(tensor), tensor_size(tensor) * sizeof *host);
-    struct place place = find_moments(t, kind, tensor);
+        return device_download(d, host, g->grads + group_offset(g, tensor), tensor_size(tensor) * sizeof *host);
+    struct place place = find_moments(t, g, kind, tensor);
     return get_moments(d, host, &place);
 }
 
 int trainer_set(struct trainer *t, enum trainer_state kind, const struct tensor *tensor, const float *host) {
+    const struct param_group *g = group_of(t, tensor);
+    if (!g) return not_trained();
     if (kind == STATE_GRADIENT) return fail(E_CONFIG, "gradients cannot be set");
-    struct place place = find_moments(t, kind, tensor);
-    return set_moments(&t->weights->device, &place, host);
+    struct place place = find_moments(t, g, kind, tensor);
+    return set_moments(&g->weights->device, &place, host);
 }
 
-int trainer_check(const struct trainer *t, enum trainer_state kind, const struct tensor *tensor, const float *host) {
-    struct place place = find_moments(t, kind, tensor);
+int trainer_check(struct trainer *t, enum trainer_state kind, const struct tensor *tensor, const float *host) {
+    const struct param_group *g = group_of(t, tensor);
+    if (!g) return not_trained();
+    struct place place = find_moments(t, g, kind, tensor);
     return set_moments(NULL, &place, host);
 }

@@ -1,14 +1,19 @@
 /* Floor 4: gradients and AdamW of one model, worked through in micro-batches of whole groups. Master weights are
    fp32: the working weights and, beside them, the 16 bits that bfloat16 lacks, or 8 of these, which are the
    trainer's own. Every sum over tokens runs in the order of the groups, whatever the split ("same seed, same run").
-   Gradients: accumulate.c; the step: optimizer.c; masters and moments on the host: state.c. */
+   Gradients: accumulate.c; memory and the step: optimizer.c; masters: masters.c; moments on the host: state.c. */
 #ifndef GRPO_TRAINER_H
 #define GRPO_TRAINER_H
 
 #include "net/batch.h"
 #include "net/store.h"
 #include "net/text.h"
+#include "net/vision.h"
 #include "net/workspace.h"
+
+/* What of a tower is trained */
+enum vision_training { VISION_FROZEN, VISION_MERGERS, VISION_ALL, VISION_TRAININGS };
+extern const char *const vision_trainings[VISION_TRAININGS];
 
 struct train_config {
     float beta1, beta2, eps, weight_decay;
@@ -18,18 +23,34 @@ struct train_config {
     enum moment_dtype moments;
     enum master_dtype masters;
     uint64_t seed;
+    enum vision_training vision;
+    float vision_rate;                   /* learning rate of the tower, in those of the text */
 };
 
-struct trainer {
+/* What training holds of one network: of the parameters that are trained, in their order. */
+struct param_group {
     struct weights *weights;
-    struct workspace *workspace;         /* of the model's holder: activations lie there during a call */
-    struct train_config config;
-    int64_t steps_taken;                 /* AdamW's t */
+    size_t *at;                          /* (n_params) where each one's numbers begin, or NOT_TRAINED */
+    size_t n_elements;                   /* of the arenas */
+    size_t first;                        /* number of its first element among all of the trainer's */
+    float rate;                          /* learning rate, in the trainer's */
     float *grads;                        /* (n_elements) */
     /* without an optimiser all three are NULL; lower also where working weights are fp32 */
     void *lower;                         /* (n_elements) bits of the masters beyond the working weights */
     void *moment1, *moment2;             /* param_moment_bytes() of each parameter in turn */
-    uint64_t version;                    /* of the weights that `lower` belongs to: optimizer.c, follow_weights() */
+    uint64_t version;                    /* of the weights that `lower` belongs to: masters.c, follow_weights() */
+};
+enum { GROUP_TEXT, GROUP_TOWER, GROUPS_MAX };
+static inline struct gradients gradients_of(const struct param_group *g) { return (struct gradients){g->grads, g->at}; }
+
+struct trainer {
+    struct weights *weights;             /* of the text */
+    struct workspace *workspace;         /* of the model's holder: activations lie there during a call */
+    struct train_config config;
+    int64_t steps_taken;                 /* AdamW's t */
+    struct param_group groups[GROUPS_MAX];
+    int n_groups;                        /* 2: the tower is trained too */
+    struct tower tower;                  /* only then */
     struct activations acts;
     struct batch batch;
     /* gradient of the embedding rows of every token of the step, added up at its end (see text_backward) */
@@ -41,12 +62,14 @@ struct trainer {
     int abandoned;
 };
 
-/* Bytes of the arenas above; moments: of both together */
+/* Bytes of the arenas of a text or a tower; moments: of both together. vision: what of a tower is trained */
 struct trainer_sizes {
     size_t grads, lower, moments;
 };
-struct trainer_sizes trainer_sizes(const struct ops *ops, const struct spec *s, enum moment_dtype moments,
-                                   enum master_dtype masters);
+struct trainer_sizes trainer_sizes(const struct ops *ops, const struct spec *s, enum vision_training vision,
+                                   enum moment_dtype moments, enum master_dtype masters);
+/* Whether a parameter is among those that are trained */
+int is_trained(const struct spec *s, const struct param *p, enum vision_training vision);
 /* Rows of embed_dx and embed_ids for a step of so many, with a quarter to spare since steps differ in length; bytes
    of one */
 static inline int embed_room(int rows) { return rows + rows / 4; }
@@ -61,7 +84,8 @@ size_t param_moment_bytes(const struct param *p, enum moment_dtype dtype);
 extern const char *const moment_dtypes[MOMENT_DTYPES], *const master_dtypes[MASTER_DTYPES];
 const char *moment_arena(enum moment_dtype dtype);
 
-int trainer_create(struct trainer **out, struct weights *w, struct workspace *workspace,
+/* tower: beside the text's weights, or NULL */
+int trainer_create(struct trainer **out, struct weights *w, struct weights *tower, struct workspace *workspace,
                    const struct train_config *config);
 void trainer_free(struct trainer *t);
 
@@ -96,13 +120,22 @@ int trainer_flush(struct trainer *t);
 int trainer_step(struct trainer *t, double *norm, float learning_rate, float max_norm);
 int trainer_zero_grad(struct trainer *t);
 
-/* State <-> host fp32, by tensor. E_CONFIG for a moment that the trainer's storage cannot hold. */
+/* The group that trains a tensor, or NULL */
+struct param_group *group_of(struct trainer *t, const struct tensor *tensor);
+static inline size_t group_offset(const struct param_group *g, const struct tensor *tensor) {
+    return g->at[tensor->param - g->weights->params] + (size_t)tensor->row * param_columns(tensor->param);
+}
+
+/* State <-> host fp32, by tensor. E_CONFIG for a moment that the trainer's storage cannot hold, and for a tensor that
+   it does not train. */
 enum trainer_state { STATE_M, STATE_V, STATE_GRADIENT };
 int trainer_get(struct trainer *t, float *host, enum trainer_state kind, const struct tensor *tensor);
 int trainer_set(struct trainer *t, enum trainer_state kind, const struct tensor *tensor, const float *host);
 /* What trainer_set would say to these moments; nothing moves. */
-int trainer_check(const struct trainer *t, enum trainer_state kind, const struct tensor *tensor, const float *host);
+int trainer_check(struct trainer *t, enum trainer_state kind, const struct tensor *tensor, const float *host);
 
+/* After somebody else changed the weights, the masters of a group are those, exactly. */
+int follow_weights(const struct trainer *t, struct param_group *g);
 /* Masters. Working weights that somebody else changed (another trainer's step, a mixture) are the masters then,
    exactly. */
 int trainer_get_master(struct trainer *t, float *host, const struct tensor *tensor);
@@ -111,6 +144,6 @@ int trainer_get_master(struct trainer *t, float *host, const struct tensor *tens
    NULL. */
 int trainers_set_weights(struct trainer *first, struct weights *w, const struct tensor *tensor, const float *host);
 /* E_CONFIG if the trainer's masters cannot hold a number of host */
-int trainer_check_master(const struct trainer *t, const struct tensor *tensor, const float *host);
+int trainer_check_master(struct trainer *t, const struct tensor *tensor, const float *host);
 
 #endif

@@ -18,7 +18,7 @@ import numpy as np
 from .. import _core
 from ..errors import ConfigError, FileFormatError, TokenizerError
 from .devices import pick_device
-from .families import Config, Spec, families, spec_of
+from .families import Config, Spec, families, family_of, spec_of, text_of
 from .tokenizer import Tokenizer
 from .tokenizer_sources import NoTokenizer, eos_ids_of, given, of_folder, of_gguf
 
@@ -60,6 +60,32 @@ class Weights(Protocol):
 
     def close(self) -> None:
         """The files are not needed any more."""
+
+
+class Renamed:
+    """Weights whose files may have older names. old_names: {what a name begins with: what it began with}."""
+
+    def __init__(self, weights: Weights, old_names: Mapping[str, str]) -> None:
+        self.source, self._weights = weights.source, weights
+        found = weights.shapes()
+        old = bool(old_names) and not any(name.startswith(new) for name in found for new in old_names)
+        # The longest beginning first: "model.visual." would else be taken for one of "model.".
+        begins = sorted(((now, new) for new, now in old_names.items()), key=lambda each: -len(each[0])) if old else []
+        self._names = {next((new + name.removeprefix(now) for now, new in begins if name.startswith(now)), name): name
+                       for name in found}
+        self._shapes = {name: found[there] for name, there in self._names.items()}
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every tensor, by its name now."""
+        return self._shapes
+
+    def read(self, name: str) -> np.ndarray:
+        """The tensor of a name of now."""
+        return self._weights.read(self._names[name])
+
+    def close(self) -> None:
+        """The files are not needed any more."""
+        self._weights.close()
 
 
 @dataclass(frozen=True)
@@ -148,6 +174,7 @@ class Model:
         self.generation_config = dict(generation_config or {})
         self.device: str = core.device
         self.dtype: str = core.dtype
+        self.text_config = text_of(config)               # config.json's keys of the text, wherever it has them
 
     def generate(self, prompts: Prompt | Sequence[Prompt], num_generations: int = 1, max_new_tokens: int = 256,
                  temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0,
@@ -189,7 +216,7 @@ class Model:
             self._check_length(ids, max_new_tokens, i)
         arguments: dict[str, Any] = {"stop_ids": np.asarray(self.tokenizer.eos_ids, np.int32)}
         if _stops(stop):
-            offsets, text = self.tokenizer.token_bytes(self.config["vocab_size"])
+            offsets, text = self.tokenizer.token_bytes(self.text_config["vocab_size"])
             arguments |= {"stop_strings": [s.encode() for s in _stops(stop)], "token_offsets": offsets,
                           "token_bytes": text}
         if forbidden_ids is not None:
@@ -258,7 +285,7 @@ class Model:
         """
         ids = [self._ids(self.tokenizer.encode(text) if isinstance(text, str) else text, f"text {i}")
                for i, text in enumerate(texts)]
-        limit = self.config.get("max_position_embeddings") or math.inf
+        limit = self.text_config.get("max_position_embeddings") or math.inf
         for i, text in enumerate(ids):
             if not 0 < len(text) <= limit:
                 raise ConfigError(f"text {i} has {len(text)} tokens; at least 1 and at most {limit} can be embedded")
@@ -293,7 +320,10 @@ class Model:
         config = {**self.config, "dtype": dtype, "torch_dtype": dtype}
         ours = re.compile(rf"{SINGLE_FILE}|{INDEX_FILE}|model-\d+-of-\d+\.safetensors")
         with FolderWriter(Path(folder)) as writer:
-            written = write_weights(writer.open, self.core.tensors(), self.core.get_tensor, dtype, max_shard_size)
+            in_files = family_of(self.config, "config.json").name_in_files
+            names = {in_files(name): name for name, _ in self.core.tensors()}
+            written = write_weights(writer.open, [(in_files(name), shape) for name, shape in self.core.tensors()],
+                                    lambda name: self.core.get_tensor(names[name]), dtype, max_shard_size)
             for name, data in self.tokenizer.save_files().items():
                 writer.write(name, data)
             writer.write("generation_config.json", _json(self.generation_config))
@@ -315,8 +345,8 @@ class Model:
             array = np.empty((0, 0))
         if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
             raise ConfigError(f"{what} must be text, a chat or a list of token ids, not {ids!r:.80}")
-        if array.size and not (array.min() >= 0 and array.max() < self.config["vocab_size"]):
-            wrong = array[(array < 0) | (array >= self.config["vocab_size"])][0]
+        if array.size and not (array.min() >= 0 and array.max() < self.text_config["vocab_size"]):
+            wrong = array[(array < 0) | (array >= self.text_config["vocab_size"])][0]
             raise ConfigError(f"{what}: token id {wrong} is outside the vocabulary (0 to "
                               f"{self.config['vocab_size'] - 1})")
         return array.astype(np.int32)
@@ -344,7 +374,7 @@ class Model:
         return [row for row, first in zip(rows, new, strict=True) if first], completions, group
 
     def _check_length(self, ids: I32, more: int, i: int) -> None:
-        limit = self.config.get("max_position_embeddings")
+        limit = self.text_config.get("max_position_embeddings")
         if not len(ids):
             raise ConfigError(f"prompt {i} is empty")
         if limit and len(ids) + more > limit:
@@ -411,7 +441,8 @@ def _load_folder(folder: Path, device: str, tokenizer: Any = None) -> Model:
     eos_ids = eos_ids_of(generation, config, vocab_size=spec.vocab_size, source=str(folder))
     found = of_folder(folder, eos_ids) if tokenizer is None else given(tokenizer, eos_ids)
     _check_vocabulary(found, config, str(folder))
-    return Model(_fill(SafetensorsFolder(folder), device, spec), config, found,
+    weights = Renamed(SafetensorsFolder(folder), family_of(config, str(folder)).old_names)
+    return Model(_fill(weights, device, spec), config, found,
                  generation if generation_file.is_file() else {"eos_token_id": found.eos_ids})
 
 
@@ -431,9 +462,10 @@ def _load_gguf(path: Path, device: str, tokenizer: Any = None) -> Model:
 
 
 def _check_vocabulary(tokenizer: Tokenizer, config: Mapping[str, Any], source: str) -> None:
-    if tokenizer.vocab_size > config["vocab_size"]:
+    size = text_of(config)["vocab_size"]
+    if tokenizer.vocab_size > size:
         raise TokenizerError(f"{source}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the model a "
-                             f"vocab_size of {config['vocab_size']}")
+                             f"vocab_size of {size}")
 
 
 def _fill(weights: Weights, device: str, spec: Spec) -> _core.Model:
@@ -453,8 +485,8 @@ def _fill(weights: Weights, device: str, spec: Spec) -> _core.Model:
 def _check_corners(shapes: Mapping[str, tuple[int, ...]], spec: Spec, source: str) -> None:
     """The largest tensors and the last layer fit the config, so that a wrong config fails before memory is asked
     for."""
-    corners = {"model.embed_tokens.weight": (spec.vocab_size, spec.hidden_size),
-               f"model.layers.{len(spec.layers) - 1}.mlp.down_proj.weight":
+    corners = {f"{spec.prefix}embed_tokens.weight": (spec.vocab_size, spec.hidden_size),
+               f"{spec.prefix}layers.{len(spec.layers) - 1}.mlp.down_proj.weight":
                    (spec.hidden_size, spec.layers[-1].mlp.width)}
     _raise_differences([_difference(name, shape, shapes.get(name)) for name, shape in corners.items()
                         if shapes.get(name) != shape], source)

@@ -16,7 +16,7 @@ import pytest
 
 from grpo import _core
 from grpo.errors import BusyError, DeviceError
-from grpo.model.families import Attention, Layer, Mlp, Rope, Spec
+from grpo.model.families.spec import Attention, Layer, Merger, Mlp, Rope, Spec, Vision
 from interrupts import interrupt, once_the_gil_is_free
 
 NORM = "model.norm.weight"
@@ -34,9 +34,22 @@ def new_spec(n_layers=1, attention=(), mlp=(), **changes):
     """A small network; attention, mlp: changes of every layer's."""
     heads = replace(Attention(heads=2, kv_heads=1, head_dim=16, scale=0.25, qkv_bias=True), **dict(attention))
     layer = Layer(heads, replace(Mlp(width=32), **dict(mlp)))
-    spec = Spec(hidden_size=32, vocab_size=40, layers=(layer,) * n_layers, ropes=(Rope(np.ones(8, np.float32)),),
+    spec = Spec(hidden_size=32, vocab_size=40, vision=new_tower(), layers=(layer,) * n_layers, ropes=(Rope(np.ones(8, np.float32)),),
                 eps=1e-6, tie=True)
     return replace(spec, **changes)
+
+
+def new_tower():
+    """What sees for new_spec()'s text: patches of 2 x 2 pixels, four of them a cell."""
+    layer = Layer(Attention(heads=2, kv_heads=2, head_dim=8, scale=0.25, qkv_bias=True, o_bias=True),
+                  Mlp(width=24, gate="gelu", gated=False, bias=True))
+    rope = Rope(np.ones(4, np.float32), axis=np.array([0, 0, 1, 1], np.int32))
+    return Vision(16, (3, 1, 2, 2), (layer,) * 2, (rope,), (Merger("merger.", 1),), 32,
+                  names={"gate_up": ("fc1.weight",), "gate_up_bias": ("fc1.bias",)})
+
+
+def image():
+    return (np.array([1, 4, 2]), f32(8, 12), None)
 
 
 def new_model(**changes):
@@ -124,7 +137,7 @@ def model_calls():
                      "store": None, "store_rows": 100},
         "logprobs": batch(), "logprob_grads": batch() | {"coef": f32(3), "entropy_coef": f32(3)},
         "logits": {"_ids": i32(1, 2, 3)},
-        "embed": {"texts": [i32(1, 2), i32(3)]}, "mix": {"other": new_model(), "alpha": 0.5},
+        "see": {"images": [image()]}, "embed": {"texts": [i32(1, 2), i32(3)]}, "mix": {"other": new_model(), "alpha": 0.5},
     }
 
 
@@ -136,7 +149,7 @@ def trainer_calls():
         "step": {"learning_rate": 1e-3, "max_grad_norm": 1.0}, "zero_grad": {}, "gradient": {"name": NORM},
         "get_state": {"kind": "m", "name": NORM}, "set_state": {"kind": "m", "name": NORM, "array": f32(32)},
         "check_state": {"kind": "m", "name": NORM, "array": f32(32)},
-        "plan": {},
+        "plan": {}, "trained": {},
     }
 
 
@@ -360,7 +373,7 @@ WIDE = (Rope(np.ones(128, np.float32)),)
     ({"mlp": {"width": 0}}, "layer 0: width"),
     ({"attention": {"head_dim": 18}}, "inv_freq of rope 0 has 8 numbers, head_dim 18 needs 9"),
     ({"mlp": {"gate": "tanh"}}, "layer 0: gate is 'tanh'"),
-    ({"names": {"q": ("a",)}}, "'q' is no slot"), ({"names": {"qkv": ("a",)}}, "qkv has 3 pieces"),
+    ({"names": {"q": ("a",)}}, "'q' is no slot"), ({"names": {"qkv": ("a", "b")}}, "qkv has 3 pieces"),
     ({"names": {"norm": ("n" * 64,)}}, "norm"),
     ({"ropes": (Rope(np.ones(200, np.float32)),)}, "rope 0: inv_freq has 200 numbers"),
     *(({key: number}, key) for key in ("eps", "embed_scale", "norm_offset") for number in NOT_FINITE),

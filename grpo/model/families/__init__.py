@@ -24,7 +24,7 @@ from .rope import llama3_scale, rope_of, rope_parameters
 from .spec import Attention, Layer, Mlp, Rope, Spec, check
 
 __all__ = ["Attention", "Config", "Family", "Layer", "Mlp", "Rope", "Spec", "check", "families",
-           "llama3_scale", "rope_of", "rope_parameters", "spec_of"]
+           "llama3_scale", "rope_of", "rope_parameters", "spec_of", "text_of"]
 
 
 @functools.cache
@@ -40,10 +40,21 @@ def spec_of(config: Mapping[str, Any], source: str = "config.json") -> Spec:
     ``source`` names the file in errors. Raises FileFormatError for a missing or impossible value and
     UnsupportedModelError for anything that is not run."""
     family = family_of(config, source)
-    read = Config(config, source, family.defaults)
-    refuse_foreign(read)
-    read.number("max_position_embeddings", 1, low=1, high=1e9)
-    return check(family.spec(read), source)
+    sees = family.tiny_vision is not None
+    refuse_foreign(Config(config, source), *(["vision_config"] if sees else []))
+    text = Config(text_of(config), source, family.defaults)
+    refuse_foreign(text)
+    text.number("max_position_embeddings", 1, low=1, high=1e9)
+    return check(family.spec(Config(config, source) if sees else text), source)
+
+
+def text_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A config's keys of the text: those of its text_config, or its own."""
+    nested = config.get("text_config")
+    if isinstance(nested, Mapping):
+        return nested
+    return {key: value for key, value in config.items() if key not in ("text_config", "vision_config")} \
+        if "vision_config" in config else config
 
 
 def family_of(config: Mapping[str, Any], source: str) -> Family:

@@ -23,10 +23,11 @@ FOREIGN = {"quantization_config": "a quantised checkpoint (quantization_config)"
            "rope_interleaved": "rope_interleaved"}
 
 
-def refuse_foreign(config: Config) -> None:
-    """UnsupportedModelError for everything that would change the numbers and that no family computes."""
+def refuse_foreign(config: Config, *known: str) -> None:
+    """UnsupportedModelError for everything that would change the numbers and that no family computes. known: keys that
+    this one does."""
     for key, what in FOREIGN.items():
-        if config.get(key):
+        if key not in known and config.get(key):
             config.refuse(what)
     if dropout := config.get("attention_dropout"):
         why = "set it to 0: policy log-probs must be those that were sampled"

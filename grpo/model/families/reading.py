@@ -72,10 +72,19 @@ class Family:
     """What a file of this folder says of its models.
 
     model_type, architecture: as in config.json. spec: a config's network. defaults: transformers' values of keys that a
-    config leaves out. tiny: keys of grpo.tiny's config that are other ones in this family; None: a key it has not."""
+    config leaves out. tiny: keys of grpo.tiny's config that are other ones in this family; None: a key it has not.
+
+    Of a family that sees: defaults are of the text's keys, wherever a config has them; tiny_vision: grpo.tiny's
+    vision_config. old_names: {what a tensor's name begins with: what it begins with in files}."""
 
     model_type: str
     architecture: str
     spec: Callable[[Config], Spec]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     tiny: Mapping[str, Any] = field(default_factory=dict)
+    tiny_vision: Mapping[str, Any] | None = None
+    old_names: Mapping[str, str] = field(default_factory=dict)
+
+    def name_in_files(self, name: str) -> str:
+        """What transformers calls a tensor of this family in a file."""
+        return next((old + name.removeprefix(new) for new, old in self.old_names.items() if name.startswith(new)), name)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -28,9 +28,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 GATES = ("silu", "gelu_tanh")
-LAYER_SLOTS = ("attention_norm", "qkv", "qkv_bias", "q_norm", "k_norm", "o", "attention_post_norm",
-               "mlp_norm", "gate_up", "down", "mlp_post_norm")
+GELUS = ("gelu", "gelu_tanh", "quick_gelu")
+LAYER_SLOTS = ("attention_norm", "attention_norm_bias", "qkv", "qkv_bias", "q_norm", "k_norm", "o", "o_bias",
+               "attention_post_norm", "mlp_norm", "mlp_norm_bias", "gate_up", "gate_up_bias", "down", "down_bias",
+               "mlp_post_norm")
 MODEL_SLOTS = ("embed", "norm", "head")
+VISION_SLOTS = ("patch", "patch_bias", "position_table", "merger_norm", "merger_norm_bias", "merger_up",
+                "merger_up_bias", "merger_down", "merger_down_bias")
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,9 @@ class Attention:
     """heads of queries over kv_heads of keys and values, each head_dim wide.
 
     scale: of the scores, before the softmax. window: keys that a query sees, its own included; 0: all before it.
-    rope: which of `Spec.ropes`. qkv_bias: q, k and v have biases. qk_norm: one norm weight (head_dim,) for all heads of
-    q, and one for k."""
+    rope: which of `Spec.ropes`. qkv_bias: q, k and v have biases; o_bias: the projection back has one. qk_norm: one
+    norm weight (head_dim,) for all heads of q, and one for k. by_window: rows of a tower see their window of the image
+    only."""
 
     heads: int
     kv_heads: int
@@ -49,14 +54,19 @@ class Attention:
     rope: int = 0
     qkv_bias: bool = False
     qk_norm: bool = False
+    o_bias: bool = False
+    by_window: bool = False
 
 
 @dataclass(frozen=True)
 class Mlp:
-    """A gated linear unit: hidden_size to twice width, back from width. gate: one of GATES, of the gate's half."""
+    """A gated linear unit: hidden_size to twice width, back from width. gate: one of GATES, of the gate's half. Not
+    gated: hidden_size to width, gate (one of GELUS), back. bias: both products have one."""
 
     width: int
     gate: str = "silu"
+    gated: bool = True
+    bias: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,10 +82,55 @@ class Layer:
 class Rope:
     """Rotary position embedding of a head's pairs (j, j + head_dim / 2).
 
-    inv_freq: (head_dim / 2,) float32, radians a position. scale: of cos and sin (YaRN's attention factor)."""
+    inv_freq: (head_dim / 2,) float32, radians a position. scale: of cos and sin (YaRN's attention factor). axis:
+    (head_dim / 2,) int32, which number of a position turns the pair; None: positions have one."""
 
     inv_freq: NDArray[np.float32]
     scale: float = 1.0
+    axis: NDArray[np.int32] | None = None
+
+
+@dataclass(frozen=True)
+class Merger:
+    """What turns a cell of patches into one feature: norm, product, GELU, product, both of them with biases.
+
+    prefix: of its tensors' names, after the tower's. after: the layer whose result it reads. joined: the norm is of the
+    cell's rows side by side, not of each."""
+
+    prefix: str
+    after: int
+    joined: bool = False
+
+
+@dataclass(frozen=True)
+class Vision:
+    """A tower: patches of images in, features out, which enter a text's rows in place of its image tokens.
+
+    Before the first block x = patch Wpatch^T (+ bias), and the rows of a square table of positions, interpolated
+    bilinearly to the image's grid, where table_side is not 0. Its blocks are those of a text, except that rows see all
+    of their image (or window), and that norms may be LayerNorms ("layer"). Positions have two axes, row and column of a
+    patch. side x side patches are a cell; window: cells along each side of a window, 0: none. The features of the last
+    merger stand in place of tokens; those of the mergers before it are added to the residual stream after the text's
+    layers 0, 1, ... (DeepStack). out: columns of a feature; gelu: of the mergers, one of GELUS. patch_shape: channels,
+    frames, height and width of a patch."""
+
+    hidden_size: int
+    patch_shape: tuple[int, int, int, int]
+    layers: tuple[Layer, ...]
+    ropes: tuple[Rope, ...]
+    mergers: tuple[Merger, ...]
+    out: int
+    eps: float = 1e-6
+    norm: str = "layer"
+    side: int = 2
+    window: int = 0
+    table_side: int = 0
+    patch_bias: bool = False
+    gelu: str = "gelu"
+    prefix: str = "model.visual."
+    layer_prefix: str = "blocks."
+    axes: int = 2
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,7 +139,8 @@ class Spec:
 
     eps: of every norm. norm_offset: added to the weight of every norm. embed_scale: of the rows of the embedding.
     tie: the head is the embedding. max_positions: the longest sequence, in tokens, for which this spec says what the
-    model computes; 0: no limit. names: Hugging Face names of the tensors of a slot (LAYER_SLOTS without
+    model computes; 0: no limit. axes: numbers of a token's position; 3 (frame, row, column) among images. prefix: of
+    tensors' names. vision: the tower. names: Hugging Face names of the tensors of a slot (LAYER_SLOTS without
     "model.layers.N.", MODEL_SLOTS whole), for those slots whose tensors are not called what Llama's are."""
 
     hidden_size: int
@@ -96,16 +152,26 @@ class Spec:
     embed_scale: float = 1.0
     tie: bool = False
     max_positions: int = 0
+    axes: int = 1
+    prefix: str = "model."
+    vision: Vision | None = None
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def check(spec: Spec, source: str) -> Spec:
+Network = TypeVar("Network", Spec, Vision)
+
+
+def check(spec: Network, source: str) -> Network:
     """The spec; FileFormatError naming the layer and what is wrong where its numbers contradict each other."""
     def require(true: bool, wrong: str) -> None:
         if not true:
             raise FileFormatError(f"{source}: {wrong}")
 
     require(bool(spec.layers), "a network without layers")
+    if isinstance(spec, Spec) and spec.vision is not None:
+        check(spec.vision, f"{source}: vision")
+        require(spec.vision.out == spec.hidden_size,
+                f"features of {spec.vision.out} columns for a text of hidden_size {spec.hidden_size}")
     for i, rope in enumerate(spec.ropes):
         freq = rope.inv_freq
         require(freq.ndim == 1 and freq.dtype == np.float32 and bool(np.isfinite(freq).all() and (freq >= 0).all()),
@@ -122,7 +188,8 @@ def check(spec: Spec, source: str) -> Spec:
         require(0 <= a.rope < len(spec.ropes), f"{where} there is no rope {a.rope}")
         pairs = len(spec.ropes[a.rope].inv_freq)
         require(pairs == a.head_dim // 2, f"{where} rope {a.rope} has {pairs} frequencies, head_dim is {a.head_dim}")
-        require(layer.mlp.gate in GATES, f"{where} gate {layer.mlp.gate!r} is none of {', '.join(GATES)}")
-    unknown = [slot for slot in spec.names if slot not in LAYER_SLOTS + MODEL_SLOTS]
+        gates = GATES if layer.mlp.gated else GELUS
+        require(layer.mlp.gate in gates, f"{where} gate {layer.mlp.gate!r} is none of {', '.join(gates)}")
+    unknown = [slot for slot in spec.names if slot not in LAYER_SLOTS + MODEL_SLOTS + VISION_SLOTS]
     require(not unknown, f"names of slots that there are not: {', '.join(unknown)}")
     return spec

@@ -1,0 +1,31 @@
+/* Floor 3: images as rows of a tower. An image's patches are a grid; side x side of them are a cell, which becomes one
+   feature, and window x window cells are a window, which layers with by_window keep to. Rows stand window by window,
+   cells of a window and patches of a cell row by row; each image's cells are followed by padding to ROW_ALIGN, so
+   that gradients do not depend on how images are batched. */
+#ifndef GRPO_GRID_H
+#define GRPO_GRID_H
+
+#include "net/pictures.h"
+#include "net/spec.h"
+
+/* E_CONFIG that names the image whose grid a tower cannot see, or whose cells are not that many */
+int pictures_check(const struct picture *list, int n, const struct spec *s);
+/* Rows of some images in a tower, padding and all */
+int picture_rows(const struct spec *s, const struct picture *list, int n);
+static inline int64_t patches_of(const struct picture *p) { return p->grid[0] * p->grid[1] * p->grid[2]; }
+
+enum { TAPS = 4 };
+/* HOST tables of some images of a list */
+struct grid_tables {
+    int N, n_cells, n_segments, n_windows, longest;      /* rows; cells without padding; of a segment, in rows */
+    int32_t *source;                     /* (N) its patch of its image; -1: padding */
+    int32_t *positions;                  /* (2, N) row and column of each patch in its image */
+    int32_t *cells; /* (n_cells) cell i of the images, row by row, is the tower's cell cells[i] */
+    int32_t *taps; /* (N, TAPS) rows of the position table, where there is one */
+    float *tap_weights; /* (N, TAPS) */
+    struct segment *segments, *windows; /* (n_segments) a frame each; (n_windows) */
+};
+int grid_tables_create(struct grid_tables *t, const struct spec *s, const struct picture *list, int n);
+void grid_tables_free(struct grid_tables *t);
+
+#endif
