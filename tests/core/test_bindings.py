@@ -503,6 +503,12 @@ def test_a_trainer_keeps_its_model():
 # -- threads, fork, Ctrl-C ------------------------------------------------------------------------------------------
 
 
+def images():
+    """Arguments of preprocess()."""
+    return {"images": [u8(40, 50, 3)] * 9, "sizes": np.full((9, 2), 64, np.int32), "table": f32(3, 256),
+            "patch_size": 4, "merge_size": 2, "temporal_patch_size": 2, "device": "ref"}
+
+
 def core_calls():
     """By name, calls that leave the interpreter for a while."""
     ops, model = _core.Ops("ref"), new_model()
@@ -514,6 +520,7 @@ def core_calls():
         "Model.generate": functools.partial(model.generate, [i32(1, 2)], 8, 100),
         "Model.logprobs": functools.partial(model.logprobs, **many),
         "Trainer.accumulate": functools.partial(trainer.accumulate, **many, coef=np.ones(16 * 60, np.float32)),
+        "preprocess": functools.partial(_core.preprocess, **images()),
         "selective_log_softmax": functools.partial(_core.selective_log_softmax, f32(300, 3000), np.zeros(300, np.int32),
                                                    1.0),
     }
@@ -608,7 +615,7 @@ def test_fork_after_a_call(device):
     _core.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("name", ["generate", "logprobs", "accumulate"])
+@pytest.mark.parametrize("name", ["generate", "logprobs", "accumulate", "preprocess"])
 def test_ctrl_c(name):
     """SIGINT during a call: KeyboardInterrupt, and the model can be used again."""
     model = new_model(n_layers=4)
@@ -619,5 +626,6 @@ def test_ctrl_c(name):
         "generate": functools.partial(model.generate, [i32(1, 2)], 64, 200),
         "logprobs": functools.partial(model.logprobs, **many, token_budget=512),
         "accumulate": functools.partial(trainer.accumulate, **many, coef=np.ones(40 * 60, np.float32)),
+        "preprocess": functools.partial(_core.preprocess, **images()),
     }[name])
     assert np.isfinite(model.logits(i32(1, 2))).all()
