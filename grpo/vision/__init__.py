@@ -12,22 +12,24 @@ import numpy as np
 
 from .. import _core
 from ..errors import ConfigError
-from .decode import MAX_PIXELS, decode
+from .decode import MAX_PIXELS, read_image
 from .processor import Processor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MAX_PIXELS", "Processor", "decode", "preprocess"]
+__all__ = ["MAX_PIXELS", "Processor", "preprocess", "read_image"]
 
 
 def preprocess(images: Any, model_or_processor: Any, *, min_pixels: int | None = None, max_pixels: int | None = None,
+               pixel_limit: int = MAX_PIXELS, places: Sequence[str] | None = None,
                device: str = "cpu") -> dict[str, NDArray[Any]]:
     """What a model of Qwen's vision families reads of images: ``{"pixel_values": ..., "image_grid_thw": ...}``.
 
-    ``images``: a list (or one image) of anything that `decode` takes: PIL images, paths, bytes, arrays.
+    ``images``: a list (or one image) of anything that `read_image` takes: PIL images, paths, bytes, arrays.
     ``model_or_processor``: a `Processor`, or a model that has one as its ``processor``. ``min_pixels``,
-    ``max_pixels``: of an image as the model sees it, in place of the processor's.
+    ``max_pixels``: of an image as the model sees it, in place of the processor's. ``pixel_limit``: of an image as it
+    comes. ``places``: how errors name each; else "image 0", "image 1" ...
 
     pixel_values is float32 (patches, numbers of a patch), the images one after another; image_grid_thw int64
     (images, 3): frames, rows and columns of patches. Both are, number for number, what the Pillow processor of
@@ -45,9 +47,11 @@ def preprocess(images: Any, model_or_processor: Any, *, min_pixels: int | None =
         raise ConfigError(f"preprocess() needs a Processor or a model that sees images, not "
                           f"{type(model_or_processor).__name__}")
     processor = processor.with_limits(min_pixels, max_pixels)
-    places = [f"image {i}" for i in range(len(images))] if is_list(images) else ["image"]
-    pixels = [decode(image, place) for image, place in zip(images if is_list(images) else [images], places,
-                                                           strict=True)]
+    several = list(images) if is_list(images) else [images]
+    places = [f"image {i}" for i in range(len(several))] if places is None else list(places)
+    if len(places) != len(several):
+        raise ConfigError(f"places names {len(places)} of {len(several)} images")
+    pixels = [read_image(image, place, pixel_limit=pixel_limit) for image, place in zip(several, places, strict=True)]
     sizes = [processor.size(array.shape[0], array.shape[1], place) for array, place in zip(pixels, places, strict=True)]
     rows, grid = _core.preprocess(pixels, np.array(sizes, np.int32).reshape(-1, 2), table=processor.table(),
                                   patch_size=processor.patch_size, merge_size=processor.merge_size,

@@ -35,22 +35,22 @@ CHANNELS = (1, 3, 4)
 _said_first_frame = False
 
 
-def decode(image: Any, place: str = "image", *, max_pixels: int = MAX_PIXELS) -> Pixels:
+def read_image(image: Any, place: str = "image", *, pixel_limit: int = MAX_PIXELS) -> Pixels:
     """The pixels of an image, uint8 (height, width, 3).
 
     ``image``: a PIL image; a path, ``file://`` or ``data:`` URI; bytes of a file; ``{"bytes": ..., "path": ...}`` as
     data sets of Hugging Face hold it; a uint8 array or CPU tensor of grey (h, w), or of 1, 3 or 4 channels (h, w, c),
-    or (c, h, w) where that can be told. ``place``: how errors name it. ``max_pixels``: a larger one is refused before
-    it is decoded.
+    or (c, h, w) where that can be told. ``place``: how errors name it. ``pixel_limit``: a larger one is refused
+    before it is decoded.
 
     Raises ImageError.
 
-    >>> decode(np.full((2, 3), 7, np.uint8)).shape
+    >>> read_image(np.full((2, 3), 7, np.uint8)).shape
     (2, 3, 3)
     """
     place = _name_place(place, image)
     try:
-        pixels = _decode(image, place, max_pixels)
+        pixels = _pixels_of(image, place, pixel_limit)
     except ImageError:
         raise
     except Exception as error:                 # a decoder may fail in any way on what it is fed
@@ -75,23 +75,23 @@ def _name_place(place: str, image: Any) -> str:
     return f"{place} ({os.fsdecode(text):.200})"
 
 
-def _decode(image: Any, place: str, max_pixels: int) -> Pixels:
+def _pixels_of(image: Any, place: str, pixel_limit: int) -> Pixels:
     from PIL import Image
 
     if isinstance(image, Image.Image):
-        check_size(image.height, image.width, place, max_pixels)
+        check_size(image.height, image.width, place, pixel_limit)
         return _rgb(image, place)
     if isinstance(image, Mapping):
         image = _of_mapping(image, place)
     if isinstance(image, str):
         image = _of_string(image, place)
     if isinstance(image, os.PathLike):
-        return _read(_check_path(Path(image), place), place, max_pixels)
+        return _read(_check_path(Path(image), place), place, pixel_limit)
     if isinstance(image, (bytes, bytearray, memoryview)):
         if not len(image):
             raise ImageError(f"{place}: has no bytes")
-        return _read(io.BytesIO(image), place, max_pixels)
-    return _of_array(image, place, max_pixels)
+        return _read(io.BytesIO(image), place, pixel_limit)
+    return _of_array(image, place, pixel_limit)
 
 
 # -- where it comes from --------------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ def _check_path(path: Path, place: str) -> Path:
     return path
 
 
-def _of_array(image: Any, place: str, max_pixels: int) -> Pixels:
+def _of_array(image: Any, place: str, pixel_limit: int) -> Pixels:
     if isinstance(image, np.ndarray):
         array = image
     elif hasattr(image, "__array_interface__") or hasattr(image, "__array__"):
@@ -167,7 +167,7 @@ def _of_array(image: Any, place: str, max_pixels: int) -> Pixels:
     if array.ndim != 3 or array.shape[2] not in CHANNELS:
         raise ImageError(f"{place}: an array must be (h, w), or (h, w, c) or (c, h, w) with 1, 3 or 4 channels, not "
                          f"{array.shape}")
-    check_size(array.shape[0], array.shape[1], place, max_pixels)
+    check_size(array.shape[0], array.shape[1], place, pixel_limit)
     if array.shape[2] == 4:                    # on white, rounded as transformers does it
         alpha = array[:, :, 3:] / 255
         return np.round(alpha * array[:, :, :3] + (1 - alpha) * 255).astype(np.uint8)
@@ -177,15 +177,15 @@ def _of_array(image: Any, place: str, max_pixels: int) -> Pixels:
 # -- decoding -------------------------------------------------------------------------------------------------------
 
 
-def check_size(height: int, width: int, place: str, max_pixels: int) -> None:
+def check_size(height: int, width: int, place: str, pixel_limit: int) -> None:
     """ImageError for no pixels, or too many."""
     if height < 1 or width < 1:
         raise ImageError(f"{place}: has {width} x {height} pixels")
-    if height * width > max_pixels:
-        raise ImageError(f"{place}: has {width} x {height} pixels, more than the limit of {max_pixels}")
+    if height * width > pixel_limit:
+        raise ImageError(f"{place}: has {width} x {height} pixels, more than the limit of {pixel_limit}")
 
 
-def _read(file: Path | io.BytesIO, place: str, max_pixels: int) -> Pixels:
+def _read(file: Path | io.BytesIO, place: str, pixel_limit: int) -> Pixels:
     """A file, opened and turned upright."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -198,7 +198,7 @@ def _read(file: Path | io.BytesIO, place: str, max_pixels: int) -> Pixels:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{place}: is larger than Pillow's own limit, PIL.Image.MAX_IMAGE_PIXELS: {error}") from error
     with image:
-        check_size(image.height, image.width, place, max_pixels)
+        check_size(image.height, image.width, place, pixel_limit)
         if image.format != "MPO" and getattr(image, "is_animated", False):       # an MPO's others are previews
             _say_first_frame(place)
         image.load()
