@@ -17,10 +17,11 @@ _HOMES = {
     "training": ("GRPOTrainer", "SFTTrainer", "TrainingInterrupted", "sft"),
     "errors": ("GrpoError", "ConfigError", "FileFormatError", "CheckpointError", "CheckpointCorruptError",
                "CheckpointMismatchError", "RunFolderError", "UnsupportedModelError", "TokenizerError", "DatasetError",
-               "RewardError", "DeviceError", "OutOfMemoryError", "NonFiniteError", "BusyError", "GrpoWarning"),
+               "ImageError", "RewardError", "DeviceError", "OutOfMemoryError", "NonFiniteError", "BusyError",
+               "GrpoWarning"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-_MODULES = ("ops", "rewards", "datasets", "errors")
+_MODULES = ("ops", "rewards", "datasets", "errors", "vision")
 __all__ = ["__version__", *_HOME, *_MODULES]
 
 

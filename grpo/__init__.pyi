@@ -1,5 +1,5 @@
 """The public names, for type checkers: at run time each is imported on first use."""
-from . import datasets as datasets, errors as errors, ops as ops, rewards as rewards
+from . import datasets as datasets, errors as errors, ops as ops, rewards as rewards, vision as vision
 from .errors import (
     BusyError as BusyError,
     CheckpointCorruptError as CheckpointCorruptError,
@@ -11,6 +11,7 @@ from .errors import (
     FileFormatError as FileFormatError,
     GrpoError as GrpoError,
     GrpoWarning as GrpoWarning,
+    ImageError as ImageError,
     NonFiniteError as NonFiniteError,
     OutOfMemoryError as OutOfMemoryError,
     RewardError as RewardError,

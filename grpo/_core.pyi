@@ -164,6 +164,13 @@ class Ops:
     def __init__(self, device: str) -> None: ...
     def __getattr__(self, op: str) -> Any: ...
 
+def preprocess(images: list[NDArray[np.uint8]], sizes: I32, *, table: F32, patch_size: int, merge_size: int,
+               temporal_patch_size: int, device: str) -> tuple[F32, NDArray[np.int64]]:
+    """images (height, width, 3), resized by Pillow's bicubic filter to sizes (n, 2); table (3, 256): the number that a
+    byte of a colour becomes. (pixel_values (patches, numbers of a patch), image_grid_thw (n, 3))."""
+def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int, /) -> tuple[int, int]:
+    """The size at which Qwen2-VL and its successors see an image; ConfigError for one that is too narrow."""
+
 def dequantize(type: str, data: bytes | bytearray | memoryview, count: int, /) -> F32:
     """GGUF blocks, of a format that block_formats names -> float32 (count,)."""
 

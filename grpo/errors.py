@@ -46,6 +46,10 @@ class DatasetError(GrpoError, ValueError):
     """A data set is empty or a row is wrong; the message names the row."""
 
 
+class ImageError(GrpoError, ValueError):
+    """An image cannot be read, or is none that a model can be shown; the message begins with which."""
+
+
 class RewardError(GrpoError, RuntimeError):
     """A reward function raised or returned something unusable; the message names the function and the row."""
 

@@ -36,7 +36,11 @@ enum { VEC = 16 };
      vp   vload_pairs(p)        32 bf16 from p
      vp   vset1_pair(p)         the two bf16 at p, 16 times; p need only be 2-byte aligned
      vf   vdot(acc, a, b)       acc + a.lo b.lo + a.hi b.hi
-     float vsum(v)  vlargest(v)   fold 16 to 8 to 4 to 2 to 1, always this tree */
+     float vsum(v)  vlargest(v)   fold 16 to 8 to 4 to 2 to 1, always this tree
+   and for bytes `vi`, 16 int32:
+     vi   viset1(x)   viset_quads(a, b, c, d)   four lanes each   vimla(acc, a, b) = acc + a b   vishift(a, n) = a >> n
+     vi   viload_bytes(p)   viload_quads(p, q, r, s)    16 bytes; four bytes each
+     void vistore_bytes(p, v)   vistore_triples(p, v)   each lane to the nearest of 0..255; of four the first three */
 
 VEC_FN vf vneg(vf a) { return vsub(vzero(), a); }
 

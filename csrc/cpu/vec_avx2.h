@@ -105,3 +105,35 @@ VEC_FN float vlargest(vf v) {
     q = _mm_max_ps(q, _mm_movehl_ps(q, q));
     return _mm_cvtss_f32(_mm_max_ss(q, _mm_movehdup_ps(q)));
 }
+
+typedef vp vi;
+VEC_FN vi viset1(int32_t x) { return (vi){_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+VEC_FN vi viset_quads(int32_t a, int32_t b, int32_t c, int32_t d) {
+    return (vi){_mm256_setr_epi32(a, a, a, a, b, b, b, b), _mm256_setr_epi32(c, c, c, c, d, d, d, d)};
+}
+VEC_FN vi vimla(vi acc, vi a, vi b) {
+    return (vi){_mm256_add_epi32(acc.lo, _mm256_mullo_epi32(a.lo, b.lo)),
+                _mm256_add_epi32(acc.hi, _mm256_mullo_epi32(a.hi, b.hi))};
+}
+VEC_FN vi vishift(vi a, int n) { return (vi){_mm256_srai_epi32(a.lo, n), _mm256_srai_epi32(a.hi, n)}; }
+VEC_FN vi vec_widen_bytes(__m128i x) {
+    return (vi){_mm256_cvtepu8_epi32(x), _mm256_cvtepu8_epi32(_mm_unpackhi_epi64(x, x))};
+}
+VEC_FN vi viload_bytes(const uint8_t *p) { return vec_widen_bytes(_mm_loadu_si128((const __m128i *)p)); }
+VEC_FN vi viload_quads(const uint8_t *p, const uint8_t *q, const uint8_t *r, const uint8_t *s) {
+    int32_t a, b, c, d;
+    memcpy(&a, p, 4), memcpy(&b, q, 4), memcpy(&c, r, 4), memcpy(&d, s, 4);
+    return vec_widen_bytes(_mm_setr_epi32(a, b, c, d));
+}
+VEC_FN __m128i vec_bytes(vi v) {
+    __m256i halves = _mm256_permute4x64_epi64(_mm256_packs_epi32(v.lo, v.hi), 0xd8);
+    return _mm_packus_epi16(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1));
+}
+VEC_FN void vistore_bytes(uint8_t *p, vi v) { _mm_storeu_si128((__m128i *)p, vec_bytes(v)); }
+VEC_FN void vistore_triples(uint8_t *p, vi v) {
+    const __m128i triples = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
+    __m128i bytes = _mm_shuffle_epi8(vec_bytes(v), triples);
+    int32_t end = _mm_extract_epi32(bytes, 2);
+    _mm_storel_epi64((__m128i *)p, bytes);
+    memcpy(p + 8, &end, 4);
+}

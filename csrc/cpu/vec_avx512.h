@@ -77,3 +77,27 @@ VEC_FN float vlargest(vf v) {
     q = _mm_max_ps(q, _mm_movehl_ps(q, q));
     return _mm_cvtss_f32(_mm_max_ss(q, _mm_movehdup_ps(q)));
 }
+
+typedef __m512i vi;
+VEC_FN vi viset1(int32_t x) { return _mm512_set1_epi32(x); }
+VEC_FN vi viset_quads(int32_t a, int32_t b, int32_t c, int32_t d) {
+    return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3),
+                                    _mm512_castsi128_si512(_mm_setr_epi32(a, b, c, d)));
+}
+VEC_FN vi vimla(vi acc, vi a, vi b) { return _mm512_add_epi32(acc, _mm512_mullo_epi32(a, b)); }
+VEC_FN vi vishift(vi a, unsigned n) { return _mm512_srai_epi32(a, n); }
+VEC_FN vi viload_bytes(const uint8_t *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)); }
+VEC_FN vi viload_quads(const uint8_t *p, const uint8_t *q, const uint8_t *r, const uint8_t *s) {
+    int32_t a, b, c, d;
+    memcpy(&a, p, 4), memcpy(&b, q, 4), memcpy(&c, r, 4), memcpy(&d, s, 4);
+    return _mm512_cvtepu8_epi32(_mm_setr_epi32(a, b, c, d));
+}
+VEC_FN __m128i vec_bytes(vi v) { return _mm512_cvtusepi32_epi8(_mm512_max_epi32(v, _mm512_setzero_si512())); }
+VEC_FN void vistore_bytes(uint8_t *p, vi v) { _mm_storeu_si128((__m128i *)p, vec_bytes(v)); }
+VEC_FN void vistore_triples(uint8_t *p, vi v) {
+    const __m128i triples = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
+    __m128i bytes = _mm_shuffle_epi8(vec_bytes(v), triples);
+    int32_t end = _mm_extract_epi32(bytes, 2);
+    _mm_storel_epi64((__m128i *)p, bytes);
+    memcpy(p + 8, &end, 4);
+}

@@ -109,3 +109,41 @@ VEC_FN float vlargest(vf v) {
         for (int i = 0; i < half; i++) t[i] = t[i] > t[i + half] ? t[i] : t[i + half];
     return t[0];
 }
+
+typedef struct {
+    quad_int q[4];
+} vi;
+typedef uint8_t quad_byte __attribute__((vector_size(4)));
+VEC_FN vi viset1(int32_t x) { VEC_EACH(vi, (quad_int){0} + x); }
+VEC_FN vi viset_quads(int32_t a, int32_t b, int32_t c, int32_t d) {
+    const int32_t x[4] = {a, b, c, d};
+    VEC_EACH(vi, (quad_int){0} + x[i]);
+}
+VEC_FN vi vimla(vi acc, vi a, vi b) { VEC_EACH(vi, acc.q[i] + a.q[i] * b.q[i]); }
+VEC_FN vi vishift(vi a, int n) { VEC_EACH(vi, a.q[i] >> n); }
+VEC_FN quad_int quad_widen(const uint8_t *p) {
+    quad_byte x;
+    memcpy(&x, p, sizeof x);
+    return __builtin_convertvector(x, quad_int);
+}
+VEC_FN vi viload_bytes(const uint8_t *p) { VEC_EACH(vi, quad_widen(p + 4 * i)); }
+VEC_FN vi viload_quads(const uint8_t *p, const uint8_t *q, const uint8_t *r, const uint8_t *s) {
+    const uint8_t *at[4] = {p, q, r, s};
+    VEC_EACH(vi, quad_widen(at[i]));
+}
+VEC_FN quad_byte quad_bytes(quad_int v) {
+    v &= v > 0;
+    return __builtin_convertvector(v | (v > 255), quad_byte);
+}
+VEC_FN void vistore_bytes(uint8_t *p, vi v) {
+    for (int i = 0; i < 4; i++) {
+        quad_byte x = quad_bytes(v.q[i]);
+        memcpy(p + 4 * i, &x, 4);
+    }
+}
+VEC_FN void vistore_triples(uint8_t *p, vi v) {
+    for (int i = 0; i < 4; i++) {
+        quad_byte x = quad_bytes(v.q[i]);
+        memcpy(p + 3 * i, &x, 3);
+    }
+}

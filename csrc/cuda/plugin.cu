@@ -98,6 +98,7 @@ const struct plugin *grpo_cuda_get(uint32_t abi, const struct plugin_host *core,
     table.name = "cuda";
     table.tier = "";
     table.real_size = sizeof(bf16);
+    table.host_memory = 0;
     table.lookahead = 8; /* the host's look is a per cent of 8 steps; 4 steps a completion are run in vain */
 #define MEMORY(result, name, parameters) table.name = cuda_##name;
 #define PLAN MEMORY

@@ -99,7 +99,7 @@ static int exec_module(PyObject *module) {
     if (status) return raise_status(status), -1;
     interrupt_hook = check_signals;
     if (add_model(module) || add_store(module) || add_trainer(module) || add_plan(module) || add_loss(module) ||
-        add_ops(module) || add_quant(module) || add_cuda(module))
+        add_ops(module) || add_quant(module) || add_vision(module) || add_cuda(module))
         return -1;
     return 0;
 }

@@ -19,7 +19,11 @@ static const char *const dim_names[] = {[DIM_none] = "",
 static int size_of(const struct call *a, enum dim dim) {
     const int *d = a->size;
     switch (dim) {
+    case DIM_three: return 3;
     case DIM_four: return 4;
+    case DIM_levels: return 256;
+    case DIM_cells: return d[DIM_P] > 0 ? d[DIM_H] / d[DIM_P] * (d[DIM_W] / d[DIM_P]) : 0;
+    case DIM_patch: return 3 * d[DIM_T] * d[DIM_P] * d[DIM_P];
     case DIM_twoF: return 2 * d[DIM_F];
     case DIM_halfD: return d[DIM_D] / 2;
     case DIM_HqD: return d[DIM_Hq] * d[DIM_D];

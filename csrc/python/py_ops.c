@@ -44,6 +44,21 @@ static int has(const struct op *op, const char *name) {
     return 0;
 }
 
+static int check_taps(const struct call *a) {
+    const int32_t *first = DATA(int32_t, array_of(a, "first"));
+    int last = a->size[DIM_M] - a->size[DIM_taps];
+    for (int n = a->size[DIM_N] - 1; n >= 0; last = first[n--])
+        if (first[n] > last) return bad_value("first must ascend to at most M - taps");
+    return 0;
+}
+
+static int check_patches(const struct call *a) {
+    const int *size = a->size;
+    if (size[DIM_P] < 1 || size[DIM_T] < 1 || size[DIM_G] < 1) return bad_value("P, T and G must be positive");
+    int64_t block = (int64_t)size[DIM_P] * size[DIM_G];
+    return size[DIM_H] % block || size[DIM_W] % block ? bad_value("P G must divide H and W") : 0;
+}
+
 /* What the shapes of an entry cannot say */
 static int check_entry(const struct call *a) {
     const int *size = a->size;
@@ -54,6 +69,8 @@ static int check_entry(const struct call *a) {
         return bad_value("a norm's weights need dwq and dwk");
     if (has(a->op, "sight") && integer_of(a, "sight") != SEES_BEFORE && integer_of(a, "window"))
         return bad_value("a window is of rows that see what is before them: sight 0");
+    if (has(a->op, "first") && check_taps(a)) return -1;
+    if (has(a->op, "G") && check_patches(a)) return -1;
     if (!has(a->op, "row")) return 0;
     uint64_t row = integer_of(a, "row"), O = (uint64_t)size[DIM_O], rows = (uint64_t)size[DIM_rows];
     return row > O || rows > O - row ? bad_value("row and rows leave W") : 0;

@@ -6,6 +6,7 @@ const struct ops ref_ops = {
     .tier = "",
     .real_size = sizeof(float),
     .lookahead = 1,
+    .host_memory = 1,
 #define MEMORY(result, name, parameters) .name = ref_##name,
 #define PLAN MEMORY
 #define OP(name, ...) .name = ref_##name,

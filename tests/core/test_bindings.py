@@ -26,6 +26,10 @@ def f32(*shape):
     return np.random.default_rng(sum(shape)).standard_normal(shape, dtype=np.float32)
 
 
+def u8(*shape):
+    return np.random.default_rng(sum(shape)).integers(0, 256, shape, dtype=np.uint8)
+
+
 def i32(*values):
     return np.array(values, np.int32)
 
@@ -103,6 +107,8 @@ def ops_calls():
         "gather_rows": {"_src": f32(5, 3), "_index": i32(1, 4)},
         "put_rows": {"_dst": f32(5, 3), "src": f32(2, 3), "index": i32(1, 4)},
         "scatter_rows_add": {"_dst": f32(5, 3), "src": f32(2, 3), "index": i32(1, 4)},
+        "resample": {"_src": u8(2, 5, 3), "first": i32(0, 3), "weight": i32(1, 2, 3, 4).reshape(2, 2)},
+        "patches": {"src": u8(4, 8, 3), "table": f32(3, 256), "P": 2, "T": 2, "G": 2},
         "head": {"h": f32(2, 3), "_W": f32(5, 3), "target": i32(1, 4), "inv_temperature": 0.5},
         "head_bwd": {"dW": f32(5, 3), "h": f32(2, 3), "W": f32(5, 3), "target": i32(1, 4), "coef": f32(2),
                      "ecoef": f32(2)},
@@ -166,6 +172,9 @@ def function_calls():
                              "multi_objective_aggregation": "sum_then_normalize"},
         "selective_log_softmax": {"logits": f32(2, 5), "ids": i32(1, 4), "temperature": 1.0},
         "dequantize": {"type": "F32", "data": b"\0" * 8, "count": 2},
+        "preprocess": {"images": [u8(5, 7, 3)], "sizes": i32(4, 8).reshape(1, 2), "table": f32(3, 256), "patch_size": 2,
+                       "merge_size": 2, "temporal_patch_size": 2, "device": "ref"},
+        "smart_resize": {"height": 30, "width": 40, "factor": 28, "min_pixels": 784, "max_pixels": 10000},
         "backend": {"device": "ref"}, "get_num_threads": {}, "set_num_threads": {"count": 2}, "memory_in_use": {},
         "profile_start": {}, "profile": {},
         "plan": {"spec": new_spec(), "step_prompts": 2, "num_generations": 4, "prompt_length": 8, "max_new_tokens": 8,
@@ -512,6 +521,12 @@ def test_a_trainer_keeps_its_model():
 # -- threads, fork, Ctrl-C ------------------------------------------------------------------------------------------
 
 
+def images():
+    """Arguments of preprocess()."""
+    return {"images": [u8(40, 50, 3)] * 9, "sizes": np.full((9, 2), 64, np.int32), "table": f32(3, 256),
+            "patch_size": 4, "merge_size": 2, "temporal_patch_size": 2, "device": "ref"}
+
+
 def core_calls():
     """By name, calls that leave the interpreter for a while."""
     ops, model = _core.Ops("ref"), new_model()
@@ -523,6 +538,7 @@ def core_calls():
         "Model.generate": functools.partial(model.generate, [i32(1, 2)], 8, 100),
         "Model.logprobs": functools.partial(model.logprobs, **many),
         "Trainer.accumulate": functools.partial(trainer.accumulate, **many, coef=np.ones(16 * 60, np.float32)),
+        "preprocess": functools.partial(_core.preprocess, **images()),
         "selective_log_softmax": functools.partial(_core.selective_log_softmax, f32(300, 3000), np.zeros(300, np.int32),
                                                    1.0),
     }
@@ -617,7 +633,7 @@ def test_fork_after_a_call(device):
     _core.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("name", ["generate", "logprobs", "accumulate"])
+@pytest.mark.parametrize("name", ["generate", "logprobs", "accumulate", "preprocess"])
 def test_ctrl_c(name):
     """SIGINT during a call: KeyboardInterrupt, and the model can be used again."""
     model = new_model(n_layers=4)
@@ -628,5 +644,6 @@ def test_ctrl_c(name):
         "generate": functools.partial(model.generate, [i32(1, 2)], 64, 200),
         "logprobs": functools.partial(model.logprobs, **many, token_budget=512),
         "accumulate": functools.partial(trainer.accumulate, **many, coef=np.ones(40 * 60, np.float32)),
+        "preprocess": functools.partial(_core.preprocess, **images()),
     }[name])
     assert np.isfinite(model.logits(i32(1, 2))).all()

@@ -205,3 +205,18 @@ def log_support(z, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_pe
 def uniforms(keys, seed, step):
     return np.array([(_core.Ops.philox(seed, (int(position), int(sample), int(prompt), step))[0] >> 8) * 2.0**-24
                      for prompt, sample, position, _ in keys])
+
+
+def resample(src, first, weight):
+    """(H, M, C) bytes to (H, N, C): weights are integers of 22 fractional bits."""
+    taps = first[:, None] + np.arange(weight.shape[1])
+    sums = np.einsum("hnkc,nk->hnc", src[:, taps].astype(np.int64), weight.astype(np.int64))
+    return np.clip((sums + 2**21) >> 22, 0, 255).astype(np.uint8)
+
+
+def patches(src, table, P, T, G):
+    """(H, W, 3) bytes to (patches, 3 T P P) numbers."""
+    H, W, _ = src.shape
+    values = np.stack([table[c][src[:, :, c]] for c in range(3)])
+    blocks = values.reshape(3, H // (P * G), G, P, W // (P * G), G, P).transpose(1, 4, 2, 5, 0, 3, 6)
+    return np.repeat(blocks[:, :, :, :, :, None], T, axis=5).reshape(H // P * (W // P), 3 * T * P * P)

@@ -1,0 +1,1 @@
+from checks.images import *  # noqa: F403
