@@ -42,6 +42,10 @@ class TokenizerError(GrpoError, ValueError):
     """The tokenizer is missing, broken, or does not fit the model."""
 
 
+class ImageError(GrpoError, ValueError):
+    """An image cannot be read, or its place in a prompt is wrong; the message names it."""
+
+
 class DatasetError(GrpoError, ValueError):
     """A data set is empty or a row is wrong; the message names the row."""
 
