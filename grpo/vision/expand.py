@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ImageError
-from .messages import MARKER
+from .messages import MARKER, is_chat
 
 I32 = NDArray[np.int32]
 
@@ -55,6 +56,19 @@ def expand(ids: Sequence[int] | I32, counts: Sequence[int], image_token_id: int,
     repeats = np.ones(len(ids), np.int64)
     repeats[slots] = counts
     return np.repeat(ids, repeats)
+
+
+def prompt_ids(tokenizer: Any, prompt: Any, counts: Sequence[int], image_token_id: int, where: str = "the prompt", *,
+               placeholder: str = PLACEHOLDER, slot: str = SLOT, **variables: Any) -> I32:
+    """Ids of a prompt in the normal form of messages.py: of messages through the tokenizer's chat template, which gets
+    variables, of text with its markers as slots, or ids as they are; its placeholders repeated by counts, the features
+    of its images in their order."""
+    if isinstance(prompt, str):
+        text = placed(prompt, len(counts), where, placeholder=placeholder, slot=slot)
+        prompt = tokenizer.encode(text, add_special_tokens=True)
+    elif is_chat(prompt):
+        prompt = tokenizer.apply_chat_template(prompt, tokenize=True, **variables)
+    return expand(prompt, counts, image_token_id, where)
 
 
 def collapse(ids: Sequence[int] | I32, image_token_id: int) -> I32:

@@ -1,8 +1,8 @@
 """Chat templates that behave as those of the Qwen-VL families do."""
 
 _PARTS = ("{% if m.content is string %}{{ m.content }}{% else %}{% for part in m.content %}"
-          "{% if part.type == 'image' %}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}{% elif 'text' in part %}{{ part.text }}{% endif %}"
-          "{% endfor %}{% endif %}")
+          "{% if part.type == 'image' %}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}"
+          "{% elif 'text' in part %}{{ part.text }}{% endif %}{% endfor %}{% endif %}")
 _TURN = "{{ '<|im_start|>' + m.role + '\\n' }}" + _PARTS + "{{ '<|im_end|>\\n' }}"
 _END = "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 
