@@ -123,7 +123,7 @@ class PromptStream:
         beside = (*TEMPLATE_COLUMNS, *IMAGE_COLUMNS)
         for row, columns in enumerate(columns_of(self.rows, ("prompt", *beside))):
             if text_bytes(columns["prompt"]) > self.limit or any(columns[name] is not None for name in beside) \
-                    or shows_pictures(columns["prompt"]):
+                    or in_parts(columns["prompt"]):
                 yield row, columns
 
     def _too_long(self, row: int, columns: Mapping[str, Any]) -> bool:
@@ -176,12 +176,13 @@ def asked_text(content: Any) -> str:
     """The text of a message's content, without its images."""
     if not isinstance(content, list):
         return str(content)
-    return " ".join(str(part.get("text") or "") if isinstance(part, Mapping) else str(part) for part in content)
+    texts = [str(part.get("text") or "") if isinstance(part, Mapping) else str(part) for part in content]
+    return " ".join(text for text in texts if text)
 
 
-def shows_pictures(prompt: Any) -> bool:
-    """Whether there are images in a prompt's messages."""
-    return isinstance(prompt, (list, tuple)) and any(isinstance(m, Mapping) and pictures_in(m.get("content"))
+def in_parts(prompt: Any) -> bool:
+    """Whether a prompt has messages in parts, which may be images."""
+    return isinstance(prompt, (list, tuple)) and any(isinstance(m, Mapping) and isinstance(m.get("content"), list)
                                                      for m in prompt)
 
 
