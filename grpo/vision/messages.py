@@ -30,10 +30,10 @@ def normal(prompt: Any, images: Sequence[Any] = (), where: str = "the prompt") -
     """(the prompt in normal form, its images in the order of their places).
 
     images: those that the prompt itself does not hold, such as a row's column. They fill, in order, the empty image
-    parts {"type": "image"}; where there are none, the markers <image> in the texts of users; where all contents are
-    texts without one, they go before the first text of a user. A prompt of text or token ids stays as it is, with the
-    images beside it (see expand.placed). where: names the prompt in errors. ImageError where numbers differ, or a part
-    is not text or an image.
+    parts {"type": "image"}; where there are none, the markers <image> in the texts of users; where there are none of
+    these either, they go before the first message of a user that is a text, as in TRL. A prompt of text or token ids
+    stays as it is, with the images beside it (see expand.placed). where: names the prompt in errors. ImageError where
+    numbers differ, or a part is not text or an image.
 
     >>> prompt, images = normal([{"role": "user", "content": "What is this?"}], ["cat.png"])
     >>> prompt[0]["content"]
@@ -236,15 +236,13 @@ def _fill(messages: list[dict[str, Any]], given: list[Any], where: str) -> None:
         for message in users:
             message["content"] = [part for part in _all_parts(message)["content"] or []
                                   for part in _split_at_markers(part, waiting)]
-    elif any(isinstance(message.get("content"), list) for message in fillable):
-        own = len(images_of(messages))
-        raise ImageError(f"{where} has {len(given)} images and no places for them: its messages are in parts, " +
-                         (f"with {own} images of their own" if own else "none of which is {'type': 'image'}"))
-    elif not users or not isinstance(users[0].get("content"), str):
-        raise ImageError(f"{where} has {len(given)} images and no message of a user to put them before")
+    elif first := next((message for message in users if isinstance(message.get("content"), str)), None):
+        first["content"] = [*({"type": "image", "image": image} for image in given), *_all_parts(first)["content"]]
     else:
-        users[0]["content"] = [*({"type": "image", "image": image} for image in given),
-                               *_all_parts(users[0])["content"]]
+        own = len(images_of(messages))
+        raise ImageError(f"{where} has {len(given)} images and no places for them: its messages have " +
+                         (f"{own} images of their own" if own else "no part {'type': 'image'}") +
+                         ", and no user's is a text to put them before")
 
 
 def _split_at_markers(part: dict[str, Any], images: Iterator[Any]) -> list[dict[str, Any]]:
@@ -259,8 +257,6 @@ def _split_at_markers(part: dict[str, Any], images: Iterator[Any]) -> list[dict[
 
 
 def _all_parts(message: dict[str, Any]) -> dict[str, Any]:
-    """The message with its text as a part, as templates of models with images may want it. A tool's answer stays."""
+    """The message with its text as a part, as templates of models with images may want it."""
     content = message.get("content")
-    if not isinstance(content, str) or message.get("role") in NEVER_FILLED:
-        return message
-    return {**message, "content": [{"type": "text", "text": content}] if content else []}
+    return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message

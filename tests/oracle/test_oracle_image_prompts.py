@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from grpo.errors import ImageError
 from grpo.model.tokenizer import Tokenizer
 from grpo.vision.expand import collapse, expand
 from grpo.vision.messages import normal
@@ -137,3 +138,42 @@ def test_positions_of_odd_grids(family):
                                    image_grid_thw=torch.tensor(grids))
         np.testing.assert_array_equal(positions, wanted[:, 0].numpy())
         assert after == len(ids) + int(delta[0, 0])
+
+
+def random_prompt(rng):
+    """Messages whose contents are texts or parts, and images for them that may be too few or too many."""
+    messages, own = [], 0
+    for role in ["system"] * rng.randint(0, 1) + rng.choices(["user", "assistant", "tool"], k=rng.randint(1, 4)):
+        if rng.random() < 0.6:
+            content = rng.choice(TEXTS)
+        else:
+            content = [rng.choice([{"type": "text", "text": "t"}, {"type": "image", "image": f"own {own}"},
+                                   *[{"type": "image"}] * (role != "tool")]) for _ in range(rng.randint(1, 3))]
+            own += len(content)
+        messages.append({"role": role, "content": content})
+    return messages, [f"given {i}" for i in range(rng.choice([0, 1, 1, 2]))]
+
+
+def test_places_as_in_trl():
+    """What TRL accepts becomes the same messages; what it refuses is refused, but for texts beside parts to fill, and
+    markers, which it does not know."""
+    theirs = pytest.importorskip("trl.data_utils").prepare_multimodal_messages
+    rng, accepted, refused = random.Random(11), 0, 0
+    for _ in range(2000):
+        messages, images = random_prompt(rng)
+        if images and any("<image>" in str(m["content"]) for m in messages):
+            continue
+        try:
+            expected = theirs(messages, images)
+        except ValueError:
+            texts = any(m["role"] == "user" and isinstance(m["content"], str) for m in messages)
+            if not (texts and any({"type": "image"} in list(m["content"]) for m in messages)):
+                with pytest.raises(ImageError):
+                    normal(messages, images)
+                refused += 1
+            continue
+        prompt, found = normal(messages, images)
+        held = [part["image"] for m in expected for part in m["content"] if part["type"] == "image"]
+        assert found == held and prompt == (expected if held else messages)
+        accepted += bool(images)
+    assert accepted > 100 and refused > 100
