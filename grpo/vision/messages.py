@@ -58,6 +58,12 @@ def images_of(prompt: Any) -> list[Any]:
     return [part["image"] for message in prompt for part in _image_parts(message)] if is_chat(prompt) else []
 
 
+def shows_images(prompt: Any) -> bool:
+    """Whether messages, in whatever form, have parts that are images."""
+    return is_chat(prompt) and any(True for message in prompt if isinstance(message, Mapping)
+                                   for _ in _image_parts(message))
+
+
 def given_images(row: Mapping[str, Any], where: str = "the row") -> list[Any]:
     """What a row's columns image and images hold: none for None, an empty text or an empty list."""
     held = [name for name in COLUMNS if not _is_nothing(row.get(name))]

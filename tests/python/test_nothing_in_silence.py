@@ -111,6 +111,7 @@ def test_what_a_row_of_sft_gives_its_template(model, tmp_path, row, columns, tex
     ({"completion_mask": [1]}, "completion_mask"), ({"assistant_masks": [1]}, "assistant_masks"),
     ({"environment": "x"}, "environment"), ({"tools": "{"}, "not JSON"),
     ({"prompt": "a", "completion": "b"}, "leave one out"),
+    ({"messages": [{"role": "user", "content": [{"type": "image", "image": "a"}]}, ASSISTANT]}, "images in messages"),
 ])
 def test_columns_of_sft_that_cannot_be_honoured(model, tmp_path, columns, named):
     with pytest.raises(DatasetError, match="train_dataset: row 0") as error:
