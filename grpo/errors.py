@@ -42,12 +42,12 @@ class TokenizerError(GrpoError, ValueError):
     """The tokenizer is missing, broken, or does not fit the model."""
 
 
-class ImageError(GrpoError, ValueError):
-    """An image cannot be read, or its place in a prompt is wrong; the message names it."""
-
-
 class DatasetError(GrpoError, ValueError):
     """A data set is empty or a row is wrong; the message names the row."""
+
+
+class ImageError(GrpoError, ValueError):
+    """An image cannot be read, or is none that a model can be shown; the message begins with which."""
 
 
 class RewardError(GrpoError, RuntimeError):

@@ -6,13 +6,9 @@ Nothing is opened or decoded here. A prompt without images is left as it is.
 """
 from __future__ import annotations
 
-import base64
-import binascii
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import numpy as np
 
@@ -72,12 +68,17 @@ def given_images(row: Mapping[str, Any], where: str = "the row") -> list[Any]:
     if not held:
         return []
     value = row[held[0]]
-    is_list = isinstance(value, (list, tuple)) or getattr(value, "dtype", None) == np.dtype(object)   # so in pandas
-    found = list(value) if is_list else [value]
+    found = list(value) if is_list(value) else [value]
     for i, image in enumerate(found):
         if _is_nothing(image) or isinstance(image, (bool, int, float, complex)):
             raise ImageError(f"{where}: {held[0]!r} holds {image!r:.60} as its image {i}")
-    return [_opened_url(image, where) for image in found]
+    return found
+
+
+def is_list(images: Any) -> bool:
+    """Whether it is several images: a list, an array of them, or a list as pandas has it."""
+    return isinstance(images, (list, tuple)) or (isinstance(images, np.ndarray)
+                                                 and (images.ndim == 4 or images.dtype == object))
 
 
 def is_chat(prompt: Any) -> bool:
@@ -98,7 +99,8 @@ def described(prompt: Any) -> Any:
 def description(image: Any) -> str:
     """A short text for an image: its path, its bytes in number, or its size."""
     if isinstance(image, (str, os.PathLike)):
-        return str(image)[:MAX_SHOWN]
+        text = str(image)
+        return f"data URI of {len(text)} characters" if text[:5].lower() == "data:" else text[:MAX_SHOWN]
     if isinstance(image, Mapping):
         return description(next((image[key] for key in ("path", "bytes") if image.get(key)), None))
     if isinstance(image, (bytes, bytearray, memoryview)):
@@ -193,28 +195,7 @@ def _image_part(part: Mapping[str, Any], where: str) -> dict[str, Any]:
     if not held:
         return {"type": "image"}
     key, value = held.popitem()
-    if key == "base64":
-        return {"type": "image", "image": _from_base64(value, where)}
-    return {"type": "image", "image": _opened_url(value, where)}
-
-
-def _opened_url(image: Any, where: str) -> Any:
-    """The bytes in a data: URL, the path in a file: URL; anything else as it is."""
-    if not isinstance(image, str) or image[:5].lower() not in ("data:", "file:"):
-        return image
-    if image[:5].lower() == "file:":
-        return url2pathname(urlsplit(image).path)
-    head, comma, data = image.partition(",")
-    if not comma or not head.lower().endswith(";base64"):
-        raise ImageError(f"{where}: {image!r:.60} is no data URL in base64")
-    return _from_base64(data, where)
-
-
-def _from_base64(text: Any, where: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (TypeError, ValueError, binascii.Error) as error:
-        raise ImageError(f"{where}: {text!r:.60} is not base64: {error}") from error
+    return {"type": "image", "image": f"data:;base64,{value}" if key == "base64" else value}
 
 
 def _texts(content: Any) -> list[str]:
