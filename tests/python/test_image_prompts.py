@@ -97,7 +97,8 @@ PLACES = [
     ([user([{"type": "image", "base64": "YQ=="}])], [], [user([image("data:;base64,YQ==")])]),
     ([user([{"type": "image_url", "image_url": {"url": "https://h/a.png", "detail": "auto"}}])], [],
      [user([image("https://h/a.png")])]),
-    ([user([{"type": "image_url", "image_url": "data:image/png;base64,YQ=="}])], [], [user([image("data:image/png;base64,YQ==")])]),
+    ([user([{"type": "image_url", "image_url": "data:image/png;base64,YQ=="}])], [],
+     [user([image("data:image/png;base64,YQ==")])]),
     ([user([{"type": "image", "url": "file:///tmp/a.png"}])], [], [user([image("file:///tmp/a.png")])]),
     ([user([{"image": "a"}, {"text": "q"}])], [], [user([image("a"), text("q")])]),
     # what else a text part has, a template may read
