@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DatasetError, ImageError, did_you_mean
-from ..vision.messages import COLUMNS as IMAGE_COLUMNS, given_images, normal
+from ..vision.messages import COLUMNS as IMAGE_COLUMNS, given_images, is_nothing, normal
 from .pictures import columns_of, picture_key, pictures_in
 
 TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")      # what a row gives its chat template, beside the prompt
@@ -63,7 +63,7 @@ class PromptStream:
         has images they are its argument images. It need not decode them: their sizes say how many tokens they are."""
         self.rows, self.encode = read_rows(dataset, name), encode
         self.limit, self.on_long, self.name, self.sees_images = limit, on_long, name, sees_images
-        for unseen, why in {**({} if sees_images else dict.fromkeys(IMAGE_COLUMNS, BLIND)), **UNSEEN}.items():
+        for unseen, why in UNSEEN.items():
             for row in rows_with(self.rows, unseen):
                 raise DatasetError(f"{name}: row {row} has {unseen!r}: {why}; leave the column out")
         dropped = {row for row, columns in self._doubtful() if self._too_long(row, columns)} if on_long == "drop" \
@@ -103,6 +103,9 @@ class PromptStream:
         """(prompt in normal form, images, ids)"""
         shown = {name: columns[name] for name in TEMPLATE_COLUMNS if columns.get(name) is not None}
         where = f"{self.name}: row {row}"
+        for name in IMAGE_COLUMNS:
+            if not self.sees_images and not is_nothing(columns.get(name)):
+                raise DatasetError(f"{where} has {name!r}: {BLIND}; leave the column out")
         try:
             prompt, images = normal(columns.get("prompt"), given_images(columns, where), where)
         except ImageError as error:

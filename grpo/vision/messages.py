@@ -62,7 +62,7 @@ def shows_images(prompt: Any) -> bool:
 
 def given_images(row: Mapping[str, Any], where: str = "the row") -> list[Any]:
     """What a row's columns image and images hold: none for None, an empty text or an empty list."""
-    held = [name for name in COLUMNS if not _is_nothing(row.get(name))]
+    held = [name for name in COLUMNS if not is_nothing(row.get(name))]
     if len(held) > 1:
         raise ImageError(f"{where} has images in both {' and '.join(held)}; give one of the columns")
     if not held:
@@ -70,9 +70,14 @@ def given_images(row: Mapping[str, Any], where: str = "the row") -> list[Any]:
     value = row[held[0]]
     found = list(value) if is_list(value) else [value]
     for i, image in enumerate(found):
-        if _is_nothing(image) or isinstance(image, (bool, int, float, complex)):
+        if is_nothing(image) or isinstance(image, (bool, int, float, complex)):
             raise ImageError(f"{where}: {held[0]!r} holds {image!r:.60} as its image {i}")
     return found
+
+
+def is_nothing(value: Any) -> bool:
+    """Whether a column has no image in a row: None, an empty text, an empty list."""
+    return value is None or isinstance(value, (str, bytes, list, tuple)) and not value
 
 
 def is_list(images: Any) -> bool:
@@ -122,10 +127,6 @@ def text_of(content: Any) -> str:
         else:
             texts.append(str(part.get("text", "")) if isinstance(part, Mapping) else str(part))
     return " ".join(text for text in texts if text)
-
-
-def _is_nothing(value: Any) -> bool:
-    return value is None or isinstance(value, (str, bytes, list, tuple)) and not value
 
 
 def _kind(part: Any) -> str:

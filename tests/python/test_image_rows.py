@@ -91,6 +91,8 @@ def test_wrong_rows_are_found_at_the_start(row, message, on_long):
 def test_a_model_without_eyes(row, message):
     with pytest.raises(DatasetError, match=message):
         PromptStream([{"prompt": [user("q")]}, row], Encoder(), limit=100)
+    empty = PromptStream([{"prompt": [user("q")], "image": "", "images": []}], Encoder(), limit=100)
+    assert empty.at_row(0).images == [] and empty.encode.given[-1] == ([user("q")], ())
 
 
 def test_images_count_towards_the_limit():
