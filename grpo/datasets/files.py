@@ -1,12 +1,14 @@
 """Rows from files: .jsonl, .json, .csv, .tsv, .parquet (with pyarrow), or a folder with such files for every split."""
 import csv
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import DatasetError, FileFormatError
+from ..errors import ConfigError, DatasetError, FileFormatError
 from ..model.formats import strict_json
 from .layout import as_rows
+from .pictures import beside
 from .splits import SAME_SPLIT, no_split
 
 MAX_LINE = 16 << 20                          # bytes
@@ -14,15 +16,19 @@ BOM, BOMS_OF_UTF16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
 
 
 def read(path: Path, split: str = "train", *, size: int | None = None, system_prompt: str | None = None,
-         columns: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
-    """Rows of a file, or of a folder's files for this split. A file on its own is a train split."""
+         columns: Mapping[str, str] | None = None, image_folder: str | None = None) -> list[dict[str, Any]]:
+    """Rows of a file, or of a folder's files for this split. A file on its own is a train split. Relative paths of
+    images are meant from the file's folder, where they are there, or from image_folder."""
+    if image_folder is not None and not os.path.isdir(os.path.expanduser(image_folder)):
+        raise ConfigError(f"image_folder={image_folder!r} is no folder")
     if path.is_dir():
         paths = files_of_split(path, split)
     elif split == "train":
         paths = [path]
     else:
         raise no_split(f"{path} is one file and", split)
-    rows = [row for file in paths for row in as_rows(records(file), str(file), system_prompt, columns=columns)]
+    rows = [beside(row, os.path.expanduser(image_folder or file.parent), always=image_folder is not None)
+            for file in paths for row in as_rows(records(file), str(file), system_prompt, columns=columns)]
     return rows[:size]
 
 

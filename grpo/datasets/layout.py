@@ -7,6 +7,7 @@ from ..errors import ConfigError, DatasetError, did_you_mean
 
 XML_SYSTEM_PROMPT = "Respond in the following format:\n<reasoning>\n...\n</reasoning>\n<answer>\n...\n</answer>"
 QUESTION_COLUMNS = ("question", "problem")
+SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 
 def chat(question: str, system_prompt: str | None = "xml") -> list[dict[str, str]]:
@@ -95,13 +96,15 @@ def part(row: Mapping[str, Any], name: str, where: str) -> Any:
 
 
 def as_row(record: dict[str, Any], where: str, system_prompt: str | None) -> dict[str, Any]:
-    """One record as a row: with a prompt it is one already; else a chat around its question, and its answer as text.
-    where: names it in errors."""
+    """One record as a row: with a prompt it is one already; else a chat around its question, and its answer as text; or
+    what the column conversations holds. where: names it in errors."""
     if record.get("prompt"):
         if system_prompt is not None:
             raise DatasetError(f"{where} has a prompt of its own; system_prompt is for rows with a question")
         return record
     question = next((record[name] for name in QUESTION_COLUMNS if record.get(name)), None)
+    if question is None and record.get("conversations"):
+        return conversed(record, where, system_prompt)
     if question is None:
         raise DatasetError(f"{where} has neither a prompt nor a question; its columns are {listed(record)}")
     if not isinstance(question, str):
@@ -111,6 +114,28 @@ def as_row(record: dict[str, Any], where: str, system_prompt: str | None) -> dic
         row["answer"] = checked_gold(record["answer"], where)
         if row["answer"] != str(record["answer"]):
             row["solution"] = record["answer"]
+    return row
+
+
+def conversed(record: dict[str, Any], where: str, system_prompt: str | None) -> dict[str, Any]:
+    """A row of a record with turns {"from": "human" or "gpt", "value": text}: the last, where the model speaks, is the
+    answer, and those before it are the prompt."""
+    turns = record["conversations"]
+    if not isinstance(turns, list) or not all(isinstance(t, Mapping) and t.get("from") in SPEAKERS
+                                              and isinstance(t.get("value"), str) for t in turns):
+        raise DatasetError(f"{where}: conversations must be a list of {{'from': 'human' or 'gpt', 'value': text}}, not "
+                           f"{turns!r:.80}")
+    prompt = [{"role": SPEAKERS[turn["from"]], "content": turn["value"]} for turn in turns]
+    answer = prompt.pop()["content"] if prompt[-1]["role"] == "assistant" else None
+    if not prompt or prompt[-1]["role"] != "user":
+        raise DatasetError(f"{where}: conversations ask nothing: the turn before the last must be the user's")
+    if system_prompt is not None:
+        if prompt[0]["role"] == "system":
+            raise DatasetError(f"{where} has a system message of its own; leave system_prompt out")
+        prompt = chat("", system_prompt)[:-1] + prompt
+    row = {**record, "prompt": prompt}
+    if row.get("answer") is None and answer is not None:
+        row["answer"] = checked_gold(answer, where)
     return row
 
 

@@ -1,18 +1,19 @@
 """The prompts of a run: rows of a data set, checked, encoded, in an endless seeded order."""
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DatasetError, did_you_mean
+from ..errors import DatasetError, ImageError, did_you_mean
+from ..vision.messages import COLUMNS as IMAGE_COLUMNS, given_images, is_nothing, normal
+from .pictures import columns_of, picture_key, pictures_in
 
 TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")      # what a row gives its chat template, beside the prompt
-UNSEEN = {"image": "no model here sees images", "images": "no model here sees images",
-          "environment": "environments are not supported"}   # columns with a meaning in TRL that is not there yet
-
+UNSEEN = {"environment": "environments are not supported"}     # columns with a meaning in TRL that is not there yet
+BLIND = "the model sees no images"
 
 MAX_BITS = 4096                              # of a number in a row: 1,233 decimal digits
 MAX_ROW = 1_000_000                          # values in a row
@@ -20,12 +21,16 @@ MAX_ROW = 1_000_000                          # values in a row
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt as the data set has it, its token ids, its row, and the row's other columns."""
+    """A prompt, its token ids, its row, the row's other columns, and its images in the order of their places.
+
+    The prompt is as the data set has it; one with images is in the normal form of grpo.vision.messages. Images are as
+    they were given: nothing is decoded."""
 
     row: int
     prompt: Any
     ids: NDArray[np.int32]
     columns: dict[str, Any]
+    images: list[Any] = field(default_factory=list)
 
 
 class RowOrder:
@@ -53,24 +58,23 @@ class PromptStream:
     """Prompts of a data set without end, in a seeded order."""
 
     def __init__(self, dataset: Any, encode: Callable[..., NDArray[np.int32]], *, limit: int, on_long: str = "raise",
-                 shuffle: bool = False, seed: int = 0, name: str = "train_dataset"):
-        """encode: token ids of a prompt; where a row has TEMPLATE_COLUMNS they are its keyword arguments."""
+                 shuffle: bool = False, seed: int = 0, name: str = "train_dataset", sees_images: bool = False):
+        """encode: token ids of a prompt; where a row has TEMPLATE_COLUMNS they are its keyword arguments, and where it
+        has images they are its argument images. It need not decode them: their sizes say how many tokens they are."""
         self.rows, self.encode = read_rows(dataset, name), encode
-        self.limit, self.on_long, self.name = limit, on_long, name
+        self.limit, self.on_long, self.name, self.sees_images = limit, on_long, name, sees_images
         for unseen, why in UNSEEN.items():
             for row in rows_with(self.rows, unseen):
                 raise DatasetError(f"{name}: row {row} has {unseen!r}: {why}; leave the column out")
-        # a token is at least a byte of text, so most rows need no encoding to be known to fit
-        doubtful = {row for row, prompt in enumerate(column(self.rows, "prompt")) if text_bytes(prompt) > limit}
-        doubtful.update(row for shown in TEMPLATE_COLUMNS for row in rows_with(self.rows, shown))
-        dropped = {row for row in doubtful if self._too_long(row)} if on_long == "drop" else set()
+        dropped = {row for row, columns in self._doubtful() if self._too_long(row, columns)} if on_long == "drop" \
+            else set()
         self._kept = [row for row in range(len(self.rows)) if row not in dropped]
         if not self._kept:
             raise DatasetError(f"{name}: every prompt is longer than the limit of {limit} tokens")
         self._order = RowOrder(len(self._kept), shuffle, seed)
-        if on_long == "raise":
-            for row in sorted(doubtful):
-                self.at_row(row)
+        if on_long != "drop":
+            for row, columns in self._doubtful():
+                self._prompt(row, columns)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -82,42 +86,58 @@ class PromptStream:
     def at_row(self, row: int) -> Prompt:
         """The prompt of one row. Raises DatasetError naming the row where it cannot be encoded, is empty, or is too
         long."""
-        columns = dict(self.rows[row])
-        prompt = columns.pop("prompt", None)
-        ids = self._encoded(row, prompt, columns)
-        if len(ids) > self.limit:
-            if self.on_long != "truncate":
-                raise DatasetError(f"{self.name}: the prompt of row {row} has {len(ids)} tokens, the limit is "
-                                   f"{self.limit}; raise max_prompt_length, or set on_long_prompt to 'drop' or "
-                                   "'truncate'")
-            ids = ids[-self.limit:]
-        return Prompt(row, prompt, ids, columns)
+        return self._prompt(row, dict(self.rows[row]))
 
-    def _encoded(self, row: int, prompt: Any, columns: Mapping[str, Any]) -> NDArray[np.int32]:
+    def _prompt(self, row: int, columns: dict[str, Any]) -> Prompt:
+        prompt, images, ids = self._encoded(row, columns)
+        if len(ids) > self.limit:
+            if self.on_long != "truncate" or images:
+                raise DatasetError(f"{self.name}: the prompt of row {row} has {len(ids)} tokens, the limit is "
+                                   f"{self.limit}; raise max_prompt_length, or set on_long_prompt to 'drop'" +
+                                   (", or show smaller images; one with images is not truncated" if images else
+                                    " or 'truncate'"))
+            ids = ids[-self.limit:]
+        return Prompt(row, prompt, ids, {name: value for name, value in columns.items() if name != "prompt"}, images)
+
+    def _encoded(self, row: int, columns: Mapping[str, Any]) -> tuple[Any, list[Any], NDArray[np.int32]]:
+        """(prompt in normal form, images, ids)"""
         shown = {name: columns[name] for name in TEMPLATE_COLUMNS if columns.get(name) is not None}
+        where = f"{self.name}: row {row}"
+        for name in IMAGE_COLUMNS:
+            if not self.sees_images and not is_nothing(columns.get(name)):
+                raise DatasetError(f"{where} has {name!r}: {BLIND}; leave the column out")
         try:
-            ids = np.asarray(self.encode(prompt, **shown), np.int32)
+            prompt, images = normal(columns.get("prompt"), given_images(columns, where), where)
+        except ImageError as error:
+            raise DatasetError(str(error)) from error
+        if images and not self.sees_images:
+            raise DatasetError(f"{where} has images in its messages: {BLIND}")
+        try:
+            ids = np.asarray(self.encode(prompt, **shown, **({"images": images} if images else {})), np.int32)
         except (TypeError, ValueError, KeyError) as error:
             raise DatasetError(f"{self.name}: the prompt of row {row} cannot be encoded: {error}") from error
         if ids.ndim != 1 or not len(ids):
             raise DatasetError(f"{self.name}: the prompt of row {row} is empty")
-        return ids
+        return prompt, images, ids
 
-    def _too_long(self, row: int) -> bool:
-        columns = self.rows[row]
-        return len(self._encoded(row, columns["prompt"], columns)) > self.limit
+    def _doubtful(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The rows that may be too long. A token is at least a byte of text, so most need no encoding to be known to
+        fit; of images only their sizes say how many they are."""
+        beside = (*TEMPLATE_COLUMNS, *IMAGE_COLUMNS)
+        for row, columns in enumerate(columns_of(self.rows, ("prompt", *beside))):
+            if text_bytes(columns["prompt"]) > self.limit or any(columns[name] is not None for name in beside) \
+                    or in_parts(columns["prompt"]):
+                yield row, columns
 
-
-def column(rows: Any, name: str) -> Any:
-    """One column of a data set; datasets.Dataset reads it without the others."""
-    return rows[name] if hasattr(rows, "column_names") else (row[name] for row in rows)
+    def _too_long(self, row: int, columns: Mapping[str, Any]) -> bool:
+        return len(self._encoded(row, columns)[2]) > self.limit
 
 
 def rows_with(rows: Any, name: str) -> Iterator[int]:
     """The rows in which a column, that need not be there, is not None."""
-    names = getattr(rows, "column_names", None)
-    values = (row.get(name) for row in rows) if names is None else rows[name] if name in names else ()
-    return (row for row, value in enumerate(values) if value is not None)
+    if name not in getattr(rows, "column_names", (name,)):
+        return iter(())
+    return (row for row, columns in enumerate(columns_of(rows, (name,))) if columns[name] is not None)
 
 
 def check_written(value: Any, where: str) -> None:
@@ -151,18 +171,40 @@ def text_bytes(prompt: Any) -> int:
         return 0
     if isinstance(prompt, str):
         return len(prompt.encode(errors="surrogatepass"))
-    return sum(len(str(m.get("content", "")).encode(errors="surrogatepass")) if isinstance(m, Mapping) else 1
+    return sum(len(asked_text(m.get("content", "")).encode(errors="surrogatepass")) if isinstance(m, Mapping) else 1
                for m in prompt)
 
 
-def content_key(prompt: Any) -> bytes:
+def asked_text(content: Any) -> str:
+    """The text of a message's content, without its images."""
+    if not isinstance(content, list):
+        return str(content)
+    texts = [str(part.get("text") or "") if isinstance(part, Mapping) else str(part) for part in content]
+    return " ".join(text for text in texts if text)
+
+
+def in_parts(prompt: Any) -> bool:
+    """Whether a prompt has messages in parts, which may be images."""
+    return isinstance(prompt, (list, tuple)) and any(isinstance(m, Mapping) and isinstance(m.get("content"), list)
+                                                     for m in prompt)
+
+
+def content_key(prompt: Any, images: Iterable[Any] = ()) -> bytes:
     """A hash of what a prompt asks: its text, or that of the last user message, but for case and spaces; or its token
-    ids."""
+    ids. Of images, there or beside it, what tells them from others."""
+    shown = list(images)
     if not isinstance(prompt, str):
         prompt = list(prompt)
         asked = [m for m in prompt if isinstance(m, Mapping) and m.get("role") == "user"] or prompt[-1:]
-        prompt = str(asked[-1].get("content")) if asked and isinstance(asked[-1], Mapping) else str(prompt)
-    return hashlib.blake2b(" ".join(prompt.split()).casefold().encode(errors="surrogatepass"), digest_size=16).digest()
+        content = asked[-1].get("content") if asked and isinstance(asked[-1], Mapping) else str(prompt)
+        prompt, shown = asked_text(content), pictures_in(content) + shown
+    key = "\0".join([" ".join(prompt.split()).casefold(), *map(picture_key, shown)])
+    return hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=16).digest()
+
+
+def row_key(row: Mapping[str, Any]) -> bytes:
+    """content_key of a row's prompt and images."""
+    return content_key(row["prompt"], [row[name] for name in IMAGE_COLUMNS if row.get(name) is not None])
 
 
 def overlap(train: Any, held_out: Any) -> str:
@@ -172,9 +214,9 @@ def overlap(train: Any, held_out: Any) -> str:
     '1 of 2 rows of evaluation are trained on: row 1 (row 0 of training);'
     """
     seen: dict[bytes, int] = {}
-    for row, prompt in enumerate(column(train, "prompt")):
-        seen.setdefault(content_key(prompt), row)
-    keys = [content_key(prompt) for prompt in column(held_out, "prompt")]
+    for row, columns in enumerate(columns_of(train, ("prompt", *IMAGE_COLUMNS))):
+        seen.setdefault(row_key(columns), row)
+    keys = [row_key(columns) for columns in columns_of(held_out, ("prompt", *IMAGE_COLUMNS))]
     found = [f"row {row} (row {seen[key]} of training)" for row, key in enumerate(keys) if key in seen]
     if not found:
         return ""

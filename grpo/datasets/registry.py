@@ -11,6 +11,7 @@ from ..errors import ConfigError, DatasetError, did_you_mean
 from ..options import Names, attribute, in_file, load_file
 from . import files, hub, mixture
 from .layout import as_rows
+from .pictures import stored
 from .prompts import of_table
 from .splits import carved, no_split, part_of
 from .target_length import with_target_length
@@ -72,7 +73,7 @@ def given_rows(dataset: Any, wanted: str, *, size: int | None = None) -> Iterabl
     """Rows that the caller has."""
     if wanted != "train":
         raise no_split("a list of rows", wanted)
-    rows = of_table(dataset)
+    rows = stored(of_table(dataset))
     return itertools.islice(rows, size) if isinstance(rows, Iterable) else rows
 
 

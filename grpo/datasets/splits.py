@@ -3,7 +3,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import ConfigError, DatasetError, did_you_mean
-from .prompts import content_key
+from .prompts import row_key
 
 # a split, and the names under which sources have it
 SAME_SPLIT = {"test": ("test", "validation", "dev", "val"), "train": ("train",)}
@@ -35,7 +35,7 @@ def carved(rows: list[dict[str, Any]], share: float, split: str) -> list[dict[st
         raise ConfigError(f"validation={share!r} must be the share of rows to hold out, between 0 and 1")
     check_split(split, ("train", "validation", "test"), "a data set with the option validation")
     chosen = [row for row in rows
-              if (int.from_bytes(content_key(row["prompt"])[:4], "little") < share * 2**32) == (split != "train")]
+              if (int.from_bytes(row_key(row)[:4], "little") < share * 2**32) == (split != "train")]
     if not chosen:
         raise DatasetError(f"validation={share} of {len(rows)} rows leaves nothing for the split {split!r}")
     return chosen

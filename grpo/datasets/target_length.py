@@ -53,4 +53,6 @@ def asked(row: dict[str, Any], number: int, target: int) -> dict[str, Any]:
                            "rows with a question")
     sentence = f"Think for {target} tokens." if target > 0 else f"Think for a maximum of {-target} tokens."
     system, others = (prompt[0]["content"], prompt[1:]) if prompt[0]["role"] == "system" else ("", prompt)
-    return {**row, "prompt": [{"role": "system", "content": f"{system} {sentence}".strip()}, *others], COLUMN: target}
+    content = [*system, {"type": "text", "text": sentence}] if isinstance(system, list) else \
+        f"{system} {sentence}".strip()
+    return {**row, "prompt": [{"role": "system", "content": content}, *others], COLUMN: target}

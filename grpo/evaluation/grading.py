@@ -16,6 +16,7 @@ from ..rewards import (
     tagged,
     tagged_answer,
 )
+from ..vision.messages import text_of
 
 CATEGORIES = ("category", "level", "subject", "operation", "task", "source")
 REASONING = ("reasoning", "think")
@@ -59,7 +60,7 @@ def layout_of(prompt: Any) -> list[str]:
     >>> layout_of("Reply as <think>...</think> and <answer>...</answer>")
     ['think', 'answer']
     """
-    text = "\n".join(str(m["content"]) for m in prompt) if is_chat(prompt) else prompt
+    text = "\n".join(text_of(m["content"]) for m in prompt) if is_chat(prompt) else prompt
     if not isinstance(text, str):
         return []                                          # token ids show no tags
     return [tag for tag in dict.fromkeys(re.findall(r"<([A-Za-z_]\w*)>", text)) if f"</{tag}>" in text]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runs import READINGS, replace_text
+from ..vision.messages import text_of
 from .records import Record, questions
 from .tables import number
 
@@ -59,10 +60,10 @@ def prompt_text(prompt: Any) -> str:
     """A prompt as text: a chat message by message."""
     if isinstance(prompt, str):
         return prompt
-    return "\n".join(f"{m['role']}: {m['content']}" if isinstance(m, Mapping) else str(m) for m in prompt)
+    return "\n".join(f"{m['role']}: {text_of(m['content'])}" if isinstance(m, Mapping) else str(m) for m in prompt)
 
 
 def last_message(prompt: Any) -> str:
     """What the last message of a chat says; of any other prompt all of it."""
     is_chat = not isinstance(prompt, str) and prompt and isinstance(prompt[-1], Mapping)
-    return str(prompt[-1]["content"]) if is_chat else prompt_text(prompt)
+    return text_of(prompt[-1]["content"]) if is_chat else prompt_text(prompt)

@@ -6,6 +6,7 @@ One such process serves all templates. It starts with the first, and anew after 
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import pickle
 import subprocess
@@ -25,6 +26,7 @@ PROGRAM = Path(__file__).with_name("template_process.py")
 START = ("import runpy, sys; from multiprocessing.connection import Connection; c = Connection(int(sys.argv[1])); "
          "sys.path[:] = c.recv(); runpy.run_path(sys.argv[2])['serve'](c)")
 DONE, FAILED = b"d", b"f"                                # the first byte of a reply
+PROBE = "Is this shown?"
 
 
 class _Lost(Exception):
@@ -117,6 +119,7 @@ class ChatTemplate:
 
     def __init__(self, source: str, origin: str) -> None:
         self.source, self._origin = source, origin
+        self._refusals: dict[bool, str] = {}               # of parts without images, and with them
         if len(source) > MAX_TEMPLATE:
             raise TokenizerError(f"{origin}: chat template of {len(source)} characters is over the limit of "
                                  f"{MAX_TEMPLATE}")
@@ -126,9 +129,56 @@ class ChatTemplate:
             raise TokenizerError(f"{origin}: chat template does not parse: {error}") from error
 
     def render(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
-        """The prompt text. TokenizerError with the template's own message when it refuses the conversation."""
+        """The prompt text; of an image part the template sees {"type": "image"}. TokenizerError with the template's own
+        message when it refuses the conversation, and where it would pass over parts or images in silence."""
+        messages = [plain_parts(message) for message in messages]
+        listed = [message["content"] for message in messages if isinstance(message.get("content"), list)]
+        images = any(part.get("type") == "image" for content in listed for part in content)
+        if listed and (refusal := self._refusal(images, variables)):
+            raise TokenizerError(f"{self._origin}: {refusal}")
+        return self._render(messages, variables)
+
+    def _refusal(self, images: bool, variables: Mapping[str, Any]) -> str:
+        """Why the template cannot be given parts, or images among them; empty where it shows them, which is not how
+        Python or JSON would write them."""
+        if images not in self._refusals:
+            text = [{"type": "text", "text": PROBE}]
+            try:
+                plain = shown = self._render([{"role": "user", "content": text}], variables)
+                if images:
+                    shown = self._render([{"role": "user", "content": [{"type": "image"}, *text]}], variables)
+                why = "" if PROBE in shown and repr(PROBE) not in shown and json.dumps(PROBE) not in shown else "parts"
+            except TokenizerError as error:
+                plain, shown, why = "", "", f"parts ({error})"
+            if why:
+                why = f"the chat template takes the content of messages as text, not in {why}"
+            elif images and shown == plain:
+                why = "the chat template shows no images: it is that of a model of text"
+            self._refusals[images] = why
+        return self._refusals[images]
+
+    def _render(self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
         try:
             return _process.render(self.source, [{k: v for k, v in message.items() if v is not None}
                                                  for message in messages], variables)
         except TokenizerError as error:
             raise TokenizerError(f"{self._origin}: chat template: {error}") from error
+
+
+def plain_parts(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The message with every image part as {"type": "image"}, whatever it holds, and without what a table adds to parts
+    that lack it: None. What the template's process is sent must be plain values."""
+    content = message.get("content")
+    return {**message, "content": [_plain_part(part) for part in content]} if isinstance(content, list) else message
+
+
+def _plain_part(part: Any) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    if not isinstance(part, Mapping):
+        raise TokenizerError(f"a part of a message is {type(part).__name__}, not a dict with a type")
+    held = {name: value for name, value in part.items() if value is not None}
+    kind = held.get("type", next((name for name in ("image", "image_url", "text") if name in held), None))
+    if kind in ("image", "image_url"):
+        return {"type": "image"}
+    return {"type": kind, **held} if kind is not None else held

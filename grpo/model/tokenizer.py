@@ -142,8 +142,8 @@ class Tokenizer:
                             tokenize: Literal[True], **variables: Any) -> list[int]: ...
     def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True,
                             tokenize: bool = False, **variables: Any) -> str | list[int]:
-        """The prompt of a conversation, a list of {"role", "content"}, as text or ids. ``variables`` reach the template
-        (``tools``, ``enable_thinking`` ...)."""
+        """The prompt of a conversation, a list of {"role", "content"}, as text or ids. A content is text, or parts,
+        where an image is one placeholder. ``variables`` reach the template (``tools``, ``enable_thinking`` ...)."""
         if not self.chat_template:
             raise TokenizerError(f"{self._source}: has no chat template; pass text, or set tokenizer.chat_template")
         template = self._compiled()

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..errors import CheckpointMismatchError, ConfigError, RewardError, warn
 from ..options import Weight, checked_weight, weight_at
+from ..vision.messages import text_of
 from .adapters import GOLD_COLUMNS, PER_SAMPLE, Reward, adapt, gold_of
 from .deadline import in_thread
 from .values import Substitute, as_float, as_list, described, fresh, plain
@@ -280,7 +281,7 @@ class Call:
         own = {"prompts": b.prompts, "completions": b.completions, "completion_ids": b.completion_ids,
                "group_ids": b.group_ids, "completion_lengths": b.completion_lengths, "truncated": b.truncated}
         if self.reward.kind == "openrlhf":
-            prompts = ["\n".join(str(m["content"]) for m in p) if is_chat(p) else str(p) for p in b.prompts]
+            prompts = ["\n".join(text_of(m["content"]) for m in p) if is_chat(p) else str(p) for p in b.prompts]
             own = {"prompts": prompts, "queries": [p + t for p, t in zip(prompts, b.texts, strict=True)],
                    "labels": [self.gold(k) for k in range(len(b))]}
         return {**self.other_columns(), **own, **self.tools}

@@ -17,6 +17,7 @@ from ..options import GRPOConfig, sampling_options
 from ..rewards import RewardBatch, Scores, gold_of
 from ..runs import to_json
 from ..runs.arrays import read_arrays
+from ..vision.messages import described
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
@@ -304,7 +305,7 @@ def completion_records(step: int, r: Rollouts, names: list[str]) -> list[dict[st
     golds = [gold_of(p.columns) for p in r.prompts]
     (rewards, totals), extras = r.scores(), r.extra_rows()
     reasons = np.where(r.finish == LENGTH, "length", "stop")
-    return [{"step": step, "row": r.prompts[g].row, "prompt": r.prompts[g].prompt, "completion": r.texts[i],
+    return [{"step": step, "row": r.prompts[g].row, "prompt": described(r.prompts[g].prompt), "completion": r.texts[i],
              **({"gold": golds[g]} if golds[g] is not None else {}), "tokens": len(r.completions[i]),
              "finish_reason": str(reasons[i]), "rewards": dict(zip(names, rewards[i].tolist(), strict=True)),
              "reward": float(totals[i]), "advantage": None if r.advantages is None else float(r.advantages[i]),

@@ -12,6 +12,7 @@ from ..datasets import RowOrder, read_rows
 from ..errors import CheckpointMismatchError, ConfigError, DatasetError
 from ..model import Model, row_variables
 from ..options import SFTConfig, refuse
+from ..vision.messages import shows_images
 from .loop import Loop, StepResult, options
 
 I32 = NDArray[np.int32]
@@ -99,6 +100,8 @@ class SFTTrainer(Loop):
     def _encode(self, row: dict[str, Any]) -> tuple[Sequence[int] | I32, Sequence[int]]:
         if unseen := [name for name in UNSEEN if row.get(name) is not None]:
             raise ValueError(f"{', '.join(unseen)} cannot be honoured; leave the column out")
+        if any(shows_images(row.get(name)) for name in ("prompt", "completion", "messages")):
+            raise ValueError("images in messages cannot be honoured")
         variables = row_variables(self.args.chat_template_kwargs, row.get("tools"), row.get("chat_template_kwargs"))
         if "messages" in row:
             if row.get("prompt") is not None and row.get("completion") is not None:

@@ -80,8 +80,8 @@ def test_prompts_that_tools_make_too_long_are_dropped(model, tmp_path):
     ({"prompt": [USER], "tools": {"type": "function"}}, "tools must be a list"),
     ({"prompt": [USER], "chat_template_kwargs": "quiet"}, "chat_template_kwargs must be a dict"),
     ({"prompt": [USER], "chat_template_kwargs": {"tokenize": False}}, "must not hold tokenize"),
-    ({"prompt": [USER], "images": [object()]}, "'images': no model here sees images"),
-    ({"prompt": [USER], "image": object()}, "'image': no model here sees images"),
+    ({"prompt": [USER], "images": [object()]}, "'images': the model sees no images"),
+    ({"prompt": [USER], "image": object()}, "'image': the model sees no images"),
     ({"prompt": [USER], "environment": "game"}, "'environment': environments are not supported"),
 ])
 def test_columns_that_cannot_be_honoured(model, tmp_path, row, named):
@@ -111,6 +111,7 @@ def test_what_a_row_of_sft_gives_its_template(model, tmp_path, row, columns, tex
     ({"completion_mask": [1]}, "completion_mask"), ({"assistant_masks": [1]}, "assistant_masks"),
     ({"environment": "x"}, "environment"), ({"tools": "{"}, "not JSON"),
     ({"prompt": "a", "completion": "b"}, "leave one out"),
+    ({"messages": [{"role": "user", "content": [{"type": "image", "image": "a"}]}, ASSISTANT]}, "images in messages"),
 ])
 def test_columns_of_sft_that_cannot_be_honoured(model, tmp_path, columns, named):
     with pytest.raises(DatasetError, match="train_dataset: row 0") as error:
