@@ -113,6 +113,11 @@ static PyObject *Model_dtype(ModelObject *self, void *unused) {
     return PyUnicode_FromString(self->device.ops->real_size == 2 ? "bfloat16" : "float32");
 }
 
+static PyObject *Model_tower_version(ModelObject *self, void *unused) {
+    (void)unused;
+    return PyLong_FromUnsignedLongLong(self->tower ? self->tower->version : 0);
+}
+
 /* -- tensors ------------------------------------------------------------------------------------------------------ */
 
 /* Which piece of its parameter a whole tensor is */
@@ -484,6 +489,7 @@ static PyGetSetDef getset[] = {
     {"device", (getter)Model_device, NULL, "'cpu', 'cuda' or 'ref'", NULL},
     {"tier", (getter)Model_tier, NULL, "instruction set of the CPU backend", NULL},
     {"dtype", (getter)Model_dtype, NULL, "storage: 'bfloat16' or 'float32'", NULL},
+    {"tower_version", (getter)Model_tower_version, NULL, "one more with every change of the tower's weights", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 PyDoc_STRVAR(

@@ -1,8 +1,8 @@
 """The model: its weights on a device, its tokenizer, and the files that both come from and go to.
 
-model.py load, tiny, Model; families/ what a config.json says of a network, as a spec; devices.py where it runs;
-tokenizer.py and chat.py text to token ids and back, tokenizer_sources.py where a model's comes from; hub.py from a name
-to files; formats/ the files themselves.
+model.py Model and the calls that run it; loading.py where one comes from: load, tiny; families/ what a config.json says
+of a network, as a spec; devices.py where it runs; tokenizer.py and chat.py text to token ids and back,
+tokenizer_sources.py where a model's comes from; hub.py from a name to files; formats/ the files themselves.
 """
 from .devices import DRIVER, LEAST_CAPABILITY, gpu_memory, pick_device, search_packages
 from .families import spec_of
@@ -10,10 +10,12 @@ from .formats.gguf import GgufFile
 from .formats.safetensors import SafetensorsFile, SafetensorsFolder, from_bfloat16_bits, write_weights
 from .formats.strict_json import read_object
 from .hub import resolve
-from .model import Completion, Model, load, tiny
+from .loading import load, tiny
+from .model import Completion, EncodedPrompt, Model
 from .tokenizer import Tokenizer, row_variables
 from .tokenizer_sources import NoTokenizer
 
-__all__ = ["DRIVER", "LEAST_CAPABILITY", "Completion", "GgufFile", "Model", "NoTokenizer", "SafetensorsFile",
-           "SafetensorsFolder", "Tokenizer", "from_bfloat16_bits", "gpu_memory", "load", "pick_device", "read_object",
-           "resolve", "row_variables", "search_packages", "spec_of", "tiny", "write_weights"]
+__all__ = ["DRIVER", "LEAST_CAPABILITY", "Completion", "EncodedPrompt", "GgufFile", "Model", "NoTokenizer",
+           "SafetensorsFile", "SafetensorsFolder", "Tokenizer", "from_bfloat16_bits", "gpu_memory", "load",
+           "pick_device", "read_object", "resolve", "row_variables", "search_packages", "spec_of", "tiny",
+           "write_weights"]

@@ -30,6 +30,11 @@ KEPT_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.jso
               "merges.txt", "chat_template.jinja", "chat_template.json")
 CHATML = ("{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + "
           "'<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
+SEEING_CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}{% if message['content'] is string %}"
+    "{{ message['content'] }}{% else %}{% for part in message['content'] %}{{ '<|vision_start|><|image_pad|>"
+    "<|vision_end|>' if part['type'] == 'image' else part['text'] }}{% endfor %}{% endif %}{{ '<|im_end|>\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
 
 
 class Tokenizer:
@@ -105,9 +110,10 @@ class Tokenizer:
         return cls(backend, special=special, eos_ids=eos_ids, chat_template=template, source=source)
 
     @classmethod
-    def bytes(cls, tokens: Sequence[str] = ()) -> Tokenizer:
-        """256 bytes, then <|endoftext|> 256, <|im_start|> 257, <|im_end|> 258, then tokens (texts that are one
-        token each), with a ChatML template: for tiny models."""
+    def bytes(cls, tokens: Sequence[str] = (), special: Sequence[str] = ()) -> Tokenizer:
+        """256 bytes, then <|endoftext|> 256, <|im_start|> 257, <|im_end|> 258, then special tokens, then tokens (texts
+        that are one token each), with a ChatML template: for tiny models. special: those of images, if any; the
+        template then shows images."""
         from tokenizers import AddedToken, Tokenizer as Backend, decoders, models, pre_tokenizers
 
         alphabet = byte_alphabet()
@@ -115,10 +121,10 @@ class Tokenizer:
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         backend.decoder = decoders.ByteLevel()
         backend.add_special_tokens([AddedToken(text, special=True, normalized=False)
-                                    for text in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")])
+                                    for text in ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *special)])
         backend.add_tokens([AddedToken(text, special=False, normalized=False) for text in tokens])
         return cls(backend, special={"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}, eos_ids=[258, 256],
-                   chat_template=CHATML, source="byte tokenizer")
+                   chat_template=SEEING_CHATML if special else CHATML, source="byte tokenizer")
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         """Ids of a text; specials written out in it count as specials. ``add_special_tokens`` adds BOS where the model

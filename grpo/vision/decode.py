@@ -31,6 +31,7 @@ MAX_PIXELS = 178_956_970                       # where Pillow itself begins to r
 # What is read: formats of pictures that begin with a mark of their own. No vector graphics, no interpreters.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "QOI")
 CHANNELS = (1, 3, 4)
+ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)   # of EXIF: the tag, and its values that swap height and width
 
 _said_first_frame = False
 
@@ -58,6 +59,46 @@ def read_image(image: Any, place: str = "image", *, pixel_limit: int = MAX_PIXEL
     return np.ascontiguousarray(pixels)
 
 
+def image_size(image: Any, place: str = "image", *, pixel_limit: int = MAX_PIXELS) -> tuple[int, int]:
+    """(height, width) that `read_image` would return; of a file only its beginning is read.
+
+    Raises ImageError.
+
+    >>> image_size(np.zeros((2, 3), np.uint8))
+    (2, 3)
+    """
+    named = _name_place(place, image)
+    try:
+        return _size_of(image, named, pixel_limit)
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(f"{named}: cannot be read: {_say(error)}") from error
+
+
+def image_bytes(image: Any, place: str = "image") -> bytes:
+    """What tells an image from others: a file's bytes, or those of its pixels with their shape.
+
+    Raises ImageError."""
+    from PIL import Image
+
+    named = _name_place(place, image)
+    source = _source_of(image, named)
+    if isinstance(source, os.PathLike):
+        try:
+            return _check_path(Path(source), named).read_bytes()
+        except OSError as error:
+            raise ImageError(f"{named}: cannot be read: {_say(error)}") from error
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(source)
+    if isinstance(source, Image.Image):
+        palette = source.palette.tobytes() if source.palette is not None else b""
+        transparent = repr(source.info.get("transparency"))
+        return f"{source.mode} {source.size} {transparent} ".encode() + palette + source.tobytes()
+    array = read_image(source, place)
+    return f"array {array.shape} ".encode() + array.tobytes()
+
+
 def _say(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
@@ -78,23 +119,50 @@ def _name_place(place: str, image: Any) -> str:
 def _pixels_of(image: Any, place: str, pixel_limit: int) -> Pixels:
     from PIL import Image
 
+    image = _source_of(image, place)
     if isinstance(image, Image.Image):
         check_size(image.height, image.width, place, pixel_limit)
         return _rgb(image, place)
-    if isinstance(image, Mapping):
-        image = _of_mapping(image, place)
-    if isinstance(image, str):
-        image = _of_string(image, place)
-    if isinstance(image, os.PathLike):
-        return _read(_check_path(Path(image), place), place, pixel_limit)
-    if isinstance(image, (bytes, bytearray, memoryview)):
-        if not len(image):
-            raise ImageError(f"{place}: has no bytes")
-        return _read(io.BytesIO(image), place, pixel_limit)
-    return _of_array(image, place, pixel_limit)
+    file = _file_of(image, place)
+    return _of_array(image, place, pixel_limit) if file is None else _read(file, place, pixel_limit)
+
+
+def _size_of(image: Any, place: str, pixel_limit: int) -> tuple[int, int]:
+    from PIL import Image
+
+    image = _source_of(image, place)
+    if isinstance(image, Image.Image):
+        check_size(image.height, image.width, place, pixel_limit)
+        return image.height, image.width
+    file = _file_of(image, place)
+    if file is None:
+        height, width, _ = _of_array(image, place, pixel_limit).shape
+        return height, width
+    with _open(file, place) as opened:
+        check_size(opened.height, opened.width, place, pixel_limit)
+        sideways = opened.getexif().get(ORIENTATION, 1) in SIDEWAYS
+        return (opened.width, opened.height) if sideways else (opened.height, opened.width)
 
 
 # -- where it comes from --------------------------------------------------------------------------------------------
+
+
+def _source_of(image: Any, place: str) -> Any:
+    """A PIL image, a path, bytes of a file, or what may be an array."""
+    if isinstance(image, Mapping):
+        image = _of_mapping(image, place)
+    return _of_string(image, place) if isinstance(image, str) else image
+
+
+def _file_of(image: Any, place: str) -> Path | io.BytesIO | None:
+    """The file of a path or of bytes."""
+    if isinstance(image, os.PathLike):
+        return _check_path(Path(image), place)
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        if not len(image):
+            raise ImageError(f"{place}: has no bytes")
+        return io.BytesIO(image)
+    return None
 
 
 def _of_mapping(image: Mapping[str, Any], place: str) -> Any:
@@ -185,19 +253,25 @@ def check_size(height: int, width: int, place: str, pixel_limit: int) -> None:
         raise ImageError(f"{place}: has {width} x {height} pixels, more than the limit of {pixel_limit}")
 
 
-def _read(file: Path | io.BytesIO, place: str, pixel_limit: int) -> Pixels:
-    """A file, opened and turned upright."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+def _open(file: Path | io.BytesIO, place: str) -> PIL.Image.Image:
+    """A file of a kind that is read, of which only the beginning has been looked at."""
+    from PIL import Image, UnidentifiedImageError
 
     Image.init()
     try:
-        image = Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+        return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
     except UnidentifiedImageError:
         raise ImageError(f"{place}: is no image of a kind that is read ({', '.join(FORMATS)}), or its beginning is "
                          "broken") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{place}: is larger than Pillow's own limit, PIL.Image.MAX_IMAGE_PIXELS: {error}") from error
-    with image:
+
+
+def _read(file: Path | io.BytesIO, place: str, pixel_limit: int) -> Pixels:
+    """A file, opened and turned upright."""
+    from PIL import ImageOps
+
+    with _open(file, place) as image:
         check_size(image.height, image.width, place, pixel_limit)
         if image.format != "MPO" and getattr(image, "is_animated", False):       # an MPO's others are previews
             _say_first_frame(place)

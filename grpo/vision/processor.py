@@ -119,13 +119,13 @@ class Processor:
         except ConfigError as error:
             raise ImageError(f"{place}: {error}") from error
 
-    def grid(self, height: int, width: int) -> tuple[int, int, int]:
-        """(frames, rows, columns) of patches of an image of that size.
+    def grid(self, height: int, width: int, place: str = "an image") -> tuple[int, int, int]:
+        """(frames, rows, columns) of patches of an image of that size; place: its name in errors.
 
         >>> Processor.of("qwen2_vl").grid(480, 640)
         (1, 34, 46)
         """
-        new_height, new_width = self.size(height, width)
+        new_height, new_width = self.size(height, width, place)
         return 1, new_height // self.patch_size, new_width // self.patch_size
 
     def tokens(self, height: int, width: int) -> int:

@@ -192,7 +192,7 @@ MAKERS = {"Ops": ops_calls, "Model": model_calls, "Store": store_calls, "Trainer
 CALLS = [f"{owner}.{name}".lstrip(".") for owner, make in MAKERS.items() for name in make()]
 # tests/python/test_devices.py
 NEED_A_PLUGIN = {"cuda_plugin", "cuda_devices", "cuda_search", "cuda_blas", "cuda_products"}
-ATTRIBUTES = {"Ops.repeat", "Ops.seconds", "Ops.times", "Model.device", "Model.tier", "Model.dtype", "block_formats",
+ATTRIBUTES = {"Ops.repeat", "Ops.seconds", "Ops.times", "Model.device", "Model.tier", "Model.dtype", "Model.tower_version", "block_formats",
               "Store.bytes", "Store.groups", "Trainer.steps_taken", "Trainer.moment_dtype", "Trainer.master_dtype"}
 
 

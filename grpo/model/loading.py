@@ -1,0 +1,286 @@
+"""Models from what they are kept in: a Hugging Face folder, a GGUF, a hub id, or random weights of a tiny one."""
+from __future__ import annotations
+
+import math
+import os
+import re
+import zlib
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from numbers import Integral
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from .. import _core
+from ..errors import ConfigError, FileFormatError, did_you_mean
+from .devices import pick_device
+from .families import Config, Family, Spec, families, family_of, spec_of, text_of
+from .model import Model, check_vocabulary
+from .tokenizer import Tokenizer
+from .tokenizer_sources import eos_ids_of, given, of_folder, of_gguf
+
+IGNORED = re.compile(r".*\.rotary_emb\.inv_freq|.*\.attn\.masked_bias")
+# What a tiny model that sees has beside its bytes, and the keys of a config that name them
+VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+VISION_IDS = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
+FIRST_VISION_TOKEN = 259
+NORMS = ("norm.weight", "norm1.weight", "norm2.weight", "ln_q.weight")
+
+
+class Weights(Protocol):
+    """Where tensors come from: a safetensors folder or a GGUF."""
+
+    source: str
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every tensor, by Hugging Face name."""
+
+    def read(self, name: str) -> np.ndarray:
+        """float32, float16, or uint16 holding bfloat16 bits."""
+
+    def close(self) -> None:
+        """The files are not needed any more."""
+
+
+class Renamed:
+    """Weights whose files may have older names. old_names: {what a name begins with: what it began with}."""
+
+    def __init__(self, weights: Weights, old_names: Mapping[str, str]) -> None:
+        self.source, self._weights = weights.source, weights
+        found = weights.shapes()
+        old = bool(old_names) and not any(name.startswith(new) for name in found for new in old_names)
+        # The longest beginning first: "model.visual." would else be taken for one of "model.".
+        begins = sorted(((now, new) for new, now in old_names.items()), key=lambda each: -len(each[0])) if old else []
+        self._names = {next((new + name.removeprefix(now) for now, new in begins if name.startswith(now)), name): name
+                       for name in found}
+        self._shapes = {name: found[there] for name, there in self._names.items()}
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every tensor, by its name now."""
+        return self._shapes
+
+    def read(self, name: str) -> np.ndarray:
+        """The tensor of a name of now."""
+        return self._weights.read(self._names[name])
+
+    def close(self) -> None:
+        """The files are not needed any more."""
+        self._weights.close()
+
+
+@dataclass(frozen=True)
+class TinySpec:
+    """A model to be built with random weights: what `tiny` returns and `load` takes."""
+
+    config: dict[str, Any]
+    seed: int = 0
+    tokenizer: Tokenizer = field(default_factory=Tokenizer.bytes)
+
+
+def tiny(arch: str = "qwen2", seed: int = 0, tokens: Sequence[str] = (), **sizes: Any) -> TinySpec:
+    """A small random model (about 1.6 M parameters) with a byte tokenizer, for `load`.
+
+    ``arch``: "qwen2", "qwen3", "llama", "mistral" or "gemma3"; and of models that see images "qwen2_vl", "qwen2_5_vl"
+    or "qwen3_vl". ``tokens``: texts that are one token each, besides the bytes. ``sizes``: config keys (hidden_size,
+    num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim, intermediate_size, vocab_size, rope_theta,
+    tie_word_embeddings, sliding_window ...); ``vision_config``: a dict of the tower's (depth, num_heads ...).
+
+    >>> tiny(num_hidden_layers=2).config["num_hidden_layers"]
+    2
+    """
+    if not isinstance(seed, Integral) or not 0 <= seed < 1 << 64:
+        raise ConfigError(f"seed must be an integer from 0 to 2^64 - 1, not {seed!r:.80}")
+    if arch not in families():
+        raise ConfigError(f"arch {arch!r} is not known; choose from {', '.join(families())}")
+    family = families()[arch]
+    shown = VISION_TOKENS if family.tiny_vision is not None else ()
+    vision = sizes.pop("vision_config", {}) if shown else {}
+    config = {"architectures": [family.architecture], "model_type": family.model_type, "hidden_size": 192,
+              "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 3, "num_key_value_heads": 1,
+              "head_dim": None, "vocab_size": 259 + len(shown) + len(tokens), "hidden_act": "silu",
+              "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "rope_scaling": None, "max_position_embeddings": 4096,
+              "tie_word_embeddings": True, "initializer_range": 0.02, "bos_token_id": None, "eos_token_id": 258,
+              "pad_token_id": 256}
+    config |= family.tiny
+    _check_names(sizes, (config.keys() | family.defaults.keys()) - {"architectures", "model_type"}, "size")
+    config = {key: value for key, value in (config | sizes).items() if value is not None
+              or key not in ("rope_scaling", "hidden_act")}
+    Config(config, "tiny()").number("initializer_range", low=0.0, high=1e6)
+    if shown:
+        config = _with_tower(config, family, vision)
+    text = config.get("text_config", config)
+    text["head_dim"] = spec_of(config, "tiny()").layers[0].attention.head_dim
+    return TinySpec(config, seed, Tokenizer.bytes(tokens, shown))
+
+
+def _check_names(given: Mapping[str, Any], known: Set[str], what: str) -> None:
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"tiny() has no {what} {key!r}{did_you_mean(key, known)}")
+
+
+def _with_tower(text: dict[str, Any], family: Family, vision: Any) -> dict[str, Any]:
+    """The config of a tiny model that sees: text keys, and a tower's. vision: keys of it that the caller gave."""
+    if not isinstance(vision, Mapping):
+        raise ConfigError(f"vision_config must be a dict of a tower's sizes, not {vision!r:.80}")
+    usual = {"in_channels": 3, "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2, "hidden_act": None,
+             **(family.tiny_vision or {})}
+    _check_names(vision, usual.keys(), "size of vision_config")
+    # Qwen2-VL's key for the width of a feature is another one's for that of the tower.
+    out = "hidden_size" if "embed_dim" in usual else "out_hidden_size"
+    tower = {key: value for key, value in {**usual, out: text["hidden_size"], **vision}.items() if value is not None}
+    width = text.get("head_dim") or text["hidden_size"] // max(1, text["num_attention_heads"])
+    frames, rows = width // 8, (width // 2 - width // 8) // 2
+    rope = {"rope_type": "default", "rope_theta": text["rope_theta"],
+            "mrope_section": [frames, rows, width // 2 - frames - rows]}
+    nested = {key: value for key, value in text.items() if key not in ("architectures", "model_type", "rope_theta")}
+    return {"architectures": text["architectures"], "model_type": text["model_type"],
+            "tie_word_embeddings": text["tie_word_embeddings"],
+            **{name: FIRST_VISION_TOKEN + i for i, name in enumerate(VISION_IDS)},
+            "text_config": {**nested, "model_type": f"{text['model_type']}_text", "rope_parameters": rope},
+            "vision_config": tower}
+
+
+def load(path_or_id: str | os.PathLike[str] | TinySpec, device: str = "auto", dtype: str | None = None,
+         tokenizer: Any = None) -> Model:
+    """A model from a Hugging Face folder, a .gguf file, a hub id, or `tiny(...)`.
+
+    ``device``: "cpu" or "cuda" (bfloat16 weights), "auto" ("cuda" when a GPU answers, else "cpu"), "ref" (float32,
+    slow, for checking). ``dtype``: None or the device's own. ``tokenizer``: in place of the model's own, or where it
+    has none: a Tokenizer, a folder, a tokenizer.json, a .gguf, or a tokenizer of tokenizers or transformers. A model
+    without any takes token ids. Raises FileFormatError (file and tensor), UnsupportedModelError, TokenizerError,
+    ConfigError or DeviceError.
+
+    >>> model = load(tiny(num_hidden_layers=1))                                                      # doctest: +SKIP
+    >>> model.generate("2 + 2 =", max_new_tokens=4)[0].text                                          # doctest: +SKIP
+    """
+    device = pick_device(device, dtype)
+    if isinstance(path_or_id, TinySpec):
+        return _load_tiny(path_or_id if tokenizer is None else replace(path_or_id, tokenizer=given(tokenizer)), device)
+    if not isinstance(path_or_id, (str, os.PathLike)):
+        other = repr(path_or_id)
+        if hasattr(path_or_id, "save_pretrained"):
+            other = f"a {type(path_or_id).__name__}; give the folder of its save_pretrained()"
+        raise ConfigError(f"load() takes a path, a hub id or grpo.tiny(...), not {other:.120}")
+    from .hub import resolve
+
+    path = resolve(path_or_id)
+    if path.is_dir():
+        return _load_folder(path, device, tokenizer)
+    if path.suffix == ".gguf":
+        return _load_gguf(path, device, tokenizer)
+    if path.suffix in (".bin", ".pt", ".pth"):
+        from .formats.safetensors import pickle_advice
+
+        raise FileFormatError(f"{path}: {pickle_advice(path.name)}")
+    raise FileFormatError(f"{path}: a model is a folder (config.json, *.safetensors, tokenizer.json) or a .gguf file")
+
+
+def _load_tiny(spec: TinySpec, device: str) -> Model:
+    check_vocabulary(spec.tokenizer, spec.config, "tiny()")
+    network = spec_of(spec.config, "tiny()")
+    core = _core.Model(device, network)
+    text = text_of(spec.config)
+    depth = 1 / math.sqrt(2 * text["num_hidden_layers"])
+    for name, shape in core.tensors():
+        # One stream a tensor, by name: the numbers do not depend on the order in which the core lists them.
+        rng = np.random.Generator(np.random.Philox(key=np.array([spec.seed, zlib.crc32(name.encode())], np.uint64)))
+        if name.endswith(NORMS):
+            core.set_tensor(name, np.full(shape, 1 - network.norm_offset, np.float32))
+            continue
+        into_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+        scale = text["initializer_range"] * (depth if into_residual else 1)
+        core.set_tensor(name, rng.standard_normal(shape, np.float32) * np.float32(scale))
+    eos = spec.tokenizer.eos_ids
+    processor = None
+    if network.vision is not None:
+        from ..vision.processor import Processor
+
+        tower = spec.config["vision_config"]
+        processor = replace(Processor.of(spec.config["model_type"]), patch_size=tower["patch_size"],
+                            merge_size=tower["spatial_merge_size"], temporal_patch_size=tower["temporal_patch_size"],
+                            min_pixels=1)
+    return Model(core, dict(spec.config), spec.tokenizer,
+                 {"eos_token_id": eos, "pad_token_id": spec.tokenizer.pad_id}, processor)
+
+
+def _load_folder(folder: Path, device: str, tokenizer: Any = None) -> Model:
+    from .formats.safetensors import SafetensorsFolder
+    from .formats.strict_json import read_object
+
+    config = read_object(folder / "config.json")
+    spec = spec_of(config, str(folder / "config.json"))
+    generation_file = folder / "generation_config.json"
+    generation = read_object(generation_file) if generation_file.is_file() else {}
+    eos_ids = eos_ids_of(generation, config, vocab_size=spec.vocab_size, source=str(folder))
+    found = of_folder(folder, eos_ids) if tokenizer is None else given(tokenizer, eos_ids)
+    check_vocabulary(found, config, str(folder))
+    weights = Renamed(SafetensorsFolder(folder), family_of(config, str(folder)).old_names)
+    processor = None
+    if spec.vision is not None:
+        from ..vision.processor import Processor
+
+        processor = Processor.read(folder, config)
+    return Model(_fill(weights, device, spec), config, found,
+                 generation if generation_file.is_file() else {"eos_token_id": found.eos_ids}, processor)
+
+
+def _load_gguf(path: Path, device: str, tokenizer: Any = None) -> Model:
+    from .formats.gguf import GgufFile
+
+    file = GgufFile(path)
+    try:
+        spec = spec_of(file.config, str(path))
+        found = of_gguf(file.metadata, str(path)) if tokenizer is None else given(tokenizer)
+        check_vocabulary(found, file.config, str(path))
+    except BaseException:
+        file.close()
+        raise
+    ids = {"bos_token_id": found.bos_id, "eos_token_id": found.eos_ids, "pad_token_id": found.pad_id}
+    return Model(_fill(file, device, spec), {**file.config, **ids}, found, ids)
+
+
+def _fill(weights: Weights, device: str, spec: Spec) -> _core.Model:
+    """A core with every tensor set; names and shapes are compared before anything is read."""
+    try:
+        shapes = weights.shapes()
+        _check_corners(shapes, spec, weights.source)
+        core = _core.Model(device, spec)
+        _check_tensors(shapes, dict(core.tensors()), spec.tie, weights.source)
+        for name, _ in core.tensors():
+            core.set_tensor(name, weights.read(name))
+        return core
+    finally:
+        weights.close()
+
+
+def _check_corners(shapes: Mapping[str, tuple[int, ...]], spec: Spec, source: str) -> None:
+    """The largest tensors and the last layer fit the config, so that a wrong config fails before memory is asked
+    for."""
+    corners = {f"{spec.prefix}embed_tokens.weight": (spec.vocab_size, spec.hidden_size),
+               f"{spec.prefix}layers.{len(spec.layers) - 1}.mlp.down_proj.weight":
+                   (spec.hidden_size, spec.layers[-1].mlp.width)}
+    _raise_differences([_difference(name, shape, shapes.get(name)) for name, shape in corners.items()
+                        if shapes.get(name) != shape], source)
+
+
+def _check_tensors(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], tie: bool,
+                   source: str) -> None:
+    wrong = [_difference(name, tuple(shape), shapes.get(name)) for name, shape in expected.items()
+             if shapes.get(name) != tuple(shape)]
+    extra = [name for name in shapes if name not in expected and not IGNORED.fullmatch(name)
+             and not (tie and name == "lm_head.weight")]
+    _raise_differences(wrong + [f"{name} is not a tensor of this model" for name in extra], source)
+
+
+def _difference(name: str, expected: tuple[int, ...], found: tuple[int, ...] | None) -> str:
+    return f"{name} is missing" if found is None else f"{name} has shape {found}, the config says {expected}"
+
+
+def _raise_differences(lines: list[str], source: str) -> None:
+    if lines:
+        more = f"\n  and {len(lines) - 10} more" if len(lines) > 10 else ""
+        raise FileFormatError(f"{source}: {len(lines)} tensor(s) do not fit config.json:\n  " + "\n  ".join(lines[:10])
+                              + more)

@@ -1,0 +1,152 @@
+"""Images as a model takes them: what its tower reads, and what it made of them, kept while the tower stands still."""
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _core
+from ..errors import warn
+from .decode import image_bytes, image_size
+from .processor import Processor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Features = NDArray[Any]                  # (levels, tokens, hidden_size) float32, or uint16 holding bfloat16 bits
+
+CACHE_BYTES = 1 << 30
+
+
+@dataclass(eq=False)
+class Picture:
+    """One image of a prompt.
+
+    source: as it was given. grid: (3,) int64 frames, rows and columns of its patches. tokens: how many tokens of the
+    prompt it stands for. key: of its content and of how it is seen. pixels: (patches, numbers of a patch) float32, once
+    they were needed."""
+
+    source: Any
+    grid: NDArray[np.int64]
+    tokens: int
+    place: str
+    processor: Processor
+    pixels: NDArray[np.float32] | None = None
+    _key: bytes | None = field(default=None, repr=False)
+
+    @property
+    def key(self) -> bytes:
+        """16 bytes that tell it from other images, and from itself seen in another size."""
+        if self._key is None:
+            digest = hashlib.blake2b(repr(self.processor).encode(), digest_size=16)
+            digest.update(image_bytes(self.source, self.place))
+            self._key = digest.digest()
+        return self._key
+
+
+def look(images: Iterable[Any], processor: Processor, where: str = "the prompt") -> list[Picture]:
+    """Images of one prompt, of whose files only the beginnings are read: their sizes say how many tokens they are.
+
+    ImageError that names the place of one that cannot be read."""
+    found = []
+    for i, image in enumerate(images):
+        if isinstance(image, Picture):
+            found.append(image)
+            continue
+        place = f"{where}: image {i}"
+        height, width = image_size(image, place)
+        grid = processor.grid(height, width, place)
+        found.append(Picture(image, np.array(grid, np.int64), processor.tokens(height, width), place, processor))
+    return found
+
+
+def read_pixels(pictures: Sequence[Picture]) -> None:
+    """Decodes and prepares those that have no pixels yet, all of them together."""
+    from . import preprocess
+
+    missing = list({id(each): each for each in pictures if each.pixels is None}.values())
+    for processor in dict.fromkeys(each.processor for each in missing):
+        some = [each for each in missing if each.processor == processor]
+        out = preprocess([each.source for each in some], processor, places=[each.place for each in some])
+        ends = np.cumsum(out["image_grid_thw"].prod(axis=1))
+        for each, rows in zip(some, np.split(out["pixel_values"], ends[:-1]), strict=True):
+            each.pixels = rows
+
+
+class FeatureCache:
+    """Features of images that a tower has seen, by content, for as long as its weights are what they were.
+
+    limit: bytes of memory, those used longest ago go first. folder: where they are kept on disk too, for other runs;
+    fingerprint: of the tower's weights, by which they are told apart there.
+
+    >>> FeatureCache(limit=1 << 20).bytes
+    0
+    """
+
+    def __init__(self, limit: int = CACHE_BYTES, folder: Path | None = None, fingerprint: str = "") -> None:
+        self.limit, self.bytes, self.hits, self.misses = limit, 0, 0, 0
+        self.folder = folder / fingerprint if folder is not None else None
+        self._kept: OrderedDict[bytes, Features] = OrderedDict()
+
+    def get(self, key: bytes) -> Features | None:
+        """What the tower made of an image, or None."""
+        found = self._kept.get(key)
+        if found is not None:
+            self._kept.move_to_end(key)
+        elif self.folder is not None:
+            found = self._read(self.folder / f"{key.hex()}.npy")
+            if found is not None:
+                self._keep(key, found)
+        self.hits += found is not None
+        self.misses += found is None
+        return found
+
+    def put(self, key: bytes, features: Features) -> None:
+        """Keeps the features of an image."""
+        self._keep(key, features)
+        if self.folder is not None:
+            self._write(self.folder / f"{key.hex()}.npy", features)
+
+    def _keep(self, key: bytes, features: Features) -> None:
+        if features.nbytes > self.limit or key in self._kept:
+            return
+        self._kept[key] = features
+        self.bytes += features.nbytes
+        while self.bytes > self.limit:
+            self.bytes -= self._kept.popitem(last=False)[1].nbytes
+
+    def _read(self, path: Path) -> Features | None:
+        if not path.exists():
+            return None
+        try:
+            return np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            warn(f"{path}: kept features cannot be read and are made again: {error}")
+            return None
+
+    def _write(self, path: Path, features: Features) -> None:
+        temporary = path.with_suffix(".tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "wb") as file:
+                np.save(file, features, allow_pickle=False)
+            temporary.replace(path)
+        except OSError as error:
+            self.folder = None
+            warn(f"{path.parent}: features of images are not kept on disk: {error}")
+
+
+def see(core: _core.Model, pictures: Sequence[Picture], cache: FeatureCache) -> list[Features]:
+    """What a model's tower makes of images: from the cache, or of those that are not there, all together."""
+    found = {key: cache.get(key) for key in dict.fromkeys(each.key for each in pictures)}
+    new = list({each.key: each for each in pictures if found[each.key] is None}.values())
+    read_pixels(new)
+    for each, features in zip(new, core.see([(each.grid, each.pixels, None) for each in new]), strict=True):
+        found[each.key] = features
+        cache.put(each.key, features)
+    return [found[each.key] for each in pictures]

@@ -1,0 +1,137 @@
+"""What a model with a tower does for prompts with images: ids, positions, and the features of the images."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _core
+from ..errors import ConfigError, ImageError
+from .expand import prompt_ids
+from .messages import is_chat, normal
+from .pictures import CACHE_BYTES, FeatureCache, Picture, look, read_pixels, see
+from .positions import rope_positions
+from .processor import Processor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    I32 = NDArray[np.int32]
+    Seen = tuple[I32, int, I32, list[tuple[Any, Any, Any]]]          # of a prompt, as the core takes it
+
+# Ids that a config leaves out, as transformers has them.
+TOKENS = {"image_token_id": 151655, "video_token_id": 151656}
+NEVER_DRAWN = ("image_token_id", "video_token_id")
+
+
+class Sight:
+    """The seeing half of a model. processor: how it wants images; it may be replaced (min_pixels, max_pixels)."""
+
+    def __init__(self, core: _core.Model, config: Mapping[str, Any], processor: Processor) -> None:
+        self.core, self.processor = core, processor
+        self.tokens = {name: _token(config, name) for name in TOKENS}
+        self.cache_bytes, self.cache_folder = CACHE_BYTES, None
+        self._cache, self._version = FeatureCache(), -1
+
+    @property
+    def image_token_id(self) -> int:
+        """The id that stands for an image's features."""
+        return self.tokens["image_token_id"]
+
+    @property
+    def never_drawn(self) -> list[int]:
+        """Ids that no completion may hold: they would stand for images that are not there."""
+        return [self.tokens[name] for name in NEVER_DRAWN]
+
+    @property
+    def features(self) -> FeatureCache:
+        """What the tower as it is now has seen."""
+        if self._version != self.core.tower_version:
+            folder = None if self.cache_folder is None else Path(self.cache_folder)
+            self._cache = FeatureCache(self.cache_bytes, folder, fingerprint(self.core) if folder else "")
+            self._version = self.core.tower_version
+        return self._cache
+
+    def keep(self, limit: int, folder: str | Path | None) -> None:
+        """Sets how much is kept of what the tower has seen: bytes of memory, and a folder on disk or None."""
+        self.cache_bytes, self.cache_folder, self._version = limit, folder, -1
+
+    def share(self, other: Sight) -> None:
+        """Takes the features of a model whose tower has the same weights now."""
+        self.cache_bytes, self.cache_folder = other.cache_bytes, other.cache_folder
+        self._cache, self._version = other.features, self.core.tower_version
+
+    def encode(self, tokenizer: Any, prompt: Any, images: Sequence[Any] = (), where: str = "the prompt",
+               **variables: Any) -> tuple[I32, list[Picture]]:
+        """(ids with a token for each feature, images) of a prompt of text, messages or ids. images: those that the
+        prompt does not hold itself. Of ids that hold as many tokens as the images have features nothing is repeated.
+        variables: of the chat template."""
+        prompt, found = normal(prompt, images, where)
+        pictures = look(found, self.processor, where)
+        counts = [each.tokens for each in pictures]
+        if not isinstance(prompt, str) and not is_chat(prompt):
+            ids = np.asarray(prompt)
+            if ids.ndim == 1 and int((ids == self.image_token_id).sum()) == sum(counts) and ids.dtype.kind in "iu":
+                return ids.astype(np.int32), pictures
+        return prompt_ids(tokenizer, prompt, counts, self.image_token_id, where, **variables), pictures
+
+    def inputs(self, prompts: Sequence[I32], pictures: Sequence[Sequence[Picture]], *,
+               pixels: bool = False) -> list[Seen | None] | None:
+        """What the core takes beside the ids of prompts; None where none has an image. pixels: for a tower that is
+        trained, which makes the features itself."""
+        if len(pictures) != len(prompts):
+            raise ConfigError(f"images of {len(pictures)} prompts for {len(prompts)} prompts")
+        every = [each for some in pictures for each in some]
+        if not every:
+            return None
+        if pixels:
+            read_pixels(every)
+            parts = iter([(each.grid, each.pixels, None) for each in every])
+        else:
+            features = see(self.core, every, self.features)
+            parts = iter([(each.grid, None, made) for each, made in zip(every, features, strict=True)])
+        out: list[Seen | None] = []
+        for i, (ids, some) in enumerate(zip(prompts, pictures, strict=True)):
+            positions, after = self.positions(ids, some, f"prompt {i}")
+            places = np.flatnonzero(ids == self.image_token_id).astype(np.int32)
+            out.append((positions, after, places, [next(parts) for _ in some]) if some else None)
+        return out
+
+    def positions(self, ids: I32, pictures: Sequence[Picture], where: str = "the prompt") -> tuple[I32, int]:
+        """((3, len(ids)) positions of a prompt's tokens, the position after them)."""
+        return rope_positions(ids, [each.grid for each in pictures], self.image_token_id, self.processor.merge_size,
+                              video_token_id=self.tokens["video_token_id"], where=where)
+
+
+def fingerprint(core: _core.Model) -> str:
+    """Of a tower's weights, by which features on disk are told apart."""
+    import hashlib
+
+    digest = hashlib.blake2b(digest_size=16)
+    for name, shape in core.tensors():
+        if ".visual." in name:
+            digest.update(f"{name} {shape} {core.dtype}".encode() + core.get_tensor(name).tobytes())
+    return digest.hexdigest()
+
+
+def pictures_of(images: Any, prompts: int, one: bool) -> list[list[Any]]:
+    """What a caller gave as images, a list a prompt. one: the prompt is a single one, and its images may be given
+    without a list around them."""
+    if images is None:
+        return [[] for _ in range(prompts)]
+    if not isinstance(images, (list, tuple)):
+        images = [images]
+    if one and (len(images) != prompts or not all(isinstance(each, (list, tuple)) or each is None for each in images)):
+        images = [images]
+    if len(images) != prompts:
+        raise ImageError(f"images of {len(images)} prompts for {prompts} prompts; give a list a prompt")
+    return [[] if each is None else list(each) if isinstance(each, (list, tuple)) else [each] for each in images]
+
+
+def _token(config: Mapping[str, Any], name: str) -> int:
+    value = config.get(name, TOKENS[name])
+    if type(value) is not int or value < 0:
+        raise ConfigError(f"config.json: {name} must be a token id, not {value!r:.80}")
+    return value
