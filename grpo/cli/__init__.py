@@ -1,5 +1,5 @@
-"""The command `grpo`: train, recipes, generate, eval, analyze, plot, plan, doctor. One file a command; this one picks
-it and prints what goes wrong."""
+"""The command `grpo`: train, recipes, generate, eval, analyze, plot, plan, convert, doctor. One file a command; this
+one picks it and prints what goes wrong."""
 import importlib
 import os
 import sys
@@ -17,6 +17,7 @@ COMMANDS = {
     "analyze": "look at the completions of a run or an evaluation, or compare two",
     "plot": "draw the plots of a run",
     "plan": "say how much memory a run will take and how long a step, before anything is loaded",
+    "convert": "write a model of PyTorch's pickles as safetensors; nothing in them is run",
     "doctor": "say what is there on this machine, what is missing, and how to get it",
 }
 INTERRUPTED, BROKEN_PIPE = 130, 141         # as shells have it for SIGINT and SIGPIPE

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import ConfigError, FileFormatError
 
-FILES = ["*.safetensors", "*.json", "*.jinja", "merges.txt"]
+FILES = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "*.tiktoken"]
 
 
 def resolve(path_or_id: str | os.PathLike[str], files: list[str] = FILES) -> Path:

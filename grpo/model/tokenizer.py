@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from ..errors import TokenizerError, warn
+from .formats import tiktoken
 from .formats.byte_level import byte_alphabet, byte_level_backend, set_bos_eos
 from .formats.gguf_tokenizer import build
 from .formats.strict_json import read_bytes, read_object
@@ -27,7 +28,7 @@ MAX_TOKENIZER_JSON = 256 << 20
 SPECIAL_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
 # Copied byte for byte by save_pretrained, so that what was read is what other programs read.
 KEPT_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-              "merges.txt", "chat_template.jinja", "chat_template.json")
+              "merges.txt", tiktoken.FILE, "chat_template.jinja", "chat_template.json")
 CHATML = ("{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + "
           "'<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
 SEEING_CHATML = (
@@ -51,12 +52,13 @@ class Tokenizer:
 
     def __init__(self, backend: tokenizers.Tokenizer, *, special: Mapping[str, str] | None = None,
                  eos_ids: Sequence[int] = (), chat_template: str | None = None,
-                 files: Mapping[str, bytes] | None = None, source: str = "tokenizer") -> None:
+                 files: Mapping[str, bytes] | None = None, source: str = "tokenizer",
+                 apart: re.Pattern[str] | None = None) -> None:
         """``special``: texts of bos_token, eos_token, pad_token, unk_token; ``eos_ids``: further ids that end a
-        completion."""
+        completion; ``apart``: its first group is encoded by itself, wherever it matches."""
         backend.no_truncation()
         backend.no_padding()
-        self._backend, self._source, self._files = backend, source, dict(files or {})
+        self._backend, self._source, self._files, self._apart = backend, source, dict(files or {}), apart
         self.special = dict(special or {})
         vocabulary = backend.get_vocab(with_added_tokens=True)
         if not vocabulary:
@@ -79,28 +81,39 @@ class Tokenizer:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Tokenizer:
-        """From tokenizer.json, or vocab.json and merges.txt of a Qwen; eos ids from generation_config.json, then
-        config.json."""
+        """From tokenizer.json, or vocab.json and merges.txt of a Qwen, or qwen.tiktoken; eos ids from
+        generation_config.json, then config.json."""
         folder = Path(folder)
-        config = _optional(folder / "tokenizer_config.json")
+        config, model_config = _optional(folder / "tokenizer_config.json"), _optional(folder / "config.json")
+        generation, ranks = _optional(folder / "generation_config.json"), None
         if (folder / "tokenizer.json").is_file():
             backend = load_backend(read_bytes(folder / "tokenizer.json", MAX_TOKENIZER_JSON),
                                    str(folder / "tokenizer.json"))
         elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
             backend = _qwen_backend(folder, config)
+        elif (folder / tiktoken.FILE).is_file():
+            ranks = tiktoken.build(read_bytes(folder / tiktoken.FILE, tiktoken.MAX_FILE), "visual" in model_config,
+                                   generation.get("chat_format") != "raw", str(folder / tiktoken.FILE))
+            backend = ranks.backend
         else:
-            raise TokenizerError(f"{folder}: has no tokenizer.json (nor vocab.json and merges.txt)")
+            raise TokenizerError(f"{folder}: has no tokenizer.json (nor vocab.json and merges.txt, nor "
+                                 f"{tiktoken.FILE})")
         source = str(folder / "tokenizer_config.json")
-        special = _special_texts(config, _optional(folder / "special_tokens_map.json"), source)
+        special = {**(ranks.special if ranks else {}),
+                   **_special_texts(config, _optional(folder / "special_tokens_map.json"), source)}
         _add_tokens(backend, config, special, source)
         if "add_bos_token" in config or "add_eos_token" in config:
             set_bos_eos(backend, special, bool(config.get("add_bos_token")), bool(config.get("add_eos_token")))
-        eos = _optional(folder / "generation_config.json").get("eos_token_id")
-        eos = _optional(folder / "config.json").get("eos_token_id") if eos is None else eos
+        eos = generation.get("eos_token_id")
+        eos = model_config.get("eos_token_id") if eos is None else eos
+        eos_ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
+        template = _template_text(folder, config)
+        if ranks:
+            eos_ids, template = [*ranks.ends, *eos_ids], ranks.template if template is None else template
         files = {name: read_bytes(folder / name, MAX_TOKENIZER_JSON) for name in KEPT_FILES
                  if (folder / name).is_file()}
-        return cls(backend, special=special, eos_ids=eos if isinstance(eos, list) else [] if eos is None else [eos],
-                   chat_template=_template_text(folder, config), files=files, source=str(folder))
+        return cls(backend, special=special, eos_ids=eos_ids, chat_template=template, files=files, source=str(folder),
+                   apart=tiktoken.HEADER if ranks else None)
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any], source: str = "GGUF") -> Tokenizer:
@@ -130,7 +143,11 @@ class Tokenizer:
         """Ids of a text; specials written out in it count as specials. ``add_special_tokens`` adds BOS where the model
         wants one."""
         with _library_errors(lambda: f"{self._source}: cannot encode {text!r:.80}"):
-            return self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+            if self._apart is None or not (alone := [match.span(1) for match in self._apart.finditer(text)]):
+                return self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+            cuts = [0, *(end for span in alone for end in span), len(text)]
+            pieces = (text[begin:end] for begin, end in zip(cuts, cuts[1:], strict=False))
+            return [i for piece in pieces for i in self._backend.encode(piece, add_special_tokens=False).ids]
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Text of ids. Ids past the vocabulary (padded rows of a model) have no text."""

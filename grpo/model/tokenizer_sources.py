@@ -13,12 +13,13 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..errors import ConfigError, FileFormatError, TokenizerError, warn
+from .formats import tiktoken
 from .formats.gguf import GgufFile
 from .formats.strict_json import read_bytes
 from .hub import resolve
 from .tokenizer import MAX_TOKENIZER_JSON, Tokenizer, load_backend
 
-FILES = ["tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+FILES = ["tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "*.tiktoken",
          "chat_template.*", "generation_config.json", "config.json"]
 NO_VOCABULARY = (None, "none", "no_vocab")               # tokenizer.ggml.model of a GGUF without one
 
@@ -70,11 +71,12 @@ class NoTokenizer(Tokenizer):
 def of_folder(folder: Path, eos_ids: Sequence[int]) -> Tokenizer:
     """A model folder's own. Without one a GrpoWarning says so, and token ids are all that the model takes.
     eos_ids: those of the model's config."""
-    if (folder / "tokenizer.json").exists() or (folder / "vocab.json").exists():
+    if any((folder / name).exists() for name in ("tokenizer.json", "vocab.json", tiktoken.FILE)):
         return Tokenizer.from_pretrained(folder)
     other = " (tokenizer.model alone is not read; transformers' save_pretrained writes tokenizer.json)" \
         if (folder / "tokenizer.model").is_file() else ""
-    return without(str(folder), f"has no tokenizer.json (nor vocab.json and merges.txt){other}", eos_ids)
+    read = f"tokenizer.json (nor vocab.json and merges.txt, nor {tiktoken.FILE})"
+    return without(str(folder), f"has no {read}{other}", eos_ids)
 
 
 def of_gguf(metadata: Mapping[str, Any], source: str) -> Tokenizer:

@@ -40,12 +40,12 @@ def byte_alphabet() -> list[str]:
 
 def byte_level_backend(vocabulary: Mapping[str, int], merges: Sequence[str], pre: Any,
                        source: str) -> tokenizers.Tokenizer:
-    """Byte-level BPE; ``merges`` are "left right" lines, best first; ``pre`` is a key of SPLITS."""
+    """Byte-level BPE; ``merges`` are "left right" lines, best first; ``pre`` is a Split or a key of SPLITS."""
     from tokenizers import Regex, Tokenizer as Backend, decoders, models, normalizers, pre_tokenizers
 
-    if not isinstance(pre, str) or pre not in SPLITS:
+    if not isinstance(pre, Split) and (not isinstance(pre, str) or pre not in SPLITS):
         raise TokenizerError(f"{source}: pre-tokenizer {pre!r:.80} is not supported; supported: {', '.join(SPLITS)}")
-    split = SPLITS[pre]
+    split = pre if isinstance(pre, Split) else SPLITS[pre]
     pairs = [tuple(line.split(" ")) for line in merges]
     wrong = next((i for i, pair in enumerate(pairs) if len(pair) != 2 or "".join(pair) not in vocabulary), None)
     if wrong is not None:

@@ -104,12 +104,8 @@ class SafetensorsFile:
         def bad(why: str) -> FileFormatError:
             return FileFormatError(f"{self.path}: tensor {name!r:.200}: {why}")
 
-        try:
-            too_long = len(name.encode()) > MAX_NAME
-        except UnicodeEncodeError:
-            raise bad("its name holds half a surrogate pair") from None
-        if too_long or not name or "\0" in name:
-            raise bad(f"a name has 1 to {MAX_NAME} bytes and no NUL")
+        if why := fault_of_name(name):
+            raise bad(why)
         if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
             raise bad("needs exactly dtype, shape and data_offsets")
         dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
@@ -131,6 +127,17 @@ class SafetensorsFile:
             position = entry.end
         if position != self._size:
             raise FileFormatError(f"{self.path}: header describes {position} bytes, the file has {self._size}")
+
+
+def fault_of_name(name: str) -> str | None:
+    """Why no tensor can have this name; None where one can."""
+    try:
+        too_long = len(name.encode()) > MAX_NAME
+    except UnicodeEncodeError:
+        return "its name holds half a surrogate pair"
+    if too_long or not name or "\0" in name or name == "__metadata__":
+        return f"a name has 1 to {MAX_NAME} bytes and no NUL, and is not __metadata__"
+    return None
 
 
 def _is_counts(value: Any) -> bool:
@@ -202,8 +209,8 @@ def _no_weights(folder: Path) -> FileFormatError:
 
 def pickle_advice(name: str) -> str:
     """Pickles can run code when opened, so they never are."""
-    return (f"{name} is a PyTorch pickle, which is not read. Convert it where PyTorch is installed: "
-            "transformers.AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)")
+    return (f"{name} is a PyTorch pickle, which is not loaded: opening one can run code. `grpo convert FOLDER "
+            "NEW_FOLDER` takes its tensors without that and writes safetensors")
 
 
 def to_bfloat16_bits(array: np.ndarray) -> np.ndarray:
@@ -271,9 +278,20 @@ def _split(tensors: Iterable[tuple[str, tuple[int, ...]]], width: int,
 
 def _write_file(file: IO[bytes], tensors: list[tuple[str, tuple[int, ...]]], read: Callable[[str], np.ndarray],
                 dtype: str) -> None:
+    def numbers(name: str) -> np.ndarray:
+        array = read(name)
+        return to_bfloat16_bits(array) if dtype == "bfloat16" else np.ascontiguousarray(array, np.float32)
+
+    write_tensors(file, [(name, WRITABLE[dtype], shape) for name, shape in tensors], numbers)
+
+
+def write_tensors(file: IO[bytes], tensors: list[tuple[str, str, tuple[int, ...]]],
+                  read: Callable[[str], np.ndarray]) -> None:
+    """One file of tensors (name, dtype of BITS, shape), which it closes. ``read`` gives an array of that shape and
+    width by name; each is let go before the next is asked for."""
     header: dict[str, dict[str, Any]] = {"__metadata__": {"format": "pt"}}
-    kind, offset = WRITABLE[dtype], 0
-    for name, shape in tensors:
+    offset = 0
+    for name, kind, shape in tensors:
         end = offset + math.prod(shape) * BITS[kind] // 8
         header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [offset, end]}
         offset = end
@@ -282,9 +300,9 @@ def _write_file(file: IO[bytes], tensors: list[tuple[str, tuple[int, ...]]], rea
     text += b" " * (-len(text) % 8)
     with file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for name, shape in tensors:
+        for name, _, shape in tensors:
             array = read(name)
             if array.shape != tuple(shape):
                 raise ConfigError(f"tensor {name} has shape {array.shape}, not {tuple(shape)}")
-            data = to_bfloat16_bits(array) if dtype == "bfloat16" else np.ascontiguousarray(array, np.float32)
-            file.write(data.astype(data.dtype.newbyteorder("<"), copy=False).data)
+            file.write(array.astype(array.dtype.newbyteorder("<"), copy=False).data)
+            del array
