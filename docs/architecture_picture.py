@@ -23,7 +23,8 @@ ROWS = [
     [("rollouts", "completions and their numbers"), ("planning", "memory and time, told before")],
     [("datasets", "a file is a name"), ("rewards", "a file is a name")],
     [("options", "what may be asked, and how"), ("runs", "the folder that a run leaves")],
-    [("model", "weights, tokenizer, files, families/"), ("ops.py, errors.py", "arrays; typed errors")],
+    [("model", "weights, tokenizer, files, families/")],
+    [("vision", "images, decoded and made ready"), ("ops.py, errors.py", "arrays; typed errors")],
 ]
 UPPER = [                                                # the three folders of floor 4
     ("run", "without gradients", ["session, score, embed", "decode: one token a slot", "rollout: one loop over"]),

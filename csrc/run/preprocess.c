@@ -46,28 +46,44 @@ static double bicubic(double x) {
     return x < 2 ? (((x - 5) * x + 8) * x - 4) * a : 0;
 }
 
+/* The pixels [begin, end) that pixel n is made of, and its centre among them */
+struct reach {
+    int begin, end;
+    double center;
+};
+static double stretch_of(int from, int to) { return fmax(1, from / (double)to); }
+static struct reach reach_of(int n, int from, int to) {
+    double center = (n + 0.5) * (from / (double)to), support = 2 * stretch_of(from, to);
+    return (struct reach){max_int(0, (int)(center - support + 0.5)), min_int(from, (int)(center + support + 0.5)),
+                          center};
+}
+
 static int taps_count(int from, int to) {
-    double support = 2 * fmax(1, from / (double)to);
-    return min_int(from, (int)ceil(support) * 2 + 1);
+    int taps = 0;
+    for (int n = 0; n < to; n++) {
+        struct reach r = reach_of(n, from, to);
+        taps = max_int(taps, r.end - r.begin);
+    }
+    return taps;
 }
 
 /* Weights are integers of 22 fractional bits, rounded half away from zero. What a pixel does not see of its `taps`
    has weight 0: its own begin later, where they would leave the side. scratch: (taps) */
 static void fill_taps(struct taps *t, double *scratch, int from, int to) {
-    double scale = from / (double)to, stretch = fmax(1, scale), support = 2 * stretch;
+    double stretch = stretch_of(from, to);
     for (int n = 0; n < to; n++) {
-        double center = (n + 0.5) * scale, sum = 0;
-        int begin = max_int(0, (int)(center - support + 0.5)), end = min_int(from, (int)(center + support + 0.5));
-        for (int k = begin; k < end; k++) {
-            double w = bicubic((k - center + 0.5) * (1 / stretch));
-            scratch[k - begin] = w;
+        struct reach r = reach_of(n, from, to);
+        double sum = 0;
+        for (int k = r.begin; k < r.end; k++) {
+            double w = bicubic((k - r.center + 0.5) * (1 / stretch));
+            scratch[k - r.begin] = w;
             sum += w;
         }
         int32_t *weight = t->weight + (size_t)n * (size_t)t->taps;
-        t->first[n] = min_int(begin, from - t->taps);
+        t->first[n] = min_int(r.begin, from - t->taps);
         memset(weight, 0, (size_t)t->taps * sizeof *weight);
-        for (int k = begin; k < end; k++) {
-            double w = (sum != 0 ? scratch[k - begin] / sum : scratch[k - begin]) * (1 << 22);
+        for (int k = r.begin; k < r.end; k++) {
+            double w = scratch[k - r.begin] / sum * (1 << 22);
             weight[k - t->first[n]] = (int32_t)(w < 0 ? w - 0.5 : w + 0.5);
         }
     }

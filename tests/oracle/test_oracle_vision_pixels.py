@@ -2,6 +2,10 @@
 limits."""
 import io
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -202,6 +206,17 @@ def test_token_counts():
         for height, width in [(480, 640), (1, 1), (70, 70), (3000, 4000), (13, 300)]:
             patches = theirs.get_number_of_image_patches(height, width)
             assert processor.tokens(height, width) == patches // processor.merge_size**2
+
+
+# -- the benchmark --------------------------------------------------------------------------------------------------
+
+
+def test_the_benchmark_compares_the_same_pixels():
+    script = Path(__file__).parents[1] / "bench" / "bench_vision.py"
+    done = subprocess.run([sys.executable, script, "--parts", "pixels", "--quick"], capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+    assert done.returncode == 0, done.stderr
+    assert [line.count("|") for line in done.stdout.splitlines() if line.startswith("|")] == [5, 5, 5]
 
 
 # -- Qwen-VL-Chat: its own code, of which this is a statement -------------------------------------------------------

@@ -15,7 +15,7 @@ WITH_EXAMPLES = {".".join(("grpo", *path.relative_to(HOME).with_suffix("").parts
 
 
 def test_import_brings_nothing_heavy():
-    heavy = {"numpy", "tokenizers", "jinja2", "huggingface_hub", "matplotlib", "yaml", "tqdm"}
+    heavy = {"numpy", "tokenizers", "jinja2", "huggingface_hub", "matplotlib", "yaml", "tqdm", "PIL"}
     assert fresh(f"import grpo; grpo.GrpoError; print(sorted({heavy!r} & set(sys.modules)))") == "[]"
 
 
