@@ -1,7 +1,7 @@
 """What a model with a tower does for prompts with images: ids, positions, and the features of the images."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,8 @@ class Sight:
     def __init__(self, core: _core.Model, config: Mapping[str, Any], processor: Processor) -> None:
         self.core, self.processor = core, processor
         self.tokens = {name: _token(config, name) for name in TOKENS}
-        self.cache_bytes, self.cache_folder = CACHE_BYTES, None
+        self.cache_bytes = CACHE_BYTES
+        self.cache_folder: str | Path | None = None
         self._cache, self._version = FeatureCache(), -1
 
     @property
@@ -86,6 +87,7 @@ class Sight:
         every = [each for some in pictures for each in some]
         if not every:
             return None
+        parts: Iterator[tuple[Any, Any, Any]]
         if pixels:
             read_pixels(every)
             parts = iter([(each.grid, each.pixels, None) for each in every])
@@ -101,7 +103,8 @@ class Sight:
 
     def positions(self, ids: I32, pictures: Sequence[Picture], where: str = "the prompt") -> tuple[I32, int]:
         """((3, len(ids)) positions of a prompt's tokens, the position after them)."""
-        return rope_positions(ids, [each.grid for each in pictures], self.image_token_id, self.processor.merge_size,
+        grids = np.array([each.grid for each in pictures], np.int64)
+        return rope_positions(ids, grids, self.image_token_id, self.processor.merge_size,
                               video_token_id=self.tokens["video_token_id"], where=where)
 
 
