@@ -58,7 +58,8 @@ class Model:
         """As float32: of a mixed reference what mix() keeps in float32, else the working weights."""
     def generate(self, prompts: list[I32], num_generations: int, max_new_tokens: int, *,
                  images: list[PromptImages | None] | None = None, temperature: float = 1.0, top_k: int = 0,
-                 top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0, min_new_tokens: int = 0, stop_ids: I32 | None = None, forbidden_ids: I32 | None = None,
+                 top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0,
+                 min_new_tokens: int = 0, stop_ids: I32 | None = None, forbidden_ids: I32 | None = None,
                  stop_strings: list[bytes] | None = None, token_offsets: NDArray[np.int64] | None = None,
                  token_bytes: bytes | None = None, seed: int = 0, step: int = 0, first_prompt: int = 0, slots: int = 32,
                  store: Store | None = None, store_rows: int = 0, lookahead: int = 0,
