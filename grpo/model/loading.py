@@ -214,7 +214,7 @@ def _load_folder(folder: Path, device: str, tokenizer: Any = None) -> Model:
     spec = spec_of(config, str(folder / "config.json"))
     generation_file = folder / "generation_config.json"
     generation = read_object(generation_file) if generation_file.is_file() else {}
-    eos_ids = eos_ids_of(generation, config, vocab_size=spec.vocab_size, source=str(folder))
+    eos_ids = eos_ids_of(generation, config, text_of(config), vocab_size=spec.vocab_size, source=str(folder))
     found = of_folder(folder, eos_ids) if tokenizer is None else given(tokenizer, eos_ids)
     check_vocabulary(found, config, str(folder))
     weights = Renamed(SafetensorsFolder(folder), family_of(config, str(folder)).old_names)

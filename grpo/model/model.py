@@ -245,6 +245,10 @@ class Model:
         """Every parameter as float32, by Hugging Face name; a tied lm_head is not among them."""
         return {name: self.core.get_tensor(name) for name, _ in self.core.tensors()}
 
+    def name_in_files(self, name: str) -> str:
+        """What a tensor is called in the files that transformers writes."""
+        return family_of(self.config, "config.json").name_in_files(name)
+
     def num_parameters(self) -> int:
         """How many numbers the weights are; a tied head counts once."""
         return sum(math.prod(shape) for _, shape in self.core.tensors())
@@ -273,10 +277,10 @@ class Model:
         config = _with_dtype(self.config, dtype)
         ours = re.compile(rf"{SINGLE_FILE}|{INDEX_FILE}|model-\d+-of-\d+\.safetensors")
         with FolderWriter(Path(folder)) as writer:
-            in_files = family_of(self.config, "config.json").name_in_files
-            names = {in_files(name): name for name, _ in self.core.tensors()}
-            written = write_weights(writer.open, [(in_files(name), shape) for name, shape in self.core.tensors()],
-                                    lambda name: self.core.get_tensor(names[name]), dtype, max_shard_size)
+            names = {self.name_in_files(name): name for name, _ in self.core.tensors()}
+            tensors = [(self.name_in_files(name), shape) for name, shape in self.core.tensors()]
+            written = write_weights(writer.open, tensors, lambda name: self.core.get_tensor(names[name]), dtype,
+                                    max_shard_size)
             for name, data in self.tokenizer.save_files().items():
                 writer.write(name, data)
             if self.processor is not None and (values := self.processor.to_json()) is not None:

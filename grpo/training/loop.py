@@ -314,7 +314,8 @@ class Loop(ABC):
         self._settle()
         if args.load_best_model_at_end and (best := checkpoint.best(self._folder.checkpoints)):
             with self.signals.held():
-                checkpoint.load_weights(self._folder.checkpoints / f"step-{best['step']}", self.model.core)
+                checkpoint.load_weights(self._folder.checkpoints / f"step-{best['step']}", self.model.core,
+                                        self.model.name_in_files)
             say(f"the weights are those of step {best['step']}, where {best['metric']} was best: {best['value']:.4g}")
         with self.signals.leaving():
             self.finish()
