@@ -210,7 +210,7 @@ def _load_tiny(spec: TinySpec, device: str) -> Model:
 
 def _load_folder(folder: Path, device: str, tokenizer: Any = None) -> Model:
     from .formats.safetensors import SafetensorsFolder
-    from .formats.strict_json import read_object
+    from .formats.strict_json import read_bytes, read_object
 
     config = read_object(folder / "config.json")
     spec = spec_of(config, str(folder / "config.json"))
@@ -222,11 +222,12 @@ def _load_folder(folder: Path, device: str, tokenizer: Any = None) -> Model:
     weights = Renamed(SafetensorsFolder(folder), family_of(config, str(folder)).old_names)
     core, sight = _fill(weights, device, spec), None
     if spec.vision is not None:
-        from ..vision.processor import KEPT_FILES, Processor
+        from ..vision.processor import KEPT_FILES, MAX_BYTES, Processor
         from ..vision.sight import Sight
 
         sight = Sight(core, config, Processor.read(folder, config),
-                      {name: (folder / name).read_bytes() for name in KEPT_FILES if (folder / name).is_file()})
+                      {name: read_bytes(folder / name, MAX_BYTES) for name in KEPT_FILES
+                       if (folder / name).is_file()})
     return Model(core, config, found, generation if generation_file.is_file() else {"eos_token_id": found.eos_ids},
                  sight)
 
