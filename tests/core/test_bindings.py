@@ -17,8 +17,8 @@ import pytest
 from grpo import _core
 from grpo.errors import BusyError, DeviceError
 from grpo.model.families.spec import Attention, Layer, Mlp, Rope, Spec
-from towers import image, new_tower
 from interrupts import interrupt, once_the_gil_is_free
+from towers import image, new_tower
 
 NORM = "model.norm.weight"
 
