@@ -93,8 +93,9 @@ class Model:
     def embed(self, texts: list[I32], *, token_budget: int = 1024) -> F32:
         """(len(texts), hidden_size): the mean of the last hidden states, after the final norm, over each text's tokens.
         A text's vector has the same bits whatever the others are."""
-    def mix(self, other: Model, alpha: float, /) -> None:
-        """weights = alpha * other + (1 - alpha) * weights, kept in float32 from the first call on."""
+    def mix(self, other: Model, alpha: float, /, tower: bool = True) -> None:
+        """weights = alpha * other + (1 - alpha) * weights, kept in float32 from the first call on; without tower
+        those of the text alone."""
 
 class Store:
     """Activations of rollouts that wait for the update. What is there stays until the weights change, its group is

@@ -212,6 +212,15 @@ static PyObject *Trainer_zero_grad(TrainerObject *self, PyObject *unused) {
 
 /* -- state --------------------------------------------------------------------------------------------------------- */
 
+/* A tensor that the trainer trains; -1 with ConfigError for any other */
+static int find_trained(struct tensor *t, struct weights **w, const TrainerObject *self, const char *name) {
+    if (find_tensor(t, w, self->model, name)) return -1;
+    if (group_of(self->t, t)) return 0;
+    return raise_status(fail(E_CONFIG, "%.200s is not trained (train_vision is '%s')", name,
+                             vision_trainings[self->t->config.vision])),
+           -1;
+}
+
 /* masters: the kind is 'master', which is not one of trainer_get's */
 static int parse_state(int *masters, enum trainer_state *kind, struct tensor *t, struct weights **w,
                        const TrainerObject *self, const char *kind_name, const char *name) {
@@ -219,7 +228,7 @@ static int parse_state(int *masters, enum trainer_state *kind, struct tensor *t,
     *kind = !strcmp(kind_name, "v") ? STATE_V : STATE_M;
     if (!*masters && strcmp(kind_name, "m") && strcmp(kind_name, "v"))
         return PyErr_Format(PyExc_ValueError, "kind is '%s', must be 'master', 'm' or 'v'", kind_name), -1;
-    return find_tensor(t, w, self->model, name);
+    return find_trained(t, w, self, name);
 }
 
 PyDoc_STRVAR(gradient_doc, "gradient($self, name, /)\n--\n\nThe gradient accumulated so far, float32.");
@@ -227,7 +236,7 @@ static PyObject *Trainer_gradient(TrainerObject *self, PyObject *arg) {
     struct tensor t;
     struct weights *w;
     const char *name = string_arg(arg, "name");
-    if (!name || find_tensor(&t, &w, self->model, name)) return NULL;
+    if (!name || find_trained(&t, &w, self, name)) return NULL;
     PyObject *array = tensor_array(&t, w);
     if (!array) return NULL;
     int status = OK;
@@ -378,7 +387,8 @@ static PyGetSetDef getset[] = {
 PyDoc_STRVAR(
     trainer_doc,
     "Trainer(model, *, adam_beta1=0.9, adam_beta2=0.999, adam_epsilon=1e-08, weight_decay=0.0, token_budget=1024, "
-    "recompute=False, moment_dtype='float32', master_dtype='float32', seed=0)\n--\n\n"
+    "recompute=False, moment_dtype='float32', master_dtype='float32', seed=0, train_vision='none', vision_rate=1.0)"
+    "\n--\n\n"
     "Gradients, master weights and AdamW moments of one Model.");
 static PyType_Slot slots[] = {
     {Py_tp_new, Trainer_new}, {Py_tp_dealloc, Trainer_dealloc}, {Py_tp_methods, methods},

@@ -24,7 +24,7 @@ struct train_config {
     enum master_dtype masters;
     uint64_t seed;
     enum vision_training vision;
-    float vision_rate;                   /* learning rate of the tower, in those of the text */
+    float vision_rate;                   /* the tower's learning rate as a multiple of the text's */
 };
 
 /* What training holds of one network: of the parameters that are trained, in their order. */
@@ -33,7 +33,7 @@ struct param_group {
     size_t *at;                          /* (n_params) where each one's numbers begin, or NOT_TRAINED */
     size_t n_elements;                   /* of the arenas */
     size_t first;                        /* number of its first element among all of the trainer's */
-    float rate;                          /* learning rate, in the trainer's */
+    float rate;                          /* learning rate as a multiple of the trainer's */
     float *grads;                        /* (n_elements) */
     /* without an optimiser all three are NULL; lower also where working weights are fp32 */
     void *lower;                         /* (n_elements) bits of the masters beyond the working weights */

@@ -341,7 +341,8 @@ class GRPOTrainer(Loop):
         if self.rollouts is None or self.used == args.steps_per_rollout:
             self.rollouts = None
         if args.sync_ref_model and state.global_step % args.ref_model_sync_steps == 0:
-            self._reference.core.mix(self.model.core, args.ref_model_mixup_alpha)
+            self._reference.core.mix(self.model.core, args.ref_model_mixup_alpha,
+                                     tower=args.train_vision != "none")
         state.epoch = self.position / len(self._prompts)
 
     def show(self) -> None:
@@ -457,7 +458,8 @@ class GRPOTrainer(Loop):
             self.reward_names, self._rollout_metrics = names, metrics
             if self.args.sync_ref_model:
                 core = self._reference.core
-                core.mix(self.model.core, 0.0)        # from here on it keeps float32, as it did in the run
+                # from here on it keeps float32, as it did in the run
+                core.mix(self.model.core, 0.0, tower=self.args.train_vision != "none")
                 checkpoint.load_tensors(reference, core.tensors(), core.set_tensor)
 
         with self._rewards_kept():

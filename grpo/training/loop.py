@@ -34,6 +34,9 @@ from .profile import Profile
 from .resume import checkpoint_of, compare_backends, compare_options
 
 MAX_FAILED_SAVES = 3
+# options that mean nothing to a model without a tower
+OF_IMAGES = ("train_vision", "vision_learning_rate", "min_pixels", "max_pixels", "image_cache_gb", "image_cache_dir",
+             "on_bad_row")
 EVALUATION = ("evaluate", "on_evaluate", "judge", "save_best")
 AFTER_A_STEP = ("show", "on_log", "on_step_end", "on_epoch_end", "save", *EVALUATION)
 
@@ -593,13 +596,12 @@ def open_eyes(model: Model, args: TrainingConfig) -> None:
     """The options of images, for a model that sees. ConfigError where one is set for a model that does not."""
     sight = model.sight
     if sight is None:
-        if asked := [name for name in ("vision_learning_rate", "min_pixels", "max_pixels", "image_cache_dir")
-                     if getattr(args, name) is not None] or ["train_vision"] * (args.train_vision != "none"):
+        defaults = {f.name: f.default for f in dataclasses.fields(args)}
+        if asked := [name for name in OF_IMAGES if getattr(args, name) != defaults[name]]:
             raise ConfigError(f"{asked[0]}: this model ({model.config.get('model_type')}) has no vision tower")
         return
     sight.processor = sight.processor.with_limits(args.min_pixels, args.max_pixels)
     sight.keep(int(args.image_cache_gb * 1e9), args.image_cache_dir)
-    sight.keeps_pixels = args.train_vision != "none"
 
 
 def frozen(model: Model, args: TrainingConfig) -> str:
