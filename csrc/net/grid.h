@@ -20,10 +20,10 @@ struct grid_tables {
     int N, n_cells, n_segments, n_windows, longest;      /* rows; cells without padding; of a segment, in rows */
     int32_t *source;                     /* (N) its patch of its image; -1: padding */
     int32_t *positions;                  /* (2, N) row and column of each patch in its image */
-    int32_t *cells;                      /* (n_cells) cell i of the images, row by row, is the tower's cell cells[i] */
-    int32_t *taps;                       /* (N, TAPS) rows of the position table, where there is one */
-    float *tap_weights;                  /* (N, TAPS) */
-    struct segment *segments, *windows;  /* (n_segments) a frame each; (n_windows) */
+    int32_t *cells; /* (n_cells) cell i of the images, row by row, is the tower's cell cells[i] */
+    int32_t *taps; /* (N, TAPS) rows of the position table, where there is one */
+    float *tap_weights; /* (N, TAPS) */
+    struct segment *segments, *windows; /* (n_segments) a frame each; (n_windows) */
 };
 int grid_tables_create(struct grid_tables *t, const struct spec *s, const struct picture *list, int n);
 void grid_tables_free(struct grid_tables *t);
