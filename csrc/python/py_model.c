@@ -346,7 +346,7 @@ PyDoc_STRVAR(
 static PyObject *Model_see(ModelObject *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"images", "patch_budget", NULL};
     PyObject *images;
-    int patch_budget = 4096;
+    int patch_budget = PATCH_BUDGET;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!|$i:see", names, &PyList_Type, &images, &patch_budget))
         return NULL;
     PyObject *items = PyList_AsTuple(images), *held = PyList_New(0), *list = items && held ? PyList_New(0) : NULL;

@@ -12,6 +12,7 @@ from ..datasets import RowOrder, read_rows
 from ..errors import CheckpointMismatchError, ConfigError, DatasetError, ImageError, warn
 from ..model import Model, row_variables
 from ..options import SFTConfig, refuse
+from ..planning import Shown
 from ..vision.decode import read_image
 from ..vision.messages import given_images, normal, shows_images
 from ..vision.pictures import Picture
@@ -181,6 +182,11 @@ class SFTTrainer(Loop):
     def steps_of_epochs(self, epochs: float) -> int:
         """Optimiser steps of so many passes over the rows, at least one."""
         return max(1, int(epochs * len(self.examples) / self.args.batch_size))
+
+    def shown(self) -> Shown:
+        """What rows of training and of evaluation show at most."""
+        return Shown.most((sum(each.tokens for each in example.pictures), len(example.pictures))
+                          for examples in (self.examples, *self.evaluations.values()) for example in examples)
 
     def describe(self) -> str:
         """The rows of a step, and all of them."""
