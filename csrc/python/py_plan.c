@@ -154,12 +154,24 @@ static size_t seen_bytes(const struct plan_request *r, const struct plan_rows *s
 
 static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
 
+/* Host bytes of what a tower makes of the images of all prompts seen together */
+static size_t host_features(const struct plan_request *r) {
+    size_t tokens = (size_t)r->seen_prompts * (size_t)r->image_tokens;
+    return tokens * (size_t)feature_levels(&r->tower) * (size_t)r->tower.vision.out * (size_t)r->ops->real_size;
+}
+
+/* Its tower is asked where its weights are not the policy's, or where features are not kept until it is their turn. */
+static int reference_sees(const struct plan_request *r) {
+    return r->vision != VISION_FROZEN || r->mixed || host_features(r) > (unsigned long long)r->image_cache;
+}
+
 static int add_reference(PyObject *list, const struct plan_request *r, const struct plan_rows *size, size_t weights) {
     size_t workspace = activations_bytes(r->ops, &r->spec, STASH_NOTHING, size->rows, size->head_rows);
+    size_t seen = reference_sees(r) ? seen_bytes(r, size) : 0;
     size_t vectors = vectors_of(r, batch_vectors(r, r->seen_prompts, size->rows));
     size_t elements = spec_elements(&r->spec) + (r->has_tower ? spec_elements(&r->tower) : 0);
     if (r->reference && (add(list, "reference weights", weights) ||
-                         add(list, "activations of the reference", max_size(workspace, seen_bytes(r, size))) ||
+                         add(list, "activations of the reference", max_size(workspace, seen)) ||
                          add(list, "features in the reference", vectors)))
         return -1;
     return r->mixed ? add(list, "mixing of the reference", 2 * elements * sizeof(float)) : 0;
@@ -191,13 +203,11 @@ static int add_workspace(PyObject *list, const struct plan_request *r, const str
    them what is kept. */
 static int add_host(PyObject *list, const struct plan_request *r) {
     if (!r->images) return 0;
-    size_t tokens = (size_t)r->seen_prompts * (size_t)r->image_tokens;
-    size_t pixels = (size_t)cell_patches(&r->tower) * (size_t)patch_columns(&r->tower) * sizeof(float);
-    size_t features = (size_t)feature_levels(&r->tower) * (size_t)r->tower.vision.out * (size_t)r->ops->real_size;
+    size_t patches = (size_t)r->seen_prompts * (size_t)r->image_tokens * (size_t)cell_patches(&r->tower);
     /* a reference whose tower stands still beside one that is trained makes features of its own */
     size_t towers = r->reference && r->vision != VISION_FROZEN ? 2 : 1;
-    return add(list, "pixels of images", tokens * pixels) ||
-           add(list, "features of images", towers * tokens * features) ||
+    return add(list, "pixels of images", patches * (size_t)patch_columns(&r->tower) * sizeof(float)) ||
+           add(list, "features of images", towers * host_features(r)) ||
            add(list, "kept features of images", (size_t)r->image_cache);
 }
 
