@@ -155,8 +155,11 @@ class Trainer:
 
 def plan(*, spec: Any, step_prompts: int, num_generations: int, prompt_length: int, max_new_tokens: int,
          token_budget: int, recompute: bool, moment_dtype: str, master_dtype: str, rollout_prompts: int, slots: int,
-         store_rows: int, train: bool, reference: bool, mixed: bool, device: str) -> list[tuple[str, int]]:
-    """(arena, bytes) that a run with these settings will hold; nothing is allocated."""
+         store_rows: int, train: bool, reference: bool, mixed: bool, scored: bool, train_vision: str,
+         image_tokens: int, images: int, seen_prompts: int, image_cache: int, device: str) -> list[tuple[str, int]]:
+    """(arena, bytes) that a run with these settings will hold; nothing is allocated. scored: the policy gives log-probs
+    beside updates. image_tokens: of the ``images`` of a prompt; seen_prompts: those whose images are on the host at a
+    time; image_cache: bytes of features kept there."""
 
 def loss_options() -> dict[str, tuple[str, Any, tuple[str, ...]]]:
     """{name: (kind, default, choices)} of every loss option. kind: 'number', 'integer', 'flag' or 'choice', with

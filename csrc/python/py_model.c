@@ -350,7 +350,7 @@ PyDoc_STRVAR(
 static PyObject *Model_see(ModelObject *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"images", "patch_budget", NULL};
     PyObject *images;
-    int patch_budget = 4096;
+    int patch_budget = PATCH_BUDGET;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!|$i:see", names, &PyList_Type, &images, &patch_budget))
         return NULL;
     if (patch_budget < 1) return PyErr_Format(PyExc_ValueError, "patch_budget is %d, must be positive", patch_budget);

@@ -320,16 +320,18 @@ static PyObject *Trainer_plan(TrainerObject *self, PyObject *unused) {
     const struct weights *tower = self->model->tower;
     struct trainer_sizes all = {0};
     size_t weights = weights_bytes(ops, &t->weights->spec) + (tower ? weights_bytes(ops, &tower->spec) : 0);
+    size_t vectors = (size_t)t->batch.vectors_max * vector_bytes(ops, &t->weights->spec, t->weights->levels);
     for (int k = 0; k < t->n_groups; k++) {
         const struct train_config *c = &t->config;
         struct trainer_sizes one = trainer_sizes(ops, &t->groups[k].weights->spec, c->vision, c->moments, c->masters);
         all = (struct trainer_sizes){all.grads + one.grads, all.lower + one.lower, all.moments + one.moments};
     }
-    return Py_BuildValue("[(sn)(sn)(sn)(sn)(sn)(sn)]", "weights", (Py_ssize_t)weights, "gradients (float32)",
+    return Py_BuildValue("[(sn)(sn)(sn)(sn)(sn)(sn)(sn)(sn)]", "weights", (Py_ssize_t)weights, "gradients (float32)",
                          (Py_ssize_t)all.grads, "master bits beyond bfloat16", (Py_ssize_t)all.lower,
                          moment_arena(t->config.moments), (Py_ssize_t)all.moments, "gradients of embedded tokens",
-                         (Py_ssize_t)((size_t)t->embed_max * embed_row_bytes(ops, &t->weights->spec)), "activations",
-                         (Py_ssize_t)(t->acts.bytes + t->tower.bytes));
+                         (Py_ssize_t)((size_t)t->embed_max * embed_row_bytes(ops, &t->weights->spec)),
+                         "features of a micro-batch", (Py_ssize_t)vectors, "activations", (Py_ssize_t)t->acts.bytes,
+                         "activations of the tower", (Py_ssize_t)t->tower.bytes);
 }
 
 static PyObject *Trainer_get_moment_dtype(TrainerObject *self, void *unused) {

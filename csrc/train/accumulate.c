@@ -29,6 +29,12 @@ static int reserve_embedding(struct trainer *t, int more) {
     return OK;
 }
 
+int tower_rows(const struct spec *tower, double share, int largest, int64_t all, int token_budget) {
+    double budget = ceil(share * token_budget);
+    int most = max_int(largest, budget < (double)all ? (int)budget : (int)all);
+    return round_up(most, ROW_ALIGN * cell_patches(tower));
+}
+
 /* Rows of the tower in the largest micro-batch, whichever groups are wanted: a batch within the budget has no more of
    them for a row of text than the group that has most. */
 static int tower_limits(const struct trainer *t, const struct groups *g) {
@@ -44,15 +50,14 @@ static int tower_limits(const struct trainer *t, const struct groups *g) {
         largest = max_int(largest, rows);
         all += rows;
     }
-    double budget = ceil(most * t->config.token_budget);
-    return max_int(largest, budget < (double)all ? (int)budget : (int)all);
+    return tower_rows(s, most, largest, all, t->config.token_budget);
 }
 
 static int reserve_tower(struct trainer *t, const struct groups *g) {
     if (t->n_groups == 1 || !g->pictures) return OK;
     const struct weights *w = t->groups[GROUP_TOWER].weights;
     t->tower.weights = w;
-    int rows = round_up(tower_limits(t, g), ROW_ALIGN * cell_patches(&w->spec));
+    int rows = tower_limits(t, g);
     if (rows <= t->tower.acts.rows_max) return OK;
     tower_free(&t->tower);
     /* the backward of mergers reads their layers' results, and nothing of the layers */

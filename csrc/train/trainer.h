@@ -68,6 +68,9 @@ struct trainer_sizes {
 };
 struct trainer_sizes trainer_sizes(const struct ops *ops, const struct spec *s, enum vision_training vision,
                                    enum moment_dtype moments, enum master_dtype masters);
+/* Rows of the tower in the largest micro-batch: no group has more than `share` of them for a row of text, nor more than
+   `largest` of them, the step has `all` of them */
+int tower_rows(const struct spec *tower, double share, int largest, int64_t all, int token_budget);
 /* Whether a parameter is among those that are trained */
 int is_trained(const struct spec *s, const struct param *p, enum vision_training vision);
 /* Rows of embed_dx and embed_ids for a step of so many, with a quarter to spare since steps differ in length; bytes

@@ -22,6 +22,7 @@ from ..errors import CheckpointMismatchError, DatasetError, warn
 from ..evaluation import Evaluation
 from ..model import Model
 from ..options import GRPOConfig, refuse
+from ..planning import Shown
 from ..rewards import RewardSet, get_soft_overlong_punishment
 from ..rollouts import (
     LENGTH,
@@ -395,6 +396,11 @@ class GRPOTrainer(Loop):
         """Yields once an optimiser step. DatasetError without train_dataset."""
         _ = self._prompts                    # raises without them
         return super().steps(resume_from_checkpoint)
+
+    def shown(self) -> Shown | None:
+        """What prompts of training and of evaluation show at most."""
+        streams = [each for each in (self.stream, *(e.stream for e in self.evaluations.values())) if each is not None]
+        return Shown.most(each.most_shown for each in streams) if streams else None
 
     def describe(self) -> str:
         """The batch arithmetic."""

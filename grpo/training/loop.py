@@ -26,7 +26,7 @@ from .. import _core
 from ..errors import CheckpointError, ConfigError, DatasetError, NonFiniteError, did_you_mean, warn
 from ..model import Model, NoTokenizer, load
 from ..options import TrainingConfig, learning_rate, steps_of
-from ..planning import Plan, require, training_plan
+from ..planning import Plan, Shown, require, training_plan
 from ..runs import CHECKPOINTS, ROUND, RunFolder, TrainerState, checkpoint, say
 from .callbacks import Progress, TensorBoard, TrainerControl, never_called
 from .interrupt import Signals, TrainingInterrupted
@@ -147,6 +147,10 @@ class Loop(ABC):
     def describe(self) -> str:
         """The batch arithmetic, said at the start of a run."""
 
+    def shown(self) -> Shown | None:
+        """What prompts show the model at most, for the memory plan; None where that is not known."""
+        return None
+
     def save_extra(self, folder: Path) -> None:
         """More files of the trainer's state; none by default."""
 
@@ -196,7 +200,7 @@ class Loop(ABC):
     def memory(self) -> Plan:
         """What the run will hold, planned beside what is there already."""
         return training_plan(self.model.config, "the model", self.args, self.model.device,
-                             held=("weights", "reference weights"))
+                             held=("weights", "reference weights"), shown=self.shown())
 
     @functools.cached_property
     def optimizer(self) -> _core.Trainer:
