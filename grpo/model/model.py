@@ -303,7 +303,7 @@ class Model:
         if array.size and not (array.min() >= 0 and array.max() < self.text_config["vocab_size"]):
             wrong = array[(array < 0) | (array >= self.text_config["vocab_size"])][0]
             raise ConfigError(f"{what}: token id {wrong} is outside the vocabulary (0 to "
-                              f"{self.config['vocab_size'] - 1})")
+                              f"{self.text_config['vocab_size'] - 1})")
         return array.astype(np.int32)
 
     def _images(self, images: Any, listed: Sequence[Prompt], given: Any) -> list[list[Any]]:

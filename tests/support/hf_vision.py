@@ -34,3 +34,11 @@ def hf_logits(hf, ids, pixels, grids):
     hf.model.rope_deltas = None
     kinds = {"mm_token_type_ids": (ids == IMAGE).int()} if pixels else {}
     return hf(input_ids=ids, **kinds, **sight_of(pixels, grids)).logits[0].float()
+
+
+class NoVideos:
+    """In place of a video processor."""
+
+    @staticmethod
+    def from_pretrained(*args, **kwargs):
+        return None
