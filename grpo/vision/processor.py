@@ -75,8 +75,8 @@ class Processor:
         """The processor of the model in a folder, whose config.json is ``config``.
 
         Without preprocessor_config.json (or processor_config.json with "image_processor") it is that of the family,
-        for the patches of the config's tower, and a warning says so; Qwen-VL-Chat has none, its config says all. Raises FileFormatError for a value that
-        cannot be, UnsupportedModelError for what would change pixels and is not done.
+        for the patches of the config's tower, and a warning says so; Qwen-VL-Chat has none, its config says all. Raises
+        FileFormatError for a value that cannot be, UnsupportedModelError for what would change pixels and is not done.
         """
         family = config.get("model_type")
         usual = cls.of(family if isinstance(family, str) else "")
