@@ -16,8 +16,9 @@ import pytest
 
 from grpo import _core
 from grpo.errors import BusyError, DeviceError
-from grpo.model.families.spec import Attention, Layer, Merger, Mlp, Rope, Spec, Vision
+from grpo.model.families.spec import Attention, Layer, Mlp, Rope, Spec
 from interrupts import interrupt, once_the_gil_is_free
+from towers import image, new_tower
 
 NORM = "model.norm.weight"
 
@@ -38,22 +39,9 @@ def new_spec(n_layers=1, attention=(), mlp=(), **changes):
     """A small network; attention, mlp: changes of every layer's."""
     heads = replace(Attention(heads=2, kv_heads=1, head_dim=16, scale=0.25, qkv_bias=True), **dict(attention))
     layer = Layer(heads, replace(Mlp(width=32), **dict(mlp)))
-    spec = Spec(hidden_size=32, vocab_size=40, vision=new_tower(), layers=(layer,) * n_layers, ropes=(Rope(np.ones(8, np.float32)),),
+    spec = Spec(hidden_size=32, vocab_size=40, layers=(layer,) * n_layers, ropes=(Rope(np.ones(8, np.float32)),),
                 eps=1e-6, tie=True)
     return replace(spec, **changes)
-
-
-def new_tower():
-    """What sees for new_spec()'s text: patches of 2 x 2 pixels, four of them a cell."""
-    layer = Layer(Attention(heads=2, kv_heads=2, head_dim=8, scale=0.25, qkv_bias=True, o_bias=True),
-                  Mlp(width=24, gate="gelu", gated=False, bias=True))
-    rope = Rope(np.ones(4, np.float32), axis=np.array([0, 0, 1, 1], np.int32))
-    return Vision(16, (3, 1, 2, 2), (layer,) * 2, (rope,), (Merger("merger.", 1),), 32,
-                  names={"gate_up": ("fc1.weight",), "gate_up_bias": ("fc1.bias",)})
-
-
-def image():
-    return (np.array([1, 4, 2]), f32(8, 12), None)
 
 
 def new_model(**changes):
@@ -61,6 +49,10 @@ def new_model(**changes):
     for name, shape in model.tensors():
         model.set_tensor(name, 0.3 * f32(*shape))
     return model
+
+
+def new_seeing_model():
+    return new_model(vision=new_tower())
 
 
 def ops_calls():
@@ -143,7 +135,8 @@ def model_calls():
                      "store": None, "store_rows": 100},
         "logprobs": batch(), "logprob_grads": batch() | {"coef": f32(3), "entropy_coef": f32(3)},
         "logits": {"_ids": i32(1, 2, 3)},
-        "see": {"images": [image()]}, "embed": {"texts": [i32(1, 2), i32(3)]}, "mix": {"other": new_model(), "alpha": 0.5},
+        "see": {"images": [image()]},
+        "embed": {"texts": [i32(1, 2), i32(3)]}, "mix": {"other": new_seeing_model(), "alpha": 0.5},
     }
 
 
@@ -192,12 +185,13 @@ MAKERS = {"Ops": ops_calls, "Model": model_calls, "Store": store_calls, "Trainer
 CALLS = [f"{owner}.{name}".lstrip(".") for owner, make in MAKERS.items() for name in make()]
 # tests/python/test_devices.py
 NEED_A_PLUGIN = {"cuda_plugin", "cuda_devices", "cuda_search", "cuda_blas", "cuda_products"}
-ATTRIBUTES = {"Ops.repeat", "Ops.seconds", "Ops.times", "Model.device", "Model.tier", "Model.dtype", "Model.tower_version", "block_formats",
-              "Store.bytes", "Store.groups", "Trainer.steps_taken", "Trainer.moment_dtype", "Trainer.master_dtype"}
+ATTRIBUTES = {"Ops.repeat", "Ops.seconds", "Ops.times", "Model.device", "Model.tier", "Model.dtype",
+              "Model.tower_version", "block_formats", "Store.bytes", "Store.groups", "Trainer.steps_taken",
+              "Trainer.moment_dtype", "Trainer.master_dtype"}
 
 
 def new_owner(owner):
-    return {"Ops": lambda: _core.Ops("ref"), "Model": new_model, "Store": lambda: _core.Store(new_model()),
+    return {"Ops": lambda: _core.Ops("ref"), "Model": new_seeing_model, "Store": lambda: _core.Store(new_model()),
             "Trainer": lambda: _core.Trainer(new_model()), "": lambda: _core}[owner]()
 
 
