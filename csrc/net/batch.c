@@ -52,6 +52,16 @@ int groups_check(const struct groups *g, const struct spec *s) {
     return OK;
 }
 
+int images_check(const struct groups *g, int trained) {
+    const struct pictures *p = g->pictures;
+    for (int i = 0; p && i < g->prompts.n; i++)
+        for (int64_t k = p->offset[i]; k < p->offset[i + 1]; k++)
+            if (trained ? !p->list[k].pixels : !p->list[k].features)
+                return fail(E_CONFIG, "image %d of prompt %d has no %s", (int)(k - p->offset[i]), i,
+                            trained ? "pixels" : "features");
+    return OK;
+}
+
 int groups_longest(const struct groups *g) {
     int longest = 0;
     for (int i = 0; i < g->completions.n; i++)

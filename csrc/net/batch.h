@@ -23,6 +23,9 @@ struct groups {
 /* Ids in range, every prompt non-empty, group ascending, at most ROWS_MAX tokens, images where prompts have room for
    them: E_CONFIG that names the item otherwise. */
 int groups_check(const struct groups *g, const struct spec *s);
+/* Every image can be given to the text: a tower that is trained reads its pixels, else it was seen before and has
+   features. E_CONFIG that names one without. */
+int images_check(const struct groups *g, int trained);
 /* Tokens of images in a prompt, and in all of them */
 static inline int image_tokens(const struct groups *g, int prompt) {
     const struct pictures *p = g->pictures;

@@ -220,22 +220,15 @@ static int accumulate(struct trainer *t, float *logp, float *entropy, const stru
     return status;
 }
 
-/* Every image can be given to the text: a trained tower has its pixels, else it has features. */
-static int check_seen(const struct trainer *t, const struct groups *g) {
-    const struct pictures *p = g->pictures;
-    int n = (int)p->offset[g->prompts.n], trained = t->n_groups > 1;
-    for (int i = 0; i < n; i++)
-        if (trained ? !p->list[i].pixels : !p->list[i].features)
-            return fail(E_CONFIG, "image %d has no %s", i, trained ? "pixels" : "features");
-    return trained ? pictures_check(p->list, n, &t->groups[GROUP_TOWER].weights->spec) : OK;
-}
-
 /* Checks and memory of both calls; *empty: there is nothing to run */
 static int begin(struct trainer *t, const struct groups *g, float *inv, float temperature, int *empty) {
     int rows, head_rows;
     TRY(inverse_temperature(inv, temperature));
     TRY(groups_check(g, &t->weights->spec));
-    if (g->pictures) TRY(check_seen(t, g));
+    TRY(images_check(g, t->n_groups > 1));
+    if (g->pictures && t->n_groups > 1)
+        TRY(pictures_check(g->pictures->list, (int)g->pictures->offset[g->prompts.n],
+                           &t->groups[GROUP_TOWER].weights->spec));
     batch_limits(&rows, &head_rows, g, INT_MAX);
     *empty = !rows;
     return *empty ? OK : reserve(t, g);

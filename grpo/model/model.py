@@ -161,9 +161,9 @@ class Model:
     def core_images(self, prompts: Sequence[I32], pictures: Sequence[Sequence[Picture]] | None, *,
                     pixels: bool = False) -> Any:
         """What the core takes as ``images`` beside the ids of prompts. ``pixels``: for a tower that is trained."""
-        if pictures is None or not any(pictures):
+        if self.sight is None and not any(pictures or ()):
             return None
-        return self.seeing().inputs(prompts, pictures, pixels=pixels)
+        return self.seeing().inputs(prompts, [[]] * len(prompts) if pictures is None else pictures, pixels=pixels)
 
     def prompt_ids(self, prompt: Prompt) -> I32:
         """Token ids of one prompt: text as it is (with BOS where the model has one), a chat through the chat template
@@ -329,6 +329,8 @@ class Model:
             raise ConfigError(f"{len(rows)} prompts for {len(completions)} completions; give one prompt, or one a "
                               "completion")
         for i, completion in enumerate(completions):
+            if self.sight is not None:
+                self.sight.check_drawn(completion, f"completion {i}")
             self._check_length(rows[0 if one else i], len(completion), 0 if one else i)
         pictures: list[list[Picture]] = [[] for _ in rows]
         if images is not None:
