@@ -105,6 +105,8 @@ class Sight:
         if len(pictures) != len(prompts):
             raise ConfigError(f"images of {len(pictures)} prompts for {len(prompts)} prompts")
         every = [each for some in pictures for each in some]
+        positions = [self.positions(ids, some, f"prompt {i}")
+                     for i, (ids, some) in enumerate(zip(prompts, pictures, strict=True))]
         if not every:
             self.refuse_tokens(prompts)
             return None
@@ -114,12 +116,14 @@ class Sight:
         else:
             features = see(self.core, every, self.features)
             parts = iter([(each.grid, None, made) for each, made in zip(every, features, strict=True)])
-        out: list[Seen | None] = []
-        for i, (ids, some) in enumerate(zip(prompts, pictures, strict=True)):
-            positions, after = self.positions(ids, some, f"prompt {i}")
-            places = np.flatnonzero(ids == self.image_token_id).astype(np.int32)
-            out.append((positions, after, places, [next(parts) for _ in some]) if some else None)
-        return out
+        return [(*where, np.flatnonzero(ids == self.image_token_id).astype(np.int32), [next(parts) for _ in some])
+                if some else None for ids, some, where in zip(prompts, pictures, positions, strict=True)]
+
+    def check_drawn(self, ids: I32, where: str) -> None:
+        """ImageError for ids of a completion that stand for images, which it has none of."""
+        if (found := ids[np.isin(ids, self.never_drawn)]).size:
+            raise ImageError(f"{where} holds token {found[0]}, which stands for an image or a video; completions have "
+                             "none")
 
     def refuse_tokens(self, prompts: Sequence[I32]) -> None:
         """ImageError where prompts without images hold tokens of images."""
