@@ -138,9 +138,7 @@ static int measure(struct plan_rows *out, const struct plan_request *r) {
 }
 
 /* Features of n tokens in device memory */
-static size_t vectors_of(const struct plan_request *r, int64_t n) {
-    return (size_t)n * vector_bytes(r->ops, &r->spec);
-}
+static size_t vectors_of(const struct plan_request *r, int64_t n) { return (size_t)n * vector_bytes(r->ops, &r->spec); }
 
 /* Features that a batch of these rows has at most, of so many prompts */
 static int64_t batch_vectors(const struct plan_request *r, int prompts, int rows) {
