@@ -6,6 +6,7 @@ from typing import Any
 from ..evaluation import last_message, one_line
 from ..recipes import Prepared, Recipe
 from ..runs import METRICS, RECIPE, evaluation, evaluation_steps
+from ..vision.messages import images_of, without_images
 
 SHOWN_SAMPLES = 3
 Rows = list[dict[str, Any]]
@@ -51,8 +52,10 @@ def summary(run: Path) -> str:
               f"  plots/: {', '.join(path.name for path in plot_run(run))}"]
     if saved:
         asked = [record for _, last in rounds.values() for record in last["completions"]]
-        question = one_line(last_message(asked[0]["prompt"]), 60) if asked else "..."
-        lines += ["", f'Ask the model: grpo generate --model {run} "{question}"']
+        prompt = asked[0]["prompt"] if asked else "..."
+        shown = "".join(f" --image {image}" for image in images_of(prompt))
+        question = one_line(last_message(without_images(prompt)), 60)
+        lines += ["", f'Ask the model: grpo generate --model {run}{shown} "{question}"']
     return "\n".join(lines)
 
 

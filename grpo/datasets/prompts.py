@@ -122,7 +122,8 @@ class PromptStream:
         try:
             ids = np.asarray(self.encode(prompt, **shown, **({"images": images} if images else {})), np.int32)
         except (TypeError, ValueError, KeyError) as error:
-            raise DatasetError(f"{self.name}: the prompt of row {row} cannot be encoded: {error}") from error
+            advice = "; on_bad_row='skip' leaves such rows out" if isinstance(error, ImageError) else ""
+            raise DatasetError(f"{self.name}: the prompt of row {row} cannot be encoded: {error}{advice}") from error
         if ids.ndim != 1 or not len(ids):
             raise DatasetError(f"{self.name}: the prompt of row {row} is empty")
         return prompt, images, ids

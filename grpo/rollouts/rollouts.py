@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..datasets import Prompt, PromptStream
 from ..datasets.prompts import rows_with
-from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, warn
+from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, ImageError, warn
 from ..model import Model, row_variables
 from ..options import GRPOConfig, sampling_options
 from ..rewards import RewardBatch, Scores, gold_of
@@ -252,9 +252,13 @@ def generate(model: Any, prompts: list[Prompt], num_generations: int, max_new_to
     """Completions of prompts. (seed, step, first_prompt) must differ between calls that are to draw different numbers.
     store: a _core.Store for the activations, until the update; store_rows: so many rows of them."""
     pictures = pictures_of(model, prompts)
-    out = model.generate_ids([p.ids for p in prompts], num_generations, max_new_tokens, seed=seed, step=step,
-                             first_prompt=first_prompt, slots=slots, store=store, store_rows=store_rows,
-                             progress=progress, pictures=pictures, **options)
+    try:
+        out = model.generate_ids([p.ids for p in prompts], num_generations, max_new_tokens, seed=seed, step=step,
+                                 first_prompt=first_prompt, slots=slots, store=store, store_rows=store_rows,
+                                 progress=progress, pictures=pictures, **options)
+    except ImageError as error:
+        raise ImageError(f"{error}; on_bad_row='skip' reads every image at the start and leaves such rows out") \
+            from error
     completions = [np.ascontiguousarray(c) for c in np.split(out["tokens"], np.cumsum(out["lengths"])[:-1])]
     return Rollouts(prompts=prompts, pictures=pictures,
                     group=np.repeat(np.arange(len(prompts), dtype=np.int32), num_generations),

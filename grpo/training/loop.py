@@ -611,7 +611,8 @@ def open_eyes(model: Model, args: TrainingConfig) -> None:
 def frozen(model: Model, args: TrainingConfig) -> str:
     """What of a model that sees is not trained, for the line that begins a run."""
     still = {"none": "; the vision tower is frozen (train_vision='none')",
-             "merger": "; the vision tower is frozen but for its mergers (train_vision='merger')", "all": ""}
+             "merger": "; the vision tower is frozen but for its mergers (train_vision='merger')",
+             "all": "; the vision tower is trained (train_vision='all')"}
     return still[args.train_vision] if model.sight is not None else ""
 
 

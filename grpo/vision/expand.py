@@ -24,7 +24,8 @@ IMG_IDS, MAX_PATH = 256, 254                 # a longer path is misread by the m
 def placed(text: str, count: int, where: str = "the prompt", *, placeholder: str = PLACEHOLDER,
            slot: str = SLOT) -> str:
     """A prompt of plain text with a slot for each of its images: the placeholders that it holds already, else a slot in
-    the place of each marker <image>. Without images, markers are text. ImageError where numbers differ.
+    the place of each marker <image>, else slots before the text. Without images, markers are text. ImageError where
+    numbers differ.
 
     >>> placed("<image>A cat, or not?", 1)
     '<|vision_start|><|image_pad|><|vision_end|>A cat, or not?'
@@ -34,8 +35,10 @@ def placed(text: str, count: int, where: str = "the prompt", *, placeholder: str
         return text
     if not held and marked == count:
         return text.replace(MARKER, slot)
-    raise ImageError(f"{where}: its text has {held} places {placeholder} and {marked} markers {MARKER} for {count} "
-                     "images")
+    if not held and not marked:
+        return slot * count + text
+    found = f"{held} times {placeholder}" if held else f"{marked} times {MARKER}"
+    raise ImageError(f"{where}: images: {count}, and its text has {found}")
 
 
 def expand(ids: Sequence[int] | I32, counts: Sequence[int], image_token_id: int, where: str = "the prompt") -> I32:

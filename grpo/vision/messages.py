@@ -54,6 +54,14 @@ def images_of(prompt: Any) -> list[Any]:
     return [part["image"] for message in prompt for part in _image_parts(message)] if is_chat(prompt) else []
 
 
+def without_images(prompt: Any) -> Any:
+    """Messages with their texts alone."""
+    if not is_chat(prompt):
+        return prompt
+    return [{**message, "content": [part for part in content if _kind(part) != "image"]}
+            if isinstance(content := message.get("content"), list) else message for message in prompt]
+
+
 def shows_images(prompt: Any) -> bool:
     """Whether messages, in whatever form, have parts that are images."""
     return is_chat(prompt) and any(True for message in prompt if isinstance(message, Mapping)

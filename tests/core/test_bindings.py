@@ -173,7 +173,8 @@ def function_calls():
         "plan": {"spec": new_spec(), "step_prompts": 2, "num_generations": 4, "prompt_length": 8, "max_new_tokens": 8,
                  "token_budget": 64, "recompute": False, "moment_dtype": "float32", "master_dtype": "float32",
                  "rollout_prompts": 2, "slots": 2, "store_rows": 5, "train": True, "reference": True, "mixed": True,
-                 "device": "ref"},
+                 "scored": True, "train_vision": "none", "image_tokens": 0, "images": 0, "seen_prompts": 0,
+                 "image_cache": 0, "device": "ref"},
     }
 
 
