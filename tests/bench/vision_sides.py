@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from timing import peak_mb
+from timing import now, peak_mb
 from vision_work import IMAGES, STEP, UNDRAWN, VISION_IDS, SeeingWork
 
 LEAST_SECONDS, LEAST_CALLS = 0.6, 3
@@ -19,9 +18,9 @@ def timed(call: Callable[[], object]) -> dict[str, float]:
     seconds: list[float] = []
     call()
     while len(seconds) < LEAST_CALLS or sum(seconds) < LEAST_SECONDS:
-        begin = time.perf_counter()
+        begin = now()
         call()
-        seconds.append(time.perf_counter() - begin)
+        seconds.append(now() - begin)
     return {"seconds": statistics.median(seconds), "peak_mb": peak_mb(STEP)}
 
 

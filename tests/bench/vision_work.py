@@ -27,8 +27,8 @@ TEMPLATE = ("{% for m in messages %}<|im_start|>{% if m.content is string %}{{ m
 WINDOWS = {"depth": 8, "hidden_size": 640, "num_heads": 8, "intermediate_size": 1710, "window_size": 112,
            "fullatt_block_indexes": [3, 7]}
 # Of the width that features have in the 3B model, and with next to nothing behind them.
-SCANT = {"hidden_size": 2048, "intermediate_size": 32, "num_attention_heads": 1, "num_key_value_heads": 1,
-         "head_dim": 128, "num_hidden_layers": 1, "vocab_size": 4096}
+SCANT = {"hidden_size": 2048, "intermediate_size": 32, "num_attention_heads": 16, "num_key_value_heads": 2,
+         "num_hidden_layers": 1, "vocab_size": 4096}
 # name: (model_type, text, tower). Heads are as wide as those of the real towers: 80, of Qwen3-VL 72.
 MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "Qwen2.5-VL": ("qwen2_5_vl", SCANT, {**WINDOWS, "out_hidden_size": 2048}),
@@ -51,7 +51,7 @@ TOWERS = ("Qwen2.5-VL", "Qwen2-VL", "Qwen3-VL")
 def config_of(name: str) -> dict[str, Any]:
     """The Hugging Face config of a model of MODELS."""
     family, text, tower = MODELS[name]
-    width = text.get("head_dim", text["hidden_size"] // text["num_attention_heads"])
+    width = text["hidden_size"] // text["num_attention_heads"]
     frames, rows = width // 8, (width // 2 - width // 8) // 2
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [frames, rows, rows]}
     return {"model_type": family, "tie_word_embeddings": True, **VISION_IDS, **IDS, "vision_config": tower,

@@ -7,9 +7,10 @@ one, "peak_mb": most memory of the process, or what the card has given out, ...}
 from __future__ import annotations
 
 import importlib
-import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from timing import now
 
 from grpo.planning.shapes import SHAPES as KNOWN
 
@@ -144,10 +145,10 @@ class StepClock:
         self.times = []
 
     def on_step_begin(self, *args, **kwargs):
-        self.begin = time.perf_counter()
+        self.begin = now()
 
     def on_step_end(self, *args, **kwargs):
-        self.times.append(time.perf_counter() - self.begin)
+        self.times.append(now() - self.begin)
 
 
 def token_budget_on(device: str) -> int:
