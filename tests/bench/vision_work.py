@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,15 +26,15 @@ TEMPLATE = ("{% for m in messages %}<|im_start|>{% if m.content is string %}{{ m
 
 WINDOWS = {"depth": 8, "hidden_size": 640, "num_heads": 8, "intermediate_size": 1710, "window_size": 112,
            "fullatt_block_indexes": [3, 7]}
-# Of the width that features have in the 3B model, and with next to nothing behind them.
-SCANT = {"hidden_size": 2048, "intermediate_size": 32, "num_attention_heads": 16, "num_key_value_heads": 2,
-         "num_hidden_layers": 1, "vocab_size": 4096}
+# Next to nothing: a hundredth of the tower's work.
+SCANT = {"hidden_size": 1024, "intermediate_size": 32, "num_attention_heads": 8, "num_key_value_heads": 1,
+         "num_hidden_layers": 1, "vocab_size": 512}
 # name: (model_type, text, tower). Heads are as wide as those of the real towers: 80, of Qwen3-VL 72.
 MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "Qwen2.5-VL": ("qwen2_5_vl", SCANT, {**WINDOWS, "out_hidden_size": 2048}),
-    "Qwen2-VL": ("qwen2_vl", SCANT, {"depth": 8, "embed_dim": 640, "num_heads": 8, "hidden_size": 2048}),
-    "Qwen3-VL": ("qwen3_vl", {**SCANT, "num_hidden_layers": 3},
-                 {"depth": 8, "hidden_size": 576, "num_heads": 8, "intermediate_size": 2152, "out_hidden_size": 2048,
+    "Qwen2.5-VL": ("qwen2_5_vl", SCANT, {**WINDOWS, "out_hidden_size": 1024}),
+    "Qwen2-VL": ("qwen2_vl", SCANT, {"depth": 8, "embed_dim": 640, "num_heads": 8, "hidden_size": 1024}),
+    "Qwen3-VL": ("qwen3_vl", {**SCANT, "num_hidden_layers": 3, "num_attention_heads": 1, "head_dim": 128},
+                 {"depth": 8, "hidden_size": 576, "num_heads": 8, "intermediate_size": 2152, "out_hidden_size": 1024,
                   "deepstack_visual_indexes": [2, 4, 6]}),
     # 149 million: 106 of text, layers of SmolLM2-135M's shape, and 43 of tower
     "step": ("qwen2_5_vl", {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 22,
@@ -51,7 +51,7 @@ TOWERS = ("Qwen2.5-VL", "Qwen2-VL", "Qwen3-VL")
 def config_of(name: str) -> dict[str, Any]:
     """The Hugging Face config of a model of MODELS."""
     family, text, tower = MODELS[name]
-    width = text["hidden_size"] // text["num_attention_heads"]
+    width = text.get("head_dim", text["hidden_size"] // text["num_attention_heads"])
     frames, rows = width // 8, (width // 2 - width // 8) // 2
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [frames, rows, rows]}
     return {"model_type": family, "tie_word_embeddings": True, **VISION_IDS, **IDS, "vision_config": tower,
@@ -114,10 +114,10 @@ class SeeingWork(Work):
     """A step whose prompts have an image of 224 x 224 before their words."""
 
     def dataset(self) -> list[Mapping[str, Any]]:
-        """The rows of the data set, for both sides."""
-        images = photos([IMAGES["224 x 224"]] * self.prompts)
+        """The rows of the data set, for both sides: enough for all steps, since of a frozen tower we keep what it saw."""
+        texts = replace(self, prompts=self.prompts * (1 + self.repeats)).prompt_texts()
         return [{"prompt": [{"role": "user", "content": text}], "image": image}
-                for text, image in zip(self.prompt_texts(), images, strict=True)]
+                for text, image in zip(texts, photos([IMAGES["224 x 224"]] * len(texts)), strict=True)]
 
 
 STEP = SeeingWork(prompts=4, generations=8, prompt_length=32, new_tokens=64, micro_batch=8)
