@@ -36,7 +36,6 @@ static int open_tower(ModelObject *self, const struct spec *vision) {
                     self->weights->spec.d_model);
     TRY(weights_create(&self->tower, &self->device, vision));
     self->tower_mixture.weights = self->tower;
-    self->weights->levels = feature_levels(vision);
     return OK;
 }
 
@@ -61,6 +60,7 @@ static PyObject *Model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     int has_tower = 0;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO:Model", names, &device, &spec_object)) return NULL;
     int failed = spec_parse(&spec, spec_object) || tower_parse(&vision, &has_tower, spec_object);
+    spec.levels = failed || !has_tower ? 0 : feature_levels(&vision);
     ModelObject *self = failed ? NULL : (ModelObject *)type->tp_alloc(type, 0);
     if (self) {
         int status;

@@ -314,7 +314,8 @@ class Loop(ABC):
         self._settle()
         if args.load_best_model_at_end and (best := checkpoint.best(self._folder.checkpoints)):
             with self.signals.held():
-                checkpoint.load_weights(self._folder.checkpoints / f"step-{best['step']}", self.model.core)
+                checkpoint.load_weights(self._folder.checkpoints / f"step-{best['step']}", self.model.core,
+                                        self.model.name_in_files)
             say(f"the weights are those of step {best['step']}, where {best['metric']} was best: {best['value']:.4g}")
         with self.signals.leaving():
             self.finish()
@@ -598,6 +599,7 @@ def open_eyes(model: Model, args: TrainingConfig) -> None:
         return
     sight.processor = sight.processor.with_limits(args.min_pixels, args.max_pixels)
     sight.keep(int(args.image_cache_gb * 1e9), args.image_cache_dir)
+    sight.keeps_pixels = args.train_vision != "none"
 
 
 def frozen(model: Model, args: TrainingConfig) -> str:

@@ -11,7 +11,8 @@ import base64
 import binascii
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -19,6 +20,7 @@ from urllib.request import url2pathname
 
 import numpy as np
 
+from .. import _core
 from ..errors import ImageError, warn
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ MAX_PIXELS = 178_956_970                       # where Pillow itself begins to r
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "QOI")
 CHANNELS = (1, 3, 4)
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)   # of EXIF: the tag, and its values that swap height and width
+ENCODED = (str, os.PathLike, bytes, bytearray, memoryview, Mapping)
 
 _said_first_frame = False
 
@@ -49,14 +52,38 @@ def read_image(image: Any, place: str = "image", *, pixel_limit: int = MAX_PIXEL
     >>> read_image(np.full((2, 3), 7, np.uint8)).shape
     (2, 3, 3)
     """
-    place = _name_place(place, image)
+    return read_images([image], [place], pixel_limit=pixel_limit)[0]
+
+
+def read_images(images: Sequence[Any], places: Sequence[str], *, pixel_limit: int = MAX_PIXELS) -> list[Pixels]:
+    """`read_image` of each; files and bytes are decoded by as many threads as the core has."""
+    names = [_name_place(place, image) for place, image in zip(places, images, strict=True)]
+    encoded = [i for i, image in enumerate(images) if isinstance(image, ENCODED)]
+    workers = min(len(encoded), _core.get_num_threads())
+    pool = ThreadPoolExecutor(workers, "grpo-images") if workers > 1 else None
     try:
-        pixels = _pixels_of(image, place, pixel_limit)
-    except ImageError:
+        begun = {i: pool.submit(_read_one, images[i], names[i], pixel_limit) for i in encoded if pool}
+        # a PIL image is no matter for two threads: it decodes itself when it is first looked at
+        found = [begun[i].result() if i in begun else _read_one(image, names[i], pixel_limit)
+                 for i, image in enumerate(images)]
+    finally:
+        if pool:
+            pool.shutdown(cancel_futures=True)
+    for name, (_, several) in zip(names, found, strict=True):
+        if several:
+            _say_first_frame(name)
+    return [pixels for pixels, _ in found]
+
+
+def _read_one(image: Any, place: str, pixel_limit: int) -> tuple[Pixels, bool]:
+    """The pixels, and whether there are further pictures."""
+    try:
+        pixels, several = _pixels_of(image, place, pixel_limit)
+    except (ImageError, Warning):
         raise
     except Exception as error:                 # a decoder may fail in any way on what it is fed
         raise ImageError(f"{place}: cannot be read: {_say(error)}") from error
-    return np.ascontiguousarray(pixels)
+    return np.ascontiguousarray(pixels), several
 
 
 def image_size(image: Any, place: str = "image", *, pixel_limit: int = MAX_PIXELS) -> tuple[int, int]:
@@ -116,15 +143,17 @@ def _name_place(place: str, image: Any) -> str:
     return f"{place} ({os.fsdecode(text):.200})"
 
 
-def _pixels_of(image: Any, place: str, pixel_limit: int) -> Pixels:
+def _pixels_of(image: Any, place: str, pixel_limit: int) -> tuple[Pixels, bool]:
     from PIL import Image
 
     image = _source_of(image, place)
     if isinstance(image, Image.Image):
         check_size(image.height, image.width, place, pixel_limit)
-        return _rgb(image, place)
+        return _rgb(image, place), False
     file = _file_of(image, place)
-    return _of_array(image, place, pixel_limit) if file is None else _read(file, place, pixel_limit)
+    if file is None:
+        return _of_array(image, place, pixel_limit), False
+    return _read(file, place, pixel_limit)
 
 
 def _size_of(image: Any, place: str, pixel_limit: int) -> tuple[int, int]:
@@ -267,17 +296,16 @@ def _open(file: Path | io.BytesIO, place: str) -> PIL.Image.Image:
         raise ImageError(f"{place}: is larger than Pillow's own limit, PIL.Image.MAX_IMAGE_PIXELS: {error}") from error
 
 
-def _read(file: Path | io.BytesIO, place: str, pixel_limit: int) -> Pixels:
-    """A file, opened and turned upright."""
+def _read(file: Path | io.BytesIO, place: str, pixel_limit: int) -> tuple[Pixels, bool]:
+    """A file, opened and turned upright; whether it holds further pictures."""
     from PIL import ImageOps
 
     with _open(file, place) as image:
         check_size(image.height, image.width, place, pixel_limit)
-        if image.format != "MPO" and getattr(image, "is_animated", False):       # an MPO's others are previews
-            _say_first_frame(place)
+        several = image.format != "MPO" and getattr(image, "is_animated", False)       # an MPO's others are previews
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        return _rgb(image, place)
+        return _rgb(image, place), several
 
 
 def _say_first_frame(place: str) -> None:

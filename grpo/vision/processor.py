@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 HALF = (0.5, 0.5, 0.5)
 BICUBIC = 3                                    # as Pillow counts filters
 FILES = ("processor_config.json", "preprocessor_config.json")
+KEPT_FILES = (*FILES, "video_preprocessor_config.json")        # what a saved model has of the folder it came from
 MAX_BYTES = 1 << 20
 MAX_SIDE = 1 << 20                             # of a size limit's root
 # What the repositories of a family hold, for folders without these files.
@@ -96,10 +98,10 @@ class Processor:
             raise ConfigError(f"this model sees every image as {self.fixed} x {self.fixed} pixels: it takes no "
                               "min_pixels, max_pixels")
         for name, value in (("min_pixels", min_pixels), ("max_pixels", max_pixels)):
-            if value is not None and not (isinstance(value, int) and 1 <= value <= MAX_SIDE**2):
+            if value is not None and not (isinstance(value, Integral) and 1 <= int(value) <= MAX_SIDE**2):
                 raise ConfigError(f"{name} must be a number of pixels, not {value!r:.80}")
-        limits = (self.min_pixels if min_pixels is None else min_pixels,
-                  self.max_pixels if max_pixels is None else max_pixels)
+        limits = (int(self.min_pixels if min_pixels is None else min_pixels),
+                  int(self.max_pixels if max_pixels is None else max_pixels))
         if limits[0] > limits[1]:
             raise ConfigError(f"min_pixels={limits[0]} is more than max_pixels={limits[1]}")
         return replace(self, min_pixels=limits[0], max_pixels=limits[1])
@@ -144,6 +146,15 @@ class Processor:
         do."""
         return _table(self.mean if self.do_normalize else None, self.std,
                       self.rescale_factor if self.do_rescale else None)
+
+    def files(self, kept: Mapping[str, bytes], read: Processor | None) -> dict[str, bytes]:
+        """What a folder with the model holds of it: kept, the files that it was read from, as they are where it is
+        still what was read; else a preprocessor_config.json of today's values beside the others."""
+        if self == read and kept:
+            return dict(kept)
+        values = self.to_json()
+        others = {name: data for name, data in kept.items() if name not in FILES}
+        return others if values is None else {**others, FILES[1]: json.dumps(values, indent=2).encode() + b"\n"}
 
     def to_json(self) -> dict[str, Any] | None:
         """What preprocessor_config.json holds, so that transformers' AutoProcessor and AutoImageProcessor read it; None

@@ -27,13 +27,16 @@ NEVER_DRAWN = ("image_token_id", "video_token_id")
 
 
 class Sight:
-    """The seeing half of a model. processor: how it wants images; it may be replaced (min_pixels, max_pixels)."""
+    """The seeing half of a model. processor: how it wants images; it may be replaced (min_pixels, max_pixels). files:
+    those that it was read from."""
 
-    def __init__(self, core: _core.Model, config: Mapping[str, Any], processor: Processor) -> None:
-        self.core, self.processor = core, processor
+    def __init__(self, core: _core.Model, config: Mapping[str, Any], processor: Processor,
+                 files: Mapping[str, bytes] | None = None) -> None:
+        self.core, self.processor, self._read, self._files = core, processor, processor, dict(files or {})
         self.tokens = {name: _token(config, name) for name in TOKENS}
         self.cache_bytes = CACHE_BYTES
         self.cache_folder: str | Path | None = None
+        self.keeps_pixels = False                        # for a tower that is trained, which reads them again
         self._cache, self._version = FeatureCache(), -1
 
     @property
@@ -59,10 +62,16 @@ class Sight:
         """Sets how much is kept of what the tower has seen: bytes of memory, and a folder on disk or None."""
         self.cache_bytes, self.cache_folder, self._version = limit, folder, -1
 
-    def share(self, other: Sight) -> None:
-        """Takes the features of a model whose tower has the same weights now."""
-        self.cache_bytes, self.cache_folder = other.cache_bytes, other.cache_folder
-        self._cache, self._version = other.features, self.core.tower_version
+    def save_files(self) -> dict[str, bytes]:
+        """The processor's files, for a folder with the model."""
+        return self.processor.files(self._files, self._read)
+
+    def copy(self, core: _core.Model, config: Mapping[str, Any]) -> Sight:
+        """The same for a model whose tower has the same weights now: it has the features that this one has."""
+        other = Sight(core, config, self._read, self._files)
+        other.processor, other.cache_bytes, other.cache_folder = self.processor, self.cache_bytes, self.cache_folder
+        other._cache, other._version = self.features, core.tower_version
+        return other
 
     def encode(self, tokenizer: Any, prompt: Any, images: Sequence[Any] = (), where: str = "the prompt",
                **variables: Any) -> tuple[I32, list[Picture]]:
@@ -93,6 +102,8 @@ class Sight:
             parts = iter([(each.grid, each.pixels, None) for each in every])
         else:
             features = see(self.core, every, self.features)
+            for each in every if not self.keeps_pixels else ():
+                each.pixels = None
             parts = iter([(each.grid, None, made) for each, made in zip(every, features, strict=True)])
         out: list[Seen | None] = []
         for i, (ids, some) in enumerate(zip(prompts, pictures, strict=True)):
