@@ -1,7 +1,7 @@
 """Speed of vision-language models on the CPU beside transformers and TRL: the same images, weights and threads.
 
     pip install '.[oracle]' && python tests/bench/bench_vision.py [--parts pixels,towers,steps] [--repeats 5]
-        [--threads 2] [--quick] [--clock cpu]
+        [--towers Qwen2-VL] [--threads 2] [--quick] [--clock cpu]
 
 pixels: images to pixel_values, Qwen2-VL's rule, beside transformers' Pillow processor; batches of photo-like images
 that PIL has decoded.
@@ -66,11 +66,11 @@ def measure_pixels(side: str, batch: str) -> dict:
     return {"seconds": min(seconds), "checksum": checksum}
 
 
-def pixels(measure: Callable[[str, str], dict], repeats: int, quick: bool) -> str:
-    """The part's table; quick: of its first row."""
+def pixels(measure: Callable[..., dict], repeats: int, options: argparse.Namespace) -> str:
+    """The part's table; --quick: of its first row."""
     lines = ["| images | grpo, ms an image | transformers (Pillow), ms an image | transformers / grpo |",
              "|---|---|---|---|"]
-    for batch, sizes in list(BATCHES.items())[:1 if quick else None]:
+    for batch, sizes in list(BATCHES.items())[:1 if options.quick else None]:
         runs = {side: [] for side in SIDES}
         for _ in range(repeats):
             for side in SIDES:
@@ -124,11 +124,11 @@ def row_of(ours: list[dict], theirs: list[dict], scale: float, digits: int) -> s
     return (f"{times[0]} | {times[1]} | {ratio} | {peaks[0]:.0f} / {peaks[1]:.0f} | {peaks[0] / peaks[1]:.2f} |")
 
 
-def towers(measure: Callable[..., dict], repeats: int, quick: bool) -> str:
-    """The part's table; quick: of its first tower."""
+def towers(measure: Callable[..., dict], repeats: int, options: argparse.Namespace) -> str:
+    """The part's table; --quick: of its first tower."""
     lines = ["| tower | image | what | grpo, ms | PyTorch, ms | PyTorch / grpo | peak MB, grpo / PyTorch | ratio |",
              "|---|---|---|---|---|---|---|---|"]
-    for name in TOWERS[:1 if quick else None]:
+    for name in options.towers.split(",")[:1 if options.quick else None]:
         with tempfile.TemporaryDirectory() as folder:
             measure("write", name, folder)
             found = {kind: alternate(measure, repeats, kind, folder) for kind in KINDS}
@@ -155,17 +155,17 @@ def measure_step(side: str, what: str, folder: str, trial: str = "") -> dict:
     return result | {"seconds": result["seconds"][0]}
 
 
-def steps(measure: Callable[..., dict], repeats: int, quick: bool) -> str:
-    """The part's table; quick: of a tiny model's."""
+def steps(measure: Callable[..., dict], repeats: int, options: argparse.Namespace) -> str:
+    """The part's table; --quick: of a tiny model's."""
     lines = ["| what | grpo, s | TRL, s | TRL / grpo | peak MB, grpo / TRL | ratio |", "|---|---|---|---|---|---|"]
     found: dict[tuple[str, str], list[dict]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        measure("write", "tiny" if quick else "step", folder)
+        measure("write", "tiny" if options.quick else "step", folder)
         wanted = list(dict.fromkeys((side, what) for pair in STEPS.values()
                                     for side, what in zip(SIDES, pair, strict=True)))
         for _ in range(repeats):
             for side, what in wanted:
-                run = measure(side, what, folder, *(["trial"] if quick else []))
+                run = measure(side, what, folder, *(["trial"] if options.quick else []))
                 found.setdefault((side, what), []).append(run)
                 print(side, what, json.dumps(run), file=sys.stderr, flush=True)
     for title, pair in STEPS.items():
@@ -182,6 +182,7 @@ PARTS = {"pixels": (pixels, measure_pixels), "towers": (towers, measure_tower), 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default=",".join(PARTS), help=f"of {','.join(PARTS)}")
+    parser.add_argument("--towers", default=",".join(TOWERS), help=f"of {','.join(TOWERS)}")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one repetition of the least of each part")
     parser.add_argument("--threads", type=int, default=2)
@@ -195,6 +196,8 @@ def main() -> None:
     parts = options.parts.split(",")
     if unknown := set(parts) - set(PARTS):
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if unknown := set(options.towers.split(",")) - set(TOWERS):
+        parser.error(f"no tower {', '.join(sorted(unknown))}; there are {', '.join(TOWERS)}")
     environment = {"GRPO_NUM_THREADS": str(options.threads), "OMP_NUM_THREADS": str(options.threads),
                    "BENCH_CLOCK": options.clock}
     print(f"python {' '.join(sys.argv)}")
@@ -202,7 +205,7 @@ def main() -> None:
         def measure(*arguments: str, part: str = part) -> dict:
             return run_child(__file__, ["--child", part, *arguments], **environment)
 
-        table = PARTS[part][0](measure, 1 if options.quick else options.repeats, options.quick)
+        table = PARTS[part][0](measure, 1 if options.quick else options.repeats, options)
         print(f"\n{part}\n\n{table}", flush=True)
 
 

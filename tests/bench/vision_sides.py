@@ -10,14 +10,14 @@ from typing import Any
 from timing import now, peak_mb
 from vision_work import IMAGES, STEP, UNDRAWN, VISION_IDS, SeeingWork
 
-LEAST_SECONDS, LEAST_CALLS = 0.6, 3
+LEAST_SECONDS = 0.6
 
 
 def timed(call: Callable[[], object]) -> dict[str, float]:
-    """Median of calls after one that warms up, and the most memory so far."""
+    """Median of calls after one that warms up, and the most memory so far: images come in order of their sizes."""
     seconds: list[float] = []
     call()
-    while len(seconds) < LEAST_CALLS or sum(seconds) < LEAST_SECONDS:
+    while sum(seconds) < LEAST_SECONDS:
         begin = now()
         call()
         seconds.append(now() - begin)
