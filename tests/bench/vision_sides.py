@@ -95,6 +95,10 @@ def grpo_lean(folder: str, work: SeeingWork) -> dict:
     return grpo_step(folder, work, recompute=True)
 
 
+def grpo_least(folder: str, work: SeeingWork) -> dict:
+    return grpo_step(folder, work, recompute=True, moment_dtype="float8", master_dtype="float24")
+
+
 def grpo_lean_all(folder: str, work: SeeingWork) -> dict:
     return grpo_step(folder, work, recompute=True, train_vision="all")
 

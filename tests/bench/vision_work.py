@@ -114,7 +114,7 @@ class SeeingWork(Work):
     """A step whose prompts have an image of 224 x 224 before their words."""
 
     def dataset(self) -> list[Mapping[str, Any]]:
-        """The rows of the data set, for both sides: enough for all steps, since of a frozen tower we keep what it saw."""
+        """The rows of the data set, for both sides: new images in each step, for what a frozen tower saw is kept."""
         texts = replace(self, prompts=self.prompts * (1 + self.repeats)).prompt_texts()
         return [{"prompt": [{"role": "user", "content": text}], "image": image}
                 for text, image in zip(texts, photos([IMAGES["224 x 224"]] * len(texts)), strict=True)]
