@@ -87,9 +87,8 @@ def step(folder: str, work: Work, **options) -> dict:
     clock = StepClock()
     with tempfile.TemporaryDirectory() as runs:
         args = grpo.GRPOConfig(**step_options(f"{runs}/run", work) | options)
-        rows = [{"prompt": text} for text in work.prompt_texts()]
-        trainer = grpo.GRPOTrainer(grpo.load(folder, device=work.device), reward, args=args, train_dataset=rows,
-                                   callbacks=[clock])
+        trainer = grpo.GRPOTrainer(grpo.load(folder, device=work.device), reward, args=args,
+                                   train_dataset=work.dataset(), callbacks=[clock])
         trainer.train()
     steps = [record for record in trainer.state.log_history if "step_time" in record]
     shares = {name: value for name, value in steps[-1].items() if name.startswith("time_share/")}

@@ -195,7 +195,8 @@ def trained(make: Callable, folder: str, work: Work) -> dict:
     return repeated(call, work, waiter(work.device))
 
 
-def step(folder: str, work: Work, **options) -> dict:
+def step(folder: str, work: Work, model=None, processor=None, **options) -> dict:
+    """model, processor: in place of the folder's language model and tokenizer."""
     from datasets import Dataset
     from transformers import PreTrainedTokenizerFast, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
@@ -205,9 +206,9 @@ def step(folder: str, work: Work, **options) -> dict:
         # weights and optimiser in bfloat16 without autocast or checkpointing: the fastest setting it has
         args = GRPOConfig(**step_options(runs, work) | options, use_cpu=work.device == "cpu", bf16=False,
                           gradient_checkpointing=False)
-        GRPOTrainer(load(folder, work.device), reward, args=args,
-                    processing_class=PreTrainedTokenizerFast.from_pretrained(folder),
-                    train_dataset=Dataset.from_dict({"prompt": work.prompt_texts()}), callbacks=[clock]).train()
+        GRPOTrainer(model or load(folder, work.device), reward, args=args,
+                    processing_class=processor or PreTrainedTokenizerFast.from_pretrained(folder),
+                    train_dataset=Dataset.from_list(work.dataset()), callbacks=[clock]).train()
     return {"seconds": clock.times[1:], "tokens": work.rows * work.new_tokens, "peak_mb": peak_mb(work)}
 
 

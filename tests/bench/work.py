@@ -7,9 +7,10 @@ one, "peak_mb": most memory of the process, or what the card has given out, ...}
 from __future__ import annotations
 
 import importlib
-import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from timing import now
 
 from grpo.planning.shapes import SHAPES as KNOWN
 
@@ -46,6 +47,10 @@ class Work:
         return [" ".join(word(7919 * (p * self.prompt_length + i) % WORDS) for i in range(self.prompt_length))
                 for p in range(self.prompts)]
 
+    def dataset(self) -> list:
+        """The rows of the data set, for both sides."""
+        return [{"prompt": text} for text in self.prompt_texts()]
+
 
 # -- the model folder both sides load ----------------------------------------------------------------------------------
 
@@ -57,19 +62,21 @@ def word(i: int) -> str:
     return "".join(chr(97 + i // 26**k % 26) for k in range(4))
 
 
-def write_tokenizer(folder: Path, vocab_size: int) -> None:
-    """A byte-level tokenizer in which every word is one token, so that a prompt has as many tokens as words."""
+def write_tokenizer(folder: Path, vocab_size: int, special: tuple[str, ...] = (), template: str | None = None) -> None:
+    """A byte-level tokenizer in which every word is one token, so that a prompt has as many tokens as words. special:
+    what is one token besides, from id 3 on; template: for chats."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *alphabet]
+    names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *special, *alphabet]
     names += [f"Ġ{word(i)}" for i in range(vocab_size - len(names))]
     tokenizer = Tokenizer(models.BPE(vocab={name: i for i, name in enumerate(names)}, merges=[], ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=names[2], pad_token=names[2],
-                            bos_token=names[1]).save_pretrained(folder)
+                            bos_token=names[1], extra_special_tokens=list(special),
+                            chat_template=template).save_pretrained(folder)
 
 
 def write_model(folder: str, shape: str, source: str = "", device: str = "cpu") -> None:
@@ -116,7 +123,8 @@ def training_flops(shape: str, work: Work) -> float:
 
 def reward(completions, **columns) -> list[float]:
     """Any number that differs within a group and is the same function on both sides."""
-    return [sum(map(ord, text)) % 97 / 97 for text in completions]
+    texts = [each if isinstance(each, str) else each[-1]["content"] for each in completions]
+    return [sum(map(ord, text)) % 97 / 97 for text in texts]
 
 
 def step_options(output_dir: str, work: Work) -> dict:
@@ -137,10 +145,10 @@ class StepClock:
         self.times = []
 
     def on_step_begin(self, *args, **kwargs):
-        self.begin = time.perf_counter()
+        self.begin = now()
 
     def on_step_end(self, *args, **kwargs):
-        self.times.append(time.perf_counter() - self.begin)
+        self.times.append(now() - self.begin)
 
 
 def token_budget_on(device: str) -> int:

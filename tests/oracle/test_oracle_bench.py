@@ -105,6 +105,17 @@ def expected_entropy(model, prompts, tokens):
     return -(z.exp() * z).sum(-1).mean()
 
 
+def test_models_that_see():
+    """A tiny tower, whose features bench_vision.py compares with the peer's, and steps of a tiny model beside TRL's."""
+    pytest.importorskip("trl")
+    done = subprocess.run([sys.executable, BENCH / "bench_vision.py", "--parts", "towers,steps", "--quick"],
+                          capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+    assert done.returncode == 0, done.stderr
+    rows = [line.count("|") for line in done.stdout.splitlines() if line.startswith("|")]
+    assert rows == [9] * (2 + 6) + [7] * (2 + 5)
+
+
 @pytest.mark.parametrize("make", [side_torch.plain_backward, side_torch.compiled_backward])
 def test_the_peers_gradient_is_ours(folder, make):
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).train()
