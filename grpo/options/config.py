@@ -107,8 +107,8 @@ class TrainingConfig:
     vision_learning_rate: float | None = option(None, "Peak learning rate of the tower; None: learning_rate.", low=0)
     min_pixels: int | None = option(None, "Images are shown with at least so many pixels; None: what the model's files "
                                     "say.", low=1)
-    max_pixels: int | None = option(None, "Images are shown with at most so many pixels, which set how many tokens they "
-                                    "are; None: what the model's files say. It stays with the model.", low=1)
+    max_pixels: int | None = option(None, "Images are shown with at most so many pixels, which decides their tokens; "
+                                    "None: what the model's files say. It stays with the model.", low=1)
     image_cache_gb: float = option(1.0, "Memory for the features of images that a frozen tower has seen.", low=0)
     image_cache_dir: str | None = option(None, "Folder that keeps them for other runs too; None: none does.")
     on_bad_row: str = option("raise", "A row whose images cannot be read or placed: raise, or skip it. To know, skip "

@@ -217,8 +217,9 @@ SLOT = "<|vision_start|><|image_pad|><|vision_end|>"
 
 
 @pytest.mark.parametrize("words, count, expected", [
-    ("q", 0, "q"), ("<image>", 0, "<image>"), ("<image>q", 1, SLOT + "q"), ("<image><image>", 2, SLOT + SLOT),
-    ("q", 2, SLOT + SLOT + "q"), (SLOT + "q", 1, SLOT + "q"), ("<|image_pad|>q", 1, "<|image_pad|>q"), (SLOT + "<image>", 1, SLOT + "<image>")])
+    ("q", 0, "q"), ("<image>", 0, "<image>"), ("q", 2, SLOT + SLOT + "q"),
+    ("<image>q", 1, SLOT + "q"), ("<image><image>", 2, SLOT + SLOT),
+    (SLOT + "q", 1, SLOT + "q"), ("<|image_pad|>q", 1, "<|image_pad|>q"), (SLOT + "<image>", 1, SLOT + "<image>")])
 def test_places_in_text(words, count, expected):
     assert placed(words, count) == expected
 
