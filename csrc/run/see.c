@@ -32,17 +32,19 @@ int see(const struct weights *tower, struct workspace *workspace, void *const *f
         int n, int patch_budget) {
     const struct spec *s = &tower->spec;
     TRY(pictures_check(list, n, s));
-    int rows = 0;
+    int rows = 0, most = 0;              /* of the tower, and features, in the largest batch */
     for (int i = 0, count; i < n; i += count) {
+        int features = 0;
         count = images_within(s, list, i, n, patch_budget);
+        for (int k = i; k < i + count; k++) features += list[k].cells;
         rows = max_int(rows, picture_rows(s, list + i, count));
+        most = max_int(most, features);
     }
     struct tower t;
     TRY(tower_create(&t, tower, STASH_NOTHING, rows));
-    size_t cells = (size_t)(rows / cell_patches(s)) * (size_t)feature_levels(s);
+    size_t numbers = (size_t)most * (size_t)feature_levels(s) * (size_t)s->vision.out;
     void *memory;
-    int status = workspace_take(workspace, &memory,
-                                t.bytes + cells * (size_t)s->vision.out * (size_t)tower->device.ops->real_size);
+    int status = workspace_take(workspace, &memory, t.bytes + numbers * (size_t)tower->device.ops->real_size);
     if (!status) tower_place(&t, memory);
     for (int i = 0, count; i < n && !status; i += count) {
         count = images_within(s, list, i, n, patch_budget);
