@@ -33,22 +33,32 @@ def cuda_products() -> str:
     """What multiplies matrices on the GPU: 'wgmma', or 'mma.sync (why)'. DeviceError where there is none. Opens the
     GPU."""
 
+# Of a prompt: (positions int32 (axes, tokens), the position after it, int32 places of its images' tokens, and of each
+# image (int64 grid (frames, rows, columns of patches), float32 pixels (patches, numbers of a patch) or None, features
+# as see() returns them or None)). Pixels are asked for where the tower is trained, features elsewhere.
+Image = tuple[NDArray[np.int64], F32 | None, np.ndarray | None]
+PromptImages = tuple[I32, int, I32, list[Image]]
+
 class Model:
     """Weights on one device ('cpu', 'cuda': bfloat16, 'ref': float32) and everything that runs them."""
     def __init__(self, device: str, spec: Any) -> None:
-        """spec: a grpo.model.families.Spec. ConfigError names the layer and the key of what cannot be run."""
+        """spec: a grpo.model.families.Spec, whose `vision` may be a tower. ConfigError names the layer and the key of
+        what cannot be run."""
     device: str
     tier: str
     dtype: str                                   # "bfloat16" | "float32"
+    tower_version: int                           # one more with every change of the tower's weights
     def tensors(self) -> list[tuple[str, tuple[int, ...]]]:
-        """(Hugging Face name, shape) of every parameter, in storage order; a tied lm_head is not listed."""
+        """(Hugging Face name, shape) of every parameter, in storage order, the tower's last; a tied lm_head is not
+        listed."""
     def set_tensor(self, name: str, array: np.ndarray, /) -> None:
         """array: float32, float16, or uint16 holding bfloat16 bits, C-contiguous; shape as in tensors(). The master
         weights of every Trainer on this model are set with it."""
     def get_tensor(self, name: str, /) -> F32:
         """As float32: of a mixed reference what mix() keeps in float32, else the working weights."""
-    def generate(self, prompts: list[I32], num_generations: int, max_new_tokens: int, *, temperature: float = 1.0,
-                 top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0,
+    def generate(self, prompts: list[I32], num_generations: int, max_new_tokens: int, *,
+                 images: list[PromptImages | None] | None = None, temperature: float = 1.0, top_k: int = 0,
+                 top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0,
                  min_new_tokens: int = 0, stop_ids: I32 | None = None, forbidden_ids: I32 | None = None,
                  stop_strings: list[bytes] | None = None, token_offsets: NDArray[np.int64] | None = None,
                  token_bytes: bytes | None = None, seed: int = 0, step: int = 0, first_prompt: int = 0, slots: int = 32,
@@ -65,15 +75,21 @@ class Model:
         completions' ids there, -1 where there was no room.
         lookahead: tokens drawn for every slot between two looks of the host, 0: as suits the device; no bit of the
         result depends on it. progress(tokens so far, completions finished) is called a few times a second."""
-    def logprobs(self, prompts: list[I32], completions: list[I32], group: I32, *, temperature: float = 1.0,
+    def logprobs(self, prompts: list[I32], completions: list[I32], group: I32, *,
+                 images: list[PromptImages | None] | None = None, temperature: float = 1.0,
                  token_budget: int = 1024) -> tuple[F32, F32]:
         """(log-probabilities, entropies), flat over all completion tokens."""
     def logprob_grads(self, prompts: list[I32], completions: list[I32], group: I32, coef: F32, *,
-                      entropy_coef: F32 | None = None, temperature: float = 1.0, token_budget: int = 1024,
-                      recompute: bool = False) -> tuple[F32, dict[str, F32]]:
+                      images: list[PromptImages | None] | None = None, entropy_coef: F32 | None = None,
+                      temperature: float = 1.0, token_budget: int = 1024, recompute: bool = False,
+                      train_vision: str = "none") -> tuple[F32, dict[str, F32]]:
         """(log-probabilities, gradient of sum(coef * logprob + entropy_coef * entropy) by tensor name)."""
-    def logits(self, ids: I32, /) -> F32:
+    def logits(self, ids: I32, images: PromptImages | None = None) -> F32:
         """(len(ids), vocab_size) float32, for inspection and tests."""
+    def see(self, images: list[Image], *, patch_budget: int = 4096) -> list[np.ndarray]:
+        """Features of images from their pixels: (levels, tokens, hidden_size) each, float32, or uint16 holding bfloat16
+        bits. Level 0 stands in place of tokens, level k is added to the text's stream after its layer k - 1.
+        patch_budget: patches run together; no bit depends on it."""
     def embed(self, texts: list[I32], *, token_budget: int = 1024) -> F32:
         """(len(texts), hidden_size): the mean of the last hidden states, after the final norm, over each text's tokens.
         A text's vector has the same bits whatever the others are."""
@@ -96,12 +112,15 @@ class Trainer:
     """Gradients, master weights and AdamW moments of one Model; works through micro-batches of whole groups."""
     def __init__(self, model: Model, *, adam_beta1: float = 0.9, adam_beta2: float = 0.999, adam_epsilon: float = 1e-8,
                  weight_decay: float = 0.0, token_budget: int = 1024, recompute: bool = False,
-                 moment_dtype: str = "float32", master_dtype: str = "float32", seed: int = 0) -> None:
-        """moment_dtype: "float32", "bfloat16" or "float8" (of matrices; vectors are bfloat16 then). master_dtype:
+                 moment_dtype: str = "float32", master_dtype: str = "float32", seed: int = 0,
+                 train_vision: str = "none", vision_rate: float = 1.0) -> None:
+        """train_vision: what of a tower is trained: "none", "merger" or "all"; vision_rate: its learning rate, in the
+        text's. moment_dtype: "float32", "bfloat16" or "float8" (of matrices; vectors are bfloat16 then). master_dtype:
         "float32" or "float24" (float32 without the 8 least bits). All but float32 are rounded stochastically, with
         random bits of seed and step."""
     def accumulate(self, prompts: list[I32], completions: list[I32], group: I32, coef: F32, *,
-                   entropy_coef: F32 | None = None, temperature: float = 1.0, store: Store | None = None,
+                   images: list[PromptImages | None] | None = None, entropy_coef: F32 | None = None,
+                   temperature: float = 1.0, store: Store | None = None,
                    stored: NDArray[np.int64] | None = None) -> tuple[F32, F32]:
         """gradient += that of sum(coef * logprob + entropy_coef * entropy); groups whose coefs are all 0 cost nothing
         (their numbers come back 0). Returns (log-probabilities, entropies) seen on the way. This is SFT, and GRPO on
@@ -109,8 +128,8 @@ class Trainer:
         the weights are those that drew them, such completions need no forward, and the bits are the same."""
     def accumulate_loss(self, prompts: list[I32], completions: list[I32], group: I32, *, old_logps: F32,
                         advantages: F32, mask: NDArray[np.uint8], ref_logps: F32 | None, loss: dict[str, Any],
-                        normalizer: dict[str, float], temperature: float = 1.0) -> tuple[float, dict[str, float], F32,
-                                                                                         F32]:
+                        normalizer: dict[str, float], images: list[PromptImages | None] | None = None,
+                        temperature: float = 1.0) -> tuple[float, dict[str, float], F32, F32]:
         """Off policy: log-probs, then the loss of grpo_loss(), then the backward, a micro-batch at a time.
         Returns (loss, metrics, log-probabilities, entropies)."""
     def step(self, learning_rate: float, max_grad_norm: float = 0.0) -> float:
@@ -130,6 +149,8 @@ class Trainer:
     steps_taken: int                             # AdamW's t; settable
     def plan(self) -> list[tuple[str, int]]:
         """(arena, bytes) of what is held now."""
+    def trained(self) -> list[tuple[str, tuple[int, ...]]]:
+        """(Hugging Face name, shape) of every tensor that it trains."""
 
 def plan(*, spec: Any, step_prompts: int, num_generations: int, prompt_length: int, max_new_tokens: int,
          token_budget: int, recompute: bool, moment_dtype: str, master_dtype: str, rollout_prompts: int, slots: int,

@@ -44,20 +44,20 @@ static __device__ void clear_gaps(const struct attention_call &c, int kv) {
 
 /* y and lse of a warp's 16 rows, whose pairs begin at `first` */
 template <int W>
-static __device__ void finish_rows(const struct attention_call &c, struct segment s, int kv, int first,
+static __device__ void finish_rows(const struct attention_call &c, struct heads h, struct segment s, int kv, int first,
                                    float o[W / 8][4], struct softmax state) {
-    struct heads h = c.heads;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         int pair = first + lane_id() / 4 + 8 * r, row = row_of_pair(h, pair);
         if (row >= s.len) continue;
         size_t at = (size_t)(s.start + row) * h.Hq + (size_t)(kv * h.group + pair - row * h.group);
         bf16 *y = c.y + at * h.D + lane_id() % 4 * 2;
-        float share = 1 / state.sum[r];
+        bool blind = h.sight == SEES_PREFIX && !s.prefix_len; /* it sees no key */
+        float share = blind ? 0 : 1 / state.sum[r];
 #pragma unroll
         for (int n = 0; n < W / 8; n++)
             if (n * 8 < h.D) *(uint32_t *)(y + n * 8) = pack2(o[n][2 * r] * share, o[n][2 * r + 1] * share);
-        if (lane_id() % 4 == 0) c.lse[at] = (state.max[r] + log2f(state.sum[r])) * LN2;
+        if (lane_id() % 4 == 0) c.lse[at] = blind ? 0 : (state.max[r] + log2f(state.sum[r])) * LN2;
     }
 }
 
@@ -127,21 +127,25 @@ static __device__ inline void attend_tile(struct softmax state[parts_of(W)], flo
     tile_values<W, M, W / 16>(o, p, v, 0, 1);
 }
 
-template <int W>
+/* BEFORE: rows see what is before them. The two are compiled apart, because the registers have no room for a choice;
+   without it a tile is seen by all rows of a block, and what is bad in it may reach them all. */
+template <int W, bool BEFORE>
 static __global__ void __launch_bounds__(THREADS, W == 64 || W == WIDE ? 2 : 3)
     attend(const struct attention_call c, bool folds) {
     constexpr int M = parts_of(W), ROWS = 64 * M, TILE = KV_TILE * pitch(W), STAGES = stages(W);
     SHARED(char, memory);
     __shared__ uint32_t words[WARPS];
     struct heads h = c.heads;
+    h.sight = BEFORE ? SEES_BEFORE : h.sight == SEES_ALL ? SEES_ALL : SEES_PREFIX;
+    if (!BEFORE) h.window = NO_WINDOW;
     int kv = blockIdx.y;
     clear_gaps(c, kv);
     if ((int)blockIdx.x >= c.map.count[QUERY_TILES]) return;
     struct query_task task = c.map.query_tasks[blockIdx.x];
     struct segment s = c.segments[task.segment];
     int first = task.tile * ROWS, pairs = s.len * h.group, from = first + warp_id() * 16 * M;  /* the warp's */
-    int block_first = s.prefix_len + row_of_pair(h, first);
-    int end = s.prefix_len + row_of_pair(h, min(first + ROWS, pairs) - 1) + 1;  /* positions that the block sees */
+    int block_first = last_key(h, s, row_of_pair(h, first));
+    int end = last_key(h, s, row_of_pair(h, min(first + ROWS, pairs) - 1)) + 1;  /* positions that the block sees */
     int first_tile = first_key(h, block_first) / KV_TILE, tiles = (end + KV_TILE - 1) / KV_TILE;
     bf16 *q_tile = (bf16 *)memory, *ring = (bf16 *)(memory + front_bytes(W, folds));
     load_pairs<W>(q_tile, c.qkv + (size_t)s.start * qkv_stride(h) + (size_t)kv * h.group * h.D, qkv_stride(h), h, first,
@@ -150,8 +154,8 @@ static __global__ void __launch_bounds__(THREADS, W == 64 || W == WIDE ? 2 : 3)
     load_keys<W>(k_first, k_first + TILE, c.qkv, h, s, kv, first_tile, end);
     cp_async_commit();
 
-    int warp_first = s.prefix_len + row_of_pair(h, min(from, pairs - 1));
-    int warp_last = from < pairs ? s.prefix_len + row_of_pair(h, min(from + 16 * M, pairs) - 1) : -1;
+    int warp_first = last_key(h, s, row_of_pair(h, min(from, pairs - 1)));
+    int warp_last = from < pairs ? last_key(h, s, row_of_pair(h, min(from + 16 * M, pairs) - 1)) : -1;
     uint32_t q[M][W / 16][4];
     float o[M][W / 8][4];
     struct softmax state[M];
@@ -176,7 +180,8 @@ static __global__ void __launch_bounds__(THREADS, W == 64 || W == WIDE ? 2 : 3)
         if (STAGES == 2 && t + 1 < tiles) load_keys<W>(next, next + TILE, c.qkv, h, s, kv, t + 1, end);
         cp_async_commit();
         uint32_t bad = 0;
-        if (t * KV_TILE + KV_TILE - 1 > block_first || t * KV_TILE < first_key(h, end - 1)) { /* not seen by all */
+        if (BEFORE && (t * KV_TILE + KV_TILE - 1 > block_first || t * KV_TILE < first_key(h, end - 1))) {
+            /* not seen by all */
             bad = bad_rows<W>(v, words);
             if (bad) clear_rows<W>(v, bad);
         }
@@ -197,7 +202,7 @@ static __global__ void __launch_bounds__(THREADS, W == 64 || W == WIDE ? 2 : 3)
             fold_chunk<W>(kept_of<W>(memory, m), state[m], o[m], false);
             unfold<W>(&state[m], o[m], kept_of<W>(memory, m));
         }
-        finish_rows<W>(c, s, kv, from + m * 16, o[m], state[m]);
+        finish_rows<W>(c, h, s, kv, from + m * 16, o[m], state[m]);
     }
 }
 
@@ -208,15 +213,15 @@ static int run_attend(const struct cuda_ctx *ctx, const struct attention_call c,
     bool folds = c.N > KV_CHUNK; /* no context is longer than the batch */
     size_t shared = (size_t)front_bytes(W, folds) + 2 * stages(W) * KV_TILE * pitch(W) * sizeof(bf16);
     TRY(attention_map(ctx, c.map, segments, n_segments, c.N, c.heads, ROWS, false));
-    LAUNCH(ctx, attend<W>, dim3((unsigned)query_tiles_max(c.N, n_segments, c.heads.group, ROWS), (unsigned)c.heads.Hkv),
-           THREADS, shared, c, folds);
+    dim3 blocks((unsigned)query_tiles_max(c.N, n_segments, c.heads.group, ROWS), (unsigned)c.heads.Hkv);
+    if (c.heads.sight == SEES_BEFORE) LAUNCH(ctx, (attend<W, true>), blocks, THREADS, shared, c, folds);
+    else LAUNCH(ctx, (attend<W, false>), blocks, THREADS, shared, c, folds);
     return OK;
 }
 
 int attention_heads(struct heads *h, const struct attention_shape *a) {
     if (a->D % 8 || a->D > WIDE)
         return fail(E_CONFIG, "cuda: attention serves head dims up to %d in steps of 8, not %d", WIDE, a->D);
-    if (a->sight != SEES_BEFORE) return fail(E_CONFIG, "cuda: attention of rows that see what is after them");
     *h = heads_of(a);
     return OK;
 }

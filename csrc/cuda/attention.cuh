@@ -10,6 +10,8 @@
    them, chunk by chunk upwards. So decode may give the chunks of one context to different blocks and join them later.
    Training keeps the state set aside in shared memory, which contexts up to KV_CHUNK never touch. A row begins in the
    chunk of its first visible key, so that chunks before its window count for nothing in either.
+   All of this asks which is the last key that a row sees: its own, or, where rows see all of their segment or the
+   prefix alone, the same for all rows. Then no tile is masked but a last one that is not full.
 
    Rows of a tile are pairs (row, head of the group that shares a KV head), row-major: keys are loaded once for all
    heads of a group, and few rows are masked at the diagonal. Head dims are multiples of 8 up to 256, padded by zeros in
@@ -37,6 +39,7 @@ struct heads {
     int window; /* keys that a row sees at most, its own included */
     float scale; /* of scores, times log2(e): exponents are base 2 */
     uint32_t inverse; /* of group, times 2^32, rounded up; 0: group is 1 */
+    enum sight sight;
 };
 
 static inline struct heads heads_of(const struct attention_shape *a) {
@@ -47,12 +50,18 @@ static inline struct heads heads_of(const struct attention_shape *a) {
                           group,
                           window,
                           (float)(LOG2E / score_divisor(a->scale)),
-                          group > 1 ? 0xffffffffu / (uint32_t)group + 1 : 0};
+                          group > 1 ? 0xffffffffu / (uint32_t)group + 1 : 0,
+                          a->sight};
 }
 
-/* the first key that a row at a position sees */
+/* the first key that a row sees whose last one is at a position, mostly its own */
 static __host__ __device__ inline int first_key(struct heads h, int position) {
     return position >= h.window ? position - h.window + 1 : 0;
+}
+
+/* the last key that a row of a segment sees, row 0 its first; -1: none */
+static __device__ inline int last_key(struct heads h, struct segment s, int row) {
+    return s.prefix_len + (h.sight == SEES_BEFORE ? row : h.sight == SEES_ALL ? s.len - 1 : -1);
 }
 
 /* elements of a row of qkv */
@@ -199,7 +208,7 @@ static __device__ inline struct reach keys_in_sight(struct heads h, struct segme
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         int pair = min(from + lane_id() / 4 + 8 * r, pairs - 1);
-        see.last[r] = s.prefix_len + row_of_pair(h, pair) - tile * KV_TILE;
+        see.last[r] = last_key(h, s, row_of_pair(h, pair)) - tile * KV_TILE;
         see.first[r] = see.last[r] - h.window + 1;
     }
     return see;

@@ -104,11 +104,11 @@ template <int W> static __global__ void __launch_bounds__(THREADS, W <= 80 ? 3 :
     struct query_task task = c.map.query_tasks[blockIdx.x];
     struct segment s = c.segments[task.segment];
     int first = task.tile * QUERY_ROWS, pairs = s.len * h.group, from = first + warp_id() * 16;
-    int block_first = s.prefix_len + row_of_pair(h, first);
-    int end = s.prefix_len + row_of_pair(h, min(first + QUERY_ROWS, pairs) - 1) + 1;
+    int block_first = last_key(h, s, row_of_pair(h, first));
+    int end = last_key(h, s, row_of_pair(h, min(first + QUERY_ROWS, pairs) - 1)) + 1;
     int first_tile = first_key(h, block_first) / KV_TILE, tiles = (end + KV_TILE - 1) / KV_TILE;
-    int warp_first = s.prefix_len + row_of_pair(h, min(from, pairs - 1));
-    int warp_last = from < pairs ? s.prefix_len + row_of_pair(h, min(from + 16, pairs) - 1) : -1;
+    int warp_first = last_key(h, s, row_of_pair(h, min(from, pairs - 1)));
+    int warp_last = from < pairs ? last_key(h, s, row_of_pair(h, min(from + 16, pairs) - 1)) : -1;
     bf16 *q_tile = memory, *dy_tile = memory + FRONT, *ring = memory + 2 * FRONT;
     size_t head = (size_t)kv * h.group * h.D, y_stride = (size_t)h.Hq * h.D;
     load_pairs<W>(q_tile, c.qkv + (size_t)s.start * qkv_stride(h) + head, qkv_stride(h), h, first, QUERY_ROWS, pairs);
@@ -170,7 +170,7 @@ template <int W> static __global__ void __launch_bounds__(THREADS, W <= 80 ? 3 :
 /* -- dK, dV -------------------------------------------------------------------------------------------------------- */
 
 /* A tile of BWD_PAIRS queries: of a segment with rows [start, start + len), which sees the key rows [first, end);
-   end < 0: it is the keys' own segment, a row sees itself and what is before it. */
+   end < 0: it is the keys' own segment, a row sees itself and what is before it, or all. */
 struct queries {
     int start, len, tile, first, end;
 };
@@ -191,8 +191,9 @@ static __device__ void begin_walk(struct walk *w, const struct backward &c, stru
     int dependents = c.map.dependent_tiles[task.segment], slices = c.map.slices[task.segment];
     int skip = dependents * task.slice / slices, left = dependents * (task.slice + 1) / slices - skip;
     *w = (struct walk){own, own.start + task.first, keys, {own.start, own.len, -1, 0, -1}, 0, -1, skip, left};
-    if (task.slice) return;
-    w->q.tile = task.first * c.heads.group / BWD_PAIRS - 1; /* earlier rows do not see the block's first key */
+    if (task.slice || c.heads.sight == SEES_PREFIX) return;
+    if (c.heads.sight == SEES_BEFORE)
+        w->q.tile = task.first * c.heads.group / BWD_PAIRS - 1; /* earlier rows do not see the block's first key */
     w->tiles = tiles_of(c.heads, min(own.len, task.first + keys - 1 + c.heads.window));
 }
 
@@ -224,7 +225,8 @@ struct seers {
 
 static __device__ inline struct seers seers_of(const struct queries &q, struct heads h, int key) {
     bool visible = q.end < 0 || (key >= q.first && key < q.end);
-    return (struct seers){q.end < 0 ? key : 0, visible ? last_reaching(q, h, key) : -1};
+    bool before = q.end < 0 && h.sight == SEES_BEFORE;
+    return (struct seers){before ? key : 0, visible ? last_reaching(q, h, key) : -1};
 }
 
 /* packed row of the tile's pair j */
@@ -380,7 +382,7 @@ static __global__ void __launch_bounds__(THREADS, W <= 64 ? 3 : 2) attend_dkv(co
 
         int first = query_row(of, h, 0), last = min(of.start + of.len - 1, query_row(of, h, BWD_PAIRS - 1));
         struct seers oldest = seers_of(of, h, key), newest = seers_of(of, h, key + keys - 1);
-        bool behind = of.end >= 0 || warp_key <= last;
+        bool behind = of.end >= 0 || h.sight == SEES_ALL || warp_key <= last;
         bool works = warp_key < key + keys && behind && first <= last_reaching(of, h, warp_key + 15);
         bool masked = first < newest.first || last > oldest.last || last > newest.last;
         if (masked) {

@@ -34,6 +34,9 @@ static int open_tower(ModelObject *self, const struct spec *vision) {
     if (vision->vision.out != self->weights->spec.d_model)
         return fail(E_CONFIG, "vision: features of %d columns for a text of hidden_size %d", vision->vision.out,
                     self->weights->spec.d_model);
+    if (feature_levels(vision) > self->weights->spec.n_layers + 1)
+        return fail(E_CONFIG, "vision: %d mergers for a text of %d layers", feature_levels(vision),
+                    self->weights->spec.n_layers);
     TRY(weights_create(&self->tower, &self->device, vision));
     self->tower_mixture.weights = self->tower;
     self->weights->levels = feature_levels(vision);

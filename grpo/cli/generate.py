@@ -1,16 +1,19 @@
 """grpo generate: ask a model."""
 import sys
 import time
+from typing import Any
 
 from ..datasets import chat
 from ..errors import ConfigError
 from ..runs import latest_model
+from ..vision.messages import normal
 from .parser import Parser
 
 ABOUT = """Asks a model and prints its answers, nothing else, on stdout.
 
   grpo generate --model runs/quickstart-1 "What is 47 + 38?"
   grpo generate --model SmolLM2-135M-Instruct.Q4_1.gguf "Why is the sky blue?" --temperature 0.7 -n 3
+  grpo generate --model Qwen2.5-VL-3B-Instruct --image photo.jpg "What is this?"
   grpo generate --model DIR --raw "Once upon a time" < /dev/null"""
 
 
@@ -20,6 +23,8 @@ def generate_parser() -> Parser:
     parser.add_argument("prompt", nargs="?", help="what to say; read from stdin when it is not given")
     parser.add_argument("--model", "--model_name", "--model_name_or_path", required=True,
                         help="a folder, a .gguf file, a hub id, or a run folder")
+    parser.add_argument("--image", nargs="+", metavar="FILE", help="images to show it, before the prompt or where it "
+                        "has <image>")
     parser.add_argument("--system", metavar="TEXT", help="system message; 'xml' asks for <reasoning> and <answer>")
     parser.add_argument("--raw", action="store_true", help="continue the prompt as text, without a chat template")
     parser.add_argument("-n", "--num_generations", type=int, default=1, metavar="N", help="answers to draw (1)")
@@ -55,7 +60,12 @@ def main(argv: list[str], prog: str = "grpo generate") -> None:
         print("this model has no chat template: the prompt is continued as text", file=sys.stderr)
     temperature = a.temperature if a.temperature or a.num_generations == 1 else 1.0
     started = time.perf_counter()
-    outs = model.generate([text if raw else chat(text, a.system)], a.num_generations, a.max_new_tokens,
+    prompt: Any = text if raw else chat(text, a.system)
+    if a.image:
+        model.seeing()
+        prompt, held = normal(prompt, a.image, "the prompt")
+        a.image = held if raw else []
+    outs = model.generate([prompt], a.num_generations, a.max_new_tokens, images=[a.image or []],
                           temperature=temperature, top_k=a.top_k, top_p=a.top_p, min_p=a.min_p,
                           repetition_penalty=a.repetition_penalty, stop=a.stop, seed=a.seed)
     seconds = time.perf_counter() - started

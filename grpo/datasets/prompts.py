@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DatasetError, ImageError, did_you_mean
+from ..errors import DatasetError, ImageError, did_you_mean, warn
 from ..vision.messages import COLUMNS as IMAGE_COLUMNS, given_images, is_nothing, normal
 from .pictures import columns_of, picture_key, pictures_in
 
@@ -58,23 +58,28 @@ class PromptStream:
     """Prompts of a data set without end, in a seeded order."""
 
     def __init__(self, dataset: Any, encode: Callable[..., NDArray[np.int32]], *, limit: int, on_long: str = "raise",
-                 shuffle: bool = False, seed: int = 0, name: str = "train_dataset", sees_images: bool = False):
+                 shuffle: bool = False, seed: int = 0, name: str = "train_dataset", sees_images: bool = False,
+                 on_bad: str = "raise"):
         """encode: token ids of a prompt; where a row has TEMPLATE_COLUMNS they are its keyword arguments, and where it
-        has images they are its argument images. It need not decode them: their sizes say how many tokens they are."""
+        has images they are its argument images. It need not decode them: their sizes say how many tokens they are.
+        on_bad: "skip" leaves out rows whose images cannot be read, all of which are then read here once; they are in
+        self.bad_rows."""
         self.rows, self.encode = read_rows(dataset, name), encode
+        self.bad_rows: list[int] = []
+        self._first_bad = ""
         self.limit, self.on_long, self.name, self.sees_images = limit, on_long, name, sees_images
         for unseen, why in UNSEEN.items():
             for row in rows_with(self.rows, unseen):
                 raise DatasetError(f"{name}: row {row} has {unseen!r}: {why}; leave the column out")
-        dropped = {row for row, columns in self._doubtful() if self._too_long(row, columns)} if on_long == "drop" \
-            else set()
+        dropped = {row for row, columns in self._doubtful() if not self._keeps(row, columns, on_bad)}
         self._kept = [row for row in range(len(self.rows)) if row not in dropped]
+        if self.bad_rows:
+            warn(f"{name}: {len(self.bad_rows)} of {len(self.rows)} rows are skipped (on_bad_row='skip'), the first of "
+                 f"them: {self._first_bad}")
         if not self._kept:
-            raise DatasetError(f"{name}: every prompt is longer than the limit of {limit} tokens")
+            raise DatasetError(f"{name}: every prompt is longer than the limit of {limit} tokens" if not self.bad_rows
+                               else f"{name}: every row is skipped or longer than the limit of {limit} tokens")
         self._order = RowOrder(len(self._kept), shuffle, seed)
-        if on_long != "drop":
-            for row, columns in self._doubtful():
-                self._prompt(row, columns)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -129,8 +134,31 @@ class PromptStream:
                     or in_parts(columns["prompt"]):
                 yield row, columns
 
-    def _too_long(self, row: int, columns: Mapping[str, Any]) -> bool:
-        return len(self._encoded(row, columns)[2]) > self.limit
+    def _keeps(self, row: int, columns: dict[str, Any], on_bad: str) -> bool:
+        """Whether a row is among the prompts; DatasetError where it cannot be, and is not to be left out."""
+        try:
+            _, images, ids = self._encoded(row, columns)
+            if on_bad == "skip":
+                self._read_all(images, row)
+        except DatasetError as error:
+            if on_bad != "skip" or not isinstance(error.__cause__, ImageError):
+                raise
+            self._first_bad = self._first_bad or str(error)
+            self.bad_rows.append(row)
+            return False
+        if self.on_long == "drop":
+            return len(ids) <= self.limit
+        self._prompt(row, columns)
+        return True
+
+    def _read_all(self, images: list[Any], row: int) -> None:
+        from ..vision.decode import read_image
+
+        for i, image in enumerate(images):
+            try:
+                read_image(image, f"{self.name}: row {row}: image {i}")
+            except ImageError as error:
+                raise DatasetError(str(error)) from error
 
 
 def rows_with(rows: Any, name: str) -> Iterator[int]:

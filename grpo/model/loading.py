@@ -194,37 +194,42 @@ def _load_tiny(spec: TinySpec, device: str) -> Model:
         scale = text["initializer_range"] * (depth if into_residual else 1)
         core.set_tensor(name, rng.standard_normal(shape, np.float32) * np.float32(scale))
     eos = spec.tokenizer.eos_ids
-    processor = None
+    sight = None
     if network.vision is not None:
         from ..vision.processor import Processor
+        from ..vision.sight import Sight
 
         tower = spec.config["vision_config"]
         processor = replace(Processor.of(spec.config["model_type"]), patch_size=tower["patch_size"],
                             merge_size=tower["spatial_merge_size"], temporal_patch_size=tower["temporal_patch_size"],
                             min_pixels=1)
+        sight = Sight(core, spec.config, processor)
     return Model(core, dict(spec.config), spec.tokenizer,
-                 {"eos_token_id": eos, "pad_token_id": spec.tokenizer.pad_id}, processor)
+                 {"eos_token_id": eos, "pad_token_id": spec.tokenizer.pad_id}, sight)
 
 
 def _load_folder(folder: Path, device: str, tokenizer: Any = None) -> Model:
     from .formats.safetensors import SafetensorsFolder
-    from .formats.strict_json import read_object
+    from .formats.strict_json import read_bytes, read_object
 
     config = read_object(folder / "config.json")
     spec = spec_of(config, str(folder / "config.json"))
     generation_file = folder / "generation_config.json"
     generation = read_object(generation_file) if generation_file.is_file() else {}
-    eos_ids = eos_ids_of(generation, config, vocab_size=spec.vocab_size, source=str(folder))
+    eos_ids = eos_ids_of(generation, config, text_of(config), vocab_size=spec.vocab_size, source=str(folder))
     found = of_folder(folder, eos_ids) if tokenizer is None else given(tokenizer, eos_ids)
     check_vocabulary(found, config, str(folder))
     weights = Renamed(SafetensorsFolder(folder), family_of(config, str(folder)).old_names)
-    processor = None
+    core, sight = _fill(weights, device, spec), None
     if spec.vision is not None:
-        from ..vision.processor import Processor
+        from ..vision.processor import KEPT_FILES, MAX_BYTES, Processor
+        from ..vision.sight import Sight
 
-        processor = Processor.read(folder, config)
-    return Model(_fill(weights, device, spec), config, found,
-                 generation if generation_file.is_file() else {"eos_token_id": found.eos_ids}, processor)
+        sight = Sight(core, config, Processor.read(folder, config),
+                      {name: read_bytes(folder / name, MAX_BYTES) for name in KEPT_FILES
+                       if (folder / name).is_file()})
+    return Model(core, config, found, generation if generation_file.is_file() else {"eos_token_id": found.eos_ids},
+                 sight)
 
 
 def _load_gguf(path: Path, device: str, tokenizer: Any = None) -> Model:

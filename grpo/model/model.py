@@ -60,17 +60,13 @@ class Model:
     does for prompts with images; None where it sees nothing."""
 
     def __init__(self, core: _core.Model, config: dict[str, Any], tokenizer: Tokenizer,
-                 generation_config: dict[str, Any] | None = None, processor: Processor | None = None) -> None:
+                 generation_config: dict[str, Any] | None = None, sight: Sight | None = None) -> None:
         self.core, self.config, self.tokenizer = core, config, tokenizer
         self.generation_config = dict(generation_config or {})
         self.device: str = core.device
         self.dtype: str = core.dtype
         self.text_config = text_of(config)               # config.json's keys of the text, wherever it has them
-        self.sight: Sight | None = None
-        if processor is not None:
-            from ..vision.sight import Sight
-
-            self.sight = Sight(core, config, processor)
+        self.sight = sight
 
     @property
     def processor(self) -> Processor | None:
@@ -245,6 +241,10 @@ class Model:
         """Every parameter as float32, by Hugging Face name; a tied lm_head is not among them."""
         return {name: self.core.get_tensor(name) for name, _ in self.core.tensors()}
 
+    def name_in_files(self, name: str) -> str:
+        """What a tensor is called in the files that transformers writes."""
+        return family_of(self.config, "config.json").name_in_files(name)
+
     def num_parameters(self) -> int:
         """How many numbers the weights are; a tied head counts once."""
         return sum(math.prod(shape) for _, shape in self.core.tensors())
@@ -254,10 +254,8 @@ class Model:
         core = _core.Model(self.device, spec_of(self.config))
         for name, _ in core.tensors():
             core.set_tensor(name, self.core.get_tensor(name))
-        copy = Model(core, dict(self.config), self.tokenizer, self.generation_config, self.processor)
-        if self.sight is not None and copy.sight is not None:
-            copy.sight.share(self.sight)
-        return copy
+        return Model(core, dict(self.config), self.tokenizer, self.generation_config,
+                     None if self.sight is None else self.sight.copy(core, self.config))
 
     def save_pretrained(self, folder: str | os.PathLike[str], dtype: str | None = None,
                         max_shard_size: int | str = "5GB") -> None:
@@ -273,14 +271,14 @@ class Model:
         config = _with_dtype(self.config, dtype)
         ours = re.compile(rf"{SINGLE_FILE}|{INDEX_FILE}|model-\d+-of-\d+\.safetensors")
         with FolderWriter(Path(folder)) as writer:
-            in_files = family_of(self.config, "config.json").name_in_files
-            names = {in_files(name): name for name, _ in self.core.tensors()}
-            written = write_weights(writer.open, [(in_files(name), shape) for name, shape in self.core.tensors()],
-                                    lambda name: self.core.get_tensor(names[name]), dtype, max_shard_size)
+            names = {self.name_in_files(name): name for name, _ in self.core.tensors()}
+            tensors = [(self.name_in_files(name), shape) for name, shape in self.core.tensors()]
+            written = write_weights(writer.open, tensors, lambda name: self.core.get_tensor(names[name]), dtype,
+                                    max_shard_size)
             for name, data in self.tokenizer.save_files().items():
                 writer.write(name, data)
-            if self.processor is not None and (values := self.processor.to_json()) is not None:
-                writer.write("preprocessor_config.json", _json(values))
+            for name, data in (self.sight.save_files() if self.sight is not None else {}).items():
+                writer.write(name, data)
             writer.write("generation_config.json", _json(self.generation_config))
             writer.write("config.json", _json(config))
             for path in writer.folder.glob("model*.safetensors*"):

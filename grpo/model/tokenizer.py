@@ -105,7 +105,8 @@ class Tokenizer:
         if "add_bos_token" in config or "add_eos_token" in config:
             set_bos_eos(backend, special, bool(config.get("add_bos_token")), bool(config.get("add_eos_token")))
         eos = generation.get("eos_token_id")
-        eos = model_config.get("eos_token_id") if eos is None else eos
+        for part in (model_config, model_config.get("text_config") or {}):
+            eos = part.get("eos_token_id") if eos is None else eos
         eos_ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
         template = _template_text(folder, config)
         if ranks:

@@ -101,6 +101,17 @@ class TrainingConfig:
                                choices=("float32", "float24"))
     max_grad_norm: float = option(1.0, "Clip the gradient's norm to this; 0: do not clip.", low=0)
     max_skipped_steps: int = option(3, "Steps in a row that may be skipped because the gradient is not finite.", low=0)
+    # images
+    train_vision: str = option("none", "What of a vision tower is trained: nothing (the features of an image are then "
+                               "computed once), its mergers, or all of it.", choices=("none", "merger", "all"))
+    vision_learning_rate: float | None = option(None, "Peak learning rate of the tower; None: learning_rate.", low=0)
+    min_pixels: int | None = option(None, "Images are shown with at least so many pixels; None: what the model's files "
+                                    "say.", low=1)
+    max_pixels: int | None = option(None, "And with at most so many: they set the tokens of an image.", low=1)
+    image_cache_gb: float = option(1.0, "Memory for the features of images that a frozen tower has seen.", low=0)
+    image_cache_dir: str | None = option(None, "Folder that keeps them for other runs too; None: none does.")
+    on_bad_row: str = option("raise", "A row whose images cannot be read: raise, or skip it. To know, skip reads every "
+                             "image once at the start.", choices=("raise", "skip"))
     # logging
     logging_steps: float = option(
         10, "Print a line (and report) every so many steps, below 1 a share of all; metrics.jsonl has every step.",
@@ -140,6 +151,7 @@ class TrainingConfig:
         if self.lr_scheduler_type == "constant" and (self.warmup_steps or self.warmup_ratio):
             raise ConfigError("lr_scheduler_type='constant' has no warm-up; use 'constant_with_warmup'")
         self._check_steps()
+        self._check_images()
         self.report_to = reporters(self.report_to)
         self._check_best()
 
@@ -150,6 +162,19 @@ class TrainingConfig:
             value = getattr(self, name) or 1
             if value > 1 and value != int(value):
                 raise ConfigError(f"{name}={value} must be a whole number of steps, or below 1 a share of all steps")
+
+    def _check_images(self) -> None:
+        if self.vision_learning_rate is not None and self.train_vision == "none":
+            raise ConfigError("vision_learning_rate needs train_vision='merger' or 'all': the tower stands still")
+        if self.vision_learning_rate is not None and not self.learning_rate:
+            raise ConfigError("vision_learning_rate is kept as a multiple of learning_rate, which is 0")
+        if self.min_pixels is not None and self.max_pixels is not None and self.min_pixels > self.max_pixels:
+            raise ConfigError(f"min_pixels={self.min_pixels} is more than max_pixels={self.max_pixels}")
+
+    @property
+    def vision_rate(self) -> float:
+        """The tower's learning rate as a multiple of the text's."""
+        return 1.0 if self.vision_learning_rate is None else self.vision_learning_rate / self.learning_rate
 
     def _check_best(self) -> None:
         if self.load_best_model_at_end and self.metric_for_best_model is None:

@@ -17,7 +17,8 @@ from ..options import GRPOConfig, sampling_options
 from ..rewards import RewardBatch, Scores, gold_of
 from ..runs import to_json
 from ..runs.arrays import read_arrays
-from ..vision.messages import described
+from ..vision.messages import described, is_chat
+from ..vision.pictures import Picture, look
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
@@ -33,6 +34,7 @@ class Rollouts:
     """n completions of g prompts, prompt-major; token arrays are flat over all completions, T tokens in all."""
 
     prompts: list[Prompt]                    # (g)
+    pictures: list[list[Picture]]            # (g) images of each
     group: I32                               # (n) index of each completion's prompt, ascending
     completions: list[I32]                   # (n)
     finish: I32                              # (n) 0 length, 1 stop id, 2 stop string
@@ -78,7 +80,8 @@ class Rollouts:
         kept_groups, group = np.unique(self.group[chosen], return_inverse=True)
         changed: dict[str, Any] = {f: getattr(self, f)[tokens] for f in TOKEN_FIELDS if getattr(self, f) is not None}
         changed |= {f: getattr(self, f)[chosen] for f in COMPLETION_FIELDS if getattr(self, f) is not None}
-        return replace(self, prompts=[self.prompts[g] for g in kept_groups], group=group.astype(np.int32),
+        return replace(self, prompts=[self.prompts[g] for g in kept_groups],
+                       pictures=[self.pictures[g] for g in kept_groups], group=group.astype(np.int32),
                        completions=[self.completions[i] for i in chosen], texts=[self.texts[i] for i in chosen],
                        extras={name: [values[i] for i in chosen] for name, values in self.extras.items()}, **changed)
 
@@ -91,6 +94,7 @@ class Rollouts:
         changed = {f: np.concatenate([getattr(p, f) for p in parts])
                    for f in TOKEN_FIELDS + COMPLETION_FIELDS if getattr(parts[0], f) is not None}
         return replace(parts[0], prompts=[x for p in parts for x in p.prompts],
+                       pictures=[x for p in parts for x in p.pictures],
                        group=np.concatenate([p.group + np.int32(n) for p, n in zip(parts, first, strict=False)]),
                        completions=[x for p in parts for x in p.completions], texts=[x for p in parts for x in p.texts],
                        extras={name: [x for p in parts for x in p.extras.get(name, [None] * len(p))]
@@ -107,9 +111,9 @@ class Rollouts:
                  extras=np.array([to_json(row) for row in self.extra_rows()], np.str_), **arrays)
 
     @staticmethod
-    def load(path: Path, prompt_of_row: Callable[[int], Prompt]) -> "Rollouts":
-        """What `save` wrote. prompt_of_row: the prompt of a row of the data set. CheckpointCorruptError for arrays that
-        do not fit each other."""
+    def load(path: Path, prompt_of_row: Callable[[int], Prompt], model: Model) -> "Rollouts":
+        """What `save` wrote. prompt_of_row: the prompt of a row of the data set; model: looks at its images again.
+        CheckpointCorruptError for arrays that do not fit each other."""
         arrays = read_arrays(path)
         check_arrays(arrays, path)
         completions = np.split(arrays.pop("tokens"), np.cumsum(arrays.pop("lengths"))[:-1])
@@ -121,7 +125,8 @@ class Rollouts:
             prompts = [prompt_of_row(int(row)) for row in arrays.pop("rows")]
         except IndexError as error:
             raise CheckpointMismatchError(f"{path}: a prompt is of a row that the data set does not have") from error
-        return Rollouts(prompts=prompts, completions=completions, texts=texts, extras=extras, **arrays)
+        return Rollouts(prompts=prompts, pictures=pictures_of(model, prompts), completions=completions, texts=texts,
+                        extras=extras, **arrays)
 
     def extra_rows(self) -> list[dict[str, Any]]:
         """What reward functions logged, by completion: columns that have a value for each."""
@@ -203,17 +208,26 @@ def prompt_stream(model: Model, args: GRPOConfig, dataset: Any, name: str, shuff
         raise ConfigError(f"max_completion_length={args.max_completion_length} leaves no room for a prompt in "
                           f"{context} positions")
     stream = PromptStream(dataset, functools.partial(prompt_ids, model, args.chat_template_kwargs or {}), limit=limit,
-                          on_long=args.on_long_prompt, shuffle=shuffle, seed=args.order_seed, name=name)
+                          on_long=args.on_long_prompt, shuffle=shuffle, seed=args.order_seed, name=name,
+                          sees_images=model.sight is not None, on_bad=args.on_bad_row)
     if any(True for _ in rows_with(stream.rows, "tools")):
         warn(f"{name}: the tools of a row are shown in its prompt; calls of them are not carried out")
     return stream
 
 
+def pictures_of(model: Model, prompts: Sequence[Prompt]) -> list[list[Picture]]:
+    """The images of each prompt as the model sees them; nothing is decoded yet."""
+    return [look(p.images, model.seeing().processor, f"row {p.row}") if p.images else [] for p in prompts]
+
+
 def prompt_ids(model: Model, template_options: Mapping[str, Any], prompt: Any, tools: Any = None,
-               chat_template_kwargs: Any = None) -> I32:
+               chat_template_kwargs: Any = None, images: Sequence[Any] = ()) -> I32:
     """Token ids of a prompt. template_options: arguments of the chat template; tools, chat_template_kwargs: the row's
-    own."""
+    own. images: of the prompt, of which the beginnings are read."""
     variables = row_variables(template_options, tools, chat_template_kwargs)
+    if model.sight is not None and (is_chat(prompt) or not variables):
+        held = [] if is_chat(prompt) else images         # messages in normal form hold theirs
+        return model.sight.encode(model.tokenizer, prompt, held, "its prompt", **variables)[0]
     if isinstance(prompt, Sequence) and prompt and isinstance(prompt[0], Mapping):
         return model.prompt_ids(model.tokenizer.apply_chat_template(prompt, tokenize=True, **variables))
     for name, value in (("tools", tools), ("chat_template_kwargs", chat_template_kwargs)):
@@ -236,11 +250,13 @@ def generate(model: Any, prompts: list[Prompt], num_generations: int, max_new_to
              progress: Any = None) -> Rollouts:
     """Completions of prompts. (seed, step, first_prompt) must differ between calls that are to draw different numbers.
     store: a _core.Store for the activations, until the update; store_rows: so many rows of them."""
+    pictures = pictures_of(model, prompts)
     out = model.generate_ids([p.ids for p in prompts], num_generations, max_new_tokens, seed=seed, step=step,
                              first_prompt=first_prompt, slots=slots, store=store, store_rows=store_rows,
-                             progress=progress, **options)
+                             progress=progress, pictures=pictures, **options)
     completions = [np.ascontiguousarray(c) for c in np.split(out["tokens"], np.cumsum(out["lengths"])[:-1])]
-    return Rollouts(prompts=prompts, group=np.repeat(np.arange(len(prompts), dtype=np.int32), num_generations),
+    return Rollouts(prompts=prompts, pictures=pictures,
+                    group=np.repeat(np.arange(len(prompts), dtype=np.int32), num_generations),
                     completions=completions, finish=out["finish"], logprobs=out["logprobs"],
                     policy_logprobs=out["policy_logprobs"], entropies=out["entropies"], stored=out["stored"],
                     texts=[model.text_of(c.tolist()) for c in completions])

@@ -206,17 +206,17 @@ def write_best(parent: Path, step: int, metric: str, value: float) -> None:
         raise CheckpointError(f"{parent / BEST}: cannot be written: {error.strerror or error}") from error
 
 
-def load_weights(folder: Path, core: _core.Model) -> None:
-    """The model's weights from a verified checkpoint of the same model."""
+def load_weights(folder: Path, core: _core.Model, name_in_files: Callable[[str], str] = str) -> None:
+    """The model's weights from a verified checkpoint of the same model. name_in_files: of a tensor."""
     verify(folder)
     weights = SafetensorsFolder(folder)
     try:
         shapes = weights.shapes()
         for name, shape in core.tensors():
-            if shapes.get(name) != tuple(shape):
-                raise CheckpointMismatchError(f"{folder}: no tensor {name} of shape {tuple(shape)}")
+            if shapes.get(name_in_files(name)) != tuple(shape):
+                raise CheckpointMismatchError(f"{folder}: no tensor {name_in_files(name)} of shape {tuple(shape)}")
         for name, _ in core.tensors():
-            core.set_tensor(name, weights.read(name))
+            core.set_tensor(name, weights.read(name_in_files(name)))
     finally:
         weights.close()
 

@@ -227,7 +227,8 @@ class GRPOTrainer(Loop):
         args = self.args
         if self.reference is not None:
             with self.timed("reference"):
-                r.ref_logprobs, _ = self.reference.core.logprobs(r.prompt_ids, r.completions, r.group,
+                images = self.reference.core_images(r.prompt_ids, r.pictures)
+                r.ref_logprobs, _ = self.reference.core.logprobs(r.prompt_ids, r.completions, r.group, images=images,
                                                                  temperature=self.temperature,
                                                                  token_budget=args.token_budget_on(self.model.device))
         rewards, totals = r.scores()
@@ -278,6 +279,7 @@ class GRPOTrainer(Loop):
                                                             r.ref_logprobs, r.entropies, r.lengths, self.loss_options,
                                                             normalizer)
         seen, _ = self.optimizer.accumulate(r.prompt_ids, r.completions, r.group, coef, temperature=self.temperature,
+                                            images=self._trained_images(r),
                                             entropy_coef=entropy_coef if entropy_coef.any() else None, store=self.store,
                                             stored=r.stored)
         # groups that were run
@@ -293,6 +295,7 @@ class GRPOTrainer(Loop):
         entropies = None
         if self.args.top_entropy_quantile < 1:           # the threshold is over the whole step, so entropies come first
             _, entropies = self.model.core.logprobs(r.prompt_ids, r.completions, r.group, temperature=self.temperature,
+                                                    images=self.model.core_images(r.prompt_ids, r.pictures),
                                                     token_budget=self.args.token_budget_on(self.model.device))
         normalizer = self._normalizer(r, entropies)
         if not any((self.loss_options["beta"], self.loss_options["entropy_coef"], self.args.use_adaptive_entropy)):
@@ -303,13 +306,18 @@ class GRPOTrainer(Loop):
         advantages, mask = r.trained()
         loss, metrics, _, entropies = self.optimizer.accumulate_loss(
             r.prompt_ids, r.completions, r.group, old_logps=r.policy_logprobs, advantages=advantages, mask=mask,
-            ref_logps=r.ref_logprobs, loss=self.loss_options, normalizer=normalizer, temperature=self.temperature)
+            ref_logps=r.ref_logprobs, loss=self.loss_options, normalizer=normalizer, temperature=self.temperature,
+            images=self._trained_images(r))
         # here the difference is how far the policy moved, not sampler against trainer
         for what in ("mean", "max"):
             if (value := metrics.pop(f"sampling/sampling_logp_difference/{what}", None)) is not None:
                 metrics[f"policy_moved/logp_difference/{what}"] = value
         self._watch_entropy(entropies, mask, normalizer)
         return {"loss": loss, "trained_tokens": trained_tokens(r, np.ones(len(r.prompts), bool)), **metrics}
+
+    def _trained_images(self, r: Rollouts) -> Any:
+        """The images of an update: their features, or their pixels where the tower is trained."""
+        return self.model.core_images(r.prompt_ids, r.pictures, pixels=self.args.train_vision != "none")
 
     def _normalizer(self, r: Rollouts, entropies: Any) -> dict[str, float]:
         """What this step divides by: one normaliser, whatever the micro-batches."""
@@ -461,7 +469,7 @@ class GRPOTrainer(Loop):
         kept = folder / "rollouts.npz"
         if not kept.exists() or state["used"] >= self.args.steps_per_rollout:
             return None
-        rollouts = Rollouts.load(kept, self._prompts.at_row)
+        rollouts = Rollouts.load(kept, self._prompts.at_row, self.model)
         if len(rollouts) != self.args.rollout_size or state.get("parts", self._parts) != self._parts:
             raise CheckpointMismatchError(
                 f"{folder.parent}: the run stopped within a rollout of {len(rollouts)} completions, to be used in "

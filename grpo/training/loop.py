@@ -64,6 +64,7 @@ class Loop(ABC):
         self.model: Model = model if isinstance(model, Model) else load(model, **args.model_options())
         if processing_class is not None and processing_class is not self.model.tokenizer:
             self._take_tokenizer(processing_class)
+        open_eyes(self.model, args)
         self.state = TrainerState(num_train_epochs=args.num_train_epochs)
         self.control = TrainerControl()
         self.run: RunFolder | None = None
@@ -202,7 +203,8 @@ class Loop(ABC):
         return _core.Trainer(self.model.core, adam_beta1=a.adam_beta1, adam_beta2=a.adam_beta2,
                              adam_epsilon=a.adam_epsilon, weight_decay=a.weight_decay,
                              token_budget=a.token_budget_on(self.model.device), recompute=a.recompute,
-                             moment_dtype=a.moment_dtype, master_dtype=a.master_dtype, seed=a.seed)
+                             moment_dtype=a.moment_dtype, master_dtype=a.master_dtype, seed=a.seed,
+                             train_vision=a.train_vision, vision_rate=a.vision_rate)
 
     def add_callback(self, callback: Any) -> None:
         """One more callback, or the class of one. A GrpoWarning names methods that are never called."""
@@ -295,7 +297,7 @@ class Loop(ABC):
         self._saved_at = self.clock()
         if state.global_step < state.max_steps:
             say(f"{self.describe()}; steps: {state.max_steps}; held for training: {held / 1e6:,.0f} MB; run folder: "
-                f"{self._folder.path}")
+                f"{self._folder.path}{frozen(self.model, args)}")
         self._fire("on_train_begin")
         if args.eval_on_start and state.global_step == 0 and not self._evaluated_at(0):
             self._owed = ["evaluate", "on_evaluate"]
@@ -312,7 +314,8 @@ class Loop(ABC):
         self._settle()
         if args.load_best_model_at_end and (best := checkpoint.best(self._folder.checkpoints)):
             with self.signals.held():
-                checkpoint.load_weights(self._folder.checkpoints / f"step-{best['step']}", self.model.core)
+                checkpoint.load_weights(self._folder.checkpoints / f"step-{best['step']}", self.model.core,
+                                        self.model.name_in_files)
             say(f"the weights are those of step {best['step']}, where {best['metric']} was best: {best['value']:.4g}")
         with self.signals.leaving():
             self.finish()
@@ -540,7 +543,7 @@ class Loop(ABC):
             return
         inner = folder / checkpoint.STATE_FOLDER
         inner.mkdir()
-        checkpoint.save_optimizer(inner, self.optimizer, self.model.core.tensors())
+        checkpoint.save_optimizer(inner, self.optimizer, self.optimizer.trained())
         self.save_extra(inner)
         s = self.state
         state = {"kind": self.kind, "step": s.global_step, "max_steps": s.max_steps, "epoch": s.epoch,
@@ -554,7 +557,7 @@ class Loop(ABC):
         """Loads a checkpoint, of a run folder its latest. The run continues in its folder when that is its latest
         checkpoint, else in a new one."""
         folder = Path(os.path.abspath(checkpoint_of(resume, self.args.output_dir)))
-        inner, tensors = folder / checkpoint.STATE_FOLDER, self.model.core.tensors()
+        inner, tensors = folder / checkpoint.STATE_FOLDER, self.optimizer.trained()
         state = checkpoint.read_state(folder, self.kind)
         compare_options(folder, state["config"], self.args)
         compare_backends(folder, state.get("backend"), _core.backend(self.model.device))
@@ -584,6 +587,25 @@ class Loop(ABC):
         if in_place and state.get("evaluation_owed") and not self._evaluated_at(step):
             self._owed = list(EVALUATION)
         say(f"resumed {folder} at step {s.global_step}")
+
+
+def open_eyes(model: Model, args: TrainingConfig) -> None:
+    """The options of images, for a model that sees. ConfigError where one is set for a model that does not."""
+    sight = model.sight
+    if sight is None:
+        if asked := [name for name in ("vision_learning_rate", "min_pixels", "max_pixels", "image_cache_dir")
+                     if getattr(args, name) is not None] or ["train_vision"] * (args.train_vision != "none"):
+            raise ConfigError(f"{asked[0]}: this model ({model.config.get('model_type')}) has no vision tower")
+        return
+    sight.processor = sight.processor.with_limits(args.min_pixels, args.max_pixels)
+    sight.keep(int(args.image_cache_gb * 1e9), args.image_cache_dir)
+
+
+def frozen(model: Model, args: TrainingConfig) -> str:
+    """What of a model that sees is not trained, for the line that begins a run."""
+    still = {"none": "; the vision tower is frozen (train_vision='none')",
+             "merger": "; the vision tower is frozen but for its mergers (train_vision='merger')", "all": ""}
+    return still[args.train_vision] if model.sight is not None else ""
 
 
 def options(args: Any, kind: type) -> Any:

@@ -3,24 +3,33 @@ import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..datasets import RowOrder, read_rows
-from ..errors import CheckpointMismatchError, ConfigError, DatasetError
+from ..errors import CheckpointMismatchError, ConfigError, DatasetError, ImageError, warn
 from ..model import Model, row_variables
 from ..options import SFTConfig, refuse
-from ..vision.messages import shows_images
+from ..vision.decode import read_image
+from ..vision.messages import given_images, normal, shows_images
+from ..vision.pictures import Picture
 from .loop import Loop, StepResult, options
 
 I32 = NDArray[np.int32]
-Example = tuple[I32, I32]                    # ids of a prompt and of its completion
 ARGUMENTS = ("model", "args", "train_dataset", "eval_dataset", "processing_class", "callbacks")
 
 # columns with a meaning in TRL that is not there yet
-UNSEEN = ("image", "images", "completion_mask", "assistant_masks", "labels", "environment")
+UNSEEN = ("completion_mask", "assistant_masks", "labels", "environment")
+
+
+class Example(NamedTuple):
+    """Ids of a prompt and of its completion, and the prompt's images."""
+
+    prompt: I32
+    completion: I32
+    pictures: list[Picture]
 
 
 class SFTTrainer(Loop):
@@ -49,14 +58,14 @@ class SFTTrainer(Loop):
 
     def update(self) -> dict[str, Any]:
         """The gradient of the mean -logp over the completion tokens of a step's rows."""
-        prompts, completions = zip(*[self.examples[i] for i in self.order.take(self.position, self.args.batch_size)],
-                                   strict=True)
+        prompts, completions, pictures = columns_of(
+            [self.examples[i] for i in self.order.take(self.position, self.args.batch_size)])
         tokens = sum(len(c) for c in completions)
         self._seen = tokens + sum(len(p) for p in prompts)
         with self.timed("update"):
-            logps, entropies = self.optimizer.accumulate(list(prompts), list(completions),
-                                                         np.arange(len(prompts), dtype=np.int32),
-                                                         np.full(tokens, -1.0 / tokens, np.float32))
+            images = self.model.core_images(prompts, pictures, pixels=self.args.train_vision != "none")
+            logps, entropies = self.optimizer.accumulate(prompts, completions, np.arange(len(prompts), dtype=np.int32),
+                                                         np.full(tokens, -1.0 / tokens, np.float32), images=images)
         return {"loss": float(-logps.mean(dtype=np.float64)), "entropy": float(entropies.mean(dtype=np.float64)),
                 "num_tokens": float(self.state.num_input_tokens_seen + self._seen),
                 "training_tokens_per_second": self._seen / self._seconds["update"]}
@@ -73,9 +82,9 @@ class SFTTrainer(Loop):
 
     def evaluate_on(self, held_out: list[Example], prefix: str) -> dict[str, float]:
         """Mean loss and entropy over the completion tokens."""
-        prompts, completions = map(list, zip(*held_out, strict=True))
+        prompts, completions, pictures = columns_of(held_out)
         logps, entropies = self.model.core.logprobs(prompts, completions, np.arange(len(prompts), dtype=np.int32),
-                                                    temperature=1.0,
+                                                    temperature=1.0, images=self.model.core_images(prompts, pictures),
                                                     token_budget=self.args.token_budget_on(self.model.device))
         return {"loss": float(-logps.mean(dtype=np.float64)), "entropy": float(entropies.mean(dtype=np.float64))}
 
@@ -83,32 +92,47 @@ class SFTTrainer(Loop):
 
     def _examples(self, dataset: Any, name: str) -> list[Example]:
         """(prompt ids, completion ids) of every row."""
-        rows = read_rows(dataset, name, needs=())
-        return [self._example(rows[i], f"{name}: row {i}") for i in range(len(rows))]
+        rows, found, bad = read_rows(dataset, name, needs=()), [], []
+        for i in range(len(rows)):
+            try:
+                found.append(self._example(rows[i], f"{name}: row {i}"))
+            except DatasetError as error:
+                if self.args.on_bad_row != "skip" or not isinstance(error.__cause__, ImageError):
+                    raise
+                bad.append(str(error))
+        if bad:
+            warn(f"{name}: {len(bad)} of {len(rows)} rows are skipped (on_bad_row='skip'), the first of them: {bad[0]}")
+        return found
 
     def _example(self, row: dict[str, Any], where: str) -> Example:
         try:
-            prompt, completion = self._encode(row)
+            prompt, completion, pictures = self._encode(row)
+            if self.args.on_bad_row == "skip":
+                for each in pictures:
+                    read_image(each.source, each.place)
         except (KeyError, TypeError, ValueError) as error:
             raise DatasetError(f"{where}: {error}") from error
         room = self.args.max_length - len(prompt)
         if room < 1 or not len(prompt):
             raise DatasetError(f"{where}: the prompt has {len(prompt)} tokens; it needs at least one and "
                                f"max_length={self.args.max_length} must leave room for a completion")
-        return np.asarray(prompt, np.int32), np.asarray(completion[:room], np.int32)
+        return Example(np.asarray(prompt, np.int32), np.asarray(completion[:room], np.int32), pictures)
 
-    def _encode(self, row: dict[str, Any]) -> tuple[Sequence[int] | I32, Sequence[int]]:
+    def _encode(self, row: dict[str, Any]) -> tuple[Sequence[int] | I32, Sequence[int], list[Picture]]:
         if unseen := [name for name in UNSEEN if row.get(name) is not None]:
             raise ValueError(f"{', '.join(unseen)} cannot be honoured; leave the column out")
-        if any(shows_images(row.get(name)) for name in ("prompt", "completion", "messages")):
-            raise ValueError("images in messages cannot be honoured")
+        images = given_images(row)
+        if images or any(shows_images(row.get(name)) for name in ("prompt", "completion", "messages")):
+            self.model.seeing()
+        if shows_images(row.get("completion")):
+            raise ValueError("images in a completion cannot be honoured: they are the prompt's")
         variables = row_variables(self.args.chat_template_kwargs, row.get("tools"), row.get("chat_template_kwargs"))
         if "messages" in row:
             if row.get("prompt") is not None and row.get("completion") is not None:
                 raise ValueError("a row has prompt and completion, or messages; leave one out")
             if not row["messages"] or row["messages"][-1].get("role") != "assistant":
                 raise ValueError("messages must end with the assistant's")
-            return self._encode_chat(list(row["messages"][:-1]), row["messages"][-1], variables)
+            return self._encode_chat(list(row["messages"][:-1]), row["messages"][-1], variables, images)
         if row.get("prompt") is None or row.get("completion") is None:
             raise ValueError(f"a row needs prompt and completion, or messages; it has {', '.join(map(str, row))}")
         prompt, completion = row["prompt"], row["completion"]
@@ -116,17 +140,22 @@ class SFTTrainer(Loop):
             raise ValueError("tools and chat_template_kwargs go into the chat template, which text and ids have not; "
                              "give messages")
         if is_ids(prompt) and is_ids(completion):
-            return prompt, completion                    # as they are: where it ends is theirs to say
+            encoded = self.model.encode_prompt(prompt, images)
+            return encoded.ids, completion, encoded.images           # as they are: where it ends is theirs to say
         if not isinstance(prompt, str):
             message = {"role": "assistant", "content": completion} if isinstance(completion, str) else completion[-1]
-            return self._encode_chat(list(prompt), message, variables)
+            return self._encode_chat(list(prompt), message, variables, images)
         # apart from the prompt, as in a rollout, where the prompt's tokens are fixed before the completion begins
         tokenizer = self.model.tokenizer
-        return self.model.prompt_ids(prompt), [*tokenizer.encode(completion), tokenizer.eos_ids[0]]
+        encoded = self.model.encode_prompt(prompt, images)
+        return encoded.ids, [*tokenizer.encode(completion), tokenizer.eos_ids[0]], encoded.images
 
-    def _encode_chat(self, prompt: list[Any], answer: Mapping[str, Any],
-                     variables: dict[str, Any]) -> tuple[list[int], list[int]]:
+    def _encode_chat(self, prompt: list[Any], answer: Mapping[str, Any], variables: dict[str, Any],
+                     images: list[Any]) -> tuple[Sequence[int] | I32, list[int], list[Picture]]:
         """The answer's tokens are what the template adds to the prompt, up to the token that ends the turn."""
+        if shows_images([answer]):
+            raise ValueError("images in the assistant's answer cannot be honoured: they are the prompt's")
+        prompt, images = normal(prompt, images)
         template = self.model.tokenizer.apply_chat_template
         head = template(prompt, add_generation_prompt=True, tokenize=True, **variables)
         both = template([*prompt, answer], add_generation_prompt=False, tokenize=True, **variables)
@@ -136,7 +165,10 @@ class SFTTrainer(Loop):
         ends = set(self.model.tokenizer.eos_ids)
         last = max((i for i, token in enumerate(both) if token in ends and i >= len(head)), default=None)
         added = [*both[len(head):], self.model.tokenizer.eos_ids[0]] if last is None else both[len(head):last + 1]
-        return head, added
+        if not images:
+            return head, added, []
+        encoded = self.model.encode_prompt(prompt, **variables)
+        return encoded.ids, added, encoded.images
 
     # state
 
@@ -170,6 +202,12 @@ class SFTTrainer(Loop):
             self.position = position
 
         yield move
+
+
+def columns_of(examples: list[Example]) -> tuple[list[I32], list[I32], list[list[Picture]]]:
+    """Prompts, completions and images, a list each."""
+    return ([each.prompt for each in examples], [each.completion for each in examples],
+            [each.pictures for each in examples])
 
 
 def is_ids(value: Any) -> bool:

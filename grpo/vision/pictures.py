@@ -143,8 +143,12 @@ class FeatureCache:
 
 def see(core: _core.Model, pictures: Sequence[Picture], cache: FeatureCache) -> list[Features]:
     """What a model's tower makes of images: from the cache, or of those that are not there, all together."""
-    found = {key: cache.get(key) for key in dict.fromkeys(each.key for each in pictures)}
-    new = list({each.key: each for each in pictures if found[each.key] is None}.values())
+    found: dict[bytes, Features] = {}
+    for key in dict.fromkeys(each.key for each in pictures):
+        kept = cache.get(key)
+        if kept is not None:
+            found[key] = kept
+    new = list({each.key: each for each in pictures if each.key not in found}.values())
     read_pixels(new)
     for each, features in zip(new, core.see([(each.grid, each.pixels, None) for each in new]), strict=True):
         found[each.key] = features

@@ -22,6 +22,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 HALF = (0.5, 0.5, 0.5)
 BICUBIC = 3                                    # as Pillow counts filters
 FILES = ("processor_config.json", "preprocessor_config.json")
+KEPT_FILES = (*FILES, "video_preprocessor_config.json")        # what a saved model has of the folder it came from
 MAX_BYTES = 1 << 20
 MAX_SIDE = 1 << 20                             # of a size limit's root
 # What the repositories of a family hold, for folders without these files.
@@ -144,6 +145,15 @@ class Processor:
         do."""
         return _table(self.mean if self.do_normalize else None, self.std,
                       self.rescale_factor if self.do_rescale else None)
+
+    def files(self, kept: Mapping[str, bytes], read: Processor | None) -> dict[str, bytes]:
+        """What a folder with the model holds of it: kept, the files that it was read from, as they are where it is
+        still what was read; else a preprocessor_config.json of today's values beside the others."""
+        if self == read and kept:
+            return dict(kept)
+        values = self.to_json()
+        others = {name: data for name, data in kept.items() if name not in FILES}
+        return others if values is None else {**others, FILES[1]: json.dumps(values, indent=2).encode() + b"\n"}
 
     def to_json(self) -> dict[str, Any] | None:
         """What preprocessor_config.json holds, so that transformers' AutoProcessor and AutoImageProcessor read it; None

@@ -1,7 +1,7 @@
 """What a model with a tower does for prompts with images: ids, positions, and the features of the images."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +27,15 @@ NEVER_DRAWN = ("image_token_id", "video_token_id")
 
 
 class Sight:
-    """The seeing half of a model. processor: how it wants images; it may be replaced (min_pixels, max_pixels)."""
+    """The seeing half of a model. processor: how it wants images; it may be replaced (min_pixels, max_pixels). files:
+    those that it was read from."""
 
-    def __init__(self, core: _core.Model, config: Mapping[str, Any], processor: Processor) -> None:
-        self.core, self.processor = core, processor
+    def __init__(self, core: _core.Model, config: Mapping[str, Any], processor: Processor,
+                 files: Mapping[str, bytes] | None = None) -> None:
+        self.core, self.processor, self._read, self._files = core, processor, processor, dict(files or {})
         self.tokens = {name: _token(config, name) for name in TOKENS}
-        self.cache_bytes, self.cache_folder = CACHE_BYTES, None
+        self.cache_bytes = CACHE_BYTES
+        self.cache_folder: str | Path | None = None
         self._cache, self._version = FeatureCache(), -1
 
     @property
@@ -58,10 +61,16 @@ class Sight:
         """Sets how much is kept of what the tower has seen: bytes of memory, and a folder on disk or None."""
         self.cache_bytes, self.cache_folder, self._version = limit, folder, -1
 
-    def share(self, other: Sight) -> None:
-        """Takes the features of a model whose tower has the same weights now."""
-        self.cache_bytes, self.cache_folder = other.cache_bytes, other.cache_folder
-        self._cache, self._version = other.features, self.core.tower_version
+    def save_files(self) -> dict[str, bytes]:
+        """The processor's files, for a folder with the model."""
+        return self.processor.files(self._files, self._read)
+
+    def copy(self, core: _core.Model, config: Mapping[str, Any]) -> Sight:
+        """The same for a model whose tower has the same weights now: it has the features that this one has."""
+        other = Sight(core, config, self._read, self._files)
+        other.processor, other.cache_bytes, other.cache_folder = self.processor, self.cache_bytes, self.cache_folder
+        other._cache, other._version = self.features, core.tower_version
+        return other
 
     def encode(self, tokenizer: Any, prompt: Any, images: Sequence[Any] = (), where: str = "the prompt",
                **variables: Any) -> tuple[I32, list[Picture]]:
@@ -86,6 +95,7 @@ class Sight:
         every = [each for some in pictures for each in some]
         if not every:
             return None
+        parts: Iterator[tuple[Any, Any, Any]]
         if pixels:
             read_pixels(every)
             parts = iter([(each.grid, each.pixels, None) for each in every])
@@ -101,7 +111,8 @@ class Sight:
 
     def positions(self, ids: I32, pictures: Sequence[Picture], where: str = "the prompt") -> tuple[I32, int]:
         """((3, len(ids)) positions of a prompt's tokens, the position after them)."""
-        return rope_positions(ids, [each.grid for each in pictures], self.image_token_id, self.processor.merge_size,
+        grids = np.array([each.grid for each in pictures], np.int64)
+        return rope_positions(ids, grids, self.image_token_id, self.processor.merge_size,
                               video_token_id=self.tokens["video_token_id"], where=where)
 
 

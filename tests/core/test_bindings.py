@@ -38,7 +38,7 @@ def new_spec(n_layers=1, attention=(), mlp=(), **changes):
     """A small network; attention, mlp: changes of every layer's."""
     heads = replace(Attention(heads=2, kv_heads=1, head_dim=16, scale=0.25, qkv_bias=True), **dict(attention))
     layer = Layer(heads, replace(Mlp(width=32), **dict(mlp)))
-    spec = Spec(hidden_size=32, vocab_size=40, vision=new_tower(), layers=(layer,) * n_layers, ropes=(Rope(np.ones(8, np.float32)),),
+    spec = Spec(hidden_size=32, vocab_size=40, layers=(layer,) * n_layers, ropes=(Rope(np.ones(8, np.float32)),),
                 eps=1e-6, tie=True)
     return replace(spec, **changes)
 
@@ -61,6 +61,10 @@ def new_model(**changes):
     for name, shape in model.tensors():
         model.set_tensor(name, 0.3 * f32(*shape))
     return model
+
+
+def new_seeing_model():
+    return new_model(vision=new_tower())
 
 
 def ops_calls():
@@ -143,7 +147,8 @@ def model_calls():
                      "store": None, "store_rows": 100},
         "logprobs": batch(), "logprob_grads": batch() | {"coef": f32(3), "entropy_coef": f32(3)},
         "logits": {"_ids": i32(1, 2, 3)},
-        "see": {"images": [image()]}, "embed": {"texts": [i32(1, 2), i32(3)]}, "mix": {"other": new_model(), "alpha": 0.5},
+        "see": {"images": [image()]},
+        "embed": {"texts": [i32(1, 2), i32(3)]}, "mix": {"other": new_seeing_model(), "alpha": 0.5},
     }
 
 
@@ -192,12 +197,13 @@ MAKERS = {"Ops": ops_calls, "Model": model_calls, "Store": store_calls, "Trainer
 CALLS = [f"{owner}.{name}".lstrip(".") for owner, make in MAKERS.items() for name in make()]
 # tests/python/test_devices.py
 NEED_A_PLUGIN = {"cuda_plugin", "cuda_devices", "cuda_search", "cuda_blas", "cuda_products"}
-ATTRIBUTES = {"Ops.repeat", "Ops.seconds", "Ops.times", "Model.device", "Model.tier", "Model.dtype", "Model.tower_version", "block_formats",
-              "Store.bytes", "Store.groups", "Trainer.steps_taken", "Trainer.moment_dtype", "Trainer.master_dtype"}
+ATTRIBUTES = {"Ops.repeat", "Ops.seconds", "Ops.times", "Model.device", "Model.tier", "Model.dtype",
+              "Model.tower_version", "block_formats", "Store.bytes", "Store.groups", "Trainer.steps_taken",
+              "Trainer.moment_dtype", "Trainer.master_dtype"}
 
 
 def new_owner(owner):
-    return {"Ops": lambda: _core.Ops("ref"), "Model": new_model, "Store": lambda: _core.Store(new_model()),
+    return {"Ops": lambda: _core.Ops("ref"), "Model": new_seeing_model, "Store": lambda: _core.Store(new_model()),
             "Trainer": lambda: _core.Trainer(new_model()), "": lambda: _core}[owner]()
 
 

@@ -9,7 +9,7 @@ import cuda_plugin
 from checks import real
 from checks.order import gemm_and_head
 from grpo import _core
-from op_statements import decode_completions, group_segments
+from op_statements import SEES_ALL, SEES_PREFIX, decode_completions, group_segments
 from tiny_models import build, config
 
 
@@ -40,6 +40,16 @@ def test_attention(ops, rng, groups, D, window):
     y, lse = ops.attention(qkv, segments, Hq, Hkv, D, window)
     ops.attention_bwd(dy, y, lse, qkv, segments, Hq, Hkv, D, window)
     decode_completions(ops, qkv, segments, Hq, Hkv, D, window=window)
+
+
+@pytest.mark.parametrize("sight", [SEES_ALL, SEES_PREFIX])
+@pytest.mark.parametrize("groups, D", [([(40, 70, 3, 33)], 16), ([(530, 2, 9)], 16), ([(40, 30)], 256)], ids=str)
+def test_attention_of_other_sights(ops, rng, groups, D, sight):
+    Hq, Hkv = 3, 1
+    segments, N = group_segments(*groups)
+    qkv, dy = real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, Hq * D)
+    y, lse = ops.attention(qkv, segments, Hq, Hkv, D, sight=sight)
+    ops.attention_bwd(dy, y, lse, qkv, segments, Hq, Hkv, D, sight=sight)
 
 
 @pytest.mark.parametrize("storage", [{}, {"moment_dtype": "float8", "master_dtype": "float24"}], ids=str)

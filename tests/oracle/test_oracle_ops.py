@@ -6,7 +6,7 @@ import pytest
 
 from checks import check_float, check_rounded, real
 from grpo import _core
-from op_statements import AXES, split_heads
+from op_statements import AXES, SEES_ALL, SEES_BEFORE, SEES_PREFIX, split_heads
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -153,5 +153,37 @@ def test_sliding_window(device, rng, Hq, Hkv, D, window, scale):
     want = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask, scale=scale,
                                                             enable_gqa=True).transpose(0, 1).reshape(T, -1)
     gradients = torch.cat(torch.autograd.grad(want, inputs, torch.tensor(dy)), dim=1).reshape(T, -1).numpy()
+    check(device, y, want)
+    assert np.abs(dqkv - gradients).max() <= (1e-6 if device == "ref" else 2.0**-6) * np.abs(gradients).max()
+
+
+def attend(q, k, v, **mask):
+    """scaled_dot_product_attention of rows (n, heads, D) -> (n, heads, D)."""
+    q, k, v = (t.transpose(0, 1) for t in (q, k, v))
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, enable_gqa=True, **mask).transpose(0, 1)
+
+
+@pytest.mark.parametrize("sight", [SEES_BEFORE, SEES_ALL, SEES_PREFIX])
+@pytest.mark.parametrize("Hq, Hkv, D", [(3, 3, 80), (2, 2, 72), (8, 2, 64), (2, 2, 32)])
+def test_sights(device, rng, Hq, Hkv, D, sight):
+    """A tower's frames one after the other, causal or each row with all of its frame; and queries that attend across to
+    the rows before them, where the keys' own queries see nothing."""
+    ops, lengths = _core.Ops(device), [64, 97, 1, 150]
+    starts = np.cumsum([0, *lengths])
+    segments = np.array([[start, n, 0, 0] for start, n in zip(starts, lengths, strict=False)], np.int32)
+    if sight == SEES_PREFIX:
+        segments[1::2, 2:] = segments[::2, :2]                       # 97 queries of 64 keys, 150 of one
+    qkv, dy = real(rng, starts[-1], (Hq + 2 * Hkv) * D), real(rng, starts[-1], Hq * D)
+    y, lse = ops.attention(qkv, segments, Hq, Hkv, D, sight=sight)
+    dqkv = ops.attention_bwd(dy, y, lse, qkv, segments, Hq, Hkv, D, sight=sight)
+    inputs = tensors(*split_heads(qkv, Hq, Hkv, D))
+    frames = list(zip(*(torch.split(t, lengths) for t in inputs), strict=True))
+    if sight == SEES_PREFIX:
+        parts = [part for (q0, k, v), (q, _, _) in zip(frames[::2], frames[1::2], strict=True)
+                 for part in (q0 * 0, attend(q, k, v))]
+    else:
+        parts = [attend(*frame, is_causal=sight == SEES_BEFORE) for frame in frames]
+    want = torch.cat(parts).reshape(len(qkv), -1)
+    gradients = torch.cat(torch.autograd.grad(want, inputs, torch.tensor(dy)), dim=1).reshape(len(qkv), -1).numpy()
     check(device, y, want)
     assert np.abs(dqkv - gradients).max() <= (1e-6 if device == "ref" else 2.0**-6) * np.abs(gradients).max()

@@ -76,6 +76,14 @@ def test_readme_data_set_of_your_own(tmp_path):
     assert grpo.datasets.load(f"{tmp_path}/parity.py:parity", "test", validation=0.1)
 
 
+def test_readme_images(tmp_path):
+    """The README's program, from its text."""
+    section = (ROOT / "README.md").read_text().partition("## Images\n")[2].partition("\n## ")[0]
+    (tmp_path / "program.py").write_text(section.partition("```python\n")[2].partition("```")[0])
+    run_example("program.py", [], tmp_path)
+    assert len(rewards(tmp_path / "runs" / "grpo-1")) == 3
+
+
 def run_notebook(notebook, folder, monkeypatch):
     """The names that a notebook leaves, run from top to bottom in a folder of its own, and the pictures it
     displayed."""

@@ -1,8 +1,11 @@
-"""Every loss learns: a tiny model is to repeat the letter of its prompt, so it has to read the prompt."""
+"""Every loss learns: a tiny model is to repeat the letter of its prompt, so it has to read the prompt. Models that see
+learn to name the colour of a picture."""
 import statistics
 
+import numpy as np
 import pytest
 
+import grpo
 import toy
 from grpo.options.config import LOSS_TYPES
 
@@ -44,3 +47,30 @@ def test_learns(tmp_path, changed):
             break
     assert rewards[0] < 0.1
     assert statistics.mean(rewards[-5:]) >= 0.95
+
+
+def letters(completions, letter, **columns):
+    """The share of a completion's eight tokens that are the letter."""
+    return [message[0]["content"].count(wanted) / 8 for message, wanted in zip(completions, letter, strict=True)]
+
+
+@pytest.mark.parametrize("arch, tower, train_vision", [
+    ("qwen2_vl", {"depth": 2}, "merger"), ("qwen2_5_vl", {"depth": 2, "fullatt_block_indexes": [1]}, "none"),
+    ("qwen3_vl", {"depth": 2, "deepstack_visual_indexes": [0]}, "all")])
+def test_learns_to_see(tmp_path, arch, tower, train_vision):
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(8):
+        picture = rng.integers(0, 60, (56, 56, 3), dtype=np.uint8)
+        picture[..., i % 2 * 2] += 180                   # red or blue
+        rows.append({"prompt": [{"role": "user", "content": "?"}], "image": picture, "letter": "rb"[i % 2]})
+    model = grpo.load(grpo.tiny(arch, num_hidden_layers=2, vision_config=tower))
+    args = grpo.GRPOConfig(output_dir=str(tmp_path / "run"), max_steps=80, prompts_per_step=4, num_generations=16,
+                           max_completion_length=8, learning_rate=2e-3, loss_type="dr_grpo", save_strategy="no",
+                           save_completions=False, train_vision=train_vision, seed=1)
+    seen = []
+    for step in grpo.GRPOTrainer(model, letters, args, rows):
+        seen.append(step.metrics["reward"])
+        if statistics.mean(seen[-5:]) >= 0.95:
+            break
+    assert seen[0] < 0.2 and statistics.mean(seen[-5:]) >= 0.95

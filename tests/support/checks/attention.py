@@ -238,8 +238,8 @@ def test_rows_that_see_nothing_are_zero(ops, rng):
     assert y[40:73].all() and dqkv[40:73, :Hq * D].all() and dqkv[:40, Hq * D:].all()
 
 
-@pytest.mark.parametrize("length", [1, 31, 32, 33, 97, 530])
-@pytest.mark.parametrize("Hq, Hkv, D", [(9, 3, 64), (2, 2, 80)])
+@pytest.mark.parametrize("Hq, Hkv, D, length", [*((4, 2, 64, length) for length in [1, 31, 32, 33, 97]),
+                                                (2, 2, 80, 70), (2, 1, 16, 530)])
 def test_sights_that_come_to_the_same_have_the_same_bits(ops, rng, Hq, Hkv, D, length):
     """The last row sees all of its segment, whatever the others do; a segment that is its own prefix sees itself."""
     qkv, segments = real(rng, length, (Hq + 2 * Hkv) * D), np.array([[0, length, 0, 0]], np.int32)

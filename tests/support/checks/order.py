@@ -2,7 +2,7 @@
 import numpy as np
 
 from checks import real
-from op_statements import decode_completions, group_segments, sample_keys
+from op_statements import SEES_ALL, SEES_PREFIX, decode_completions, group_segments, sample_keys
 
 
 def gemm_and_head(ops, rng):
@@ -21,5 +21,9 @@ def attention(ops, rng):
     qkv, dy = real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, Hq * D)
     y, lse = ops.attention(qkv, segments, *heads)
     some, _ = group_segments((40, 30))
+    whole = [*ops.attention(qkv, segments, *heads, sight=SEES_ALL)]
+    across = [*ops.attention(qkv, segments, *heads, sight=SEES_PREFIX)]
     return [y, lse, ops.attention_bwd(dy, y, lse, qkv, segments, *heads),
+            *whole, ops.attention_bwd(dy, *whole, qkv, segments, *heads, sight=SEES_ALL),
+            *across, ops.attention_bwd(dy, *across, qkv, segments, *heads, sight=SEES_PREFIX),
             *decode_completions(ops, qkv, some, *heads)[1]]
