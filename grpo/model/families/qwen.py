@@ -1,10 +1,10 @@
-"""The first Qwen, and Qwen-VL and Qwen-VL-Chat, which are it beside a tower: a ViT of plain blocks, and a resampler that
-makes 256 features of any image.
+"""The first Qwen, and Qwen-VL and Qwen-VL-Chat, which are it beside a tower: a ViT of plain blocks, and a resampler
+that makes 256 features of any image.
 
-Beyond seq_length tokens (2048) the model's own code stretches its rope by the length of the prompt (use_dynamic_ntk) and
-scales queries by the logarithm of their place (use_logn_attn), both of them only outside training. So a sampler would
-draw from one distribution, and a trainer differentiate another one: longer sequences are refused. Up to that length
-neither does anything.
+Beyond seq_length tokens (2048) the model's own code stretches its rope by the length of the prompt (use_dynamic_ntk)
+and scales queries by the logarithm of their place (use_logn_attn), both of them only outside training. So a sampler
+would draw from one distribution, and a trainer differentiate another one: longer sequences are refused. Up to that
+length neither does anything.
 """
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from ...errors import FileFormatError
+from ..formats.tiktoken import VISUAL_CHAT
 from .block import attention, decoder, mlp, score_scale
 from .reading import Config, Family
 from .spec import Attention, Layer, Mlp, Resampler, Rope, Spec, Vision
 
 PREFIX, TOWER = "transformer.", "transformer.visual."
-DEFAULTS = {"num_attention_heads": 32, "kv_channels": 128, "layer_norm_epsilon": 1e-6, "rotary_emb_base": 10000.0,
+DEFAULTS = {"num_attention_heads": 32, "kv_channels": None, "layer_norm_epsilon": 1e-6, "rotary_emb_base": 10000.0,
             "rotary_pct": 1.0, "seq_length": 2048, "max_position_embeddings": 8192, "use_dynamic_ntk": True,
             "use_logn_attn": True, "scale_attn_weights": True, "no_bias": True, "tie_word_embeddings": False}
 VISION = {"mlp_ratio": 4.0, "n_queries": 256, "patch_size": 14, "image_size": 448, "heads": 16, "layers": 48,
@@ -126,4 +127,12 @@ def spec(config: Config) -> Spec:
     return replace(text(config), vision=see(config) if "visual" in config else None)
 
 
-FAMILY = Family("qwen", "QWenLMHeadModel", spec, DEFAULTS)
+# 1.9 M parameters, half of them the tower's
+FAMILY = Family("qwen", "QWenLMHeadModel", spec, DEFAULTS,
+                tiny={"hidden_size": 128, "num_attention_heads": 2, "num_key_value_heads": None, "head_dim": None,
+                      "intermediate_size": 704, "hidden_act": None, "rms_norm_eps": None,
+                      "layer_norm_epsilon": 1e-6, "rope_theta": None, "rotary_emb_base": 10000.0, "rope_scaling": None,
+                      "seq_length": 2048, "tie_word_embeddings": False},
+                vision_key="visual", image_tokens=("<img>", "</img>", "<imgpad>"), chat_template=VISUAL_CHAT,
+                tiny_vision={"heads": 3, "image_size": 112, "layers": 2, "mlp_ratio": 3.0, "patch_size": 14,
+                             "width": 96, "n_queries": 256})

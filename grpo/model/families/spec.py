@@ -126,11 +126,12 @@ class Vision:
     Before the first block x = patch Wpatch^T (+ bias), and the rows of a square table of positions, interpolated
     to the image's grid (table: one of TABLES), where table_side is not 0, and a norm of both where entry_norm. Its
     blocks are those of a text, except that rows see all of their image (or window), and that norms may be LayerNorms
-    ("layer"). Positions have two axes, row and column of a patch. side x side patches are a cell; window: cells along each side of a window, 0: none. The features of the last
-    merger stand in place of tokens; those of the mergers before it are added to the residual stream after the text's
-    layers 0, 1, ... (DeepStack). In place of mergers there may be a resampler. out: columns of a feature; gelu: of the
-    mergers, one of GELUS. patch_shape: channels, frames, height and width of a patch; still: files have no dimension of
-    frames. grid_side: of the square grid of patches that every image has; 0: any."""
+    ("layer"). Positions have two axes, row and column of a patch. side x side patches are a cell; window: cells along
+    each side of a window, 0: none. The features of the last merger stand in place of tokens; those of the mergers
+    before it are added to the residual stream after the text's layers 0, 1, ... (DeepStack). In place of mergers there
+    may be a resampler. out: columns of a feature; gelu: of the mergers, one of GELUS. patch_shape: channels, frames,
+    height and width of a patch; still: files have no dimension of frames. grid_side: of the square grid of patches that
+    every image has; 0: any."""
 
     hidden_size: int
     patch_shape: tuple[int, int, int, int]
@@ -163,8 +164,9 @@ class Spec:
     eps: of every norm. norm_offset: added to the weight of every norm. embed_scale: of the rows of the embedding.
     tie: the head is the embedding. max_positions: the longest sequence, in tokens, for which this spec says what the
     model computes; 0: no limit. axes: numbers of a token's position; 3 (frame, row, column) among images. prefix: of
-    tensors' names, layer_prefix: after it, of a layer's. vision: the tower. names: Hugging Face names of the tensors of a slot (LAYER_SLOTS without
-    what stands before it, MODEL_SLOTS whole), for those slots whose tensors are not called what Llama's are."""
+    tensors' names, layer_prefix: after it, of a layer's. vision: the tower. names: Hugging Face names of the tensors of
+    a slot (LAYER_SLOTS without what stands before it, MODEL_SLOTS whole), for those slots whose tensors are not called
+    what Llama's are."""
 
     hidden_size: int
     vocab_size: int
