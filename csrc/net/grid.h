@@ -20,8 +20,8 @@ static inline int64_t features_of(const struct spec *s, const struct picture *p)
 
 enum { BICUBIC_TAPS = 16 };
 static inline int taps_of(const struct spec *s) { return s->vision.table == TABLE_BICUBIC ? BICUBIC_TAPS : 4; }
-/* Where the rows of a table (side, side) are interpolated for place (y, x) of a grid (height, width), and with which weights:
-   edges on edges, Keys's kernel of a = -3/4, the border's rows beyond it */
+/* Which rows of a table (side, side) make place (y, x) of a grid (height, width), and with which weights: edges on
+   edges, Keys's kernel of a = -3/4, the border's rows for those beyond it */
 void bicubic_taps(int32_t taps[BICUBIC_TAPS], float weights[BICUBIC_TAPS], int side, int y, int x, int height,
                   int width);
 

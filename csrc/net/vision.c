@@ -186,7 +186,8 @@ int tower_forward(struct tower *t, const struct feature_rows *out, const struct 
         for (; k < s->vision.n_mergers && s->vision.mergers[k].after == l; k++) TRY(merge(t, k, out));
         TRY(poll_interrupt());
     }
-    return s->vision.queries ? resampler_forward(&t->resampler, t->weights, level_of(t, out, 0), a->stash.out, n) : OK;
+    if (!s->vision.queries) return OK;
+    return resampler_forward(&t->resampler, t->weights, level_of(t, out, 0), a->stash.out, n);
 }
 
 /* -- backward: dx is the gradient of the residual stream, += of each merger, of each norm --------------------------- */

@@ -51,7 +51,8 @@ def preprocess(images: Any, model_or_processor: Any, *, min_pixels: int | None =
     places = [f"image {i}" for i in range(len(several))] if places is None else list(places)
     if len(places) != len(several):
         raise ConfigError(f"places names {len(places)} of {len(several)} images")
-    pixels = [read_image(image, place, pixel_limit=pixel_limit) for image, place in zip(several, places, strict=True)]
+    pixels = [read_image(image, place, pixel_limit=pixel_limit, as_stored=processor.as_stored)
+              for image, place in zip(several, places, strict=True)]
     sizes = [processor.size(array.shape[0], array.shape[1], place) for array, place in zip(pixels, places, strict=True)]
     rows, grid = _core.preprocess(pixels, np.array(sizes, np.int32).reshape(-1, 2), table=processor.table(),
                                   patch_size=processor.patch_size, merge_size=processor.merge_size,

@@ -36,13 +36,14 @@ ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)   # of EXIF: the tag, and its value
 _said_first_frame = False
 
 
-def read_image(image: Any, place: str = "image", *, pixel_limit: int = MAX_PIXELS) -> Pixels:
+def read_image(image: Any, place: str = "image", *, pixel_limit: int = MAX_PIXELS, as_stored: bool = False) -> Pixels:
     """The pixels of an image, uint8 (height, width, 3).
 
     ``image``: a PIL image; a path, ``file://`` or ``data:`` URI; bytes of a file; ``{"bytes": ..., "path": ...}`` as
     data sets of Hugging Face hold it; a uint8 array or CPU tensor of grey (h, w), or of 1, 3 or 4 channels (h, w, c),
     or (c, h, w) where that can be told. ``place``: how errors name it. ``pixel_limit``: a larger one is refused
-    before it is decoded.
+    before it is decoded. ``as_stored``: no file is turned, and what transparency hides is shown, as Pillow's
+    convert("RGB") has it.
 
     Raises ImageError.
 
@@ -51,7 +52,7 @@ def read_image(image: Any, place: str = "image", *, pixel_limit: int = MAX_PIXEL
     """
     place = _name_place(place, image)
     try:
-        pixels = _pixels_of(image, place, pixel_limit)
+        pixels = _pixels_of(image, place, pixel_limit, as_stored)
     except ImageError:
         raise
     except Exception as error:                 # a decoder may fail in any way on what it is fed
@@ -116,15 +117,16 @@ def _name_place(place: str, image: Any) -> str:
     return f"{place} ({os.fsdecode(text):.200})"
 
 
-def _pixels_of(image: Any, place: str, pixel_limit: int) -> Pixels:
+def _pixels_of(image: Any, place: str, pixel_limit: int, as_stored: bool) -> Pixels:
     from PIL import Image
 
     image = _source_of(image, place)
     if isinstance(image, Image.Image):
         check_size(image.height, image.width, place, pixel_limit)
-        return _rgb(image, place)
+        return _rgb(image, place, as_stored)
     file = _file_of(image, place)
-    return _of_array(image, place, pixel_limit) if file is None else _read(file, place, pixel_limit)
+    return _of_array(image, place, pixel_limit, as_stored) if file is None else \
+        _read(file, place, pixel_limit, as_stored)
 
 
 def _size_of(image: Any, place: str, pixel_limit: int) -> tuple[int, int]:
@@ -216,7 +218,7 @@ def _check_path(path: Path, place: str) -> Path:
     return path
 
 
-def _of_array(image: Any, place: str, pixel_limit: int) -> Pixels:
+def _of_array(image: Any, place: str, pixel_limit: int, as_stored: bool = False) -> Pixels:
     if isinstance(image, np.ndarray):
         array = image
     elif hasattr(image, "__array_interface__") or hasattr(image, "__array__"):
@@ -236,6 +238,8 @@ def _of_array(image: Any, place: str, pixel_limit: int) -> Pixels:
         raise ImageError(f"{place}: an array must be (h, w), or (h, w, c) or (c, h, w) with 1, 3 or 4 channels, not "
                          f"{array.shape}")
     check_size(array.shape[0], array.shape[1], place, pixel_limit)
+    if array.shape[2] == 4 and as_stored:
+        return array[:, :, :3]
     if array.shape[2] == 4:                    # on white, rounded as transformers does it
         alpha = array[:, :, 3:] / 255
         return np.round(alpha * array[:, :, :3] + (1 - alpha) * 255).astype(np.uint8)
@@ -267,8 +271,8 @@ def _open(file: Path | io.BytesIO, place: str) -> PIL.Image.Image:
         raise ImageError(f"{place}: is larger than Pillow's own limit, PIL.Image.MAX_IMAGE_PIXELS: {error}") from error
 
 
-def _read(file: Path | io.BytesIO, place: str, pixel_limit: int) -> Pixels:
-    """A file, opened and turned upright."""
+def _read(file: Path | io.BytesIO, place: str, pixel_limit: int, as_stored: bool) -> Pixels:
+    """A file, opened and turned upright, unless it is wanted as it is."""
     from PIL import ImageOps
 
     with _open(file, place) as image:
@@ -276,8 +280,9 @@ def _read(file: Path | io.BytesIO, place: str, pixel_limit: int) -> Pixels:
         if image.format != "MPO" and getattr(image, "is_animated", False):       # an MPO's others are previews
             _say_first_frame(place)
         image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        return _rgb(image, place)
+        if not as_stored:
+            ImageOps.exif_transpose(image, in_place=True)
+        return _rgb(image, place, as_stored)
 
 
 def _say_first_frame(place: str) -> None:
@@ -287,7 +292,7 @@ def _say_first_frame(place: str) -> None:
         warn(f"{place}: holds several pictures, the first is taken (said once; likewise of others)")
 
 
-def _rgb(image: PIL.Image.Image, place: str) -> Pixels:
+def _rgb(image: PIL.Image.Image, place: str, as_stored: bool) -> Pixels:
     """What the processors of transformers make of a PIL image, where that is no nonsense."""
     mode = image.mode
     if mode.startswith("I;16"):
@@ -296,6 +301,8 @@ def _rgb(image: PIL.Image.Image, place: str) -> Pixels:
         return _of_greys(_small_greys(np.asarray(image), place))
     if mode in ("La", "RGBa"):                 # colours multiplied by their alpha
         image = image.convert("LA" if mode == "La" else "RGBA")
+    if as_stored:
+        return np.asarray(image.convert("RGB"))
     if image.mode in ("LA", "PA", "RGBA") or image.info.get("transparency") is not None:
         from PIL import Image
 

@@ -106,6 +106,8 @@ def see(config: Config) -> Vision:
         raise FileFormatError(f"{vision.source}: image_size {side} is no multiple of patch_size {patch}")
     if math.isqrt(queries) ** 2 != queries:
         raise FileFormatError(f"{vision.source}: n_queries {queries} is not the square of a number")
+    if out == width:
+        vision.refuse(f"output_dim {out} that is width too (it has no kv_proj)")
     if out < POOL_HEAD:
         raise FileFormatError(f"{vision.source}: output_dim {out} is less than a head of the resampler, {POOL_HEAD}")
     try:
