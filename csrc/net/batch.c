@@ -136,7 +136,7 @@ int batch_limits_of(int *rows, int *head_rows, int64_t *all, int n_prompts, int 
 static int take_vectors(struct batch *b, int n) {
     const struct weights *w = b->weights;
     b->vectors.rows = device_alloc(&w->device, (size_t)n * sizeof(int32_t));
-    b->vectors.values = device_alloc(&w->device, (size_t)w->levels * stream_bytes(w, n));
+    b->vectors.values = device_alloc(&w->device, (size_t)w->spec.levels * stream_bytes(w, n));
     return b->vectors.rows && b->vectors.values ? OK : fail(E_MEMORY, "no memory for the features of %d tokens", n);
 }
 
@@ -266,7 +266,7 @@ static int upload_staged(struct batch *b, const struct staging *s) {
     TRY(device_upload(d, b->target_ids, s->targets, r * number));
     TRY(device_upload(d, b->segments, s->segments, (size_t)s->n_segments * sizeof *s->segments));
     b->vectors.n = s->n_vectors;
-    b->vectors.levels = b->weights->levels;
+    b->vectors.levels = b->weights->spec.levels;
     b->vectors.differentiate = 0;
     if (!s->n_vectors) return OK;
     b->rows.vectors = &b->vectors;

@@ -87,7 +87,8 @@ int batch_create(struct batch *b, const struct weights *w, const struct batch_si
 void batch_free(struct batch *b);
 /* Grows b to at least these sizes. */
 int batch_reserve(struct batch *b, const struct weights *w, const struct batch_sizes *sizes);
-/* HOST staging -> b: ids, positions, segments, rows, targets of a micro-batch; vectors of images that have features. Head rows stand in the flat order of its
+/* HOST staging -> b: ids, positions, segments, rows, targets of a micro-batch; vectors of images that have features.
+   Head rows stand in the flat order of its
    completions' tokens, each group padded to ROW_ALIGN. */
 int batch_pack(struct batch *b, const struct groups *g, const struct micro_batch *mb);
 /* values of vectors [first, ...) = features of n images, of those that have any */

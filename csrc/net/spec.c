@@ -217,6 +217,8 @@ int spec_check(const struct spec *s) {
     TRY(check_size("", "axes", s->axes, AXES_MAX));
     if (is_tower(s)) TRY(check_vision(s));
     else TRY(check_size("", "vocab_size", s->vocab_size, SIZE_MAX_VALUE));
+    if (s->levels > s->n_layers + 1)
+        return fail(E_CONFIG, "vision: %d mergers for a text of %d layers", s->levels, s->n_layers);
     if (s->norm == NORM_LAYER && !is_tower(s)) return fail(E_CONFIG, "norm: LayerNorm is of towers");
     TRY(check_positive("", "eps", s->eps));
     TRY(check_positive("", "embed_scale", s->embed_scale));
@@ -230,7 +232,7 @@ int spec_check(const struct spec *s) {
 
 /* What is compared as bytes has no padding. */
 enum { SPEC_NUMBERS = offsetof(struct spec, vision) + sizeof(struct vision_spec) };
-_Static_assert(offsetof(struct spec, vision) == 7 * sizeof(int) + sizeof(enum norm_kind) + 3 * sizeof(float),
+_Static_assert(offsetof(struct spec, vision) == 8 * sizeof(int) + sizeof(enum norm_kind) + 3 * sizeof(float),
                "the numbers of a spec lie side by side");
 _Static_assert(sizeof(struct vision_spec) == 14 * sizeof(int) + sizeof(enum table_kind) + sizeof(enum gelu_kind) +
                                                  MERGERS_MAX * sizeof(struct merger_spec) +

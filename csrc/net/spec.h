@@ -73,6 +73,7 @@ struct vision_spec {
 struct spec {
     int d_model, vocab_size, n_layers, n_ropes;
     int axes; /* numbers of a position: 1; of text among images, of a tower more (ops.def: rope_table) */
+    int levels; /* of vectors that enter a text\'s rows (rows.h): those of the tower beside it, or 0 */
     int max_positions; /* longer sequences are refused; 0: no limit */
     int tie; /* the head is the embedding */
     enum norm_kind norm;

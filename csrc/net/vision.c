@@ -190,7 +190,7 @@ int tower_forward(struct tower *t, const struct feature_rows *out, const struct 
     return resampler_forward(&t->resampler, t->weights, level_of(t, out, 0), a->stash.out, n);
 }
 
-/* -- backward: dx is the gradient of the residual stream, += of each merger, of each norm --------------------------- */
+/* -- backward: dx is the gradient of the residual stream, += of each merger, of each norm -------------------------- */
 
 static int merge_backward(struct tower *t, int k, const struct feature_rows *d, const struct gradients *grads) {
     const struct weights *w = t->weights;

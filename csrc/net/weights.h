@@ -17,7 +17,6 @@ struct weights {
     void *arena;               /* behind every param.w */
     float *inv_freq;           /* (n_ropes, HEAD_DIM_MAX / 2) */
     int32_t *axis;             /* (n_ropes, HEAD_DIM_MAX / 2) */
-    int levels;                /* of vectors that enter its rows (rows.h): what the tower beside it returns, else 0 */
     uint64_t version;          /* one more with every change of a weight */
 };
 

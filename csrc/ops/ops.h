@@ -170,7 +170,7 @@ struct ops {
     const char *tier;                /* cpu: "amx" | "avx512bf16" | "avx512" | "avx2" | "portable"; "" elsewhere */
     int real_size;
     int lookahead;                   /* decode steps worth issuing before the host looks at their tokens */
-    int host_memory;                 /* what alloc() gives is the host's: operations may be handed its arrays as well */
+    int host_memory;                 /* alloc() gives the host's memory: its arrays may be operands as well */
 
 #define MEMORY(result, name, parameters) result(*name) parameters;
 #define PLAN MEMORY

@@ -144,8 +144,8 @@ static PyObject *run_request(ModelObject *self, const struct rollout_request *q)
 }
 
 const char generate_doc[] =
-    "generate($self, prompts, num_generations, max_new_tokens, *, images=None, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, "
-    "repetition_penalty=1.0, min_new_tokens=0, stop_ids=None, forbidden_ids=None, stop_strings=None, "
+    "generate($self, prompts, num_generations, max_new_tokens, *, images=None, temperature=1.0, top_k=0, top_p=1.0, "
+    "min_p=0.0, repetition_penalty=1.0, min_new_tokens=0, stop_ids=None, forbidden_ids=None, stop_strings=None, "
     "token_offsets=None, token_bytes=None, seed=0, step=0, first_prompt=0, slots=32, store=None, store_rows=0, "
     "lookahead=0, progress=None)\n--\n\n"
     "Completions of token-id prompts, prompt-major; see _core.pyi.";

@@ -34,12 +34,8 @@ static int open_tower(ModelObject *self, const struct spec *vision) {
     if (vision->vision.out != self->weights->spec.d_model)
         return fail(E_CONFIG, "vision: features of %d columns for a text of hidden_size %d", vision->vision.out,
                     self->weights->spec.d_model);
-    if (feature_levels(vision) > self->weights->spec.n_layers + 1)
-        return fail(E_CONFIG, "vision: %d mergers for a text of %d layers", feature_levels(vision),
-                    self->weights->spec.n_layers);
     TRY(weights_create(&self->tower, &self->device, vision));
     self->tower_mixture.weights = self->tower;
-    self->weights->levels = feature_levels(vision);
     return OK;
 }
 
@@ -64,6 +60,7 @@ static PyObject *Model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     int has_tower = 0;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO:Model", names, &device, &spec_object)) return NULL;
     int failed = spec_parse(&spec, spec_object) || tower_parse(&vision, &has_tower, spec_object);
+    spec.levels = failed || !has_tower ? 0 : feature_levels(&vision);
     ModelObject *self = failed ? NULL : (ModelObject *)type->tp_alloc(type, 0);
     if (self) {
         int status;

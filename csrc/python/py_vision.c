@@ -125,7 +125,7 @@ static PyObject *grid_of(const struct request *r) {
 static PyObject *preprocess_request(const struct ops *ops, const struct request *r) {
     npy_intp shape[2] = {0, (npy_intp)patch_numbers(&r->rule)};
     for (int i = 0; i < r->n; i++) shape[0] += (npy_intp)image_patches(&r->images[i], &r->rule);
-    PyObject *rows = array_new(NPY_FLOAT32, 2, shape), *grid = rows ? grid_of(r) : NULL;
+    PyObject *rows = PyArray_EMPTY(2, shape, NPY_FLOAT32, 0), *grid = rows ? grid_of(r) : NULL;
     if (!grid) {
         Py_XDECREF(rows);
         return NULL;

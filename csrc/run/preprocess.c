@@ -91,12 +91,12 @@ static void fill_taps(struct taps *t, double *scratch, int from, int to) {
 
 /* -- one image after another --------------------------------------------------------------------------------------- */
 
-/* Memory of a call: what an image is after one pass and after both, and its pixels, a pass's taps and the table on the
+/* Memory of a call: what an image is after one pass and after two, and its pixels, a pass's taps and the table on the
    device; where that is the host's memory, pixels, taps and table are there already. */
 struct desk {
     const struct device *device;
     const struct patch_rule *rule;
-    uint8_t *half, *whole;           /* after the first pass, after both */
+    uint8_t *half, *whole;           /* after one pass, after two */
     void *pixels;                    /* NULL: of the host */
     int32_t *first, *weight;         /* likewise */
     float *table;                    /* likewise */
@@ -116,10 +116,11 @@ static void desk_clear(struct desk *d) {
     free(d->scratch);
 }
 
-/* Whether the pass over columns is the first: where the height shrinks by more than twice what the width does. */
+/* Whether the pass over columns is the first: where the height shrinks by more than twice what the width does, or the
+   width stays. */
 static int is_column_first(const struct image *m) {
     int64_t height = (int64_t)m->height - m->new_height, width = (int64_t)m->width - m->new_width;
-    return height > 0 && height > 2 * width;
+    return !width || (height > 0 && height > 2 * width);
 }
 
 static size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
@@ -141,18 +142,21 @@ static int desk_lay(struct desk *d, const struct image *images, int n) {
     struct desk_size s = {0};
     for (int i = 0; i < n; i++) {
         const struct image *m = &images[i];
-        size_t height = (size_t)m->height, new_height = (size_t)m->new_height, new_width = (size_t)m->new_width;
-        s.pixels = max_size(s.pixels, 3 * height * (size_t)m->width);
-        s.half = max_size(s.half, 3 * (is_column_first(m) ? new_height * (size_t)m->width : height * new_width));
-        s.whole = max_size(s.whole, 3 * new_height * new_width);
+        size_t height = (size_t)m->height, new_height = (size_t)m->new_height;
+        size_t width = (size_t)m->width, new_width = (size_t)m->new_width;
+        s.pixels = max_size(s.pixels, 3 * height * width);
+        if (m->width != m->new_width || m->height != m->new_height)
+            s.half = max_size(s.half, 3 * (is_column_first(m) ? new_height * width : height * new_width));
+        if (m->width != m->new_width && m->height != m->new_height)
+            s.whole = max_size(s.whole, 3 * new_height * new_width);
         measure_pass(&s, m->width, m->new_width);
         measure_pass(&s, m->height, m->new_height);
     }
-    int ready = 1, away = !d->device->ops->host_memory;
+    int away = !d->device->ops->host_memory;
     d->host.first = malloc(s.first * sizeof(int32_t) + 1);
     d->host.weight = malloc(s.weight * sizeof(int32_t) + 1);
     d->scratch = malloc(s.taps * sizeof(double) + 1);
-    ready = d->host.first && d->host.weight && d->scratch;
+    int ready = d->host.first && d->host.weight && d->scratch;
     ready = ready && (d->half = device_alloc(d->device, s.half + 1));
     ready = ready && (d->whole = device_alloc(d->device, s.whole + 1));
     ready = ready && (!away || (d->pixels = device_alloc(d->device, s.pixels + 1)));
@@ -179,17 +183,19 @@ static int pass(struct desk *d, uint8_t *dst, const uint8_t *src, int H, int fro
     return op_resample(d->device, dst, src, first, weight, H, from, to, C, d->host.taps);
 }
 
-/* dst: the image made narrower or wider; at: its pixels, `height` rows of them, then those of the result */
-static int over_rows(struct desk *d, const uint8_t **at, uint8_t *dst, const struct image *m, int height) {
-    if (m->width == m->new_width) return OK;
-    TRY(pass(d, dst, *at, height, m->width, m->new_width, 3));
-    *at = dst;
-    return OK;
-}
-static int over_columns(struct desk *d, const uint8_t **at, uint8_t *dst, const struct image *m, int width) {
-    if (m->height == m->new_height) return OK;
-    TRY(pass(d, dst, *at, 1, m->height, m->new_height, 3 * width));
-    *at = dst;
+/* at: the pixels of an image, then those of the resized one */
+static int resize(struct desk *d, const uint8_t **at, const struct image *m) {
+    int height = m->height, width = m->width, columns = is_column_first(m);
+    uint8_t *dst = d->half;
+    for (int i = 0; i < 2; i++, columns = !columns) {
+        if (columns ? height == m->new_height : width == m->new_width) continue;
+        if (columns) TRY(pass(d, dst, *at, 1, height, m->new_height, 3 * width));
+        else TRY(pass(d, dst, *at, height, width, m->new_width, 3));
+        height = columns ? m->new_height : height;
+        width = columns ? width : m->new_width;
+        *at = dst;
+        dst = d->whole;
+    }
     return OK;
 }
 
@@ -200,13 +206,7 @@ static int preprocess_one(struct desk *d, float *rows, const struct image *m) {
         TRY(device_upload(d->device, d->pixels, at, 3 * (size_t)m->height * (size_t)m->width));
         at = d->pixels;
     }
-    if (is_column_first(m)) {
-        TRY(over_columns(d, &at, d->half, m, m->width));
-        TRY(over_rows(d, &at, d->whole, m, m->new_height));
-    } else {
-        TRY(over_rows(d, &at, d->half, m, m->height));
-        TRY(over_columns(d, &at, d->whole, m, m->new_width));
-    }
+    TRY(resize(d, &at, m));
     TRY(poll_interrupt());
     return op_patches(d->device, rows, at, d->table ? d->table : rule->table, rule->patch, rule->frames, rule->merge,
                       m->new_height, m->new_width);

@@ -210,7 +210,7 @@ static int upload_vectors(struct sequences *s, const struct prefill *p, const in
     const struct weights *w = s->session->weights;
     int first = 0;
     b->vectors.n = p->n_vectors;
-    b->vectors.levels = w->levels;
+    b->vectors.levels = w->spec.levels;
     TRY(device_upload(&w->device, (int32_t *)b->vectors.rows, p->vectors, (size_t)p->n_vectors * sizeof *p->vectors));
     for (int k = 0; k < n; k++) {
         const struct prompt *prompt = s->groups[groups[k]].prompt;

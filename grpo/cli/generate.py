@@ -23,8 +23,8 @@ def generate_parser() -> Parser:
     parser.add_argument("prompt", nargs="?", help="what to say; read from stdin when it is not given")
     parser.add_argument("--model", "--model_name", "--model_name_or_path", required=True,
                         help="a folder, a .gguf file, a hub id, or a run folder")
-    parser.add_argument("--image", nargs="+", metavar="FILE", help="images to show it, before the prompt or where it "
-                        "has <image>")
+    parser.add_argument("--image", action="append", metavar="FILE", help="an image to show it, before the prompt or "
+                        "where that has <image>; again for more")
     parser.add_argument("--system", metavar="TEXT", help="system message; 'xml' asks for <reasoning> and <answer>")
     parser.add_argument("--raw", action="store_true", help="continue the prompt as text, without a chat template")
     parser.add_argument("-n", "--num_generations", type=int, default=1, metavar="N", help="answers to draw (1)")

@@ -599,6 +599,7 @@ def open_eyes(model: Model, args: TrainingConfig) -> None:
         return
     sight.processor = sight.processor.with_limits(args.min_pixels, args.max_pixels)
     sight.keep(int(args.image_cache_gb * 1e9), args.image_cache_dir)
+    sight.keeps_pixels = args.train_vision != "none"
 
 
 def frozen(model: Model, args: TrainingConfig) -> str:

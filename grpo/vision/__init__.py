@@ -12,13 +12,13 @@ import numpy as np
 
 from .. import _core
 from ..errors import ConfigError
-from .decode import MAX_PIXELS, read_image
+from .decode import MAX_PIXELS, read_image, read_images
 from .processor import Processor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MAX_PIXELS", "Processor", "preprocess", "read_image"]
+__all__ = ["MAX_PIXELS", "Processor", "preprocess", "read_image", "read_images"]
 
 
 def preprocess(images: Any, model_or_processor: Any, *, min_pixels: int | None = None, max_pixels: int | None = None,
@@ -51,8 +51,7 @@ def preprocess(images: Any, model_or_processor: Any, *, min_pixels: int | None =
     places = [f"image {i}" for i in range(len(several))] if places is None else list(places)
     if len(places) != len(several):
         raise ConfigError(f"places names {len(places)} of {len(several)} images")
-    pixels = [read_image(image, place, pixel_limit=pixel_limit, as_stored=processor.as_stored)
-              for image, place in zip(several, places, strict=True)]
+    pixels = read_images(several, places, pixel_limit=pixel_limit, as_stored=processor.as_stored)
     sizes = [processor.size(array.shape[0], array.shape[1], place) for array, place in zip(pixels, places, strict=True)]
     rows, grid = _core.preprocess(pixels, np.array(sizes, np.int32).reshape(-1, 2), table=processor.table(),
                                   patch_size=processor.patch_size, merge_size=processor.merge_size,

@@ -11,7 +11,8 @@ import base64
 import binascii
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -19,6 +20,7 @@ from urllib.request import url2pathname
 
 import numpy as np
 
+from .. import _core
 from ..errors import ImageError, warn
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ MAX_PIXELS = 178_956_970                       # where Pillow itself begins to r
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "QOI")
 CHANNELS = (1, 3, 4)
 ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)   # of EXIF: the tag, and its values that swap height and width
+ENCODED = (str, os.PathLike, bytes, bytearray, memoryview, Mapping)
 
 _said_first_frame = False
 
@@ -50,14 +53,39 @@ def read_image(image: Any, place: str = "image", *, pixel_limit: int = MAX_PIXEL
     >>> read_image(np.full((2, 3), 7, np.uint8)).shape
     (2, 3, 3)
     """
-    place = _name_place(place, image)
+    return read_images([image], [place], pixel_limit=pixel_limit, as_stored=as_stored)[0]
+
+
+def read_images(images: Sequence[Any], places: Sequence[str], *, pixel_limit: int = MAX_PIXELS,
+                as_stored: bool = False) -> list[Pixels]:
+    """`read_image` of each; files and bytes are decoded by as many threads as the core has."""
+    names = [_name_place(place, image) for place, image in zip(places, images, strict=True)]
+    encoded = [i for i, image in enumerate(images) if isinstance(image, ENCODED)]
+    workers = min(len(encoded), _core.get_num_threads())
+    pool = ThreadPoolExecutor(workers, "grpo-images") if workers > 1 else None
     try:
-        pixels = _pixels_of(image, place, pixel_limit, as_stored)
-    except ImageError:
+        begun = {i: pool.submit(_read_one, images[i], names[i], pixel_limit, as_stored) for i in encoded if pool}
+        # a PIL image is no matter for two threads: it decodes itself when it is first looked at
+        found = [begun[i].result() if i in begun else _read_one(image, names[i], pixel_limit, as_stored)
+                 for i, image in enumerate(images)]
+    finally:
+        if pool:
+            pool.shutdown(cancel_futures=True)
+    for name, (_, several) in zip(names, found, strict=True):
+        if several:
+            _say_first_frame(name)
+    return [pixels for pixels, _ in found]
+
+
+def _read_one(image: Any, place: str, pixel_limit: int, as_stored: bool) -> tuple[Pixels, bool]:
+    """The pixels, and whether there are further pictures."""
+    try:
+        pixels, several = _pixels_of(image, place, pixel_limit, as_stored)
+    except (ImageError, Warning):
         raise
     except Exception as error:                 # a decoder may fail in any way on what it is fed
         raise ImageError(f"{place}: cannot be read: {_say(error)}") from error
-    return np.ascontiguousarray(pixels)
+    return np.ascontiguousarray(pixels), several
 
 
 def image_size(image: Any, place: str = "image", *, pixel_limit: int = MAX_PIXELS) -> tuple[int, int]:
@@ -117,16 +145,17 @@ def _name_place(place: str, image: Any) -> str:
     return f"{place} ({os.fsdecode(text):.200})"
 
 
-def _pixels_of(image: Any, place: str, pixel_limit: int, as_stored: bool) -> Pixels:
+def _pixels_of(image: Any, place: str, pixel_limit: int, as_stored: bool) -> tuple[Pixels, bool]:
     from PIL import Image
 
     image = _source_of(image, place)
     if isinstance(image, Image.Image):
         check_size(image.height, image.width, place, pixel_limit)
-        return _rgb(image, place, as_stored)
+        return _rgb(image, place, as_stored), False
     file = _file_of(image, place)
-    return _of_array(image, place, pixel_limit, as_stored) if file is None else \
-        _read(file, place, pixel_limit, as_stored)
+    if file is None:
+        return _of_array(image, place, pixel_limit, as_stored), False
+    return _read(file, place, pixel_limit, as_stored)
 
 
 def _size_of(image: Any, place: str, pixel_limit: int) -> tuple[int, int]:
@@ -271,18 +300,17 @@ def _open(file: Path | io.BytesIO, place: str) -> PIL.Image.Image:
         raise ImageError(f"{place}: is larger than Pillow's own limit, PIL.Image.MAX_IMAGE_PIXELS: {error}") from error
 
 
-def _read(file: Path | io.BytesIO, place: str, pixel_limit: int, as_stored: bool) -> Pixels:
-    """A file, opened and turned upright, unless it is wanted as it is."""
+def _read(file: Path | io.BytesIO, place: str, pixel_limit: int, as_stored: bool) -> tuple[Pixels, bool]:
+    """A file, opened and turned upright unless it is wanted as it is; whether it holds further pictures."""
     from PIL import ImageOps
 
     with _open(file, place) as image:
         check_size(image.height, image.width, place, pixel_limit)
-        if image.format != "MPO" and getattr(image, "is_animated", False):       # an MPO's others are previews
-            _say_first_frame(place)
+        several = image.format != "MPO" and getattr(image, "is_animated", False)       # an MPO's others are previews
         image.load()
         if not as_stored:
             ImageOps.exif_transpose(image, in_place=True)
-        return _rgb(image, place, as_stored)
+        return _rgb(image, place, as_stored), several
 
 
 def _say_first_frame(place: str) -> None:

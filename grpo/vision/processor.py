@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,10 +103,10 @@ class Processor:
             raise ConfigError(f"this model sees every image as {self.fixed} x {self.fixed} pixels: it takes no "
                               "min_pixels, max_pixels")
         for name, value in (("min_pixels", min_pixels), ("max_pixels", max_pixels)):
-            if value is not None and not (isinstance(value, int) and 1 <= value <= MAX_SIDE**2):
+            if value is not None and not (isinstance(value, Integral) and 1 <= int(value) <= MAX_SIDE**2):
                 raise ConfigError(f"{name} must be a number of pixels, not {value!r:.80}")
-        limits = (self.min_pixels if min_pixels is None else min_pixels,
-                  self.max_pixels if max_pixels is None else max_pixels)
+        limits = (int(self.min_pixels if min_pixels is None else min_pixels),
+                  int(self.max_pixels if max_pixels is None else max_pixels))
         if limits[0] > limits[1]:
             raise ConfigError(f"min_pixels={limits[0]} is more than max_pixels={limits[1]}")
         return replace(self, min_pixels=limits[0], max_pixels=limits[1])

@@ -48,6 +48,7 @@ class Sight:
         self.tokens = {name: _token(config, name) for name in TOKENS}
         self.cache_bytes = CACHE_BYTES
         self.cache_folder: str | Path | None = None
+        self.keeps_pixels = False                        # for a tower that is trained, which reads them again
         self._cache, self._version = FeatureCache(), -1
 
     @property
@@ -113,6 +114,8 @@ class Sight:
             parts = iter([(each.grid, each.pixels, None) for each in every])
         else:
             features = see(self.core, every, self.features)
+            for each in every if not self.keeps_pixels else ():
+                each.pixels = None
             parts = iter([(each.grid, None, made) for each, made in zip(every, features, strict=True)])
         out: list[Seen | None] = []
         for i, (ids, some) in enumerate(zip(prompts, pictures, strict=True)):

@@ -16,8 +16,9 @@ import pytest
 
 from grpo import _core
 from grpo.errors import BusyError, DeviceError
-from grpo.model.families.spec import Attention, Layer, Merger, Mlp, Rope, Spec, Vision
+from grpo.model.families.spec import Attention, Layer, Mlp, Rope, Spec
 from interrupts import interrupt, once_the_gil_is_free
+from towers import image, new_tower
 
 NORM = "model.norm.weight"
 
@@ -41,19 +42,6 @@ def new_spec(n_layers=1, attention=(), mlp=(), **changes):
     spec = Spec(hidden_size=32, vocab_size=40, layers=(layer,) * n_layers, ropes=(Rope(np.ones(8, np.float32)),),
                 eps=1e-6, tie=True)
     return replace(spec, **changes)
-
-
-def new_tower():
-    """What sees for new_spec()'s text: patches of 2 x 2 pixels, four of them a cell."""
-    layer = Layer(Attention(heads=2, kv_heads=2, head_dim=8, scale=0.25, qkv_bias=True, o_bias=True),
-                  Mlp(width=24, gate="gelu", gated=False, bias=True))
-    rope = Rope(np.ones(4, np.float32), axis=np.array([0, 0, 1, 1], np.int32))
-    return Vision(16, (3, 1, 2, 2), (layer,) * 2, (rope,), (Merger("merger.", 1),), 32,
-                  names={"gate_up": ("fc1.weight",), "gate_up_bias": ("fc1.bias",)})
-
-
-def image():
-    return (np.array([1, 4, 2]), f32(8, 12), None)
 
 
 def new_model(**changes):

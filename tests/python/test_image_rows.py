@@ -106,7 +106,8 @@ def test_images_count_towards_the_limit():
 
 def test_records_hold_no_images():
     prompts = stream([{"prompt": [user("q")], "image": PNG}, {"prompt": "q"}]).take(0, 2)
-    made = Rollouts(prompts=prompts, group=np.array([0, 1], np.int32), completions=[np.array([1], np.int32)] * 2,
+    made = Rollouts(prompts=prompts, pictures=[[], []], group=np.array([0, 1], np.int32),
+                    completions=[np.array([1], np.int32)] * 2,
                     finish=np.array([1, 1], np.int32), logprobs=np.zeros(2, np.float32),
                     policy_logprobs=np.zeros(2, np.float32), entropies=np.zeros(2, np.float32), texts=["a", "b"],
                     rewards=np.zeros((2, 1)), totals=np.zeros(2))

@@ -6,6 +6,7 @@ import json
 import struct
 import sys
 import time
+import warnings
 import zlib
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image, ImageOps
 import grpo
 from grpo import ImageError
 from grpo.errors import ConfigError, FileFormatError, GrpoWarning, UnsupportedModelError
-from grpo.vision import Processor, preprocess, read_image
+from grpo.vision import Processor, preprocess, read_image, read_images
 from processes import fresh
 
 decoding = sys.modules["grpo.vision.decode"]
@@ -141,6 +142,33 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
 def test_other_files(data):
     with pytest.raises(ImageError, match="no image of a kind that is read"):
         read_image(data)
+
+
+# -- several at once ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_files_are_decoded_by_threads(tmp_path, rng, threads, count):
+    threads(count)
+    images = [rng.integers(0, 256, (9 + i, 7, 3)).astype(np.uint8) for i in range(20)]
+    (tmp_path / "x.png").write_bytes(save(images[7]))
+    sources = [save(image) if i % 2 else Image.fromarray(image) for i, image in enumerate(images)]
+    sources[7] = tmp_path / "x.png"
+    for got, want in zip(read_images(sources, ["x"] * 20), images, strict=True):
+        assert (got == want).all()
+    again = Image.open(io.BytesIO(save(images[3])))                       # one object, undecoded, many times
+    assert all((got == images[3]).all() for got in read_images([again] * 20, ["x"] * 20))
+    sources[5] = sources[11] = b"broken"
+    with pytest.raises(ImageError, match="^image 5: "):                   # the first, whichever fails first
+        preprocess(sources, Processor.of("qwen2_vl"))
+
+
+def test_warnings_that_are_errors(monkeypatch):
+    monkeypatch.setattr(decoding, "_said_first_frame", False)
+    data = save(Image.new("L", (3, 3)), "GIF", save_all=True, append_images=[Image.new("L", (3, 3), 9)])
+    warnings.simplefilter("error", GrpoWarning)
+    with pytest.raises(GrpoWarning, match="image 1: holds several"):
+        preprocess([save(Image.new("L", (3, 3))), data, data], Processor.of("qwen2_vl"))
 
 
 # -- modes ----------------------------------------------------------------------------------------------------------

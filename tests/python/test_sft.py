@@ -38,7 +38,7 @@ def test_sft_gradient_is_that_of_the_mean(tmp_path):
     trainer = grpo.SFTTrainer(policy, grpo.SFTConfig(max_steps=1, per_device_train_batch_size=2,
                                                      output_dir=str(tmp_path / "sft")),
                               [{"prompt": "ab", "completion": "cde"}, {"prompt": "x", "completion": "y"}])
-    prompts, completions = zip(*trainer.examples, strict=True)
+    prompts, completions, _ = zip(*trainer.examples, strict=True)
     assert [len(c) for c in completions] == [4, 2]
     logps, grads = policy.logprob_grads([p.tolist() for p in prompts], [c.tolist() for c in completions],
                                         [[-1 / 6] * len(c) for c in completions])
