@@ -3,6 +3,7 @@ and maths, without a look at the code that it judges. Works in float64; ``xp`` m
 gradients. Tensors go by their names in files."""
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -59,11 +60,15 @@ def cubic(n, side):
     return made
 
 
+@functools.cache
+def both_ways(n, side):
+    return np.kron(cubic(n, side), cubic(n, side))
+
+
 def interpolated(table, n, xp):
     """(n n, C) of a table (side side, C)."""
-    matrix = cubic(n, math.isqrt(len(table)))
-    both = np.kron(matrix, matrix)
-    return (both if xp is np else xp.as_tensor(both)) @ table
+    matrix = both_ways(n, math.isqrt(len(table)))
+    return (matrix if xp is np else xp.as_tensor(matrix)) @ table
 
 
 def see(w, visual, pixels, xp=np):
