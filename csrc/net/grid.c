@@ -36,7 +36,21 @@ int picture_rows(const struct spec *s, const struct picture *list, int n) {
     return cells * cell_patches(s);
 }
 
-/* The point of n that lie evenly from 0 to last which is number i, as torch.linspace has it */
+/* Of images of one size: rows of each */
+static int fixed_rows(const struct spec *s) {
+    return round_up(s->vision.grid_side * s->vision.grid_side / cell_patches(s), ROW_ALIGN) * cell_patches(s);
+}
+
+int64_t rows_of_features(const struct spec *s, int64_t features, int64_t images) {
+    if (s->vision.grid_side) return images * fixed_rows(s);
+    return (features + images * (ROW_ALIGN - 1)) / ROW_ALIGN * ROW_ALIGN * cell_patches(s);
+}
+
+int features_of_rows(const struct spec *s, int rows) {
+    return s->vision.queries ? rows / fixed_rows(s) * s->vision.queries : rows / cell_patches(s);
+}
+
+/* Point i of n that are evenly spaced from 0 to last, as torch.linspace rounds it */
 static float even_point(int i, int n, int last) {
     float step = n > 1 ? (float)last / (float)(n - 1) : 0;
     return i < n / 2 || n == 1 ? step * (float)i : (float)last - step * (float)(n - 1 - i);

@@ -18,6 +18,11 @@ static inline int64_t features_of(const struct spec *s, const struct picture *p)
     return s->vision.queries ? s->vision.queries : patches_of(p) / cell_patches(s);
 }
 
+/* Rows in a tower of images, padding and all, of which only the number of features together is known: at most */
+int64_t rows_of_features(const struct spec *s, int64_t features, int64_t images);
+/* Features that so many rows of a tower give at most */
+int features_of_rows(const struct spec *s, int rows);
+
 enum { BICUBIC_TAPS = 16 };
 static inline int taps_of(const struct spec *s) { return s->vision.table == TABLE_BICUBIC ? BICUBIC_TAPS : 4; }
 /* Which rows of a table (side, side) make place (y, x) of a grid (height, width), and with which weights: edges on

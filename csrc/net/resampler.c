@@ -14,7 +14,7 @@ struct image_rows {
     int patches, queries, all;
 };
 static struct image_rows rows_of(const struct spec *s) {
-    int patches = round_up(s->vision.grid_side * s->vision.grid_side, ROW_ALIGN);
+    int patches = (int)rows_of_features(s, s->vision.queries, 1);
     int queries = round_up(s->vision.queries, ROW_ALIGN);
     return (struct image_rows){patches, queries, patches + queries};
 }

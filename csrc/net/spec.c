@@ -203,6 +203,11 @@ static int check_vision(const struct spec *s) {
                  {"out", v->out, SIZE_MAX_VALUE / 3}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         TRY(check_size("vision: ", sizes[i].key, sizes[i].value, sizes[i].most));
+    const int *p = v->patch_shape;
+    int64_t patch = (int64_t)p[0] * p[1] * p[2] * p[3], cell = (int64_t)v->side * v->side * s->d_model;
+    if (patch > SIZE_MAX_VALUE || cell > SIZE_MAX_VALUE)
+        return fail(E_CONFIG, "vision: a patch of %lld numbers, a cell of %lld columns; at most %d fit",
+                    (long long)patch, (long long)cell, SIZE_MAX_VALUE);
     TRY(v->queries ? check_resampler(s) : check_mergers(s));
     if (v->still && v->patch_shape[1] != 1)
         return fail(E_CONFIG, "vision: patches of %d frames, and files without a dimension for them",
@@ -217,7 +222,7 @@ int spec_check(const struct spec *s) {
     TRY(check_size("", "axes", s->axes, AXES_MAX));
     if (is_tower(s)) TRY(check_vision(s));
     else TRY(check_size("", "vocab_size", s->vocab_size, SIZE_MAX_VALUE));
-    if (s->levels > s->n_layers + 1)
+    if (s->levels < 0 || s->levels > s->n_layers + 1)
         return fail(E_CONFIG, "vision: %d mergers for a text of %d layers", s->levels, s->n_layers);
     if (s->norm == NORM_LAYER && !is_tower(s)) return fail(E_CONFIG, "norm: LayerNorm is of towers");
     TRY(check_positive("", "eps", s->eps));

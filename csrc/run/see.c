@@ -9,6 +9,15 @@ static int images_within(const struct spec *s, const struct picture *list, int f
     return end - first;
 }
 
+static size_t feature_bytes(const struct ops *ops, const struct spec *s, int rows) {
+    size_t features = (size_t)features_of_rows(s, rows) * (size_t)feature_levels(s);
+    return features * (size_t)s->vision.out * (size_t)ops->real_size;
+}
+
+size_t see_bytes(const struct ops *ops, const struct spec *tower, int rows) {
+    return tower_bytes(ops, tower, STASH_NOTHING, rows) + feature_bytes(ops, tower, rows);
+}
+
 static int download(const struct weights *w, void *const *features, const struct feature_rows *f,
                     const struct picture *list, int n) {
     const struct spec *s = &w->spec;
@@ -32,19 +41,15 @@ int see(const struct weights *tower, struct workspace *workspace, void *const *f
         int n, int patch_budget) {
     const struct spec *s = &tower->spec;
     TRY(pictures_check(list, n, s));
-    int rows = 0, most = 0;              /* of the tower, and features, in the largest batch */
+    int rows = 0;
     for (int i = 0, count; i < n; i += count) {
-        int features = 0;
         count = images_within(s, list, i, n, patch_budget);
-        for (int k = i; k < i + count; k++) features += list[k].cells;
         rows = max_int(rows, picture_rows(s, list + i, count));
-        most = max_int(most, features);
     }
     struct tower t;
     TRY(tower_create(&t, tower, STASH_NOTHING, rows));
-    size_t numbers = (size_t)most * (size_t)feature_levels(s) * (size_t)s->vision.out;
     void *memory;
-    int status = workspace_take(workspace, &memory, t.bytes + numbers * (size_t)tower->device.ops->real_size);
+    int status = workspace_take(workspace, &memory, t.bytes + feature_bytes(tower->device.ops, s, rows));
     if (!status) tower_place(&t, memory);
     for (int i = 0, count; i < n && !status; i += count) {
         count = images_within(s, list, i, n, patch_budget);

@@ -161,15 +161,18 @@ class Model:
     def core_images(self, prompts: Sequence[I32], pictures: Sequence[Sequence[Picture]] | None, *,
                     pixels: bool = False) -> Any:
         """What the core takes as ``images`` beside the ids of prompts. ``pixels``: for a tower that is trained."""
-        if pictures is None or not any(pictures):
+        if self.sight is None and not any(pictures or ()):
             return None
-        return self.seeing().inputs(prompts, pictures, pixels=pixels)
+        return self.seeing().inputs(prompts, pictures if pictures is not None else [[]] * len(prompts), pixels=pixels)
 
     def prompt_ids(self, prompt: Prompt) -> I32:
         """Token ids of one prompt: text as it is (with BOS where the model has one), a chat through the chat template
         with the generation prompt, ids as themselves."""
         if self.sight is not None:
-            return self.encode_prompt(prompt).ids
+            ids, images = self.encode_prompt(prompt)
+            if images:
+                raise ImageError("a prompt with images is more than ids; encode_prompt() gives both")
+            return ids
         if isinstance(prompt, str):
             return self._ids(self.tokenizer.encode(prompt, add_special_tokens=True), "prompt")
         if isinstance(prompt, Sequence) and prompt and isinstance(prompt[0], Mapping):
@@ -301,16 +304,16 @@ class Model:
         if array.size and not (array.min() >= 0 and array.max() < self.text_config["vocab_size"]):
             wrong = array[(array < 0) | (array >= self.text_config["vocab_size"])][0]
             raise ConfigError(f"{what}: token id {wrong} is outside the vocabulary (0 to "
-                              f"{self.config['vocab_size'] - 1})")
+                              f"{self.text_config['vocab_size'] - 1})")
         return array.astype(np.int32)
 
     def _images(self, images: Any, listed: Sequence[Prompt], given: Any) -> list[list[Any]]:
         """The images of each prompt of a list; given: what the caller gave for it."""
         if images is None:
             return [[] for _ in listed]
-        from ..vision.sight import pictures_of
+        from ..vision.sight import images_by_prompt
 
-        return pictures_of(images, len(listed), one=listed is not given)
+        return images_by_prompt(images, len(listed), one=listed is not given)
 
     def _batch(self, prompt_ids: Any, completions_ids: Any,
                images: Any = None) -> tuple[list[I32], list[I32], I32, list[list[Picture]]]:
@@ -333,11 +336,11 @@ class Model:
         pictures: list[list[Picture]] = [[] for _ in rows]
         if images is not None:
             from ..vision.pictures import look
-            from ..vision.sight import pictures_of
+            from ..vision.sight import images_by_prompt
 
             processor = self.seeing().processor
             pictures = [look(some, processor, name) for (name, _), some in
-                        zip(named, pictures_of(images, len(rows), one), strict=True)]
+                        zip(named, images_by_prompt(images, len(rows), one), strict=True)]
         if one:
             return rows, completions, np.zeros(len(completions), np.int32), pictures
         keys = [[each.key for each in some] for some in pictures]

@@ -201,7 +201,7 @@ def check_arrays(arrays: Mapping[str, NDArray], path: Path) -> None:
 
 def prompt_stream(model: Model, args: GRPOConfig, dataset: Any, name: str, shuffle: bool = False) -> PromptStream:
     """The prompts of a data set, each with room for its completion. name: what errors call it."""
-    context = model.config.get("max_position_embeddings")
+    context = model.text_config.get("max_position_embeddings")
     limit = min(x for x in (args.max_prompt_length, context and context - args.max_completion_length, 1 << 31)
                 if x is not None)
     if limit < 1:
@@ -209,7 +209,8 @@ def prompt_stream(model: Model, args: GRPOConfig, dataset: Any, name: str, shuff
                           f"{context} positions")
     stream = PromptStream(dataset, functools.partial(prompt_ids, model, args.chat_template_kwargs or {}), limit=limit,
                           on_long=args.on_long_prompt, shuffle=shuffle, seed=args.order_seed, name=name,
-                          sees_images=model.sight is not None, on_bad=args.on_bad_row)
+                          sees_images=model.sight is not None, on_bad=args.on_bad_row,
+                          image_token=None if model.sight is None else model.sight.image_token_id)
     if any(True for _ in rows_with(stream.rows, "tools")):
         warn(f"{name}: the tools of a row are shown in its prompt; calls of them are not carried out")
     return stream

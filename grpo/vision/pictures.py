@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _core
-from ..errors import warn
+from ..errors import ImageError, warn
 from .decode import image_bytes, image_size
 from .processor import Processor
 
@@ -28,15 +29,13 @@ class Picture:
     """One image of a prompt.
 
     source: as it was given. grid: (3,) int64 frames, rows and columns of its patches. tokens: how many tokens of the
-    prompt it stands for. key: of its content and of how it is seen. pixels: (patches, numbers of a patch) float32, once
-    they were needed."""
+    prompt it stands for. key: of its content and of how it is seen."""
 
     source: Any
     grid: NDArray[np.int64]
     tokens: int
     place: str
     processor: Processor
-    pixels: NDArray[np.float32] | None = None
     _key: bytes | None = field(default=None, repr=False)
 
     @property
@@ -65,17 +64,20 @@ def look(images: Iterable[Any], processor: Processor, where: str = "the prompt")
     return found
 
 
-def read_pixels(pictures: Sequence[Picture]) -> None:
-    """Decodes and prepares those that have no pixels yet, all of them together."""
+def read_pixels(pictures: Sequence[Picture]) -> list[NDArray[np.float32]]:
+    """Pixels of images, (patches, numbers of a patch) each, all decoded and prepared together."""
     from . import preprocess
 
-    missing = list({id(each): each for each in pictures if each.pixels is None}.values())
-    for processor in dict.fromkeys(each.processor for each in missing):
-        some = [each for each in missing if each.processor == processor]
+    found: dict[int, NDArray[np.float32]] = {}
+    for processor in dict.fromkeys(each.processor for each in pictures):
+        some = list({id(each): each for each in pictures if each.processor == processor}.values())
         out = preprocess([each.source for each in some], processor, places=[each.place for each in some])
         ends = np.cumsum(out["image_grid_thw"].prod(axis=1))
         for each, rows in zip(some, np.split(out["pixel_values"], ends[:-1]), strict=True):
-            each.pixels = rows
+            if len(rows) != each.grid.prod():
+                raise ImageError(f"{each.place}: has another size now than when its prompt was made")
+            found[id(each)] = rows
+    return [found[id(each)] for each in pictures]
 
 
 class FeatureCache:
@@ -89,7 +91,7 @@ class FeatureCache:
     """
 
     def __init__(self, limit: int = CACHE_BYTES, folder: Path | None = None, fingerprint: str = "") -> None:
-        self.limit, self.bytes, self.hits, self.misses = limit, 0, 0, 0
+        self.limit, self.bytes = limit, 0
         self.folder = folder / fingerprint if folder is not None else None
         self._kept: OrderedDict[bytes, Features] = OrderedDict()
 
@@ -102,8 +104,6 @@ class FeatureCache:
             found = self._read(self.folder / f"{key.hex()}.npy")
             if found is not None:
                 self._keep(key, found)
-        self.hits += found is not None
-        self.misses += found is None
         return found
 
     def put(self, key: bytes, features: Features) -> None:
@@ -112,9 +112,18 @@ class FeatureCache:
         if self.folder is not None:
             self._write(self.folder / f"{key.hex()}.npy", features)
 
+    def fits(self, features: Features, picture: Picture, core: _core.Model) -> bool:
+        """Whether what was kept can be what the tower makes of an image; said where it cannot."""
+        dtype = np.uint16 if core.dtype == "bfloat16" else np.float32
+        if features.ndim == 3 and features.shape[1] == picture.tokens and features.dtype == dtype:
+            return True
+        warn(f"{picture.place}: features that were kept in {self.folder} are of another shape, and are made again")
+        return False
+
     def _keep(self, key: bytes, features: Features) -> None:
-        if features.nbytes > self.limit or key in self._kept:
+        if features.nbytes > self.limit:
             return
+        self.bytes -= self._kept.pop(key).nbytes if key in self._kept else 0
         self._kept[key] = features
         self.bytes += features.nbytes
         while self.bytes > self.limit:
@@ -130,7 +139,7 @@ class FeatureCache:
             return None
 
     def _write(self, path: Path, features: Features) -> None:
-        temporary = path.with_suffix(".tmp")
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(temporary, "wb") as file:
@@ -144,13 +153,14 @@ class FeatureCache:
 def see(core: _core.Model, pictures: Sequence[Picture], cache: FeatureCache) -> list[Features]:
     """What a model's tower makes of images: from the cache, or of those that are not there, all together."""
     found: dict[bytes, Features] = {}
-    for key in dict.fromkeys(each.key for each in pictures):
-        kept = cache.get(key)
-        if kept is not None:
-            found[key] = kept
+    for each in pictures:
+        if each.key not in found:
+            kept = cache.get(each.key)
+            if kept is not None and cache.fits(kept, each, core):
+                found[each.key] = kept
     new = list({each.key: each for each in pictures if each.key not in found}.values())
-    read_pixels(new)
-    for each, features in zip(new, core.see([(each.grid, each.pixels, None) for each in new]), strict=True):
+    seen = core.see([(each.grid, pixels, None) for each, pixels in zip(new, read_pixels(new), strict=True)])
+    for each, features in zip(new, seen, strict=True):
         found[each.key] = features
         cache.put(each.key, features)
     return [found[each.key] for each in pictures]

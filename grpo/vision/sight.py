@@ -1,6 +1,8 @@
 """What a model with a tower does for prompts with images: ids, positions, and the features of the images."""
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import _core
+from .. import __version__, _core
 from ..errors import ConfigError, ImageError
 from .expand import (
     IMG,
@@ -46,9 +48,9 @@ class Sight:
                  files: Mapping[str, bytes] | None = None) -> None:
         self.core, self.processor, self._read, self._files = core, processor, processor, dict(files or {})
         self.tokens = {name: _token(config, name) for name in TOKENS}
+        self._vision = config.get("vision_config", config.get("visual"))
         self.cache_bytes = CACHE_BYTES
         self.cache_folder: str | Path | None = None
-        self.keeps_pixels = False                        # for a tower that is trained, which reads them again
         self._cache, self._version = FeatureCache(), -1
 
     @property
@@ -66,13 +68,22 @@ class Sight:
         """What the tower as it is now has seen."""
         if self._version != self.core.tower_version:
             folder = None if self.cache_folder is None else Path(self.cache_folder)
-            self._cache = FeatureCache(self.cache_bytes, folder, fingerprint(self.core) if folder else "")
+            self._cache = FeatureCache(self.cache_bytes, folder, self._fingerprint() if folder else "")
             self._version = self.core.tower_version
         return self._cache
 
     def keep(self, limit: int, folder: str | Path | None) -> None:
         """Sets how much is kept of what the tower has seen: bytes of memory, and a folder on disk or None."""
         self.cache_bytes, self.cache_folder, self._version = limit, folder, -1
+
+    def _fingerprint(self) -> str:
+        """Of all that decides what the tower makes of pixels, by which features on disk are told apart."""
+        core = self.core
+        digest = hashlib.blake2b(f"{core.device} {core.tier} {core.dtype} {__version__}".encode(), digest_size=16)
+        digest.update(json.dumps(self._vision, sort_keys=True).encode())
+        for name, shape in (each for each in core.tensors() if ".visual." in each[0]):
+            digest.update(f"{name} {shape}".encode() + core.get_tensor(name).tobytes())
+        return digest.hexdigest()
 
     def save_files(self) -> dict[str, bytes]:
         """The processor's files, for a folder with the model."""
@@ -107,15 +118,13 @@ class Sight:
             raise ConfigError(f"images of {len(pictures)} prompts for {len(prompts)} prompts")
         every = [each for some in pictures for each in some]
         if not every:
+            self.refuse_tokens(prompts)
             return None
         parts: Iterator[tuple[Any, Any, Any]]
         if pixels:
-            read_pixels(every)
-            parts = iter([(each.grid, each.pixels, None) for each in every])
+            parts = iter([(each.grid, rows, None) for each, rows in zip(every, read_pixels(every), strict=True)])
         else:
             features = see(self.core, every, self.features)
-            for each in every if not self.keeps_pixels else ():
-                each.pixels = None
             parts = iter([(each.grid, None, made) for each, made in zip(every, features, strict=True)])
         out: list[Seen | None] = []
         for i, (ids, some) in enumerate(zip(prompts, pictures, strict=True)):
@@ -127,6 +136,13 @@ class Sight:
     def places(self, ids: I32, pictures: Sequence[Picture], where: str = "the prompt") -> I32:
         """Where in ids the features of images stand."""
         return np.flatnonzero(ids == self.image_token_id).astype(np.int32)
+
+    def refuse_tokens(self, prompts: Sequence[I32]) -> None:
+        """ImageError where prompts without images hold tokens of images."""
+        for i, ids in enumerate(prompts):
+            if count := int((ids == self.image_token_id).sum()):
+                raise ImageError(f"prompt {i} has {count} image tokens (token {self.image_token_id}) and no images: "
+                                 "give them with images=")
 
     def positions(self, ids: I32, pictures: Sequence[Picture], where: str = "the prompt") -> tuple[I32, int]:
         """((3, len(ids)) positions of a prompt's tokens, the position after them)."""
@@ -233,18 +249,7 @@ def sight_of(core: _core.Model, config: Mapping[str, Any], processor: Processor,
     return (PathSight if processor.queries else Sight)(core, config, processor, files)
 
 
-def fingerprint(core: _core.Model) -> str:
-    """Of a tower's weights, by which features on disk are told apart."""
-    import hashlib
-
-    digest = hashlib.blake2b(digest_size=16)
-    for name, shape in core.tensors():
-        if ".visual." in name:
-            digest.update(f"{name} {shape} {core.dtype}".encode() + core.get_tensor(name).tobytes())
-    return digest.hexdigest()
-
-
-def pictures_of(images: Any, prompts: int, one: bool) -> list[list[Any]]:
+def images_by_prompt(images: Any, prompts: int, one: bool) -> list[list[Any]]:
     """What a caller gave as images, a list a prompt. one: the prompt is a single one, and its images may be given
     without a list around them."""
     if images is None:
