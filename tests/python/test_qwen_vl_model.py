@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import grpo
+import toy
 from grpo import _core
 from grpo.errors import ConfigError, FileFormatError, ImageError, UnsupportedModelError
 from grpo.model.convert import convert
@@ -283,9 +284,11 @@ def test_ids_of_the_published_chat():
 
 def test_pixels_are_those_of_the_processor(model, png):
     found = model.encode_prompt(f"<img>{png}</img>")
-    model.core_images([found.ids], [found.images], pixels=True)
+    ((positions, after, places, ((grid, pixels, features),)),) = model.core_images([found.ids], [found.images],
+                                                                                   pixels=True)
     wanted = preprocess([png], model.processor)
-    assert (found.images[0].pixels == wanted["pixel_values"]).all()
+    assert (pixels == wanted["pixel_values"]).all() and grid.tolist() == [1, 8, 8] and features is None
+    assert positions.tolist() == [list(range(258))] and after == 258 and places.tolist() == list(range(1, 257))
     assert wanted["pixel_values"].shape == (64, 588) and wanted["image_grid_thw"].tolist() == [[1, 8, 8]]
 
 
@@ -372,3 +375,34 @@ def test_published_files_are_converted_and_loaded(tmp_path):
     (out,) = model.generate([user(parts(noise(16, 16, 3), "Hi"))], max_new_tokens=3)
     assert out.prompt_ids == prompt.ids.tolist()
     assert (model.logprobs(prompt.ids, [out.token_ids], images=prompt.images)[0] == out.policy_logprobs).all()
+
+
+# -- training -------------------------------------------------------------------------------------------------------
+
+POSITIONS = "transformer.visual.attn_pool.pos_embed"
+
+
+@pytest.mark.parametrize("train_vision", ["none", "merger", "all"])
+def test_a_run(tmp_path, train_vision):
+    """Rollouts with images and their updates: log-probs agree to the bit, the plan holds, and what is trained moves."""
+    policy = grpo.load(grpo.tiny("qwen", num_hidden_layers=1, visual={"layers": 1}), device="cpu")
+    rows = [{"prompt": f"<image>{letter}", "letter": letter, "images": [noise(30, 30, 3, seed=ord(letter))]}
+            for letter in "ab"]
+    before, length = policy.state_dict(), len(policy.encode_prompt(rows[0]["prompt"], rows[0]["images"]).ids)
+    trainer = toy.trainer(tmp_path, policy=policy, rows=rows, train_vision=train_vision, max_prompt_length=length,
+                          max_steps=2, num_generations=2, max_completion_length=4,
+                          generation_kwargs={"min_new_tokens": 4})
+    planned = dict(trainer.memory.arenas)
+    steps = [step.metrics for step in trainer]
+    assert len(steps) == 2 and all(metrics["sampling/sampling_logp_difference/max"] == 0 for metrics in steps)
+    held = dict(trainer.optimizer.plan())
+    for name in ("weights", "gradients (float32)", "activations of the tower"):
+        assert held[name] == planned[name] or (train_vision, held[name]) == ("none", 0)
+    moved = {name for name, x in policy.state_dict().items() if not (x == before[name]).all()}
+    seen = {name for name in moved if ".visual." in name}
+    assert POSITIONS not in moved and "transformer.h.0.attn.c_attn.weight" in moved
+    pool = {name for name in before if name.startswith(("transformer.visual.attn_pool.", "transformer.visual.ln_post",
+                                                        "transformer.visual.proj"))} - {POSITIONS}
+    tower = {name for name in before if ".visual." in name} - {POSITIONS}
+    wanted = {"none": set(), "merger": pool, "all": tower}[train_vision]
+    assert seen <= wanted and len(seen) >= 0.8 * len(wanted)
