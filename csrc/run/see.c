@@ -40,6 +40,7 @@ static int see_batch(struct tower *t, void *const *features, real *values, const
 int see(const struct weights *tower, struct workspace *workspace, void *const *features, const struct picture *list,
         int n, int patch_budget) {
     const struct spec *s = &tower->spec;
+    if (patch_budget < 1) return fail(E_CONFIG, "patch_budget is %d, must be positive", patch_budget);
     TRY(pictures_check(list, n, s));
     int rows = 0;
     for (int i = 0, count; i < n; i += count) {

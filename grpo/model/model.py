@@ -332,6 +332,8 @@ class Model:
             raise ConfigError(f"{len(rows)} prompts for {len(completions)} completions; give one prompt, or one a "
                               "completion")
         for i, completion in enumerate(completions):
+            if self.sight is not None:
+                self.sight.check_drawn(completion, f"completion {i}")
             self._check_length(rows[0 if one else i], len(completion), 0 if one else i)
         pictures: list[list[Picture]] = [[] for _ in rows]
         if images is not None:

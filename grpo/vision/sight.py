@@ -117,6 +117,8 @@ class Sight:
         if len(pictures) != len(prompts):
             raise ConfigError(f"images of {len(pictures)} prompts for {len(prompts)} prompts")
         every = [each for some in pictures for each in some]
+        positions = [self.positions(ids, some, f"prompt {i}")
+                     for i, (ids, some) in enumerate(zip(prompts, pictures, strict=True))]
         if not every:
             self.refuse_tokens(prompts)
             return None
@@ -126,12 +128,14 @@ class Sight:
         else:
             features = see(self.core, every, self.features)
             parts = iter([(each.grid, None, made) for each, made in zip(every, features, strict=True)])
-        out: list[Seen | None] = []
-        for i, (ids, some) in enumerate(zip(prompts, pictures, strict=True)):
-            positions, after = self.positions(ids, some, f"prompt {i}")
-            places = self.places(ids, some, f"prompt {i}")
-            out.append((positions, after, places, [next(parts) for _ in some]) if some else None)
-        return out
+        return [(*where, self.places(ids, some), [next(parts) for _ in some]) if some else None
+                for ids, some, where in zip(prompts, pictures, positions, strict=True)]
+
+    def check_drawn(self, ids: I32, where: str) -> None:
+        """ImageError for ids of a completion that stand for images, which it has none of."""
+        if (found := ids[np.isin(ids, self.never_drawn)]).size:
+            raise ImageError(f"{where} holds token {found[0]}, which stands for an image or a video; completions have "
+                             "none")
 
     def places(self, ids: I32, pictures: Sequence[Picture], where: str = "the prompt") -> I32:
         """Where in ids the features of images stand."""
@@ -201,6 +205,7 @@ class PathSight(Sight):
 
     def positions(self, ids: I32, pictures: Sequence[Picture], where: str = "the prompt") -> tuple[I32, int]:
         """((1, len(ids)) positions of a prompt's tokens, one after another, the position after them)."""
+        self.places(ids, pictures, where)
         return np.arange(len(ids), dtype=np.int32)[None], len(ids)
 
 

@@ -279,6 +279,16 @@ def test_ids_of_the_published_chat():
     assert sight.places(ids, pictures).tolist() == list(range(19, 275))
 
 
+def test_ids_and_images_must_agree(model):
+    ids, image = slot("a"), noise(9, 9, 3)
+    with pytest.raises(ImageError, match="places of images for 0 images|image tokens .* and no images"):
+        model.logprobs(ids, [[5]])
+    with pytest.raises(ImageError, match="its ids have 1 places of images for 2 images"):
+        model.logprobs(ids, [[5]], images=[image, image])
+    with pytest.raises(ImageError, match="holds token 260, which stands for an image"):
+        model.logprobs(ids, [[5, START + 1]], images=[image])
+
+
 # -- images ---------------------------------------------------------------------------------------------------------
 
 
