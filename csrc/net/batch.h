@@ -85,9 +85,9 @@ struct batch {
 struct batch_sizes {
     int rows, head_rows, segments, vectors;
 };
-/* Bytes of one of its vectors, for a text beside a tower that returns so many levels */
-static inline size_t vector_bytes(const struct ops *ops, const struct spec *s, int levels) {
-    return sizeof(int32_t) + (size_t)levels * (size_t)s->d_model * (size_t)ops->real_size;
+/* Bytes of one of its vectors */
+static inline size_t vector_bytes(const struct ops *ops, const struct spec *s) {
+    return sizeof(int32_t) + (size_t)s->levels * (size_t)s->d_model * (size_t)ops->real_size;
 }
 int batch_create(struct batch *b, const struct weights *w, const struct batch_sizes *sizes);
 void batch_free(struct batch *b);

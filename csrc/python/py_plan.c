@@ -137,9 +137,7 @@ static int measure(struct plan_rows *out, const struct plan_request *r) {
 }
 
 /* Features of n tokens in device memory */
-static size_t vectors_of(const struct plan_request *r, int64_t n) {
-    return r->has_tower ? (size_t)n * vector_bytes(r->ops, &r->spec, feature_levels(&r->tower)) : 0;
-}
+static size_t vectors_of(const struct plan_request *r, int64_t n) { return (size_t)n * vector_bytes(r->ops, &r->spec); }
 
 /* Features that a batch of these rows has at most, of so many prompts */
 static int64_t batch_vectors(const struct plan_request *r, int prompts, int rows) {
@@ -265,6 +263,7 @@ static PyObject *plan(PyObject *module, PyObject *args, PyObject *kwargs) {
         parse_storage(&r.moments, &r.masters, moment_dtype, master_dtype) || parse_vision(&r.vision, train_vision))
         return NULL;
     int failed = spec_parse(&r.spec, spec) || tower_parse(&r.tower, &r.has_tower, spec);
+    r.spec.levels = failed || !r.has_tower ? 0 : feature_levels(&r.tower);
     PyObject *list = failed ? NULL : PyList_New(0);
     int status = list ? ops_find(&r.ops, device) : OK;
     if (status) raise_status(status);

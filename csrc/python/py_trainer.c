@@ -339,7 +339,7 @@ static PyObject *Trainer_plan(TrainerObject *self, PyObject *unused) {
     const struct weights *tower = self->model->tower;
     struct trainer_sizes all = {0};
     size_t weights = weights_bytes(ops, &t->weights->spec) + (tower ? weights_bytes(ops, &tower->spec) : 0);
-    size_t vectors = (size_t)t->batch.vectors_max * vector_bytes(ops, &t->weights->spec, t->weights->spec.levels);
+    size_t vectors = (size_t)t->batch.vectors_max * vector_bytes(ops, &t->weights->spec);
     for (int k = 0; k < t->n_groups; k++) {
         const struct train_config *c = &t->config;
         struct trainer_sizes one = trainer_sizes(ops, &t->groups[k].weights->spec, c->vision, c->moments, c->masters);

@@ -9,6 +9,7 @@ import grpo
 from checks.exactness import assert_same, completions_of, forward_calls, groups_of
 from grpo import _core
 from grpo.errors import ConfigError, NonFiniteError
+from grpo.vision.pictures import read_pixels
 from tiny_models import relative_error
 from tiny_vision import FAMILIES, IMAGE, TOWER, VIDEO, Scene, build_vlm, images_of, reals, vlm
 
@@ -280,6 +281,7 @@ def test_features_are_kept_while_the_tower_stands_still(tiny):
     model.core.set_tensor("model.language_model.norm.weight", model.core.get_tensor("model.language_model.norm.weight"))
     assert_same_features(core_features(model, ids, images), made)
     assert (model.sight.features.hits, model.sight.features.misses) == (6, 3)
+    read_pixels(images)
     assert_same_features(model.core.see([(each.grid, each.pixels, None) for each in images]), made)
     patch = model.core.get_tensor(PATCH)
     model.core.set_tensor(PATCH, patch * np.float32(2))
