@@ -1,6 +1,7 @@
 #include "net/grid.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 
 #include "base/base.h"
@@ -16,11 +17,13 @@ int pictures_check(const struct picture *list, int n, const struct spec *s) {
             return fail(E_CONFIG,
                         "image %d has a grid of %lld x %lld x %lld patches; its sides must be multiples of %d", i,
                         (long long)g[0], (long long)g[1], (long long)g[2], side);
-        if (list[i].cells != patches_of(&list[i]) / cell_patches(s))
-            return fail(E_CONFIG,
-                        "image %d has %d tokens in its prompt, its grid of %lld x %lld x %lld patches has %lld", i,
-                        list[i].cells, (long long)g[0], (long long)g[1], (long long)g[2],
-                        (long long)(patches_of(&list[i]) / cell_patches(s)));
+        if (s->vision.grid_side && (g[0] != 1 || g[1] != s->vision.grid_side || g[2] != s->vision.grid_side))
+            return fail(E_CONFIG, "image %d has a grid of %lld x %lld x %lld patches; this model sees %d x %d", i,
+                        (long long)g[0], (long long)g[1], (long long)g[2], s->vision.grid_side, s->vision.grid_side);
+        if (list[i].cells != features_of(s, &list[i]))
+            return fail(
+                E_CONFIG, "image %d has %d tokens in its prompt, its grid of %lld x %lld x %lld patches has %lld", i,
+                list[i].cells, (long long)g[0], (long long)g[1], (long long)g[2], (long long)features_of(s, &list[i]));
         rows += picture_rows(s, &list[i], 1);
         if (rows > ROWS_MAX) return fail(E_CONFIG, "images of more than %d patches together", ROWS_MAX);
     }
@@ -29,8 +32,22 @@ int pictures_check(const struct picture *list, int n, const struct spec *s) {
 
 int picture_rows(const struct spec *s, const struct picture *list, int n) {
     int cells = 0;
-    for (int i = 0; i < n; i++) cells += round_up(list[i].cells, ROW_ALIGN);
+    for (int i = 0; i < n; i++) cells += round_up((int)(patches_of(&list[i]) / cell_patches(s)), ROW_ALIGN);
     return cells * cell_patches(s);
+}
+
+/* Of images of one size: rows of each */
+static int fixed_rows(const struct spec *s) {
+    return round_up(s->vision.grid_side * s->vision.grid_side / cell_patches(s), ROW_ALIGN) * cell_patches(s);
+}
+
+int64_t rows_of_features(const struct spec *s, int64_t features, int64_t images) {
+    if (s->vision.grid_side) return images * fixed_rows(s);
+    return (features + images * (ROW_ALIGN - 1)) / ROW_ALIGN * ROW_ALIGN * cell_patches(s);
+}
+
+int features_of_rows(const struct spec *s, int rows) {
+    return s->vision.queries ? rows / fixed_rows(s) * s->vision.queries : rows / cell_patches(s);
 }
 
 /* Point i of n that are evenly spaced from 0 to last, as torch.linspace rounds it */
@@ -39,8 +56,31 @@ static float even_point(int i, int n, int last) {
     return i < n / 2 || n == 1 ? step * (float)i : (float)last - step * (float)(n - 1 - i);
 }
 
+/* Four places around number i of n in a table of `side`, and Keys's kernel at their distances */
+static void cubic_taps(int at[4], float weights[4], int side, int i, int n) {
+    const float a = -0.75f;
+    float place = ((float)i + 0.5f) * ((float)side / (float)n) - 0.5f, t = place - floorf(place);
+    for (int k = 0; k < 4; k++) {
+        float x = fabsf(t + 1 - (float)k);
+        weights[k] = x <= 1 ? ((a + 2) * x - (a + 3)) * x * x + 1 : ((a * x - 5 * a) * x + 8 * a) * x - 4 * a;
+        at[k] = min_int(max_int((int)floorf(place) - 1 + k, 0), side - 1);
+    }
+}
+
+void bicubic_taps(int32_t taps[BICUBIC_TAPS], float weights[BICUBIC_TAPS], int side, int y, int x, int height,
+                  int width) {
+    int rows[4], columns[4];
+    float down[4], across[4];
+    cubic_taps(rows, down, side, y, height);
+    cubic_taps(columns, across, side, x, width);
+    for (int k = 0; k < BICUBIC_TAPS; k++) {
+        taps[k] = rows[k / 4] * side + columns[k % 4];
+        weights[k] = down[k / 4] * across[k % 4];
+    }
+}
+
 /* Bilinear taps of a table (side, side) at one patch of a grid */
-static void set_taps(int32_t *taps, float *weights, int side, int y, int x, int height, int width) {
+static void bilinear_taps(int32_t *taps, float *weights, int side, int y, int x, int height, int width) {
     float py = even_point(y, height, side - 1), px = even_point(x, width, side - 1);
     int y0 = (int)py, x0 = (int)px, y1 = min_int(y0 + 1, side - 1), x1 = min_int(x0 + 1, side - 1);
     float dy = py - (float)y0, dx = px - (float)x0;
@@ -60,6 +100,7 @@ struct place {
 static void add_cell(struct grid_tables *t, struct place *at, int f, int cy, int cx) {
     const struct spec *s = at->spec;
     int side = s->vision.side, across = at->width / side;
+    size_t taps = (size_t)taps_of(s);
     int cell = (f * (at->height / side) + cy) * across + cx, first = at->row;
     t->cells[t->n_cells + cell] = first / cell_patches(s);
     for (int y = cy * side; y < (cy + 1) * side; y++)
@@ -68,8 +109,9 @@ static void add_cell(struct grid_tables *t, struct place *at, int f, int cy, int
             t->positions[at->row] = y;
             t->positions[t->N + at->row] = x;
             if (t->taps)
-                set_taps(t->taps + (size_t)at->row * TAPS, t->tap_weights + (size_t)at->row * TAPS,
-                         s->vision.table_side, y, x, at->height, at->width);
+                (s->vision.table == TABLE_BICUBIC ? bicubic_taps : bilinear_taps)(
+                    t->taps + (size_t)at->row * taps, t->tap_weights + (size_t)at->row * taps, s->vision.table_side, y,
+                    x, at->height, at->width);
         }
 }
 
@@ -96,7 +138,7 @@ static void fill(struct grid_tables *t, const struct spec *s, const struct pictu
         at.height = (int)p->grid[1];
         at.width = (int)p->grid[2];
         for (int f = 0; f < p->grid[0]; f++) add_frame(t, &at, f);
-        t->n_cells += p->cells;
+        t->n_cells += (int)(patches_of(p) / cell_patches(s));
         for (; at.row < end; at.row++) t->source[at.row] = -1;         /* the rest of its tables stays 0 */
     }
     assert(at.row == t->N);
@@ -104,15 +146,15 @@ static void fill(struct grid_tables *t, const struct spec *s, const struct pictu
 
 int grid_tables_create(struct grid_tables *t, const struct spec *s, const struct picture *list, int n) {
     *t = (struct grid_tables){.N = picture_rows(s, list, n)};
-    size_t N = (size_t)t->N, cells = N / (size_t)cell_patches(s);
+    size_t N = (size_t)t->N, cells = N / (size_t)cell_patches(s), taps = (size_t)taps_of(s);
     t->source = calloc(N + 1, sizeof *t->source);
     t->positions = calloc(2 * N + 1, sizeof *t->positions);
     t->cells = calloc(cells + 1, sizeof *t->cells);
     t->segments = calloc(cells + 1, sizeof *t->segments);
     t->windows = calloc(cells + 1, sizeof *t->windows);
     int table = s->vision.table_side > 0, good = t->source && t->positions && t->cells && t->segments && t->windows;
-    if (table) t->taps = calloc(N * TAPS + 1, sizeof *t->taps);
-    if (table) t->tap_weights = calloc(N * TAPS + 1, sizeof *t->tap_weights);
+    if (table) t->taps = calloc(N * taps + 1, sizeof *t->taps);
+    if (table) t->tap_weights = calloc(N * taps + 1, sizeof *t->tap_weights);
     if (good && (!table || (t->taps && t->tap_weights))) return fill(t, s, list, n), OK;
     grid_tables_free(t);
     return fail(E_MEMORY, "no memory for the grids of %d images", n);

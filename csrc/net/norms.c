@@ -9,6 +9,10 @@ static enum slot bias_of(enum slot slot) {
     switch (slot) {
     case P_attention_norm: return P_attention_norm_bias;
     case P_mlp_norm: return P_mlp_norm_bias;
+    case P_entry_norm: return P_entry_norm_bias;
+    case P_pool_kv_norm: return P_pool_kv_norm_bias;
+    case P_pool_query_norm: return P_pool_query_norm_bias;
+    case P_pool_post_norm: return P_pool_post_norm_bias;
     default: assert(slot == P_merger_norm); return P_merger_norm_bias;
     }
 }

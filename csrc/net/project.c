@@ -12,6 +12,8 @@ static enum slot bias_of(enum slot slot) {
     case P_down: return P_down_bias;
     case P_merger_up: return P_merger_up_bias;
     case P_merger_down: return P_merger_down_bias;
+    case P_pool_in: return P_pool_in_bias;
+    case P_pool_out: return P_pool_out_bias;
     default: return SLOTS;
     }
 }

@@ -92,6 +92,9 @@ static int check_layer(const struct spec *s, int index) {
         return fail(E_CONFIG, "%sheads (%d) is not a multiple of kv_heads (%d)", where, a->heads, a->kv_heads);
     if (((int64_t)a->heads + 2 * (int64_t)a->kv_heads) * a->head_dim > SIZE_MAX_VALUE)
         return fail(E_CONFIG, "%s(heads + 2 kv_heads) head_dim is more than %d", where, SIZE_MAX_VALUE);
+    if (a->interleaved && (a->heads != a->kv_heads || s->names[P_qkv][1][0]))
+        return fail(E_CONFIG, "%sinterleaved: %d heads, %d of keys; must be as many, and q, k, v one tensor", where,
+                    a->heads, a->kv_heads);
     if (a->window < 0) return fail(E_CONFIG, "%swindow is %d, must be 0 (none) or positive", where, a->window);
     TRY(check_positive(where, "scale", a->scale));
     if (a->rope < 0 || a->rope >= s->n_ropes)
@@ -146,6 +149,43 @@ static int check_names(const struct spec *s) {
     return OK;
 }
 
+/* Queries that see patches: heads as wide together as a feature, and a square of queries whose positions are
+   interpolated to the grid */
+static int check_resampler(const struct spec *s) {
+    const struct vision_spec *v = &s->vision;
+    const struct attention_spec *a = &v->pool;
+    int root = (int)lround(sqrt(v->queries));
+    TRY(check_size("resampler: ", "heads", a->heads, SIZE_MAX_VALUE));
+    TRY(check_size("resampler: ", "head_dim", a->head_dim, HEAD_DIM_MAX));
+    TRY(check_positive("resampler: ", "scale", a->scale));
+    if (a->kv_heads != a->heads || (int64_t)a->heads * a->head_dim != v->out || a->head_dim % 2)
+        return fail(E_CONFIG,
+                    "resampler: %d heads of %d columns with %d of keys; as many, of an even width, make up %d columns",
+                    a->heads, a->head_dim, a->kv_heads, v->out);
+    if (a->sight != SEES_PREFIX || a->window || a->by_window || a->qk_norm || a->rope)
+        return fail(E_CONFIG, "resampler: its attention has no window, no rope and no norms of heads");
+    if (root * root != v->queries) return fail(E_CONFIG, "resampler: %d queries are not a square", v->queries);
+    if (v->n_mergers || v->side != 1 || v->window || !v->grid_side)
+        return fail(E_CONFIG, "resampler: it stands in place of mergers, its tower has cells of one patch, no windows, "
+                              "and images of one size");
+    return OK;
+}
+
+static int check_mergers(const struct spec *s) {
+    const struct vision_spec *v = &s->vision;
+    TRY(check_size("vision: ", "mergers", v->n_mergers, MERGERS_MAX));
+    for (int k = 0; k < v->n_mergers; k++) {
+        int last = k + 1 == v->n_mergers, after = v->mergers[k].after;
+        if (after < 0 || after >= s->n_layers || (last && after != s->n_layers - 1) ||
+            (k && after < v->mergers[k - 1].after))
+            return fail(E_CONFIG,
+                        "vision: merger %d reads layer %d of %d; mergers stand in the order of their layers, "
+                        "the last one's is the last",
+                        k, after, s->n_layers);
+    }
+    return OK;
+}
+
 static int check_vision(const struct spec *s) {
     const struct vision_spec *v = &s->vision;
     const struct {
@@ -158,8 +198,9 @@ static int check_vision(const struct spec *s) {
                  {"side", v->side, 16},
                  {"window", v->window + 1, 1 << 16},
                  {"table_side", v->table_side + 1, 1 << 12},
-                 {"out", v->out, SIZE_MAX_VALUE},
-                 {"mergers", v->n_mergers, MERGERS_MAX}};
+                 {"grid_side", v->grid_side + 1, 1 << 12},
+                 {"queries", v->queries + 1, 1 << 20},
+                 {"out", v->out, SIZE_MAX_VALUE / 3}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         TRY(check_size("vision: ", sizes[i].key, sizes[i].value, sizes[i].most));
     const int *p = v->patch_shape;
@@ -167,15 +208,12 @@ static int check_vision(const struct spec *s) {
     if (patch > SIZE_MAX_VALUE || cell > SIZE_MAX_VALUE)
         return fail(E_CONFIG, "vision: a patch of %lld numbers, a cell of %lld columns; at most %d fit",
                     (long long)patch, (long long)cell, SIZE_MAX_VALUE);
-    for (int k = 0; k < v->n_mergers; k++) {
-        int last = k + 1 == v->n_mergers, after = v->mergers[k].after;
-        if (after < 0 || after >= s->n_layers || (last && after != s->n_layers - 1) ||
-            (k && after < v->mergers[k - 1].after))
-            return fail(E_CONFIG,
-                        "vision: merger %d reads layer %d of %d; mergers stand in the order of their layers, "
-                        "the last one's is the last",
-                        k, after, s->n_layers);
-    }
+    TRY(v->queries ? check_resampler(s) : check_mergers(s));
+    if (v->still && v->patch_shape[1] != 1)
+        return fail(E_CONFIG, "vision: patches of %d frames, and files without a dimension for them",
+                    v->patch_shape[1]);
+    if (v->grid_side % v->side)
+        return fail(E_CONFIG, "vision: a grid of %d patches a side, and cells of %d", v->grid_side, v->side);
     return s->axes == 2 ? OK : fail(E_CONFIG, "vision: positions have %d axes, must be 2 (row, column)", s->axes);
 }
 
@@ -201,10 +239,11 @@ int spec_check(const struct spec *s) {
 enum { SPEC_NUMBERS = offsetof(struct spec, vision) + sizeof(struct vision_spec) };
 _Static_assert(offsetof(struct spec, vision) == 8 * sizeof(int) + sizeof(enum norm_kind) + 3 * sizeof(float),
                "the numbers of a spec lie side by side");
-_Static_assert(sizeof(struct vision_spec) ==
-                   10 * sizeof(int) + sizeof(enum gelu_kind) + MERGERS_MAX * sizeof(struct merger_spec),
+_Static_assert(sizeof(struct vision_spec) == 14 * sizeof(int) + sizeof(enum table_kind) + sizeof(enum gelu_kind) +
+                                                 MERGERS_MAX * sizeof(struct merger_spec) +
+                                                 sizeof(struct attention_spec),
                "those of a tower");
-_Static_assert(sizeof(struct layer_spec) == 14 * sizeof(int) + sizeof(float) + sizeof(enum sight), "those of a layer");
+_Static_assert(sizeof(struct layer_spec) == 15 * sizeof(int) + sizeof(float) + sizeof(enum sight), "those of a layer");
 _Static_assert(sizeof(struct rope_spec) == (1 + HEAD_DIM_MAX) * sizeof(float), "those of a rope");
 
 int spec_equal(const struct spec *a, const struct spec *b) {
@@ -244,15 +283,15 @@ struct widths spec_widths(const struct spec *s) {
     return most;
 }
 
-/* The index of p's parameters: -1 of the whole network, then layers, then mergers */
+/* The index of p's parameters: -1 of the whole network, then layers, then mergers or the resampler */
 static enum scope scope_at(const struct spec *s, int layer) {
-    return layer < 0 ? MODEL : layer < s->n_layers ? LAYER : MERGER;
+    return layer < 0 ? MODEL : layer < s->n_layers ? LAYER : s->vision.queries ? RESAMPLER : MERGER;
 }
 
 int spec_visit(const struct spec *s, param_visitor visit, void *arg, size_t *elements) {
     const struct vision_spec *v = &s->vision;
     size_t at = 0;
-    for (int layer = -1; layer < s->n_layers + v->n_mergers; layer++) {
+    for (int layer = -1; layer < n_parts(s); layer++) {
         enum scope scope = scope_at(s, layer);
         const struct layer_spec *l = &s->layers[scope == LAYER ? layer : 0];
         const struct attention_spec *a = &l->attention;
@@ -287,15 +326,20 @@ int tensor_shape(int shape[TENSOR_DIMS], const struct spec *s, const struct para
     shape[0] = p->rows[piece];
     shape[1] = p->C;
     if (p->slot != P_patch) return p->C ? 2 : 1;
-    memcpy(shape + 1, s->vision.patch_shape, sizeof s->vision.patch_shape);
-    return TENSOR_DIMS;
+    const int *patch = s->vision.patch_shape;
+    memcpy(shape + 1, patch, sizeof s->vision.patch_shape);
+    if (!s->vision.still) return TENSOR_DIMS;
+    shape[2] = patch[2];
+    shape[3] = patch[3];
+    return TENSOR_DIMS - 1;
 }
 
 void tensor_name(char *name, size_t size, const struct spec *s, const struct param *p, int piece) {
     const char *own = s->names[p->slot][piece];
     switch (slots[p->slot].scope) {
     case TOP: snprintf(name, size, "%s", own); return;
-    case MODEL: snprintf(name, size, "%s%s", s->prefix, own); return;
+    case MODEL:
+    case RESAMPLER: snprintf(name, size, "%s%s", s->prefix, own); return;
     case LAYER: snprintf(name, size, "%s%s%d.%s", s->prefix, s->layer_prefix, p->layer, own); return;
     case MERGER: snprintf(name, size, "%s%s%s", s->prefix, s->merger_prefix[p->layer - s->n_layers], own); return;
     }

@@ -16,7 +16,7 @@ enum slot {
 #undef P
     SLOTS
 };
-enum scope { TOP, MODEL, LAYER, MERGER };
+enum scope { TOP, MODEL, LAYER, MERGER, RESAMPLER };
 
 struct attention_spec {
     int heads, kv_heads, head_dim;
@@ -27,6 +27,7 @@ struct attention_spec {
     int o_bias;                /* a bias of the projection back */
     enum sight sight;          /* of a row's segment: of rows->windows where `by_window`, else of rows->segments */
     int by_window;
+    int interleaved;           /* files have q, k and v of the first head, then those of the next (weights.h) */
 };
 /* Of an MLP with a gate: glu_gate; of a plain one: gelu_kind */
 struct mlp_spec {
@@ -50,16 +51,23 @@ struct merger_spec {
     int after;                 /* the layer whose result it reads */
     int joined;                /* its norm is of a whole cell, not of each patch */
 };
+enum table_kind { TABLE_BILINEAR, TABLE_BICUBIC, TABLE_KINDS };
 struct vision_spec {
     int patch_shape[4];        /* channels, frames, height, width of a patch; 0: this network is no tower */
     int patch_bias;
+    int still;                 /* files have no dimension of frames, of which there is one */
     int side;
+    int grid_side;             /* of the square grid of patches that every image has; 0: they may have any */
     int table_side;            /* of a square table of positions, interpolated to each image's grid; 0: none */
+    enum table_kind table;     /* how: bilinear from corner to corner, or bicubic from edge to edge */
+    int entry_norm;            /* a norm before the first layer */
     int window;                /* cells along each side of a window; 0: there are none */
     int out;                   /* columns of a feature */
     enum gelu_kind gelu;       /* of the mergers */
     int n_mergers;             /* the last one reads the last layer */
     struct merger_spec mergers[MERGERS_MAX];
+    int queries;               /* of a resampler (resampler.h), in place of mergers; 0: none */
+    struct attention_spec pool;          /* its own */
 };
 
 struct spec {
@@ -87,6 +95,8 @@ static inline int patch_columns(const struct spec *s) {
 /* Patches of a cell, and the columns of all its rows of the residual stream beside each other */
 static inline int cell_patches(const struct spec *s) { return s->vision.side * s->vision.side; }
 static inline int cell_columns(const struct spec *s) { return cell_patches(s) * s->d_model; }
+/* What has parameters of its own: layers, then mergers or the resampler */
+static inline int n_parts(const struct spec *s) { return s->n_layers + (s->vision.queries ? 1 : s->vision.n_mergers); }
 
 /* n_layers layers and n_ropes ropes of zeros, the names of params.def; spec_free() also after a failure */
 int spec_create(struct spec *s, int n_layers, int n_ropes);
@@ -113,7 +123,7 @@ struct widths spec_widths(const struct spec *s);
 /* A stored parameter: the pieces of a slot, one below the other */
 struct param {
     enum slot slot;
-    int layer;                 /* -1: of the whole model; n_layers + k: of merger k */
+    int layer;                 /* -1: of the whole model; n_layers + k: of merger k, or of the resampler */
     int O, C;                  /* rows of all pieces; columns, 0 for a vector */
     int rows[PIECES];          /* of each piece; 0: there is none */
     size_t offset;             /* of its first element in an arena of the network's shape (gradients, masters) */

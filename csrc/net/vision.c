@@ -14,15 +14,20 @@
 static size_t lay_out(struct tower *t, char *base, const struct ops *ops, const struct spec *s, int patches) {
     struct layout memory = {base, t->acts.bytes};
     size_t N = (size_t)patches, cells = N / (size_t)cell_patches(s), real_size = (size_t)ops->real_size;
-    size_t columns = (size_t)cell_columns(s);
+    size_t columns = (size_t)cell_columns(s), taps = (size_t)taps_of(s);
     t->pixels = layout_take(&memory, N * (size_t)patch_columns(s), real_size);
     t->chunk = layout_take(&memory, (size_t)PATCH_CHUNK * (size_t)patch_columns(s), sizeof *t->chunk);
     t->positions = layout_take(&memory, 2 * N, sizeof *t->positions);
     t->cells = layout_take(&memory, cells, sizeof *t->cells);
-    if (s->vision.table_side) t->taps = layout_take(&memory, N * TAPS, sizeof *t->taps);
-    if (s->vision.table_side) t->tap_weights = layout_take(&memory, N * TAPS, sizeof *t->tap_weights);
+    if (s->vision.table_side) t->taps = layout_take(&memory, N * taps, sizeof *t->taps);
+    if (s->vision.table_side) t->tap_weights = layout_take(&memory, N * taps, sizeof *t->tap_weights);
+    if (s->vision.entry_norm) t->entered = layout_take(&memory, N * (size_t)s->d_model, real_size);
     t->segments = layout_take(&memory, cells, sizeof *t->segments);
     t->windows = layout_take(&memory, cells, sizeof *t->windows);
+    if (s->vision.queries) {
+        resampler_lay_out(&t->resampler, &memory, ops, s, patches, t->acts.stash.what != STASH_NOTHING);
+        return memory.at;
+    }
     for (int k = 0; k < s->vision.n_mergers; k++) t->up[k] = layout_take(&memory, cells * columns, real_size);
     t->gelu = layout_take(&memory, cells * columns, real_size);
     t->merged = layout_take(&memory, cells * (size_t)s->vision.out, real_size);
@@ -30,7 +35,7 @@ static size_t lay_out(struct tower *t, char *base, const struct ops *ops, const 
 }
 
 size_t tower_bytes(const struct ops *ops, const struct spec *s, enum stashing what, int patches) {
-    struct tower t = {.acts.bytes = activations_bytes(ops, s, what, patches, 0)};
+    struct tower t = {.acts = {.bytes = activations_bytes(ops, s, what, patches, 0), .stash.what = what}};
     return lay_out(&t, NULL, ops, s, patches);
 }
 
@@ -59,14 +64,14 @@ void tower_free(struct tower *t) {
 static int upload_tables(struct tower *t) {
     const struct device *d = &t->weights->device;
     const struct grid_tables *g = &t->tables;
-    size_t N = (size_t)g->N;
+    size_t N = (size_t)g->N, taps = (size_t)taps_of(&t->weights->spec);
     TRY(device_upload(d, t->positions, g->positions, 2 * N * sizeof *g->positions));
     TRY(device_upload(d, t->cells, g->cells, (size_t)g->n_cells * sizeof *g->cells));
     TRY(device_upload(d, t->segments, g->segments, (size_t)g->n_segments * sizeof *g->segments));
     TRY(device_upload(d, t->windows, g->windows, (size_t)g->n_windows * sizeof *g->windows));
     if (!g->taps) return OK;
-    TRY(device_upload(d, t->taps, g->taps, N * TAPS * sizeof *g->taps));
-    return device_upload(d, t->tap_weights, g->tap_weights, N * TAPS * sizeof *g->tap_weights);
+    TRY(device_upload(d, t->taps, g->taps, N * taps * sizeof *g->taps));
+    return device_upload(d, t->tap_weights, g->tap_weights, N * taps * sizeof *g->tap_weights);
 }
 
 /* HOST rows [begin, begin + n) of the batch; *image: that of the row before; *end: the row after its last */
@@ -111,6 +116,7 @@ static int begin_batch(struct tower *t, const struct picture *list, int n) {
                              .segments = max_int(g->n_segments, g->n_windows),
                              .max_position = max_int(g->longest, 1)};
     int columns = max_int(max_int(cell_columns(s), patch_columns(s)), s->vision.out);
+    if (s->vision.queries) resampler_limits(&need, s, n);
     TRY(reserve_for(t->weights, need, columns));
     TRY(upload_tables(t));
     TRY(upload_pixels(t, list));
@@ -125,15 +131,17 @@ static int begin_batch(struct tower *t, const struct picture *list, int n) {
 
 /* -- forward ------------------------------------------------------------------------------------------------------- */
 
-/* x0 (N, d) = patches, and the position table where there is one */
-static int enter_patches(struct tower *t, real *x) {
+/* x0 (N, d) = patches, and the position table where there is one; normed, where there is a norm */
+static int enter_patches(struct tower *t, real *first) {
     const struct weights *w = t->weights;
     const struct spec *s = &w->spec;
     int N = t->rows.N, side = s->vision.table_side;
-    if (!side) return project(w, -1, P_patch, x, t->pixels, N);
-    TRY(op_embed_mix(&w->device, x, values_of(w, -1, P_position_table), t->taps, t->tap_weights, 1, N, TAPS, s->d_model,
-                     side * side));
-    return project_add(w, -1, P_patch, x, t->pixels, N);
+    real *x = s->vision.entry_norm ? t->entered : first;
+    if (side)
+        TRY(op_embed_mix(&w->device, x, values_of(w, -1, P_position_table), t->taps, t->tap_weights, 1, N, taps_of(s),
+                         s->d_model, side * side));
+    TRY(side ? project_add(w, -1, P_patch, x, t->pixels, N) : project(w, -1, P_patch, x, t->pixels, N));
+    return s->vision.entry_norm ? norm(w, -1, P_entry_norm, first, t->acts.stats, x, N) : OK;
 }
 
 /* The norm of a merger: its rows are cells or patches, the numbers are the same either way */
@@ -146,10 +154,10 @@ static real *merger_input(const struct tower *t, int k) {
     return next_stream(&t->acts, t->weights->spec.vision.mergers[k].after);
 }
 
-/* Features of level 0 are the last merger's */
+/* Features of level 0 are the last merger's, or the resampler's */
 static real *level_of(const struct tower *t, const struct feature_rows *f, int k) {
     const struct spec *s = &t->weights->spec;
-    size_t level = (size_t)((k + 1) % s->vision.n_mergers), row = (size_t)s->vision.out;
+    size_t level = (size_t)((k + 1) % feature_levels(s)), row = (size_t)s->vision.out;
     return (char *)f->values +
            (level * (size_t)f->n + (size_t)f->first) * row * (size_t)t->weights->device.ops->real_size;
 }
@@ -178,7 +186,8 @@ int tower_forward(struct tower *t, const struct feature_rows *out, const struct 
         for (; k < s->vision.n_mergers && s->vision.mergers[k].after == l; k++) TRY(merge(t, k, out));
         TRY(poll_interrupt());
     }
-    return OK;
+    if (!s->vision.queries) return OK;
+    return resampler_forward(&t->resampler, t->weights, level_of(t, out, 0), a->stash.out, n);
 }
 
 /* -- backward: dx is the gradient of the residual stream, += of each merger, of each norm -------------------------- */
@@ -205,18 +214,24 @@ static int merge_backward(struct tower *t, int k, const struct feature_rows *d, 
 static int patches_backward(struct tower *t, const struct gradients *grads) {
     const struct weights *w = t->weights;
     const struct spec *s = &w->spec;
-    int side = s->vision.table_side;
-    TRY(project_dw(w, -1, P_patch, grads, t->acts.dx, t->pixels, t->rows.N));
+    struct activations *a = &t->acts;
+    int side = s->vision.table_side, N = t->rows.N;
+    real *dentered = s->vision.entry_norm ? a->dnormed : a->dx;
+    if (s->vision.entry_norm)
+        TRY(norm_backward(w, -1, P_entry_norm, dentered, grads, a->dx, t->entered, a->normed, a->stats, N));
+    TRY(project_dw(w, -1, P_patch, grads, dentered, t->pixels, N));
     if (!side) return OK;
-    return op_embed_mix_dw(&w->device, gradient_of(w, grads, -1, P_position_table), t->acts.dx, t->taps, t->tap_weights,
-                           1, t->rows.N, TAPS, s->d_model, side * side);
+    return op_embed_mix_dw(&w->device, gradient_of(w, grads, -1, P_position_table), dentered, t->taps, t->tap_weights,
+                           1, N, taps_of(s), s->d_model, side * side);
 }
 
 int tower_backward(struct tower *t, const struct feature_rows *d, const struct gradients *grads, int only_mergers) {
     struct activations *a = &t->acts;
     const struct spec *s = &t->weights->spec;
     assert(a->stash.what != STASH_NOTHING);
-    TRY(op_zero(&t->weights->device, a->dx, stream_bytes(t->weights, t->rows.N)));
+    if (s->vision.queries)
+        TRY(resampler_backward(&t->resampler, only_mergers ? NULL : a->dx, grads, level_of(t, d, 0), a->stash.out));
+    else TRY(op_zero(&t->weights->device, a->dx, stream_bytes(t->weights, t->rows.N)));
     for (int l = s->n_layers - 1, k = s->vision.n_mergers - 1; l >= 0; l--) {
         for (; k >= 0 && s->vision.mergers[k].after == l; k--) TRY(merge_backward(t, k, d, grads));
         TRY(poll_interrupt());

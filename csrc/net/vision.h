@@ -1,10 +1,12 @@
 /* Floor 3: a tower, which makes features of images: patches in, a network whose rows see each other, and mergers that
-   turn each cell into a row for the text's stream. Forward and backward, written once against the op table; its layers
-   are run by the parts that run a text's (attention.h, mlp.h). */
+   turn each cell into a row for the text's stream, or a resampler that makes such rows of a whole image. Forward and
+   backward, written once against the op table; its layers are run by the parts that run a text's (attention.h, mlp.h).
+   */
 #ifndef GRPO_VISION_H
 #define GRPO_VISION_H
 
 #include "net/grid.h"
+#include "net/resampler.h"
 #include "net/stash.h"
 
 enum { PATCH_CHUNK = 1024 };             /* patches whose float32 pixels are on the device at once */
@@ -17,12 +19,14 @@ struct tower {
     struct rows rows;
     real *pixels;                        /* (N, patch_columns) */
     float *chunk;                        /* (PATCH_CHUNK, patch_columns) */
+    real *entered;                       /* (N, d) before the norm of what enters, where there is one */
     int32_t *positions, *cells, *taps;   /* as of grid_tables, of the device */
     float *tap_weights;
     struct segment *segments, *windows;
     real *up[MERGERS_MAX];               /* (N / cell, cell_columns) of each merger, before its GELU */
     real *gelu;                          /* (N / cell, cell_columns) */
     real *merged;                        /* (N / cell, out) what a merger returned, or its gradient */
+    struct resampler resampler;          /* where there are queries */
 };
 
 /* Sizes for batches of so many patches, padding and all; nothing can run before tower_place() gave it `bytes` of
@@ -38,11 +42,11 @@ struct feature_rows {
     real *values;
     int n, first;
 };
-static inline int feature_levels(const struct spec *s) { return s->vision.n_mergers; }
+static inline int feature_levels(const struct spec *s) { return s->vision.queries ? 1 : s->vision.n_mergers; }
 /* Features of n images, which have passed pictures_check() and have pixels */
 int tower_forward(struct tower *t, const struct feature_rows *out, const struct picture *list, int n);
-/* grads += those of the tower's weights, or of its mergers' alone, from d: gradients of the features of the batch just
-   run */
+/* grads += those of the tower's weights, or of its mergers' (resampler's) alone, from d: gradients of the features of
+   the batch just run */
 int tower_backward(struct tower *t, const struct feature_rows *d, const struct gradients *grads, int only_mergers);
 
 #endif

@@ -59,7 +59,7 @@ static int weights_fill(struct weights *w, const struct spec *spec) {
     TRY(spec_copy(&w->spec, spec));
     spec_visit(spec, add_sizes, &s, &w->n_elements);
     w->params = calloc((size_t)s.n, sizeof *w->params);
-    w->by_slot = calloc((size_t)(1 + spec->n_layers + spec->vision.n_mergers) * SLOTS, sizeof *w->by_slot);
+    w->by_slot = calloc((size_t)(1 + n_parts(spec)) * SLOTS, sizeof *w->by_slot);
     w->arena = device_alloc(&w->device, s.bytes);
     w->inv_freq = device_alloc(&w->device, (size_t)spec->n_ropes * (HEAD_DIM_MAX / 2) * sizeof *w->inv_freq);
     if (!w->params || !w->by_slot || !w->arena || !w->inv_freq)
@@ -107,6 +107,42 @@ int tensor_find(struct tensor *out, const struct weights *w, const char *name) {
         }
     }
     return fail(E_CONFIG, "this model has no tensor '%.200s'", name);
+}
+
+/* -- files --------------------------------------------------------------------------------------------------------- */
+
+/* Rows of a parameter come in `outer` times `inner` blocks of as many rows; host becomes inner times outer of them. */
+static int swap_blocks(float *host, const struct tensor *t, int outer, int inner) {
+    size_t n = tensor_size(t), block = n / (size_t)(outer * inner);
+    float *copy = malloc(n * sizeof *copy);
+    if (!copy) return fail(E_MEMORY, "no memory for %zu numbers", n);
+    memcpy(copy, host, n * sizeof *copy);
+    for (int i = 0; i < outer; i++)
+        for (int k = 0; k < inner; k++)
+            memcpy(host + (size_t)(k * outer + i) * block, copy + (size_t)(i * inner + k) * block,
+                   block * sizeof *host);
+    free(copy);
+    return OK;
+}
+
+/* Heads of a tensor whose q, k and v are interleaved; 0: of another one */
+static int interleaved_heads(const struct weights *w, const struct tensor *t) {
+    const struct param *p = t->param;
+    if (p->slot != P_qkv && p->slot != P_qkv_bias) return 0;
+    const struct attention_spec *a = &w->spec.layers[p->layer].attention;
+    return a->interleaved ? a->heads : 0;
+}
+
+int tensor_as_in_files(const struct weights *w, const struct tensor *t) { return !interleaved_heads(w, t); }
+
+int tensor_from_file(float *host, const struct weights *w, const struct tensor *t) {
+    int heads = interleaved_heads(w, t);
+    return heads ? swap_blocks(host, t, heads, 3) : OK;
+}
+
+int tensor_to_file(float *host, const struct weights *w, const struct tensor *t) {
+    int heads = interleaved_heads(w, t);
+    return heads ? swap_blocks(host, t, 3, heads) : OK;
 }
 
 /* -- host and device: through staging memory, a few rows at a time ------------------------------------------------- */

@@ -12,7 +12,7 @@ struct weights {
     struct device device;
     struct param *params;      /* in storage order */
     int n_params;
-    struct param **by_slot;    /* ((1 + n_layers + n_mergers) SLOTS) of a layer's slot, or NULL; layer -1 first */
+    struct param **by_slot;    /* ((1 + n_parts) SLOTS) of a layer's slot, or NULL; layer -1 first */
     size_t n_elements;         /* of an arena of the network's shape; see ALIGN_ELEMENTS */
     void *arena;               /* behind every param.w */
     float *inv_freq;           /* (n_ropes, HEAD_DIM_MAX / 2) */
@@ -27,7 +27,7 @@ size_t weights_bytes(const struct ops *ops, const struct spec *spec);
 
 /* NULL: this network has no such parameter. layer: as in struct param */
 static inline struct param *param_of(const struct weights *w, int layer, enum slot slot) {
-    assert(layer >= -1 && layer < w->spec.n_layers + w->spec.vision.n_mergers && slot < SLOTS);
+    assert(layer >= -1 && layer < n_parts(&w->spec) && slot < SLOTS);
     return w->by_slot[(layer + 1) * SLOTS + (int)slot];
 }
 static inline void *values_of(const struct weights *w, int layer, enum slot slot) {
@@ -71,6 +71,13 @@ static inline size_t tensor_offset(const struct tensor *t) {
 static inline size_t tensor_size(const struct tensor *t) { return (size_t)t->rows * param_columns(t->param); }
 /* The next rows of a tensor that staging memory should hold; begin with {.param = NULL}. 0: there are no more. */
 int tensor_next(struct tensor *piece, const struct tensor *whole);
+
+/* Files may have the rows of a tensor in another order than its parameter (spec.h: interleaved). Turns host (rows, C)
+   or (rows) into the other of the two: arrays that come and go by name are as files have them, all else here speaks of
+   the parameter's order. */
+int tensor_as_in_files(const struct weights *w, const struct tensor *t);        /* the two are the same */
+int tensor_from_file(float *host, const struct weights *w, const struct tensor *t);
+int tensor_to_file(float *host, const struct weights *w, const struct tensor *t);
 
 /* Working weights <-> host fp32, (rows, C) or (rows) */
 int weights_set(struct weights *w, const struct tensor *t, const float *host);

@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "net/vision.h"
+
 /* Data of an array that `held` keeps alive; NULL with an exception */
 static void *array_data(PyObject *held, PyObject *object, int type, int ndim, const char *name) {
     PyArrayObject *array = array_arg(object, type, ndim, name);
@@ -22,7 +24,7 @@ static int has_shape(PyObject *object, const npy_intp *shape, const char *name) 
 }
 
 static int pixels_arg(struct picture *out, PyObject *held, PyObject *object, const struct spec *s, const char *name) {
-    npy_intp shape[] = {(npy_intp)out->cells * cell_patches(s), patch_columns(s)};
+    npy_intp shape[] = {(npy_intp)patches_of(out), patch_columns(s)};
     if (object == Py_None) return 0;
     out->pixels = array_data(held, object, NPY_FLOAT32, 2, name);
     return out->pixels && has_shape(object, shape, name) ? 0 : -1;
@@ -31,7 +33,7 @@ static int pixels_arg(struct picture *out, PyObject *held, PyObject *object, con
 static int features_arg(struct picture *out, PyObject *held, PyObject *object, const struct weights *tower,
                         const char *name) {
     const struct spec *s = &tower->spec;
-    npy_intp shape[] = {s->vision.n_mergers, out->cells, s->vision.out};
+    npy_intp shape[] = {feature_levels(s), out->cells, s->vision.out};
     if (object == Py_None) return 0;
     out->features = array_data(held, object, tower->device.ops->real_size == 2 ? NPY_UINT16 : NPY_FLOAT32, 3, name);
     return out->features && has_shape(object, shape, name) ? 0 : -1;
@@ -59,7 +61,7 @@ int picture_arg(struct picture *out, PyObject *held, PyObject *object, const str
     int64_t cells = sides[0] * (sides[1] / side);
     if (cells > most || cells * (sides[2] / side) > most)
         return PyErr_Format(PyExc_ValueError, "%s: more than %d tokens", name, most), -1;
-    out->cells = (int)(cells * (sides[2] / side));
+    out->cells = (int)features_of(&tower->spec, out);
     return pixels_arg(out, held, pixels, &tower->spec, name) || features_arg(out, held, features, tower, name) ? -1 : 0;
 }
 

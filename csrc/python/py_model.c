@@ -220,8 +220,9 @@ static float *widen(PyArrayObject *array, const char *name) {
 }
 
 /* What is set here reaches everybody: the working weights, the masters of every trainer, a mixture's float32. */
-static int set_weights(ModelObject *self, struct weights *w, const struct tensor *t, const float *host) {
+static int set_weights(ModelObject *self, struct weights *w, const struct tensor *t, float *host) {
     struct mixture *mixture = w == self->tower ? &self->tower_mixture : &self->mixture;
+    TRY(tensor_from_file(host, w, t));
     TRY(trainers_set_weights(self->trainers, w, t, host));
     return mixture->values ? mixture_set(mixture, t, host) : OK;
 }
@@ -250,7 +251,8 @@ static PyObject *Model_set_tensor(ModelObject *self, PyObject *args) {
 
 static int get_weights(const ModelObject *self, const struct weights *w, float *host, const struct tensor *t) {
     const struct mixture *mixture = w == self->tower ? &self->tower_mixture : &self->mixture;
-    return mixture->values ? mixture_get(mixture, t, host) : weights_get(w, t, host);
+    TRY(mixture->values ? mixture_get(mixture, t, host) : weights_get(w, t, host));
+    return tensor_to_file(host, w, t);
 }
 
 PyDoc_STRVAR(
@@ -414,6 +416,7 @@ static int add_gradients(PyObject *dict, struct trainer *t, const struct param_g
             PyObject *array = tensor_array(&tensor, w);
             tensor_name(name, sizeof name, &w->spec, tensor.param, piece);
             int status = array ? trainer_get(t, FLOATS(array), STATE_GRADIENT, &tensor) : OK;
+            if (array && !status) status = tensor_to_file(FLOATS(array), w, &tensor);
             if (status) raise_status(status);
             int failed = !array || status || PyDict_SetItemString(dict, name, array);
             Py_XDECREF(array);

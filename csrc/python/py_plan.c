@@ -95,8 +95,7 @@ static int measure_images(struct plan_rows *out, const struct plan_request *r) {
     if (r->images > r->image_tokens || !r->images != !r->image_tokens)
         return fail(E_CONFIG, "%d images of %d tokens together", r->images, r->image_tokens);
     if (!r->images) return OK;
-    int64_t cells = ((int64_t)r->image_tokens + (int64_t)r->images * (ROW_ALIGN - 1)) / ROW_ALIGN * ROW_ALIGN;
-    int64_t rows = cells * cell_patches(&r->tower);
+    int64_t rows = rows_of_features(&r->tower, r->image_tokens, r->images);
     int64_t most = max_int(max_int(r->step_prompts, r->seen_prompts), r->rollout_prompts);
     if (rows > ROWS_MAX || most * rows > ROWS_MAX)
         return fail(E_CONFIG, "image_tokens is %d: images of %lld prompts have more than %d patches together",

@@ -3,6 +3,7 @@
 /* Of an MLP with a gate, and of one without, whose names GELU_KINDS also has */
 static const char *const gate_names[] = {[GLU_SILU] = "silu", [GLU_GELU_TANH] = "gelu_tanh"};
 static const char *const gelu_names[] = {[GELU_ERF] = "gelu", [GELU_TANH] = "gelu_tanh", [GELU_QUICK] = "quick_gelu"};
+static const char *const table_names[] = {[TABLE_BILINEAR] = "bilinear", [TABLE_BICUBIC] = "bicubic"};
 static const char *const norm_names[] = {[NORM_RMS] = "rms", [NORM_LAYER] = "layer"};
 
 static const struct {
@@ -71,13 +72,14 @@ static int read_choice(int *out, PyObject *object, const char *where, const char
     return good ? 0 : -1;
 }
 
-static int read_attention(struct attention_spec *a, PyObject *object, const char *where, int tower) {
-    a->sight = tower ? SEES_ALL : SEES_BEFORE;
+static int read_attention(struct attention_spec *a, PyObject *object, const char *where, enum sight sight) {
+    a->sight = sight;
     return read_int(&a->heads, object, where, "heads") || read_int(&a->kv_heads, object, where, "kv_heads") ||
            read_int(&a->head_dim, object, where, "head_dim") || read_int(&a->window, object, where, "window") ||
            read_int(&a->rope, object, where, "rope") || read_float(&a->scale, object, where, "scale") ||
            read_flag(&a->qkv_bias, object, where, "qkv_bias") || read_flag(&a->o_bias, object, where, "o_bias") ||
-           read_flag(&a->qk_norm, object, where, "qk_norm") || read_flag(&a->by_window, object, where, "by_window");
+           read_flag(&a->qk_norm, object, where, "qk_norm") || read_flag(&a->by_window, object, where, "by_window") ||
+           read_flag(&a->interleaved, object, where, "interleaved");
 }
 
 static int read_mlp(struct mlp_spec *m, PyObject *object, const char *where) {
@@ -91,7 +93,8 @@ static int read_layer(struct layer_spec *l, PyObject *object, int index, int tow
     char where[32];
     snprintf(where, sizeof where, "layer %d: ", index);
     PyObject *attention = attribute(object, where, "attention"), *mlp = attribute(object, where, "mlp");
-    int failed = !attention || !mlp || read_attention(&l->attention, attention, where, tower) ||
+    int failed = !attention || !mlp ||
+                 read_attention(&l->attention, attention, where, tower ? SEES_ALL : SEES_BEFORE) ||
                  read_mlp(&l->mlp, mlp, where) || read_flag(&l->post_norms, object, where, "post_norms");
     Py_XDECREF(attention);
     Py_XDECREF(mlp);
@@ -231,7 +234,8 @@ static int read_prefix(char *to, PyObject *object, const char *key) {
 
 static int read_network(struct spec *s, PyObject *object) {
     return read_int(&s->d_model, object, "", "hidden_size") || read_float(&s->eps, object, "", "eps") ||
-           read_int(&s->axes, object, "", "axes") || read_prefix(s->prefix, object, "prefix") || read_names(s, object);
+           read_int(&s->axes, object, "", "axes") || read_prefix(s->prefix, object, "prefix") ||
+           read_prefix(s->layer_prefix, object, "layer_prefix") || read_names(s, object);
 }
 
 static int read_text(struct spec *s, PyObject *object) {
@@ -261,6 +265,21 @@ static int read_mergers(struct spec *s, PyObject *object) {
     return failed ? -1 : 0;
 }
 
+static int read_resampler(struct vision_spec *v, PyObject *object) {
+    PyObject *resampler = attribute(object, "", "resampler"), *attention = NULL;
+    int failed = !resampler;
+    if (!failed && resampler != Py_None) {
+        attention = attribute(resampler, "resampler: ", "attention");
+        failed = !attention || read_int(&v->queries, resampler, "resampler: ", "queries") ||
+                 read_attention(&v->pool, attention, "resampler: ", SEES_PREFIX);
+        if (!failed && v->queries < 1)
+            failed = (PyErr_Format(PyExc_ValueError, "spec: resampler: %d queries", v->queries), 1);
+    }
+    Py_XDECREF(attention);
+    Py_XDECREF(resampler);
+    return failed ? -1 : 0;
+}
+
 static int read_patch(struct vision_spec *v, PyObject *object) {
     PyObject *shape = sequence_of(object, "patch_shape");
     int failed = !shape || !PyArg_ParseTuple(shape, "iiii:patch_shape", &v->patch_shape[0], &v->patch_shape[1],
@@ -268,20 +287,25 @@ static int read_patch(struct vision_spec *v, PyObject *object) {
     Py_XDECREF(shape);
     if (!failed && v->patch_shape[0] < 1)
         failed = (PyErr_Format(PyExc_ValueError, "spec: patch_shape begins with %d channels", v->patch_shape[0]), 1);
-    return failed || read_flag(&v->patch_bias, object, "", "patch_bias") ? -1 : 0;
+    return failed || read_flag(&v->patch_bias, object, "", "patch_bias") || read_flag(&v->still, object, "", "still")
+               ? -1
+               : 0;
 }
 
 static int read_tower(struct spec *s, PyObject *object) {
     struct vision_spec *v = &s->vision;
-    int norm = 0, gelu = 0;
-    int failed = read_patch(v, object) || read_int(&v->side, object, "", "side") ||
-                 read_int(&v->table_side, object, "", "table_side") || read_int(&v->window, object, "", "window") ||
-                 read_int(&v->out, object, "", "out") ||
-                 read_choice(&norm, object, "", "norm", norm_names, NORM_KINDS) ||
-                 read_choice(&gelu, object, "", "gelu", gelu_names, GELU_KINDS) || read_mergers(s, object) ||
-                 read_prefix(s->layer_prefix, object, "layer_prefix");
+    int norm = 0, gelu = 0, table = 0;
+    int failed =
+        read_patch(v, object) || read_int(&v->side, object, "", "side") ||
+        read_int(&v->grid_side, object, "", "grid_side") || read_int(&v->table_side, object, "", "table_side") ||
+        read_choice(&table, object, "", "table", table_names, TABLE_KINDS) ||
+        read_flag(&v->entry_norm, object, "", "entry_norm") || read_int(&v->window, object, "", "window") ||
+        read_int(&v->out, object, "", "out") || read_choice(&norm, object, "", "norm", norm_names, NORM_KINDS) ||
+        read_choice(&gelu, object, "", "gelu", gelu_names, GELU_KINDS) || read_mergers(s, object) ||
+        read_resampler(v, object);
     s->norm = (enum norm_kind)norm;
     v->gelu = (enum gelu_kind)gelu;
+    v->table = (enum table_kind)table;
     return failed ? -1 : 0;
 }
 

@@ -231,6 +231,13 @@ static int parse_state(int *masters, enum trainer_state *kind, struct tensor *t,
     return find_trained(t, w, self, name);
 }
 
+/* masters: not one of trainer_get's kinds */
+static int get_state(TrainerObject *self, float *host, const struct weights *w, int masters, enum trainer_state kind,
+                     const struct tensor *t) {
+    TRY(masters ? trainer_get_master(self->t, host, t) : trainer_get(self->t, host, kind, t));
+    return tensor_to_file(host, w, t);
+}
+
 PyDoc_STRVAR(gradient_doc, "gradient($self, name, /)\n--\n\nThe gradient accumulated so far, float32.");
 static PyObject *Trainer_gradient(TrainerObject *self, PyObject *arg) {
     struct tensor t;
@@ -241,7 +248,7 @@ static PyObject *Trainer_gradient(TrainerObject *self, PyObject *arg) {
     if (!array) return NULL;
     int status = OK;
     RUN_ALONE(&self->model->busy, status, trainer_flush(self->t));
-    if (!status) RUN_ALONE(&self->model->busy, status, trainer_get(self->t, FLOATS(array), STATE_GRADIENT, &t));
+    if (!status) RUN_ALONE(&self->model->busy, status, get_state(self, FLOATS(array), w, 0, STATE_GRADIENT, &t));
     if (status) Py_CLEAR(array);
     return array;
 }
@@ -260,20 +267,34 @@ static PyObject *Trainer_get_state(TrainerObject *self, PyObject *args) {
         return NULL;
     PyObject *array = tensor_array(&t, w);
     if (!array) return NULL;
-    RUN_ALONE(&self->model->busy, status,
-              masters ? trainer_get_master(self->t, FLOATS(array), &t) : trainer_get(self->t, FLOATS(array), kind, &t));
+    RUN_ALONE(&self->model->busy, status, get_state(self, FLOATS(array), w, masters, kind, &t));
     if (status) Py_CLEAR(array);
     return array;
-}
-
-static int set_masters(TrainerObject *self, struct weights *w, const struct tensor *t, const float *host) {
-    TRY(trainer_check_master(self->t, t, host));
-    return trainers_set_weights(self->model->trainers, w, t, host);
 }
 
 static int check_state(TrainerObject *self, int masters, enum trainer_state kind, const struct tensor *t,
                        const float *host) {
     return masters ? trainer_check_master(self->t, t, host) : trainer_check(self->t, kind, t, host);
+}
+
+static int set_state(TrainerObject *self, struct weights *w, int masters, enum trainer_state kind,
+                     const struct tensor *t, const float *host) {
+    if (!masters) return trainer_set(self->t, kind, t, host);
+    TRY(trainer_check_master(self->t, t, host));
+    return trainers_set_weights(self->model->trainers, w, t, host);
+}
+
+/* The same from an array as files have it, which stays as it is */
+static int set_from_file(TrainerObject *self, struct weights *w, int masters, enum trainer_state kind,
+                         const struct tensor *t, const float *array) {
+    if (tensor_as_in_files(w, t)) return set_state(self, w, masters, kind, t, array);
+    float *host = malloc(tensor_size(t) * sizeof *host);
+    if (!host) return fail(E_MEMORY, "no memory for %zu numbers", tensor_size(t));
+    memcpy(host, array, tensor_size(t) * sizeof *host);
+    int status = tensor_from_file(host, w, t);
+    if (!status) status = set_state(self, w, masters, kind, t, host);
+    free(host);
+    return status;
 }
 
 /* set_state(kind, name, array), or no more than its checks. */
@@ -293,9 +314,7 @@ static PyObject *take_state(TrainerObject *self, PyObject *args, int only_check)
     int fits = shape_fits(array, &t, w, name);
     if (!fits) status = -1;
     else if (only_check) RUN_ALONE(&self->model->busy, status, check_state(self, masters, kind, &t, host));
-    else
-        RUN_ALONE(&self->model->busy, status,
-                  masters ? set_masters(self, w, &t, host) : trainer_set(self->t, kind, &t, host));
+    else RUN_ALONE(&self->model->busy, status, set_from_file(self, w, masters, kind, &t, host));
     Py_DECREF(array);
     if (status) return NULL;
     Py_RETURN_NONE;

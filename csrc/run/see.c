@@ -10,8 +10,8 @@ static int images_within(const struct spec *s, const struct picture *list, int f
 }
 
 static size_t feature_bytes(const struct ops *ops, const struct spec *s, int rows) {
-    size_t cells = (size_t)(rows / cell_patches(s)) * (size_t)feature_levels(s);
-    return cells * (size_t)s->vision.out * (size_t)ops->real_size;
+    size_t features = (size_t)features_of_rows(s, rows) * (size_t)feature_levels(s);
+    return features * (size_t)s->vision.out * (size_t)ops->real_size;
 }
 
 size_t see_bytes(const struct ops *ops, const struct spec *tower, int rows) {

@@ -20,6 +20,7 @@ const char *const vision_trainings[VISION_TRAININGS] = {
 
 int is_trained(const struct spec *s, const struct param *p, enum vision_training vision) {
     if (!is_tower(s)) return 1;
+    if (p->slot == P_pool_positions) return 0;         /* a table of sines, in files though it is */
     return vision == VISION_ALL || (vision == VISION_MERGERS && p->layer >= s->n_layers);
 }
 

@@ -22,11 +22,11 @@ from .tokenizer import Tokenizer
 from .tokenizer_sources import eos_ids_of, given, of_folder, of_gguf
 
 IGNORED = re.compile(r".*\.rotary_emb\.inv_freq|.*\.attn\.masked_bias")
-# What a tiny model that sees has beside its bytes, and the keys of a config that name them
-VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+# Keys of a config that name what a tiny model that sees has beside its bytes
 VISION_IDS = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
 FIRST_VISION_TOKEN = 259
-NORMS = ("norm.weight", "norm1.weight", "norm2.weight", "ln_q.weight")
+NORMS = re.compile(r".*(norm|norm1|norm2|\bln_\w+)\.weight")
+INTO_RESIDUAL = ("o_proj.weight", "down_proj.weight", ".c_proj.weight", ".out_proj.weight")
 
 
 class Weights(Protocol):
@@ -82,10 +82,11 @@ class TinySpec:
 def tiny(arch: str = "qwen2", seed: int = 0, tokens: Sequence[str] = (), **sizes: Any) -> TinySpec:
     """A small random model (about 1.6 M parameters) with a byte tokenizer, for `load`.
 
-    ``arch``: "qwen2", "qwen3", "llama", "mistral" or "gemma3"; and of models that see images "qwen2_vl", "qwen2_5_vl"
-    or "qwen3_vl". ``tokens``: texts that are one token each, besides the bytes. ``sizes``: config keys (hidden_size,
-    num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim, intermediate_size, vocab_size, rope_theta,
-    tie_word_embeddings, sliding_window ...); ``vision_config``: a dict of the tower's (depth, num_heads ...).
+    ``arch``: "qwen2", "qwen3", "llama", "mistral" or "gemma3"; and of models that see images "qwen2_vl", "qwen2_5_vl",
+    "qwen3_vl" or "qwen" (Qwen-VL). ``tokens``: texts that are one token each, besides the bytes. ``sizes``: config keys
+    (hidden_size, num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim, intermediate_size, vocab_size,
+    rope_theta, tie_word_embeddings, sliding_window ...); ``vision_config``: a dict of the tower's (depth, num_heads
+    ...), which of "qwen" is ``visual`` (layers, heads ...).
 
     >>> tiny(num_hidden_layers=2).config["num_hidden_layers"]
     2
@@ -95,24 +96,25 @@ def tiny(arch: str = "qwen2", seed: int = 0, tokens: Sequence[str] = (), **sizes
     if arch not in families():
         raise ConfigError(f"arch {arch!r} is not known; choose from {', '.join(families())}")
     family = families()[arch]
-    shown = VISION_TOKENS if family.tiny_vision is not None else ()
-    vision = sizes.pop("vision_config", {}) if shown else {}
+    shown = family.image_tokens if family.tiny_vision is not None else ()
+    vision = sizes.pop(family.vision_key, {}) if shown else {}
     config = {"architectures": [family.architecture], "model_type": family.model_type, "hidden_size": 192,
               "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 3, "num_key_value_heads": 1,
               "head_dim": None, "vocab_size": 259 + len(shown) + len(tokens), "hidden_act": "silu",
               "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "rope_scaling": None, "max_position_embeddings": 4096,
               "tie_word_embeddings": True, "initializer_range": 0.02, "bos_token_id": None, "eos_token_id": 258,
               "pad_token_id": 256}
-    config |= family.tiny
+    config = {key: value for key, value in (config | dict(family.tiny)).items()
+              if key not in family.tiny or value is not None}
     _check_names(sizes, (config.keys() | family.defaults.keys()) - {"architectures", "model_type"}, "size")
-    config = {key: value for key, value in (config | sizes).items() if value is not None
-              or key not in ("rope_scaling", "hidden_act")}
+    config = {key: value for key, value in (config | sizes).items() if value is not None or key != "rope_scaling"}
     Config(config, "tiny()").number("initializer_range", low=0.0, high=1e6)
     if shown:
         config = _with_tower(config, family, vision)
     text = config.get("text_config", config)
-    text["head_dim"] = spec_of(config, "tiny()").layers[0].attention.head_dim
-    return TinySpec(config, seed, Tokenizer.bytes(tokens, shown))
+    width = "head_dim" if "head_dim" in text else "kv_channels"
+    text[width] = spec_of(config, "tiny()").layers[0].attention.head_dim
+    return TinySpec(config, seed, Tokenizer.bytes(tokens, shown, family.chat_template))
 
 
 def _check_names(given: Mapping[str, Any], known: Set[str], what: str) -> None:
@@ -124,7 +126,11 @@ def _check_names(given: Mapping[str, Any], known: Set[str], what: str) -> None:
 def _with_tower(text: dict[str, Any], family: Family, vision: Any) -> dict[str, Any]:
     """The config of a tiny model that sees: text keys, and a tower's. vision: keys of it that the caller gave."""
     if not isinstance(vision, Mapping):
-        raise ConfigError(f"vision_config must be a dict of a tower's sizes, not {vision!r:.80}")
+        raise ConfigError(f"{family.vision_key} must be a dict of a tower's sizes, not {vision!r:.80}")
+    if family.vision_key == "visual":
+        own = {**(family.tiny_vision or {}), "output_dim": text["hidden_size"], "image_start_id": FIRST_VISION_TOKEN}
+        _check_names(vision, own.keys(), "size of visual")
+        return {**text, "visual": {**own, **vision}}
     usual = {"in_channels": 3, "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2, "hidden_act": None,
              **(family.tiny_vision or {})}
     _check_names(vision, usual.keys(), "size of vision_config")
@@ -187,23 +193,25 @@ def _load_tiny(spec: TinySpec, device: str) -> Model:
     for name, shape in core.tensors():
         # One stream a tensor, by name: the numbers do not depend on the order in which the core lists them.
         rng = np.random.Generator(np.random.Philox(key=np.array([spec.seed, zlib.crc32(name.encode())], np.uint64)))
-        if name.endswith(NORMS):
+        if NORMS.fullmatch(name):
             core.set_tensor(name, np.full(shape, 1 - network.norm_offset, np.float32))
             continue
-        into_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
-        scale = text["initializer_range"] * (depth if into_residual else 1)
+        scale = text["initializer_range"] * (depth if name.endswith(INTO_RESIDUAL) else 1)
         core.set_tensor(name, rng.standard_normal(shape, np.float32) * np.float32(scale))
     eos = spec.tokenizer.eos_ids
     sight = None
     if network.vision is not None:
         from ..vision.processor import Processor
-        from ..vision.sight import Sight
+        from ..vision.sight import sight_of
 
-        tower = spec.config["vision_config"]
-        processor = replace(Processor.of(spec.config["model_type"]), patch_size=tower["patch_size"],
-                            merge_size=tower["spatial_merge_size"], temporal_patch_size=tower["temporal_patch_size"],
-                            min_pixels=1)
-        sight = Sight(core, spec.config, processor)
+        if network.vision.grid_side:
+            processor = Processor.read(None, spec.config)
+        else:
+            tower = spec.config["vision_config"]
+            processor = replace(Processor.of(spec.config["model_type"]), patch_size=tower["patch_size"],
+                                merge_size=tower["spatial_merge_size"],
+                                temporal_patch_size=tower["temporal_patch_size"], min_pixels=1)
+        sight = sight_of(core, spec.config, processor)
     return Model(core, dict(spec.config), spec.tokenizer,
                  {"eos_token_id": eos, "pad_token_id": spec.tokenizer.pad_id}, sight)
 
@@ -223,11 +231,11 @@ def _load_folder(folder: Path, device: str, tokenizer: Any = None) -> Model:
     core, sight = _fill(weights, device, spec), None
     if spec.vision is not None:
         from ..vision.processor import KEPT_FILES, MAX_BYTES, Processor
-        from ..vision.sight import Sight
+        from ..vision.sight import sight_of
 
-        sight = Sight(core, config, Processor.read(folder, config),
-                      {name: read_bytes(folder / name, MAX_BYTES) for name in KEPT_FILES
-                       if (folder / name).is_file()})
+        sight = sight_of(core, config, Processor.read(folder, config),
+                         {name: read_bytes(folder / name, MAX_BYTES) for name in KEPT_FILES
+                          if (folder / name).is_file()})
     return Model(core, config, found, generation if generation_file.is_file() else {"eos_token_id": found.eos_ids},
                  sight)
 
@@ -264,8 +272,10 @@ def _fill(weights: Weights, device: str, spec: Spec) -> _core.Model:
 def _check_corners(shapes: Mapping[str, tuple[int, ...]], spec: Spec, source: str) -> None:
     """The largest tensors and the last layer fit the config, so that a wrong config fails before memory is asked
     for."""
-    corners = {f"{spec.prefix}embed_tokens.weight": (spec.vocab_size, spec.hidden_size),
-               f"{spec.prefix}layers.{len(spec.layers) - 1}.mlp.down_proj.weight":
+    embed, down = (spec.names.get(slot, (usual,))[0] for slot, usual in
+                   (("embed", "embed_tokens.weight"), ("down", "mlp.down_proj.weight")))
+    corners = {f"{spec.prefix}{embed}": (spec.vocab_size, spec.hidden_size),
+               f"{spec.prefix}{spec.layer_prefix}{len(spec.layers) - 1}.{down}":
                    (spec.hidden_size, spec.layers[-1].mlp.width)}
     _raise_differences([_difference(name, shape, shapes.get(name)) for name, shape in corners.items()
                         if shapes.get(name) != shape], source)

@@ -124,10 +124,11 @@ class Tokenizer:
         return cls(backend, special=special, eos_ids=eos_ids, chat_template=template, source=source)
 
     @classmethod
-    def bytes(cls, tokens: Sequence[str] = (), special: Sequence[str] = ()) -> Tokenizer:
+    def bytes(cls, tokens: Sequence[str] = (), special: Sequence[str] = (),
+              chat_template: str | None = None) -> Tokenizer:
         """256 bytes, then <|endoftext|> 256, <|im_start|> 257, <|im_end|> 258, then special tokens, then tokens (texts
         that are one token each), with a ChatML template: for tiny models. special: those of images, if any; the
-        template then shows images."""
+        template, unless another is given, then shows images."""
         from tokenizers import AddedToken, Tokenizer as Backend, decoders, models, pre_tokenizers
 
         alphabet = byte_alphabet()
@@ -138,7 +139,7 @@ class Tokenizer:
                                     for text in ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *special)])
         backend.add_tokens([AddedToken(text, special=False, normalized=False) for text in tokens])
         return cls(backend, special={"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}, eos_ids=[258, 256],
-                   chat_template=SEEING_CHATML if special else CHATML, source="byte tokenizer")
+                   chat_template=chat_template or (SEEING_CHATML if special else CHATML), source="byte tokenizer")
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         """Ids of a text; specials written out in it count as specials. ``add_special_tokens`` adds BOS where the model

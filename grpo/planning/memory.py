@@ -128,6 +128,8 @@ def processor_of(config: Mapping[str, Any], source: str) -> Processor | None:
         return None
     if (Path(source) / "config.json").is_file():
         return Processor.read(source, config)
+    if vision.grid_side:                                 # images of one size, of which the config says all
+        return Processor.read(None, config)
     return replace(Processor.of(config["model_type"]), patch_size=vision.patch_shape[2],
                    temporal_patch_size=vision.patch_shape[1], merge_size=vision.side)
 
@@ -135,7 +137,10 @@ def processor_of(config: Mapping[str, Any], source: str) -> Processor | None:
 def pixels_of(config: Mapping[str, Any], source: str, shown: Shown) -> int:
     """Of the images of a prompt together, as the model sees them."""
     vision = spec_of(config, source).vision
-    return 0 if vision is None else shown.tokens * vision.side**2 * vision.patch_shape[2] * vision.patch_shape[3]
+    if vision is None:
+        return 0
+    patches = shown.images * vision.grid_side**2 if vision.grid_side else shown.tokens * vision.side**2
+    return patches * vision.patch_shape[2] * vision.patch_shape[3]
 
 
 def step_of(options: TrainingConfig, device: str, shown: Shown) -> dict[str, Any]:

@@ -21,6 +21,11 @@ QWEN3_VL = {"model_type": "qwen3_vl", "hidden_size": 2048, "intermediate_size": 
 QWEN3_TOWER = {"depth": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_heads": 16,
                "hidden_act": "gelu_pytorch_tanh", "in_channels": 3, "patch_size": 16, "spatial_merge_size": 2,
                "temporal_patch_size": 2, "num_position_embeddings": 2304, "deepstack_visual_indexes": [5, 11, 17]}
+QWEN_VL = {"model_type": "qwen", "hidden_size": 4096, "intermediate_size": 22016, "num_hidden_layers": 32,
+           "num_attention_heads": 32, "kv_channels": 128, "vocab_size": 151936, "layer_norm_epsilon": 1e-6,
+           "seq_length": 2048, "max_position_embeddings": 8192, "rotary_emb_base": 10000.0,
+           "visual": {"layers": 48, "width": 1664, "heads": 16, "mlp_ratio": 4.9231, "output_dim": 4096,
+                      "image_size": 448, "patch_size": 14, "image_start_id": 151857}}
 SHAPES: dict[str, dict[str, Any]] = {
     "SmolLM2-135M": SMOLLM2,
     "Qwen2.5-0.5B": QWEN2,
@@ -36,6 +41,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "Qwen2.5-VL-7B": {**QWEN2_5_VL, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
                       "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064,
                       "tie_word_embeddings": False, "vision_config": {**QWEN2_5_TOWER, "out_hidden_size": 3584}},
+    "Qwen-VL-Chat": QWEN_VL,
     "Qwen3-VL-2B": {**QWEN3_VL, "vision_config": {**QWEN3_TOWER, "out_hidden_size": 2048}},
     "Qwen3-VL-4B": {**QWEN3_VL, "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36,
                     "num_attention_heads": 32, "vision_config": {**QWEN3_TOWER, "out_hidden_size": 2560}},

@@ -80,24 +80,31 @@ class Layers:
 @dataclass(frozen=True)
 class Tower(Layers):
     """Of what sees images: rows are patches. cell: how many become a feature; patch, mergers: elements of what enters,
-    and of what makes features; table: of positions."""
+    and of what makes features; merging: of these, how many a patch meets; table: of positions."""
 
-    cell: int
+    cell: float
     patch: int
     mergers: int
+    merging: float
     table: int
 
     @classmethod
     def of(cls, vision: Vision) -> Tower:
         """From a network."""
-        first, cell = vision.layers[0], vision.side**2
-        columns = cell * vision.hidden_size
-        return cls(windows=tuple(vision.window**2 * cell if layer.attention.by_window else 0
+        first, cell = vision.layers[0], float(vision.side**2)
+        columns, out = vision.side**2 * vision.hidden_size, vision.out
+        mergers = len(vision.mergers) * columns * (columns + out)
+        merging = mergers / cell
+        if vision.resampler is not None:                 # whose product of q, k, v is of all rows twice (resampler.h)
+            cell = vision.grid_side**2 / vision.resampler.queries
+            mergers = out * (vision.hidden_size + 5 * out + vision.resampler.queries)
+            merging = out * (vision.hidden_size + 6 * out * (1 + 1 / cell) + 2 * out / cell)
+        return cls(windows=tuple(vision.window**2 * vision.side**2 if layer.attention.by_window else 0
                                  for layer in vision.layers),
                    **widths(vision.hidden_size, first), layers=sum(matrices(vision.hidden_size, layer)
                                                                    for layer in vision.layers), cell=cell,
                    patch=math.prod(vision.patch_shape) * vision.hidden_size,
-                   mergers=len(vision.mergers) * columns * (columns + vision.out),
+                   mergers=mergers, merging=merging,
                    table=vision.table_side**2 * vision.hidden_size)
 
     def trained(self, train_vision: str) -> int:
@@ -194,7 +201,7 @@ class Step:
 
     def patches(self, tower: Tower) -> int:
         """Of all images of a rollout, each once."""
-        return self.prompts * self.image_tokens * tower.cell
+        return round(self.prompts * self.image_tokens * tower.cell)
 
     @property
     def micro_batches(self) -> int:
@@ -248,7 +255,7 @@ def tower_training(tower: Tower, step: Step, shares: Shares) -> Phase:
     whole = step.train_vision == "all"
     again = tower_forward(tower, step, shares, times * (2 if step.recompute and whole else 1), micro)
     # of a product in the forward two, but for the patches, which need no gradient
-    flops = 4 * tower.mergers / tower.cell + (4 * tower.layers + 2 * tower.patch if whole else 0)
+    flops = 4 * tower.merging + (4 * tower.layers + 2 * tower.patch if whole else 0)
     weights = tower.trained(step.train_vision) * (REAL + 8) * micro            # dW is float32, read and written
     back = [Part(PRODUCTS, flops * n * times, weights, shares.backward * tower.n_layers * micro * whole)]
     if whole:
@@ -260,7 +267,7 @@ def tower_training(tower: Tower, step: Step, shares: Shares) -> Phase:
 def tower_forward(tower: Tower, step: Step, shares: Shares, times: int, batches: int) -> tuple[Part, ...]:
     """`times` forward passes over all images of the rollout, in so many batches."""
     n, weights = step.patches(tower) * times, tower.patch + tower.layers + tower.mergers
-    return (Part(PRODUCTS, 2 * (tower.patch + tower.layers + tower.mergers / tower.cell) * n, REAL * weights * batches,
+    return (Part(PRODUCTS, 2 * (tower.patch + tower.layers + tower.merging) * n, REAL * weights * batches,
                  shares.forward * tower.n_layers * batches),
             Part(ATTENTION, 4 * tower.heads * seen_patches(tower, step) * times),
             passes(forward_passes(tower) * n))

@@ -51,7 +51,7 @@ def preprocess(images: Any, model_or_processor: Any, *, min_pixels: int | None =
     places = [f"image {i}" for i in range(len(several))] if places is None else list(places)
     if len(places) != len(several):
         raise ConfigError(f"places names {len(places)} of {len(several)} images")
-    pixels = read_images(several, places, pixel_limit=pixel_limit)
+    pixels = read_images(several, places, pixel_limit=pixel_limit, as_stored=processor.as_stored)
     sizes = [processor.size(array.shape[0], array.shape[1], place) for array, place in zip(pixels, places, strict=True)]
     rows, grid = _core.preprocess(pixels, np.array(sizes, np.int32).reshape(-1, 2), table=processor.table(),
                                   patch_size=processor.patch_size, merge_size=processor.merge_size,

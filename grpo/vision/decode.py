@@ -39,32 +39,34 @@ ENCODED = (str, os.PathLike, bytes, bytearray, memoryview, Mapping)
 _said_first_frame = False
 
 
-def read_image(image: Any, place: str = "image", *, pixel_limit: int = MAX_PIXELS) -> Pixels:
+def read_image(image: Any, place: str = "image", *, pixel_limit: int = MAX_PIXELS, as_stored: bool = False) -> Pixels:
     """The pixels of an image, uint8 (height, width, 3).
 
     ``image``: a PIL image; a path, ``file://`` or ``data:`` URI; bytes of a file; ``{"bytes": ..., "path": ...}`` as
     data sets of Hugging Face hold it; a uint8 array or CPU tensor of grey (h, w), or of 1, 3 or 4 channels (h, w, c),
     or (c, h, w) where that can be told. ``place``: how errors name it. ``pixel_limit``: a larger one is refused
-    before it is decoded.
+    before it is decoded. ``as_stored``: no file is turned, and what transparency hides is shown, as Pillow's
+    convert("RGB") has it.
 
     Raises ImageError.
 
     >>> read_image(np.full((2, 3), 7, np.uint8)).shape
     (2, 3, 3)
     """
-    return read_images([image], [place], pixel_limit=pixel_limit)[0]
+    return read_images([image], [place], pixel_limit=pixel_limit, as_stored=as_stored)[0]
 
 
-def read_images(images: Sequence[Any], places: Sequence[str], *, pixel_limit: int = MAX_PIXELS) -> list[Pixels]:
+def read_images(images: Sequence[Any], places: Sequence[str], *, pixel_limit: int = MAX_PIXELS,
+                as_stored: bool = False) -> list[Pixels]:
     """`read_image` of each; files and bytes are decoded by as many threads as the core has."""
     names = [_name_place(place, image) for place, image in zip(places, images, strict=True)]
     encoded = [i for i, image in enumerate(images) if isinstance(image, ENCODED)]
     workers = min(len(encoded), _core.get_num_threads())
     pool = ThreadPoolExecutor(workers, "grpo-images") if workers > 1 else None
     try:
-        begun = {i: pool.submit(_read_one, images[i], names[i], pixel_limit) for i in encoded if pool}
+        begun = {i: pool.submit(_read_one, images[i], names[i], pixel_limit, as_stored) for i in encoded if pool}
         # a PIL image is no matter for two threads: it decodes itself when it is first looked at
-        found = [begun[i].result() if i in begun else _read_one(image, names[i], pixel_limit)
+        found = [begun[i].result() if i in begun else _read_one(image, names[i], pixel_limit, as_stored)
                  for i, image in enumerate(images)]
     finally:
         if pool:
@@ -75,10 +77,10 @@ def read_images(images: Sequence[Any], places: Sequence[str], *, pixel_limit: in
     return [pixels for pixels, _ in found]
 
 
-def _read_one(image: Any, place: str, pixel_limit: int) -> tuple[Pixels, bool]:
+def _read_one(image: Any, place: str, pixel_limit: int, as_stored: bool) -> tuple[Pixels, bool]:
     """The pixels, and whether there are further pictures."""
     try:
-        pixels, several = _pixels_of(image, place, pixel_limit)
+        pixels, several = _pixels_of(image, place, pixel_limit, as_stored)
     except (ImageError, Warning):
         raise
     except Exception as error:                 # a decoder may fail in any way on what it is fed
@@ -143,17 +145,17 @@ def _name_place(place: str, image: Any) -> str:
     return f"{place} ({os.fsdecode(text):.200})"
 
 
-def _pixels_of(image: Any, place: str, pixel_limit: int) -> tuple[Pixels, bool]:
+def _pixels_of(image: Any, place: str, pixel_limit: int, as_stored: bool) -> tuple[Pixels, bool]:
     from PIL import Image
 
     image = _source_of(image, place)
     if isinstance(image, Image.Image):
         check_size(image.height, image.width, place, pixel_limit)
-        return _rgb(image, place), False
+        return _rgb(image, place, as_stored), False
     file = _file_of(image, place)
     if file is None:
-        return _of_array(image, place, pixel_limit), False
-    return _read(file, place, pixel_limit)
+        return _of_array(image, place, pixel_limit, as_stored), False
+    return _read(file, place, pixel_limit, as_stored)
 
 
 def _size_of(image: Any, place: str, pixel_limit: int) -> tuple[int, int]:
@@ -245,7 +247,7 @@ def _check_path(path: Path, place: str) -> Path:
     return path
 
 
-def _of_array(image: Any, place: str, pixel_limit: int) -> Pixels:
+def _of_array(image: Any, place: str, pixel_limit: int, as_stored: bool = False) -> Pixels:
     if isinstance(image, np.ndarray):
         array = image
     elif hasattr(image, "__array_interface__") or hasattr(image, "__array__"):
@@ -265,6 +267,8 @@ def _of_array(image: Any, place: str, pixel_limit: int) -> Pixels:
         raise ImageError(f"{place}: an array must be (h, w), or (h, w, c) or (c, h, w) with 1, 3 or 4 channels, not "
                          f"{array.shape}")
     check_size(array.shape[0], array.shape[1], place, pixel_limit)
+    if array.shape[2] == 4 and as_stored:
+        return array[:, :, :3]
     if array.shape[2] == 4:                    # on white, rounded as transformers does it
         alpha = array[:, :, 3:] / 255
         return np.round(alpha * array[:, :, :3] + (1 - alpha) * 255).astype(np.uint8)
@@ -296,16 +300,17 @@ def _open(file: Path | io.BytesIO, place: str) -> PIL.Image.Image:
         raise ImageError(f"{place}: is larger than Pillow's own limit, PIL.Image.MAX_IMAGE_PIXELS: {error}") from error
 
 
-def _read(file: Path | io.BytesIO, place: str, pixel_limit: int) -> tuple[Pixels, bool]:
-    """A file, opened and turned upright; whether it holds further pictures."""
+def _read(file: Path | io.BytesIO, place: str, pixel_limit: int, as_stored: bool) -> tuple[Pixels, bool]:
+    """A file, opened and turned upright unless it is wanted as it is; whether it holds further pictures."""
     from PIL import ImageOps
 
     with _open(file, place) as image:
         check_size(image.height, image.width, place, pixel_limit)
         several = image.format != "MPO" and getattr(image, "is_animated", False)       # an MPO's others are previews
         image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        return _rgb(image, place), several
+        if not as_stored:
+            ImageOps.exif_transpose(image, in_place=True)
+        return _rgb(image, place, as_stored), several
 
 
 def _say_first_frame(place: str) -> None:
@@ -315,7 +320,7 @@ def _say_first_frame(place: str) -> None:
         warn(f"{place}: holds several pictures, the first is taken (said once; likewise of others)")
 
 
-def _rgb(image: PIL.Image.Image, place: str) -> Pixels:
+def _rgb(image: PIL.Image.Image, place: str, as_stored: bool) -> Pixels:
     """What the processors of transformers make of a PIL image, where that is no nonsense."""
     mode = image.mode
     if mode.startswith("I;16"):
@@ -324,6 +329,8 @@ def _rgb(image: PIL.Image.Image, place: str) -> Pixels:
         return _of_greys(_small_greys(np.asarray(image), place))
     if mode in ("La", "RGBa"):                 # colours multiplied by their alpha
         image = image.convert("LA" if mode == "La" else "RGBA")
+    if as_stored:
+        return np.asarray(image.convert("RGB"))
     if image.mode in ("LA", "PA", "RGBA") or image.info.get("transparency") is not None:
         from PIL import Image
 

@@ -18,6 +18,8 @@ PLACEHOLDER = "<|image_pad|>"                # of Qwen2-VL and later
 SLOT = "<|vision_start|><|image_pad|><|vision_end|>"
 # Qwen-VL and Qwen-VL-Chat: <img>, </img>, <imgpad>; ids between the first two, an image's features and its path alike
 IMG, IMG_END, IMG_PAD = 151857, 151858, 151859
+IMG_TAG = re.compile(r"<img>(.*?)</img>", re.DOTALL)
+IMG_PLACEHOLDER = "<imgpad>"                 # in place of a path: an image that is given beside the text
 IMG_IDS, MAX_PATH = 256, 254                 # a longer path is misread by the model's own code
 
 
@@ -85,8 +87,9 @@ def collapse(ids: Sequence[int] | I32, image_token_id: int) -> I32:
     return ids[~(slots & np.concatenate([[False], slots[:-1]]))]
 
 
-def qwen_vl_slot(path: str, where: str = "the prompt") -> I32:
-    """The ids of an image of Qwen-VL and Qwen-VL-Chat: <img>, its path's bytes as ids, padding, </img>.
+def qwen_vl_slot(path: str, where: str = "the prompt", img: int = IMG) -> I32:
+    """The ids of an image of Qwen-VL and Qwen-VL-Chat: <img>, its path's bytes as ids, padding, </img>. img: the first
+    of the three special ids, which follow each other.
 
     >>> qwen_vl_slot("a.png")[:7].tolist(), len(qwen_vl_slot("a.png"))
     ([151857, 97, 46, 112, 110, 103, 151859], 258)
@@ -95,19 +98,36 @@ def qwen_vl_slot(path: str, where: str = "the prompt") -> I32:
     if len(data) > MAX_PATH:
         raise ImageError(f"{where}: the image path {path[:60]!r}... has {len(data)} bytes; a prompt of this model has "
                          f"room for {MAX_PATH}")
-    inner = np.full(IMG_IDS, IMG_PAD, np.int32)
+    inner = np.full(IMG_IDS, img + IMG_PAD - IMG, np.int32)
     inner[:len(data)] = np.frombuffer(data, np.uint8)
-    return np.concatenate([[IMG], inner, [IMG_END]], dtype=np.int32)
+    return np.concatenate([[img], inner, [img + IMG_END - IMG]], dtype=np.int32)
 
 
-def qwen_vl_ids(text: str, encode: Callable[[str], Sequence[int]], where: str = "the prompt") -> tuple[I32, list[str]]:
+def qwen_vl_places(ids: Sequence[int] | I32, count: int, where: str = "the prompt", img: int = IMG) -> I32:
+    """Where the features of count images stand in ids: the 256 places after each <img>. ImageError where there are not
+    as many images, or </img> does not follow.
+
+    >>> qwen_vl_places(qwen_vl_slot("a.png"), 1)[[0, -1]].tolist()
+    [1, 256]
+    """
+    ids = np.asarray(ids, np.int32)
+    begins, ends = np.flatnonzero(ids == img), np.flatnonzero(ids == img + IMG_END - IMG)
+    if len(begins) != len(ends) or (ends - begins != IMG_IDS + 1).any():
+        raise ImageError(f"{where}: its ids have <img> (token {img}) that is not followed by {IMG_IDS} ids and </img>")
+    if len(begins) != count:
+        raise ImageError(f"{where}: its ids have {len(begins)} places of images for {count} images")
+    return (begins[:, None] + np.arange(1, IMG_IDS + 1)).reshape(-1).astype(np.int32)
+
+
+def qwen_vl_ids(text: str, encode: Callable[[str], Sequence[int]], where: str = "the prompt",
+                img: int = IMG) -> tuple[I32, list[str]]:
     """(ids, paths) of a text with images as Qwen-VL and Qwen-VL-Chat write them, <img>PATH</img>. encode: ids of a text
-    without images, such as Tokenizer.encode."""
-    pieces = re.split(r"<img>(.*?)</img>", text, flags=re.DOTALL)
+    without images, such as Tokenizer.encode. img: as of `qwen_vl_slot`."""
+    pieces = IMG_TAG.split(text)
     if any(tag in piece for piece in pieces[::2] for tag in ("<img>", "</img>", "<imgpad>")):
         raise ImageError(f"{where}: its text has <img> or </img> without the other, or <imgpad>")
     if any("<img>" in path for path in pieces[1::2]):
         raise ImageError(f"{where}: its text has <img> within <img>")
-    ids = [qwen_vl_slot(piece, where) if i % 2 else np.asarray(encode(piece), np.int32)
+    ids = [qwen_vl_slot(piece, where, img) if i % 2 else np.asarray(encode(piece), np.int32)
            for i, piece in enumerate(pieces)]
     return np.concatenate(ids), pieces[1::2]

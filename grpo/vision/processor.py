@@ -65,6 +65,11 @@ class Processor:
     do_rescale: bool = True
     do_normalize: bool = True
 
+    @property
+    def as_stored(self) -> bool:
+        """Whether files are not turned upright and transparency is left out: so has it Qwen-VL's own code."""
+        return self.fixed is not None
+
     @classmethod
     def of(cls, family: str) -> Processor:
         """As the repositories of a family have it: "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen" (Qwen-VL-Chat)."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,19 @@ import numpy as np
 
 from .. import __version__, _core
 from ..errors import ConfigError, ImageError
-from .expand import prompt_ids
-from .messages import is_chat, normal
+from .expand import (
+    IMG,
+    IMG_END,
+    IMG_IDS,
+    IMG_PAD,
+    IMG_PLACEHOLDER,
+    IMG_TAG,
+    MAX_PATH,
+    prompt_ids,
+    qwen_vl_ids,
+    qwen_vl_places,
+)
+from .messages import MARKER, is_chat, normal
 from .pictures import CACHE_BYTES, FeatureCache, Picture, look, read_pixels, see
 from .positions import rope_positions
 from .processor import Processor
@@ -79,7 +91,7 @@ class Sight:
 
     def copy(self, core: _core.Model, config: Mapping[str, Any]) -> Sight:
         """The same for a model whose tower has the same weights now: it has the features that this one has."""
-        other = Sight(core, config, self._read, self._files)
+        other = type(self)(core, config, self._read, self._files)
         other.processor, other.cache_bytes, other.cache_folder = self.processor, self.cache_bytes, self.cache_folder
         other._cache, other._version = self.features, core.tower_version
         return other
@@ -116,14 +128,18 @@ class Sight:
         else:
             features = see(self.core, every, self.features)
             parts = iter([(each.grid, None, made) for each, made in zip(every, features, strict=True)])
-        return [(*where, np.flatnonzero(ids == self.image_token_id).astype(np.int32), [next(parts) for _ in some])
-                if some else None for ids, some, where in zip(prompts, pictures, positions, strict=True)]
+        return [(*where, self.places(ids, some), [next(parts) for _ in some]) if some else None
+                for ids, some, where in zip(prompts, pictures, positions, strict=True)]
 
     def check_drawn(self, ids: I32, where: str) -> None:
         """ImageError for ids of a completion that stand for images, which it has none of."""
         if (found := ids[np.isin(ids, self.never_drawn)]).size:
             raise ImageError(f"{where} holds token {found[0]}, which stands for an image or a video; completions have "
                              "none")
+
+    def places(self, ids: I32, pictures: Sequence[Picture], where: str = "the prompt") -> I32:
+        """Where in ids the features of images stand."""
+        return np.flatnonzero(ids == self.image_token_id).astype(np.int32)
 
     def refuse_tokens(self, prompts: Sequence[I32]) -> None:
         """ImageError where prompts without images hold tokens of images."""
@@ -137,6 +153,105 @@ class Sight:
         grids = np.array([each.grid for each in pictures], np.int64)
         return rope_positions(ids, grids, self.image_token_id, self.processor.merge_size,
                               video_token_id=self.tokens["video_token_id"], where=where)
+
+
+class PathSight(Sight):
+    """The seeing half of Qwen-VL and Qwen-VL-Chat. An image stands in a text as <img>PATH</img>, and in ids as 256 of
+    them between those of <img> and </img>: the bytes of its path, then <imgpad>. What the model reads in these places
+    are the image's features, so paths are names: an image without a path is called image1.png, by its number in the
+    prompt, and so is one whose path would not fit."""
+
+    def __init__(self, core: _core.Model, config: Mapping[str, Any], processor: Processor,
+                 files: Mapping[str, bytes] | None = None) -> None:
+        super().__init__(core, config, processor, files)
+        visual = config["visual"]
+        start = visual.get("image_start_id", IMG)
+        if type(start) is not int or start < 0:
+            raise ConfigError(f"config.json: visual.image_start_id must be a token id, not {start!r:.80}")
+        if processor.queries != IMG_IDS:
+            raise ConfigError(f"config.json: visual.n_queries is {processor.queries}, and a prompt of this model has "
+                              f"{IMG_IDS} places for an image")
+        self.tokens = {"image_start_id": start, "image_end_id": start + IMG_END - IMG, "pad": start + IMG_PAD - IMG}
+
+    @property
+    def image_token_id(self) -> int:
+        """The id that an image begins with."""
+        return self.tokens["image_start_id"]
+
+    @property
+    def never_drawn(self) -> list[int]:
+        """Ids that no completion may hold: they would stand for images that are not there."""
+        return list(self.tokens.values())
+
+    def encode(self, tokenizer: Any, prompt: Any, images: Sequence[Any] = (), where: str = "the prompt",
+               **variables: Any) -> tuple[I32, list[Picture]]:
+        """(ids with 256 of them for each image, images) of a prompt of text, messages or ids. images: those that the
+        prompt does not hold itself; they stand in a text's markers <image>, or else in its <img>PATH</img>, which then
+        only name them. An <img>PATH</img> without such an image is the image at that path."""
+        prompt, found = normal(prompt, images, where)
+        if not isinstance(prompt, str) and not is_chat(prompt):
+            pictures = look(found, self.processor, where)
+            qwen_vl_places(prompt, len(pictures), where, self.image_token_id)
+            return np.asarray(prompt, np.int32), pictures
+        text = tokenizer.apply_chat_template(prompt, tokenize=False, **variables) if is_chat(prompt) else \
+            marked(prompt, len(found), where)
+        text, sources = named(text, found, where)
+        ids, _ = qwen_vl_ids(text, tokenizer.encode, where, self.image_token_id)
+        return ids, look(sources, self.processor, where)
+
+    def places(self, ids: I32, pictures: Sequence[Picture], where: str = "the prompt") -> I32:
+        """The places after each <img>."""
+        return qwen_vl_places(ids, len(pictures), where, self.image_token_id)
+
+    def positions(self, ids: I32, pictures: Sequence[Picture], where: str = "the prompt") -> tuple[I32, int]:
+        """((1, len(ids)) positions of a prompt's tokens, one after another, the position after them)."""
+        self.places(ids, pictures, where)
+        return np.arange(len(ids), dtype=np.int32)[None], len(ids)
+
+
+def marked(text: str, count: int, where: str) -> str:
+    """A prompt of plain text whose markers <image>, where they are the places of count images, are placeholders of
+    Qwen-VL, numbered as its own code does."""
+    if not count or IMG_TAG.search(text):
+        return text
+    first, *others = text.split(MARKER)
+    if len(others) != count:
+        raise ImageError(f"{where}: its text has {len(others)} markers {MARKER} and no <img>PATH</img> for {count} "
+                         "images")
+    return first + "".join(f"Picture {k}:<img>{IMG_PLACEHOLDER}</img>\n{piece}" for k, piece in enumerate(others, 1))
+
+
+def named(text: str, given: Sequence[Any], where: str) -> tuple[str, list[Any]]:
+    """(a text whose placeholders are names of images, its images in their order). given: those of its placeholders, or
+    where it has none of all its <img>PATH</img>."""
+    tags = IMG_TAG.findall(text)
+    empty = tags.count(IMG_PLACEHOLDER)
+    if len(given) != (empty or (len(tags) if given else 0)):
+        raise ImageError(f"{where}: its text has {empty or len(tags)} places of images for {len(given)} images")
+    waiting = iter(given)
+    all_given = bool(given) and not empty
+    sources = [next(waiting) if all_given or tag == IMG_PLACEHOLDER else tag for tag in tags]
+    names = iter([name_of(source, k) if tag == IMG_PLACEHOLDER else tag
+                  for k, (tag, source) in enumerate(zip(tags, sources, strict=True), 1)])
+    return IMG_TAG.sub(lambda _: f"<img>{next(names)}</img>", text), sources
+
+
+def name_of(image: Any, number: int) -> str:
+    """What an image is called in a prompt of Qwen-VL: its path, or a name made of its number."""
+    path = image.source if isinstance(image, Picture) else image
+    if isinstance(path, Mapping):
+        path = path.get("path")
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else ""
+    if not isinstance(text, str) or not text or text.startswith("data:") or "<" in text or \
+            len(text.encode(errors="surrogateescape")) > MAX_PATH:
+        return f"image{number}.png"
+    return text
+
+
+def sight_of(core: _core.Model, config: Mapping[str, Any], processor: Processor,
+             files: Mapping[str, bytes] | None = None) -> Sight:
+    """What a model whose images are seen that way does for prompts with images. files: as of `Sight`."""
+    return (PathSight if processor.queries else Sight)(core, config, processor, files)
 
 
 def images_by_prompt(images: Any, prompts: int, one: bool) -> list[list[Any]]:

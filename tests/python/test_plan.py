@@ -197,7 +197,7 @@ def test_the_processor_beside_a_config_counts(tmp_path):
 
 @pytest.mark.parametrize("name, parameters, tower", [
     ("Qwen2.5-VL-3B", 3.755e9, 668.7e6), ("Qwen2.5-VL-7B", 8.292e9, 676.6e6), ("Qwen3-VL-2B", 2.128e9, 407.0e6),
-    ("Qwen3-VL-4B", 4.438e9, 415.3e6)])
+    ("Qwen3-VL-4B", 4.438e9, 415.3e6), ("Qwen-VL-Chat", 9.656e9, 1934.6e6)])
 def test_what_is_trained_of_a_tower_is_planned(name, parameters, tower):
     """Parameters as published, four bytes of gradient each."""
     sizes = {vision: dict(training_plan(SHAPES[name], name, grpo.GRPOConfig(train_vision=vision), "cpu").arenas)

@@ -41,7 +41,7 @@ def spec_of(config: Mapping[str, Any], source: str = "config.json") -> Spec:
     UnsupportedModelError for anything that is not run."""
     family = family_of(config, source)
     sees = family.tiny_vision is not None
-    refuse_foreign(Config(config, source), *(["vision_config"] if sees else []))
+    refuse_foreign(Config(config, source), *([family.vision_key] if sees else []))
     text = Config(text_of(config), source, family.defaults)
     refuse_foreign(text)
     text.number("max_position_embeddings", 1, low=1, high=1e9)

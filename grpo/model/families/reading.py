@@ -74,15 +74,20 @@ class Family:
     model_type, architecture: as in config.json. spec: a config's network. defaults: transformers' values of keys that a
     config leaves out. tiny: keys of grpo.tiny's config that are other ones in this family; None: a key it has not.
 
-    Of a family that sees: defaults are of the text's keys, wherever a config has them; tiny_vision: grpo.tiny's
-    vision_config. old_names: {what a tensor's name begins with: what it begins with in files}."""
+    Of a family that sees: defaults are of the text's keys, wherever a config has them; vision_key: of a config, for the
+    tower; tiny_vision: what grpo.tiny has there; image_tokens: what grpo.tiny has beside bytes; chat_template: which
+    shows images, where it is not Qwen2-VL's. old_names: {what a tensor's name begins with: what it begins with in
+    files}."""
 
     model_type: str
     architecture: str
     spec: Callable[[Config], Spec]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     tiny: Mapping[str, Any] = field(default_factory=dict)
+    vision_key: str = "vision_config"
     tiny_vision: Mapping[str, Any] | None = None
+    image_tokens: tuple[str, ...] = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+    chat_template: str | None = None
     old_names: Mapping[str, str] = field(default_factory=dict)
 
     def name_in_files(self, name: str) -> str:

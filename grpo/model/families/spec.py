@@ -28,13 +28,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 GATES = ("silu", "gelu_tanh")
+TABLES = ("bilinear", "bicubic")
 GELUS = ("gelu", "gelu_tanh", "quick_gelu")
 LAYER_SLOTS = ("attention_norm", "attention_norm_bias", "qkv", "qkv_bias", "q_norm", "k_norm", "o", "o_bias",
                "attention_post_norm", "mlp_norm", "mlp_norm_bias", "gate_up", "gate_up_bias", "down", "down_bias",
                "mlp_post_norm")
 MODEL_SLOTS = ("embed", "norm", "head")
-VISION_SLOTS = ("patch", "patch_bias", "position_table", "merger_norm", "merger_norm_bias", "merger_up",
-                "merger_up_bias", "merger_down", "merger_down_bias")
+VISION_SLOTS = ("patch", "patch_bias", "position_table", "entry_norm", "entry_norm_bias", "merger_norm",
+                "merger_norm_bias", "merger_up", "merger_up_bias", "merger_down", "merger_down_bias", "pool_query",
+                "pool_positions", "pool_kv", "pool_kv_norm", "pool_kv_norm_bias", "pool_query_norm",
+                "pool_query_norm_bias", "pool_in", "pool_in_bias", "pool_out", "pool_out_bias", "pool_post_norm",
+                "pool_post_norm_bias", "pool_project")
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Attention:
     scale: of the scores, before the softmax. window: keys that a query sees, its own included; 0: all before it.
     rope: which of `Spec.ropes`. qkv_bias: q, k and v have biases; o_bias: the projection back has one. qk_norm: one
     norm weight (head_dim,) for all heads of q, and one for k. by_window: rows of a tower see their window of the image
-    only."""
+    only. interleaved: the one tensor of q, k and v in files has these three of the first head, then of the next."""
 
     heads: int
     kv_heads: int
@@ -56,6 +60,7 @@ class Attention:
     qk_norm: bool = False
     o_bias: bool = False
     by_window: bool = False
+    interleaved: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,16 +108,30 @@ class Merger:
 
 
 @dataclass(frozen=True)
+class Resampler:
+    """What turns all patches of an image into as many features as there are queries, which are parameters.
+
+    Queries and patches, each normed and the patches projected before it, are given positions of a fixed table, which
+    is interpolated bicubically to the patches' grid; attention of its own, with products and biases of its own, lets
+    the queries see the patches; a norm and a product make features of what they saw (csrc/net/resampler.h)."""
+
+    queries: int
+    attention: Attention
+
+
+@dataclass(frozen=True)
 class Vision:
     """A tower: patches of images in, features out, which enter a text's rows in place of its image tokens.
 
     Before the first block x = patch Wpatch^T (+ bias), and the rows of a square table of positions, interpolated
-    bilinearly to the image's grid, where table_side is not 0. Its blocks are those of a text, except that rows see all
-    of their image (or window), and that norms may be LayerNorms ("layer"). Positions have two axes, row and column of a
-    patch. side x side patches are a cell; window: cells along each side of a window, 0: none. The features of the last
-    merger stand in place of tokens; those of the mergers before it are added to the residual stream after the text's
-    layers 0, 1, ... (DeepStack). out: columns of a feature; gelu: of the mergers, one of GELUS. patch_shape: channels,
-    frames, height and width of a patch."""
+    to the image's grid (table: one of TABLES), where table_side is not 0, and a norm of both where entry_norm. Its
+    blocks are those of a text, except that rows see all of their image (or window), and that norms may be LayerNorms
+    ("layer"). Positions have two axes, row and column of a patch. side x side patches are a cell; window: cells along
+    each side of a window, 0: none. The features of the last merger stand in place of tokens; those of the mergers
+    before it are added to the residual stream after the text's layers 0, 1, ... (DeepStack). In place of mergers there
+    may be a resampler. out: columns of a feature; gelu: of the mergers, one of GELUS. patch_shape: channels, frames,
+    height and width of a patch; still: files have no dimension of frames. grid_side: of the square grid of patches that
+    every image has; 0: any."""
 
     hidden_size: int
     patch_shape: tuple[int, int, int, int]
@@ -124,8 +143,13 @@ class Vision:
     norm: str = "layer"
     side: int = 2
     window: int = 0
+    grid_side: int = 0
     table_side: int = 0
+    table: str = "bilinear"
+    entry_norm: bool = False
     patch_bias: bool = False
+    still: bool = False
+    resampler: Resampler | None = None
     gelu: str = "gelu"
     prefix: str = "model.visual."
     layer_prefix: str = "blocks."
@@ -140,8 +164,9 @@ class Spec:
     eps: of every norm. norm_offset: added to the weight of every norm. embed_scale: of the rows of the embedding.
     tie: the head is the embedding. max_positions: the longest sequence, in tokens, for which this spec says what the
     model computes; 0: no limit. axes: numbers of a token's position; 3 (frame, row, column) among images. prefix: of
-    tensors' names. vision: the tower. names: Hugging Face names of the tensors of a slot (LAYER_SLOTS without
-    "model.layers.N.", MODEL_SLOTS whole), for those slots whose tensors are not called what Llama's are."""
+    tensors' names, layer_prefix: after it, of a layer's. vision: the tower. names: Hugging Face names of the tensors of
+    a slot (LAYER_SLOTS without what stands before it, MODEL_SLOTS whole), for those slots whose tensors are not called
+    what Llama's are."""
 
     hidden_size: int
     vocab_size: int
@@ -154,6 +179,7 @@ class Spec:
     max_positions: int = 0
     axes: int = 1
     prefix: str = "model."
+    layer_prefix: str = "layers."
     vision: Vision | None = None
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
