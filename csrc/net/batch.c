@@ -52,6 +52,13 @@ int groups_check(const struct groups *g, const struct spec *s) {
     return OK;
 }
 
+int groups_check_features(const struct groups *g) {
+    const struct pictures *p = g->pictures;
+    for (int64_t i = 0; p && i < p->offset[g->prompts.n]; i++)
+        if (!p->list[i].features) return fail(E_CONFIG, "image %lld has no features", (long long)i);
+    return OK;
+}
+
 int groups_longest(const struct groups *g) {
     int longest = 0;
     for (int i = 0; i < g->completions.n; i++)

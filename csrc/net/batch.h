@@ -23,6 +23,8 @@ struct groups {
 /* Ids in range, every prompt non-empty, group ascending, at most ROWS_MAX tokens, images where prompts have room for
    them: E_CONFIG that names the item otherwise. */
 int groups_check(const struct groups *g, const struct spec *s);
+/* E_CONFIG that names an image without features: nothing but a trained tower makes them on the way */
+int groups_check_features(const struct groups *g);
 /* Tokens of images in a prompt, and in all of them */
 static inline int image_tokens(const struct groups *g, int prompt) {
     const struct pictures *p = g->pictures;

@@ -162,6 +162,13 @@ static int check_vision(const struct spec *s) {
                  {"mergers", v->n_mergers, MERGERS_MAX}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         TRY(check_size("vision: ", sizes[i].key, sizes[i].value, sizes[i].most));
+    const int *shape = v->patch_shape;
+    if ((int64_t)shape[0] * shape[1] * shape[2] * shape[3] > SIZE_MAX_VALUE)
+        return fail(E_CONFIG, "vision: patches of %d x %d x %d x %d are more than %d numbers", shape[0], shape[1],
+                    shape[2], shape[3], SIZE_MAX_VALUE);
+    if ((int64_t)cell_patches(s) * s->d_model > SIZE_MAX_VALUE)
+        return fail(E_CONFIG, "vision: cells of %d patches of hidden_size %d are more than %d numbers",
+                    cell_patches(s), s->d_model, SIZE_MAX_VALUE);
     for (int k = 0; k < v->n_mergers; k++) {
         int last = k + 1 == v->n_mergers, after = v->mergers[k].after;
         if (after < 0 || after >= s->n_layers || (last && after != s->n_layers - 1) ||

@@ -271,7 +271,8 @@ static PyObject *Model_get_tensor(ModelObject *self, PyObject *arg) {
 }
 
 static int mix_models(ModelObject *self, const ModelObject *source, float alpha) {
-    if (!self->tower != !source->tower) return fail(E_CONFIG, "only models of one shape on one device can be mixed");
+    int same = !self->tower == !source->tower && (!self->tower || spec_equal(&self->tower->spec, &source->tower->spec));
+    if (!same) return fail(E_CONFIG, "only models of one shape on one device can be mixed");
     TRY(mixture_move(&self->mixture, source->weights, alpha));
     return self->tower ? mixture_move(&self->tower_mixture, source->tower, alpha) : OK;
 }

@@ -69,7 +69,8 @@ static int check_request(const struct rollout_request *q, const struct spec *spe
         if (q->stop_offset[i + 1] - q->stop_offset[i] > STOP_TAIL || q->stop_offset[i + 1] == q->stop_offset[i])
             return fail(E_CONFIG, "stop string %d must have 1..%d bytes", i, STOP_TAIL);
     struct groups g = {.prompts = q->prompts, .pictures = q->pictures};
-    return groups_check(&g, spec);
+    TRY(groups_check(&g, spec));
+    return groups_check_features(&g);
 }
 
 static struct sequences_config config_of(const struct rollout_request *q, int slots, int prompt_length) {

@@ -223,11 +223,11 @@ static int accumulate(struct trainer *t, float *logp, float *entropy, const stru
 /* Every image can be given to the text: a trained tower has its pixels, else it has features. */
 static int check_seen(const struct trainer *t, const struct groups *g) {
     const struct pictures *p = g->pictures;
-    int n = (int)p->offset[g->prompts.n], trained = t->n_groups > 1;
+    int n = (int)p->offset[g->prompts.n];
+    if (t->n_groups == 1) return groups_check_features(g);
     for (int i = 0; i < n; i++)
-        if (trained ? !p->list[i].pixels : !p->list[i].features)
-            return fail(E_CONFIG, "image %d has no %s", i, trained ? "pixels" : "features");
-    return trained ? pictures_check(p->list, n, &t->groups[GROUP_TOWER].weights->spec) : OK;
+        if (!p->list[i].pixels) return fail(E_CONFIG, "image %d has no pixels", i);
+    return pictures_check(p->list, n, &t->groups[GROUP_TOWER].weights->spec);
 }
 
 /* Checks and memory of both calls; *empty: there is nothing to run */

@@ -201,7 +201,7 @@ def check_arrays(arrays: Mapping[str, NDArray], path: Path) -> None:
 
 def prompt_stream(model: Model, args: GRPOConfig, dataset: Any, name: str, shuffle: bool = False) -> PromptStream:
     """The prompts of a data set, each with room for its completion. name: what errors call it."""
-    context = model.config.get("max_position_embeddings")
+    context = model.text_config.get("max_position_embeddings")
     limit = min(x for x in (args.max_prompt_length, context and context - args.max_completion_length, 1 << 31)
                 if x is not None)
     if limit < 1:

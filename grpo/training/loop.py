@@ -598,7 +598,12 @@ def open_eyes(model: Model, args: TrainingConfig) -> None:
             raise ConfigError(f"{asked[0]}: this model ({model.config.get('model_type')}) has no vision tower")
         return
     sight.processor = sight.processor.with_limits(args.min_pixels, args.max_pixels)
-    sight.keep(int(args.image_cache_gb * 1e9), args.image_cache_dir)
+    folder = args.image_cache_dir
+    if folder is not None and args.train_vision != "none":
+        warn(f"image_cache_dir: nothing is kept there: with train_vision={args.train_vision!r} the features of an "
+             "image are others after every step")
+        folder = None
+    sight.keep(int(args.image_cache_gb * 1e9), folder)
     sight.keeps_pixels = args.train_vision != "none"
 
 

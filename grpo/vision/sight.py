@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ import numpy as np
 
 from .. import _core
 from ..errors import ConfigError, ImageError
+from ..model.families import spec_of
+from ..model.families.spec import Vision
 from .expand import prompt_ids
 from .messages import is_chat, normal
 from .pictures import CACHE_BYTES, FeatureCache, Picture, look, read_pixels, see
@@ -33,6 +36,7 @@ class Sight:
     def __init__(self, core: _core.Model, config: Mapping[str, Any], processor: Processor,
                  files: Mapping[str, bytes] | None = None) -> None:
         self.core, self.processor, self._read, self._files = core, processor, processor, dict(files or {})
+        self._tower = spec_of(config).vision
         self.tokens = {name: _token(config, name) for name in TOKENS}
         self.cache_bytes = CACHE_BYTES
         self.cache_folder: str | Path | None = None
@@ -53,8 +57,9 @@ class Sight:
     def features(self) -> FeatureCache:
         """What the tower as it is now has seen."""
         if self._version != self.core.tower_version:
-            folder = None if self.cache_folder is None else Path(self.cache_folder)
-            self._cache = FeatureCache(self.cache_bytes, folder, fingerprint(self.core) if folder else "")
+            folder, tower = None if self.cache_folder is None else Path(self.cache_folder), self._tower
+            self._cache = FeatureCache(self.cache_bytes, folder, fingerprint(self.core, tower) if folder else "",
+                                       (len(tower.mergers), tower.out) if tower is not None else None)
             self._version = self.core.tower_version
         return self._cache
 
@@ -84,8 +89,11 @@ class Sight:
         if not isinstance(prompt, str) and not is_chat(prompt):
             ids = np.asarray(prompt)
             if ids.ndim == 1 and int((ids == self.image_token_id).sum()) == sum(counts) and ids.dtype.kind in "iu":
+                self.positions(ids, pictures, where)
                 return ids.astype(np.int32), pictures
-        return prompt_ids(tokenizer, prompt, counts, self.image_token_id, where, **variables), pictures
+        ids = prompt_ids(tokenizer, prompt, counts, self.image_token_id, where, **variables)
+        self.positions(ids, pictures, where)             # no video, and every image in a place of its own
+        return ids, pictures
 
     def inputs(self, prompts: Sequence[I32], pictures: Sequence[Sequence[Picture]], *,
                pixels: bool = False) -> list[Seen | None] | None:
@@ -95,15 +103,15 @@ class Sight:
             raise ConfigError(f"images of {len(pictures)} prompts for {len(prompts)} prompts")
         every = [each for some in pictures for each in some]
         if not every:
+            for i, ids in enumerate(prompts):
+                self.positions(ids, (), f"prompt {i}")   # placeholders of images that nobody gave are no text
             return None
         parts: Iterator[tuple[Any, Any, Any]]
         if pixels:
             read_pixels(every)
             parts = iter([(each.grid, each.pixels, None) for each in every])
         else:
-            features = see(self.core, every, self.features)
-            for each in every if not self.keeps_pixels else ():
-                each.pixels = None
+            features = see(self.core, every, self.features, keep_pixels=self.keeps_pixels)
             parts = iter([(each.grid, None, made) for each, made in zip(every, features, strict=True)])
         out: list[Seen | None] = []
         for i, (ids, some) in enumerate(zip(prompts, pictures, strict=True)):
@@ -119,11 +127,17 @@ class Sight:
                               video_token_id=self.tokens["video_token_id"], where=where)
 
 
-def fingerprint(core: _core.Model) -> str:
-    """Of a tower's weights, by which features on disk are told apart."""
+def fingerprint(core: _core.Model, tower: Vision | None) -> str:
+    """Of a tower's weights, of the network that they are in (heads and windows have no tensor) and of what computes it,
+    by which features on disk are told apart."""
     import hashlib
 
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(f"{core.device} {core.tier}".encode(), digest_size=16)
+    if tower is not None:
+        digest.update(repr(replace(tower, ropes=())).encode())
+        for rope in tower.ropes:
+            digest.update(f"{rope.scale!r} ".encode() + rope.inv_freq.tobytes() +
+                          (b"" if rope.axis is None else rope.axis.tobytes()))
     for name, shape in core.tensors():
         if ".visual." in name:
             digest.update(f"{name} {shape} {core.dtype}".encode() + core.get_tensor(name).tobytes())
