@@ -93,8 +93,9 @@ class Model:
     def embed(self, texts: list[I32], *, token_budget: int = 1024) -> F32:
         """(len(texts), hidden_size): the mean of the last hidden states, after the final norm, over each text's tokens.
         A text's vector has the same bits whatever the others are."""
-    def mix(self, other: Model, alpha: float, /) -> None:
-        """weights = alpha * other + (1 - alpha) * weights, kept in float32 from the first call on."""
+    def mix(self, other: Model, alpha: float, /, tower: bool = True) -> None:
+        """weights = alpha * other + (1 - alpha) * weights, kept in float32 from the first call on; without tower
+        those of the text alone."""
 
 class Store:
     """Activations of rollouts that wait for the update. What is there stays until the weights change, its group is
@@ -154,8 +155,11 @@ class Trainer:
 
 def plan(*, spec: Any, step_prompts: int, num_generations: int, prompt_length: int, max_new_tokens: int,
          token_budget: int, recompute: bool, moment_dtype: str, master_dtype: str, rollout_prompts: int, slots: int,
-         store_rows: int, train: bool, reference: bool, mixed: bool, device: str) -> list[tuple[str, int]]:
-    """(arena, bytes) that a run with these settings will hold; nothing is allocated."""
+         store_rows: int, train: bool, reference: bool, mixed: bool, scored: bool, train_vision: str,
+         image_tokens: int, images: int, seen_prompts: int, image_cache: int, device: str) -> list[tuple[str, int]]:
+    """(arena, bytes) that a run with these settings will hold; nothing is allocated. scored: the policy gives log-probs
+    beside updates. image_tokens: of the ``images`` of a prompt; seen_prompts: those whose images are on the host at a
+    time; image_cache: bytes of features kept there."""
 
 def loss_options() -> dict[str, tuple[str, Any, tuple[str, ...]]]:
     """{name: (kind, default, choices)} of every loss option. kind: 'number', 'integer', 'flag' or 'choice', with

@@ -26,6 +26,16 @@ static int check_pictures(const struct ragged *prompts, const struct pictures *p
                                                     : fail(E_CONFIG, "prompt %d: position %d after it", i, p->next[i]);
 }
 
+int pictures_have(const struct groups *g, int pixels) {
+    const struct pictures *p = g->pictures;
+    for (int i = 0; p && i < g->prompts.n; i++)
+        for (int64_t k = p->offset[i]; k < p->offset[i + 1]; k++)
+            if (pixels ? !p->list[k].pixels : !p->list[k].features)
+                return fail(E_CONFIG, "image %lld of prompt %d has no %s", (long long)(k - p->offset[i]), i,
+                            pixels ? "pixels" : "features");
+    return OK;
+}
+
 int groups_check(const struct groups *g, const struct spec *s) {
     const struct {
         const char *what;
@@ -49,13 +59,6 @@ int groups_check(const struct groups *g, const struct spec *s) {
         if (i && g->group[i] < g->group[i - 1])
             return fail(E_CONFIG, "completions are not in the order of their prompts (at %d)", i);
     }
-    return OK;
-}
-
-int groups_check_features(const struct groups *g) {
-    const struct pictures *p = g->pictures;
-    for (int64_t i = 0; p && i < p->offset[g->prompts.n]; i++)
-        if (!p->list[i].features) return fail(E_CONFIG, "image %lld has no features", (long long)i);
     return OK;
 }
 

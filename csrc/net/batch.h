@@ -23,8 +23,8 @@ struct groups {
 /* Ids in range, every prompt non-empty, group ascending, at most ROWS_MAX tokens, images where prompts have room for
    them: E_CONFIG that names the item otherwise. */
 int groups_check(const struct groups *g, const struct spec *s);
-/* E_CONFIG that names an image without features: nothing but a trained tower makes them on the way */
-int groups_check_features(const struct groups *g);
+/* E_CONFIG that names the prompt whose image has no features, or no pixels */
+int pictures_have(const struct groups *g, int pixels);
 /* Tokens of images in a prompt, and in all of them */
 static inline int image_tokens(const struct groups *g, int prompt) {
     const struct pictures *p = g->pictures;
@@ -85,13 +85,16 @@ struct batch {
 struct batch_sizes {
     int rows, head_rows, segments, vectors;
 };
+/* Bytes of one of its vectors */
+static inline size_t vector_bytes(const struct ops *ops, const struct spec *s) {
+    return sizeof(int32_t) + (size_t)s->levels * (size_t)s->d_model * (size_t)ops->real_size;
+}
 int batch_create(struct batch *b, const struct weights *w, const struct batch_sizes *sizes);
 void batch_free(struct batch *b);
 /* Grows b to at least these sizes. */
 int batch_reserve(struct batch *b, const struct weights *w, const struct batch_sizes *sizes);
 /* HOST staging -> b: ids, positions, segments, rows, targets of a micro-batch; vectors of images that have features.
-   Head rows stand in the flat order of its
-   completions' tokens, each group padded to ROW_ALIGN. */
+   Head rows stand in the flat order of its completions' tokens, each group padded to ROW_ALIGN. */
 int batch_pack(struct batch *b, const struct groups *g, const struct micro_batch *mb);
 /* values of vectors [first, ...) = features of n images, of those that have any */
 int vectors_upload(struct vectors *v, int first, const struct weights *w, const struct picture *list, int n);

@@ -33,7 +33,7 @@ int picture_rows(const struct spec *s, const struct picture *list, int n) {
     return cells * cell_patches(s);
 }
 
-/* The point of n that lie evenly from 0 to last which is number i, as torch.linspace has it */
+/* Point i of n that are evenly spaced from 0 to last, as torch.linspace rounds it */
 static float even_point(int i, int n, int last) {
     float step = n > 1 ? (float)last / (float)(n - 1) : 0;
     return i < n / 2 || n == 1 ? step * (float)i : (float)last - step * (float)(n - 1 - i);

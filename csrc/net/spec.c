@@ -162,13 +162,11 @@ static int check_vision(const struct spec *s) {
                  {"mergers", v->n_mergers, MERGERS_MAX}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         TRY(check_size("vision: ", sizes[i].key, sizes[i].value, sizes[i].most));
-    const int *shape = v->patch_shape;
-    if ((int64_t)shape[0] * shape[1] * shape[2] * shape[3] > SIZE_MAX_VALUE)
-        return fail(E_CONFIG, "vision: patches of %d x %d x %d x %d are more than %d numbers", shape[0], shape[1],
-                    shape[2], shape[3], SIZE_MAX_VALUE);
-    if ((int64_t)cell_patches(s) * s->d_model > SIZE_MAX_VALUE)
-        return fail(E_CONFIG, "vision: cells of %d patches of hidden_size %d are more than %d numbers",
-                    cell_patches(s), s->d_model, SIZE_MAX_VALUE);
+    const int *p = v->patch_shape;
+    int64_t patch = (int64_t)p[0] * p[1] * p[2] * p[3], cell = (int64_t)v->side * v->side * s->d_model;
+    if (patch > SIZE_MAX_VALUE || cell > SIZE_MAX_VALUE)
+        return fail(E_CONFIG, "vision: a patch of %lld numbers, a cell of %lld columns; at most %d fit",
+                    (long long)patch, (long long)cell, SIZE_MAX_VALUE);
     for (int k = 0; k < v->n_mergers; k++) {
         int last = k + 1 == v->n_mergers, after = v->mergers[k].after;
         if (after < 0 || after >= s->n_layers || (last && after != s->n_layers - 1) ||
@@ -186,7 +184,7 @@ int spec_check(const struct spec *s) {
     TRY(check_size("", "axes", s->axes, AXES_MAX));
     if (is_tower(s)) TRY(check_vision(s));
     else TRY(check_size("", "vocab_size", s->vocab_size, SIZE_MAX_VALUE));
-    if (s->levels > s->n_layers + 1)
+    if (s->levels < 0 || s->levels > s->n_layers + 1)
         return fail(E_CONFIG, "vision: %d mergers for a text of %d layers", s->levels, s->n_layers);
     if (s->norm == NORM_LAYER && !is_tower(s)) return fail(E_CONFIG, "norm: LayerNorm is of towers");
     TRY(check_positive("", "eps", s->eps));

@@ -65,20 +65,19 @@ struct vision_spec {
 struct spec {
     int d_model, vocab_size, n_layers, n_ropes;
     int axes; /* numbers of a position: 1; of text among images, of a tower more (ops.def: rope_table) */
-    int levels; /* of vectors that enter a text\'s rows (rows.h): those of the tower beside it, or 0 */
-    int max_positions; /* longer sequences are refused; 0: no limit */
-    int tie; /* the head is the embedding */
+    int levels;                /* of vectors that enter a text's rows (rows.h): those of the tower beside it, or 0 */
+    int max_positions;         /* longer sequences are refused; 0: no limit */
+    int tie;                   /* the head is the embedding */
     enum norm_kind norm;
-    float eps, norm_offset; /* of every RMSNorm: x rstd (norm_offset + w) */
+    float eps, norm_offset;    /* of every RMSNorm: x rstd (norm_offset + w) */
     float embed_scale;
     struct vision_spec vision;
     struct layer_spec *layers; /* (n_layers) */
-    struct rope_spec *ropes; /* (n_ropes) */
-    char prefix[NAME_MAX_BYTES]; /* of Hugging Face names: "model." */
-    char layer_prefix[NAME_MAX_BYTES]; /* after it, before the number of a layer: "layers." */
-    char merger_prefix[MERGERS_MAX][NAME_MAX_BYTES]; /* after it: "merger." */
-    char names[SLOTS][PIECES][NAME_MAX_BYTES]; /* of each piece, without these; "": no piece. One name where the
-                                                          table has several: one tensor holds them all */
+    struct rope_spec *ropes;   /* (n_ropes) */
+    /* of Hugging Face names: "model."; after it "layers.", before the number of a layer, or "merger." */
+    char prefix[NAME_MAX_BYTES], layer_prefix[NAME_MAX_BYTES], merger_prefix[MERGERS_MAX][NAME_MAX_BYTES];
+    /* of each piece, without these; "": no piece. One name where the table has several: one tensor holds them all */
+    char names[SLOTS][PIECES][NAME_MAX_BYTES];
 };
 static inline int is_tower(const struct spec *s) { return s->vision.patch_shape[0] > 0; }
 static inline int patch_columns(const struct spec *s) {
@@ -114,11 +113,11 @@ struct widths spec_widths(const struct spec *s);
 /* A stored parameter: the pieces of a slot, one below the other */
 struct param {
     enum slot slot;
-    int layer; /* -1: of the whole model; n_layers + k: of merger k */
-    int O, C; /* rows of all pieces; columns, 0 for a vector */
-    int rows[PIECES]; /* of each piece; 0: there is none */
-    size_t offset; /* of its first element in an arena of the network's shape (gradients, masters) */
-    void *w; /* the working weights: a packed matrix (O, C) or a float vector (O); weights.h */
+    int layer;                 /* -1: of the whole model; n_layers + k: of merger k */
+    int O, C;                  /* rows of all pieces; columns, 0 for a vector */
+    int rows[PIECES];          /* of each piece; 0: there is none */
+    size_t offset;             /* of its first element in an arena of the network's shape (gradients, masters) */
+    void *w;                   /* the working weights: a packed matrix (O, C) or a float vector (O); weights.h */
 };
 static inline size_t param_columns(const struct param *p) { return (size_t)(p->C ? p->C : 1); }
 static inline size_t param_size(const struct param *p) { return (size_t)p->O * param_columns(p); }

@@ -8,8 +8,7 @@
 
 /* Scratch of the device's ops for calls of up to: rows packed rows, head_rows predicting rows, slots of decode,
    segments, positions of a sequence; shared_pages of attention_decode; vectors among the rows. E_CONFIG for more
-   positions than the network
-   has. */
+   positions than the network has. */
 struct text_limits {
     int rows, head_rows, slots, segments, positions, shared_pages, vectors;
 };

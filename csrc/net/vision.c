@@ -69,7 +69,7 @@ static int upload_tables(struct tower *t) {
     return device_upload(d, t->tap_weights, g->tap_weights, N * TAPS * sizeof *g->tap_weights);
 }
 
-/* HOST rows [begin, begin + n) of the batch; *image, *end: that of row begin - 1, and its last row's successor */
+/* HOST rows [begin, begin + n) of the batch; *image: that of the last row staged before; *end: the first row after it */
 static void stage_pixels(float *host, const struct tower *t, const struct picture *list, int *image, int *end,
                          int begin, int n) {
     const struct spec *s = &t->weights->spec;

@@ -41,8 +41,8 @@ struct feature_rows {
 static inline int feature_levels(const struct spec *s) { return s->vision.n_mergers; }
 /* Features of n images, which have passed pictures_check() and have pixels */
 int tower_forward(struct tower *t, const struct feature_rows *out, const struct picture *list, int n);
-/* What the mergers computed, from gradients of the features of the batch just run: grads += . Of the mergers alone, or
-   of the whole tower. */
+/* grads += those of the tower's weights, or of its mergers' alone, from d: gradients of the features of the batch just
+   run */
 int tower_backward(struct tower *t, const struct feature_rows *d, const struct gradients *grads, int only_mergers);
 
 #endif

@@ -77,11 +77,17 @@ static int parts_of(struct parts *out, PyObject *object, const char *name) {
     if (!PyTuple_Check(object) || PyTuple_GET_SIZE(object) != 4 || !PyList_Check(PyTuple_GET_ITEM(object, 3)) ||
         !PyArray_Check(PyTuple_GET_ITEM(object, 2)))
         return PyErr_Format(PyExc_TypeError, "%s must be None or (positions, next, tokens, images)", name), -1;
+    PyObject *next = PyTuple_GET_ITEM(object, 1);
+    if (!PyLong_Check(next))
+        return PyErr_Format(PyExc_TypeError, "%s: the position after it must be an integer, not %.100s", name,
+                            Py_TYPE(next)->tp_name),
+               -1;
+    int beyond;                            /* -1 then, which is no position */
     *out = (struct parts){.positions = PyTuple_GET_ITEM(object, 0),
                           .tokens = PyTuple_GET_ITEM(object, 2),
                           .images = PyTuple_GET_ITEM(object, 3),
-                          .next = PyLong_AsLong(PyTuple_GET_ITEM(object, 1))};
-    return PyErr_Occurred() ? -1 : 0;
+                          .next = PyLong_AsLongAndOverflow(next, &beyond)};
+    return 0;
 }
 
 static int take_memory(struct pictures_owner *o, const struct ragged *prompts, const struct counts *n, int axes) {

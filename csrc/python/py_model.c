@@ -270,22 +270,25 @@ static PyObject *Model_get_tensor(ModelObject *self, PyObject *arg) {
     return array;
 }
 
-static int mix_models(ModelObject *self, const ModelObject *source, float alpha) {
-    int same = !self->tower == !source->tower && (!self->tower || spec_equal(&self->tower->spec, &source->tower->spec));
-    if (!same) return fail(E_CONFIG, "only models of one shape on one device can be mixed");
+static int mix_models(ModelObject *self, const ModelObject *source, float alpha, int tower) {
+    if (!self->tower != !source->tower || (self->tower && !spec_equal(&self->tower->spec, &source->tower->spec)))
+        return fail(E_CONFIG, "only models of one shape on one device can be mixed");
     TRY(mixture_move(&self->mixture, source->weights, alpha));
-    return self->tower ? mixture_move(&self->tower_mixture, source->tower, alpha) : OK;
+    return self->tower && tower ? mixture_move(&self->tower_mixture, source->tower, alpha) : OK;
 }
 
-PyDoc_STRVAR(mix_doc, "mix($self, other, alpha, /)\n--\n\nweights = alpha * other + (1 - alpha) * weights.");
-static PyObject *Model_mix(ModelObject *self, PyObject *args) {
+PyDoc_STRVAR(mix_doc, "mix($self, other, alpha, /, tower=True)\n--\n\n"
+                      "weights = alpha * other + (1 - alpha) * weights; without tower those of the text alone.");
+static PyObject *Model_mix(ModelObject *self, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"", "", "tower", NULL};
     PyObject *other;
     float alpha;
-    if (!PyArg_ParseTuple(args, "Of:mix", &other, &alpha)) return NULL;
+    int tower = 1;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Of|p:mix", names, &other, &alpha, &tower)) return NULL;
     ModelObject *source = model_arg(other);
     if (!source || (source != self && busy_enter(&source->busy))) return NULL;
     int status = OK;
-    RUN_ALONE(&self->busy, status, mix_models(self, source, alpha));
+    RUN_ALONE(&self->busy, status, mix_models(self, source, alpha, tower));
     if (source != self) source->busy = 0;
     if (status) return NULL;
     Py_RETURN_NONE;
@@ -347,9 +350,10 @@ PyDoc_STRVAR(
 static PyObject *Model_see(ModelObject *self, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"images", "patch_budget", NULL};
     PyObject *images;
-    int patch_budget = 4096;
+    int patch_budget = PATCH_BUDGET;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!|$i:see", names, &PyList_Type, &images, &patch_budget))
         return NULL;
+    if (patch_budget < 1) return PyErr_Format(PyExc_ValueError, "patch_budget is %d, must be positive", patch_budget);
     PyObject *items = PyList_AsTuple(images), *held = PyList_New(0), *list = items && held ? PyList_New(0) : NULL;
     int n = list ? (int)PyTuple_GET_SIZE(items) : 0, status = list ? OK : -1;
     struct picture *pictures = calloc((size_t)n + 1, sizeof *pictures);
@@ -477,7 +481,7 @@ static PyMethodDef methods[] = {
     {"tensors", (PyCFunction)Model_tensors, METH_NOARGS, tensors_doc},
     {"set_tensor", (PyCFunction)Model_set_tensor, METH_VARARGS, set_tensor_doc},
     {"get_tensor", (PyCFunction)Model_get_tensor, METH_O, get_tensor_doc},
-    {"mix", (PyCFunction)Model_mix, METH_VARARGS, mix_doc},
+    {"mix", (PyCFunction)(void *)Model_mix, METH_VARARGS | METH_KEYWORDS, mix_doc},
     {"generate", (PyCFunction)(void *)generate, METH_VARARGS | METH_KEYWORDS, generate_doc},
     {"logprobs", (PyCFunction)(void *)Model_logprobs, METH_VARARGS | METH_KEYWORDS, logprobs_doc},
     {"logprob_grads", (PyCFunction)(void *)Model_logprob_grads, METH_VARARGS | METH_KEYWORDS, logprob_grads_doc},

@@ -212,6 +212,15 @@ static PyObject *Trainer_zero_grad(TrainerObject *self, PyObject *unused) {
 
 /* -- state --------------------------------------------------------------------------------------------------------- */
 
+/* A tensor that the trainer trains; -1 with ConfigError for any other */
+static int find_trained(struct tensor *t, struct weights **w, const TrainerObject *self, const char *name) {
+    if (find_tensor(t, w, self->model, name)) return -1;
+    if (group_of(self->t, t)) return 0;
+    return raise_status(fail(E_CONFIG, "%.200s is not trained (train_vision is '%s')", name,
+                             vision_trainings[self->t->config.vision])),
+           -1;
+}
+
 /* masters: the kind is 'master', which is not one of trainer_get's */
 static int parse_state(int *masters, enum trainer_state *kind, struct tensor *t, struct weights **w,
                        const TrainerObject *self, const char *kind_name, const char *name) {
@@ -219,7 +228,7 @@ static int parse_state(int *masters, enum trainer_state *kind, struct tensor *t,
     *kind = !strcmp(kind_name, "v") ? STATE_V : STATE_M;
     if (!*masters && strcmp(kind_name, "m") && strcmp(kind_name, "v"))
         return PyErr_Format(PyExc_ValueError, "kind is '%s', must be 'master', 'm' or 'v'", kind_name), -1;
-    return find_tensor(t, w, self->model, name);
+    return find_trained(t, w, self, name);
 }
 
 PyDoc_STRVAR(gradient_doc, "gradient($self, name, /)\n--\n\nThe gradient accumulated so far, float32.");
@@ -227,7 +236,7 @@ static PyObject *Trainer_gradient(TrainerObject *self, PyObject *arg) {
     struct tensor t;
     struct weights *w;
     const char *name = string_arg(arg, "name");
-    if (!name || find_tensor(&t, &w, self->model, name)) return NULL;
+    if (!name || find_trained(&t, &w, self, name)) return NULL;
     PyObject *array = tensor_array(&t, w);
     if (!array) return NULL;
     int status = OK;
@@ -311,16 +320,18 @@ static PyObject *Trainer_plan(TrainerObject *self, PyObject *unused) {
     const struct weights *tower = self->model->tower;
     struct trainer_sizes all = {0};
     size_t weights = weights_bytes(ops, &t->weights->spec) + (tower ? weights_bytes(ops, &tower->spec) : 0);
+    size_t vectors = (size_t)t->batch.vectors_max * vector_bytes(ops, &t->weights->spec);
     for (int k = 0; k < t->n_groups; k++) {
         const struct train_config *c = &t->config;
         struct trainer_sizes one = trainer_sizes(ops, &t->groups[k].weights->spec, c->vision, c->moments, c->masters);
         all = (struct trainer_sizes){all.grads + one.grads, all.lower + one.lower, all.moments + one.moments};
     }
-    return Py_BuildValue("[(sn)(sn)(sn)(sn)(sn)(sn)]", "weights", (Py_ssize_t)weights, "gradients (float32)",
+    return Py_BuildValue("[(sn)(sn)(sn)(sn)(sn)(sn)(sn)(sn)]", "weights", (Py_ssize_t)weights, "gradients (float32)",
                          (Py_ssize_t)all.grads, "master bits beyond bfloat16", (Py_ssize_t)all.lower,
                          moment_arena(t->config.moments), (Py_ssize_t)all.moments, "gradients of embedded tokens",
-                         (Py_ssize_t)((size_t)t->embed_max * embed_row_bytes(ops, &t->weights->spec)), "activations",
-                         (Py_ssize_t)(t->acts.bytes + t->tower.bytes));
+                         (Py_ssize_t)((size_t)t->embed_max * embed_row_bytes(ops, &t->weights->spec)),
+                         "features of a micro-batch", (Py_ssize_t)vectors, "activations", (Py_ssize_t)t->acts.bytes,
+                         "activations of the tower", (Py_ssize_t)t->tower.bytes);
 }
 
 static PyObject *Trainer_get_moment_dtype(TrainerObject *self, void *unused) {
@@ -378,7 +389,8 @@ static PyGetSetDef getset[] = {
 PyDoc_STRVAR(
     trainer_doc,
     "Trainer(model, *, adam_beta1=0.9, adam_beta2=0.999, adam_epsilon=1e-08, weight_decay=0.0, token_budget=1024, "
-    "recompute=False, moment_dtype='float32', master_dtype='float32', seed=0)\n--\n\n"
+    "recompute=False, moment_dtype='float32', master_dtype='float32', seed=0, train_vision='none', vision_rate=1.0)"
+    "\n--\n\n"
     "Gradients, master weights and AdamW moments of one Model.");
 static PyType_Slot slots[] = {
     {Py_tp_new, Trainer_new}, {Py_tp_dealloc, Trainer_dealloc}, {Py_tp_methods, methods},

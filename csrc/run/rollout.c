@@ -70,7 +70,7 @@ static int check_request(const struct rollout_request *q, const struct spec *spe
             return fail(E_CONFIG, "stop string %d must have 1..%d bytes", i, STOP_TAIL);
     struct groups g = {.prompts = q->prompts, .pictures = q->pictures};
     TRY(groups_check(&g, spec));
-    return groups_check_features(&g);
+    return pictures_have(&g, 0);
 }
 
 static struct sequences_config config_of(const struct rollout_request *q, int slots, int prompt_length) {
@@ -99,13 +99,24 @@ int rollout_check_size(const struct rollout_size *size) {
                 size->max_new_tokens, size->slots, size->prompt_length, ROWS_MAX);
 }
 
+static struct sequences_config config_of_size(const struct rollout_size *size) {
+    return (struct sequences_config){.slots = size->slots,
+                                     .prompts = size->prompts,
+                                     .prompt_length = size->prompt_length,
+                                     .max_new_tokens = size->max_new_tokens,
+                                     .image_tokens = size->image_tokens,
+                                     .n_forbidden = size->forbids,
+                                     .sampler.repetition_penalty = 1};
+}
+
 size_t rollout_bytes(const struct ops *ops, const struct spec *spec, const struct rollout_size *size) {
-    struct sequences_config c = {.slots = size->slots,
-                                 .prompts = size->prompts,
-                                 .prompt_length = size->prompt_length,
-                                 .max_new_tokens = size->max_new_tokens,
-                                 .sampler.repetition_penalty = 1};
+    struct sequences_config c = config_of_size(size);
     return sequences_bytes(ops, spec, &c);
+}
+
+int rollout_vectors(const struct ops *ops, const struct spec *spec, const struct rollout_size *size) {
+    struct sequences_config c = config_of_size(size);
+    return sequences_vectors(ops, spec, &c);
 }
 
 /* -- tokens -------------------------------------------------------------------------------------------------------- */
@@ -258,7 +269,8 @@ int rollout(struct session *session, struct rollout_result *out, const struct ro
     int prompt_length = 0;
     for (int i = 0; i < q->prompts.n; i++) prompt_length = max_int(prompt_length, ragged_length(&q->prompts, i));
     struct sequences_config config = config_of(q, min_int(q->slots, r.n), prompt_length);
-    TRY(rollout_check_size(&(struct rollout_size){config.slots, q->prompts.n, prompt_length, q->max_new_tokens}));
+    TRY(rollout_check_size(&(struct rollout_size){
+        .slots = config.slots, .prompt_length = prompt_length, .max_new_tokens = q->max_new_tokens}));
     if (q->n_stop_strings && !(r.tails = calloc((size_t)r.n, sizeof *r.tails)))
         return fail(E_MEMORY, "no memory for %d completions", r.n);
     int status = sequences_create(&r.sequences, session, &config, q->store, q->store_rows);

@@ -45,9 +45,13 @@ int rollout(struct session *session, struct rollout_result *out, const struct ro
 /* Workspace of a rollout of so many prompts: cache, activations and tables */
 struct rollout_size {
     int slots, prompts, prompt_length, max_new_tokens;
+    int image_tokens;                     /* of all prompts together */
+    int forbids;                          /* some ids are never drawn */
 };
 /* E_CONFIG for a cache of more than ROWS_MAX positions */
 int rollout_check_size(const struct rollout_size *size);
 size_t rollout_bytes(const struct ops *ops, const struct spec *spec, const struct rollout_size *size);
+/* Features that prompts prefilled together have at most */
+int rollout_vectors(const struct ops *ops, const struct spec *spec, const struct rollout_size *size);
 
 #endif

@@ -13,7 +13,7 @@ int score(struct session *s, float *logp, float *entropy, const struct groups *g
     TRY(inverse_temperature(&inv, temperature));
     if (token_budget < 1) return fail(E_CONFIG, "token_budget is %d, must be positive", token_budget);
     TRY(groups_check(g, &w->spec));
-    TRY(groups_check_features(g));
+    TRY(pictures_have(g, 0));
     batch_limits(&rows, &head_rows, g, token_budget);
     if (!rows) return OK;
     struct text_limits need = {.rows = rows,
@@ -60,7 +60,7 @@ int score_logits(struct session *s, float *z, const struct ragged *prompt, const
     struct groups g = {*prompt, {1, completion_offset, prompt->ids}, &group, pictures};
     if (n < 1) return fail(E_CONFIG, "no token ids to run");
     TRY(groups_check(&g, &w->spec));
-    TRY(groups_check_features(&g));
+    TRY(pictures_have(&g, 0));
     int rows = round_up(n, ROW_ALIGN);
     size_t bytes = (size_t)n * (size_t)w->spec.vocab_size * sizeof(float);
     TRY(session_reserve(s,

@@ -9,6 +9,15 @@ static int images_within(const struct spec *s, const struct picture *list, int f
     return end - first;
 }
 
+static size_t feature_bytes(const struct ops *ops, const struct spec *s, int rows) {
+    size_t cells = (size_t)(rows / cell_patches(s)) * (size_t)feature_levels(s);
+    return cells * (size_t)s->vision.out * (size_t)ops->real_size;
+}
+
+size_t see_bytes(const struct ops *ops, const struct spec *tower, int rows) {
+    return tower_bytes(ops, tower, STASH_NOTHING, rows) + feature_bytes(ops, tower, rows);
+}
+
 static int download(const struct weights *w, void *const *features, const struct feature_rows *f,
                     const struct picture *list, int n) {
     const struct spec *s = &w->spec;
@@ -31,6 +40,7 @@ static int see_batch(struct tower *t, void *const *features, real *values, const
 int see(const struct weights *tower, struct workspace *workspace, void *const *features, const struct picture *list,
         int n, int patch_budget) {
     const struct spec *s = &tower->spec;
+    if (patch_budget < 1) return fail(E_CONFIG, "patch_budget is %d, must be positive", patch_budget);
     TRY(pictures_check(list, n, s));
     int rows = 0;
     for (int i = 0, count; i < n; i += count) {
@@ -39,10 +49,8 @@ int see(const struct weights *tower, struct workspace *workspace, void *const *f
     }
     struct tower t;
     TRY(tower_create(&t, tower, STASH_NOTHING, rows));
-    size_t cells = (size_t)(rows / cell_patches(s)) * (size_t)feature_levels(s);
     void *memory;
-    int status = workspace_take(workspace, &memory,
-                                t.bytes + cells * (size_t)s->vision.out * (size_t)tower->device.ops->real_size);
+    int status = workspace_take(workspace, &memory, t.bytes + feature_bytes(tower->device.ops, s, rows));
     if (!status) tower_place(&t, memory);
     for (int i = 0, count; i < n && !status; i += count) {
         count = images_within(s, list, i, n, patch_budget);

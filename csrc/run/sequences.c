@@ -60,6 +60,14 @@ size_t sequences_bytes(const struct ops *ops, const struct spec *spec, const str
            lay_out(&s, NULL, ops, spec);
 }
 
+static int vectors_of(const struct sequences *s) { return min_int(s->config.image_tokens, s->prefill_rows); }
+
+int sequences_vectors(const struct ops *ops, const struct spec *spec, const struct sequences_config *config) {
+    struct sequences s = {.config = *config};
+    measure(&s, ops, spec);
+    return vectors_of(&s);
+}
+
 /* -- set-up -------------------------------------------------------------------------------------------------------- */
 
 static int allocate_host(struct sequences *s) {
@@ -108,7 +116,7 @@ static int set_up(struct sequences *s, int store_rows) {
                                .segments = c->slots,
                                .positions = c->prompt_length + c->max_new_tokens,
                                .shared_pages = s->shared_pages,
-                               .vectors = min_int(c->image_tokens, s->prefill_rows)};
+                               .vectors = vectors_of(s)};
     TRY(session_reserve(s->session, &need, s->n_pages, lay_out(s, NULL, w->device.ops, &w->spec)));
     lay_out(s, s->session->rest, w->device.ops, &w->spec);
     TRY(allocate_host(s));

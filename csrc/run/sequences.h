@@ -10,6 +10,8 @@
 
 /* Device memory of sequences in a session's workspace: cache, activations and their own */
 size_t sequences_bytes(const struct ops *ops, const struct spec *spec, const struct sequences_config *config);
+/* Features that prompts prefilled together have at most */
+int sequences_vectors(const struct ops *ops, const struct spec *spec, const struct sequences_config *config);
 /* store_rows: rows that the store should have; store may be NULL */
 int sequences_create(struct sequences *s, struct session *session, const struct sequences_config *config,
                      struct store *store, int store_rows);

@@ -29,6 +29,12 @@ static int reserve_embedding(struct trainer *t, int more) {
     return OK;
 }
 
+int tower_rows(const struct spec *tower, double share, int largest, int64_t all, int token_budget) {
+    double budget = ceil(share * token_budget);
+    int most = max_int(largest, budget < (double)all ? (int)budget : (int)all);
+    return round_up(most, ROW_ALIGN * cell_patches(tower));
+}
+
 /* Rows of the tower in the largest micro-batch, whichever groups are wanted: a batch within the budget has no more of
    them for a row of text than the group that has most. */
 static int tower_limits(const struct trainer *t, const struct groups *g) {
@@ -44,18 +50,19 @@ static int tower_limits(const struct trainer *t, const struct groups *g) {
         largest = max_int(largest, rows);
         all += rows;
     }
-    double budget = ceil(most * t->config.token_budget);
-    return max_int(largest, budget < (double)all ? (int)budget : (int)all);
+    return tower_rows(s, most, largest, all, t->config.token_budget);
 }
 
 static int reserve_tower(struct trainer *t, const struct groups *g) {
     if (t->n_groups == 1 || !g->pictures) return OK;
     const struct weights *w = t->groups[GROUP_TOWER].weights;
     t->tower.weights = w;
-    int rows = round_up(tower_limits(t, g), ROW_ALIGN * cell_patches(&w->spec));
+    int rows = tower_limits(t, g);
     if (rows <= t->tower.acts.rows_max) return OK;
     tower_free(&t->tower);
-    return tower_create(&t->tower, w, t->config.recompute ? STASH_INPUTS : STASH_ALL, rows);
+    /* the backward of mergers reads their layers' results, and nothing of the layers */
+    int inputs = t->config.recompute || t->config.vision == VISION_MERGERS;
+    return tower_create(&t->tower, w, inputs ? STASH_INPUTS : STASH_ALL, rows);
 }
 
 /* Activations and batch for the largest micro-batch so far: memory is taken in the first step, and more only for a
@@ -162,7 +169,7 @@ static int load(struct trainer *t, int *loaded, const struct groups *g, const st
 }
 
 /* Features of the micro-batch's images from the tower that is trained; one that is frozen was asked before. */
-static int see(struct trainer *t, const struct groups *g, const struct micro_batch *mb) {
+static int run_tower(struct trainer *t, const struct groups *g, const struct micro_batch *mb) {
     struct batch *b = &t->batch;
     const struct pictures *pictures = g->pictures;
     int count, head, n = 0;
@@ -184,7 +191,7 @@ static int forward(struct trainer *t, const struct groups *g, const struct micro
     struct batch *b = &t->batch;
     int loaded = 0;
     TRY(batch_pack(b, g, mb));
-    if (b->rows.vectors) TRY(see(t, g, mb));
+    if (b->rows.vectors) TRY(run_tower(t, g, mb));
     if (store && ids) TRY(load(t, &loaded, g, mb, store, ids));
     if (!loaded) TRY(text_forward(&t->acts, &b->rows, NULL));
     return text_pick(&t->acts, b->targets.rows, b->targets.R);
@@ -220,14 +227,12 @@ static int accumulate(struct trainer *t, float *logp, float *entropy, const stru
     return status;
 }
 
-/* Every image can be given to the text: a trained tower has its pixels, else it has features. */
-static int check_seen(const struct trainer *t, const struct groups *g) {
+/* A trained tower has the images' pixels, else they have features */
+static int check_pictures(const struct trainer *t, const struct groups *g) {
     const struct pictures *p = g->pictures;
-    int n = (int)p->offset[g->prompts.n];
-    if (t->n_groups == 1) return groups_check_features(g);
-    for (int i = 0; i < n; i++)
-        if (!p->list[i].pixels) return fail(E_CONFIG, "image %d has no pixels", i);
-    return pictures_check(p->list, n, &t->groups[GROUP_TOWER].weights->spec);
+    int trained = t->n_groups > 1;
+    TRY(pictures_have(g, trained));
+    return trained ? pictures_check(p->list, (int)p->offset[g->prompts.n], &t->groups[GROUP_TOWER].weights->spec) : OK;
 }
 
 /* Checks and memory of both calls; *empty: there is nothing to run */
@@ -235,7 +240,7 @@ static int begin(struct trainer *t, const struct groups *g, float *inv, float te
     int rows, head_rows;
     TRY(inverse_temperature(inv, temperature));
     TRY(groups_check(g, &t->weights->spec));
-    if (g->pictures) TRY(check_seen(t, g));
+    if (g->pictures) TRY(check_pictures(t, g));
     batch_limits(&rows, &head_rows, g, INT_MAX);
     *empty = !rows;
     return *empty ? OK : reserve(t, g);

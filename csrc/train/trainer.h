@@ -24,7 +24,7 @@ struct train_config {
     enum master_dtype masters;
     uint64_t seed;
     enum vision_training vision;
-    float vision_rate;                   /* learning rate of the tower, in those of the text */
+    float vision_rate;                   /* the tower's learning rate as a multiple of the text's */
 };
 
 /* What training holds of one network: of the parameters that are trained, in their order. */
@@ -33,7 +33,7 @@ struct param_group {
     size_t *at;                          /* (n_params) where each one's numbers begin, or NOT_TRAINED */
     size_t n_elements;                   /* of the arenas */
     size_t first;                        /* number of its first element among all of the trainer's */
-    float rate;                          /* learning rate, in the trainer's */
+    float rate;                          /* learning rate as a multiple of the trainer's */
     float *grads;                        /* (n_elements) */
     /* without an optimiser all three are NULL; lower also where working weights are fp32 */
     void *lower;                         /* (n_elements) bits of the masters beyond the working weights */
@@ -68,6 +68,9 @@ struct trainer_sizes {
 };
 struct trainer_sizes trainer_sizes(const struct ops *ops, const struct spec *s, enum vision_training vision,
                                    enum moment_dtype moments, enum master_dtype masters);
+/* Rows of the tower in the largest micro-batch: no group has more than `share` of them for a row of text, nor more than
+   `largest` of them, the step has `all` of them */
+int tower_rows(const struct spec *tower, double share, int largest, int64_t all, int token_budget);
 /* Whether a parameter is among those that are trained */
 int is_trained(const struct spec *s, const struct param *p, enum vision_training vision);
 /* Rows of embed_dx and embed_ids for a step of so many, with a quarter to spare since steps differ in length; bytes

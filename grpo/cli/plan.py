@@ -19,6 +19,7 @@ from ..planning import (
     human,
     known_shape,
     model_config,
+    shown_by,
     step_of,
     step_time,
     table,
@@ -29,8 +30,9 @@ from .options import help_text, recipe_of, recipe_parser
 
 ABOUT = f"""Says how much memory a run will take and how long a step, from the model's config and the options alone;
 nothing is loaded. Takes what grpo train takes. Several models, with commas between them, are put beside each other; the
-shapes of SmolLM2-135M and Qwen2.5-0.5B, -1.5B, -3B, -7B are known without their files. A GPU need not be there (its
-memory is told where the CUDA backend is built):
+shapes of SmolLM2-135M, Qwen2.5-0.5B, -1.5B, -3B, -7B, Qwen2.5-VL-3B, -7B and Qwen3-VL-2B, -4B are known without their
+files. A model that sees is taken to be shown one image a prompt, of max_pixels or of 512 x 512. A GPU need not be there
+(its memory is told where the CUDA backend is built):
 
   --card NAME       one of {', '.join(CARDS)}; without it the GPU that is here, else an H200
   --bandwidth GB/s  bytes that a large copy reads and writes (on a CPU: reads), in place of the card's
@@ -106,15 +108,17 @@ def ceilings_of(device: str, card: tuple[str, Card] | None, own: Mapping[str, An
 def forecast(config: Mapping[str, Any], source: str, options: GRPOConfig, device: str,
              card: tuple[str, Card] | None) -> Forecast:
     """The plan and the expected time of one model. card: the GPU meant, which need not be here."""
-    work, store_rows = step_of(options, device), 0
+    shown = shown_by(config, source, options)
+    work, store_rows = step_of(options, device, shown), 0
     memory: Plan | str
     try:
-        memory = training_plan(config, source, options, device, memory=card[1].memory if card else None)
+        memory = training_plan(config, source, options, device, memory=card[1].memory if card else None,
+                               shown=shown)
         store_rows = memory.store_rows
     except DeviceError as error:
         memory = f"Its memory is told by the CUDA backend, which is not here: {error}"
-    step = step_time.Step.of(options, device, work["prompt_length"], store_rows)
-    return Forecast(source, describe(options, work, device), memory, step,
+    step = step_time.Step.of(options, device, work["prompt_length"], store_rows, shown)
+    return Forecast(source, describe(options, work, device, shown), memory, step,
                     step_time.phases(step_time.Shape.of(config, source), step, device))
 
 
@@ -129,15 +133,17 @@ def report(one: Forecast, at: Ceilings, device: str) -> str:
 
 def comparison(found: list[Forecast], at: Ceilings, device: str) -> str:
     """A row a model: memory, whether it fits, expected seconds of the phases and of all, their floor."""
-    names, width = [phase.name for phase in found[0].phases], max(len(one.source) for one in found)
-    lines = [f"  {'':<{width}}{'memory':>10}{'fits':>6}" + "".join(f"{name:>{max(len(name) + 3, 9)}}" for name in names)
+    columns = {phase.name: max(len(phase.name) + 3, 9) for one in found for phase in one.phases}
+    names = sorted(columns, key=step_time.ORDER.index)
+    width = max(len(one.source) for one in found)
+    lines = [f"  {'':<{width}}{'memory':>10}{'fits':>6}" + "".join(f"{name:>{columns[name]}}" for name in names)
              + f"{'all':>9}{'floor':>9}"]
     for one in found:
         total, fits = "", ""
         if isinstance(one.memory, Plan):
             total, fits = human(one.memory.total), "yes" if one.memory.fits else "no"
-        seconds = [f"{step_time.expected([phase], at, device):>{max(len(phase.name) + 3, 9)}.3f}"
-                   for phase in one.phases]
+        took = {phase.name: f"{step_time.expected([phase], at, device):.3f}" for phase in one.phases}
+        seconds = [f"{took.get(name, ''):>{columns[name]}}" for name in names]
         lines.append(f"  {one.source:<{width}}{total:>10}{fits:>6}{''.join(seconds)}"
                      f"{step_time.expected(one.phases, at, device):>9.3f}{step_time.floor(one.phases, at):>9.3f}")
     untold = next(([one.memory, ""] for one in found if isinstance(one.memory, str)), [])

@@ -59,15 +59,17 @@ class PromptStream:
 
     def __init__(self, dataset: Any, encode: Callable[..., NDArray[np.int32]], *, limit: int, on_long: str = "raise",
                  shuffle: bool = False, seed: int = 0, name: str = "train_dataset", sees_images: bool = False,
-                 on_bad: str = "raise"):
+                 image_token: int | None = None, on_bad: str = "raise"):
         """encode: token ids of a prompt; where a row has TEMPLATE_COLUMNS they are its keyword arguments, and where it
         has images they are its argument images. It need not decode them: their sizes say how many tokens they are.
+        image_token: the id that stands for images, of which self.most_shown counts the most of a prompt, and of images.
         on_bad: "skip" leaves out rows whose images cannot be read, all of which are then read here once; they are in
         self.bad_rows."""
         self.rows, self.encode = read_rows(dataset, name), encode
         self.bad_rows: list[int] = []
         self._first_bad = ""
         self.limit, self.on_long, self.name, self.sees_images = limit, on_long, name, sees_images
+        self.image_token, self.most_shown = image_token, (0, 0)
         for unseen, why in UNSEEN.items():
             for row in rows_with(self.rows, unseen):
                 raise DatasetError(f"{name}: row {row} has {unseen!r}: {why}; leave the column out")
@@ -146,9 +148,13 @@ class PromptStream:
             self._first_bad = self._first_bad or str(error)
             self.bad_rows.append(row)
             return False
-        if self.on_long == "drop":
-            return len(ids) <= self.limit
-        self._prompt(row, columns)
+        if self.on_long == "drop" and len(ids) > self.limit:
+            return False
+        if self.on_long != "drop":
+            self._prompt(row, columns)
+        if images and self.image_token is not None:
+            tokens, most = self.most_shown
+            self.most_shown = max(tokens, int((ids == self.image_token).sum())), max(most, len(images))
         return True
 
     def _read_all(self, images: list[Any], row: int) -> None:

@@ -153,9 +153,9 @@ class Model:
         """(ids, images) of one prompt, for `logprobs` and `logprob_grads`: as `prompt_ids`, and of a prompt with images
         with a token for each of their features. ``images``: those that messages do not hold themselves. ``variables``:
         of the chat template."""
-        from ..vision.sight import pictures_of
+        from ..vision.sight import images_by_prompt
 
-        (given,) = pictures_of(images, 1, one=True)
+        given = [] if images is None else images_by_prompt(images, 1, one=True)[0]
         if self.sight is not None:
             ids, pictures = self.sight.encode(self.tokenizer, prompt, given, **variables)
             return EncodedPrompt(self._ids(ids, "prompt"), pictures)
@@ -169,16 +169,18 @@ class Model:
     def core_images(self, prompts: Sequence[I32], pictures: Sequence[Sequence[Picture]] | None, *,
                     pixels: bool = False) -> Any:
         """What the core takes as ``images`` beside the ids of prompts. ``pixels``: for a tower that is trained."""
-        none = pictures is None or not any(pictures)
-        if none and self.sight is None:
+        if self.sight is None and not any(pictures or ()):
             return None
-        return self.seeing().inputs(prompts, [()] * len(prompts) if pictures is None else pictures, pixels=pixels)
+        return self.seeing().inputs(prompts, pictures if pictures is not None else [[]] * len(prompts), pixels=pixels)
 
     def prompt_ids(self, prompt: Prompt) -> I32:
         """Token ids of one prompt: text as it is (with BOS where the model has one), a chat through the chat template
         with the generation prompt, ids as themselves."""
         if self.sight is not None:
-            return self.encode_prompt(prompt).ids
+            ids, images = self.encode_prompt(prompt)
+            if images:
+                raise ImageError("a prompt with images is more than ids; encode_prompt() gives both")
+            return ids
         if isinstance(prompt, str):
             return self._ids(self.tokenizer.encode(prompt, add_special_tokens=True), "prompt")
         if isinstance(prompt, Sequence) and prompt and isinstance(prompt[0], Mapping):
@@ -320,9 +322,9 @@ class Model:
         """The images of each prompt of a list; given: what the caller gave for it."""
         if images is None:
             return [[] for _ in listed]
-        from ..vision.sight import pictures_of
+        from ..vision.sight import images_by_prompt
 
-        return pictures_of(images, len(listed), one=listed is not given)
+        return images_by_prompt(images, len(listed), one=listed is not given)
 
     def _batch(self, prompt_ids: Any, completions_ids: Any,
                images: Any = None) -> tuple[list[I32], list[I32], I32, list[list[Picture]]]:
@@ -341,15 +343,17 @@ class Model:
             raise ConfigError(f"{len(rows)} prompts for {len(completions)} completions; give one prompt, or one a "
                               "completion")
         for i, completion in enumerate(completions):
+            if self.sight is not None:
+                self.sight.check_drawn(completion, f"completion {i}")
             self._check_length(rows[0 if one else i], len(completion), 0 if one else i)
         pictures: list[list[Picture]] = [[] for _ in rows]
         if images is not None:
             from ..vision.pictures import look
-            from ..vision.sight import pictures_of
+            from ..vision.sight import images_by_prompt
 
             processor = self.seeing().processor
             pictures = [look(some, processor, name) for (name, _), some in
-                        zip(named, pictures_of(images, len(rows), one), strict=True)]
+                        zip(named, images_by_prompt(images, len(rows), one), strict=True)]
         if one:
             return rows, completions, np.zeros(len(completions), np.int32), pictures
         keys = [[each.key for each in some] for some in pictures]

@@ -110,8 +110,8 @@ class TrainingConfig:
     max_pixels: int | None = option(None, "And with at most so many: they set the tokens of an image.", low=1)
     image_cache_gb: float = option(1.0, "Memory for the features of images that a frozen tower has seen.", low=0)
     image_cache_dir: str | None = option(None, "Folder that keeps them for other runs too; None: none does.")
-    on_bad_row: str = option("raise", "A row whose images cannot be read: raise, or skip it. To know, skip reads every "
-                             "image once at the start.", choices=("raise", "skip"))
+    on_bad_row: str = option("raise", "A row whose images cannot be read or placed: raise, or skip it. To know, skip "
+                             "reads every image once at the start.", choices=("raise", "skip"))
     # logging
     logging_steps: float = option(
         10, "Print a line (and report) every so many steps, below 1 a share of all; metrics.jsonl has every step.",
@@ -168,6 +168,9 @@ class TrainingConfig:
             raise ConfigError("vision_learning_rate needs train_vision='merger' or 'all': the tower stands still")
         if self.vision_learning_rate is not None and not self.learning_rate:
             raise ConfigError("vision_learning_rate is kept as a multiple of learning_rate, which is 0")
+        if self.image_cache_dir is not None and self.train_vision != "none":
+            raise ConfigError("image_cache_dir keeps what a frozen tower has seen, and train_vision="
+                              f"{self.train_vision!r} trains it; leave one out")
         if self.min_pixels is not None and self.max_pixels is not None and self.min_pixels > self.max_pixels:
             raise ConfigError(f"min_pixels={self.min_pixels} is more than max_pixels={self.max_pixels}")
 

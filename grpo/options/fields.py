@@ -36,6 +36,8 @@ def checked(f: dataclasses.Field, value: Any, hint: Any) -> Any:
         check_scalar(given, f.name)
     if isinstance(given, str) and "\0" in given:
         raise ConfigError(f"{f.name}={given!r:.80} holds a NUL: {f.metadata['help']}")
+    if value is None and "none" in meta["choices"]:          # what a command line makes of the word
+        value = "none"
     value = typed(getattr(value, "value", value), typing.get_args(hint) if isinstance(hint, types.UnionType)
                   else (hint,))
     if value is MISMATCH:

@@ -18,15 +18,21 @@ tokens.
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..model import spec_of
+from ..model.families import Layer
+from ..model.families.spec import Vision
 from ..options import GRPOConfig
 from .cards import Ceilings
+from .memory import Shown
 
 PRODUCTS, ATTENTION, MEMORY, KERNELS = "products", "attention", "memory", "kernels"
+ORDER = ("images", "prefill", "decode", "scoring", "forward + backward", "head", "tower", "AdamW")      # of phases
+SEEN_TOGETHER = 4096                           # patches of a batch, as csrc/run/see.h has it
 REAL = 2                                       # bytes of a stored activation, weight, key or value
 
 
@@ -54,39 +60,71 @@ SHARES = {"cpu": Shares(products=0.8, attention=0.3, memory=0.8, kernel=0.0, hea
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Of a model: elements of the matrices of all layers and of the head, all that are trained (norms and biases,
-    thousandths, are left out). heads, qkv, d_ff: of one layer, the first; the families' layers differ in their windows
-    alone."""
+class Layers:
+    """Of a network: elements of the matrices of all its layers (norms and biases, thousandths, are left out). heads,
+    qkv, d_ff: of one layer, the first; the families' layers differ in their windows alone."""
 
-    windows: tuple[int, ...]                   # keys that a query of each layer sees; 0: all before it
+    windows: tuple[int, ...]                   # rows that a row of each layer sees; 0: all there are for it
     d_model: int
     heads: int                                 # width of all query heads together
     qkv: int
     d_ff: int
-    kv_bytes: int                              # keys and values of one token
     layers: int
-    head: int
-    trained: int
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any], source: str = "config.json") -> Shape:
-        """From a Hugging Face config. FileFormatError or UnsupportedModelError where it is none that the core runs."""
-        spec = spec_of(config, source)
-        d, first, layers, kv_width = spec.hidden_size, spec.layers[0], 0, 0
-        for layer in spec.layers:
-            a = layer.attention
-            layers += d * (2 * (a.heads + a.kv_heads) * a.head_dim + 3 * layer.mlp.width)
-            kv_width += 2 * a.kv_heads * a.head_dim
-        a, head = first.attention, spec.vocab_size * d
-        return cls(windows=tuple(layer.attention.window for layer in spec.layers), d_model=d,
-                   heads=a.heads * a.head_dim, qkv=(a.heads + 2 * a.kv_heads) * a.head_dim, d_ff=first.mlp.width,
-                   kv_bytes=REAL * kv_width, layers=layers, head=head, trained=layers + head * (1 if spec.tie else 2))
 
     @property
     def n_layers(self) -> int:
         """How many layers there are."""
         return len(self.windows)
+
+
+@dataclass(frozen=True)
+class Tower(Layers):
+    """Of what sees images: rows are patches. cell: how many become a feature; patch, mergers: elements of what enters,
+    and of what makes features; table: of positions."""
+
+    cell: int
+    patch: int
+    mergers: int
+    table: int
+
+    @classmethod
+    def of(cls, vision: Vision) -> Tower:
+        """From a network."""
+        first, cell = vision.layers[0], vision.side**2
+        columns = cell * vision.hidden_size
+        return cls(windows=tuple(vision.window**2 * cell if layer.attention.by_window else 0
+                                 for layer in vision.layers),
+                   **widths(vision.hidden_size, first), layers=sum(matrices(vision.hidden_size, layer)
+                                                                   for layer in vision.layers), cell=cell,
+                   patch=math.prod(vision.patch_shape) * vision.hidden_size,
+                   mergers=len(vision.mergers) * columns * (columns + vision.out),
+                   table=vision.table_side**2 * vision.hidden_size)
+
+    def trained(self, train_vision: str) -> int:
+        """Elements of what is trained of it."""
+        return {"none": 0, "merger": self.mergers,
+                "all": self.patch + self.table + self.layers + self.mergers}[train_vision]
+
+
+@dataclass(frozen=True)
+class Shape(Layers):
+    """Of a model: its text's layers, and elements of the head and of all that is trained. tower: what sees images."""
+
+    kv_bytes: int                              # keys and values of one token
+    head: int
+    trained: int
+    tower: Tower | None = None
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], source: str = "config.json") -> Shape:
+        """From a Hugging Face config. FileFormatError or UnsupportedModelError where it is none that the core runs."""
+        spec = spec_of(config, source)
+        d, head = spec.hidden_size, spec.vocab_size * spec.hidden_size
+        layers = sum(matrices(d, layer) for layer in spec.layers)
+        kv_width = sum(2 * layer.attention.kv_heads * layer.attention.head_dim for layer in spec.layers)
+        return cls(windows=tuple(layer.attention.window for layer in spec.layers), **widths(d, spec.layers[0]),
+                   kv_bytes=REAL * kv_width, layers=layers, head=head, trained=layers + head * (1 if spec.tie else 2),
+                   tower=None if spec.vision is None else Tower.of(spec.vision))
 
     @property
     def vocab(self) -> int:
@@ -99,7 +137,8 @@ class Step:
     """A rollout and its optimiser steps. Lengths in tokens. token_budget: tokens of a micro-batch. scorings: forward
     passes over the rollout beside those of updates. iterations: passes of updates over the rollout. updates: optimiser
     steps on it. stored: share of a pass whose activations the rollout leaves. state_bytes: AdamW's of a parameter: two
-    moments, and the master's beside the working weight."""
+    moments, and the master's beside the working weight. image_tokens, images: of a prompt; looks: how often
+    each image is seen besides updates; train_vision: what of a tower is trained."""
 
     prompts: int
     generations: int
@@ -113,10 +152,17 @@ class Step:
     stored: float = 0.0
     recompute: bool = False
     state_bytes: int = 10
+    image_tokens: int = 0
+    images: int = 0
+    looks: int = 1
+    train_vision: str = "none"
 
     @classmethod
-    def of(cls, options: GRPOConfig, device: str, prompt_length: int, store_rows: int = 0) -> Step:
-        """The step that options ask for; store_rows: most rows of activations that a rollout leaves (memory.py)."""
+    def of(cls, options: GRPOConfig, device: str, prompt_length: int, store_rows: int = 0,
+           shown: Shown | None = None) -> Step:
+        """The step that options ask for; store_rows: most rows of activations that a rollout leaves (memory.py); shown:
+        by a prompt."""
+        shown = shown or Shown()
         updates = options.steps_per_rollout
         step = cls(options.prompts_per_rollout, options.num_generations, prompt_length, options.max_completion_length,
                    options.slots_on(device), options.token_budget_on(device),
@@ -124,7 +170,10 @@ class Step:
                                                   if options.top_entropy_quantile < 1 else 0),
                    iterations=options.num_iterations, updates=updates, recompute=options.recompute,
                    state_bytes={"float32": 8, "bfloat16": 4, "float8": 2}[options.moment_dtype]
-                   + {"float32": 2, "float24": 1}[options.master_dtype])
+                   + {"float32": 2, "float24": 1}[options.master_dtype],
+                   image_tokens=shown.tokens, images=shown.images, train_vision=options.train_vision,
+                   # a reference's tower stands still, and shares its features until the policy's moves
+                   looks=2 if options.beta > 0 and options.train_vision != "none" else 1)
         on_policy = step.tokens * options.batch_size / options.rollout_size
         return cls(**{**vars(step), "stored": min(store_rows, on_policy) / step.tokens})
 
@@ -142,6 +191,10 @@ class Step:
         """Pairs of a token and a token it attends to, in layers with these windows."""
         P, n = self.prompt_length, self.new_tokens
         return sum(self.prompts * seen(0, P, window) + self.rows * seen(P, n, window) for window in windows)
+
+    def patches(self, tower: Tower) -> int:
+        """Of all images of a rollout, each once."""
+        return self.prompts * self.image_tokens * tower.cell
 
     @property
     def micro_batches(self) -> int:
@@ -172,10 +225,51 @@ class Phase:
 def phases(shape: Shape, step: Step, device: str) -> list[Phase]:
     """All of a rollout and its optimiser steps, in the order in which they come."""
     shares = SHARES[device]
-    found = [prefill(shape, step), decode(shape, step, shares)]
+    tower = shape.tower if step.images else None
+    found = [] if tower is None else [seeing(tower, step, shares)]
+    found += [prefill(shape, step), decode(shape, step, shares)]
     if step.scorings:
         found.append(scoring(shape, step, shares))
-    return found + [training(shape, step, shares), head(shape, step, shares), optimiser(shape, step)]
+    found += [training(shape, step, shares), head(shape, step, shares)]
+    if tower is not None and step.train_vision != "none":
+        found.append(tower_training(tower, step, shares))
+    return [*found, optimiser(shape, step)]
+
+
+def seeing(tower: Tower, step: Step, shares: Shares) -> Phase:
+    """Features of the rollout's images, none of which was seen before."""
+    return Phase("images", tower_forward(tower, step, shares, step.looks,
+                                         step.looks * -(-step.patches(tower) // SEEN_TOGETHER)))
+
+
+def tower_training(tower: Tower, step: Step, shares: Shares) -> Phase:
+    """A tower that is trained runs again in updates, and back: its mergers alone, or all of it but what enters."""
+    n, times, micro = step.patches(tower), step.iterations, step.micro_batches * step.iterations
+    whole = step.train_vision == "all"
+    again = tower_forward(tower, step, shares, times * (2 if step.recompute and whole else 1), micro)
+    # of a product in the forward two, but for the patches, which need no gradient
+    flops = 4 * tower.mergers / tower.cell + (4 * tower.layers + 2 * tower.patch if whole else 0)
+    weights = tower.trained(step.train_vision) * (REAL + 8) * micro            # dW is float32, read and written
+    back = [Part(PRODUCTS, flops * n * times, weights, shares.backward * tower.n_layers * micro * whole)]
+    if whole:
+        back += [Part(ATTENTION, 8 * tower.heads * seen_patches(tower, step) * times),
+                 passes(backward_passes(tower) * n * times)]
+    return Phase("tower", (*again, *back))
+
+
+def tower_forward(tower: Tower, step: Step, shares: Shares, times: int, batches: int) -> tuple[Part, ...]:
+    """`times` forward passes over all images of the rollout, in so many batches."""
+    n, weights = step.patches(tower) * times, tower.patch + tower.layers + tower.mergers
+    return (Part(PRODUCTS, 2 * (tower.patch + tower.layers + tower.mergers / tower.cell) * n, REAL * weights * batches,
+                 shares.forward * tower.n_layers * batches),
+            Part(ATTENTION, 4 * tower.heads * seen_patches(tower, step) * times),
+            passes(forward_passes(tower) * n))
+
+
+def seen_patches(tower: Tower, step: Step) -> float:
+    """Pairs of a patch and one that it sees, in all layers: those of its window, or of its image."""
+    image = step.image_tokens * tower.cell / step.images
+    return step.patches(tower) * sum(min(window, image) if window else image for window in tower.windows)
 
 
 def prefill(shape: Shape, step: Step) -> Phase:
@@ -242,8 +336,9 @@ def optimiser(shape: Shape, step: Step) -> Phase:
     """AdamW reads and writes the weight, the 2 bytes or 1 that its master has more, and the moments, and reads the
     gradient; so does its norm before; then the gradient is zeroed."""
     per_parameter = 2 * (2 + step.state_bytes) + 4 + 4
-    return Phase("AdamW", (Part(MEMORY, bytes=per_parameter * shape.trained * step.updates),
-                           passes(4 * shape.trained * step.updates)))
+    trained = shape.trained + (shape.tower.trained(step.train_vision) if shape.tower else 0)
+    return Phase("AdamW", (Part(MEMORY, bytes=per_parameter * trained * step.updates),
+                           passes(4 * trained * step.updates)))
 
 
 def forward(shape: Shape, step: Step, shares: Shares, times: float) -> tuple[Part, ...]:
@@ -269,13 +364,13 @@ def passes(bytes: float) -> Part:
     return Part(MEMORY, bytes=bytes, extra=True)
 
 
-def forward_passes(shape: Shape) -> float:
+def forward_passes(shape: Layers) -> float:
     """Bytes a token that the layers of csrc/net move between products: two norms, two copies of the stream, rope,
     gate."""
     return REAL * shape.n_layers * (8 * shape.d_model + 2 * shape.qkv + 3 * shape.d_ff)
 
 
-def backward_passes(shape: Shape) -> float:
+def backward_passes(shape: Layers) -> float:
     """The same of their backward: two norms again and their gradients, rope and gate again, and their gradients."""
     return REAL * shape.n_layers * (12 * shape.d_model + 4 * shape.qkv + 8 * shape.d_ff)
 
@@ -284,6 +379,19 @@ def stored_row_bytes(shape: Shape, recompute: bool) -> float:
     """Activations of a token that a rollout leaves; with recompute each layer's input alone."""
     width = shape.d_model if recompute else 2 * shape.d_model + shape.qkv + shape.heads + 2 * shape.d_ff
     return REAL * shape.n_layers * width
+
+
+def matrices(d: int, layer: Layer) -> int:
+    """Elements of the matrices of a layer, on rows of d."""
+    a = layer.attention
+    return d * (2 * (a.heads + a.kv_heads) * a.head_dim + (3 if layer.mlp.gated else 2) * layer.mlp.width)
+
+
+def widths(d: int, layer: Layer) -> dict[str, int]:
+    """The widths of `Layers`, of one that is like all of them."""
+    a = layer.attention
+    return {"d_model": d, "heads": a.heads * a.head_dim, "qkv": (a.heads + 2 * a.kv_heads) * a.head_dim,
+            "d_ff": layer.mlp.width}
 
 
 # seconds
@@ -324,6 +432,9 @@ def table(work: list[Phase], step: Step, at: Ceilings, device: str) -> str:
     tokens, seconds = step.rows * step.new_tokens, expected(work, at, device)
     said = (f"{step.rows} completions of all {step.new_tokens} tokens: {tokens / seconds:,.0f} new tokens/s. Rewards, "
             "evaluation and data are not in it.")
+    if step.images:
+        said += (" Images are taken to be new; a tower that stands still sees each once in a run."
+                 if step.train_vision == "none" else "")
     return "\n".join([*lines, "", said, sources(at, device)])
 
 

@@ -22,6 +22,7 @@ from ..errors import CheckpointMismatchError, DatasetError, warn
 from ..evaluation import Evaluation
 from ..model import Model
 from ..options import GRPOConfig, refuse
+from ..planning import Shown
 from ..rewards import RewardSet, get_soft_overlong_punishment
 from ..rollouts import (
     LENGTH,
@@ -341,7 +342,8 @@ class GRPOTrainer(Loop):
         if self.rollouts is None or self.used == args.steps_per_rollout:
             self.rollouts = None
         if args.sync_ref_model and state.global_step % args.ref_model_sync_steps == 0:
-            self._reference.core.mix(self.model.core, args.ref_model_mixup_alpha)
+            self._reference.core.mix(self.model.core, args.ref_model_mixup_alpha,
+                                     tower=args.train_vision != "none")
         state.epoch = self.position / len(self._prompts)
 
     def show(self) -> None:
@@ -394,6 +396,11 @@ class GRPOTrainer(Loop):
         """Yields once an optimiser step. DatasetError without train_dataset."""
         _ = self._prompts                    # raises without them
         return super().steps(resume_from_checkpoint)
+
+    def shown(self) -> Shown | None:
+        """What prompts of training and of evaluation show at most."""
+        streams = [each for each in (self.stream, *(e.stream for e in self.evaluations.values())) if each is not None]
+        return Shown.most(each.most_shown for each in streams) if streams else None
 
     def describe(self) -> str:
         """The batch arithmetic."""
@@ -457,7 +464,8 @@ class GRPOTrainer(Loop):
             self.reward_names, self._rollout_metrics = names, metrics
             if self.args.sync_ref_model:
                 core = self._reference.core
-                core.mix(self.model.core, 0.0)        # from here on it keeps float32, as it did in the run
+                # from here on it keeps float32, as it did in the run
+                core.mix(self.model.core, 0.0, tower=self.args.train_vision != "none")
                 checkpoint.load_tensors(reference, core.tensors(), core.set_tensor)
 
         with self._rewards_kept():

@@ -26,7 +26,7 @@ from .. import _core
 from ..errors import CheckpointError, ConfigError, DatasetError, NonFiniteError, did_you_mean, warn
 from ..model import Model, NoTokenizer, load
 from ..options import TrainingConfig, learning_rate, steps_of
-from ..planning import Plan, require, training_plan
+from ..planning import Plan, Shown, require, training_plan
 from ..runs import CHECKPOINTS, ROUND, RunFolder, TrainerState, checkpoint, say
 from .callbacks import Progress, TensorBoard, TrainerControl, never_called
 from .interrupt import Signals, TrainingInterrupted
@@ -34,6 +34,9 @@ from .profile import Profile
 from .resume import checkpoint_of, compare_backends, compare_options
 
 MAX_FAILED_SAVES = 3
+# options that mean nothing to a model without a tower
+OF_IMAGES = ("train_vision", "vision_learning_rate", "min_pixels", "max_pixels", "image_cache_gb", "image_cache_dir",
+             "on_bad_row")
 EVALUATION = ("evaluate", "on_evaluate", "judge", "save_best")
 AFTER_A_STEP = ("show", "on_log", "on_step_end", "on_epoch_end", "save", *EVALUATION)
 
@@ -144,6 +147,10 @@ class Loop(ABC):
     def describe(self) -> str:
         """The batch arithmetic, said at the start of a run."""
 
+    def shown(self) -> Shown | None:
+        """What prompts show the model at most, for the memory plan; None where that is not known."""
+        return None
+
     def save_extra(self, folder: Path) -> None:
         """More files of the trainer's state; none by default."""
 
@@ -193,7 +200,7 @@ class Loop(ABC):
     def memory(self) -> Plan:
         """What the run will hold, planned beside what is there already."""
         return training_plan(self.model.config, "the model", self.args, self.model.device,
-                             held=("weights", "reference weights"))
+                             held=("weights", "reference weights"), shown=self.shown())
 
     @functools.cached_property
     def optimizer(self) -> _core.Trainer:
@@ -593,18 +600,12 @@ def open_eyes(model: Model, args: TrainingConfig) -> None:
     """The options of images, for a model that sees. ConfigError where one is set for a model that does not."""
     sight = model.sight
     if sight is None:
-        if asked := [name for name in ("vision_learning_rate", "min_pixels", "max_pixels", "image_cache_dir")
-                     if getattr(args, name) is not None] or ["train_vision"] * (args.train_vision != "none"):
+        defaults = {f.name: f.default for f in dataclasses.fields(args)}
+        if asked := [name for name in OF_IMAGES if getattr(args, name) != defaults[name]]:
             raise ConfigError(f"{asked[0]}: this model ({model.config.get('model_type')}) has no vision tower")
         return
     sight.processor = sight.processor.with_limits(args.min_pixels, args.max_pixels)
-    folder = args.image_cache_dir
-    if folder is not None and args.train_vision != "none":
-        warn(f"image_cache_dir: nothing is kept there: with train_vision={args.train_vision!r} the features of an "
-             "image are others after every step")
-        folder = None
-    sight.keep(int(args.image_cache_gb * 1e9), folder)
-    sight.keeps_pixels = args.train_vision != "none"
+    sight.keep(int(args.image_cache_gb * 1e9), args.image_cache_dir)
 
 
 def frozen(model: Model, args: TrainingConfig) -> str:

@@ -12,6 +12,7 @@ from ..datasets import RowOrder, read_rows
 from ..errors import CheckpointMismatchError, ConfigError, DatasetError, ImageError, warn
 from ..model import Model, row_variables
 from ..options import SFTConfig, refuse
+from ..planning import Shown
 from ..vision.decode import read_image
 from ..vision.messages import given_images, normal, shows_images
 from ..vision.pictures import Picture
@@ -66,6 +67,7 @@ class SFTTrainer(Loop):
             images = self.model.core_images(prompts, pictures, pixels=self.args.train_vision != "none")
             logps, entropies = self.optimizer.accumulate(prompts, completions, np.arange(len(prompts), dtype=np.int32),
                                                          np.full(tokens, -1.0 / tokens, np.float32), images=images)
+            forget_pixels(pictures)
         return {"loss": float(-logps.mean(dtype=np.float64)), "entropy": float(entropies.mean(dtype=np.float64)),
                 "num_tokens": float(self.state.num_input_tokens_seen + self._seen),
                 "training_tokens_per_second": self._seen / self._seconds["update"]}
@@ -86,6 +88,7 @@ class SFTTrainer(Loop):
         logps, entropies = self.model.core.logprobs(prompts, completions, np.arange(len(prompts), dtype=np.int32),
                                                     temperature=1.0, images=self.model.core_images(prompts, pictures),
                                                     token_budget=self.args.token_budget_on(self.model.device))
+        forget_pixels(pictures)
         return {"loss": float(-logps.mean(dtype=np.float64)), "entropy": float(entropies.mean(dtype=np.float64))}
 
     # rows
@@ -182,6 +185,11 @@ class SFTTrainer(Loop):
         """Optimiser steps of so many passes over the rows, at least one."""
         return max(1, int(epochs * len(self.examples) / self.args.batch_size))
 
+    def shown(self) -> Shown:
+        """What rows of training and of evaluation show at most."""
+        return Shown.most((sum(each.tokens for each in example.pictures), len(example.pictures))
+                          for examples in (self.examples, *self.evaluations.values()) for example in examples)
+
     def describe(self) -> str:
         """The rows of a step, and all of them."""
         return f"{self.args.batch_size} rows a step of {len(self.examples)}"
@@ -208,6 +216,12 @@ def columns_of(examples: list[Example]) -> tuple[list[I32], list[I32], list[list
     """Prompts, completions and images, a list each."""
     return ([each.prompt for each in examples], [each.completion for each in examples],
             [each.pictures for each in examples])
+
+
+def forget_pixels(pictures: list[list[Picture]]) -> None:
+    """Examples stay as long as the trainer; what a tower read of their images does not."""
+    for each in (each for some in pictures for each in some):
+        each.pixels = None
 
 
 def is_ids(value: Any) -> bool:

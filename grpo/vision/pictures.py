@@ -30,15 +30,13 @@ class Picture:
     """One image of a prompt.
 
     source: as it was given. grid: (3,) int64 frames, rows and columns of its patches. tokens: how many tokens of the
-    prompt it stands for. key: of its content and of how it is seen. pixels: (patches, numbers of a patch) float32, once
-    they were needed."""
+    prompt it stands for. key: of its content and of how it is seen."""
 
     source: Any
     grid: NDArray[np.int64]
     tokens: int
     place: str
     processor: Processor
-    pixels: NDArray[np.float32] | None = None
     _key: bytes | None = field(default=None, repr=False)
 
     @property
@@ -67,50 +65,46 @@ def look(images: Iterable[Any], processor: Processor, where: str = "the prompt")
     return found
 
 
-def read_pixels(pictures: Sequence[Picture]) -> None:
-    """Decodes and prepares those that have no pixels yet, all of them together."""
+def read_pixels(pictures: Sequence[Picture]) -> list[NDArray[np.float32]]:
+    """Pixels of images, (patches, numbers of a patch) each, all decoded and prepared together."""
     from . import preprocess
 
-    missing = list({id(each): each for each in pictures if each.pixels is None}.values())
-    for processor in dict.fromkeys(each.processor for each in missing):
-        some = [each for each in missing if each.processor == processor]
+    found: dict[int, NDArray[np.float32]] = {}
+    for processor in dict.fromkeys(each.processor for each in pictures):
+        some = list({id(each): each for each in pictures if each.processor == processor}.values())
         out = preprocess([each.source for each in some], processor, places=[each.place for each in some])
         ends = np.cumsum(out["image_grid_thw"].prod(axis=1))
         for each, grid, rows in zip(some, out["image_grid_thw"], np.split(out["pixel_values"], ends[:-1]), strict=True):
             if not np.array_equal(grid, each.grid):      # its prompt has places for the image that it was
-                raise ImageError(f"{each.place}: has changed since it was looked at: {grid.tolist()} patches, and the "
-                                 f"prompt was made for {each.grid.tolist()}")
-            each.pixels = rows
+                raise ImageError(f"{each.place}: has another size now than when its prompt was made")
+            found[id(each)] = rows
+    return [found[id(each)] for each in pictures]
 
 
 class FeatureCache:
     """Features of images that a tower has seen, by content, for as long as its weights are what they were.
 
     limit: bytes of memory, those used longest ago go first. folder: where they are kept on disk too, for other runs;
-    fingerprint: of the tower, by which they are told apart there. shape: (levels, hidden_size) of what it makes; other
-    files are made again.
+    fingerprint: of the tower's weights, by which they are told apart there.
 
     >>> FeatureCache(limit=1 << 20).bytes
     0
     """
 
-    def __init__(self, limit: int = CACHE_BYTES, folder: Path | None = None, fingerprint: str = "",
-                 shape: tuple[int, int] | None = None) -> None:
-        self.limit, self.bytes, self.hits, self.misses, self.shape = limit, 0, 0, 0, shape
+    def __init__(self, limit: int = CACHE_BYTES, folder: Path | None = None, fingerprint: str = "") -> None:
+        self.limit, self.bytes = limit, 0
         self.folder = folder / fingerprint if folder is not None else None
         self._kept: OrderedDict[bytes, Features] = OrderedDict()
 
-    def get(self, key: bytes, tokens: int, dtype: str) -> Features | None:
-        """What the tower made of an image of so many tokens, or None. dtype: the tower's."""
+    def get(self, key: bytes) -> Features | None:
+        """What the tower made of an image, or None."""
         found = self._kept.get(key)
         if found is not None:
             self._kept.move_to_end(key)
         elif self.folder is not None:
-            found = self._read(self.folder / f"{key.hex()}.npy", tokens, "<f4" if dtype == "float32" else "<u2")
+            found = self._read(self.folder / f"{key.hex()}.npy")
             if found is not None:
                 self._keep(key, found)
-        self.hits += found is not None
-        self.misses += found is None
         return found
 
     def put(self, key: bytes, features: Features) -> None:
@@ -119,30 +113,36 @@ class FeatureCache:
         if self.folder is not None:
             self._write(self.folder / f"{key.hex()}.npy", features)
 
+    def fits(self, features: Features, picture: Picture, core: _core.Model) -> bool:
+        """Whether what was kept can be what the tower makes of an image; said where it cannot."""
+        dtype = np.uint16 if core.dtype == "bfloat16" else np.float32
+        if features.ndim == 3 and features.shape[1] == picture.tokens and features.dtype == dtype:
+            return True
+        warn(f"{picture.place}: features that were kept in {self.folder} are of another shape, and are made again")
+        return False
+
     def _keep(self, key: bytes, features: Features) -> None:
-        if features.nbytes > self.limit or key in self._kept:
+        if features.nbytes > self.limit:
             return
+        self.bytes -= self._kept.pop(key).nbytes if key in self._kept else 0
         self._kept[key] = features
         self.bytes += features.nbytes
         while self.bytes > self.limit:
             self.bytes -= self._kept.popitem(last=False)[1].nbytes
 
-    def _read(self, path: Path, tokens: int, dtype: str) -> Features | None:
+    def _read(self, path: Path) -> Features | None:
         try:
             if not path.is_file():
                 return None
             with open(path, "rb") as file:
                 found = np.lib.format.read_array(file, allow_pickle=False)
-            levels, columns = self.shape or (found.shape[0], found.shape[-1])
-            if found.shape != (levels, tokens, columns) or found.dtype != np.dtype(dtype):
-                raise ValueError(f"they are {found.dtype} of shape {found.shape}")
             return np.ascontiguousarray(found, found.dtype.newbyteorder("="))
         except Exception as error:             # NumPy fails in many ways on a file that is broken
             warn(f"{path}: kept features cannot be read and are made again: {type(error).__name__}: {error}")
             return None
 
     def _write(self, path: Path, features: Features) -> None:
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")            # another run may write the same file
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(temporary, "wb") as file:
@@ -153,27 +153,21 @@ class FeatureCache:
             warn(f"{path.parent}: features of images are not kept on disk: {error}")
 
 
-def see(core: _core.Model, pictures: Sequence[Picture], cache: FeatureCache, *,
-        keep_pixels: bool = False) -> list[Features]:
+def see(core: _core.Model, pictures: Sequence[Picture], cache: FeatureCache) -> list[Features]:
     """What a model's tower makes of images: from the cache, or of those that are not there, MOST_NUMBERS of pixels
-    at a time. keep_pixels: for a tower that is trained, which reads them again."""
+    at a time."""
     found: dict[bytes, Features] = {}
-    new: dict[bytes, Picture] = {}
     for each in pictures:
-        if each.key in found or each.key in new:
-            continue
-        kept = cache.get(each.key, each.tokens, core.dtype)
-        if kept is None:
-            new[each.key] = each
-        else:
-            found[each.key] = kept
-    for some in _portions(list(new.values())):
-        read_pixels(some)
-        for each, features in zip(some, core.see([(each.grid, each.pixels, None) for each in some]), strict=True):
+        if each.key not in found:
+            kept = cache.get(each.key)
+            if kept is not None and cache.fits(kept, each, core):
+                found[each.key] = kept
+    new = list({each.key: each for each in pictures if each.key not in found}.values())
+    for some in _portions(new):
+        seen = core.see([(each.grid, pixels, None) for each, pixels in zip(some, read_pixels(some), strict=True)])
+        for each, features in zip(some, seen, strict=True):
             found[each.key] = features
             cache.put(each.key, features)
-            if not keep_pixels:
-                each.pixels = None
     return [found[each.key] for each in pictures]
 
 

@@ -35,6 +35,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 PROCESSOR_CLASS = {"qwen2_vl": "Qwen2VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor", "qwen3_vl": "Qwen3VLProcessor"}
 KINDS = {"Qwen2VLImageProcessor", "Qwen2VLImageProcessorFast", "Qwen2VLImageProcessorPil"}
+# Numbers of a processor that are its tower's too, and how a config calls them.
+OF_TOWER = {"patch_size": "patch_size", "temporal_patch_size": "temporal_patch_size",
+            "merge_size": "spatial_merge_size"}
 # Keys that would change pixels, and the one value of each that is done.
 ONLY = {"resample": BICUBIC, "do_center_crop": False, "do_pad": False}
 
@@ -74,8 +77,8 @@ class Processor:
         """The processor of the model in a folder, whose config.json is ``config``.
 
         Without preprocessor_config.json (or processor_config.json with "image_processor") it is that of the family,
-        and a warning says so; Qwen-VL-Chat has none, its config says all. Raises FileFormatError for a value that
-        cannot be, UnsupportedModelError for what would change pixels and is not done.
+        for the patches of the config's tower, and a warning says so; Qwen-VL-Chat has none, its config says all. Raises
+        FileFormatError for a value that cannot be, UnsupportedModelError for what would change pixels and is not done.
         """
         family = config.get("model_type")
         usual = cls.of(family if isinstance(family, str) else "")
@@ -83,6 +86,7 @@ class Processor:
             return _of_visual(usual, config.get("visual"))
         values, source = _find(None if folder is None else Path(folder))
         if values is None:
+            usual = _of_tower(usual, config.get("vision_config"))
             warn(f"{folder or 'this model'}: no {FILES[1]}: images are seen as is usual for {family} "
                  f"(min_pixels={usual.min_pixels}, max_pixels={usual.max_pixels})")
             return usual
@@ -267,12 +271,19 @@ def _of_visual(usual: Processor, visual: Any) -> Processor:
 
 def _check_config(processor: Processor, vision: Any, source: str) -> None:
     """The tower must read the patches that the processor makes."""
-    for ours, theirs in (("patch_size", "patch_size"), ("temporal_patch_size", "temporal_patch_size"),
-                         ("merge_size", "spatial_merge_size")):
+    for ours, theirs in OF_TOWER.items():
         value = vision.get(theirs) if isinstance(vision, Mapping) else None
         if value is not None and value != getattr(processor, ours):
             raise FileFormatError(f"{source}: {ours} is {getattr(processor, ours)}, but config.json's "
                                   f"vision_config.{theirs} is {value!r:.80}")
+
+
+def _of_tower(usual: Processor, vision: Any) -> Processor:
+    """The same for the patches that a tower reads; what its config leaves out is as usual."""
+    found = vision if isinstance(vision, Mapping) else {}
+    sizes: dict[str, Any] = {ours: _integer(found[theirs], f"config.json: vision_config.{theirs}", 128)
+                             for ours, theirs in OF_TOWER.items() if found.get(theirs) is not None}
+    return replace(usual, **sizes)
 
 
 def _first(*values: Any) -> Any:

@@ -1,17 +1,16 @@
 """What a model with a tower does for prompts with images: ids, positions, and the features of the images."""
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import _core
+from .. import __version__, _core
 from ..errors import ConfigError, ImageError
-from ..model.families import spec_of
-from ..model.families.spec import Vision
 from .expand import prompt_ids
 from .messages import is_chat, normal
 from .pictures import CACHE_BYTES, FeatureCache, Picture, look, read_pixels, see
@@ -36,11 +35,10 @@ class Sight:
     def __init__(self, core: _core.Model, config: Mapping[str, Any], processor: Processor,
                  files: Mapping[str, bytes] | None = None) -> None:
         self.core, self.processor, self._read, self._files = core, processor, processor, dict(files or {})
-        self._tower = spec_of(config).vision
         self.tokens = {name: _token(config, name) for name in TOKENS}
+        self._vision = config.get("vision_config", config.get("visual"))
         self.cache_bytes = CACHE_BYTES
         self.cache_folder: str | Path | None = None
-        self.keeps_pixels = False                        # for a tower that is trained, which reads them again
         self._cache, self._version = FeatureCache(), -1
 
     @property
@@ -57,15 +55,23 @@ class Sight:
     def features(self) -> FeatureCache:
         """What the tower as it is now has seen."""
         if self._version != self.core.tower_version:
-            folder, tower = None if self.cache_folder is None else Path(self.cache_folder), self._tower
-            self._cache = FeatureCache(self.cache_bytes, folder, fingerprint(self.core, tower) if folder else "",
-                                       (len(tower.mergers), tower.out) if tower is not None else None)
+            folder = None if self.cache_folder is None else Path(self.cache_folder)
+            self._cache = FeatureCache(self.cache_bytes, folder, self._fingerprint() if folder else "")
             self._version = self.core.tower_version
         return self._cache
 
     def keep(self, limit: int, folder: str | Path | None) -> None:
         """Sets how much is kept of what the tower has seen: bytes of memory, and a folder on disk or None."""
         self.cache_bytes, self.cache_folder, self._version = limit, folder, -1
+
+    def _fingerprint(self) -> str:
+        """Of all that decides what the tower makes of pixels, by which features on disk are told apart."""
+        core = self.core
+        digest = hashlib.blake2b(f"{core.device} {core.tier} {core.dtype} {__version__}".encode(), digest_size=16)
+        digest.update(json.dumps(self._vision, sort_keys=True).encode())
+        for name, shape in (each for each in core.tensors() if ".visual." in each[0]):
+            digest.update(f"{name} {shape}".encode() + core.get_tensor(name).tobytes())
+        return digest.hexdigest()
 
     def save_files(self) -> dict[str, bytes]:
         """The processor's files, for a folder with the model."""
@@ -102,23 +108,32 @@ class Sight:
         if len(pictures) != len(prompts):
             raise ConfigError(f"images of {len(pictures)} prompts for {len(prompts)} prompts")
         every = [each for some in pictures for each in some]
+        positions = [self.positions(ids, some, f"prompt {i}")
+                     for i, (ids, some) in enumerate(zip(prompts, pictures, strict=True))]
         if not every:
-            for i, ids in enumerate(prompts):
-                self.positions(ids, (), f"prompt {i}")   # placeholders of images that nobody gave are no text
+            self.refuse_tokens(prompts)
             return None
         parts: Iterator[tuple[Any, Any, Any]]
         if pixels:
-            read_pixels(every)
-            parts = iter([(each.grid, each.pixels, None) for each in every])
+            parts = iter([(each.grid, rows, None) for each, rows in zip(every, read_pixels(every), strict=True)])
         else:
-            features = see(self.core, every, self.features, keep_pixels=self.keeps_pixels)
+            features = see(self.core, every, self.features)
             parts = iter([(each.grid, None, made) for each, made in zip(every, features, strict=True)])
-        out: list[Seen | None] = []
-        for i, (ids, some) in enumerate(zip(prompts, pictures, strict=True)):
-            positions, after = self.positions(ids, some, f"prompt {i}")
-            places = np.flatnonzero(ids == self.image_token_id).astype(np.int32)
-            out.append((positions, after, places, [next(parts) for _ in some]) if some else None)
-        return out
+        return [(*where, np.flatnonzero(ids == self.image_token_id).astype(np.int32), [next(parts) for _ in some])
+                if some else None for ids, some, where in zip(prompts, pictures, positions, strict=True)]
+
+    def check_drawn(self, ids: I32, where: str) -> None:
+        """ImageError for ids of a completion that stand for images, which it has none of."""
+        if (found := ids[np.isin(ids, self.never_drawn)]).size:
+            raise ImageError(f"{where} holds token {found[0]}, which stands for an image or a video; completions have "
+                             "none")
+
+    def refuse_tokens(self, prompts: Sequence[I32]) -> None:
+        """ImageError where prompts without images hold tokens of images."""
+        for i, ids in enumerate(prompts):
+            if count := int((ids == self.image_token_id).sum()):
+                raise ImageError(f"prompt {i} has {count} image tokens (token {self.image_token_id}) and no images: "
+                                 "give them with images=")
 
     def positions(self, ids: I32, pictures: Sequence[Picture], where: str = "the prompt") -> tuple[I32, int]:
         """((3, len(ids)) positions of a prompt's tokens, the position after them)."""
@@ -127,24 +142,7 @@ class Sight:
                               video_token_id=self.tokens["video_token_id"], where=where)
 
 
-def fingerprint(core: _core.Model, tower: Vision | None) -> str:
-    """Of a tower's weights, of the network that they are in (heads and windows have no tensor) and of what computes it,
-    by which features on disk are told apart."""
-    import hashlib
-
-    digest = hashlib.blake2b(f"{core.device} {core.tier}".encode(), digest_size=16)
-    if tower is not None:
-        digest.update(repr(replace(tower, ropes=())).encode())
-        for rope in tower.ropes:
-            digest.update(f"{rope.scale!r} ".encode() + rope.inv_freq.tobytes() +
-                          (b"" if rope.axis is None else rope.axis.tobytes()))
-    for name, shape in core.tensors():
-        if ".visual." in name:
-            digest.update(f"{name} {shape} {core.dtype}".encode() + core.get_tensor(name).tobytes())
-    return digest.hexdigest()
-
-
-def pictures_of(images: Any, prompts: int, one: bool) -> list[list[Any]]:
+def images_by_prompt(images: Any, prompts: int, one: bool) -> list[list[Any]]:
     """What a caller gave as images, a list a prompt. one: the prompt is a single one, and its images may be given
     without a list around them."""
     if images is None:

@@ -11,6 +11,7 @@ from checks import check_same_run
 from checks.exactness import (
     assert_recorded_is_computed,
     assert_same,
+    completions_of,
     gradients,
     gradients_of,
     groups_of,
@@ -22,6 +23,7 @@ from grpo import _core
 from grpo.errors import OutOfMemoryError
 from grpo.model.families import spec_of
 from tiny_models import build, config, relative_error
+from tiny_vision import TOWER, Scene, build_vlm, reals, vlm
 
 GOLDENS = Path(__file__).parents[1] / "support" / "goldens"
 MODEL = config("qwen3", d=32, heads=(4, 2), D=16, F=48, V=97, L=2)
@@ -110,3 +112,32 @@ def test_a_run(emulated, tmp_path):
     del trainer
     gc.collect()
     assert _core.memory_in_use() == before
+
+
+SIGHT = [[(1, 4, 6), (1, 2, 4)], [], [(1, 6, 2)]]
+
+
+@pytest.mark.parametrize("capability, family", [("80", "qwen2_vl"), ("80", "qwen2_5_vl"), ("90", "qwen3_vl")],
+                         indirect=["capability"])
+def test_a_model_that_sees(capability, emulated, family):
+    """Features, logits and gradients of text and tower near ref's; rollout = training, and no bit depends on the
+    split."""
+    scene = Scene(vlm(family, heads=(2, 1), F=40), SIGHT)
+    model, ref = build_vlm(scene.config, emulated), build_vlm(scene.config, "ref")
+    images = scene.seen(model)
+    for got, want in zip(model.see(scene.pictures(), patch_budget=1), ref.see(scene.pictures()), strict=True):
+        assert relative_error(reals(got), want) < 0.01
+    for ids, ours, exact in zip(scene.prompts, images, scene.seen(ref), strict=True):
+        assert relative_error(model.logits(ids, ours), ref.logits(ids, exact)) < 0.01
+    out = model.generate(scene.prompts, 2, 4, images=images, seed=5, slots=3)
+    batch, coef = (scene.prompts, completions_of(out), groups_of(scene.prompts, 2)), np.linspace(-1, 1, 24, dtype="f")
+    grads = {}
+    for options in ({}, {"token_budget": 1, "recompute": True}):
+        logps, found = model.logprob_grads(*batch, coef, images=scene.images, train_vision="all", **options)
+        assert_same(logps, out["policy_logprobs"])
+        assert_same(found, grads or found)
+        grads = found
+    _, want = ref.logprob_grads(*batch, coef, images=scene.images, train_vision="all")
+    for part in (True, False):
+        assert relative_error(*(np.concatenate([side[name].ravel() for name in want if name.startswith(TOWER) == part])
+                                for side in (grads, want))) < 0.05

@@ -52,7 +52,7 @@ def test_an_image_that_changes_its_shape(model, tmp_path):
     PIL.new("RGB", (84, 56)).save(path)
     encoded = model.encode_prompt(CHAT, path)
     PIL.new("RGB", (56, 84)).save(path)                  # as many tokens
-    with pytest.raises(ImageError, match="has changed since it was looked at"):
+    with pytest.raises(ImageError, match="has another size now"):
         model.logprobs(encoded.ids, [[1]], images=encoded.images)
 
 
@@ -96,20 +96,13 @@ def test_kept_features_are_of_one_network(picture, tmp_path, vision):
     assert np.array_equal(logps(other, picture), expected)
 
 
-def test_features_of_a_trained_tower_stay_in_memory(model, picture, tmp_path):
-    config = grpo.GRPOConfig(max_steps=1, train_vision="merger", image_cache_dir=str(tmp_path / "kept"))
-    with pytest.warns(GrpoWarning, match="image_cache_dir"):
-        grpo.GRPOTrainer(model, nothing, config, [{"prompt": CHAT, "image": picture}])
-    assert model.sight.cache_folder is None
-
-
 def test_pixels_are_prepared_a_few_images_at_a_time(model, monkeypatch):
     images = [np.full((56, 56 + 28 * (i % 3), 3), i, np.uint8) for i in range(7)]
     expected = [each.token_ids for each in model.generate([CHAT] * 7, images=images, max_new_tokens=3)]
     asked = []
     monkeypatch.setattr("grpo.vision.pictures.MOST_NUMBERS", 40_000)
     monkeypatch.setattr("grpo.vision.pictures.read_pixels", lambda some, read=grpo.vision.pictures.read_pixels:
-                        (asked.append(len(some)), read(some)))
+                        (asked.append(len(some)), read(some))[1])
     model.sight.keep(1 << 30, None)
     found = [each.token_ids for each in model.generate([CHAT] * 7, images=images, max_new_tokens=3)]
     assert found == expected and sum(asked) == 7 and max(asked) < 7
@@ -120,7 +113,7 @@ def test_placeholders_without_images(model, token):
     ids = [1, model.sight.tokens[token], 2]
     for call in (lambda: model.logprobs(ids, [[1]]), lambda: model.logprob_grads(ids, [[1]], [[1.0]]),
                  lambda: model.generate([ids], max_new_tokens=1), lambda: model.encode_prompt(ids)):
-        with pytest.raises(ImageError, match=f"token {model.sight.tokens[token]}"):
+        with pytest.raises(ImageError, match=r"\(token 26"):
             call()
 
 
@@ -193,7 +186,7 @@ def test_the_core_asks_for_features(model, picture):
     for call in (lambda: model.core.logprobs([encoded.ids], one, group, images=blind),
                  lambda: model.core.generate([encoded.ids], 1, 1, images=blind, stop_ids=one[0]),
                  lambda: model.core.logits(encoded.ids, blind[0])):
-        with pytest.raises(ConfigError, match="image 0 has no features"):
+        with pytest.raises(ConfigError, match="image 0 of prompt 0 has no features"):
             call()
 
 

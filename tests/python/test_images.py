@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -405,6 +406,10 @@ def test_a_folder_without_processor():
         with pytest.warns(GrpoWarning, match="no preprocessor_config.json: images are seen as is usual for " + family):
             got = Processor.read(None, {"model_type": family})
         assert got == Processor.of(family) and (got.min_pixels, got.max_pixels) == limits
+        tower = {"patch_size": 4, "spatial_merge_size": 3, "temporal_patch_size": None}
+        with pytest.warns(GrpoWarning, match="no preprocessor_config.json"):
+            assert Processor.read(None, {"model_type": family, "vision_config": tower}) == replace(
+                got, patch_size=4, merge_size=3)
 
 
 @pytest.mark.parametrize("values, limits", [

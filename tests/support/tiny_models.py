@@ -48,9 +48,9 @@ def random_tensor(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     key = int.from_bytes(name.encode()[-8:], "little") ^ (sum(name.encode()) << 32) ^ seed
     raw = np.random.Philox(key=key).random_raw(int(np.prod(shape))) >> 11
     uniform = (raw * 2.0**-52 - 1).reshape(shape)
-    if len(shape) == 2:
+    if len(shape) > 1:
         scale = 1.0 if name.endswith(("embed_tokens.weight", "lm_head.weight")) else 2.0
-        return round_to_bf16(uniform * scale / np.sqrt(shape[1]) * 1.7)
+        return round_to_bf16(uniform * scale / np.sqrt(np.prod(shape[1:])) * 1.7)
     return round_to_bf16(uniform * 0.3 if name.endswith(".bias") else 1 + uniform * 0.4)
 
 
