@@ -76,6 +76,10 @@ class Model:
 
     @processor.setter
     def processor(self, processor: Processor) -> None:
+        from ..vision.processor import Processor as Kind
+
+        if not isinstance(processor, Kind):
+            raise ConfigError(f"processor must be a grpo.vision.Processor, not {processor!r:.80}")
         self.seeing().processor = processor
 
     def seeing(self) -> Sight:
@@ -132,7 +136,8 @@ class Model:
             offsets, text = self.tokenizer.token_bytes(self.text_config["vocab_size"])
             arguments |= {"stop_strings": [s.encode() for s in _stops(stop)], "token_offsets": offsets,
                           "token_bytes": text}
-        never = self.sight.never_drawn if self.sight is not None else []
+        size = self.text_config["vocab_size"]            # a config's default ids may lie beyond a small vocabulary
+        never = [token for token in self.sight.never_drawn if token < size] if self.sight is not None else []
         if forbidden_ids is not None or never:
             arguments["forbidden_ids"] = self._ids([*(forbidden_ids if forbidden_ids is not None else ()), *never],
                                                    "forbidden_ids")
@@ -144,14 +149,17 @@ class Model:
                                   min_new_tokens=min_new_tokens, seed=seed, step=step, first_prompt=first_prompt,
                                   store=store, store_rows=store_rows, progress=progress, **arguments)
 
-    def encode_prompt(self, prompt: Prompt, images: Sequence[Any] | None = None, **variables: Any) -> EncodedPrompt:
+    def encode_prompt(self, prompt: Prompt, images: Any = None, **variables: Any) -> EncodedPrompt:
         """(ids, images) of one prompt, for `logprobs` and `logprob_grads`: as `prompt_ids`, and of a prompt with images
         with a token for each of their features. ``images``: those that messages do not hold themselves. ``variables``:
         of the chat template."""
+        from ..vision.sight import images_by_prompt
+
+        given = [] if images is None else images_by_prompt(images, 1, one=True)[0]
         if self.sight is not None:
-            ids, pictures = self.sight.encode(self.tokenizer, prompt, list(images or ()), **variables)
+            ids, pictures = self.sight.encode(self.tokenizer, prompt, given, **variables)
             return EncodedPrompt(self._ids(ids, "prompt"), pictures)
-        if images or shows_images(prompt):
+        if given or shows_images(prompt):
             self.seeing()
         if variables:
             chat = cast("Sequence[Mapping[str, Any]]", prompt)
@@ -290,7 +298,10 @@ class Model:
 
     def _named_prompt(self, prompt: Prompt, i: int, images: Sequence[Any]) -> EncodedPrompt:
         try:
-            return self.encode_prompt(prompt, images)
+            encoded = self.encode_prompt(prompt, images)
+            for k, each in enumerate(encoded.images):    # they are read later, when nobody knows whose they are
+                each.place = f"prompt {i}: image {k}"
+            return encoded
         except (ConfigError, TokenizerError, ImageError) as error:
             raise type(error)(f"prompt {i}: {error}") from error
 

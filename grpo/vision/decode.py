@@ -112,20 +112,22 @@ def image_bytes(image: Any, place: str = "image") -> bytes:
     from PIL import Image
 
     named = _name_place(place, image)
-    source = _source_of(image, named)
-    if isinstance(source, os.PathLike):
-        try:
+    try:
+        source = _source_of(image, named)
+        if isinstance(source, os.PathLike):
             return _check_path(Path(source), named).read_bytes()
-        except OSError as error:
-            raise ImageError(f"{named}: cannot be read: {_say(error)}") from error
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return bytes(source)
-    if isinstance(source, Image.Image):
-        palette = source.palette.tobytes() if source.palette is not None else b""
-        transparent = repr(source.info.get("transparency"))
-        return f"{source.mode} {source.size} {transparent} ".encode() + palette + source.tobytes()
-    array = read_image(source, place)
-    return f"array {array.shape} ".encode() + array.tobytes()
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            return bytes(source)
+        if isinstance(source, Image.Image):
+            palette = source.palette.tobytes() if source.palette is not None else b""
+            transparent = repr(source.info.get("transparency"))
+            return f"{source.mode} {source.size} {transparent} ".encode() + palette + source.tobytes()
+        array = read_image(source, place)
+        return f"array {array.shape} ".encode() + array.tobytes()
+    except (ImageError, Warning):
+        raise
+    except Exception as error:                 # a PIL image decodes itself now, or was closed
+        raise ImageError(f"{named}: cannot be read: {_say(error)}") from error
 
 
 def _say(error: Exception) -> str:
@@ -171,7 +173,7 @@ def _size_of(image: Any, place: str, pixel_limit: int) -> tuple[int, int]:
         return height, width
     with _open(file, place) as opened:
         check_size(opened.height, opened.width, place, pixel_limit)
-        sideways = opened.getexif().get(ORIENTATION, 1) in SIDEWAYS
+        sideways = opened.getexif().get(ORIENTATION, 1) in SIDEWAYS and not _is_turned(opened)
         return (opened.width, opened.height) if sideways else (opened.height, opened.width)
 
 
@@ -284,6 +286,13 @@ def check_size(height: int, width: int, place: str, pixel_limit: int) -> None:
         raise ImageError(f"{place}: has {width} x {height} pixels")
     if height * width > pixel_limit:
         raise ImageError(f"{place}: has {width} x {height} pixels, more than the limit of {pixel_limit}")
+
+
+def _is_turned(image: PIL.Image.Image) -> bool:
+    """Whether the size of a file that was opened is that of the upright image already, as newer Pillows have a
+    TIFF's."""
+    tags = getattr(image, "tag_v2", None) if image.format == "TIFF" else None
+    return tags is not None and (tags.get(0x100), tags.get(0x101)) != image.size
 
 
 def _open(file: Path | io.BytesIO, place: str) -> PIL.Image.Image:

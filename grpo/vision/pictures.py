@@ -4,7 +4,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Features = NDArray[Any]                  # (levels, tokens, hidden_size) float32, or uint16 holding bfloat16 bits
 
 CACHE_BYTES = 1 << 30
+MOST_NUMBERS = 1 << 26                       # of pixels that are prepared at once: 256 MB
 
 
 @dataclass(eq=False)
@@ -73,8 +74,8 @@ def read_pixels(pictures: Sequence[Picture]) -> list[NDArray[np.float32]]:
         some = list({id(each): each for each in pictures if each.processor == processor}.values())
         out = preprocess([each.source for each in some], processor, places=[each.place for each in some])
         ends = np.cumsum(out["image_grid_thw"].prod(axis=1))
-        for each, rows in zip(some, np.split(out["pixel_values"], ends[:-1]), strict=True):
-            if len(rows) != each.grid.prod():
+        for each, grid, rows in zip(some, out["image_grid_thw"], np.split(out["pixel_values"], ends[:-1]), strict=True):
+            if not np.array_equal(grid, each.grid):      # its prompt has places for the image that it was
                 raise ImageError(f"{each.place}: has another size now than when its prompt was made")
             found[id(each)] = rows
     return [found[id(each)] for each in pictures]
@@ -130,12 +131,14 @@ class FeatureCache:
             self.bytes -= self._kept.popitem(last=False)[1].nbytes
 
     def _read(self, path: Path) -> Features | None:
-        if not path.exists():
-            return None
         try:
-            return np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            warn(f"{path}: kept features cannot be read and are made again: {error}")
+            if not path.is_file():
+                return None
+            with open(path, "rb") as file:
+                found = np.lib.format.read_array(file, allow_pickle=False)
+            return np.ascontiguousarray(found, found.dtype.newbyteorder("="))
+        except Exception as error:             # NumPy fails in many ways on a file that is broken
+            warn(f"{path}: kept features cannot be read and are made again: {type(error).__name__}: {error}")
             return None
 
     def _write(self, path: Path, features: Features) -> None:
@@ -145,13 +148,14 @@ class FeatureCache:
             with open(temporary, "wb") as file:
                 np.save(file, features, allow_pickle=False)
             temporary.replace(path)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self.folder = None
             warn(f"{path.parent}: features of images are not kept on disk: {error}")
 
 
 def see(core: _core.Model, pictures: Sequence[Picture], cache: FeatureCache) -> list[Features]:
-    """What a model's tower makes of images: from the cache, or of those that are not there, all together."""
+    """What a model's tower makes of images: from the cache, or of those that are not there, MOST_NUMBERS of pixels
+    at a time."""
     found: dict[bytes, Features] = {}
     for each in pictures:
         if each.key not in found:
@@ -159,8 +163,25 @@ def see(core: _core.Model, pictures: Sequence[Picture], cache: FeatureCache) -> 
             if kept is not None and cache.fits(kept, each, core):
                 found[each.key] = kept
     new = list({each.key: each for each in pictures if each.key not in found}.values())
-    seen = core.see([(each.grid, pixels, None) for each, pixels in zip(new, read_pixels(new), strict=True)])
-    for each, features in zip(new, seen, strict=True):
-        found[each.key] = features
-        cache.put(each.key, features)
+    for some in _portions(new):
+        seen = core.see([(each.grid, pixels, None) for each, pixels in zip(some, read_pixels(some), strict=True)])
+        for each, features in zip(some, seen, strict=True):
+            found[each.key] = features
+            cache.put(each.key, features)
     return [found[each.key] for each in pictures]
+
+
+def _portions(pictures: list[Picture]) -> Iterator[list[Picture]]:
+    """Lists of those whose pixels are within MOST_NUMBERS together, one at least."""
+    some: list[Picture] = []
+    numbers = 0
+    for each in pictures:
+        processor = each.processor
+        more = int(each.grid.prod()) * 3 * processor.temporal_patch_size * processor.patch_size**2
+        if some and numbers + more > MOST_NUMBERS:
+            yield some
+            some, numbers = [], 0
+        some.append(each)
+        numbers += more
+    if some:
+        yield some

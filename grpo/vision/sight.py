@@ -107,8 +107,11 @@ class Sight:
         if not isinstance(prompt, str) and not is_chat(prompt):
             ids = np.asarray(prompt)
             if ids.ndim == 1 and int((ids == self.image_token_id).sum()) == sum(counts) and ids.dtype.kind in "iu":
+                self.positions(ids, pictures, where)
                 return ids.astype(np.int32), pictures
-        return prompt_ids(tokenizer, prompt, counts, self.image_token_id, where, **variables), pictures
+        ids = prompt_ids(tokenizer, prompt, counts, self.image_token_id, where, **variables)
+        self.positions(ids, pictures, where)             # no video, and every image in a place of its own
+        return ids, pictures
 
     def inputs(self, prompts: Sequence[I32], pictures: Sequence[Sequence[Picture]], *,
                pixels: bool = False) -> list[Seen | None] | None:

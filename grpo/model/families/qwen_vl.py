@@ -13,7 +13,7 @@ import numpy as np
 
 from ...errors import FileFormatError
 from .block import score_scale
-from .reading import Config
+from .reading import LIMITS, Config
 from .spec import Attention, Layer, Merger, Mlp, Rope, Spec, Vision
 
 TEXT, TOWER = "model.language_model.", "model.visual."
@@ -67,8 +67,9 @@ def text_rope(text: Config, section: Sequence[int], interleaved: bool) -> tuple[
         if plain.get(name) == "mrope":
             plain[name] = "default"
     counts = found.get("mrope_section", list(section))
-    if not (isinstance(counts, (list, tuple)) and len(counts) == 3 and all(type(n) is int and n >= 0 for n in counts)):
-        raise FileFormatError(f"{text.source}: mrope_section must be three numbers, not {counts!r:.80}")
+    if not (isinstance(counts, (list, tuple)) and len(counts) == 3
+            and all(type(n) is int and 0 <= n <= LIMITS["head_dim"] for n in counts)):
+        raise FileFormatError(f"{text.source}: mrope_section must be three numbers of pairs, not {counts!r:.80}")
     if interleaved:
         axis = np.zeros(max(3 * max(counts), sum(counts)), np.int32)
         for number in (1, 2):
@@ -99,6 +100,8 @@ def tower_attention(vision: Config, width: int, *, by_window: bool = False) -> A
         raise FileFormatError(f"{vision.source}: a width of {width} in {heads} heads; rotary embedding of rows and "
                               "columns needs heads that are multiples of 4 wide")
     head_dim = width // heads
+    if head_dim > LIMITS["head_dim"]:
+        raise FileFormatError(f"{vision.source}: heads of {head_dim} columns; at most {LIMITS['head_dim']} are run")
     return Attention(heads, heads, head_dim, scale=score_scale(head_dim), qkv_bias=True, o_bias=True,
                      by_window=by_window)
 
