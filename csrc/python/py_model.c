@@ -45,11 +45,10 @@ static int open_model(ModelObject *self, const char *device, const struct spec *
     TRY(ops_find(&ops, device));
     TRY(device_open(&self->device, ops));
     TRY(weights_create(&self->weights, &self->device, spec));
-    if (vision) TRY(open_tower(self, vision));
-    self->workspace.device = self->device;
+    self->workspace.device = self->device;             /* Model_dealloc frees all of it once there are weights */
     self->session.weights = self->mixture.weights = self->weights;
     self->session.workspace = &self->workspace;
-    return OK;
+    return vision ? open_tower(self, vision) : OK;
 }
 
 static PyObject *Model_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {

@@ -1,5 +1,7 @@
 """Models that see, given what they cannot see: each is an error that names it, or costs nothing."""
 import io
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -193,3 +195,16 @@ def test_the_core_asks_for_features(model, picture):
 def test_a_processor_is_a_processor(model):
     with pytest.raises(ConfigError, match="processor must be"):
         model.processor = 5
+
+
+def test_a_tower_without_room():
+    """In a process of its own, whose memory is limited: the text fits, the tower does not."""
+    resource = pytest.importorskip("resource")
+    code = ("import grpo, resource; from grpo import _core; from grpo.model.families import spec_of\n"
+            "big = {'depth': 300, 'embed_dim': 4096, 'num_heads': 16}\n"
+            "spec = spec_of(grpo.tiny('qwen2_vl', vision_config=big).config)\n"
+            "resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))\n"
+            "try: _core.Model('cpu', spec)\n"
+            "except grpo.OutOfMemoryError: print('said')")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert resource and (done.returncode, done.stdout) == (0, "said\n"), done.stderr[-2000:]
