@@ -27,17 +27,18 @@ ROWS = [
     [("vision", "images, decoded and made ready"), ("ops.py, errors.py", "arrays; typed errors")],
 ]
 UPPER = [                                                # the three folders of floor 4
-    ("run", "without gradients", ["session, score, embed", "decode: one token a slot", "rollout: one loop over"]),
+    ("run", "without gradients", ["session, score, see, embed", "decode: one token a slot", "rollout: one loop over"]),
     ("train", "with gradients", ["accumulate: micro-batches", "optimizer: clip, AdamW", "state: masters, moments"]),
     ("loss", "mathematics alone", ["the GRPO family of losses", "advantages of groups", "knows no model"]),
 ]
 NET = [                                                  # three columns of net/
     [("spec, params.def", "a network as data", 1), ("weights", "its values; know nobody", 0),
-     ("cache", "pages of keys and values", 0)],
+     ("cache", "pages of keys and values", 0), ("pictures, grid", "images as rows", 0)],
     [("rows", "what a batch's rows are", 2), ("text", "walks the layers of a spec", 0),
-     ("attention, mlp, norms", "forward, backward, stash", 0)],
+     ("attention, mlp, norms", "forward, backward, stash", 0),
+     ("vision, resampler", "towers", 0)],
     [("project", "every matrix product", 3), ("stash, store", "activations, and those of rollouts", 0),
-     ("batch", "groups packed, no padding", 0)],
+     ("batch", "groups packed, no padding", 0), ("reserve", "scratch of its operations", 0)],
 ]
 BACKENDS = [
     ("ref", ["plain C in double:", "the readable statement"]),
@@ -148,7 +149,7 @@ def draw_upper(p):
 
 def draw_net(p):
     """csrc/net: a network."""
-    top, height = p.y + 24, 184
+    top, height = p.y + 24, 40 + 48 * max(map(len, NET))
     for (x, width), folder in zip(columns(3), UPPER, strict=True):
         if folder[0] != "loss":                            # which calls no network
             p.arrow(x + width / 2, p.y + 3, top - 3)

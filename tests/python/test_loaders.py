@@ -88,7 +88,7 @@ def test_specs_of_configs(changes, expected):
     [
         ({"model_type": "mixtral"}, "mixtral"),
         ({"model_type": "gemma3", "vision_config": {}, "text_config": {}}, "multimodal.*gemma3_text"),
-        ({"model_type": "qwen2_vl"}, "multimodal"),
+        ({"model_type": "llava"}, "llava"),
         ({"model_type": "qwen3_moe"}, "mixture of experts"),
         ({"rope_scaling": {"rope_type": "proportional", "factor": 2.0}}, "proportional"),
         ({"rope_scaling": {"type": "longrope"}}, "longrope"),
