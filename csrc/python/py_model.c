@@ -45,7 +45,7 @@ static int open_model(ModelObject *self, const char *device, const struct spec *
     TRY(ops_find(&ops, device));
     TRY(device_open(&self->device, ops));
     TRY(weights_create(&self->weights, &self->device, spec));
-    self->workspace.device = self->device;             /* Model_dealloc frees all of it once there are weights */
+    self->workspace.device = self->device; /* Model_dealloc frees all of it once there are weights */
     self->session.weights = self->mixture.weights = self->weights;
     self->session.workspace = &self->workspace;
     return vision ? open_tower(self, vision) : OK;
@@ -354,7 +354,7 @@ static PyObject *Model_see(ModelObject *self, PyObject *args, PyObject *kwargs) 
     int patch_budget = PATCH_BUDGET;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!|$i:see", names, &PyList_Type, &images, &patch_budget))
         return NULL;
-    if (patch_budget < 1) return PyErr_Format(PyExc_ValueError, "patch_budget is %d, must be positive", patch_budget);
+    if (patch_budget < 1) return raise_status(fail(E_CONFIG, "patch_budget is %d, must be positive", patch_budget));
     PyObject *items = PyList_AsTuple(images), *held = PyList_New(0), *list = items && held ? PyList_New(0) : NULL;
     int n = list ? (int)PyTuple_GET_SIZE(items) : 0, status = list ? OK : -1;
     struct picture *pictures = calloc((size_t)n + 1, sizeof *pictures);

@@ -159,14 +159,14 @@ static size_t host_features(const struct plan_request *r) {
 
 /* Its tower is asked where its weights are not the policy's, or where features are not kept until it is their turn. */
 static int reference_sees(const struct plan_request *r) {
-    return r->vision != VISION_FROZEN || r->mixed || host_features(r) > (unsigned long long)r->image_cache;
+    return r->vision != VISION_FROZEN || host_features(r) > (unsigned long long)r->image_cache;
 }
 
 static int add_reference(PyObject *list, const struct plan_request *r, const struct plan_rows *size, size_t weights) {
     size_t workspace = activations_bytes(r->ops, &r->spec, STASH_NOTHING, size->rows, size->head_rows);
     size_t seen = reference_sees(r) ? seen_bytes(r, size) : 0;
     size_t vectors = vectors_of(r, batch_vectors(r, r->seen_prompts, size->rows));
-    size_t elements = spec_elements(&r->spec) + (r->has_tower ? spec_elements(&r->tower) : 0);
+    size_t elements = spec_elements(&r->spec) + (r->vision != VISION_FROZEN ? spec_elements(&r->tower) : 0);
     if (r->reference && (add(list, "reference weights", weights) ||
                          add(list, "activations of the reference", max_size(workspace, seen)) ||
                          add(list, "features in the reference", vectors)))
@@ -188,7 +188,8 @@ static int add_workspace(PyObject *list, const struct plan_request *r, const str
     enum stashing what = r->recompute ? STASH_INPUTS : STASH_ALL;
     int trained = r->train && r->vision != VISION_FROZEN && size->tower_rows;
     size_t update = r->train ? activations_bytes(r->ops, &r->spec, what, size->rows, size->head_rows) : 0;
-    size_t tower = trained ? tower_bytes(r->ops, &r->tower, what, size->tower_rows) : 0;
+    enum stashing of_tower = tower_stashing(r->vision, r->recompute);
+    size_t tower = trained ? tower_bytes(r->ops, &r->tower, of_tower, size->tower_rows) : 0;
     size_t generate = r->slots ? rollout_bytes(r->ops, &r->spec, &size->rollout) : 0, seen = seen_bytes(r, size);
     if (update + tower > max_size(generate, seen))
         return add(list, "activations of the update", update) || add(list, "activations of the tower", tower);

@@ -60,9 +60,7 @@ static int reserve_tower(struct trainer *t, const struct groups *g) {
     int rows = tower_limits(t, g);
     if (rows <= t->tower.acts.rows_max) return OK;
     tower_free(&t->tower);
-    /* the backward of mergers reads their layers' results, and nothing of the layers */
-    int inputs = t->config.recompute || t->config.vision == VISION_MERGERS;
-    return tower_create(&t->tower, w, inputs ? STASH_INPUTS : STASH_ALL, rows);
+    return tower_create(&t->tower, w, tower_stashing(t->config.vision, t->config.recompute), rows);
 }
 
 /* Activations and batch for the largest micro-batch so far: memory is taken in the first step, and more only for a

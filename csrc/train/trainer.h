@@ -71,6 +71,10 @@ struct trainer_sizes trainer_sizes(const struct ops *ops, const struct spec *s, 
 /* Rows of the tower in the largest micro-batch: no group has more than `share` of them for a row of text, nor more than
    `largest` of them, the step has `all` of them */
 int tower_rows(const struct spec *tower, double share, int largest, int64_t all, int token_budget);
+/* What the backward of a tower needs: that of its mergers reads their layers' results, and nothing of the layers. */
+static inline enum stashing tower_stashing(enum vision_training vision, int recompute) {
+    return recompute || vision == VISION_MERGERS ? STASH_INPUTS : STASH_ALL;
+}
 /* Whether a parameter is among those that are trained */
 int is_trained(const struct spec *s, const struct param *p, enum vision_training vision);
 /* Rows of embed_dx and embed_ids for a step of so many, with a quarter to spare since steps differ in length; bytes

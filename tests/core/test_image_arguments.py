@@ -300,7 +300,6 @@ IDS = {
     "a video": (lambda m, ids, picture: m.logprobs([m.sight.tokens["video_token_id"]], [[3]]), "video placeholders"),
     "images of fewer prompts": (lambda m, ids, picture: m.generate([ids, ids], images=[[picture]]),
                                 "images of 1 prompts for 2 prompts"),
-    "images of a text": (lambda m, ids, picture: m.generate("a", images=[picture]), "prompt 0: "),
     "no image": (lambda m, ids, picture: m.generate([ids], images=[[3]]), "prompt 0: .*image 0: int is no image"),
 }
 
