@@ -8,7 +8,7 @@ that PIL has decoded.
 towers: pixel_values to features, and that with the gradients of all of the tower's weights, beside transformers' own
 module in bfloat16 with PyTorch's scaled_dot_product_attention. The peer's backward starts from a given gradient of the
 features; ours includes a text of one to three thin layers, which makes that gradient.
-steps: a whole GRPO step of a Qwen2.5-VL of 149 million parameters beside TRL's GRPOTrainer: 4 prompts of an image of
+steps: a whole GRPO step of a Qwen2.5-VL of 154 million parameters beside TRL's GRPOTrainer: 4 prompts of an image of
 224 x 224 and 32 words, 8 completions of 64 tokens each; with a frozen tower, and with everything trained; "recompute"
 is ours beside the same step of the peer.
 

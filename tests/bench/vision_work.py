@@ -36,7 +36,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "Qwen3-VL": ("qwen3_vl", {**SCANT, "num_hidden_layers": 3, "num_attention_heads": 1, "head_dim": 128},
                  {"depth": 8, "hidden_size": 576, "num_heads": 8, "intermediate_size": 2152, "out_hidden_size": 1024,
                   "deepstack_visual_indexes": [2, 4, 6]}),
-    # 149 million: 106 of text, layers of SmolLM2-135M's shape, and 43 of tower
+    # 154 million: 106 of text, layers of SmolLM2-135M's shape, and 48 of tower
     "step": ("qwen2_5_vl", {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 22,
                             "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152},
              {**WINDOWS, "out_hidden_size": 576}),
