@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..vision.drawn import Drawn
 from ..vision.messages import COLUMNS
 
 BATCH = 1000                                 # rows of a table that are read at once
@@ -98,6 +99,8 @@ def picture_key(image: Any) -> str:
             return f"{os.path.basename(path)!s} {os.path.getsize(path)}"
         except (OSError, ValueError):
             return str(path)
+    if isinstance(image, Drawn):
+        return image.key.decode()
     data = image.tobytes() if hasattr(image, "tobytes") else image
     if isinstance(data, (bytes, bytearray)):
         return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -1,7 +1,8 @@
 """Images: from whatever an image can be to the numbers that a vision tower reads.
 
-decode.py anything that is an image to its pixels, with limits; processor.py how a model wants to see them: sizes,
-patches, means, and the files that say so. The arithmetic is in C (csrc/run/preprocess.h).
+decode.py anything that is an image to its pixels, with limits; drawn.py images that are drawn when looked at;
+processor.py how a model wants to see them: sizes, patches, means, and the files that say so. The arithmetic is in C
+(csrc/run/preprocess.h).
 """
 from __future__ import annotations
 
@@ -13,12 +14,13 @@ import numpy as np
 from .. import _core
 from ..errors import ConfigError
 from .decode import MAX_PIXELS, read_image, read_images
+from .drawn import Drawn
 from .processor import Processor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MAX_PIXELS", "Processor", "preprocess", "read_image", "read_images"]
+__all__ = ["MAX_PIXELS", "Drawn", "Processor", "preprocess", "read_image", "read_images"]
 
 
 def preprocess(images: Any, model_or_processor: Any, *, min_pixels: int | None = None, max_pixels: int | None = None,

@@ -22,6 +22,7 @@ import numpy as np
 
 from .. import _core
 from ..errors import ImageError, warn
+from .drawn import Drawn
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -43,9 +44,9 @@ def read_image(image: Any, place: str = "image", *, pixel_limit: int = MAX_PIXEL
     """The pixels of an image, uint8 (height, width, 3).
 
     ``image``: a PIL image; a path, ``file://`` or ``data:`` URI; bytes of a file; ``{"bytes": ..., "path": ...}`` as
-    data sets of Hugging Face hold it; a uint8 array or CPU tensor of grey (h, w), or of 1, 3 or 4 channels (h, w, c),
-    or (c, h, w) where that can be told. ``place``: how errors name it. ``pixel_limit``: a larger one is refused
-    before it is decoded. ``as_stored``: no file is turned, and what transparency hides is shown, as Pillow's
+    data sets of Hugging Face hold it; a `Drawn`; a uint8 array or CPU tensor of grey (h, w), or of 1, 3 or 4 channels
+    (h, w, c), or (c, h, w) where that can be told. ``place``: how errors name it. ``pixel_limit``: a larger one is
+    refused before it is decoded. ``as_stored``: no file is turned, and what transparency hides is shown, as Pillow's
     convert("RGB") has it.
 
     Raises ImageError.
@@ -112,6 +113,8 @@ def image_bytes(image: Any, place: str = "image") -> bytes:
     from PIL import Image
 
     named = _name_place(place, image)
+    if isinstance(image, Drawn):
+        return image.key
     try:
         source = _source_of(image, named)
         if isinstance(source, os.PathLike):
@@ -163,6 +166,9 @@ def _pixels_of(image: Any, place: str, pixel_limit: int, as_stored: bool) -> tup
 def _size_of(image: Any, place: str, pixel_limit: int) -> tuple[int, int]:
     from PIL import Image
 
+    if isinstance(image, Drawn):
+        check_size(image.height, image.width, place, pixel_limit)
+        return image.height, image.width
     image = _source_of(image, place)
     if isinstance(image, Image.Image):
         check_size(image.height, image.width, place, pixel_limit)
@@ -184,6 +190,8 @@ def _source_of(image: Any, place: str) -> Any:
     """A PIL image, a path, bytes of a file, or what may be an array."""
     if isinstance(image, Mapping):
         image = _of_mapping(image, place)
+    if isinstance(image, Drawn):
+        image = image.pixels(place)
     return _of_string(image, place) if isinstance(image, str) else image
 
 
