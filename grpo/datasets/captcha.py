@@ -3,6 +3,8 @@ here they are drawn streets.)
 
 A cell is a target where the class covers a tenth of it or more.
 """
+from __future__ import annotations
+
 import functools
 import itertools
 import random
@@ -73,7 +75,7 @@ def load(split: str = "train", *, classes: Sequence[str] = CLASSES, units: str =
 
     >>> row = load("test", size=1)[0]
     >>> row["target"], row["cells"], row["answer"].split("\\n")[0]
-    ('motorcycle', [9, 10, 13, 14], 'click_screen(85, 167)')
+    ('motorcycle', [1, 2, 6], 'click_screen(85, 59)')
     """
     check_split(split, SIZE, "captcha")
     check_units(units)
@@ -87,9 +89,9 @@ def load(split: str = "train", *, classes: Sequence[str] = CLASSES, units: str =
 
 def asked(row: dict[str, Any], units: str, places: dict[str, list[int]], system_prompt: str | None) -> dict[str, Any]:
     """A row of a scene and its targets."""
-    question = (f"The picture below the blue banner is a grid of {CELLS} x {CELLS} cells. Click on every cell that shows "
-                f"a {row['target']}: one call click_screen(x, y) for each of them in the answer, each on a line of its "
-                f"own. {explained(units, places['frame'])}")
+    question = (f"The picture below the blue banner is a grid of {CELLS} x {CELLS} cells. Click on every cell that "
+                f"shows a {row['target']}: one call click_screen(x, y) for each of them in the answer, each on a line "
+                f"of its own. {explained(units, places['frame'])}")
     (width, height), (wide, high) = places["image_size"], places["frame"]
     clicks = [f"click_screen({(LEFT + (cell % CELLS + 0.5) * CELL) * wide / width:.0f}, "
               f"{(TOP + (cell // CELLS + 0.5) * CELL) * high / height:.0f})" for cell in row["cells"]]
@@ -111,7 +113,7 @@ def scene(classes: list[str], rng: random.Random) -> dict[str, Any] | None:
     cells = np.flatnonzero(shares(things, target) >= COVERED).tolist()
     if not 1 <= len(cells) <= CELLS * CELLS - CELLS:
         return None
-    horizon = rng.randint(40, 90)
+    horizon = rng.randint(12, 30)            # high, so that most things stand on the ground
     return {"image": Drawn(draw, (target, horizon, things), HEIGHT, WIDTH), "target": target, "cells": cells}
 
 
@@ -159,7 +161,7 @@ def draw(target: str, horizon: int, things: tuple[Thing, ...]) -> Any:
     for i in range(CELLS + 1):
         image.paste(WHITE, (LEFT + i * CELL - 1, TOP, LEFT + i * CELL + 1, TOP + PICTURE))
         image.paste(WHITE, (LEFT, TOP + i * CELL - 1, LEFT + PICTURE, TOP + i * CELL + 1))
-    write(image, f"Click every cell with a {target}", WIDTH // 2, BANNER // 2, WHITE)
+    write(image, f"Click on every {target}", WIDTH // 2, BANNER // 2, WHITE)
     return image
 
 
@@ -171,7 +173,7 @@ def backdrop(horizon: int) -> Any:
     image = Image.new("RGB", (WIDTH, HEIGHT), WHITE)
     image.paste(BLUE, (0, 0, WIDTH, BANNER))
     right, bottom = LEFT + PICTURE, TOP + PICTURE
-    road = TOP + (horizon + PICTURE) // 2
+    road = TOP + (horizon + PICTURE) * 3 // 5
     image.paste(SKY, (LEFT, TOP, right, TOP + horizon))
     image.paste(GRASS, (LEFT, TOP + horizon, right, road))
     image.paste(ROAD, (LEFT, road, right, bottom))

@@ -3,6 +3,8 @@ regression.)
 
 There are 43,200 times; one in ten is held out by its hash, and 500 of these are the test split, always the same.
 """
+from __future__ import annotations
+
 import functools
 import math
 import random
@@ -23,8 +25,8 @@ TRAIN, TEST = 8000, 500                      # rows
 HELD_OUT = 10                                # one time in so many
 RADIUS = 102 / 224                           # of the face, in sides of the image
 BLACK, RED = (0, 0, 0), (210, 30, 30)
-QUESTION = ("What time does this clock show? The shortest, thickest hand is for hours, the longer black one for minutes, "
-            "and the red one for seconds. Give the time as HH:MM:SS, with hours from 01 to 12.")
+QUESTION = ("What time does this clock show? The shortest, thickest hand is for hours, the longer black one for "
+            "minutes, and the red one for seconds. Give the time as HH:MM:SS, with hours from 01 to 12.")
 
 
 def load(split: str = "train", *, canvas: int = 224, size: int | None = None, seed: int = 0,
@@ -34,7 +36,7 @@ def load(split: str = "train", *, canvas: int = 224, size: int | None = None, se
     seed.
 
     >>> [row["answer"] for row in load("test", size=3)]
-    ['04:26:50', '05:06:29', '03:26:47']
+    ['09:59:20', '04:39:08', '02:55:08']
     """
     check_split(split, ("train", "test"), "clock")
     check_canvas(canvas, 56)

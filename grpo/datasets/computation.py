@@ -34,8 +34,8 @@ def load(split: str = "train", *, operations: Sequence[str] = OPERATIONS, larges
     options are those of counting; coco: ten questions an image that shows two classes or more.
 
     >>> row = load("test", size=1, operations=["divide"])[0]
-    >>> row["question"][:71], row["counts"], row["answer"]
-    ('Divide the number of pink crosses by the number of brown crosses in the', [2, 6], '0.33')
+    >>> row["question"][:68], row["counts"], row["answer"]
+    ('Divide the number of blue squares by the number of yellow squares in', [3, 5], '0.6')
     """
     check_split(split, SIZE, "computation")
     check_units(units)

@@ -3,6 +3,8 @@
 The noise of a plot is made orthogonal to its x, so that the points have the correlation that is the answer; there they
 had it up to 0.05 or so.
 """
+from __future__ import annotations
+
 import functools
 import itertools
 import math
@@ -35,7 +37,7 @@ def load(split: str = "train", *, signs: str = "positive", points: int = POINTS,
     of it can be in train.
 
     >>> [row["answer"] for row in load("test", size=4, signs="both")]
-    ['-0.64', '0.53', '-0.84', '0.72']
+    ['0.11', '0.41', '-0.17', '-0.73']
     """
     check_split(split, SIZE, "correlation")
     check_canvas(canvas, 56)

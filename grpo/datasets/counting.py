@@ -43,8 +43,8 @@ def load(split: str = "train", *, largest: int = 10, canvas: int = 224, units: s
     two. The test split is the same for every seed; of drawn scenes none of it can be in train.
 
     >>> row = load("test", size=1)[0]
-    >>> row["question"][:49], row["answer"], row["boxes"][0]
-    ('How many pink crosses are there in the image? Say', '2', [101, 75, 128, 102])
+    >>> row["question"][:46], row["answer"], row["boxes"][0]
+    ('How many brown crosses are there in the image?', '3', [40, 99, 60, 119])
     """
     check_split(split, SIZE, "counting")
     check_units(units)
@@ -90,7 +90,7 @@ def placed(held: list[tuple[str, str]], canvas: int, rng: random.Random, columns
     """A row with columns and an image that holds these shapes, the boxes of the first so many; None where they find no
     room."""
     small, big = canvas // 16, canvas // 8 if len(held) <= 16 else canvas // 11
-    sides = sorted((rng.randint(small, big) for _ in held), reverse=True)       # large ones find no room when they are late
+    sides = sorted((rng.randint(small, big) for _ in held), reverse=True)       # late, a large one would find no room
     order = rng.sample(range(len(held)), len(held))
     places = scatter(rng, [(side, side) for side in sides], canvas, canvas)
     if places is None:

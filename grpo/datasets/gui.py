@@ -36,9 +36,9 @@ Part = tuple[str, str, RGB, int, int, int, int]     # name ("" for none), shape,
 
 def load(split: str = "train", *, canvas: int = 392, units: str = "pixels", tools: bool = False, hard: float = 0.1,
          size: int | None = None, seed: int = 0, system_prompt: str | None = "xml") -> list[dict[str, Any]]:
-    """Rows {prompt, question, answer, image, target, box, circular, difficulty, image_size, frame}: target is the name of
-    what is to be clicked, box where it is, [left, top, right, bottom] in pixels of the image, and circular whether it
-    is the circle in that box. The answer is the middle of it, "(x, y)" in the model's units.
+    """Rows {prompt, question, answer, image, target, box, circular, difficulty, image_size, frame}: target is the name
+    of what is to be clicked, box where it is, [left, top, right, bottom] in pixels of the image, and circular whether
+    it is the circle in that box. The answer is the middle of it, "(x, y)" in the model's units.
 
     canvas: the side of the square image; there it was 384, which Qwen2.5-VL sees as 392. units: "pixels" or
     "thousandths" (grpo/datasets/coordinates.py). tools: ask for a call of click_tool. hard: this share of the scenes is
@@ -46,7 +46,7 @@ def load(split: str = "train", *, canvas: int = 392, units: str = "pixels", tool
 
     >>> row = load("test", size=1)[0]
     >>> row["target"], row["box"], row["answer"]
-    ('the Edit menu', [56, 2, 88, 16], '(72, 9)')
+    ('the File menu', [19, 2, 51, 16], '(35, 9)')
     """
     check_split(split, SIZE, "gui")
     check_canvas(canvas, 320)
@@ -105,8 +105,9 @@ def menus(left: int) -> list[Part]:
 def window(left: int, top: int, width: int, height: int, rng: random.Random) -> list[Part]:
     """The buttons of the window that begins at left and top."""
     names = ("close", "minimize", "maximize")
-    parts: list[Part] = [(f"the {name} button of the window", "circle", colour, left + 8 + 18 * i, top + 5, ROUND, ROUND)
-                         for i, (name, colour) in enumerate(zip(names, (RED, YELLOW, GREEN), strict=True))]
+    parts: list[Part] = [
+        (f"the {name} button of the window", "circle", colour, left + 8 + 18 * i, top + 5, ROUND, ROUND)
+        for i, (name, colour) in enumerate(zip(names, (RED, YELLOW, GREEN), strict=True))]
     y = rng.randint(top + TITLE_HEIGHT + 8, top + height - BUTTON[1] - 8)
     x = rng.randint(left + 8, left + width - 2 * BUTTON[0] - 16)
     return [*parts, ("the Start button", "rounded", (52, 140, 80), x, y, *BUTTON),
@@ -153,7 +154,8 @@ def draw(canvas: int, desktop: RGB, place: tuple[int, int, int, int], parts: tup
     """The image of a desktop."""
     image = backdrop(canvas, desktop).copy()
     left, top, width, height = place
-    stamp(image, "rounded", (60, 66, 76), left + 2, top + 3, width, height)                            # its shadow
+    shade = (desktop[0] // 2, desktop[1] // 2, desktop[2] // 2)
+    image.paste(shade, (left + 3, top + 4, left + width + 3, top + height + 4))
     image.paste(TITLE, (left, top, left + width, top + TITLE_HEIGHT))
     image.paste(BODY, (left, top + TITLE_HEIGHT, left + width, top + height))
     for name, shape, colour, x, y, w, h in parts:
@@ -164,7 +166,8 @@ def draw(canvas: int, desktop: RGB, place: tuple[int, int, int, int], parts: tup
         if "Start" in name or "Stop" in name:
             write(image, name.split()[1], x + w // 2, y + h // 2, WHITE)
         elif "dock" in name:
-            stamp(image, "circle", tuple(min(255, c + 70) for c in colour), x + 8, y + 8, w - 16, h - 16)  # type: ignore
+            lighter = (min(255, colour[0] + 70), min(255, colour[1] + 70), min(255, colour[2] + 70))
+            stamp(image, "circle", lighter, x + 8, y + 8, w - 16, h - 16)
     return image
 
 

@@ -65,8 +65,8 @@ class BoxesReward:
 
 
 class IoUReward:
-    """IoU of the boxes in the answer (or in all of the text, without <answer>): with one box on both sides it is theirs;
-    with more, 2 (sum of the IoUs of matched pairs) / (boxes said + boxes of the truth).
+    """IoU of the boxes in the answer (or in all of the text, without <answer>): with one box on both sides it is
+    theirs; with more, 2 (sum of the IoUs of matched pairs) / (boxes said + boxes of the truth).
 
     threshold: an IoU below it is 0, and one of it or more 1; None: IoUs as they are. matching: as in boxes_reward.
 
@@ -211,7 +211,7 @@ def assignment(scores: F64) -> NDArray[np.intp]:
             done[column] = True
             if owner[column] < 0:
                 break
-            row = owner[column]
+            row = int(owner[column])
         passed = done & (owner >= 0)
         row_price[owner[passed]] += reached - distance[passed]
         row_price[start] += reached
@@ -221,8 +221,7 @@ def assignment(scores: F64) -> NDArray[np.intp]:
             owner[last] = start if previous < 0 else owner[previous]
             last = int(previous)
     result = np.zeros(rows, np.intp)
-    for column in np.flatnonzero(owner >= 0):
-        result[owner[column]] = column
+    result[owner[owner >= 0]] = np.flatnonzero(owner >= 0)
     return result
 
 

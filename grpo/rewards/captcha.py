@@ -100,8 +100,8 @@ def count(clicks: Iterable[tuple[float, float]], cells: Sequence[int], grid: Seq
 
 
 def captcha_reward_func(completions: list, cells: list, grid: list, image_size: list, **columns: Any) -> list[float]:
-    """F1 of the calls click_screen(x, y) in the extracted answer, with whole numbers inside the image; others are passed
-    over."""
+    """F1 of the calls click_screen(x, y) in the extracted answer, with whole numbers inside the image; others are
+    passed over."""
     rewards = []
     for completion, targets, own, (width, height) in zip(completions, cells, grid, image_size, strict=True):
         clicks = [(int(x), int(y)) for x, y in CALL.findall(extracted(completion))]

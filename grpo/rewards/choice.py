@@ -7,8 +7,8 @@ from .text import BOXED, LATEX_TEXT, SAID, tagged, text_of
 
 LETTERS = "ABCDEFGH"
 # a letter alone, or before what it stands for: "B", "(B)", "B. a cat", "Option B", "B: a cat"
-CHOICE = re.compile(rf"(?:option|choice|answer)?\s{{0,3}}(?:is|:)?\s{{0,3}}[(\[]?\s?([{LETTERS}])\s?(?:[)\]]\s?\.?|[.:,])?"
-                    r"(?:(?<=[)\].:,])\s.*)?", re.IGNORECASE | re.DOTALL)
+CHOICE = re.compile(rf"(?:option|choice|answer)?\s{{0,3}}(?:is|:)?\s{{0,3}}[(\[]?\s?([{LETTERS}])\s?"
+                    r"(?:[)\]]\s?\.?|[.:,])?(?:(?<=[)\].:,])\s.*)?", re.IGNORECASE | re.DOTALL)
 OTHER = re.compile(rf"[(\[]([{LETTERS}])[)\]]|\b(?:or|and)\s{{1,3}}([{LETTERS}])\b")
 
 
@@ -27,8 +27,8 @@ def multiple_choice_reward(completions: list, answer: list, **columns: Any) -> l
     for i, (completion, gold) in enumerate(zip(completions, answer, strict=True)):
         wanted = None if gold is None else letter(str(gold))
         if gold is not None and wanted is None:
-            raise RewardError(f"multiple_choice_reward: the answer of completion {i}'s row is {gold!r:.60}, not a letter "
-                              f"from A to {LETTERS[-1]}")
+            raise RewardError(f"multiple_choice_reward: the answer of completion {i}'s row is {gold!r:.60}, not a "
+                              f"letter from A to {LETTERS[-1]}")
         rewards.append(None if wanted is None else float(chosen(text_of(completion)) == wanted))
     return rewards
 

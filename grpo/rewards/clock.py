@@ -1,5 +1,5 @@
-"""What time is it? DeepSeekRL's rewards for clocks, where a time counts only inside the answer tags and only if there is
-such a time; as published they are deepseekrl.clock.
+"""What time is it? DeepSeekRL's rewards for clocks, where a time counts only inside the answer tags and only if there
+is such a time; as published they are deepseekrl.clock.
 
 clock_error_minutes and clock_within_minute are for eval_funcs.
 """

@@ -18,10 +18,11 @@ FORMAT = re.compile(r"[-−]?(?:0\.[0-9]{2}|1\.00)")
 
 def correlation_reward(completions: list, answer: list, log_metric: Callable | None = None,
                        **columns: Any) -> list[float | None]:
-    """1 - |error| of the tagged answer, and not below 0; 0 where it is no number from -1 to 1. None where the row has no
-    answer. Logs correlation/error.
+    """1 - |error| of the tagged answer, and not below 0; 0 where it is no number from -1 to 1. None where the row has
+    no answer. Logs correlation/error.
 
-    >>> [round(x, 2) for x in correlation_reward(["<answer>-0.5</answer>", "<answer>0.9</answer>", "-0.5"], ["-0.40"] * 3)]
+    >>> said = ["<answer>-0.5</answer>", "<answer>0.9</answer>", "-0.5"]
+    >>> [round(x, 2) for x in correlation_reward(said, answer=["-0.40"] * 3)]
     [0.9, 0.0, 0.0]
     """
     errors = correlation_error(completions, answer)

@@ -25,8 +25,8 @@ WRONG_CALL = re.compile(r"tool_name:|click_tool")
 def click_reward(completions: list, box: list, circular: list | None = None, frame: list | None = None,
                  image_size: list | None = None, difficulty: list | None = None, log_metric: Callable | None = None,
                  **columns: Any) -> list[float]:
-    """3 where the last point of the answer (or of all the text, without <answer>) is in the box, or in the circle in it;
-    else 0. Logs click/hit and click/distance, and click/hit_normal and so on by the column difficulty.
+    """3 where the last point of the answer (or of all the text, without <answer>) is in the box, or in the circle in
+    it; else 0. Logs click/hit and click/distance, and click/hit_normal and so on by the column difficulty.
 
     >>> said = ['<answer>{"point_2d": [5, 9]}</answer>', '<answer>{"point_2d": [0, 0]}</answer>', "nowhere"]
     >>> click_reward(said, box=[[0, 0, 10, 10]] * 3, circular=[True] * 3)
@@ -143,8 +143,8 @@ def click_tool_reward(completions: list, box: list, circular: list | None = None
 
 
 def click_format_reward(completions: list, **columns: Any) -> list[float]:
-    """0.5 where a completion has reasoning and an answer in their tags and a whole call of click_tool in the answer; 0.3
-    for such a call elsewhere; 0.1 for the beginning of a call; else 0.
+    """0.5 where a completion has reasoning and an answer in their tags and a whole call of click_tool in the answer;
+    0.3 for such a call elsewhere; 0.1 for the beginning of a call; else 0.
 
     >>> call = "tool_name: click_tool\\nx: 5\\ny: 5\\n"
     >>> click_format_reward([f"<reasoning>a</reasoning><answer>{call}</answer>", call, "click_tool", ""])

@@ -75,14 +75,13 @@ def marks_in(text: str) -> list[Box | Point]:
             if first < len(marks):
                 marks[first:] = [mark._replace(label=label) for mark in marks[first:]]
                 first, label = len(marks), None
-        elif start == "<bo":
-            marks.append(Box(*numbers, label=ref))
-            first = len(marks)
-        elif start == "cli":
-            marks.append(Point(*numbers))
-            first = len(marks)
         else:
-            marks.append(Box(*numbers, label=label) if len(numbers) == 4 else Point(*numbers, label=label))
+            named = label if start[0] in "\"'" else ref if start == "<bo" else None
+            if len(numbers) == 2:
+                marks.append(Point(numbers[0], numbers[1], named))
+            else:
+                marks.append(Box(numbers[0], numbers[1], numbers[2], numbers[3], named))
+            first = first if start[0] in "\"'" else len(marks)
     return marks
 
 

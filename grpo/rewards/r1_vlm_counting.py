@@ -7,6 +7,7 @@ answer 1. What is done about them: grpo/rewards/counting.py and boxes.py.
 """
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 from .marks import marks_in
@@ -78,7 +79,8 @@ def marks_counted(completions: list, prefill: list | None) -> list[int]:
 
 def count_boxes_reward_func(completions: list, target: list, prefill: list | None = None,
                             **columns: Any) -> list[float]:
-    """30 n / target for n boxes and points in the reasoning, up to the target; beyond it 30 exp(-(n - target) / target).
+    """30 n / target for n boxes and points in the reasoning, up to the target; beyond it 30 exp(-(n - target) /
+    target).
 
     >>> box = '{"bbox_2d": [0, 0, 0, 0], "label": "any"}'
     >>> count_boxes_reward_func([f"<think>{box} {box}</think>"] * 2, target=[2, 4])
@@ -96,7 +98,7 @@ def computation_boxes_reward_func(completions: list, counts: list, prefill: list
             for n, c in zip(marks_counted(completions, prefill), counts, strict=True)]
 
 
-NAMES = {
+NAMES: dict[str, Callable | list[Callable]] = {
     "r1_vlm.counting": [answer_reward_func, soft_count_reward_func, count_boxes_reward_func],
     "r1_vlm.computation": [answer_reward_func, soft_result_reward_func, computation_boxes_reward_func],
     "r1_vlm.count_answer": answer_reward_func, "r1_vlm.count_soft_answer": soft_count_reward_func,
