@@ -65,16 +65,16 @@ Thing = tuple[str, RGB, int, int, int]       # name, colour, left, top, width
 
 def load(split: str = "train", *, classes: Sequence[str] = CLASSES, units: str = "pixels", size: int | None = None,
          seed: int = 0, system_prompt: str | None = "xml") -> list[dict[str, Any]]:
-    """Rows {prompt, question, answer, image, target, cells, grid, image_size, frame}: target is the class, cells the
+    """Rows {prompt, question, image, target, cells, grid, clicks, image_size, frame}: target is the class, cells the
     numbers of the cells that show it, row by row from 0, and grid [left, top, side of a cell, cells a side] in pixels
-    of the image, which is 224 x 252. The answer has a call click_screen(x, y) for the middle of each of the cells, in
-    the model's units.
+    of the image, which is 224 x 252. clicks has a call click_screen(x, y) for the middle of each of the cells, in the
+    model's units; there is no answer, as many clicks are right.
 
     classes: those that are asked for, of car, motorcycle, bus, traffic light, tree and house. units: "pixels" or
     "thousandths" (grpo/datasets/coordinates.py). The test split is the same for every seed; none of it can be in train.
 
     >>> row = load("test", size=1)[0]
-    >>> row["target"], row["cells"], row["answer"].split("\\n")[0]
+    >>> row["target"], row["cells"], row["clicks"].split("\\n")[0]
     ('motorcycle', [1, 2, 6], 'click_screen(85, 59)')
     """
     check_split(split, SIZE, "captcha")
@@ -95,7 +95,7 @@ def asked(row: dict[str, Any], units: str, places: dict[str, list[int]], system_
     (width, height), (wide, high) = places["image_size"], places["frame"]
     clicks = [f"click_screen({(LEFT + (cell % CELLS + 0.5) * CELL) * wide / width:.0f}, "
               f"{(TOP + (cell // CELLS + 0.5) * CELL) * high / height:.0f})" for cell in row["cells"]]
-    return {"prompt": chat(question, system_prompt), "question": question, "answer": "\n".join(clicks), **row,
+    return {"prompt": chat(question, system_prompt), "question": question, "clicks": "\n".join(clicks), **row,
             "grid": [LEFT, TOP, CELL, CELLS], **places}
 
 

@@ -36,16 +36,17 @@ Part = tuple[str, str, RGB, int, int, int, int]     # name ("" for none), shape,
 
 def load(split: str = "train", *, canvas: int = 392, units: str = "pixels", tools: bool = False, hard: float = 0.1,
          size: int | None = None, seed: int = 0, system_prompt: str | None = "xml") -> list[dict[str, Any]]:
-    """Rows {prompt, question, answer, image, target, box, circular, difficulty, image_size, frame}: target is the name
+    """Rows {prompt, question, image, target, box, circular, difficulty, click, image_size, frame}: target is the name
     of what is to be clicked, box where it is, [left, top, right, bottom] in pixels of the image, and circular whether
-    it is the circle in that box. The answer is the middle of it, "(x, y)" in the model's units.
+    it is the circle in that box. click is the middle of it, "(x, y)" in the model's units; there is no answer, as many
+    clicks are right.
 
     canvas: the side of the square image; there it was 384, which Qwen2.5-VL sees as 392. units: "pixels" or
     "thousandths" (grpo/datasets/coordinates.py). tools: ask for a call of click_tool. hard: this share of the scenes is
     hard, which the column difficulty says. The test split is the same for every seed; none of it can be in train.
 
     >>> row = load("test", size=1)[0]
-    >>> row["target"], row["box"], row["answer"]
+    >>> row["target"], row["box"], row["click"]
     ('the File menu', [19, 2, 51, 16], '(35, 9)')
     """
     check_split(split, SIZE, "gui")
@@ -67,7 +68,7 @@ def asked(row: dict[str, Any], places: dict[str, list[int]], how: str, system_pr
     x, y = ((low + high) * frame / size / 2
             for low, high, frame, size in zip((left, top), (right, bottom), places["frame"], places["image_size"],
                                               strict=True))
-    return {"prompt": chat(question, system_prompt), "question": question, "answer": f"({x:.0f}, {y:.0f})", **row,
+    return {"prompt": chat(question, system_prompt), "question": question, "click": f"({x:.0f}, {y:.0f})", **row,
             **places}
 
 

@@ -1,5 +1,5 @@
 """Clicks on the cells of a grid: F1 over cells. DeepSeekRL's reward, for clicks in the answer tags in the units of the
-row; as published it is deepseekrl.captcha.
+row; as published it is deepseekrl_captcha.
 
 The truth is in the columns cells, the numbers of the target cells row by row from 0, and grid, [left, top, side of a
 cell, cells a side] in pixels of the image. captcha_precision and captcha_recall are for eval_funcs.
@@ -112,5 +112,5 @@ def captcha_reward_func(completions: list, cells: list, grid: list, image_size: 
 NAMES = {
     "captcha": [captcha_reward, strict_format_reward],
     "captcha_reward": captcha_reward, "captcha_precision": captcha_precision, "captcha_recall": captcha_recall,
-    "deepseekrl.captcha": captcha_reward_func,
+    "deepseekrl_captcha": captcha_reward_func,
 }

@@ -1,5 +1,5 @@
 """What time is it? DeepSeekRL's rewards for clocks, where a time counts only inside the answer tags and only if there
-is such a time; as published they are deepseekrl.clock.
+is such a time; as published they are deepseekrl_clock.
 
 clock_error_minutes and clock_within_minute are for eval_funcs.
 """
@@ -118,5 +118,5 @@ NAMES = {
     "clock": [clock_reward, time_format_reward, strict_format_reward],
     "clock_reward": clock_reward, "time_format_reward": time_format_reward,
     "clock_error_minutes": clock_error_minutes, "clock_within_minute": clock_within_minute,
-    "deepseekrl.clock": [clock_reward_func, time_format_reward_func, strict_dotall_reward_func],
+    "deepseekrl_clock": [clock_reward_func, time_format_reward_func, strict_dotall_reward_func],
 }

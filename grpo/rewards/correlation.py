@@ -1,5 +1,5 @@
 """How far is a correlation from the right one? DeepSeekRL's rewards for scatter plots, where an answer counts only
-inside its tags and may be negative; as published they are deepseekrl.correlation, without its strict format, whose
+inside its tags and may be negative; as published they are deepseekrl_correlation, without its strict format, whose
 pattern no text ever matched.
 
 correlation_error is for eval_funcs.
@@ -80,5 +80,5 @@ NAMES = {
     "correlation": [correlation_reward, correlation_format_reward, strict_format_reward],
     "correlation_reward": correlation_reward, "correlation_format_reward": correlation_format_reward,
     "correlation_error": correlation_error,
-    "deepseekrl.correlation": [correlation_reward_func, correlation_format_reward_func],
+    "deepseekrl_correlation": [correlation_reward_func, correlation_format_reward_func],
 }

@@ -1,5 +1,5 @@
 """Clicks on a screen: was it hit, and how near. DeepSeekRL's rewards, for clicks in any of the forms of grpo.rewards.
-marks; as published they are deepseekrl.gui, for its calls in text.
+marks; as published they are deepseekrl_gui, for its calls in text.
 
 The truth is in the columns box, [left, top, right, bottom] in pixels of the image, and circular, whether it is the
 circle in that box. click_hit, click_distance and click_tool_used are for eval_funcs.
@@ -195,5 +195,5 @@ NAMES = {
     "click_reward": click_reward, "click_distance_reward": click_distance_reward,
     "click_tool_reward": click_tool_reward, "click_format_reward": click_format_reward,
     "click_hit": click_hit, "click_distance": click_distance, "click_tool_used": click_tool_used,
-    "deepseekrl.gui": [click_format_reward, click_reward_func, click_distance_reward_func, click_tool_reward],
+    "deepseekrl_gui": [click_format_reward, click_reward_func, click_distance_reward_func, click_tool_reward],
 }

@@ -1,5 +1,5 @@
 """r1_vlm's rewards for counting and computation exactly as it trained with them, to reproduce its numbers. In a recipe
-they are r1_vlm.count_answer, ...; "r1_vlm.counting" and "r1_vlm.computation" name those of a task, without its format.
+they are r1_vlm.count_answer, ...; r1_vlm_counting and r1_vlm_computation name those of a task, without its format.
 
 Known faults, kept: an answer with a sign is never right, though subtraction gives such; the boxes and points in the
 reasoning are counted and never compared with real ones, so that any will do; in counting they are worth 30, and the
@@ -99,8 +99,8 @@ def computation_boxes_reward_func(completions: list, counts: list, prefill: list
 
 
 NAMES: dict[str, Callable | list[Callable]] = {
-    "r1_vlm.counting": [answer_reward_func, soft_count_reward_func, count_boxes_reward_func],
-    "r1_vlm.computation": [answer_reward_func, soft_result_reward_func, computation_boxes_reward_func],
+    "r1_vlm_counting": [answer_reward_func, soft_count_reward_func, count_boxes_reward_func],
+    "r1_vlm_computation": [answer_reward_func, soft_result_reward_func, computation_boxes_reward_func],
     "r1_vlm.count_answer": answer_reward_func, "r1_vlm.count_soft_answer": soft_count_reward_func,
     "r1_vlm.count_boxes": count_boxes_reward_func, "r1_vlm.computation_soft_answer": soft_result_reward_func,
     "r1_vlm.computation_boxes": computation_boxes_reward_func,
