@@ -6,8 +6,8 @@ from typing import Any
 from ..errors import ConfigError, warn
 from ..options import ALIASES, preset_options
 
-OTHER_NAMES = {**ALIASES, "model_name": "model", "model_name_or_path": "model", "dataset_name": "dataset", "dataset_type": "dataset",
-               "reward": "rewards", "reward_funcs": "rewards", "evaluator": "rewards",
+OTHER_NAMES = {**ALIASES, "model_name": "model", "model_name_or_path": "model", "dataset_name": "dataset",
+               "dataset_type": "dataset", "reward": "rewards", "reward_funcs": "rewards", "evaluator": "rewards",
                "max_items_training": "train_size", "max_items_eval": "eval_size",
                "num_tokens": "dataset_kwargs.target_length"}
 DATASETS = {"openai/gsm8k": "gsm8k"}

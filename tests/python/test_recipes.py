@@ -48,6 +48,14 @@ def test_a_printed_recipe_is_the_recipe(name, tmp_path, capsys):
     ("gsm8k", dict(num_generations=16, learning_rate=5e-6, beta=0.04, temperature=0.9, max_completion_length=786,
                    max_steps=250, adam_beta2=0.99,
                    weight_decay=0.1, max_grad_norm=0.1, warmup_ratio=0.18, seed=7111994, prompts_per_step=4)),
+    *((name, dict(num_generations=16, learning_rate=5e-6, beta=0.04, temperature=0.9, max_completion_length=786,
+                  max_steps=750, warmup_ratio=0.18, prompts_per_step=4))
+      for name in ("clock", "correlation", "gui", "captcha")),
+    ("counting", dict(num_generations=5, learning_rate=5e-7, beta=0.001, max_completion_length=1024, warmup_steps=25,
+                      lr_scheduler_type="cosine", temperature=1.0, adam_beta2=0.999, weight_decay=0.0,
+                      max_grad_norm=1.0)),
+    ("computation", dict(num_generations=7, learning_rate=5e-7, beta=0.001, max_completion_length=1024,
+                         warmup_ratio=0.001, warmup_steps=0, lr_scheduler_type="cosine")),
     ("r1", dict(num_generations=16, learning_rate=5e-6, beta=0.04, temperature=0.9, max_completion_length=512,
                 num_train_epochs=1, seed=42,
                 lr_scheduler_type="cosine", warmup_ratio=0.1, weight_decay=0.1, max_grad_norm=0.1, save_steps=200,
@@ -128,6 +136,7 @@ DEEPSEEKRL_FLAGS = {
     # the sister branches', and those that only documents have
     "--model_name_or_path m": {"model": "m"}, "--num_chains_eval 2 --temperature_eval 0.9": {"num_generations_eval": 2},
     "--num_eval_chains 2 --temperature_eval 0.9": {"num_generations_eval": 2},
+    "--dataset_type clock --evaluator clock": {"dataset": "clock", "rewards": ["clock"]},
     "--conciseness": {"rewards": ["xml", "conciseness"]},
     "--use_kl": {"beta": 0.04},
     "--resume_from_checkpoint runs/a/checkpoints/step-1": {"resume_from_checkpoint": "runs/a/checkpoints/step-1"},
