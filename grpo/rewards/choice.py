@@ -9,7 +9,7 @@ LETTERS = "ABCDEFGH"
 # a letter alone, or before what it stands for: "B", "(B)", "B. a cat", "Option B", "B: a cat"
 CHOICE = re.compile(rf"(?:option|choice|answer)?\s{{0,3}}(?:is|:)?\s{{0,3}}[(\[]?\s?([{LETTERS}])\s?"
                     r"(?:[)\]]\s?\.?|[.:,])?(?:(?<=[)\].:,])\s.*)?", re.IGNORECASE | re.DOTALL)
-OTHER = re.compile(rf"[(\[]([{LETTERS}])[)\]]|\b(?:or|and)\s{{1,3}}([{LETTERS}])\b")
+OTHER = re.compile(rf"(?:[(\[]|[,/&]\s{{0,3}}|\b(?:or|and)\s{{1,3}})([{LETTERS}])\b")
 
 
 def multiple_choice_reward(completions: list, answer: list, **columns: Any) -> list[float | None]:
@@ -54,7 +54,7 @@ def letter(text: str) -> str | None:
     found = CHOICE.fullmatch(plain)
     if found is None:
         return None
-    others = {a or b for a, b in OTHER.findall(plain[found.end(1):])} - {found[1].upper()}
+    others = set(OTHER.findall(plain[found.end(1):])) - {found[1].upper()}
     return None if others else found[1].upper()
 
 

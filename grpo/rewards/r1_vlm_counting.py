@@ -6,7 +6,6 @@ reasoning are counted and never compared with real ones, so that any will do; in
 answer 1. What is done about them: grpo/rewards/counting.py and boxes.py.
 """
 import math
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -20,8 +19,8 @@ BOXES = 30.0                                 # what the right number of boxes is
 
 def field(text: str, tag: str) -> str | None:
     """What stands between the first <tag> and the next </tag>, stripped; None without."""
-    found = re.search(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
-    return found[1].strip() if found else None
+    inside, closed, _ = text.partition(f"<{tag}>")[2].partition(f"</{tag}>")
+    return inside.strip() if closed else None
 
 
 def whole(completions: list, prefill: list | None) -> list[str]:

@@ -20,7 +20,8 @@ CAT = Box(1, 2, 30, 40, "cat")
     ('{"label": "dog"} {"bbox_2d": [1, 2, 30, 40], "label": "cat"}', [CAT]),
     ('{"point_2d": [-5, +6.]}', [Point(-5, 6)]), ('{"point_2d": ["5", "6"]}', []), ('{"point_2d": [5]}', []),
     ('{"bbox_2d": [1, 2, 30]}', []), ('{"bbox_2d": [nan, 2, 30, 40]}', []), ('{"point_2d": [1e9, 3]}', []),
-    ('{"point_2d": [12345678901, 3]}', []), ('{"bbox_2d": [1, 2, 30, 40], "label": "c\\"at"}', [CAT._replace(label='c\\"at')]),
+    ('{"point_2d": [12345678901, 3]}', []),
+    ('{"bbox_2d": [1, 2, 30, 40], "label": "c\\"at"}', [CAT._replace(label='c\\"at')]),
     ("<ref>cat</ref><box>(1,2),(30,40)</box>", [CAT]), ("<box>(1, 2), (30, 40)", [CAT._replace(label=None)]),
     ("<ref> cat </ref><box>(1,2),(30,40)</box><box>(1,2),(3,4)</box>", [CAT, Box(1, 2, 3, 4, "cat")]),
     ("<ref>cat</ref> sits <box>(1,2),(30,40)</box>", [CAT._replace(label=None)]),
@@ -34,8 +35,9 @@ def test_marks(text, marks):
     assert marks_in(text) == marks
 
 
-PIECES = ['{"', '{\\"', '"label": "', '"label": "\\', '"bbox_2d": [1,', "<ref>", "<ref>a</ref>", "<box>(1,2),(", "{", "}",
-          "click_tool ", "click_tool x:1", "click_tool\n\n", "click_screen(", '"bbox_2d":[1,2,3,4]', "\\", "'label': '",
+PIECES = ['{"', '{\\"', '"label": "', '"label": "\\', '"bbox_2d": [1,', "<ref>", "<ref>a</ref>", "<box>(1,2),(",
+          "{", "}", "click_tool ", "click_tool x:1", "click_tool\n\n", "click_screen(", '"bbox_2d":[1,2,3,4]',
+          "\\", "'label': '",
           '"bbox_2d":[1,2,3,4],"label":"x"', '{"bbox_2d":[1,2,3,4]', '"point_2d": [         1         ,         ',
           '"label":"x",', "9", "[" * 50, "\n", "\x00", "é", "\ud800"]
 

@@ -78,7 +78,7 @@ def test_one_to_one_where_greed_is_worse():
     truth, said = [[0, 0, 10, 10], [3, 0, 13, 10]], boxed([2, 0, 12, 10], [3.5, 0, 13.5, 10])
     assert score_of(BoxesReward(0.55), said, boxes=truth) == 1
     assert score_of(BoxesReward(0.55, matching="greedy"), said, boxes=truth) == 1
-    said = boxed([3, 0, 13, 10], [6, 0, 16, 10])                       # the first fits both, the second the second alone
+    said = boxed([3, 0, 13, 10], [6, 0, 16, 10])         # the first fits both
     assert score_of(BoxesReward(0.5), said, boxes=truth) == 1
     assert score_of(BoxesReward(0.5, matching="greedy"), said, boxes=truth) == 1 / 2
 
@@ -86,7 +86,8 @@ def test_one_to_one_where_greed_is_worse():
 def test_options_of_boxes():
     labelled = '{"bbox_2d": [0, 0, 10, 10], "label": "Red  Circles"}, {"bbox_2d": [50, 50, 60, 60], "label": "cat"}'
     truth = dict(boxes=[SQUARE, FAR], labels=["red circle", "dog"])
-    assert score_of(BoxesReward(labels=True), labelled, **truth) == 1 / 2 and score_of(BoxesReward(), labelled, **truth) == 1
+    assert score_of(BoxesReward(labels=True), labelled, **truth) == 1 / 2
+    assert score_of(BoxesReward(), labelled, **truth) == 1
     assert score_of(BoxesReward(points=False), '{"point_2d": [5, 5]}', boxes=[SQUARE]) == 0
     assert score_of(BoxesReward(), boxed([0, 0, 500, 500]), boxes=[[0, 0, 20, 10]], frame=[1000, 1000],
                     image_size=[40, 20]) == 1
@@ -100,8 +101,8 @@ def test_options_of_boxes():
             BoxesReward(**bad)
 
 
-@pytest.mark.parametrize("label, same", [("red cross", True), ("red crosses", True), ("RED CROSS", True), ("crosses", False),
-                                         ("", True), ("blue cross", False)])
+@pytest.mark.parametrize("label, same", [("red cross", True), ("red crosses", True), ("RED CROSS", True),
+                                         ("crosses", False), ("", True), ("blue cross", False)])
 def test_labels(label, same):
     text = f'{{"bbox_2d": [0, 0, 10, 10], "label": "{label}"}}'
     assert score_of(BoxesReward(labels=True), text, boxes=[SQUARE], labels=["red cross"]) == same
@@ -110,7 +111,8 @@ def test_labels(label, same):
 @pytest.mark.parametrize("text, columns, value", [
     (tagged(boxed([0, 0, 10, 5])), dict(box=SQUARE), 0.5), (boxed([0, 0, 10, 5]), dict(box=SQUARE), 0.5),
     (boxed(SQUARE) + tagged("none"), dict(box=SQUARE), 0), (tagged(boxed(SQUARE, SQUARE)), dict(box=SQUARE), 1),
-    (tagged(boxed(SQUARE, FAR)), dict(box=SQUARE), 2 / 3), (tagged(boxed(FAR, [0, 0, 10, 5])), dict(boxes=[SQUARE, FAR]), 0.75),
+    (tagged(boxed(SQUARE, FAR)), dict(box=SQUARE), 2 / 3),
+    (tagged(boxed(FAR, [0, 0, 10, 5])), dict(boxes=[SQUARE, FAR]), 0.75),
     ("<answer>" + boxed(SQUARE), dict(box=SQUARE), 1), (tagged('{"point_2d": [5, 5]}'), dict(box=SQUARE), 0),
     (tagged(boxed(SQUARE)), dict(box=None), None),
 ])
@@ -127,7 +129,8 @@ def test_iou_reward_with_a_threshold():
 
 @pytest.mark.parametrize("text, columns, value", [
     (tagged('{"point_2d": [5, 5]}'), dict(box=SQUARE), 1), ("click_screen(5, 5)", dict(box=SQUARE), 1),
-    ("click_screen(5, 5) click_screen(99, 5)", dict(box=SQUARE), 0), ("click_screen(55, 55)", dict(boxes=[SQUARE, FAR]), 1),
+    ("click_screen(5, 5) click_screen(99, 5)", dict(box=SQUARE), 0),
+    ("click_screen(55, 55)", dict(boxes=[SQUARE, FAR]), 1),
     ("", dict(box=SQUARE), 0), (boxed(SQUARE), dict(box=SQUARE), 0), ("", dict(boxes=None), None),
     ("click_screen(500, 500)", dict(box=SQUARE, frame=[1000, 1000], image_size=[12, 12]), 1),
 ])
@@ -227,8 +230,10 @@ def test_strict_dotall_vectors(text, value):
 @pytest.mark.parametrize("answer, gold, value, published, form, published_form", [
     ("0.50", "0.50", 1, 1, .5, .5), ("0.73", "0.50", 0.77, 0.77, .5, .5), ("-0.50", "-0.50", 1, 1, .5, 0),
     ("−0.50", "-0.50", 1, 0, .5, 0), ("1.00", "0.00", 0, 0, .5, .5), ("-1.00", "1.00", 0, -1, .5, 0),
-    ("5.00", "0.50", 0, -3.5, 0, .5), (".5", "0.50", 1, 1, 0, 0), ("0.5", "0.50", 1, 1, 0, 0), ("50%", "0.50", 0, 0, 0, 0),
-    ("high", "0.50", 0, 0, 0, 0), ("", "0.50", 0, 0, 0, 0), ("1.50", "1.00", 0, 0.5, 0, .5), ("nan", "0.50", 0, 0, 0, 0),
+    ("5.00", "0.50", 0, -3.5, 0, .5), (".5", "0.50", 1, 1, 0, 0), ("0.5", "0.50", 1, 1, 0, 0),
+    ("50%", "0.50", 0, 0, 0, 0),
+    ("high", "0.50", 0, 0, 0, 0), ("", "0.50", 0, 0, 0, 0), ("1.50", "1.00", 0, 0.5, 0, .5),
+    ("nan", "0.50", 0, 0, 0, 0),
     ("[0.50]", "0.50", 1, 0, 0, 0)])
 def test_correlations(answer, gold, value, published, form, published_form):
     text = tagged(answer)
@@ -276,7 +281,8 @@ def test_distances(text, reward, published, pixels):
 
 
 @pytest.mark.parametrize("calls, tools, used", [
-    ("hc", 1, 1), ("mc", 1, 1), ("mchc", .5, 1), ("hch", 1, 1), ("hcm", .5, 1), ("ch", .5, 1), ("cm", 1, 1), ("h", .2, 1),
+    ("hc", 1, 1), ("mc", 1, 1), ("mchc", .5, 1), ("hch", 1, 1), ("hcm", .5, 1), ("ch", .5, 1), ("cm", 1, 1),
+    ("h", .2, 1),
     ("c", .2, 1), ("", 0, 0), ("hcmch", 1, 1)])
 def test_tools(calls, tools, used):
     text = "".join({"h": CLICK.format(16, 16), "m": CLICK.format(1, 1), "c": CHECK}[call] for call in calls)
@@ -299,8 +305,8 @@ def test_clicks_in_other_units():
 
 
 def test_metrics_of_clicks():
-    resolve("click_reward")([CLICK.format(16, 16), CLICK.format(16, 26)], box=[TRUTH["box"]] * 2, image_size=[[30, 40]] * 2,
-                            difficulty=["hard", "normal"], log_metric=log)
+    resolve("click_reward")([CLICK.format(16, 16), CLICK.format(16, 26)], box=[TRUTH["box"]] * 2,
+                            image_size=[[30, 40]] * 2, difficulty=["hard", "normal"], log_metric=log)
     assert METRICS == {"click/hit": [0.5], "click/hit_hard": [1.0], "click/hit_normal": [0.0], "click/distance": [5.0]}
 
 
@@ -317,7 +323,8 @@ def calls(*places):
 @pytest.mark.parametrize("places, cells, value, published", [
     ([(5, 33), (15, 33)], [0, 1], 1, 1), ([(5, 33)], [0, 1], 2 / 3, 2 / 3), ([], [0, 1], 0, 0),
     ([(5, 33), (6, 33)], [0], 2 / 3, 2 / 3), ([(5, 33), (5, 33)], [0], 1, 1), ([(5, 33), (15, 43)], [0], 2 / 3, 2 / 3),
-    ([(5, 33), (1, 1)], [0], 2 / 3, 2 / 3), ([(5, 33), (500, 500)], [0], 2 / 3, 1), ([(4, 32), (24, 52)], [0], 2 / 3, 2 / 3),
+    ([(5, 33), (1, 1)], [0], 2 / 3, 2 / 3), ([(5, 33), (500, 500)], [0], 2 / 3, 1),
+    ([(4, 32), (24, 52)], [0], 2 / 3, 2 / 3),
     ([(23, 51)], [3], 1, 1), ([(13.5, 32)], [0], 1, 0), ([(5, 33), (15, 33), (5, 43), (15, 43)], [2], 2 / 5, 2 / 5)])
 def test_cells(places, cells, value, published):
     text = tagged(calls(*places))
@@ -329,10 +336,11 @@ def test_metrics_of_captchas():
     text = tagged(calls((5, 33), (15, 33), (1, 1)))
     assert score("captcha_precision", text, cells=[0, 2], **GRID) == 1 / 3
     assert score("captcha_recall", text, cells=[0, 2], **GRID) == 1 / 2
-    assert score("captcha_precision", "", cells=[0], **GRID) == 0 and score("captcha_reward", text[8:], cells=[0], **GRID) == 0
+    assert score("captcha_precision", "", cells=[0], **GRID) == 0
+    assert score("captcha_reward", text[8:], cells=[0], **GRID) == 0
     resolve("captcha_reward")([text], cells=[[0, 2]], grid=[GRID["grid"]], log_metric=log)
-    assert METRICS == {"captcha/precision": [1 / 3], "captcha/recall": [0.5], "captcha/right": [1], "captcha/wrong": [2],
-                       "captcha/missed": [1], "captcha/clicks": [3]}
+    assert METRICS == {"captcha/precision": [1 / 3], "captcha/recall": [0.5], "captcha/right": [1],
+                       "captcha/wrong": [2], "captcha/missed": [1], "captcha/clicks": [3]}
 
 
 def test_cells_in_other_units():
@@ -344,9 +352,11 @@ def test_cells_in_other_units():
 
 
 @pytest.mark.parametrize("text, chosen", [
-    ("B", "B"), ("(B)", "B"), ("[b]", "B"), ("B.", "B"), ("B. a cat", "B"), ("B) a cat", "B"), ("(B) A cat, or not", "B"),
+    ("B", "B"), ("(B)", "B"), ("[b]", "B"), ("B.", "B"), ("B. a cat", "B"), ("B) a cat", "B"),
+    ("(B) A cat, or not", "B"),
     ("B: a cat", "B"), ("Option B", "B"), ("option (B).", "B"), ("**B**", "B"), ("**(B)** a cat", None), ("$B$", "B"),
-    (r"\text{B}", "B"), ("A cat", None), ("A or B", None), ("A, or B", None), ("(A) and (B)", None), ("A, B", "A"), ("", None),
+    (r"\text{B}", "B"), ("A cat", None), ("A or B", None), ("A, or B", None), ("(A) and (B)", None), ("A, B", None),
+    ("B, B", "B"), ("", None),
     ("Bad", None), ("I", None), ("12", None), ("a", "A"), ("The answer is B", None), ("answer: B", "B"),
 ])
 def test_letters(text, chosen):
@@ -358,7 +368,8 @@ def test_letters(text, chosen):
     ("So the answer is (B).", 1), ("The answer is B because A is wrong.", 0), (r"\boxed{B}", 1), ("Let us see.\nB", 1),
     ("A cat is in it.", 0), (tagged("A or B"), 0), ("<answer>B", 1), ("", 0), (tagged("B. two cats"), 1)])
 def test_multiple_choice(text, right):
-    assert score_of(multiple_choice_reward, text, answer="B") == score_of(multiple_choice_reward, text, answer="(B)") == right
+    for gold in ("B", "(B)"):
+        assert score_of(multiple_choice_reward, text, answer=gold) == right
 
 
 def test_multiple_choice_without_a_letter():
@@ -372,11 +383,14 @@ def test_multiple_choice_without_a_letter():
 
 SETS = {"counting": dict(answer="3", boxes=[SQUARE]), "computation": dict(answer="-3", boxes=[SQUARE]),
         "r1_vlm_counting": dict(answer="3", target=3), "r1_vlm_computation": dict(answer="3", counts=[1, 2]),
-        "clock": dict(answer="03:00:00"), "deepseekrl_clock": dict(answer="03:00:00"), "correlation": dict(answer="0.50"),
+        "clock": dict(answer="03:00:00"), "deepseekrl_clock": dict(answer="03:00:00"),
+        "correlation": dict(answer="0.50"),
         "deepseekrl_correlation": dict(answer="0.50"), "gui": dict(TRUTH), "deepseekrl_gui": dict(TRUTH),
         "captcha": dict(cells=[1], **GRID), "deepseekrl_captcha": dict(cells=[1], **GRID),
-        "multiple_choice_reward": dict(answer="B"), "point_in_box_reward": dict(box=SQUARE), "iou_reward": dict(box=SQUARE)}
-PIECES = ["", "<answer>", "<think>", "<answer>1", '{"bbox_2d": [1, 2, 3, 4]}', "tool_name: click_tool\nx: 1\n", "\n", " ", "12:",
+        "multiple_choice_reward": dict(answer="B"), "point_in_box_reward": dict(box=SQUARE),
+        "iou_reward": dict(box=SQUARE)}
+PIECES = ["", "<answer>", "<think>", "<answer>1", '{"bbox_2d": [1, 2, 3, 4]}', "tool_name: click_tool\nx: 1\n", "\n",
+          " ", "12:",
           "<answer>" + "1" * 50, "click_screen(1, 2)", "(A) ", "\\boxed{", "answer is ", "tool_name:", "\x00é", "B."]
 
 
@@ -387,7 +401,7 @@ def test_texts_that_are_meant_to_be_slow(name):
     columns = {column: [value] * len(texts) for column, value in SETS[name].items()}
     begun = time.process_time()
     values = RewardSet(name).score(batch(texts, columns=columns)).values
-    assert np.isfinite(values).all() and time.process_time() - begun < 20
+    assert np.isfinite(values).all() and time.process_time() - begun < 10
 
 
 def test_many_boxes_are_matched_in_time():
