@@ -110,10 +110,10 @@ def scene(classes: list[str], rng: random.Random) -> dict[str, Any] | None:
         return None
     things = tuple((name, COLOURS[rng.choice(PAINT)], x, y, width)
                    for name, (x, y), (width, _) in zip(names, places, sizes, strict=True))
+    horizon = rng.randint(12, 30)            # high, so that most things stand on the ground
     cells = np.flatnonzero(shares(things, target) >= COVERED).tolist()
     if not 1 <= len(cells) <= CELLS * CELLS - CELLS:
         return None
-    horizon = rng.randint(12, 30)            # high, so that most things stand on the ground
     return {"image": Drawn(draw, (target, horizon, things), HEIGHT, WIDTH), "target": target, "cells": cells}
 
 

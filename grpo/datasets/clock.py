@@ -70,7 +70,7 @@ def face(canvas: int) -> NDArray[np.uint8]:
     image = np.full((canvas, canvas, 3), 255, np.uint8)
     y, x = np.mgrid[:canvas, :canvas] - (canvas - 1) / 2
     radius, unit = RADIUS * canvas, canvas / 224
-    ring = np.clip(unit + 0.5 - np.abs(np.hypot(x, y) - radius), 0, 1)
+    ring = np.clip(unit + 0.5 - np.abs(np.sqrt(x * x + y * y) - radius), 0, 1)
     image[:] = np.rint(255 * (1 - ring))[:, :, None]
     for tick in range(12):
         angle = tick * math.pi / 6

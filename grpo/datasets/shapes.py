@@ -63,7 +63,7 @@ INSIDE: dict[str, Callable[[NDArray, NDArray, int, int], NDArray]] = {
     "square": lambda u, v, width, height: np.abs(u) + np.abs(v) >= 0,
     "rounded": rounded,
     "triangle": polygon((0, -1), (1, 1), (-1, 1)),
-    "diamond": polygon((0, -1), (1, 0), (0, 1), (-1, 0)),
+    "diamond": lambda u, v, width, height: np.abs(u) + np.abs(v) <= 1,
     "trapezoid": polygon((-0.55, -1), (0.55, -1), (1, 1), (-1, 1)),
     "star": polygon(*STAR),
     "cross": lambda u, v, width, height: (np.abs(u) <= 0.36) | (np.abs(v) <= 0.36),

@@ -16,7 +16,7 @@ from .xml import strict_format_reward
 
 HIT, NEAR, FAR = 3.0, 2.0, 4.0               # what a hit is worth; the distance's: 2 - 4 d / diagonal
 SPACE = r"[^\S\n]{0,9}"
-NUMBER = r"([-+]?[0-9]{1,9}(?:\.[0-9]{0,9})?)"
+NUMBER = r"([-+]?[0-9]{1,9}(?:\.[0-9]{0,20})?)"
 CLICK = rf"tool_name:{SPACE}click_tool{SPACE}\n{SPACE}x:{SPACE}{NUMBER}{SPACE}\n{SPACE}y:{SPACE}{NUMBER}"
 CALL = re.compile(rf"{CLICK}|tool_name:{SPACE}(check_click)\b")
 WRONG_CALL = re.compile(r"tool_name:|click_tool")

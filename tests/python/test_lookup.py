@@ -16,6 +16,14 @@ OWN = {"accuracy_reward", "conciseness", "correctness", "correctness_reward", "c
        "soft_format", "soft_format_reward", "soft_format_reward_func", "soft_overlong_punishment", "strict_format",
        "strict_format_reward", "strict_format_reward_func", "think_answer_format_reward", "think_format_reward", "xml",
        "xml_tags_reward", "xmlcount_reward_func"}
+OWN |= {"boxes_reward", "captcha", "captcha_precision", "captcha_recall", "captcha_reward", "click_distance",
+        "click_distance_reward", "click_format_reward", "click_hit", "click_reward", "click_tool_reward",
+        "click_tool_used", "clock", "clock_error_minutes", "clock_reward", "clock_within_minute", "computation",
+        "correlation", "correlation_error", "correlation_format_reward", "correlation_reward", "counting",
+        "deepseekrl_captcha", "deepseekrl_clock", "deepseekrl_correlation", "deepseekrl_gui", "gui", "iou_reward",
+        "multiple_choice_reward", "number_reward", "point_in_box_reward", "r1_vlm.computation_boxes",
+        "r1_vlm.computation_soft_answer", "r1_vlm.count_answer", "r1_vlm.count_boxes", "r1_vlm.count_soft_answer",
+        "r1_vlm_computation", "r1_vlm_counting", "soft_number_reward", "time_format_reward"}
 
 
 @pytest.fixture
@@ -52,7 +60,8 @@ def test_a_file_is_imported_when_it_is_asked_for(room):
 
 def test_names_of_the_package():
     assert set(rewards.names()) == OWN
-    assert datasets.names() == ["arithmetic", "countdown", "gsm8k", "reasoning_gym", "word_problems"]
+    assert datasets.names() == ["arithmetic", "captcha", "clock", "computation", "correlation", "countdown", "counting",
+                                "gsm8k", "gui", "reasoning_gym", "word_problems"]
 
 
 @pytest.mark.parametrize("name", sorted(OWN - {"math_verify", "cosine_scaled_reward", "reasoning_accuracy_reward"}))
