@@ -13,7 +13,8 @@ UNITS = ("pixels", "thousandths")
 
 def coordinates(units: str, width: int, height: int) -> dict[str, list[int]]:
     """The columns image_size and frame. units: "pixels" of the image as Qwen2.5-VL resizes it, both sides to the
-    nearest multiples of 28, or "thousandths".
+    nearest multiples of 28, or "thousandths", which hold for every size: with another max_pixels than the family's own
+    they are the safe choice.
 
     >>> coordinates("pixels", 384, 384), coordinates("thousandths", 384, 224)["frame"]
     ({'image_size': [384, 384], 'frame': [392, 392]}, [1000, 1000])

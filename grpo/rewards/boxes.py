@@ -4,6 +4,7 @@ The truth is in a column boxes, lists of [left, top, right, bottom] in pixels of
 alone. Columns frame and image_size say in which numbers the model speaks (grpo/datasets/coordinates.py). grpo.rewards.
 marks reads the completions; what is named twice in the same words counts as named once.
 """
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ class BoxesReward:
             raise RewardError("boxes_reward: labels is true, and the rows have no column labels")
         said = placed([text_of(c).partition("</think>")[0] for c in completions], frame, image_size)
         counts = [None if truth is None else self.counts(marks, truth, names) for marks, truth, names in
-                  zip(said, boxes, labels or [None] * len(boxes), strict=True)]
+                  zip(said, truths_of(self.__name__, boxes, None), labels or [None] * len(boxes), strict=True)]
         found = [each for each in counts if each is not None]
         if log_metric is not None and found:
             log_metric("boxes/precision", sum(hits / max(1, n) for hits, n, _ in found) / len(found))
@@ -121,10 +122,24 @@ def answer_of(completion: Any) -> str:
 
 
 def truths_of(reward: str, boxes: list | None, box: list | None) -> list:
-    """The boxes of each row. RewardError where there is neither column."""
+    """The boxes of each row. RewardError where there is neither column, and for what is no box."""
     if boxes is None and box is None:
         raise RewardError(f"{reward} needs a column named boxes or box")
-    return boxes if boxes is not None else [None if one is None else [one] for one in box or []]
+    truths = boxes if boxes is not None else [None if one is None else [one] for one in box or []]
+    for i, truth in enumerate(truths):
+        for sides in () if truth is None else truth:
+            if not is_box(sides):
+                raise RewardError(f"{reward}: completion {i}'s row has the box {sides!r:.60}, not [left, top, right, "
+                                  "bottom]")
+    return truths
+
+
+def is_box(sides: Any) -> bool:
+    """Whether these are four finite numbers."""
+    try:
+        return len(sides) == 4 and all(math.isfinite(side) for side in sides)
+    except (TypeError, OverflowError):
+        return False
 
 
 def f1(hits: float, marks: int, truth: int) -> float:

@@ -127,6 +127,13 @@ def test_iou_reward_with_a_threshold():
         IoUReward()(["a"])
 
 
+@pytest.mark.parametrize("bad", [[1, 2, 3], "abcd", None, [1, 2, 3, "4"], [1, 2, 3, math.inf], 5, [1, 2, 3, 10**400]])
+def test_what_is_no_box(bad):
+    for reward in (IoUReward(), point_in_box_reward, BoxesReward()):
+        with pytest.raises(RewardError, match="completion 1's row has the box .*, not .left, top, right, bottom."):
+            reward(["a", "b"], boxes=[[SQUARE], [SQUARE, bad]])
+
+
 @pytest.mark.parametrize("text, columns, value", [
     (tagged('{"point_2d": [5, 5]}'), dict(box=SQUARE), 1), ("click_screen(5, 5)", dict(box=SQUARE), 1),
     ("click_screen(5, 5) click_screen(99, 5)", dict(box=SQUARE), 0),
