@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ConfigError
-from .procedural import held_out
+from .procedural import PATIENCE, held_out
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -119,12 +119,15 @@ def scatter(rng: random.Random, sizes: Sequence[tuple[int, int]], width: int, he
 def scenes(name: str, split: str, seed: int, draw: Callable[[random.Random], dict[str, Any] | None]
            ) -> Iterator[dict[str, Any]]:
     """Rows of a split without end: those that draw() gives whose image is of that split by its hash; it gives None for
-    what does not come out. The test split is the same for every seed."""
+    what does not come out. The test split is the same for every seed. ConfigError where nothing comes out any more."""
     rng = random.Random(f"{name} test" if split == "test" else f"{name} {split} {seed}")
-    while True:
+    missed = 0
+    while missed < PATIENCE:
         row = draw(rng)
+        missed = missed + 1 if row is None else 0
         if row is not None and held_out(row["image"].key.decode(), HELD_OUT) == (split == "test"):
             yield row
+    raise ConfigError(f"{name.split()[0]}: {PATIENCE} scenes in a row found no room; make the canvas larger")
 
 
 def check_canvas(canvas: Any, smallest: int, largest: int = 2048) -> None:

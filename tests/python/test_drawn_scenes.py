@@ -218,6 +218,39 @@ def test_the_banner_names_the_class():
 # units, options, rewards
 
 
+def test_scenes_that_find_no_room():
+    with pytest.raises(ConfigError, match="counting: 1000 scenes in a row found no room"):
+        next(shapes.scenes("counting 5", "train", 0, lambda rng: None))
+
+
+@pytest.mark.parametrize("name, options", [
+    ("counting", dict(canvas=112, largest=20)), ("computation", dict(canvas=112, largest=10)),
+    ("gui", dict(canvas=320, hard=1.0))])
+def test_the_tightest_scenes_find_room(name, options):
+    assert len(datasets.load(name, size=50, **options)) == 50
+
+
+@pytest.mark.parametrize("name", ["r1_vlm_counting", "r1_vlm_computation", "deepseekrl_clock", "deepseekrl_correlation",
+                                  "deepseekrl_gui", "deepseekrl_captcha"])
+def test_published_rewards_read_the_rows(name):
+    dataset = name.partition("_vlm_" if name.startswith("r1") else "_")[2]
+    options = {"tools": True} if dataset == "gui" else {"largest": 3} if dataset == "computation" else {}
+    rows = datasets.load(dataset, size=40, **options)
+    columns = {column: [row[column] for row in rows] for column in rows[0] if column not in ("image", "prompt")}
+    texts = [right_text(dataset, row) + "\n" for row in rows]
+    if dataset == "gui":
+        calls = ["tool_name: click_tool\nx: {}\ny: {}\ntool_name: check_click\n".format(*row["click"][1:-1].split(", "))
+                 for row in rows]
+        texts = [LAYOUT.format(call) for call in calls]
+    values = RewardSet(name).score(batch(texts, columns=columns)).values
+    negative = np.array([str(row.get("answer", "")).startswith("-") for row in rows])
+    full = {"counting": [1, 1, 30], "computation": [1, 1, 1], "clock": [3, .5, .5], "correlation": [1, .5],
+            "gui": [.5, 3, 2, 1], "captcha": [1]}[dataset]
+    assert values[~negative] == pytest.approx(np.array([full] * (~negative).sum()), abs=0.03)
+    if dataset == "computation":
+        assert negative.any() and not values[negative, 0].any()        # the fault that is kept
+
+
 def right_text(name, row):
     """A completion of full marks."""
     if name in ("counting", "computation"):
