@@ -26,7 +26,7 @@ I32 = NDArray[np.int32]
 # finish: the completion hit max_completion_length; its last token is a stop id
 LENGTH, STOP_ID = 0, 1
 TOKEN_FIELDS = ("logprobs", "policy_logprobs", "entropies", "mask", "ref_logprobs")
-COMPLETION_FIELDS = ("stored", "finish", "advantages", "rewards", "totals")
+COMPLETION_FIELDS = ("stored", "finish", "advantages", "rewards", "totals", "age")
 
 
 @dataclass
@@ -50,6 +50,8 @@ class Rollouts:
     advantages: F32 | None = None                              # (n)
     mask: NDArray[np.uint8] | None = None                      # (T) 1 where a token carries loss
     ref_logprobs: F32 | None = None                            # (T)
+    # (n) optimiser steps taken since it was drawn, 0 unless it is replayed; None: 0
+    age: I32 | None = None
 
     def __len__(self) -> int:
         return len(self.completions)
@@ -330,5 +332,5 @@ def completion_records(step: int, r: Rollouts, names: list[str]) -> list[dict[st
              **({"gold": golds[g]} if golds[g] is not None else {}), "tokens": len(r.completions[i]),
              "finish_reason": str(reasons[i]), "rewards": dict(zip(names, rewards[i].tolist(), strict=True)),
              "reward": float(totals[i]), "advantage": None if r.advantages is None else float(r.advantages[i]),
-             **extras[i]}
+             **({"age": int(r.age[i])} if r.age is not None else {}), **extras[i]}
             for i, g in enumerate(r.group)]
