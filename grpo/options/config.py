@@ -283,8 +283,8 @@ class GRPOConfig(TrainingConfig):
         0, "Keep so many groups, the newest that taught something, and train on them again in place of groups that "
         "teach nothing (all advantages 0), off-policy against the log-probs they were drawn with; 0: none.", low=0,
         high=MOST_COMPLETIONS)
-    replay_max_age: int = option(64, "Steps after which a kept group is not used any more.", low=1)
-    replay_alpha: float = option(1.0, "A kept group is drawn with a probability in proportion to its mean |advantage| "
+    replay_max_age: int = option(64, "Steps after which a past group is not used any more.", low=1)
+    replay_alpha: float = option(1.0, "A past group is drawn with a probability in proportion to its mean |advantage| "
                                  "to this power.", low=0, high=64)
     # generation
     max_prompt_length: int | None = option(

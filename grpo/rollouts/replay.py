@@ -1,6 +1,6 @@
 """Replay: groups that taught something, kept to take the place of groups that teach nothing.
 
-A kept group is trained on off-policy: it brings the log-probs by which it was drawn, so the ratio to them, and its
+A past group is trained on off-policy: it brings the log-probs by which it was drawn, so the ratio to them, and its
 clipping, are those of the loss in use. (VL-Rethinker, https://arxiv.org/abs/2504.08837, calls this selective sample
 replay; there single completions are drawn, here whole groups, as advantages compare within them.)
 """
@@ -22,7 +22,7 @@ FIELDS = ("rewards", "ref_logprobs")         # of which groups of one batch have
 
 
 @dataclass(frozen=True)
-class Kept:
+class PastGroup:
     """A group. drawn: optimiser steps taken before it was. signal: its mean |advantage|."""
 
     group: Rollouts
@@ -37,21 +37,21 @@ class ReplayBuffer:
 
     def __init__(self, size: int, max_age: int, alpha: float = 1.0, seed: int = 0) -> None:
         self.size, self.max_age, self.alpha, self.seed = size, max_age, alpha, seed
-        self.kept: list[Kept] = []           # the newest last
+        self.groups: list[PastGroup] = []           # the newest last
 
     def __len__(self) -> int:
-        return len(self.kept)
+        return len(self.groups)
 
-    def add(self, new: list[Kept], step: int) -> None:
+    def add(self, new: list[PastGroup], step: int) -> None:
         """Keeps these, and of the others as many as there is room for. step: optimiser steps taken so far."""
-        old = [k for k in self.kept if step - k.drawn <= self.max_age and (not new or fits(k.group, new[0].group))]
-        self.kept = (old + new)[-self.size:]
+        old = [k for k in self.groups if step - k.drawn <= self.max_age and (not new or fits(k.group, new[0].group))]
+        self.groups = (old + new)[-self.size:]
 
     def fill(self, r: Rollouts, step: int) -> Rollouts:
-        """r with kept groups, at its end, in place of its first groups without a signal; `age` says which they are.
+        """r with past groups, at its end, in place of its first groups without a signal; `age` says which they are.
         r itself where nothing is to be replaced, or nothing kept. step: optimiser steps taken so far."""
         idle = np.flatnonzero(signals(r) == 0)
-        usable = [k for k in self.kept if step - k.drawn <= self.max_age and fits(k.group, r)]
+        usable = [k for k in self.groups if step - k.drawn <= self.max_age and fits(k.group, r)]
         chosen = self._drawn(usable, len(idle), step)
         if not chosen:
             return r
@@ -62,7 +62,7 @@ class ReplayBuffer:
             parts.insert(0, replace(r.select(left), age=np.zeros(len(left), np.int32)))
         return Rollouts.join(parts)
 
-    def _drawn(self, usable: list[Kept], count: int, step: int) -> list[Kept]:
+    def _drawn(self, usable: list[PastGroup], count: int, step: int) -> list[PastGroup]:
         """So many, none twice, in the order in which they are kept: one after the other, each with a probability in
         proportion to its weight. (Of exponential variables with rates w, the k-th is the least with probability
         w_k / sum of w.)"""
@@ -77,29 +77,29 @@ class ReplayBuffer:
 
     def save(self, path: Path) -> None:
         """The groups, as an .npz; when they were drawn is in state()."""
-        if self.kept:
-            Rollouts.join([k.group for k in self.kept]).save(path)
+        if self.groups:
+            Rollouts.join([k.group for k in self.groups]).save(path)
 
     def state(self) -> list[int]:
         """When each group was drawn."""
-        return [k.drawn for k in self.kept]
+        return [k.drawn for k in self.groups]
 
-    def load(self, path: Path, drawn: Any, prompt_of_row: Callable[[int], Prompt], model: Model) -> list[Kept]:
-        """What save() and state() wrote, for self.kept. CheckpointCorruptError where the two do not fit."""
+    def load(self, path: Path, drawn: Any, prompt_of_row: Callable[[int], Prompt], model: Model) -> list[PastGroup]:
+        """What save() and state() wrote, for self.groups. CheckpointCorruptError where the two do not fit."""
         if not isinstance(drawn, list) or any(type(step) is not int or step < 0 for step in drawn):
-            raise CheckpointCorruptError(f"{path}: the steps of kept groups are {drawn!r:.80}")
+            raise CheckpointCorruptError(f"{path}: the steps of past groups are {drawn!r:.80}")
         r = Rollouts.load(path, prompt_of_row, model) if drawn else None
         if len(drawn) != (0 if r is None else len(r.prompts)) or r is not None and (r.mask is None
                                                                                    or r.advantages is None):
-            raise CheckpointCorruptError(f"{path}: does not hold the {len(drawn)} kept groups of the checkpoint")
-        return [] if r is None else kept_groups(r, drawn)[-self.size:]
+            raise CheckpointCorruptError(f"{path}: does not hold the {len(drawn)} past groups of the checkpoint")
+        return [] if r is None else past_groups(r, drawn)[-self.size:]
 
 
-def kept_groups(r: Rollouts, drawn: int | list[int]) -> list[Kept]:
+def past_groups(r: Rollouts, drawn: int | list[int]) -> list[PastGroup]:
     """The groups of r that teach something, to keep. drawn: optimiser steps taken before; of each group, or of all."""
     steps = [drawn] * len(r.prompts) if isinstance(drawn, int) else drawn
     bare = replace(r, stored=None, extras={}, age=None)
-    return [Kept(bare.select(np.flatnonzero(r.group == g)), steps[g], float(signal))
+    return [PastGroup(bare.select(np.flatnonzero(r.group == g)), steps[g], float(signal))
             for g, signal in enumerate(signals(r)) if signal > 0]
 
 

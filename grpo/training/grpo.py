@@ -2,7 +2,7 @@
 
 One step, in the order of this file: _make_rollouts() draws completions and scores them (and, with dynamic sampling,
 replaces groups that teach nothing), _prepare() adds advantages, mask and reference log-probs, update() turns a part of
-them into a gradient, with kept groups where it teaches nothing (replay). On the first update of a rollout the policy is
+them into a gradient, with past groups where it teaches nothing (replay). On the first update of a rollout the policy is
 the one that drew it, so the loss's coefficients follow from the recorded log-probs and one backward pass is all that
 runs; what that pass computes on the way is compared with the record (sampling/sampling_logp_difference: 0.0).
 """
@@ -26,13 +26,13 @@ from ..planning import Shown
 from ..rewards import RewardSet, get_soft_overlong_punishment
 from ..rollouts import (
     LENGTH,
-    Kept,
+    PastGroup,
     ReplayBuffer,
     Rollouts,
     completion_metrics,
     completion_records,
     generate,
-    kept_groups,
+    past_groups,
     prompt_stream,
     reward_batch,
     reward_metrics,
@@ -102,7 +102,7 @@ class GRPOTrainer(Loop):
                 steps=args.steps_per_rollout, shuffle=args.shuffle_dataset, seed=args.order_seed)
         self.replay = ReplayBuffer(args.replay_buffer_size, args.replay_max_age, args.replay_alpha,
                                    args.seed) if args.replay_buffer_size else None
-        self._to_keep: list[Kept] = []       # of the rollouts that this step uses up
+        self._to_keep: list[PastGroup] = []       # of the rollouts that this step uses up
         self.eval_funcs = RewardSet(eval_funcs, on_error=args.on_reward_error) if eval_funcs else None
         self.evaluations: dict[str, Evaluation] = self.held_out(eval_dataset)
         if self.stream is not None:
@@ -267,7 +267,7 @@ class GRPOTrainer(Loop):
         self._to_keep = []
         rollouts = self._make_rollouts() if self.rollouts is None else self.rollouts
         if self.replay is not None and self.used + 1 == self.args.steps_per_rollout:
-            self._to_keep = kept_groups(rollouts, self.state.global_step - self.used)
+            self._to_keep = past_groups(rollouts, self.state.global_step - self.used)
         drawn = self._part(rollouts)
         part, replayed = self._with_replayed(drawn)
         with self.timed("update"):
@@ -293,7 +293,7 @@ class GRPOTrainer(Loop):
         return rollouts.select(np.arange(start, start + size))
 
     def _with_replayed(self, r: Rollouts) -> tuple[Rollouts, dict[str, float]]:
-        """r with kept groups in place of those that teach nothing, and how many and how old they are."""
+        """r with past groups in place of those that teach nothing, and how many and how old they are."""
         if self.replay is None:
             return r, {}
         filled = self.replay.fill(r, self.state.global_step)
@@ -303,7 +303,7 @@ class GRPOTrainer(Loop):
             assert filled.ref_logprobs is not None
             with self.timed("reference"):
                 filled.ref_logprobs[filled.per_token(ages > 0)], _ = self._logprobs(self._reference, filled.select(old))
-        metrics = {"replay/share": len(old) / len(filled), "replay/kept": float(len(self.replay))}
+        metrics = {"replay/share": len(old) / len(filled), "replay/size": float(len(self.replay))}
         return filled, metrics | ({"replay/age": float(ages[old].mean())} if len(old) else {})
 
     def _on_policy(self, r: Rollouts) -> dict[str, Any]:
@@ -524,7 +524,7 @@ class GRPOTrainer(Loop):
             self.entropy_control = self._next_entropy_control = entropy_control
             self.reward_names, self._rollout_metrics = names, metrics
             if self.replay is not None:
-                self.replay.kept = kept
+                self.replay.groups = kept
             if self.args.sync_ref_model:
                 core = self._reference.core
                 # from here on it keeps float32, as it did in the run
