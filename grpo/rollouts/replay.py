@@ -18,6 +18,7 @@ from ..model import Model
 from .rollouts import Rollouts
 
 STREAM = 0x7265706C6179                      # keeps these numbers apart from those that order the rows
+NEEDED = ("mask", "advantages", "rewards", "totals")
 FIELDS = ("rewards", "ref_logprobs")         # of which groups of one batch have the same shape
 
 
@@ -88,11 +89,12 @@ class ReplayBuffer:
         """What save() and state() wrote, for self.groups. CheckpointCorruptError where the two do not fit."""
         if not isinstance(drawn, list) or any(type(step) is not int or step < 0 for step in drawn):
             raise CheckpointCorruptError(f"{path}: the steps of past groups are {drawn!r:.80}")
-        r = Rollouts.load(path, prompt_of_row, model) if drawn else None
-        if len(drawn) != (0 if r is None else len(r.prompts)) or r is not None and (r.mask is None
-                                                                                   or r.advantages is None):
+        if not drawn:
+            return []
+        r = Rollouts.load(path, prompt_of_row, model)
+        if len(drawn) != len(r.prompts) or any(getattr(r, name) is None for name in NEEDED):
             raise CheckpointCorruptError(f"{path}: does not hold the {len(drawn)} past groups of the checkpoint")
-        return [] if r is None else past_groups(r, drawn)[-self.size:]
+        return past_groups(r, drawn)[-self.size:]
 
 
 def past_groups(r: Rollouts, drawn: int | list[int]) -> list[PastGroup]:

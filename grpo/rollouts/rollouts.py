@@ -159,8 +159,8 @@ SAVED = {"rows": ("i8", "g"), "group": ("i4", "n"), "lengths": ("i4", "n"), "tok
          "text_lengths": ("i4", "n"), "extras": ("U", "n"),
          "finish": ("i4", "n"), "logprobs": ("f4", "T"), "policy_logprobs": ("f4", "T"), "entropies": ("f4", "T"),
          "mask": ("u1", "T"), "ref_logprobs": ("f4", "T"), "advantages": ("f4", "n"), "rewards": ("f8", "n"),
-         "totals": ("f8", "n")}
-OPTIONAL = ("mask", "ref_logprobs", "advantages", "rewards", "totals")
+         "totals": ("f8", "n"), "age": ("i4", "n")}
+OPTIONAL = ("mask", "ref_logprobs", "advantages", "rewards", "totals", "age")
 
 
 MOST_NULS = 1024                             # at the end of a text, a token of the completion

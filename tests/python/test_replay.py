@@ -78,6 +78,14 @@ def test_groups_are_drawn_in_proportion_to_their_advantages(alpha):
     assert (np.abs(counts - expected) < 4 * np.sqrt(expected)).all()
 
 
+def test_a_part_with_replayed_groups_survives_its_file(tmp_path):
+    trainer = toy.trainer(tmp_path, half_idle, **REPLAY)
+    part = list(trainer)[-1].rollouts
+    part.save(tmp_path / "part.npz")
+    again = Rollouts.load(tmp_path / "part.npz", trainer.stream.at_row, trainer.model)
+    assert again.age.tolist() == part.age.tolist() and part.age.any()
+
+
 # ---- the loss
 
 
@@ -232,6 +240,10 @@ def test_a_checkpoint_whose_kept_groups_do_not_fit_is_refused(tmp_path, drawn):
                                                                      for k in trainer.replay.groups]
     with pytest.raises(CheckpointCorruptError):
         trainer.replay.load(path, drawn, trainer.stream.at_row, trainer.model)
+    with np.load(path) as arrays:
+        np.savez(path, **{name: array for name, array in arrays.items() if name != "totals"})
+    with pytest.raises(CheckpointCorruptError, match="does not hold the 3 past groups"):
+        trainer.replay.load(path, trainer.replay.state(), trainer.stream.at_row, trainer.model)
 
 
 def rings(level):
