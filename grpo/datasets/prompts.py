@@ -2,7 +2,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,9 +49,17 @@ class RowOrder:
         epoch, index = divmod(position, self.count)
         if self.shuffle and self._epoch != epoch:
             # sorted raw Philox words: the same order under every NumPy, unlike Generator.permutation
-            words = np.random.Philox(key=np.array([self.seed, epoch], np.uint64)).random_raw(self.count)
+            key = np.array([self.seed, epoch % (1 << 64)], np.uint64)        # an epoch before 0 is one, too
+            words = np.random.Philox(key=key).random_raw(self.count)
             self._epoch, self._order = epoch, np.argsort(words, kind="stable")
         return int(self._order[index])
+
+
+class Stages(Protocol):
+    """An order of rows that goes by optimiser steps too (curriculum.py)."""
+
+    def take(self, position: int, count: int, step: int) -> list[int]:
+        """The rows at position, position + 1, ..."""
 
 
 class PromptStream:
@@ -82,13 +90,24 @@ class PromptStream:
             raise DatasetError(f"{name}: every prompt is longer than the limit of {limit} tokens" if not self.bad_rows
                                else f"{name}: every row is skipped or longer than the limit of {limit} tokens")
         self._order = RowOrder(len(self._kept), shuffle, seed)
+        self.stages: Stages | None = None    # a curriculum, which goes before the order
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def take(self, position: int, count: int) -> list[Prompt]:
-        """The prompts at position, position + 1, ..."""
-        return [self.at_row(self._kept[i]) for i in self._order.take(position, count)]
+    def take(self, position: int, count: int, step: int = 0) -> list[Prompt]:
+        """The prompts at position, position + 1, ... step: optimiser steps taken so far, which decide the stage of a
+        curriculum."""
+        places = (self._order.take(position, count) if self.stages is None
+                  else self.stages.take(position, count, step))
+        return [self.at_row(self._kept[i]) for i in places]
+
+    def values(self, column: str) -> list[tuple[int, Any]]:
+        """(row, value of a column) of every prompt; None where a row has none."""
+        if column not in getattr(self.rows, "column_names", (column,)):
+            return [(row, None) for row in self._kept]
+        values = [columns[column] for columns in columns_of(self.rows, (column,))]
+        return [(row, values[row]) for row in self._kept]
 
     def at_row(self, row: int) -> Prompt:
         """The prompt of one row. Raises DatasetError naming the row where it cannot be encoded, is empty, or is too

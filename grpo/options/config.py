@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .. import _core
 from ..errors import ConfigError, did_you_mean, warn
 from ..ops import check_loss_options
+from .curriculum import checked_stages
 from .fields import checked, loss_option, option
 from .foreign import ROUNDS, understood
 from .generation import sampling_options
@@ -85,7 +86,8 @@ class TrainingConfig:
     lr_scheduler_type: str = option("linear", "Shape of the learning rate after warm-up.", choices=tuple(SHAPES))
     lr_scheduler_kwargs: dict | None = option(
         None, "num_cycles (cosine...), min_lr or min_lr_rate (..._with_min_lr), lr_end and power (polynomial), "
-        "timescale (inverse_sqrt), num_decay_steps (warmup_stable_decay) and the others of transformers' function.")
+        "timescale (inverse_sqrt), num_decay_steps (warmup_stable_decay) and the others of transformers' function; "
+        "restart_after (curriculum_cosine): False: 0 after the last stage.")
     warmup_steps: float = option(0, "Steps over which the rate rises from 0; below 1: a fraction of all steps.", low=0)
     warmup_ratio: float = option(
         0.0, "The same as a fraction of all steps, used when warmup_steps is 0.", low=0, high=1)
@@ -157,6 +159,9 @@ class TrainingConfig:
         self._check_best()
 
     def _check_steps(self) -> None:
+        if self.lr_scheduler_type == "curriculum_cosine" and getattr(self, "curriculum", None) is None:
+            raise ConfigError("lr_scheduler_type='curriculum_cosine' follows the stages of a curriculum, an option of "
+                              "GRPOConfig, which is not set")
         self.lr_scheduler_kwargs = checked_arguments(self.lr_scheduler_type, self.lr_scheduler_kwargs or {},
                                                      self.learning_rate)
         for name in ("logging_steps", "eval_steps", "save_steps"):
@@ -266,6 +271,21 @@ class GRPOConfig(TrainingConfig):
     steps_per_generation: int | None = option(
         None, "The same in micro-steps; None: gradient_accumulation_steps.", low=1)
     num_iterations: int = option(1, "Passes over each rollout (mu).", low=1)
+    # order of the rows, and of what was made of them
+    curriculum: str | None = option(
+        None, "Column of the rows that says how hard they are: they come stage by stage, the easiest first, once each, "
+        "and after the last stage mixed. A stage takes as many steps as its rows fill. Goes with "
+        "lr_scheduler_type=curriculum_cosine.")
+    curriculum_stages: int | list | None = option(
+        None, "The column's values, the easiest first; or a number: so many stages of as many rows each. None: each "
+        "number in the column is a stage.")
+    replay_buffer_size: int = option(
+        0, "Keep so many groups, the newest that taught something, and train on them again in place of groups that "
+        "teach nothing (all advantages 0), off-policy against the log-probs they were drawn with; 0: none.", low=0,
+        high=MOST_COMPLETIONS)
+    replay_max_age: int = option(64, "Steps after which a past group is not used any more.", low=1)
+    replay_alpha: float = option(1.0, "A past group is drawn with a probability in proportion to its mean |advantage| "
+                                 "to this power.", low=0, high=64)
     # generation
     max_prompt_length: int | None = option(
         None, "Longest prompt in tokens; None: what the model's positions leave.", low=1)
@@ -364,6 +384,9 @@ class GRPOConfig(TrainingConfig):
                               "prompt; use 2 or more")
         self._check_batch()
         self._check_rewards()
+        self.curriculum_stages = checked_stages(self.curriculum_stages)
+        if self.curriculum_stages is not None and self.curriculum is None:
+            raise ConfigError("curriculum_stages needs curriculum, the column that it is about")
         sampling_options(self)
         if self.sync_ref_model and not self.beta:
             raise ConfigError("sync_ref_model=True needs a reference: set beta above 0")

@@ -1,5 +1,6 @@
-"""The learning rate of a step: transformers' schedules by name, with the same formulas; and periods given as a share of
-all steps."""
+"""The learning rate of a step: transformers' schedules by name, with the same formulas, and one that follows a
+curriculum; and periods given as a share of all steps."""
+import bisect
 import inspect
 import math
 import types
@@ -12,16 +13,26 @@ from .fields import MISMATCH, typed
 
 
 class Now(NamedTuple):
-    """Where a schedule is: the step of total that comes next, the first one after warm-up, the peak rate."""
+    """Where a schedule is: the step of total that comes next, the first one after warm-up, the peak rate, and the steps
+    after which each stage of a curriculum is over."""
 
     step: int
     warmup: int
     total: int
     peak: float
+    stages: tuple[int, ...] = ()
 
     def progress(self, ahead: int = 0) -> float:
         """The share of the steps after warm-up that is behind, from 0."""
         return (self.step - self.warmup + ahead) / max(1, self.total - self.warmup)
+
+    @property
+    def stage(self) -> tuple[int, int]:
+        """The first step after warm-up of the stage at hand, and the step after which it is over. What follows the last
+        stage goes to the end of the run."""
+        k = bisect.bisect_right(self.stages, self.step)
+        begin = self.stages[k - 1] if k else 0
+        return max(begin, self.warmup), self.stages[k] if k < len(self.stages) else max(self.total, self.step + 1)
 
 
 class Options(Protocol):
@@ -34,8 +45,8 @@ class Options(Protocol):
     warmup_ratio: float
 
 
-def learning_rate(config: Options, step: int, total_steps: int) -> float:
-    """The rate of step 0, 1, ... total_steps - 1.
+def learning_rate(config: Options, step: int, total_steps: int, stages: tuple[int, ...] = ()) -> float:
+    """The rate of step 0, 1, ... total_steps - 1. stages: of a curriculum, the steps after which each is over.
 
     >>> from grpo import GRPOConfig
     >>> config = GRPOConfig(learning_rate=1.0, warmup_steps=2)
@@ -46,7 +57,7 @@ def learning_rate(config: Options, step: int, total_steps: int) -> float:
     warmup = steps_of(config.warmup_steps, total_steps) or math.ceil(total_steps * config.warmup_ratio)
     if step < warmup and shape not in OWN_WARMUP:
         return config.learning_rate * (step / warmup)
-    return config.learning_rate * shape(Now(step, warmup, total_steps, config.learning_rate),
+    return config.learning_rate * shape(Now(step, warmup, total_steps, config.learning_rate, stages),
                                         **config.lr_scheduler_kwargs or {})
 
 
@@ -158,6 +169,15 @@ def warmup_stable_decay(now: Now, num_decay_steps: int, num_stable_steps: int | 
     return above(min_lr_ratio, wave(done, num_cycles) if decay_type == "cosine" else RISES[decay_type](1.0 - done))
 
 
+def curriculum_cosine(now: Now, restart_after: bool = True) -> float:
+    """cos^2 from the peak to 0, anew in each stage of a curriculum. After the last one, over the rows mixed, once more
+    to the end of the run; with restart_after False 0 instead."""
+    begin, end = now.stage
+    if now.stages and now.step >= now.stages[-1] and not restart_after:
+        return 0.0
+    return math.cos(0.5 * math.pi * (now.step - begin) / (end - begin)) ** 2
+
+
 def wave(progress: float, num_cycles: float = 0.5) -> float:
     """A cosine from 1, at 0 after half a cycle."""
     return max(0.0, 0.5 * (1.0 + math.cos(math.pi * num_cycles * 2.0 * progress)))
@@ -183,5 +203,5 @@ RISES: dict[str, Callable[[float], float]] = {
     "1-sqrt": lambda x: 1.0 - math.sqrt(1.0 - x)}
 SHAPES: dict[str, Callable[..., float]] = {f.__name__: f for f in (
     linear, cosine, constant, cosine_with_restarts, cosine_with_min_lr, cosine_warmup_with_min_lr, polynomial,
-    inverse_sqrt, warmup_stable_decay)} | {"constant_with_warmup": constant}
+    inverse_sqrt, warmup_stable_decay, curriculum_cosine)} | {"constant_with_warmup": constant}
 OWN_WARMUP = (cosine_warmup_with_min_lr, warmup_stable_decay)

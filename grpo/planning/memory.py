@@ -162,7 +162,7 @@ def step_of(options: TrainingConfig, device: str, shown: Shown) -> dict[str, Any
             "rollout_prompts": slots if options.evaluates else prompts,
             "slots": slots if options.evaluates else min(slots, options.rollout_size),
             "reference": options.beta > 0, "mixed": options.sync_ref_model,
-            "scored": options.top_entropy_quantile < 1,
+            "scored": options.top_entropy_quantile < 1 or options.replay_buffer_size > 0,
             "seen_prompts": max(prompts * rounds, slots if options.evaluates else 0),
             "image_cache": cache_bytes(options) if still or options.beta > 0 else 0, **work}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets import XML_SYSTEM_PROMPT, overlap, read_rows
+from ..datasets.curriculum import stages
 from ..errors import ConfigError, DatasetError, did_you_mean
 from ..options import GRPOConfig
 from ..planning import model_config
@@ -51,6 +52,9 @@ def prepare(recipe: Recipe) -> Prepared:
     for reward in [*rewards, *eval_funcs]:
         check_columns(reward, rows[0], f"dataset {recipe.dataset}")
     check_lengths(recipe, config)
+    if config.curriculum is not None:
+        stages([(number, row.get(config.curriculum)) for number, row in enumerate(rows)], config.curriculum,
+               config.curriculum_stages, f"dataset {recipe.dataset}")
     return Prepared(config, rows, eval_rows, demonstrations, rewards, eval_funcs)
 
 

@@ -1,4 +1,6 @@
-"""Rollouts: completions of a batch of prompts, what the update needs of them, and what they come to in numbers."""
+"""Rollouts: completions of a batch of prompts, what the update needs of them and what they come to in numbers
+(rollouts.py), and which of them are kept for later steps (replay.py)."""
+from .replay import PastGroup, ReplayBuffer, past_groups
 from .rollouts import (
                        LENGTH,
                        Rollouts,
@@ -13,5 +15,5 @@ from .rollouts import (
                        sampling,
 )
 
-__all__ = ["LENGTH", "Rollouts", "completion_metrics", "completion_records", "flat_groups", "generate", "moments",
-           "prompt_stream", "reward_batch", "reward_metrics", "sampling"]
+__all__ = ["LENGTH", "PastGroup", "ReplayBuffer", "Rollouts", "completion_metrics", "completion_records", "flat_groups",
+           "generate", "past_groups", "moments", "prompt_stream", "reward_batch", "reward_metrics", "sampling"]

@@ -26,7 +26,7 @@ I32 = NDArray[np.int32]
 # finish: the completion hit max_completion_length; its last token is a stop id
 LENGTH, STOP_ID = 0, 1
 TOKEN_FIELDS = ("logprobs", "policy_logprobs", "entropies", "mask", "ref_logprobs")
-COMPLETION_FIELDS = ("stored", "finish", "advantages", "rewards", "totals")
+COMPLETION_FIELDS = ("stored", "finish", "advantages", "rewards", "totals", "age")
 
 
 @dataclass
@@ -50,6 +50,8 @@ class Rollouts:
     advantages: F32 | None = None                              # (n)
     mask: NDArray[np.uint8] | None = None                      # (T) 1 where a token carries loss
     ref_logprobs: F32 | None = None                            # (T)
+    # (n) optimiser steps taken since it was drawn, 0 unless it is replayed; None: 0
+    age: I32 | None = None
 
     def __len__(self) -> int:
         return len(self.completions)
@@ -77,11 +79,11 @@ class Rollouts:
         keep = np.zeros(len(self), bool)
         keep[chosen] = True
         tokens = self.per_token(keep)
-        kept_groups, group = np.unique(self.group[chosen], return_inverse=True)
+        past_groups, group = np.unique(self.group[chosen], return_inverse=True)
         changed: dict[str, Any] = {f: getattr(self, f)[tokens] for f in TOKEN_FIELDS if getattr(self, f) is not None}
         changed |= {f: getattr(self, f)[chosen] for f in COMPLETION_FIELDS if getattr(self, f) is not None}
-        return replace(self, prompts=[self.prompts[g] for g in kept_groups],
-                       pictures=[self.pictures[g] for g in kept_groups], group=group.astype(np.int32),
+        return replace(self, prompts=[self.prompts[g] for g in past_groups],
+                       pictures=[self.pictures[g] for g in past_groups], group=group.astype(np.int32),
                        completions=[self.completions[i] for i in chosen], texts=[self.texts[i] for i in chosen],
                        extras={name: [values[i] for i in chosen] for name, values in self.extras.items()}, **changed)
 
@@ -157,8 +159,8 @@ SAVED = {"rows": ("i8", "g"), "group": ("i4", "n"), "lengths": ("i4", "n"), "tok
          "text_lengths": ("i4", "n"), "extras": ("U", "n"),
          "finish": ("i4", "n"), "logprobs": ("f4", "T"), "policy_logprobs": ("f4", "T"), "entropies": ("f4", "T"),
          "mask": ("u1", "T"), "ref_logprobs": ("f4", "T"), "advantages": ("f4", "n"), "rewards": ("f8", "n"),
-         "totals": ("f8", "n")}
-OPTIONAL = ("mask", "ref_logprobs", "advantages", "rewards", "totals")
+         "totals": ("f8", "n"), "age": ("i4", "n")}
+OPTIONAL = ("mask", "ref_logprobs", "advantages", "rewards", "totals", "age")
 
 
 MOST_NULS = 1024                             # at the end of a text, a token of the completion
@@ -330,5 +332,5 @@ def completion_records(step: int, r: Rollouts, names: list[str]) -> list[dict[st
              **({"gold": golds[g]} if golds[g] is not None else {}), "tokens": len(r.completions[i]),
              "finish_reason": str(reasons[i]), "rewards": dict(zip(names, rewards[i].tolist(), strict=True)),
              "reward": float(totals[i]), "advantage": None if r.advantages is None else float(r.advantages[i]),
-             **extras[i]}
+             **({"age": int(r.age[i])} if r.age is not None else {}), **extras[i]}
             for i, g in enumerate(r.group)]

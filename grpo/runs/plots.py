@@ -84,6 +84,7 @@ class Curve:
     values: list[float]
     band: list[tuple[float, float]] = field(default_factory=list)
     look: int | None = None                  # which colour and style it has; None: by its place in the panel
+    marks: list[float] = field(default_factory=list)         # steps at which something begins
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,13 @@ def time_shares(m: Metrics) -> list[Curve]:
     return [Curve(phase, [r["step"] for r in timed], values) for phase, values in shares.items() if timed]
 
 
+def learning_rates(m: Metrics) -> list[Curve]:
+    """The learning rate, with marks where the stages of a curriculum begin."""
+    stages = [(r["step"], r["curriculum/stage"]) for r in m.records if is_number(r.get("curriculum/stage"))]
+    begins = [step - 0.5 for (step, stage), (_, before) in zip(stages[1:], stages, strict=False) if stage != before]
+    return [replace(curve, marks=begins) for curve in m.curve("rate", "learning_rate")]
+
+
 REWARD = Panel("Reward", "weighted sum", trained_and_evaluated("reward", spread="reward_std"), band="± std")
 ACCURACY = Panel("Accuracy in evaluation", "share", accuracy, band="95 % interval", share=True, smooth=False)
 LENGTH = Panel("Completion length", "tokens",
@@ -188,7 +196,7 @@ PICTURES: dict[str, Callable[[list[Metrics]], Iterable[Panel]]] = {
         Panel("Ratios clipped", "share of tokens",
               metrics(("below", "clip_ratio/low_mean"), ("above", "clip_ratio/high_mean"))),),
     "loss": lambda logs: (LOSS,),
-    "optimizer": lambda logs: (NORM, Panel("Learning rate", "rate", metrics(("rate", "learning_rate")), smooth=False)),
+    "optimizer": lambda logs: (NORM, Panel("Learning rate", "rate", learning_rates, smooth=False)),
     "speed": lambda logs: (
         Panel("Throughput", "tokens/s",
               metrics(("generation", "generation_tokens_per_second"), ("training", "training_tokens_per_second"))),
@@ -344,6 +352,8 @@ def lines(axes: "Axes", curves: list[Curve], window: int) -> None:
         look, few = number if curve.look is None else curve.look, len(curve.steps) <= POINTS_SHOWN
         color, style = COLORS[look % len(COLORS)], STYLES[look % len(STYLES)]
         width = 1 if few else window
+        for mark in curve.marks:
+            axes.axvline(mark, color="#999999", linewidth=0.9, linestyle=(0, (4, 3)))
         if curve.band:
             low, high = (moving_average(list(ends), width) for ends in zip(*curve.band, strict=True))
             axes.fill_between(curve.steps, low, high, color=color, alpha=0.13, linewidth=0)

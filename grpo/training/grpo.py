@@ -2,9 +2,9 @@
 
 One step, in the order of this file: _make_rollouts() draws completions and scores them (and, with dynamic sampling,
 replaces groups that teach nothing), _prepare() adds advantages, mask and reference log-probs, update() turns a part of
-them into a gradient. On the first update of a rollout the policy is the one that drew it, so the loss's coefficients
-follow from the recorded log-probs and one backward pass is all that runs; what that pass computes on the way is
-compared with the record (sampling/sampling_logp_difference: 0.0).
+them into a gradient, with past groups where it teaches nothing (replay). On the first update of a rollout the policy is
+the one that drew it, so the loss's coefficients follow from the recorded log-probs and one backward pass is all that
+runs; what that pass computes on the way is compared with the record (sampling/sampling_logp_difference: 0.0).
 """
 import copy
 import functools
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core, ops
-from ..datasets import Prompt, PromptStream, overlap
+from ..datasets import Curriculum, Prompt, PromptStream, curriculum_of, overlap
 from ..errors import CheckpointMismatchError, DatasetError, warn
 from ..evaluation import Evaluation
 from ..model import Model
@@ -26,16 +26,19 @@ from ..planning import Shown
 from ..rewards import RewardSet, get_soft_overlong_punishment
 from ..rollouts import (
     LENGTH,
+    PastGroup,
+    ReplayBuffer,
     Rollouts,
     completion_metrics,
     completion_records,
     generate,
+    past_groups,
     prompt_stream,
     reward_batch,
     reward_metrics,
     sampling,
 )
-from ..runs import checkpoint
+from ..runs import checkpoint, say
 from ..runs.arrays import read_arrays
 from .callbacks import completion_table
 from .loop import Loop, StepResult, TrainingInterrupted, means, options
@@ -43,14 +46,14 @@ from .loop import Loop, StepResult, TrainingInterrupted, means, options
 __all__ = ["GRPOStep", "GRPOTrainer", "TrainingInterrupted"]
 
 FLAT_ROLLOUTS = 3
-REWARD_STATE = "rewards.npz"
+REWARD_STATE, REPLAY = "rewards.npz", "replay.npz"
 ARGUMENTS = ("model", "reward_funcs", "args", "train_dataset", "eval_dataset", "eval_funcs", "processing_class",
              "callbacks")
 
 
 @dataclass
 class GRPOStep(StepResult):
-    """One optimiser step, with the rollout it was taken on."""
+    """One optimiser step, with the rollout it was taken on. Replayed groups, whose `age` is not 0, are at its end."""
 
     rollouts: Rollouts
     reward_names: list[str]
@@ -92,6 +95,14 @@ class GRPOTrainer(Loop):
         self.stream: PromptStream | None = None
         if train_dataset is not None:
             self.stream = prompt_stream(self.model, args, train_dataset, "train_dataset", shuffle=args.shuffle_dataset)
+        self.curriculum: Curriculum | None = None
+        if self.stream is not None and args.curriculum is not None:
+            self.curriculum = self.stream.stages = curriculum_of(
+                self.stream, args.curriculum, args.curriculum_stages, prompts=args.prompts_per_rollout,
+                steps=args.steps_per_rollout, shuffle=args.shuffle_dataset, seed=args.order_seed)
+        self.replay = ReplayBuffer(args.replay_buffer_size, args.replay_max_age, args.replay_alpha,
+                                   args.seed) if args.replay_buffer_size else None
+        self._to_keep: list[PastGroup] = []       # of the rollouts that this step uses up
         self.eval_funcs = RewardSet(eval_funcs, on_error=args.on_reward_error) if eval_funcs else None
         self.evaluations: dict[str, Evaluation] = self.held_out(eval_dataset)
         if self.stream is not None:
@@ -160,7 +171,7 @@ class GRPOTrainer(Loop):
         if self.store is not None:
             self.store.clear()
         for _ in range(1 + (self.args.max_resample_times if self.args.dynamic_sampling else 0)):
-            prompts = self._prompts.take(position, missing)
+            prompts = self._prompts.take(position, missing, self.state.global_step)
             with self.timed("generate"):
                 rollouts = self._generate(prompts, first_prompt=position - self.position)
             with self.timed("reward"), self.signals.waiting():
@@ -228,10 +239,7 @@ class GRPOTrainer(Loop):
         args = self.args
         if self.reference is not None:
             with self.timed("reference"):
-                images = self.reference.core_images(r.prompt_ids, r.pictures)
-                r.ref_logprobs, _ = self.reference.core.logprobs(r.prompt_ids, r.completions, r.group, images=images,
-                                                                 temperature=self.temperature,
-                                                                 token_budget=args.token_budget_on(self.model.device))
+                r.ref_logprobs, _ = self._logprobs(self.reference, r)
         rewards, totals = r.scores()
         carries = ~np.isnan(totals)
         if args.mask_truncated_completions:
@@ -246,23 +254,35 @@ class GRPOTrainer(Loop):
         r.advantages = ops.group_advantages(rewards, np.bincount(r.group), args.scale_rewards, reward_weights=weights,
                                             multi_objective_aggregation=args.multi_objective_aggregation)
 
+    def _logprobs(self, model: Model, r: Rollouts) -> tuple[Any, Any]:
+        """(log-probs (T), entropies (T)) of r by a model as it is now."""
+        return model.core.logprobs(r.prompt_ids, r.completions, r.group, temperature=self.temperature,
+                                   images=model.core_images(r.prompt_ids, r.pictures),
+                                   token_budget=self.args.token_budget_on(self.model.device))
+
     # updates
 
     def update(self) -> dict[str, Any]:
         """The gradient of one step: on new rollouts where the last ones are used up."""
+        self._to_keep = []
         rollouts = self._make_rollouts() if self.rollouts is None else self.rollouts
-        part = self._part(rollouts)
+        if self.replay is not None and self.used + 1 == self.args.steps_per_rollout:
+            self._to_keep = past_groups(rollouts, self.state.global_step - self.used)
+        drawn = self._part(rollouts)
+        part, replayed = self._with_replayed(drawn)
         with self.timed("update"):
             metrics = self._on_policy(part) if self.used == 0 else self._off_policy(part)
         metrics["training_tokens_per_second"] = metrics.pop("trained_tokens") / self._seconds["update"]
-        if part.ref_logprobs is not None and self.args.kl_in_reward:
-            trained = part.trained()[1] > 0
-            kl = (part.policy_logprobs - part.ref_logprobs)[trained]
+        if drawn.ref_logprobs is not None and self.args.kl_in_reward:
+            trained = drawn.trained()[1] > 0
+            kl = (drawn.policy_logprobs - drawn.ref_logprobs)[trained]
             metrics["kl"] = float(kl.mean()) if kl.size else 0.0
         if self.loss_options["entropy_coef"] or self.args.use_adaptive_entropy:
             metrics["entropy_coef"] = self.entropy_control[0]
+        if self.curriculum is not None:
+            metrics["curriculum/stage"] = float(self.curriculum.stage_at(self.state.global_step) + 1)
         self._step_rollouts = part
-        return {**(self._rollout_metrics if self.used == 0 else {}), **metrics}
+        return {**(self._rollout_metrics if self.used == 0 else {}), **metrics, **replayed}
 
     def _part(self, rollouts: Rollouts) -> Rollouts:
         """The completions of this step: all of the rollout, or a mini-batch."""
@@ -272,12 +292,32 @@ class GRPOTrainer(Loop):
         start = self.used % parts * size
         return rollouts.select(np.arange(start, start + size))
 
+    def _with_replayed(self, r: Rollouts) -> tuple[Rollouts, dict[str, float]]:
+        """r with past groups in place of those that teach nothing, and how many and how old they are."""
+        if self.replay is None:
+            return r, {}
+        filled = self.replay.fill(r, self.state.global_step)
+        ages = np.zeros(len(r), np.int32) if filled.age is None else filled.age
+        old = np.flatnonzero(ages)
+        if len(old) and self.args.sync_ref_model:            # the reference has moved since
+            assert filled.ref_logprobs is not None
+            with self.timed("reference"):
+                filled.ref_logprobs[filled.per_token(ages > 0)], _ = self._logprobs(self._reference, filled.select(old))
+        metrics = {"replay/share": len(old) / len(filled), "replay/size": float(len(self.replay))}
+        return filled, metrics | ({"replay/age": float(ages[old].mean())} if len(old) else {})
+
     def _on_policy(self, r: Rollouts) -> dict[str, Any]:
-        """The policy is the one that drew r: its log-probs are on record."""
-        normalizer = self._normalizer(r, r.entropies)
+        """The policy is the one that drew r: its log-probs are on record. Those of replayed groups, which another one
+        drew, are computed; the loss compares them with the record."""
+        logprobs, entropies = r.policy_logprobs, r.entropies
+        if r.age is not None:
+            replayed, old = r.per_token(r.age > 0), r.select(np.flatnonzero(r.age))
+            logprobs, entropies = logprobs.copy(), entropies.copy()
+            logprobs[replayed], entropies[replayed] = self._logprobs(self.model, old)
+        normalizer = self._normalizer(r, entropies)
         advantages, mask = r.trained()
-        loss, coef, entropy_coef, metrics = _core.grpo_loss(r.policy_logprobs, r.policy_logprobs, advantages, mask,
-                                                            r.ref_logprobs, r.entropies, r.lengths, self.loss_options,
+        loss, coef, entropy_coef, metrics = _core.grpo_loss(logprobs, r.policy_logprobs, advantages, mask,
+                                                            r.ref_logprobs, entropies, r.lengths, self.loss_options,
                                                             normalizer)
         seen, _ = self.optimizer.accumulate(r.prompt_ids, r.completions, r.group, coef, temperature=self.temperature,
                                             images=self._trained_images(r),
@@ -285,19 +325,17 @@ class GRPOTrainer(Loop):
                                             stored=r.stored)
         # groups that were run
         moving = np.bincount(r.per_token(r.group), (coef != 0) | (entropy_coef != 0), len(r.prompts)) > 0
-        difference = np.abs(seen - r.policy_logprobs)[r.per_token(moving[r.group])]
+        difference = np.abs(seen - logprobs)[r.per_token(moving[r.group])]
         metrics["sampling/sampling_logp_difference/mean"] = float(difference.mean()) if difference.size else 0.0
         metrics["sampling/sampling_logp_difference/max"] = float(difference.max()) if difference.size else 0.0
-        self._watch_entropy(r.entropies, mask, normalizer)
+        self._watch_entropy(entropies, mask, normalizer)
         return {"loss": loss, "trained_tokens": trained_tokens(r, moving), **metrics}
 
     def _off_policy(self, r: Rollouts) -> dict[str, Any]:
         """The policy has moved since it drew r."""
         entropies = None
         if self.args.top_entropy_quantile < 1:           # the threshold is over the whole step, so entropies come first
-            _, entropies = self.model.core.logprobs(r.prompt_ids, r.completions, r.group, temperature=self.temperature,
-                                                    images=self.model.core_images(r.prompt_ids, r.pictures),
-                                                    token_budget=self.args.token_budget_on(self.model.device))
+            _, entropies = self._logprobs(self.model, r)
         normalizer = self._normalizer(r, entropies)
         if not any((self.loss_options["beta"], self.loss_options["entropy_coef"], self.args.use_adaptive_entropy)):
             moving = np.bincount(r.group, r.trained()[0] != 0, len(r.prompts)) > 0
@@ -341,16 +379,21 @@ class GRPOTrainer(Loop):
         self.used += 1
         if self.rollouts is None or self.used == args.steps_per_rollout:
             self.rollouts = None
+        if self.replay is not None:
+            self.replay.add(self._to_keep, state.global_step)
         if args.sync_ref_model and state.global_step % args.ref_model_sync_steps == 0:
             self._reference.core.mix(self.model.core, args.ref_model_mixup_alpha,
                                      tower=args.train_vision != "none")
         state.epoch = self.position / len(self._prompts)
 
     def show(self) -> None:
-        """The completions of rollouts that are new, as a file and as text."""
+        """The completions of rollouts that are new, as a file and as text; and that a stage of a curriculum begins."""
         if self._to_show is not None:
             self._show_completions(self._to_show)
             self._to_show = None
+        step = self.state.global_step
+        if self.curriculum is not None and step in self.curriculum.ends and step < self.state.max_steps:
+            say(f"step {step}: {self.curriculum.name_at(step)} of the curriculum begins")
 
     def _show_completions(self, r: Rollouts) -> None:
         args, step = self.args, self.state.global_step
@@ -389,8 +432,16 @@ class GRPOTrainer(Loop):
     # data, state
 
     def steps_of_epochs(self, epochs: float) -> int:
-        """Optimiser steps of so many passes over the prompts, at least those of one rollout."""
-        return max(1, int(epochs * len(self._prompts) / self.args.prompts_per_rollout) * self.args.steps_per_rollout)
+        """Optimiser steps of so many passes over the prompts, at least those of one rollout. One pass over a curriculum
+        ends with its last stage."""
+        passes = (len(self._prompts) / self.args.prompts_per_rollout if self.curriculum is None
+                  else self.curriculum.ends[-1] / self.args.steps_per_rollout)
+        return max(1, int(epochs * passes) * self.args.steps_per_rollout)
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """Steps after which each stage of the curriculum is over."""
+        return () if self.curriculum is None else self.curriculum.ends
 
     def steps(self, resume_from_checkpoint: str | bool | None = None) -> Iterator[StepResult]:
         """Yields once an optimiser step. DatasetError without train_dataset."""
@@ -403,15 +454,21 @@ class GRPOTrainer(Loop):
         return Shown.most(each.most_shown for each in streams) if streams else None
 
     def describe(self) -> str:
-        """The batch arithmetic."""
-        return self.args.describe_batch()
+        """The batch arithmetic, and a curriculum's stages."""
+        line = self.args.describe_batch()
+        if self.curriculum is None:
+            return line
+        line += f"; curriculum by {self.args.curriculum!r}: {self.curriculum.describe()}"
+        last = self.curriculum.stage_at(self.state.max_steps - 1)
+        return line + (f" (the run ends before, in stage {last + 1})" if last + 1 < len(self.curriculum.ends) else "")
 
     def position_state(self) -> dict[str, Any]:
         """The place in the data, in the rollouts and in the entropy control."""
         return {"position": self.position, "rollouts_made": self.rollouts_made,
                 "used": self.used if self.rollouts is not None else 0, "entropy_control": list(self.entropy_control),
                 "rows": len(self._prompts), "reference": self._frozen_reference, "reward_names": self.reward_names,
-                "parts": self._parts, "rollout_metrics": self._rollout_metrics if self.used == 0 else {}}
+                "parts": self._parts, "rollout_metrics": self._rollout_metrics if self.used == 0 else {},
+                "replay": [] if self.replay is None else self.replay.state()}
 
     @property
     def _parts(self) -> int:
@@ -427,9 +484,11 @@ class GRPOTrainer(Loop):
         return checkpoint.weights_hash(self.reference.core)
 
     def save_extra(self, folder: Path) -> None:
-        """Rollouts that are not used up, what rewards remember, and a reference that moves."""
+        """Rollouts that are not used up, groups kept for replay, what rewards remember, and a reference that moves."""
         if self.rollouts is not None:
             self.rollouts.save(folder / "rollouts.npz")
+        if self.replay is not None:
+            self.replay.save(folder / REPLAY)
         rewards: dict[str, Any] = self.rewards.state_dict()
         if rewards:
             np.savez(folder / REWARD_STATE, **rewards)
@@ -451,6 +510,8 @@ class GRPOTrainer(Loop):
         entropy_control, metrics = tuple(state["entropy_control"]), state.get("rollout_metrics", {})
         names = state.get("reward_names", self.reward_names)
         rollouts = self._rollouts_in_use(state, folder)
+        kept = [] if self.replay is None else self.replay.load(folder / REPLAY, state.get("replay", []),
+                                                               self._prompts.at_row, self.model)
         reference = folder / "reference.safetensors"
         if self.args.sync_ref_model:
             if not reference.exists():
@@ -462,6 +523,8 @@ class GRPOTrainer(Loop):
             self.position, self.rollouts_made, self.used, self.rollouts = position, made, used, rollouts
             self.entropy_control = self._next_entropy_control = entropy_control
             self.reward_names, self._rollout_metrics = names, metrics
+            if self.replay is not None:
+                self.replay.groups = kept
             if self.args.sync_ref_model:
                 core = self._reference.core
                 # from here on it keeps float32, as it did in the run

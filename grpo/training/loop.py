@@ -123,6 +123,11 @@ class Loop(ABC):
     def advance(self) -> None:
         """The step was taken: move on in the data. Nothing that can fail."""
 
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """Steps after which each stage of a curriculum is over; none without one."""
+        return ()
+
     def show(self) -> None:
         """The step as files and text; nothing by default."""
 
@@ -335,7 +340,7 @@ class Loop(ABC):
         if self._epoch_ended:
             self._fire("on_epoch_begin")
         self._fire("on_step_begin")
-        rate = learning_rate(self.args, state.global_step, state.max_steps)
+        rate = learning_rate(self.args, state.global_step, state.max_steps, self.stages)
         skipped: NonFiniteError | None = None
         try:
             metrics = self.update()

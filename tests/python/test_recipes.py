@@ -83,6 +83,7 @@ def parsed(*words):
     (["--shuffle_dataset", "no"], "shuffle_dataset", False),
     (["--gradient-checkpointing", "false"], "recompute", False),
     (["--reward_weights", "1", "0.5"], "reward_weights", [1.0, 0.5]),
+    (["--reward_weights", "1", "{0: 0, 100: 0.5}"], "reward_weights", [1.0, {0: 0.0, 100: 0.5}]),
     (["--scale_rewards", "false"], "scale_rewards", "none"),
     (["--scale_rewards", "batch"], "scale_rewards", "batch"), (["--scale_rewards", "none"], "scale_rewards", "none"),
     (["--train_vision", "none"], "train_vision", "none"),

@@ -77,6 +77,18 @@ def test_a_schedule_is_logged_and_resumed_exactly(tmp_path, stop, recwarn):
     assert not [w for w in recwarn if "other options" in str(w.message)]
 
 
+def test_a_schedule_in_yaml_is_the_one_that_is_written_back(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("reward_weights: [1, {0: 0, 1e1: 0.5, 20: 1e-1}]\n")
+    with pytest.raises(ConfigError, match="reward_weights: step '1e1'"):
+        GRPOConfig.from_yaml(file)
+    file.write_text("reward_weights: [1, {0: 0, 10: 0.5, 20: 1e-1}]\n")
+    config = GRPOConfig.from_yaml(file)
+    assert config.reward_weights == [1.0, {0: 0.0, 10: 0.5, 20: 0.1}]
+    config.to_yaml(file)
+    assert GRPOConfig.from_yaml(file) == config
+
+
 def test_a_weight_changed_by_hand_replaces_its_schedule(tmp_path):
     trainer = toy.trainer(tmp_path, toy.share, reward_weights=[SCHEDULE], max_steps=2)
     steps = iter(trainer)
