@@ -85,7 +85,7 @@ def ops_calls():
         "layernorm_bwd_add": {"dx": f32(2, 3), "dw": f32(3), "db": f32(3), "dy": f32(2, 3), "x": f32(2, 3), "w": f32(3),
                               "mean": f32(2),
                               "rstd": f32(2)},
-        "rope_table": {"_pos": i32(0, 1, 2, 3).reshape(2, 2), "inv_freq": f32(2, 2), "axis": i32(0, 1),
+        "rope_table": {"_pos": i32(0, 1, 2, 3).reshape(2, 2), "_inv_freq": f32(2, 2), "axis": i32(0, 1),
                        "which": i32(0, 1)},
         "log_scale": {"_pos": i32(0, 1, 5), "length": 2},
         "rope": {"x": f32(3, 16), **norms, **cos_sin, **heads},
