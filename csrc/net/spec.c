@@ -132,7 +132,8 @@ static int check_ropes(const struct spec *s) {
 /* A rope for every prompt that there may be, behind each layer's own and unlike it in frequencies alone */
 static int check_stretches(const struct spec *s) {
     int most = stretch_of(s, s->max_positions);
-    if (!s->max_positions) return fail(E_CONFIG, "stretch_after is %d, and max_positions says no limit", s->stretch_after);
+    if (!s->max_positions)
+        return fail(E_CONFIG, "stretch_after is %d, and max_positions says no limit", s->stretch_after);
     for (int l = 0; l < s->n_layers; l++) {
         const struct attention_spec *a = &s->layers[l].attention;
         if (a->head_dim != s->layers[0].attention.head_dim)

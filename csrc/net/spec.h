@@ -94,7 +94,7 @@ static inline int patch_columns(const struct spec *s) {
     const int *shape = s->vision.patch_shape;
     return shape[0] * shape[1] * shape[2] * shape[3];
 }
-/* Numbers of a row's position (rows.h): its places and, where ropes are stretched, how often those of its sequence are */
+/* Numbers of a row's position (rows.h): its place and, where ropes stretch, how often those of its sequence are */
 static inline int position_axes(const struct spec *s) { return s->axes + (s->stretch_after > 0); }
 /* That number n, of a whole sequence, by the tokens of its prompt: the smallest with tokens <= 2^n stretch_after. A
    layer then turns by the rope n after its own. */

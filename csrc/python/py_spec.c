@@ -245,8 +245,7 @@ static int read_text(struct spec *s, PyObject *object) {
            read_float(&s->norm_offset, object, "", "norm_offset") ||
            read_float(&s->embed_scale, object, "", "embed_scale") || read_flag(&s->tie, object, "", "tie") ||
            read_int(&s->max_positions, object, "", "max_positions") ||
-           read_int(&s->stretch_after, object, "", "stretch_after") ||
-           read_int(&s->log_after, object, "", "log_after");
+           read_int(&s->stretch_after, object, "", "stretch_after") || read_int(&s->log_after, object, "", "log_after");
 }
 
 static int read_merger(struct spec *s, PyObject *object, int k) {

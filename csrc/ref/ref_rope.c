@@ -34,7 +34,9 @@ static const float *weights_of_head(const struct head_norm *norm, int h, int Hq)
 }
 
 /* q_scale is of queries alone. */
-static double scale_of_head(const float *q_scale, int row, int h, int Hq) { return q_scale && h < Hq ? q_scale[row] : 1; }
+static double scale_of_head(const float *q_scale, int row, int h, int Hq) {
+    return q_scale && h < Hq ? q_scale[row] : 1;
+}
 
 int ref_rope(void *ctx, real *y_, const real *x_, const struct head_norm *norm, const float *cos_, const float *sin_,
              const float *q_scale, int N, const struct attention_shape *a) {

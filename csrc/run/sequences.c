@@ -194,8 +194,7 @@ static int stage_group(struct sequences *s, struct prefill *p, int k, struct ope
     int length = g->places.length;
     for (int i = 0; i < prompt->n_tokens; i++) p->vectors[p->n_vectors++] = p->N + prompt->tokens[i];
     assert(p->N + length <= s->prefill_rows);
-    if (store)
-        TRY(store_open(s->store, &g->stored, length, s->config.num_generations, s->config.max_new_tokens - 1));
+    if (store) TRY(store_open(s->store, &g->stored, length, s->config.num_generations, s->config.max_new_tokens - 1));
     p->segments[k] = (struct segment){.start = p->N, .len = length};
     for (int i = 0; i < length; i++, p->N++) {
         if (store) p->stored[p->N] = g->stored ? g->stored->prompt[i] : store->spare_rows[i % s->config.slots];

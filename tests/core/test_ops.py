@@ -155,7 +155,8 @@ def test_rope_table_at_large_positions(ref):
     angle = (pos.astype(np.float32)[:, None] * inv_freq).astype(np.float64)
     cos, sin = ref.rope_table(pos[None], inv_freq[None])
     assert np.abs(cos - np.cos(angle)).max() < 1e-7 and np.abs(sin - np.sin(angle)).max() < 1e-7
-    for got, want in zip(ref.rope_table(pos[None], inv_freq[None], scale=1.3), (np.cos(angle), np.sin(angle)), strict=True):
+    scaled = ref.rope_table(pos[None], inv_freq[None], scale=1.3)
+    for got, want in zip(scaled, (np.cos(angle), np.sin(angle)), strict=True):
         close(got, np.float32(1.3) * want)
 
 
@@ -416,5 +417,5 @@ def test_the_weights_of_a_norm_go_together(device, rng, missing, message):
         _core.Ops(device).rope_bwd(**rows, **given, **heads)
     if "wq and wk" in message:
         with pytest.raises(ValueError, match=message):
-            _core.Ops(device).rope(rows["x"], given["wq"], given["wk"], heads["eps"], rows["cos"], rows["sin"], None, 2, 1,
-                                  4)
+            _core.Ops(device).rope(rows["x"], given["wq"], given["wk"], heads["eps"], rows["cos"], rows["sin"], None,
+                                   2, 1, 4)

@@ -154,7 +154,8 @@ def test_rope_table_of_several_ropes(ops, rng, axes):
     """A row has the bits of a table of its rope alone, in a batch as in a row alone."""
     N, half, ropes = 41, 20, 5
     positions, which = rng.integers(0, 9000, (axes, N)).astype(np.int32), rng.integers(0, ropes, N).astype(np.int32)
-    frequencies, axis = np.exp(-9 * rng.random((ropes, half))).astype(np.float32), np.arange(half, dtype=np.int32) % axes
+    frequencies = np.exp(-9 * rng.random((ropes, half))).astype(np.float32)
+    axis = np.arange(half, dtype=np.int32) % axes
     table = ops.rope_table(positions, frequencies, axis, which, scale=1.3)
     alone = [ops.rope_table(positions, rope[None], axis, scale=1.3) for rope in frequencies]
     for part, got in enumerate(table):
