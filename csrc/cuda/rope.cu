@@ -8,19 +8,30 @@ enum { WARPS = 8, THREADS = WARPS * WARP, DIM_MAX = 256 };
 
 /* In double: angles of 1e6 keep every digit that their fp32 product left them. */
 static __global__ void rope_table(float *cos_, float *sin_, const int32_t *pos, const float *inv_freq,
-                                  const int32_t *axis, float scale, int N, int half) {
+                                  const int32_t *axis, const int32_t *which, float scale, int N, int half) {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x, row = i / half;
     int j = (int)(i % half);
     if (row >= (size_t)N) return;
-    float angle = (float)pos[(axis ? (size_t)axis[j] * N : 0) + row] * inv_freq[j];
+    float frequency = inv_freq[(which ? (size_t)which[row] * half : 0) + j];
+    float angle = (float)pos[(axis ? (size_t)axis[j] * N : 0) + row] * frequency;
     cos_[i] = scale * (float)cos((double)angle);
     sin_[i] = scale * (float)sin((double)angle);
 }
 
 int cuda_rope_table(void *ctx, float *cos_, float *sin_, const int32_t *pos, const float *inv_freq, const int32_t *axis,
-                    float scale, int N, int D) {
+                    const int32_t *which, float scale, int N, int D) {
     unsigned blocks = blocks_of((size_t)N * (D / 2), THREADS);
-    LAUNCH(ctx, rope_table, blocks, THREADS, 0, cos_, sin_, pos, inv_freq, axis, scale, N, D / 2);
+    LAUNCH(ctx, rope_table, blocks, THREADS, 0, cos_, sin_, pos, inv_freq, axis, which, scale, N, D / 2);
+    return OK;
+}
+
+static __global__ void log_scale(float *q_scale, const int32_t *pos, int length, int N) {
+    int i = (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    if (i < N) q_scale[i] = pos[i] < length ? 1 : logf((float)pos[i] + 1) / logf((float)length);
+}
+
+int cuda_log_scale(void *ctx, float *q_scale, const int32_t *pos, int length, int N) {
+    LAUNCH(ctx, log_scale, blocks_of((size_t)N, THREADS), THREADS, 0, q_scale, pos, length, N);
     return OK;
 }
 
@@ -28,7 +39,7 @@ int cuda_rope_table(void *ctx, float *cos_, float *sin_, const int32_t *pos, con
 
 struct rope_job {
     struct head_norm norm;           /* without one its weights are NULL */
-    const float *cos, *sin;
+    const float *cos, *sin, *q_scale;
     int Hq, Hkv, D;
 };
 
@@ -38,9 +49,19 @@ static __device__ __forceinline__ const float *norm_of_head(const struct rope_jo
 }
 
 static struct rope_job rope_job_of(const struct head_norm *norm, const float *cos_, const float *sin_,
-                                   const struct attention_shape *a) {
+                                   const float *q_scale, const struct attention_shape *a) {
     struct head_norm none = {};
-    return (struct rope_job){norm ? *norm : none, cos_, sin_, a->Hq, a->Hkv, a->D};
+    return (struct rope_job){norm ? *norm : none, cos_, sin_, q_scale, a->Hq, a->Hkv, a->D};
+}
+
+/* How a head of a row turns */
+struct turn {
+    const float *cos, *sin;
+    float scale;                     /* of a rotated query; of a key 1 */
+};
+static __device__ __forceinline__ struct turn turn_of_head(const struct rope_job *job, size_t row, int h) {
+    size_t at = row * (job->D / 2);
+    return (struct turn){job->cos + at, job->sin + at, job->q_scale && h < job->Hq ? job->q_scale[row] : 1};
 }
 
 /* 1 / sqrt(mean x^2 + eps) over one head */
@@ -56,22 +77,22 @@ template <int n> static __device__ float head_rstd(const bf16 *x, float eps, int
 
 template <int n>
 static __device__ void rotate_head(bf16 *y, const bf16 *x, const struct head_norm &norm, const float *w,
-                                   const float *cos_, const float *sin_, int D) {
+                                   const struct turn &t, int D) {
     float r = w ? head_rstd<n>(x, norm.eps, D) : 1;
     for (int j = lane_id() * n; j < D / 2; j += WARP * n) {
         float a[n], b[n], c[n], s[n], wa[n], wb[n];
         load<n>(a, x + j);
         load<n>(b, x + D / 2 + j);
-        load<n>(c, cos_ + j);
-        load<n>(s, sin_ + j);
+        load<n>(c, t.cos + j);
+        load<n>(s, t.sin + j);
         if (w) {
             load<n>(wa, w + j);
             load<n>(wb, w + D / 2 + j);
         }
         for (int i = 0; i < n; i++) {
             float p = w ? a[i] * r * (norm.offset + wa[i]) : a[i], q = w ? b[i] * r * (norm.offset + wb[i]) : b[i];
-            a[i] = p * c[i] - q * s[i];
-            b[i] = q * c[i] + p * s[i];
+            a[i] = t.scale * (p * c[i] - q * s[i]);
+            b[i] = t.scale * (q * c[i] + p * s[i]);
         }
         store<n>(y + j, a);
         store<n>(y + D / 2 + j, b);
@@ -80,16 +101,16 @@ static __device__ void rotate_head(bf16 *y, const bf16 *x, const struct head_nor
 
 /* The gradient of the rotated pairs, turned back: a and b of pairs j.. */
 template <int n>
-static __device__ __forceinline__ void unrotate(float a[n], float b[n], const bf16 *d, const float *cos_,
-                                                const float *sin_, int j, int D) {
+static __device__ __forceinline__ void unrotate(float a[n], float b[n], const bf16 *d, const struct turn &t, int j,
+                                                int D) {
     float c[n], s[n];
     load<n>(a, d + j);
     load<n>(b, d + D / 2 + j);
-    load<n>(c, cos_ + j);
-    load<n>(s, sin_ + j);
+    load<n>(c, t.cos + j);
+    load<n>(s, t.sin + j);
     for (int i = 0; i < n; i++) {
-        float p = a[i] * c[i] + b[i] * s[i];
-        b[i] = b[i] * c[i] - a[i] * s[i];
+        float p = t.scale * (a[i] * c[i] + b[i] * s[i]);
+        b[i] = t.scale * (b[i] * c[i] - a[i] * s[i]);
         a[i] = p;
     }
 }
@@ -104,8 +125,7 @@ static __global__ void rope(bf16 *y, const bf16 *x, struct rope_job job, size_t 
     int h = (int)(task % heads_a_row), D = job.D;
     size_t at = (row * (job.Hq + 2 * job.Hkv) + h) * D;
     if (h < job.Hq + job.Hkv)
-        return rotate_head<n>(y + at, x + at, job.norm, norm_of_head(&job, h), job.cos + row * (D / 2),
-                              job.sin + row * (D / 2), D);
+        return rotate_head<n>(y + at, x + at, job.norm, norm_of_head(&job, h), turn_of_head(&job, row, h), D);
     for (int j = lane_id() * n; j < D; j += WARP * n) {
         float v[n];
         load<n>(v, x + at + j);
@@ -114,8 +134,8 @@ static __global__ void rope(bf16 *y, const bf16 *x, struct rope_job job, size_t 
 }
 
 int cuda_rope(void *ctx, real *y, const real *x, const struct head_norm *norm, const float *cos_, const float *sin_,
-              int N, const struct attention_shape *a) {
-    struct rope_job job = rope_job_of(norm, cos_, sin_, a);
+              const float *q_scale, int N, const struct attention_shape *a) {
+    struct rope_job job = rope_job_of(norm, cos_, sin_, q_scale, a);
     int heads = a->Hq + a->Hkv + (y != x ? a->Hkv : 0);
     size_t todo = (size_t)N * heads;
     LAUNCH(ctx, (a->D % 4 ? rope<1> : rope<2>), blocks_of(todo, WARPS), THREADS, 0, (bf16 *)y, (const bf16 *)x, job,
@@ -128,11 +148,12 @@ int cuda_rope(void *ctx, real *y, const real *x, const struct head_norm *norm, c
 template <int n> static __global__ void rope_bwd(bf16 *d, struct rope_job job, size_t todo) {
     size_t task = (size_t)blockIdx.x * WARPS + warp_id();
     if (task >= todo) return;
-    int heads = job.Hq + job.Hkv, D = job.D;
-    size_t row = task / heads, at = (row * (heads + job.Hkv) + task % heads) * D;
+    int heads = job.Hq + job.Hkv, h = (int)(task % heads), D = job.D;
+    size_t row = task / heads, at = (row * (heads + job.Hkv) + h) * D;
+    struct turn t = turn_of_head(&job, row, h);
     for (int j = lane_id() * n; j < D / 2; j += WARP * n) {
         float a[n], b[n];
-        unrotate<n>(a, b, d + at, job.cos + row * (D / 2), job.sin + row * (D / 2), j, D);
+        unrotate<n>(a, b, d + at, t, j, D);
         store<n>(d + at + j, a);
         store<n>(d + at + D / 2 + j, b);
     }
@@ -144,8 +165,7 @@ template <int n> static __global__ void rope_bwd(bf16 *d, struct rope_job job, s
    sum, [half][piece][i]. */
 template <int n>
 static __device__ void norm_head_bwd(float sum[2][DIM_MAX / 2 / WARP], bf16 *d, const bf16 *x,
-                                     const struct head_norm &norm, const float *w, const float *cos_, const float *sin_,
-                                     int D) {
+                                     const struct head_norm &norm, const float *w, const struct turn &t, int D) {
     enum { PIECES = DIM_MAX / 2 / WARP / n };
     float r = head_rstd<n>(x, norm.eps, D), dot = 0;
     float a[PIECES][n], b[PIECES][n], na[PIECES][n], nb[PIECES][n], wa[n], wb[n];
@@ -153,7 +173,7 @@ static __device__ void norm_head_bwd(float sum[2][DIM_MAX / 2 / WARP], bf16 *d, 
     for (int k = 0; k < PIECES; k++) {
         int j = (lane_id() + k * WARP) * n;
         if (j >= D / 2) continue;
-        unrotate<n>(a[k], b[k], d, cos_, sin_, j, D);
+        unrotate<n>(a[k], b[k], d, t, j, D);
         load<n>(na[k], x + j);
         load<n>(nb[k], x + D / 2 + j);
         load<n>(wa, w + j);
@@ -194,9 +214,9 @@ static __global__ void rope_norm_bwd(bf16 *d, float *partial, const bf16 *x, str
         float sum[2][DIM_MAX / 2 / WARP] = {{0}};
         for (int row = begin; row < end; row++)
             for (int h = first + warp_id(); h < last; h += WARPS) {
-                size_t at = ((size_t)row * heads + h) * D, table = (size_t)row * (D / 2);
-                norm_head_bwd<n>(sum, d + at, x + at, job.norm, keys ? job.norm.wk : job.norm.wq, job.cos + table,
-                                 job.sin + table, D);
+                size_t at = ((size_t)row * heads + h) * D;
+                norm_head_bwd<n>(sum, d + at, x + at, job.norm, keys ? job.norm.wk : job.norm.wq,
+                                 turn_of_head(&job, row, h), D);
             }
 #pragma unroll
         for (int k = 0; k < PIECES; k++)
@@ -217,8 +237,8 @@ static __global__ void rope_norm_bwd(bf16 *d, float *partial, const bf16 *x, str
 }
 
 int cuda_rope_bwd(void *ctx, real *d, float *dwq, float *dwk, const real *x, const struct head_norm *norm,
-                  const float *cos_, const float *sin_, int N, const struct attention_shape *a) {
-    struct rope_job job = rope_job_of(norm, cos_, sin_, a);
+                  const float *cos_, const float *sin_, const float *q_scale, int N, const struct attention_shape *a) {
+    struct rope_job job = rope_job_of(norm, cos_, sin_, q_scale, a);
     int D = a->D;
     if (!norm) {
         size_t todo = (size_t)N * (a->Hq + a->Hkv);

@@ -34,7 +34,7 @@ static int rotate(struct activations *a, int l, int N) {
     struct attention_shape shape = shape_of_attention(spec);
     struct head_norm norm;
     return op_rope(&w->device, a->rotated, a->stash.layers[l].attention.qkv, head_norm_of(&norm, w, l),
-                   a->cos[spec->rope], a->sin[spec->rope], N, &shape);
+                   a->cos[spec->rope], a->sin[spec->rope], a->q_scale, N, &shape);
 }
 
 /* The segments of a layer's rows */
@@ -98,7 +98,7 @@ int attention_backward(struct activations *a, int l, const struct rows *r, const
     TRY(op_attention_bwd(&w->device, a->dqkv, a->dheads, s->heads, s->lse, a->rotated, segments, n_segments, N,
                          &shape));
     TRY(op_rope_bwd(&w->device, a->dqkv, gradient_of(w, grads, l, P_q_norm), gradient_of(w, grads, l, P_k_norm), s->qkv,
-                    head_norm_of(&norms, w, l), a->cos[spec->rope], a->sin[spec->rope], N, &shape));
+                    head_norm_of(&norms, w, l), a->cos[spec->rope], a->sin[spec->rope], a->q_scale, N, &shape));
     TRY(norm(w, l, P_attention_norm, a->normed, a->stats, s->x, N));
     TRY(project_dw(w, l, P_qkv, grads, a->dqkv, a->normed, N));
     TRY(project_dx(w, l, P_qkv, a->dnormed, a->dqkv, N));

@@ -159,7 +159,7 @@ int batch_create(struct batch *b, const struct weights *w, const struct batch_si
                         .segments_max = sizes->segments,
                         .vectors_max = sizes->vectors};
     b->ids = device_alloc(device, n);
-    b->positions = device_alloc(device, n * (size_t)w->spec.axes);
+    b->positions = device_alloc(device, n * (size_t)position_axes(&w->spec));
     b->stored = device_alloc(device, n);
     b->segments = device_alloc(device, (size_t)sizes->segments * sizeof(struct segment));
     b->target_rows = device_alloc(device, r);
@@ -197,37 +197,37 @@ int batch_reserve(struct batch *b, const struct weights *w, const struct batch_s
 
 /* Packs one group at row and head row; HOST arrays of the whole micro-batch. */
 struct staging {
+    const struct spec *spec;
     int32_t *ids, *positions, *rows, *targets;
     int32_t *vectors;                    /* rows of images' tokens */
     struct segment *segments;
     int N, axes, row, head, n_segments, n_vectors;
 };
 
-/* n ids at positions of their own, or first, first + 1 ... on every axis */
-static void stage_run(struct staging *s, const int32_t *ids, int n, int prefix, int prefix_len, int first) {
+/* n ids, tokens first ... of a sequence */
+static void stage_run(struct staging *s, const int32_t *ids, int n, int prefix, int prefix_len,
+                      const struct places *places, int first) {
     if (!n) return;
     s->segments[s->n_segments++] = (struct segment){s->row, n, prefix, prefix_len};
     for (int i = 0; i < n; i++, s->row++) {
         s->ids[s->row] = ids[i];
-        for (int axis = 0; axis < s->axes; axis++) s->positions[axis * s->N + s->row] = first + i;
+        for (int axis = 0; axis < s->axes; axis++)
+            s->positions[axis * s->N + s->row] = position_of(s->spec, places, first + i, axis);
     }
 }
 
-static void stage_prompt(struct staging *s, const struct groups *g, int prompt) {
+static void stage_prompt(struct staging *s, const struct groups *g, int prompt, const struct places *places) {
     const struct pictures *p = g->pictures;
-    int start = s->row, n = ragged_length(&g->prompts, prompt);
-    stage_run(s, g->prompts.ids + g->prompts.offset[prompt], n, 0, 0, 0);
-    if (!p) return;
-    for (int axis = 0; axis < s->axes; axis++)
-        memcpy(s->positions + axis * s->N + start, prompt_positions(&g->prompts, p, prompt, axis),
-               (size_t)n * sizeof *s->positions);
-    for (int64_t k = p->token_offset[prompt]; k < p->token_offset[prompt + 1]; k++)
+    int start = s->row;
+    stage_run(s, g->prompts.ids + g->prompts.offset[prompt], places->length, 0, 0, places, 0);
+    for (int64_t k = p ? p->token_offset[prompt] : 0; p && k < p->token_offset[prompt + 1]; k++)
         s->vectors[s->n_vectors++] = start + p->tokens[k];
 }
 
 static void stage_group(struct staging *s, const struct groups *g, int prompt, int completion, int n) {
-    int start = s->row, P = ragged_length(&g->prompts, prompt);
-    stage_prompt(s, g, prompt);
+    struct places places = places_of(s->spec, &g->prompts, g->pictures, prompt);
+    int start = s->row, P = places.length;
+    stage_prompt(s, g, prompt, &places);
     for (int i = completion; i < completion + n; i++) {
         const int32_t *ids = g->completions.ids + g->completions.offset[i];
         int length = ragged_length(&g->completions, i), first = s->row;
@@ -235,7 +235,7 @@ static void stage_group(struct staging *s, const struct groups *g, int prompt, i
             s->rows[s->head] = t ? first + t - 1 : start + P - 1;
             s->targets[s->head++] = ids[t];
         }
-        stage_run(s, ids, max_int(0, length - 1), start, P, position_after(&g->prompts, g->pictures, prompt));
+        stage_run(s, ids, max_int(0, length - 1), start, P, &places, P);
     }
     s->row = round_up(s->row, ROW_ALIGN);          /* padding rows: token 0, in no segment */
     s->head = round_up(s->head, ROW_ALIGN);        /* padding head rows: row 0, target 0, coefficient 0 */
@@ -292,14 +292,15 @@ static void stage_all(struct staging *s, const struct groups *g, const struct mi
 }
 
 int batch_pack(struct batch *b, const struct groups *g, const struct micro_batch *mb) {
-    size_t n = (size_t)mb->rows, r = (size_t)mb->head_rows, axes = (size_t)b->weights->spec.axes;
+    size_t n = (size_t)mb->rows, r = (size_t)mb->head_rows, axes = (size_t)position_axes(&b->weights->spec);
     int segments = mb->n_prompts + mb->n_completions, vectors = min_int(all_image_tokens(g), mb->rows);
     if (mb->rows > b->rows_max || mb->head_rows > b->head_rows_max || segments > b->segments_max ||
         vectors > b->vectors_max)
         return fail(E_CONFIG, "a micro-batch of %d rows, planned for %d", mb->rows, b->rows_max);
     int32_t *host = calloc((2 + axes) * n + 2 * r + 4 * (size_t)segments, sizeof *host);
     if (!host) return fail(E_MEMORY, "no memory to pack %d rows", mb->rows);
-    struct staging s = {.ids = host,
+    struct staging s = {.spec = &b->weights->spec,
+                        .ids = host,
                         .vectors = host + n,
                         .positions = host + 2 * n,
                         .rows = host + (2 + axes) * n,

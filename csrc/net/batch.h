@@ -42,6 +42,25 @@ static inline const int32_t *prompt_positions(const struct ragged *prompts, cons
 static inline int position_after(const struct ragged *prompts, const struct pictures *p, int prompt) {
     return p ? p->next[prompt] : ragged_length(prompts, prompt);
 }
+/* Where a prompt's tokens stand, and those of its completions */
+struct places {
+    int length;                           /* of the prompt */
+    const int32_t *of[AXES_MAX];          /* (length) each; NULL: 0, 1, 2 ... */
+    int next;                             /* on every axis, of the first token after it */
+};
+static inline struct places places_of(const struct spec *s, const struct ragged *prompts, const struct pictures *p,
+                                      int prompt) {
+    struct places places = {.length = ragged_length(prompts, prompt), .next = position_after(prompts, p, prompt)};
+    for (int axis = 0; axis < s->axes; axis++) places.of[axis] = prompt_positions(prompts, p, prompt, axis);
+    return places;
+}
+/* The position of token t of a sequence on an axis, one of position_axes(): the last one, where ropes stretch, is the
+   same for all of its tokens */
+static inline int position_of(const struct spec *s, const struct places *places, int t, int axis) {
+    if (axis == s->axes) return stretch_of(s, places->length);
+    if (t >= places->length) return places->next + t - places->length;
+    return places->of[axis] ? places->of[axis][t] : t;
+}
 /* Tokens of the longest prompt together with one of its completions */
 int groups_longest(const struct groups *g);
 
@@ -74,7 +93,7 @@ struct batch {
     struct rows rows;
     struct targets targets;
     /* what rows and targets point to */
-    int32_t *ids, *positions;            /* (rows_max), (axes, rows_max) */
+    int32_t *ids, *positions;            /* (rows_max), (position_axes(), rows_max) */
     struct vectors vectors;              /* (vectors_max) */
     struct segment *segments;            /* (segments_max) */
     int32_t *stored;                     /* (rows_max) room for the rows of a store that hold its activations */

@@ -23,7 +23,7 @@ struct rows {
     const int32_t *ids;                  /* (N) */
     const struct vectors *vectors;       /* NULL: none */
     /* where it stands */
-    const int32_t *positions;            /* (axes, N) */
+    const int32_t *positions;            /* (position_axes(), N) */
     /* what it sees: rows of this batch, by segments, or in some layers of a tower by windows; or, where keys is
        given, positions before it in pages of the cache */
     const struct segment *segments;      /* (n_segments) */

@@ -129,6 +129,40 @@ static int check_ropes(const struct spec *s) {
     return OK;
 }
 
+/* A rope for every prompt that there may be, behind each layer's own and unlike it in frequencies alone */
+static int check_stretches(const struct spec *s) {
+    int most = stretch_of(s, s->max_positions);
+    if (!s->max_positions)
+        return fail(E_CONFIG, "stretch_after is %d, and max_positions says no limit", s->stretch_after);
+    for (int l = 0; l < s->n_layers; l++) {
+        const struct attention_spec *a = &s->layers[l].attention;
+        if (a->head_dim != s->layers[0].attention.head_dim)
+            return fail(E_CONFIG, "layer %d: head_dim is %d, and ropes that stretch turn heads of one width, %d", l,
+                        a->head_dim, s->layers[0].attention.head_dim);
+        if (a->rope + most >= s->n_ropes)
+            return fail(E_CONFIG, "layer %d: rope is %d, and prompts of %d tokens turn by rope %d of %d", l, a->rope,
+                        s->max_positions, a->rope + most, s->n_ropes);
+        for (int n = 1; n <= most; n++)
+            if (s->ropes[a->rope + n].scale != s->ropes[a->rope].scale)
+                return fail(E_CONFIG, "rope %d: scale is %g, and rope %d that it stretches has %g", a->rope + n,
+                            (double)s->ropes[a->rope + n].scale, a->rope, (double)s->ropes[a->rope].scale);
+    }
+    return OK;
+}
+
+/* What depends on how long a sequence is, or how far in it a token is */
+static int check_lengths(const struct spec *s) {
+    if (s->max_positions < 0)
+        return fail(E_CONFIG, "max_positions is %d, must be 0 (no limit) or positive", s->max_positions);
+    if (s->stretch_after < 0)
+        return fail(E_CONFIG, "stretch_after is %d, must be 0 (never) or positive", s->stretch_after);
+    if (s->log_after < 0 || s->log_after == 1)
+        return fail(E_CONFIG, "log_after is %d, must be 0 (never) or the base of a logarithm", s->log_after);
+    if ((s->stretch_after || s->log_after) && s->axes != 1)
+        return fail(E_CONFIG, "stretch_after, log_after: positions have %d axes, must have 1", s->axes);
+    return s->stretch_after ? check_stretches(s) : OK;
+}
+
 /* A name that two tensors have would be one that only the first of them is found by; a piece without rows hides those
    after it. */
 static int mark_slot(void *present, const struct param *p) {
@@ -228,16 +262,15 @@ int spec_check(const struct spec *s) {
     TRY(check_positive("", "eps", s->eps));
     TRY(check_positive("", "embed_scale", s->embed_scale));
     if (!isfinite(s->norm_offset)) return fail(E_CONFIG, "norm_offset is %g, must be finite", (double)s->norm_offset);
-    if (s->max_positions < 0)
-        return fail(E_CONFIG, "max_positions is %d, must be 0 (no limit) or positive", s->max_positions);
     for (int l = 0; l < s->n_layers; l++) TRY(check_layer(s, l));
     TRY(check_ropes(s));
+    TRY(check_lengths(s));
     return check_names(s);
 }
 
 /* What is compared as bytes has no padding. */
 enum { SPEC_NUMBERS = offsetof(struct spec, vision) + sizeof(struct vision_spec) };
-_Static_assert(offsetof(struct spec, vision) == 8 * sizeof(int) + sizeof(enum norm_kind) + 3 * sizeof(float),
+_Static_assert(offsetof(struct spec, vision) == 10 * sizeof(int) + sizeof(enum norm_kind) + 3 * sizeof(float),
                "the numbers of a spec lie side by side");
 _Static_assert(sizeof(struct vision_spec) == 14 * sizeof(int) + sizeof(enum table_kind) + sizeof(enum gelu_kind) +
                                                  MERGERS_MAX * sizeof(struct merger_spec) +

@@ -21,7 +21,7 @@ enum scope { TOP, MODEL, LAYER, MERGER, RESAMPLER };
 struct attention_spec {
     int heads, kv_heads, head_dim;
     int window;                /* keys that a query sees, its own included; 0: all before it */
-    int rope;                  /* which of the network's ropes turns its queries and keys */
+    int rope;                  /* which of the network's ropes turns its queries and keys; see stretch_of() */
     float scale;               /* of the scores */
     int qkv_bias, qk_norm;     /* biases of q, k, v; an RMSNorm a head of q and of k */
     int o_bias;                /* a bias of the projection back */
@@ -75,6 +75,8 @@ struct spec {
     int axes; /* numbers of a position: 1; of text among images, of a tower more (ops.def: rope_table) */
     int levels;                /* of vectors that enter a text's rows (rows.h): those of the tower beside it, or 0 */
     int max_positions;         /* longer sequences are refused; 0: no limit */
+    int stretch_after;         /* tokens of a prompt; longer ones stretch their sequence's ropes; 0: none does */
+    int log_after;             /* queries beyond so many tokens are scaled (ops.def: log_scale); 0: none are */
     int tie;                   /* the head is the embedding */
     enum norm_kind norm;
     float eps, norm_offset;    /* of every RMSNorm: x rstd (norm_offset + w) */
@@ -91,6 +93,15 @@ static inline int is_tower(const struct spec *s) { return s->vision.patch_shape[
 static inline int patch_columns(const struct spec *s) {
     const int *shape = s->vision.patch_shape;
     return shape[0] * shape[1] * shape[2] * shape[3];
+}
+/* Numbers of a row's position (rows.h): its place and, where ropes stretch, how often those of its sequence are */
+static inline int position_axes(const struct spec *s) { return s->axes + (s->stretch_after > 0); }
+/* That number n, of a whole sequence, by the tokens of its prompt: the smallest with tokens <= 2^n stretch_after. A
+   layer then turns by the rope n after its own. */
+static inline int stretch_of(const struct spec *s, int prompt_length) {
+    int n = 0;
+    while (s->stretch_after && (int64_t)s->stretch_after << n < prompt_length) n++;
+    return n;
 }
 /* Patches of a cell, and the columns of all its rows of the residual stream beside each other */
 static inline int cell_patches(const struct spec *s) { return s->vision.side * s->vision.side; }

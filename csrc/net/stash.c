@@ -54,6 +54,13 @@ void stashes_lay_out(struct stashes *t, struct layout *memory, const struct spec
     }
 }
 
+/* Bit i: layers have rope i */
+static unsigned ropes_of_layers(const struct spec *s) {
+    unsigned ropes = 0;
+    for (int l = 0; l < s->n_layers; l++) ropes |= 1u << s->layers[l].attention.rope;
+    return ropes;
+}
+
 static void lay_out_forward(struct activations *a, struct layout *memory, const struct spec *s, size_t real_size) {
     struct widths w = spec_widths(s);
     size_t rows = (size_t)a->rows_max, head = (size_t)a->head_rows_max, d = (size_t)s->d_model;
@@ -63,9 +70,11 @@ static void lay_out_forward(struct activations *a, struct layout *memory, const 
     a->stats.rstd = layout_take(memory, rows, sizeof(float));
     if (s->norm == NORM_LAYER) a->stats.mean = layout_take(memory, rows, sizeof(float));
     for (int i = 0; i < s->n_ropes; i++) {
+        if (!(ropes_of_layers(s) >> i & 1)) continue;
         a->cos[i] = layout_take(memory, rows * (size_t)w.head_dim / 2, sizeof(float));
         a->sin[i] = layout_take(memory, rows * (size_t)w.head_dim / 2, sizeof(float));
     }
+    if (s->log_after) a->q_scale = layout_take(memory, rows, sizeof(float));
     a->picked = layout_take(memory, head * d, real_size);
     a->hidden = layout_take(memory, head * d, real_size);
     a->picked_stats.rstd = layout_take(memory, head, sizeof(float));
@@ -95,15 +104,16 @@ static size_t lay_out(struct activations *a, char *base, const struct ops *ops, 
 int turn_ropes(struct activations *a, const struct rows *r) {
     const struct weights *w = a->weights;
     const struct spec *s = &w->spec;
+    const int32_t *stretch = s->stretch_after ? r->positions + (size_t)s->axes * (size_t)r->N : NULL;
     for (int l = 0, done = 0; l < s->n_layers; l++) {
         const struct attention_spec *attention = &s->layers[l].attention;
         int rope = attention->rope;
         if (done >> rope & 1) continue;
         done |= 1 << rope;
         TRY(op_rope_table(&w->device, a->cos[rope], a->sin[rope], r->positions, inv_freq_of(w, rope), axis_of(w, rope),
-                          s->ropes[rope].scale, r->N, attention->head_dim));
+                          stretch, s->ropes[rope].scale, r->N, attention->head_dim));
     }
-    return OK;
+    return s->log_after ? op_log_scale(&w->device, a->q_scale, r->positions, s->log_after, r->N) : OK;
 }
 
 real *next_stream(const struct activations *a, int l) {

@@ -67,7 +67,8 @@ struct activations {
     struct stashes stash;
     real *normed, *rotated, *gated;          /* (N, d), (N, (Hq + 2 Hkv) D), (N, F) scratch of a layer */
     struct norm_stats stats;                 /* (N) scratch of a norm */
-    float *cos[ROPES_MAX], *sin[ROPES_MAX];  /* (N, D/2) of each rope */
+    float *cos[ROPES_MAX], *sin[ROPES_MAX];  /* (N, D/2) of each rope that layers have */
+    float *q_scale;                          /* (N) of queries by their place, where the spec has log_after */
     real *picked, *hidden;                   /* (R, d) rows that predict, before and after the final norm */
     struct norm_stats picked_stats;          /* (R) */
     /* backward only; a d before a name: the gradient of it */
@@ -77,7 +78,7 @@ struct activations {
     real *dhidden, *dpicked;                 /* (R, d) */
 };
 
-/* Tables of every rope for the rows' positions */
+/* Tables of the layers' ropes for the rows' positions, and q_scale */
 int turn_ropes(struct activations *a, const struct rows *r);
 /* Where the result of layer l is */
 real *next_stream(const struct activations *a, int l);

@@ -17,11 +17,10 @@
 int text_reserve(const struct weights *w, const struct text_limits *need) {
     const struct spec *s = &w->spec;
     if (s->max_positions && need->positions > s->max_positions)
-        return fail(
-            E_CONFIG,
-            "a sequence of %d tokens: this model's attention is the same for all sequences up to %d tokens; beyond "
-            "them its rope, or the scale of its scores, would depend on the length",
-            need->positions, s->max_positions);
+        return fail(E_CONFIG,
+                    "a sequence of %d tokens: this model is defined up to %d tokens, beyond which its rope, or the "
+                    "scale of its scores, is another one",
+                    need->positions, s->max_positions);
     struct op_limits limits = {.rows = need->rows,
                                .head_rows = need->head_rows,
                                .slots = need->slots,

@@ -45,10 +45,11 @@ static int place_param(void *arg, const struct param *p) {
 }
 
 static int upload_ropes(struct weights *w) {
+    size_t n = (size_t)w->pairs;
     for (int i = 0; i < w->spec.n_ropes; i++) {
         const struct rope_spec *r = &w->spec.ropes[i];
-        TRY(device_upload(&w->device, w->inv_freq + (size_t)i * (HEAD_DIM_MAX / 2), r->inv_freq, sizeof r->inv_freq));
-        TRY(device_upload(&w->device, w->axis + (size_t)i * (HEAD_DIM_MAX / 2), r->axis, sizeof r->axis));
+        TRY(device_upload(&w->device, w->inv_freq + (size_t)i * n, r->inv_freq, n * sizeof *r->inv_freq));
+        TRY(device_upload(&w->device, w->axis + (size_t)i * n, r->axis, n * sizeof *r->axis));
     }
     return OK;
 }
@@ -61,14 +62,15 @@ static int weights_fill(struct weights *w, const struct spec *spec) {
     w->params = calloc((size_t)s.n, sizeof *w->params);
     w->by_slot = calloc((size_t)(1 + n_parts(spec)) * SLOTS, sizeof *w->by_slot);
     w->arena = device_alloc(&w->device, s.bytes);
-    w->inv_freq = device_alloc(&w->device, (size_t)spec->n_ropes * (HEAD_DIM_MAX / 2) * sizeof *w->inv_freq);
+    w->pairs = spec_widths(spec).head_dim / 2;
+    w->inv_freq = device_alloc(&w->device, (size_t)spec->n_ropes * (size_t)w->pairs * sizeof *w->inv_freq);
     if (!w->params || !w->by_slot || !w->arena || !w->inv_freq)
         return fail(E_MEMORY, "the model's weights need %.2f GB, which this machine does not have",
                     (double)s.bytes / 1e9);
     struct placing placing = {w, w->arena};
     spec_visit(spec, place_param, &placing, NULL);
     assert(w->n_params == s.n && placing.at == (char *)w->arena + s.bytes);
-    w->axis = device_alloc(&w->device, (size_t)spec->n_ropes * (HEAD_DIM_MAX / 2) * sizeof *w->axis);
+    w->axis = device_alloc(&w->device, (size_t)spec->n_ropes * (size_t)w->pairs * sizeof *w->axis);
     if (!w->axis) return fail(E_MEMORY, "no memory for %d ropes", spec->n_ropes);
     return upload_ropes(w);
 }

@@ -15,8 +15,9 @@ struct weights {
     struct param **by_slot;    /* ((1 + n_parts) SLOTS) of a layer's slot, or NULL; layer -1 first */
     size_t n_elements;         /* of an arena of the network's shape; see ALIGN_ELEMENTS */
     void *arena;               /* behind every param.w */
-    float *inv_freq;           /* (n_ropes, HEAD_DIM_MAX / 2) */
-    int32_t *axis;             /* (n_ropes, HEAD_DIM_MAX / 2) */
+    float *inv_freq;           /* (n_ropes, pairs) */
+    int32_t *axis;             /* (n_ropes, pairs) */
+    int pairs;                 /* of the widest heads; where ropes stretch, of all */
     uint64_t version;          /* one more with every change of a weight */
 };
 
@@ -52,11 +53,11 @@ static inline size_t stream_bytes(const struct weights *w, int n) {
     return (size_t)n * (size_t)w->spec.d_model * (size_t)w->device.ops->real_size;
 }
 static inline const float *inv_freq_of(const struct weights *w, int rope) {
-    return w->inv_freq + (size_t)rope * (HEAD_DIM_MAX / 2);
+    return w->inv_freq + (size_t)rope * (size_t)w->pairs;
 }
 /* NULL where positions have one axis */
 static inline const int32_t *axis_of(const struct weights *w, int rope) {
-    return w->spec.axes > 1 ? w->axis + (size_t)rope * (HEAD_DIM_MAX / 2) : NULL;
+    return w->spec.axes > 1 ? w->axis + (size_t)rope * (size_t)w->pairs : NULL;
 }
 
 /* Rows of one parameter: a Hugging Face tensor, or some of its rows */

@@ -22,7 +22,7 @@ enum mode {
 
 /* The dimensions of ops.def, and those of the hand-written methods; the last nine follow from others, or are fixed. */
 #define DIMENSIONS(X) \
-    X(N) X(K) X(C) X(O) X(R) X(S) X(V) X(F) X(D) X(Hq) X(Hkv) X(n) X(rows) X(axes) X(n_segments) X(n_copies) \
+    X(N) X(K) X(C) X(O) X(R) X(S) X(V) X(F) X(D) X(Hq) X(Hkv) X(n) X(rows) X(axes) X(ropes) X(n_segments) X(n_copies) \
     X(max_pages) X(n_pages) X(n_stop) X(bytes) X(H) X(W) X(M) X(taps) X(P) X(T) X(G) X(three) X(four) X(levels) \
     X(cells) X(patch) \
     X(twoF) X(halfD) X(HqD) X(QKV)

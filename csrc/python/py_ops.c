@@ -64,6 +64,10 @@ static int check_entry(const struct call *a) {
     const int *size = a->size;
     if (has(a->op, "axis") && size[DIM_axes] != 1 && !array_of(a, "axis"))
         return bad_value("pos of several axes needs axis");
+    if (has(a->op, "which") && size[DIM_ropes] != 1 && !array_of(a, "which"))
+        return bad_value("inv_freq of several ropes needs which");
+    if (has(a->op, "length") && (integer_of(a, "length") < 2 || integer_of(a, "length") > INT32_MAX))
+        return bad_value("length must be in [2, 2^31)");
     if (has(a->op, "wq") && !array_of(a, "wq") != !array_of(a, "wk")) return bad_value("wq and wk go together");
     if (has(a->op, "dwq") && array_of(a, "wq") && !(array_of(a, "dwq") && array_of(a, "dwk")))
         return bad_value("a norm's weights need dwq and dwk");

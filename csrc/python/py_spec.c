@@ -136,11 +136,13 @@ static int read_rope(struct rope_spec *r, PyObject *object, int index) {
     return fits && !read_axis(r, object, where, (int)n) ? (int)n : -1;
 }
 
-/* Every layer that a rope turns must have heads of the width it was made for. */
+/* Every layer that a rope turns must have heads of the width it was made for; where ropes stretch, also those of the
+   ropes before it. */
 static int check_rope_width(const struct spec *s, int rope, int n) {
     for (int l = 0; l < s->n_layers; l++) {
         const struct attention_spec *a = &s->layers[l].attention;
-        if (a->rope != rope || a->head_dim == 2 * n) continue;
+        int turns = s->stretch_after > 0 ? a->rope <= rope : a->rope == rope;
+        if (!turns || a->head_dim == 2 * n) continue;
         PyErr_Format(PyExc_ValueError, "spec: layer %d: inv_freq of rope %d has %d numbers, head_dim %d needs %d", l,
                      rope, n, a->head_dim, a->head_dim / 2);
         return -1;
@@ -242,7 +244,8 @@ static int read_text(struct spec *s, PyObject *object) {
     return read_int(&s->vocab_size, object, "", "vocab_size") ||
            read_float(&s->norm_offset, object, "", "norm_offset") ||
            read_float(&s->embed_scale, object, "", "embed_scale") || read_flag(&s->tie, object, "", "tie") ||
-           read_int(&s->max_positions, object, "", "max_positions");
+           read_int(&s->max_positions, object, "", "max_positions") ||
+           read_int(&s->stretch_after, object, "", "stretch_after") || read_int(&s->log_after, object, "", "log_after");
 }
 
 static int read_merger(struct spec *s, PyObject *object, int k) {

@@ -109,10 +109,11 @@ static void fill_idle(const struct sequences *s, struct table t, int i, int n) {
 static void fill_row(struct sequences *s, struct table t, int i, int n, int at) {
     struct sequence *q = &s->live[i];
     const struct open_group *g = &s->groups[q->group];
-    int32_t *pages = pages_of_slot(s, i), position = g->length + at - 1;
+    int32_t *pages = pages_of_slot(s, i), position = g->places.length + at - 1;
     if (position / KV_TILE == q->n_pages) pages[q->n_pages++] = take_page(s);
     assert(position / KV_TILE < q->n_pages && q->n_pages <= s->max_pages);
-    for (int axis = 0; axis < s->axes; axis++) t.positions[axis * n + i] = g->next + at - 1;
+    for (int axis = 0; axis < s->axes; axis++)
+        t.positions[axis * n + i] = position_of(&s->session->weights->spec, &g->places, position, axis);
     t.place[i] = pages[position / KV_TILE] * KV_TILE + position % KV_TILE;
     t.length[i] = position + 1;
     t.stored[i] = g->stored ? store_token(s->store, g->stored, q->sample) : s->store ? s->store->spare_rows[i] : 0;

@@ -15,7 +15,8 @@ struct prompt;
 struct open_group {
     const struct prompt *prompt;          /* while it is being opened */
     const int32_t *ids;
-    int length, next, unfinished;
+    struct places places;                 /* of its tokens, while it is being opened, and of those after them */
+    int unfinished;
     int32_t *pages;
     int n_pages;
     struct stored_group *stored;          /* NULL: its activations are not stored */
@@ -50,7 +51,8 @@ struct sequences {
     struct store *store;                  /* NULL: nothing is stored */
     struct sampler sampler;
     /* sizes: sequences.c, measure() */
-    int axes, lookahead, prompt_max, max_pages, shared_pages, n_pages, prefill_rows;
+    int axes;                             /* position_axes() */
+    int lookahead, prompt_max, max_pages, shared_pages, n_pages, prefill_rows;
     int rows;                             /* of the largest batch */
     int n_live;
     struct sequence *live;                /* (slots), the first n_live, in the order in which they were started */

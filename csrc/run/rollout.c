@@ -199,12 +199,13 @@ static int take_drawn(struct rollout *r, int first, int steps, int width) {
 /* The group of each completion that is about to start; prompts that are new are opened. */
 static int open_groups(struct rollout *r, int *group, int n) {
     const struct rollout_request *q = r->q;
+    const struct spec *spec = &r->sequences.session->weights->spec;
     struct prompt prompts[n];
     int opened[n], n_new = 0;
     for (int i = 0; i < n; i++) {
         int prompt = (r->next + i) / q->num_generations;
         if ((r->next + i) % q->num_generations) continue;
-        prompts[n_new++] = prompt_of(&q->prompts, q->pictures, prompt, r->sequences.axes);
+        prompts[n_new++] = prompt_of(spec, &q->prompts, q->pictures, prompt);
     }
     double start = clock_seconds();
     TRY(sequences_open(&r->sequences, opened, prompts, n_new));

@@ -26,7 +26,7 @@ static int prefill_rows_of(int prompts, int prompt_length) {
 static void measure(struct sequences *s, const struct ops *ops, const struct spec *spec) {
     const struct sequences_config *c = &s->config;
     int tokens = c->max_new_tokens, at_once = min_int(c->slots, c->prompts);
-    s->axes = spec->axes;
+    s->axes = position_axes(spec);
     s->lookahead = max_int(1, min_int(c->lookahead ? c->lookahead : ops->lookahead, tokens - 1));
     s->prompt_max = s->lookahead > 1 ? round_up(c->prompt_length, PROMPT_STEP) : c->prompt_length;
     s->max_pages = pages_of(s->prompt_max + tokens);
@@ -152,12 +152,9 @@ void sequences_free(struct sequences *s) {
 
 /* -- open ---------------------------------------------------------------------------------------------------------- */
 
-struct prompt prompt_of(const struct ragged *prompts, const struct pictures *pictures, int i, int axes) {
-    struct prompt p = {.ids = prompts->ids + prompts->offset[i],
-                       .length = ragged_length(prompts, i),
-                       .next = position_after(prompts, pictures, i)};
+struct prompt prompt_of(const struct spec *spec, const struct ragged *prompts, const struct pictures *pictures, int i) {
+    struct prompt p = {.ids = prompts->ids + prompts->offset[i], .places = places_of(spec, prompts, pictures, i)};
     if (!pictures) return p;
-    for (int axis = 0; axis < axes; axis++) p.positions[axis] = prompt_positions(prompts, pictures, i, axis);
     p.tokens = pictures->tokens + pictures->token_offset[i];
     p.n_tokens = (int)(pictures->token_offset[i + 1] - pictures->token_offset[i]);
     p.pictures = pictures->list + pictures->offset[i];
@@ -174,11 +171,10 @@ static int take_group(struct sequences *s, const struct prompt *prompt) {
     struct open_group *g = &s->groups[i];
     *g = (struct open_group){.prompt = prompt,
                              .ids = prompt->ids,
-                             .length = prompt->length,
-                             .next = prompt->next,
+                             .places = prompt->places,
                              .unfinished = s->config.num_generations,
                              .pages = g->pages,
-                             .n_pages = pages_of(prompt->length)};
+                             .n_pages = pages_of(prompt->places.length)};
     assert(g->n_pages <= pages_of(s->prompt_max));
     for (int k = 0; k < g->n_pages; k++) g->pages[k] = take_page(s);
     return i;
@@ -195,17 +191,16 @@ struct prefill {
 static int stage_group(struct sequences *s, struct prefill *p, int k, struct open_group *g, int rows) {
     const struct store *store = s->store;
     const struct prompt *prompt = g->prompt;
-    int axes = s->axes;
+    int length = g->places.length;
     for (int i = 0; i < prompt->n_tokens; i++) p->vectors[p->n_vectors++] = p->N + prompt->tokens[i];
-    assert(p->N + g->length <= s->prefill_rows);
-    if (store)
-        TRY(store_open(s->store, &g->stored, g->length, s->config.num_generations, s->config.max_new_tokens - 1));
-    p->segments[k] = (struct segment){.start = p->N, .len = g->length};
-    for (int i = 0; i < g->length; i++, p->N++) {
+    assert(p->N + length <= s->prefill_rows);
+    if (store) TRY(store_open(s->store, &g->stored, length, s->config.num_generations, s->config.max_new_tokens - 1));
+    p->segments[k] = (struct segment){.start = p->N, .len = length};
+    for (int i = 0; i < length; i++, p->N++) {
         if (store) p->stored[p->N] = g->stored ? g->stored->prompt[i] : store->spare_rows[i % s->config.slots];
         p->ids[p->N] = g->ids[i];
-        for (int axis = 0; axis < axes; axis++)
-            p->positions[axis * rows + p->N] = prompt->positions[axis] ? prompt->positions[axis][i] : i;
+        for (int axis = 0; axis < s->axes; axis++)
+            p->positions[axis * rows + p->N] = position_of(&s->session->weights->spec, &g->places, i, axis);
         p->place[p->N] = g->pages[i / KV_TILE] * KV_TILE + i % KV_TILE;
     }
     p->last[k] = p->N - 1;
@@ -260,7 +255,7 @@ static int run_prefill(struct sequences *s, const struct prefill *p, const int *
 
 static int prefill(struct sequences *s, const int *groups, int n) {
     size_t rows = 0, axes = (size_t)s->axes;
-    for (int k = 0; k < n; k++) rows += (size_t)s->groups[groups[k]].length;
+    for (int k = 0; k < n; k++) rows += (size_t)s->groups[groups[k]].places.length;
     int32_t *host = calloc((4 + axes) * rows + 5 * (size_t)n, sizeof *host);
     if (!host) return fail(E_MEMORY, "no memory to prefill %d prompts", n);
     struct prefill p = {.ids = host,
@@ -280,13 +275,13 @@ static int prefill(struct sequences *s, const int *groups, int n) {
 int sequences_open(struct sequences *s, int *out, const struct prompt *prompts, int n) {
     int begin = 0, rows = 0;
     for (int i = 0; i < n; i++) {
-        if (i > begin && rows + prompts[i].length > s->prefill_rows) {
+        if (i > begin && rows + prompts[i].places.length > s->prefill_rows) {
             TRY(prefill(s, out + begin, i - begin));
             begin = i;
             rows = 0;
         }
         out[i] = take_group(s, &prompts[i]);
-        rows += prompts[i].length;
+        rows += prompts[i].places.length;
     }
     return begin < n ? prefill(s, out + begin, n - begin) : OK;
 }
@@ -309,15 +304,15 @@ static int take_slot(struct sequences *s, const struct start *start, struct copi
                            .group = start->group,
                            .sample = start->sample,
                            .prompt_key = start->prompt_key,
-                           .own = g->length / KV_TILE};
+                           .own = g->places.length / KV_TILE};
     memcpy(table, g->pages, (size_t)q->own * sizeof *table);
     q->n_pages = q->own;
-    if (g->length % KV_TILE) {
+    if (g->places.length % KV_TILE) {
         table[q->n_pages++] = take_page(s);
         copies->dst[copies->n] = table[q->own];
         copies->src[copies->n++] = g->pages[q->own];
     }
-    if (s->seen) TRY(upload_flags(s, seen_by(s, s->n_live), g->ids, g->length));
+    if (s->seen) TRY(upload_flags(s, seen_by(s, s->n_live), g->ids, g->places.length));
     s->n_live++;
     return OK;
 }

@@ -22,16 +22,14 @@ void sequences_free(struct sequences *s);
    are open. */
 struct prompt {
     const int32_t *ids;
-    int length;
-    const int32_t *positions[AXES_MAX];   /* (length) each; NULL: 0, 1, 2 ... */
-    int next;                             /* position, on every axis, of the first token after it */
+    struct places places;
     /* its images: their tokens' places in it, and their features */
     const int32_t *tokens;
     int n_tokens, n_pictures;
     const struct picture *pictures;
 };
 /* Prompt i of a list; pictures may be NULL */
-struct prompt prompt_of(const struct ragged *prompts, const struct pictures *pictures, int i, int axes);
+struct prompt prompt_of(const struct spec *spec, const struct ragged *prompts, const struct pictures *pictures, int i);
 int sequences_open(struct sequences *s, int *out, const struct prompt *prompts, int n);
 /* Starts completions, in the order of their groups, with a first token each: (1, n) of s->drawn. */
 struct start {

@@ -58,7 +58,7 @@ def new_seeing_model():
 def ops_calls():
     """Good arguments of every method of Ops, by name; '_' before a name: its first dimension is free."""
     heads = {"Hq": 2, "Hkv": 1, "D": 4}
-    cos_sin = {"cos": f32(3, 2), "sin": f32(3, 2)}
+    cos_sin = {"cos": f32(3, 2), "sin": f32(3, 2), "q_scale": f32(3)}
     segments = i32(0, 2, 0, 0, 2, 1, 0, 2).reshape(2, 4)
     norms = {"wq": f32(4), "wk": f32(4), "eps": 1e-6}
     step = {"lr": 0.1, "beta1": 0.9, "beta2": 0.9, "eps": 1e-8, "weight_decay": 0.0, "grad_scale": 1.0,
@@ -85,7 +85,9 @@ def ops_calls():
         "layernorm_bwd_add": {"dx": f32(2, 3), "dw": f32(3), "db": f32(3), "dy": f32(2, 3), "x": f32(2, 3), "w": f32(3),
                               "mean": f32(2),
                               "rstd": f32(2)},
-        "rope_table": {"_pos": i32(0, 1, 2, 3).reshape(2, 2), "inv_freq": f32(2), "axis": i32(0, 1)},
+        "rope_table": {"_pos": i32(0, 1, 2, 3).reshape(2, 2), "_inv_freq": f32(2, 2), "axis": i32(0, 1),
+                       "which": i32(0, 1)},
+        "log_scale": {"_pos": i32(0, 1, 5), "length": 2},
         "rope": {"x": f32(3, 16), **norms, **cos_sin, **heads},
         "rope_bwd": {"d": f32(3, 16), "dwq": f32(4), "dwk": f32(4), "x": f32(3, 16), **norms, **cos_sin, **heads},
         "attention": {"_qkv": f32(3, 16), "_segments": segments, **heads},
@@ -304,6 +306,9 @@ def test_wrong_arguments(call, name, what):
     ("Ops.gelu", {"kind": 3}, "kind is 3, must be in [0, 3)"),
     ("Ops.rope_table", {"axis": i32(0, 2)}, "axis[1] is 2, must be in [0, 2)"),
     ("Ops.rope_table", {"axis": None}, "pos of several axes needs axis"),
+    ("Ops.rope_table", {"which": i32(0, 2)}, "which[1] is 2, must be in [0, 2)"),
+    ("Ops.rope_table", {"which": None}, "inv_freq of several ropes needs which"),
+    *(("Ops.log_scale", {"length": length}, "length must be in [2, 2^31)") for length in (0, 1, 1 << 31)),
     ("Model.get_tensor", {"name": "nothing"}, "nothing"),
     ("Model.set_tensor", {"array": f32(33)}, NORM),
     ("Model.generate", {"prompts": [i32(40)]}, "40"),

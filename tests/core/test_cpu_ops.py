@@ -78,7 +78,7 @@ def test_layernorm(cpu, ref, rng, N, C):
 @pytest.mark.parametrize("theta", [1e4, 1e6])
 def test_rope_table_at_large_positions(cpu, ref, theta):
     positions = np.array([0, 1, 2, 31, 1000, 32767, 100000, 1 << 20], np.int32)
-    inv_freq = (theta ** (-np.arange(40) / 40)).astype(np.float32)
+    inv_freq = (theta ** (-np.arange(40) / 40)).astype(np.float32)[None]
     for got, want in zip(cpu.rope_table(positions[None], inv_freq), ref.rope_table(positions[None], inv_freq),
                          strict=True):
         assert np.abs(got - want).max() <= 2.0**-23
@@ -91,6 +91,22 @@ def test_rope_table_of_several_axes(cpu, rng, name):
 
 def test_scaled_rope_table(cpu, rng):
     rows.test_scaled_rope_table(cpu, rng)
+
+
+@pytest.mark.parametrize("axes", [1, 2])
+def test_rope_table_of_several_ropes(cpu, rng, axes):
+    rows.test_rope_table_of_several_ropes(cpu, rng, axes)
+
+
+@pytest.mark.parametrize("length", [2, 16, 2048, 1 << 30])
+def test_log_scale(cpu, length):
+    rows.test_log_scale(cpu, length)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("Hq, Hkv, D", HEADS)
+def test_scaled_queries(cpu, ref, rng, Hq, Hkv, D, norm):
+    rows.test_scaled_queries(cpu, ref, rng, Hq, Hkv, D, norm)
 
 
 @pytest.mark.parametrize("norm, offset", [(False, 0.0), (True, 0.0), (True, 1.0)])
@@ -291,7 +307,9 @@ def test_threads_change_no_bit(tier, rng, threads):
         y, lse = cpu.attention(qkv, segments, *heads)
         windowed = cpu.attention(qkv, segments, *heads, 50)
         frame, across = (cpu.attention(qkv, s, *heads, sight=sight) for sight, s in ((1, whole), (2, crossing)))
-        cos, sin = cpu.rope_table(np.arange(N, dtype=np.int32)[None], np.linspace(1, 0, D // 2, dtype=np.float32))
+        places = np.arange(N, dtype=np.int32)
+        frequencies = np.linspace(1, 0, D, dtype=np.float32).reshape(2, -1)
+        table = *cpu.rope_table(places[None], frequencies, None, places % 2), cpu.log_scale(places, 16)
         normed, rstd = cpu.rmsnorm(x, w, EPS)
         layer = cpu.layernorm(x, w, w, EPS)
         return [y, lse, cpu.attention_bwd(dy, y, lse, qkv, segments, *heads),
@@ -300,8 +318,8 @@ def test_threads_change_no_bit(tier, rng, threads):
                 *decode_completions(cpu, qkv, segments, *heads, window=50)[1],
                 *frame, cpu.attention_bwd(dy, *frame, qkv, whole, *heads, sight=1),
                 *across, cpu.attention_bwd(dy, *across, qkv, crossing, *heads, sight=2),
-                cos, sin, cpu.rope(qkv, wq, wk, EPS, cos, sin, *heads),
-                *cpu.rope_bwd(d, dwq, dwk, qkv, wq, wk, EPS, cos, sin, *heads),
+                *table, cpu.rope(qkv, wq, wk, EPS, *table, *heads),
+                *cpu.rope_bwd(d, dwq, dwk, qkv, wq, wk, EPS, *table, *heads),
                 normed, rstd, *cpu.rmsnorm_bwd_add(x, dw, normed, x, w, rstd),
                 *(cpu.glu(gu, gate) for gate in range(2)),
                 *(cpu.glu_bwd(x, gu, gate) for gate in range(2)), *cpu.rmsnorm_add(x, normed, w, EPS, 1.0),

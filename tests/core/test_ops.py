@@ -153,9 +153,10 @@ def test_rope_table_at_large_positions(ref):
     pos = np.array([0, 1, 31, 32767, 131071, 10**6], np.int32)
     inv_freq = (1e6 ** (-np.arange(0, 128, 2) / 128)).astype(np.float32)
     angle = (pos.astype(np.float32)[:, None] * inv_freq).astype(np.float64)
-    cos, sin = ref.rope_table(pos[None], inv_freq)
+    cos, sin = ref.rope_table(pos[None], inv_freq[None])
     assert np.abs(cos - np.cos(angle)).max() < 1e-7 and np.abs(sin - np.sin(angle)).max() < 1e-7
-    for got, want in zip(ref.rope_table(pos[None], inv_freq, scale=1.3), (np.cos(angle), np.sin(angle)), strict=True):
+    scaled = ref.rope_table(pos[None], inv_freq[None], scale=1.3)
+    for got, want in zip(scaled, (np.cos(angle), np.sin(angle)), strict=True):
         close(got, np.float32(1.3) * want)
 
 
@@ -164,18 +165,30 @@ def test_rope_table_of_several_axes(ref, rng, name):
     axis = np64.AXES[name].astype(np.int32)
     pos, inv_freq = rng.integers(0, 9000, (axis.max() + 1, 7)).astype(np.int32), np64.inv_freq(axis, 1e6)
     angle = (pos[axis].T.astype(np.float32) * inv_freq).astype(np.float64)
-    cos, sin = ref.rope_table(pos, inv_freq, axis)
+    cos, sin = ref.rope_table(pos, inv_freq[None], axis)
     assert np.abs(cos - np.cos(angle)).max() < 1e-7 and np.abs(sin - np.sin(angle)).max() < 1e-7
+
+
+@pytest.mark.parametrize("axes", [1, 2])
+def test_rope_table_of_several_ropes(ref, rng, axes):
+    checks.rows.test_rope_table_of_several_ropes(ref, rng, axes)
+
+
+@pytest.mark.parametrize("length", [2, 16, 2048, 1 << 30])
+def test_log_scale(ref, length):
+    checks.rows.test_log_scale(ref, length)
 
 
 @pytest.mark.parametrize("Hq, Hkv, D", HEADS)
 @pytest.mark.parametrize("norms, offset", [(False, 0.0), (True, 0.0), (True, 1.0)])
-def test_rope(ref, rng, Hq, Hkv, D, norms, offset):
+@pytest.mark.parametrize("scaled", [False, True])
+def test_rope(ref, rng, Hq, Hkv, D, norms, offset, scaled):
     N = 5
     x, d = normal(rng, N, (Hq + 2 * Hkv) * D), normal(rng, N, (Hq + 2 * Hkv) * D)
     wq, wk = (normal(rng, D), normal(rng, D)) if norms else (None, None)
     table = ref.rope_table(np.arange(3, 3 + N, dtype=np.int32)[None],
-                           (1e4 ** (-np.arange(0, D, 2) / D)).astype(np.float32))
+                           (1e4 ** (-np.arange(0, D, 2) / D)).astype(np.float32)[None])
+    table = [*table, 1 + rng.random(N).astype(np.float32) if scaled else None]
     close(ref.rope(x, wq, wk, EPS, *table, Hq, Hkv, D, offset),
           np64.rope(x.astype(np.float64), wq, wk, EPS, *table, Hq, Hkv, D, offset))
     if not norms:
@@ -404,4 +417,5 @@ def test_the_weights_of_a_norm_go_together(device, rng, missing, message):
         _core.Ops(device).rope_bwd(**rows, **given, **heads)
     if "wq and wk" in message:
         with pytest.raises(ValueError, match=message):
-            _core.Ops(device).rope(rows["x"], given["wq"], given["wk"], heads["eps"], rows["cos"], rows["sin"], 2, 1, 4)
+            _core.Ops(device).rope(rows["x"], given["wq"], given["wk"], heads["eps"], rows["cos"], rows["sin"], None,
+                                   2, 1, 4)

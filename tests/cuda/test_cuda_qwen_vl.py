@@ -1,8 +1,9 @@
 """Qwen-VL's tower and resampler on the emulated plugin: near the reference, and to the bit the same however images are
-batched."""
+batched. And its text beyond seq_length."""
 import numpy as np
 
-from tiny_models import relative_error
+from checks.exactness import assert_recorded_is_computed, assert_same, completions_of, groups_of, make_prompts
+from tiny_models import build as build_text, qwen, relative_error
 from tiny_qwen_vl import V, build, entries, noise, prompt, qwen_vl, widened
 
 
@@ -26,6 +27,22 @@ def test_features_and_gradients(emulated):
     again, others = run(core, token_budget=1, recompute=True)
     assert (logp == again).all() and all((others[name] == grad).all() for name, grad in grads.items())
     wanted, slopes = run(ref)
+    assert relative_error(logp, wanted) < 0.02
+    for name, grad in grads.items():
+        assert relative_error(grad, slopes[name]) < 0.15, name
+
+
+def test_prompts_that_stretch_ropes(emulated):
+    """Rollout = training with prompts of all lengths in a batch; near the reference, forward and backward."""
+    config = qwen(d=32, heads=2, F=24, V=61, seq_length=8)
+    model, ref, prompts = build_text(config, emulated), build_text(config, "ref"), make_prompts((3, 8, 9, 33), V=61)
+    out = model.generate(prompts, 2, 12, seed=5, slots=3)
+    assert_recorded_is_computed(model, prompts, out, 2)
+    assert_same(out, model.generate(prompts, 2, 12, seed=5, slots=8, lookahead=1))
+    coef = np.linspace(-1, 1, len(out["tokens"]), dtype=np.float32)
+    rows = prompts, completions_of(out), groups_of(prompts, 2), coef
+    (logp, grads), (wanted, slopes) = (each.logprob_grads(*rows) for each in (model, ref))
+    assert_same(logp, out["policy_logprobs"])
     assert relative_error(logp, wanted) < 0.02
     for name, grad in grads.items():
         assert relative_error(grad, slopes[name]) < 0.15, name

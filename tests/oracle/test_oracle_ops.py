@@ -131,9 +131,9 @@ def test_rotary_embeddings_of_several_axes(device, rng, name):
     inputs = tensors(*split_heads(qkv, Hq, Hkv, D))
     want = [*rotate(*inputs[:2], torch.tensor(positions)), inputs[2]]
     gradients = torch.autograd.grad(want, inputs, [torch.tensor(part) for part in split_heads(d, Hq, Hkv, D)])
-    table = ops.rope_table(positions, inv_freq, axis)
-    got = (ops.rope(qkv, None, None, EPS, *table, Hq, Hkv, D),
-           ops.rope_bwd(d, None, None, qkv, None, None, EPS, *table, Hq, Hkv, D))
+    table = ops.rope_table(positions, inv_freq[None], axis)
+    got = (ops.rope(qkv, None, None, EPS, *table, None, Hq, Hkv, D),
+           ops.rope_bwd(d, None, None, qkv, None, None, EPS, *table, None, Hq, Hkv, D))
     for mine, theirs in zip(got, (want, gradients), strict=True):
         check(device, mine, torch.cat(list(theirs), dim=1).reshape(N, -1))
 

@@ -15,7 +15,9 @@ pytestmark = pytest.mark.oracle
 VISUAL = "transformer.visual."
 # a published table of 16 x 16 places, of fewer, of as many as there are patches
 SHAPES = [(qwen_vl(), 16), (qwen_vl(width=208, tower_heads=2, layers=1, side=6, queries=9, d=256), 3),
-          (qwen_vl(side=5, queries=25, layers=3), 5)]
+          (qwen_vl(side=5, queries=25, layers=3), 5),
+          # prompts of 10 and 17 tokens, which stretch ropes once and twice
+          (qwen_vl(seq_length=8), 16)]
 LIMITS = {"ref": (1e-5, 1e-4), "cpu": (2e-2, 0.15)}
 
 
@@ -74,7 +76,7 @@ def test_features_and_gradients(config, table, device):
         features = [see(w, config["visual"], torch.tensor(each, dtype=torch.float64)) for each in some]
         for found, expected in zip(core.see(entries(config, some)), features, strict=True):
             assert relative_error(widened(found)[0], expected.detach().numpy()) < most[0]
-        z = logits(w, config, [*ids, *completion[:-1]], torch.cat(features), places, torch)
+        z = logits(w, config, [*ids, *completion[:-1]], torch.cat(features), places, torch, len(ids))
         logp = torch.log_softmax(z, -1)[len(ids) - 1:].gather(1, torch.tensor(completion[:, None]).long())[:, 0]
         wanted += logp.tolist()
         total = total + sum(next(left) * each for each in logp)

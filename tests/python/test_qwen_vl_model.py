@@ -43,7 +43,8 @@ def test_the_published_config():
     spec = spec_of(CHAT)
     text, tower = spec.layers[31], spec.vision.layers[47]
     assert len(spec.layers) == 32 and text.mlp.width == 11008 and text.attention.head_dim == 128
-    assert text.attention.qkv_bias and not text.attention.o_bias and spec.max_positions == 2048 and not spec.tie
+    assert text.attention.qkv_bias and not text.attention.o_bias and not spec.tie
+    assert (spec.max_positions, spec.stretch_after, spec.log_after, len(spec.ropes)) == (32768, 2048, 2048, 5)
     assert len(spec.vision.layers) == 48 and tower.mlp.width == 8192 and tower.attention.head_dim == 104
     assert spec.vision.grid_side == 32 and spec.vision.resampler.queries == 256
     assert spec.vision.resampler.attention.heads == 32 and spec.vision.patch_shape == (3, 1, 14, 14)
@@ -88,6 +89,10 @@ def changed(**changes):
     ({"intermediate_size": 22017}, FileFormatError, "intermediate_size 22017 is odd"),
     ({"kv_channels": 64}, FileFormatError, "32 heads of kv_channels 64 are not hidden_size 4096"),
     ({"seq_length": 0}, FileFormatError, "seq_length must be"),
+    ({"seq_length": 1}, FileFormatError, "seq_length must be an integer from 2"),
+    ({"num_attention_heads": 2048, "kv_channels": 2}, FileFormatError, "num_attention_heads"),
+    ({"num_attention_heads": 1024, "kv_channels": 2, "hidden_size": 2048, "output_dim": 2048}, UnsupportedModelError,
+     "use_dynamic_ntk with heads of one pair"),
     ({"quantization_config": {"bits": 4}}, UnsupportedModelError, "quantised checkpoint"),
     ({"output_dim": 2048}, FileFormatError, "features of 2048 columns for a text of hidden_size 4096"),
     ({"output_dim": 64}, FileFormatError, "visual: output_dim 64 is less than a head"),
@@ -112,20 +117,35 @@ def test_a_visual_that_is_none():
         spec_of({**CHAT, "visual": 3})
 
 
-@pytest.mark.parametrize("changes, limit", [
-    ({}, 2048), ({"seq_length": 8192}, 8192), ({"use_logn_attn": False}, 2048), ({"use_dynamic_ntk": False}, 2048),
-    ({"use_logn_attn": False, "use_dynamic_ntk": False}, 0)])
-def test_longest_sequence(changes, limit):
-    assert spec_of({**CHAT, **changes}).max_positions == limit
+@pytest.mark.parametrize("changes, longest, stretch_after, log_after, ropes", [
+    ({}, 32768, 2048, 2048, 5), ({"seq_length": 8192}, 32768, 8192, 8192, 3), ({"seq_length": 5}, 640, 5, 5, 8),
+    ({"seq_length": 40000}, 40000, 40000, 40000, 1), ({"seq_length": 20000}, 32768, 20000, 20000, 2),
+    ({"use_logn_attn": False}, 32768, 2048, 0, 5), ({"use_dynamic_ntk": False}, 32768, 0, 2048, 1),
+    ({"use_dynamic_ntk": False, "seq_length": 40000}, 40000, 0, 40000, 1),
+    ({"use_logn_attn": False, "seq_length": 1}, 128, 1, 0, 8),
+    ({"use_logn_attn": False, "use_dynamic_ntk": False}, 0, 0, 0, 1)])
+def test_beyond_seq_length(changes, longest, stretch_after, log_after, ropes):
+    spec = spec_of({**CHAT, **changes})
+    assert (spec.max_positions, spec.stretch_after, spec.log_after) == (longest, stretch_after, log_after)
+    plain = np.float32(10000.0) ** (np.arange(0, 128, 2) / 128)
+    wanted = [(1 / (plain * (2 ** (n + 1) - 1) ** (np.arange(0, 128, 2) / 126))) for n in range(ropes)]
+    np.testing.assert_allclose([rope.inv_freq for rope in spec.ropes], wanted, rtol=1e-6)
 
 
 def test_longer_sequences_are_refused():
-    model = grpo.load(grpo.tiny("qwen", seq_length=40), device="cpu")
-    assert len(model.logprobs([1] * 30, [[2] * 10])[0]) == 10
-    with pytest.raises(ConfigError, match="a sequence of 41 tokens: .* the same for all sequences up to 40 tokens"):
-        model.logprobs([1] * 30, [[2] * 11])
-    with pytest.raises(ConfigError, match="a sequence of 41 tokens"):
-        model.generate([[1] * 30], max_new_tokens=11)
+    model = grpo.load(grpo.tiny("qwen", seq_length=2), device="cpu")
+    assert len(model.logprobs([1] * 250, [[2] * 6])[0]) == 6
+    with pytest.raises(ConfigError, match="a sequence of 257 tokens: this model is defined up to 256 tokens"):
+        model.logprobs([1] * 250, [[2] * 7])
+    with pytest.raises(ConfigError, match="a sequence of 257 tokens"):
+        model.generate([[1] * 250], max_new_tokens=7)
+
+
+def test_a_prompt_is_all_that_stands_before_the_completion():
+    """So the same tokens, cut elsewhere, have other log-probs, unless the cut stays between two multiples."""
+    model, ids = grpo.load(grpo.tiny("qwen", seq_length=16), device="cpu"), list(range(1, 41))
+    of_last = [model.logprobs(ids[:cut], [ids[cut:]])[0][-1] for cut in (10, 15, 17, 30, 33)]
+    assert [of_last.index(x) for x in of_last] == [0, 0, 2, 2, 4]
 
 
 # -- the text -------------------------------------------------------------------------------------------------------
@@ -416,3 +436,29 @@ def test_a_run(tmp_path, train_vision):
     tower = {name for name in before if ".visual." in name} - {POSITIONS}
     wanted = {"none": set(), "merger": pool, "all": tower}[train_vision]
     assert seen <= wanted and len(seen) >= 0.8 * len(wanted)
+
+
+@pytest.mark.parametrize("flags", [{}, {"use_dynamic_ntk": False}, {"use_logn_attn": False}], ids=str)
+@pytest.mark.parametrize("updates", [1, 2])
+def test_a_run_of_long_prompts(tmp_path, flags, updates):
+    """Of 9 to 70 tokens, where 16 is the length beyond which they stretch, and completions that cross it."""
+    policy = grpo.load(grpo.tiny("qwen", num_hidden_layers=1, seq_length=16, **flags), device="cpu")
+    rows = [{"prompt": "a" * n, "letter": "a"} for n in (9, 16, 17, 33, 70)]
+    trainer = toy.trainer(tmp_path, policy=policy, rows=rows, max_steps=2, num_generations=3, prompts_per_step=5,
+                          num_iterations=updates, beta=0.1, max_completion_length=30,
+                          generation_kwargs={"min_new_tokens": 20})
+    steps = [step.metrics for step in trainer]
+    first = steps[::updates]
+    assert all(metrics["sampling/sampling_logp_difference/max"] == 0 for metrics in first)
+    assert steps[0]["kl"] == 0 and steps[-1]["kl"] > 0
+
+
+def test_sft_of_long_prompts(tmp_path):
+    """Its loss is that of logprobs(), which goes by the prompt."""
+    policy = grpo.load(grpo.tiny("qwen", num_hidden_layers=1, seq_length=16), device="cpu")
+    rows = [{"prompt": [7] * n, "completion": list(range(60 - n))} for n in (9, 17, 40)]
+    wanted = np.concatenate([policy.logprobs(row["prompt"], [row["completion"]])[0] for row in rows])
+    trainer = grpo.SFTTrainer(policy, grpo.SFTConfig(str(tmp_path), max_steps=1, per_device_train_batch_size=3,
+                                                     learning_rate=1e-3, save_strategy="no"), rows)
+    (step,) = trainer
+    assert step.metrics["loss"] == pytest.approx(-wanted.mean(), rel=1e-6)

@@ -75,11 +75,12 @@ def rotate(x, cos, sin):
     return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
 
-def rope(x, wq, wk, eps, cos, sin, Hq, Hkv, D, offset=0.0):
+def rope(x, wq, wk, eps, cos, sin, q_scale, Hq, Hkv, D, offset=0.0):
     q, k, v = split_heads(x, Hq, Hkv, D)
     if wq is not None:
         q, k = rmsnorm(q, wq, eps, offset), rmsnorm(k, wk, eps, offset)
-    return np.concatenate([rotate(q, cos, sin), rotate(k, cos, sin), v], axis=1).reshape(x.shape)
+    scale = 1 if q_scale is None else q_scale[:, None, None]
+    return np.concatenate([scale * rotate(q, cos, sin), rotate(k, cos, sin), v], axis=1).reshape(x.shape)
 
 
 # what a row sees of its segment, beside the prefix: rows up to itself, all rows, none

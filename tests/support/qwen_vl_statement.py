@@ -117,8 +117,25 @@ def turned(x, heads, theta, xp):
     return x * cos + turned_half * sin
 
 
-def logits(w, config, ids, features=(), places=(), xp=np):
-    """(len(ids), vocabulary): features (m, hidden) stand in place of the rows that places (m,) names."""
+def base(config, prompt_length):
+    """Of the rope of a sequence whose prompt has so many tokens."""
+    plain, dim = float(config["rotary_emb_base"]), config["hidden_size"] // config["num_attention_heads"]
+    if not config.get("use_dynamic_ntk", True):
+        return plain
+    alpha = max(2 ** math.ceil(math.log2(prompt_length / config["seq_length"]) + 1) - 1, 1)
+    return plain * alpha ** (dim / (dim - 2))
+
+
+def stretch(config, n):
+    """(n, 1) what the queries of n tokens are multiplied by."""
+    length = config["seq_length"]
+    logs = [math.log(p + 1, length) if p + 1 > length else 1.0 for p in range(n)]
+    return np.array(logs if config.get("use_logn_attn", True) else [1.0] * n)[:, None]
+
+
+def logits(w, config, ids, features=(), places=(), xp=np, prompt_length=None):
+    """(len(ids), vocabulary): features (m, hidden) stand in place of the rows that places (m,) names. prompt_length:
+    of the first of the ids; None: of all."""
     d, heads, eps = config["hidden_size"], config["num_attention_heads"], config["layer_norm_epsilon"]
     x = w["transformer.wte.weight"][list(ids)]
     x = x.copy() if xp is np else x.clone()
@@ -126,14 +143,15 @@ def logits(w, config, ids, features=(), places=(), xp=np):
         x[list(places)] = features
     n = len(ids)
     mask = np.triu(np.full((n, n), -np.inf), 1)
-    mask = mask if xp is np else xp.as_tensor(mask)
+    theta, q_scale = base(config, prompt_length or n), stretch(config, n)
+    mask, q_scale = (x if xp is np else xp.as_tensor(x) for x in (mask, q_scale))
     for layer in range(config["num_hidden_layers"]):
         name = f"transformer.h.{layer}."
         h = rms_norm(x, w[name + "ln_1.weight"], eps)
         h = h @ w[name + "attn.c_attn.weight"].T + w[name + "attn.c_attn.bias"]
         q, k, v = h[:, :d], h[:, d:2 * d], h[:, 2 * d:]
-        q, k = (turned(rows, heads, config["rotary_emb_base"], xp) for rows in (q, k))
-        x = x + attend(q, k, v, heads, xp, mask) @ w[name + "attn.c_proj.weight"].T
+        q, k = (turned(rows, heads, theta, xp) for rows in (q, k))
+        x = x + attend(q * q_scale, k, v, heads, xp, mask) @ w[name + "attn.c_proj.weight"].T
         h = rms_norm(x, w[name + "ln_2.weight"], eps)
         gate = h @ w[name + "mlp.w2.weight"].T
         x = x + (gate / (1 + xp.exp(-gate)) * (h @ w[name + "mlp.w1.weight"].T)) @ w[name + "mlp.c_proj.weight"].T

@@ -37,6 +37,14 @@ def gemma3(*, window: int, layers: str, query_scalar: int = 20, full_rope: dict 
     return {key: value for key, value in made.items() if key != "hidden_act"}
 
 
+def qwen(*, d: int, heads: int, F: int, V: int, L: int = 1, seq_length: int, **keys) -> dict:
+    """A first Qwen, whose ropes stretch with prompts of more than ``seq_length`` tokens, and whose queries are scaled
+    beyond them."""
+    return {"model_type": "qwen", "hidden_size": d, "num_hidden_layers": L, "num_attention_heads": heads,
+            "kv_channels": d // heads, "intermediate_size": 2 * F, "vocab_size": V, "tie_word_embeddings": False,
+            "layer_norm_epsilon": 1e-6, "rotary_emb_base": 10000, "seq_length": seq_length} | keys
+
+
 def round_to_bf16(x: np.ndarray) -> np.ndarray:
     """Nearest bfloat16, ties to even, as float32."""
     bits = np.ascontiguousarray(x, np.float32).view(np.uint32)

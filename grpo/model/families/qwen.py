@@ -1,10 +1,17 @@
 """The first Qwen, and Qwen-VL and Qwen-VL-Chat, which are it beside a tower: a ViT of plain blocks, and a resampler
 that makes 256 features of any image.
 
-Beyond seq_length tokens (2048) the model's own code stretches its rope by the length of the prompt (use_dynamic_ntk)
-and scales queries by the logarithm of their place (use_logn_attn), both of them only outside training. So a sampler
-would draw from one distribution, and a trainer differentiate another one: longer sequences are refused. Up to that
-length neither does anything.
+Beyond L = seq_length tokens (2048) two rules change the attention, each by a flag of its own:
+
+use_dynamic_ntk: a sequence whose prompt has T tokens, those of its images among them, turns by a rope of the base
+rotary_emb_base * alpha^(D / (D - 2)), D the width of a head: alpha is 1 for T <= L, and else 2^(n + 1) - 1, n the
+smallest with T <= 2^n L. Completions never change it, however long they become. Where there is only a text, such as one
+that is embedded, it is the prompt.
+use_logn_attn: the query at place p, from 0, is scaled by log(p + 1) / log(L) where p + 1 > L.
+
+The model's own code has both only outside training: its sampler draws from one distribution, and a trainer would
+differentiate another one. Here they hold in rollout and training alike. Sequences end where that code's table of
+logarithms ends, at 32768 tokens, or with a small L where ropes end, at 2^7 L; longer ones are refused.
 """
 from __future__ import annotations
 
@@ -19,7 +26,8 @@ from ...errors import FileFormatError
 from ..formats.tiktoken import VISUAL_CHAT
 from .block import attention, decoder, mlp, score_scale
 from .reading import Config, Family
-from .spec import Attention, Layer, Mlp, Resampler, Rope, Spec, Vision
+from .rope import rope_parameters
+from .spec import ROPES_MAX, Attention, Layer, Mlp, Resampler, Rope, Spec, Vision
 
 PREFIX, TOWER = "transformer.", "transformer.visual."
 DEFAULTS = {"num_attention_heads": 32, "kv_channels": None, "layer_norm_epsilon": 1e-6, "rotary_emb_base": 10000.0,
@@ -29,8 +37,9 @@ VISION = {"mlp_ratio": 4.0, "n_queries": 256, "patch_size": 14, "image_size": 44
           "width": 1664}
 VISION_LIMITS = {"heads": 1024, "layers": 1024, "width": 1 << 17, "patch_size": 1024, "image_size": 1 << 16,
                  "n_queries": 1 << 16, "output_dim": 1 << 17}
-# What the model's own code fixes: the side of the tower's table of positions, and how wide the resampler's heads are.
-TABLE_SIDE, POOL_HEAD = 16, 128
+# What the model's own code fixes: the side of the tower's table of positions, how wide the resampler's heads are, and
+# the longest sequence.
+TABLE_SIDE, POOL_HEAD, LONGEST = 16, 128, 32768
 TEXT_NAMES = {"embed": ("wte.weight",), "norm": ("ln_f.weight",), "attention_norm": ("ln_1.weight",),
               "qkv": ("attn.c_attn.weight",), "qkv_bias": ("attn.c_attn.bias",), "o": ("attn.c_proj.weight",),
               "mlp_norm": ("ln_2.weight",), "gate_up": ("mlp.w2.weight", "mlp.w1.weight"),
@@ -75,9 +84,27 @@ def text(config: Config) -> Spec:
     if each.attention.heads * each.attention.head_dim != config.size("hidden_size"):
         raise FileFormatError(f"{config.source}: {each.attention.heads} heads of kv_channels {each.attention.head_dim} "
                               f"are not hidden_size {config.size('hidden_size')}")
-    stretched = config.flag("use_dynamic_ntk") or config.flag("use_logn_attn")
     return decoder(config, [each] * config.size("num_hidden_layers"), prefix=PREFIX, layer_prefix="h.",
-                   names=TEXT_NAMES, max_positions=config.integer("seq_length", 1, 1 << 30) if stretched else 0)
+                   names=TEXT_NAMES, **beyond(config, each.attention.head_dim))
+
+
+def beyond(config: Config, head_dim: int) -> dict[str, Any]:
+    """What decoder() is told of sequences of more than seq_length tokens."""
+    stretches, logs = config.flag("use_dynamic_ntk"), config.flag("use_logn_attn")
+    if not stretches and not logs:
+        return {}
+    length = config.integer("seq_length", 2 if logs else 1, 1 << 30)
+    if not stretches:
+        return {"max_positions": max(length, LONGEST), "log_after": length}
+    if head_dim == 2:
+        config.refuse("use_dynamic_ntk with heads of one pair (kv_channels 2)")
+    longest = max(length, min(LONGEST, length << ROPES_MAX - 1))
+    plain = rope_parameters(config)
+    theta = plain.number("rope_theta", low=1e-3, high=1e12)
+    alphas = [2 ** (n + 1) - 1 for n in range(ROPES_MAX) if n == 0 or length << n - 1 < longest]
+    ropes = [Config({**plain.values, "rope_theta": theta * alpha ** (head_dim / (head_dim - 2))}, plain.source)
+             for alpha in alphas]
+    return {"ropes": ropes, "max_positions": longest, "stretch_after": length, "log_after": length if logs else 0}
 
 
 def size(vision: Config, key: str) -> int:

@@ -4,7 +4,8 @@ The block that a `Layer` describes, on the residual stream x (rows, hidden_size)
 
     h  = norm(x; attention_norm)
     q, k, v = h Wq^T, h Wk^T, h Wv^T              (+ bias where qkv_bias; a norm of each head's q and k where qk_norm)
-    q, k = rope(q), rope(k)                       with ropes[attention.rope]
+    q, k = rope(q), rope(k)                       with ropes[attention.rope]; of long prompts: stretch_after
+    q = max(1, log(p + 1) / log(log_after)) q     at place p, where there is log_after
     y  = softmax(scale q k^T) v                   over the keys k <= p, and p - k < window where there is one
     x += post(y Wo^T; attention_post_norm)        post: a norm where post_norms, else nothing
     h  = norm(x; mlp_norm)
@@ -27,6 +28,7 @@ from ...errors import FileFormatError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+ROPES_MAX = 8                                            # as many as the core holds
 GATES = ("silu", "gelu_tanh")
 TABLES = ("bilinear", "bicubic")
 GELUS = ("gelu", "gelu_tanh", "quick_gelu")
@@ -163,10 +165,12 @@ class Spec:
 
     eps: of every norm. norm_offset: added to the weight of every norm. embed_scale: of the rows of the embedding.
     tie: the head is the embedding. max_positions: the longest sequence, in tokens, for which this spec says what the
-    model computes; 0: no limit. axes: numbers of a token's position; 3 (frame, row, column) among images. prefix: of
-    tensors' names, layer_prefix: after it, of a layer's. vision: the tower. names: Hugging Face names of the tensors of
-    a slot (LAYER_SLOTS without what stands before it, MODEL_SLOTS whole), for those slots whose tensors are not called
-    what Llama's are."""
+    model computes; 0: no limit. stretch_after: where a prompt has T tokens, its whole sequence turns by the rope n
+    after the layer's, n the smallest with T <= 2^n stretch_after; 0: by the layer's, whatever T. log_after: the base of
+    the logarithm that scales queries beyond so many tokens; 0: none are scaled. axes: numbers of a token's place; 3
+    (frame, row, column) among images. prefix: of tensors' names, layer_prefix: after it, of a layer's. vision: the
+    tower. names: Hugging Face names of the tensors of a slot (LAYER_SLOTS without what stands before it, MODEL_SLOTS
+    whole), for those slots whose tensors are not called what Llama's are."""
 
     hidden_size: int
     vocab_size: int
@@ -177,6 +181,8 @@ class Spec:
     embed_scale: float = 1.0
     tie: bool = False
     max_positions: int = 0
+    stretch_after: int = 0
+    log_after: int = 0
     axes: int = 1
     prefix: str = "model."
     layer_prefix: str = "layers."

@@ -8,7 +8,7 @@ import pytest
 
 from grpo import _core
 from grpo.errors import NonFiniteError
-from tiny_models import build, config, gemma3, mistral
+from tiny_models import build, config, gemma3, mistral, qwen
 
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 64}
@@ -18,6 +18,7 @@ MODELS = {
     "llama3": config("llama", d=56, heads=(7, 7), D=64, F=96, V=259, L=1, rope_parameters=LLAMA3),
     "mistral": mistral(window=21, d=40, heads=(4, 2), D=24, F=56, V=131, L=2),
     "gemma3": gemma3(window=33, layers="sfs", d=48, heads=(4, 2), D=32, F=72, V=131),
+    "qwen": qwen(d=48, heads=3, F=56, V=131, L=2, seq_length=16),
 }
 SAMPLERS = {
     "plain": {}, "cool": {"temperature": 0.7}, "hot": {"temperature": 1.5}, "greedy": {"temperature": 0.0},

@@ -14,7 +14,7 @@ EPS = 1e-6
 
 def tables(ops, rng, N, D):
     positions = rng.integers(0, 5000, N).astype(np.int32)
-    return ops.rope_table(positions[None], (10000.0 ** (-np.arange(D // 2) * 2 / D)).astype(np.float32))
+    return ops.rope_table(positions[None], (10000.0 ** (-np.arange(D // 2) * 2 / D)).astype(np.float32)[None])
 
 
 @pytest.mark.parametrize("N, C", [*SIZES, (300, 8)])
@@ -122,7 +122,7 @@ def test_layernorm(ops, ref, rng, N, C):
 @pytest.mark.parametrize("theta", [1e4, 1e6])
 def test_rope_table_at_large_positions(ops, ref, theta):
     positions = np.array([0, 1, 2, 31, 1000, 32767, 100000, 1 << 20], np.int32)
-    frequencies = (theta ** (-np.arange(40) / 40)).astype(np.float32)
+    frequencies = (theta ** (-np.arange(40) / 40)).astype(np.float32)[None]
     for got, want in zip(ops.rope_table(positions[None], frequencies), ref.rope_table(positions[None], frequencies),
                          strict=True):
         assert np.abs(got - want).max() <= 2.0**-24
@@ -130,8 +130,8 @@ def test_rope_table_at_large_positions(ops, ref, theta):
 
 def test_scaled_rope_table(ops, rng):
     """Every element times scale, once more rounded."""
-    positions, frequencies, scale = (rng.integers(0, 9000, (1, 33)).astype(np.int32), inv_freq(np.zeros(20, int), 1e4),
-                                     np.float32(1.2079))
+    positions, scale = rng.integers(0, 9000, (1, 33)).astype(np.int32), np.float32(1.2079)
+    frequencies = inv_freq(np.zeros(20, int), 1e4)[None]
     assert_same_bits(ops.rope_table(positions, frequencies, scale=scale),
                      [scale * part for part in ops.rope_table(positions, frequencies)])
 
@@ -141,12 +141,62 @@ def test_scaled_rope_table(ops, rng):
 def test_rope_table_of_several_axes(ops, rng, name, N):
     """Pair j has the bits of a table of its axis alone, in a batch as in a row alone."""
     axis = AXES[name].astype(np.int32)
-    positions, frequencies = rng.integers(0, 9000, (axis.max() + 1, N)).astype(np.int32), inv_freq(axis, 1e6)
+    positions, frequencies = rng.integers(0, 9000, (axis.max() + 1, N)).astype(np.int32), inv_freq(axis, 1e6)[None]
     table = ops.rope_table(positions, frequencies, axis)
     alone = [ops.rope_table(row[None], frequencies) for row in positions]
     for part, got in enumerate(table):
         assert_same_bits([got], [np.stack([alone[a][part][:, j] for j, a in enumerate(axis)], axis=1)])
     assert_same_bits(ops.rope_table(positions[:, -1:].copy(), frequencies, axis), [part[-1:] for part in table])
+
+
+@pytest.mark.parametrize("axes", [1, 2])
+def test_rope_table_of_several_ropes(ops, rng, axes):
+    """A row has the bits of a table of its rope alone, in a batch as in a row alone."""
+    N, half, ropes = 41, 20, 5
+    positions, which = rng.integers(0, 9000, (axes, N)).astype(np.int32), rng.integers(0, ropes, N).astype(np.int32)
+    frequencies = np.exp(-9 * rng.random((ropes, half))).astype(np.float32)
+    axis = np.arange(half, dtype=np.int32) % axes
+    table = ops.rope_table(positions, frequencies, axis, which, scale=1.3)
+    alone = [ops.rope_table(positions, rope[None], axis, scale=1.3) for rope in frequencies]
+    for part, got in enumerate(table):
+        assert_same_bits([got], [np.stack([alone[which[i]][part][i] for i in range(N)])])
+    assert_same_bits(ops.rope_table(positions[:, -1:].copy(), frequencies, axis, which[-1:], scale=1.3),
+                     [part[-1:] for part in table])
+
+
+@pytest.mark.parametrize("length", [2, 16, 2048, 1 << 30])
+def test_log_scale(ops, length):
+    positions = np.unique(np.clip([0, 1, 14, 15, 16, 31, 2046, 2047, 2048, 4095, 32767, 10**6, length - 2, length - 1,
+                                   length, 3 * length - 1], 0, (1 << 31) - 2)).astype(np.int32)
+    got, want = ops.log_scale(positions, length), np.log(positions + 1.0) / np.log(length)
+    within = positions < length
+    assert (got[within] == 1).all() and (got[~within] >= 1).all()
+    np.testing.assert_allclose(got[~within], want[~within], rtol=3e-7)
+    assert_same_bits([ops.log_scale(positions[-1:], length)], [got[-1:]])
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("Hq, Hkv, D", HEADS)
+def test_scaled_queries(ops, ref, rng, Hq, Hkv, D, norm):
+    """Rounded once; a scale of 1 has the bits of none, and keys have no other."""
+    N, first_key = 35, Hq * D
+    x, d = real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, (Hq + 2 * Hkv) * D)
+    wq, wk = (real(rng, D), real(rng, D)) if norm else (None, None)
+    dwq, dwk = (normal(rng, D), normal(rng, D)) if norm else (None, None)
+    table = tables(ref, rng, N, D)
+    scale = np.where(rng.random(N) < 0.3, 1, 1 + rng.random(N)).astype(np.float32)
+
+    def run(ops, q_scale):
+        back = ops.rope_bwd(d, dwq, dwk, x, wq, wk, EPS, *table, q_scale, Hq, Hkv, D)
+        return [ops.rope(x, wq, wk, EPS, *table, q_scale, Hq, Hkv, D), *(back if norm else [back])]
+
+    plain, got, want = run(ops, None), run(ops, scale), run(ref, scale)
+    assert_same_bits(run(ops, np.ones(N, np.float32)), plain)
+    for k in range(2):
+        check_rounded(got[k], want[k])
+        assert_same_bits([got[k][:, first_key:], got[k][scale == 1]], [plain[k][:, first_key:], plain[k][scale == 1]])
+    for k in range(2, len(got)):
+        check_float(got[k], want[k])
 
 
 @pytest.mark.parametrize("norm, offset", [(False, 0.0), (True, 0.0), (True, 1.0)])
@@ -157,10 +207,10 @@ def test_rope(ops, ref, rng, Hq, Hkv, D, N, norm, offset):
     wq, wk = (real(rng, D), real(rng, D)) if norm else (None, None)
     dwq, dwk = (normal(rng, D), normal(rng, D)) if norm else (None, None)
     cos, sin = tables(ref, rng, N, D)
-    check_rounded(ops.rope(x, wq, wk, EPS, cos, sin, Hq, Hkv, D, offset),
-                  ref.rope(x, wq, wk, EPS, cos, sin, Hq, Hkv, D, offset))
-    got = ops.rope_bwd(d, dwq, dwk, x, wq, wk, EPS, cos, sin, Hq, Hkv, D, offset)
-    want = ref.rope_bwd(d, dwq, dwk, x, wq, wk, EPS, cos, sin, Hq, Hkv, D, offset)
+    check_rounded(ops.rope(x, wq, wk, EPS, cos, sin, None, Hq, Hkv, D, offset),
+                  ref.rope(x, wq, wk, EPS, cos, sin, None, Hq, Hkv, D, offset))
+    got = ops.rope_bwd(d, dwq, dwk, x, wq, wk, EPS, cos, sin, None, Hq, Hkv, D, offset)
+    want = ref.rope_bwd(d, dwq, dwk, x, wq, wk, EPS, cos, sin, None, Hq, Hkv, D, offset)
     if not norm:
         check_rounded(got, want)
         return
@@ -228,7 +278,11 @@ def test_a_row_is_the_same_alone_and_in_any_batch(ops, rng, C):
     gu, dh, qkv = real(rng, N, 2 * C), real(rng, N, C), real(rng, N, (Hq + 2 * Hkv) * D)
     wq, wk, zeros = real(rng, D), real(rng, D), np.zeros(D, np.float32)
     cos, sin = tables(ops, rng, N, D)
+    q_scale = ops.log_scale(np.arange(N, dtype=np.int32), 16)
     ids, weights = taps(rng, N, 4, len(x))
+
+    def table(rows):
+        return cos[rows], sin[rows], q_scale[rows]
 
     def run(rows):
         y, rstd = ops.rmsnorm(x[rows], w, EPS)
@@ -240,8 +294,8 @@ def test_a_row_is_the_same_alone_and_in_any_batch(ops, rng, C):
                 *(ops.gelu_bwd(gu[rows], gu[rows], kind) for kind in range(3)), *normed,
                 ops.layernorm_bwd_add(dx[rows], zero, zero, dy[rows], x[rows], w, *normed[1:])[0],
                 ops.embed_mix(x, ids[rows], weights[rows]),
-                ops.rope(qkv[rows], wq, wk, EPS, cos[rows], sin[rows], *heads),
-                ops.rope_bwd(qkv[rows], zeros, zeros, qkv[rows], wq, wk, EPS, cos[rows], sin[rows], *heads)[0]]
+                ops.rope(qkv[rows], wq, wk, EPS, *table(rows), *heads),
+                ops.rope_bwd(qkv[rows], zeros, zeros, qkv[rows], wq, wk, EPS, *table(rows), *heads)[0]]
 
     whole = run(slice(None))
     for rows in (slice(0, 1), slice(5, 8), slice(20, 37)):
@@ -257,6 +311,7 @@ def test_weight_gradients_do_not_depend_on_the_split(ops, rng, C, split):
     qkv, d = real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, (Hq + 2 * Hkv) * D)
     wq, wk, ids = real(rng, D), real(rng, D), rng.integers(5, size=N).astype(np.int32)
     (mixed, weights), (cos, sin) = taps(rng, N, 4, 5), tables(ops, rng, N, D)
+    q_scale = ops.log_scale(np.arange(N, dtype=np.int32), 16)
     _, rstd = ops.rmsnorm(x, w, EPS)
     _, mean, layer_rstd = ops.layernorm(x, w, w, EPS)
 
@@ -265,7 +320,8 @@ def test_weight_gradients_do_not_depend_on_the_split(ops, rng, C, split):
         _, dw = ops.rmsnorm_bwd_add(x[rows], dw, dy[rows], x[rows], w, rstd[rows])
         _, layer_dw, layer_db = ops.layernorm_bwd_add(x[rows], layer_dw, layer_db, dy[rows], x[rows], w, mean[rows],
                                                       layer_rstd[rows])
-        _, dwq, dwk = ops.rope_bwd(d[rows], dwq, dwk, qkv[rows], wq, wk, EPS, cos[rows], sin[rows], Hq, Hkv, D)
+        _, dwq, dwk = ops.rope_bwd(d[rows], dwq, dwk, qkv[rows], wq, wk, EPS, cos[rows], sin[rows], q_scale[rows], Hq,
+                                   Hkv, D)
         return (dw, layer_dw, layer_db, dwq, dwk, ops.embed_dw(dE, dy[rows], ids[rows]),
                 ops.embed_mix_dw(table, dy[rows], mixed[rows], weights[rows], 1.7))
 
