@@ -60,8 +60,8 @@ PyObject *attention(ModelObject *self, PyObject *args, PyObject *kwargs) {
     int status = failed || !(weights = new_weights(&o, &self->weights->spec)) ? -1 : OK;
     if (!status)
         RUN_ALONE(&self->busy, status,
-                  look(&self->session, FLOATS(weights), &o.groups, DATA(int32_t, o.layers),
-                       (int)PyArray_SIZE(o.layers), DATA(int32_t, o.rows), (int)PyArray_SIZE(o.rows)));
+                  look(&self->session, FLOATS(weights), &o.groups, DATA(int32_t, o.layers), (int)PyArray_SIZE(o.layers),
+                       DATA(int32_t, o.rows), (int)PyArray_SIZE(o.rows)));
     pictures_release(&owner);
     Py_XDECREF(list);
     release_looked(&o);

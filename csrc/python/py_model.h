@@ -1,6 +1,6 @@
 /* A Model as the files of its subjects see it: py_model.c (tensors, scores, gradients), py_generate.c, py_look.c,
-   py_store.c, py_trainer.c. It holds the device, the weights, and what calls on them share; who holds more (a Trainer, a Store)
-   keeps the Model alive. */
+   py_store.c, py_trainer.c. It holds the device, the weights, and what calls on them share; who holds more (a Trainer,
+   a Store) keeps the Model alive. */
 #ifndef GRPO_PY_MODEL_H
 #define GRPO_PY_MODEL_H
 

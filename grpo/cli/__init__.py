@@ -1,5 +1,5 @@
-"""The command `grpo`: train, recipes, generate, attention, eval, analyze, plot, plan, convert, doctor. One file a command; this
-one picks it and prints what goes wrong."""
+"""The command `grpo`: train, recipes, generate, attention, eval, analyze, plot, plan, convert, doctor. One file a
+command; this one picks it and prints what goes wrong."""
 import importlib
 import os
 import sys

@@ -94,16 +94,16 @@ def table(attention: Any) -> list[str]:
     """Lines: where each word's attention goes, and the cell of an image that gets most of it."""
     from ..evaluation.attention_picture import percent, visible
 
-    lines = [f"{'tokens':<9} {'word':<22} {'image':>6} {'prompt':>6} {'answer':>6} {'marks':>6}  most at row, column"]
+    lines = [f"{'tokens':<7} {'word':<18} {'image':>6} {'prompt':>6} {'answer':>6} {'marks':>6}  most at row, column"]
     for gaze in attention.gazes:
         shares = attention.shares(gaze)
         numbers = "-".join(str(token) for token in dict.fromkeys((gaze.tokens[0], gaze.tokens[-1])))
         best = max(range(len(gaze.maps)), key=lambda k: gaze.maps[k].max())
         row, column = divmod(int(gaze.maps[best].argmax()), gaze.maps[best].shape[1])
         rows, columns = gaze.maps[best].shape
-        which = f" of image {best + 1}" if len(gaze.maps) > 1 else ""
+        which = f", image {best + 1}" if len(gaze.maps) > 1 else f" of {rows} x {columns}"
         word = visible(gaze.text)
-        word = word if len(word) <= 22 else word[:21] + "\u2026"
-        lines.append(f"{numbers:<9} {word:<22} " + " ".join(f"{percent(share):>6}" for share in shares.values()) +
-                     f"  {row + 1}, {column + 1} ({rows} x {columns}){which}")
+        word = word if len(word) <= 18 else word[:17] + "\u2026"
+        lines.append(f"{numbers:<7} {word:<18} " + " ".join(f"{percent(share):>6}" for share in shares.values()) +
+                     f"  {row + 1}, {column + 1}{which}")
     return lines

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     F32 = NDArray[np.float32]
 
 MOST_BYTES = 1 << 28                         # of weights that are fetched at once
-WIDE_SCRIPT = 0x2e80                         # from here on letters are words: Chinese, Japanese, Korean
+END = -1                                     # behind the last token
+WIDE_SCRIPT = 0xe3                           # UTF-8 of letters that are words begins here: Chinese, Japanese, Korean
+ROLES = {"system", "user", "assistant", "model", "tool"}         # of chat templates, where they follow a mark
 SPAN = re.compile(r"(\d+)(?:-(\d+))?")
 
 
@@ -103,7 +105,7 @@ def attend(model: Model, prompt: EncodedPrompt, answer: Sequence[int], tokens: s
     places = np.split(sight.places(prompt.ids, prompt.images), np.cumsum([p.tokens for p in prompt.images])[:-1])
     gazes = []
     for text, some in groups:
-        keys = np.mean([weights[token] for token in some], axis=0, dtype=np.float32)
+        keys = np.stack([weights[token] for token in some]).mean(axis=0)
         maps = [keys[where].reshape(cells_of(picture)) for where, picture in zip(places, prompt.images, strict=True)]
         gazes.append(Gaze(text, some, keys, maps))
     heads = model.text_config["num_attention_heads"]
@@ -145,24 +147,22 @@ def _words(model: Model, ids: Sequence[int], first: int, skipped: set[int], answ
     """Words of a run of ids whose first token has a number."""
     offsets, data = model.tokenizer.token_bytes(model.text_config["vocab_size"])
     special = model.tokenizer.special_ids
-    text, tokens, line, ended = b"", [], False, True
-    for number, token in enumerate(ids, first):
-        piece = b"" if number in skipped or token in special else data[offsets[token]:offsets[token + 1]]
-        if text.strip() and (not piece or ended or piece[:1].isspace() or _is_wide(piece)):
-            yield Word(text.decode(errors="replace").strip(), tuple(tokens), line, answer)
-            text, tokens, line = b"", [], False
-        if not piece:                        # a mark: what follows stands on a line of its own
-            text, tokens, line = b"", [], number not in skipped
-            continue
-        line = line or (not text.strip() and b"\n" in piece)
-        text, ended = text + piece, piece[-1:].isspace()
-        tokens.append(number)
-    if text.strip():
-        yield Word(text.decode(errors="replace").strip(), tuple(tokens), line, answer)
-
-
-def _is_wide(piece: bytes) -> bool:
-    return any(ord(letter) >= WIDE_SCRIPT for letter in piece.decode(errors="ignore"))
+    text, tokens, line, marked = b"", list[int](), False, False
+    for number, token in enumerate([*ids, END], first):
+        mark = token == END or token in special or number in skipped
+        piece = b"" if mark else data[offsets[token]:offsets[token + 1]]
+        if text.strip() and (mark or text[-1:].isspace() or piece[:1].isspace() or piece[0] >= WIDE_SCRIPT):
+            word = Word(text.decode(errors="replace").strip(), tuple(tokens), line, answer)
+            text, tokens, line = b"", [], marked and word.text in ROLES
+            if not line:
+                yield word
+            marked = False
+        if mark:                             # what follows a mark that is no image stands on a line of its own
+            text, tokens, line, marked = b"", [], number not in skipped, number not in skipped
+        else:
+            line = line or (not text.strip() and b"\n" in piece)
+            text += piece
+            tokens.append(number)
 
 
 def _groups(model: Model, tokens: str, words: Sequence[Word], first: int,
@@ -184,7 +184,7 @@ def _numbers(text: str, count: int) -> list[int]:
         match = SPAN.fullmatch(part)
         if not match:
             raise ConfigError(f"tokens {text!r:.80}: must be 'words', 'all', or numbers like 3,4,8-11")
-        begin, end = (_number(number, count, "token", "'words' or 'all'") for number in (match[1], match[2] or match[1]))
+        begin, end = (_number(each, count, "token", "'words' or 'all'") for each in (match[1], match[2] or match[1]))
         if end < begin:
             raise ConfigError(f"tokens {text!r:.80}: {part} ends before it begins")
         found += range(begin, end + 1)

@@ -1,7 +1,9 @@
 """Where the words of an answer look, drawn: a frame a word, side by side in one picture or one after another.
 
 A frame has the word, where its attention goes in one bar, the images with what it looks at in colour, and the text
-with every word shaded. Colours are of a frame's own: the darkest red is the cell, or the word, that most goes to.
+with every word shaded. Colours are of a frame's own: the darkest red is the cell, or the word, that most goes to. Over
+an image they begin where a cell gets more than if all cells got the same; where none gets LEAST_PEAK times that, they
+stay pale.
 """
 from __future__ import annotations
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     Box = tuple[float, float, float, float]
 
 WIDTH, MARGIN, GAP = 460, 18, 8              # of a frame, in pixels
+LEAST_PEAK = 3.0                             # times an even share, that is darkest at least
 TALLEST = 330                                # of the images of a frame
 IN_A_ROW = 3                                 # images of one frame side by side
 LINES, LINE = 9, 23                          # of text that a frame shows
@@ -70,6 +73,18 @@ def overlay(picture: NDArray[np.uint8], cells: F32, size: tuple[int, int]) -> PI
     return Image.fromarray(np.uint8(np.clip((1 - cover) * shown + cover * heat(share), 0, 255) + 0.5))
 
 
+def scale_of(maps: Sequence[F32]) -> tuple[float, float]:
+    """(what is shown as nothing, what is darkest) of cells of images: what each would have if all had the same, and the
+    most that one has.
+
+    >>> scale_of([np.full((2, 2), 0.25, np.float32), np.array([[1.5]], np.float32)])
+    (0.5, 1.5)
+    """
+    cells = np.concatenate([each.reshape(-1) for each in maps]).astype(np.float64)
+    even = max(float(cells.mean()), 1e-12)
+    return even, max(float(cells.max()), LEAST_PEAK * even)
+
+
 class Frames:
     """The frames of an answer's attention, all of one size."""
 
@@ -89,12 +104,12 @@ class Frames:
         draw = ImageDraw.Draw(image)
         self._title(draw, gaze)
         self._bar(draw, gaze)
-        most = max((float(cells.max()) for cells in gaze.maps), default=0) or 1.0
+        even, most = scale_of(gaze.maps)
         for picture, cells, (left, top, width, height) in zip(self.attention.pictures, gaze.maps, self.boxes,
                                                               strict=True):
-            image.paste(overlay(picture, cells / most, (width, height)), (left, top))
+            image.paste(overlay(picture, (cells - even) / (most - even), (width, height)), (left, top))
             draw.rectangle((left - 1, top - 1, left + width, top + height), outline=RULE)
-        self._scale(draw, most)
+        self._scale(draw, most / even)
         self._text(draw, gaze)
         return image
 
@@ -114,20 +129,19 @@ class Frames:
             if right - left >= 1:
                 draw.rectangle((round(left), 48, round(right) - 1, 59), fill=color)
             left = right
-        left = float(MARGIN)
-        for name, color in PARTS.items():
-            text = f"{name} {percent(shares[name])}"
+        for slot, (name, color) in enumerate(PARTS.items()):
+            left = MARGIN + slot * width / len(PARTS)
             draw.rectangle((left, 71, left + 9, 80), fill=color)
-            draw.text((left + 14, 76), text, INK, font(13), anchor="lm")
-            left += 14 + draw.textlength(text, font(13)) + 15
+            draw.text((left + 14, 76), f"{name} {percent(shares[name])}", INK, font(12), anchor="lm")
 
-    def _scale(self, draw: PIL.ImageDraw.ImageDraw, most: float) -> None:
+    def _scale(self, draw: PIL.ImageDraw.ImageDraw, times: float) -> None:
         """What the colours over the images mean."""
         left, top, width = MARGIN, self.text_top - 30, 110
         colors = heat(np.linspace(0, 1, width, dtype=np.float32)).astype(int)
         for x in range(width):
             draw.line((left + x, top, left + x, top + 9), fill=tuple(colors[x].tolist()))
-        draw.text((left + width + GAP, top + 5), f"0 to {percent(most)} a cell", FAINT, font(12), anchor="lm")
+        draw.text((left + width + GAP, top + 5), f"1 to {times:.{1 if times < 10 else 0}f} times an even share",
+                  FAINT, font(12), anchor="lm")
 
     def _text(self, draw: PIL.ImageDraw.ImageDraw, gaze: Gaze) -> None:
         """The lines about the word, its shades, and itself in a frame."""

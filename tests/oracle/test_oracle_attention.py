@@ -1,21 +1,32 @@
 """Weights of attention against what transformers returns as output_attentions: texts of many kinds, and models that
 see."""
+import json
+
 import numpy as np
 import pytest
 
-from grpo.model.families import spec_of
-from test_oracle_families import CASES, SIZES, models
-from tiny_models import build
+from tiny_models import build, random_weights
 from tiny_vision import FAMILIES, WORDS, Scene, build_vlm, vlm
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 from hf_vision import hf_model, sight_of  # noqa: E402
 
 pytestmark = pytest.mark.oracle
 
-TEXTS = [("qwen2", "default"), ("qwen2", "upper layers"), ("qwen3", "by layer"), ("llama", "llama3"),
-         ("mistral", "of v0.1"), ("gemma3_text", "as published"), ("gemma3_text", "new spelling")]
+SIZES = {"hidden_size": 48, "intermediate_size": 37, "num_hidden_layers": 3, "num_attention_heads": 6,
+         "num_key_value_heads": 2, "vocab_size": 61, "max_position_embeddings": 256, "bos_token_id": None,
+         "eos_token_id": None, "pad_token_id": None}
+FULL, SLIDING = "full_attention", "sliding_attention"
+GEMMA3 = {"num_hidden_layers": 7, "head_dim": 10, "query_pre_attn_scalar": 17, "sliding_window": 9}
+TEXTS = {
+    "qwen2": {}, "qwen2, upper layers": {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
+    "qwen3": {"head_dim": 14, "use_sliding_window": True, "sliding_window": 3, "layer_types": [SLIDING, FULL, SLIDING]},
+    "llama": {"num_key_value_heads": 6, "head_dim": 20}, "mistral": {"sliding_window": 7},
+    "gemma3_text": {**GEMMA3, "rope_theta": 1e6, "rope_local_base_freq": 1e4},
+    "gemma3_text, one key head": {**GEMMA3, "num_hidden_layers": 4, "sliding_window_pattern": 2,
+                                 "num_key_value_heads": 1},
+}
 SETS = [[(1, 4, 4), (1, 4, 10)], [], [(1, 10, 12)]]
 PROMPT = 70
 
@@ -26,10 +37,22 @@ def looked(model, prompt, completion, layers, images=None):
     return model.attention(prompt, completion, np.arange(layers, dtype=np.int32), rows, images=images)
 
 
-@pytest.mark.parametrize("case", TEXTS, ids=" ".join)
+def hf_text(kind, config):
+    """transformers' model of a text, and its weights, which are ours."""
+    hf = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(kind, **config),
+                                                       dtype=torch.float32, attn_implementation="eager").eval()
+    weights = random_weights([(name, tuple(p.shape)) for name, p in hf.named_parameters()], 7)
+    with torch.no_grad():
+        for name, parameter in hf.named_parameters():
+            parameter.copy_(torch.from_numpy(weights[name]))
+    return hf, weights
+
+
+@pytest.mark.parametrize("case", TEXTS)
 def test_texts(case):
-    configs, hf, weights = models(case[0], CASES[case])
-    model, L = build(configs[0], "ref", weights), len(spec_of(configs[0]).layers)
+    kind, config = case.partition(",")[0], {**SIZES, **TEXTS[case]}
+    hf, weights = hf_text(kind, json.loads(json.dumps(config)))
+    model, L = build({**config, "model_type": kind}, "ref", weights), config["num_hidden_layers"]
     ids = np.random.default_rng(5).integers(0, SIZES["vocab_size"], 97).astype(np.int32)
     with torch.no_grad():
         out = hf(torch.tensor(ids[None, :-1].astype(np.int64)), output_attentions=True)

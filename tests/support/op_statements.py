@@ -116,7 +116,7 @@ def attention_weights(qkv, segments, index, Hq, Hkv, D, scale=None, window=0, si
     q, k, _ = split_heads(qkv, Hq, Hkv, D)
     sees = visible(segments, len(qkv), window, sight)[index][:, None]
     scores = np.einsum("rhd,jhd->rhj", q[index], np.repeat(k, Hq // Hkv, axis=1)) * (scale or 1 / np.sqrt(D))
-    e = np.where(sees, np.exp(scores - np.where(sees, scores, -np.inf).max(-1, keepdims=True, initial=-1e30)), 0)
+    e = np.exp(np.where(sees, scores - np.where(sees, scores, -np.inf).max(-1, keepdims=True, initial=-1e30), -np.inf))
     return e / np.maximum(e.sum(-1, keepdims=True), 1e-30)
 
 
