@@ -12,11 +12,11 @@ from .parser import Parser
 ABOUT = """Shows what each word of an answer looks at in the image, and in the text before it.
 
   grpo attention --model Qwen2.5-VL-3B-Instruct --image clock.png "What time is it?"
-  grpo attention --model DIR --image a.jpg --image b.jpg "What differs?" --animate out.gif
-  grpo attention --model DIR --image a.jpg "What is this?" --answer "A red door." --tokens 1-3
+  grpo attention --model DIR --image a.jpg --image b.jpg "Which is older?" --animate a.gif
+  grpo attention --model DIR --image a.jpg "What is this?" --answer "A red door."
 
-The picture has a frame for each word: where its attention goes, the image under what it looks at
-(pale: nothing, dark red: most), the text with every word shaded."""
+The picture has a frame for each word: where its attention goes, the image under
+what it looks at (dark red: most), the text with every word shaded."""
 MOST_FRAMES = 100
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 1 << 28                         # of weights that are fetched at once
 END = -1                                     # behind the last token
-WIDE_SCRIPT = 0xe3                           # UTF-8 of letters that are words begins here: Chinese, Japanese, Korean
+WIDE = re.compile(rb"(?!\xe3\x80)[\xe3-\xed\xf0-\xf4]")          # Chinese, Japanese, Korean: a letter may be a word
 ROLES = {"system", "user", "assistant", "model", "tool"}         # of chat templates, where they follow a mark
 SPAN = re.compile(r"(\d+)(?:-(\d+))?")
 
@@ -151,12 +151,12 @@ def _words(model: Model, ids: Sequence[int], first: int, skipped: set[int], answ
     for number, token in enumerate([*ids, END], first):
         mark = token == END or token in special or number in skipped
         piece = b"" if mark else data[offsets[token]:offsets[token + 1]]
-        if text.strip() and (mark or text[-1:].isspace() or piece[:1].isspace() or piece[0] >= WIDE_SCRIPT):
+        if text.strip() and (mark or text[-1:].isspace() or piece[:1].isspace() or WIDE.match(piece)):
             word = Word(text.decode(errors="replace").strip(), tuple(tokens), line, answer)
-            text, tokens, line = b"", [], marked and word.text in ROLES
-            if not line:
+            ends = b"\n" in text[len(text.rstrip()):]
+            if not (marked and word.text in ROLES):
                 yield word
-            marked = False
+            text, tokens, line, marked = b"", [], ends or (marked and word.text in ROLES), False
         if mark:                             # what follows a mark that is no image stands on a line of its own
             text, tokens, line, marked = b"", [], number not in skipped, number not in skipped
         else:

@@ -24,7 +24,7 @@ from grpo.evaluation.attention_picture import (
 Image = pytest.importorskip("PIL.Image")
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen")
-ANSWER = "A red door,\nand 中文 é."
+ANSWER = "A red door, \nand 中文 é."
 
 
 def drawn(height=90, width=140, seed=0):
@@ -119,8 +119,8 @@ def test_words(model):
     answer = [*model.tokenizer.encode(ANSWER), 258]
     found = attend(model, prompt, answer)
     words = [(word.text, word.line) for word in found.words if word.answer]
-    assert words == [("A", False), ("red", False), ("door,", False), ("and", True), ("中", False), ("文", False),
-                     ("é.", False)]
+    assert words == [("A", False), ("red", False), ("door,", False), ("and", True), ("中", False),
+                     ("文", False), ("é.", False)]
     assert [word.text for word in found.words if not word.answer] == ["What", "is", "this?"]
     assert [gaze.text for gaze in found.gazes] == [word for word, _ in words]
     spoken = bytes(b for gaze in found.gazes for token in gaze.tokens for b in bytes([answer[token]]))
