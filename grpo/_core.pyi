@@ -86,6 +86,11 @@ class Model:
         """(log-probabilities, gradient of sum(coef * logprob + entropy_coef * entropy) by tensor name)."""
     def logits(self, ids: I32, images: PromptImages | None = None) -> F32:
         """(len(ids), vocab_size) float32, for inspection and tests."""
+    def attention(self, prompt: I32, completion: I32, layers: I32, rows: I32, *,
+                  images: PromptImages | None = None) -> F32:
+        """Weights of attention, float32 (layers, rows, heads, prompt and completion tokens but the last): what rows of
+        the packed prompt and completion saw, 0 for what they did not. Row i is token i, and predicts token i + 1.
+        layers and rows ascend."""
     def see(self, images: list[Image], *, patch_budget: int = 4096) -> list[np.ndarray]:
         """Features of images from their pixels: (levels, tokens, hidden_size) each, float32, or uint16 holding bfloat16
         bits. Level 0 stands in place of tokens, level k is added to the text's stream after its layer k - 1.

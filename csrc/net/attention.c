@@ -76,6 +76,16 @@ int attention_forward(struct activations *a, int l, const struct rows *r, const 
     return n_fields > 1 ? stash_save(&w->device, fields + 1, n_fields - 1, copy->rows, N) : OK;
 }
 
+int attention_look(struct activations *a, int l, const struct rows *r, const int32_t *index, int R, int N, float *p) {
+    const struct weights *w = a->weights;
+    const struct attention_spec *spec = &w->spec.layers[l].attention;
+    struct attention_shape shape = shape_of_attention(spec);
+    int n;
+    const struct segment *segments = segments_of(r, spec, &n);
+    return op_attention_weights(&w->device, p, a->stash.layers[l].attention.lse, a->rotated, index, segments, n, R, N,
+                                &shape);
+}
+
 int attention_load(struct activations *a, int l, int N, const struct stash_rows *from) {
     struct stash_field fields[FIELDS];
     int n = fields_of(fields, a, l, from->stashes);

@@ -45,7 +45,7 @@ static int enter_vectors(const struct activations *a, const struct vectors *v, i
                  : op_put_rows(&w->device, stream, values, v->rows, v->n, w->spec.d_model);
 }
 
-int text_forward(struct activations *a, const struct rows *r, const struct stash_rows *copy) {
+static int enter_rows(struct activations *a, const struct rows *r) {
     const struct weights *w = a->weights;
     const struct spec *s = &w->spec;
     TRY(check_rows(a, r->N));
@@ -53,14 +53,43 @@ int text_forward(struct activations *a, const struct rows *r, const struct stash
     TRY(op_embed(&w->device, first, values_of(w, -1, P_embed), r->ids, s->embed_scale, r->N, s->d_model,
                  s->vocab_size));
     TRY(enter_vectors(a, r->vectors, 0, first));
-    TRY(turn_ropes(a, r));
+    return turn_ropes(a, r);
+}
+
+/* What follows the attention of a layer */
+static int end_layer(struct activations *a, int l, const struct rows *r, const struct stash_rows *copy) {
+    TRY(mlp_forward(a, l, r->N, next_stream(a, l), copy));
+    TRY(enter_vectors(a, r->vectors, l + 1, next_stream(a, l)));
+    return poll_interrupt();
+}
+
+int text_forward(struct activations *a, const struct rows *r, const struct stash_rows *copy) {
+    const struct weights *w = a->weights;
+    const struct spec *s = &w->spec;
+    TRY(enter_rows(a, r));
     for (int l = 0; l < s->n_layers; l++) {
         TRY(attention_forward(a, l, r, copy));
-        TRY(mlp_forward(a, l, r->N, next_stream(a, l), copy));
-        TRY(enter_vectors(a, r->vectors, l + 1, next_stream(a, l)));
-        TRY(poll_interrupt());
+        TRY(end_layer(a, l, r, copy));
     }
     return copy ? op_put_rows(&w->device, copy->stashes->out, a->stash.out, copy->rows, r->N, s->d_model) : OK;
+}
+
+int text_look(struct activations *a, const struct rows *r, const struct look *look) {
+    const struct weights *w = a->weights;
+    float *weights = look->weights;
+    TRY(enter_rows(a, r));
+    for (int l = 0, next = 0; next < look->n_layers; l++) {
+        TRY(attention_forward(a, l, r, NULL));
+        if (look->layers[next] == l) {
+            size_t n = (size_t)look->R * (size_t)w->spec.layers[l].attention.heads * (size_t)look->keys;
+            TRY(attention_look(a, l, r, look->rows, look->R, look->keys, look->p));
+            TRY(device_download(&w->device, weights, look->p, n * sizeof *weights));
+            weights += n;
+            next++;
+        }
+        TRY(end_layer(a, l, r, NULL));
+    }
+    return OK;
 }
 
 int text_load(struct activations *a, const struct rows *r, const struct stash_rows *from) {

@@ -16,6 +16,15 @@ int text_reserve(const struct weights *w, const struct text_limits *need);
 
 /* Hidden states of the rows. copy: where their activations are saved as well; may be NULL */
 int text_forward(struct activations *a, const struct rows *r, const struct stash_rows *copy);
+/* Weights of attention, looked at while layers run: layers (HOST, ascending), rows (R) of the batch, which see none but
+   its first `keys`. p: room for (R, heads of a layer, keys); weights (HOST): of one layer behind the other. Runs no
+   layer after the last of them. */
+struct look {
+    const int32_t *layers, *rows;
+    int n_layers, R, keys;
+    float *p, *weights;
+};
+int text_look(struct activations *a, const struct rows *r, const struct look *look);
 /* What text_forward would leave in `a` (STASH_ALL from STASH_ALL, STASH_INPUTS from either), from where a forward
    saved it */
 int text_load(struct activations *a, const struct rows *r, const struct stash_rows *from);

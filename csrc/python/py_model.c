@@ -1,4 +1,5 @@
-/* grpo._core.Model: one model on one device; load and read tensors, score, differentiate. Generation: py_generate.c. */
+/* grpo._core.Model: one model on one device; load and read tensors, score, differentiate. Generation: py_generate.c;
+   attention: py_look.c. */
 #include "py_model.h"
 #include "py_spec.h"
 #include "py_storage.h"
@@ -488,6 +489,7 @@ static PyMethodDef methods[] = {
     {"logprobs", (PyCFunction)(void *)Model_logprobs, METH_VARARGS | METH_KEYWORDS, logprobs_doc},
     {"logprob_grads", (PyCFunction)(void *)Model_logprob_grads, METH_VARARGS | METH_KEYWORDS, logprob_grads_doc},
     {"logits", (PyCFunction)(void *)Model_logits, METH_VARARGS | METH_KEYWORDS, logits_doc},
+    {"attention", (PyCFunction)(void *)attention, METH_VARARGS | METH_KEYWORDS, attention_doc},
     {"see", (PyCFunction)(void *)Model_see, METH_VARARGS | METH_KEYWORDS, see_doc},
     {"embed", (PyCFunction)(void *)Model_embed, METH_VARARGS | METH_KEYWORDS, embed_doc},
     {NULL, NULL, 0, NULL},

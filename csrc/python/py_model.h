@@ -1,6 +1,6 @@
-/* A Model as the files of its subjects see it: py_model.c (tensors, scores, gradients), py_generate.c, py_store.c,
-   py_trainer.c. It holds the device, the weights, and what calls on them share; who holds more (a Trainer, a Store)
-   keeps the Model alive. */
+/* A Model as the files of its subjects see it: py_model.c (tensors, scores, gradients), py_generate.c, py_look.c,
+   py_store.c, py_trainer.c. It holds the device, the weights, and what calls on them share; who holds more (a Trainer,
+   a Store) keeps the Model alive. */
 #ifndef GRPO_PY_MODEL_H
 #define GRPO_PY_MODEL_H
 
@@ -35,6 +35,8 @@ ModelObject *model_arg(PyObject *object);                                      /
 int store_arg(struct store **store, PyObject *object, const ModelObject *model);
 PyObject *generate(ModelObject *self, PyObject *args, PyObject *kwargs);       /* py_generate.c: Model.generate */
 extern const char generate_doc[];
+PyObject *attention(ModelObject *self, PyObject *args, PyObject *kwargs);      /* py_look.c: Model.attention */
+extern const char attention_doc[];
 
 /* float32 (tokens) each; ecoef None: NULL. The arguments keep them alive during the call. */
 int coefficients_arg(struct coefficients *c, PyObject *coef, PyObject *ecoef, npy_intp tokens);

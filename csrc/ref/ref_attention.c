@@ -124,6 +124,29 @@ int ref_attention_bwd(void *ctx_, real *dqkv_, const real *dy, const real *y, co
     return OK;
 }
 
+int ref_attention_weights(void *ctx, float *p, const float *lse, const real *qkv_, const int32_t *index,
+                          const struct segment *segments, int n_segments, int R, int N,
+                          const struct attention_shape *a) {
+    int Hq = a->Hq, Hkv = a->Hkv, D = a->D;
+    size_t stride = (size_t)(Hq + 2 * Hkv) * D;
+    const float *qkv = qkv_;
+    (void)ctx;
+    memset(p, 0, (size_t)R * Hq * N * sizeof *p);
+    for (int r = 0; r < R; r++)
+        for (const struct segment *s = segments; s < segments + n_segments; s++) {
+            int row = index[r], position = s->prefix_len + row - s->start;
+            if (row < s->start || row >= s->start + s->len) continue;
+            for (int h = 0; h < Hq; h++)
+                for (int t = first_key(position, a->window); t < end_key(position, s, a->sight); t++) {
+                    const float *q = qkv + row * stride + (size_t)h * D;
+                    const float *k = qkv + row_of(s, t) * stride + (size_t)(Hq + h / (Hq / Hkv)) * D;
+                    double score = dot(q, k, (size_t)D) / score_divisor(a->scale);
+                    p[((size_t)r * Hq + h) * N + row_of(s, t)] = (float)exp(score - lse[(size_t)row * Hq + h]);
+                }
+        }
+    return OK;
+}
+
 size_t ref_kv_page_bytes(int Hkv, int D) { return 2 * (size_t)Hkv * KV_TILE * D * sizeof(float); }
 
 /* element of the pool where the key of a place starts; its value lies Hkv * KV_TILE * D further */

@@ -1,5 +1,5 @@
-"""The command `grpo`: train, recipes, generate, eval, analyze, plot, plan, convert, doctor. One file a command; this
-one picks it and prints what goes wrong."""
+"""The command `grpo`: train, recipes, generate, attention, eval, analyze, plot, plan, convert, doctor. One file a
+command; this one picks it and prints what goes wrong."""
 import importlib
 import os
 import sys
@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "train a model with GRPO; without arguments, a model that learns to add, in minutes",
     "recipes": "list what there is to train, or print a recipe",
     "generate": "ask a model",
+    "attention": "see what the words of an answer look at in an image",
     "eval": "evaluate a model or a run on held-out rows, with a report",
     "analyze": "look at the completions of a run or an evaluation, or compare two",
     "plot": "draw the plots of a run",

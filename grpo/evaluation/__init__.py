@@ -2,7 +2,8 @@
 
 rounds.py a round with a trainer's model; folder.py one that goes on where it stopped (grpo eval); grading.py one
 completion; records.py from completions to numbers; estimates.py pass@k, majority, intervals; analysis.py what else
-completions say (grpo analyze); tables.py, text.py, report.py and pdf.py for reading.
+completions say (grpo analyze); attention.py and attention_picture.py where an answer looks
+(grpo attention); tables.py, text.py, report.py and pdf.py for reading.
 """
 from .analysis import analyze, compare_sources
 from .folder import DOCUMENT, GENERATIONS, REPORT, EvalFolder

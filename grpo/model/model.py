@@ -232,6 +232,37 @@ class Model:
             images=self.core_images(prompts, pictures, pixels=train_vision != "none"))
         return _ragged(logps, completions), grads
 
+    def attention(self, prompt_ids: Sequence[int], completion_ids: Sequence[int], tokens: Sequence[int] | None = None,
+                  layers: Sequence[int] | None = None, images: Any = None) -> F32:
+        """What tokens of a completion look at: weights of attention, float32 (layers, tokens, heads, keys).
+
+        Token t is drawn from what the row before it sees, so its weights are over the tokens before it, and sum to 1.
+        keys are those of prompt and completion, the completion's last left out; what a row does not see has 0: later
+        tokens, and those before a window. ``tokens``: numbers in the completion, None for all; ``layers``: of the
+        text, None for all; both may count from the end, -1 the last. ``images``: of the prompt, whose ids hold a token
+        for each of their features (`encode_prompt`).
+
+        The numbers are those that the forward used, computed once more from the same queries and keys. Raises
+        ConfigError for a token or a layer that is not there, ImageError for images that do not fit the ids.
+
+        >>> from grpo.model import load, tiny
+        >>> model = load(tiny(num_hidden_layers=2), device="ref")
+        >>> weights = model.attention([5, 6, 7], [8, 9], layers=[-1])
+        >>> weights.shape, bool(np.allclose(weights.sum(-1), 1))
+        ((1, 2, 3, 4), True)
+        """
+        prompts, completions, _, pictures = self._batch(prompt_ids, [completion_ids], images)
+        if len(prompts) != 1:
+            raise ConfigError("attention() looks at one prompt and its completion")
+        if not len(completions[0]):
+            raise ConfigError("the completion has no tokens")
+        seen = self.core_images(prompts, pictures)
+        chosen, where = _chosen(tokens, len(completions[0]), "token", "the completion has tokens")
+        deep, order = _chosen(layers, self.text_config["num_hidden_layers"], "layer", "the model has layers")
+        weights = self.core.attention(prompts[0], completions[0], deep, chosen + np.int32(len(prompts[0]) - 1),
+                                      images=None if seen is None else seen[0])
+        return weights if tokens is None and layers is None else weights[np.ix_(order, where)]
+
     def embed(self, texts: Sequence[str | Sequence[int]], token_budget: int = 1024) -> F32:
         """Vectors of texts (or token-id lists), (n, hidden_size) float32: the mean over its tokens of the last hidden
         states, after the final norm. No special tokens are added. ``token_budget``: tokens run together; the results
@@ -423,6 +454,17 @@ def _stops(stop: str | Sequence[str] | None) -> list[str]:
 
 def _ragged(flat: F32, completions: Sequence[I32]) -> list[F32]:
     return np.split(flat, np.cumsum([len(completion) for completion in completions])[:-1])
+
+
+def _chosen(numbers: Sequence[int] | None, count: int, what: str, has: str) -> tuple[I32, NDArray[np.intp]]:
+    """(numbers of range(count) in order, none twice; where in these each that was asked for is)."""
+    listed = list(range(count)) if numbers is None else list(numbers)
+    for number in listed:
+        if not isinstance(number, Integral) or isinstance(number, bool) or not -count <= number < count:
+            raise ConfigError(f"{what} {number!r:.80} is not there: {has} 0 to {count - 1}, or -1 to -{count} from the "
+                              "end")
+    ascending, where = np.unique(np.array([number % count for number in listed], np.int32), return_inverse=True)
+    return ascending.astype(np.int32), where.reshape(-1)
 
 
 def _with_dtype(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:

@@ -93,6 +93,7 @@ def ops_calls():
         "attention": {"_qkv": f32(3, 16), "_segments": segments, **heads},
         "attention_bwd": {"dy": f32(3, 8), "y": f32(3, 8), "lse": f32(3, 2), "qkv": f32(3, 16), "_segments": segments,
                           **heads},
+        "attention_weights": {"lse": f32(3, 2), "qkv": f32(3, 16), "_index": i32(2, 0), "_segments": segments, **heads},
         "attention_decode": {"qkv": f32(2, 16), "kv": f32(3, 16), "place": i32(0, 1, 2), "dst": i32(1), "src": i32(0),
                              "n_pages": 2,
                              "pages": i32(0, 1).reshape(2, 1), "length": i32(3, 2), **heads},
@@ -137,6 +138,7 @@ def model_calls():
                      "store": None, "store_rows": 100},
         "logprobs": batch(), "logprob_grads": batch() | {"coef": f32(3), "entropy_coef": f32(3)},
         "logits": {"_ids": i32(1, 2, 3)},
+        "attention": {"_prompt": i32(1, 2, 3), "_completion": i32(4, 5), "_layers": i32(0), "_rows": i32(2, 3)},
         "see": {"images": [image()]},
         "embed": {"texts": [i32(1, 2), i32(3)]}, "mix": {"other": new_seeing_model(), "alpha": 0.5},
     }

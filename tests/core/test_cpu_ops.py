@@ -182,6 +182,16 @@ def test_keys_before_a_window_may_be_anything(cpu, rng):
     attention.test_keys_before_a_window_may_be_anything(cpu, rng)
 
 
+@pytest.mark.parametrize("shape", attention.LOOKS, ids=str)
+@pytest.mark.parametrize("Hq, Hkv, D", [(4, 2, 16), (3, 3, 80), (7, 1, 6)])
+def test_attention_weights(cpu, ref, rng, Hq, Hkv, D, shape):
+    attention.test_attention_weights(cpu, ref, rng, Hq, Hkv, D, shape)
+
+
+def test_weights_of_a_row_are_the_same_in_any_batch(cpu, rng):
+    attention.test_weights_of_a_row_are_the_same_in_any_batch(cpu, rng)
+
+
 @pytest.mark.parametrize("sight", attention.SIGHTS.values(), ids=attention.SIGHTS)
 @pytest.mark.parametrize("view", attention.VIEWS)
 @pytest.mark.parametrize("Hq, Hkv, D", [*WINDOWED, (2, 2, 32), (8, 1, 40)])
@@ -313,6 +323,7 @@ def test_threads_change_no_bit(tier, rng, threads):
         normed, rstd = cpu.rmsnorm(x, w, EPS)
         layer = cpu.layernorm(x, w, w, EPS)
         return [y, lse, cpu.attention_bwd(dy, y, lse, qkv, segments, *heads),
+                cpu.attention_weights(lse, qkv, np.arange(0, N, 3, dtype=np.int32), segments, *heads),
                 *decode_completions(cpu, qkv, segments, *heads)[1],
                 *windowed, cpu.attention_bwd(dy, *windowed, qkv, segments, *heads, 50),
                 *decode_completions(cpu, qkv, segments, *heads, window=50)[1],

@@ -291,6 +291,23 @@ def test_sights(ref, rng, Hq, Hkv, D, view, sight):
                     {"qkv": dqkv})
 
 
+@pytest.mark.parametrize("shape", [{}, {"window": 3}, {"window": 40}, {"sight": 1}, {"sight": 2}, {"scale": 0.3}],
+                         ids=str)
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("Hq, Hkv, D", [(1, 1, 16), (4, 2, 6)])
+def test_attention_weights(ref, rng, Hq, Hkv, D, batch, shape):
+    segments, qkv, _ = attention_case(rng, batch, Hq, Hkv, D)
+    y, lse = ref.attention(qkv, segments, Hq, Hkv, D, **shape)
+    index = np.r_[rng.permutation(len(qkv)), 0].astype(np.int32)                     # in any order, one twice
+    p = ref.attention_weights(lse, qkv, index, segments, Hq, Hkv, D, **shape)
+    close(p, np64.attention_weights(qkv.astype(np.float64), segments, index, Hq, Hkv, D, **shape))
+    sees = np64.visible(segments, len(qkv), shape.get("window", 0), shape.get("sight", 0))[index]
+    assert not p[~np.broadcast_to(sees[:, None], p.shape)].any()
+    np.testing.assert_allclose(p.sum(-1), np.broadcast_to(sees.any(1)[:, None], p.shape[:2]), atol=1e-6)
+    values = np.repeat(np64.split_heads(qkv, Hq, Hkv, D)[2], Hq // Hkv, axis=1)      # what they weigh is y
+    close(np.einsum("rhj,jhd->rhd", p, values).reshape(len(index), -1), y[index])
+
+
 @pytest.mark.parametrize("Hq, Hkv, D", HEADS)
 @pytest.mark.parametrize("batch", ["shared", "below a tile", "a tile", "above a tile", "two groups"])
 def test_decoding_has_the_bits_of_attention(ref, rng, batch, Hq, Hkv, D):

@@ -18,6 +18,7 @@ from checks.exactness import (
     make_prompts,
     rollout_into,
 )
+from checks.look import check_looking
 from golden_checks import check_gradients, check_logits, check_scores
 from grpo import _core
 from grpo.errors import OutOfMemoryError
@@ -72,6 +73,11 @@ def test_embeddings(emulated):
     model, texts = build(MODEL, emulated), make_prompts((1, 33, 40), V=97)
     assert_same(model.embed(texts), np.concatenate([model.embed([text]) for text in texts]))
     assert relative_error(model.embed(texts), build(MODEL, "ref").embed(texts)) < 0.02
+
+
+def test_looking(emulated):
+    whole = check_looking(MODEL, emulated, 70)
+    assert relative_error(whole, check_looking(MODEL, "ref", 70)) < 0.03
 
 
 @pytest.mark.usefixtures("capability")

@@ -39,6 +39,7 @@ def test_attention(ops, rng, groups, D, window):
     qkv, dy = real(rng, N, (Hq + 2 * Hkv) * D), real(rng, N, Hq * D)
     y, lse = ops.attention(qkv, segments, Hq, Hkv, D, window)
     ops.attention_bwd(dy, y, lse, qkv, segments, Hq, Hkv, D, window)
+    ops.attention_weights(lse, qkv, np.arange(5, N, 7, dtype=np.int32), segments, Hq, Hkv, D, window)
     decode_completions(ops, qkv, segments, Hq, Hkv, D, window=window)
 
 

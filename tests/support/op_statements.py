@@ -112,6 +112,15 @@ def attention(qkv, segments, Hq, Hkv, D, scale=None, window=0, sight=SEES_BEFORE
     return y.reshape(len(qkv), -1), lse
 
 
+def attention_weights(qkv, segments, index, Hq, Hkv, D, scale=None, window=0, sight=SEES_BEFORE):
+    """(R, Hq, N): rows of that softmax, 0 where a row sees nothing."""
+    q, k, _ = split_heads(qkv, Hq, Hkv, D)
+    sees = visible(segments, len(qkv), window, sight)[index][:, None]
+    scores = np.einsum("rhd,jhd->rhj", q[index], np.repeat(k, Hq // Hkv, axis=1)) * (scale or 1 / np.sqrt(D))
+    e = np.exp(np.where(sees, scores - np.where(sees, scores, -np.inf).max(-1, keepdims=True, initial=-1e30), -np.inf))
+    return e / np.maximum(e.sum(-1, keepdims=True), 1e-30)
+
+
 def glu(gu, gate):
     """gate: 0 silu, 1 gelu_tanh."""
     g, u = np.split(gu, 2, axis=-1)

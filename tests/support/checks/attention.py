@@ -187,6 +187,46 @@ def test_keys_before_a_window_may_be_anything(ops, rng):
     assert all(np.isfinite(part).all() for part in want)
 
 
+# -- weights of chosen rows --------------------------------------------------------------------------------------------
+
+LOOKS = [{}, {"window": 33}, {"sight": SEES_ALL}, {"sight": SEES_PREFIX}, {"scale": 0.3}]
+
+
+@pytest.mark.parametrize("shape", LOOKS, ids=str)
+@pytest.mark.parametrize("Hq, Hkv, D", [(1, 1, 8), (4, 2, 16), (3, 3, 80), (7, 1, 128), (4, 1, 256)])
+def test_attention_weights(ops, ref, rng, Hq, Hkv, D, shape):
+    """Of rows in any order, one twice; the last two are in no segment."""
+    segments, N = group_segments((37, 50, 3), (5,))
+    qkv = real(rng, N + 2, (Hq + 2 * Hkv) * D)
+    _, lse = ref.attention(qkv, segments, Hq, Hkv, D, **shape)
+    index = np.array([N + 1, 0, 36, 37, 86, 60, 94, 90, 60, 88], np.int32)
+    p, want = (each.attention_weights(lse, qkv, index, segments, Hq, Hkv, D, **shape) for each in (ops, ref))
+    check_float(p, want, 1e-5)
+    assert ((p == 0) == (want == 0)).all() and not p[0].any()
+    _, own = ops.attention(qkv, segments, Hq, Hkv, D, **shape)
+    p = ops.attention_weights(own, qkv, index, segments, Hq, Hkv, D, **shape)
+    np.testing.assert_allclose(p.sum(-1), want.any(-1), atol=1e-5)
+
+
+def test_weights_of_a_row_are_the_same_in_any_batch(ops, rng):
+    """Alone, among others, behind a prompt that is its own; and whatever there is that it does not see."""
+    heads = Hq, Hkv, D = 4, 2, 16
+    segments, N = group_segments((40, 9, 17))
+    qkv = real(rng, N, (Hq + 2 * Hkv) * D)
+    _, lse = ops.attention(qkv, segments, *heads)
+    index = np.array([3, 39, 49, 65], np.int32)
+    want = ops.attention_weights(lse, qkv, index, segments, *heads)
+    alone = ops.attention_weights(lse, qkv, index[3:], segments, *heads)
+    assert_same_bits([alone], [want[3:]])
+    own = np.r_[0:40, 49:66]
+    one = np.array([[0, len(own), 0, 0]], np.int32)
+    _, lse_own = ops.attention(qkv[own], one, *heads)
+    assert_same_bits([ops.attention_weights(lse_own, qkv[own], np.array([3, 39, 40, 56], np.int32), one, *heads)],
+                     [np.ascontiguousarray(want[:, :, own])])
+    qkv[40:49] = np.nan                                              # another completion
+    assert_same_bits([ops.attention_weights(lse, qkv, index, segments, *heads)], [want])
+
+
 # -- what a row sees of its segment ------------------------------------------------------------------------------------
 
 SIGHTS = {"all": SEES_ALL, "prefix": SEES_PREFIX}

@@ -1,0 +1,1 @@
+from checks.look import *  # noqa: F403
