@@ -12,12 +12,11 @@ from ..errors import ConfigError, DatasetError
 from ..vision import Drawn
 from . import idx, pens
 from .splits import check_split
-from .thinking import asked, layout, said
+from .thinking import asked, check_canvas, check_instruction, check_share, layout, said, usual_system
 
 TASKS = ("recognition", "addition")
 SIZE = {"train": 6000, "test": 600}          # rows when no size is given
 MOST = 9                                     # digits of an image
-LARGEST = 4096                               # pixels of a canvas's side
 TRIES = 200                                  # places for a digit, after which all are placed anew
 QUESTIONS = {
     "recognition": "Which digits are in this image? List all of them, sorted from the lowest to the highest, and one "
@@ -63,7 +62,7 @@ def load(split: str = "train", *, task: str = "both", digits: int | Sequence[int
         image = Drawn(draw, (canvas, places), canvas, canvas)
         by_reading = [digit for _, digit in sorted(zip(((p[1], p[0]) for p in places), seen, strict=True))]
         for one in tasks:
-            row = {**asked(questions[one], image, system(system_prompt, instruction), prefill), "task": one,
+            row = {**asked(questions[one], image, usual_system(system_prompt, instruction), prefill), "task": one,
                    "label": sorted(seen), "total": sum(seen), "answer": answer(one, seen)}
             if demonstrations:
                 row["completion"] = demonstrated(one, by_reading, mistakes, noise, prefill)
@@ -81,29 +80,6 @@ def check_options(digits: int | Sequence[int], canvas: int, instruction: str, mi
     check_instruction(instruction)
     check_share("mistakes", mistakes)
     return counts
-
-
-def check_canvas(canvas: int, smallest: int) -> None:
-    """ConfigError for a side that cannot be."""
-    if isinstance(canvas, bool) or not isinstance(canvas, int) or not smallest <= canvas <= LARGEST:
-        raise ConfigError(f"canvas={canvas!r} must be the side of the image in pixels, from {smallest} to {LARGEST}")
-
-
-def check_instruction(instruction: str) -> None:
-    """ConfigError unless it is one of the two."""
-    if instruction not in ("full", "short"):
-        raise ConfigError(f"instruction={instruction!r} must be full or short")
-
-
-def check_share(option: str, share: float) -> None:
-    """ConfigError unless it is a share."""
-    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
-        raise ConfigError(f"{option}={share!r} must be from 0 to 1")
-
-
-def system(system_prompt: str | None, instruction: str) -> str | None:
-    """The system message: the one that is asked for, or that of the instruction; "" for none."""
-    return "" if system_prompt is None and instruction == "short" else system_prompt
 
 
 def source(path: str | None, split: str, canvas: int) -> tuple[Any, Any]:
