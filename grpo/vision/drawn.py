@@ -43,6 +43,6 @@ class Drawn:
         """The image, drawn. ImageError that names the place where it has another size than it says."""
         drawn = np.asarray(self.draw(*self.arguments))
         if drawn.shape[:2] != (self.height, self.width):
-            raise ImageError(f"{place}: {self.draw.__qualname__} drew {drawn.shape[:2]} (height, width), and was to draw "
-                             f"{(self.height, self.width)}")
+            raise ImageError(f"{place}: {self.draw.__qualname__} drew {drawn.shape[:2]} (height, width), and was to "
+                             f"draw {(self.height, self.width)}")
         return drawn
