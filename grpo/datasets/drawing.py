@@ -1,4 +1,4 @@
-"""Drawing for data sets that see: text as bitmaps that are rendered once and pasted with NumPy, and images in IDX files.
+"""Drawing for data sets that see: lines of text, rendered once each and pasted with NumPy.
 
 The font is the one inside Pillow (Aileron, ImageFont.load_default with a size): it is there wherever Pillow is, while
 the fonts of matplotlib are files that some distributions take out. It has no arrow, which is drawn here.

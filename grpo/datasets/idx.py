@@ -61,7 +61,8 @@ def labels(folder: str, split: str) -> U8:
 
 def find(folder: str, split: str, what: str) -> Path:
     """A split's file, named with - or . before idx, gzipped or not."""
-    names = [f"{FILES[split]}-{name}{packed}" for name in (what, what.replace("-idx", ".idx")) for packed in ("", ".gz")]
+    names = [f"{FILES[split]}-{name}{packed}" for name in (what, what.replace("-idx", ".idx"))
+             for packed in ("", ".gz")]
     found = next((path for name in names if (path := Path(folder, name)).is_file()), None)
     if found is None:
         there = ", ".join(sorted(os.listdir(folder))[:5]) if os.path.isdir(folder) else "no folder"

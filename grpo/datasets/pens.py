@@ -15,12 +15,12 @@ SIDE = 28                                    # pixels of a digit's square, as in
 HELD_OUT = 10                                # one style in so many
 Style = tuple[int, int, int, int, int, int, int, int]     # digit, way, slant, turn, height, width, pen, wobble
 SLANT, TURN, HEIGHT, WIDTH, PEN, WOBBLE = (-4, 6), (-3, 3), (0, 4), (0, 4), (0, 5), (0, 999)
-BETWEEN = 5                                  # pieces of a curve from a point to the next
+BETWEEN = 4                                  # pieces of a curve from a point to the next
 
 # Ways to write each digit: strokes, each a list of points x, y in a unit square whose origin is at the top left. A
 # point that stands there twice is a corner.
 WAYS: list[list[list[list[tuple[float, float]]]]] = [
-    [[[(.5, 0), (.18, .2), (.12, .6), (.4, 1), (.78, .8), (.86, .35), (.5, 0)]],
+    [[[(.5, 0), (.22, .12), (.1, .5), (.24, .88), (.5, 1), (.77, .87), (.9, .5), (.78, .12), (.5, 0), (.34, .05)]],
      [[(.6, .04), (.25, .1), (.1, .5), (.3, .95), (.7, .95), (.9, .5), (.7, .05), (.45, .08)]]],
     [[[(.5, 0), (.5, .5), (.5, 1)]],
      [[(.28, .22), (.54, 0), (.54, 0), (.53, .5), (.52, 1)]],
@@ -73,7 +73,7 @@ def drawn(style: Style) -> NDArray[np.uint8]:
     begin, end = (np.concatenate([piece[cut] for piece in pieces]) for cut in (slice(None, -1), slice(1, None)))
     everything = np.concatenate([begin, end])
     middle = (everything.max(0) + everything.min(0)) / 2               # centred in its square
-    distance = to_segments(begin - middle, end - middle)
+    distance = to_segments((begin - middle).astype(np.float32), (end - middle).astype(np.float32))
     found = np.clip(0.5 + (0.85 + 0.22 * pen - distance) / 1.2, 0.0, 1.0)
     page = np.rint(found * 255).astype(np.uint8)
     page.flags.writeable = False
@@ -89,12 +89,17 @@ def curve(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate([found.reshape(-1, 2), points[-1:]])
 
 
-def to_segments(begin: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[np.float64]:
+def to_segments(begin: NDArray[np.float32], end: NDArray[np.float32]) -> NDArray[np.float32]:
     """(SIDE, SIDE) distance of each pixel's middle to the nearest segment; the origin is the middle of the square."""
-    at = np.arange(SIDE) - (SIDE - 1) / 2
+    at = np.arange(SIDE, dtype=np.float32) - np.float32((SIDE - 1) / 2)
     along = end - begin
-    length = np.maximum(along[:, 0] * along[:, 0] + along[:, 1] * along[:, 1], 1e-9)
-    x, y = at[None, :, None] - begin[:, 0], at[:, None, None] - begin[:, 1]
-    part = np.clip((x * along[:, 0] + y * along[:, 1]) / length, 0.0, 1.0)
-    x, y = x - part * along[:, 0], y - part * along[:, 1]
-    return np.sqrt((x * x + y * y).min(-1))
+    length = np.maximum(along[:, 0] * along[:, 0] + along[:, 1] * along[:, 1], np.float32(1e-6))[:, None, None]
+    x, y = at - begin[:, :1], at - begin[:, 1:]                        # (segments, SIDE) from its begin to a pixel
+    ahead = (y * along[:, 1:])[:, :, None] + (x * along[:, :1])[:, None]         # times the segment
+    part = ahead / length
+    np.clip(part, 0, 1, out=part)
+    ahead *= 2
+    squared = (y * y)[:, :, None] + (x * x)[:, None]                   # |p|^2 - part (2 ahead - part length)
+    ahead -= part * length
+    squared -= part * ahead
+    return np.sqrt(np.maximum(squared.min(0), 0))

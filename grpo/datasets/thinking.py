@@ -7,8 +7,8 @@ from ..errors import ConfigError
 SYSTEM_PROMPT = ("You are a helpful assistant. You reason about the question in your mind first, and then you give the "
                  "user the answer.")
 PREFILL = "Let me solve this step by step.\n<think>"
-LAYOUT = ("Reason inside <think> </think> tags. Then, on the next line, give {what} inside <answer> </answer> tags, for "
-          "example <answer>{example}</answer>.")
+LAYOUT = ("Reason inside <think> </think> tags. Then, on the next line, give {what} inside <answer> </answer> tags, "
+          "for example <answer>{example}</answer>.")
 INSTRUCTIONS = ("full", "short")
 LARGEST = 4096                               # pixels of a canvas's side
 
