@@ -67,7 +67,7 @@ def load(split: str = "train", *, task: str, lengths: Sequence[int] = LENGTHS, w
 
     >>> row = load("test", task="words", size=1)[0]
     >>> row["coded_message"], row["answer"], row["image"].pixels().shape
-    ('CRYZDZT', 'LIBERTY', (300, 300))
+    ('PTKIG', 'POINT', (300, 300))
     """
     side = CANVAS.get(task, 0) if canvas is None else canvas
     check_options(task, lengths, words, side, instruction, mistakes)

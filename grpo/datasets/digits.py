@@ -43,7 +43,7 @@ def load(split: str = "train", *, task: str = "both", digits: int | Sequence[int
 
     >>> row = load("test", task="addition", digits=2, size=1)[0]
     >>> row["label"], row["answer"], row["image"].pixels().shape
-    ([5, 9], '14', (100, 100))
+    ([9, 9], '18', (100, 100))
     """
     check_split(split, SIZE, "digits")
     tasks = TASKS if task == "both" else (task,)

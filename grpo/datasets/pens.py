@@ -14,7 +14,7 @@ from .procedural import held_out
 SIDE = 28                                    # pixels of a digit's square, as in MNIST
 HELD_OUT = 10                                # one style in so many
 Style = tuple[int, int, int, int, int, int, int, int]     # digit, way, slant, turn, height, width, pen, wobble
-SLANT, TURN, HEIGHT, WIDTH, PEN, WOBBLE = (-4, 6), (-3, 3), (0, 4), (0, 4), (0, 5), (0, 999)
+SLANT, TURN, HEIGHT, WIDTH, PEN, WOBBLE = (-4, 5), (-3, 3), (0, 4), (0, 4), (0, 5), (0, 999)
 BETWEEN = 4                                  # pieces of a curve from a point to the next
 
 # Ways to write each digit: strokes, each a list of points x, y in a unit square whose origin is at the top left. A
@@ -24,7 +24,7 @@ WAYS: list[list[list[list[tuple[float, float]]]]] = [
      [[(.6, .04), (.25, .1), (.1, .5), (.3, .95), (.7, .95), (.9, .5), (.7, .05), (.45, .08)]]],
     [[[(.5, 0), (.5, .5), (.5, 1)]],
      [[(.28, .22), (.54, 0), (.54, 0), (.53, .5), (.52, 1)]],
-     [[(.3, .2), (.52, 0), (.52, 0), (.52, 1)], [(.25, 1), (.78, 1)]]],
+     [[(.3, .2), (.52, 0), (.52, 0), (.52, 1)], [(.3, 1), (.74, 1)]]],
     [[[(.15, .25), (.4, .01), (.78, .1), (.76, .4), (.4, .75), (.1, 1), (.1, 1), (.5, .98), (.92, .98)]],
      [[(.12, .2), (.5, 0), (.82, .22), (.6, .6), (.2, .92), (.1, .85), (.3, .8), (.6, .97), (.95, .9)]]],
     [[[(.15, .12), (.5, 0), (.8, .2), (.68, .42), (.4, .48), (.4, .48), (.8, .58), (.84, .82), (.5, 1), (.1, .88)]],
@@ -67,7 +67,7 @@ def drawn(style: Style) -> NDArray[np.uint8]:
         bends = {point: (next(shaken), next(shaken)) for point in dict.fromkeys(stroke)}
         points += 0.05 * np.array([bends[point] for point in stroke])
         x, y = points[:, 0] * wide, points[:, 1] * tall
-        x, y = x - 0.06 * slant * y, y
+        x, y = x - 0.05 * slant * y, y
         x, y = x + 0.05 * turn * y, y - 0.05 * turn * x
         pieces.append(curve(np.stack([x, y], 1)))
     begin, end = (np.concatenate([piece[cut] for piece in pieces]) for cut in (slice(None, -1), slice(1, None)))
