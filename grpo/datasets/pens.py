@@ -17,6 +17,8 @@ Style = tuple[int, int, int, int, int, int, int, int]     # digit, way, slant, t
 SLANT, TURN, HEIGHT, WIDTH, PEN, WOBBLE = (-4, 5), (-3, 3), (0, 4), (0, 4), (0, 5), (0, 999)
 BETWEEN = 4                                  # pieces of a curve from a point to the next
 
+SOFT = 1.2                                   # pixels from full ink to none
+
 # Ways to write each digit: strokes, each a list of points x, y in a unit square whose origin is at the top left. A
 # point that stands there twice is a corner.
 WAYS: list[list[list[list[tuple[float, float]]]]] = [
@@ -72,9 +74,11 @@ def drawn(style: Style) -> NDArray[np.uint8]:
         pieces.append(curve(np.stack([x, y], 1)))
     begin, end = (np.concatenate([piece[cut] for piece in pieces]) for cut in (slice(None, -1), slice(1, None)))
     everything = np.concatenate([begin, end])
-    middle = (everything.max(0) + everything.min(0)) / 2               # centred in its square
-    distance = to_segments((begin - middle).astype(np.float32), (end - middle).astype(np.float32))
-    found = np.clip(0.5 + (0.85 + 0.22 * pen - distance) / 1.2, 0.0, 1.0)
+    low, high = everything.min(0), everything.max(0)                   # centred in its square, and inside
+    radius, middle = 0.85 + 0.22 * pen, (low + high) / 2
+    scale = min(1.0, (SIDE - 1 - SOFT - 2 * radius) / (high - low).max())
+    distance = to_segments(*((ends - middle) * scale for ends in (begin, end)))
+    found = np.clip(0.5 + (radius - distance) / SOFT, 0.0, 1.0)
     page = np.rint(found * 255).astype(np.uint8)
     page.flags.writeable = False
     return page
@@ -89,8 +93,9 @@ def curve(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate([found.reshape(-1, 2), points[-1:]])
 
 
-def to_segments(begin: NDArray[np.float32], end: NDArray[np.float32]) -> NDArray[np.float32]:
+def to_segments(begin: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[np.float32]:
     """(SIDE, SIDE) distance of each pixel's middle to the nearest segment; the origin is the middle of the square."""
+    begin, end = begin.astype(np.float32), end.astype(np.float32)
     at = np.arange(SIDE, dtype=np.float32) - np.float32((SIDE - 1) / 2)
     along = end - begin
     length = np.maximum(along[:, 0] * along[:, 0] + along[:, 1] * along[:, 1], np.float32(1e-6))[:, None, None]
