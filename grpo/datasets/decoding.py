@@ -58,9 +58,9 @@ def load(split: str = "train", *, task: str, lengths: Sequence[int] = LENGTHS, w
     task: "abc", "words" or "sequences". lengths: of abc, the fewest and the most letters of a message. words: a file
     with a word a line or a column word, a hub id likewise, or a list; None: about a thousand common ones. image: False
     for the table as text. canvas: pixels of the image's side; None: 300, of sequences 400. instruction: "short" asks
-    in two words, for tiny models. prefill: the answer is begun (see thinking.asked); None: with the full instruction.
-    demonstrations: also a column completion, for supervised fine-tuning, in which a letter is misread at the rate of
-    mistakes.
+    in two words and without spaces between letters, for tiny models, whose tokens are bytes. prefill: the answer is
+    begun (see thinking.asked); None: with the full instruction. demonstrations: also a column completion, for
+    supervised fine-tuning, in which a letter is misread at the rate of mistakes.
 
     What is in test is never in train, whatever seed and size: words and ciphers, and of abc, which has six ciphers,
     pairs of a message and a cipher.
@@ -86,7 +86,7 @@ def load(split: str = "train", *, task: str, lengths: Sequence[int] = LENGTHS, w
         row = {**asked(question, shown, usual_system(system_prompt, instruction), prefill), **problem,
                "answer": message}
         if demonstrations:
-            row["completion"] = demonstrated(task, message, mistakes, noise, prefill)
+            row["completion"] = demonstrated(task, message, mistakes, noise, instruction, prefill)
         rows.append(row)
         if len(rows) == wanted:
             break
@@ -151,7 +151,7 @@ def ask(task: str, coded: str, pairs: str | None, instruction: str) -> str:
     """The question. pairs: of a table that is shown as text."""
     table = "" if pairs is None else "".join(f"{entry}\n" for entry in decoder.entries(pairs))
     if instruction == "short":
-        return table + SHORT.format(coded=spaced(coded))
+        return table + SHORT.format(coded=coded)
     question = QUESTIONS[task].format(shown=IMAGE if pairs is None else PLAIN, coded=spaced(coded))
     return question if pairs is None else f"{question}\n\n{table}".rstrip()
 
@@ -165,10 +165,11 @@ def spaced(message: str) -> str:
     return " ".join(message.replace(" ", SPACE))
 
 
-def demonstrated(task: str, message: str, mistakes: float, rng: random.Random, prefill: bool) -> str:
-    """A completion that decodes letter by letter, each wrongly at the rate of mistakes."""
+def demonstrated(task: str, message: str, mistakes: float, rng: random.Random, instruction: str, prefill: bool) -> str:
+    """A completion that decodes letter by letter, each wrongly at the rate of mistakes; after a short instruction
+    without a thought, but for sequences, which must have their section."""
     letters = LETTERS[task]
     read = "".join(rng.choice(letters.replace(letter, "")) if letter != " " and rng.random() < mistakes else letter
                    for letter in message)
-    thought = f"<chars>{spaced(read)}</chars>" if task == "sequences" else spaced(read)
-    return said(thought, read, prefill)
+    thought = "" if instruction == "short" else spaced(read)
+    return said(f"<chars>{spaced(read)}</chars>" if task == "sequences" else thought, read, prefill)

@@ -255,10 +255,10 @@ def test_the_control_has_the_table_as_text(kind):
 @pytest.mark.parametrize("kind", DECODING)
 def test_a_short_instruction(kind):
     row = datasets.load(f"decoding:{kind}", size=1, instruction="short", demonstrations=True)[0]
-    assert row["prompt"] == [{"role": "user", "content": f"Decode {' '.join(row['coded_message'])}"}]
+    assert row["prompt"] == [{"role": "user", "content": f"Decode {row['coded_message']}"}]
     assert row["completion"].endswith(f"</think>\n<answer>{row['answer']}</answer>") and "prefill" not in row
     letters = " ".join(row["answer"].replace(" ", "_"))
-    assert (f"<chars>{letters}</chars>" if kind == "sequences" else f"<think>{letters}</think>") in row["completion"]
+    assert (f"<chars>{letters}</chars>" if kind == "sequences" else "<think></think>") in row["completion"]
 
 
 def test_demonstrations_misread_letters():
