@@ -90,7 +90,9 @@ def named_function(source: str) -> Callable | None:
     if name not in OWN:
         return None
     load = OWN.find(name)
-    if "task" in inspect.signature(load).parameters:
+    if (task := inspect.signature(load).parameters.get("task")) is not None:
+        if not function and task.default is not task.empty:
+            return load
         if not function:
             raise ConfigError(f"{source} needs the name of a task: {source}:NAME")
         return functools.partial(load, task=function)

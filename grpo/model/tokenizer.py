@@ -168,12 +168,18 @@ class Tokenizer:
     def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True,
                             tokenize: bool = False, **variables: Any) -> str | list[int]:
         """The prompt of a conversation, a list of {"role", "content"}, as text or ids. A content is text, or parts,
-        where an image is one placeholder. ``variables`` reach the template (``tools``, ``enable_thinking`` ...)."""
+        where an image is one placeholder. ``variables`` reach the template (``tools``, ``enable_thinking`` ...).
+
+        With the generation prompt, a last message of the assistant's is the beginning of what the model says: its text
+        follows the generation prompt, and the turn stays open."""
         if not self.chat_template:
             raise TokenizerError(f"{self._source}: has no chat template; pass text, or set tokenizer.chat_template")
         template = self._compiled()
         variables = {"tools": None, "documents": None, **self.special, **variables}
-        text = template.render(check_messages(messages), add_generation_prompt=add_generation_prompt, **variables)
+        messages = check_messages(messages)
+        begun = beginning(messages) if add_generation_prompt else ""
+        text = template.render(messages[:-1] if begun else messages, add_generation_prompt=add_generation_prompt,
+                               **variables) + begun
         return self.encode(text) if tokenize else text
 
     def template_reads(self, name: str) -> bool:
@@ -275,6 +281,20 @@ def row_variables(shared: Mapping[str, Any] | None, tools: Any = None,
     if not isinstance(listed, Sequence) or not all(isinstance(tool, Mapping) for tool in listed):
         raise TokenizerError(f"tools must be a list of JSON schemas of functions, not {tools!r:.80}")
     return {**variables, "tools": list(listed) or None}
+
+
+def beginning(messages: Sequence[Mapping[str, Any]]) -> str:
+    """The text of a last message that is the assistant's, after another: what it is to go on with; else an empty text.
+
+    >>> beginning([{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "<think>"}])
+    '<think>'
+    """
+    if len(messages) < 2 or messages[-1].get("role") != "assistant":
+        return ""
+    content = messages[-1].get("content")
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) if isinstance(part, Mapping) else str(part) for part in content)
+    return content or ""
 
 
 def load_backend(data: bytes, source: str) -> tokenizers.Tokenizer:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..datasets import RowOrder, read_rows
 from ..errors import CheckpointMismatchError, ConfigError, DatasetError, ImageError, warn
-from ..model import Model, row_variables
+from ..model import Model, beginning, row_variables
 from ..options import SFTConfig, refuse
 from ..planning import Shown
 from ..vision.decode import read_image
@@ -153,10 +153,15 @@ class SFTTrainer(Loop):
 
     def _encode_chat(self, prompt: list[Any], answer: Mapping[str, Any], variables: dict[str, Any],
                      images: list[Any]) -> tuple[Sequence[int] | I32, list[int], list[Picture]]:
-        """The answer's tokens are what the template adds to the prompt, up to the token that ends the turn."""
+        """The answer's tokens are what the template adds to the prompt, up to the token that ends the turn; where the
+        prompt ends with the beginning of the answer, those of its text and the end, as in a rollout."""
         if shows_images([answer]):
             raise ValueError("images in the assistant's answer cannot be honoured: they are the prompt's")
         prompt, images = normal(prompt, images)
+        if beginning(prompt):
+            encoded, tokenizer = self.model.encode_prompt(prompt, **variables), self.model.tokenizer
+            text = beginning([prompt[0], answer])
+            return encoded.ids, [*tokenizer.encode(text), tokenizer.eos_ids[0]], encoded.images
         template = self.model.tokenizer.apply_chat_template
         head = template(prompt, add_generation_prompt=True, tokenize=True, **variables)
         both = template([*prompt, answer], add_generation_prompt=False, tokenize=True, **variables)

@@ -3,6 +3,7 @@ import io
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -197,7 +198,7 @@ def test_a_processor_is_a_processor(model):
         model.processor = 5
 
 
-def test_a_tower_without_room(tmp_path):
+def test_a_tower_without_room():
     """In a process of its own, whose memory is limited: the text fits, the tower does not."""
     resource = pytest.importorskip("resource")
     code = ("import grpo, resource; from grpo import _core; from grpo.model.families import spec_of\n"
@@ -206,5 +207,6 @@ def test_a_tower_without_room(tmp_path):
             "resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))\n"
             "try: _core.Model('cpu', spec)\n"
             "except grpo.OutOfMemoryError: print('said')")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False,
+                          cwd=Path(grpo.__file__).parents[1])
     assert resource and (done.returncode, done.stdout) == (0, "said\n"), done.stderr[-2000:]

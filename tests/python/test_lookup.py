@@ -25,6 +25,13 @@ OWN |= {"boxes_reward", "captcha", "captcha_precision", "captcha_recall", "captc
         "r1_vlm.computation_soft_answer", "r1_vlm.count_answer", "r1_vlm.count_boxes", "r1_vlm.count_soft_answer",
         "r1_vlm_computation", "r1_vlm_counting", "soft_number_reward", "time_format_reward"}
 
+# r1_vlm's, as published and mended
+OWN |= {"r1_vlm_digits", "r1_vlm_words", "r1_vlm_sequences", "r1_vlm.format", "r1_vlm.chars_format", "r1_vlm.digits",
+        "r1_vlm.word", "r1_vlm.chars_intermediate", "r1_vlm.correctness", "r1_vlm.correctness_intermediate",
+        "digits", "decoding", "decoding_chars", "think_format", "chars_format", "digits_correctness",
+        "decoded_correctness", "chars_intermediate", "gated_correctness", "correctness_intermediate",
+        "character_error_rate"}
+
 
 @pytest.fixture
 def room(tmp_path, monkeypatch):
@@ -61,7 +68,7 @@ def test_a_file_is_imported_when_it_is_asked_for(room):
 def test_names_of_the_package():
     assert set(rewards.names()) == OWN
     assert datasets.names() == ["arithmetic", "captcha", "clock", "computation", "correlation", "countdown", "counting",
-                                "gsm8k", "gui", "reasoning_gym", "word_problems"]
+                                "decoding", "digits", "gsm8k", "gui", "reasoning_gym", "word_problems"]
 
 
 @pytest.mark.parametrize("name", sorted(OWN - {"math_verify", "cosine_scaled_reward", "reasoning_accuracy_reward"}))

@@ -60,6 +60,17 @@ def test_a_printed_recipe_is_the_recipe(name, tmp_path, capsys):
                 num_train_epochs=1, seed=42,
                 lr_scheduler_type="cosine", warmup_ratio=0.1, weight_decay=0.1, max_grad_norm=0.1, save_steps=200,
                 save_total_limit=2)),
+    ("digits", dict(prompts_per_step=4, num_generations=15, learning_rate=1e-6, lr_scheduler_type="cosine",
+                    warmup_ratio=0, warmup_steps=0, adam_beta1=0.9, adam_beta2=0.98, beta=0.001, temperature=1.0,
+                    max_completion_length=512, num_train_epochs=1, max_grad_norm=1.0, weight_decay=0, seed=42,
+                    sync_ref_model=True, ref_model_sync_steps=64, ref_model_mixup_alpha=0.9, loss_type="grpo",
+                    shuffle_dataset=True)),
+    ("decoding_abc", dict(prompts_per_step=4, num_generations=28, learning_rate=1e-6, num_train_epochs=3,
+                          max_completion_length=512, beta=0.001)),
+    ("decoding_words", dict(prompts_per_step=4, num_generations=15, learning_rate=1e-6, max_completion_length=512,
+                            num_train_epochs=1, beta=0.001)),
+    ("decoding_sequences", dict(prompts_per_step=5, num_generations=9, learning_rate=1e-6, max_completion_length=400,
+                                shuffle_dataset=False, beta=0.001, num_train_epochs=1)),
 ])
 def test_published_hyper_parameters(name, published):
     config = Recipe.read(name).config()
@@ -416,6 +427,21 @@ def test_recipes_on_gsm8k_are_whole(name, columns, tmp_path):
          / f"{split}.jsonl").write_text(f'{{"question": "How many in {split}?", "answer": "1 + 1 = 2\\n#### 2"}}\n')
     changes = {"dataset_kwargs.path": str(tmp_path), "model": {"max_position_embeddings": 32768}}
     assert len(prepare(Recipe.read(name).change(changes)).rewards) == columns
+
+
+@pytest.mark.parametrize("name, rows, rewards, published", [
+    ("digits", 6000, 2, "r1_vlm_digits"), ("decoding_abc", 10000, 2, "r1_vlm_words"),
+    ("decoding_words", 9000, 2, "r1_vlm_words"), ("decoding_sequences", 27000, 4, "r1_vlm_sequences"),
+])
+@pytest.mark.parametrize("control", [False, True])
+def test_recipes_of_r1_vlm_are_whole(name, rows, rewards, published, control):
+    changes = {"model": {"arch": "qwen2_5_vl"}, "eval_size": 20}
+    if control and name != "digits":
+        changes["dataset_kwargs.image"] = False
+    found = prepare(Recipe.read(name).change(changes))
+    assert (len(found.rows), len(found.eval_rows), len(found.rewards)) == (rows, 20, rewards)
+    assert all(("image" in row) != ("dataset_kwargs.image" in changes) and row["prefill"] for row in found.eval_rows)
+    assert len(prepare(Recipe.read(name).change({**changes, "rewards": published})).rewards) == rewards
 
 
 @pytest.mark.parametrize("changes, what", [({"rewards": ["accuracy_reward"]}, "rewards"),
