@@ -14,8 +14,18 @@ from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
-from reportlab.platypus import KeepTogether, Paragraph, Preformatted, SimpleDocTemplate, Table as Grid
+from reportlab.platypus import (
+    Flowable,
+    Image,
+    KeepTogether,
+    Paragraph,
+    Preformatted,
+    SimpleDocTemplate,
+    Table as Grid,
+)
 
+from .marked import Marked, is_readable
+from .pictures import Shown, legend, said_marks, shown_images, true_marks
 from .records import Record
 from .tables import Table
 from .text import headline, last_message, parts, prompt_text, rewards_line
@@ -28,6 +38,10 @@ MONO_SIZE = 7.4
 COLUMNS = int((WIDTH - 8 * mm) / (0.602 * MONO_SIZE))
 LINES_A_ROW = 8                              # of a completion, which breaks between pages at a row's end
 MISSING = "□"
+BARE = [*((f"{side}PADDING", (0, 0), (-1, -1), 0) for side in ("LEFT", "RIGHT", "TOP")),
+        ("BOTTOMPADDING", (0, 0), (-1, -1), 2), ("VALIGN", (0, 0), (-1, -1), "TOP")]
+PICTURE, SMALL = (84 * mm, 70 * mm), (62 * mm, 52 * mm)   # most width and height: of a question's, of a completion's
+GAP, MOST_PICTURES = 4 * mm, 12
 PROMPT_CHARACTERS, MOST_CHARACTERS = 3000, 1000          # of a prompt; of a cell, which cannot go over pages
 
 
@@ -55,26 +69,71 @@ class Pages:
             self.story.append(Paragraph("Before the question", style(10.5, bold=True, before=8, after=3, keep=True)))
             self.story += boxed(shortened(prompt_text(prompt[:-1])), PLAIN)
 
-    def question(self, title: str, group: Sequence[Record]) -> None:
-        """Question, gold, and each completion with its rewards and what was read out of it."""
+    def chart(self, path: Path) -> None:
+        """A picture over the width of the page, or as much of it as its height allows."""
+        picture = Image(str(path))
+        scale = min(WIDTH / picture.imageWidth, 225 * mm / picture.imageHeight, 72 / 160 * 1.15)
+        picture.drawWidth, picture.drawHeight = picture.imageWidth * scale, picture.imageHeight * scale
+        picture.hAlign = "LEFT"
+        picture.spaceBefore = 10
+        self.story.append(picture)
+
+    def question(self, title: str, group: Sequence[Record], folder: Path) -> None:
+        """Pictures, question, gold, and each completion with its rewards and what was read out of it. folder: in which
+        the copies of pictures are."""
         first = group[0]
         graded = "" if first["gold"] is None else f", {sum(r['lenient'] for r in group)} of {len(group)} right"
         self.story.append(Paragraph(escape(printable(title + graded)),
                                     style(10.5, bold=True, before=14, after=3, keep=True)))
+        pictures = shown_images(first, folder)
+        self.pictures(pictures, first)
         self.story += boxed(shortened(last_message(first["prompt"])), PLAIN)
         if first["gold"] is not None:
             self.story.append(Paragraph(escape(printable(f"gold: {first['gold']}")),
                                         style(8.5, bold=True, before=2, after=2)))
         for record in group:
-            self.completion(record)
+            self.completion(record, pictures)
 
-    def completion(self, record: Record) -> None:
-        """One completion in the colour of its verdict, with its rewards and what was read out of it."""
+    def pictures(self, pictures: Sequence[Shown], record: Record) -> None:
+        """The images of a row, with what is true of the first."""
+        if not pictures:
+            return
+        truth = true_marks(record)
+        abreast = min(3, len(pictures))
+        most = (min(PICTURE[0], (WIDTH - (abreast - 1) * GAP) / abreast), PICTURE[1])
+        cells: list[Any] = [drawn(picture, truth if i == 0 else [], [], most)
+                            for i, picture in enumerate(pictures[:MOST_PICTURES])]
+        for row in (cells[i:i + abreast] for i in range(0, len(cells), abreast)):
+            widths = [cell.width + GAP for cell in row]
+            self.story.append(Grid([row], colWidths=widths, hAlign="LEFT", style=BARE))
+            self.story[-1].keepWithNext = True
+        left = len(pictures) - MOST_PICTURES
+        notes = [f"{left} more pictures are not shown"] if left > 0 else []
+        notes += ["marks are on the first picture"] if len(pictures) > 1 and truth else []
+        self.legend(legend(truth, [], pictures[0].size), notes)
+
+    def legend(self, lines: Sequence[tuple[str, str]], notes: Sequence[str] = ()) -> None:
+        """What colours mean, in one line beneath a picture."""
+        texts = [f'<font color="{color}">■</font> {escape(printable(text))}' for color, text in lines]
+        if texts or notes:
+            self.story.append(Paragraph("&nbsp;&nbsp;&nbsp;".join([*texts, *map(escape, notes)]),
+                                        style(7.5, color=PALE, after=3, keep=True)))
+
+    def completion(self, record: Record, pictures: Sequence[Shown]) -> None:
+        """One completion in the colour of its verdict, with its rewards, what was read out of it, and where it names
+        places a picture of them."""
         color = PLAIN if record["gold"] is None else RIGHT if record["lenient"] else WRONG
         mark = "" if record["gold"] is None else "✓ " if record["lenient"] else "✗ "
         self.story.append(Paragraph(escape(mark + printable(headline(record))),
                                     style(8, color=color, bold=True, before=7, keep=True)))
         self.story.append(Paragraph(escape(printable(rewards_line(record))), style(7.5, after=2, keep=True)))
+        said = said_marks(record)
+        if said and pictures:
+            truth = true_marks(record)
+            picture = drawn(pictures[0], truth, said, SMALL)
+            picture.keepWithNext = True
+            self.story.append(picture)
+            self.legend(legend(truth, said, pictures[0].size))
         self.story += boxed(record["completion"] or "(empty)", color)
         if read := parts(record):
             self.story.append(Paragraph(escape(printable(read)), style(7.5, color=PALE, before=1)))
@@ -126,6 +185,12 @@ def printable(text: str, font: str = "Sans") -> str:
 def shortened(text: str) -> str:
     """The end of a long prompt."""
     return text if len(text) <= PROMPT_CHARACTERS else "[the beginning is left out] ..." + text[-PROMPT_CHARACTERS:]
+
+
+def drawn(picture: Shown, truth: Sequence[Any], said: Sequence[Any], most: tuple[float, float]) -> Flowable:
+    """A picture and its marks, within a width and a height; a box with a word where there is no copy of it."""
+    path = picture.path if picture.path is not None and is_readable(picture.path) else None
+    return Marked(path, picture.size, most, truth, said, printable)
 
 
 def boxed(text: str, color: Any) -> list[Any]:

@@ -7,6 +7,7 @@ from .rollouts import (
                        flat_groups,
                        generate,
                        moments,
+                       pictures_of,
                        prompt_stream,
                        reward_batch,
                        reward_metrics,
@@ -14,4 +15,4 @@ from .rollouts import (
 )
 
 __all__ = ["LENGTH", "Rollouts", "completion_metrics", "completion_records", "flat_groups", "generate", "moments",
-           "prompt_stream", "reward_batch", "reward_metrics", "sampling"]
+           "pictures_of", "prompt_stream", "reward_batch", "reward_metrics", "sampling"]
