@@ -30,8 +30,8 @@ def write_confusion(document: Mapping[str, Any], stem: Path) -> list[Path]:
         return []
     stem.parent.mkdir(parents=True, exist_ok=True)
     files = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf")]
-    figure.savefig(files[0], facecolor="white", dpi=160)
-    figure.savefig(files[1], facecolor="white", metadata={"CreationDate": None})
+    figure.savefig(files[0], facecolor="white", dpi=160, bbox_inches="tight", pad_inches=0.08)
+    figure.savefig(files[1], facecolor="white", bbox_inches="tight", pad_inches=0.08, metadata={"CreationDate": None})
     return files
 
 
@@ -47,8 +47,9 @@ def matrix(pairs: "Pairs", names: Sequence[str]) -> "Figure":
     for pair in pairs:
         counts[rows[pair["gold"]], columns[pair["given"]]] += pair["count"]
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    side = 0.42 if len(names) <= 12 else 0.3
-    longest = 0.085 * max(len(printable(name)) for name in across)
+    side = 0.52 if len(names) <= 12 else 0.3
+    longest = 0.085 * max(6, *(len(printable(name)) for name in names))
+    upright = len(names) <= 12 and longest < 0.55
     size = (side * len(across) + longest + 1.3, side * len(rows) + longest + 1.0)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
@@ -61,7 +62,10 @@ def matrix(pairs: "Pairs", names: Sequence[str]) -> "Figure":
     for row, column in np.argwhere(counts > 0):
         axes.text(column, row, f"{counts[row, column]:.0f}", ha="center", va="center", fontsize=small,
                   color="white" if shares[row, column] > 0.65 else INK)
-    ticks(axes.set_xticks, across, rotation=90 if longest > 0.3 else 0)
+    ticks(axes.set_xticks, across, rotation=0 if upright else 90)
+    if upright:
+        axes.set_xticklabels([*map(printable, names), *(name.replace(" ", "\n") for name in (OTHER, NOTHING))],
+                             parse_math=False)
     ticks(axes.set_yticks, names)
     axes.set_xlabel("answer", color=INK)
     axes.set_ylabel("gold", color=INK)

@@ -203,7 +203,8 @@ def overlay(size: tuple[float, float], truth: Sequence[Mark], said: Sequence[Mar
     for marks, kind in ((truth, "true"), (said, "said")):
         for mark in marks[:MOST_MARKS]:
             outline = shape(mark, size, unit)
-            shapes.append(f'<g class="{kind}"><path class="casing" d="{outline}"/><path d="{outline}"/>'
+            dashed = " box" if isinstance(mark, Box) else ""
+            shapes.append(f'<g class="{kind}{dashed}"><path class="casing" d="{outline}"/><path d="{outline}"/>'
                           f"{label(mark, size, unit)}</g>")
     return f'<svg viewBox="0 0 {width:g} {height:g}" preserveAspectRatio="none" aria-hidden="true">' + \
         "".join(shapes) + "</svg>"
@@ -222,7 +223,7 @@ def shape(mark: Mark, size: tuple[float, float], unit: float) -> str:
 
 def label(mark: Mark, size: tuple[float, float], unit: float) -> str:
     """A mark's label, within the picture."""
-    line = label_at(mark)
+    line = label_at(mark, size)
     if not line:
         return ""
     high = 4 * unit

@@ -14,7 +14,7 @@ LARGEST = 2.4                                # points of a pixel of a small imag
 LEAST = 90                                   # points of the longer side of a small image, where that is not too large
 LABEL = 6.2
 CASING, LINE = 2.4, 1.1                      # widths of the white line beneath, and of the coloured one
-DASH = (4, 2)                                # of what a completion says, so that it needs no colours to be told
+DASH = [4, 2]                                # of a completion's boxes, which are told without colours
 
 
 class Marked(Flowable):
@@ -48,12 +48,12 @@ class Marked(Flowable):
             canvas.setFillColor(colors.HexColor("#777777"))
             canvas.setFont("Sans", 6.5)
             canvas.drawCentredString(self.width / 2, self.height / 2 - 2, "no picture")
-        for marks, color, dash in ((self.truth, TRUE, ()), (self.said, SAID, DASH)):
+        for marks, color, dash in ((self.truth, TRUE, []), (self.said, SAID, DASH)):
             for line, paint in ((CASING, colors.white), (LINE, colors.HexColor(color))):
                 canvas.setLineWidth(line)
                 canvas.setStrokeColor(paint)
-                canvas.setDash(*([list(dash)] if dash and paint is not colors.white else []))
                 for mark in marks:
+                    canvas.setDash(dash if isinstance(mark, Box) and line == LINE else [])
                     self.outline(canvas, mark)
             for mark in marks:
                 self.label(canvas, mark, colors.HexColor(color))
@@ -73,7 +73,7 @@ class Marked(Flowable):
 
     def label(self, canvas: Any, mark: Mark, color: Any) -> None:
         """Its label on a patch of its colour, at its corner but within the picture."""
-        text = self.printable(label_at(mark))
+        text = self.printable(label_at(mark, self.size))
         if not text:
             return
         width = canvas.stringWidth(text, "Sans", LABEL) + 3

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FOLDER = "images"
 FILE = re.compile(rf"{FOLDER}/[0-9a-f]{{32}}\.(?:png|jpg)")           # what reports open, whatever a JSON says
 MOST_SIDE = 640                              # pixels of a copy; larger ones are scaled down
-MOST_PNG = 150_000                           # bytes; what is larger is a photograph, and becomes a JPEG
+MOST_PNG = 60_000                            # bytes; what is larger is a photograph, and becomes a JPEG
 QUALITY = 88
 MOST_MARKS = 100                             # of a row, and of a completion
 IN_PIXELS = ("qwen2_5_vl",)                  # families that name places in pixels of the resized image
@@ -166,9 +166,9 @@ def summary(marks: Iterable[Mark]) -> str:
     return ", ".join(f"{count} {name}" for count, name in counts if count)
 
 
-def label_at(mark: Mark) -> str:
-    """A mark's label on one line, cut."""
-    line = " ".join((mark.label or "").split())
+def label_at(mark: Mark, size: tuple[float, float]) -> str:
+    """A mark's label on one line, cut; empty for one outside of a picture of that size."""
+    line = " ".join((mark.label or "").split()) if overlaps(mark, size) else ""
     return line if len(line) <= MOST_LABEL else line[:MOST_LABEL - 1] + "…"
 
 
@@ -177,7 +177,8 @@ def legend(truth: Sequence[Mark], said: Sequence[Mark], size: tuple[float, float
     lines = [(TRUE, f"truth: {summary(truth)}")] if truth else []
     if said:
         outside = sum(not overlaps(mark, size) for mark in said)
-        lines.append((SAID, f"this completion: {summary(said)}" + (f", {outside} outside" if outside else "")))
+        name = "this completion (dashed)" if any(isinstance(mark, Box) for mark in said) else "this completion"
+        lines.append((SAID, f"{name}: {summary(said)}" + (f", {outside} outside" if outside else "")))
     return lines
 
 
