@@ -6,8 +6,8 @@ A record of a row with images has
     truth    where the row has it: [{"box": [left, top, right, bottom], "label": ...}, {"point": [x, y], "label": ...}]
 
 file: a copy beside the JSON, by the key of its content, of the questions that the report shows. size: of the image in
-pixels, in which truth is. scale: the width and height in whose units the model names places: those of the image as it
-was resized for it (Qwen2.5-VL), or 1000 x 1000.
+pixels, in which truth is. scale: the width and height in whose units the model names places: the row's column frame
+(grpo/datasets/coordinates.py), else those of the image as it was resized for it (Qwen2.5-VL), or 1000 x 1000.
 """
 import io
 import json
@@ -59,6 +59,9 @@ def of_row(pictures: Sequence[Picture], columns: Mapping[str, Any]) -> dict[str,
     if not pictures:
         return {}
     found: dict[str, Any] = {"images": [of_picture(each) for each in pictures]}
+    frame = numbers_of(columns.get("frame"))
+    if len(frame) == 2 and min(frame) > 0:
+        found["images"][0]["scale"] = frame
     if truth := truth_in(columns):
         found["truth"] = [as_json(mark) for mark in truth]
     return found
@@ -193,12 +196,43 @@ def overlaps(mark: Mark, size: tuple[float, float]) -> bool:
 
 
 def truth_in(columns: Mapping[str, Any]) -> list[Mark]:
-    """The boxes and points of a row's columns TRUTHS, however nested; what is neither is passed over.
+    """The boxes and points of a row's columns TRUTHS, however nested; what is neither is passed over. Boxes have the
+    labels of the column of that name, where there are as many; of a captcha's grid [left, top, side of a cell, cells a
+    side] the cells that are to be clicked are boxes.
 
     >>> truth_in({"boxes": [[1, 2, 3, 4]], "target": {"point_2d": [5, 6], "label": "cat"}, "box": None})
     [Box(left=1.0, top=2.0, right=3.0, bottom=4.0, label=None), Point(x=5.0, y=6.0, label='cat')]
     """
-    return [mark for name in TRUTHS for mark in places(columns.get(name))][:MOST_MARKS]
+    found = {name: places(columns.get(name)) for name in TRUTHS}
+    labels = columns.get("labels")
+    if isinstance(labels, (list, tuple)) and len(labels) == len(found["boxes"]):
+        found["boxes"] = [mark if mark.label else mark._replace(label=label if isinstance(label, str) else None)
+                          for mark, label in zip(found["boxes"], labels, strict=True)]
+    marks = [mark for some in found.values() for mark in some]
+    return (marks + cells_in(columns.get("cells"), columns.get("grid")))[:MOST_MARKS]
+
+
+def cells_in(cells: Any, grid: Any) -> list[Mark]:
+    """Cells, by their numbers row by row, of a grid [left, top, side of a cell, cells a side], as boxes.
+
+    >>> cells_in([4], [0, 28, 56, 4])
+    [Box(left=0.0, top=84.0, right=56.0, bottom=140.0, label=None)]
+    """
+    numbers, layout = numbers_of(cells), numbers_of(grid)
+    if len(layout) != 4 or layout[3] < 1:
+        return []
+    left, top, side, across = layout
+    corners = [(left + cell % across * side, top + cell // across * side) for cell in numbers]
+    return [Box(x, y, x + side, y + side) for x, y in corners]
+
+
+def numbers_of(value: Any) -> list[float]:
+    """The finite numbers of a list of them; of anything else none."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if not isinstance(value, (list, tuple)) or not all(map(is_place, value)):
+        return []
+    return [float(each) for each in value]
 
 
 def places(value: Any, label: str | None = None, depth: int = 0) -> list[Mark]:
@@ -216,10 +250,10 @@ def places(value: Any, label: str | None = None, depth: int = 0) -> list[Mark]:
         name = value["label"] if isinstance(value.get("label"), str) else label
         return [mark for key, each in value.items() if key != "label"
                 for mark in places(each, name or label_of(key), depth + 1)]
-    numbers = [float(each) for each in value if is_place(each)]
-    if len(numbers) == len(value) == 4:
+    numbers = numbers_of(value)
+    if len(numbers) == 4:
         return [Box(numbers[0], numbers[1], numbers[2], numbers[3], label)]
-    if len(numbers) == len(value) == 2:
+    if len(numbers) == 2:
         return [Point(numbers[0], numbers[1], label)]
     return [mark for each in value[:MOST_MARKS] for mark in places(each, label, depth + 1)]
 

@@ -1,7 +1,7 @@
 """What a completion points at in its image: boxes and points, in the ways in which models write them.
 
-    Qwen2.5-VL, Qwen3-VL   {"bbox_2d": [10, 20, 30, 40], "label": "cat"}, {"point_2d": [10, 20], "label": "cat"}: alone, in
-                           lists, in ``` fences, or cut off at the end
+    Qwen2.5-VL, Qwen3-VL   {"bbox_2d": [10, 20, 30, 40], "label": "cat"} or {"point_2d": [10, 20], "label": "cat"}:
+                           alone, in lists, in ``` fences, or cut off at the end
     Qwen-VL                <ref>cat</ref><box>(100,200),(300,400)</box>, several boxes after one <ref>
     calls                  click_screen(10, 20), and a line with click_tool followed by lines x: 10 and y: 20
 
@@ -10,7 +10,7 @@ of thousandths of the image, 0 to 1000 both ways: scaled() turns one into the ot
 start to its end, so that no text takes long; what is no mark is passed over.
 """
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 THOUSANDTHS = (1000, 1000)                   # the size of an image in Qwen-VL's and Qwen3-VL's numbers
@@ -75,19 +75,17 @@ def marks_in(text: str) -> list[Box | Point]:
             if first < len(marks):
                 marks[first:] = [mark._replace(label=label) for mark in marks[first:]]
                 first, label = len(marks), None
-        elif start == "<bo":
-            marks.append(Box(*numbers, label=ref))
-            first = len(marks)
-        elif start == "cli":
-            marks.append(Point(*numbers))
-            first = len(marks)
         else:
-            marks.append(Box(*numbers, label=label) if len(numbers) == 4 else Point(*numbers, label=label))
+            named = label if start[0] in "\"'" else ref if start == "<bo" else None
+            if len(numbers) == 2:
+                marks.append(Point(numbers[0], numbers[1], named))
+            else:
+                marks.append(Box(numbers[0], numbers[1], numbers[2], numbers[3], named))
+            first = first if start[0] in "\"'" else len(marks)
     return marks
 
 
-def scaled(marks: Iterable[Box | Point], from_size: tuple[float, float],
-           to_size: tuple[float, float]) -> list[Box | Point]:
+def scaled(marks: Iterable[Box | Point], from_size: Sequence[float], to_size: Sequence[float]) -> list[Box | Point]:
     """The marks in an image of another size; sizes are (width, height).
 
     >>> scaled([Box(100, 200, 300, 400, "cat"), Point(500, 500)], THOUSANDTHS, (224, 448))
@@ -98,6 +96,20 @@ def scaled(marks: Iterable[Box | Point], from_size: tuple[float, float],
             mark._replace(left=mark.left * new_width / width, top=mark.top * new_height / height,
                           right=mark.right * new_width / width, bottom=mark.bottom * new_height / height)
             for mark in marks]
+
+
+def placed(texts: Sequence[str], frame: Sequence | None, image_size: Sequence | None) -> list[list[Box | Point]]:
+    """The marks of each text in pixels of its row's image: frame and image_size are the columns of
+    grpo/datasets/coordinates.py; without them, marks are in pixels already.
+
+    >>> placed(["click_screen(500, 250)"], frame=[[1000, 1000]], image_size=[[224, 224]])
+    [[Point(x=112.0, y=56.0, label=None)]]
+    """
+    found = [marks_in(text) for text in texts]
+    if frame is None or image_size is None:
+        return found
+    return [marks if own is None or size is None or own == size else scaled(marks, own, size)
+            for marks, own, size in zip(found, frame, image_size, strict=True)]
 
 
 def iou(a: Box, b: Box) -> float:

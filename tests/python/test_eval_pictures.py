@@ -125,6 +125,11 @@ def test_of_a_strange_json_no_other_file_is_opened(tmp_path, file):
     ({"target": Box(1, 2, 3, 4, "red")}, [Box(1, 2, 3, 4, "red")]), ({"points": np.ones((2, 2))}, [Point(1, 1)] * 2),
     ({"boxes": '[{"bbox_2d": [1, 2, 3, 4]}]'}, [Box(1, 2, 3, 4)]), ({"target": "the red button"}, []),
     ({"target": 3}, []), ({"boxes": [[1, 2, 3]], "point": [1, float("nan")], "box": [True] * 4}, []),
+    ({"boxes": [[1, 2, 3, 4], [0, 0, 1, 1]], "labels": ["cat", "dog"]},
+     [Box(1, 2, 3, 4, "cat"), Box(0, 0, 1, 1, "dog")]),
+    ({"boxes": [[1, 2, 3, 4]], "labels": ["cat", "dog"]}, [Box(1, 2, 3, 4)]),
+    ({"target": "bus", "cells": [0, 6], "grid": [0, 28, 56, 4]}, [Box(0, 28, 56, 84), Box(112, 84, 168, 140)]),
+    ({"cells": [1], "grid": [0, 28, 56, 0]}, []), ({"cells": "1", "grid": [0, 28, 56, 4]}, []),
     ({"boxes": "[" * 100_000}, []), ({"answer": [1, 2]}, [])])
 def test_what_a_row_says_of_places(columns, marks):
     assert truth_in(columns) == marks
@@ -148,6 +153,13 @@ def test_places_of_each_family_are_those_of_the_picture(family, scale):
     assert record["images"] == [{"file": None, "size": [110, 56], "scale": scale}]
     (mark,) = said_marks(record)
     assert mark == Point(55, 28, "x")
+
+
+def test_the_row_says_in_which_numbers_it_asks():
+    made = of_row([picture(flat(0)), picture(flat(1))], {"frame": [1000, 1000], "image_size": [84, 56]})
+    assert [each["scale"] for each in made["images"]] == [[1000, 1000], [84, 56]]
+    for wrong in ([0, 5], "1000", [1, 2, 3], [True, True], None):
+        assert of_row([picture(flat(0))], {"frame": wrong})["images"][0]["scale"] == [84, 56]
 
 
 def test_marks_outside_of_a_picture():
