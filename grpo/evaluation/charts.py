@@ -94,7 +94,7 @@ def most_confused(pairs: "Pairs") -> "Figure | None":
                           for pair in shown], fontsize=8, color=INK)
     ticks(axes.set_yticks, [f"{printable(pair['gold'])} → {printable(pair['given'])}" for pair in shown], cut=False)
     axes.invert_yaxis()
-    axes.margins(x=0.2)
+    axes.margins(x=0.2, y=0.01)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("completions", color=INK, fontsize=9)
     axes.tick_params(colors=INK, length=0)

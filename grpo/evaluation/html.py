@@ -196,7 +196,8 @@ def marked(picture: Shown, truth: Sequence[Mark], said: Sequence[Mark], name: st
 
 
 def overlay(size: tuple[float, float], truth: Sequence[Mark], said: Sequence[Mark]) -> str:
-    """Marks in the units of the picture, each with a light line beneath that shows it on any ground."""
+    """Marks in the units of the picture, each with a light line beneath that shows it on any ground. The truth has no
+    labels where they would lie beneath those of a completion."""
     width, height = size
     unit = max(width, height) / 100
     shapes = []
@@ -205,7 +206,7 @@ def overlay(size: tuple[float, float], truth: Sequence[Mark], said: Sequence[Mar
             outline = shape(mark, size, unit)
             dashed = " box" if isinstance(mark, Box) else ""
             shapes.append(f'<g class="{kind}{dashed}"><path class="casing" d="{outline}"/><path d="{outline}"/>'
-                          f"{label(mark, size, unit)}</g>")
+                          f"{label(mark, size, unit) if kind == 'said' or not said else ''}</g>")
     return f'<svg viewBox="0 0 {width:g} {height:g}" preserveAspectRatio="none" aria-hidden="true">' + \
         "".join(shapes) + "</svg>"
 

@@ -55,7 +55,8 @@ class Marked(Flowable):
                 for mark in marks:
                     canvas.setDash(dash if isinstance(mark, Box) and line == LINE else [])
                     self.outline(canvas, mark)
-            for mark in marks:
+            # labels of the truth would lie beneath those of a completion
+            for mark in marks if marks is self.said or not self.said else ():
                 self.label(canvas, mark, colors.HexColor(color))
         canvas.restoreState()
 

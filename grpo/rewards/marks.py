@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 THOUSANDTHS = (1000, 1000)                   # the size of an image in Qwen-VL's and Qwen3-VL's numbers
-NUMBER = r"\s{0,9}([-+]?[0-9]{1,9}(?:\.[0-9]{0,9})?)\s{0,9}"
+NUMBER = r"\s{0,9}([-+]?[0-9]{1,9}(?:\.[0-9]{0,20})?)\s{0,9}"
 TEXT = r"\"((?:[^\"\\\n]|\\.){0,200})\"|'((?:[^'\\\n]|\\.){0,200})'"
 # one alternative each; what stands between them is of no matter, but for braces, which bound what a label is of
 TOKEN = re.compile(

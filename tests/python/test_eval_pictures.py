@@ -254,6 +254,27 @@ def test_what_rewards_log_is_the_mean_over_completions(tmp_path):
     assert weighted_means([(1, {"a": float("nan")}), (1, {"a": 2.0}), (1, {})]) == {"a": 2.0}
 
 
+def test_rounds_of_sft_go_in_portions(tmp_path, monkeypatch):
+    rows = [{"messages": [{"role": "user", "content": "Which?"}, {"role": "assistant", "content": str(i)}],
+             "image": Drawn(flat, (40 * i,), 56, 84)} for i in range(5)]
+
+    def losses(size):
+        policy = grpo.load(grpo.tiny("qwen2_5_vl", num_hidden_layers=1), "cpu")
+        config = grpo.SFTConfig(output_dir=str(tmp_path / f"sft{size}"), per_device_train_batch_size=size, max_steps=1)
+        most, see = [], policy.sight.inputs
+
+        def inputs(prompts, pictures, **named):
+            most.append(sum(map(bool, pictures)))
+            return see(prompts, pictures, **named)
+
+        monkeypatch.setattr(policy.sight, "inputs", inputs)
+        return grpo.SFTTrainer(policy, config, rows, rows).evaluate(), most
+
+    (whole, once), (parts, twice) = losses(5), losses(2)
+    assert (once, twice) == ([5], [2, 2, 1])
+    assert [whole[name] == parts[name] for name in ("eval_loss", "eval_entropy")] == [True, True]
+
+
 # ---- the command
 
 
