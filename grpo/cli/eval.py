@@ -1,16 +1,20 @@
 """grpo eval: a round of evaluation of any model on held-out rows, with a report."""
 import argparse
 import hashlib
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..datasets.pictures import picture_key
 from ..errors import ConfigError
-from ..evaluation import DOCUMENT, GENERATIONS, REPORT, EvalFolder
+from ..evaluation import DOCUMENT, GENERATIONS, MOST_QUESTIONS, REPORT, EvalFolder
 from ..model import resolve
 from ..recipes import Recipe
-from ..runs import CHECKPOINTS, CONFIG, EVALUATIONS, RECIPE, checkpoint, say, to_json
+from ..runs import CHECKPOINTS, CONFIG, EVALUATIONS, RECIPE, checkpoint, plain, say, spelled, to_json
+from ..vision.drawn import Drawn
+from ..vision.messages import COLUMNS
 from .parser import Parser, from_yaml, text_or_number
 
 ABOUT = """Evaluates a model on held-out rows: accuracy with its interval, read strictly, leniently and by extraction;
@@ -21,7 +25,8 @@ rewards and lengths.
   grpo eval runs/gsm8k-1 --checkpoint best --num_generations 8   8 completions a question, at the run's temperature
   grpo eval Qwen/Qwen2.5-0.5B-Instruct --dataset gsm8k --limit 200
 
-Leaves evaluation.json, report.pdf and generations.txt. Interrupted, the same command goes on where it stopped."""
+Leaves evaluation.json, report.html, report.pdf and generations.txt, the pictures that the reports show in images/, and
+where answers are classes what is taken for what. Interrupted, the same command goes on where it stopped."""
 # flag: (entry of the recipe, type, meaning)
 FLAGS: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "dataset": ("eval_dataset", str,
@@ -39,12 +44,16 @@ FLAGS: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "seed": ("seed", int, "the same seed draws the same completions"),
     "slots": ("slots", int, "sequences decoded at a time; the numbers are the same"),
     "device": ("device", str, "auto, cpu, cuda or ref"),
+    "min_pixels": ("min_pixels", int, "show images with at least so many pixels"),
+    "max_pixels": ("max_pixels", int, "show images with at most so many pixels, which decides their tokens"),
+    "on_bad_row": ("on_bad_row", str, "raise, or skip rows whose images cannot be read"),
 }
 # options of a run that matter to its evaluation
 OPTIONS = """
     seed device dtype model_init_kwargs max_prompt_length on_long_prompt max_completion_length temperature top_p top_k
     min_p repetition_penalty generation_kwargs chat_template_kwargs temperature_eval num_generations
-    num_generations_eval slots token_budget reward_weights on_reward_error soft_overlong_cache eval_category""".split()
+    num_generations_eval slots token_budget reward_weights on_reward_error soft_overlong_cache eval_category min_pixels
+    max_pixels image_cache_gb image_cache_dir on_bad_row""".split()
 
 
 def eval_parser(prog: str) -> Parser:
@@ -62,7 +71,7 @@ def eval_parser(prog: str) -> Parser:
     parser.add_argument("--output_dir", metavar="DIR",
                         help="where it goes (a folder of its own in the run's eval/, or in evals/)")
     parser.add_argument("--report_questions", type=int, metavar="N",
-                        help="questions in the PDF (200); the JSON has all")
+                        help="questions in the reports (200); the JSON has all")
     return parser
 
 
@@ -84,8 +93,11 @@ def main(argv: list[str], prog: str = "grpo eval") -> None:
                 "weights": checkpoint.weights_hash(trainer.model.core), "rows": hash_of(rows),
                 **trainer.evaluations[""].settings()}
     folder = EvalFolder(arguments.output_dir or default_folder(source, run, settings), settings)
+    most = MOST_QUESTIONS if arguments.report_questions is None else arguments.report_questions
     document = folder.document() if folder.finished else complete(folder, trainer)
-    show(document, folder, arguments.report_questions)
+    if folder.keep_images(document, trainer.evaluations[""], most) or not folder.finished:
+        folder.finish(document)
+    show(document, folder, most)
 
 
 def source_of(model: str, which: str | None) -> tuple[str, Path | None]:
@@ -145,11 +157,20 @@ def config_of(recipe: Recipe) -> Any:
 
 
 def hash_of(rows: list[dict[str, Any]]) -> str:
-    """SHA-256 of rows, by which an evaluation knows whether its data are the same."""
+    """SHA-256 of rows, by which an evaluation knows whether its data are the same. An image counts by what tells it
+    from others, not by where its pixels lie."""
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(to_json(row).encode())
+        keys = {name: picture_key(row[name]) for name in COLUMNS if row.get(name) is not None}
+        text = json.dumps(plain({**row, **keys}), ensure_ascii=False, default=told)
+        digest.update(text.encode("utf-8", "backslashreplace"))
     return digest.hexdigest()
+
+
+def told(value: Any) -> str:
+    """What JSON has no form for: an image by its key, anything else by its text."""
+    is_image = isinstance(value, (Drawn, bytes, bytearray)) or hasattr(value, "tobytes")
+    return picture_key(value) if is_image else spelled(value)
 
 
 def default_folder(source: str, run: Path | None, settings: dict[str, Any]) -> Path:
@@ -183,17 +204,15 @@ def complete(folder: EvalFolder, trainer: Any) -> dict[str, Any]:
         say(f"{len(records) // each} of {len(evaluation)} questions are in {folder.path}; the same command goes on "
             "from there")
         raise
-    finished = document(folder.settings, records)
-    folder.finish(finished)
-    return finished
+    return document(folder.settings, records)
 
 
-def show(document: dict[str, Any], folder: EvalFolder, most: int | None) -> None:
-    """The tables on stdout, the report and the text beside the JSON."""
-    from ..evaluation import MOST_QUESTIONS, evaluation_tables, write_report, write_text
+def show(document: dict[str, Any], folder: EvalFolder, most: int) -> None:
+    """The tables on stdout, the reports and the text beside the JSON."""
+    from ..evaluation import evaluation_tables, write_reports, write_text
 
     title = f"Evaluation of {Path(document['settings']['model']).name}"
     written = [folder.path / DOCUMENT, write_text(document, folder.path / GENERATIONS),
-               write_report(document, folder.path / REPORT, title, MOST_QUESTIONS if most is None else most)]
+               *write_reports(document, folder.path / REPORT, title, most)]
     print("\n\n".join(table.text() for table in evaluation_tables(document)))
-    print("\n" + "\n".join(str(path) for path in written if path is not None))
+    print("\n" + "\n".join(map(str, written)))

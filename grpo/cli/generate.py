@@ -25,6 +25,9 @@ def generate_parser() -> Parser:
                         help="a folder, a .gguf file, a hub id, or a run folder")
     parser.add_argument("--image", action="append", metavar="FILE", help="an image to show it, before the prompt or "
                         "where that has <image>; again for more")
+    for limit in ("min_pixels", "max_pixels"):
+        parser.add_argument(f"--{limit}", type=int, metavar="N",
+                            help=f"show images with at {'least' if limit == 'min_pixels' else 'most'} so many pixels")
     parser.add_argument("--system", metavar="TEXT", help="system message; 'xml' asks for <reasoning> and <answer>")
     parser.add_argument("--raw", action="store_true", help="continue the prompt as text, without a chat template")
     parser.add_argument("-n", "--num_generations", type=int, default=1, metavar="N", help="answers to draw (1)")
@@ -58,6 +61,8 @@ def main(argv: list[str], prog: str = "grpo generate") -> None:
     raw = a.raw or not model.tokenizer.chat_template
     if raw and not a.raw:
         print("this model has no chat template: the prompt is continued as text", file=sys.stderr)
+    if a.min_pixels is not None or a.max_pixels is not None:
+        model.processor = model.seeing().processor.with_limits(a.min_pixels, a.max_pixels)
     temperature = a.temperature if a.temperature or a.num_generations == 1 else 1.0
     started = time.perf_counter()
     prompt: Any = text if raw else chat(text, a.system)

@@ -87,8 +87,8 @@ def analysis_of(records: Sequence[Record]) -> dict[str, Any]:
         raise FileFormatError("the evaluation has no completions; the run was made with save_completions=False")
     content = document({}, records)
     graded = [r for r in records if r["gold"] is not None]
-    return {"metrics": content["metrics"], "by_category": content["by_category"], "completions": shares(records),
-            "right": shares([r for r in graded if r["lenient"]]),
+    return {**{name: content[name] for name in ("metrics", "by_category", "by_class", "confusion")},
+            "completions": shares(records), "right": shares([r for r in graded if r["lenient"]]),
             "wrong": shares([r for r in graded if not r["lenient"]]),
             "tag_errors": dict(Counter(error for r in records for error in r["tag_errors"] or ()).most_common()),
             "histograms": {name: histogram([r["rewards"][name] for r in records]) for name in records[0]["rewards"]},

@@ -58,6 +58,24 @@ def interval(shares: NDArray[np.float64], completions: int) -> tuple[float, floa
     return wilson(p, min(max(effective, count), completions))
 
 
+def mean_interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """95 % interval of the mean of numbers (questions, completions of each; NaN where there is none), over questions
+    like these: of zeros and ones `interval`, else that of the means of questions by the normal distribution. NaN of
+    fewer than two questions.
+
+    >>> [round(x, 2) for x in mean_interval(np.array([[1.0], [2.0], [3.0]]))]
+    [0.87, 3.13]
+    """
+    there = values[~np.isnan(values).all(axis=1)]
+    if len(there) < 2:
+        return math.nan, math.nan
+    means, known = np.nanmean(there, axis=1), there[~np.isnan(there)]
+    if np.isin(known, (0.0, 1.0)).all():
+        return interval(means, known.size)
+    half = Z * float(means.std(ddof=1)) / math.sqrt(len(means))
+    return float(means.mean()) - half, float(means.mean()) + half
+
+
 def difference(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float, float]:
     """(mean of b - a, low, high): two models on the same questions, shares in [0, 1], with a 95 % interval.
 

@@ -3,20 +3,26 @@ stopped.
 
     settings.json      what decides the numbers: another evaluation in the same folder is refused
     unfinished.jsonl   the records of finished questions, a line a completion, until the last one is there
-    evaluation.json    settings, metrics, by_category, every completion;  report.pdf;  generations.txt
+    evaluation.json    settings, metrics, by_category, by_class, confusion, every completion
+    images/KEY.png     the pictures of the questions that the reports show, once each by their content
+    report.html, report.pdf, confusion-report.png and .pdf, generations.txt
 """
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, FileFormatError, RunFolderError
 from ..runs import append, read_document, replace_text, to_json
+from .pictures import FOLDER
 from .records import Record, questions
 
+if TYPE_CHECKING:
+    from .rounds import Evaluation
+
 SETTINGS, UNFINISHED = "settings.json", "unfinished.jsonl"
-DOCUMENT, REPORT, GENERATIONS = "evaluation.json", "report.pdf", "generations.txt"
+DOCUMENT, REPORT, GENERATIONS = "evaluation.json", "report", "generations.txt"
 NOT_COMPARED = ("model",)                    # the same weights may lie elsewhere
 
 
@@ -73,6 +79,15 @@ class EvalFolder:
         except OSError as error:
             raise RunFolderError(f"{path} cannot be written: {error.strerror or error}; what is finished stays, the "
                                  "same evaluation goes on there") from error
+
+    def keep_images(self, document: Mapping[str, Any], evaluation: "Evaluation", most: int) -> bool:
+        """Copies the images of the first so many questions into images/, those that are not there yet, and names them
+        in the document. Whether that changed it."""
+        try:
+            return evaluation.keep_images(document["completions"], self.path, most)
+        except OSError as error:
+            raise RunFolderError(f"{self.path / FOLDER} cannot be written: {error.strerror or error}; what is finished "
+                                 "stays, the same evaluation goes on there") from error
 
     def finish(self, document: Mapping[str, Any]) -> None:
         """Writes evaluation.json, whole or not at all, and drops the records that led to it."""

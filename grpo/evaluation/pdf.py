@@ -14,8 +14,18 @@ from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
-from reportlab.platypus import KeepTogether, Paragraph, Preformatted, SimpleDocTemplate, Table as Grid
+from reportlab.platypus import (
+    Flowable,
+    Image,
+    KeepTogether,
+    Paragraph,
+    Preformatted,
+    SimpleDocTemplate,
+    Table as Grid,
+)
 
+from .marked import Marked, is_readable
+from .pictures import Mark, Shown, legend, said_marks, shown_images, true_marks
 from .records import Record
 from .tables import Table
 from .text import headline, last_message, parts, prompt_text, rewards_line
@@ -25,9 +35,13 @@ MARGIN, WIDTH = 18 * mm, A4[0] - 36 * mm
 INK, PALE, PAPER, RULE = (colors.HexColor(c) for c in ("#222222", "#777777", "#f6f6f4", "#dddddd"))
 RIGHT, WRONG, PLAIN = (colors.HexColor(c) for c in ("#1a7f37", "#c4321c", "#8a8a8a"))
 MONO_SIZE = 7.4
-COLUMNS = int((WIDTH - 8 * mm) / (0.602 * MONO_SIZE))
 LINES_A_ROW = 8                              # of a completion, which breaks between pages at a row's end
 MISSING = "□"
+BARE = [*((f"{side}PADDING", (0, 0), (-1, -1), 0) for side in ("LEFT", "RIGHT", "TOP")),
+        ("BOTTOMPADDING", (0, 0), (-1, -1), 2), ("VALIGN", (0, 0), (-1, -1), "TOP")]
+PICTURE, SMALL = (78 * mm, 64 * mm), (58 * mm, 50 * mm)   # most width and height: of a question's, of a completion's
+GAP, MOST_PICTURES = 4 * mm, 12
+MOST_BESIDE = 34                             # lines of a text beside a picture
 PROMPT_CHARACTERS, MOST_CHARACTERS = 3000, 1000          # of a prompt; of a cell, which cannot go over pages
 
 
@@ -55,29 +69,79 @@ class Pages:
             self.story.append(Paragraph("Before the question", style(10.5, bold=True, before=8, after=3, keep=True)))
             self.story += boxed(shortened(prompt_text(prompt[:-1])), PLAIN)
 
-    def question(self, title: str, group: Sequence[Record]) -> None:
-        """Question, gold, and each completion with its rewards and what was read out of it."""
+    def chart(self, path: Path) -> None:
+        """A picture over the width of the page, or as much of it as its height allows."""
+        picture = Image(str(path))
+        scale = min(WIDTH / picture.imageWidth, 225 * mm / picture.imageHeight, 72 / 160)
+        picture.drawWidth, picture.drawHeight = picture.imageWidth * scale, picture.imageHeight * scale
+        picture.hAlign = "LEFT"
+        picture.spaceBefore = 10
+        self.story.append(picture)
+
+    def question(self, title: str, group: Sequence[Record], folder: Path) -> None:
+        """Pictures, question, gold, and each completion with its rewards and what was read out of it. folder: in which
+        the copies of pictures are."""
         first = group[0]
         graded = "" if first["gold"] is None else f", {sum(r['lenient'] for r in group)} of {len(group)} right"
         self.story.append(Paragraph(escape(printable(title + graded)),
                                     style(10.5, bold=True, before=14, after=3, keep=True)))
-        self.story += boxed(shortened(last_message(first["prompt"])), PLAIN)
-        if first["gold"] is not None:
-            self.story.append(Paragraph(escape(printable(f"gold: {first['gold']}")),
-                                        style(8.5, bold=True, before=2, after=2)))
+        pictures, truth = shown_images(first, folder), true_marks(first)
+        asked = shortened(last_message(first["prompt"]))
+        gold = [] if first["gold"] is None else [Paragraph(escape(printable(f"gold: {first['gold']}")),
+                                                           style(8.5, bold=True, before=2, after=2))]
+        if len(pictures) == 1:
+            shown = [drawn(pictures[0], truth, [], PICTURE), *key(legend(truth, [], pictures[0].size))]
+            self.beside(shown, asked, PLAIN, gold)
+        else:
+            self.pictures(pictures, truth)
+            self.story += [*boxed(asked, PLAIN), *gold]
         for record in group:
-            self.completion(record)
+            self.completion(record, pictures)
 
-    def completion(self, record: Record) -> None:
-        """One completion in the colour of its verdict, with its rewards and what was read out of it."""
+    def beside(self, shown: list[Any], text: str, color: Any, more: Sequence[Any] = ()) -> None:
+        """A picture, and to its right the text in its box with what follows it; a long text goes beneath."""
+        width = WIDTH - shown[0].width - GAP
+        if len(lines_of(text, width)) <= MOST_BESIDE:
+            self.story.append(Grid([[shown, [*boxed(text, color, width), *more]]], hAlign="LEFT", style=BARE,
+                                   colWidths=[shown[0].width + GAP, width]))
+            return
+        for part in shown:
+            part.keepWithNext = True
+        self.story += [*shown, *boxed(text, color), *more]
+
+    def pictures(self, pictures: Sequence[Shown], truth: Sequence[Mark]) -> None:
+        """Several images of a row, with what is true of the first."""
+        if not pictures:
+            return
+        abreast = min(3, len(pictures))
+        most = (min(PICTURE[0], (WIDTH - (abreast - 1) * GAP) / abreast), PICTURE[1])
+        cells: list[Any] = [drawn(picture, truth if i == 0 else [], [], most)
+                            for i, picture in enumerate(pictures[:MOST_PICTURES])]
+        for row in (cells[i:i + abreast] for i in range(0, len(cells), abreast)):
+            widths = [cell.width + (GAP if i + 1 < len(row) else 0) for i, cell in enumerate(row)]
+            self.story.append(Grid([row], colWidths=widths, hAlign="LEFT", style=BARE))
+            self.story[-1].keepWithNext = True
+        left = len(pictures) - MOST_PICTURES
+        notes = [f"{left} more pictures are not shown"] if left > 0 else []
+        notes += ["marks are on the first picture"] if truth else []
+        self.story += key(legend(truth, [], pictures[0].size), notes)
+
+    def completion(self, record: Record, pictures: Sequence[Shown]) -> None:
+        """One completion in the colour of its verdict, with its rewards, what was read out of it, and where it names
+        places a picture of them."""
         color = PLAIN if record["gold"] is None else RIGHT if record["lenient"] else WRONG
         mark = "" if record["gold"] is None else "✓ " if record["lenient"] else "✗ "
         self.story.append(Paragraph(escape(mark + printable(headline(record))),
                                     style(8, color=color, bold=True, before=7, keep=True)))
         self.story.append(Paragraph(escape(printable(rewards_line(record))), style(7.5, after=2, keep=True)))
-        self.story += boxed(record["completion"] or "(empty)", color)
-        if read := parts(record):
-            self.story.append(Paragraph(escape(printable(read)), style(7.5, color=PALE, before=1)))
+        said, words, found = said_marks(record), record["completion"] or "(empty)", parts(record)
+        read = [Paragraph(escape(printable(found)), style(7.5, color=PALE, before=1))] if found else []
+        if said and pictures:
+            truth = true_marks(record)
+            shown = [drawn(pictures[0], truth, said, SMALL), *key(legend(truth, said, pictures[0].size))]
+            self.beside(shown, words, color, read)
+        else:
+            self.story += [*boxed(words, color), *read]
 
     def save(self, path: Path) -> Path:
         """Writes the file whole or not at all."""
@@ -128,17 +192,36 @@ def shortened(text: str) -> str:
     return text if len(text) <= PROMPT_CHARACTERS else "[the beginning is left out] ..." + text[-PROMPT_CHARACTERS:]
 
 
-def boxed(text: str, color: Any) -> list[Any]:
+def drawn(picture: Shown, truth: Sequence[Any], said: Sequence[Any], most: tuple[float, float]) -> Flowable:
+    """A picture and its marks, within a width and a height; a box with a word where there is no copy of it."""
+    path = picture.path if picture.path is not None and is_readable(picture.path) else None
+    return Marked(path, picture.size, most, truth, said, printable)
+
+
+def key(lines: Sequence[tuple[str, str]], notes: Sequence[str] = ()) -> list[Any]:
+    """What colours mean, in small print beneath a picture; nothing where there are none."""
+    texts = [f'<font color="{color}">■</font> {escape(printable(text))}' for color, text in lines]
+    look = style(7, color=PALE, before=2.5, after=3, keep=True)
+    return [Paragraph("<br/>".join([*texts, *map(escape, notes)]), look)] if texts or notes else []
+
+
+def lines_of(text: str, width: float) -> list[str]:
+    """Monospaced text in lines that fit a width."""
+    columns = max(20, int((width - 8 * mm) / (0.602 * MONO_SIZE)))
+    return [piece for line in printable(text, "Mono").split("\n")
+            for piece in (textwrap.wrap(line, columns, replace_whitespace=False) or [""])]
+
+
+def boxed(text: str, color: Any, width: float = WIDTH) -> list[Any]:
     """Monospaced text beside a coloured bar; it may go over pages."""
-    lines = [piece for line in printable(text, "Mono").split("\n")
-             for piece in (textwrap.wrap(line, COLUMNS, replace_whitespace=False) or [""])]
+    lines = lines_of(text, width)
     look = ParagraphStyle("", fontName="Mono", fontSize=MONO_SIZE, leading=MONO_SIZE * 1.3, textColor=INK)
     rows = [[Preformatted("\n".join(lines[i:i + LINES_A_ROW]), look)] for i in range(0, len(lines), LINES_A_ROW)]
     everywhere = ((0, 0), (-1, -1))
     marked = [("LINEBEFORE", *everywhere, 2, color), ("BACKGROUND", *everywhere, PAPER), ("TOPPADDING", *everywhere, 0),
               ("BOTTOMPADDING", *everywhere, 0), ("LEFTPADDING", *everywhere, 6)]
     # the first row apart, so that a headline keeps to it alone and not to all of a long text
-    return [Grid(part, colWidths=[WIDTH], style=marked) for part in (rows[:1], rows[1:]) if part]
+    return [Grid(part, colWidths=[width], style=marked, hAlign="LEFT") for part in (rows[:1], rows[1:]) if part]
 
 
 def grid(table: Table) -> Any:

@@ -12,7 +12,8 @@ import numpy as np
 from ..rewards import final_answer, gold_of, tagged_answer
 from ..rollouts import completion_metrics, flat_groups, moments, reward_metrics
 from ..runs import FORMAT, READINGS, plain
-from .estimates import interval, majority, pass_at_k
+from .classes import class_of, classes_of, confusion, key_of
+from .estimates import interval, majority, mean_interval, pass_at_k
 from .grading import grade, layout_of, reasoning_of, tag_errors, vote_of
 
 Record = dict[str, Any]
@@ -50,6 +51,7 @@ def metrics_of(records: Sequence[Record]) -> dict[str, float]:
     majority@k/k: accuracy of their most frequent answer
     format: completions whose tags are all there, once and in order, of those that were asked for tags
     completions/..., rewards/..., reward, funcs/NAME/mean: lengths, truncation, rewards, evaluation functions
+    funcs/NAME/low and /high: 95 % interval of its mean over questions (grpo.evaluation.estimates.mean_interval)
     """
     groups = questions(records)
     lengths = np.array([r["tokens"] for r in records])
@@ -63,6 +65,8 @@ def metrics_of(records: Sequence[Record]) -> dict[str, float]:
     for name in records[0].get("funcs", ()):
         values = array([r["funcs"] for r in records], operator.itemgetter(name))
         metrics[f"funcs/{name}/mean"], metrics[f"funcs/{name}/std"] = moments(values)
+        ends = mean_interval(values.reshape(len(groups), -1))
+        metrics[f"funcs/{name}/low"], metrics[f"funcs/{name}/high"] = ends
     if (asked := [r for r in records if r["tag_errors"] is not None]):
         metrics["format"] = sum(not r["tag_errors"] for r in asked) / len(asked)
     graded_groups = [group for group in groups if group[0]["gold"] is not None]
@@ -100,7 +104,20 @@ def by_category(records: Sequence[Record]) -> dict[str, dict[str, float]]:
             for category, groups in itertools.groupby(ordered, key=lambda group: group[0]["category"])}
 
 
+def by_class(records: Sequence[Record]) -> dict[str, Any]:
+    """by_class: accuracies of every class, with its number of questions; confusion: what is taken for what
+    (grpo.evaluation.classes). Both empty where golds are no classes."""
+    known = [group for group in questions(records) if group[0]["gold"] is not None]
+    classes = classes_of(known)
+    own: dict[str, list[list[Record]]] = {key: [] for key in classes}
+    for group in known if classes else ():
+        own[key_of(class_of(group[0]["gold"]))].append(group)
+    return {"by_class": {classes[key]: {"questions": len(groups), **accuracies(groups)}
+                         for key, groups in own.items()},
+            "confusion": confusion(known, classes) if classes else []}
+
+
 def document(settings: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Any]:
-    """What an evaluation leaves as JSON: settings, metrics, by_category and every completion."""
+    """What an evaluation leaves as JSON: settings, metrics, by_category, by_class, confusion and every completion."""
     return {"format": FORMAT, "settings": dict(settings), "metrics": metrics_of(records),
-            "by_category": by_category(records), "completions": list(records)}
+            "by_category": by_category(records), **by_class(records), "completions": list(records)}

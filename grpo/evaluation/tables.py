@@ -5,7 +5,7 @@ from typing import Any
 
 from ..runs import READINGS
 
-BAR, SHOWN_DISAGREEMENTS, WIDEST = 40, 20, 28
+BAR, SHOWN_DISAGREEMENTS, WIDEST, SHOWN_CLASSES = 40, 20, 28, 30
 HASHES, HASH = ("weights", "rows"), 12        # settings shown by their first characters
 MEANINGS = {"strict": "strict (in its tags)", "lenient": "lenient (anywhere)", "extractive": "extractive match"}
 
@@ -29,17 +29,20 @@ class Table:
         return "\n".join([self.title, *("  " + line.rstrip() for line in lines)])
 
 
-def evaluation_tables(document: Mapping[str, Any]) -> list[Table]:
-    """Accuracy with intervals, accuracy by category, rewards, completions and settings of an evaluation."""
+def evaluation_tables(document: Mapping[str, Any], most_classes: int = SHOWN_CLASSES) -> list[Table]:
+    """Accuracy with intervals, accuracy by category and by class, rewards, completions and settings of an
+    evaluation."""
     m = document["metrics"]
-    return [*accuracy_tables(m, document["by_category"]), reward_table(m), completion_table(m),
+    return [*accuracy_tables(document, most_classes), reward_table(m), completion_table(m),
             settings_table(document["settings"])]
 
 
-def accuracy_tables(m: Mapping[str, float], categories: Mapping[str, Mapping[str, float]]) -> list[Table]:
-    """Accuracy where there are golds, and by category where there are categories."""
-    overall = [accuracy_table(m)] if "accuracy/lenient" in m else []
-    return overall + ([category_table(categories)] if categories else [])
+def accuracy_tables(found: Mapping[str, Any], most_classes: int = SHOWN_CLASSES) -> list[Table]:
+    """Accuracy where there are golds, and by category and class where there are some."""
+    overall = [accuracy_table(found["metrics"])] if "accuracy/lenient" in found["metrics"] else []
+    categories, classes = found["by_category"], found.get("by_class")
+    return [*overall, *([category_table(categories)] if categories else []),
+            *([class_table(classes, most_classes)] if classes else [])]
 
 
 def accuracy_table(m: Mapping[str, float]) -> Table:
@@ -54,11 +57,21 @@ def accuracy_table(m: Mapping[str, float]) -> Table:
     return Table(title, ["", "share", "95 % interval"], rows)
 
 
-def category_table(categories: Mapping[str, Mapping[str, float]]) -> Table:
+def category_table(categories: Mapping[str, Mapping[str, float]], title: str = "By category",
+                   name: str = "category") -> Table:
     """Accuracy of each category."""
     rows = [[name, str(int(m["questions"])), *(percent(m[f"accuracy/{r}"]) for r in READINGS), span(m, "lenient")]
             for name, m in categories.items()]
-    return Table("By category", ["category", "questions", *READINGS, "95 % of lenient"], rows)
+    return Table(title, [name, "questions", *READINGS, "95 % of lenient"], rows)
+
+
+def class_table(classes: Mapping[str, Mapping[str, float]], most: int) -> Table:
+    """Accuracy of each class; of more than most the worst."""
+    if len(classes) <= most:
+        return category_table(classes, "By class (gold answer)", "class")
+    worst = sorted(classes.items(), key=lambda item: item[1]["accuracy/lenient"])[:most]
+    return category_table(dict(worst), f"The {most} of {len(classes)} classes (gold answers) with the least accuracy",
+                          "class")
 
 
 def reward_table(m: Mapping[str, Any]) -> Table:
@@ -123,7 +136,7 @@ def round_tables(found: Mapping[str, Any]) -> list[Table]:
     tables = []
     if "evaluation" in found:
         e = found["evaluation"]
-        tables += accuracy_tables(e["metrics"], e["by_category"])
+        tables += accuracy_tables(e)
         tables.append(share_table("Completions", {"all": e["completions"], "right": e["right"], "wrong": e["wrong"]}))
         if e["tag_errors"]:
             tables.append(Table("Errors of layout", ["", "completions"],

@@ -304,7 +304,8 @@ class GRPOConfig(TrainingConfig):
     temperature_eval: float | None = option(None, "Temperature in evaluation; 0 is greedy; None: temperature.", low=0)
     eval_category: str | None = option(None, "Column by which evaluation is broken down; None: category, level, "
                                        "subject or source, where every row has it.")
-    eval_report: str = option("end", "PDF of the evaluation (needs reportlab): of the last one, of every one, or none.",
+    eval_report: str = option("end", "Report of the evaluation, HTML and (with reportlab) PDF, with the pictures of "
+                              "its rows: of the last one, of every one, or none.",
                               choices=("end", "every", "no"))
     slots: int | None = option(None, "Sequences decoded at a time; results are the same. None: 32 on a CPU, 256 on a "
                                "GPU.", low=1)

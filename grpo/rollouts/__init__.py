@@ -9,6 +9,7 @@ from .rollouts import (
                        flat_groups,
                        generate,
                        moments,
+                       pictures_of,
                        prompt_stream,
                        reward_batch,
                        reward_metrics,
@@ -16,4 +17,5 @@ from .rollouts import (
 )
 
 __all__ = ["LENGTH", "PastGroup", "ReplayBuffer", "Rollouts", "completion_metrics", "completion_records", "flat_groups",
-           "generate", "past_groups", "moments", "prompt_stream", "reward_batch", "reward_metrics", "sampling"]
+           "generate", "moments", "past_groups", "pictures_of", "prompt_stream", "reward_batch", "reward_metrics",
+           "sampling"]

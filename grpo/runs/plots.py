@@ -143,6 +143,19 @@ def accuracy_panels(logs: list[Metrics]) -> list[Panel]:
     return panels
 
 
+def function_panels(logs: list[Metrics]) -> list[Panel]:
+    """A panel an evaluation function."""
+    names = dict.fromkeys(name for log in logs for prefix in log.data_sets().values()
+                          for name in log.named(f"{prefix}funcs/", "/mean"))
+    return [Panel(name, "mean in evaluation", functools.partial(function_means, f"funcs/{name}"), band="95 % interval",
+                  smooth=False) for name in names]
+
+
+def function_means(name: str, m: Metrics) -> list[Curve]:
+    """The means of one evaluation function, each in its confidence interval, one curve a data set."""
+    return m.evaluated("evaluation", f"{name}/mean", ends=(f"{name}/low", f"{name}/high"))
+
+
 def readings(prefix: str, m: Metrics) -> list[Curve]:
     """The accuracies of one data set."""
     return [curve for kind in READINGS for name in [f"{prefix}accuracy/{kind}"]
@@ -189,6 +202,7 @@ PICTURES: dict[str, Callable[[list[Metrics]], Iterable[Panel]]] = {
     "reward": lambda logs: (REWARD,),
     "rewards": reward_panels,
     "accuracy": accuracy_panels,
+    "functions": function_panels,
     "lengths": lambda logs: (LENGTH, CUT_OFF),
     "kl": lambda logs: (KL,),
     "entropy": lambda logs: (ENTROPY,),

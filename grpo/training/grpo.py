@@ -424,7 +424,7 @@ class GRPOTrainer(Loop):
         return held_out.round(prefix, self.run)
 
     def finish(self) -> None:
-        """The PDF of the last round of evaluation."""
+        """The report of the last round of evaluation."""
         if self.args.eval_report == "end":
             for evaluation in self.evaluations.values():
                 evaluation.report_last()

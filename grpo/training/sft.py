@@ -18,6 +18,7 @@ from ..vision.messages import given_images, normal, shows_images
 from ..vision.pictures import Picture
 from .loop import Loop, StepResult, options
 
+F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 ARGUMENTS = ("model", "args", "train_dataset", "eval_dataset", "processing_class", "callbacks")
 
@@ -83,11 +84,18 @@ class SFTTrainer(Loop):
 
     def evaluate_on(self, held_out: list[Example], prefix: str) -> dict[str, float]:
         """Mean loss and entropy over the completion tokens."""
-        prompts, completions, pictures = columns_of(held_out)
-        logps, entropies = self.model.core.logprobs(prompts, completions, np.arange(len(prompts), dtype=np.int32),
-                                                    temperature=1.0, images=self.model.core_images(prompts, pictures),
-                                                    token_budget=self.args.token_budget_on(self.model.device))
+        # the features of images of so many rows are there at once, as the memory plan counts on
+        size = self.args.batch_size if any(each.pictures for each in held_out) else len(held_out)
+        parts = [self._scored(held_out[first:first + size]) for first in range(0, len(held_out), size)]
+        logps, entropies = map(np.concatenate, zip(*parts, strict=True))
         return {"loss": float(-logps.mean(dtype=np.float64)), "entropy": float(entropies.mean(dtype=np.float64))}
+
+    def _scored(self, examples: list[Example]) -> tuple[F32, F32]:
+        """(log-probs, entropies) of all completion tokens of some rows."""
+        prompts, completions, pictures = columns_of(examples)
+        return self.model.core.logprobs(prompts, completions, np.arange(len(prompts), dtype=np.int32),
+                                        temperature=1.0, images=self.model.core_images(prompts, pictures),
+                                        token_budget=self.args.token_budget_on(self.model.device))
 
     # rows
 

@@ -13,7 +13,7 @@ from grpo.errors import ConfigError, FileFormatError
 from grpo.evaluation import rounds
 from grpo.evaluation.folder import EvalFolder
 from grpo.evaluation.records import document, verdict
-from grpo.evaluation.report import write_report
+from grpo.evaluation.report import write_pdf
 from grpo.evaluation.text import write_text
 
 SIZES = ["--model.hidden_size", "32", "--model.num_hidden_layers", "1", "--model.num_attention_heads", "2",
@@ -161,17 +161,17 @@ def hostile():
 
 def test_report(tmp_path):
     pytest.importorskip("reportlab")
-    path = write_report(hostile(), tmp_path / "r.pdf", "Evaluation of 你好 <b>")
+    path = write_pdf(hostile(), tmp_path / "r.pdf", "Evaluation of 你好 <b>")
     data = path.read_bytes()
     assert data.startswith(b"%PDF") and data.rstrip().endswith(b"%%EOF") and list(tmp_path.iterdir()) == [path]
-    assert write_report(hostile(), tmp_path / "s.pdf", "Evaluation of 你好 <b>").read_bytes() == data
-    assert len(write_report(hostile(), tmp_path / "t.pdf", most=1).read_bytes()) < len(data)
+    assert write_pdf(hostile(), tmp_path / "s.pdf", "Evaluation of 你好 <b>").read_bytes() == data
+    assert len(write_pdf(hostile(), tmp_path / "t.pdf", most=1).read_bytes()) < len(data)
 
 
 def test_what_the_report_says(tmp_path):
     pytest.importorskip("reportlab")
     pypdf = pytest.importorskip("pypdf")
-    text = "\n".join(page.extract_text() for page in pypdf.PdfReader(write_report(hostile(), tmp_path / "r.pdf")).pages)
+    text = "\n".join(page.extract_text() for page in pypdf.PdfReader(write_pdf(hostile(), tmp_path / "r.pdf")).pages)
     for part in ("lenient (anywhere)", "20.0%", "Question 1 (row 0), 1 of 1 right", "gold: 18",
                  "right (strict, lenient, extractive)",
                  "wrong", "What <b>is</b> 9 * 2 &", "answer in its tags: 18", "<answer> missing", "<font size=99>"):
@@ -180,7 +180,7 @@ def test_what_the_report_says(tmp_path):
 
 def test_without_reportlab_one_line_says_how_to_get_it(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "grpo.evaluation.pdf", None)
-    assert write_report(hostile(), tmp_path / "r.pdf") is None and not (tmp_path / "r.pdf").exists()
+    assert write_pdf(hostile(), tmp_path / "r.pdf") is None and not (tmp_path / "r.pdf").exists()
     assert "cgrpo[report]" in capsys.readouterr().err
     assert HOSTILE[4] in write_text(hostile(), tmp_path / "g.txt").read_text()
 

@@ -136,10 +136,10 @@ def test_reports_and_pictures_on_a_full_disk(tmp_path, monkeypatch):
     def full(*arguments, **named):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("grpo.evaluation.rounds.write_report", full)
+    monkeypatch.setattr("grpo.evaluation.rounds.write_reports", full)
     t = trainer(tmp_path, save_strategy="no", max_steps=1, eval_dataset=toy.ROWS, eval_strategy="steps", eval_steps=1,
                 eval_report="end")
-    with pytest.warns(GrpoWarning, match=r"eval/step-000001.pdf cannot be written: No space left on device"):
+    with pytest.warns(GrpoWarning, match=r"eval/step-000001.html cannot be written: No space left on device"):
         t.train()
     monkeypatch.setattr("grpo.runs.plots.save", full)
     with pytest.raises(RunFolderError, match="run/plots: the pictures cannot be written: No space left on device"):
