@@ -1,12 +1,15 @@
-"""Images in rows, as they are stored: where their files lie, which row shows which, and tables that would decode
-them."""
+"""Images in rows, as they are stored: where their files lie, which row shows which, tables that would decode them, and
+files that are shown in another size."""
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..vision.drawn import Drawn
 from ..vision.messages import COLUMNS
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 BATCH = 1000                                 # rows of a table that are read at once
 PART_KEYS = ("image", "path", "url")         # of an image part: a path may stand there
@@ -100,8 +103,28 @@ def picture_key(image: Any) -> str:
         except (OSError, ValueError):
             return str(path)
     if isinstance(image, Drawn):
-        return image.key.decode()
+        return picture_key(image.arguments[0]) if image.draw is resized else image.key.decode()
     data = image.tobytes() if hasattr(image, "tobytes") else image
     if isinstance(data, (bytes, bytearray)):
         return hashlib.blake2b(data, digest_size=16).hexdigest()
     return str(image)
+
+
+def square(path: str, side: int) -> Drawn:
+    """The picture in a file, to be shown as side x side pixels, whatever its aspect. The file's size and time are part
+    of what tells it from others."""
+    try:
+        found = os.stat(path)
+        mark = (found.st_size, found.st_mtime_ns)
+    except OSError:                          # said when it is looked at
+        mark = (0, 0)
+    return Drawn(resized, (path, side, *mark), side, side)
+
+
+def resized(path: str, side: int, *mark: int) -> "PIL.Image.Image":
+    """What square() shows: a bicubic resize. ImageError that names the file."""
+    from PIL import Image
+
+    from ..vision.decode import read_image
+
+    return Image.fromarray(read_image(path)).resize((side, side), Image.Resampling.BICUBIC)
