@@ -11,6 +11,7 @@ from ..vision.messages import COLUMNS
 if TYPE_CHECKING:
     import PIL.Image
 
+SAMPLE = 4096                                # bytes
 BATCH = 1000                                 # rows of a table that are read at once
 PART_KEYS = ("image", "path", "url")         # of an image part: a path may stand there
 
@@ -90,8 +91,8 @@ def pictures_in(content: Any) -> list[Any]:
 
 
 def picture_key(image: Any) -> str:
-    """What tells an image from others, wherever its file's folder lies: a file's name and size, the hash of bytes or
-    pixels."""
+    """What tells an image from others, wherever its file lies and whatever that is called: a file's size and some of
+    its bytes, the hash of bytes or pixels."""
     if isinstance(image, (list, tuple)):
         return "\0".join(map(picture_key, image))
     if isinstance(image, Mapping):
@@ -99,7 +100,7 @@ def picture_key(image: Any) -> str:
     if isinstance(image, (str, os.PathLike)):
         path = os.fspath(image)
         try:
-            return f"{os.path.basename(path)!s} {os.path.getsize(path)}"
+            return file_key(path)
         except (OSError, ValueError):
             return str(path)
     if isinstance(image, Drawn):
@@ -108,6 +109,17 @@ def picture_key(image: Any) -> str:
     if isinstance(data, (bytes, bytearray)):
         return hashlib.blake2b(data, digest_size=16).hexdigest()
     return str(image)
+
+
+def file_key(path: str | os.PathLike[str]) -> str:
+    """A file's size, and a hash of SAMPLE bytes each at its beginning, middle and end."""
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        for place in (0, (size - SAMPLE) // 2, size - SAMPLE):
+            file.seek(max(0, place))
+            digest.update(file.read(SAMPLE))
+    return f"{size} {digest.hexdigest()}"
 
 
 def square(path: str, side: int) -> Drawn:

@@ -170,7 +170,8 @@ class Recipe:
         import yaml
 
         parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "options"}
-        said = {name: value for name, value in parts.items() if value not in (None, "", {}, [])}
+        said = {name: value for name, value in parts.items()
+                if value not in (None, {}, []) and (name, value) != ("about", "")}
         return yaml.safe_dump({**said, **self.options}, sort_keys=False, allow_unicode=True, width=140)
 
 

@@ -78,8 +78,8 @@ def reasoning_quality_reward(completions: list, **columns: Any) -> list[float]:
     """Up to 0.5 for 25 words between <reasoning> and </reasoning>, and up to 0.5 for words that begin with four of the
     seven keywords, in either spelling; 0 without the tags.
 
-    >>> reasoning_quality_reward(["<reasoning>The colour of the centre</reasoning>", "color"])
-    [0.38571428571428573, 0.0]
+    >>> reasoning_quality_reward(["<reasoning>" + 25 * "colour " + "</reasoning>", "color"])
+    [0.6428571428571428, 0.0]
     """
     return [mended_quality(text_of(c)) for c in completions]
 

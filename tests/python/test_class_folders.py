@@ -255,3 +255,12 @@ def test_a_table_of_pictures(tmp_path):
     assert row["prompt"] == [{"role": "user", "content": "What?"}]
     with pytest.raises(ConfigError, match="question=3"):
         datasets.load(tmp_path / "train.csv", question=3)
+
+
+def test_copies_are_found_by_what_they_hold(photos):
+    """Not by their names: photographs are called 1.jpg in every folder."""
+    train, test = photos / "train/rose/train 1.png", photos / "test/rose/train 1.png"
+    test.write_bytes(train.read_bytes()[:-20] + bytes(20))
+    assert not overlap(datasets.load(photos), datasets.load(photos, "test"))
+    shutil.copy(train, test.with_name("another.png"))
+    assert "1 of 8 rows of evaluation are trained on" in overlap(datasets.load(photos), datasets.load(photos, "test"))

@@ -61,7 +61,7 @@ def test_names_of_the_package():
 def test_every_name_stands_for_a_reward(name):
     found = rewards.resolve(name)
     if isinstance(found, list):
-        assert len(found) == 5 and all(map(callable, found))
+        assert len(found) > 1 and all(map(callable, found))
     else:
         assert found is rewards.REGISTRY[name]
 
