@@ -26,8 +26,8 @@ OPTIONAL = (
 REQUIRED = ("numpy", "tokenizers", "huggingface-hub", "jinja2", "pyyaml", "tqdm", "matplotlib")
 FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_bf16", "amx_tile", "amx_bf16")
 VARIABLES = ("GRPO_NUM_THREADS", "GRPO_CPU", "GRPO_CUDA_LIBRARY", "GRPO_CUDA_GEMM", "GRPO_CUDA_GRAPHS",
-             "GRPO_CUDA_WGMMA", "GRPO_CUDA_TILE", "GRPO_CUBLAS", "CUDA_VISIBLE_DEVICES", "GRPO_DEBUG", "HF_HOME",
-             "HF_HUB_OFFLINE")
+             "GRPO_CUDA_WGMMA", "GRPO_CUDA_TILE", "GRPO_CUBLAS", "CUDA_VISIBLE_DEVICES", "GRPO_CACHE", "GRPO_DEBUG",
+             "HF_HOME", "HF_HUB_OFFLINE")
 
 
 @dataclass(frozen=True)

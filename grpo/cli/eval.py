@@ -1,5 +1,6 @@
 """grpo eval: a round of evaluation of any model on held-out rows, with a report."""
 import argparse
+import dataclasses
 import hashlib
 import json
 import re
@@ -7,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .. import datasets
 from ..datasets.pictures import picture_key
 from ..errors import ConfigError
-from ..evaluation import DOCUMENT, GENERATIONS, MOST_QUESTIONS, REPORT, EvalFolder
+from ..evaluation import CLASS_MEANS, DOCUMENT, GENERATIONS, MOST_QUESTIONS, REPORT, EvalFolder, nearest_class_mean
 from ..model import resolve
 from ..recipes import Recipe
-from ..runs import CHECKPOINTS, CONFIG, EVALUATIONS, RECIPE, checkpoint, plain, say, spelled, to_json
+from ..runs import CHECKPOINTS, CONFIG, EVALUATIONS, RECIPE, checkpoint, plain, replace_text, say, spelled, to_json
 from ..vision.drawn import Drawn
 from ..vision.messages import COLUMNS
 from .parser import Parser, from_yaml, text_or_number
@@ -70,6 +72,8 @@ def eval_parser(prog: str) -> Parser:
                                  "file.py:function")
     parser.add_argument("--output_dir", metavar="DIR",
                         help="where it goes (a folder of its own in the run's eval/, or in evals/)")
+    parser.add_argument("--nearest_class_mean", action="store_true",
+                        help="also classify the images by the nearest mean of their classes' features, those of train")
     parser.add_argument("--report_questions", type=int, metavar="N",
                         help="questions in the reports (200); the JSON has all")
     return parser
@@ -98,6 +102,8 @@ def main(argv: list[str], prog: str = "grpo eval") -> None:
     if folder.keep_images(document, trainer.evaluations[""], most) or not folder.finished:
         folder.finish(document)
     show(document, folder, most)
+    if arguments.nearest_class_mean:
+        baseline(folder, trainer.model, recipe, rows)
 
 
 def source_of(model: str, which: str | None) -> tuple[str, Path | None]:
@@ -205,6 +211,17 @@ def complete(folder: EvalFolder, trainer: Any) -> dict[str, Any]:
             "from there")
         raise
     return document(folder.settings, records)
+
+
+def baseline(folder: EvalFolder, model: Any, recipe: Recipe, rows: list[dict[str, Any]]) -> None:
+    """What the features of the model's tower tell by themselves, on stdout and beside the JSON."""
+    if recipe.dataset is not None:
+        train = recipe.train_rows()
+    else:
+        train = datasets.load(recipe.eval_dataset, "train", **recipe.eval_dataset_kwargs)
+    found = nearest_class_mean(model, train, rows)
+    replace_text(folder.path / CLASS_MEANS, to_json(dataclasses.asdict(found)))
+    print(f"\n{found}\n{folder.path / CLASS_MEANS}")
 
 
 def show(document: dict[str, Any], folder: EvalFolder, most: int) -> None:

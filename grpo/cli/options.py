@@ -8,6 +8,7 @@ import dataclasses
 import textwrap
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ OWN = {
 # flags that only DeepSeekRL's main.py has
 DEEPSEEKRL = {"num_chains", "kl_weight_beta", "num_train_iters", "eval_iterations", "warmup_percent",
               "update_ref_model", "update_ref_model_freq", "evaluator"}
+# flags that only the documents of its flowers have
+FLOWERS = {"batch_size", "kl_coeff", "num_epochs", "eval_interval", "log_interval"}
 # what --help shows; the rest is in --help_all
 COMMON = ("model", "dataset", "rewards", "system_prompt", "output_dir", "preset", "max_steps", "prompts_per_step",
           "num_generations", "max_completion_length", "temperature", "learning_rate", "beta", "loss_type",
@@ -83,8 +86,9 @@ def add(parser: Parser, name: str, meaning: str | None, hint: Any) -> None:
 
 
 def recipe_of(arguments: argparse.Namespace) -> Recipe:
-    """The recipe that a command line means: the one named; else gsm8k where flags that only DeepSeekRL has say so; else
-    the run's own when a run is resumed; else quickstart when neither model nor data are given. Flags change it."""
+    """The recipe that a command line means: the one named; else gsm8k, or flowers where that is the data set, where
+    flags that only DeepSeekRL has say so; else the run's own when a run is resumed; else quickstart when neither model
+    nor data are given. Flags change it."""
     changes = {name: None if value == [None] else value for name, value in vars(arguments).items() if name != "recipe"}
     named = [name for name in (arguments.recipe, changes.pop("config", None)) if name is not None]
     if len(named) > 1:
@@ -92,9 +96,10 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
     given = {OTHER_NAMES.get(name, name) for name in changes}
     if named:
         base = Recipe.read(named[0])
-    elif DEEPSEEKRL & changes.keys():
-        warn("DeepSeekRL's flags: taking the recipe gsm8k, which has its hyper-parameters")
-        base = Recipe.read("gsm8k")
+    elif DEEPSEEKRL & changes.keys() or (about_flowers(changes) and FLOWERS & changes.keys()):
+        name = "flowers" if about_flowers(changes) else "gsm8k"
+        warn(f"DeepSeekRL's flags: taking the recipe {name}, which has its hyper-parameters")
+        base = Recipe.read(name)
     elif given & {"model", "dataset"}:
         base = Recipe()
     elif resume := changes.get("resume_from_checkpoint"):
@@ -102,6 +107,11 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
     else:
         base = Recipe.read("quickstart")
     return base.change(changes)
+
+
+def about_flowers(changes: Mapping[str, Any]) -> bool:
+    """Whether these flags name the flowers as their data, or as whose rewards are meant."""
+    return "flowers" in [changes.get(name) for name in ("dataset", "dataset_name", "evaluator")]
 
 
 def listing() -> list[str]:

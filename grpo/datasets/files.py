@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import ConfigError, DatasetError, FileFormatError
 from ..model.formats import strict_json
+from .labels import asked
 from .layout import as_rows
 from .pictures import beside
 from .splits import SAME_SPLIT, no_split
@@ -16,9 +17,11 @@ BOM, BOMS_OF_UTF16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
 
 
 def read(path: Path, split: str = "train", *, size: int | None = None, system_prompt: str | None = None,
-         columns: Mapping[str, str] | None = None, image_folder: str | None = None) -> list[dict[str, Any]]:
+         columns: Mapping[str, str] | None = None, image_folder: str | None = None,
+         question: str | None = None) -> list[dict[str, Any]]:
     """Rows of a file, or of a folder's files for this split. A file on its own is a train split. Relative paths of
-    images are meant from the file's folder, where they are there, or from image_folder."""
+    images are meant from the file's folder, where they are there, or from image_folder. question: of rows that have
+    none."""
     if image_folder is not None and not os.path.isdir(os.path.expanduser(image_folder)):
         raise ConfigError(f"image_folder={image_folder!r} is no folder")
     if path.is_dir():
@@ -28,7 +31,8 @@ def read(path: Path, split: str = "train", *, size: int | None = None, system_pr
     else:
         raise no_split(f"{path} is one file and", split)
     rows = [beside(row, os.path.expanduser(image_folder or file.parent), always=image_folder is not None)
-            for file in paths for row in as_rows(records(file), str(file), system_prompt, columns=columns)]
+            for file in paths
+            for row in as_rows(asked(records(file), question), str(file), system_prompt, columns=columns)]
     return rows[:size]
 
 

@@ -1,13 +1,17 @@
-"""Images in rows, as they are stored: where their files lie, which row shows which, and tables that would decode
-them."""
+"""Images in rows, as they are stored: where their files lie, which row shows which, tables that would decode them, and
+files that are shown in another size."""
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..vision.drawn import Drawn
 from ..vision.messages import COLUMNS
 
+if TYPE_CHECKING:
+    import PIL.Image
+
+SAMPLE = 4096                                # bytes
 BATCH = 1000                                 # rows of a table that are read at once
 PART_KEYS = ("image", "path", "url")         # of an image part: a path may stand there
 
@@ -87,8 +91,8 @@ def pictures_in(content: Any) -> list[Any]:
 
 
 def picture_key(image: Any) -> str:
-    """What tells an image from others, wherever its file's folder lies: a file's name and size, the hash of bytes or
-    pixels."""
+    """What tells an image from others, wherever its file lies and whatever that is called: a file's size and some of
+    its bytes, the hash of bytes or pixels."""
     if isinstance(image, (list, tuple)):
         return "\0".join(map(picture_key, image))
     if isinstance(image, Mapping):
@@ -96,12 +100,43 @@ def picture_key(image: Any) -> str:
     if isinstance(image, (str, os.PathLike)):
         path = os.fspath(image)
         try:
-            return f"{os.path.basename(path)!s} {os.path.getsize(path)}"
+            return file_key(path)
         except (OSError, ValueError):
             return str(path)
     if isinstance(image, Drawn):
-        return image.key.decode()
+        return picture_key(image.arguments[0]) if image.draw is resized else image.key.decode()
     data = image.tobytes() if hasattr(image, "tobytes") else image
     if isinstance(data, (bytes, bytearray)):
         return hashlib.blake2b(data, digest_size=16).hexdigest()
     return str(image)
+
+
+def file_key(path: str | os.PathLike[str]) -> str:
+    """A file's size, and a hash of SAMPLE bytes each at its beginning, middle and end."""
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        for place in (0, (size - SAMPLE) // 2, size - SAMPLE):
+            file.seek(max(0, place))
+            digest.update(file.read(SAMPLE))
+    return f"{size} {digest.hexdigest()}"
+
+
+def square(path: str, side: int) -> Drawn:
+    """The picture in a file, to be shown as side x side pixels, whatever its aspect. The file's size and time are part
+    of what tells it from others."""
+    try:
+        found = os.stat(path)
+        mark = (found.st_size, found.st_mtime_ns)
+    except OSError:                          # said when it is looked at
+        mark = (0, 0)
+    return Drawn(resized, (path, side, *mark), side, side)
+
+
+def resized(path: str, side: int, *mark: int) -> "PIL.Image.Image":
+    """What square() shows: a bicubic resize. ImageError that names the file."""
+    from PIL import Image
+
+    from ..vision.decode import read_image
+
+    return Image.fromarray(read_image(path)).resize((side, side), Image.Resampling.BICUBIC)

@@ -9,7 +9,8 @@ from typing import Any
 
 from ..errors import ConfigError, DatasetError, did_you_mean
 from ..options import Names, attribute, in_file, load_file
-from . import files, hub, mixture
+from . import class_folders, files, hub, mixture
+from .labels import asked, with_names
 from .layout import as_rows
 from .pictures import stored
 from .prompts import of_table
@@ -17,6 +18,7 @@ from .splits import carved, no_split, part_of
 from .target_length import with_target_length
 
 OWN = Names(__name__, "load")
+GIVEN = "the data set"                      # rows without a name of their own
 COMMON_OPTIONS = ("columns", "validation", "target_length")        # of load, for every data set
 
 
@@ -25,24 +27,22 @@ def load(source: Any, split: str = "train", *, size: int | None = None, system_p
          target_length: int | Mapping[str, Any] | None = None, **options: Any) -> list[dict[str, Any]]:
     """Rows of one split.
 
-    source: a name ("arithmetic", "arithmetic:demonstrations", "reasoning_gym:leg_counting"), a file or folder,
-    "file.py:function", a hub id ("owner/name"), a function, rows (dicts, or a table of datasets, pandas, polars or
-    pyarrow), a mapping of splits to rows, or a mixture: several names in a list, or {name: share}, or {name: {"share":
-    2, options of its own}}. size: at most so many. system_prompt: for rows made of a question, see layout.chat.
-    columns: our names to the source's, {"question": "problem", "answer": "solution"}. validation: hold this share of
-    train out by hash; that is what "test" and "validation" are then. target_length: ask each row for a number of
-    tokens, see target_length.with_target_length. options: arguments of the data set's function. Raises DatasetError
-    naming file and row, ConfigError for options.
+    source: a name ("arithmetic", "arithmetic:demonstrations", "reasoning_gym:leg_counting"), a file, a folder of tables
+    or of class folders of pictures (class_folders.py), "file.py:function", a hub id ("owner/name"), a function, rows
+    (dicts, or a table of datasets, pandas, polars or pyarrow), a mapping of splits to rows, or a mixture: several names
+    in a list, or {name: share}, or {name: {"share": 2, options of its own}}. size: at most so many. system_prompt: for
+    rows made of a question, see layout.chat. columns: our names to the source's, {"question": "problem", "answer":
+    "solution"}. validation: hold this share of train out by hash; that is what "test" and "validation" are then.
+    target_length: ask each row for a number of tokens, see target_length.with_target_length. options: arguments of the
+    data set's function. Raises DatasetError naming file and row, ConfigError for options.
     """
     if size is not None and size < 1:
         raise ConfigError(f"size={size} must be at least 1")
-    common = {"system_prompt": system_prompt, "columns": columns}
+    options = {"system_prompt": system_prompt, "columns": columns, "validation": validation, **options}
     if mixture.is_mixture(source):
-        rows = mixture.mix(mixture.shares(source), load, split, size, {**common, "validation": validation, **options})
-    elif validation is None:
-        rows = read(source, split, size, {**common, **options})
+        rows = mixture.mix(mixture.shares(source), load, split, size, options)
     else:
-        rows = carved(read(source, "train", None, {**common, **options}), validation, split)[:size]
+        rows = read(source, split, size, options)
     return rows if target_length is None else with_target_length(rows, target_length)
 
 
@@ -59,22 +59,31 @@ def read(source: Any, split: str, size: int | None, options: dict[str, Any]) -> 
         name = os.fspath(source)
         if (function := named_function(name)) is None:
             path = Path(source).expanduser()
-            there = path.exists()
-            function = functools.partial(files.read, path) if there else functools.partial(hub.read, hub_id(name))
+            if class_folders.is_class_folder(path):
+                function = functools.partial(class_folders.read, path)
+            else:
+                there = path.exists()
+                function = functools.partial(files.read, path) if there else functools.partial(hub.read, hub_id(name))
         return call(function, name, split, size, options)
     if callable(source):
         return call(source, getattr(source, "__name__", type(source).__name__), split, size, options)
     if isinstance(source, Mapping):
-        source, split = part_of(source, split, "the data set"), "train"
-    return call(functools.partial(given_rows, source, split), "the data set", "train", size, options)
+        carves = options["validation"] is not None
+        source = part_of(source, "train" if carves else split, GIVEN)
+        split = split if carves else "train"
+    return call(functools.partial(given_rows, source), GIVEN, split, size, options)
 
 
-def given_rows(dataset: Any, wanted: str, *, size: int | None = None) -> Iterable[Any]:
-    """Rows that the caller has."""
-    if wanted != "train":
-        raise no_split("a list of rows", wanted)
+def given_rows(dataset: Any, split: str = "train", *, size: int | None = None, system_prompt: str | None = None,
+               columns: Mapping[str, str] | None = None, question: str | None = None) -> list[dict[str, Any]]:
+    """Rows that the caller has. question: of those that have none."""
+    if split != "train":
+        raise no_split("a list of rows", split)
     rows = stored(of_table(dataset))
-    return itertools.islice(rows, size) if isinstance(rows, Iterable) else rows
+    if isinstance(rows, Iterable):
+        rows = itertools.islice(asked(with_names(rows, getattr(dataset, "features", None), columns, GIVEN), question),
+                                size)
+    return as_rows(rows, GIVEN, system_prompt, 0, columns)
 
 
 def names() -> list[str]:
@@ -103,6 +112,8 @@ def call(function: Callable, source: str, split: str, size: int | None,
          options: dict[str, Any]) -> list[dict[str, Any]]:
     """The function's rows; it is given what it has parameters for."""
     parameters = inspect.signature(function).parameters
+    if "validation" not in parameters and (share := options.pop("validation", None)) is not None:
+        return carved(call(function, source, "train", None, options), share, split)[:size]
     if "split" in parameters:
         options["split"] = split
     elif split != "train":
@@ -118,7 +129,7 @@ def check_options(function: Callable, source: str, options: dict[str, Any]) -> d
     """The options that are set; ConfigError for one that the function does not take."""
     parameters = inspect.signature(function).parameters
     given = {name: value for name, value in options.items()
-             if not (name in ("system_prompt", "columns") and value is None)}
+             if not (name in ("system_prompt", "columns", "validation") and value is None)}
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         known = [name for name in parameters if name != "split"]
         for name in given:

@@ -28,11 +28,16 @@ def part_of(splits: Mapping[str, Any], split: str, where: str) -> Any:
     return splits[name]
 
 
+def check_share(share: Any) -> None:
+    """ConfigError for what the option validation cannot be."""
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
+        raise ConfigError(f"validation={share!r} must be the share of rows to hold out, between 0 and 1")
+
+
 def carved(rows: list[dict[str, Any]], share: float, split: str) -> list[dict[str, Any]]:
     """The rows of train, or those held out, which are what test and validation mean. Which row is which depends on its
     prompt alone, so that rows which ask the same are on one side."""
-    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
-        raise ConfigError(f"validation={share!r} must be the share of rows to hold out, between 0 and 1")
+    check_share(share)
     check_split(split, ("train", "validation", "test"), "a data set with the option validation")
     chosen = [row for row in rows
               if (int.from_bytes(row_key(row)[:4], "little") < share * 2**32) == (split != "train")]

@@ -16,6 +16,7 @@ from ..rewards import (
     tagged,
     tagged_answer,
 )
+from ..rewards.text import plain_text
 from ..vision.messages import text_of
 
 CATEGORIES = ("category", "level", "subject", "operation", "task", "source")
@@ -111,4 +112,4 @@ def vote_of(text: str) -> str:
     """The answer of a completion in the form in which equal answers are equal texts."""
     answer = final_answer(text)
     amount = quantity(answer)
-    return str(amount[0]) if amount is not None else " ".join(answer.split()).casefold()
+    return str(amount[0]) if amount is not None else plain_text(answer)

@@ -263,20 +263,30 @@ class Model:
                                       images=None if seen is None else seen[0])
         return weights if tokens is None and layers is None else weights[np.ix_(order, where)]
 
-    def embed(self, texts: Sequence[str | Sequence[int]], token_budget: int = 1024) -> F32:
+    def embed(self, texts: Sequence[str | Sequence[int]] | None = None, token_budget: int = 1024, *,
+              images: Sequence[Any] | None = None) -> F32:
         """Vectors of texts (or token-id lists), (n, hidden_size) float32: the mean over its tokens of the last hidden
         states, after the final norm. No special tokens are added. ``token_budget``: tokens run together; the results
         are the same bits.
 
+        ``images``: vectors of images instead, whatever an image may be elsewhere: the mean of the features that the
+        tower makes of each, in place of the text's tokens. ImageError where there is no tower, or that names the image.
+
         >>> load(tiny(num_hidden_layers=1)).embed(["four", "vier"]).shape                            # doctest: +SKIP
         (2, 192)
         """
+        if (texts is None) == (images is None):
+            raise ConfigError("embed() takes texts or images")
+        if images is not None:
+            return self.seeing().embed(images, self.text_config["hidden_size"])
         ids = [self._ids(self.tokenizer.encode(text) if isinstance(text, str) else text, f"text {i}")
-               for i, text in enumerate(texts)]
+               for i, text in enumerate(texts or ())]
         limit = self.text_config.get("max_position_embeddings") or math.inf
         for i, text in enumerate(ids):
             if not 0 < len(text) <= limit:
                 raise ConfigError(f"text {i} has {len(text)} tokens; at least 1 and at most {limit} can be embedded")
+            if self.sight is not None and not isinstance((texts or ())[i], str):
+                self.sight.check_drawn(text, f"text {i}")
         return self.core.embed(ids, token_budget=token_budget)
 
     def state_dict(self) -> dict[str, F32]:

@@ -155,15 +155,23 @@ class Recipe:
         sft = self.sft or {}
         if sft.get("dataset") is None:
             raise ConfigError("sft needs a dataset of rows with prompt and completion")
+        kwargs = {**self.shared_with(sft["dataset"]), **sft.get("dataset_kwargs", {})}
         return datasets.load(sft["dataset"], "train", size=sft.get("train_size"), system_prompt=self.system_prompt,
-                             **sft.get("dataset_kwargs", {}))
+                             **kwargs)
+
+    def shared_with(self, source: Any) -> dict[str, Any]:
+        """Where the data lie, {path: ...}, for a source that is the recipe's data set in another form:
+        flowers:demonstrations for flowers."""
+        same = isinstance(source, str) and isinstance(self.dataset, str) and source.startswith(f"{self.dataset}:")
+        return {name: self.dataset_kwargs[name] for name in ("path",) if same and name in self.dataset_kwargs}
 
     def to_yaml(self) -> str:
         """The recipe as a file that read() takes."""
         import yaml
 
         parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "options"}
-        said = {name: value for name, value in parts.items() if value not in (None, "", {}, [])}
+        said = {name: value for name, value in parts.items()
+                if value not in (None, {}, []) and (name, value) != ("about", "")}
         return yaml.safe_dump({**said, **self.options}, sort_keys=False, allow_unicode=True, width=140)
 
 

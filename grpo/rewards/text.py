@@ -126,8 +126,8 @@ def quantity(text: str) -> tuple[Fraction, str] | None:
 
 
 def same_answer(given: str, gold: Any) -> bool:
-    """Equal as numbers, or as text but for case and spaces. A unit may be left out on either side, but not be another
-    one. A gold with #### (GSM8K) counts from there.
+    """Equal as numbers, or as text but for case, spaces and a final full stop. A unit may be left out on either side,
+    but not be another one. A gold with #### (GSM8K) counts from there.
 
     >>> same_answer("18 dollars", "#### 18"), same_answer("5 km", "5 miles"), same_answer(" PARIS", "Paris")
     (True, False, True)
@@ -136,4 +136,9 @@ def same_answer(given: str, gold: Any) -> bool:
     a, b = quantity(given), quantity(gold)
     if a is not None and b is not None:
         return a[0] == b[0] and (not a[1] or not b[1] or a[1].rstrip("s") == b[1].rstrip("s"))
-    return " ".join(given.split()).casefold() == " ".join(gold.split()).casefold()
+    return plain_text(given) == plain_text(gold)
+
+
+def plain_text(text: str) -> str:
+    """A text answer without what does not count: case, spaces, the full stop at its end."""
+    return " ".join(text.split()).casefold().rstrip(".")

@@ -40,8 +40,11 @@ class Drawn:
         return f"drawn {name}{self.arguments!r} {self.height} x {self.width}".encode()
 
     def pixels(self, place: str = "image") -> NDArray[np.uint8]:
-        """The image, drawn. ImageError that names the place where it has another size than it says."""
-        drawn = np.asarray(self.draw(*self.arguments))
+        """The image, drawn. ImageError that names the place where it has another size than it says, or cannot be."""
+        try:
+            drawn = np.asarray(self.draw(*self.arguments))
+        except ImageError as error:
+            raise ImageError(f"{place}: {error}") from error
         if drawn.shape[:2] != (self.height, self.width):
             raise ImageError(f"{place}: {self.draw.__qualname__} drew {drawn.shape[:2]} (height, width), and was to "
                              f"draw {(self.height, self.width)}")

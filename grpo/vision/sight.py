@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 # Ids that a config leaves out, as transformers has them.
 TOKENS = {"image_token_id": 151655, "video_token_id": 151656}
+SEEN_AT_ONCE = 64                            # images whose features are held at a time, where none are kept
 NEVER_DRAWN = ("image_token_id", "video_token_id")
 
 
@@ -134,10 +135,22 @@ class Sight:
         return [(*where, self.places(ids, some), [next(parts) for _ in some]) if some else None
                 for ids, some, where in zip(prompts, pictures, positions, strict=True)]
 
+    def embed(self, images: Sequence[Any], width: int) -> NDArray[np.float32]:
+        """(len(images), width) float32: the mean of each image's features, those that stand in place of tokens."""
+        pictures = look(images, self.processor, "embed()")
+        vectors = np.empty((len(pictures), width), np.float32)
+        for first in range(0, len(pictures), SEEN_AT_ONCE):
+            for i, made in enumerate(see(self.core, pictures[first:first + SEEN_AT_ONCE], self.features), first):
+                level = made[0]                          # uint16 are the bits of bfloat16
+                values = level.astype(np.float32) if level.dtype == np.float32 else \
+                    (level.astype(np.uint32) << 16).view(np.float32)
+                vectors[i] = values.mean(axis=0, dtype=np.float64)
+        return vectors
+
     def check_drawn(self, ids: I32, where: str) -> None:
-        """ImageError for ids of a completion that stand for images, which it has none of."""
+        """ImageError for ids that stand for images where there are none: of a completion, of a text on its own."""
         if (found := ids[np.isin(ids, self.never_drawn)]).size:
-            raise ImageError(f"{where} holds token {found[0]}, which stands for an image or a video; completions have "
+            raise ImageError(f"{where} holds token {found[0]}, which stands for an image or a video, and there can be "
                              "none")
 
     def places(self, ids: I32, pictures: Sequence[Picture], where: str = "the prompt") -> I32:

@@ -15,6 +15,7 @@ EXAMPLES = {
     "custom_dataset.py": (["50"], "custom_dataset-1", 0.3),
     "custom_reward.py": (["25"], "digits-1", 0.5),
     "inside_a_step.py": (["20"], "grpo-1", 0.5),
+    "own_images.py": (["60"], "own_images-1", 0.2),
     "sft_then_grpo.py": (["15"], "grpo-1", 0.2),
     "trl_port.py": (["30"], "trl_port", 0.1),
 }

@@ -7,7 +7,9 @@ from grpo import ConfigError, datasets, rewards
 from grpo.options import Names, attribute, in_file, load_file
 from processes import fresh
 
-OWN = {"accuracy_reward", "conciseness", "correctness", "correctness_reward", "correctness_reward_func",
+OWN = {"class_name", "class_name_reward", "flowers", "flowers.correctness", "flowers.reasoning_quality",
+       "reasoning_quality_reward",
+       "accuracy_reward", "conciseness", "correctness", "correctness_reward", "correctness_reward_func",
        "cosine_scaled_reward", "countdown_reward", "deepseekrl", "group_intrinsic", "int", "int_reward_func",
        "integer_reward", "intrinsic", "len_cosine", "len_l1", "len_min", "majority_voting", "majority_voting_reward",
        "math_verify", "r1", "r1.correctness", "r1.group_intrinsic", "r1.int", "r1.intrinsic", "r1.len_cosine",
@@ -68,7 +70,7 @@ def test_a_file_is_imported_when_it_is_asked_for(room):
 def test_names_of_the_package():
     assert set(rewards.names()) == OWN
     assert datasets.names() == ["arithmetic", "captcha", "clock", "computation", "correlation", "countdown", "counting",
-                                "decoding", "digits", "gsm8k", "gui", "reasoning_gym", "word_problems"]
+                                "decoding", "digits", "flowers", "gsm8k", "gui", "reasoning_gym", "word_problems"]
 
 
 @pytest.mark.parametrize("name", sorted(OWN - {"math_verify", "cosine_scaled_reward", "reasoning_accuracy_reward"}))
