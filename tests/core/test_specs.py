@@ -1,4 +1,4 @@
-"""Specs of networks: what is wrong with one is said by name and leaves nothing behind; one that is read is read once."""
+"""Specs of networks: what is wrong with one is said by name and leaves nothing behind; each is read just once."""
 import math
 from dataclasses import replace
 from types import SimpleNamespace
