@@ -78,7 +78,8 @@ class Recipe:
         return cls.read(source, (*readers, source))
 
     def change(self, changes: Mapping[str, Any]) -> "Recipe":
-        """This recipe with some entries replaced; "dataset_kwargs.digits" replaces one entry of a mapping."""
+        """This recipe with some entries replaced; "dataset_kwargs.digits" replaces one entry of a mapping, and
+        "sft.dataset_kwargs.digits" one of a mapping in it."""
         changes = own_changes(changes, self.options)
         parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         options = {name: value for name, value in self.options.items() if name not in replaced_by(changes)}
@@ -87,9 +88,7 @@ class Recipe:
             if name in OWN_FIELDS:
                 parts[name] = checked(name, value)
             elif dot and outer in MAPPINGS:
-                if not isinstance(parts[outer] or {}, dict):
-                    raise ConfigError(f"{name}: {outer} is {parts[outer]!r}, which has no entries")
-                parts[outer] = checked(outer, {**(parts[outer] or {}), inner: value})
+                parts[outer] = checked(outer, with_entry(parts[outer], outer, inner, value))
             elif name in OPTION_NAMES:
                 options[name] = value
             elif name == "conciseness":
@@ -183,6 +182,15 @@ ELSEWHERE = {"size": "say train_size or eval_size",
              "split": "train rows come from the train split, those of evaluation from test",
              "source": "say dataset", "system_prompt": "say system_prompt, outside of it"}
 SFT_DATA = ("dataset", "dataset_kwargs", "train_size")
+
+
+def with_entry(mapping: Any, name: str, path: str, value: Any) -> dict[str, Any]:
+    """A mapping, called name, with one entry replaced; path: its key, or keys with dots between from outer to inner."""
+    if not isinstance(mapping or {}, dict):
+        raise ConfigError(f"{name}.{path}: {name} is {mapping!r}, which has no entries")
+    key, dot, inner = path.partition(".")
+    there = mapping or {}
+    return {**there, key: with_entry(there.get(key), f"{name}.{key}", inner, value) if dot else value}
 
 
 def no_data() -> ConfigError:

@@ -131,6 +131,15 @@ def test_flags_that_are_not_config_fields(words, name, value):
     assert getattr(parsed(*words), name) == value
 
 
+def test_flags_of_a_mapping_within_one():
+    found = parsed("digits_tiny", "--sft.dataset_kwargs.canvas", "84", "--model.vision_config.depth", "2")
+    there = Recipe.read("digits_tiny")
+    assert found.sft == {**there.sft, "dataset_kwargs": {**there.sft["dataset_kwargs"], "canvas": 84}}
+    assert found.model["vision_config"] == {**there.model["vision_config"], "depth": 2}
+    with pytest.raises(ConfigError, match=r"model.arch.depth: model.arch is 'qwen2_5_vl', which has no entries"):
+        parsed("digits_tiny", "--model.arch.depth", "2")
+
+
 # what DeepSeekRL's documents and code say, given to the recipe gsm8k (4 prompts a step); a flag alone is a switch
 DEEPSEEKRL_FLAGS = {
     "--model_name m": {"model": "m"}, "--dataset_name gsm8k": {"dataset": "gsm8k"},
