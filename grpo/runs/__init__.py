@@ -31,7 +31,7 @@ from .log import (
     read_document,
     run_to_resume,
 )
-from .plots import Metrics, plot_run, plot_runs
+from .plots import Metrics, figures, plot_run, plot_runs
 from .state import TrainerState
 
 __all__ = ["CHECKPOINTS", "COMPLETIONS", "CONFIG", "EVALUATIONS", "FORMAT", "METRICS", "READINGS", "RECIPE", "ROUND",
