@@ -240,7 +240,8 @@ def visible(text: str) -> str:
     >>> visible(" red"), visible("\\n")
     ('red', '\u23ce')
     """
-    return " ".join(text.split()) or text.replace("\n", "\u23ce").replace("\t", "\u21e5").replace(" ", "\u2423") or "\u2205"
+    line = " ".join(text.split())
+    return line or text.replace("\n", "\u23ce").replace("\t", "\u21e5").replace(" ", "\u2423") or "\u2205"
 
 
 def percent(share: float) -> str:
