@@ -55,4 +55,6 @@ for name, found in rounds.items():
     print(f"after the {name:8} {share:4.0%} of answers to {len(held_out)} held-out pictures are right "
           f"(95 % interval {low:.0%} to {high:.0%})")
 for pair in list(zip(*(found["completions"] for found in rounds.values()), strict=True))[:16:4]:
-    print(f"    {pair[0]['gold']}", *(f"{record['completion']!a} {record['rewards']}" for record in pair), sep="\n        ")
+    print(f"    {pair[0]['gold']}")
+    for record in pair:
+        print(f"        {record['completion']!a} {record['rewards']}")
