@@ -145,7 +145,7 @@ def test_digits_notebook(tmp_path, monkeypatch, capsys):
     names, shown = run_notebook("digits.ipynb", tmp_path, monkeypatch, CANVAS=28, WARM_UP=(60, 10, 40), STEPS=20)
     first, last = (names[name]["metrics"]["accuracy/strict"] for name in ("before", "after"))
     assert first < 0.6 and last > first + 0.2
-    assert len(shown) == 2 and len(names["pictures"]) == 4           # curves, and where four answers look
+    assert len(shown) == 2 and len(names["pictures"]) == 3           # curves, and where three answers look
     assert "pass@4" in capsys.readouterr().out
     assert [record["row"] for record, _ in names["pairs"]] == list(range(6))
     assert all(reward in (0.0, 1.0) for group in names["given"] for reward in group)
