@@ -30,14 +30,14 @@ def reads(completions, answer, **columns):
     return [float(text.endswith(f"<answer>{right}</answer>")) for text, right in zip(texts, answer, strict=True)]
 
 
-rows, held_out = digits("train", 10_000), digits("test", 100)
+rows, held_out = digits("train", 16 * STEPS), digits("test", 100)
 model = grpo.load(grpo.tiny("qwen2_5_vl", hidden_size=96, num_hidden_layers=2, num_attention_heads=2,
                             num_key_value_heads=1, intermediate_size=192, initializer_range=0.08,
                             tokens=["<think>", "</think>\n<answer>", "</answer>", "Which digits?"],
                             vision_config=dict(depth=2, hidden_size=96, num_heads=3, intermediate_size=192,
                                                patch_size=7, fullatt_block_indexes=[0, 1])))
 for canvas, mistakes, rate, steps in WARM_UP:
-    grpo.sft(model, digits("train", 10_000, canvas, demonstrations=True, mistakes=mistakes), max_steps=steps,
+    grpo.sft(model, digits("train", 32 * steps, canvas, demonstrations=True, mistakes=mistakes), max_steps=steps,
              learning_rate=rate, per_device_train_batch_size=32, lr_scheduler_type="cosine", warmup_steps=10,
              train_vision="all", logging_steps=50, save_strategy="no")
 

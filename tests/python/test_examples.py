@@ -142,7 +142,7 @@ def test_swap_rewards_notebook(tmp_path, monkeypatch):
 
 def test_digits_notebook(tmp_path, monkeypatch, capsys):
     """On digits that fill their picture, which are soon read: GRPO makes a careless reader a careful one."""
-    names, shown = run_notebook("digits.ipynb", tmp_path, monkeypatch, CANVAS=28, WARM_UP=(60, 10, 40), STEPS=20)
+    names, shown = run_notebook("digits.ipynb", tmp_path, monkeypatch, CANVAS=28, WARM_UP=(60, 5, 30), STEPS=16)
     first, last = (names[name]["metrics"]["accuracy/strict"] for name in ("before", "after"))
     assert first < 0.6 and last > first + 0.2
     assert len(shown) == 2 and len(names["pictures"]) == 3           # curves, and where three answers look
