@@ -12,10 +12,10 @@ from .folder import DOCUMENT, GENERATIONS, REPORT, EvalFolder
 from .records import document, metrics_of
 from .report import MOST_QUESTIONS, write_html, write_pdf, write_reports
 from .rounds import Evaluation
-from .tables import analysis_tables, comparison_tables, evaluation_tables, one_line
+from .tables import accuracy_tables, analysis_tables, comparison_tables, evaluation_tables, one_line
 from .text import last_message, prompt_text, write_text
 
 __all__ = ["CLASS_MEANS", "DOCUMENT", "GENERATIONS", "MOST_QUESTIONS", "REPORT", "ClassMeans", "EvalFolder",
-           "Evaluation", "analysis_tables", "analyze", "compare_sources", "comparison_tables", "document",
-           "evaluation_tables", "last_message", "metrics_of", "nearest_class_mean", "one_line", "prompt_text",
-           "write_html", "write_pdf", "write_reports", "write_text"]
+           "Evaluation", "accuracy_tables", "analysis_tables", "analyze", "compare_sources", "comparison_tables",
+           "document", "evaluation_tables", "last_message", "metrics_of", "nearest_class_mean", "one_line",
+           "prompt_text", "write_html", "write_pdf", "write_reports", "write_text"]

@@ -152,7 +152,7 @@ def _words(model: Model, ids: Sequence[int], first: int, skipped: set[int], answ
         mark = token == END or token in special or number in skipped
         piece = b"" if mark else data[offsets[token]:offsets[token + 1]]
         if text.strip() and (mark or text[-1:].isspace() or piece[:1].isspace() or WIDE.match(piece)):
-            word = Word(text.decode(errors="replace").strip(), tuple(tokens), line, answer)
+            word = Word(" ".join(text.decode(errors="replace").split()), tuple(tokens), line, answer)
             ends = b"\n" in text[len(text.rstrip()):]
             if not (marked and word.text in ROLES):
                 yield word

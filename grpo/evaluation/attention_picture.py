@@ -235,12 +235,13 @@ def flow(words: Sequence[Word], width: int) -> list[list[tuple[int, float]]]:
 
 
 def visible(text: str) -> str:
-    """A word, or where a token has none its spaces and line ends as signs.
+    """A word, on one line, or where a token has none its spaces and line ends as signs.
 
     >>> visible(" red"), visible("\\n")
     ('red', '\u23ce')
     """
-    return text.strip() or text.replace("\n", "\u23ce").replace("\t", "\u21e5").replace(" ", "\u2423") or "\u2205"
+    line = " ".join(text.split())
+    return line or text.replace("\n", "\u23ce").replace("\t", "\u21e5").replace(" ", "\u2423") or "\u2205"
 
 
 def percent(share: float) -> str:

@@ -31,10 +31,10 @@ from .log import (
     read_document,
     run_to_resume,
 )
-from .plots import Metrics, plot_run, plot_runs
+from .plots import Metrics, figures, plot_run, plot_runs
 from .state import TrainerState
 
 __all__ = ["CHECKPOINTS", "COMPLETIONS", "CONFIG", "EVALUATIONS", "FORMAT", "METRICS", "READINGS", "RECIPE", "ROUND",
            "Metrics", "RunFolder", "TrainerState", "append", "completion_steps", "completions", "evaluation",
-           "evaluation_steps", "latest_model", "plain", "plot_run", "plot_runs", "read_document",
+           "evaluation_steps", "figures", "latest_model", "plain", "plot_run", "plot_runs", "read_document",
            "replace_bytes", "replace_text", "round_name", "run_to_resume", "say", "spelled", "to_json"]

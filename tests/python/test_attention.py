@@ -132,6 +132,15 @@ def test_words(model):
         np.testing.assert_allclose(gaze.keys, weights.mean((0, 1, 2)), atol=1e-6)
 
 
+def test_a_token_of_several_lines_is_one_word():
+    """Text with a line break in it cannot be measured by Pillow."""
+    model = grpo.load(grpo.tiny("qwen2_5_vl", num_hidden_layers=1, tokens=["</think>\n<answer>"]), device="cpu")
+    found = attend(model, prompted(model, drawn()), model.tokenizer.encode("7</think>\n<answer>7"), "all")
+    assert [word.text for word in found.words if word.answer] == ["7</think> <answer>7"]
+    assert [visible(gaze.text) for gaze in found.gazes] == ["7", "</think> <answer>", "7"]
+    assert strip(found).width == 3 * (WIDTH + 1) - 1
+
+
 def test_words_of_the_answer_see_those_before_them(model):
     prompt = prompted(model, drawn())
     found = attend(model, prompt, model.tokenizer.encode("one two three"))

@@ -14,6 +14,7 @@ from processes import ROOT, run_example
 EXAMPLES = {
     "custom_dataset.py": (["50"], "custom_dataset-1", 0.3),
     "custom_reward.py": (["25"], "digits-1", 0.5),
+    "digits.py": (["20", "28"], "digits-1", 0.2),
     "inside_a_step.py": (["20"], "grpo-1", 0.5),
     "own_images.py": (["60"], "own_images-1", 0.2),
     "sft_then_grpo.py": (["15"], "grpo-1", 0.2),
@@ -85,19 +86,23 @@ def test_readme_images(tmp_path):
     assert len(rewards(tmp_path / "runs" / "grpo-1")) == 3
 
 
-def run_notebook(notebook, folder, monkeypatch):
-    """The names that a notebook leaves, run from top to bottom in a folder of its own, and the pictures it
-    displayed."""
-    shown: list[Path] = []
+def run_notebook(notebook, folder, monkeypatch, **smaller):
+    """The names that a notebook leaves, run from top to bottom in a folder of its own, and what it displayed: pictures
+    by their files. smaller: names of its first cell with other values than those that it gives them."""
+    shown: list = []
     display = types.ModuleType("IPython.display")            # what a notebook shows is kept here instead
-    display.Image, display.display, display.clear_output = (lambda filename: Path(filename), shown.append,
+    display.Image, display.display, display.clear_output = (lambda filename, **options: Path(filename), shown.append,
                                                             lambda **options: None)
+    display.IFrame = lambda src, **options: shown.append(Path(src))
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.chdir(folder)
     names: dict = {}
     for number, cell in enumerate(cells(notebook)):
         exec(compile("".join(cell["source"]), f"{notebook}, code cell {number}", "exec"), names)
+        if number == 0:
+            assert names.keys() >= smaller.keys()
+            names |= smaller
     return names, shown
 
 
@@ -133,3 +138,26 @@ def test_swap_rewards_notebook(tmp_path, monkeypatch):
     assert wanted[weighted - 1] > 0.8                        # and the second wish is learned in its turn
     assert varied[-1] > varied[weighted - 1] + 0.2
     assert len(names["seen"]) == names["config"].max_steps == names["trainer"].state.global_step
+
+
+def test_digits_notebook(tmp_path, monkeypatch, capsys):
+    """On digits that fill their picture, which are soon read: GRPO makes a careless reader a careful one."""
+    names, shown = run_notebook("digits.ipynb", tmp_path, monkeypatch, CANVAS=28, WARM_UP=(60, 5, 30), STEPS=16)
+    first, last = (names[name]["metrics"]["accuracy/strict"] for name in ("before", "after"))
+    assert first < 0.6 and last > first + 0.2
+    assert len(shown) == 2 and len(names["pictures"]) == 3           # curves, and where three answers look
+    assert "pass@4" in capsys.readouterr().out
+    assert [record["row"] for record, _ in names["pairs"]] == list(range(6))
+    assert all(reward in (0.0, 1.0) for group in names["given"] for reward in group)
+
+
+def test_flowers_notebook(tmp_path, monkeypatch, capsys):
+    """On the flowers that it draws."""
+    names, shown = run_notebook("flowers_vlm.ipynb", tmp_path, monkeypatch, WARM_UP=40, STEPS=4)
+    assert names["FOLDER"] == Path("flowers_drawn") and len(names["held_out"]) == 6 * 20
+    assert names["untrained"].classes == 6 and names["after"]["metrics"]["accuracy/strict"] > 0.3
+    files = [path for path in shown if isinstance(path, Path)]
+    assert ([path.name for path in files] == ["confusion-step-000004.png", "step-000004.html"]
+            and all(path.exists() for path in files))
+    printed = capsys.readouterr().out
+    assert "class_name_reward          2.00" in printed and "Qwen/Qwen2.5-VL-3B-Instruct on cuda" in printed
