@@ -126,7 +126,7 @@ def network(spec):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("tower", [{}, {"depth": 5, "num_heads": 8}], ids=["nothing", "something"])
+@pytest.mark.parametrize("tower", [{}, {"depth": 5, "num_heads": 32}], ids=["nothing", "something"])
 def test_keys_left_out(family, tower):
     """A config of the text's sizes alone means to us what it means to transformers."""
     sizes = {"hidden_size": 512, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 8,
