@@ -103,7 +103,7 @@ def test_usage_errors(words, message, capsys):
 
 
 @pytest.mark.parametrize("words, message", [
-    (["train", "nope"], "there is no recipe 'nope'. There are dapo, dr_grpo, "),
+    (["train", "nope"], "there is no recipe 'nope'. There are captcha, clock, "),
     (["train", "quickstrat"], "did you mean 'quickstart'"),
     (["train", "--num_generations", "1"], "num_generations=1"),
     (["train", "--loss_type", "ppo"], "loss_type='ppo' is not one of"),

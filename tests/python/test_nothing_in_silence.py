@@ -102,16 +102,16 @@ def fine_tuning(model, tmp_path, row, **options):
 @pytest.mark.parametrize("columns, text", SHOWN)
 @pytest.mark.parametrize("row", [{"messages": [USER, ASSISTANT]}, {"prompt": [USER], "completion": [ASSISTANT]}])
 def test_what_a_row_of_sft_gives_its_template(model, tmp_path, row, columns, text):
-    (prompt, completion), = fine_tuning(model, tmp_path, {**row, **columns}).examples
-    assert text_of(model, prompt) == text and text_of(model, completion).startswith("yo")
+    example, = fine_tuning(model, tmp_path, {**row, **columns}).examples
+    assert text_of(model, example.prompt) == text and text_of(model, example.completion).startswith("yo")
 
 
 @pytest.mark.parametrize("columns, named", [
-    ({"images": [object()]}, "images cannot be honoured"), ({"labels": [1]}, "labels cannot"),
+    ({"images": [object()]}, "sees no images"), ({"labels": [1]}, "labels cannot"),
     ({"completion_mask": [1]}, "completion_mask"), ({"assistant_masks": [1]}, "assistant_masks"),
     ({"environment": "x"}, "environment"), ({"tools": "{"}, "not JSON"),
     ({"prompt": "a", "completion": "b"}, "leave one out"),
-    ({"messages": [{"role": "user", "content": [{"type": "image", "image": "a"}]}, ASSISTANT]}, "images in messages"),
+    ({"messages": [{"role": "user", "content": [{"type": "image", "image": "a"}]}, ASSISTANT]}, "sees no images"),
 ])
 def test_columns_of_sft_that_cannot_be_honoured(model, tmp_path, columns, named):
     with pytest.raises(DatasetError, match="train_dataset: row 0") as error:

@@ -315,10 +315,11 @@ def test_interrupted_write_leaves_nothing(tmp_path):
 
 
 def test_rollouts_survive_their_file(tmp_path):
-    step = next(iter(toy.trainer(tmp_path, max_steps=1, beta=0.1)))
+    trainer = toy.trainer(tmp_path, max_steps=1, beta=0.1)
+    step = next(iter(trainer))
     step.rollouts.save(tmp_path / "r.npz")
     rows = {p.row: p for p in step.rollouts.prompts}
-    again = type(step.rollouts).load(tmp_path / "r.npz", rows.__getitem__)
+    again = type(step.rollouts).load(tmp_path / "r.npz", rows.__getitem__, trainer.model)
     assert (again.texts == step.rollouts.texts
             and all(np.array_equal(a, b) for a, b in zip(again.completions, step.rollouts.completions, strict=True)))
     for name in ("policy_logprobs", "advantages", "mask", "ref_logprobs", "group", "finish"):
