@@ -200,7 +200,8 @@ DATA = bytes(range(256)) * 5000
 
 
 @pytest.fixture
-def one():
+def one(monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     server = Server({"a.bin": DATA})
     yield server
     server.server.shutdown()
