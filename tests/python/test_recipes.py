@@ -48,7 +48,12 @@ def test_images_for_a_model_that_sees_none(dataset, shown, tmp_path, capsys):
     assert capsys.readouterr().err.count(said) == 2
 
 
-def test_the_list_of_recipes(capsys):
+def test_the_list_of_recipes(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run("recipes") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) < 80 and [line.split()[0] for line in lines if line[2] != " "] == recipes.names()
+    monkeypatch.setenv("COLUMNS", "200")
     assert run("recipes") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == recipes.names() and max(map(len, lines)) < 130
