@@ -15,7 +15,7 @@ it.
   grpo attention --model DIR --image clock.png "What time is it?"
   grpo attention --model DIR --image a.jpg --image b.jpg "Which is older?" \\
                  --animate a.gif
-  grpo attention --model DIR --image a.jpg "What is this?" --answer "A red door."
+  grpo attention --model DIR --image a.jpg "What is this?" --answer "A door."
 
 The picture has a frame for each word: where its attention goes, the image under
 what it looks at (dark red: most), the text with every word shaded."""
