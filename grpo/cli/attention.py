@@ -9,11 +9,13 @@ from ..runs import latest_model
 from ..vision.messages import normal
 from .parser import Parser
 
-ABOUT = """Shows what each word of an answer looks at in the image, and in the text before it.
+ABOUT = """Shows what each word of an answer looks at in the image, and in the text before
+it.
 
-  grpo attention --model Qwen2.5-VL-3B-Instruct --image clock.png "What time is it?"
-  grpo attention --model DIR --image a.jpg --image b.jpg "Which is older?" --animate a.gif
-  grpo attention --model DIR --image a.jpg "What is this?" --answer "A red door."
+  grpo attention --model DIR --image clock.png "What time is it?"
+  grpo attention --model DIR --image a.jpg --image b.jpg "Which is older?" \\
+                 --animate a.gif
+  grpo attention --model DIR --image a.jpg "What is this?" --answer "A door."
 
 The picture has a frame for each word: where its attention goes, the image under
 what it looks at (dark red: most), the text with every word shaded."""

@@ -19,16 +19,20 @@ from ..vision.drawn import Drawn
 from ..vision.messages import COLUMNS
 from .parser import Parser, from_yaml, text_or_number
 
-ABOUT = """Evaluates a model on held-out rows: accuracy with its interval, read strictly, leniently and by extraction;
-with several completions a question also pass@k and majority@k. A run's own recipe says on which data, with which
-rewards and lengths.
+ABOUT = """Evaluates a model on held-out rows: accuracy with its interval, read strictly,
+leniently and by extraction; with several completions a question also pass@k and
+majority@k. A run's own recipe says on which data, with which rewards and
+lengths.
 
-  grpo eval runs/gsm8k-1                                         the latest checkpoint, drawn as the run does
-  grpo eval runs/gsm8k-1 --checkpoint best --num_generations 8   8 completions a question, at the run's temperature
+  grpo eval runs/gsm8k-1          the latest checkpoint, drawn as the run does
+  grpo eval runs/gsm8k-1 --checkpoint best --num_generations 8
+                                  8 completions each, at the run's temperature
   grpo eval Qwen/Qwen2.5-0.5B-Instruct --dataset gsm8k --limit 200
+  grpo eval DIR --dataset gui --rewards gui
 
-Leaves evaluation.json, report.html, report.pdf and generations.txt, the pictures that the reports show in images/, and
-where answers are classes what is taken for what. Interrupted, the same command goes on where it stopped."""
+Leaves evaluation.json, report.html, report.pdf and generations.txt, the
+pictures that the reports show in images/, and where answers are classes what is
+taken for what. Interrupted, the same command goes on where it stopped."""
 # flag: (entry of the recipe, type, meaning)
 FLAGS: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "dataset": ("eval_dataset", str,

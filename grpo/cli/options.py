@@ -5,6 +5,7 @@ call them.
 """
 import argparse
 import dataclasses
+import shutil
 import textwrap
 import types
 import typing
@@ -115,9 +116,13 @@ def about_flowers(changes: Mapping[str, Any]) -> bool:
 
 
 def listing() -> list[str]:
-    """One line a recipe."""
+    """One line a recipe, or several where a terminal is too narrow for one."""
     known = names()
-    return [f"  {name:<{max(map(len, known)) + 2}}{Recipe.read(name).about}" for name in known]
+    column = max(map(len, known)) + 4
+    width = max(column + 20, shutil.get_terminal_size((1000, 24)).columns - 1)
+    return [line for name in known for line in
+            textwrap.wrap(Recipe.read(name).about, width, initial_indent=f"  {name}".ljust(column),
+                          subsequent_indent=" " * column, break_on_hyphens=False)]
 
 
 def run_of(resume: str | bool, output_dir: str | None) -> Path:

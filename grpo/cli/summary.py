@@ -1,4 +1,5 @@
 """What `grpo train` prints before and after: what will be trained, where the run is, what was learned."""
+import os
 import statistics
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def summary(run: Path) -> str:
     if saved:
         asked = [record for _, last in rounds.values() for record in last["completions"]]
         prompt = asked[0]["prompt"] if asked else "..."
-        shown = "".join(f" --image {image}" for image in images_of(prompt))
+        shown = "".join(f" --image {image if os.path.isfile(str(image)) else 'FILE'}" for image in images_of(prompt))
         question = one_line(last_message(without_images(prompt)), 60)
         lines += ["", f'Ask the model: grpo generate --model {run}{shown} "{question}"']
     return "\n".join(lines)

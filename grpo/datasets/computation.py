@@ -11,10 +11,10 @@ from typing import Any
 from ..errors import ConfigError
 from . import coco as photographs
 from .coordinates import check_units, coordinates, explained
-from .counting import LAYOUT, MARKS, MOST, OTHERS, SYSTEM_PROMPT, kinds, phrase, placed, plural
-from .layout import chat
+from .counting import MARKS, MOST, OTHERS, kinds, phrase, placed, plural
 from .shapes import check_canvas, scenes
 from .splits import check_split
+from .thinking import asked as thought_through, layout
 
 SIZE = {"train": 4000, "test": 500}          # rows when no size is given
 OPERATIONS = ("add", "subtract", "multiply", "divide")
@@ -26,9 +26,9 @@ ASKED = {"add": "Add the number of {a} and the number of {b}.",
 
 def load(split: str = "train", *, operations: Sequence[str] = OPERATIONS, largest: int = 6, canvas: int = 224,
          units: str = "pixels", coco: str | None = None, size: int | None = None, seed: int = 0,
-         system_prompt: str | None = None) -> list[dict[str, Any]]:
-    """Rows {prompt, question, answer, image, operation, counts, boxes, labels, image_size, frame}: counts are those of
-    the two classes, and boxes where all of them are, as in counting. The answer is rounded to 2 decimals.
+         system_prompt: str | None = None, prefill: bool = True) -> list[dict[str, Any]]:
+    """Rows {prompt, question, answer, image, operation, counts, boxes, labels, image_size, frame, prefill}: counts are
+    those of the two classes, and boxes where all of them are, as in counting. The answer is rounded to 2 decimals.
 
     operations: some of "add", "subtract", "multiply", "divide". largest: the most shapes of one class. The other
     options are those of counting; coco: ten questions an image that shows two classes or more.
@@ -50,7 +50,7 @@ def load(split: str = "train", *, operations: Sequence[str] = OPERATIONS, larges
         draw = functools.partial(scene, list(operations), largest, canvas)
         found = scenes(f"computation {','.join(operations)} {largest} {canvas}", split, seed, draw)
         size = SIZE[split] if size is None else size
-    return [asked(row, units, system_prompt) for row in itertools.islice(found, size)]
+    return [asked(row, units, system_prompt, prefill) for row in itertools.islice(found, size)]
 
 
 def scene(operations: list[str], largest: int, canvas: int, rng: random.Random) -> dict[str, Any] | None:
@@ -63,14 +63,14 @@ def scene(operations: list[str], largest: int, canvas: int, rng: random.Random) 
     return placed(held, canvas, rng, columns, sum(counts))
 
 
-def asked(row: dict[str, Any], units: str, system_prompt: str | None) -> dict[str, Any]:
+def asked(row: dict[str, Any], units: str, system_prompt: str | None, prefill: bool) -> dict[str, Any]:
     """A row of what is in an image."""
     places = coordinates(units, *row["image_size"])
     a, b = row["classes"]
     what = ASKED[row["operation"]].format(a=plural(a), b=plural(b))[:-1] + " in the image."
     marks = MARKS.format(label=a, coordinates=explained(units, places["frame"]))
-    question = f"{what} Round the result to 2 decimals. {marks} {LAYOUT.format(example='1.67')}"
-    return {"prompt": chat(question, SYSTEM_PROMPT if system_prompt is None else system_prompt), "question": question,
+    question = f"{what} Round the result to 2 decimals. {marks} {layout('the number', '1.67')}"
+    return {**thought_through(question, row["image"], system_prompt, prefill), "question": question,
             "answer": result(row["operation"], *row["counts"]), **row, **places}
 
 

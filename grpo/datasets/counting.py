@@ -12,17 +12,14 @@ from ..errors import ConfigError
 from ..vision.drawn import Drawn
 from . import coco as photographs
 from .coordinates import check_units, coordinates, explained
-from .layout import chat
 from .shapes import COLOURS, RGB, SHAPES, check_canvas, mask, scatter, scenes, stamp
 from .splits import check_split
+from .thinking import asked as thought_through, layout
 
 SIZE = {"train": 4000, "test": 500}          # rows when no size is given
 MOST = 20                                    # shapes of a class
 OTHERS = 8                                   # shapes that are not asked for, at most
-SYSTEM_PROMPT = "You are a helpful assistant. You first reason about the question, and then give the user the answer."
-LAYOUT = ("Show your work between <think> and </think>, and then give the answer, a number, between <answer> and "
-          "</answer>, for example <answer>{example}</answer>.")
-MARKS = ('Say in your work where each of them is, by a box {{"bbox_2d": [x1, y1, x2, y2], "label": "{label}"}} or a '
+MARKS = ('Say in your thoughts where each of them is: a box {{"bbox_2d": [x1, y1, x2, y2], "label": "{label}"}} or a '
          'point {{"point_2d": [x, y], "label": "{label}"}}; do not count without. {coordinates}')
 PAPER: tuple[RGB, ...] = ((250, 249, 245), (238, 242, 247), (240, 246, 238), (248, 240, 232), (228, 228, 232))
 
@@ -30,14 +27,15 @@ Thing = tuple[str, str, int, int, int]       # shape, colour, left, top, side
 
 
 def load(split: str = "train", *, largest: int = 10, canvas: int = 224, units: str = "pixels", coco: str | None = None,
-         balanced: bool = True, size: int | None = None, seed: int = 0,
-         system_prompt: str | None = None) -> list[dict[str, Any]]:
-    """Rows {prompt, question, answer, image, target, label, boxes, labels, image_size, frame}: one class of shapes is
-    asked for, label; target is how many there are, boxes where they are, [left, top, right, bottom] in pixels of the
-    image, and labels what they are.
+         balanced: bool = True, size: int | None = None, seed: int = 0, system_prompt: str | None = None,
+         prefill: bool = True) -> list[dict[str, Any]]:
+    """Rows {prompt, question, answer, image, target, label, boxes, labels, image_size, frame, prefill}: one class of
+    shapes is asked for, label; target is how many there are, boxes where they are, [left, top, right, bottom] in pixels
+    of the image, and labels what they are.
 
     largest: the most shapes of the class. canvas: the side of the square image. units: in which the model says places,
     "pixels" or "thousandths" (grpo/datasets/coordinates.py). system_prompt: None for r1_vlm's manner, "" for none.
+    prefill: the assistant has begun its answer (thinking.py), as in r1_vlm.
     coco: a folder with COCO's annotations/instances_{train,val}2017.json and its images; one class an image, largest
     as here; balanced: classes with more than one instance are preferred, and images with one are as many as those with
     two. The test split is the same for every seed; of drawn scenes none of it can be in train.
@@ -56,16 +54,16 @@ def load(split: str = "train", *, largest: int = 10, canvas: int = 224, units: s
         check_canvas(canvas, 112)
         found = scenes(f"counting {largest} {canvas}", split, seed, functools.partial(scene, largest, canvas))
         size = SIZE[split] if size is None else size
-    return [asked(row, units, system_prompt) for row in itertools.islice(found, size)]
+    return [asked(row, units, system_prompt, prefill) for row in itertools.islice(found, size)]
 
 
-def asked(row: dict[str, Any], units: str, system_prompt: str | None) -> dict[str, Any]:
+def asked(row: dict[str, Any], units: str, system_prompt: str | None, prefill: bool) -> dict[str, Any]:
     """A row of what is in an image."""
     places = coordinates(units, *row["image_size"])
     what = f"How many {plural(row['label'])} are there in the image?"
     marks = MARKS.format(label=row["label"], coordinates=explained(units, places["frame"]))
-    question = f"{what} {marks} {LAYOUT.format(example=3)}"
-    return {"prompt": chat(question, SYSTEM_PROMPT if system_prompt is None else system_prompt), "question": question,
+    question = f"{what} {marks} {layout('the number', '3')}"
+    return {**thought_through(question, row["image"], system_prompt, prefill), "question": question,
             "answer": str(row["target"]), **row, **places}
 
 

@@ -31,7 +31,8 @@ def load(split: str = "train", *, task: str = "both", digits: int | Sequence[int
          seed: int = 0, system_prompt: str | None = None, path: str | None = None, canvas: int = 100,
          instruction: str = "full", prefill: bool | None = None, demonstrations: bool = False,
          mistakes: float = 0.0) -> list[dict[str, Any]]:
-    """Rows {prompt, image, task, label, total, answer}: label is the sorted list of digits, total their sum.
+    """Rows {prompt, image, task, label, total, difficulty, answer}: label is the sorted list of digits, total their
+    sum, difficulty their number.
 
     task: "recognition", "addition", or "both", which asks both of every image. digits: how many an image has, in turn
     when there are several. path: a folder of MNIST's four files, whose test file is the split test; None: digits drawn
@@ -63,7 +64,7 @@ def load(split: str = "train", *, task: str = "both", digits: int | Sequence[int
         by_reading = [digit for _, digit in sorted(zip(((p[1], p[0]) for p in places), seen, strict=True))]
         for one in tasks:
             row = {**asked(questions[one], image, usual_system(system_prompt, instruction), prefill), "task": one,
-                   "label": sorted(seen), "total": sum(seen), "answer": answer(one, seen)}
+                   "label": sorted(seen), "total": sum(seen), "difficulty": len(seen), "answer": answer(one, seen)}
             if demonstrations:
                 row["completion"] = demonstrated(one, by_reading, mistakes, noise, prefill)
             rows.append(row)

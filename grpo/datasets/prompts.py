@@ -13,7 +13,6 @@ from .pictures import columns_of, picture_key, pictures_in
 
 TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")      # what a row gives its chat template, beside the prompt
 UNSEEN = {"environment": "environments are not supported"}     # columns with a meaning in TRL that is not there yet
-BLIND = "the model sees no images"
 
 MAX_BITS = 4096                              # of a number in a row: 1,233 decimal digits
 MAX_ROW = 1_000_000                          # values in a row
@@ -67,17 +66,17 @@ class PromptStream:
 
     def __init__(self, dataset: Any, encode: Callable[..., NDArray[np.int32]], *, limit: int, on_long: str = "raise",
                  shuffle: bool = False, seed: int = 0, name: str = "train_dataset", sees_images: bool = False,
-                 image_token: int | None = None, on_bad: str = "raise"):
+                 model: str = "the model", image_token: int | None = None, on_bad: str = "raise"):
         """encode: token ids of a prompt; where a row has TEMPLATE_COLUMNS they are its keyword arguments, and where it
         has images they are its argument images. It need not decode them: their sizes say how many tokens they are.
-        image_token: the id that stands for images, of which self.most_shown counts the most of a prompt, and of images.
-        on_bad: "skip" leaves out rows whose images cannot be read, all of which are then read here once; they are in
-        self.bad_rows."""
+        model: what errors call it. image_token: the id that stands for images, of which self.most_shown counts the most
+        of a prompt, and of images. on_bad: "skip" leaves out rows whose images cannot be read, all of which are then
+        read here once; they are in self.bad_rows."""
         self.rows, self.encode = read_rows(dataset, name), encode
         self.bad_rows: list[int] = []
         self._first_bad = ""
         self.limit, self.on_long, self.name, self.sees_images = limit, on_long, name, sees_images
-        self.image_token, self.most_shown = image_token, (0, 0)
+        self.model, self.image_token, self.most_shown = model, image_token, (0, 0)
         for unseen, why in UNSEEN.items():
             for row in rows_with(self.rows, unseen):
                 raise DatasetError(f"{name}: row {row} has {unseen!r}: {why}; leave the column out")
@@ -131,13 +130,13 @@ class PromptStream:
         where = f"{self.name}: row {row}"
         for name in IMAGE_COLUMNS:
             if not self.sees_images and not is_nothing(columns.get(name)):
-                raise DatasetError(f"{where} has {name!r}: {BLIND}; leave the column out")
+                raise DatasetError(f"{where} has {name!r}: {self.model} sees no images; leave the column out")
         try:
             prompt, images = normal(columns.get("prompt"), given_images(columns, where), where)
         except ImageError as error:
             raise DatasetError(str(error)) from error
         if images and not self.sees_images:
-            raise DatasetError(f"{where} has images in its messages: {BLIND}")
+            raise DatasetError(f"{where} has images in its messages: {self.model} sees no images")
         try:
             ids = np.asarray(self.encode(prompt, **shown, **({"images": images} if images else {})), np.int32)
         except (TypeError, ValueError, KeyError) as error:

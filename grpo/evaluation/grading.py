@@ -67,6 +67,15 @@ def layout_of(prompt: Any) -> list[str]:
     return [tag for tag in dict.fromkeys(re.findall(r"<([A-Za-z_]\w*)>", text)) if f"</{tag}>" in text]
 
 
+def begun(prompt: Any) -> str:
+    """The beginning of the answer with which a prompt ends, which a completion goes on from; mostly nothing.
+
+    >>> begun([{"role": "user", "content": "How many?"}, {"role": "assistant", "content": "<think>"}])
+    '<think>'
+    """
+    return text_of(prompt[-1]["content"]) if is_chat(prompt) and prompt[-1].get("role") == "assistant" else ""
+
+
 def tag_errors(text: str, layout: Sequence[str]) -> list[str]:
     """What is wrong with the tags of a completion: "<x> missing", "</x> doubled", "tags out of order". Empty: each is
     there once, in order.

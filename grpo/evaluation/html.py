@@ -16,7 +16,7 @@ from ..runs import READINGS
 from .pictures import MOST_MARKS, Box, Mark, Shown, label_at, legend, said_marks, shown_images, true_marks
 from .records import Record, questions
 from .tables import Table, evaluation_tables, number, percent
-from .text import last_message, prompt_text
+from .text import asked, before_question
 
 MOST_TEXT = 40_000                           # characters of a completion or a prompt
 MOST_PICTURES = 24
@@ -88,13 +88,11 @@ def completions(groups: Sequence[Sequence[Record]], folder: Path, most: int) -> 
     if not groups:
         return []
     shown = groups[:most]
-    before = groups[0][0]["prompt"]
     parts = ["<section>", "<h2>Questions</h2>"]
     if len(groups) > len(shown):
         parts.append(f"<p class=note>The first {len(shown)} of {len(groups)}; the JSON beside this file has all.</p>")
-    if not isinstance(before, str) and len(before) > 1:
-        parts.append("<details><summary>Before the question</summary>"
-                     f"<pre>{text(cut(prompt_text(before[:-1])))}</pre></details>")
+    if said := before_question(groups[0][0]["prompt"]):
+        parts.append(f"<details><summary>Before the question</summary><pre>{text(cut(said))}</pre></details>")
     parts.append(FILTER if len(shown) > 1 else "")
     parts.append('<div id="questions">')
     parts += [question(i, group, folder) for i, group in enumerate(shown, 1)]
@@ -128,7 +126,7 @@ def question(number_: int, group: Sequence[Record], folder: Path) -> str:
     gold = f"<p class=gold><b>gold</b> <bdi>{text(first['gold'])}</bdi></p>" if graded else ""
     return (f"<article{shown}>\n<h3>Question {number_} <small>row {text(first['row'])}</small>{kind}{score}</h3>\n"
             f"<div class=asked>{figures(pictures, first)}<div class=words>"
-            f"<pre class=prompt>{text(cut(last_message(first['prompt'])))}</pre>{gold}</div></div>\n"
+            f"<pre class=prompt>{text(cut(asked(first['prompt'])))}</pre>{gold}</div></div>\n"
             + "\n".join(completion(record, pictures) for record in group) + "\n</article>")
 
 

@@ -28,7 +28,7 @@ from .marked import Marked, is_readable
 from .pictures import Mark, Shown, legend, said_marks, shown_images, true_marks
 from .records import Record
 from .tables import Table
-from .text import headline, last_message, parts, prompt_text, rewards_line
+from .text import asked, before_question, headline, parts, rewards_line
 
 FONTS = {"Sans": "DejaVuSans.ttf", "SansBold": "DejaVuSans-Bold.ttf", "Mono": "DejaVuSansMono.ttf"}
 MARGIN, WIDTH = 18 * mm, A4[0] - 36 * mm
@@ -65,9 +65,9 @@ class Pages:
 
     def instructions(self, prompt: Any) -> None:
         """What a chat says before its last message, once for all questions."""
-        if not isinstance(prompt, str) and len(prompt) > 1:
+        if said := before_question(prompt):
             self.story.append(Paragraph("Before the question", style(10.5, bold=True, before=8, after=3, keep=True)))
-            self.story += boxed(shortened(prompt_text(prompt[:-1])), PLAIN)
+            self.story += boxed(shortened(said), PLAIN)
 
     def chart(self, path: Path) -> None:
         """A picture over the width of the page, or as much of it as its height allows."""
@@ -86,15 +86,15 @@ class Pages:
         self.story.append(Paragraph(escape(printable(title + graded)),
                                     style(10.5, bold=True, before=14, after=3, keep=True)))
         pictures, truth = shown_images(first, folder), true_marks(first)
-        asked = shortened(last_message(first["prompt"]))
+        question = shortened(asked(first["prompt"]))
         gold = [] if first["gold"] is None else [Paragraph(escape(printable(f"gold: {first['gold']}")),
                                                            style(8.5, bold=True, before=2, after=2))]
         if len(pictures) == 1:
             shown = [drawn(pictures[0], truth, [], PICTURE), *key(legend(truth, [], pictures[0].size))]
-            self.beside(shown, asked, PLAIN, gold)
+            self.beside(shown, question, PLAIN, gold)
         else:
             self.pictures(pictures, truth)
-            self.story += [*boxed(asked, PLAIN), *gold]
+            self.story += [*boxed(question, PLAIN), *gold]
         for record in group:
             self.completion(record, pictures)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..runs import READINGS, replace_text
 from ..vision.messages import text_of
+from .grading import begun
 from .records import Record, questions
 from .tables import number
 
@@ -64,6 +65,22 @@ def prompt_text(prompt: Any) -> str:
 
 
 def last_message(prompt: Any) -> str:
-    """What the last message of a chat says; of any other prompt all of it."""
+    """What the last message of a chat says, or the one before where the last begins the answer; of any other prompt all
+    of it."""
     is_chat = not isinstance(prompt, str) and prompt and isinstance(prompt[-1], Mapping)
-    return text_of(prompt[-1]["content"]) if is_chat else prompt_text(prompt)
+    return text_of(prompt[place_of_question(prompt)]["content"]) if is_chat else prompt_text(prompt)
+
+
+def asked(prompt: Any) -> str:
+    """The last message, and the beginning of the answer where the prompt has one."""
+    return last_message(prompt) + (f"\n\nassistant: {beginning}" if (beginning := begun(prompt)) else "")
+
+
+def before_question(prompt: Any) -> str:
+    """What a chat says before its last message; nothing where that is all."""
+    return "" if isinstance(prompt, str) else prompt_text(prompt[:place_of_question(prompt)])
+
+
+def place_of_question(prompt: Sequence[Any]) -> int:
+    """Place of the last message, without a begun answer."""
+    return len(prompt) - (2 if len(prompt) > 1 and begun(prompt) else 1)

@@ -301,8 +301,8 @@ def table(plan: Plan) -> str:
 
 def rows(arenas: list[tuple[str, int]], total: int) -> list[str]:
     """A line an arena, and one for all."""
-    return [*(f"  {name:<28} {human(size):>10}  {size / total:5.1%}" for name, size in arenas),
-            f"  {'all':<28} {human(total):>10}"]
+    return [*(f"  {name:<30} {human(size):>10}  {size / total:5.1%}" for name, size in arenas),
+            f"  {'all':<30} {human(total):>10}"]
 
 
 def verdict(available: int, where: str, total: int) -> str:

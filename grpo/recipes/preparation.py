@@ -1,16 +1,20 @@
 """Before a run starts: what its recipe names is found and fits together, so that a mistake is said now and not an hour
 later."""
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..datasets import XML_SYSTEM_PROMPT, overlap, read_rows
 from ..datasets.curriculum import stages
+from ..datasets.pictures import pictures_in
 from ..errors import ConfigError, DatasetError, did_you_mean
+from ..model.families import spec_of
 from ..options import GRPOConfig
 from ..planning import model_config
 from ..rewards import BY_NAME, Reward, RewardSet, adapt, is_built_in, signature
+from ..vision.messages import COLUMNS, is_nothing
 from .recipe import Recipe
 
 Rows = list[dict[str, Any]]
@@ -41,6 +45,7 @@ def prepare(recipe: Recipe) -> Prepared:
     for found, name in ((rows, "dataset"), (eval_rows, "eval_dataset"), (demonstrations, "sft.dataset")):
         if found:
             read_rows(found, name, needs=())
+    check_sight(recipe, {"dataset": rows, "eval_dataset": eval_rows or [], "sft.dataset": demonstrations})
     for trained in (rows, demonstrations):
         if eval_rows and (message := overlap(trained, eval_rows)):
             raise DatasetError(f"{message}. Evaluate on other rows, or hold some out: --dataset_kwargs.validation 0.1")
@@ -63,6 +68,24 @@ def check_output_dir(path: Path) -> None:
     there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ConfigError(f"output_dir={str(path)!r}: {there} is not a folder that can be written to")
+
+
+def check_sight(recipe: Recipe, data: Mapping[str, Rows]) -> None:
+    """DatasetError where a row of the data (by their entry in the recipe) shows images to a model without a tower."""
+    shown = next(((name, number) for name, rows in data.items() for number, row in enumerate(rows) if shows(row)), None)
+    if shown is None:
+        return
+    model, source = model_config(recipe.model)
+    if spec_of(model, source).vision is None:
+        raise DatasetError(f"{shown[0]}: row {shown[1]} shows images, and {source} ({model.get('model_type')}) sees "
+                           "none: it has no vision tower")
+
+
+def shows(row: Mapping[str, Any]) -> bool:
+    """Whether a row has images, in a column or in its messages."""
+    return (any(not is_nothing(row.get(name)) for name in COLUMNS)
+            or any(pictures_in(message.get("content")) for message in row.get("prompt") or ()
+                   if isinstance(message, Mapping)))
 
 
 def check_lengths(recipe: Recipe, config: GRPOConfig) -> None:
@@ -95,7 +118,7 @@ def default_rewards(rows: Rows) -> list[str]:
     """The five XML rewards where the system message asks for that layout, else accuracy alone."""
     without = next((number for number, row in enumerate(rows) if row.get("answer") is None), None)
     if without is not None:
-        raise ConfigError(f"row {without} has no answer to compare with: say what is good with --rewards "
+        raise ConfigError(f"row {without} has no answer to compare with: say what is good with --rewards, a name or "
                           "file.py:function")
     prompt = rows[0]["prompt"]
     asks_for_xml = not isinstance(prompt, str) and prompt[0].get("content") == XML_SYSTEM_PROMPT

@@ -8,8 +8,8 @@ from typing import Any
 from ..errors import RewardError
 from .arguments import number
 from .boxes import BoxesReward
+from .decoding import think_format
 from .text import quantity, tagged_answer, text_of
-from .think import think_answer_format_reward
 
 CLOSE = Fraction(1, 100000)                  # what is nearer is the same number
 
@@ -72,7 +72,7 @@ def unreal(value: Fraction) -> bool:
 
 SOFT_COUNT = SoftNumber(2.0, 2.0)
 NAMES = {
-    "counting": [think_answer_format_reward, number_reward, SOFT_COUNT, BoxesReward()],
-    "computation": [think_answer_format_reward, number_reward, SoftNumber(), BoxesReward()],
+    "counting": [think_format, number_reward, SOFT_COUNT, BoxesReward()],
+    "computation": [think_format, number_reward, SoftNumber(), BoxesReward()],
     "number_reward": number_reward, "soft_number_reward": SoftNumber,
 }

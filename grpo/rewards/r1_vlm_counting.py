@@ -1,5 +1,6 @@
 """r1_vlm's rewards for counting and computation exactly as it trained with them, to reproduce its numbers. In a recipe
-they are r1_vlm.count_answer, ...; r1_vlm_counting and r1_vlm_computation name those of a task, without its format.
+they are r1_vlm.count_answer, ...; r1_vlm_counting and r1_vlm_computation are what it trained with, r1_vlm.format among
+them.
 
 Known faults, kept: an answer with a sign is never right, though subtraction gives such; the boxes and points in the
 reasoning are counted and never compared with real ones, so that any will do; in counting they are worth 30, and the
@@ -9,8 +10,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from .decoding import whole_texts
 from .marks import marks_in
-from .text import text_of
+from .r1_vlm import format_reward_func
 
 ALLOWED = frozenset("0123456789 .")
 CLOSE = 1e-5
@@ -21,12 +23,6 @@ def field(text: str, tag: str) -> str | None:
     """What stands between the first <tag> and the next </tag>, stripped; None without."""
     inside, closed, _ = text.partition(f"<{tag}>")[2].partition(f"</{tag}>")
     return inside.strip() if closed else None
-
-
-def whole(completions: list, prefill: list | None) -> list[str]:
-    """The texts with what was put into the model's mouth before them, the column prefill."""
-    return [(begun or "") + text_of(c) for c, begun in
-            zip(completions, prefill or [None] * len(completions), strict=True)]
 
 
 def read(text: str | None) -> float | None:
@@ -44,7 +40,7 @@ def answer_reward_func(completions: list, answer: list, prefill: list | None = N
     [1.0, 0.0]
     """
     found = []
-    for text, gold in zip(whole(completions, prefill), answer, strict=True):
+    for text, gold in zip(whole_texts(completions, prefill), answer, strict=True):
         given = field(text, "answer")
         value = read(given)
         found.append(float(value is not None and abs(value - float(gold)) < CLOSE and set(given or "") <= ALLOWED))
@@ -66,14 +62,14 @@ def soft_result_reward_func(completions: list, answer: list, prefill: list | Non
 
 def errors(completions: list, answer: list, prefill: list | None) -> list[float | None]:
     """How far each answer is from the gold; None where it is no number."""
-    values = [read(field(text, "answer")) for text in whole(completions, prefill)]
+    values = [read(field(text, "answer")) for text in whole_texts(completions, prefill)]
     return [None if value is None or math.isnan(value) else abs(value - float(gold))
             for value, gold in zip(values, answer, strict=True)]
 
 
 def marks_counted(completions: list, prefill: list | None) -> list[int]:
     """How many boxes and points are in each reasoning."""
-    return [len(marks_in(field(text, "think") or "")) for text in whole(completions, prefill)]
+    return [len(marks_in(field(text, "think") or "")) for text in whole_texts(completions, prefill)]
 
 
 def count_boxes_reward_func(completions: list, target: list, prefill: list | None = None,
@@ -98,8 +94,9 @@ def computation_boxes_reward_func(completions: list, counts: list, prefill: list
 
 
 NAMES: dict[str, Callable | list[Callable]] = {
-    "r1_vlm_counting": [answer_reward_func, soft_count_reward_func, count_boxes_reward_func],
-    "r1_vlm_computation": [answer_reward_func, soft_result_reward_func, computation_boxes_reward_func],
+    "r1_vlm_counting": [answer_reward_func, soft_count_reward_func, count_boxes_reward_func, format_reward_func],
+    "r1_vlm_computation": [format_reward_func, answer_reward_func, soft_result_reward_func,
+                           computation_boxes_reward_func],
     "r1_vlm.count_answer": answer_reward_func, "r1_vlm.count_soft_answer": soft_count_reward_func,
     "r1_vlm.count_boxes": count_boxes_reward_func, "r1_vlm.computation_soft_answer": soft_result_reward_func,
     "r1_vlm.computation_boxes": computation_boxes_reward_func,

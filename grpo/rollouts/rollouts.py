@@ -211,7 +211,8 @@ def prompt_stream(model: Model, args: GRPOConfig, dataset: Any, name: str, shuff
                           f"{context} positions")
     stream = PromptStream(dataset, functools.partial(prompt_ids, model, args.chat_template_kwargs or {}), limit=limit,
                           on_long=args.on_long_prompt, shuffle=shuffle, seed=args.order_seed, name=name,
-                          sees_images=model.sight is not None, on_bad=args.on_bad_row,
+                          sees_images=model.sight is not None, model=f"this model ({model.config.get('model_type')})",
+                          on_bad=args.on_bad_row,
                           image_token=None if model.sight is None else model.sight.image_token_id)
     if any(True for _ in rows_with(stream.rows, "tools")):
         warn(f"{name}: the tools of a row are shown in its prompt; calls of them are not carried out")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ImageError
+from .drawn import Drawn
 
 COLUMNS = ("image", "images")                # of a row: one image, or a list of them
 MARKER = "<image>"                           # in a text: an image goes here
@@ -118,6 +119,8 @@ def description(image: Any) -> str:
         return description(next((image[key] for key in ("path", "bytes") if image.get(key)), None))
     if isinstance(image, (bytes, bytearray, memoryview)):
         return f"{len(image)} bytes"
+    if isinstance(image, Drawn):
+        return f"drawn, {image.height}x{image.width}"
     size = getattr(image, "shape", None) or getattr(image, "size", None)
     shape = "x".join(map(str, size)) + " " if isinstance(size, tuple) else ""
     return f"{shape}{type(image).__name__}"

@@ -36,6 +36,7 @@ def test_digits_are_right_and_seeded(split):
     for row, other in zip(rows[::2], rows[1::2], strict=True):
         assert (row["task"], other["task"]) == ("recognition", "addition") and row["image"] == other["image"]
         assert row["label"] == sorted(row["label"]) == other["label"] and row["total"] == sum(row["label"])
+        assert row["difficulty"] == len(row["label"])
         assert (row["answer"], other["answer"]) == (str(row["label"]), str(row["total"]))
         assert sorted(style[0] for *_, style in row["image"].arguments[1]) == row["label"]
     assert rows == datasets.load("digits", split, size=60, seed=3) == datasets.load("digits", split, seed=3)[:60]

@@ -11,7 +11,7 @@ import pytest
 
 import grpo
 from grpo import ConfigError, DatasetError, cli, datasets
-from grpo.datasets import captcha, clock, correlation, counting, gui, shapes
+from grpo.datasets import captcha, clock, correlation, gui, shapes, thinking
 from grpo.datasets.coordinates import coordinates
 from grpo.rewards import RewardSet, resolve
 from reward_batches import batch
@@ -48,7 +48,7 @@ def test_every_time_of_the_clock_is_of_one_split():
 
 
 @pytest.mark.parametrize("name, hashed", [
-    ("counting", "b0e1ae3fc533"), ("computation", "d2c0e775d64f"), ("clock", "881df9f0d0a8"),
+    ("counting", "2ee0a9c8bf0a"), ("computation", "edba38ff3245"), ("clock", "881df9f0d0a8"),
     ("correlation", "06b73f4dacf8"), ("gui", "4716473e6171"), ("captcha", "6ccfc7e11b51")])
 def test_pixels_are_the_same_on_every_machine(name, hashed):
     rows = datasets.load(name, "test", size=5)
@@ -237,18 +237,19 @@ def test_published_rewards_read_the_rows(name):
     options = {"tools": True} if dataset == "gui" else {"largest": 3} if dataset == "computation" else {}
     rows = datasets.load(dataset, size=40, **options)
     columns = {column: [row[column] for row in rows] for column in rows[0] if column not in ("image", "prompt")}
-    texts = [right_text(dataset, row) + "\n" for row in rows]
+    end = "" if name.startswith("r1") else "\n"
+    texts = [right_text(dataset, row) + end for row in rows]
     if dataset == "gui":
         calls = ["tool_name: click_tool\nx: {}\ny: {}\ntool_name: check_click\n".format(*row["click"][1:-1].split(", "))
                  for row in rows]
         texts = [LAYOUT.format(call) for call in calls]
     values = RewardSet(name).score(batch(texts, columns=columns)).values
     negative = np.array([str(row.get("answer", "")).startswith("-") for row in rows])
-    full = {"counting": [1, 1, 30], "computation": [1, 1, 1], "clock": [3, .5, .5], "correlation": [1, .5],
+    full = {"counting": [1, 1, 30, 1], "computation": [1, 1, 1, 1], "clock": [3, .5, .5], "correlation": [1, .5],
             "gui": [.5, 3, 2, 1], "captcha": [1]}[dataset]
     assert values[~negative] == pytest.approx(np.array([full] * (~negative).sum()), abs=0.03)
     if dataset == "computation":
-        assert negative.any() and not values[negative, 0].any()        # the fault that is kept
+        assert negative.any() and not values[negative, 1].any()        # the fault that is kept
 
 
 def right_text(name, row):
@@ -258,7 +259,7 @@ def right_text(name, row):
         scale = np.array([wide / width, high / height] * 2)
         said = [json.dumps({"bbox_2d": (scale * box).tolist(), "label": label})
                 for box, label in zip(row["boxes"], row["labels"], strict=True)]
-        return THINK.format(", ".join(said), row["answer"])
+        return THINK.format(", ".join(said), row["answer"]).removeprefix("<think>")    # which the prefill ends with
     if name == "gui":
         return LAYOUT.format(f'{{"point_2d": [{row["click"][1:-1]}]}}')
     return LAYOUT.format(row["clicks"] if name == "captcha" else row["answer"])
@@ -310,11 +311,26 @@ def test_options_that_cannot_be(name, options, message):
 
 
 def test_system_prompts():
-    assert datasets.load("counting", size=1)[0]["prompt"][0]["content"] == counting.SYSTEM_PROMPT
+    assert datasets.load("counting", size=1)[0]["prompt"][0]["content"] == thinking.SYSTEM_PROMPT
     assert datasets.load("clock", size=1)[0]["prompt"][0]["content"] == datasets.XML_SYSTEM_PROMPT
     for name in NAMES:
-        assert [m["role"] for m in datasets.load(name, size=1, system_prompt="")[0]["prompt"]] == ["user"]
+        begun = ["assistant"] * (name in ("counting", "computation"))
+        assert [m["role"] for m in datasets.load(name, size=1, system_prompt="")[0]["prompt"]] == ["user", *begun]
         assert datasets.load(name, size=1, system_prompt="Hi.")[0]["prompt"][0]["content"] == "Hi."
+
+
+@pytest.mark.parametrize("name", ["counting", "computation"])
+def test_answers_that_are_begun(name):
+    row, = datasets.load(name, size=1)
+    assert row["prompt"][-1] == {"role": "assistant", "content": row["prefill"]}
+    assert row["prefill"] == thinking.PREFILL
+    plain, = datasets.load(name, size=1, prefill=False)
+    assert plain["prompt"][-1]["role"] == "user" and "prefill" not in plain
+    columns = {column: [value] for column, value in plain.items() if column not in ("image", "prompt")}
+    for rewards in (name, f"r1_vlm_{name}"):
+        whole = RewardSet(rewards).score(batch(["<think>" + right_text(name, plain)], columns=columns)).values
+        half = RewardSet(rewards).score(batch([right_text(name, plain)], columns=columns)).values
+        assert (whole.sum() - half.sum()) >= 1
 
 
 # COCO

@@ -10,6 +10,7 @@ from grpo.errors import ConfigError, DatasetError
 from grpo.evaluation import records
 from grpo.evaluation.grading import category_column, check_golds, grade, layout_of, reasoning_of, tag_errors, vote_of
 from grpo.evaluation.records import by_category, metrics_of
+from grpo.evaluation.text import asked, before_question, last_message
 from grpo.rewards.adapters import gold_of
 from grpo.rewards.extractive import extracted, extractive_match
 from grpo.runs import checkpoint
@@ -80,6 +81,19 @@ def test_extraction_compares_to_five_decimals_and_else_as_text():
     ("<answer>1</answer><reasoning>a</reasoning>", ["tags out of order"])])
 def test_tag_errors(completion, errors):
     assert tag_errors(completion, ["reasoning", "answer"]) == errors
+
+
+def test_an_answer_that_the_prompt_begins():
+    """The question is what the user asks, and the layout is that of both parts together."""
+    prompt = [*chat("Why? <think>...</think>", "Be brief."), {"role": "assistant", "content": "So.\n<think>"}]
+    assert last_message(prompt) == "Why? <think>...</think>" and before_question(prompt) == "system: Be brief."
+    assert asked(prompt) == "Why? <think>...</think>\n\nassistant: So.\n<think>"
+    assert asked(prompt[:2]) == last_message(prompt)
+    assert before_question("What?") == before_question(chat("What?", "")) == ""
+    record, = records.graded([{"prompt": prompt, "completion": "so</think> 4", "row": 0}], [{}], 1, None)
+    assert record["tag_errors"] == [] and record["reasoning"] == "so"
+    record, = records.graded([{"prompt": prompt, "completion": "<think>so</think> 4", "row": 0}], [{}], 1, None)
+    assert record["tag_errors"] == ["<think> doubled"]
 
 
 @pytest.mark.parametrize("prompt, layout", [

@@ -1,6 +1,8 @@
 """The examples, the notebooks and the README's programs run as they stand, and what they are to show is there."""
 import json
+import os
 import re
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -84,6 +86,22 @@ def test_readme_images(tmp_path):
     (tmp_path / "program.py").write_text(section.partition("```python\n")[2].partition("```")[0])
     run_example("program.py", [], tmp_path)
     assert len(rewards(tmp_path / "runs" / "grpo-1")) == 3
+
+
+def test_readme_your_own_images(tmp_path):
+    """The README's commands, from its text, in a fresh folder."""
+    section = (ROOT / "README.md").read_text().partition("## Your own images\n")[2].partition("\n## ")[0]
+    names = f'python() {{ {sys.executable} "$@"; }}\ngrpo() {{ python -m grpo "$@"; }}\n'
+    commands = section.partition("```sh\n")[2].partition("```")[0]
+    path = os.pathsep.join([str(Path(grpo.__file__).parents[1]), *filter(None, sys.path)])
+    done = subprocess.run(["bash", "-euc", names + commands], cwd=tmp_path, env=os.environ | {"PYTHONPATH": path},
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [len(rewards(tmp_path / "runs" / run)) for run in ("grpo-1", "grpo-2")] == [3, 3]
+    evaluated, = (tmp_path / "runs" / "grpo-1" / "eval").glob("step-3-*")
+    assert {"report.html", "report.pdf", "confusion-report.png", "images",
+            "nearest_class_mean.json"} <= set(os.listdir(evaluated))
+    assert "By class (gold answer)" in done.stdout and "nearest class mean" in done.stdout
 
 
 def run_notebook(notebook, folder, monkeypatch, **smaller):

@@ -200,7 +200,8 @@ DATA = bytes(range(256)) * 5000
 
 
 @pytest.fixture
-def one():
+def one(monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     server = Server({"a.bin": DATA})
     yield server
     server.server.shutdown()
@@ -476,6 +477,12 @@ def test_a_check_of_the_recipes(garden, tmp_path, recipe, model):
     assert cli.main(["train", recipe, "--check", "--model", str(tmp_path / "model"), "--dataset_kwargs",
                      f"{{path: {garden}}}", "--output_dir", str(tmp_path / "run")]) == 0
     assert not (tmp_path / "run").exists()
+
+
+def test_a_check_of_the_tiny_recipe(garden, capsys):
+    """It builds its own model; its warm-up has the same folder."""
+    assert cli.main(["train", "flowers_tiny", "--check", "--dataset_kwargs.path", str(garden)]) == 0
+    assert "9 rows, 6 more held out" in capsys.readouterr().out
 
 
 # the baseline

@@ -80,8 +80,8 @@ def test_prompts_that_tools_make_too_long_are_dropped(model, tmp_path):
     ({"prompt": [USER], "tools": {"type": "function"}}, "tools must be a list"),
     ({"prompt": [USER], "chat_template_kwargs": "quiet"}, "chat_template_kwargs must be a dict"),
     ({"prompt": [USER], "chat_template_kwargs": {"tokenize": False}}, "must not hold tokenize"),
-    ({"prompt": [USER], "images": [object()]}, "'images': the model sees no images"),
-    ({"prompt": [USER], "image": object()}, "'image': the model sees no images"),
+    ({"prompt": [USER], "images": [object()]}, "'images': this model (qwen2) sees no images"),
+    ({"prompt": [USER], "image": object()}, "'image': this model (qwen2) sees no images"),
     ({"prompt": [USER], "environment": "game"}, "'environment': environments are not supported"),
 ])
 def test_columns_that_cannot_be_honoured(model, tmp_path, row, named):

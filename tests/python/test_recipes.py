@@ -1,4 +1,6 @@
 """Recipes: those of the package, what a file may say, what other systems call it, and what is checked before a run."""
+import json
+
 import pytest
 
 import grpo
@@ -32,7 +34,26 @@ def test_recipes_of_the_package_are_whole(name, tmp_path):
         assert recipe.sft_rows()
 
 
-def test_the_list_of_recipes(capsys):
+@pytest.mark.parametrize("dataset, shown", [("digits", "dataset: row 0"), ("messages", "dataset: row 1")])
+def test_images_for_a_model_that_sees_none(dataset, shown, tmp_path, capsys):
+    """Said before anything else, with row and model."""
+    rows = [{"prompt": [{"role": "user", "content": "q"}], "answer": "4"},
+            {"prompt": [{"role": "user", "content": [{"type": "image", "image": "a.png"}]}], "answer": "5"}]
+    (tmp_path / "messages.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    dataset = str(tmp_path / "messages.jsonl") if dataset == "messages" else dataset
+    grpo.load(grpo.tiny("qwen2")).save_pretrained(tmp_path / "text")
+    words = ("train", "--model", tmp_path / "text", "--dataset", dataset, "--rewards", "accuracy_reward")
+    assert run(*words) == run(*words, "--check") == 1
+    said = f"{shown} shows images, and {tmp_path / 'text'} (qwen2) sees none: it has no vision tower"
+    assert capsys.readouterr().err.count(said) == 2
+
+
+def test_the_list_of_recipes(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run("recipes") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) < 80 and [line.split()[0] for line in lines if line[2] != " "] == recipes.names()
+    monkeypatch.setenv("COLUMNS", "200")
     assert run("recipes") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == recipes.names() and max(map(len, lines)) < 130
