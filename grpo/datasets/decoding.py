@@ -86,7 +86,8 @@ def load(split: str = "train", *, task: str, lengths: Sequence[int] = LENGTHS, w
         row = {**asked(question, shown, usual_system(system_prompt, instruction), prefill), **problem,
                "answer": message}
         if demonstrations:
-            row["completion"] = demonstrated(task, message, mistakes, noise, instruction, prefill)
+            thought, read = demonstrated(task, problem["coded_message"], message, pairs, mistakes, noise, instruction)
+            row["completion"] = said(thought, read, prefill)
         rows.append(row)
         if len(rows) == wanted:
             break
@@ -165,11 +166,17 @@ def spaced(message: str) -> str:
     return " ".join(message.replace(" ", SPACE))
 
 
-def demonstrated(task: str, message: str, mistakes: float, rng: random.Random, instruction: str, prefill: bool) -> str:
-    """A completion that decodes letter by letter, each wrongly at the rate of mistakes; after a short instruction
-    without a thought, but for sequences, which must have their section."""
+def demonstrated(task: str, coded: str, message: str, pairs: str, mistakes: float, rng: random.Random,
+                 instruction: str) -> tuple[str, str]:
+    """(thought, answer) of a reader who takes each letter for another at the rate of mistakes. After a short
+    instruction the thought is the table and then each letter with what it stands for, so that a tiny model has a small
+    step at a time to learn; of words, whose table is long, only the letters."""
     letters = LETTERS[task]
     read = "".join(rng.choice(letters.replace(letter, "")) if letter != " " and rng.random() < mistakes else letter
                    for letter in message)
-    thought = "" if instruction == "short" else spaced(read)
-    return said(f"<chars>{spaced(read)}</chars>" if task == "sequences" else thought, read, prefill)
+    if task == "sequences":
+        return f"<chars>{spaced(read)}</chars>", read
+    if instruction != "short":
+        return spaced(read), read
+    looked_up = " ".join(decoder.entries("".join(map("".join, zip(coded, read, strict=True)))))
+    return looked_up if task == "words" else f"{' '.join(decoder.entries(pairs))}\n{looked_up}", read

@@ -259,7 +259,10 @@ def test_a_short_instruction(kind):
     assert row["prompt"] == [{"role": "user", "content": f"Decode {row['coded_message']}"}]
     assert row["completion"].endswith(f"</think>\n<answer>{row['answer']}</answer>") and "prefill" not in row
     letters = " ".join(row["answer"].replace(" ", "_"))
-    assert (f"<chars>{letters}</chars>" if kind == "sequences" else "<think></think>") in row["completion"]
+    looked_up = " ".join(map("→".join, zip(row["coded_message"], row["answer"], strict=True)))
+    thought = {"abc": f"{' '.join(decoder.entries(row['image'].arguments[1]))}\n{looked_up}", "words": looked_up,
+               "sequences": f"<chars>{letters}</chars>"}[kind]
+    assert row["completion"].startswith(f"<think>{thought}</think>")
 
 
 def test_demonstrations_misread_letters():
