@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..recipes import Recipe
 from ..runs import CHECKPOINTS, CONFIG, EVALUATIONS, RECIPE, checkpoint, plain, replace_text, say, spelled, to_json
 from ..vision.drawn import Drawn
 from ..vision.messages import COLUMNS
-from .parser import Parser, from_yaml, text_or_number
+from .parser import Parser, from_yaml, text_or_number, underscored
 
 ABOUT = """Evaluates a model on held-out rows: accuracy with its interval, read strictly,
 leniently and by extraction; with several completions a question also pass@k and
@@ -37,7 +37,8 @@ taken for what. Interrupted, the same command goes on where it stopped."""
 FLAGS: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "dataset": ("eval_dataset", str,
                 "a name, a file or folder, file.py:function or a hub id; its test split where it has splits"),
-    "dataset_kwargs": ("eval_dataset_kwargs", from_yaml, "options of the data set, '{digits: 1}'"),
+    "dataset_kwargs": ("eval_dataset_kwargs", from_yaml, "options of the data set, '{digits: 1}'; also "
+                       "--dataset_kwargs.digits 1"),
     "limit": ("eval_size", int, "only the first so many rows"),
     "system_prompt": ("system_prompt", str, "system message of questions; xml asks for <reasoning> and <answer>"),
     "category": ("eval_category", str, "column by which accuracy is broken down (category, level, subject or source)"),
@@ -62,14 +63,18 @@ OPTIONS = """
     max_pixels image_cache_gb image_cache_dir on_bad_row""".split()
 
 
-def eval_parser(prog: str) -> Parser:
-    """The flags of `grpo eval`."""
+def eval_parser(prog: str, argv: Sequence[str] = ()) -> Parser:
+    """The flags of `grpo eval`. argv: the command line, whose --dataset_kwargs.NAME are taken too."""
     parser = Parser(prog=prog, description=ABOUT)
     parser.add_argument("model", metavar="MODEL",
                         help="a folder, a .gguf file, a hub id, a run folder or one of its checkpoints")
     parser.add_argument("--checkpoint", metavar="WHICH", help="of a run: latest, best, or a step's number (latest)")
     for name, (_, kind, meaning) in FLAGS.items():
         parser.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, metavar="X", help=meaning)
+    for name in sorted({underscored(word)[2:].partition("=")[0] for word in argv if word.startswith("--")}):
+        if name.startswith("dataset_kwargs."):
+            parser.add_argument(f"--{name}", dest=name, type=from_yaml, default=argparse.SUPPRESS,
+                                help=argparse.SUPPRESS)
     for name in ("rewards", "eval_funcs"):
         parser.add_argument(f"--{name}", nargs="+", type=text_or_number, default=argparse.SUPPRESS, metavar="NAME",
                             help=f"{'rewards' if name == 'rewards' else 'functions to compute besides'}: a name or "
@@ -85,7 +90,7 @@ def eval_parser(prog: str) -> Parser:
 
 def main(argv: list[str], prog: str = "grpo eval") -> None:
     """`grpo eval`: draws completions of held-out rows, grades them, and leaves a folder with the report."""
-    arguments = eval_parser(prog).parse(argv)
+    arguments = eval_parser(prog, argv).parse(argv)
     from ..recipes import default_rewards
     from ..rewards import adapt
     from ..training import GRPOTrainer
@@ -152,6 +157,7 @@ def recipe_of(arguments: argparse.Namespace, run: Path | None) -> Recipe:
     if "dataset" in given:
         changes.setdefault("eval_dataset_kwargs", {})
         changes.setdefault("eval_size", None)
+    changes |= {f"eval_{name}": value for name, value in given.items() if name.startswith("dataset_kwargs.")}
     count = changes.get("num_generations_eval")
     if count is None and ("temperature_eval" in changes or run is None):
         changes["num_generations_eval"] = 1

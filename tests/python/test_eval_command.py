@@ -57,6 +57,15 @@ def test_how_many_completions_and_how_they_are_drawn(trained, words, completions
     assert (config.completions_eval, drawn_at) == (completions, temperature)
 
 
+@pytest.mark.parametrize("words, kwargs", [
+    (["--dataset_kwargs.digits", "1"], {"digits": 1}), (["--dataset-kwargs.digits=1"], {"digits": 1}),
+    (["--dataset", "arithmetic", "--dataset_kwargs", "{seed: 2}", "--dataset_kwargs.digits", "1"],
+     {"seed": 2, "digits": 1})])
+def test_options_of_the_data_set_one_by_one(trained, words, kwargs):
+    recipe = command.recipe_of(command.eval_parser("grpo eval", words).parse([str(trained), *words]), trained)
+    assert recipe.eval_dataset_kwargs == kwargs
+
+
 def test_it_goes_on_where_it_stopped(trained, tmp_path, monkeypatch, capsys):
     assert run("eval", trained, "--output_dir", tmp_path / "whole") == 0
     words = ["eval", trained, "--output_dir", tmp_path / "parts", "--slots", "3"]       # 2 questions at a time
