@@ -52,7 +52,7 @@ SHORT = "Decode {coded}"
 def load(split: str = "train", *, task: str, lengths: Sequence[int] = LENGTHS, words: str | Sequence[str] | None = None,
          image: bool = True, canvas: int | None = None, size: int | None = None, seed: int = 0,
          system_prompt: str | None = None, instruction: str = "full", prefill: bool | None = None,
-         demonstrations: bool = False, mistakes: float = 0.0) -> list[dict[str, Any]]:
+         demonstrations: bool = False, mistakes: float = 0.0, copied: float = 0.0) -> list[dict[str, Any]]:
     """Rows {prompt, image, task, coded_message, decoded_message, mapping, answer}.
 
     task: "abc", "words" or "sequences". lengths: of abc, the fewest and the most letters of a message. words: a file
@@ -60,7 +60,8 @@ def load(split: str = "train", *, task: str, lengths: Sequence[int] = LENGTHS, w
     for the table as text. canvas: pixels of the image's side; None: 300, of sequences 400. instruction: "short" asks
     in two words and without spaces between letters, for tiny models, whose tokens are bytes. prefill: the answer is
     begun (see thinking.asked); None: with the full instruction. demonstrations: also a column completion, for
-    supervised fine-tuning, in which a letter is misread at the rate of mistakes.
+    supervised fine-tuning, in which a letter is misread at the rate of mistakes, and a whole message is copied as it
+    stands, the table forgotten, at the rate of copied.
 
     What is in test is never in train, whatever seed and size: words and ciphers, and of abc, which has six ciphers,
     pairs of a message and a cipher.
@@ -70,7 +71,9 @@ def load(split: str = "train", *, task: str, lengths: Sequence[int] = LENGTHS, w
     ('PTKIG', 'POINT', (300, 300))
     """
     side = CANVAS.get(task, 0) if canvas is None else canvas
-    check_options(task, lengths, words, side, instruction, mistakes)
+    check_options(task, lengths, words, side, instruction)
+    check_share("mistakes", mistakes)
+    check_share("copied", copied)
     check_split(split, SIZE[task], f"decoding:{task}")
     prefill = instruction == "full" if prefill is None else prefill
     rng, noise = random.Random(f"{task} {split} {seed}"), random.Random(f"mistakes {split} {seed}")
@@ -86,16 +89,17 @@ def load(split: str = "train", *, task: str, lengths: Sequence[int] = LENGTHS, w
         row = {**asked(question, shown, usual_system(system_prompt, instruction), prefill), **problem,
                "answer": message}
         if demonstrations:
-            thought, read = demonstrated(task, problem["coded_message"], message, pairs, mistakes, noise, instruction)
-            row["completion"] = said(thought, read, prefill)
+            coded = problem["coded_message"]
+            read = misread(coded.replace(SPACE, " ") if noise.random() < copied else message, LETTERS[task], mistakes,
+                           noise)
+            row["completion"] = said(thought(task, coded, read, pairs, instruction), read, prefill)
         rows.append(row)
         if len(rows) == wanted:
             break
     return rows
 
 
-def check_options(task: str, lengths: Sequence[int], words: Any, canvas: int, instruction: str,
-                  mistakes: float) -> None:
+def check_options(task: str, lengths: Sequence[int], words: Any, canvas: int, instruction: str) -> None:
     """ConfigError for an option that cannot be."""
     if task not in KINDS:
         raise ConfigError(f"task={task!r} must be {', '.join(KINDS)}{did_you_mean(task, KINDS)}")
@@ -106,7 +110,6 @@ def check_options(task: str, lengths: Sequence[int], words: Any, canvas: int, in
         raise ConfigError(f"lengths is for decoding:abc; those of decoding:{task} are its words'")
     check_canvas(canvas, SMALLEST[task])
     check_instruction(instruction)
-    check_share("mistakes", mistakes)
 
 
 def draw_abc(split: str, lengths: Sequence[int], rng: random.Random) -> dict[str, Any] | None:
@@ -166,17 +169,19 @@ def spaced(message: str) -> str:
     return " ".join(message.replace(" ", SPACE))
 
 
-def demonstrated(task: str, coded: str, message: str, pairs: str, mistakes: float, rng: random.Random,
-                 instruction: str) -> tuple[str, str]:
-    """(thought, answer) of a reader who takes each letter for another at the rate of mistakes. After a short
-    instruction the thought is the table and then each letter with what it stands for, so that a tiny model has a small
-    step at a time to learn; of words, whose table is long, only the letters."""
-    letters = LETTERS[task]
-    read = "".join(rng.choice(letters.replace(letter, "")) if letter != " " and rng.random() < mistakes else letter
+def misread(message: str, letters: str, mistakes: float, rng: random.Random) -> str:
+    """A message with each letter taken for another at the rate of mistakes."""
+    return "".join(rng.choice(letters.replace(letter, "")) if letter != " " and rng.random() < mistakes else letter
                    for letter in message)
+
+
+def thought(task: str, coded: str, read: str, pairs: str, instruction: str) -> str:
+    """What a demonstration thinks before its answer. After a short instruction that is the table and then each letter
+    with what it is read as, a small step at a time for a tiny model to learn; of words, whose table is long, only the
+    letters."""
     if task == "sequences":
-        return f"<chars>{spaced(read)}</chars>", read
+        return f"<chars>{spaced(read)}</chars>"
     if instruction != "short":
-        return spaced(read), read
+        return spaced(read)
     looked_up = " ".join(decoder.entries("".join(map("".join, zip(coded, read, strict=True)))))
-    return looked_up if task == "words" else f"{' '.join(decoder.entries(pairs))}\n{looked_up}", read
+    return looked_up if task == "words" else f"{' '.join(decoder.entries(pairs))}\n{looked_up}"
