@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import ConfigError, FileFormatError
 from ..rewards import repeated_share
+from ..rewards.extractive import value_of
 from ..runs import (
     COMPLETIONS,
     EVALUATIONS,
@@ -136,9 +137,15 @@ def histogram(values: Sequence[float | None]) -> list[dict[str, float]]:
 
 
 def disagreements(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """The completions that one reading finds right and another wrong."""
+    """The completions that one reading finds right and another wrong; extractive match reads golds that are numbers."""
     shown = ("row", "sample", "gold", "tagged_answer", "answer", *READINGS)
-    return [{name: r[name] for name in shown} for r in records if len({r[reading] for reading in READINGS}) > 1]
+    return [{name: r[name] for name in shown} for r in records
+            if len({r[reading] for reading in READINGS if reading != "extractive" or is_number(r["gold"])}) > 1]
+
+
+def is_number(gold: Any) -> bool:
+    """Whether a gold is one number, and so what extractive match is made for."""
+    return value_of(str(gold).rsplit("####", 1)[-1]) is not None
 
 
 def training_phases(run: Path, steps: Sequence[int]) -> dict[str, dict[str, Any]]:
