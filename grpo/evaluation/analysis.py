@@ -202,5 +202,12 @@ def compare(a: Sequence[Record], b: Sequence[Record]) -> dict[str, Any]:
 
 
 def by_question(records: Sequence[Record]) -> Mapping[str, list[Record]]:
-    """Records by what was asked and what is right, whatever the row's number."""
-    return {json.dumps([group[0]["prompt"], group[0]["gold"]]): group for group in questions(records)}
+    """Records by what was asked and what is right, whatever the row's number. Several that are alike, as those about
+    drawn pictures, are told apart by their order."""
+    found: dict[str, list[Record]] = {}
+    alike: Counter[str] = Counter()
+    for group in questions(records):
+        asked = json.dumps([group[0]["prompt"], group[0]["gold"]])
+        found[f"{asked} {alike[asked]}"] = group
+        alike[asked] += 1
+    return found

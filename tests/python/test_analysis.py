@@ -92,6 +92,13 @@ def test_comparison_is_paired():
     assert lenient["low"] < lenient["difference"] == pytest.approx(5 / 9) and lenient["high"] <= 1
 
 
+def test_questions_that_read_alike_are_compared_one_by_one():
+    same = {"prompt": chat("[image: drawn, 70x70] Which digits?")}
+    before = [record(i, "17", **same) for i in range(6)]
+    found = compare(before, [record(i, "18" if i < 4 else "17", **same) for i in range(6)])
+    assert found["questions"] == 6 and (found["lenient"]["only_a"], found["lenient"]["only_b"]) == (0, 4)
+
+
 def test_comparison_of_several_completions_a_question_has_no_p():
     before = [record(i, text, sample) for i in range(3) for sample, text in enumerate(("18", "17"))]
     found = compare(before, [record(i, "18") for i in range(3)])
