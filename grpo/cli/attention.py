@@ -86,7 +86,8 @@ def main(argv: list[str], prog: str = "grpo attention") -> None:
         del found.gazes[MOST_FRAMES:]
     print("\n".join(["", *table(found)]))
     replace_bytes(Path(a.output), picture_bytes(found))
-    print(f"\n{a.output}: {len(found.gazes)} frames, {found.what}")
+    frames = f"{len(found.gazes)} frame" + "s" * (len(found.gazes) != 1)
+    print(f"\n{a.output}: {frames}, {found.what}")
     if a.animate:
         replace_bytes(Path(a.animate), animation_bytes(found, Path(a.animate).suffix.lower()))
         print(a.animate)

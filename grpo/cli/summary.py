@@ -53,11 +53,19 @@ def summary(run: Path) -> str:
               f"  plots/: {', '.join(path.name for path in plot_run(run))}"]
     if saved:
         asked = [record for _, last in rounds.values() for record in last["completions"]]
-        prompt = asked[0]["prompt"] if asked else "..."
+        prompt = (asked or first_completions(run) or [{"prompt": "..."}])[0]["prompt"]
         shown = "".join(f" --image {image if os.path.isfile(str(image)) else 'FILE'}" for image in images_of(prompt))
         question = one_line(last_message(without_images(prompt)), 60)
         lines += ["", f'Ask the model: grpo generate --model {run}{shown} "{question}"']
     return "\n".join(lines)
+
+
+def first_completions(run: Path) -> list[Any]:
+    """Those of the first step that left any; a run without held-out rows shows by them what it asks."""
+    from ..runs import completion_steps, completions
+
+    steps = completion_steps(run)
+    return list(completions(run, steps[0])) if steps else []
 
 
 def rewards_before_and_after(log: Any) -> dict[str, str]:
@@ -99,7 +107,9 @@ def samples(before: Rows, after: Rows) -> list[str]:
     gain = {row: (new[row]["reward"] or 0) - (old[row]["reward"] or 0) for row in old if row in new}
     lines = []
     for row in sorted(gain, key=gain.__getitem__, reverse=True)[:SHOWN_SAMPLES]:
+        gold = new[row]["gold"]
         lines += ["", f"  {one_line(last_message(new[row]['prompt']))}",
+                  *([] if gold is None else [f"    gold    {one_line(gold, 110)}"]),
                   f"    before  {one_line(old[row]['completion'], 110)}",
                   f"    after   {one_line(new[row]['completion'], 110)}"]
     return lines

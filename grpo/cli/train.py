@@ -67,7 +67,7 @@ def run(recipe: Recipe) -> Path:
         trainer.train()
     finally:
         if folder is not None:
-            folder.release()
+            folder.abandon()                 # where nothing is in it, nothing is left
     assert trainer.run is not None           # train() opens the run folder
     print(summary(trainer.run.path), flush=True)
     return trainer.run.path

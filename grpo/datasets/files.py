@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import ConfigError, DatasetError, FileFormatError
 from ..model.formats import strict_json
+from .class_folders import SUFFIXES
 from .labels import asked
 from .layout import as_rows
 from .pictures import beside
@@ -62,7 +63,10 @@ def files_of_split(folder: Path, split: str) -> list[Path]:
             if shards := sorted(folder.glob(f"{name}-[0-9]*-of-[0-9]*{suffix}")):
                 return whole(shards)
     there = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-    raise DatasetError(f"{folder} has no file for the split {split!r}, such as {names[0]}.jsonl; it holds {there}")
+    pictures = any(p.name.casefold().endswith(SUFFIXES) for p in folder.iterdir())
+    advice = ". Pictures lie in a folder for each class, or a table names them in a column image" if pictures else ""
+    raise DatasetError(f"{folder} has no file for the split {split!r}, such as {names[0]}.jsonl; it holds {there}"
+                       f"{advice}")
 
 
 def whole(shards: list[Path]) -> list[Path]:

@@ -106,7 +106,8 @@ def as_row(record: dict[str, Any], where: str, system_prompt: str | None) -> dic
     if question is None and record.get("conversations"):
         return conversed(record, where, system_prompt)
     if question is None:
-        raise DatasetError(f"{where} has neither a prompt nor a question; its columns are {listed(record)}")
+        advice = "; the option question asks one of every row" if {"image", "images"} & {*record} else ""
+        raise DatasetError(f"{where} has neither a prompt nor a question; its columns are {listed(record)}{advice}")
     if not isinstance(question, str):
         raise DatasetError(f"{where}: the question is {type(question).__name__}, not text")
     row = {**record, "prompt": chat(question, "xml" if system_prompt is None else system_prompt), "question": question}

@@ -12,6 +12,7 @@ from ..vision.messages import COLUMNS as IMAGE_COLUMNS, given_images, is_nothing
 from .pictures import columns_of, picture_key, pictures_in
 
 TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")      # what a row gives its chat template, beside the prompt
+SKIP_ADVICE = "; on_bad_row='skip' leaves such rows out"
 UNSEEN = {"environment": "environments are not supported"}     # columns with a meaning in TRL that is not there yet
 
 MAX_BITS = 4096                              # of a number in a row: 1,233 decimal digits
@@ -140,7 +141,7 @@ class PromptStream:
         try:
             ids = np.asarray(self.encode(prompt, **shown, **({"images": images} if images else {})), np.int32)
         except (TypeError, ValueError, KeyError) as error:
-            advice = "; on_bad_row='skip' leaves such rows out" if isinstance(error, ImageError) else ""
+            advice = SKIP_ADVICE if isinstance(error, ImageError) else ""
             raise DatasetError(f"{self.name}: the prompt of row {row} cannot be encoded: {error}{advice}") from error
         if ids.ndim != 1 or not len(ids):
             raise DatasetError(f"{self.name}: the prompt of row {row} is empty")
@@ -164,7 +165,7 @@ class PromptStream:
         except DatasetError as error:
             if on_bad != "skip" or not isinstance(error.__cause__, ImageError):
                 raise
-            self._first_bad = self._first_bad or str(error)
+            self._first_bad = self._first_bad or str(error).removeprefix(f"{self.name}: ").removesuffix(SKIP_ADVICE)
             self.bad_rows.append(row)
             return False
         if self.on_long == "drop" and len(ids) > self.limit:
@@ -313,5 +314,7 @@ def read_rows(dataset: Any, name: str, needs: Sequence[str] = ("prompt",)) -> An
                 raise DatasetError(f"{name}: row {number}: {column!r} is None")
             if column not in row:
                 raise DatasetError(f"{name}: row {number} has no {column!r}{did_you_mean(column, row)} "
-                                   f"Its columns are {', '.join(map(str, row))}.")
+                                   f"Its columns are {', '.join(map(str, row))}." +
+                                   (" grpo.datasets.load(rows) makes prompts of questions."
+                                    if column == "prompt" and "question" in row else ""))
     return rows

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import ConfigError, FileFormatError
 from ..rewards import repeated_share
+from ..rewards.extractive import value_of
 from ..runs import (
     COMPLETIONS,
     EVALUATIONS,
@@ -136,9 +137,15 @@ def histogram(values: Sequence[float | None]) -> list[dict[str, float]]:
 
 
 def disagreements(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """The completions that one reading finds right and another wrong."""
+    """The completions that one reading finds right and another wrong; extractive match reads golds that are numbers."""
     shown = ("row", "sample", "gold", "tagged_answer", "answer", *READINGS)
-    return [{name: r[name] for name in shown} for r in records if len({r[reading] for reading in READINGS}) > 1]
+    return [{name: r[name] for name in shown} for r in records
+            if len({r[reading] for reading in READINGS if reading != "extractive" or is_number(r["gold"])}) > 1]
+
+
+def is_number(gold: Any) -> bool:
+    """Whether a gold is one number, and so what extractive match is made for."""
+    return value_of(str(gold).rsplit("####", 1)[-1]) is not None
 
 
 def training_phases(run: Path, steps: Sequence[int]) -> dict[str, dict[str, Any]]:
@@ -195,5 +202,12 @@ def compare(a: Sequence[Record], b: Sequence[Record]) -> dict[str, Any]:
 
 
 def by_question(records: Sequence[Record]) -> Mapping[str, list[Record]]:
-    """Records by what was asked and what is right, whatever the row's number."""
-    return {json.dumps([group[0]["prompt"], group[0]["gold"]]): group for group in questions(records)}
+    """Records by what was asked and what is right, whatever the row's number. Several that are alike, as those about
+    drawn pictures, are told apart by their order."""
+    found: dict[str, list[Record]] = {}
+    alike: Counter[str] = Counter()
+    for group in questions(records):
+        asked = json.dumps([group[0]["prompt"], group[0]["gold"]])
+        found[f"{asked} {alike[asked]}"] = group
+        alike[asked] += 1
+    return found

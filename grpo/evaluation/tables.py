@@ -126,7 +126,8 @@ def analysis_tables(found: Mapping[str, Any]) -> list[Table]:
     for data_set, of_one in found.get("data_sets", {}).items():
         tables += [replace(table, title=f"{data_set}: {table.title}") for table in round_tables(of_one)]
     if "training" in found:
-        phases = {f"steps {phase['from']} to {phase['to']}": phase for phase in found["training"].values()}
+        phases = {f"step {first}" if first == last else f"steps {first} to {last}": phase
+                  for phase in found["training"].values() for first, last in [(phase["from"], phase["to"])]}
         tables.append(share_table("Training completions", phases))
     return tables
 

@@ -35,7 +35,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import ConfigError, RewardError
+from ..errors import ConfigError, RewardError, did_you_mean
 from ..options import Weight
 from .arguments import check_arguments, entry
 from .deadline import Worker, in_thread, why_here
@@ -115,8 +115,8 @@ class Reward:
                 elif p.default is not p.empty:
                     continue
                 else:
-                    raise RewardError(f"reward {self.name!r} asks for {p.name!r}; there are "
-                                      f"{', '.join(sorted(available))}")
+                    raise RewardError(f"reward {self.name!r} asks for {p.name!r}{did_you_mean(p.name, available)} "
+                                      f"There are {', '.join(sorted(available))}")
                 if p.kind is p.POSITIONAL_ONLY:
                     positional.append(value)
                 else:

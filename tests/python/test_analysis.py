@@ -74,6 +74,13 @@ def test_disagreements_say_what_was_read():
                      "extractive": True}
 
 
+@pytest.mark.parametrize("gold, counts", [("18", 1), ("#### 18", 1), ("red", 0), ("[1, 8]", 0), (r"\frac{1}{2}", 0)])
+def test_extractive_match_disagrees_only_on_numbers(gold, counts):
+    inside = gold.removeprefix("#### ")
+    found = disagreements([record(0, f"<reasoning>\n9 + 8\n</reasoning>\n<answer>{inside}</answer>", gold=gold)])
+    assert len(found) == counts
+
+
 def test_comparison_is_paired():
     before = [record(i, "18" if i < 3 else "17") for i in range(10)]
     after = [record(i, "18" if 1 <= i < 8 else "17") for i in range(1, 11)]
@@ -83,6 +90,13 @@ def test_comparison_is_paired():
     assert ((lenient["a"], lenient["b"], lenient["only_a"], lenient["only_b"]) == (2 / 9, 7 / 9, 0, 5)
             and lenient["p"] == 2 / 32)
     assert lenient["low"] < lenient["difference"] == pytest.approx(5 / 9) and lenient["high"] <= 1
+
+
+def test_questions_that_read_alike_are_compared_one_by_one():
+    same = {"prompt": chat("[image: drawn, 70x70] Which digits?")}
+    before = [record(i, "17", **same) for i in range(6)]
+    found = compare(before, [record(i, "18" if i < 4 else "17", **same) for i in range(6)])
+    assert found["questions"] == 6 and (found["lenient"]["only_a"], found["lenient"]["only_b"]) == (0, 4)
 
 
 def test_comparison_of_several_completions_a_question_has_no_p():
@@ -120,7 +134,7 @@ def test_a_run(trained, capsys):
     out = capsys.readouterr().out
     for part in ("Accuracy", "Errors of layout", "Reward byte_values",
                  "Evaluation at step 0 and at step 2, on 2 questions", "McNemar p",
-                 "Training completions", "steps 1 to 1", "analysis.json"):
+                 "Training completions", "step 1  step 2", "analysis.json"):
         assert part in out, part
     found = json.loads((trained / "analysis" / "analysis.json").read_text())
     assert found["evaluation"]["metrics"] == json.loads((trained / "eval" / "step-000002.json").read_text())["metrics"]
@@ -173,7 +187,14 @@ def test_the_summary_of_a_run_on_several_data_sets(trained_on_two):
     for name, count in {"sums": 2, "sums-7": 3}.items():
         assert re.search(rf"byte_values, {name} +\d\.\d+ -> \d\.\d+\n", text)
         assert re.search(rf"accuracy on {count} held-out rows of {name} +\d+\.\d% -> \d+\.\d%\n", text)
-    assert "2 + 2?" in text and "accuracy.png" in text
+    assert "2 + 2?" in text and "accuracy.png" in text and re.search(r"\n    gold    \d+\n    before  ", text)
+
+
+def test_the_summary_of_a_run_without_held_out_rows_asks_what_was_trained(tmp_path):
+    trainer = toy.trainer(tmp_path, toy.byte_values, rows=[{"prompt": chat("2 + 3?"), "answer": "5"}], max_steps=1)
+    trainer.train()
+    trainer.save_checkpoint()
+    assert summary(trainer.run.path).endswith(f'grpo generate --model {trainer.run.path} "2 + 3?"')
 
 
 def test_two_runs_on_several_data_sets(trained_on_two, tmp_path):

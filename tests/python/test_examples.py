@@ -97,8 +97,8 @@ def test_readme_your_own_images(tmp_path):
     done = subprocess.run(["bash", "-euc", names + commands], cwd=tmp_path, env=os.environ | {"PYTHONPATH": path},
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [len(rewards(tmp_path / "runs" / run)) for run in ("grpo-1", "grpo-2")] == [3, 3]
-    evaluated, = (tmp_path / "runs" / "grpo-1" / "eval").glob("step-3-*")
+    assert [len(rewards(tmp_path / "runs" / run)) for run in ("folder-1", "table-1")] == [3, 3]
+    evaluated, = (tmp_path / "runs" / "folder-1" / "eval").glob("step-3-*")
     assert {"report.html", "report.pdf", "confusion-report.png", "images",
             "nearest_class_mean.json"} <= set(os.listdir(evaluated))
     assert "By class (gold answer)" in done.stdout and "nearest class mean" in done.stdout

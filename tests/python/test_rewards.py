@@ -400,8 +400,10 @@ CHAOS = [
     ("a complex number", lambda completions: [1j, 1j, 1j], {}, "returned complex", None),
     ("an object for one", lambda completion: object(), {}, "returned object", None),
     ("a dict without a score", lambda completion: {"points": 1}, {}, "dict without score", None),
-    ("an argument that is not there", missing, {}, "asks for 'nothing_like_it'; there are answer, completion_ids",
+    ("an argument that is not there", missing, {}, "asks for 'nothing_like_it'. There are answer, completion_ids",
      None),
+    ("a column by another name", lambda completions, answers: [0.0] * 3, {},
+     "asks for 'answers'; did you mean 'answer'? There are answer", None),
     ("a reference that is not there", reward(verl), {}, "needs a reference answer", "no gold"),
 ]
 

@@ -459,7 +459,7 @@ def test_completions_can_be_shown(tmp_path, capsys, prompt, shown):
 @pytest.mark.parametrize("rows, message", [
     (None, "training needs train_dataset"), ([], "train_dataset is empty"), ("rows.jsonl", "is a name, not rows"),
     ({"train": [1]}, "one split"),
-    ([{"question": "x"}], "row 0 has no 'prompt'"),
+    ([{"question": "x"}], "Its columns are question. grpo.datasets.load(rows) makes prompts of questions."),
     ([{"prompt": "x"}, {"promt": "y"}], "row 1 has no 'prompt'; did you mean 'promt'"),
     ([{"prompt": "x"}, "y"], "row 1 is str, not a dict"), ([{"prompt": ""}], "row 0 is empty"),
     ([{"prompt": [{"role": "user"}]}], "row 0"),
