@@ -96,7 +96,11 @@ def load(split: str = "train", *, path: str | None = None, held_out: str = "test
             raise ConfigError(f"{option} is for a path; the official files have names and splits of their own")
     split = {"validation": "val", "test": held_out}.get(split, split)
     check_split(split, NAMES_OF_SPLITS, "flowers")
-    by_class = official(cache_folder("flowers102"), split)
+    try:
+        by_class = official(cache_folder("flowers102"), split)
+    except DatasetError as error:
+        raise DatasetError(f"{error}. A folder of your own needs no download: path (--dataset_kwargs.path FOLDER)") \
+            from error
     trains = split == "train"
     chosen = few(by_class, shots if trains else eval_shots, "shots" if trains else "eval_shots", seed if trains else 0,
                  by_class[0][0].path.parent)
