@@ -112,18 +112,19 @@ class PromptStream:
     def at_row(self, row: int) -> Prompt:
         """The prompt of one row. Raises DatasetError naming the row where it cannot be encoded, is empty, or is too
         long."""
-        return self._prompt(row, dict(self.rows[row]))
-
-    def _prompt(self, row: int, columns: dict[str, Any]) -> Prompt:
+        columns = dict(self.rows[row])
         prompt, images, ids = self._encoded(row, columns)
-        if len(ids) > self.limit:
-            if self.on_long != "truncate" or images:
-                raise DatasetError(f"{self.name}: the prompt of row {row} has {len(ids)} tokens, the limit is "
-                                   f"{self.limit}; raise max_prompt_length, or set on_long_prompt to 'drop'" +
-                                   (", or show smaller images; one with images is not truncated" if images else
-                                    " or 'truncate'"))
-            ids = ids[-self.limit:]
-        return Prompt(row, prompt, ids, {name: value for name, value in columns.items() if name != "prompt"}, images)
+        self._check_length(row, len(ids), bool(images))
+        return Prompt(row, prompt, ids[-self.limit:],
+                      {name: value for name, value in columns.items() if name != "prompt"}, images)
+
+    def _check_length(self, row: int, tokens: int, has_images: bool) -> None:
+        """DatasetError for more tokens than the limit, where they may not be cut off."""
+        if tokens > self.limit and (self.on_long != "truncate" or has_images):
+            raise DatasetError(f"{self.name}: the prompt of row {row} has {tokens} tokens, the limit is {self.limit}; "
+                               "raise max_prompt_length, or set on_long_prompt to 'drop'" +
+                               (", or show smaller images; one with images is not truncated" if has_images else
+                                " or 'truncate'"))
 
     def _encoded(self, row: int, columns: Mapping[str, Any]) -> tuple[Any, list[Any], NDArray[np.int32]]:
         """(prompt in normal form, images, ids)"""
@@ -170,8 +171,7 @@ class PromptStream:
             return False
         if self.on_long == "drop" and len(ids) > self.limit:
             return False
-        if self.on_long != "drop":
-            self._prompt(row, columns)
+        self._check_length(row, len(ids), bool(images))
         if images and self.image_token is not None:
             tokens, most = self.most_shown
             self.most_shown = max(tokens, int((ids == self.image_token).sum())), max(most, len(images))
