@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import RewardError
-from .deepseekrl import STRICT, extracted
+from .deepseekrl import extracted
 from .text import tagged_answer, text_of
 from .xml import strict_format_reward
 
 HALF_DAY = 12 * 3600                         # seconds after which hands stand as before
 TIME = re.compile(r"(?<![\d:])([0-9]{1,2}):([0-9]{2}):([0-9]{2})(?![\d:])")
-STRICT_DOTALL = re.compile(STRICT.pattern, re.DOTALL)
+STRICT_DOTALL = re.compile(r"<reasoning>\n(?>.*?\n</reasoning>\n<answer>\n).*?\n</answer>\n$", re.DOTALL)
 
 
 def clock_reward(completions: list, answer: list, log_metric: Callable | None = None,
