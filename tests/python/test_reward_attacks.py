@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from grpo import RewardError
 from grpo.rewards import RewardSet, clock, decoding, deepseekrl, r1, r1_vlm, think, xml
 from grpo.rewards.text import as_number, same_answer
 from reward_batches import batch
@@ -112,3 +113,8 @@ def test_the_fast_patterns_are_the_published_ones():
         chars = re.findall(r"<chars>(.*?)</chars>", text, re.DOTALL)
         assert decoding.last_chars(text) == (chars[-1].strip() if chars else None), text
     assert seen == [{True, False}] * len(PLAIN)
+
+
+def test_a_time_that_is_none_is_no_answer():
+    with pytest.raises(RewardError, match="'99:99:99', not HH:MM:SS"):
+        RewardSet("clock_reward").score(batch(["<answer>03:00:00</answer>"], columns={"answer": ["99:99:99"]}))
