@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIZE = {"train": 8000, "test": 500}          # rows
-POINTS = 75
+POINTS, FEWEST = 75, 10                      # of fewer points, plots of train would look as some of test do
 EDGE, PADDING = 0.05, 0.1                    # around the axes, and around the points within them
 GREY = 128
 QUESTION = ("What is the correlation coefficient of the points in this scatter plot? Give it with two decimals, as X.XX"
@@ -43,8 +43,8 @@ def load(split: str = "train", *, signs: str = "positive", points: int = POINTS,
     check_canvas(canvas, 56)
     if signs not in ("positive", "both"):
         raise ConfigError(f"signs={signs!r} must be 'positive', for answers from 0 to 1, or 'both'")
-    if isinstance(points, bool) or not isinstance(points, int) or not 3 <= points <= 1000:
-        raise ConfigError(f"points={points!r} must be the points of a plot, from 3 to 1000")
+    if isinstance(points, bool) or not isinstance(points, int) or not FEWEST <= points <= 1000:
+        raise ConfigError(f"points={points!r} must be the points of a plot, from {FEWEST} to 1000")
     wanted = SIZE[split] if size is None else size if split == "train" else min(size, SIZE["test"])
     plots = scenes(f"correlation {signs} {points} {canvas}", split, seed,
                    functools.partial(plot, signs == "both", points, canvas, system_prompt))

@@ -28,6 +28,7 @@ def held_out(content: str, one_in: int) -> bool:
 
 def check_bounds(option: str, bounds: Sequence[int], smallest: int, largest: int) -> None:
     """ConfigError unless bounds are [low, high] within these."""
-    if not isinstance(bounds, Sequence) or len(bounds) != 2 or not smallest <= bounds[0] <= bounds[1] <= largest:
+    if (not isinstance(bounds, Sequence) or len(bounds) != 2 or not all(isinstance(b, int) for b in bounds)
+            or not smallest <= bounds[0] <= bounds[1] <= largest):
         raise ConfigError(f"{option}={bounds!r} must be the smallest and the largest number, from {smallest} to "
                           f"{largest}")

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, DatasetError, did_you_mean
+from ..errors import ConfigError, DatasetError, GrpoError, did_you_mean
 from ..options import Names, attribute, in_file, load_file
 from . import class_folders, files, hub, mixture
+from .kinds import check_kinds
 from .labels import asked, with_names
 from .layout import as_rows
 from .pictures import stored
@@ -36,8 +37,13 @@ def load(source: Any, split: str = "train", *, size: int | None = None, system_p
     target_length: ask each row for a number of tokens, see target_length.with_target_length. options: arguments of the
     data set's function. Raises DatasetError naming file and row, ConfigError for options.
     """
-    if size is not None and size < 1:
-        raise ConfigError(f"size={size} must be at least 1")
+    if not isinstance(split, str):
+        raise ConfigError(f"split={split!r:.80} must be the name of a split, such as train")
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+        raise ConfigError(f"size={size!r:.80} must be a number of rows, at least 1")
+    if columns is not None and not is_renaming(columns):
+        raise ConfigError(f"columns={columns!r:.80} must be a mapping of our names to the source's, such as "
+                          "{answer: solution}")
     options = {"system_prompt": system_prompt, "columns": columns, "validation": validation, **options}
     if mixture.is_mixture(source):
         rows = mixture.mix(mixture.shares(source), load, split, size, options)
@@ -122,7 +128,15 @@ def call(function: Callable, source: str, split: str, size: int | None,
         options["size"] = size
     common = {name: options.pop(name) for name in ("system_prompt", "columns") if name not in parameters}
     given = check_options(function, source, options)
-    return as_rows(function(**given), source, first=0, **common)[:size]
+    try:
+        found = function(**given)
+    except GrpoError:
+        raise
+    except Exception:
+        check_kinds(function, given)
+        raise
+    check_kinds(function, given)             # after the function's own checks, which say more
+    return as_rows(found, source, first=0, **common)[:size]
 
 
 def check_options(function: Callable, source: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -140,6 +154,11 @@ def check_options(function: Callable, source: str, options: dict[str, Any]) -> d
         if name not in given and p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
             raise ConfigError(f"{source} needs the option {name!r}")
     return given
+
+
+def is_renaming(columns: Any) -> bool:
+    """Whether these are names to names."""
+    return isinstance(columns, Mapping) and all(isinstance(name, str) for pair in columns.items() for name in pair)
 
 
 def hub_id(source: str) -> str:

@@ -40,8 +40,12 @@ def nearest_class_mean(model: "Model", train_rows: Sequence[Mapping[str, Any]],
                        test_rows: Sequence[Mapping[str, Any]]) -> ClassMeans:
     """Classifies the images of test_rows by the mean of each class's vectors (Model.embed) in train_rows, at Euclidean
     distance. A row's class is its label, or where it has none its answer; of several images their mean counts.
-    DatasetError that names the row without an image or a class, or of a class that train_rows lack.
+    DatasetError that names the row without an image or a class, or of a class that train_rows lack, and where there are
+    no rows.
     """
+    if len(train_rows) == 0 or len(test_rows) == 0:
+        raise DatasetError(f"nearest class mean: there are {len(train_rows)} rows of train and {len(test_rows)} to "
+                           "classify; one of each at least is what it takes")
     wanted = [class_of(row, f"train row {i}") for i, row in enumerate(train_rows)]
     classes = sorted(set(wanted), key=str)
     number = {each: i for i, each in enumerate(classes)}
@@ -59,8 +63,8 @@ def nearest_class_mean(model: "Model", train_rows: Sequence[Mapping[str, Any]],
 
 def class_of(row: Mapping[str, Any], where: str) -> Any:
     """The label or the answer of a row."""
-    found = row.get("label") if row.get("label") is not None else row.get("answer")
-    if found is None or not isinstance(found, (str, int)):
+    found = next((row[name] for name in ("label", "answer") if isinstance(row.get(name), (str, int))), None)
+    if found is None:
         raise DatasetError(f"{where} has no class in its columns label or answer; its columns are {', '.join(row)}")
     return found
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from .applying import to_rows_with
 from .boxes import f1
 from .deepseekrl import extracted
 from .marks import Point, placed
@@ -30,6 +31,7 @@ class Counts(NamedTuple):
         return f1(self.right, self.right + self.wrong, self.right + self.missed)
 
 
+@to_rows_with("cells", "grid")
 def captcha_reward(completions: list, cells: list, grid: list, frame: list | None = None,
                    image_size: list | None = None, log_metric: Callable | None = None,
                    **columns: Any) -> list[float]:
@@ -52,12 +54,14 @@ def captcha_reward(completions: list, cells: list, grid: list, frame: list | Non
     return [each.f1 for each in counts]
 
 
+@to_rows_with("cells", "grid")
 def captcha_precision(completions: list, cells: list, grid: list, frame: list | None = None,
                       image_size: list | None = None, **columns: Any) -> list[float]:
     """The share of the clicks that is right; 0 without clicks."""
     return list(map(precision, counts_of(completions, cells, grid, frame, image_size)))
 
 
+@to_rows_with("cells", "grid")
 def captcha_recall(completions: list, cells: list, grid: list, frame: list | None = None,
                    image_size: list | None = None, **columns: Any) -> list[float]:
     """The share of the target cells that is clicked."""
@@ -99,6 +103,7 @@ def count(clicks: Iterable[tuple[float, float]], cells: Sequence[int], grid: Seq
 # as published
 
 
+@to_rows_with("cells", "grid", "image_size")
 def captcha_reward_func(completions: list, cells: list, grid: list, image_size: list, **columns: Any) -> list[float]:
     """F1 of the calls click_screen(x, y) in the extracted answer, with whole numbers inside the image; others are
     passed over."""

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import RewardError
-from .deepseekrl import STRICT, extracted
+from .deepseekrl import extracted
 from .text import tagged_answer, text_of
 from .xml import strict_format_reward
 
 HALF_DAY = 12 * 3600                         # seconds after which hands stand as before
 TIME = re.compile(r"(?<![\d:])([0-9]{1,2}):([0-9]{2}):([0-9]{2})(?![\d:])")
-STRICT_DOTALL = re.compile(STRICT.pattern, re.DOTALL)
+STRICT_DOTALL = re.compile(r"<reasoning>\n(?>.*?\n</reasoning>\n<answer>\n).*?\n</answer>\n$", re.DOTALL)
 
 
 def clock_reward(completions: list, answer: list, log_metric: Callable | None = None,
@@ -61,7 +61,12 @@ def tagged_time(text: str) -> int | None:
     if len(times) != 1:
         return None
     (hours, minutes, seconds), = times
-    return seconds_of(hours, minutes, seconds) if hours < 24 and minutes < 60 and seconds < 60 else None
+    return seconds_of(hours, minutes, seconds) if is_time(hours, minutes, seconds) else None
+
+
+def is_time(hours: int, minutes: int, seconds: int) -> bool:
+    """Whether there is such a time."""
+    return hours < 24 and minutes < 60 and seconds < 60
 
 
 def seconds_of(hours: int, minutes: int, seconds: int) -> int:
@@ -78,7 +83,7 @@ def distances_of(completions: list, answer: list, read: Callable[[str], int | No
             found.append(None)
             continue
         wanted, given = TIME.fullmatch(str(gold)), read(text_of(completion))
-        if wanted is None:
+        if wanted is None or not is_time(*map(int, wanted.groups())):
             raise RewardError(f"clock_reward: the answer of completion {i}'s row is {gold!r:.60}, not HH:MM:SS")
         way = HALF_DAY // 2 if given is None else (given - seconds_of(*map(int, wanted.groups()))) % HALF_DAY
         found.append(min(way, HALF_DAY - way))

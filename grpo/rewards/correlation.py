@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import RewardError
+from .applying import to_rows_with
 from .deepseekrl import extracted
 from .text import as_number, tagged_answer, text_of
 from .xml import strict_format_reward
@@ -60,6 +61,7 @@ def correlation_error(completions: list, answer: list, **columns: Any) -> list[f
 # as published
 
 
+@to_rows_with("answer")
 def correlation_reward_func(completions: list, answer: list, **columns: Any) -> list[float]:
     """1 - |error|; 0 where the extracted answer is no number."""
     found = []

@@ -15,8 +15,10 @@ from .text import as_number, tagged_answer, text_of
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 CHARS = ("<chars>", "</chars>")
-LAYOUT = re.compile(r"\s*<think>.*?</think>\s*<answer>.*?</answer>\s*", re.DOTALL)
-LAYOUT_CHARS = re.compile(r"\s*<think>.*?<chars>.*?</chars>.*?</think>\s*<answer>.*?</answer>\s*", re.DOTALL)
+# what is in (?> ) is looked for once, so that no text takes long
+LAYOUT = re.compile(r"\s*<think>(?>.*?</think>\s*<answer>).*?</answer>\s*", re.DOTALL)
+LAYOUT_CHARS = re.compile(r"\s*<think>(?>.*?<chars>)(?>.*?</chars>)(?>.*?</think>\s*<answer>).*?</answer>\s*",
+                          re.DOTALL)
 QUOTES = "\"'`“”‘’«»"
 OTHER_LETTERS = re.compile(r"[^a-z ]")
 SPACE = "_"
@@ -127,8 +129,9 @@ def in_layout(text: str, layout: re.Pattern[str], tags: Sequence[str]) -> bool:
 
 def last_chars(text: str) -> str | None:
     """What the last <chars>...</chars> holds, in small letters; None without one."""
-    found = re.findall(r"<chars>(.*?)</chars>", text, re.DOTALL)
-    return found[-1].strip().lower() if found else None
+    closed = text.split("</chars>")[:-1]
+    found = next((part for part in reversed(closed) if "<chars>" in part), None)
+    return None if found is None else found.partition("<chars>")[2].strip().lower()
 
 
 def unquoted(answer: str | None) -> str | None:

@@ -9,7 +9,9 @@ from typing import Any
 from .text import text_of
 
 STRICT = re.compile(r"^<reasoning>\n.*?\n</reasoning>\n<answer>\n.*?\n</answer>\n$")
-SOFT = re.compile(r"<reasoning>.*?</reasoning>\s*<answer>.*?</answer>")
+# <reasoning>.*?</reasoning>\s*<answer>.*?</answer>, in a time that is in proportion to the text: the answer is on the
+# line of the reasoning, after the first tags that are near enough to each other there, or on a later one
+SOFT = re.compile(r"<reasoning>(?:(?>.*?</reasoning>[^\S\n]*<answer>)|(?>.*</reasoning>)\s*<answer>).*?</answer>")
 
 
 def extracted(completion: Any) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .accuracy import log_accuracy
+from .applying import to_rows_with
 from .deepseekrl import soft_format_reward_func, strict_format_reward_func
 from .text import tagged, tagged_answer, text_of
 from .xml import soft_format_reward, strict_format_reward
@@ -21,6 +22,7 @@ WORDS = 50                                   # a word is 1 / 50: 25 are enough
 LEAD = re.compile(r"(?:(?:this|that|it|the)(?: [\w']+){0,2} (?:is|shows) )?(?:an? |the )?")
 
 
+@to_rows_with("answer")
 def correctness_reward_func(completions: list, answer: list, **columns: Any) -> list[float]:
     """2.0 where the class's name is anywhere in the completion, in any case."""
     return [2.0 if gold.lower() in text_of(c).lower() else 0.0 for c, gold in zip(completions, answer, strict=True)]
@@ -42,6 +44,7 @@ def quality(reasoning: str, hits: int) -> float:
     return min(len(reasoning.split()) / WORDS, FULL) + min(hits / len(KEYWORDS), FULL)
 
 
+@to_rows_with("answer")
 def class_name_reward(completions: list, answer: list, log_metric: Callable | None = None,
                       **columns: Any) -> list[float]:
     """2.0 where the tagged answer is the name in the column answer, whole and alone: "Desert-Rose." and "This flower is

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .applying import to_rows_with
 from .boxes import answer_of
 from .marks import Box, Point, inside, placed, scaled
 from .text import text_of
@@ -22,6 +23,7 @@ CALL = re.compile(rf"{CLICK}|tool_name:{SPACE}(check_click)\b")
 WRONG_CALL = re.compile(r"tool_name:|click_tool")
 
 
+@to_rows_with("box")
 def click_reward(completions: list, box: list, circular: list | None = None, frame: list | None = None,
                  image_size: list | None = None, difficulty: list | None = None, log_metric: Callable | None = None,
                  **columns: Any) -> list[float]:
@@ -36,15 +38,16 @@ def click_reward(completions: list, box: list, circular: list | None = None, fra
     hits = hits_of(clicks, box, circular)
     if log_metric is not None:
         log_metric("click/hit", sum(hits) / len(hits))
-        for kind in sorted(set(difficulty or ())):
+        for kind in sorted({kind for kind in difficulty or () if kind is not None}, key=str):
             of_kind = [hit for hit, own in zip(hits, difficulty or (), strict=True) if own == kind]
             log_metric(f"click/hit_{kind}", sum(of_kind) / len(of_kind))
-        if image_size is not None:
+        if image_size is not None and None not in image_size:
             distances = distances_of(clicks, box, image_size)
             log_metric("click/distance", sum(distances) / len(distances))
     return [HIT * hit for hit in hits]
 
 
+@to_rows_with("box", "image_size")
 def click_distance_reward(completions: list, box: list, image_size: list, frame: list | None = None,
                           **columns: Any) -> list[float]:
     """2 - 4 d / diagonal, d from the last point of the answer to the middle of the box, diagonal that of the image; -2
@@ -57,12 +60,14 @@ def click_distance_reward(completions: list, box: list, image_size: list, frame:
     return [NEAR - FAR * d / math.hypot(*size) for d, size in zip(distances, image_size, strict=True)]
 
 
+@to_rows_with("box")
 def click_hit(completions: list, box: list, circular: list | None = None, frame: list | None = None,
               image_size: list | None = None, **columns: Any) -> list[float]:
     """1.0 for a hit, else 0.0."""
     return [float(hit) for hit in hits_of(last_clicks(completions, frame, image_size), box, circular)]
 
 
+@to_rows_with("box", "image_size")
 def click_distance(completions: list, box: list, image_size: list, frame: list | None = None,
                    **columns: Any) -> list[float]:
     """Pixels from the click to the middle of the box; where there is none the diagonal of the image, which is also the
@@ -120,6 +125,7 @@ def all_calls(completions: list, frame: list | None, image_size: list | None) ->
             zip(completions, frame or nothing, image_size or nothing, strict=True)]
 
 
+@to_rows_with("box")
 def click_tool_reward(completions: list, box: list, circular: list | None = None, frame: list | None = None,
                       image_size: list | None = None, **columns: Any) -> list[float]:
     """1.0 where both tools are called and what the first check_click would say of the click before it is true of the
@@ -171,12 +177,14 @@ def click_tool_used(completions: list, **columns: Any) -> list[float]:
 # as published
 
 
+@to_rows_with("box")
 def click_reward_func(completions: list, box: list, circular: list | None = None, frame: list | None = None,
                       image_size: list | None = None, **columns: Any) -> list[float]:
     """3 where the last call of click_tool hits, else 0."""
     return [HIT * hit for hit in hits_of(last_calls(completions, frame, image_size), box, circular)]
 
 
+@to_rows_with("box", "image_size")
 def click_distance_reward_func(completions: list, box: list, image_size: list, frame: list | None = None,
                                **columns: Any) -> list[float]:
     """2 - 4 d / diagonal for the last call of click_tool, however far; -2 where there is none."""

@@ -27,7 +27,7 @@ from .diversity import Archive, Embed, embedded, group_novelty
 from .length import cosine, efficient
 from .text import text_of
 
-SOFT = re.compile(r"<reasoning>.*?</reasoning>\s*<answer>.*?</answer>", re.DOTALL)
+SOFT = re.compile(r"<reasoning>(?>.*?</reasoning>\s*<answer>).*?</answer>", re.DOTALL)
 MAX_LENGTH, MARGIN = 512, 16                 # of the cosine reward
 BASE, SCALE, NEIGHBOURS = 1.0, 3.0, 10       # of the intrinsic rewards
 ALL = np.iinfo(np.int64).max                 # its archive forgets nothing

@@ -10,18 +10,21 @@ Where a row has a prefill, the beginning of the answer that the prompt ends with
 import re
 from typing import Any
 
+from .applying import to_rows_with
 from .decoding import chars_score, softened, whole_texts
 
 PREFILLED_LINE = "Let me solve this step by step.\n"
-INSIDE = r"(?:(?!</?think>).)*"
-FORMAT = re.compile(rf"^<think>{INSIDE}</think>\n<answer>.*?</answer>$", re.DOTALL)
-FORMAT_CHARS = re.compile(rf"^<think>{INSIDE}<chars>{INSIDE}</chars>{INSIDE}</think>\n<answer>.*?</answer>$", re.DOTALL)
+INSIDE = r"(?:(?!</?think>).)*+"             # of <think>, to its end; *+ goes no step back, so that no text takes long
+CHARS = r"(?:(?!</?think>|<chars>).)*+<chars>(?:(?!</?think>|</chars>).)*+</chars>"
+ANSWER = r"\n<answer>.*?</answer>$"
+FORMAT = re.compile(rf"^<think>{INSIDE}</think>{ANSWER}", re.DOTALL)
+FORMAT_CHARS = re.compile(rf"^<think>{CHARS}{INSIDE}</think>{ANSWER}", re.DOTALL)
 
 
 def section(text: str, tag: str) -> str | None:
-    """What stands in the first <tag>, stripped; None without one."""
-    found = re.search(rf"<{tag}>\s*(.*?)\s*</{tag}>", text, re.DOTALL)
-    return None if found is None else found[1].strip()
+    """What stands between the first <tag> and the next </tag>, stripped; None without."""
+    inside, closed, _ = text.partition(f"<{tag}>")[2].partition(f"</{tag}>")
+    return inside.strip() if closed else None
 
 
 def format_reward_func(completions: list, prefill: list | None = None, **columns: Any) -> list[float]:
@@ -35,6 +38,7 @@ def chars_format_reward_func(completions: list, prefill: list | None = None, **c
             for t in whole_texts(completions, prefill)]
 
 
+@to_rows_with("label")
 def digits_reward_func(completions: list, task: list, label: list, total: list, prefill: list | None = None,
                        **columns: Any) -> list[float]:
     """1.0 where the answer is the sorted list of digits (task recognition), or their sum (addition).
@@ -55,6 +59,7 @@ def digits_reward_func(completions: list, task: list, label: list, total: list, 
     return scores
 
 
+@to_rows_with("decoded_message")
 def word_reward_func(completions: list, decoded_message: list, prefill: list | None = None,
                      **columns: Any) -> list[float]:
     """1.0 where the answer in capitals is the message."""
@@ -62,6 +67,7 @@ def word_reward_func(completions: list, decoded_message: list, prefill: list | N
     return [float(a is not None and a.upper() == gold) for a, gold in zip(answers, decoded_message, strict=True)]
 
 
+@to_rows_with("decoded_message")
 def chars_intermediate_reward_func(completions: list, coded_message: list, decoded_message: list,
                                    prefill: list | None = None, **columns: Any) -> list[float]:
     """1 - edit distance / length between what <chars> holds and the spaced message; 0 where it is nearer to the coded
@@ -74,6 +80,7 @@ def chars_intermediate_reward_func(completions: list, coded_message: list, decod
             zip(whole_texts(completions, prefill), coded_message, decoded_message, strict=True)]
 
 
+@to_rows_with("decoded_message")
 def correctness_reward_func(completions: list, coded_message: list, decoded_message: list, prefill: list | None = None,
                             **columns: Any) -> list[float]:
     """1.0 where the answer is the message and <chars> holds it letter by letter."""
@@ -82,6 +89,7 @@ def correctness_reward_func(completions: list, coded_message: list, decoded_mess
     return [float(score == 1.0 and a == gold) for score, a, gold in zip(chars, answers, decoded_message, strict=True)]
 
 
+@to_rows_with("decoded_message")
 def correctness_intermediate_reward_func(completions: list, coded_message: list, decoded_message: list,
                                          prefill: list | None = None, **columns: Any) -> list[float]:
     """1 - edit distance / length between the answer and the message; 0 unless <chars> is right, where the answer is as

@@ -10,19 +10,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from .applying import to_rows_with
 from .decoding import whole_texts
 from .marks import marks_in
-from .r1_vlm import format_reward_func
+from .r1_vlm import format_reward_func, section
 
 ALLOWED = frozenset("0123456789 .")
 CLOSE = 1e-5
 BOXES = 30.0                                 # what the right number of boxes is worth in counting
-
-
-def field(text: str, tag: str) -> str | None:
-    """What stands between the first <tag> and the next </tag>, stripped; None without."""
-    inside, closed, _ = text.partition(f"<{tag}>")[2].partition(f"</{tag}>")
-    return inside.strip() if closed else None
 
 
 def read(text: str | None) -> float | None:
@@ -33,6 +28,7 @@ def read(text: str | None) -> float | None:
         return None
 
 
+@to_rows_with("answer")
 def answer_reward_func(completions: list, answer: list, prefill: list | None = None, **columns: Any) -> list[float]:
     """1.0 where the answer is the gold number and made of digits, spaces and points.
 
@@ -41,12 +37,13 @@ def answer_reward_func(completions: list, answer: list, prefill: list | None = N
     """
     found = []
     for text, gold in zip(whole_texts(completions, prefill), answer, strict=True):
-        given = field(text, "answer")
+        given = section(text, "answer")
         value = read(given)
         found.append(float(value is not None and abs(value - float(gold)) < CLOSE and set(given or "") <= ALLOWED))
     return found
 
 
+@to_rows_with("answer")
 def soft_count_reward_func(completions: list, answer: list, prefill: list | None = None,
                            **columns: Any) -> list[float]:
     """exp(-error^2 / 4); 0 where there is no number."""
@@ -54,6 +51,7 @@ def soft_count_reward_func(completions: list, answer: list, prefill: list | None
             for error in errors(completions, answer, prefill)]
 
 
+@to_rows_with("answer")
 def soft_result_reward_func(completions: list, answer: list, prefill: list | None = None,
                             **columns: Any) -> list[float]:
     """exp(-|error|); 0 where there is no number."""
@@ -62,16 +60,17 @@ def soft_result_reward_func(completions: list, answer: list, prefill: list | Non
 
 def errors(completions: list, answer: list, prefill: list | None) -> list[float | None]:
     """How far each answer is from the gold; None where it is no number."""
-    values = [read(field(text, "answer")) for text in whole_texts(completions, prefill)]
+    values = [read(section(text, "answer")) for text in whole_texts(completions, prefill)]
     return [None if value is None or math.isnan(value) else abs(value - float(gold))
             for value, gold in zip(values, answer, strict=True)]
 
 
 def marks_counted(completions: list, prefill: list | None) -> list[int]:
     """How many boxes and points are in each reasoning."""
-    return [len(marks_in(field(text, "think") or "")) for text in whole_texts(completions, prefill)]
+    return [len(marks_in(section(text, "think") or "")) for text in whole_texts(completions, prefill)]
 
 
+@to_rows_with("target")
 def count_boxes_reward_func(completions: list, target: list, prefill: list | None = None,
                             **columns: Any) -> list[float]:
     """30 n / target for n boxes and points in the reasoning, up to the target; beyond it 30 exp(-(n - target) /
@@ -85,6 +84,7 @@ def count_boxes_reward_func(completions: list, target: list, prefill: list | Non
             for n, t in zip(marks_counted(completions, prefill), target, strict=True)]
 
 
+@to_rows_with("counts")
 def computation_boxes_reward_func(completions: list, counts: list, prefill: list | None = None,
                                   **columns: Any) -> list[float]:
     """n / (c1 + c2) for n boxes and points in the reasoning, up to that; beyond it max(0.1, 1 - (n - c1 - c2) / (c1 +

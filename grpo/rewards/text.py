@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
-SAID = re.compile(r"answer\s*(?:is|:|=)\s*\**\s*([^\n]+?)(?:\.(?=\s|$)|\n|$)", re.IGNORECASE)
+SAID = re.compile(r"answer\s*(?:is|:|=)(?>\s*\**\s*)([^\n]+?)(?:\.(?=\s|$)|\n|$)", re.IGNORECASE)
 NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?|[-+]?\.\d+")
 MIXED = re.compile(r"([-+]?)(\d+) (\d+/\d+)")
 MONEY = re.compile(r"^([-+]?)\s*(?:US\$|[$€£¥₹₩]|USD|EUR|GBP)\s*(?=[-+.\d])")
@@ -101,13 +101,14 @@ def as_number(text: str) -> Fraction | None:
     plain = MONEY.sub(r"\1", plain)
     if mixed := MIXED.fullmatch(plain):
         sign, whole, part = mixed.groups()
-        rest = fraction(part)
-        return None if rest is None else (-1 if sign == "-" else 1) * (int(whole) + rest)
+        ones, rest = fraction(whole), fraction(part)
+        return None if ones is None or rest is None else (-1 if sign == "-" else 1) * (ones + rest)
     return fraction(plain.replace(",", "")) if NUMBER.fullmatch(plain) else None
 
 
 def fraction(text: str) -> Fraction | None:
-    """'3/4' or '.5' exactly; None for a division by zero, and for a decimal over a number ('1.5/2')."""
+    """'3/4' or '.5' exactly; None for a division by zero, for a decimal over a number ('1.5/2'), and for more digits
+    than Python turns into a number."""
     try:
         return Fraction(text)
     except (ValueError, ZeroDivisionError):

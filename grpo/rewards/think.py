@@ -5,7 +5,7 @@ from typing import Any
 from .text import text_of
 
 THINK = re.compile(r"<think>(?!.*<think>).*?</think>", re.DOTALL)
-THINK_ANSWER = re.compile(r"\s*<think>.*?</think>\s*<answer>.*?</answer>\s*", re.DOTALL)
+THINK_ANSWER = re.compile(r"\s*<think>(?>.*?</think>\s*<answer>).*?</answer>\s*", re.DOTALL)
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 

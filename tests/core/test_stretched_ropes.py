@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import qwen_vl_statement
 from checks.exactness import assert_recorded_is_computed, assert_same, completions_of, groups_of, make_prompts
 from grpo import _core
 from grpo.errors import ConfigError
@@ -203,3 +204,19 @@ def test_wrong_specs(changes, message):
     with pytest.raises(ValueError) as caught:
         _core.Model("ref", replace(SPEC, **changes))
     assert message in str(caught.value) and _core.memory_in_use() == before
+
+
+@pytest.mark.parametrize("prompt_length", [L - 1, L + 1, 3 * L])
+def test_weights_of_attention_are_the_stretched_ones(monkeypatch, prompt_length):
+    """What attention() says tokens look at, in every layer, with prompts on either side of L."""
+    model = build(BOTH, "ref")
+    ids, completion = make_prompts([prompt_length], V=V)[0], np.arange(L + 2, dtype=np.int32)
+    seen = []
+    plain = qwen_vl_statement.softmax
+    monkeypatch.setattr(qwen_vl_statement, "softmax", lambda z, xp: seen.append(plain(z, xp)) or seen[-1])
+    logits(weights_of(model), BOTH, [*ids, *completion[:-1]], prompt_length=len(ids))
+    rows = np.arange(len(ids) - 1, len(ids) + len(completion) - 1, dtype=np.int32)
+    found = model.attention(ids, completion, np.arange(2, dtype=np.int32), rows)
+    wanted = np.stack(seen).reshape(2, 2, len(ids) + len(completion) - 1, -1)[:, :, rows].transpose(0, 2, 1, 3)
+    assert found.shape == wanted.shape
+    np.testing.assert_allclose(found, wanted, atol=1e-5)

@@ -1,5 +1,6 @@
 """Data sets from files, tables and functions, their splits and mixtures; what is wrong is named with file and row."""
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -478,3 +479,27 @@ def test_every_module_with_load_is_a_name():
     files = Path(datasets.__file__).parent.glob("*.py")
     assert datasets.names() == sorted(file.stem for file in files
                                       if "\ndef load(" in file.read_text() and file.stem != "registry")
+
+
+@pytest.mark.parametrize("name, options, words", [
+    ("digits", {"digits": 1.5}, "digits=1.5 must be a whole number or a list of whole numbers"),
+    ("digits", {"digits": [True]}, "digits="), ("digits", {"digits": True}, "digits=True must be a whole number"),
+    ("digits", {"prefill": "no"}, "prefill='no' must be true or false"), ("digits", {"task": ["x"]}, "task="),
+    ("digits", {"path": 5}, "path=5 must be a text"), ("decoding:abc", {"lengths": "12"}, "lengths='12'"),
+    ("decoding:abc", {"lengths": [1.5, 3]}, "lengths="), ("decoding:words", {"image": 1}, "image=1"),
+    ("counting", {"coco": False}, "coco=False must be a text"), ("computation", {"operations": 5}, "operations=5"),
+    ("computation", {"operations": [["add"]]}, "operations="), ("captcha", {"classes": 1}, "classes=1"),
+    ("arithmetic", {"digits": None}, "digits=None"), ("countdown", {"count": "34"}, "count='34'"),
+    ("clock", {"size": 1.5}, "size=1.5 must be a number of rows"), ("clock", {"size": True}, "size=True"),
+    ("clock", {"split": ["test"]}, "split="), ("clock", {"columns": ["a"]}, "columns="),
+    ("clock", {"columns": {"answer": 1}}, "columns="), ("clock", {"seed": [1]}, "seed=")])
+def test_options_of_another_kind_are_named(name, options, words):
+    with pytest.raises((ConfigError, DatasetError), match=re.escape(words)):
+        datasets.load(name, **{"size": 2, **options})
+
+
+def test_options_of_a_function_of_ones_own_are_its_own():
+    def mine(split="train", level: int = 1):
+        return [{"prompt": f"level {level}"}]
+
+    assert datasets.load(mine, level="hard")[0]["prompt"] == "level hard"

@@ -301,7 +301,7 @@ def test_frames():
     ("computation", dict(operations=["modulo"]), "modulo"), ("computation", dict(operations="add"), "must be some of"),
     ("computation", dict(operations=[]), "must be some of"), ("computation", dict(largest=11), "from 1 to 10"),
     ("clock", dict(canvas=10), "canvas=10"), ("clock", dict(units="pixels"), "no option 'units'"),
-    ("correlation", dict(signs="negative"), "signs='negative'"), ("correlation", dict(points=2), "points=2"),
+    ("correlation", dict(signs="negative"), "signs='negative'"), ("correlation", dict(points=9), "points=9"),
     ("gui", dict(hard=2), "hard=2"), ("gui", dict(canvas=224), "canvas=224"), ("gui", dict(units=3), "units=3"),
     ("captcha", dict(classes=["dog"]), "dog"), ("captcha", dict(classes="car"), "must be some of"),
 ])

@@ -525,6 +525,11 @@ def test_the_nearest_class_mean(model, garden):
     assert nearest_class_mean(model, train, wrong).accuracy == 0.0
     by_answer = [[{**row, "label": None} for row in rows] for rows in (train, test)]
     assert nearest_class_mean(model, *by_answer).accuracy == 1.0
+    several = [[{**row, "label": [1, 2]} for row in rows] for rows in (train, test)]       # as of digits: no class
+    assert nearest_class_mean(model, *several).accuracy == 1.0
+    for none in (([], test), (train, [])):
+        with pytest.raises(DatasetError, match="one of each at least"):
+            nearest_class_mean(model, *none)
     for rows, message in (([{"prompt": "?", "label": 0}], "row 0 has no image"),
                           ([{"prompt": "?", "image": "a"}], "row 0 has no class"),
                           ([{**test[0], "label": 9}], "row 0 is of the class 9")):
