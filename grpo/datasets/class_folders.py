@@ -12,10 +12,9 @@ from typing import Any
 
 from ..errors import ConfigError, DatasetError, did_you_mean, warn
 from .layout import chat
-from .pictures import picture_key, square
+from .pictures import SUFFIXES, picture_key, square
 from .splits import check_share, check_split
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif", ".qoi")
 # a split, and what its folder may be called
 FOLDERS = {"train": ("train", "training"), "test": ("test", "validation", "valid", "val", "dev"),
            "validation": ("validation", "valid", "val", "dev"), "val": ("val", "valid", "validation", "dev")}

@@ -7,10 +7,9 @@ from typing import Any
 
 from ..errors import ConfigError, DatasetError, FileFormatError
 from ..model.formats import strict_json
-from .class_folders import SUFFIXES
 from .labels import asked
 from .layout import as_rows
-from .pictures import beside
+from .pictures import SUFFIXES, beside
 from .splits import SAME_SPLIT, no_split
 
 MAX_LINE = 16 << 20                          # bytes

@@ -11,6 +11,7 @@ from ..vision.messages import COLUMNS
 if TYPE_CHECKING:
     import PIL.Image
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif", ".qoi")
 SAMPLE = 4096                                # bytes
 BATCH = 1000                                 # rows of a table that are read at once
 PART_KEYS = ("image", "path", "url")         # of an image part: a path may stand there
