@@ -30,7 +30,7 @@ def test_recipes_of_the_package_are_whole(name, tmp_path):
             for picture in (tmp_path / f"{split}/{name}/1.png" for split in ("train", "test") for name in ("a", "b")):
                 picture.parent.mkdir(parents=True)
                 picture.touch()
-            recipe = recipe.change({"dataset_kwargs.path": str(tmp_path)})
+            recipe = recipe.change({"dataset_kwargs.path": str(tmp_path), "sft.dataset_kwargs.shots": 1})
         assert recipe.sft_rows()
 
 
