@@ -3,10 +3,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..datasets import chat
 from ..errors import ConfigError
 from ..runs import latest_model
-from ..vision.messages import normal
+from .asking import add_question, conversation, question
 from .parser import Parser
 
 ABOUT = """Shows what each word of an answer looks at in the image, and in the text before
@@ -25,12 +24,7 @@ MOST_FRAMES = 100
 def attention_parser() -> Parser:
     """The flags of `grpo attention`."""
     parser = Parser(prog="grpo attention", description=ABOUT)
-    parser.add_argument("prompt", nargs="?", help="what to ask; read from stdin when it is not given")
-    parser.add_argument("--model", "--model_name", "--model_name_or_path", required=True,
-                        help="a folder, a hub id, or a run folder, of a model that sees")
-    parser.add_argument("--image", action="append", metavar="FILE", help="an image to show it, before the prompt or "
-                        "where that has <image>; again for more")
-    parser.add_argument("--system", metavar="TEXT", help="system message; 'xml' asks for <reasoning> and <answer>")
+    add_question(parser, "a folder, a hub id, or a run folder, of a model that sees")
     parser.add_argument("--answer", metavar="TEXT", help="an answer to look at, instead of the model's own")
     parser.add_argument("--max_new_tokens", type=int, default=128, metavar="N", help="longest answer (128)")
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T",
@@ -51,9 +45,7 @@ def attention_parser() -> Parser:
 def main(argv: list[str], prog: str = "grpo attention") -> None:
     """`grpo attention`: prints the answer and where its words look, and writes the pictures."""
     a = attention_parser().parse(argv)
-    text = a.prompt if a.prompt is not None else sys.stdin.read().rstrip("\n")
-    if not text:
-        raise ConfigError("there is no prompt: give one, or write it to stdin")
+    text = question(a.prompt)
     if not a.image:
         raise ConfigError("there is no image to look at: give --image FILE")
     if Path(a.output).suffix.lower() != ".png":
@@ -66,15 +58,10 @@ def main(argv: list[str], prog: str = "grpo attention") -> None:
     if a.animate:
         check_animation(a.animate)
     model = load(latest_model(a.model), device=a.device)
-    model.seeing()
-    raw = not model.tokenizer.chat_template
-    if raw:
-        print("this model has no chat template: the prompt is continued as text", file=sys.stderr)
-    prompt: Any = text if raw else chat(text, a.system)
-    prompt, held = normal(prompt, a.image, "the prompt")
-    encoded = model.encode_prompt(prompt, held if raw else [])
+    prompt, images = conversation(model, text, a.image, a.system)
+    encoded = model.encode_prompt(prompt, images)
     if a.answer is None:
-        answer = model.generate([prompt], 1, a.max_new_tokens, images=[held if raw else []], temperature=a.temperature,
+        answer = model.generate([prompt], 1, a.max_new_tokens, images=[images], temperature=a.temperature,
                                 seed=a.seed)[0].token_ids
     else:
         answer = model.tokenizer.encode(a.answer)

@@ -17,7 +17,7 @@ from ..recipes import Recipe
 from ..runs import CHECKPOINTS, CONFIG, EVALUATIONS, RECIPE, checkpoint, plain, replace_text, say, spelled, to_json
 from ..vision.drawn import Drawn
 from ..vision.messages import COLUMNS
-from .parser import Parser, from_yaml, text_or_number, underscored
+from .parser import Parser, from_yaml, given_names, text_or_number
 
 ABOUT = """Evaluates a model on held-out rows: accuracy with its interval, read strictly,
 leniently and by extraction; with several completions a question also pass@k and
@@ -71,7 +71,7 @@ def eval_parser(prog: str, argv: Sequence[str] = ()) -> Parser:
     parser.add_argument("--checkpoint", metavar="WHICH", help="of a run: latest, best, or a step's number (latest)")
     for name, (_, kind, meaning) in FLAGS.items():
         parser.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, metavar="X", help=meaning)
-    for name in sorted({underscored(word)[2:].partition("=")[0] for word in argv if word.startswith("--")}):
+    for name in sorted(given_names(argv)):
         if name.startswith("dataset_kwargs."):
             parser.add_argument(f"--{name}", dest=name, type=from_yaml, default=argparse.SUPPRESS,
                                 help=argparse.SUPPRESS)

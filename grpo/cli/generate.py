@@ -1,12 +1,10 @@
 """grpo generate: ask a model."""
 import sys
 import time
-from typing import Any
 
-from ..datasets import chat
 from ..errors import ConfigError
 from ..runs import latest_model
-from ..vision.messages import normal
+from .asking import add_question, conversation, question
 from .parser import Parser
 
 ABOUT = """Asks a model and prints its answers, nothing else, on stdout.
@@ -20,15 +18,10 @@ ABOUT = """Asks a model and prints its answers, nothing else, on stdout.
 def generate_parser() -> Parser:
     """The flags of `grpo generate`."""
     parser = Parser(prog="grpo generate", description=ABOUT)
-    parser.add_argument("prompt", nargs="?", help="what to say; read from stdin when it is not given")
-    parser.add_argument("--model", "--model_name", "--model_name_or_path", required=True,
-                        help="a folder, a .gguf file, a hub id, or a run folder")
-    parser.add_argument("--image", action="append", metavar="FILE", help="an image to show it, before the prompt or "
-                        "where that has <image>; again for more")
+    add_question(parser, "a folder, a .gguf file, a hub id, or a run folder")
     for limit in ("min_pixels", "max_pixels"):
         parser.add_argument(f"--{limit}", type=int, metavar="N",
                             help=f"show images with at {'least' if limit == 'min_pixels' else 'most'} so many pixels")
-    parser.add_argument("--system", metavar="TEXT", help="system message; 'xml' asks for <reasoning> and <answer>")
     parser.add_argument("--raw", action="store_true", help="continue the prompt as text, without a chat template")
     parser.add_argument("-n", "--num_generations", type=int, default=1, metavar="N", help="answers to draw (1)")
     parser.add_argument("--max_new_tokens", type=int, default=256, metavar="N", help="longest answer (256)")
@@ -50,27 +43,18 @@ def generate_parser() -> Parser:
 def main(argv: list[str], prog: str = "grpo generate") -> None:
     """`grpo generate`: prints completions; what they cost goes to stderr."""
     a = generate_parser().parse(argv)
-    text = a.prompt if a.prompt is not None else sys.stdin.read().rstrip("\n")
-    if not text:
-        raise ConfigError("there is no prompt: give one, or write it to stdin")
+    text = question(a.prompt)
     if a.raw and a.system:
         raise ConfigError("--raw continues plain text; a system message needs a chat")
     from ..model import load
 
     model = load(latest_model(a.model), device=a.device)
-    raw = a.raw or not model.tokenizer.chat_template
-    if raw and not a.raw:
-        print("this model has no chat template: the prompt is continued as text", file=sys.stderr)
     if a.min_pixels is not None or a.max_pixels is not None:
         model.processor = model.seeing().processor.with_limits(a.min_pixels, a.max_pixels)
     temperature = a.temperature if a.temperature or a.num_generations == 1 else 1.0
     started = time.perf_counter()
-    prompt: Any = text if raw else chat(text, a.system)
-    if a.image:
-        model.seeing()
-        prompt, held = normal(prompt, a.image, "the prompt")
-        a.image = held if raw else []
-    outs = model.generate([prompt], a.num_generations, a.max_new_tokens, images=[a.image or []],
+    prompt, images = conversation(model, text, a.image, a.system, a.raw)
+    outs = model.generate([prompt], a.num_generations, a.max_new_tokens, images=[images],
                           temperature=temperature, top_k=a.top_k, top_p=a.top_p, min_p=a.min_p,
                           repetition_penalty=a.repetition_penalty, stop=a.stop, seed=a.seed)
     seconds = time.perf_counter() - started

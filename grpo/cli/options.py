@@ -17,7 +17,7 @@ from ..errors import ConfigError, warn
 from ..options import NOTED, PRESETS, REFUSED, ROUNDS, WITHOUT_EFFECT, WITHOUT_EFFECT_PREFIXES, GRPOConfig
 from ..recipes import MAPPINGS, OTHER_NAMES, Recipe, names
 from ..runs import CHECKPOINTS, RECIPE, run_to_resume
-from .parser import Parser, from_yaml, switch, switch_or_text, text, text_or_number, underscored
+from .parser import Parser, from_yaml, given_names, switch, switch_or_text, text, text_or_number
 
 # entries of a recipe: (what it is, how its value is read)
 OWN = {
@@ -65,8 +65,7 @@ def recipe_parser(prog: str, about: str, argv: list[str]) -> Parser:
 
 def understood_names(argv: list[str]) -> set[str]:
     """Options that are not shown: those of other trainers, and the dotted ones on this command line."""
-    given = {underscored(word)[2:].partition("=")[0] for word in argv if word.startswith("--")}
-    open_ended = {name for name in given
+    open_ended = {name for name in given_names(argv)
                   if name.startswith(WITHOUT_EFFECT_PREFIXES) or name.partition(".")[0] in MAPPINGS}
     return {*OTHER_NAMES, *ROUNDS, *NOTED, *REFUSED, *WITHOUT_EFFECT, *open_ended,
             "conciseness", "config", "use_cpu", "no_cuda"}

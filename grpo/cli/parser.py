@@ -1,5 +1,6 @@
 """argparse as the commands use it: one sentence instead of a page of usage, flags in either spelling, did-you-mean."""
 import argparse
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ..errors import did_you_mean
@@ -40,6 +41,11 @@ def underscored(word: str) -> str:
         return word
     name, equals, value = word.partition("=")
     return "--" + name[2:].replace("-", "_") + equals + value
+
+
+def given_names(argv: Sequence[str]) -> set[str]:
+    """The names of the flags on a command line."""
+    return {underscored(word)[2:].partition("=")[0] for word in argv if word.startswith("--")}
 
 
 def text(word: str) -> str | None:
