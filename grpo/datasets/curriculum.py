@@ -18,8 +18,6 @@ from .prompts import PromptStream, RowOrder
 MOST_STAGES = 100                            # that the numbers of a column make by themselves
 MOST_NAMED = 8                               # in a line of the log
 
-Stages = Sequence[tuple[str, Sequence[int]]]
-
 
 class Stage(NamedTuple):
     """Rows of one difficulty, in an endless order of their own.
@@ -45,7 +43,8 @@ class Curriculum:
     ((1, 2), [[0, 2], [1, 3], [0, 1], [2, 3]])
     """
 
-    def __init__(self, stages: Stages, *, prompts: int, steps: int, shuffle: bool = True, seed: int = 0) -> None:
+    def __init__(self, stages: Sequence[tuple[str, Sequence[int]]], *, prompts: int, steps: int,
+                 shuffle: bool = True, seed: int = 0) -> None:
         """stages: name and rows, the easiest first. prompts: of a rollout; steps: optimiser steps taken on it."""
         self.stages: list[Stage] = []
         position, end = 0, 0

@@ -279,13 +279,14 @@ class Model:
             raise ConfigError("embed() takes texts or images")
         if images is not None:
             return self.seeing().embed(images, self.text_config["hidden_size"])
+        texts = texts or ()
         ids = [self._ids(self.tokenizer.encode(text) if isinstance(text, str) else text, f"text {i}")
-               for i, text in enumerate(texts or ())]
+               for i, text in enumerate(texts)]
         limit = self.text_config.get("max_position_embeddings") or math.inf
         for i, text in enumerate(ids):
             if not 0 < len(text) <= limit:
                 raise ConfigError(f"text {i} has {len(text)} tokens; at least 1 and at most {limit} can be embedded")
-            if self.sight is not None and not isinstance((texts or ())[i], str):
+            if self.sight is not None and not isinstance(texts[i], str):
                 self.sight.check_drawn(text, f"text {i}")
         return self.core.embed(ids, token_budget=token_budget)
 

@@ -8,13 +8,12 @@ from typing import Any
 
 from ..datasets import XML_SYSTEM_PROMPT, overlap, read_rows
 from ..datasets.curriculum import stages
-from ..datasets.pictures import pictures_in
 from ..errors import ConfigError, DatasetError, did_you_mean
 from ..model.families import spec_of
 from ..options import GRPOConfig
 from ..planning import model_config
 from ..rewards import BY_NAME, Reward, RewardSet, adapt, is_built_in, signature
-from ..vision.messages import COLUMNS, is_nothing
+from ..vision.messages import COLUMNS, is_nothing, shows_images
 from .recipe import Recipe
 
 Rows = list[dict[str, Any]]
@@ -83,9 +82,7 @@ def check_sight(recipe: Recipe, data: Mapping[str, Rows]) -> None:
 
 def shows(row: Mapping[str, Any]) -> bool:
     """Whether a row has images, in a column or in its messages."""
-    return (any(not is_nothing(row.get(name)) for name in COLUMNS)
-            or any(pictures_in(message.get("content")) for message in row.get("prompt") or ()
-                   if isinstance(message, Mapping)))
+    return any(not is_nothing(row.get(name)) for name in COLUMNS) or shows_images(row.get("prompt"))
 
 
 def check_lengths(recipe: Recipe, config: GRPOConfig) -> None:

@@ -79,11 +79,11 @@ class Rollouts:
         keep = np.zeros(len(self), bool)
         keep[chosen] = True
         tokens = self.per_token(keep)
-        past_groups, group = np.unique(self.group[chosen], return_inverse=True)
+        kept_groups, group = np.unique(self.group[chosen], return_inverse=True)
         changed: dict[str, Any] = {f: getattr(self, f)[tokens] for f in TOKEN_FIELDS if getattr(self, f) is not None}
         changed |= {f: getattr(self, f)[chosen] for f in COMPLETION_FIELDS if getattr(self, f) is not None}
-        return replace(self, prompts=[self.prompts[g] for g in past_groups],
-                       pictures=[self.pictures[g] for g in past_groups], group=group.astype(np.int32),
+        return replace(self, prompts=[self.prompts[g] for g in kept_groups],
+                       pictures=[self.pictures[g] for g in kept_groups], group=group.astype(np.int32),
                        completions=[self.completions[i] for i in chosen], texts=[self.texts[i] for i in chosen],
                        extras={name: [values[i] for i in chosen] for name, values in self.extras.items()}, **changed)
 
