@@ -112,21 +112,6 @@ def placed(texts: Sequence[str], frame: Sequence | None, image_size: Sequence | 
             for marks, own, size in zip(found, frame, image_size, strict=True)]
 
 
-def iou(a: Box, b: Box) -> float:
-    """The area that two boxes share over the area that they cover; 0 where one has no area, as where its right is not
-    to the right of its left.
-
-    >>> iou(Box(0, 0, 2, 2), Box(1, 0, 3, 2))
-    0.3333333333333333
-    """
-    width = min(a.right, b.right) - max(a.left, b.left)
-    height = min(a.bottom, b.bottom) - max(a.top, b.top)
-    if min(width, height, a.right - a.left, a.bottom - a.top, b.right - b.left, b.bottom - b.top) <= 0:
-        return 0.0
-    shared = width * height
-    return shared / ((a.right - a.left) * (a.bottom - a.top) + (b.right - b.left) * (b.bottom - b.top) - shared)
-
-
 def inside(point: Point, box: Box) -> bool:
     """Whether a point is in a box, its edges included."""
     return box.left <= point.x <= box.right and box.top <= point.y <= box.bottom
