@@ -19,8 +19,9 @@ from ..vision import Drawn
 from . import decoder
 from .drawing import ARROW
 from .procedural import check_bounds, distinct, held_out
+from .shapes import check_canvas
 from .splits import check_split
-from .thinking import asked, check_canvas, check_instruction, check_share, layout, said, usual_system
+from .thinking import asked, check_instruction, check_share, layout, said, usual_system
 from .words import words_of
 
 KINDS = ("abc", "words", "sequences")
@@ -29,6 +30,7 @@ SIZE = {"abc": {"train": 10000, "test": 1000}, "words": {"train": 9000, "test": 
         "sequences": {"train": 27000, "test": 3000}}                   # rows when no size is given, or fewer of abc
 CANVAS = {"abc": 300, "words": 300, "sequences": 400}
 SMALLEST = {"abc": 28, "words": 100, "sequences": 100}                 # side of an image, in pixels
+LARGEST = 4096
 LENGTHS, LONGEST = (1, 5), 20                # letters of a message of abc
 HELD_OUT_MESSAGES, HELD_OUT_CIPHERS = 5, 10  # of abc a message with its cipher in so many; else a cipher in so many
 SEQUENCES = ("word", "word_2", "word_3")     # kinds of sequences, in turn
@@ -108,7 +110,7 @@ def check_options(task: str, lengths: Sequence[int], words: Any, canvas: int, in
         raise ConfigError("words is for decoding:words and decoding:sequences; messages of decoding:abc are none")
     if task != "abc" and tuple(lengths) != LENGTHS:
         raise ConfigError(f"lengths is for decoding:abc; those of decoding:{task} are its words'")
-    check_canvas(canvas, SMALLEST[task])
+    check_canvas(canvas, SMALLEST[task], LARGEST)
     check_instruction(instruction)
 
 

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from ..errors import ConfigError, DatasetError
 from ..vision import Drawn
 from . import idx, pens
+from .shapes import check_canvas
 from .splits import check_split
-from .thinking import asked, check_canvas, check_instruction, check_share, layout, said, usual_system
+from .thinking import asked, check_instruction, check_share, layout, said, usual_system
 
 TASKS = ("recognition", "addition")
 SIZE = {"train": 6000, "test": 600}          # rows when no size is given
+LARGEST = 4096                               # pixels of the image's side
 MOST = 9                                     # digits of an image
 TRIES = 200                                  # places for a digit, after which all are placed anew
 QUESTIONS = {
@@ -77,7 +79,7 @@ def check_options(digits: int | Sequence[int], canvas: int, instruction: str, mi
     if not counts or not all(isinstance(n, int) and 1 <= n <= MOST for n in counts):
         raise ConfigError(f"digits={digits!r} must be how many digits an image has, from 1 to {MOST}, or several of "
                           "these")
-    check_canvas(canvas, pens.SIDE)
+    check_canvas(canvas, pens.SIDE, LARGEST)
     check_instruction(instruction)
     check_share("mistakes", mistakes)
     return counts

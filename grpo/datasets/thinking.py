@@ -10,7 +10,6 @@ PREFILL = "Let me solve this step by step.\n<think>"
 LAYOUT = ("Reason inside <think> </think> tags. Then, on the next line, give {what} inside <answer> </answer> tags, "
           "for example <answer>{example}</answer>.")
 INSTRUCTIONS = ("full", "short")
-LARGEST = 4096                               # pixels of a canvas's side
 
 
 def asked(question: str, image: Any = None, system_prompt: str | None = None, prefill: bool = True) -> dict[str, Any]:
@@ -53,12 +52,6 @@ def check_instruction(instruction: str) -> None:
     """ConfigError for one that there is not."""
     if instruction not in INSTRUCTIONS:
         raise ConfigError(f"instruction={instruction!r} must be {' or '.join(INSTRUCTIONS)}")
-
-
-def check_canvas(canvas: int, smallest: int) -> None:
-    """ConfigError for a side of an image that cannot be."""
-    if isinstance(canvas, bool) or not isinstance(canvas, int) or not smallest <= canvas <= LARGEST:
-        raise ConfigError(f"canvas={canvas!r} must be the side of the image in pixels, from {smallest} to {LARGEST}")
 
 
 def check_share(option: str, share: float) -> None:
