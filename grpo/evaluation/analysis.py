@@ -21,9 +21,10 @@ from ..runs import (
     evaluation_steps,
     read_document,
 )
+from ..vision.messages import begun, question_of
 from .estimates import difference, mcnemar
 from .folder import DOCUMENT
-from .grading import begun, layout_of
+from .grading import layout_of
 from .records import Record, document, questions, verdict
 
 NGRAM = 4                                    # words
@@ -160,7 +161,7 @@ def training_phases(run: Path, steps: Sequence[int]) -> dict[str, dict[str, Any]
 def regraded(record: Record) -> Record:
     """A training completion, graded as evaluation grades."""
     return record | verdict(record["completion"], record.get("gold"), layout_of(record["prompt"]),
-                            begun(record["prompt"]))
+                            begun(record["prompt"]), question_of(record["prompt"]))
 
 
 def compare_sources(first: Path, second: Path) -> dict[str, dict[str, Any]]:

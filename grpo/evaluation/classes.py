@@ -3,7 +3,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..rewards import quantity
+from ..answers import quantity
 
 OTHER, NOTHING = "other answer", "no answer"             # what is given where it is none of the classes
 MOST_CLASSES = 256

@@ -4,19 +4,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..errors import DatasetError
-from ..rewards import (
-    GOLD_COLUMNS,
-    extractive_match,
-    final_answer,
-    gold_of,
-    is_chat,
-    quantity,
-    same_answer,
-    tagged,
-    tagged_answer,
-)
-from ..rewards.text import plain_text
+from ..answers import final_answer, golds_in, plain_text, quantity, tagged
+from ..errors import DatasetError, RewardError
+from ..rewards import GOLD_COLUMNS, extractive_match, gold_of, is_chat, is_correct
 from ..vision.messages import text_of
 
 CATEGORIES = ("category", "level", "subject", "operation", "task", "source")
@@ -32,16 +22,11 @@ def check_golds(rows: Iterable[Mapping[str, Any]], name: str) -> None:
         if source in graded and gold is None:
             raise DatasetError(f"{name}: row {number} has no answer to grade by, as other rows do; the columns looked "
                                f"at are reward_model, {', '.join(GOLD_COLUMNS)}")
-        if source in graded and not comparable(gold):
-            raise DatasetError(f"{name}: the answer of row {number} cannot be compared with: {gold!r:.80}; it must be "
-                               "text or a number")
-
-
-def comparable(gold: Any) -> bool:
-    """Text that is not empty (after ####), or a number."""
-    if isinstance(gold, bool) or not isinstance(gold, (str, int, float)):
-        return False
-    return gold == gold and bool(str(gold).rsplit("####", 1)[-1].strip())
+        if source in graded:
+            try:
+                golds_in(gold)
+            except RewardError as error:
+                raise DatasetError(f"{name}: row {number}: {error}") from error
 
 
 def category_column(rows: Sequence[Mapping[str, Any]], asked: str | None) -> str | None:
@@ -65,15 +50,6 @@ def layout_of(prompt: Any) -> list[str]:
     if not isinstance(text, str):
         return []                                          # token ids show no tags
     return [tag for tag in dict.fromkeys(re.findall(r"<([A-Za-z_]\w*)>", text)) if f"</{tag}>" in text]
-
-
-def begun(prompt: Any) -> str:
-    """The beginning of the answer with which a prompt ends, which a completion goes on from; mostly nothing.
-
-    >>> begun([{"role": "user", "content": "How many?"}, {"role": "assistant", "content": "<think>"}])
-    '<think>'
-    """
-    return text_of(prompt[-1]["content"]) if is_chat(prompt) and prompt[-1].get("role") == "assistant" else ""
 
 
 def tag_errors(text: str, layout: Sequence[str]) -> list[str]:
@@ -100,21 +76,15 @@ def reasoning_of(text: str) -> str | None:
     return None
 
 
-def lenient_match(text: str, gold: Any) -> bool:
-    """The answer may be anywhere: what final_answer finds, or, where that is a sentence, the number it ends with."""
-    answer = final_answer(text)
-    return same_answer(answer, gold) or same_answer(final_answer(answer), gold)
-
-
-def grade(text: str, gold: Any) -> dict[str, bool]:
+def grade(text: str, gold: Any, question: str | None = None) -> dict[str, bool]:
     """Whether an answer is right, by reading: strict (between <answer> and </answer>), lenient (anywhere), extractive.
+    question: what the nouns of an answer may count ("3 dozen").
 
     >>> grade("It is 18.", "18")
     {'strict': False, 'lenient': True, 'extractive': True}
     """
-    given = tagged_answer(text)
-    return {"strict": given is not None and same_answer(given, gold), "lenient": lenient_match(text, gold),
-            "extractive": extractive_match(text, str(gold).rsplit("####", 1)[-1])}
+    return {"strict": is_correct(text, gold, question, strict=True), "lenient": is_correct(text, gold, question),
+            "extractive": any(extractive_match(text, one) for one in golds_in(gold))}
 
 
 def vote_of(text: str) -> str:

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ..rewards import final_answer, gold_of, tagged_answer
+from ..answers import final_answer, tagged_answer
+from ..rewards import gold_of
 from ..rollouts import completion_metrics, flat_groups, moments, reward_metrics
 from ..runs import FORMAT, READINGS, plain
+from ..vision.messages import begun, question_of
 from .classes import class_of, classes_of, confusion, key_of
 from .estimates import interval, majority, mean_interval, pass_at_k
-from .grading import begun, grade, layout_of, reasoning_of, tag_errors, vote_of
+from .grading import grade, layout_of, reasoning_of, tag_errors, vote_of
 
 Record = dict[str, Any]
 
@@ -26,15 +28,17 @@ def graded(records: Sequence[Record], columns: Sequence[Mapping[str, Any]], num_
     reasoning, tag_errors (None where the prompt asks for no tags). columns: the other columns of each record's row. As
     they are read back from JSON."""
     return [plain(record | {"sample": i % num_generations, "category": None if category is None else str(row[category])}
-                  | verdict(record["completion"], gold_of(row), layout_of(record["prompt"]), begun(record["prompt"])))
+                  | verdict(record["completion"], gold_of(row), layout_of(record["prompt"]), begun(record["prompt"]),
+                            question_of(record["prompt"])))
             for i, (record, row) in enumerate(zip(records, columns, strict=True))]
 
 
-def verdict(text: str, gold: Any, layout: Sequence[str], beginning: str = "") -> Record:
-    """What is to be said of one completion; without a gold, only its parts. beginning: of the answer, in the prompt."""
+def verdict(text: str, gold: Any, layout: Sequence[str], beginning: str = "", question: str | None = None) -> Record:
+    """What is to be said of one completion; without a gold, only its parts. beginning: of the answer, in the prompt.
+    question: the prompt's."""
     parts = {"answer": final_answer(text), "tagged_answer": tagged_answer(text), "reasoning": reasoning_of(text),
              "tag_errors": tag_errors(beginning + text, layout) if layout else None}
-    return {"gold": gold, **(dict.fromkeys(READINGS) if gold is None else grade(text, gold)), **parts}
+    return {"gold": gold, **(dict.fromkeys(READINGS) if gold is None else grade(text, gold, question)), **parts}
 
 
 def questions(records: Sequence[Record]) -> list[list[Record]]:

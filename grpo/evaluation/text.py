@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runs import READINGS, replace_text
-from ..vision.messages import text_of
-from .grading import begun
+from ..vision.messages import begun, text_of
 from .records import Record, questions
 from .tables import number
 

@@ -18,22 +18,24 @@ what decoding one takes there.
 import importlib
 from typing import Any
 
-from .accuracy import accuracy_reward
+from ..answers import final_answer, quantity, same_answer, tagged, tagged_answer
+from .accuracy import accuracy_reward, answer_reward, is_correct
 from .adapters import BY_NAME, GOLD_COLUMNS, Reward, adapt, gold_of, reward, signature
 from .extractive import extractive_match
-from .length import get_repetition_penalty_reward, get_soft_overlong_punishment
+from .golds import check_golds
+from .length import get_repetition_penalty_reward, get_soft_overlong_punishment, repeated_share
 from .registry import built_in, is_built_in, names, resolve
 from .scoring import RewardBatch, RewardSet, Scores, is_chat
-from .text import final_answer, quantity, repeated_share, same_answer, tagged, tagged_answer
 from .think import think_format_reward
 from .xml import correctness_reward, integer_reward, soft_format_reward, strict_format_reward, xml_tags_reward
 
 NEEDS_MATH_VERIFY = ("get_cosine_scaled_reward", "reasoning_accuracy_reward")      # loaded when they are asked for
 __all__ = ["BY_NAME", "GOLD_COLUMNS", "REGISTRY", "Reward", "RewardBatch", "RewardSet", "Scores", "accuracy_reward",
-           "adapt", "correctness_reward", "extractive_match", "final_answer", "get_repetition_penalty_reward",
-           "get_soft_overlong_punishment", "gold_of", "integer_reward", "is_built_in", "is_chat", "names", "quantity",
-           "repeated_share", "resolve", "reward", "same_answer", "signature", "soft_format_reward",
-           "strict_format_reward", "tagged", "tagged_answer", "think_format_reward", "xml_tags_reward"]
+           "adapt", "answer_reward", "check_golds", "correctness_reward", "extractive_match", "final_answer",
+           "get_repetition_penalty_reward", "get_soft_overlong_punishment", "gold_of", "integer_reward", "is_built_in",
+           "is_chat", "is_correct", "names", "quantity", "repeated_share", "resolve", "reward", "same_answer",
+           "signature", "soft_format_reward", "strict_format_reward", "tagged", "tagged_answer", "think_format_reward",
+           "xml_tags_reward"]
 
 
 def __getattr__(name: str) -> Any:

@@ -21,6 +21,7 @@ Asked for by name, and not part of **columns:
     truncated              whether each was cut off at max_completion_length
     max_completion_length  that limit
     group_ids              number of each completion's prompt
+    prompt_ends            the last text of each prompt as the model sees it, after its chat template
     tokenizer              the model's
     training               False in evaluation
     embed(texts)           (n, d) float32: the policy's mean-pooled last hidden states (Model.embed)
@@ -44,7 +45,8 @@ KINDS = ("batch", "sample", "verl", "easyr1", "openrlhf", "evaluator")
 PER_SAMPLE = ("sample", "verl")
 GOLD_COLUMNS = ("ground_truth", "answer", "solution", "label")
 TOOLS = ("log_extra", "log_metric")
-BY_NAME = ("completion_lengths", "truncated", "max_completion_length", "group_ids", "tokenizer", "training", "embed")
+BY_NAME = ("completion_lengths", "truncated", "max_completion_length", "group_ids", "prompt_ends", "tokenizer",
+           "training", "embed")
 
 
 def gold_of(columns: Mapping[str, Any]) -> Any:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..answers import tagged, text_of
 from ..errors import ConfigError, RewardError
 from .arguments import number
 from .marks import Box, Point, inside, placed
-from .text import tagged, text_of
 
 F64 = NDArray[np.float64]
 MATCHINGS = ("optimal", "greedy")

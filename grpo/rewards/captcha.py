@@ -8,11 +8,11 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from ..answers import tagged_answer, text_of
 from .applying import to_rows_with
 from .boxes import f1
 from .deepseekrl import extracted
 from .marks import Point, placed
-from .text import tagged_answer, text_of
 from .xml import strict_format_reward
 
 CALL = re.compile(r"click_screen\(\s{0,9}([0-9]{1,9})\s{0,9},\s{0,9}([0-9]{1,9})\s{0,9}\)")

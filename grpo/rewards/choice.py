@@ -1,15 +1,8 @@
 """Multiple choice: which letter does a completion choose?"""
-import re
 from typing import Any
 
+from ..answers import LETTERS, announced, boxed, letter, tagged, text_of
 from ..errors import RewardError
-from .text import BOXED, LATEX_TEXT, SAID, tagged, text_of
-
-LETTERS = "ABCDEFGH"
-# a letter alone, or before what it stands for: "B", "(B)", "B. a cat", "Option B", "B: a cat"
-CHOICE = re.compile(rf"(?:option|choice|answer)?\s{{0,3}}(?:is|:)?\s{{0,3}}[(\[]?\s?([{LETTERS}])\s?"
-                    r"(?:[)\]]\s?\.?|[.:,])?(?:(?<=[)\].:,])\s.*)?", re.IGNORECASE | re.DOTALL)
-OTHER = re.compile(rf"(?:[(\[]|[,/&]\s{{0,3}}|\b(?:or|and)\s{{1,3}})([{LETTERS}])\b")
 
 
 def multiple_choice_reward(completions: list, answer: list, **columns: Any) -> list[float | None]:
@@ -36,26 +29,13 @@ def multiple_choice_reward(completions: list, answer: list, **columns: Any) -> l
 def chosen(text: str) -> str | None:
     """The letter that a completion chooses; None without one."""
     if (answer := tagged(text)) is not None:
-        return letter(answer)
-    if boxed := BOXED.findall(text):
-        return letter(boxed[-1])
-    if said := SAID.findall(text):
-        return letter(said[-1])
+        inside = boxed(answer)
+        return letter(answer if inside is None else inside)
+    if (inside := boxed(text)) is not None:
+        return letter(inside)
+    if (said := announced(text)) is not None:
+        return letter(said[0])
     return letter(text.strip().rpartition("\n")[2])
-
-
-def letter(text: str) -> str | None:
-    """The letter that a short answer names.
-
-    >>> letter("**(c)**"), letter(r"\\text{D}"), letter("A cat"), letter("A, or B")
-    ('C', 'D', None, None)
-    """
-    plain = LATEX_TEXT.sub(r"\1", text).strip().strip("*$`\"' \n")
-    found = CHOICE.fullmatch(plain)
-    if found is None:
-        return None
-    others = set(OTHER.findall(plain[found.end(1):])) - {found[1].upper()}
-    return None if others else found[1].upper()
 
 
 NAMES = {"multiple_choice_reward": multiple_choice_reward}

@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from ..answers import tagged_answer, text_of
 from ..errors import RewardError
 from .deepseekrl import extracted
-from .text import tagged_answer, text_of
 from .xml import strict_format_reward
 
 HALF_DAY = 12 * 3600                         # seconds after which hands stand as before

@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from ..answers import as_number, tagged_answer, text_of
 from ..errors import RewardError
 from .applying import to_rows_with
 from .deepseekrl import extracted
-from .text import as_number, tagged_answer, text_of
 from .xml import strict_format_reward
 
 FORMAT = re.compile(r"[-−]?(?:0\.[0-9]{2}|1\.00)")

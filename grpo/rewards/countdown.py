@@ -5,7 +5,7 @@ import re
 from fractions import Fraction
 from typing import Any
 
-from .text import tagged_answer, text_of
+from ..answers import tagged_answer, text_of
 
 ALLOWED = re.compile(r"[0-9+\-*/() ]{1,200}")
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}

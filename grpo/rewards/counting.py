@@ -5,11 +5,11 @@ import math
 from fractions import Fraction
 from typing import Any
 
+from ..answers import quantity, tagged_answer, text_of
 from ..errors import RewardError
 from .arguments import number
 from .boxes import BoxesReward
 from .decoding import think_format
-from .text import quantity, tagged_answer, text_of
 
 CLOSE = Fraction(1, 100000)                  # what is nearer is the same number
 

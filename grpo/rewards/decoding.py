@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .text import as_number, tagged_answer, text_of
+from ..answers import as_number, tagged_answer, text_of
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 CHARS = ("<chars>", "</chars>")

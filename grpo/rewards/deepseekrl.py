@@ -6,7 +6,7 @@ each other; an answer outside its tags counts; "1,200" is not 1200; a superscrip
 import re
 from typing import Any
 
-from .text import text_of
+from ..answers import text_of
 
 STRICT = re.compile(r"^<reasoning>\n.*?\n</reasoning>\n<answer>\n.*?\n</answer>\n$")
 # <reasoning>.*?</reasoning>\s*<answer>.*?</answer>, in a time that is in proportion to the text: the answer is on the

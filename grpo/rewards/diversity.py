@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from .accuracy import are_correct, golds_of
+from ..answers import tagged, text_of
+from .accuracy import GOLDS, are_correct, golds_of
 from .arguments import number, whole
-from .text import tagged, text_of
 
 Embed = Callable[[list[str]], np.ndarray]
 
@@ -31,7 +31,7 @@ class GroupIntrinsic:
     [0.293, 0.293, 1.0]
     """
 
-    __name__ = "group_intrinsic"
+    __name__, golds = "group_intrinsic", GOLDS
 
     def __init__(self, base: float = 0.0, scale: float = 1.0, strict: bool = True):
         self.base, self.scale = number(self.__name__, "base", base), number(self.__name__, "scale", scale, 0)
@@ -65,7 +65,7 @@ class Intrinsic:
     [0.0, 0.0, 1.0]
     """
 
-    __name__ = "intrinsic"
+    __name__, golds = "intrinsic", GOLDS
 
     def __init__(self, base: float = 0.0, scale: float = 1.0, neighbours: int = 10, capacity: int = 10_000,
                  strict: bool = True):

@@ -18,6 +18,8 @@ import re
 from fractions import Fraction
 from typing import Any
 
+from ..answers import quantity
+
 CURRENCY = "$€£¥₹₽₪₩₫฿"
 NUMBER = r"(?>-?\d{1,3}(?:[ ,]\d{3})+(?!\d)(?:\.\d+)?|-?\d+(?:[.,]\d+)?|\.\d+)(?:\s*(?:%|percent\b))?"
 ARITHMETIC = r"(?>-?\(?-?\d[\d.\s+\-*×/÷^()]*[+\-*×/÷^][\d.\s+\-*×/÷^()]*[\d)])"
@@ -44,7 +46,8 @@ def extractive_match(text: str, gold: Any) -> bool:
     >>> extractive_match("half of 18 is 9. <answer>18</answer>", "18")
     False
     """
-    wanted, found = extracted(str(gold)), extracted(text)
+    wanted = extracted(str(gold)) if quantity(str(gold)) is not None else None
+    found = extracted(text)
     if wanted is None or found is None:
         return text.strip() == str(gold).strip()
     return abs(wanted - found) < CLOSE

@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from ..answers import tagged, tagged_answer, text_of
 from .accuracy import log_accuracy
 from .applying import to_rows_with
 from .deepseekrl import soft_format_reward_func, strict_format_reward_func
-from .text import tagged, tagged_answer, text_of
 from .xml import soft_format_reward, strict_format_reward
 
 KEYWORDS = ("petal", "color", "shape", "center", "stem", "pattern", "size")

@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..answers import text_of
 from .applying import to_rows_with
 from .boxes import answer_of
 from .marks import Box, Point, inside, placed, scaled
-from .text import text_of
 from .xml import strict_format_reward
 
 HIT, NEAR, FAR = 3.0, 2.0, 4.0               # what a hit is worth; the distance's: 2 - 4 d / diagonal

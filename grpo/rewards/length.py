@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from ..answers import text_of
 from ..errors import ConfigError, RewardError
-from .accuracy import are_correct, golds_of
+from .accuracy import GOLDS, are_correct, golds_of
 from .arguments import number, pair, whole
-from .text import repeated_share, text_of
 
 
 class SoftOverlongPunishment:
@@ -55,7 +55,7 @@ class LenL1:
     [0.6, 0.0]
     """
 
-    __name__ = "len_l1"
+    __name__, golds = "len_l1", GOLDS
 
     def __init__(self, target: int | None = None, alpha: float = 0.0003, delta: float = 0.5, strict: bool = True):
         if target is not None and (isinstance(target, bool) or not isinstance(target, int) or target == 0):
@@ -108,7 +108,7 @@ class LenCosine:
     [1.0, 0.75, 0.5]
     """
 
-    __name__ = "len_cosine"
+    __name__, golds = "len_cosine", GOLDS
 
     def __init__(self, max_length: int | None = None, correct: tuple[float, float] = (1.0, 0.5),
                  wrong: tuple[float, float] = (-1.0, -0.5), exceeded: float = -1.0, repetition_penalty: float = -1.0,
@@ -140,6 +140,17 @@ class LenCosine:
 def cosine(share: float, start: float, end: float) -> float:
     """From start (share 0) to end (share 1 and beyond) along half a cosine."""
     return end + 0.5 * (start - end) * (1.0 + math.cos(math.pi * min(share, 1.0)))
+
+
+def repeated_share(words: list, n: int) -> float:
+    """The share of the n-grams of words (or token ids) that stand there more than once, but for their first time; 0
+    where there are none.
+
+    >>> repeated_share("so it is so it is".split(), 2)
+    0.4
+    """
+    grams = [tuple(words[i:i + n]) for i in range(len(words) - n + 1)]
+    return (len(grams) - len(set(grams))) / len(grams) if grams else 0.0
 
 
 def repetition(text: str, n: int) -> float:
@@ -202,7 +213,7 @@ class LenMin:
     [0.8924..., 0.7075..., 0.0]
     """
 
-    __name__ = "len_min"
+    __name__, golds = "len_min", GOLDS
 
     def __init__(self, alpha: float = 0.1, over: str = "correct", strict: bool = True):
         if over not in ("correct", "all"):

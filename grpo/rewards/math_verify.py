@@ -3,9 +3,9 @@ deadline: its parser can take minutes, or for ever, over a few characters."""
 import logging
 from typing import Any
 
+from ..answers import final_answer, same_answer, tagged_answer, text_of
 from ..errors import ConfigError
 from .adapters import reward
-from .text import final_answer, same_answer, tagged_answer, text_of
 
 try:
     from latex2sympy2_extended import NormalizationConfig

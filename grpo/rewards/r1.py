@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..answers import text_of
 from ..errors import ConfigError
 from .deepseekrl import (
     correctness_reward_func,
@@ -25,7 +26,6 @@ from .deepseekrl import (
 )
 from .diversity import Archive, Embed, embedded, group_novelty
 from .length import cosine, efficient
-from .text import text_of
 
 SOFT = re.compile(r"<reasoning>(?>.*?</reasoning>\s*<answer>).*?</answer>", re.DOTALL)
 MAX_LENGTH, MARGIN = 512, 16                 # of the cosine reward

@@ -3,8 +3,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from ..answers import tagged_answer, text_of
 from ..errors import RewardError
-from .text import tagged_answer, text_of
 
 
 def reasoning_gym_reward(completions: list, entry: list, task: list, log_metric: Callable | None = None,

@@ -45,6 +45,7 @@ class RewardBatch:
     step: int = 0                        # optimiser steps taken so far: where scheduled weights are
     tokenizer: Any = None
     embed: Callable[[list[str]], np.ndarray] | None = None
+    prompt_ends: list[str] | None = None  # the last text of each prompt as the model sees it: what its template begins
 
     def __post_init__(self) -> None:
         n = len(self.prompts)
@@ -279,7 +280,8 @@ class Call:
         """What a function may ask for that is called once."""
         b = self.batch
         own = {"prompts": b.prompts, "completions": b.completions, "completion_ids": b.completion_ids,
-               "group_ids": b.group_ids, "completion_lengths": b.completion_lengths, "truncated": b.truncated}
+               "group_ids": b.group_ids, "completion_lengths": b.completion_lengths, "truncated": b.truncated,
+               **({"prompt_ends": b.prompt_ends} if b.prompt_ends is not None else {})}
         if self.reward.kind == "openrlhf":
             prompts = ["\n".join(text_of(m["content"]) for m in p) if is_chat(p) else str(p) for p in b.prompts]
             own = {"prompts": prompts, "queries": [p + t for p, t in zip(prompts, b.texts, strict=True)],

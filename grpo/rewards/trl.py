@@ -8,12 +8,12 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+from ..answers import text_of
 from ..errors import warn
 from .arguments import number, whole
 from .deadline import Worker
 from .length import cosine
 from .math_verify import equal_in_latex
-from .text import text_of
 
 SECONDS = 15.0                               # of one completion; TRL gives its parser 10 and its comparison 5
 

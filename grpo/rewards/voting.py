@@ -3,7 +3,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from .text import same_answer, tagged_answer, text_of
+from ..answers import equal_answers, tagged_answer, text_of
 
 
 def majority_voting_reward(completions: list, group_ids: list[int], truncated: list[bool] | None = None,
@@ -31,7 +31,7 @@ def winners(votes: Sequence[str | None], group_ids: Sequence[int]) -> list[bool]
     for i, (vote, group) in enumerate(zip(votes, group_ids, strict=True)):
         if vote is not None:
             camps = counts.setdefault(group, [])
-            camp = next((members for answer, members in camps if same_answer(vote, answer)), None)
+            camp = next((members for answer, members in camps if equal_answers(vote, answer)), None)
             if camp is None:
                 camps.append((vote, [i]))
             else:

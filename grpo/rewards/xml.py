@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from ..answers import as_number, tagged_answer, text_of
 from .accuracy import are_correct, log_accuracy
-from .text import as_number, tagged_answer, text_of
 
 # what is in (?> ) is looked for once, so that no text takes long
 STRICT = re.compile(r"<reasoning>\n(?>.*?\n</reasoning>\n<answer>\n).*?\n</answer>\n?", re.DOTALL)
@@ -27,6 +27,9 @@ def correctness_reward(completions: list, answer: list, log_metric: Callable | N
     """
     log_accuracy(log_metric, completions, answer)
     return [None if right is None else 2.0 * right for right in are_correct(completions, answer)]
+
+
+correctness_reward.golds = ("answer",)                                        # type: ignore[attr-defined]
 
 
 def integer_reward(completions: list, **columns: Any) -> list[float]:

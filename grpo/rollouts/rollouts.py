@@ -163,6 +163,7 @@ SAVED = {"rows": ("i8", "g"), "group": ("i4", "n"), "lengths": ("i4", "n"), "tok
 OPTIONAL = ("mask", "ref_logprobs", "advantages", "rewards", "totals", "age")
 
 
+END_TOKENS = 32                              # of a prompt that rewards see the text of
 MOST_NULS = 1024                             # at the end of a text, a token of the completion
 
 
@@ -274,13 +275,15 @@ def reward_batch(model: Any, args: GRPOConfig, state: Any, r: Rollouts, training
     """What reward functions see of r. state: the run's TrainerState. training: rewards with a memory learn from it."""
     columns = list(dict.fromkeys(name for p in r.prompts for name in p.columns))
     prompts = [r.prompts[g] for g in r.group]
+    ends = [model.tokenizer.decode(p.ids[-END_TOKENS:].tolist(), skip_special_tokens=False) for p in r.prompts]
     embed = functools.partial(model.embed, token_budget=args.token_budget_on(model.device))
     return RewardBatch(prompts=[p.prompt for p in prompts], texts=r.texts,
                        completion_ids=[c.tolist() for c in r.completions], rows=[p.row for p in prompts],
                        columns={name: [p.columns.get(name) for p in prompts] for name in columns}, state=state,
                        group_ids=r.group.tolist(), completion_lengths=(r.lengths - (r.finish == STOP_ID)).tolist(),
                        truncated=(r.finish == LENGTH).tolist(), max_completion_length=args.max_completion_length,
-                       training=training, step=state.global_step, tokenizer=model.tokenizer, embed=embed)
+                       training=training, step=state.global_step, tokenizer=model.tokenizer, embed=embed,
+                       prompt_ends=[ends[g] for g in r.group])
 
 
 def flat_groups(totals: NDArray[np.float64], group: NDArray) -> NDArray[np.bool_]:

@@ -23,7 +23,7 @@ from ..evaluation import Evaluation
 from ..model import Model
 from ..options import GRPOConfig, refuse
 from ..planning import Shown
-from ..rewards import RewardSet, get_soft_overlong_punishment
+from ..rewards import RewardSet, check_golds, get_soft_overlong_punishment
 from ..rollouts import (
     LENGTH,
     PastGroup,
@@ -106,7 +106,10 @@ class GRPOTrainer(Loop):
         self.eval_funcs = RewardSet(eval_funcs, on_error=args.on_reward_error) if eval_funcs else None
         self.evaluations: dict[str, Evaluation] = self.held_out(eval_dataset)
         if self.stream is not None:
+            check_golds(self.rewards.rewards, self.stream.values, "train_dataset")
             for name, evaluation in self.evaluations.items():
+                check_golds(self.rewards.rewards, evaluation.stream.values, f"eval_dataset[{name!r}]" if name else
+                            "eval_dataset")
                 if message := overlap(self.stream.rows, evaluation.stream.rows):
                     warn(f"eval_dataset[{name!r}]: {message}" if name else message)
         self.reference = self.model.copy() if args.beta else None

@@ -140,6 +140,27 @@ def text_of(content: Any) -> str:
     return " ".join(text for text in texts if text)
 
 
+def question_of(prompt: Any) -> str | None:
+    """What a prompt asks: the last message of its user, or the text that it is; None for token ids.
+
+    >>> question_of([{"role": "user", "content": "How many?"}, {"role": "assistant", "content": "<think>"}])
+    'How many?'
+    """
+    if isinstance(prompt, str):
+        return prompt
+    asked = [m for m in prompt if m.get("role") == "user"] if is_chat(prompt) else []
+    return text_of(asked[-1].get("content")) if asked else None
+
+
+def begun(prompt: Any) -> str:
+    """The beginning of the answer with which a prompt ends, which a completion goes on from; mostly nothing.
+
+    >>> begun([{"role": "user", "content": "How many?"}, {"role": "assistant", "content": "<think>"}])
+    '<think>'
+    """
+    return text_of(prompt[-1]["content"]) if is_chat(prompt) and prompt[-1].get("role") == "assistant" else ""
+
+
 def _kind(part: Any) -> str:
     """"text", "image", or the name of what is neither. A table gives every part the same keys, with None in some."""
     if isinstance(part, str):

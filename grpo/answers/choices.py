@@ -1,0 +1,36 @@
+"""Multiple choice: the letter that a short answer names."""
+import re
+
+from .dress import WRAPPED, unwrapped
+
+LETTERS = "ABCDEFGH"
+# a letter alone, or before what it stands for: "B", "(B)", "B. a cat", "Option B", "B: a cat"
+CHOICE = re.compile(rf"(?:option|choice|answer)?\s{{0,3}}(?:is|:)?\s{{0,3}}[(\[]?\s?([{LETTERS}])\s?"
+                    r"(?:[)\]]\s?\.?|[.:,])?(?:(?<=[)\].:,])\s.*)?", re.IGNORECASE | re.DOTALL)
+OTHER = re.compile(rf"(?:[(\[]|[,/&]\s{{0,3}}|\b(?:or|and)\s{{1,3}})([{LETTERS}])\b")
+WITH_TEXT = re.compile(rf"\(([{LETTERS}])\)[\s:.]*(\S.*)", re.DOTALL)
+WITH_REASON = re.compile(rf"\(?([{LETTERS}])\)?,?\s+(?:because|since|as|which)\b")
+
+
+def letter(text: str) -> str | None:
+    r"""The letter that a short answer names, A to H; None without one, or with another one too.
+
+    >>> letter("**(c)**"), letter(r"\text{D}"), letter("A cat"), letter("A, or B")
+    ('C', 'D', None, None)
+    """
+    short = unwrapped(WRAPPED.sub(r"\1", text.replace("\\ ", " "))).strip("$` ")
+    found = CHOICE.fullmatch(short)
+    if found is None:
+        return None
+    others = set(OTHER.findall(short[found.end(1):])) - {found[1].upper()}
+    return None if others else found[1].upper()
+
+
+def letter_and_text(answer: str) -> tuple[str, str] | None:
+    r"""The letter and what it stands for, of "(B) 12"; None for anything else.
+
+    >>> letter_and_text(r"\textbf{(B)}\ 12"), letter_and_text("12")
+    (('B', '12'), None)
+    """
+    found = WITH_TEXT.fullmatch(unwrapped(WRAPPED.sub(r"\1", answer.replace("\\ ", " "))))
+    return None if found is None else (found[1], found[2])
