@@ -15,4 +15,5 @@ from .dress import unwrapped
 from .reading import announced, answers_in, final_answer, latex_answer, tagged, tagged_answer, text_of
 
 __all__ = ["LETTERS", "announced", "answers_in", "as_number", "boxed", "equal_answers", "final_answer", "golds_in",
-           "latex_answer", "letter", "plain_text", "quantity", "same_answer", "tagged", "tagged_answer", "text_of", "unwrapped"]
+           "latex_answer", "letter", "plain_text", "quantity", "same_answer", "tagged", "tagged_answer", "text_of",
+           "unwrapped"]

@@ -61,7 +61,8 @@ STYLE = {"\\mathrm", "\\mathbf", "\\mathit", "\\mathsf", "\\mathcal", "\\mathbb"
 MATRICES = {"matrix", "pmatrix", "bmatrix", "vmatrix", "Bmatrix", "smallmatrix", "array"}
 
 CHARACTERS = str.maketrans({
-    **dict.fromkeys("−–—‐‑‒－", "-"), "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "÷": "\\div ", "∗": "*",
+    **dict.fromkeys("−–—‐‑‒－", "-"), "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "÷": "\\div ",
+    "∗": "*",
     "π": "\\pi ", "∞": "\\infty ", "∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ", "≤": "\\le ", "≥": "\\ge ",
     "≠": "\\ne ", "≈": "\\approx ", "±": "\\pm ", "∓": "\\mp ", "√": "\\sqrt ", "²": "^2", "³": "^3",
     "°": "^\\circ ",
@@ -84,8 +85,8 @@ REWRITES = [(re.compile(pattern), by) for pattern, by in (
     (r"\\mid(?![A-Za-z])|\\[lr]?vert(?![A-Za-z])|\\\|", "|"),
     (r"\\(?=[%$&#_])", ""))]
 TOKEN = re.compile(r"\s+|(?P<number>\d+\.(?!\d)|(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,4}(?![\dA-Za-z]))?)"
-                   r"|(?P<other>\\begin\s*\{[a-z]*\*?\}(?:\s*\{[lcr|\s]*\})?|\\end\s*\{[a-z]*\*?\}|\\[A-Za-z]+|\\\\|\\[{}]"
-                   r"|[A-Za-z]+|\*\*|<=|>=|!=|==|[-+*/^_=<>|(){}\[\],;:!&%'])")
+                   r"|(?P<other>\\begin\s*\{[a-z]*\*?\}(?:\s*\{[lcr|\s]*\})?|\\end\s*\{[a-z]*\*?\}|\\[A-Za-z]+|\\\\"
+                   r"|\\[{}]|[A-Za-z]+|\*\*|<=|>=|!=|==|[-+*/^_=<>|(){}\[\],;:!&%'])")
 # the readings of a comma between digits: it separates, or groups thousands, or is the decimal point
 THOUSANDS = re.compile(r"(?<![\d.,])(?:[1-9]\d{0,2}(?:[, '’]\d{3})+|[1-9]\d?(?:,\d\d)+,\d{3})(?![\d]|,\d)")
 DECIMAL = re.compile(r"(?<![\d.,])(?:\d+|[1-9]\d{0,2}(?:[.\s]\d{3})+),\d+(?![\d.]|,\d)")

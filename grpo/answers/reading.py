@@ -15,13 +15,16 @@ ANNOUNCED = re.compile(
     r"(?:final\s+answer|\banswer|\bsolution\s+(?=is)|答案)s?(?:\s+(?:to|of|for)\s[^.\n:=]{0,80}?)?"
     r"(?:\s+(?:must|should|would|could|will|can|may)\b)?"
     r"(?:\s*(?:is|are|be|:|=|：|是|为)[*_:：\s]*)+(?:\\?[\"“])?"
-    r"(?:(?:therefore|thus|hence|then|indeed|approximately|about|roughly|exactly|simply|just|equal\s+to|given\s+by|that|:)"
-    r"[*_:,\s]*)*", re.IGNORECASE)
+    r"(?:(?:therefore|thus|hence|then|indeed|approximately|about|roughly|exactly|simply|just|equal\s+to|given\s+by"
+    r"|that|:)[*_:,\s]*)*", re.IGNORECASE)
 STOP = re.compile(r"\.(?=\s|$)|\n|<\||$")    # the end of what is announced
 EQUALS = re.compile(r"[^<>!=]=")
 # after a number that a sentence begins with: what explains it, and is no unit
 EXPLAINED = re.compile(r"\s*(?:,\s|\(|because\b|since\b|as\b|so\b|which\b|and\s+(?![\d$\\(-])|;|—|-\s)")
 NEGATED = re.compile(r"\b(?:not|no)\b|n't\b", re.IGNORECASE)
+MADE_OF = re.compile(r"\b(?:of|minus|negative|plus|times|over|than|or|to|by|under|below|above|about)\s*$",
+                     re.IGNORECASE)
+VERB = re.compile(r"\b(?:is|are|was|were|be|equals?|has|have|had|makes?|costs?|gets?|needs?)\b", re.IGNORECASE)
 WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}(?![A-Za-z]*\})|\n|(?<=\d)[A-Za-z]{2}")     # but for those of LaTeX
 LABELLED = re.compile(r"\s*[A-Z]\s*:\s+(\S.*)")            # "A: 36"
 MOST_UNIT_WORDS = 4
@@ -93,10 +96,20 @@ def said_value(said: str) -> tuple[str, ...]:
         after = right[end:]
         explained = EXPLAINED.match(after) or len(after.split()) > MOST_UNIT_WORDS and not CHANGING.match(after)
         return (right[:end],) if explained else (right,)
-    value = last_value(said) if right == said else None
-    if value is None or value == said or NEGATED.search(said) or not re.match(r"[A-Za-z]+\s", said):
-        return (right,)
-    return said, value
+    value = stated(said) if right == said else None
+    return (right,) if value is None else (said, value)
+
+
+def stated(sentence: str) -> str | None:
+    """The value that a sentence ends with; None where it has none, denies it, or makes another one of it.
+
+    >>> stated("she has 5 apples"), stated("half of 5"), stated("it is not 5")
+    ('5', None, None)
+    """
+    value = last_value(sentence) if re.match(r"[A-Za-z]+\s", sentence) else None
+    if value is None or value == sentence or NEGATED.search(sentence):
+        return None
+    return None if MADE_OF.search(sentence[:sentence.rfind(value)]) else value
 
 
 def final_answer(text: str) -> str:
@@ -112,7 +125,9 @@ def final_answer(text: str) -> str:
 def answers_in(text: str) -> tuple[str, ...]:
     """The readings of the one answer that a completion gives: mostly one; of a sentence that announces a value both."""
     if (answer := tagged(text)) is not None:
-        return (unboxed(answer),)
+        answer = unboxed(answer)
+        value = stated(answer) if VERB.search(answer) else None
+        return (answer,) if value is None else (answer, value)
     if "####" in text:
         return (unboxed(text.rsplit("####", 1)[1].strip().split("\n")[0].strip()),)
     text = (text.rpartition("</think>")[2].strip() or text)[-MOST_TEXT:]

@@ -26,7 +26,7 @@ def check_golds(rows: Iterable[Mapping[str, Any]], name: str) -> None:
             try:
                 golds_in(gold)
             except RewardError as error:
-                raise DatasetError(f"{name}: row {number}: {error}") from error
+                raise DatasetError(f"{name}: the answer of row {number} cannot be compared with: {error}") from error
 
 
 def category_column(rows: Sequence[Mapping[str, Any]], asked: str | None) -> str | None:

@@ -18,7 +18,7 @@ what decoding one takes there.
 import importlib
 from typing import Any
 
-from ..answers import final_answer, quantity, same_answer, tagged, tagged_answer
+from ..answers import final_answer, quantity, same_answer, tagged, tagged_answer, text_of
 from .accuracy import accuracy_reward, answer_reward, is_correct
 from .adapters import BY_NAME, GOLD_COLUMNS, Reward, adapt, gold_of, reward, signature
 from .extractive import extractive_match
@@ -34,8 +34,8 @@ __all__ = ["BY_NAME", "GOLD_COLUMNS", "REGISTRY", "Reward", "RewardBatch", "Rewa
            "adapt", "answer_reward", "check_golds", "correctness_reward", "extractive_match", "final_answer",
            "get_repetition_penalty_reward", "get_soft_overlong_punishment", "gold_of", "integer_reward", "is_built_in",
            "is_chat", "is_correct", "names", "quantity", "repeated_share", "resolve", "reward", "same_answer",
-           "signature", "soft_format_reward", "strict_format_reward", "tagged", "tagged_answer", "think_format_reward",
-           "xml_tags_reward"]
+           "signature", "soft_format_reward", "strict_format_reward", "tagged", "tagged_answer", "text_of",
+           "think_format_reward", "xml_tags_reward"]
 
 
 def __getattr__(name: str) -> Any:

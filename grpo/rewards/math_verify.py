@@ -22,7 +22,7 @@ SECONDS = 5.0
 @reward(timeout=SECONDS, process=True)
 def math_verify_reward(completion: str | list, answer: Any = None, solution: Any = None) -> float | None:
     """1.0 where the tagged answer, or without a tag the whole completion, equals the column answer (or solution) as
-    grpo.rewards.text or math-verify compare them, else 0.0; None where the row has no answer. What takes longer than 5
+    grpo.answers or math-verify compare them, else 0.0; None where the row has no answer. What takes longer than 5
     seconds is scored by on_reward_error.
 
     >>> math_verify_reward("<answer>\\\\frac{\\\\sqrt{2}}{2}</answer>", answer="$1/\\\\sqrt{2}$")

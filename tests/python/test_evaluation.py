@@ -129,7 +129,7 @@ def test_gold(columns, gold):
 @pytest.mark.parametrize("rows, message", [
     ([{"answer": "1"}, {"answer": None}], "row 1 has no answer"),
     ([{"answer": "1"}, {"answer": "#### "}], "row 1 cannot"),
-    ([{"answer": ["a"]}], "row 0 cannot"), ([{"answer": float("nan")}], "row 0 cannot"),
+    ([{"answer": []}], "row 0 cannot"), ([{"answer": float("nan")}], "row 0 cannot"),
     ([{"answer": True}], "row 0 cannot")])
 def test_a_gold_that_cannot_be_compared_names_its_row(rows, message):
     with pytest.raises(DatasetError, match=message):

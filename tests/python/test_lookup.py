@@ -9,7 +9,8 @@ from processes import fresh
 
 OWN = {"class_name", "class_name_reward", "flowers", "flowers.correctness", "flowers.reasoning_quality",
        "reasoning_quality_reward",
-       "accuracy_reward", "conciseness", "correctness", "correctness_reward", "correctness_reward_func",
+       "accuracy_reward", "answer_reward", "conciseness", "correctness", "correctness_reward",
+       "correctness_reward_func",
        "cosine_scaled_reward", "countdown_reward", "deepseekrl", "group_intrinsic", "int", "int_reward_func",
        "integer_reward", "intrinsic", "len_cosine", "len_l1", "len_min", "majority_voting", "majority_voting_reward",
        "math_verify", "r1", "r1.correctness", "r1.group_intrinsic", "r1.int", "r1.intrinsic", "r1.len_cosine",

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from grpo import RewardError
+from grpo.answers import as_number, same_answer
 from grpo.rewards import RewardSet, clock, decoding, deepseekrl, r1, r1_vlm, think, xml
-from grpo.rewards.text import as_number, same_answer
 from reward_batches import batch
 
 BOX, SIZE = [0, 0, 10, 10], [100, 100]

@@ -12,9 +12,9 @@ from multiprocessing.connection import Connection
 import numpy as np
 import pytest
 
+from grpo.answers import as_number, final_answer, same_answer
 from grpo.errors import ConfigError, GrpoWarning, RewardError
 from grpo.rewards import RewardBatch, RewardSet, deadline, get_soft_overlong_punishment, resolve, reward
-from grpo.rewards.text import as_number, final_answer, same_answer
 from hostile_rewards import (
     HANGS,
     TOLD,
@@ -589,7 +589,8 @@ def test_accuracy(text, gold, expected):
 
 
 def test_accuracy_reads_solution_too():
-    assert values("accuracy_reward", batch(["5"], answer=None, solution=["5"])) == [1.0]
+    assert values("answer_reward", batch(["5"], answer=None, solution=["5"])) == [1.0]
+    assert values("accuracy_reward", batch(["5", "$5$", r"\boxed{5}"], answer=None, solution=["5"] * 3)) == [0, 0, 1]
     with pytest.raises(RewardError, match="answer or solution"):
         values("accuracy_reward", batch(["5"], answer=None))
 
@@ -617,5 +618,5 @@ def test_same_answer(a, b, same):
 
 
 def test_numbers_in_text():
-    assert as_number("²") is None and as_number("") is None and as_number("1e5") is None
+    assert as_number("²") is None and as_number("") is None and as_number("1e5") == 100_000
     assert final_answer("") == "" and final_answer("  plain  ") == "plain"
