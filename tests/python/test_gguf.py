@@ -273,12 +273,22 @@ def test_a_model_in_parts(model, counts, tmp_path):
     assert all(np.array_equal(array, state[name]) for name, array in model.state_dict().items())
 
 
-def test_another_part_names_the_first(model, tmp_path):
-    names = write(tmp_path, shards_of(model))
+def test_any_part_stands_for_all(model, tmp_path):
+    names, state = write(tmp_path, shards_of(model)), model.state_dict()
     for name in names[1:]:
-        with pytest.raises(FileFormatError, match="load the first") as caught:
-            grpo.load(tmp_path / name, device="ref")
-        assert str(tmp_path / name) in str(caught.value) and str(tmp_path / names[0]) in str(caught.value)
+        back = grpo.load(tmp_path / name, device="ref").state_dict()
+        assert all(np.array_equal(array, back[key]) for key, array in state.items())
+
+
+@pytest.mark.parametrize("given", [0, 2, 3])
+def test_parts_that_are_missing_are_named(model, given, tmp_path):
+    names = write(tmp_path, shards_of(model))
+    for gone in {1, 2} - {given}:
+        (tmp_path / names[gone]).unlink()
+    with pytest.raises(FileFormatError, match="one of 4 files of a model") as caught:
+        grpo.load(tmp_path / names[given], device="ref")
+    said = str(caught.value)
+    assert str(tmp_path / names[given]) in said and names[1] in said and (given == 2) == (names[2] not in said[90:])
 
 
 SECOND, THIRD = "x-00002-of-00004.gguf", "x-00003-of-00004.gguf"
@@ -307,7 +317,7 @@ def test_parts_that_do_not_fit_are_named(model, name, change, named, tmp_path):
         (tmp_path / name).write_bytes(changed)
     with pytest.raises(grpo.GrpoError, match=named) as caught:
         grpo.load(tmp_path / first, device="ref")
-    assert str(tmp_path / name) in str(caught.value)
+    assert str(tmp_path) in str(caught.value) and name in str(caught.value)
 
 
 def test_a_part_with_too_few_tensors(model, tmp_path):

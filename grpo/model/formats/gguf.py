@@ -28,7 +28,7 @@ ROPE_DIVISORS = "rope_freqs.weight"
 class GgufFile:
     """A model: `metadata` (plain Python values), `config` (Hugging Face keys), tensors by Hugging Face name.
 
-    A model split over several files (name-00001-of-00003.gguf) is opened by its first.
+    A model split over several files (name-00001-of-00003.gguf) is opened by any of them, the others beside it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -72,27 +72,30 @@ class GgufFile:
         return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(array.shape)
 
     def _open(self) -> None:
-        """The file, and the others that it says the model is split over."""
-        first = GgufContainer(self.path)
-        self._files.append(first)
-        count = _split_number(first, "split.count", 1)
+        """The file, and the others that it says the model is split over, in their order."""
+        given = GgufContainer(self.path)
+        self._files.append(given)
+        count = _split_number(given, "split.count", 1)
         if count <= 1:
             return
-        number, named = _split_number(first, "split.no"), SHARD.fullmatch(self.path.name)
+        number, named = _split_number(given, "split.no"), SHARD.fullmatch(self.path.name)
         if not named or (int(named[2]), int(named[3])) != (number + 1, count):
             raise FileFormatError(f"{self.path}: is shard {number + 1} of {count} and must be named "
                                   f"...-{number + 1:05d}-of-{count:05d}.gguf, as the others are found by their names")
         paths = [self.path.with_name(f"{named[1]}-{i + 1:05d}-of-{count:05d}.gguf") for i in range(count)]
-        if number:
-            raise FileFormatError(f"{self.path}: is shard {number + 1} of {count}; load the first, {paths[0]}")
-        for i, path in enumerate(paths[1:], 1):
-            if not path.exists():
-                raise FileFormatError(f"{path}: is missing; {self.path} is the first of {count} files")
-            shard = GgufContainer(path)
-            self._files.append(shard)
+        if missing := [path.name for path in paths if not path.exists()]:
+            shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+            raise FileFormatError(f"{self.path}: is one of {count} files of a model, and of the others beside it "
+                                  f"{shown} {'is' if len(missing) == 1 else 'are'} missing; download them into "
+                                  f"{self.path.parent}")
+        for i, path in enumerate(paths):
+            shard = given if i == number else GgufContainer(path)
+            if shard is not given:
+                self._files.append(shard)
             claim = _split_number(shard, "split.no") + 1, _split_number(shard, "split.count")
             if claim != (i + 1, count):
                 raise FileFormatError(f"{path}: says that it is shard {claim[0]} of {claim[1]}, not {i + 1} of {count}")
+        self._files.sort(key=lambda file: file.path.name)
 
     def _find_tensors(self) -> dict[str, tuple[GgufContainer, str]]:
         """By Hugging Face name: the file and the name there."""
