@@ -11,6 +11,7 @@ import numpy as np
 from ...errors import FileFormatError
 from .gguf_config import gguf_config
 from .gguf_container import GgufContainer
+from .gguf_keys import refuse_other_kinds
 
 NAMES = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight",
          "output.weight": "lm_head.weight"}
@@ -38,6 +39,7 @@ class GgufFile:
         try:
             self._open()
             self.metadata = self._files[0].metadata
+            refuse_other_kinds(self.metadata, self.source)
             self._places = self._find_tensors()
             self.config = self._read_config()
         except BaseException:
