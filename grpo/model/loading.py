@@ -16,7 +16,7 @@ import numpy as np
 from .. import _core
 from ..errors import ConfigError, FileFormatError, did_you_mean
 from .devices import pick_device
-from .families import Config, Family, Spec, families, family_of, spec_of, text_of
+from .families import Config, Family, Spec, families, family_of, known_words, spec_of, text_of
 from .model import Model, check_vocabulary
 from .tensor_names import HEAD, Named, Weights, untied
 from .tokenizer import Tokenizer
@@ -172,7 +172,7 @@ def _load_folder(folder: Path, device: str, tokenizer: Any = None) -> Model:
     from .formats.safetensors import SafetensorsFolder
     from .formats.strict_json import read_bytes, read_object
 
-    config = read_object(folder / "config.json")
+    config = dict(known_words(read_object(folder / "config.json"), str(folder / "config.json")))
     spec = spec_of(config, str(folder / "config.json"))
     generation_file = folder / "generation_config.json"
     generation = read_object(generation_file) if generation_file.is_file() else {}

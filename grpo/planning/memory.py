@@ -244,6 +244,7 @@ def ways_to_shrink(options: TrainingConfig, device: str, arenas: Collection[str]
 def model_config(model: str | Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
     """(config, its name) of a recipe's model. A folder's config.json or a .gguf's header is read, no weights."""
     from ..model import resolve, tiny
+    from ..model.families import known_words
     from ..model.folders import model_in
     from ..runs import latest_model
 
@@ -262,7 +263,7 @@ def model_config(model: str | Mapping[str, Any] | None) -> tuple[dict[str, Any],
             file.close()
     from ..model import read_object
 
-    return read_object(path / "config.json"), str(path)
+    return dict(known_words(read_object(path / "config.json"), str(path / "config.json"))), str(path)
 
 
 def available_memory() -> int | None:
