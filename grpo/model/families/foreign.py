@@ -60,6 +60,11 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "mlp_type": (None, "swiglu", "gated"), "pruned_heads": (None, {}), "no_rope_layer_interval": (None, 0),
     "ffn_hidden_act": (None, "silu", "swiglu"),
 }
+# What transformers gives the keys that a config of these leaves out, where it is not what Llama does.
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "granite": {"attention_multiplier": 1.0}, "granite_swa": {"attention_multiplier": 1.0},
+    "ministral": {"sliding_window": 4096}, "cwm": {"sliding_window": 8192}, "seed_oss": {"attention_bias": True,
+                                                                                         "attention_out_bias": False}}
 _PAIRS = "its rope turns pairs of neighbours, and no key says so"
 _FUSED = "its files have other tensors than Llama's"
 # What no key of the config says.
@@ -85,8 +90,9 @@ def in_known_words(config: Mapping[str, Any], source: str, known: str) -> dict[s
 
     A GrpoWarning says what it is taken for, unless its architectures name that class. UnsupportedModelError for
     anything else, with the key or the name."""
-    found = Config(config, source)
     kind = config.get("model_type")
+    config = {**DEFAULTS.get(kind, {}), **config} if isinstance(kind, str) else config
+    found = Config(config, source)
     refuse_foreign(found)
     _check_name(found, kind, known)
     if left := [key for key, value in config.items() if not _is_understood(found, key, value)]:
