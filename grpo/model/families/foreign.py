@@ -114,7 +114,7 @@ def in_known_words(config: Mapping[str, Any], source: str, known: str) -> dict[s
 
 def _check_name(config: Config, kind: Any, known: str) -> None:
     text = f"{config.source}: model_type {kind!r:.80}"
-    if kind in DIFFERENT:
+    if isinstance(kind, str) and kind in DIFFERENT:
         raise UnsupportedModelError(f"{text} is not supported: {DIFFERENT[kind]}; supported: {known}")
     sees = "text_config" in config or "_vl" in str(kind)
     why = " (multimodal)" if sees else " (mixture of experts)" if "moe" in str(kind).lower() else ""
