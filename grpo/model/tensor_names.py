@@ -18,6 +18,7 @@ HEAD = "lm_head.weight"
 # What torch.compile, PEFT, DataParallel, FSDP, DeepSpeed, TRL and other trainers put before names; some anywhere.
 BEFORE = ("_orig_mod.", "base_model.model.", "base_model.", "module.", "model.", "pretrained_model.", "policy.",
           "actor.", "_forward_module.", "language_model.")
+MOST_WRAPPERS = 8                                        # before one name
 ANYWHERE = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 # Never part of what a language model computes: heads of value and reward models and of speculative decoding, what a
 # trainer keeps, and constants that are made anew.
@@ -147,7 +148,7 @@ def _unwrapped(there: str, begins: tuple[str, ...], spec: Spec,
     # "model.visual." would else be taken for one of "model.".
     old = sorted(old_names.items(), key=lambda each: -len(each[1]))
     ways = [(False, "", ""), *((False, then, now) for now, then in old), (True, "", spec.prefix), (True, "", "model.")]
-    while True:
+    for _ in range(MOST_WRAPPERS):
         for lacks, then, now in ways:
             here = now + name.removeprefix(then)
             if name.startswith(then) and here.startswith(begins):
@@ -156,9 +157,10 @@ def _unwrapped(there: str, begins: tuple[str, ...], spec: Spec,
             return [], False, name
         wrapper = next((each for each in BEFORE if name.startswith(each)), None)
         if wrapper is None:
-            return [], False, there
+            break
         wrappers.append(wrapper)
         name = name.removeprefix(wrapper)
+    return [], False, there
 
 
 def _alike(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -343,6 +343,18 @@ def test_an_unsupported_type_names_tensor_type_and_file(model, tmp_path):
         grpo.load(tmp_path / "x.gguf", device="ref")
 
 
+def test_heads_of_others_are_left_out_and_said(model, tmp_path, capfd):
+    tensors = gguf_tensors(model.state_dict(), model.config)
+    data = {**model_metadata(model.config), **byte_level_metadata()}
+    extra = [(name, "F32", (2,), b"\0" * 8) for name in ("cls.output.weight", "cls.weight", "blk.0.attn_rot_embd")]
+    (tmp_path / "x.gguf").write_bytes(gguf(data, [*tensors, *extra]))
+    assert grpo.load(tmp_path / "x.gguf", device="ref").num_parameters() == model.num_parameters()
+    assert "x.gguf: 3 tensor(s) left out" in capfd.readouterr().err
+    (tmp_path / "x.gguf").write_bytes(gguf(data, [*tensors, ("class.weight", "F32", (2,), b"\0" * 8)]))
+    with pytest.raises(FileFormatError, match="class.weight is not a tensor"):
+        grpo.load(tmp_path / "x.gguf", device="ref")
+
+
 def sentencepiece_of(pieces, **changes):
     """The vocabulary of `sentencepiece_metadata` with other pieces: {text: (score, type)}."""
     base = sentencepiece_metadata()

@@ -8,6 +8,7 @@ import pytest
 
 import grpo
 from grpo.errors import FileFormatError, GrpoWarning, UnsupportedModelError
+from grpo.model.convert import convert
 from grpo.model.formats.torch_file import TorchFile
 from grpo.planning.memory import model_config
 from make_files import byte_level_metadata, gguf, gguf_shards, gguf_tensors, model_metadata
@@ -76,6 +77,16 @@ def test_an_adapter_says_what_it_is(files, tmp_path):
         grpo.load(tmp_path, device="ref")
     assert all(text in str(caught.value) for text in
                (str(tmp_path), "PEFT adapter (LORA) for 'Qwen/Qwen2.5-0.5B'", "load the base", "merge_and_unload"))
+
+
+def test_an_adapter_is_not_converted(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps(ADAPTER))
+    (tmp_path / "adapter_model.bin").write_bytes(b"PK")
+    with pytest.raises(FileFormatError, match="holds a PEFT adapter"):
+        convert(tmp_path, tmp_path / "new")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"PK")
+    with pytest.raises(FileFormatError, match="pytorch_model.bin"):
+        convert(tmp_path, tmp_path / "new")
 
 
 def test_an_adapter_without_words(tmp_path):

@@ -98,6 +98,27 @@ def test_wrappers_of_models_that_see(seeing, tmp_path, rule):
     assert same(seeing, grpo.load(tmp_path, device="ref"))
 
 
+@pytest.mark.parametrize("arch", ["llama", "qwen3", "mistral", "gemma3", "qwen2_5_vl", "qwen3_vl", "qwen"])
+@pytest.mark.parametrize("rule", [lambda name: f"module._orig_mod.{name}", lambda name: f"base_model.model.{name}"])
+def test_wrappers_of_every_family(arch, rule, tmp_path, capfd):
+    model = grpo.load(grpo.tiny(arch), device="ref")
+    saved(model, tmp_path, renamed(rule))
+    assert same(model, grpo.load(tmp_path, device="ref"))
+    assert "that a wrapper left" in capfd.readouterr().err
+
+
+def test_a_model_whose_own_prefix_is_missing(tmp_path):
+    model = grpo.load(grpo.tiny("qwen"), device="ref")
+    saved(model, tmp_path, renamed(lambda name: name.removeprefix("transformer.")))
+    assert same(model, grpo.load(tmp_path, device="ref"))
+
+
+def test_wrappers_without_end_are_no_name(untied, tmp_path):
+    saved(untied, tmp_path, lambda state: state | {"module." * 100 + "x": np.zeros(3, np.float32)})
+    with pytest.raises(FileFormatError, match="module.module.module.* is not a tensor"):
+        grpo.load(tmp_path, device="ref")
+
+
 @pytest.mark.parametrize("name", [
     "v_head.summary.weight", "v_head.summary.bias", "score.weight", "value_head.weight", "module.score.weight",
     "model.layers.1.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq", "rotary_emb.original_inv_freq",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import FileFormatError
+from ...errors import FileFormatError, note
 from .gguf_config import gguf_config
 from .gguf_container import GgufContainer
 from .gguf_keys import refuse_other_kinds
@@ -24,6 +24,8 @@ GEMMA3_LAYER_NAMES = {**LAYER_NAMES, "post_attention_norm": "post_attention_laye
                       "ffn_norm": "pre_feedforward_layernorm", "post_ffw_norm": "post_feedforward_layernorm"}
 SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 ROPE_DIVISORS = "rope_freqs.weight"
+# Heads of rerankers; constants that are made anew.
+OTHERS = re.compile(r"cls(\.\w+)?\.(weight|bias)|blk\.\d+\.attn_rot_embd(\.weight)?")
 
 
 class GgufFile:
@@ -41,6 +43,10 @@ class GgufFile:
             self.metadata = self._files[0].metadata
             refuse_other_kinds(self.metadata, self.source)
             self._places = self._find_tensors()
+            if others := [name for name in self._places if OTHERS.fullmatch(name)]:
+                note(f"{self.source}: {len(others)} tensor(s) left out, which are no weights of this model: "
+                     f"{', '.join(others[:3])}{', ...' if len(others) > 3 else ''}")
+                self._places = {name: place for name, place in self._places.items() if name not in others}
             self.config = self._read_config()
         except BaseException:
             self.close()
