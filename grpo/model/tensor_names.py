@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..errors import FileFormatError, note, warn
-from .families import Spec
-from .formats.safetensors import from_bfloat16_bits
+from .families import Spec, family_of, spec_of
+from .formats.safetensors import SafetensorsFolder, from_bfloat16_bits
 
 HEAD = "lm_head.weight"
 # What torch.compile, PEFT, DataParallel, FSDP, DeepSpeed, TRL and other trainers put before names; some anywhere.
@@ -26,6 +27,9 @@ OTHERS = re.compile(
     r"(v_head|value_head|q_head|critic_head|reward_head|rm_head|regression_head|score|classifier|classification_head|"
     r"mtp|mtp_layers|medusa_heads?|optimizer|optim|lr_scheduler|scheduler|scaler)\..+"
     r"|(.+\.)?rotary_(pos_)?emb\.(inv_freq|original_inv_freq|cos_cached|sin_cached)|.*\.attn\.masked_bias")
+# The norms of a block in the first files of Yi.
+NORMS = {"ln1": "input_layernorm", "ln2": "post_attention_layernorm"}
+OLD_NORMS = re.compile(r"(.+\.layers\.\d+\.)(ln[12])(\.weight)")
 ADAPTED = re.compile(r"(.+\.)?(lora_\w+|base_layer|modules_to_save|original_module|hada_w\w+|lokr_w\w+|ia3_l)\..*"
                      r"|(.+\.)?lora_\w+")
 
@@ -114,6 +118,22 @@ def untied(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, **parts, "tie_word_embeddings": False}
 
 
+def as_stored(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """The config of a folder's model: untied where the weights beside it have a head of their own; as it is where they
+    are not there to be read."""
+    spec = spec_of(config, str(folder))
+    try:
+        weights = SafetensorsFolder(folder)
+    except FileFormatError:
+        return config
+    if not spec.tie or not any(name.endswith(HEAD) for name in weights.shapes()):
+        weights.close()
+        return config
+    named = Named(weights, spec, family_of(config, str(folder)).old_names)
+    named.close()
+    return config if named.tie else untied(config)
+
+
 def beginnings(spec: Spec, embed: str) -> tuple[str, ...]:
     """What every name of a spec's tensors begins with."""
     norm = spec.prefix + spec.names.get("norm", ("norm.weight",))[0]
@@ -128,6 +148,8 @@ def _by_name(found: Iterable[str], begins: tuple[str, ...], spec: Spec, old_name
     bare = False
     for there in found:
         wrappers, lacks, name = _unwrapped(there, begins, spec, old_names)
+        if "attention_norm" not in spec.names and (old := OLD_NORMS.fullmatch(name)):
+            name = old[1] + NORMS[old[2]] + old[3]
         without.update(dict.fromkeys(wrappers))
         bare = bare or lacks
         if name in names:

@@ -242,10 +242,12 @@ def ways_to_shrink(options: TrainingConfig, device: str, arenas: Collection[str]
 
 
 def model_config(model: str | Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
-    """(config, its name) of a recipe's model. A folder's config.json or a .gguf's header is read, no weights."""
+    """(config, its name) of a recipe's model. A folder's config.json or a .gguf's header is read, and weights
+    only where a tied model has a head beside its embedding: whether they differ."""
     from ..model import resolve, tiny
     from ..model.families import known_words
     from ..model.folders import model_in
+    from ..model.tensor_names import as_stored
     from ..runs import latest_model
 
     if model is None:
@@ -263,7 +265,7 @@ def model_config(model: str | Mapping[str, Any] | None) -> tuple[dict[str, Any],
             file.close()
     from ..model import read_object
 
-    return dict(known_words(read_object(path / "config.json"), str(path / "config.json"))), str(path)
+    return as_stored(path, dict(known_words(read_object(path / "config.json"), str(path / "config.json")))), str(path)
 
 
 def available_memory() -> int | None:

@@ -8,6 +8,9 @@ import pytest
 
 import grpo
 from grpo.errors import FileFormatError, GrpoWarning
+from grpo.model.families import spec_of
+from grpo.model.formats.safetensors import SafetensorsFile
+from grpo.planning.memory import model_config
 from make_files import safetensors
 
 SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -113,6 +116,16 @@ def test_a_model_whose_own_prefix_is_missing(tmp_path):
     assert same(model, grpo.load(tmp_path, device="ref"))
 
 
+@pytest.mark.filterwarnings("ignore:.*is read as llama:grpo.GrpoWarning")
+@pytest.mark.parametrize("kind", ["llama", "Yi"])
+def test_the_first_names_of_norms(untied, tmp_path, kind):
+    norms = {"input_layernorm": "ln1", "post_attention_layernorm": "ln2"}
+    saved(untied, tmp_path, renamed(lambda name: ".".join(norms.get(part, part) for part in name.split("."))),
+          model_type=kind, architectures=["YiForCausalLM"])
+    assert "model.layers.0.ln1.weight" in SafetensorsFile(tmp_path / "model.safetensors").entries
+    assert same(untied, grpo.load(tmp_path, device="ref"))
+
+
 def test_wrappers_without_end_are_no_name(untied, tmp_path):
     saved(untied, tmp_path, lambda state: state | {"module." * 100 + "x": np.zeros(3, np.float32)})
     with pytest.raises(FileFormatError, match="module.module.module.* is not a tensor"):
@@ -162,7 +175,10 @@ def test_a_head_beside_a_tied_embedding_is_used_and_kept(which, request, tmp_pat
     saved(model, tmp_path / "given", own_head)
     with pytest.warns(GrpoWarning, match="both are used"):
         got = grpo.load(tmp_path / "given", device="ref")
-    assert got.config["tie_word_embeddings"] is False and got.text_config.get("tie_word_embeddings") is not True
+    with pytest.warns(GrpoWarning, match="both are used"):
+        assert spec_of(model_config(str(tmp_path / "given"))[0]).tie is False
+    assert spec_of(model.config).tie and got.config["tie_word_embeddings"] is False
+    assert got.text_config.get("tie_word_embeddings") is not True
     head = own_head({EMBED: np.zeros((got.text_config["vocab_size"], 64), np.float32)})[HEAD]
     np.testing.assert_array_equal(got.state_dict()[HEAD], head)
     ids = list(range(40, 60))

@@ -74,7 +74,7 @@ CONFIGS = {
                                          rope_scaling={"rope_type": "default", "mrope_section": [24, 20, 20],
                                                        "mrope_interleaved": True})},
     # Llama under another name
-    "Yi-6B (first files)": llama("Yi", 4096, 11008, 32, 32, 4, 64000, rope_theta=5e6, **ALL_LLAMA),
+    "Yi-6B (first files)": own("Yi", "YiForCausalLM", **llama("Yi", 4096, 11008, 32, 32, 4, 64000, rope_theta=5e6)),
     "InternLM3-8B": llama("internlm3", 4096, 10240, 48, 32, 2, 128512, head_dim=128, rope_theta=5e7, bias=False,
                           qkv_bias=False, max_position_embeddings=32768,
                           rope_scaling={"factor": 6.0, "rope_type": "dynamic"}),
