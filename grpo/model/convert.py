@@ -15,6 +15,7 @@ from typing import IO
 import numpy as np
 
 from ..errors import CheckpointError, ConfigError, FileFormatError
+from .folders import ADAPTER_CONFIG, adapter_advice
 from .formats.folder import FolderWriter
 from .formats.safetensors import BITS, INDEX_FILE, MAX_HEADER, SINGLE_FILE, write_tensors
 from .formats.strict_json import read_object
@@ -68,6 +69,8 @@ def look_at(source: Path) -> Conversion:
     if ready := [path.name for path in files if path.match("*.safetensors")]:
         raise ConfigError(f"{source}: has {ready[0]}: it can be loaded as it is")
     weights = [path for path in files if any(map(path.match, PICKLES)) and not NO_WEIGHTS.search(path.name)]
+    if (source / ADAPTER_CONFIG).is_file() and all(path.name.startswith("adapter_") for path in weights):
+        raise FileFormatError(f"{source}: {adapter_advice(source)}")
     index = [path for path in files if path.name.endswith((".bin.index.json", ".pt.index.json"))]
     if len(index) > 1:
         raise FileFormatError(f"{source}: has several indices of weights: {', '.join(p.name for p in index)}")

@@ -9,65 +9,24 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from .. import _core
 from ..errors import ConfigError, FileFormatError, did_you_mean
 from .devices import pick_device
-from .families import Config, Family, Spec, families, family_of, spec_of, text_of
+from .families import Config, Family, Spec, families, family_of, known_words, spec_of, text_of
 from .model import Model, check_vocabulary
+from .tensor_names import HEAD, Named, Weights, untied
 from .tokenizer import Tokenizer
 from .tokenizer_sources import eos_ids_of, given, of_folder, of_gguf
 
-IGNORED = re.compile(r".*\.rotary_emb\.inv_freq|.*\.attn\.masked_bias")
 # Keys of a config that name what a tiny model that sees has beside its bytes
 VISION_IDS = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
 FIRST_VISION_TOKEN = 259
 NORMS = re.compile(r".*(norm|norm1|norm2|\bln_\w+)\.weight")
 INTO_RESIDUAL = ("o_proj.weight", "down_proj.weight", ".c_proj.weight", ".out_proj.weight")
-
-
-class Weights(Protocol):
-    """Where tensors come from: a safetensors folder or a GGUF."""
-
-    source: str
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of every tensor, by Hugging Face name."""
-
-    def read(self, name: str) -> np.ndarray:
-        """float32, float16, or uint16 holding bfloat16 bits."""
-
-    def close(self) -> None:
-        """The files are not needed any more."""
-
-
-class Renamed:
-    """Weights whose files may have older names. old_names: {what a name begins with: what it began with}."""
-
-    def __init__(self, weights: Weights, old_names: Mapping[str, str]) -> None:
-        self.source, self._weights = weights.source, weights
-        found = weights.shapes()
-        old = bool(old_names) and not any(name.startswith(new) for name in found for new in old_names)
-        # The longest beginning first: "model.visual." would else be taken for one of "model.".
-        begins = sorted(((now, new) for new, now in old_names.items()), key=lambda each: -len(each[0])) if old else []
-        self._names = {next((new + name.removeprefix(now) for now, new in begins if name.startswith(now)), name): name
-                       for name in found}
-        self._shapes = {name: found[there] for name, there in self._names.items()}
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of every tensor, by its name now."""
-        return self._shapes
-
-    def read(self, name: str) -> np.ndarray:
-        """The tensor of a name of now."""
-        return self._weights.read(self._names[name])
-
-    def close(self) -> None:
-        """The files are not needed any more."""
-        self._weights.close()
 
 
 @dataclass(frozen=True)
@@ -170,18 +129,11 @@ def load(path_or_id: str | os.PathLike[str] | TinySpec, device: str = "auto", dt
         if hasattr(path_or_id, "save_pretrained"):
             other = f"a {type(path_or_id).__name__}; give the folder of its save_pretrained()"
         raise ConfigError(f"load() takes a path, a hub id or grpo.tiny(...), not {other:.120}")
+    from .folders import model_in
     from .hub import resolve
 
-    path = resolve(path_or_id)
-    if path.is_dir():
-        return _load_folder(path, device, tokenizer)
-    if path.suffix == ".gguf":
-        return _load_gguf(path, device, tokenizer)
-    if path.suffix in (".bin", ".pt", ".pth"):
-        from .formats.safetensors import pickle_advice
-
-        raise FileFormatError(f"{path}: {pickle_advice(path.name)}")
-    raise FileFormatError(f"{path}: a model is a folder (config.json, *.safetensors, tokenizer.json) or a .gguf file")
+    path = model_in(resolve(path_or_id))
+    return (_load_folder if path.is_dir() else _load_gguf)(path, device, tokenizer)
 
 
 def _load_tiny(spec: TinySpec, device: str) -> Model:
@@ -220,14 +172,16 @@ def _load_folder(folder: Path, device: str, tokenizer: Any = None) -> Model:
     from .formats.safetensors import SafetensorsFolder
     from .formats.strict_json import read_bytes, read_object
 
-    config = read_object(folder / "config.json")
+    config = dict(known_words(read_object(folder / "config.json"), str(folder / "config.json")))
     spec = spec_of(config, str(folder / "config.json"))
     generation_file = folder / "generation_config.json"
     generation = read_object(generation_file) if generation_file.is_file() else {}
     eos_ids = eos_ids_of(generation, config, text_of(config), vocab_size=spec.vocab_size, source=str(folder))
     found = of_folder(folder, eos_ids) if tokenizer is None else given(tokenizer, eos_ids)
     check_vocabulary(found, config, str(folder))
-    weights = Renamed(SafetensorsFolder(folder), family_of(config, str(folder)).old_names)
+    weights = Named(SafetensorsFolder(folder), spec, family_of(config, str(folder)).old_names)
+    if spec.tie and not weights.tie:
+        config, spec = untied(config), replace(spec, tie=False)
     core, sight = _fill(weights, device, spec), None
     if spec.vision is not None:
         from ..vision.processor import KEPT_FILES, MAX_BYTES, Processor
@@ -261,7 +215,7 @@ def _fill(weights: Weights, device: str, spec: Spec) -> _core.Model:
         shapes = weights.shapes()
         _check_corners(shapes, spec, weights.source)
         core = _core.Model(device, spec)
-        _check_tensors(shapes, dict(core.tensors()), spec.tie, weights.source)
+        _check_tensors(shapes, dict(core.tensors()), weights.source)
         for name, _ in core.tensors():
             core.set_tensor(name, weights.read(name))
         return core
@@ -281,17 +235,18 @@ def _check_corners(shapes: Mapping[str, tuple[int, ...]], spec: Spec, source: st
                         if shapes.get(name) != shape], source)
 
 
-def _check_tensors(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], tie: bool,
+def _check_tensors(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]],
                    source: str) -> None:
     wrong = [_difference(name, tuple(shape), shapes.get(name)) for name, shape in expected.items()
              if shapes.get(name) != tuple(shape)]
-    extra = [name for name in shapes if name not in expected and not IGNORED.fullmatch(name)
-             and not (tie and name == "lm_head.weight")]
+    extra = [name for name in shapes if name not in expected]
     _raise_differences(wrong + [f"{name} is not a tensor of this model" for name in extra], source)
 
 
 def _difference(name: str, expected: tuple[int, ...], found: tuple[int, ...] | None) -> str:
-    return f"{name} is missing" if found is None else f"{name} has shape {found}, the config says {expected}"
+    if found is not None:
+        return f"{name} has shape {found}, the config says {expected}"
+    return f"{name} is missing" + (", and the config does not tie it to the embedding" if name == HEAD else "")
 
 
 def _raise_differences(lines: list[str], source: str) -> None:

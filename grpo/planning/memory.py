@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import _core
-from ..errors import ConfigError, FileFormatError, OutOfMemoryError
+from ..errors import ConfigError, OutOfMemoryError
 from ..model import gpu_memory, spec_of
 from ..options import GRPOConfig, SFTConfig, TrainingConfig
 from ..vision import Processor
@@ -242,15 +242,19 @@ def ways_to_shrink(options: TrainingConfig, device: str, arenas: Collection[str]
 
 
 def model_config(model: str | Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
-    """(config, its name) of a recipe's model. A folder's config.json or a .gguf's header is read, no weights."""
+    """(config, its name) of a recipe's model. A folder's config.json or a .gguf's header is read, and weights
+    only where a tied model has a head beside its embedding: whether they differ."""
     from ..model import resolve, tiny
+    from ..model.families import known_words
+    from ..model.folders import model_in
+    from ..model.tensor_names import as_stored
     from ..runs import latest_model
 
     if model is None:
         raise ConfigError("no model: give --model with a folder, a .gguf file or a hub id")
     if isinstance(model, Mapping):
         return tiny(**model).config, "a tiny model"
-    path = resolve(latest_model(model), ["*.json"])
+    path = model_in(resolve(latest_model(model), ["*.json"]))
     if path.suffix == ".gguf":
         from ..model import GgufFile
 
@@ -259,11 +263,9 @@ def model_config(model: str | Mapping[str, Any] | None) -> tuple[dict[str, Any],
             return file.config, str(path)
         finally:
             file.close()
-    if not (path / "config.json").is_file():
-        raise FileFormatError(f"{path}: a model is a folder with config.json, or a .gguf file")
     from ..model import read_object
 
-    return read_object(path / "config.json"), str(path)
+    return as_stored(path, dict(known_words(read_object(path / "config.json"), str(path / "config.json")))), str(path)
 
 
 def available_memory() -> int | None:

@@ -273,12 +273,22 @@ def test_a_model_in_parts(model, counts, tmp_path):
     assert all(np.array_equal(array, state[name]) for name, array in model.state_dict().items())
 
 
-def test_another_part_names_the_first(model, tmp_path):
-    names = write(tmp_path, shards_of(model))
+def test_any_part_stands_for_all(model, tmp_path):
+    names, state = write(tmp_path, shards_of(model)), model.state_dict()
     for name in names[1:]:
-        with pytest.raises(FileFormatError, match="load the first") as caught:
-            grpo.load(tmp_path / name, device="ref")
-        assert str(tmp_path / name) in str(caught.value) and str(tmp_path / names[0]) in str(caught.value)
+        back = grpo.load(tmp_path / name, device="ref").state_dict()
+        assert all(np.array_equal(array, back[key]) for key, array in state.items())
+
+
+@pytest.mark.parametrize("given", [0, 2, 3])
+def test_parts_that_are_missing_are_named(model, given, tmp_path):
+    names = write(tmp_path, shards_of(model))
+    for gone in {1, 2} - {given}:
+        (tmp_path / names[gone]).unlink()
+    with pytest.raises(FileFormatError, match="one of 4 files of a model") as caught:
+        grpo.load(tmp_path / names[given], device="ref")
+    said = str(caught.value)
+    assert str(tmp_path / names[given]) in said and names[1] in said and (given == 2) == (names[2] not in said[90:])
 
 
 SECOND, THIRD = "x-00002-of-00004.gguf", "x-00003-of-00004.gguf"
@@ -307,7 +317,7 @@ def test_parts_that_do_not_fit_are_named(model, name, change, named, tmp_path):
         (tmp_path / name).write_bytes(changed)
     with pytest.raises(grpo.GrpoError, match=named) as caught:
         grpo.load(tmp_path / first, device="ref")
-    assert str(tmp_path / name) in str(caught.value)
+    assert str(tmp_path) in str(caught.value) and name in str(caught.value)
 
 
 def test_a_part_with_too_few_tensors(model, tmp_path):
@@ -330,6 +340,18 @@ def test_an_unsupported_type_names_tensor_type_and_file(model, tmp_path):
     tensors = [*gguf_tensors(model.state_dict(), model.config), ("blk.9.x.weight", 16, (256,), b"\0" * 66)]
     (tmp_path / "x.gguf").write_bytes(gguf({**model_metadata(model.config), **byte_level_metadata()}, tensors))
     with pytest.raises(UnsupportedModelError, match=r"x\.gguf: tensor 'blk\.9\.x\.weight': type IQ2_XXS.*IQ4_XS"):
+        grpo.load(tmp_path / "x.gguf", device="ref")
+
+
+def test_heads_of_others_are_left_out_and_said(model, tmp_path, capfd):
+    tensors = gguf_tensors(model.state_dict(), model.config)
+    data = {**model_metadata(model.config), **byte_level_metadata()}
+    extra = [(name, "F32", (2,), b"\0" * 8) for name in ("cls.output.weight", "cls.weight", "blk.0.attn_rot_embd")]
+    (tmp_path / "x.gguf").write_bytes(gguf(data, [*tensors, *extra]))
+    assert grpo.load(tmp_path / "x.gguf", device="ref").num_parameters() == model.num_parameters()
+    assert "x.gguf: 3 tensor(s) left out" in capfd.readouterr().err
+    (tmp_path / "x.gguf").write_bytes(gguf(data, [*tensors, ("class.weight", "F32", (2,), b"\0" * 8)]))
+    with pytest.raises(FileFormatError, match="class.weight is not a tensor"):
         grpo.load(tmp_path / "x.gguf", device="ref")
 
 

@@ -200,7 +200,7 @@ CONFIG = {
 CHANGES = {
     "no model_type": {"model_type": None},
     "model_type is a list": {"model_type": ["llama"]},
-    "unknown model_type": {"model_type": "x" * 5000},
+    "unknown model_type": {"model_type": "x" * 5000, "number_of_x": 1},
     "a billion layers": {"num_hidden_layers": 10**9},
     "a thousand layers": {"num_hidden_layers": 1000},
     "no layers": {"num_hidden_layers": 0},

@@ -18,15 +18,15 @@ class Split(NamedTuple):
     nfc: bool = False
     whole_words: bool = False                            # a word that is a token is not merged up from its bytes
     bos: bool = False                                    # BOS is added unless the file says otherwise
+    before: tuple[str, ...] = ()                         # regexes that cut it first, each the pieces of the one before
 
 
-_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 SPLITS = {
-    "default": Split(),
     "gpt-2": Split(),
     "smollm": Split(digits=True),
-    "qwen2": Split(regex=_WORDS % r"\p{N}", nfc=True),
-    "llama-bpe": Split(regex=_WORDS % r"\p{N}{1,3}", whole_words=True, bos=True),
+    "qwen2": Split(regex=WORDS % r"\p{N}", nfc=True),
+    "llama-bpe": Split(regex=WORDS % r"\p{N}{1,3}", whole_words=True, bos=True),
 }
 
 
@@ -52,7 +52,8 @@ def byte_level_backend(vocabulary: Mapping[str, int], merges: Sequence[str], pre
         raise TokenizerError(f"{source}: merge {wrong}, {merges[wrong]!r:.80}, is not two tokens that make a third")
     backend = Backend(bpe(models.BPE, source, vocab=dict(vocabulary), merges=pairs, ignore_merges=split.whole_words))
     steps: list[pre_tokenizers.PreTokenizer] = [pre_tokenizers.Digits(individual_digits=True)] if split.digits else []
-    steps += [pre_tokenizers.Split(Regex(split.regex), behavior="isolated")] if split.regex else []
+    regexes = [*split.before, *([split.regex] if split.regex else [])]
+    steps += [pre_tokenizers.Split(Regex(regex), behavior="isolated") for regex in regexes]
     steps += [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split.regex is None)]
     backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
     if split.nfc:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import FileFormatError
+from ...errors import FileFormatError, note
 from .gguf_config import gguf_config
 from .gguf_container import GgufContainer
+from .gguf_keys import refuse_other_kinds
 
 NAMES = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight",
          "output.weight": "lm_head.weight"}
@@ -23,12 +24,14 @@ GEMMA3_LAYER_NAMES = {**LAYER_NAMES, "post_attention_norm": "post_attention_laye
                       "ffn_norm": "pre_feedforward_layernorm", "post_ffw_norm": "post_feedforward_layernorm"}
 SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 ROPE_DIVISORS = "rope_freqs.weight"
+# Heads of rerankers; constants that are made anew.
+OTHERS = re.compile(r"cls(\.\w+)?\.(weight|bias)|blk\.\d+\.attn_rot_embd(\.weight)?")
 
 
 class GgufFile:
     """A model: `metadata` (plain Python values), `config` (Hugging Face keys), tensors by Hugging Face name.
 
-    A model split over several files (name-00001-of-00003.gguf) is opened by its first.
+    A model split over several files (name-00001-of-00003.gguf) is opened by any of them, the others beside it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -38,7 +41,12 @@ class GgufFile:
         try:
             self._open()
             self.metadata = self._files[0].metadata
+            refuse_other_kinds(self.metadata, self.source)
             self._places = self._find_tensors()
+            if others := [name for name in self._places if OTHERS.fullmatch(name)]:
+                note(f"{self.source}: {len(others)} tensor(s) left out, which are no weights of this model: "
+                     f"{', '.join(others[:3])}{', ...' if len(others) > 3 else ''}")
+                self._places = {name: place for name, place in self._places.items() if name not in others}
             self.config = self._read_config()
         except BaseException:
             self.close()
@@ -72,27 +80,30 @@ class GgufFile:
         return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(array.shape)
 
     def _open(self) -> None:
-        """The file, and the others that it says the model is split over."""
-        first = GgufContainer(self.path)
-        self._files.append(first)
-        count = _split_number(first, "split.count", 1)
+        """The file, and the others that it says the model is split over, in their order."""
+        given = GgufContainer(self.path)
+        self._files.append(given)
+        count = _split_number(given, "split.count", 1)
         if count <= 1:
             return
-        number, named = _split_number(first, "split.no"), SHARD.fullmatch(self.path.name)
+        number, named = _split_number(given, "split.no"), SHARD.fullmatch(self.path.name)
         if not named or (int(named[2]), int(named[3])) != (number + 1, count):
             raise FileFormatError(f"{self.path}: is shard {number + 1} of {count} and must be named "
                                   f"...-{number + 1:05d}-of-{count:05d}.gguf, as the others are found by their names")
         paths = [self.path.with_name(f"{named[1]}-{i + 1:05d}-of-{count:05d}.gguf") for i in range(count)]
-        if number:
-            raise FileFormatError(f"{self.path}: is shard {number + 1} of {count}; load the first, {paths[0]}")
-        for i, path in enumerate(paths[1:], 1):
-            if not path.exists():
-                raise FileFormatError(f"{path}: is missing; {self.path} is the first of {count} files")
-            shard = GgufContainer(path)
-            self._files.append(shard)
+        if missing := [path.name for path in paths if not path.exists()]:
+            shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+            raise FileFormatError(f"{self.path}: is one of {count} files of a model, and of the others beside it "
+                                  f"{shown} {'is' if len(missing) == 1 else 'are'} missing; download them into "
+                                  f"{self.path.parent}")
+        for i, path in enumerate(paths):
+            shard = given if i == number else GgufContainer(path)
+            if shard is not given:
+                self._files.append(shard)
             claim = _split_number(shard, "split.no") + 1, _split_number(shard, "split.count")
             if claim != (i + 1, count):
                 raise FileFormatError(f"{path}: says that it is shard {claim[0]} of {claim[1]}, not {i + 1} of {count}")
+        self._files.sort(key=lambda file: file.path.name)
 
     def _find_tensors(self) -> dict[str, tuple[GgufContainer, str]]:
         """By Hugging Face name: the file and the name there."""

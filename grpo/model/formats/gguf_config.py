@@ -10,6 +10,7 @@ import numpy as np
 
 from ...errors import FileFormatError, UnsupportedModelError
 from ..families import llama3_scale
+from .gguf_keys import refuse_unknown
 
 # general.architecture: (model_type, class in transformers)
 ARCHITECTURES = {"llama": ("llama", "LlamaForCausalLM"), "qwen2": ("qwen2", "Qwen2ForCausalLM"),
@@ -91,6 +92,7 @@ def gguf_config(metadata: Mapping[str, Any], vocab_size: int, tie: bool, rope_di
         raise keys.refusal(f"a width of value heads or of rotation that differs from key_length {head_dim}")
     if architecture in ("qwen3", "gemma3") or head_dim != width // heads:
         config["head_dim"] = head_dim
+    refuse_unknown(metadata, config, head_dim, source)
     scaling = _rope_scaling(keys, config["max_position_embeddings"])
     if rope_divisors is not None:
         if scaling:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ... import _core
 from ...errors import FileFormatError, UnsupportedModelError
+from .stand_ins import LONGEST, refuse_stand_in
 
 MAX_TENSORS, MAX_KEYS, MAX_STRING, MAX_ARRAY, MAX_HEADER = 1 << 20, 1 << 16, 16 << 20, 1 << 24, 512 << 20
 # Bytes of the Python values that a header becomes: a vocabulary of 262,144 tokens with its merges takes about 95 MB.
@@ -24,6 +25,7 @@ NUMBER_SIZE, ARRAY_SIZE, TENSOR_SIZE = 40, 72, 400       # of each, with its pla
 LONG_STRING = 1 << 16                                    # is counted before it is made
 MAX_NAME, MAX_DIMS, MAX_ALIGNMENT, MAX_NESTING = 64, 4, 1 << 20, 4
 STRING, ARRAY, BOOL = 8, 9, 7
+OLDER = {b"lmgg": "GGML", b"fmgg": "GGMF", b"tjgg": "GGJT", b"algg": "GGLA"}
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: "Q", 11: "q", 12: "d"}
 # ggml's numbers of types. The core has the block sizes of those that it dequantises; the others are refused.
 TYPES = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K",
@@ -155,12 +157,22 @@ class GgufContainer:
         return _core.dequantize(tensor.type, data, math.prod(tensor.shape)).reshape(tensor.shape)
 
     def _read_header(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        refuse_stand_in(self._file.read(LONGEST), self.path)
+        self._file.seek(0)
         cursor = _Cursor(self._file, self._size, str(self.path))
-        if self._size < 24 or cursor.take(4, "the magic") != b"GGUF":
+        magic = cursor.take(min(4, self._size), "the magic")
+        if magic in OLDER:
+            raise UnsupportedModelError(f"{self.path}: is of {OLDER[magic]}, the format before GGUF; convert it with "
+                                        "llama.cpp's convert_llama_ggml_to_gguf.py, or take a .gguf of the same model")
+        if self._size < 24 or magic not in (b"GGUF", b"FUGG"):
             raise FileFormatError(f"{self.path}: not a GGUF file")
         version = cursor.number("I", "the version")
+        if not version & 0xFFFF or magic == b"FUGG":
+            raise UnsupportedModelError(f"{self.path}: is a big-endian GGUF; turn its bytes with llama.cpp's "
+                                        "gguf-py/gguf/scripts/gguf_convert_endian.py FILE little, or take the "
+                                        "little-endian file of the same model")
         if version not in (2, 3):
-            raise FileFormatError(f"{self.path}: GGUF version {version} (of a little-endian file) is not supported; "
+            raise FileFormatError(f"{self.path}: GGUF version {version} is not supported; "
                                   "2 and 3 are")
         tensor_count, key_count = cursor.number("Q", "the tensor count"), cursor.number("Q", "the key count")
         if tensor_count > MAX_TENSORS or key_count > MAX_KEYS:

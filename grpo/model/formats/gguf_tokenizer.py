@@ -1,6 +1,6 @@
 """The tokenizer inside a GGUF: byte-level BPE ("gpt2") or SentencePiece BPE ("llama"), rebuilt with `tokenizers`.
 
-GGUF names the way text is split (tokenizer.ggml.pre) without saying what it is; the ways known are byte_level.SPLITS.
+GGUF names the way text is split (tokenizer.ggml.pre) without saying what it is; the ways known are gguf_splits.NAMES.
 """
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...errors import TokenizerError
-from .byte_level import SPLITS, bpe, byte_level_backend, set_bos_eos
+from .byte_level import bpe, byte_level_backend, set_bos_eos
+from .gguf_splits import split_of
 
 if TYPE_CHECKING:
     import tokenizers
@@ -28,14 +29,17 @@ def build(metadata: Mapping[str, Any], source: str) -> tuple[tokenizers.Tokenize
         raise TokenizerError(f"{source}: tokenizer.ggml.tokens holds a token twice")
     kind = metadata.get("tokenizer.ggml.model")
     if kind == "gpt2":
-        pre = metadata.get("tokenizer.ggml.pre", "default")
-        backend = byte_level_backend(vocabulary, _strings(metadata, "merges", source), pre, source)
-        add_bos = SPLITS[pre].bos
+        split = split_of(metadata, vocabulary, source)
+        backend = byte_level_backend(vocabulary, _strings(metadata, "merges", source), split, source)
+        add_bos = split.bos
     elif kind == "llama":
         backend = _sentencepiece_backend(vocabulary, metadata, source)
         add_bos = True
     else:
         raise TokenizerError(f"{source}: tokenizer.ggml.model {kind!r:.80} is not supported; gpt2 and llama are")
+    for flag in ("normalizer.lowercase", "normalizer.strip_accents", "precompiled_charsmap", "add_sep_token"):
+        if metadata.get(f"tokenizer.ggml.{flag}"):
+            raise TokenizerError(f"{source}: tokenizer.ggml.{flag} is not supported")
     special = {name: tokens[i] for name, key in SPECIAL_KEYS.items()
                if (i := _id(metadata, key, len(tokens), source)) is not None}
     _mark_special(backend, tokens, metadata, special, source)

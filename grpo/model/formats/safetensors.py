@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -15,6 +16,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from ...errors import ConfigError, FileFormatError, UnsupportedModelError
+from .stand_ins import LONGEST, refuse_stand_in
 from .strict_json import parse_object, read_object
 
 MAX_HEADER, MAX_TENSORS, MAX_RANK, MAX_NAME = 100_000_000, 200_000, 8, 1024
@@ -22,6 +24,7 @@ INDEX_FILE, SINGLE_FILE = "model.safetensors.index.json", "model.safetensors"
 BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
         "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
         "C64": 64}
+SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 READABLE = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8"}
 WRITABLE = {"float32": "F32", "bfloat16": "BF16"}
 
@@ -77,6 +80,7 @@ class SafetensorsFile:
             view = view[count:]
 
     def _read_header(self) -> dict[str, Entry]:
+        refuse_stand_in(self._file.read(LONGEST), self.path)
         if self._size < 8:
             raise FileFormatError(f"{self.path}: {self._size} bytes are too few for a safetensors file")
         prefix = bytearray(8)
@@ -204,7 +208,11 @@ def _no_weights(folder: Path) -> FileFormatError:
     pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
     if pickles:
         return FileFormatError(f"{folder}: {pickle_advice(pickles[0])}")
-    return FileFormatError(f"{folder}: has neither {SINGLE_FILE} nor {INDEX_FILE}")
+    others = sorted(path.name for path in folder.glob("*.safetensors"))
+    has = f"; it has {', '.join(others[:5])}{', ...' if len(others) > 5 else ''}" if others else ""
+    if SHARD.fullmatch(others[0] if others else ""):
+        has += f", whose index {INDEX_FILE} is missing: download it from where the model is from"
+    return FileFormatError(f"{folder}: has neither {SINGLE_FILE} nor {INDEX_FILE}{has}")
 
 
 def pickle_advice(name: str) -> str:

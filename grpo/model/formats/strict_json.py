@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import FileFormatError
+from .stand_ins import LONGEST, refuse_stand_in
 
 MAX_BYTES = 16 << 20
 MAX_DEPTH = 64
@@ -22,6 +23,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
         raise FileFormatError(f"{path}: cannot be read: {error.strerror or error}") from error
     if len(data) > limit:
         raise FileFormatError(f"{path}: larger than the limit of {limit} bytes")
+    refuse_stand_in(data[:LONGEST], path)
     return data
 
 

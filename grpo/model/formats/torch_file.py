@@ -14,6 +14,7 @@ import numpy as np
 
 from ...errors import FileFormatError, UnsupportedModelError
 from .safetensors import BITS, MAX_RANK, MAX_TENSORS, fault_of_name
+from .stand_ins import LONGEST, refuse_stand_in
 from .torch_pickle import Storage, Tensor, read_pickle
 
 MAX_PICKLE = 64 << 20                    # also of anything else that is read at once, but for a storage
@@ -45,6 +46,7 @@ class TorchFile:
         except OSError as error:
             raise FileFormatError(f"{self.path}: cannot be read: {error.strerror}") from error
         try:
+            refuse_stand_in(self._file.peek(LONGEST)[:LONGEST], self.path)
             begin = self._file.read(len(LEGACY))
             if begin[:4] not in (b"PK\x03\x04", LEGACY[:4]):
                 raise FileFormatError(f"{self.path}: begins with {begin[:8]!r}, neither a zip archive nor an older "
