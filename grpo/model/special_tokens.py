@@ -67,10 +67,18 @@ def known(special: Special, backend: tokenizers.Tokenizer, uses: Collection[str]
     if missed:
         more = f" and {len(missed) - 5} more" if len(missed) > 5 else ""
         warn(f"{source}: {', '.join(missed[:5])}{more}: not in the vocabulary, and left out")
-    named = {**special.defaults, **special.named}
+    defaults = special.defaults
+    if defaults.items() <= LLAMA.items() and byte_level(backend):    # Llama 3, which transformers gives no defaults
+        defaults = {}
+    named = {**defaults, **special.named}
     ends = list(filter(has, special.ends or [named[name] for name in named if name == "eos_token"]))
     named = {name: text for name, text in named.items() if has(text)} | ({"eos_token": ends[0]} if ends else {})
     return Special(named, ends, list(filter(has, special.others)), {})
+
+
+def byte_level(backend: tokenizers.Tokenizer) -> bool:
+    """Whether a tokenizer's tokens are spelled in the alphabet of byte-level BPE."""
+    return backend.decoder is not None and b'"ByteLevel"' in backend.decoder.__getstate__()
 
 
 def end_ids(given: Sequence[Any], size: int, source: str) -> tuple[list[int], list[int]]:

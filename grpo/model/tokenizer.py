@@ -114,7 +114,7 @@ class Tokenizer:
         if ranks:
             special = special._replace(named={**ranks.special, **special.named})
             templates = templates or {DEFAULT: ranks.template}
-        _add_tokens(backend, config, source)
+        _add_tokens(backend, _listed(folder, config, special), source)
         uses = {name for name in special.named if any(name in text for text in templates.values())}
         special = special_tokens.known(special, backend, {"eos_token", *uses}, source)
         _mark_special(backend, [*special.named.values(), *special.ends, *special.others])
@@ -253,6 +253,10 @@ class Tokenizer:
         """Ids that decode leaves out."""
         return {i for i, token in self._backend.get_added_tokens_decoder().items() if token.special}
 
+    def tokens_from(self, first: int) -> dict[int, str]:
+        """The tokens whose ids are first or more, by their ids."""
+        return {i: text for text, i in self._backend.get_vocab(with_added_tokens=True).items() if i >= first}
+
     def save_files(self) -> dict[str, builtins.bytes]:
         """What save_pretrained writes, by file name: the files that were read, or new ones for a tokenizer that came
         from none."""
@@ -328,7 +332,7 @@ class Tokenizer:
 
     def _pieces(self, size: int) -> list[builtins.bytes]:
         added = {i: token.content for i, token in self._backend.get_added_tokens_decoder().items()}
-        byte_level = self._backend.decoder is not None and b'"ByteLevel"' in self._backend.decoder.__getstate__()
+        byte_level = special_tokens.byte_level(self._backend)
         to_byte = {char: byte for byte, char in enumerate(byte_alphabet())}
         pieces = [b""] * size
         for token, i in self._backend.get_vocab(with_added_tokens=True).items():
@@ -425,11 +429,19 @@ def _optional(path: Path) -> dict[str, Any]:
     return read_object(path) if path.is_file() else {}
 
 
-def _add_tokens(backend: tokenizers.Tokenizer, config: Mapping[str, Any], source: str) -> None:
+def _listed(folder: Path, config: Mapping[str, Any], special: special_tokens.Special) -> Any:
+    """added_tokens_decoder of tokenizer_config.json, or what added_tokens.json says in older folders, in its form."""
+    if "added_tokens_decoder" in config:
+        return config["added_tokens_decoder"] or {}
+    specials = {*special.named.values(), *special.ends, *special.others}
+    return {str(i): {"content": text, "special": text in specials, "normalized": text not in specials}
+            for text, i in _optional(folder / "added_tokens.json").items()}
+
+
+def _add_tokens(backend: tokenizers.Tokenizer, listed: Any, source: str) -> None:
     """Tokens that tokenizer_config.json lists and tokenizer.json does not have; their ids must come out as listed."""
     from tokenizers import AddedToken
 
-    listed = config.get("added_tokens_decoder") or {}
     if not isinstance(listed, dict):
         raise TokenizerError(f"{source}: added_tokens_decoder must be an object")
     for key, value in sorted(listed.items(), key=lambda item: int(item[0]) if item[0].isdecimal() else -1):
