@@ -156,15 +156,12 @@ class ChatTemplate:
     def render_open(self, messages: Sequence[Mapping[str, Any]], field: str, **variables: Any) -> str:
         """As render, up to the end of a field of the last message, which is to be gone on with. TokenizerError where
         there is no such text, or the template does not show it."""
-        last = dict(messages[-1])
+        last = plain_message(messages[-1], len(messages) - 1)
         value = last.get(field)
-        if isinstance(value, (list, tuple)):
-            parts = [dict(part) if isinstance(part, Mapping) else {"type": "text", "text": part} for part in value]
-            at = next((i for i in reversed(range(len(parts))) if isinstance(parts[i].get("text"), str)), None)
-            value = None if at is None else parts[at]["text"]
-            if at is not None:
-                parts[at]["text"] = f"{value}{MARK} "
-            last[field] = parts
+        if isinstance(value, list):
+            texts = [part for part in value if isinstance(part.get("text"), str)] or [{}]
+            value = texts[-1].get("text")
+            texts[-1]["text"] = f"{value}{MARK} "
         elif isinstance(value, str):
             last |= {name: f"{value}{MARK} " for name in (REASONING if field in REASONING else (field,))
                      if last.get(name) == value}

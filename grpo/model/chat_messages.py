@@ -35,7 +35,7 @@ def plain_message(message: Mapping[str, Any], number: int = 0) -> dict[str, Any]
 
 
 def plain(value: Any, where: str, depth: int = 0) -> Any:
-    """The value out of dicts, lists, texts, numbers and None alone. TokenizerError for anything else."""
+    """The value out of dicts, lists, tuples, texts, numbers and None alone. TokenizerError for anything else."""
     if value is None or type(value) in (str, int, float, bool):
         return value
     if depth > MAX_DEPTH:
@@ -43,7 +43,8 @@ def plain(value: Any, where: str, depth: int = 0) -> Any:
     if isinstance(value, Mapping):
         return {plain(key, where, depth + 1): plain(item, where, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item, where, depth + 1) for item in value]
+        made = [plain(item, where, depth + 1) for item in value]
+        return tuple(made) if isinstance(value, tuple) else made
     if isinstance(value, (np.generic, np.ndarray)):
         return plain(value.tolist(), where, depth + 1) if value.dtype != object else _refuse(value, where)
     if isinstance(value, str):

@@ -117,7 +117,7 @@ class Tokenizer:
         _add_tokens(backend, _listed(folder, config, special), source)
         uses = {name for name in special.named if any(name in text for text in templates.values())}
         special = special_tokens.known(special, backend, {"eos_token", *uses}, source)
-        _mark_special(backend, [*special.named.values(), *special.ends, *special.others])
+        _mark_special(backend, special)
         if not (folder / "tokenizer.json").is_file() and ("add_bos_token" in config or "add_eos_token" in config):
             set_bos_eos(backend, special.named, bool(config.get("add_bos_token")), bool(config.get("add_eos_token")))
         eos, rows = generation.get("eos_token_id"), 0
@@ -457,14 +457,19 @@ def _add_tokens(backend: tokenizers.Tokenizer, listed: Any, source: str) -> None
                                  "added_tokens_decoder")
 
 
-def _mark_special(backend: tokenizers.Tokenizer, texts: Iterable[str]) -> None:
+def _mark_special(backend: tokenizers.Tokenizer, special: special_tokens.Special) -> None:
     """Makes specials of tokens that are in the vocabulary: a text is not cut through them, and decode leaves them
-    out."""
+    out. Tokens that were added already keep their ways, and one without a name keeps its place in texts."""
     from tokenizers import AddedToken
 
-    added = {token.content for token in backend.get_added_tokens_decoder().values()}
-    backend.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in texts
-                                if text not in added])
+    added = {token.content: token for token in backend.get_added_tokens_decoder().values()}
+    named = {*special.named.values(), *special.ends}
+    tokens = [added.get(text, AddedToken(text, special=True, normalized=False))
+              for text in dict.fromkeys([*special.named.values(), *special.ends, *special.others])
+              if text not in added or text in named and not added[text].special]
+    for token in tokens:
+        token.special = True
+    backend.add_special_tokens(tokens)
 
 
 def _qwen_backend(folder: Path, config: Mapping[str, Any]) -> tokenizers.Tokenizer:

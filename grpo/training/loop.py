@@ -101,7 +101,8 @@ class Loop(ABC):
             row_variables(options)
             if not (tokenizer.chat_templates or tokenizer.chat_template or named):
                 return
-            unread = [name for name in options if name != "chat_template" and not tokenizer.template_reads(name, named)]
+            read = {name: tokenizer.template_reads(name, named) for name in options}
+            unread = [name for name in options if name != "chat_template" and not read[name]]
         except TokenizerError as error:
             raise ConfigError(str(error)) from error
         if unread:
