@@ -260,7 +260,8 @@ def test_a_last_message_that_stays_open(source, messages, field, text):
 
 @pytest.mark.parametrize("source, messages, options, named", [
     (OPEN, CHAT, {"add_generation_prompt": True}, "give one of them"),
-    (OPEN, [USER, CALLS], {}, "no text in 'content'"), (OPEN, [USER], {"continue_final_message": "x"}, "no text in 'x'"),
+    (OPEN, [USER, CALLS], {}, "no text in 'content'"),
+    (OPEN, [USER], {"continue_final_message": "x"}, "no text in 'x'"),
     ("{{ messages[0].role }}", CHAT, {}, "does not show 'content'"),
     (LOOP % "{{ m.content | upper }}", CHAT, {}, "does not show 'content' of the last message as it is")])
 def test_a_last_message_that_cannot_stay_open(source, messages, options, named):
