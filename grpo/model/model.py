@@ -492,13 +492,13 @@ def _json(value: Mapping[str, Any]) -> bytes:
 
 
 def check_vocabulary(tokenizer: Tokenizer, config: Mapping[str, Any], source: str) -> None:
-    """TokenizerError where a tokenizer has ids that a model has not. Where they are those of special tokens that end
-    no completion, of padding say, that is only said: nothing need use them."""
+    """TokenizerError where a tokenizer has ids that a model has not. Where they are those of special tokens with a name
+    that end no completion, pad_token say, that is only said: nothing need use them."""
     size = text_of(config)["vocab_size"]
     if tokenizer.vocab_size <= size:
         return
     beyond = tokenizer.tokens_from(size)
-    if not beyond.keys() <= tokenizer.special_ids or not beyond.keys().isdisjoint(tokenizer.eos_ids):
+    if not {*beyond.values()} <= {*tokenizer.special.values()} or not beyond.keys().isdisjoint(tokenizer.eos_ids):
         raise TokenizerError(f"{source}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the model a "
                              f"vocab_size of {size}")
     named = [f"{text!r:.80} ({i})" for i, text in sorted(beyond.items())]

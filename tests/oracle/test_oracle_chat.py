@@ -38,7 +38,8 @@ TEMPLATES = {
               "{{ raise_exception('Roles must alternate') }}{% endif %}{% if m.role == 'user' %}[I]"
               "{{- text(m.content).strip() }}[/I]{% else %}{{ m.content + eos_token }}{% endif %}{% endfor %}",
     "tools": TEXT + "{% if tools is not none %}{% for t in tools %}{{ t | tojson }}\n"
-             "{{ t.function | tojson(indent=2) }}{% endfor %}{% endif %}{% for m in messages %}<{{ m['role'] }}>{{ text(m.content) | trim }}"
+             "{{ t.function | tojson(indent=2) }}{% endfor %}{% endif %}{% for m in messages %}<{{ m['role'] }}>"
+             "{{ text(m.content) | trim }}"
              "{% if m.tool_calls %}{% for c in m.tool_calls %}{% set f = c.function %}[{{ f.name }} "
              "{{ f.arguments | tojson }}{% for k, v in f.arguments.items() %} {{ k }}={{ v }}{% endfor %}]{% endfor %}"
              "{% endif %}{% endfor %}",

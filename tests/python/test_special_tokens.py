@@ -85,22 +85,25 @@ def test_a_model_loads_and_says_it_once(tmp_path):
     assert [str(w.message).count("99999") for w in caught] == [1]
 
 
-def test_special_tokens_past_the_models_rows(tmp_path):
+@pytest.mark.parametrize("name, fits", [("pad_token", True), ("unk_token", True), ("eos_token", False), (None, False)])
+def test_a_special_token_past_the_models_rows(tmp_path, name, fits):
     model = toy.model("ref")
-    size, path = model.text_config["vocab_size"], tmp_path / "a"
-    model.save_pretrained(path)
+    size = model.text_config["vocab_size"]
+    model.save_pretrained(tmp_path)
     backend = model.tokenizer._backend
-    backend.add_special_tokens(["<pad>"] if size == backend.get_vocab_size() else
-                               [f"<{i}>" for i in range(backend.get_vocab_size(), size)] + ["<pad>"])
-    (path / "tokenizer.json").write_text(backend.to_str())
+    backend.add_special_tokens([*(f"<{i}>" for i in range(backend.get_vocab_size(), size)), "<pad>"])
+    (tmp_path / "tokenizer.json").write_text(backend.to_str())
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, **({name: "<pad>"} if name else {})}))
+    if not fits:
+        with pytest.raises(TokenizerError, match=f"the tokenizer has ids up to {size}, the model a vocab_size of {size}"):
+            grpo.load(tmp_path, "ref")
+        return
     with pytest.warns(GrpoWarning, match=rf"no row for the special tokens '<pad>' \({size}\)"):
-        loaded = grpo.load(path, "ref")
+        loaded = grpo.load(tmp_path, "ref")
     assert len(loaded.generate([[97]], max_new_tokens=1)[0].token_ids) == 1
     with pytest.raises(ConfigError, match=f"token id {size} is outside the vocabulary"):
         loaded.prompt_ids("<pad>a")
-    (path / "generation_config.json").write_text(json.dumps({"eos_token_id": size}))
-    with pytest.raises(TokenizerError, match="the tokenizer has ids up to"):
-        grpo.load(path, "ref")
 
 
 @pytest.mark.parametrize("config, files, special", [
