@@ -208,8 +208,8 @@ class Tokenizer:
         ids.
 
         >>> chat = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "It is"}]
-        >>> Tokenizer.bytes().apply_chat_template(chat, continue_final_message=True)[-15:]
-        'ssistant\\nIt is'
+        >>> Tokenizer.bytes().apply_chat_template(chat, continue_final_message=True).endswith("It is")
+        True
         """
         for name, harmless in UNSUPPORTED.items():
             if variables.pop(name, harmless) not in (harmless, None, False) and tokenize:
