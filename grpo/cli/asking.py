@@ -29,7 +29,7 @@ def conversation(model: Any, text: str, images: list[str] | None, system: str | 
                  raw: bool = False) -> tuple[Any, list[Any]]:
     """(prompt, the images that it does not hold itself) as model.generate takes them. raw: text to be continued, which
     is said where it is so because the model has no chat template. ImageError where there are images and no tower."""
-    if not raw and not model.tokenizer.chat_template:
+    if not raw and not (model.tokenizer.chat_template or model.tokenizer.chat_templates):
         print("this model has no chat template: the prompt is continued as text", file=sys.stderr)
         raw = True
     prompt: Any = text if raw else chat(text, system)

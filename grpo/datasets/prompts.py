@@ -72,9 +72,10 @@ class PromptStream:
         has images they are its argument images. It need not decode them: their sizes say how many tokens they are.
         model: what errors call it. image_token: the id that stands for images, of which self.most_shown counts the most
         of a prompt, and of images. on_bad: "skip" leaves out rows whose images cannot be read, all of which are then
-        read here once; they are in self.bad_rows."""
+        read here once; they are in self.bad_rows. Rows that are longer than the limit are in self.long_rows."""
         self.rows, self.encode = read_rows(dataset, name), encode
         self.bad_rows: list[int] = []
+        self.long_rows: list[int] = []
         self._first_bad = ""
         self.limit, self.on_long, self.name, self.sees_images = limit, on_long, name, sees_images
         self.model, self.image_token, self.most_shown = model, image_token, (0, 0)
@@ -86,6 +87,10 @@ class PromptStream:
         if self.bad_rows:
             warn(f"{name}: {len(self.bad_rows)} of {len(self.rows)} rows are skipped (on_bad_row='skip'), the first of "
                  f"them: {self._first_bad}")
+        if self.long_rows and self._kept:
+            done = "left out" if on_long == "drop" else f"cut to their last {limit} tokens"
+            warn(f"{name}: {len(self.long_rows)} of {len(self.rows)} rows are {done} (on_long_prompt={on_long!r}, "
+                 f"longer than {limit} tokens), the first of them row {self.long_rows[0]}")
         if not self._kept:
             raise DatasetError(f"{name}: every prompt is longer than the limit of {limit} tokens" if not self.bad_rows
                                else f"{name}: every row is skipped or longer than the limit of {limit} tokens")
@@ -170,8 +175,11 @@ class PromptStream:
             self.bad_rows.append(row)
             return False
         if self.on_long == "drop" and len(ids) > self.limit:
+            self.long_rows.append(row)
             return False
         self._check_length(row, len(ids), bool(images))
+        if len(ids) > self.limit:
+            self.long_rows.append(row)
         if images and self.image_token is not None:
             tokens, most = self.most_shown
             self.most_shown = max(tokens, int((ids == self.image_token).sum())), max(most, len(images))
@@ -279,8 +287,26 @@ def overlap(train: Any, held_out: Any) -> str:
             "what is measured on them is not what was learned in general")
 
 
+class Transformed(Sequence[Any]):
+    """The rows of a datasets.Dataset as its transform makes them when they are read, which is more than once: columns
+    and images are not read apart from the rest."""
+
+    def __init__(self, rows: Any):
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self._rows[row]
+
+
 def of_table(dataset: Any) -> Any:
-    """Rows of a table of pandas, polars or pyarrow (what is missing there is None); anything else as it is."""
+    """Rows of a table of pandas, polars or pyarrow (what is missing there is None), or of a datasets.Dataset with a
+    transform, or in a format of its own, which is left out; anything else as it is."""
+    form = getattr(dataset, "format", None)
+    if isinstance(form, Mapping) and form.get("type") is not None and hasattr(dataset, "with_format"):
+        return Transformed(dataset) if form["type"] == "custom" else dataset.with_format(None)
     if hasattr(dataset, "notna"):
         return dataset.astype(object).where(dataset.notna(), None).to_dict("records")
     for method in ("to_dicts", "to_pylist"):

@@ -6,9 +6,10 @@ One such process serves all templates. It starts with the first, and anew after 
 from __future__ import annotations
 
 import atexit
-import json
+import contextlib
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -17,7 +18,8 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
-from ..errors import TokenizerError
+from ..errors import TokenizerError, warn
+from .chat_messages import REASONING, joined, plain, plain_message, shows_images, without_silent_calls
 
 MAX_TEMPLATE = 1 << 20                                   # characters of source
 MAX_TEMPLATES = 64                                       # that a process keeps
@@ -26,7 +28,12 @@ PROGRAM = Path(__file__).with_name("template_process.py")
 START = ("import runpy, sys; from multiprocessing.connection import Connection; c = Connection(int(sys.argv[1])); "
          "sys.path[:] = c.recv(); runpy.run_path(sys.argv[2])['serve'](c)")
 DONE, FAILED = b"d", b"f"                                # the first byte of a reply
+MARK = "\ue000END\ue000"                                # stands where a message that is gone on with ends
 PROBE = "Is this shown?"
+TEXT_PART = [{"type": "text", "text": PROBE}]
+LISTED = re.compile(r"""["']text["']\s*:\s*["']""" + re.escape(PROBE))       # parts as Python or JSON writes them
+CALL: dict[str, Any] = {"id": "abcdef123", "type": "function", "function": {"name": "f", "arguments": {}}}
+ASKS_FOR_NONE = re.compile(r"(?:\bis(?:\s+not)?|[=!]=)\s+none\b", re.IGNORECASE)
 
 
 class _Lost(Exception):
@@ -119,7 +126,8 @@ class ChatTemplate:
 
     def __init__(self, source: str, origin: str) -> None:
         self.source, self._origin = source, origin
-        self._refusals: dict[bool, str] = {}               # of parts without images, and with them
+        self._probes: dict[tuple[str, str], str | None] = {}         # by role and content
+        self._said = False                                 # that texts are lost, or that they are not
         if len(source) > MAX_TEMPLATE:
             raise TokenizerError(f"{origin}: chat template of {len(source)} characters is over the limit of "
                                  f"{MAX_TEMPLATE}")
@@ -129,56 +137,115 @@ class ChatTemplate:
             raise TokenizerError(f"{origin}: chat template does not parse: {error}") from error
 
     def render(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
-        """The prompt text; of an image part the template sees {"type": "image"}. TokenizerError with the template's own
-        message when it refuses the conversation, and where it would pass over parts or images in silence."""
-        messages = [plain_parts(message) for message in messages]
-        listed = [message["content"] for message in messages if isinstance(message.get("content"), list)]
-        images = any(part.get("type") == "image" for content in listed for part in content)
-        if listed and (refusal := self._refusal(images, variables)):
-            raise TokenizerError(f"{self._origin}: {refusal}")
-        return self._render(messages, variables)
+        """The prompt text; of an image part the template sees {"type": "image"}. Parts are joined where the template
+        takes the content of such messages as text. TokenizerError with the template's own message when it refuses the
+        conversation, for a part that is no text where it takes texts, and where it would pass over images in
+        silence."""
+        given = [plain_message(message, i) for i, message in enumerate(messages)]
+        variables = plain(variables, f"{self._origin}: chat template")
+        for i, message in enumerate(given):
+            if not isinstance(message.get("content"), list):
+                self._note_lost_text(message, variables)
+            elif not self._takes_parts(message["role"], variables):
+                given[i] = joined(message, i, self._origin)
+            elif shows_images(message) and not self._shows_images(message["role"], variables):
+                raise TokenizerError(f"{self._origin}: message {i}: the chat template shows no images: it is that of a "
+                                     "model of text")
+        return self._render(given, variables)
 
-    def _refusal(self, images: bool, variables: Mapping[str, Any]) -> str:
-        """Why the template cannot be given parts, or images among them; empty where it shows them, which is not how
-        Python or JSON would write them."""
-        if images not in self._refusals:
-            text = [{"type": "text", "text": PROBE}]
-            try:
-                plain = shown = self._render([{"role": "user", "content": text}], variables)
-                if images:
-                    shown = self._render([{"role": "user", "content": [{"type": "image"}, *text]}], variables)
-                why = "" if PROBE in shown and repr(PROBE) not in shown and json.dumps(PROBE) not in shown else "parts"
-            except TokenizerError as error:
-                plain, shown, why = "", "", f"parts ({error})"
-            if why:
-                why = f"the chat template takes the content of messages as text, not in {why}"
-            elif images and shown == plain:
-                why = "the chat template shows no images: it is that of a model of text"
-            self._refusals[images] = why
-        return self._refusals[images]
+    def render_open(self, messages: Sequence[Mapping[str, Any]], field: str, **variables: Any) -> str:
+        """As render, up to the end of a field of the last message, which is to be gone on with. TokenizerError where
+        there is no such text, or the template does not show it."""
+        last = plain_message(messages[-1], len(messages) - 1)
+        value = last.get(field)
+        if isinstance(value, list):
+            texts = [part for part in value if isinstance(part.get("text"), str)] or [{}]
+            value = texts[-1].get("text")
+            texts[-1]["text"] = f"{value}{MARK} "
+        elif isinstance(value, str):
+            last |= {name: f"{value}{MARK} " for name in (REASONING if field in REASONING else (field,))
+                     if last.get(name) == value}
+        if not isinstance(value, str):
+            raise TokenizerError(f"{self._origin}: continue_final_message: the last message has no text in "
+                                 f"{field!r:.40}")
+        text = self.render([*messages[:-1], last], **variables)
+        end = text.rfind(MARK)
+        if end < 0 or value.strip() not in text:
+            raise TokenizerError(f"{self._origin}: continue_final_message: the chat template does not show "
+                                 f"{field!r:.40} of the last message as it is")
+        return text[:end] if text.startswith(f"{MARK} ", end) else text[:end].rstrip()
+
+    def _takes_parts(self, role: str, variables: Mapping[str, Any]) -> bool:
+        """Whether the template shows the text of parts, which is not how Python or JSON would write them. Where it
+        refuses to say so for a role, it is as for users."""
+        shown = self._probed(role, TEXT_PART, variables)
+        if shown is None and self._probed(role, PROBE, variables) is None and role != "user":
+            return self._takes_parts("user", variables)
+        return shown is not None and PROBE in shown and not LISTED.search(shown)
+
+    def _shows_images(self, role: str, variables: Mapping[str, Any]) -> bool:
+        return self._probed(role, [{"type": "image"}, *TEXT_PART], variables) != \
+            self._probed(role, TEXT_PART, variables)
+
+    def _note_lost_text(self, message: Mapping[str, Any], variables: Mapping[str, Any]) -> None:
+        """Says that a template of parts alone, which some models of images have, passes over texts."""
+        if self._said or not message.get("content"):
+            return
+        self._said = True
+        shown = self._probed("user", PROBE, variables)
+        if shown is not None and PROBE not in shown and self._takes_parts("user", variables):
+            warn(f"{self._origin}: the chat template passes over the content of messages that is text; give it in "
+                 "parts: [{'type': 'text', 'text': ...}]")
+
+    def _probed(self, role: str, content: Any, variables: Mapping[str, Any]) -> str | None:
+        """What the template makes of a message of this role and content, where others need not stand before it; None
+        where it refuses."""
+        key = role, repr(content)
+        if key not in self._probes:
+            other = content if isinstance(content, str) else TEXT_PART
+            user, probe = {"role": "user", "content": _without_probe(other)}, {"role": role, "content": content}
+            call = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+            conversations: list[list[dict[str, Any]]] = {
+                "user": [[probe], [{**user, "role": "system"}, probe]],
+                "assistant": [[user, probe]],
+                "tool": [[user, call, {**probe, "name": "f", "tool_call_id": CALL["id"]}], [user, call, probe]],
+            }.get(role, [[probe, user], [user, probe]])
+            self._probes[key] = None
+            for conversation in conversations:
+                with contextlib.suppress(TokenizerError):
+                    self._probes[key] = self._render(conversation, variables)
+                    break
+        return self._probes[key]
 
     def _render(self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
         try:
-            return _process.render(self.source, [{k: v for k, v in message.items() if v is not None}
-                                                 for message in messages], variables)
+            if any("content" in message and message["content"] is None for message in messages):
+                return self._with_silent_calls(messages, variables)
+            return _process.render(self.source, messages, variables)
         except TokenizerError as error:
             raise TokenizerError(f"{self._origin}: chat template: {error}") from error
 
+    def _with_silent_calls(self, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> str:
+        """Tool calls whose content is None, which some templates ask for and others print or stumble over: None where
+        the template asks for it and prints none of it, else no content, else, where it shows calls, an empty one."""
+        def rendered(content: Any) -> str | TokenizerError:
+            try:
+                return _process.render(self.source, without_silent_calls(messages, content), variables)
+            except TokenizerError as error:
+                return error
 
-def plain_parts(message: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The message with every image part as {"type": "image"}, whatever it holds, and without what a table adds to parts
-    that lack it: None. What the template's process is sent must be plain values."""
-    content = message.get("content")
-    return {**message, "content": [_plain_part(part) for part in content]} if isinstance(content, list) else message
+        absent = rendered(...)
+        if ASKS_FOR_NONE.search(self.source):
+            kept, most = rendered(None), absent.count("None") if isinstance(absent, str) else 0
+            if isinstance(kept, str) and kept.count("None") <= most:
+                return kept
+        if isinstance(absent, TokenizerError) and "tool_calls" in self.source:
+            empty = rendered("")
+            absent = empty if isinstance(empty, str) else absent
+        if isinstance(absent, TokenizerError):
+            raise absent
+        return absent
 
 
-def _plain_part(part: Any) -> dict[str, Any]:
-    if isinstance(part, str):
-        return {"type": "text", "text": part}
-    if not isinstance(part, Mapping):
-        raise TokenizerError(f"a part of a message is {type(part).__name__}, not a dict with a type")
-    held = {name: value for name, value in part.items() if value is not None}
-    kind = held.get("type", next((name for name in ("image", "image_url", "text") if name in held), None))
-    if kind in ("image", "image_url"):
-        return {"type": "image"}
-    return {"type": kind, **held} if kind is not None else held
+def _without_probe(content: Any) -> Any:
+    return "1" if isinstance(content, str) else [{"type": "text", "text": "1"}]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from .. import _core
-from ..errors import ConfigError, ImageError, TokenizerError
+from ..errors import ConfigError, ImageError, TokenizerError, warn
 from ..vision.messages import shows_images
 from .families import family_of, spec_of, text_of
 from .tokenizer import Tokenizer
@@ -492,8 +492,15 @@ def _json(value: Mapping[str, Any]) -> bytes:
 
 
 def check_vocabulary(tokenizer: Tokenizer, config: Mapping[str, Any], source: str) -> None:
-    """TokenizerError where a tokenizer has ids that a model has not."""
+    """TokenizerError where a tokenizer has ids that a model has not. Where they are those of special tokens with a name
+    that end no completion, pad_token say, that is only said: nothing need use them."""
     size = text_of(config)["vocab_size"]
-    if tokenizer.vocab_size > size:
+    if tokenizer.vocab_size <= size:
+        return
+    beyond = tokenizer.tokens_from(size)
+    if not {*beyond.values()} <= {*tokenizer.special.values()} or not beyond.keys().isdisjoint(tokenizer.eos_ids):
         raise TokenizerError(f"{source}: the tokenizer has ids up to {tokenizer.vocab_size - 1}, the model a "
                              f"vocab_size of {size}")
+    named = [f"{text!r:.80} ({i})" for i, text in sorted(beyond.items())]
+    warn(f"{source}: the model, with a vocab_size of {size}, has no row for the special tokens "
+         f"{', '.join([*named[:5], *['...'] * (len(named) > 5)])}; a text that holds one is refused")

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import resource
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from datetime import datetime
 from multiprocessing.connection import Connection
@@ -24,7 +25,7 @@ from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.filters import do_indent
 from jinja2.runtime import LoopContext
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter, SecurityError
 
 MAX_OUTPUT = 16 << 20                                    # characters in all, captured blocks and macros included
 MAX_VALUE = 4 << 20                                      # length of any one string or list on the way
@@ -36,10 +37,15 @@ MAX_ERROR = 1000                                         # characters of an erro
 MEMORY, MEMORY_A_BYTE = 160 << 20, 16
 SECONDS, SECONDS_A_BYTE = 0.4, 1e-7
 DONE, FAILED = b"d", b"f"                                # the first byte of a reply; a text follows
-FILTERS = ("abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float", "int", "items",
-           "last", "length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "round", "safe",
-           "select", "selectattr", "sort", "string", "sum", "title", "trim", "unique", "upper")
-PADDING_METHODS = {"center", "expandtabs", "format", "format_map", "ljust", "rjust", "translate", "zfill"}
+FILTERS = ("abs", "attr", "batch", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "filesizeformat",
+           "first", "float", "forceescape", "groupby", "int", "items", "last", "length", "list", "lower", "map", "max",
+           "min", "pprint", "reject", "rejectattr", "reverse", "round", "safe", "select", "selectattr", "slice", "sort",
+           "string", "striptags", "sum", "title", "trim", "truncate", "unique", "upper", "urlencode", "wordcount",
+           "wordwrap")
+PADDING = ("center", "expandtabs", "ljust", "rjust", "zfill")        # methods of a text whose first argument is a width
+LOCALS = ("_loop_vars", "_block_vars")
+UNBOUNDED = ("format", "format_map", "translate")        # of a text that has no bounded method in their place
+PERCENT = re.compile(r"%(?:\([^()]*\))?[-#0 +]*(\*|\d*)(?:\.(\*|\d*))?")
 
 
 class Budget:
@@ -118,6 +124,37 @@ def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, s
                                sort_keys=sort_keys))
 
 
+def _width(value: Any, what: str) -> None:
+    """SecurityError for a width over MAX_NUMBER."""
+    if isinstance(value, int) and value > MAX_NUMBER:
+        raise SecurityError(f"{what}: width {value!r:.20} is over {MAX_NUMBER}")
+
+
+def _center(text: Any, width: int = 80) -> str:
+    _width(width, "center")
+    return str(text).center(width)
+
+
+def _percent(text: Any, *values: Any, **named: Any) -> str:
+    """Python's % formatting, each width and precision up to MAX_NUMBER."""
+    text = str(text)
+    for widths in PERCENT.findall(text):
+        for width in widths:
+            if width == "*":
+                raise SecurityError("% formatting: a width is a number in the text, not *")
+            _width(int(width[:9] or 0), "% formatting")
+    return _bounded(text % (named or values))
+
+
+class _Formatter(SandboxedFormatter):
+    """str.format, each width and precision up to MAX_NUMBER."""
+
+    def format_field(self, value: Any, format_spec: str) -> Any:
+        for width in re.findall(r"\d+", format_spec):
+            _width(int(width[:9]), "format")
+        return _bounded(super().format_field(value, format_spec))
+
+
 def _raise_exception(message: str) -> None:
     raise jinja2.TemplateError(message)
 
@@ -139,8 +176,9 @@ class _Environment(ImmutableSandboxedEnvironment):
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols])
         self.filters = {name: self.filters[name] for name in FILTERS}
         self.filters |= {"join": _join, "replace": _replace, "indent": _indent, "tojson": _tojson,
-                         "_bounded": _bounded, "_counted": _counted, "_emitted": _emitted}
-        self.globals = {name: self.globals[name] for name in ("range", "dict", "namespace")}
+                         "format": _percent, "center": _center, "_bounded": _bounded, "_counted": _counted,
+                         "_emitted": _emitted}
+        self.globals = {name: self.globals[name] for name in ("range", "dict", "namespace", "cycler", "joiner")}
         self.globals |= {"raise_exception": _raise_exception,
                          "strftime_now": lambda form: datetime.now().strftime(form)}
 
@@ -155,15 +193,25 @@ class _Environment(ImmutableSandboxedEnvironment):
                 _budget.get().make(sum(map(len, items)) + len(owner) * len(items))
                 return owner.join(items)
             if name == "replace":
-                return _replace(owner, *args, **kwargs)
+                # In loops and blocks jinja2 hands on what is set there, for functions that take a context.
+                return _replace(owner, *args, **{k: v for k, v in kwargs.items() if k not in LOCALS})
+            if name in PADDING and args:
+                _width(args[0], name)
         return _bounded(super().call(context, function, *args, **kwargs))
 
     def is_safe_attribute(self, owner: Any, name: str, value: Any) -> bool:
-        pads = isinstance(owner, (str, bytes)) and name in PADDING_METHODS
-        return not pads and super().is_safe_attribute(owner, name, value)
+        unbounded = isinstance(owner, (str, bytes)) and name in UNBOUNDED
+        return not unbounded and super().is_safe_attribute(owner, name, value)
 
-    def wrap_str_format(self, value: Any) -> None:
-        """Without a wrapper str.format is judged by is_safe_attribute, which refuses it: a width may be a billion."""
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """A bounded method in place of str.format and str.format_map."""
+        text, name = getattr(value, "__self__", None), getattr(value, "__name__", "")
+        if type(text) is not str or name not in ("format", "format_map"):
+            return None
+        formatter = _Formatter(self)
+        if name == "format":
+            return lambda *values, **named: formatter.vformat(text, values, named)
+        return lambda named: formatter.vformat(text, (), named)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if operator == "*":
@@ -171,7 +219,8 @@ class _Environment(ImmutableSandboxedEnvironment):
                 if isinstance(sequence, (str, list, tuple)) and isinstance(count, int):
                     _budget.get().make(len(sequence) * count)
         if operator == "%" and isinstance(left, str):
-            raise SecurityError("% formatting is not available; use ~")
+            return _percent(left, **right) if isinstance(right, dict) else \
+                _percent(left, *(right if isinstance(right, tuple) else (right,)))
         if operator in ("*", "**") and isinstance(left, int) and isinstance(right, int):
             bits = left.bit_length() * max(right, 1) if operator == "**" else left.bit_length() + right.bit_length()
             if bits > 4096:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from ..errors import TokenizerError, warn
+from . import special_tokens
+from .chat_files import DEFAULT, MAIN, OTHERS, WITH_TOOLS, template_files, templates_of_folder, templates_of_gguf
 from .formats import tiktoken
 from .formats.byte_level import byte_alphabet, byte_level_backend, set_bos_eos
 from .formats.gguf_tokenizer import build
@@ -25,10 +27,14 @@ if TYPE_CHECKING:
     from .chat import ChatTemplate
 
 MAX_TOKENIZER_JSON = 256 << 20
-SPECIAL_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
 # Copied byte for byte by save_pretrained, so that what was read is what other programs read.
 KEPT_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-              "merges.txt", tiktoken.FILE, "chat_template.jinja", "chat_template.json")
+              "merges.txt", tiktoken.FILE, "chat_template.json")
+# Arguments of transformers' apply_chat_template that say what becomes of the ids, and the values that change nothing.
+UNSUPPORTED = {"padding": False, "truncation": False, "max_length": None, "return_tensors": None, "return_dict": False,
+               "return_assistant_tokens_mask": False, "tokenizer_kwargs": None, "sanitize_control_tokens": False}
+RESERVED = {"messages", "conversation", "tokenize", "add_generation_prompt", "continue_final_message", *UNSUPPORTED}
+MAX_COMPILED = 16
 CHATML = ("{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + "
           "'<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
 SEEING_CHATML = (
@@ -51,11 +57,13 @@ class Tokenizer:
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, *, special: Mapping[str, str] | None = None,
-                 eos_ids: Sequence[int] = (), chat_template: str | None = None,
+                 eos_ids: Sequence[Any] = (), chat_template: str | Mapping[str, str] | None = None,
                  files: Mapping[str, bytes] | None = None, source: str = "tokenizer",
-                 apart: re.Pattern[str] | None = None) -> None:
-        """``special``: texts of bos_token, eos_token, pad_token, unk_token; ``eos_ids``: further ids that end a
-        completion; ``apart``: its first group is encoded by itself, wherever it matches."""
+                 apart: re.Pattern[str] | None = None, rows: int = 0) -> None:
+        """``special``: texts of bos_token, eos_token, pad_token, unk_token, and names of the model's own; ``eos_ids``:
+        further ids that end a completion, of which those that are none are left out, and said; ``chat_template``: a
+        text, or several by name; ``apart``: its first group is encoded by itself, wherever it matches; ``rows``: ids
+        that the model has, where they are more than the tokenizer's."""
         backend.no_truncation()
         backend.no_padding()
         self._backend, self._source, self._files, self._apart = backend, source, dict(files or {}), apart
@@ -65,17 +73,19 @@ class Tokenizer:
             raise TokenizerError(f"{source}: the vocabulary is empty")
         self.vocab_size = max(vocabulary.values()) + 1
         self._ids = {name: self._id_of(name, text) for name, text in self.special.items()}
-        for token in eos_ids:
-            if type(token) is not int or not 0 <= token < self.vocab_size:
-                raise TokenizerError(f"{source}: end-of-text id {token!r:.40} is not an id of this tokenizer (0 to "
-                                     f"{self.vocab_size - 1})")
-        self.eos_ids = list(dict.fromkeys([*eos_ids, *([self._ids["eos_token"]] if "eos_token" in self._ids else [])]))
+        ends, out = special_tokens.end_ids(eos_ids, max(self.vocab_size, rows), source)
+        self.eos_ids = list(dict.fromkeys([*ends, *([self._ids["eos_token"]] if "eos_token" in self._ids else [])]))
+        if out:
+            warn(f"{source}: end-of-text id {', '.join(map(str, out))} is not an id of this tokenizer (0 to "
+                 f"{self.vocab_size - 1}), and left out" + ("" if self.eos_ids else "; nothing else ends a completion"))
         self.bos_id: int | None = self._ids.get("bos_token")
         self.pad_id: int | None = self._ids.get("pad_token", self.eos_ids[0] if self.eos_ids else None)
-        if chat_template is not None and not isinstance(chat_template, str):
+        if chat_template is not None and not isinstance(chat_template, (str, Mapping)):
             raise TokenizerError(f"{source}: chat_template must be text, not {type(chat_template).__name__}")
-        self._template: ChatTemplate | None = None
-        self._loaded_template = self.chat_template = chat_template
+        self.chat_templates = {DEFAULT: chat_template} if isinstance(chat_template, str) else dict(chat_template or {})
+        self.chat_template = self.chat_templates.get(DEFAULT)
+        self._compiled: dict[str, ChatTemplate] = {}
+        self._said_bos = False
         self._bytes: tuple[np.ndarray, builtins.bytes] | None = None
         self._probe()
 
@@ -99,29 +109,36 @@ class Tokenizer:
             raise TokenizerError(f"{folder}: has no tokenizer.json (nor vocab.json and merges.txt, nor "
                                  f"{tiktoken.FILE})")
         source = str(folder / "tokenizer_config.json")
-        special = {**(ranks.special if ranks else {}),
-                   **_special_texts(config, _optional(folder / "special_tokens_map.json"), source)}
-        _add_tokens(backend, config, special, source)
-        if "add_bos_token" in config or "add_eos_token" in config:
-            set_bos_eos(backend, special, bool(config.get("add_bos_token")), bool(config.get("add_eos_token")))
-        eos = generation.get("eos_token_id")
+        templates = templates_of_folder(folder, config)
+        special = special_tokens.read(config, _optional(folder / "special_tokens_map.json"), source)
+        if ranks:
+            special = special._replace(named={**ranks.special, **special.named})
+            templates = templates or {DEFAULT: ranks.template}
+        _add_tokens(backend, _listed(folder, config, special), source)
+        uses = {name for name in special.named if any(name in text for text in templates.values())}
+        special = special_tokens.known(special, backend, {"eos_token", *uses}, source)
+        _mark_special(backend, special)
+        if not (folder / "tokenizer.json").is_file() and ("add_bos_token" in config or "add_eos_token" in config):
+            set_bos_eos(backend, special.named, bool(config.get("add_bos_token")), bool(config.get("add_eos_token")))
+        eos, rows = generation.get("eos_token_id"), 0
         for part in (model_config, model_config.get("text_config") or {}):
             eos = part.get("eos_token_id") if eos is None else eos
+            rows = part["vocab_size"] if type(part.get("vocab_size")) is int else rows
         eos_ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
-        template = _template_text(folder, config)
-        if ranks:
-            eos_ids, template = [*ranks.ends, *eos_ids], ranks.template if template is None else template
-        files = {name: read_bytes(folder / name, MAX_TOKENIZER_JSON) for name in KEPT_FILES
-                 if (folder / name).is_file()}
-        return cls(backend, special=special, eos_ids=eos_ids, chat_template=template, files=files, source=str(folder),
-                   apart=tiktoken.HEADER if ranks else None)
+        eos_ids = [*(ranks.ends if ranks else ()), *eos_ids, *map(backend.token_to_id, special.ends[1:])]
+        files = {name: read_bytes(folder / name, MAX_TOKENIZER_JSON) for name in
+                 (*(name for name in KEPT_FILES if (folder / name).is_file()), *template_files(folder))}
+        found = cls(backend, special=special.named, eos_ids=eos_ids, chat_template=templates, files=files,
+                    source=str(folder), apart=tiktoken.HEADER if ranks else None, rows=rows)
+        found._note_flags(config)
+        return found
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any], source: str = "GGUF") -> Tokenizer:
         """From the tokenizer.ggml.* keys of a GGUF file."""
         backend, special, eos_ids = build(metadata, source)
-        template = metadata.get("tokenizer.chat_template")
-        return cls(backend, special=special, eos_ids=eos_ids, chat_template=template, source=source)
+        return cls(backend, special=special, eos_ids=eos_ids, chat_template=templates_of_gguf(metadata, source),
+                   source=source)
 
     @classmethod
     def bytes(cls, tokens: Sequence[str] = (), special: Sequence[str] = (),
@@ -143,7 +160,16 @@ class Tokenizer:
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         """Ids of a text; specials written out in it count as specials. ``add_special_tokens`` adds BOS where the model
-        wants one."""
+        wants one; that it comes to stand before another, which the text begins with, is said once."""
+        ids = self._encoded(text, add_special_tokens)
+        if add_special_tokens and not self._said_bos and ids[:1] == ids[1:2] and ids and ids[0] in self.special_ids:
+            self._said_bos = True
+            warn(f"{self._source}: a text begins with {self._backend.id_to_token(ids[0])!r:.80}, which every text "
+                 "gets, so that it stands there twice; give messages in place of text that a chat template made, or "
+                 "leave the token out")
+        return ids
+
+    def _encoded(self, text: str, add_special_tokens: bool) -> list[int]:
         with _library_errors(lambda: f"{self._source}: cannot encode {text!r:.80}"):
             if self._apart is None or not (alone := [match.span(1) for match in self._apart.finditer(text)]):
                 return self._backend.encode(text, add_special_tokens=add_special_tokens).ids
@@ -160,31 +186,57 @@ class Tokenizer:
             return self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
 
     @overload
-    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = ...,
-                            tokenize: Literal[False] = ..., **variables: Any) -> str: ...
+    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool | None = ...,
+                            tokenize: Literal[False] = ..., *, chat_template: str | None = ...,
+                            continue_final_message: bool | str = ..., **variables: Any) -> str: ...
     @overload
-    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = ..., *,
-                            tokenize: Literal[True], **variables: Any) -> list[int]: ...
-    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True,
-                            tokenize: bool = False, **variables: Any) -> str | list[int]:
+    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool | None = ..., *,
+                            tokenize: Literal[True], chat_template: str | None = ...,
+                            continue_final_message: bool | str = ..., **variables: Any) -> list[int]: ...
+    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool | None = None,
+                            tokenize: bool = False, *, chat_template: str | None = None,
+                            continue_final_message: bool | str = False, **variables: Any) -> str | list[int]:
         """The prompt of a conversation, a list of {"role", "content"}, as text or ids. A content is text, or parts,
         where an image is one placeholder. ``variables`` reach the template (``tools``, ``enable_thinking`` ...).
 
-        With the generation prompt, a last message of the assistant's is the beginning of what the model says: its text
-        follows the generation prompt, and the turn stays open."""
-        if not self.chat_template:
-            raise TokenizerError(f"{self._source}: has no chat template; pass text, or set tokenizer.chat_template")
-        template = self._compiled()
+        With the generation prompt, which is there unless add_generation_prompt is False, a last message of the
+        assistant's is the beginning of what the model says: its text follows the generation prompt, and the turn stays
+        open. ``continue_final_message`` leaves the turn of any last message open as the template shows it, without a
+        generation prompt; a text names the field to go on with (``"reasoning_content"``). ``chat_template``: the name
+        of one of `chat_templates`, or a template's text; else it is "tool_use" for tools where there is one, and
+        `chat_template`. With ``tokenize``, TokenizerError for arguments of transformers that say what becomes of the
+        ids.
+
+        >>> chat = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "It is"}]
+        >>> Tokenizer.bytes().apply_chat_template(chat, continue_final_message=True).endswith("It is")
+        True
+        """
+        for name, harmless in UNSUPPORTED.items():
+            if variables.pop(name, harmless) not in (harmless, None, False) and tokenize:
+                raise TokenizerError(f"{self._source}: apply_chat_template has no {name}: it returns a list of ids, as "
+                                     "they come")
+        if continue_final_message and add_generation_prompt:
+            raise TokenizerError(f"{self._source}: continue_final_message leaves the last message open, and "
+                                 "add_generation_prompt begins another; give one of them")
+        template = self._chosen(chat_template, variables.get("tools"))
         variables = {"tools": None, "documents": None, **self.special, **variables}
         messages = check_messages(messages)
-        begun = beginning(messages) if add_generation_prompt else ""
-        text = template.render(messages[:-1] if begun else messages, add_generation_prompt=add_generation_prompt,
-                               **variables) + begun
+        if continue_final_message:
+            field = continue_final_message if isinstance(continue_final_message, str) else "content"
+            text = template.render_open(messages, field, add_generation_prompt=False, **variables)
+        else:
+            prompted = add_generation_prompt is None or add_generation_prompt
+            begun = beginning(messages) if prompted else ""
+            text = template.render(messages[:-1] if begun else messages, add_generation_prompt=prompted,
+                                   **variables) + begun
         return self.encode(text) if tokenize else text
 
-    def template_reads(self, name: str) -> bool:
-        """Whether the chat template has a variable of this name; False without a template."""
-        return bool(self.chat_template) and name in self._compiled().variables
+    def template_reads(self, name: str, chat_template: str | None = None) -> bool:
+        """Whether the chat template, or that of a name or text, has a variable of this name; False without a
+        template."""
+        if chat_template is None and not self.chat_template:
+            return any(name in self._of(source).variables for source in self.chat_templates.values())
+        return name in self._chosen(chat_template).variables
 
     def token_bytes(self, vocab_size: int | None = None) -> tuple[np.ndarray, builtins.bytes]:
         """(offsets (V + 1) int64, text): id i adds text[offsets[i]:offsets[i + 1]] to the output. V is ``vocab_size``
@@ -201,6 +253,10 @@ class Tokenizer:
         """Ids that decode leaves out."""
         return {i for i, token in self._backend.get_added_tokens_decoder().items() if token.special}
 
+    def tokens_from(self, first: int) -> dict[int, str]:
+        """The tokens whose ids are first or more, by their ids."""
+        return {i: text for text, i in self._backend.get_vocab(with_added_tokens=True).items() if i >= first}
+
     def save_files(self) -> dict[str, builtins.bytes]:
         """What save_pretrained writes, by file name: the files that were read, or new ones for a tokenizer that came
         from none."""
@@ -210,8 +266,11 @@ class Tokenizer:
                       "model_max_length": 1 << 30, **self.special}
             files = {"tokenizer.json": self._backend.to_str(pretty=True).encode(),
                      "tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False).encode() + b"\n"}
-        if self.chat_template and (self.chat_template != self._loaded_template or not self._files):
-            files["chat_template.jinja"] = self.chat_template.encode()
+        if self.chat_template and (self.chat_template != self.chat_templates.get(DEFAULT) or not self._files):
+            files[MAIN] = self.chat_template.encode()
+        if not self._files:
+            files |= {f"{OTHERS}/{name}.jinja": text.encode() for name, text in self.chat_templates.items()
+                      if name != DEFAULT and re.fullmatch(r"[\w-]+", name)}
         return files
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -222,12 +281,48 @@ class Tokenizer:
             for name, data in self.save_files().items():
                 writer.write(name, data)
 
-    def _compiled(self) -> ChatTemplate:
-        if self._template is None or self._template.source != self.chat_template:
+    def _chosen(self, named: str | None = None, tools: Any = None) -> ChatTemplate:
+        """The template of a name, or of this text, or that of the conversations at hand. TokenizerError where there is
+        none."""
+        names = ", ".join(sorted(self.chat_templates))
+        if named is not None:
+            if named not in self.chat_templates and "{" not in named:
+                if len(self.chat_templates) > 1:
+                    raise TokenizerError(f"{self._source}: chat_template {named!r:.80} is not the name of a chat "
+                                         f"template ({names}), nor the text of one, which holds Jinja")
+                if named not in self._compiled:
+                    warn(f"{self._source}: chat_template {named!r:.80} holds no Jinja, so that every conversation "
+                         "becomes this text")
+            return self._of(self.chat_templates.get(named, named))
+        if tools is not None and WITH_TOOLS in self.chat_templates \
+                and self.chat_template == self.chat_templates.get(DEFAULT):
+            return self._of(self.chat_templates[WITH_TOOLS])
+        if self.chat_template:
+            return self._of(self.chat_template)
+        if self.chat_templates and DEFAULT not in self.chat_templates:
+            raise TokenizerError(f"{self._source}: has several chat templates, and none is named {DEFAULT}: {names}; "
+                                 "name one: chat_template=NAME (of a trainer: chat_template_kwargs={'chat_template': "
+                                 "NAME})")
+        raise TokenizerError(f"{self._source}: has no chat template; pass text, or set tokenizer.chat_template")
+
+    def _of(self, source: str) -> ChatTemplate:
+        if source not in self._compiled:
             from .chat import ChatTemplate
 
-            self._template = ChatTemplate(self.chat_template or "", self._source)
-        return self._template
+            self._compiled = {**dict(list(self._compiled.items())[-MAX_COMPILED:]),
+                              source: ChatTemplate(source, self._source)}
+        return self._compiled[source]
+
+    def _note_flags(self, config: Mapping[str, Any]) -> None:
+        """Says where tokenizer_config.json asks for BOS or EOS and tokenizer.json, which decides, does otherwise."""
+        ids = self.encode("a", add_special_tokens=True)
+        for name, token, there in (("add_bos_token", self.bos_id, ids[:1]),
+                                   ("add_eos_token", self._ids.get("eos_token"), ids[-1:])):
+            if isinstance(config.get(name), bool) and token is not None and config[name] != (there == [token]):
+                does = "adds" if there == [token] else "does not add"
+                warn(f"{self._source}: tokenizer_config.json has {name} {str(config[name]).lower()}, and "
+                     f"tokenizer.json {does} {self._backend.id_to_token(token)!r:.80}; tokenizer.json decides, as in "
+                     "transformers 5")
 
     def _id_of(self, name: str, text: str) -> int:
         token = self._backend.token_to_id(text)
@@ -237,7 +332,7 @@ class Tokenizer:
 
     def _pieces(self, size: int) -> list[builtins.bytes]:
         added = {i: token.content for i, token in self._backend.get_added_tokens_decoder().items()}
-        byte_level = self._backend.decoder is not None and b'"ByteLevel"' in self._backend.decoder.__getstate__()
+        byte_level = special_tokens.byte_level(self._backend)
         to_byte = {char: byte for byte, char in enumerate(byte_alphabet())}
         pieces = [b""] * size
         for token, i in self._backend.get_vocab(with_added_tokens=True).items():
@@ -270,8 +365,9 @@ def row_variables(shared: Mapping[str, Any] | None, tools: Any = None,
     if not isinstance(own, Mapping):
         raise TokenizerError(f"chat_template_kwargs must be a dict of arguments of the chat template, not {own!r:.80}")
     variables = {**(shared or {}), **{name: value for name, value in own.items() if value is not None}}
-    if reserved := sorted(variables.keys() & {"messages", "tokenize", "add_generation_prompt"}):
-        raise TokenizerError(f"chat_template_kwargs must not hold {', '.join(reserved)}")
+    if reserved := sorted(variables.keys() & RESERVED):
+        raise TokenizerError(f"chat_template_kwargs must not hold {', '.join(reserved)}; a prompt whose last message "
+                             "is the assistant's is gone on with, any other gets a generation prompt")
     if tools is None:
         return variables
     try:
@@ -333,24 +429,19 @@ def _optional(path: Path) -> dict[str, Any]:
     return read_object(path) if path.is_file() else {}
 
 
-def _special_texts(config: Mapping[str, Any], fallback: Mapping[str, Any], source: str) -> dict[str, str]:
-    texts = {}
-    for name in SPECIAL_NAMES:
-        value = config.get(name, fallback.get(name))
-        value = value.get("content") if isinstance(value, dict) else value
-        if value is not None:
-            if not isinstance(value, str) or not value:
-                raise TokenizerError(f"{source}: {name} must be text, not {value!r:.80}")
-            texts[name] = value
-    return texts
+def _listed(folder: Path, config: Mapping[str, Any], special: special_tokens.Special) -> Any:
+    """added_tokens_decoder of tokenizer_config.json, or what added_tokens.json says in older folders, in its form."""
+    if "added_tokens_decoder" in config:
+        return config["added_tokens_decoder"] or {}
+    specials = {*special.named.values(), *special.ends, *special.others}
+    return {str(i): {"content": text, "special": text in specials, "normalized": text not in specials}
+            for text, i in _optional(folder / "added_tokens.json").items()}
 
 
-def _add_tokens(backend: tokenizers.Tokenizer, config: Mapping[str, Any], special: Mapping[str, str],
-                source: str) -> None:
+def _add_tokens(backend: tokenizers.Tokenizer, listed: Any, source: str) -> None:
     """Tokens that tokenizer_config.json lists and tokenizer.json does not have; their ids must come out as listed."""
     from tokenizers import AddedToken
 
-    listed = config.get("added_tokens_decoder") or {}
     if not isinstance(listed, dict):
         raise TokenizerError(f"{source}: added_tokens_decoder must be an object")
     for key, value in sorted(listed.items(), key=lambda item: int(item[0]) if item[0].isdecimal() else -1):
@@ -364,9 +455,21 @@ def _add_tokens(backend: tokenizers.Tokenizer, config: Mapping[str, Any], specia
             raise TokenizerError(f"{source}: token {value['content']!r:.80} has id "
                                  f"{backend.token_to_id(value['content'])} in tokenizer.json and {key} in "
                                  "added_tokens_decoder")
-    added = {token.content for token in backend.get_added_tokens_decoder().values()}
-    backend.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special.values()
-                                if text not in added and backend.token_to_id(text) is not None])
+
+
+def _mark_special(backend: tokenizers.Tokenizer, special: special_tokens.Special) -> None:
+    """Makes specials of tokens that are in the vocabulary: a text is not cut through them, and decode leaves them
+    out. Tokens that were added already keep their ways, and one without a name keeps its place in texts."""
+    from tokenizers import AddedToken
+
+    added = {token.content: token for token in backend.get_added_tokens_decoder().values()}
+    named = {*special.named.values(), *special.ends}
+    tokens = [added.get(text, AddedToken(text, special=True, normalized=False))
+              for text in dict.fromkeys([*special.named.values(), *special.ends, *special.others])
+              if text not in added or text in named and not added[text].special]
+    for token in tokens:
+        token.special = True
+    backend.add_special_tokens(tokens)
 
 
 def _qwen_backend(folder: Path, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
@@ -382,17 +485,3 @@ def _qwen_backend(folder: Path, config: Mapping[str, Any]) -> tokenizers.Tokeniz
     lines = read_bytes(folder / "merges.txt", MAX_TOKENIZER_JSON).decode("utf-8", errors="replace").split("\n")
     merges = [line for line in lines if line and not line.startswith("#version")]
     return byte_level_backend(vocabulary, merges, "qwen2", str(folder / "merges.txt"))
-
-
-def _template_text(folder: Path, config: Mapping[str, Any]) -> str | None:
-    """chat_template.jinja, else chat_template.json, else tokenizer_config.json (of several, the one named default)."""
-    if (folder / "chat_template.jinja").is_file():
-        try:
-            return read_bytes(folder / "chat_template.jinja", 4 << 20).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise TokenizerError(f"{folder / 'chat_template.jinja'}: not UTF-8 at byte {error.start}") from error
-    template = _optional(folder / "chat_template.json").get("chat_template", config.get("chat_template"))
-    if isinstance(template, list):
-        return next((entry.get("template") for entry in template if isinstance(entry, dict)
-                     and entry.get("name") == "default"), None)
-    return template

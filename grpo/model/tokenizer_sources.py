@@ -17,10 +17,12 @@ from .formats import tiktoken
 from .formats.gguf import GgufFile
 from .formats.strict_json import read_bytes
 from .hub import resolve
+from .special_tokens import end_ids
 from .tokenizer import MAX_TOKENIZER_JSON, Tokenizer, load_backend
 
 FILES = ["tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "*.tiktoken",
-         "chat_template.*", "generation_config.json", "config.json"]
+         "chat_template.*", "additional_chat_templates/*.jinja", "generation_config.json", "config.json"]
+OWN = ("tokenizer.json", "vocab.json", tiktoken.FILE)    # of which a folder with a tokenizer has one
 NO_VOCABULARY = (None, "none", "no_vocab")               # tokenizer.ggml.model of a GGUF without one
 
 
@@ -36,6 +38,7 @@ class NoTokenizer(Tokenizer):
         self.bos_id = None
         self.pad_id = self.eos_ids[0] if self.eos_ids else None
         self.chat_template = None
+        self.chat_templates: dict[str, str] = {}
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         """TokenizerError."""
@@ -45,7 +48,7 @@ class NoTokenizer(Tokenizer):
         """TokenizerError; `Model.text_of` has an empty text in its place."""
         self._refuse("cannot decode ids")
 
-    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True,
+    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool | None = None,
                             tokenize: bool = False, **variables: Any) -> NoReturn:
         """TokenizerError."""
         self._refuse("cannot render a conversation")
@@ -71,7 +74,7 @@ class NoTokenizer(Tokenizer):
 def of_folder(folder: Path, eos_ids: Sequence[int]) -> Tokenizer:
     """A model folder's own. Without one a GrpoWarning says so, and token ids are all that the model takes.
     eos_ids: those of the model's config."""
-    if any((folder / name).exists() for name in ("tokenizer.json", "vocab.json", tiktoken.FILE)):
+    if any((folder / name).exists() for name in OWN):
         return Tokenizer.from_pretrained(folder)
     other = " (tokenizer.model alone is not read; transformers' save_pretrained writes tokenizer.json)" \
         if (folder / "tokenizer.model").is_file() else ""
@@ -137,11 +140,15 @@ def from_json(data: bytes, source: str) -> Tokenizer:
 
 
 def eos_ids_of(*configs: Mapping[str, Any], vocab_size: int, source: str) -> list[int]:
-    """eos_token_id, an id or several, of the first of a model's configs that has it. FileFormatError for what is no
-    id."""
+    """eos_token_id, an id or several, of the first of a model's configs that has it, without what is no id of the
+    vocabulary: that is said here where the folder, source, has no tokenizer to say it. FileFormatError for what is no
+    number."""
     found: Any = next((config["eos_token_id"] for config in configs if config.get("eos_token_id") is not None), [])
-    ids = found if isinstance(found, list) else [found]
-    for token in ids:
-        if type(token) is not int or not 0 <= token < vocab_size:
-            raise FileFormatError(f"{source}: eos_token_id {token!r:.40} is not a token id (0 to {vocab_size - 1})")
+    try:
+        ids, out = end_ids(found if isinstance(found, list) else [found], vocab_size, source)
+    except TokenizerError as error:
+        raise FileFormatError(str(error)) from error
+    if out and not any((Path(source) / name).exists() for name in OWN):
+        warn(f"{source}: end-of-text id {', '.join(map(str, out))} is not a token id (0 to {vocab_size - 1}), and left "
+             "out" + ("" if ids else "; nothing else ends a completion"))
     return ids

@@ -120,6 +120,7 @@ class GRPOTrainer(Loop):
         self.used = 0                        # steps taken on the rollouts at hand
         self.entropy_control = (args.entropy_coef, 0.0)      # (coefficient, what is applied)
         self._next_entropy_control = self.entropy_control
+        self._said_masked = False
         self._flat_rollouts = 0              # in a row without any spread in a group
         self._rollout_metrics: dict[str, float] = {}
         self._step_rollouts: Rollouts | None = None
@@ -221,6 +222,14 @@ class GRPOTrainer(Loop):
             warn(f"{FLAT_ROLLOUTS} rollouts in a row gave every completion of a group the same reward, so there is "
                  f"nothing to learn from: see the completions in {self._folder.path} for what the rewards were given")
 
+    def _watch_masks(self, r: Rollouts) -> None:
+        """Says so once when every completion of a rollout is masked."""
+        if not self._said_masked and (r.finish == LENGTH).all():
+            self._said_masked = True
+            warn(f"rollout {self.rollouts_made + 1}: every completion was cut off at max_completion_length="
+                 f"{self.args.max_completion_length}, and mask_truncated_completions leaves such out, so there is "
+                 "nothing to learn from; raise max_completion_length")
+
     def _generate(self, prompts: list[Prompt], first_prompt: int) -> Rollouts:
         args, total = self.args, len(prompts) * self.args.num_generations
         rows = sum(len(p.ids) for p in prompts) + total * (args.max_completion_length - 1)
@@ -247,6 +256,7 @@ class GRPOTrainer(Loop):
         carries = ~np.isnan(totals)
         if args.mask_truncated_completions:
             carries &= r.finish != LENGTH
+            self._watch_masks(r)
         r.mask = r.per_token(carries).astype(np.uint8)
         weights = self._weights
         # k1, the unbiased choice for a reward; unscored completions stay unscored

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import _core
-from ..errors import CheckpointError, ConfigError, DatasetError, NonFiniteError, did_you_mean, warn
-from ..model import Model, NoTokenizer, load
+from ..errors import CheckpointError, ConfigError, DatasetError, NonFiniteError, TokenizerError, did_you_mean, warn
+from ..model import Model, NoTokenizer, load, row_variables
 from ..options import TrainingConfig, learning_rate, steps_of
 from ..planning import Plan, Shown, require, training_plan
 from ..runs import CHECKPOINTS, ROUND, RunFolder, TrainerState, checkpoint, say
@@ -95,9 +95,16 @@ class Loop(ABC):
         self._fire("on_init_end")
 
     def _note_template_options(self, options: Mapping[str, Any]) -> None:
-        """Says which arguments of the chat template change nothing."""
-        tokenizer = self.model.tokenizer
-        unread = [name for name in options if not tokenizer.template_reads(name)] if tokenizer.chat_template else []
+        """Says which arguments of the chat template change nothing. ConfigError for those that it cannot be given."""
+        tokenizer, named = self.model.tokenizer, options.get("chat_template")
+        try:
+            row_variables(options)
+            if not (tokenizer.chat_templates or tokenizer.chat_template or named):
+                return
+            read = {name: tokenizer.template_reads(name, named) for name in options}
+            unread = [name for name in options if name != "chat_template" and not read[name]]
+        except TokenizerError as error:
+            raise ConfigError(str(error)) from error
         if unread:
             warn(f"chat_template_kwargs: the model's chat template has no {', '.join(unread)}; nothing changes by it")
 

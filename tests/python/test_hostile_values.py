@@ -257,7 +257,7 @@ def test_regular_expressions(regex):
     assert backtracks(regex) == REGEXES[regex]
 
 
-@pytest.mark.parametrize("eos", [[[258]], {"a": 1}, "258", [258.0], [True], [None], -1, [1 << 70]], ids=str)
+@pytest.mark.parametrize("eos", [[[258]], {"a": 1}, "258", [258.0], [True]], ids=str)
 @pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
 def test_ids_that_end_a_completion(eos, name, tmp_path):
     grpo.load(grpo.tiny("llama", **SMALL), device="ref").save_pretrained(tmp_path)

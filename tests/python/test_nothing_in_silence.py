@@ -216,3 +216,55 @@ def test_events_that_there_are_not(model, tmp_path, callback):
             toy.trainer(tmp_path, policy=model, callbacks=[theirs()])
     finally:
         Listens.__module__ = kept
+
+
+# -- what is read otherwise, or left out
+
+
+class Lazy:
+    """What datasets.Dataset.with_transform and with_format give, as far as it is asked."""
+
+    column_names = ["q"]
+    features = {"q": None}
+
+    def __init__(self, kind):
+        self.format = {"type": kind, "format_kwargs": {}, "columns": ["q"], "output_all_columns": False}
+
+    def with_format(self, kind):
+        return [{"prompt": "plain"}, {"prompt": "rows"}] if kind is None else self
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, row):
+        if self.format["type"] == "custom" and isinstance(row, int):
+            return {"prompt": "ask " + "ab"[row], "answer": "1"}
+        raise IndexError(row)
+
+
+@pytest.mark.parametrize("kind, prompts", [("custom", {"ask a", "ask b"}), ("numpy", {"plain", "rows"}),
+                                           ("arrow", {"plain", "rows"})])
+def test_data_sets_with_a_transform_or_a_format(tmp_path, kind, prompts):
+    trainer = toy.trainer(tmp_path, rows=Lazy(kind), max_prompt_length=None, eval_dataset=None)
+    assert {p.prompt for p in trainer.stream.take(0, 2)} == prompts
+    assert {row["prompt"] for row in grpo.datasets.load(Lazy(kind))} == prompts
+
+
+@pytest.mark.parametrize("policy, said", [("drop", "are left out"), ("truncate", "are cut to their last 5 tokens")])
+def test_long_prompts_are_counted(tmp_path, policy, said):
+    rows = [{"prompt": "much too long"}, {"prompt": "a"}, {"prompt": "longer still"}]
+    with pytest.warns(GrpoWarning, match=rf"train_dataset: 2 of 3 rows {said} \(on_long_prompt='{policy}', longer than "
+                      r"5 tokens\), the first of them row 0"):
+        toy.trainer(tmp_path, rows=rows, max_prompt_length=5, on_long_prompt=policy)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        toy.trainer(tmp_path / "short", rows=rows[1:2], max_prompt_length=5, on_long_prompt=policy)
+
+
+def test_a_rollout_that_is_masked_whole_is_said_once(tmp_path):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        toy.trainer(tmp_path, max_steps=4, mask_truncated_completions=True, max_completion_length=3,
+                    generation_kwargs={"min_new_tokens": 3}, save_strategy="no").train()
+    said = [str(w.message) for w in caught if "mask_truncated_completions" in str(w.message)]
+    assert len(said) == 1 and said[0].startswith("rollout 1: every completion was cut off at max_completion_length=3")

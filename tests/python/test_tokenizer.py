@@ -318,23 +318,6 @@ def test_end_of_text_ids(tmp_path, generation, config, eos):
 
 
 @pytest.mark.parametrize(
-    "config, ids",
-    [
-        ({"bos_token": "<|endoftext|>", "add_bos_token": True}, [256, 120]),
-        ({"bos_token": "<|endoftext|>"}, [120]),
-        (
-            {"bos_token": {"content": "<|endoftext|>"}, "add_bos_token": True, "eos_token": "<|im_end|>",
-             "add_eos_token": True},
-            [256, 120, 258],
-        ),
-    ],
-)
-def test_bos_of_a_folder(tmp_path, config, ids):
-    tokenizer = Tokenizer.from_pretrained(folder(tmp_path, **{"tokenizer_config.json": config}))
-    assert tokenizer.encode("x", add_special_tokens=True) == ids and tokenizer.encode("x") == [120]
-
-
-@pytest.mark.parametrize(
     "files, rendered",
     [
         ({"chat_template.jinja": b"J", "tokenizer_config.json": {"chat_template": "C"}}, "J"),
@@ -361,9 +344,7 @@ def test_where_the_template_is_found(tmp_path, files, rendered):
         ({"tokenizer.json": None}, "no tokenizer.json"),
         ({"tokenizer.json": b"{}"}, "tokenizer.json"),
         ({"tokenizer_config.json": b"["}, "tokenizer_config.json"),
-        ({"tokenizer_config.json": {"eos_token": "<none>"}}, "<none>"),
         ({"tokenizer_config.json": {"eos_token": 5}}, "eos_token"),
-        ({"generation_config.json": {"eos_token_id": 999}}, "999"),
         ({"generation_config.json": {"eos_token_id": ["x"]}}, "x"),
         ({"tokenizer_config.json": {"added_tokens_decoder": {"7": {"content": "<|im_end|>"}}}}, "258"),
         ({"tokenizer_config.json": {"added_tokens_decoder": {"x": {"content": "a"}}}}, "added_tokens_decoder"),

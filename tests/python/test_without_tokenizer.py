@@ -1,6 +1,7 @@
 """Models without a tokenizer, which run on token ids, and tokenizers that a caller gives."""
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -74,11 +75,22 @@ def test_a_folder_knows_where_completions_end(saved):
     assert load_bare(folder).tokenizer.eos_ids == [258]
 
 
-@pytest.mark.parametrize("eos", [999, -1, "x", [True]])
+@pytest.mark.parametrize("eos, ids", [(999, []), (-1, []), ([258, 999], [258]), ([None, 7], [7])])
+def test_an_end_outside_the_vocabulary(saved, eos, ids):
+    folder = bare(saved)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": eos}))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert grpo.load(folder, "ref").tokenizer.eos_ids == ids
+    said = [str(w.message) for w in caught if "end-of-text id" in str(w.message)]
+    assert len(said) == (999 in np.ravel(eos) or eos == -1) and all("left out" in text for text in said)
+
+
+@pytest.mark.parametrize("eos", ["x", [True], 258.0])
 def test_an_end_that_is_no_id(saved, eos):
     folder = bare(saved)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": eos}))
-    with pytest.raises(FileFormatError, match="eos_token_id"):
+    with pytest.raises(FileFormatError, match="end-of-text id"):
         grpo.load(folder, "ref")
 
 

@@ -37,8 +37,10 @@ class FolderWriter:
             raise CheckpointError(f"{self.folder}: writing failed: {error}") from error
 
     def open(self, name: str) -> IO[bytes]:
-        """A new file for writing, seen as ``name`` after commit."""
-        self._pending[name] = self.folder / f".{name}.{os.getpid()}.tmp"
+        """A new file for writing, seen as ``name`` after commit; a name may begin with a folder."""
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        self._pending[name] = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         return open(self._pending[name], "wb")
 
     def write(self, name: str, data: bytes) -> None:
