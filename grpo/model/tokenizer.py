@@ -16,6 +16,7 @@ from ..errors import TokenizerError, warn
 from .formats import tiktoken
 from .formats.byte_level import byte_alphabet, byte_level_backend, set_bos_eos
 from .formats.gguf_tokenizer import build
+from .formats.gguf_vocabulary import vocabulary
 from .formats.strict_json import read_bytes, read_object
 from .formats.tokenizer_json import check
 
@@ -213,6 +214,12 @@ class Tokenizer:
         if self.chat_template and (self.chat_template != self._loaded_template or not self._files):
             files["chat_template.jinja"] = self.chat_template.encode()
         return files
+
+    def to_gguf(self, rows: int) -> dict[str, Any]:
+        """The metadata of a GGUF that from_gguf reads back, for a model whose embedding has so many rows.
+        TokenizerError for a tokenizer that GGUF has no word for."""
+        metadata = vocabulary(self._backend, self.special, self.eos_ids, rows, self._source)
+        return metadata | ({"tokenizer.chat_template": self.chat_template} if self.chat_template else {})
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the files that transformers and this class read back."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import tokenizers
 
 
-UNKNOWN, CONTROL, USER_DEFINED, BYTE = 2, 3, 4, 6        # tokenizer.ggml.token_type
+UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 2, 3, 4, 5, 6    # tokenizer.ggml.token_type
 MAX_SPELLED = 256                                        # longer tokens get no merges: pairs cost the length squared
 TURN_END = "<end_of_turn>"                               # of Gemma; its files have no key for the id
 SPECIAL_KEYS = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
@@ -29,7 +29,7 @@ def build(metadata: Mapping[str, Any], source: str) -> tuple[tokenizers.Tokenize
     kind = metadata.get("tokenizer.ggml.model")
     if kind == "gpt2":
         pre = metadata.get("tokenizer.ggml.pre", "default")
-        backend = byte_level_backend(vocabulary, _strings(metadata, "merges", source), pre, source)
+        backend = byte_level_backend(vocabulary, _strings(metadata, "merges", source, empty=True), pre, source)
         add_bos = SPLITS[pre].bos
     elif kind == "llama":
         backend = _sentencepiece_backend(vocabulary, metadata, source)
@@ -105,9 +105,9 @@ def _types(metadata: Mapping[str, Any], size: int, source: str) -> list[int]:
     return types
 
 
-def _strings(metadata: Mapping[str, Any], key: str, source: str) -> list[str]:
+def _strings(metadata: Mapping[str, Any], key: str, source: str, empty: bool = False) -> list[str]:
     value = metadata.get(f"tokenizer.ggml.{key}")
-    if not isinstance(value, list) or not value or any(type(item) is not str for item in value):
+    if not isinstance(value, list) or not (value or empty) or any(type(item) is not str for item in value):
         raise TokenizerError(f"{source}: tokenizer.ggml.{key} must be a list of strings")
     return value
 
