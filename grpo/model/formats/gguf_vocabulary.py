@@ -18,7 +18,8 @@ NORMAL = 1
 MESSAGE_END = "<|eom_id|>"
 UNNAMED = ("default",)                                   # names of ways to split that other programs warn of
 PROBES = (
-    "a", "Hello, world!", " Hello  world ", "It's John's; they'LL don't\n\n\nx\r\n\r\n y\t\tz", "a    b" + " " * 17 + "c",
+    "a", "Hello, world!", " Hello  world ", "It's John's; they'LL don't\n\n\nx\r\n\r\n y\t\tz",
+    "a    b" + " " * 17 + "c",
     "12345 + 67890 = 80235, 3.14159e-10", "def f(x):\n    return {x: [1, 2]}  # ok\n", "日本語テスト、中文测试。한국어",
     "العربية עברית हिन्दी ไทย ελληνικά Кириллица", "🙂👩\u200d👩\u200d👧🏽 🇩🇪 ½ Ａ \u00a0\u2003x", "ǆ ﬁ naïve café",
     "https://example.org/a?b=c&d=%20 <table><td>x</td></table> <0x41> \\boxed{\\frac{1}{2}}", "\n", "\n \n", "  ",
@@ -120,14 +121,14 @@ def _flat(step: Mapping[str, Any] | None, inside: str) -> list[Mapping[str, Any]
 
 def _special_ids(backend: tokenizers.Tokenizer, special: Mapping[str, str], eos_ids: Sequence[int],
                  source: str) -> dict[str, int]:
-    found = {f"{key}_token_id": backend.token_to_id(special[name]) for name, key in SPECIAL_KEYS.items()
-             if name in special}
+    found: dict[str, int] = {f"{key}_token_id": backend.token_to_id(special[name])
+                             for name, key in SPECIAL_KEYS.items() if name in special}
     if eos_ids:
         found.setdefault("eos_token_id", eos_ids[0])
     # The last key is for a message that is over while the turn is not.
     rest = sorted((i for i in eos_ids if i != found["eos_token_id"]),
                   key=lambda i: backend.id_to_token(i) == MESSAGE_END)
-    keys = ("eot_token_id", "eom_token_id")
+    keys = ["eot_token_id", "eom_token_id"]
     if len(rest) == 1 and backend.id_to_token(rest[0]) == MESSAGE_END:
         keys = keys[1:]
     found |= dict(zip(keys, rest, strict=False))
@@ -140,7 +141,8 @@ def _special_ids(backend: tokenizers.Tokenizer, special: Mapping[str, str], eos_
 def _added(backend: tokenizers.Tokenizer, special: Mapping[str, str], pieces: bool, source: str) -> dict[str, bool]:
     """Whether BOS and EOS, and, of SentencePiece, a space, are put around a text."""
     inside, whole = backend.encode("a", add_special_tokens=False).ids, backend.encode("a").ids
-    begin, end = ([backend.token_to_id(special[name])] if name in special else [] for name in ("bos_token", "eos_token"))
+    begin, end = ([backend.token_to_id(special[name])] if name in special else []
+                  for name in ("bos_token", "eos_token"))
     for bos, eos in ((False, False), (True, False), (False, True), (True, True)):
         if whole == [*begin * bos, *inside, *end * eos]:
             break
