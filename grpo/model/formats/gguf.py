@@ -95,7 +95,8 @@ class GgufFile:
         shape = self.shapes().get("model.embed_tokens.weight")
         if shape is None or len(shape) != 2:
             raise FileFormatError(f"{self.path}: no token_embd.weight with two dimensions")
-        divisors = self.read(ROPE_DIVISORS) if ROPE_DIVISORS in self._places else None
+        place = self._places.get(ROPE_DIVISORS)
+        divisors = place[0].read(place[1]) if place else None
         return gguf_config(self.metadata, shape[0], "lm_head.weight" not in self._places, divisors, self.source)
 
 

@@ -121,8 +121,8 @@ def _flat(step: Mapping[str, Any] | None, inside: str) -> list[Mapping[str, Any]
 
 def _special_ids(backend: tokenizers.Tokenizer, special: Mapping[str, str], eos_ids: Sequence[int],
                  source: str) -> dict[str, int]:
-    found: dict[str, int] = {f"{key}_token_id": backend.token_to_id(special[name])
-                             for name, key in SPECIAL_KEYS.items() if name in special}
+    named = {key: backend.token_to_id(special[name]) for name, key in SPECIAL_KEYS.items() if name in special}
+    found = {f"{key}_token_id": i for key, i in named.items() if i is not None}
     if eos_ids:
         found.setdefault("eos_token_id", eos_ids[0])
     # The last key is for a message that is over while the turn is not.
