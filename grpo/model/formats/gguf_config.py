@@ -189,12 +189,25 @@ def _yarn(keys: _Metadata, factor: float, context_length: int) -> dict[str, Any]
 
 
 def _llama3_from_divisors(keys: _Metadata, divisors: np.ndarray, head_dim: int) -> dict[str, Any]:
-    """rope_freqs.weight holds 1/llama3_scale for low 1, high 4, length 8192 (Llama 3.1 to 3.3); its largest entry is
-    the factor."""
-    factor = float(divisors.max(initial=0.0))
+    """rope_freqs.weight holds 1/llama3_scale; its largest entry is the factor. Those of Llama 3.1 to 3.3 have low 1,
+    high 4 and length 8192, others another length; or else the entries between 1 and the factor say what high and length
+    are for low 1."""
+    factor = float(str(divisors.max(initial=np.float32(0))))
     plain = keys.theta() ** -(np.arange(0, head_dim, 2) / head_dim)
-    if divisors.shape != plain.shape or not factor >= 1 or not divisors.min() > 0 or \
-            not np.allclose(1 / divisors, llama3_scale(plain, factor, 1.0, 4.0, 8192.0), rtol=1e-4):
-        raise keys.refusal("rope_freqs.weight other than llama3's scaling (low 1, high 4, original length 8192)")
-    return {"rope_type": "llama3", "factor": factor, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 8192}
+    if divisors.shape != plain.shape or not factor >= 1 or not divisors.min() > 0:
+        raise keys.refusal("rope_freqs.weight that is not one divisor, from 1, a pair of a head")
+    tried = [(4.0, 8192.0), *((4.0, 2.0**n) for n in range(5, 21))]
+    between = (divisors > 1 + 1e-6) & (divisors < factor * (1 - 1e-6))
+    if between.sum() > 1:
+        # (turns - low) / (high - low), with turns = length * frequency / 2 pi, is a straight line of the frequency
+        share = (1 / divisors[between].astype(np.float64) - 1 / factor) / (1 - 1 / factor)
+        slope, shift = np.polyfit(plain[between], share, 1)
+        high = 1 - 1 / shift if shift < 0 else 0.0
+        tried.append((round(high, 3), float(round(2 * math.pi * slope * (high - 1)))))
+    for high, length in tried:
+        if high > 1 and length >= 1 and \
+                np.allclose(1 / divisors, llama3_scale(plain, factor, 1.0, high, length), rtol=1e-4):
+            return {"rope_type": "llama3", "factor": factor, "low_freq_factor": 1.0, "high_freq_factor": high,
+                    "original_max_position_embeddings": int(length)}
+    raise keys.refusal("rope_freqs.weight other than llama3's scaling (of low 1, high 4 and length 8192, or with "
+                       "entries that say others)")

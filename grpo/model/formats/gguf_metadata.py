@@ -102,13 +102,16 @@ def _yarn(rope: Config) -> dict[str, Any]:
     factor = float(rope.get("max_position_embeddings") / original if factor is None else factor)
     found = {"rope.scaling.type": "yarn", "rope.scaling.factor": factor,
              "rope.scaling.original_context_length": int(original)}
-    for name in ("beta_fast", "beta_slow"):
+    for name, usual in (("beta_fast", 32.0), ("beta_slow", 1.0)):
         if rope.get(name) is not None:
             found[f"rope.scaling.yarn_{name}"] = float(rope.get(name))
+            if rope.get(name) != usual:
+                warn(f"{rope.source}: {name} {rope.get(name)} of YaRN is written, and llama.cpp takes {usual:g} "
+                     "all the same")
     # What multiplies cos and sin is that of plain YaRN times this, in llama.cpp too.
-    usual = attention_factor(Config({}, rope.source), factor)
-    if not np.isclose(wanted := attention_factor(rope, factor), usual, rtol=SAME):
-        found["rope.scaling.attn_factor"] = wanted / usual
+    plain = attention_factor(Config({}, rope.source), factor)
+    if not np.isclose(wanted := attention_factor(rope, factor), plain, rtol=SAME):
+        found["rope.scaling.attn_factor"] = wanted / plain
     return found
 
 
