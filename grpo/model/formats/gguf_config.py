@@ -203,7 +203,7 @@ def _llama3_from_divisors(keys: _Metadata, divisors: np.ndarray, head_dim: int) 
         share = (1 / divisors[between].astype(np.float64) - 1 / factor) / (1 - 1 / factor)
         slope, shift = np.polyfit(plain[between], share, 1)
         high = 1 - 1 / shift if shift < 0 else 0.0
-        tried.append((round(high, 3), float(round(2 * math.pi * slope * (high - 1)))))
+        tried.append((round(float(high), 3), float(round(2 * math.pi * slope * (high - 1)))))
     for high, length in tried:
         if high > 1 and length >= 1 and \
                 np.allclose(1 / divisors, llama3_scale(plain, factor, 1.0, high, length), rtol=1e-4):

@@ -15,7 +15,7 @@ from ..families.block import FULL, SLIDING
 from ..families.gemma3 import rope_of_kind
 from ..families.rope import attention_factor
 from .gguf_config import GEMMA3_PERIOD, gguf_config
-from .gguf_names import KEYS, LOCAL_THETA, PATTERN, ROTATED, VALUE_LENGTH
+from .gguf_names import KEYS, LOCAL_THETA, PATTERN, ROPE_DIVISORS, ROTATED, VALUE_LENGTH
 
 SAME = 1e-6                                              # numbers of a file are float32
 
@@ -39,6 +39,9 @@ def gguf_metadata(config: Mapping[str, Any], source: str = "model") -> tuple[dic
     if architecture == "gemma3":
         own[LOCAL_THETA] = float(ropes[1].get("rope_theta"))
     scaling, divisors = _scaling(ropes[0], attention.head_dim)
+    if divisors is not None and architecture != "llama":
+        raise UnsupportedModelError(f"{source}: rope scaling llama3 is not written as GGUF for architecture "
+                                    f"{architecture}: llama.cpp has its tensor {ROPE_DIVISORS} for llama alone")
     metadata = {"general.architecture": architecture,
                 **{f"{architecture}.{key}": value for key, value in (own | scaling).items()}}
     _check(spec, metadata, divisors, source)
