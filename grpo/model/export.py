@@ -2,18 +2,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import CheckpointError, ConfigError, FileFormatError, UnsupportedModelError, did_you_mean
 from .formats.folder import FolderWriter
 from .formats.gguf_metadata import gguf_metadata
-from .formats.gguf_names import ROPE_DIVISORS, gguf_name, to_gguf
+from .formats.gguf_names import KEYS, ROPE_DIVISORS, gguf_name, to_gguf
 from .formats.gguf_writing import Written, size_of, write_gguf
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def export_gguf(model: Model, path: Path, dtype: str | None = None, name: str | 
     metadata = {"general.architecture": architecture, "general.type": "model", "general.name": name or path.stem,
                 "general.file_type": DTYPES[kind][1], "general.quantization_version": QUANTIZATION_VERSION, **metadata,
                 **model.tokenizer.to_gguf(model.text_config["vocab_size"])}
-    tensors = _tensors(model, architecture, DTYPES[kind][0], path)
+    heads = {key: metadata[f"{architecture}.{KEYS[key]}"] for key in ("num_attention_heads", "num_key_value_heads")}
+    tensors = _tensors(model, architecture, heads, DTYPES[kind][0], path)
     if divisors is not None:
         tensors.insert(0, Written(ROPE_DIVISORS, "F32", divisors.shape, lambda: divisors))
     size = size_of(metadata, tensors)
@@ -77,19 +78,19 @@ def kind_of(dtype: str) -> str:
     return kind
 
 
-def _tensors(model: Model, architecture: str, matrices: str, path: Path) -> list[Written]:
+def _tensors(model: Model, architecture: str, heads: Mapping[str, int], matrices: str, path: Path) -> list[Written]:
     tensors = []
     for name, shape in model.core.tensors():
         stored = gguf_name(name, architecture)
         if stored is None:
             raise UnsupportedModelError(f"{path}: tensor {name} has no name in a GGUF of architecture {architecture}")
         tensors.append(Written(stored, _type(tuple(shape), matrices), tuple(shape),
-                               partial(_values, model, name, model.text_config, architecture)))
+                               partial(_values, model, name, heads, architecture, str(path))))
     return tensors
 
 
-def _values(model: Model, name: str, config: Any, architecture: str) -> np.ndarray:
-    return to_gguf(model.core.get_tensor(name), name, config, architecture, name)
+def _values(model: Model, name: str, heads: Mapping[str, int], architecture: str, source: str) -> np.ndarray:
+    return to_gguf(model.core.get_tensor(name), name, heads, architecture, source)
 
 
 def _type(shape: tuple[int, ...], matrices: str) -> str:

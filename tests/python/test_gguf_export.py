@@ -182,6 +182,17 @@ def test_metadata(tmp_path):
     assert GgufContainer(tmp_path / "of-the-file.gguf").metadata["general.name"] == "of-the-file"
 
 
+def test_keys_that_a_config_leaves_out(tmp_path):
+    """As many heads of keys as of queries, and the lengths that transformers gives."""
+    model = tiny("llama", num_key_value_heads=4)
+    for key in ("num_key_value_heads", "head_dim", "max_position_embeddings", "rms_norm_eps", "rope_theta"):
+        del model.config[key]
+    model.save_gguf(tmp_path / "x.gguf")
+    back = grpo.load(tmp_path / "x.gguf", device="ref")
+    np.testing.assert_array_equal(logps(back), logps(model))
+    assert back.config["max_position_embeddings"] == 2048
+
+
 @pytest.mark.parametrize("architecture, names", [("llama", LAYER_NAMES), ("gemma3", GEMMA3_LAYER_NAMES)])
 def test_names_go_both_ways(architecture, names):
     for stored in [*NAMES, *(f"blk.12.{name}.{kind}" for name in names for kind in ("weight", "bias"))]:
