@@ -6,23 +6,32 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 
+from .. import _core
 from ..errors import CheckpointError, ConfigError, FileFormatError, UnsupportedModelError, did_you_mean
 from .formats.folder import FolderWriter
 from .formats.gguf_metadata import gguf_metadata
 from .formats.gguf_names import KEYS, ROPE_DIVISORS, gguf_name, to_gguf
 from .formats.gguf_writing import Written, size_of, write_gguf
-
-if TYPE_CHECKING:
-    from .model import Model
+from .tokenizer import Tokenizer
 
 # dtype: (ggml's type of matrices, general.file_type)
 DTYPES = {"bf16": ("BF16", 32), "f16": ("F16", 1), "q8_0": ("Q8_0", 7), "f32": ("F32", 0)}
 OTHER_NAMES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
 QUANTIZATION_VERSION = 2                                 # of ggml's blocks
+
+
+class Model(Protocol):
+    """What is written: a grpo.Model's parts."""
+
+    core: _core.Model
+    config: dict[str, Any]
+    tokenizer: Tokenizer
+    text_config: Mapping[str, Any]
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -73,8 +82,8 @@ def kind_of(dtype: str) -> str:
     """The key of DTYPES that is meant. ConfigError."""
     kind = OTHER_NAMES.get(str(dtype).lower(), str(dtype).lower())
     if kind not in DTYPES:
-        raise ConfigError(f"dtype {dtype!r} is not written as GGUF{did_you_mean(kind, DTYPES)}; "
-                          f"choose from {', '.join(DTYPES)}")
+        raise ConfigError(f"dtype {dtype!r} is not written as GGUF{did_you_mean(kind, DTYPES)} "
+                          f"Choose from {', '.join(DTYPES)}.")
     return kind
 
 

@@ -334,7 +334,7 @@ def test_the_file_is_named_gguf(name, tmp_path):
 
 @pytest.mark.parametrize("dtype", ["q4_k", "int8", "Q8"])
 def test_other_dtypes(dtype, tmp_path):
-    with pytest.raises(ConfigError, match="is not written as GGUF.*choose from bf16, f16, q8_0, f32"):
+    with pytest.raises(ConfigError, match="is not written as GGUF.*Choose from bf16, f16, q8_0, f32"):
         tiny("llama").save_gguf(tmp_path / "x.gguf", dtype)
 
 
