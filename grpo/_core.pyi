@@ -203,6 +203,9 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
 
 def dequantize(type: str, data: bytes | bytearray | memoryview, count: int, /) -> F32:
     """GGUF blocks, of a format that block_formats names -> float32 (count,)."""
+def quantize(type: str, array: F32, /) -> NDArray[np.uint8]:
+    """float32 (n,) -> GGUF blocks, uint8 (bytes,), of F32, F16, BF16 or Q8_0; FileFormatError where a number is not
+    finite in F16 or Q8_0."""
 
 block_formats: dict[str, tuple[int, int]]
 """{"Q4_K": (elements, bytes) of a block, ...}"""

@@ -33,6 +33,15 @@ float half_to_float(uint16_t x) {
     return y;
 }
 
+uint16_t half_from_float(float x) {
+    uint32_t bits = float_bits(x), sign = bits >> 16 & 0x8000, size = bits & 0x7fffffffu;
+    if (size > 0x7f800000u) return (uint16_t)(sign | 0x7e00);
+    if (size >= 0x477ff000u) return (uint16_t)(sign | 0x7c00);
+    /* below 2^-14 a half counts in steps of 2^-24, and so do the float32 from 0.5 to 1, whose sum is rounded by them */
+    if (size < 0x38800000u) return (uint16_t)(sign | (float_bits(float_from_bits(size) + 0.5f) - 0x3f000000u));
+    return (uint16_t)(sign | (((size + 0xfffu + (size >> 13 & 1)) >> 13) - (112u << 10)));
+}
+
 double clock_seconds(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);

@@ -58,6 +58,7 @@ static inline bf16 bf16_from_float(float x) {
     return (bf16)((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
 }
 float half_to_float(uint16_t x);
+uint16_t half_from_float(float x);    /* to nearest, ties to even; above 65504 by half a step: Inf; NaN stays NaN */
 
 /* A float32 as a bfloat16 and 16 bits more, one to one for every pattern of bits. The bfloat16 is the float32
    rounded half up in its bits (away from zero; nearest-even differs on exact ties alone), `lower` is the lower half

@@ -1,6 +1,9 @@
-/* One function a format, each of which decodes one block; the table at the end knows the sizes.
-   The layouts are those of ggml's files; blocks are read through byte pointers, since a file promises no alignment. */
+/* A function or two a format, which decode one block and, where files are written in it, encode one; the table at the
+   end knows the sizes. The layouts are those of ggml's files; blocks are accessed through byte pointers, since a file
+   promises no alignment. */
 #include "base/quant.h"
+
+#include <math.h>
 
 #include "base/base.h"
 
@@ -13,9 +16,32 @@ static void f32(float *y, const uint8_t *b) {
     memcpy(y, &bits, 4);
 }
 
+static void put_u16(uint8_t *p, uint16_t x) {
+    p[0] = (uint8_t)x;
+    p[1] = (uint8_t)(x >> 8);
+}
+
+static int f32_block(uint8_t *b, const float *x) {
+    uint32_t bits = float_bits(*x);
+    put_u16(b, (uint16_t)bits);
+    put_u16(b + 2, (uint16_t)(bits >> 16));
+    return 1;
+}
+
 static void f16(float *y, const uint8_t *b) { *y = half(b); }
 
+static int f16_block(uint8_t *b, const float *x) {
+    uint16_t h = half_from_float(*x);
+    put_u16(b, h);
+    return (h & 0x7c00) != 0x7c00;
+}
+
 static void bfloat16(float *y, const uint8_t *b) { *y = bf16_to_float(u16(b)); }
+
+static int bfloat16_block(uint8_t *b, const float *x) {
+    put_u16(b, bf16_from_float(*x));
+    return 1;
+}
 
 /* d (2), 16 bytes: low nibbles are elements 0..15, high nibbles 16..31 */
 static void q4_0(float *y, const uint8_t *b) {
@@ -64,6 +90,20 @@ static void q8_0(float *y, const uint8_t *b) {
     float d = half(b);
     const int8_t *q = (const int8_t *)b + 2;
     for (int j = 0; j < 32; j++) y[j] = d * (float)q[j];
+}
+
+/* Halves are rounded away from zero, and the scale that they are divided by is not yet the half that is stored. */
+static int q8_0_block(uint8_t *b, const float *x) {
+    float largest = 0.0f;
+    for (int j = 0; j < 32; j++) {
+        if (!isfinite(x[j])) return 0;
+        largest = fmaxf(largest, fabsf(x[j]));
+    }
+    float d = largest / 127.0f, inverse = d >= 0x1p-126f ? 1.0f / d : 0.0f;
+    uint16_t h = half_from_float(d);
+    put_u16(b, h);
+    for (int j = 0; j < 32; j++) b[2 + j] = (uint8_t)(int8_t)roundf(x[j] * inverse);
+    return (h & 0x7c00) != 0x7c00;
 }
 
 /* What sub-block k of a Q4_K or Q5_K block is scaled by and lowered by: 6 bits each, 8 of both in 12 bytes. The first
@@ -174,23 +214,47 @@ static void q6_k(float *y, const uint8_t *b) {
 }
 
 const struct block_format block_formats[] = {
-    {"F32", 1, 4, f32},       {"F16", 1, 2, f16},         {"BF16", 1, 2, bfloat16},     {"Q4_0", 32, 18, q4_0},
-    {"Q4_1", 32, 20, q4_1},   {"Q5_0", 32, 22, q5_0},     {"Q5_1", 32, 24, q5_1},       {"Q8_0", 32, 34, q8_0},
-    {"Q2_K", 256, 84, q2_k},  {"Q3_K", 256, 110, q3_k},   {"Q4_K", 256, 144, q4_k},     {"Q5_K", 256, 176, q5_k},
-    {"Q6_K", 256, 210, q6_k}, {"IQ4_NL", 32, 18, iq4_nl}, {"IQ4_XS", 256, 136, iq4_xs}, {NULL, 0, 0, NULL},
+    {"F32", 1, 4, f32, f32_block},  {"F16", 1, 2, f16, f16_block},      {"BF16", 1, 2, bfloat16, bfloat16_block},
+    {"Q4_0", 32, 18, q4_0, NULL},   {"Q4_1", 32, 20, q4_1, NULL},       {"Q5_0", 32, 22, q5_0, NULL},
+    {"Q5_1", 32, 24, q5_1, NULL},   {"Q8_0", 32, 34, q8_0, q8_0_block}, {"Q2_K", 256, 84, q2_k, NULL},
+    {"Q3_K", 256, 110, q3_k, NULL}, {"Q4_K", 256, 144, q4_k, NULL},     {"Q5_K", 256, 176, q5_k, NULL},
+    {"Q6_K", 256, 210, q6_k, NULL}, {"IQ4_NL", 32, 18, iq4_nl, NULL},   {"IQ4_XS", 256, 136, iq4_xs, NULL},
+    {NULL, 0, 0, NULL, NULL},
 };
 
-int dequantize(float *dst, const void *src, size_t bytes, size_t count, const char *type) {
+/* *found = the entry of a format, NULL where there is none or count is no whole number of its blocks. */
+static int find(const struct block_format **found, const char *type, size_t count) {
+    *found = NULL;
     const struct block_format *f = block_formats;
     while (f->name && strcmp(f->name, type)) f++;
     if (!f->name) return fail(E_CONFIG, "unknown block format '%.40s'", type);
-    size_t blocks = count / (size_t)f->elements;
     if (count % (size_t)f->elements)
         return fail(E_FORMAT, "%zu elements are not a whole number of %s blocks of %d", count, f->name, f->elements);
+    *found = f;
+    return OK;
+}
+
+int dequantize(float *dst, const void *src, size_t bytes, size_t count, const char *type) {
+    const struct block_format *f;
+    int status = find(&f, type, count);
+    if (!f) return status;
+    size_t blocks = count / (size_t)f->elements;
     if (bytes / (size_t)f->bytes != blocks || bytes % (size_t)f->bytes)
         return fail(E_FORMAT, "%zu elements of %s take %d bytes a block of %d, not %zu bytes", count, f->name, f->bytes,
                     f->elements, bytes);
     const uint8_t *block = src;
     for (size_t i = 0; i < blocks; i++) f->decode(dst + i * (size_t)f->elements, block + i * (size_t)f->bytes);
+    return OK;
+}
+
+int quantize(uint8_t *dst, const float *src, size_t count, const char *type) {
+    const struct block_format *f;
+    int status = find(&f, type, count);
+    if (!f) return status;
+    if (!f->encode) return fail(E_CONFIG, "nothing is written as %s", f->name);
+    for (size_t i = 0, blocks = count / (size_t)f->elements; i < blocks; i++)
+        if (!f->encode(dst + i * (size_t)f->bytes, src + i * (size_t)f->elements))
+            return fail(E_FORMAT, "%s cannot hold a number of elements %zu to %zu", f->name, i * (size_t)f->elements,
+                        (i + 1) * (size_t)f->elements - 1);
     return OK;
 }

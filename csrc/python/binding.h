@@ -67,7 +67,7 @@ int add_trainer(PyObject *module);  /* py_trainer.c: Trainer        */
 int add_plan(PyObject *module);     /* py_plan.c: plan              */
 int add_loss(PyObject *module);     /* py_loss.c: grpo_loss, group_advantages, selective_log_softmax */
 int add_ops(PyObject *module);      /* py_ops.c: Ops, one method an op of ops.def, for tests and benchmarks */
-int add_quant(PyObject *module);    /* py_quant.c: dequantize       */
+int add_quant(PyObject *module);    /* py_quant.c: de-, quantize    */
 int add_vision(PyObject *module);   /* py_vision.c: preprocess, smart_resize */
 int add_cuda(PyObject *module);     /* py_cuda.c: cuda_plugin, cuda_devices, cuda_blas */
 

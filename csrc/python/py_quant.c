@@ -1,4 +1,4 @@
-/* dequantize(): GGUF blocks to a float32 array; block_formats: the formats it knows. */
+/* dequantize(): GGUF blocks to a float32 array; quantize(): an array to blocks; block_formats: the formats it knows. */
 #include "binding.h"
 
 #include "base/quant.h"
@@ -33,7 +33,37 @@ static PyObject *py_dequantize(PyObject *module, PyObject *args) {
     return array;
 }
 
+PyDoc_STRVAR(quantize_doc, "quantize($module, type, array, /)\n--\n\n"
+                           "float32 (n,) -> GGUF blocks, uint8 (bytes,), of F32, F16, BF16 or Q8_0.");
+static PyObject *py_quantize(PyObject *module, PyObject *args) {
+    (void)module;
+    const char *type;
+    PyObject *object;
+    if (!PyArg_ParseTuple(args, "sO:quantize", &type, &object)) return NULL;
+    PyArrayObject *array = array_arg(object, NPY_FLOAT32, 1, "array");
+    if (!array) return NULL;
+    size_t count = (size_t)PyArray_SIZE(array);
+    npy_intp shape[1] = {0};
+    for (const struct block_format *f = block_formats; f->name; f++)
+        if (!strcmp(f->name, type)) shape[0] = (npy_intp)(count / (size_t)f->elements * (size_t)f->bytes);
+    PyObject *blocks = array_new(NPY_UINT8, 1, shape);
+    int status = OK;
+    if (blocks) {
+        uint8_t *dst = DATA(uint8_t, (PyArrayObject *)blocks);
+        const float *src = DATA(float, array);
+        WITHOUT_GIL(status = quantize(dst, src, count, type));
+    }
+    Py_DECREF(array);
+    if (!blocks) return NULL;
+    if (status) {
+        Py_DECREF(blocks);
+        return raise_status(status);
+    }
+    return blocks;
+}
+
 static PyMethodDef methods[] = {
+    {"quantize", py_quantize, METH_VARARGS, quantize_doc},
     {"dequantize", py_dequantize, METH_VARARGS, dequantize_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -1,5 +1,5 @@
-"""The command `grpo`: train, recipes, generate, attention, eval, analyze, plot, plan, convert, doctor. One file a
-command; this one picks it and prints what goes wrong."""
+"""The command `grpo`: train, recipes, generate, attention, eval, analyze, plot, plan, export, convert, doctor. One
+file a command; this one picks it and prints what goes wrong."""
 import importlib
 import os
 import sys
@@ -18,6 +18,7 @@ COMMANDS = {
     "analyze": "look at the completions of a run or an evaluation, or compare two",
     "plot": "draw the plots of a run",
     "plan": "say how much memory a run will take and how long a step, before anything is loaded",
+    "export": "write a model or a run as one .gguf for llama.cpp, or as a folder of safetensors",
     "convert": "write a model of PyTorch's pickles as safetensors; nothing in them is run",
     "doctor": "say what is there on this machine, what is missing, and how to get it",
 }

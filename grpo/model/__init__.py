@@ -2,7 +2,8 @@
 
 model.py Model and the calls that run it; loading.py where one comes from: load, tiny; families/ what a config.json says
 of a network, as a spec; devices.py where it runs; tokenizer.py and chat.py text to token ids and back,
-tokenizer_sources.py where a model's comes from; hub.py from a name to files; formats/ the files themselves.
+tokenizer_sources.py where a model's comes from; export.py a model as a GGUF; hub.py from a name to files; formats/ the
+files themselves.
 """
 from .devices import DRIVER, LEAST_CAPABILITY, gpu_memory, pick_device, search_packages
 from .families import spec_of

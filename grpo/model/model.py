@@ -338,6 +338,23 @@ class Model:
                 if path.name not in written and ours.fullmatch(path.name):
                     writer.remove(path.name)
 
+    def save_gguf(self, path: str | os.PathLike[str], dtype: str | None = None, name: str | None = None) -> None:
+        """One .gguf that llama.cpp and `load` read: weights, config, tokenizer and chat template.
+
+        ``dtype``: of the matrices, "bf16", "f16", "q8_0" or "f32"; None is the device's own. ``name``: general.name,
+        by default the file's. The file appears whole or not at all, in place of one of that name. Raises
+        UnsupportedModelError and TokenizerError for what GGUF has no word for, ConfigError, CheckpointError.
+
+        >>> import tempfile
+        >>> from grpo import load, tiny
+        >>> with tempfile.TemporaryDirectory() as folder:                                           # doctest: +SKIP
+        ...     load(tiny()).save_gguf(f"{folder}/tiny.gguf", "q8_0")
+        ...     load(f"{folder}/tiny.gguf").generate("2 + 2 =", max_new_tokens=4)
+        """
+        from .export import export_gguf
+
+        export_gguf(self, Path(path), dtype, name)
+
     def _named_prompt(self, prompt: Prompt, i: int, images: Sequence[Any]) -> EncodedPrompt:
         try:
             encoded = self.encode_prompt(prompt, images)

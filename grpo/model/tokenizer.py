@@ -18,6 +18,7 @@ from .chat_files import DEFAULT, MAIN, OTHERS, WITH_TOOLS, template_files, templ
 from .formats import tiktoken
 from .formats.byte_level import byte_alphabet, byte_level_backend, set_bos_eos
 from .formats.gguf_tokenizer import build
+from .formats.gguf_vocabulary import vocabulary
 from .formats.strict_json import read_bytes, read_object
 from .formats.tokenizer_json import check
 
@@ -272,6 +273,12 @@ class Tokenizer:
             files |= {f"{OTHERS}/{name}.jinja": text.encode() for name, text in self.chat_templates.items()
                       if name != DEFAULT and re.fullmatch(r"[\w-]+", name)}
         return files
+
+    def to_gguf(self, rows: int) -> dict[str, Any]:
+        """The metadata of a GGUF that from_gguf reads back, for a model whose embedding has so many rows.
+        TokenizerError for a tokenizer that GGUF has no word for."""
+        metadata = vocabulary(self._backend, self.special, self.eos_ids, rows, self._source)
+        return metadata | ({"tokenizer.chat_template": self.chat_template} if self.chat_template else {})
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the files that transformers and this class read back."""

@@ -66,6 +66,12 @@ class NoTokenizer(Tokenizer):
         """There are none."""
         return {}
 
+    def to_gguf(self, rows: int) -> dict[str, Any]:
+        """That there is none, and the id that ends a completion."""
+        warn(f"{self._source}: there is no tokenizer to be written, so the GGUF takes token ids alone")
+        return {"tokenizer.ggml.model": "none", **({"tokenizer.ggml.eos_token_id": self.eos_ids[0]}
+                                                   if self.eos_ids else {})}
+
     def _refuse(self, what: str) -> NoReturn:
         raise TokenizerError(f"{self._source}: {what}: the model has no tokenizer. Give token ids, or load it with "
                              "tokenizer=, a folder, a file or a tokenizer")

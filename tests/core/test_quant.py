@@ -7,6 +7,7 @@ import pytest
 
 from grpo import _core
 from grpo.errors import ConfigError, FileFormatError
+from grpo.model.formats.safetensors import to_bfloat16_bits
 from make_files import BLOCKS, HALVES, quantised
 
 QUANTISED = [kind for kind, (elements, _) in BLOCKS.items() if elements > 1]
@@ -160,3 +161,59 @@ def test_dequantize_checks_sizes(kind, size, count, error):
 
 def test_dequantize_empty():
     assert _core.dequantize("Q8_0", b"", 0).shape == (0,)
+
+
+def q8_0(block):
+    """ggml's reference in plain Python: 32 float32 -> (half, 32 int8), halves away from zero."""
+    scale = np.float32(np.abs(block).max()) / np.float32(127)
+    inverse = np.float32(1) / scale if scale else np.float32(0)
+    scaled = [float(np.float32(x * inverse)) for x in block]
+    whole = [int(abs(x) + 0.5) * (1 if x > 0 else -1) for x in scaled]
+    return np.float16(scale).tobytes() + np.array(whole, np.int8).tobytes()
+
+
+def test_q8_0_is_written_as_by_ggml(rng):
+    sizes = np.array([0, 1e-30, 1e-6, 1e-3, 1, 300, 1e6], np.float32)
+    blocks = rng.standard_normal((len(sizes), 32)).astype(np.float32) * sizes[:, None]
+    blocks[4] = (np.arange(32) - 15.5) * 2  # halves: the largest is 31 = 127 steps of 31 / 127
+    blocks[5, :4] = [127, 0.5, -0.5, 2.5]
+    blocks[5, 4:] = 0
+    assert _core.quantize("Q8_0", blocks.ravel()).tobytes() == b"".join(map(q8_0, blocks))
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
+def test_floats_are_written_to_the_nearest(kind, rng):
+    """Ties to even, subnormals of halves, and signs of zero."""
+    values = np.concatenate(
+        [
+            rng.standard_normal(4000) * 10.0 ** rng.uniform(-9, 4, 4000),
+            np.arange(4096) * 2.0**-26,
+            [0.0, -0.0, 65504.0, 65519.996, 1 + 2.0**-11, 1 + 3 * 2.0**-11, 1 + 2.0**-8, 1 + 3 * 2.0**-8],
+        ]
+    ).astype(np.float32)
+    values = np.concatenate([values, -values])
+    want = {"F32": values, "F16": values.astype(np.float16), "BF16": to_bfloat16_bits(values)}[kind]
+    got = _core.quantize(kind, values)
+    assert got.tobytes() == want.tobytes()
+    np.testing.assert_array_equal(_core.quantize(kind, _core.dequantize(kind, got.tobytes(), len(values))), got)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 1e38])
+def test_what_a_format_cannot_hold(value):
+    array = np.zeros(96, np.float32)
+    array[70] = value
+    for kind, named in (("Q8_0", "elements 64 to 95"), ("F16", "elements 70 to 70")):
+        with pytest.raises(FileFormatError, match=f"{kind} cannot hold a number of {named}"):
+            _core.quantize(kind, array)
+    for kind in ("F32", "BF16"):
+        _core.quantize(kind, array)
+
+
+@pytest.mark.parametrize(
+    "kind, count, error", [("Q8_0", 31, FileFormatError), ("Q4_0", 32, ConfigError), ("Q9", 32, ConfigError)]
+)
+def test_quantize_checks_its_arguments(kind, count, error):
+    with pytest.raises(error):
+        _core.quantize(kind, np.zeros(count, np.float32))
+    with pytest.raises(TypeError):
+        _core.quantize("F32", np.zeros(count))

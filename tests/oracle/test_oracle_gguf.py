@@ -5,6 +5,7 @@ import struct
 import numpy as np
 import pytest
 
+import grpo
 from grpo import _core
 from grpo.model.formats.gguf import GgufFile
 from grpo.model.tokenizer import Tokenizer
@@ -164,3 +165,26 @@ def test_gemma_weights_make_sense_to_transformers(gemma3_gguf):
         ids = torch.tensor([tokenizer.encode("One, two, three, four, five, six, seven,", add_special_tokens=True)])
         completion = model.generate(ids, max_new_tokens=4, do_sample=False)[0, ids.shape[1] :]
         assert tokenizer.decode(completion.tolist()) == " eight, nine,"
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16", "q8_0"])
+def test_a_written_file_is_read_by_the_library(dtype, tmp_path):
+    """gguf's own reader: every key with its type, every tensor with its numbers, those of its own quantiser."""
+    model = grpo.load(grpo.tiny("llama", hidden_size=64, intermediate_size=96, num_attention_heads=4), device="ref")
+    model.save_gguf(tmp_path / "x.gguf", dtype)
+    file, reader = GgufFile(tmp_path / "x.gguf"), gguf.GGUFReader(tmp_path / "x.gguf")
+    for key, value in file.metadata.items():
+        assert reader.get_field(key).contents() == value, key
+    wanted = {tensor.name: tensor for tensor in reader.tensors}
+    kind = gguf.GGMLQuantizationType[dtype.upper()]
+    state = {name: array for name, _, _, array in gguf_tensors(model.state_dict(), model.config)}
+    assert wanted.keys() == state.keys()
+    for name, data in state.items():
+        tensor = wanted[name]
+        array = np.frombuffer(data, "<f4").reshape(tensor.shape[::-1].tolist())
+        own = gguf.quants.quantize(array, kind if array.ndim > 1 else gguf.GGMLQuantizationType.F32)
+        assert tensor.data.tobytes() == own.tobytes(), name
+    assert reader.get_field("general.alignment") is None and all(
+        tensor.data_offset % 32 == 0 for tensor in reader.tensors
+    )
+    file.close()

@@ -12,18 +12,9 @@ from ...errors import FileFormatError, note
 from .gguf_config import gguf_config
 from .gguf_container import GgufContainer
 from .gguf_keys import refuse_other_kinds
+from .gguf_names import ROPE_DIVISORS, from_gguf, hugging_face_name
 
-NAMES = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight",
-         "output.weight": "lm_head.weight"}
-LAYER_NAMES = {"attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
-               "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj", "attn_q_norm": "self_attn.q_norm",
-               "attn_k_norm": "self_attn.k_norm", "ffn_norm": "post_attention_layernorm",
-               "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
-# Gemma 3 has a norm before and after each half of a layer.
-GEMMA3_LAYER_NAMES = {**LAYER_NAMES, "post_attention_norm": "post_attention_layernorm",
-                      "ffn_norm": "pre_feedforward_layernorm", "post_ffw_norm": "post_feedforward_layernorm"}
 SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
-ROPE_DIVISORS = "rope_freqs.weight"
 # Heads of rerankers; constants that are made anew.
 OTHERS = re.compile(r"cls(\.\w+)?\.(weight|bias)|blk\.\d+\.attn_rot_embd(\.weight)?")
 
@@ -65,19 +56,8 @@ class GgufFile:
     def read(self, name: str) -> np.ndarray:
         """float32, as Hugging Face has it: q and k rows in its order, Gemma's norm weights as what is added to 1."""
         file, stored = self._places[name]
-        array = file.read(stored)
         architecture = self.metadata["general.architecture"]
-        if architecture == "gemma3" and name.endswith("norm.weight"):
-            return array - np.float32(1)
-        permuted = re.fullmatch(r".*\.self_attn\.([qk])_proj\.(weight|bias)", name)
-        if not permuted or architecture != "llama":
-            return array
-        heads = self.config["num_attention_heads" if permuted[1] == "q" else "num_key_value_heads"]
-        if array.shape[0] % (2 * heads):
-            raise FileFormatError(f"{file.path}: tensor {name}: {array.shape[0]} rows are not {heads} heads of pairs")
-        # "llama" files rotate adjacent rows (2j, 2j + 1) of a head; Hugging Face rotates (j, j + D/2).
-        pairs = array.reshape(heads, -1, 2, *array.shape[1:])
-        return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(array.shape)
+        return from_gguf(file.read(stored), name, self.config, architecture, str(file.path))
 
     def _open(self) -> None:
         """The file, and the others that it says the model is split over, in their order."""
@@ -108,10 +88,10 @@ class GgufFile:
     def _find_tensors(self) -> dict[str, tuple[GgufContainer, str]]:
         """By Hugging Face name: the file and the name there."""
         places: dict[str, tuple[GgufContainer, str]] = {}
-        gemma = self.metadata.get("general.architecture") == "gemma3"
+        architecture = self.metadata.get("general.architecture")
         for file in self._files:
             for stored in file.tensors:
-                name = _hugging_face_name(stored, GEMMA3_LAYER_NAMES if gemma else LAYER_NAMES)
+                name = hugging_face_name(stored, architecture)
                 if name in places:
                     raise FileFormatError(f"{file.path}: tensor {stored!r} is in {places[name][0].path}, too")
                 places[name] = file, stored
@@ -126,15 +106,9 @@ class GgufFile:
         shape = self.shapes().get("model.embed_tokens.weight")
         if shape is None or len(shape) != 2:
             raise FileFormatError(f"{self.path}: no token_embd.weight with two dimensions")
-        divisors = self.read(ROPE_DIVISORS) if ROPE_DIVISORS in self._places else None
+        place = self._places.get(ROPE_DIVISORS)
+        divisors = place[0].read(place[1]) if place else None
         return gguf_config(self.metadata, shape[0], "lm_head.weight" not in self._places, divisors, self.source)
-
-
-def _hugging_face_name(name: str, layer_names: dict[str, str]) -> str:
-    layer = re.fullmatch(r"blk\.(\d{1,6})\.(\w+)\.(weight|bias)", name)
-    if layer and layer[2] in layer_names:
-        return f"model.layers.{int(layer[1])}.{layer_names[layer[2]]}.{layer[3]}"
-    return NAMES.get(name, name)
 
 
 def _split_number(file: GgufContainer, key: str, absent: int | None = None) -> int:

@@ -11,10 +11,8 @@ import numpy as np
 from ...errors import FileFormatError, UnsupportedModelError
 from ..families import llama3_scale
 from .gguf_keys import refuse_unknown
+from .gguf_names import ARCHITECTURES, KEYS, LOCAL_THETA, PATTERN, ROTATED, VALUE_LENGTH
 
-# general.architecture: (model_type, class in transformers)
-ARCHITECTURES = {"llama": ("llama", "LlamaForCausalLM"), "qwen2": ("qwen2", "Qwen2ForCausalLM"),
-                 "qwen3": ("qwen3", "Qwen3ForCausalLM"), "gemma3": ("gemma3_text", "Gemma3ForCausalLM")}
 MAX_COUNT = 1 << 31
 MAX_LAYERS = 1 << 16                                     # a list of this many kinds is still made without harm
 GEMMA3_PERIOD, GEMMA3_LOCAL_THETA, GEMMA3_WINDOW = 6, 10000.0, 4096
@@ -57,7 +55,7 @@ class _Metadata:
                                   f"not {value!r:.80}")
         return float(str(np.float32(value)))
 
-    def theta(self, key: str = "rope.freq_base", absent: float | None = 10000.0) -> float:
+    def theta(self, key: str = KEYS["rope_theta"], absent: float | None = 10000.0) -> float:
         return self.number(key, absent, low=1e-3)
 
     def refusal(self, what: str) -> UnsupportedModelError:
@@ -78,17 +76,18 @@ def gguf_config(metadata: Mapping[str, Any], vocab_size: int, tie: bool, rope_di
     if keys.get("expert_count", 0):
         raise keys.refusal("a mixture of experts")
     model_type, model_class = ARCHITECTURES[architecture]
-    heads, width = keys.count("attention.head_count"), keys.count("embedding_length")
+    heads, width = keys.count(KEYS["num_attention_heads"]), keys.count(KEYS["hidden_size"])
     config: dict[str, Any] = {
         "architectures": [model_class], "model_type": model_type, "hidden_size": width,
-        "intermediate_size": keys.count("feed_forward_length"),
-        "num_hidden_layers": keys.count("block_count", high=MAX_LAYERS), "num_attention_heads": heads,
-        "num_key_value_heads": keys.count("attention.head_count_kv", heads),
-        "rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon"),
-        "max_position_embeddings": keys.count("context_length"), "vocab_size": vocab_size, "tie_word_embeddings": tie,
+        "intermediate_size": keys.count(KEYS["intermediate_size"]),
+        "num_hidden_layers": keys.count(KEYS["num_hidden_layers"], high=MAX_LAYERS), "num_attention_heads": heads,
+        "num_key_value_heads": keys.count(KEYS["num_key_value_heads"], heads),
+        "rms_norm_eps": keys.number(KEYS["rms_norm_eps"]),
+        "max_position_embeddings": keys.count(KEYS["max_position_embeddings"]), "vocab_size": vocab_size,
+        "tie_word_embeddings": tie,
     }
-    head_dim = keys.count("attention.key_length", width // heads)
-    if any(keys.get(key, head_dim) != head_dim for key in ("attention.value_length", "rope.dimension_count")):
+    head_dim = keys.count(KEYS["head_dim"], width // heads)
+    if any(keys.get(key, head_dim) != head_dim for key in (VALUE_LENGTH, ROTATED)):
         raise keys.refusal(f"a width of value heads or of rotation that differs from key_length {head_dim}")
     if architecture in ("qwen3", "gemma3") or head_dim != width // heads:
         config["head_dim"] = head_dim
@@ -108,10 +107,10 @@ def _silu_family(keys: _Metadata, scaling: dict[str, Any] | None) -> dict[str, A
     config: dict[str, Any] = {"hidden_act": "silu", "rope_theta": keys.theta()}
     if scaling:
         config["rope_scaling"] = scaling
-    window = keys.count("attention.sliding_window", 0, low=0)
+    window = keys.count(KEYS["sliding_window"], 0, low=0)
     if not window:
         return config
-    if keys.architecture != "llama" or keys.has("attention.sliding_window_pattern"):
+    if keys.architecture != "llama" or keys.has(PATTERN):
         raise keys.refusal(f"sliding-window attention of {keys.architecture}, or of some layers only,")
     # A Mistral: llama.cpp has no architecture of its own for it.
     return config | {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": window}
@@ -122,9 +121,9 @@ def _gemma3(keys: _Metadata, config: Mapping[str, Any], scaling: dict[str, Any] 
     layers, heads = config["num_hidden_layers"], config["num_attention_heads"]
     # The scale of the scores is in no key: llama.cpp too tells the 27B by its layers.
     scalar = config["hidden_size"] // heads if layers == GEMMA3_27B_LAYERS else config["head_dim"]
-    window = keys.count("attention.sliding_window", 0, low=0)
+    window = keys.count(KEYS["sliding_window"], 0, low=0)
     kinds = ["sliding_attention" if local else "full_attention" for local in _local_layers(keys, layers, window)]
-    local_theta = keys.theta("rope.freq_base_swa", GEMMA3_LOCAL_THETA)
+    local_theta = keys.theta(LOCAL_THETA, GEMMA3_LOCAL_THETA)
     rope = {
         "full_attention": {"rope_type": "default", **(scaling or {}), "rope_theta": keys.theta(absent=None)},
         "sliding_attention": {"rope_type": "default", "rope_theta": local_theta},
@@ -140,15 +139,15 @@ def _gemma3(keys: _Metadata, config: Mapping[str, Any], scaling: dict[str, Any] 
 
 def _local_layers(keys: _Metadata, layers: int, window: int) -> list[bool]:
     """Which layers have the window: all but each sixth, unless the file has a period or a list of its own."""
-    pattern = keys.values.get(f"{keys.architecture}.attention.sliding_window_pattern", GEMMA3_PERIOD)
+    pattern = keys.values.get(f"{keys.architecture}.{PATTERN}", GEMMA3_PERIOD)
     if not window:
         return [False] * layers
     if type(pattern) is int and pattern >= 0:            # the last of each period sees everything; 0: none does
         return [pattern == 0 or i % pattern < pattern - 1 for i in range(layers)]
     if isinstance(pattern, list) and len(pattern) == layers and all(item in (0, 1) for item in pattern):
         return [bool(item) for item in pattern]
-    raise FileFormatError(f"{keys.source}: {keys.architecture}.attention.sliding_window_pattern must be a period, or a "
-                          f"flag for each of {layers} layers, not {pattern!r:.80}")
+    raise FileFormatError(f"{keys.source}: {keys.architecture}.{PATTERN} must be a period, or a flag for "
+                          f"each of {layers} layers, not {pattern!r:.80}")
 
 
 def _rope_scaling(keys: _Metadata, context_length: int) -> dict[str, Any] | None:
@@ -192,12 +191,25 @@ def _yarn(keys: _Metadata, factor: float, context_length: int) -> dict[str, Any]
 
 
 def _llama3_from_divisors(keys: _Metadata, divisors: np.ndarray, head_dim: int) -> dict[str, Any]:
-    """rope_freqs.weight holds 1/llama3_scale for low 1, high 4, length 8192 (Llama 3.1 to 3.3); its largest entry is
-    the factor."""
-    factor = float(divisors.max(initial=0.0))
+    """rope_freqs.weight holds 1/llama3_scale; its largest entry is the factor. Those of Llama 3.1 to 3.3 have low 1,
+    high 4 and length 8192, others another length; or else the entries between 1 and the factor say what high and length
+    are for low 1."""
+    factor = float(str(divisors.max(initial=np.float32(0))))
     plain = keys.theta() ** -(np.arange(0, head_dim, 2) / head_dim)
-    if divisors.shape != plain.shape or not factor >= 1 or not divisors.min() > 0 or \
-            not np.allclose(1 / divisors, llama3_scale(plain, factor, 1.0, 4.0, 8192.0), rtol=1e-4):
-        raise keys.refusal("rope_freqs.weight other than llama3's scaling (low 1, high 4, original length 8192)")
-    return {"rope_type": "llama3", "factor": factor, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 8192}
+    if divisors.shape != plain.shape or not factor >= 1 or not divisors.min() > 0:
+        raise keys.refusal("rope_freqs.weight that is not one divisor, from 1, a pair of a head")
+    tried = [(4.0, 8192.0), *((4.0, 2.0**n) for n in range(5, 21))]
+    between = (divisors > 1 + 1e-6) & (divisors < factor * (1 - 1e-6))
+    if between.sum() > 1:
+        # (turns - low) / (high - low), with turns = length * frequency / 2 pi, is a straight line of the frequency
+        share = (1 / divisors[between].astype(np.float64) - 1 / factor) / (1 - 1 / factor)
+        slope, shift = np.polyfit(plain[between], share, 1)
+        high = 1 - 1 / shift if shift < 0 else 0.0
+        tried.append((round(float(high), 3), float(round(2 * math.pi * slope * (high - 1)))))
+    for high, length in tried:
+        if high > 1 and length >= 1 and \
+                np.allclose(1 / divisors, llama3_scale(plain, factor, 1.0, high, length), rtol=1e-4):
+            return {"rope_type": "llama3", "factor": factor, "low_freq_factor": 1.0, "high_freq_factor": high,
+                    "original_max_position_embeddings": int(length)}
+    raise keys.refusal("rope_freqs.weight other than llama3's scaling (of low 1, high 4 and length 8192, or with "
+                       "entries that say others)")

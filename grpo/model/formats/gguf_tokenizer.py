@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...errors import TokenizerError
+from ...errors import TokenizerError, note
 from .byte_level import bpe, byte_level_backend, set_bos_eos
 from .gguf_splits import split_of
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import tokenizers
 
 
-UNKNOWN, CONTROL, USER_DEFINED, BYTE = 2, 3, 4, 6        # tokenizer.ggml.token_type
+UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 2, 3, 4, 5, 6    # tokenizer.ggml.token_type
 MAX_SPELLED = 256                                        # longer tokens get no merges: pairs cost the length squared
 TURN_END = "<end_of_turn>"                               # of Gemma; its files have no key for the id
 SPECIAL_KEYS = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
@@ -30,7 +30,7 @@ def build(metadata: Mapping[str, Any], source: str) -> tuple[tokenizers.Tokenize
     kind = metadata.get("tokenizer.ggml.model")
     if kind == "gpt2":
         split = split_of(metadata, vocabulary, source)
-        backend = byte_level_backend(vocabulary, _strings(metadata, "merges", source), split, source)
+        backend = byte_level_backend(vocabulary, _strings(metadata, "merges", source, empty=True), split, source)
         add_bos = split.bos
     elif kind == "llama":
         backend = _sentencepiece_backend(vocabulary, metadata, source)
@@ -109,9 +109,9 @@ def _types(metadata: Mapping[str, Any], size: int, source: str) -> list[int]:
     return types
 
 
-def _strings(metadata: Mapping[str, Any], key: str, source: str) -> list[str]:
+def _strings(metadata: Mapping[str, Any], key: str, source: str, empty: bool = False) -> list[str]:
     value = metadata.get(f"tokenizer.ggml.{key}")
-    if not isinstance(value, list) or not value or any(type(item) is not str for item in value):
+    if not isinstance(value, list) or not (value or empty) or any(type(item) is not str for item in value):
         raise TokenizerError(f"{source}: tokenizer.ggml.{key} must be a list of strings")
     return value
 
@@ -120,9 +120,12 @@ def _id(metadata: Mapping[str, Any], key: str, size: int, source: str) -> int | 
     value = metadata.get(f"tokenizer.ggml.{key}_token_id")
     if value is None:
         return None
-    if type(value) is not int or not 0 <= value < size:
+    if type(value) is not int:
         raise TokenizerError(f"{source}: tokenizer.ggml.{key}_token_id {value!r:.40} is not a token id "
                              f"(0 to {size - 1})")
+    if not 0 <= value < size:                                # often all bits set, for none
+        note(f"{source}: tokenizer.ggml.{key}_token_id {value} is no token (0 to {size - 1}); it is left out")
+        return None
     return value
 
 
