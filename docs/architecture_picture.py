@@ -24,7 +24,8 @@ ROWS = [
     [("datasets", "a file is a name"), ("rewards", "a file is a name")],
     [("options", "what may be asked, and how"), ("runs", "the folder that a run leaves")],
     [("model", "weights, tokenizer, files, families/")],
-    [("vision", "images, decoded and made ready"), ("answers", "read, and compared"), ("ops.py, errors.py", "arrays; typed errors")],
+    [("vision", "images made ready"), ("answers", "read, and compared"),
+     ("ops.py, errors.py", "arrays; typed errors")],
 ]
 UPPER = [                                                # the three folders of floor 4
     ("run", "without gradients", ["session, score, see, embed", "decode: one token a slot", "rollout: one loop over"]),

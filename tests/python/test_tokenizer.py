@@ -262,7 +262,6 @@ def test_gguf_sentencepiece(text, pieces):
         ({"tokenizer.ggml.merges": ["q zz"]}, "merge 0"),
         ({"tokenizer.ggml.merges": ["h e", "he"]}, "merge 1"),
         ({"tokenizer.ggml.token_type": [1]}, "token_type"),
-        ({"tokenizer.ggml.eos_token_id": 999}, "eos_token_id"),
         ({"tokenizer.ggml.eos_token_id": "x"}, "eos_token_id"),
         ({"tokenizer.ggml.pre": 3}, "pre-tokenizer"),
         ({"tokenizer.ggml.model": "llama"}, "scores"),
@@ -271,6 +270,13 @@ def test_gguf_sentencepiece(text, pieces):
 def test_gguf_errors_name_the_key(change, named):
     with pytest.raises(TokenizerError, match=named):
         Tokenizer.from_gguf({**byte_level_metadata(), **change}, "some.gguf")
+
+
+@pytest.mark.parametrize("key", ["eos", "bos", "padding"])
+def test_gguf_ids_of_no_token_are_left_out(key, capfd):
+    metadata = byte_level_metadata() | {f"tokenizer.ggml.{key}_token_id": 2**32 - 1}
+    tokenizer = Tokenizer.from_gguf(metadata, "some.gguf")
+    assert tokenizer.encode("a") and f"{key}_token_id 4294967295 is no token" in capfd.readouterr().err
 
 
 # -- folders -----------------------------------------------------------------------------------------------------------
