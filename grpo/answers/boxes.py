@@ -35,6 +35,16 @@ def boxed(text: str) -> str | None:
     return ", ".join(dict.fromkeys(together))
 
 
+def unclosed(text: str) -> str:
+    r"""What is left of a last box that is never closed.
+
+    >>> unclosed(r"\boxed{\frac{1}{2")
+    '\\frac{1}{2'
+    """
+    *_, (start, _, _) = boxes_in(text)
+    return text[start:].partition("{")[2].strip()
+
+
 def boxes_in(text: str) -> Iterator[tuple[int, int, str | None]]:
     """(start, end, content) of every outermost box; the content is None where it is never closed."""
     at = 0

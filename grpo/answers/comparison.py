@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import RewardError
 from . import units
-from .boxes import boxed
+from .boxes import boxed, unclosed
 from .choices import LETTERS, letter, letter_and_text
 from .dress import FORMULA, inside_of, unwrapped
 from .equality import equal
@@ -20,7 +20,9 @@ from .values import exact
 NO_UNITS = ("", "%", "degree", "dollar", "euro", "pound", "yen", "rupee", "won", "ruble")     # part of the dress
 PLAIN_NUMBER = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?")
 MATHEMATICAL = re.compile(r"[\d\\=+*/^<>|√π∞½¼¾]|^[^A-Za-z]*(?:[A-Za-z][^A-Za-z]+)*[A-Za-z]?[^A-Za-z]*$")
-LONGEST_TEXT = 300                           # characters of a gold that is an answer and not a way to it
+LONGEST_TEXT = 300                           # characters of a gold that is one sentence
+WORDS = re.compile(r"[^\W\d_]{2,}")
+MOST_WORDS, MOST_WORDS_OF_LINES = 50, 4      # of a gold that is an answer, and not the way to it
 DASHES = str.maketrans(dict.fromkeys("−–‐‑‒－", "-"))
 
 
@@ -55,11 +57,11 @@ def golds_in(gold: Any) -> list[str]:
     if "####" in text:
         text = text.rsplit("####", 1)[1].strip()
     elif (inside := boxed(text)) is not None:
-        text = inside
+        text = inside or unclosed(text)                               # a gold that was cut off means what is left
     elif (said := announced(text)) is not None and said[0]:
         text = said[-1] if len(text) > LONGEST_TEXT or "\n" in text else said[0]
-    elif len(text) > LONGEST_TEXT and len(text.split()) > 20:
-        unreadable(gold, "a long text without an answer in \\boxed{}, after #### or after 'the answer is'")
+    elif len(WORDS.findall(text)) > (MOST_WORDS_OF_LINES if "\n" in text else MOST_WORDS):
+        unreadable(gold, "a solution without an answer in \\boxed{}, after #### or after 'the answer is'")
     if not text:
         unreadable(gold, "no text")
     return [text, *(letter_and_text(text) or ())]

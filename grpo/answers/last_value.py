@@ -16,6 +16,7 @@ CHANGING = re.compile(r"\s*(?:!|\^|(?:below|above|over|under|factorial|squared|c
 LATEX = re.compile(r"[^\s$]*\\[A-Za-z]+[^\s$]*")           # \frac{15}{2} without marks around it
 CLOSING = re.compile(r"[^()\[\]{}\n]*[)\]}]")
 BROKEN = re.compile(r"(?<!\$)\$[ \t]*\n[^$\n]*\n[ \t]*\$(?!\$)|\\\([ \t]*\n[^\n]*\n[ \t]*\\\)")   # over several lines
+LISTED = re.compile(r"^\s*(?:step\s+)?\d{1,2}[.):]\s+(?=[A-Za-z$\\*])", re.MULTILINE | re.IGNORECASE)     # "10. Now"
 SENTENCE = re.compile(r"[A-Za-z]{3,}\s+[A-Za-z]{2,}")      # between two dollars: money, and no formula
 JOINED = re.compile(r"\s*(?:,|and|or|,\s*and)\s*(?=[$\\])")
 UNIT = re.compile(r"\s?(?:%|°|[A-Za-z]+(?:\^?\d)?(?:\s[A-Za-z]+){0,3})(?=[.,;!?]|\s*$|\n)")
@@ -36,7 +37,7 @@ def last_value(text: str) -> str | None:
     >>> last_value("first 3, then 4"), last_value("so 9 * 2 = 18 eggs"), last_value("it is (1, 2).")
     ('4', '18', '(1, 2)')
     """
-    text = BROKEN.sub(" ", text)
+    text = LISTED.sub(" ", BROKEN.sub(" ", text))
     formula, number = last(FORMULA, text), last(NUMBER, text)
     if formula is not None and (number is None or number.start() < formula.end()):
         inside = inside_of(formula)

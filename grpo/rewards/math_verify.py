@@ -3,7 +3,7 @@ deadline: its parser can take minutes, or for ever, over a few characters."""
 import logging
 from typing import Any
 
-from ..answers import final_answer, same_answer, tagged_answer, text_of
+from ..answers import final_answer, golds_in, same_answer, tagged_answer, text_of
 from ..errors import ConfigError
 from .adapters import reward
 
@@ -21,22 +21,26 @@ SECONDS = 5.0
 
 @reward(timeout=SECONDS, process=True)
 def math_verify_reward(completion: str | list, answer: Any = None, solution: Any = None) -> float | None:
-    """1.0 where the tagged answer, or without a tag the whole completion, equals the column answer (or solution) as
-    grpo.answers or math-verify compare them, else 0.0; None where the row has no answer. What takes longer than 5
-    seconds is scored by on_reward_error.
+    """1.0 where the tagged answer, or without a tag the whole completion, equals the column answer (or solution), else
+    0.0; None where the row has no answer. math-verify decides where it can read both, else grpo.answers does (text, a
+    letter, an amount with its unit). What takes longer than 5 seconds is scored by on_reward_error.
 
     >>> math_verify_reward("<answer>\\\\frac{\\\\sqrt{2}}{2}</answer>", answer="$1/\\\\sqrt{2}$")
     1.0
     """
-    gold = str(answer if answer is not None else "" if solution is None else solution).rsplit("####", 1)[-1].strip()
-    if not gold:
+    gold = answer if answer is not None else solution
+    if gold is None or gold == "":
         return None
     text = text_of(completion)
     inside = tagged_answer(text)
-    if same_answer(final_answer(text) if inside is None else inside, gold):
-        return 1.0
     given = parse(text, parsing_timeout=None) if inside is None else formula(inside)
-    return float(verify(formula(gold), given, timeout_seconds=None))
+    for wanted in golds_in(gold):
+        read = formula(wanted)
+        if verify(read, given, timeout_seconds=None):
+            return 1.0
+        if not (read and given) and same_answer(final_answer(text) if inside is None else inside, wanted):
+            return 1.0
+    return 0.0
 
 
 def formula(answer: str) -> list:

@@ -1,8 +1,8 @@
 """TRL's rewards that ask math-verify whether an answer is right, by TRL's names and arguments and with its numbers.
 
 The others are in grpo.rewards too: think_format_reward, get_soft_overlong_punishment, get_repetition_penalty_reward.
-The function accuracy_reward there reads answers in more forms than TRL's, which is here and takes only LaTeX that is
-boxed or announced.
+grpo.rewards.accuracy_reward has the rule of TRL's (boxed, or announced as a formula) without the library; the function
+here asks it, and has its results to the letter.
 """
 import functools
 from collections.abc import Sequence

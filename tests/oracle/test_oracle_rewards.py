@@ -43,6 +43,17 @@ def test_accuracies(ours, theirs):
     assert {*values} >= {0.0, 1.0, None}
 
 
+def test_our_accuracy_has_trls_rule():
+    """Where TRL reads both; a gold that it cannot read (None) is text to ours."""
+    said = ["so 91", "91", "The answer is 91.", "The answer is $91$.", "so $91$", "$$91$$", "\\boxed{91}", "\\boxed{9",
+            "Answer: \\(91\\)", "The final answer is: $91$. I hope it is correct.", "\\boxed{9 \\cdot 10 + 1}", "",
+            "the answer is \\boxed{x = 91}", "it is \\boxed{92}, not 91", "The answer is $91$ apples", "\\boxed{91.0}"]
+    for gold in ("91", "$91$", "\\boxed{91}", "We add both. The answer is $\\boxed{91}$."):
+        values = theirs.accuracy_reward(as_chat(said), solution=[gold] * len(said))
+        assert rewards.accuracy_reward(as_chat(said), solution=[gold] * len(said)) == values
+        assert {*values} == {0.0, 1.0}
+
+
 def test_other_ends_of_reasoning():
     ends = dict(reasoning_delimiters=["<end>", "</think>"])
     assert (rewards.reasoning_accuracy_reward(COMPLETIONS, SOLUTIONS, **ends)

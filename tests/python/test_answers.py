@@ -202,7 +202,7 @@ def test_golds(gold, answers):
 
 
 @pytest.mark.parametrize("gold", [None, True, [], [[]], "", "  ", math.nan, math.inf, {"a": 1}, b"5", "word " * 300,
-"#### "])
+                                  "We add.\nSo it is 4.", "#### "])
 def test_golds_that_cannot_be_read(gold):
     with pytest.raises(RewardError, match="reference answer"):
         golds_in(gold)

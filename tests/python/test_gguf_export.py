@@ -430,7 +430,10 @@ def test_text_that_is_not_normalised(split, name, said, tmp_path):
     backend = bpe_tokenizers.byte_level("qwen2")
     backend.normalizer = normalizers.Sequence([])
     backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(OF_NAME[split].regex), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(OF_NAME[split].regex), "isolated"),
+            pre_tokenizers.ByteLevel(False, use_regex=False),
+        ]
     )
     with pytest.warns(GrpoWarning, match="NFC") if said else warnings.catch_warnings():
         _, read, metadata = saved(backend, tmp_path, {"eos_token": "<|end_of_text|>"})
