@@ -21,11 +21,11 @@ from ..runs import (
     evaluation_steps,
     read_document,
 )
-from ..vision.messages import begun, question_of
+from ..vision.messages import question_of
 from .estimates import difference, mcnemar
 from .folder import DOCUMENT
 from .grading import layout_of
-from .records import Record, document, questions, verdict
+from .records import Record, beginning_of, document, questions, verdict
 
 NGRAM = 4                                    # words
 MANY = 0.5                                   # share of n-grams that stood there before: more is a repetitive completion
@@ -161,7 +161,7 @@ def training_phases(run: Path, steps: Sequence[int]) -> dict[str, dict[str, Any]
 def regraded(record: Record) -> Record:
     """A training completion, graded as evaluation grades."""
     return record | verdict(record["completion"], record.get("gold"), layout_of(record["prompt"]),
-                            begun(record["prompt"]), question_of(record["prompt"]))
+                            beginning_of(record), question_of(record["prompt"]))
 
 
 def compare_sources(first: Path, second: Path) -> dict[str, dict[str, Any]]:

@@ -25,12 +25,17 @@ def graded(records: Sequence[Record], columns: Sequence[Mapping[str, Any]], num_
            category: str | None) -> list[Record]:
     """Records of completions (grpo.rollouts.completion_records, prompt-major) with what evaluation adds: sample (0 to
     num_generations - 1), category, gold, strict, lenient, extractive (right or wrong), answer, tagged_answer,
-    reasoning, tag_errors (None where the prompt asks for no tags). columns: the other columns of each record's row. As
-    they are read back from JSON."""
+    reasoning, tag_errors (None where the prompt asks for no tags). A record has begun where the chat template opens
+    <think>. columns: the other columns of each record's row. As they are read back from JSON."""
     return [plain(record | {"sample": i % num_generations, "category": None if category is None else str(row[category])}
-                  | verdict(record["completion"], gold_of(row), layout_of(record["prompt"]), begun(record["prompt"]),
+                  | verdict(record["completion"], gold_of(row), layout_of(record["prompt"]), beginning_of(record),
                             question_of(record["prompt"])))
             for i, (record, row) in enumerate(zip(records, columns, strict=True))]
+
+
+def beginning_of(record: Record) -> str:
+    """What the prompt, or its chat template (begun), has begun of the answer."""
+    return str(record.get("begun") or begun(record["prompt"]))
 
 
 def verdict(text: str, gold: Any, layout: Sequence[str], beginning: str = "", question: str | None = None) -> Record:

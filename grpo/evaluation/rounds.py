@@ -7,6 +7,7 @@ from ..datasets import Prompt
 from ..model import Model
 from ..options import GRPOConfig
 from ..rewards import RewardSet
+from ..rewards.think import opened
 from ..rollouts import completion_records, generate, pictures_of, prompt_stream, reward_batch, sampling
 from ..runs import EVALUATIONS, ROUND, RunFolder, TrainerState, round_name
 from .grading import category_column, check_golds
@@ -105,7 +106,8 @@ class Evaluation:
             for record, values in zip(records, scores.values.tolist(), strict=True):
                 record["funcs"] = dict(zip(scores.names, values, strict=True))
         said = [of_row(pictures, prompt.columns) for pictures, prompt in zip(r.pictures, prompts, strict=True)]
-        records = [record | said[g] for record, g in zip(records, r.group, strict=True)]
+        begun = [{"begun": start} if (start := opened(end)) else {} for end in batch.prompt_ends or ()]
+        records = [record | said[g] | start for record, g, start in zip(records, r.group, begun, strict=True)]
         return graded(records, [r.prompts[g].columns for g in r.group], args.completions_eval, self.category), logged
 
     def settings(self) -> dict[str, Any]:
