@@ -41,6 +41,7 @@ CHANGING = {"pi", "squared", "cubed", "plus", "minus", "or", "and", "over", "und
             "twice", "power", "root", "point", "is", "are", "was", "were", "has", "does", "this", "its", "us", "yes",
             "versus", "vs", "thus", "as", "unless", "than", "but", "if", "then", "because", "since", "when", "choose",
             "exponent", "base", "from", "with", "without", "out", "at", "about", "between", "off", "remainder"}
+OF_THEM = (["of", "them"], ["of", "these"], ["of", "those"])
 SQUARE = {"square": "2", "sq": "2", "sq.": "2", "cubic": "3", "cu": "3"}
 RATE = {"per", "a", "an", "each", "every", "/", "for"}
 AFTER = [rest.split() for rest in (
@@ -111,6 +112,8 @@ def unit_of(text: str, nouns: Set[str], value: str = "") -> str | None:
     found = re.findall(rf"(?:{WORD.pattern})[²³]?|\S", text)
     if not found or len(found) > MOST_WORDS or not all(WORD.fullmatch(word.rstrip("²³")) for word in found):
         return None
+    if [word.casefold() for word in found] in OF_THEM:
+        return ""
     known = first_unit(found)
     name, used = known or counted(found, nouns, value)
     if not name and found[0].casefold() not in ("per", "each", "a", "an", "every"):
