@@ -195,9 +195,9 @@ class Model:
         check_vocabulary(found, self.config, "tokenizer=")
         self.tokenizer = found
 
-    def text_of(self, ids: Sequence[int]) -> str:
-        """The text of token ids, without specials; empty where the model has no tokenizer."""
-        return "" if isinstance(self.tokenizer, NoTokenizer) else self.tokenizer.decode(ids)
+    def text_of(self, ids: Sequence[int], specials: bool = False) -> str:
+        """The text of token ids, without specials unless they are asked for; empty where the model has no tokenizer."""
+        return "" if isinstance(self.tokenizer, NoTokenizer) else self.tokenizer.decode(ids, not specials)
 
     def logprobs(self, prompt_ids: Sequence[int] | Sequence[Sequence[int]], completions_ids: Sequence[Sequence[int]],
                  temperature: float = 1.0, entropies: bool = False, images: Any = None) -> Any:

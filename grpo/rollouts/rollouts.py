@@ -275,7 +275,7 @@ def reward_batch(model: Any, args: GRPOConfig, state: Any, r: Rollouts, training
     """What reward functions see of r. state: the run's TrainerState. training: rewards with a memory learn from it."""
     columns = list(dict.fromkeys(name for p in r.prompts for name in p.columns))
     prompts = [r.prompts[g] for g in r.group]
-    ends = [model.tokenizer.decode(p.ids[-END_TOKENS:].tolist(), skip_special_tokens=False) for p in r.prompts]
+    ends = [model.text_of(p.ids[-END_TOKENS:].tolist(), specials=True) for p in r.prompts]
     embed = functools.partial(model.embed, token_budget=args.token_budget_on(model.device))
     return RewardBatch(prompts=[p.prompt for p in prompts], texts=r.texts,
                        completion_ids=[c.tolist() for c in r.completions], rows=[p.row for p in prompts],
