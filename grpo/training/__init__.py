@@ -1,11 +1,12 @@
 """Training: the loop, and what runs in it.
 
-grpo.py and sft.py the two trainers; loop.py what they share: steps, evaluation, checkpoints; resume.py going on from
+grpo.py, rloo.py and sft.py the trainers; loop.py what they share: steps, evaluation, checkpoints; resume.py going on from
 one; callbacks.py who is told, and the progress that is shown; profile.py the time of each operation; interrupt.py
 Ctrl-C, SIGTERM and SIGHUP.
 """
 from .grpo import GRPOTrainer
 from .interrupt import TrainingInterrupted
+from .rloo import RLOOTrainer
 from .sft import SFTTrainer, sft
 
-__all__ = ["GRPOTrainer", "SFTTrainer", "TrainingInterrupted", "sft"]
+__all__ = ["GRPOTrainer", "RLOOTrainer", "SFTTrainer", "TrainingInterrupted", "sft"]
