@@ -79,6 +79,9 @@ class GRPOTrainer(Loop):
     """
 
     kind = "grpo"
+    _name, _tag_names = "GRPO", ("grpo",)
+    _paper = {"title": "DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open Language Models",
+              "id": "2402.03300"}
     config_class: type[GRPOConfig] = GRPOConfig
     args: GRPOConfig
 
@@ -94,6 +97,8 @@ class GRPOTrainer(Loop):
             self.rewards.add(get_soft_overlong_punishment(args.max_completion_length, args.overlong_cache))
         self.sampling = sampling(args)
         super().__init__(model, args, callbacks, processing_class)
+        self._train_dataset, self._eval_dataset = train_dataset, eval_dataset
+        self.reward_funcs = list(reward_funcs) if isinstance(reward_funcs, (list, tuple)) else [reward_funcs]
         self._note_template_options(args.chat_template_kwargs or {})
         self.stream: PromptStream | None = None
         if train_dataset is not None:
@@ -130,6 +135,11 @@ class GRPOTrainer(Loop):
         self._to_show: Rollouts | None = None
         self.reward_names: list[str] = self.rewards.names   # an evaluator's columns are known once it was called
         self._weights = np.ones(len(self.reward_names))
+
+    @property
+    def ref_model(self) -> Model | None:
+        """The reference; None with beta=0."""
+        return self.reference
 
     @property
     def temperature(self) -> float:
@@ -264,7 +274,7 @@ class GRPOTrainer(Loop):
         r.advantages = self._advantages(r, rewards, totals)
 
     def _advantages(self, r: Rollouts, rewards: Any, totals: Any) -> Any:
-        """Of every completion. rewards: (completions, functions); totals: their weighted sums, NaN where none scored."""
+        """Of every completion. rewards: (completions, functions); totals: their weighted sums, NaN: not scored."""
         args, weights = self.args, self._weights
         # k1, the unbiased choice for a reward; unscored completions stay unscored
         if args.kl_in_reward and r.ref_logprobs is not None:

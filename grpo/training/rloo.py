@@ -24,6 +24,9 @@ class RLOOTrainer(GRPOTrainer):
     """
 
     kind = "rloo"
+    _name, _tag_names = "RLOO", ("rloo",)
+    _paper = {"title": "Back to Basics: Revisiting REINFORCE-Style Optimization for Learning from Human Feedback in "
+                       "LLMs", "id": "2402.14740"}
     config_class = RLOOConfig
     args: RLOOConfig
 
