@@ -113,7 +113,7 @@ struct sequence {
     double entropy_threshold;            /* -INFINITY: every token */
     int n;                               /* loss-carrying tokens */
     int n_geometric;                     /* gmpo: tokens in the geometric mean */
-    struct ratio ratio;                  /* of the mean log ratio (sequence level), their sum (product), or gmpo's mean */
+    struct ratio ratio;                  /* of the mean log ratio (sequence level), its sum (product) or gmpo's mean */
     double phi;                          /* vespo */
     int keep;                            /* 0: dropped by the off-policy mask */
     double clamped;                      /* exponents that were clamped */

@@ -14,11 +14,10 @@ from .formats.strict_json import read_object
 from .hub import resolve
 from .loading import load, tiny
 from .model import Completion, EncodedPrompt, Model
-from .module import Device
 from .tokenizer import Tokenizer, beginning, row_variables
 from .tokenizer_sources import NoTokenizer
 
-__all__ = ["DRIVER", "LEAST_CAPABILITY", "Completion", "Device", "EncodedPrompt", "GgufFile", "Model", "NoTokenizer",
+__all__ = ["DRIVER", "LEAST_CAPABILITY", "Completion", "EncodedPrompt", "GgufFile", "Model", "NoTokenizer",
            "SafetensorsFile", "SafetensorsFolder", "Tokenizer", "beginning", "from_bfloat16_bits", "gpu_memory",
            "load", "pick_device", "read_object", "resolve", "row_variables", "search_packages", "spec_of", "tiny",
            "write_weights"]

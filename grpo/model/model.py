@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from .. import _core
+from ..alone import Device
 from ..errors import ConfigError, ImageError, TokenizerError, warn
 from ..vision.messages import shows_images
 from .arrays import arrays_too
 from .config_view import OF_GENERATION, ConfigView
 from .families import family_of, spec_of, text_of
-from .module import Device, Module
+from .module import Module
 from .tokenizer import Tokenizer
 from .tokenizer_sources import NoTokenizer, given
 

@@ -3,8 +3,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
+from ..alone import Device
 from ..errors import ConfigError, ImageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -15,22 +17,8 @@ if TYPE_CHECKING:
 STORED = {"bfloat16": 2, "float32": 4}
 
 
-class Device(str):
-    """A device's name, with the parts that torch.device has."""
-
-    @property
-    def type(self) -> str:
-        """"cpu", "cuda" or "ref"."""
-        return self.partition(":")[0]
-
-    @property
-    def index(self) -> int | None:
-        """Which of several; None where the name does not say."""
-        number = self.partition(":")[2]
-        return int(number) if number else None
-
-
-class Parameter(NamedTuple):
+@dataclass(frozen=True)
+class Parameter:
     """One tensor of a model, without its numbers, which state_dict() has."""
 
     name: str
@@ -43,7 +31,9 @@ class Parameter(NamedTuple):
         """How many numbers it is."""
         return math.prod(self.shape)
 
-    nelement = numel
+    def nelement(self) -> int:
+        """The same."""
+        return self.numel()
 
     def element_size(self) -> int:
         """Bytes of one."""

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
+from ..alone import Alone
+
 
 class OneProcess:
     """The part of transformers' TrainingArguments that is about processes and logs."""
@@ -42,8 +44,6 @@ class OneProcess:
     @property
     def distributed_state(self) -> Any:
         """The accelerator of one process: ``training_args.distributed_state.wait_for_everyone()``."""
-        from ..training.alone import Alone
-
         return Alone()
 
     def get_process_log_level(self) -> int:

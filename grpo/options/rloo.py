@@ -36,7 +36,8 @@ class RLOOConfig(GRPOConfig):
                                             choices=("sequence_product",))
     scale_rewards: str | bool = option("none", "A reward is compared with the mean of the others of its group, and not "
                                        "divided.", choices=("none",))
-    kl_in_reward: bool | None = option(None, "The KL is taken off the rewards; None: where beta is not 0.")
+    kl_in_reward: bool | None = option(  # type: ignore[assignment]
+        None, "The KL is taken off the rewards; None: where beta is not 0.")
 
     def __post_init__(self) -> None:
         if self.kl_in_reward is None:

@@ -1,7 +1,7 @@
 """Training: the loop, and what runs in it.
 
 grpo.py, rloo.py and sft.py the trainers; loop.py what they share: steps, evaluation, checkpoints; face.py what scripts
-call after training; hub.py the model's card and its upload; alone.py the accelerator of one process; resume.py going on
+call after training; hub.py the model's card and its upload; resume.py going on
 from a checkpoint; callbacks.py who is told, and the progress that is shown; profile.py the time of each operation;
 interrupt.py Ctrl-C, SIGTERM and SIGHUP.
 """

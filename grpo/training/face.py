@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..alone import Alone
 from ..errors import ConfigError, note
 from ..runs import plain, replace_text
-from .alone import Alone
 from .hub import PushCheckpoints, Upload, base_of, model_card, write_card
 
 if TYPE_CHECKING:

@@ -1,14 +1,28 @@
-"""The accelerator of scripts that were written for accelerate, where training is one process on one device."""
+"""One process on one device: the accelerator of scripts that were written for accelerate, and a device's name."""
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from ..errors import did_you_mean
-from ..model import Device
+from .errors import did_you_mean
 
-Any_ = TypeVar("Any_")
+Thing = TypeVar("Thing")
+
+
+class Device(str):
+    """A device's name, with the parts that torch.device has."""
+
+    @property
+    def type(self) -> str:
+        """"cpu", "cuda" or "ref"."""
+        return self.partition(":")[0]
+
+    @property
+    def index(self) -> int | None:  # type: ignore[override]
+        """Which of several; None where the name does not say."""
+        number = self.partition(":")[2]
+        return int(number) if number else None
 
 
 class Alone:
@@ -48,7 +62,7 @@ class Alone:
         """print()."""
         print(*values, **options)
 
-    def unwrap_model(self, model: Any_, *args: Any, **options: Any) -> Any_:
+    def unwrap_model(self, model: Thing, *args: Any, **options: Any) -> Thing:
         """The model, around which there is nothing."""
         return model
 
@@ -62,24 +76,24 @@ class Alone:
 
     prepare_model = prepare_data_loader = prepare
 
-    def gather(self, values: Any_) -> Any_:
+    def gather(self, values: Thing) -> Thing:
         """What this process has."""
         return values
 
-    def gather_for_metrics(self, values: Any_, use_gather_object: bool = False) -> Any_:
+    def gather_for_metrics(self, values: Thing, use_gather_object: bool = False) -> Thing:
         """What this process has."""
         return values
 
-    def reduce(self, values: Any_, reduction: str = "sum", scale: float = 1.0) -> Any_:
+    def reduce(self, values: Thing, reduction: str = "sum", scale: float = 1.0) -> Thing:
         """The sum, or the mean, over one process."""
-        return values if scale == 1.0 else values * scale  # type: ignore[operator]
+        return values if scale == 1.0 else values * scale  # type: ignore[operator, return-value]
 
-    def pad_across_processes(self, values: Any_, *args: Any, **options: Any) -> Any_:
+    def pad_across_processes(self, values: Thing, *args: Any, **options: Any) -> Thing:
         """What this process has."""
         return values
 
     @contextlib.contextmanager
-    def split_between_processes(self, values: Any_, apply_padding: bool = False) -> Iterator[Any_]:
+    def split_between_processes(self, values: Thing, apply_padding: bool = False) -> Iterator[Thing]:
         """All of it is this process's."""
         yield values
 
