@@ -3,16 +3,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError, ImageError, did_you_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .model import Model
+    from .tokenizer import Tokenizer
 
 DEFAULT_NEW_TOKENS = 20                                  # of transformers, where nothing says a length
 DEFAULT_TOP_K = 50
@@ -25,17 +25,29 @@ ONLY: dict[str, tuple[Any, ...]] = {
     "no_repeat_ngram_size": (0, None), "encoder_no_repeat_ngram_size": (0, None), "bad_words_ids": (None,),
     "length_penalty": (1.0, None), "typical_p": (1.0, None), "epsilon_cutoff": (0.0, None), "eta_cutoff": (0.0, None),
     "guidance_scale": (None, 1.0), "inputs_embeds": (None,), "past_key_values": (None,), "constraints": (None,),
-    "force_words_ids": (None,), "negative_prompt_ids": (None,), "custom_generate": (None,)}
+    "force_words_ids": (None,), "negative_prompt_ids": (None,), "custom_generate": (None,), "max_time": (None,),
+    "min_length": (0, None)}
 # Those that change no result.
 WITHOUT_EFFECT = ("use_cache", "cache_implementation", "synced_gpus", "bos_token_id", "token_type_ids", "position_ids",
                   "early_stopping", "disable_compile", "trust_remote_code", "tokenizer", "remove_invalid_values",
-                  "use_model_defaults", "max_time", "transformers_version", "return_legacy_cache", "renormalize_logits")
+                  "use_model_defaults", "transformers_version", "return_legacy_cache", "renormalize_logits")
 SEEN = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw", "pixel_attention_mask")
 DRAWN = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "min_new_tokens")
-READ = ("do_sample", "max_new_tokens", "max_length", "min_length", "num_return_sequences", "eos_token_id",
+READ = ("do_sample", "max_new_tokens", "max_length", "num_return_sequences", "eos_token_id",
         "pad_token_id", "stop_strings", "suppress_tokens", "seed", "stop", *DRAWN)
 
 Call = TypeVar("Call", bound=Callable[..., Any])
+
+
+class Model(Protocol):
+    """What goes on with ids: a grpo.Model's parts."""
+
+    tokenizer: Tokenizer
+    generation_config: Any
+
+    def generate_ids(self, prompt_ids: Any, num_generations: int, max_new_tokens: int,
+                     **options: Any) -> dict[str, Any]:
+        """As grpo.Model's."""
 
 
 def arrays_too(generate: Call) -> Call:
@@ -125,10 +137,11 @@ def merged(model: Model, options: Mapping[str, Any]) -> dict[str, Any]:
                     and (name in READ or name in ONLY)}, **given}
     for name, value in given.items():
         if name in SEEN and value is not None:
-            model._unseen(name)
-        elif name in ONLY and not any(value is only or value == only for only in ONLY[name]):
+            raise ImageError(f"{name}: images come to generate() as they are, in messages or as images=; what a "
+                             "processor made of them is not taken")
+        if name in ONLY and not any(value is only or value == only for only in ONLY[name]):
             raise ConfigError(f"generate(): {name}={value!r:.80} is not supported; leave it out")
-        elif name not in ONLY and name not in READ and name not in WITHOUT_EFFECT and name not in SEEN:
+        if name not in ONLY and name not in READ and name not in WITHOUT_EFFECT and name not in SEEN:
             raise ConfigError(f"generate() on arrays has no {name!r}{did_you_mean(name, (*READ, *ONLY))}")
     found = {name: model.generation_config.get(name) for name in READ if name not in ("seed", "stop")}
     return {**dict.fromkeys(READ), **found, **{name: value for name, value in given.items() if value is not None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from ..alone import Device
-from ..errors import ConfigError, ImageError, did_you_mean
+from ..errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from .. import _core
@@ -56,7 +56,6 @@ class Module:
     name_or_path: str = ""                   # what it was loaded by
     train_vision: str = "none"               # what of a tower a trainer trains
     training = False                         # nothing that runs here depends on it
-    warnings_issued: dict[str, Any]
     model_tags: list[str] | None = None
 
     def eval(self) -> Self:
@@ -138,7 +137,7 @@ class Module:
 
     def take_images_of(self, processor: Any) -> None:
         """Sees images as a processor of transformers does; one without an image_processor changes nothing.
-        ImageError for a model without a tower, UnsupportedModelError for what would change pixels and is not done."""
+        UnsupportedModelError for what would change pixels and is not done."""
         if getattr(processor, "image_processor", None) is None or not hasattr(processor, "save_pretrained"):
             return
         if self.sight is None:
@@ -150,7 +149,3 @@ class Module:
         with tempfile.TemporaryDirectory() as folder:
             processor.save_pretrained(folder)
             self.sight.processor = Processor.read(folder, self.config)
-
-    def _unseen(self, what: str) -> None:
-        raise ImageError(f"{what}: images come to generate() as they are, in messages or as images=; what a processor "
-                         "made of them is not taken")
