@@ -1,11 +1,13 @@
 """RLOO beside TRL's own trainer: its scoring of a rollout and its loss run on our numbers, without a model."""
+from collections import defaultdict
+
 import numpy as np
 import pytest
 
 import grpo
 from grpo import ops
 from grpo.training.rloo import leave_one_out
-from test_oracle_loss import Absent, OneProcess
+from trl_pieces import Absent, OneProcess
 
 torch = pytest.importorskip("torch")
 trl = pytest.importorskip("trl")
@@ -23,8 +25,6 @@ def test_names_and_defaults():
 
 
 def bare(**options):
-    from collections import defaultdict
-
     trainer = type("Bare", (Absent, trl.RLOOTrainer), {"__init__": Absent.__init__})(**options)
     trainer.args, trainer.accelerator, trainer.model = Absent(**options), OneProcess(), Absent(training=True)
     trainer._metrics, trainer._logs = defaultdict(lambda: defaultdict(list)), defaultdict(list)
@@ -64,7 +64,7 @@ def test_advantages(size, clip, normalize):
     rewards = rng.normal(0, 1, 8)
     rewards[3] = np.nan
     trainer = bare(beta=0.0)
-    trainer._generate = lambda prompts: ([[0]] * 8, [[0]] * 8, [""] * 8, {}, None, None)
+    trainer._generate = lambda prompts: ([[0]] * 8, [[0]] * 8, [""] * 8)
     trainer._calculate_rewards = lambda *args: torch.tensor(rewards[:, None])
     trainer._tokenizer = trainer.processing_class = Absent(pad_token_id=0, batch_decode=lambda ids, **kw: [""] * 8)
     trainer.args.per_device_train_batch_size, trainer.num_generations = 8, size

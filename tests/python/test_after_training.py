@@ -224,7 +224,8 @@ def test_options_come_from_generation_config_too():
     (dict(max_time=1.0), ConfigError, "max_time"), (dict(max_length=2), ConfigError, "max_length=2"),
     (dict(max_new_token=4), ConfigError, "did you mean 'max_new_tokens'"),
     (dict(pixel_values=WORDS), ImageError, "pixel_values"),
-    (dict(attention_mask=MASK[:1]), ConfigError, "attention_mask"), (dict(attention_mask=0 * WORDS), ConfigError, "row 0 has nothing but padding"),
+    (dict(attention_mask=MASK[:1]), ConfigError, "attention_mask"),
+    (dict(attention_mask=0 * WORDS), ConfigError, "row 0 has nothing but padding"),
     (dict(inputs=WORDS), ConfigError, "was given 2"), (dict(eos_token_id=99999), ConfigError, "stop_ids"),
 ])
 def test_what_is_not_honoured_is_refused_by_name(options, error, named):
