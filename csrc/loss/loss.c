@@ -16,10 +16,8 @@ const char *const loss_aggregation_names[] = {[SEQUENCE_MEAN_TOKEN_MEAN] = "sequ
                                               [SEQUENCE_MEAN_TOKEN_SUM] = "sequence-mean-token-sum",
                                               [FIXED_LENGTH] = "fixed-length",
                                               [LOSS_AGGREGATIONS] = NULL};
-const char *const loss_level_names[] = {[LEVEL_TOKEN] = "token",
-                                        [LEVEL_SEQUENCE] = "sequence",
-                                        [LEVEL_PRODUCT] = "sequence_product",
-                                        [LOSS_LEVELS] = NULL};
+const char *const loss_level_names[] = {
+    [LEVEL_TOKEN] = "token", [LEVEL_SEQUENCE] = "sequence", [LEVEL_PRODUCT] = "sequence_product", [LOSS_LEVELS] = NULL};
 const char *const kl_estimator_names[] = {[KL_K1] = "k1", [KL_K2] = "k2", [KL_K3] = "k3", [KL_ESTIMATORS] = NULL};
 
 static const int implied_aggregation[LOSS_TYPES] = {[LOSS_GRPO] = SEQUENCE_MEAN_TOKEN_MEAN,
@@ -113,10 +111,10 @@ struct sequence {
     double entropy_threshold;            /* -INFINITY: every token */
     int n;                               /* loss-carrying tokens */
     int n_geometric;                     /* gmpo: tokens in the geometric mean */
-    struct ratio ratio;                  /* of the mean log ratio (sequence level), its sum (product) or gmpo's mean */
-    double phi;                          /* vespo */
-    int keep;                            /* 0: dropped by the off-policy mask */
-    double clamped;                      /* exponents that were clamped */
+    struct ratio ratio; /* of the mean log ratio (sequence level), its sum (product) or gmpo's mean */
+    double phi; /* vespo */
+    int keep; /* 0: dropped by the off-policy mask */
+    double clamped; /* exponents that were clamped */
 };
 
 static double clamp(double x, double low, double high) { return x < low ? low : x > high ? high : x; }
@@ -139,7 +137,7 @@ static double gmpo_clip(const struct sequence *s, double x) {
 }
 static int in_geometric_mean(const struct sequence *s, int t) { return s->mask[t] && high_entropy(s, t); }
 
-#define VESPO_MIN_EXPONENT (-18.420680743952367)         /* log(1e-8), as in TRL */
+#define VESPO_MIN_EXPONENT (-18.420680743952367) /* log(1e-8), as in TRL */
 
 /* phi(w), normalised to phi(1) = 1 */
 static double vespo_phi(const struct sequence *s, double sum_log_ratio) {

@@ -21,6 +21,7 @@ from .formats.gguf_tokenizer import build
 from .formats.gguf_vocabulary import vocabulary
 from .formats.strict_json import read_bytes, read_object
 from .formats.tokenizer_json import check
+from .tokenizer_calls import Calls
 
 if TYPE_CHECKING:
     import tokenizers
@@ -45,7 +46,7 @@ SEEING_CHATML = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
 
 
-class Tokenizer:
+class Tokenizer(Calls):
     """Encodes text, renders chats, and knows where a completion ends.
 
     `from_pretrained` reads a Hugging Face folder, `from_gguf` a GGUF's metadata, `bytes` needs no file.

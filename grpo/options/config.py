@@ -156,7 +156,7 @@ class TrainingConfig(OneProcess):
     hub_private_repo: bool | None = option(None, "Whether a repository that is made is private; None: as the account "
                                            "has it.")
     hub_revision: str | None = option(None, "The branch to upload to; None: main.")
-    hub_token: typing.ClassVar[str | None] = None        # in no file that is written
+    hub_token = None                         # no field, so that it is in no file that is written
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))

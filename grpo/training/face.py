@@ -84,6 +84,11 @@ class Face:
         return self.model
 
     @property
+    def ref_model(self) -> Model | None:
+        """The reference; None with beta=0."""
+        return getattr(self, "reference", None)
+
+    @property
     def hub_model_id(self) -> str:
         """The repository of push_to_hub."""
         return self.upload.repo_id or self.upload.asked

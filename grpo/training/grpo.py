@@ -137,11 +137,6 @@ class GRPOTrainer(Loop):
         self._weights = np.ones(len(self.reward_names))
 
     @property
-    def ref_model(self) -> Model | None:
-        """The reference; None with beta=0."""
-        return self.reference
-
-    @property
     def temperature(self) -> float:
         """Of sampling, by which log-probs in the loss are divided too."""
         return self.sampling["temperature"]
