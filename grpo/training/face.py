@@ -5,6 +5,7 @@ import dataclasses
 import datetime
 import functools
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,8 @@ class Face:
     @property
     def processing_class(self) -> Any:
         """The tokenizer or the processor that was given, else the model's tokenizer."""
-        return self.model.tokenizer if self._processing_class is None else self._processing_class
+        given = self._processing_class       # a folder or a hub id is only where one is
+        return self.model.tokenizer if given is None or isinstance(given, (str, os.PathLike)) else given
 
     @property
     def tokenizer(self) -> Any:
@@ -113,16 +115,16 @@ class Face:
     def write_back(self) -> None:
         """Puts the weights as they are now into the model object that the trainer was given: what a callback or a
         reward that holds it looks at. Nothing where the trainer was given no object."""
-        if self.model.given is None:
-            return
-        changed = self.model.write_back()
-        self._written_at = self.state.global_step
-        note(f"{self.model.given.source} has the weights of step {self.state.global_step} ({changed} tensors changed)")
+        if self.model.given is not None:
+            self.model.write_back()
+            self._written_at = self.state.global_step
 
-    def _leave(self) -> None:
-        """At the end of train(), however it ends: a given object has what was trained."""
-        if self.model.given is not None and self._written_at != self.state.global_step:
+    def _leave(self, finished: bool = False) -> None:
+        """At the end of train(), however it ends: a given object has what was trained, which is said. finished: the
+        weights may be others than the last step's."""
+        if self.model.given is not None and (finished or self._written_at != self.state.global_step):
             self.write_back()
+            note(f"{self.model.given.source} has the weights of step {self.state.global_step}")
 
     def _model_saved(self, folder: Path) -> None:
         """After save_model(): a given object has these weights, and so has the hub where push_to_hub says so."""

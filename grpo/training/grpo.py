@@ -67,9 +67,11 @@ class GRPOStep(StepResult):
 class GRPOTrainer(Loop):
     """Trains a model with GRPO.
 
-    model: a Model, or what grpo.load takes. reward_funcs: functions, names or objects (grpo.rewards). train_dataset:
-    rows with a prompt (text or chat messages); other columns go to the rewards. args: a GRPOConfig. eval_funcs: what
-    evaluation computes besides rewards and accuracies, functions with the arguments and values of a reward.
+    model: a Model, or what grpo.load takes: of a model object of transformers the weights are trained here and written
+    back into it at the end. processing_class: a tokenizer or processor in place of the model's own. reward_funcs:
+    functions, names or objects (grpo.rewards). train_dataset: rows with a prompt (text or chat messages); other columns
+    go to the rewards. args: a GRPOConfig. eval_funcs: what evaluation computes besides rewards and accuracies,
+    functions with the arguments and values of a reward.
 
     >>> import grpo
     >>> def short(completions): return [-float(len(c)) for c in completions]

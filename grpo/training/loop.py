@@ -332,7 +332,7 @@ class Loop(Face, ABC):
                 checkpoint.load_weights(self._folder.checkpoints / f"step-{best['step']}", self.model.core,
                                         self.model.name_in_files)
             say(f"the weights are those of step {best['step']}, where {best['metric']} was best: {best['value']:.4g}")
-        self.write_back()
+        self._leave(finished=True)
         with self.signals.leaving():
             self.finish()
             self._fire("on_train_end")

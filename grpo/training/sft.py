@@ -35,8 +35,8 @@ class Example(NamedTuple):
 
 
 class SFTTrainer(Loop):
-    """Fine-tunes on rows with prompt and completion (text, chat messages, or token ids that are taken as they are), or
-    messages ending with the assistant's.
+    """Fine-tunes a model (as GRPOTrainer takes one) on rows with prompt and completion (text, chat messages, or token
+    ids that are taken as they are), or messages ending with the assistant's.
 
     >>> import grpo
     >>> rows = [{"prompt": "2 + 2 =", "completion": " 4"}]
