@@ -13,8 +13,8 @@ from typing import Any
 
 _HOMES = {
     "model": ("load", "tiny", "Model", "Completion", "Tokenizer"),
-    "options": ("GRPOConfig", "SFTConfig"),
-    "training": ("GRPOTrainer", "SFTTrainer", "TrainingInterrupted", "sft"),
+    "options": ("GRPOConfig", "RLOOConfig", "SFTConfig"),
+    "training": ("GRPOTrainer", "RLOOTrainer", "SFTTrainer", "TrainingInterrupted", "sft"),
     "errors": ("GrpoError", "ConfigError", "FileFormatError", "CheckpointError", "CheckpointCorruptError",
                "CheckpointMismatchError", "RunFolderError", "UnsupportedModelError", "TokenizerError", "DatasetError",
                "ImageError", "RewardError", "DeviceError", "OutOfMemoryError", "NonFiniteError", "BusyError",

@@ -24,6 +24,7 @@ from .foreign import ROUNDS, understood
 from .generation import sampling_options
 from .plain import read_yaml
 from .presets import preset_options
+from .process import OneProcess
 from .schedule import SHAPES, checked_arguments
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def strict(cls: type[Config]) -> type[Config]:
     @functools.wraps(plain)
     def __init__(self: Any, *args: Any, **given: Any) -> None:
         preset = given.pop("preset", None) if issubclass(cls, GRPOConfig) else None
+        self.hub_token = given.pop("hub_token", None)
         options = {**(preset_options(preset) if preset is not None else {}), **understood(given, names)}
         rounds = {name: options.pop(name) for name in ROUNDS if name in options}
         plain(self, *args, **{**options, **steps_of_rounds(rounds, options, given)})
@@ -55,7 +57,7 @@ def strict(cls: type[Config]) -> type[Config]:
 
 
 @dataclass
-class TrainingConfig:
+class TrainingConfig(OneProcess):
     """Options that GRPO and SFT share."""
 
     # the run
@@ -146,6 +148,15 @@ class TrainingConfig:
     load_best_model_at_end: bool = option(False, "End with the weights of the best checkpoint.")
     save_only_model: bool = option(False, "Leave the trainer's state out of checkpoints; they cannot be resumed then.")
     resume_from_checkpoint: str | bool | None = option(None, "A checkpoint folder, or True for the run's latest.")
+    push_to_hub: bool = option(False, "Upload the model to the hub: where it is saved (hub_strategy), and by "
+                               "push_to_hub(). Without a way to the hub the folder is prepared, and that is said.")
+    hub_model_id: str | None = option(None, "The repository, name or user/name; None: the name of output_dir.")
+    hub_strategy: str = option("every_save", "When to upload: with every checkpoint and save_model(), or with the "
+                               "latter alone.", choices=("every_save", "end"))
+    hub_private_repo: bool | None = option(None, "Whether a repository that is made is private; None: as the account "
+                                           "has it.")
+    hub_revision: str | None = option(None, "The branch to upload to; None: main.")
+    hub_token = None                         # no field, so that it is in no file that is written
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))

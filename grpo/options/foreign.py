@@ -96,7 +96,6 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
               "a quarter; master_dtype='float24' makes masters smaller"),
     "optim_args": ((None, ""), "AdamW is set by adam_beta1, adam_beta2, adam_epsilon and weight_decay"),
     "optim_target_modules": ((None,), "every parameter is trained"),
-    "push_to_hub": ((False,), "save_model() writes a Hugging Face folder; upload it with huggingface_hub"),
     "auto_find_batch_size": ((False,), "micro-batches are packed to token_budget; lower that instead"),
     "overwrite_output_dir": ((False,), "an existing run is never overwritten; a new run gets the next free folder"),
     "trust_remote_code": ((False,), "no code of a model repository is ever run"),
