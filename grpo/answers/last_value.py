@@ -17,9 +17,11 @@ CHANGING = re.compile(r"\s*(?:!|\^|(?:below|above|over|under|factorial|squared|c
                       r"percent of|and a half|million|billion|thousand|hundred|dozen|halves|thirds|quarters|out of)\b)")
 # what before a number says that it is a part of something else: "3 out of 4", "log(5)", "not 5"
 PART = re.compile(
-    r"(?:[\d.,]*[√∛]|\w+\*?\w*\(|\d+[:½¼¾]|\d+\s|\b(?:not|minus|negative|half\s+of|(?:more|less|fewer|greater)\s+than"
-    r"|at\s+least|at\s+most)\s+|\d[\d.,]*\s+(?:over|minus|plus|times|mod(?:ulo)?|choose|divided\s+by|multiplied\s+by|out\s+of|of|to"
-    r"|or|and(?:\s+a)?)\s+|\d+\s+(?:hours?|feet|foot|minutes?|pounds?|dollars?|days?|weeks?|years?)\s+(?:and\s+)?)[$€£]?$")
+    r"(?:[\d.,]*[√∛]|\w+\*?\w*\(|\d+[:½¼¾]|\d+\s"
+    r"|\b(?:not|minus|negative|half\s+of|(?:more|less|fewer|greater)\s+than|at\s+least|at\s+most)\s+"
+    r"|\d[\d.,]*\s+(?:over|minus|plus|times|mod(?:ulo)?|choose|divided\s+by|multiplied\s+by|out\s+of|of|to|or"
+    r"|and(?:\s+a)?)\s+"
+    r"|\d+\s+(?:hours?|feet|foot|minutes?|pounds?|dollars?|days?|weeks?|years?)\s+(?:and\s+)?)[$€£]?$")
 LATEX = re.compile(r"[^\s$]*\\[A-Za-z]+[^\s$]*")           # \frac{15}{2} without marks around it
 CLOSING = re.compile(r"[^()\[\]{}\n]*[)\]}]")
 BROKEN = re.compile(r"(?<!\$)\$[ \t]*\n[^$\n]*\n[ \t]*\$(?!\$)|\\\([ \t]*\n[^\n]*\n[ \t]*\\\)")   # over several lines
