@@ -203,8 +203,15 @@ def quantity(text: str) -> tuple[Fraction, str] | None:
         return Fraction(plain_number), ""
     if len(text) > MOST_DIGITS:
         return None
-    numbers = [(value, unit) for node, unit in amounts(text) if (value := exact(node)) is not None]
+    numbers = [(value, unit) for node, unit in amounts(text) if is_written(node) and (value := exact(node)) is not None]
     return numbers[0] if numbers else None
+
+
+def is_written(node: Node) -> bool:
+    """Whether a formula is a number that is written down, and not one to be calculated (2 + 3)."""
+    if node.kind == "sum":                                            # a mixed number
+        return [arg.kind for arg in node.args] == ["number", "quotient"]
+    return node.kind != "plusminus" and all(map(is_written, node.args))
 
 
 def plain_text(text: str) -> str:
