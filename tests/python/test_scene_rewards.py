@@ -364,7 +364,7 @@ def test_cells_in_other_units():
     ("B: a cat", "B"), ("Option B", "B"), ("option (B).", "B"), ("**B**", "B"), ("**(B)** a cat", None), ("$B$", "B"),
     (r"\text{B}", "B"), ("A cat", None), ("A or B", None), ("A, or B", None), ("(A) and (B)", None), ("A, B", None),
     ("B, B", "B"), ("", None),
-    ("Bad", None), ("I", None), ("12", None), ("a", "A"), ("The answer is B", None), ("answer: B", "B"),
+    ("Bad", None), ("K", None), ("J", "J"), ("12", None), ("a", "A"), ("The answer is B", None), ("answer: B", "B"),
 ])
 def test_letters(text, chosen):
     assert letter(text) == chosen
