@@ -8,6 +8,7 @@ runs; what that pass computes on the way is compared with the record (sampling/s
 """
 import copy
 import functools
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -397,7 +398,27 @@ class GRPOTrainer(Loop):
         if args.sync_ref_model and state.global_step % args.ref_model_sync_steps == 0:
             self._reference.core.mix(self.model.core, args.ref_model_mixup_alpha,
                                      tower=args.train_vision != "none")
-        state.epoch = self.position / len(self._prompts)
+        self._count_epoch()
+
+    def _count_epoch(self) -> None:
+        """Passes over the data so far, by steps: those that are left of a rollout count when they are taken."""
+        args, steps = self.args, self.args.steps_per_rollout
+        left = 0 if self.rollouts is None else steps - self.used
+        rows = self.position * steps - min(left * args.prompts_per_rollout, self.position * steps)
+        self.state.epoch = rows / (steps * self._rows_of_epoch)
+
+    @property
+    def _rows_of_epoch(self) -> int:
+        """Prompts that count as a pass over the data: those of whole rollouts, as in TRL, where the others are left
+        out. Here they come first in what follows."""
+        rows, wanted = len(self._prompts), self.args.prompts_per_rollout
+        return rows if rows < wanted or self.curriculum is not None else rows // wanted * wanted
+
+    def skip_epoch(self) -> None:
+        """To the next pass; what is left of a rollout is dropped."""
+        rows = self._rows_of_epoch
+        self.rollouts, self.position = None, -(-self.position // rows) * rows
+        self._count_epoch()
 
     def show(self) -> None:
         """The completions of rollouts that are new, as a file and as text; and that a stage of a curriculum begins."""
@@ -445,11 +466,15 @@ class GRPOTrainer(Loop):
     # data, state
 
     def steps_of_epochs(self, epochs: float) -> int:
-        """Optimiser steps of so many passes over the prompts, at least those of one rollout. One pass over a curriculum
-        ends with its last stage."""
-        passes = (len(self._prompts) / self.args.prompts_per_rollout if self.curriculum is None
-                  else self.curriculum.ends[-1] / self.args.steps_per_rollout)
-        return max(1, int(epochs * passes) * self.args.steps_per_rollout)
+        """Optimiser steps of so many passes over the prompts, as TRL counts them: whole rollouts a pass, and the last
+        pass as far as it is asked for. One pass over a curriculum ends with its last stage. With fewer prompts than a
+        rollout takes, at least one rollout."""
+        rows, wanted, steps = len(self._prompts), self.args.prompts_per_rollout, self.args.steps_per_rollout
+        if self.curriculum is not None:
+            return max(1, int(epochs * self.curriculum.ends[-1] / steps) * steps)
+        if rows < wanted:
+            return max(1, int(epochs * rows / wanted)) * steps
+        return math.ceil(epochs * (rows // wanted) * steps)
 
     @property
     def stages(self) -> tuple[int, ...]:
@@ -510,7 +535,7 @@ class GRPOTrainer(Loop):
                                     self._reference.core.get_tensor)
 
     @contextmanager
-    def restoring(self, state: dict[str, Any], folder: Path) -> Iterator[Callable[[], None]]:
+    def restoring(self, state: dict[str, Any], folder: Path) -> Iterator[Callable[[Path], None]]:
         """The reverse. CheckpointMismatchError for other data, another reference, or a rollout in use that this run's
         batches do not fit."""
         if state["rows"] != len(self._prompts):
@@ -532,7 +557,7 @@ class GRPOTrainer(Loop):
                                               "moved it, and the run moved none")
             checkpoint.load_tensors(reference, self._reference.core.tensors(), lambda name, array: None)
 
-        def move() -> None:
+        def move(moved: Path) -> None:
             self.position, self.rollouts_made, self.used, self.rollouts = position, made, used, rollouts
             self.entropy_control = self._next_entropy_control = entropy_control
             self.reward_names, self._rollout_metrics = names, metrics
@@ -542,7 +567,7 @@ class GRPOTrainer(Loop):
                 core = self._reference.core
                 # from here on it keeps float32, as it did in the run
                 core.mix(self.model.core, 0.0, tower=self.args.train_vision != "none")
-                checkpoint.load_tensors(reference, core.tensors(), core.set_tensor)
+                checkpoint.load_tensors(moved / reference.name, core.tensors(), core.set_tensor)
 
         with self._rewards_kept():
             self.rewards.load_state_dict(load_arrays(folder / REWARD_STATE))

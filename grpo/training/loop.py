@@ -23,6 +23,7 @@ from ..model import Model, NoTokenizer, load, row_variables
 from ..options import TrainingConfig, learning_rate, steps_of
 from ..runs import ROUND, RunFolder, checkpoint, say
 from .callbacks import Progress, TensorBoard, TrainerControl, never_called
+from .events import Rates, states_of
 from .interrupt import TrainingInterrupted
 from .profile import Profile
 from .saving import EVALUATION, Saving
@@ -30,7 +31,8 @@ from .saving import EVALUATION, Saving
 # options that mean nothing to a model without a tower
 OF_IMAGES = ("train_vision", "vision_learning_rate", "min_pixels", "max_pixels", "image_cache_gb", "image_cache_dir",
              "on_bad_row")
-AFTER_A_STEP = ("show", "on_log", "on_step_end", "on_epoch_end", "save", *EVALUATION)
+AFTER_A_STEP = ("show", "on_step_end", "on_log", "save", *EVALUATION)
+AFTER_AN_EPOCH = ("on_epoch_end", "save", *EVALUATION)
 
 
 class TrainOutput(NamedTuple):
@@ -58,8 +60,7 @@ class Loop(Saving):
             self._take_tokenizer(processing_class)
         open_eyes(self.model, args)
         self.progress = Progress(args.disable_tqdm)
-        self.callbacks: list[Any] = [self.progress,
-                                     *[TensorBoard() for name in args.report_to or () if name == "tensorboard"]]
+        self.callbacks = [self.progress, *[TensorBoard() for name in args.report_to or () if name == "tensorboard"]]
         for callback in callbacks or []:
             self.add_callback(callback)
         if os.environ.get("GRPO_PROFILE") == "1":
@@ -69,6 +70,11 @@ class Loop(Saving):
         self._unseen: dict[str, Any] | None = None           # metrics of the step taken last, until they are yielded
         self._evaluated: dict[str, float] = {}               # the evaluation at hand
         self._epoch_ended = True             # or none has begun
+        self._rate = 0.0                     # the learning rate of the step at hand
+        # of the loop at hand: when and where it began, the losses of its steps, what was said of it
+        self._started, self._first_step = 0.0, 0
+        self._losses: list[float] = []
+        self._totals: dict[str, float] = {}
         self._fire("on_init_end")
 
     def _note_template_options(self, options: Mapping[str, Any]) -> None:
@@ -106,6 +112,10 @@ class Loop(Saving):
     @abstractmethod
     def advance(self) -> None:
         """The step was taken: move on in the data. Nothing that can fail."""
+
+    @abstractmethod
+    def skip_epoch(self) -> None:
+        """Moves to the beginning of the next pass over the data. Nothing that can fail."""
 
     @property
     def stages(self) -> tuple[int, ...]:
@@ -172,17 +182,18 @@ class Loop(Saving):
 
     def train(self, resume_from_checkpoint: str | bool | None = None) -> TrainOutput:
         """Runs to the end. resume_from_checkpoint: a checkpoint or run folder, or True for the latest of output_dir."""
-        started, first, losses = time.perf_counter(), self.state.global_step, []
         with self._stoppable(), self.signals.finishing():        # this loop's body is the trainer's own
-            for step in self.steps(resume_from_checkpoint):
-                if step.metrics.get("loss") is not None:
-                    losses.append(step.metrics["loss"])
-        seconds = time.perf_counter() - started
-        metrics = {"train_runtime": seconds,
-                   "train_steps_per_second": (self.state.global_step - first) / max(seconds, 1e-9),
-                   "train_loss": sum(losses) / len(losses) if losses else 0.0, "epoch": self.state.epoch}
-        self.state.log_history.append({**metrics, "step": self.state.global_step})
-        return TrainOutput(self.state.global_step, metrics["train_loss"], metrics)
+            for _ in self.steps(resume_from_checkpoint):
+                pass
+        return TrainOutput(self.state.global_step, self._totals["train_loss"], dict(self._totals))
+
+    def _total(self) -> dict[str, float]:
+        """What is said of a run when it is over."""
+        seconds, losses = time.perf_counter() - self._started, self._losses
+        taken = self.state.global_step - self._first_step
+        return {"train_runtime": seconds, "train_samples_per_second": taken * self.args.batch_size / max(seconds, 1e-9),
+                "train_steps_per_second": taken / max(seconds, 1e-9), "total_flos": self.state.total_flos,
+                "train_loss": sum(losses) / len(losses) if losses else 0.0, "epoch": self.state.epoch}
 
     def __iter__(self) -> Iterator[StepResult]:
         return self.steps()
@@ -192,9 +203,11 @@ class Loop(Saving):
         after an exception too. The first Ctrl-C, SIGTERM and SIGHUP end the loop after the step at hand, with a
         checkpoint; a second Ctrl-C ends it at once."""
         resume = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
+        self._started, self._losses = time.perf_counter(), []
         with self._stoppable():
             with self.signals.leaving():
                 self._begin(resume)
+            self._first_step = self.state.global_step
             while self._owed or self._unseen is not None or not self._over():
                 with self.signals.finishing():
                     if not self._owed and self._unseen is None:
@@ -241,14 +254,19 @@ class Loop(Saving):
     def _begin(self, resume: str | bool | None) -> None:
         args, state = self.args, self.state
         state.max_steps = args.max_steps if args.max_steps >= 0 else self.steps_of_epochs(args.num_train_epochs)
+        state.train_batch_size = args.per_device_train_batch_size
+        state.logging_steps, state.save_steps = (steps_of(n, state.max_steps) for n in (args.logging_steps,
+                                                                                        args.save_steps))
+        state.eval_steps = steps_of(args.eval_steps or args.logging_steps, state.max_steps)
         # the memory is there, or this raises, before anything is written
         held = sum(size for _, size in self.optimizer.plan())
         if not self._owed and self._unseen is None:
             self.control = TrainerControl()
         if resume and self.run is None:
             self._resume(resume)
-        elif self.run is None:
-            self.run = RunFolder.create(args.output_dir, args.run_name or self.kind)
+        else:
+            self._open(self.run or RunFolder.create(args.output_dir, args.run_name or self.kind))
+        args = self.args
         self._folder.claim()
         self._folder.write_config(args.to_yaml())
         self._saved_at = self.clock()
@@ -275,6 +293,12 @@ class Loop(Saving):
                                         self.model.name_in_files)
             say(f"the weights are those of step {best['step']}, where {best['metric']} was best: {best['value']:.4g}")
         with self.signals.leaving():
+            self._totals = self._total()
+            with self.signals.held():
+                self.state.log_history.append({**self._totals, "step": step})
+                self.state.stateful_callbacks = states_of(self.callbacks)
+                self._write_state()
+            self._fire("on_log", logs=dict(self._totals))
             self.finish()
             self._fire("on_train_end")
 
@@ -282,10 +306,13 @@ class Loop(Saving):
         """Takes one step: all of it, or nothing."""
         started, state = time.perf_counter(), self.state
         self._seconds.clear()
+        control, rate = self.control, learning_rate(self.args, state.global_step, state.max_steps, self.stages)
+        self._rate = rate
         if self._epoch_ended:
+            control.should_epoch_stop = False
             self._fire("on_epoch_begin")
+        control.should_save = control.should_evaluate = control.should_log = False
         self._fire("on_step_begin")
-        rate = learning_rate(self.args, state.global_step, state.max_steps, self.stages)
         skipped: NonFiniteError | None = None
         try:
             metrics = self.update()
@@ -334,8 +361,10 @@ class Loop(Saving):
         self._epoch_ended = int(state.epoch) > int(epoch_before)
         metrics |= {"step_time": seconds} | {f"time_share/{name}": spent / seconds
                                              for name, spent in self._seconds.items()}
-        self._owed, self._unseen = list(AFTER_A_STEP), metrics
+        self._owed, self._unseen = [*AFTER_A_STEP, *(AFTER_AN_EPOCH if self._epoch_ended else ())], metrics
         self._window.append(metrics)
+        if metrics.get("loss") is not None:
+            self._losses.append(metrics["loss"])
         self._record(metrics)
 
     def _settle(self) -> None:
@@ -355,14 +384,20 @@ class Loop(Saving):
         step = self.state.global_step
         if event == "on_step_end":
             self._fire(event, metrics=self._unseen)
+            if self.control.should_epoch_stop and not self._epoch_ended:
+                with self.signals.held():
+                    self.skip_epoch()
+                    self._epoch_ended = True
+                    self._owed += AFTER_AN_EPOCH
         elif event == "on_evaluate" and self._evaluated:
+            self._fire("on_log", logs={**self._evaluated, "epoch": self.state.epoch})
             self._fire(event, metrics=self._evaluated)
-        elif event == "on_epoch_end" and self._epoch_ended:
+        elif event == "on_epoch_end":
             self._fire(event)
-        elif event == "on_log" and (self.every(self.args.logging_steps) or step == self.state.max_steps
-                                    or (self.args.logging_first_step and step == 1)):
-            logs, self._window = means(self._window), []
-            self._fire(event, logs=logs)
+        elif event == "on_log" and (self.control.should_log or self.every(self.args.logging_steps)
+                                    or step == self.state.max_steps or (self.args.logging_first_step and step == 1)):
+            logs, self._window, self.control.should_log = means(self._window), [], False
+            self._fire(event, logs={**logs, "epoch": self.state.epoch})
 
     def _settle_show(self) -> None:
         self.show()
@@ -370,6 +405,9 @@ class Loop(Saving):
     def _settle_save(self) -> None:
         """The checkpoint that is due, before evaluation: that may fail, or take long."""
         args, last = self.args, self.state.global_step >= self.state.max_steps
+        if self._saved_step == self.state.global_step:       # before the end of the epoch
+            self.control.should_save = False
+            return
         due = self._due(args.save_strategy, args.save_steps) or (last and args.save_strategy in ("steps", "epoch"))
         late = (args.save_strategy == "steps" and args.save_minutes is not None
                 and self.clock() - self._saved_at >= 60 * args.save_minutes)
@@ -391,6 +429,11 @@ class Loop(Saving):
         return self.control.should_evaluate or self._due(self.args.eval_strategy, self.args.eval_steps
                                                          or self.args.logging_steps)
 
+    def _evaluation_owed(self) -> bool:
+        args = self.args
+        due = self._epoch_ended if args.eval_strategy == "epoch" else self._evaluation_due()
+        return "evaluate" in self._owed and due and not self._evaluated_at(self.state.global_step)
+
     def _settle_judge(self) -> None:
         if self._evaluated and self.args.metric_for_best_model is not None:
             self._judge(self._evaluated)
@@ -405,17 +448,22 @@ class Loop(Saving):
 
     def _due(self, strategy: str, every: float) -> bool:
         if strategy == "epoch":
-            return self._epoch_ended
-        return strategy == "steps" and self.every(every)
+            return self._epoch_ended and "on_epoch_end" not in self._owed
+        return strategy == "steps" and self.every(every) and ("on_epoch_end" in self._owed or not self._epoch_ended)
 
     def every(self, steps: float) -> bool:
         """Whether the step just taken is one of every so many; below 1: a share of all."""
         return self.state.global_step % steps_of(steps, self.state.max_steps) == 0
 
     def _fire(self, event: str, **details: Any) -> None:
+        rates = Rates(lambda: self._rate)
         for callback in self.callbacks:
             if (method := getattr(callback, event, None)) is not None:
-                method(self.args, self.state, self.control, model=self.model, run=self.run, **details)
+                control = method(self.args, self.state, self.control, model=self.model, run=self.run,
+                                 processing_class=self.model.tokenizer, optimizer=rates, lr_scheduler=rates,
+                                 train_dataloader=None, eval_dataloader=None, **details)
+                if isinstance(getattr(control, "should_training_stop", None), bool):
+                    self.control = control
 
     # logging
 

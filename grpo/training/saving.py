@@ -3,6 +3,7 @@
 A trainer says what its own part of the state is (position_state, save_extra, restoring). Nothing of a trainer moves
 before every check of what it goes on from has passed.
 """
+import copy
 import dataclasses
 import functools
 import json
@@ -20,8 +21,9 @@ from ..errors import CheckpointError, ConfigError, warn
 from ..model import Model
 from ..options import TrainingConfig
 from ..planning import Plan, Shown, require, training_plan
-from ..runs import CHECKPOINTS, ROUND, RunFolder, TrainerState, checkpoint, say
+from ..runs import CHECKPOINTS, ROUND, STATE_FILE, RunFolder, TrainerState, checkpoint, say
 from .callbacks import TrainerControl
+from .events import remembered_of, remind, states_of
 from .interrupt import Signals
 from .resume import checkpoint_of, compare_backends, compare_options
 
@@ -38,6 +40,7 @@ class Saving(ABC):
         self.args, self.model = args, model
         self.state = TrainerState(num_train_epochs=args.num_train_epochs)
         self.control = TrainerControl()
+        self.callbacks: list[Any] = []
         self.run: RunFolder | None = None
         self.signals = Signals()
         self.clock = time.monotonic          # of save_minutes
@@ -56,9 +59,10 @@ class Saving(ABC):
         """What trainer.json keeps besides the loop's own state."""
 
     @abstractmethod
-    def restoring(self, state: dict[str, Any], folder: Path) -> AbstractContextManager[Callable[[], None]]:
+    def restoring(self, state: dict[str, Any], folder: Path) -> AbstractContextManager[Callable[[Path], None]]:
         """The reverse of position_state and save_extra. Everything is checked on entering; the function it gives then
-        moves the trainer there. An exception inside of it undoes what entering did."""
+        moves the trainer there, and is told where folder is by then. An exception inside of it undoes what entering
+        did."""
 
     def save_extra(self, folder: Path) -> None:
         """More files of the trainer's state; none by default."""
@@ -72,8 +76,8 @@ class Saving(ABC):
         """Tells the callbacks."""
 
     @abstractmethod
-    def _evaluation_due(self) -> bool:
-        """Whether the step just taken is one after which the model is evaluated."""
+    def _evaluation_owed(self) -> bool:
+        """Whether the model is yet to be evaluated after the step just taken."""
 
     # what there is of a run
 
@@ -114,11 +118,13 @@ class Saving(ABC):
 
     # checkpoints
 
-    def save_model(self, output_dir: str | None = None) -> None:
-        """Writes the model in Hugging Face layout to output_dir (default: the run folder's model/)."""
-        if output_dir is None and self.run is None:
+    def save_model(self, output_dir: str | os.PathLike[str] | None = None) -> None:
+        """Writes the model in Hugging Face layout to output_dir (default: the run's folder, or before a run
+        args.output_dir)."""
+        folder = output_dir if output_dir is not None else self.args.output_dir if self.run is None else self.run.path
+        if folder is None:
             raise ConfigError("save_model() before training needs output_dir")
-        self.model.save_pretrained(output_dir if output_dir is not None else self._folder.path / "model")
+        self.model.save_pretrained(folder)
 
     def save_checkpoint(self) -> Path:
         """Writes checkpoints/step-N of the run folder and drops the oldest beyond save_total_limit, but not the
@@ -128,6 +134,7 @@ class Saving(ABC):
                                 good=not self._skipped and checkpoint.is_finite(self.model.core))
         self._saved_step, self._saved_at = self.state.global_step, self.clock()
         self._note_best()
+        self.control.should_save = False
         self._fire("on_save")
         return path
 
@@ -136,7 +143,24 @@ class Saving(ABC):
         if self._new_best is not None:
             checkpoint.write_best(self._folder.checkpoints, self.state.global_step, *self._new_best)
             self._new_best = None
+            self._know_best(self.state.global_step)
         checkpoint.prune(self._folder.checkpoints, self.args.save_total_limit)
+
+    def _know_best(self, step: int) -> None:
+        """The state's fields of the best checkpoint, under the name that transformers gives it."""
+        self.state.best_global_step = step
+        self.state.best_model_checkpoint = str(self._folder.path / f"{checkpoint.LINK}{step}")
+
+    def _open(self, run: RunFolder) -> None:
+        """The run is in that folder, and args.output_dir is it."""
+        self.run = run
+        if self.args.output_dir is None or os.path.abspath(self.args.output_dir) != str(run.path):
+            self.args = copy.copy(self.args)             # other trainers may have the same object
+            self.args.output_dir = str(run.path)
+
+    def _write_state(self) -> None:
+        """trainer_state.json of the run folder."""
+        self._folder.write_log(STATE_FILE, lambda: self.state.save_to_json(self._folder.path / STATE_FILE))
 
     def _save_if(self, due: bool) -> None:
         if not due:
@@ -155,6 +179,8 @@ class Saving(ABC):
 
     def _write_checkpoint(self, folder: Path) -> None:
         self.model.save_pretrained(folder)
+        self.state.stateful_callbacks = states_of(self.callbacks)
+        self.state.save_to_json(folder / STATE_FILE)
         if self.args.save_only_model:
             return
         inner = folder / checkpoint.STATE_FOLDER
@@ -166,43 +192,51 @@ class Saving(ABC):
                  "adam_steps": self.optimizer.steps_taken, "num_input_tokens_seen": s.num_input_tokens_seen,
                  "skipped": self._skipped, "backend": _core.backend(self.model.device),
                  "config": dataclasses.asdict(self.args),
-                 "evaluation_owed": "evaluate" in self._owed and self._evaluation_due(), **self.position_state()}
+                 "evaluation_owed": self._evaluation_owed(), **self.position_state()}
         (inner / checkpoint.STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
 
     def _resume(self, resume: str | bool) -> None:
         """Loads a checkpoint, of a run folder its latest. The run continues in its folder when that is its latest
         checkpoint, else in a new one."""
-        folder = Path(os.path.abspath(checkpoint_of(resume, self.args.output_dir)))
-        inner, tensors = folder / checkpoint.STATE_FOLDER, self.optimizer.trained()
-        state = checkpoint.read_state(folder, self.kind)
+        folder = checkpoint.original(Path(os.path.abspath(checkpoint_of(resume, self.args.output_dir))))
+        tensors, state = self.optimizer.trained(), checkpoint.read_state(folder, self.kind)
         compare_options(folder, state["config"], self.args)
         compare_backends(folder, state.get("backend"), _core.backend(self.model.device))
         step, epoch, tokens = state["step"], state["epoch"], state["num_input_tokens_seen"]
         skipped, adam_steps = state["skipped"], state["adam_steps"]
-        checkpoint.check_optimizer(inner, self.optimizer, tensors)
-        own, output_dir = folder.parent.parent, self.args.output_dir and os.path.abspath(self.args.output_dir)
+        checkpoint.check_optimizer(folder / checkpoint.STATE_FOLDER, self.optimizer, tensors)
+        own, output_dir = folder.parent.parent, self.args.output_dir
         in_place = resume is True or (folder.parent.name == CHECKPOINTS and folder == checkpoint.latest(folder.parent)
-                                      and output_dir in (None, str(own)))
-        best = (checkpoint.best(folder.parent) or {}).get("value") if in_place else None
-        with self.restoring(state, inner) as move:           # nothing has moved, and whatever is refused was
+                                      and (output_dir is None or os.path.realpath(output_dir) == os.path.realpath(own)))
+        best = checkpoint.best(folder.parent) if in_place else None
+        remembered = remembered_of(folder / STATE_FILE)
+        # nothing has moved, and whatever is refused was
+        with self.restoring(state, folder / checkpoint.STATE_FOLDER) as move:
             name = self.args.run_name or self.kind
-            run = RunFolder(own) if in_place else RunFolder.create(self.args.output_dir, name)
+            run = RunFolder(own) if in_place else RunFolder.create(output_dir, name)
             try:
                 history = run.rewind(step) if in_place else []
             except BaseException:
                 run.abandon()
                 raise
+            if run.aside is not None and folder.is_relative_to(run.path):        # it went with its run
+                folder = run.aside / folder.relative_to(run.path)
             with self.signals.held():
+                inner = folder / checkpoint.STATE_FOLDER
                 checkpoint.load_optimizer(inner, self.optimizer, tensors)
                 self.optimizer.steps_taken = adam_steps
-                move()
-                s, self.run = self.state, run
-                s.global_step, s.epoch, s.num_input_tokens_seen = step, epoch, tokens
-                s.log_history, s.best_metric = history, best
+                move(inner)
+                self._open(run)
+                s = self.state
+                s.global_step, s.epoch, s.num_input_tokens_seen, s.log_history = step, epoch, tokens, history
                 self._skipped, self._saved_step = skipped, step
+                if best is not None:
+                    s.best_metric = best["value"]
+                    self._know_best(best["step"])
+                remind(self.callbacks, remembered)
         if in_place and state.get("evaluation_owed") and not self._evaluated_at(step):
             self._owed = list(EVALUATION)
-        say(f"resumed {folder} at step {s.global_step}")
+        say(f"resumed {folder} at step {self.state.global_step}")
 
 
 def is_round(record: dict[str, Any]) -> bool:

@@ -1,4 +1,5 @@
 """Supervised fine-tuning on the same loop: the loss is the mean of -logp over the completion tokens of a step."""
+import math
 import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -61,7 +62,7 @@ class SFTTrainer(Loop):
     def update(self) -> dict[str, Any]:
         """The gradient of the mean -logp over the completion tokens of a step's rows."""
         prompts, completions, pictures = columns_of(
-            [self.examples[i] for i in self.order.take(self.position, self.args.batch_size)])
+            [self.examples[i] for i in self.order.take(self.position, self._rows)])
         tokens = sum(len(c) for c in completions)
         self._seen = tokens + sum(len(p) for p in prompts)
         with self.timed("update"):
@@ -75,7 +76,17 @@ class SFTTrainer(Loop):
     def advance(self) -> None:
         """On to the next rows."""
         self.state.num_input_tokens_seen += self._seen
-        self.position += self.args.batch_size
+        self.position += self._rows
+        self.state.epoch = self.position / len(self.examples)
+
+    @property
+    def _rows(self) -> int:
+        """Rows of the step at hand: the last one of a pass has what is left of it."""
+        return min(self.args.batch_size, len(self.examples) - self.position % len(self.examples))
+
+    def skip_epoch(self) -> None:
+        """To the next pass."""
+        self.position += len(self.examples) - self.position % len(self.examples)
         self.state.epoch = self.position / len(self.examples)
 
     def held_out_rows(self, dataset: Any, name: str) -> list[Example]:
@@ -193,8 +204,9 @@ class SFTTrainer(Loop):
         return super().steps(resume_from_checkpoint)
 
     def steps_of_epochs(self, epochs: float) -> int:
-        """Optimiser steps of so many passes over the rows, at least one."""
-        return max(1, int(epochs * len(self.examples) / self.args.batch_size))
+        """Optimiser steps of so many passes over the rows, as TRL counts them: the last step of a pass has the rows
+        that are left of it."""
+        return math.ceil(epochs * math.ceil(len(self.examples) / self.args.batch_size))
 
     def shown(self) -> Shown:
         """What rows of training and of evaluation show at most."""
@@ -210,14 +222,14 @@ class SFTTrainer(Loop):
         return {"position": self.position, "rows": len(self.examples)}
 
     @contextmanager
-    def restoring(self, state: dict[str, Any], folder: Path) -> Iterator[Callable[[], None]]:
+    def restoring(self, state: dict[str, Any], folder: Path) -> Iterator[Callable[[Path], None]]:
         """The place in the data. CheckpointMismatchError where there were more rows, or fewer."""
         if state["rows"] != len(self.examples):
             raise CheckpointMismatchError(f"{folder.parent}: the run had {state['rows']} rows of data, "
                                           f"train_dataset has {len(self.examples)}")
         position = state["position"]
 
-        def move() -> None:
+        def move(moved: Path) -> None:
             self.position = position
 
         yield move
