@@ -1,4 +1,5 @@
 """The prompts of a run: rows of a data set, checked, encoded, in an endless seeded order."""
+import functools
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ SKIP_ADVICE = "; on_bad_row='skip' leaves such rows out"
 UNSEEN = {"environment": "environments are not supported"}     # columns with a meaning in TRL that is not there yet
 
 MAX_BITS = 4096                              # of a number in a row: 1,233 decimal digits
+MOST_HASHED = 20_000
 MAX_ROW = 1_000_000                          # values in a row
 
 
@@ -107,6 +109,20 @@ class PromptStream:
                   else self.stages.take(position, count, step))
         return [self.at_row(self._kept[i]) for i in places]
 
+    @functools.cached_property
+    def digest(self) -> str | None:
+        """A hash of the rows: of their texts, numbers and what they hold of these. Of more than MOST_HASHED rows so
+        many, evenly spread, count. None where rows are made anew each time that they are read."""
+        if isinstance(self.rows, Transformed):
+            return None
+        count = len(self._kept)
+        chosen = self._kept if count <= MOST_HASHED else [self._kept[i * count // MOST_HASHED]
+                                                          for i in range(MOST_HASHED)]
+        digest = hashlib.blake2b(digest_size=16)
+        for row in chosen:
+            digest.update(written(self.rows[row]).encode(errors="surrogatepass") + b"\0")
+        return digest.hexdigest()
+
     def values(self, column: str) -> list[tuple[int, Any]]:
         """(row, value of a column) of every prompt; None where a row has none."""
         if column not in getattr(self.rows, "column_names", (column,)):
@@ -193,6 +209,17 @@ class PromptStream:
                 read_image(image, f"{self.name}: row {row}: image {i}")
             except ImageError as error:
                 raise DatasetError(str(error)) from error
+
+
+def written(value: Any) -> str:
+    """A value of a row as text that is the same in every process; of what has none, as an image, its type."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{k}:{written(v)}" for k, v in sorted(value.items(), key=str)) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(written, value)) + "]"
+    if value is None or isinstance(value, (str, bytes, int, float)):
+        return repr(value)
+    return type(value).__name__
 
 
 def rows_with(rows: Any, name: str) -> Iterator[int]:

@@ -164,6 +164,12 @@ OPTIONAL = ("mask", "ref_logprobs", "advantages", "rewards", "totals", "age")
 
 
 END_TOKENS = 32                              # of a prompt that rewards see the text of
+# what a record of a completion has, in training or once it is graded
+RECORD = frozenset("""
+    advantage age answer category completion extractive finish_reason funcs gold images lenient prompt reasoning reward
+    rewards row sample step strict tag_errors tagged_answer tokens truth
+""".split())
+EQUAL = 1e-8                                 # the spread of rewards that are equal: torch.isclose(std, 0)
 MOST_NULS = 1024                             # at the end of a text, a token of the completion
 
 
@@ -287,12 +293,13 @@ def reward_batch(model: Any, args: GRPOConfig, state: Any, r: Rollouts, training
 
 
 def flat_groups(totals: NDArray[np.float64], group: NDArray) -> NDArray[np.bool_]:
-    """(g) True where the rewards (n) of a group are all equal, or fewer than two."""
+    """(g) True where the rewards (n) of a group are all equal but for rounding, or fewer than two. The tolerance is
+    TRL's: their standard deviation is at most 1e-8."""
     flat = np.ones(int(group.max()) + 1, bool)
     for g in range(len(flat)):
         scored = totals[group == g]
         scored = scored[~np.isnan(scored)]
-        flat[g] = scored.size < 2 or scored.max() == scored.min()
+        flat[g] = scored.size < 2 or scored.std(ddof=1) <= EQUAL
     return flat
 
 
@@ -327,10 +334,20 @@ def moments(values: NDArray[np.float64]) -> tuple[float, float]:
             float(there.std(ddof=1)) if there.size > 1 else float("nan"))
 
 
+def own_column(name: str) -> str:
+    """The name of a column that a reward logs; logged/<name> where a record of a completion has one of that name.
+
+    >>> own_column("digits"), own_column("reward")
+    ('digits', 'logged/reward')
+    """
+    return f"logged/{name}" if name in RECORD else name
+
+
 def completion_records(step: int, r: Rollouts, names: list[str]) -> list[dict[str, Any]]:
     """One JSON-able dict a completion."""
     golds = [gold_of(p.columns) for p in r.prompts]
-    (rewards, totals), extras = r.scores(), r.extra_rows()
+    rewards, totals = r.scores()
+    extras = [{own_column(name): value for name, value in row.items()} for row in r.extra_rows()]
     reasons = np.where(r.finish == LENGTH, "length", "stop")
     return [{"step": step, "row": r.prompts[g].row, "prompt": described(r.prompts[g].prompt), "completion": r.texts[i],
              **({"gold": golds[g]} if golds[g] is not None else {}), "tokens": len(r.completions[i]),

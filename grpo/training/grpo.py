@@ -26,6 +26,7 @@ from ..options import GRPOConfig, refuse
 from ..planning import Shown
 from ..rewards import RewardSet, check_golds, get_soft_overlong_punishment
 from ..rollouts import (
+    EQUAL,
     LENGTH,
     PastGroup,
     ReplayBuffer,
@@ -43,6 +44,7 @@ from ..runs import checkpoint, say
 from ..runs.arrays import read_arrays
 from .callbacks import completion_table
 from .loop import Loop, StepResult, TrainingInterrupted, means, options
+from .resume import code_of, compare_rewards, compare_rows
 
 __all__ = ["GRPOStep", "GRPOTrainer", "TrainingInterrupted"]
 
@@ -205,10 +207,11 @@ class GRPOTrainer(Loop):
             "generation_tokens_per_second": tokens / self._seconds["generate"],
             **completion_metrics(everything.lengths, everything.finish == LENGTH),
             **reward_metrics(self.reward_names, *everything.scores()),
-            "frac_reward_zero_std": float(flat.mean()), **means(logged)}
+            "frac_reward_zero_std": float(flat.mean())}
+        metrics = {**means(logged), **metrics}
         if self.args.dynamic_sampling:
             metrics |= group_counts(everything, flat, wanted)
-        self._watch_spread(bool(flat.all()))
+        self._watch_spread(everything, bool(flat.all()))
         with self.signals.held():
             self.state.num_input_tokens_seen += seen
             self.rollouts, self.used, self.position = rollouts, 0, position
@@ -216,12 +219,12 @@ class GRPOTrainer(Loop):
             self._rollout_metrics = metrics
         return rollouts
 
-    def _watch_spread(self, flat: bool) -> None:
-        """Says so when rollout after rollout has nothing to learn from."""
+    def _watch_spread(self, r: Rollouts, flat: bool) -> None:
+        """Says so, and why, when rollout after rollout has nothing to learn from."""
         self._flat_rollouts = self._flat_rollouts + 1 if flat else 0
         if self._flat_rollouts == FLAT_ROLLOUTS:
-            warn(f"{FLAT_ROLLOUTS} rollouts in a row gave every completion of a group the same reward, so there is "
-                 f"nothing to learn from: see the completions in {self._folder.path} for what the rewards were given")
+            warn(f"{FLAT_ROLLOUTS} rollouts in a row {why_flat(r, self.reward_names)}, so there is nothing to learn "
+                 f"from: see the completions in {self._folder.path} for what the rewards were given")
 
     def _watch_masks(self, r: Rollouts) -> None:
         """Says so once when every completion of a rollout is masked."""
@@ -504,9 +507,14 @@ class GRPOTrainer(Loop):
         """The place in the data, in the rollouts and in the entropy control."""
         return {"position": self.position, "rollouts_made": self.rollouts_made,
                 "used": self.used if self.rollouts is not None else 0, "entropy_control": list(self.entropy_control),
-                "rows": len(self._prompts), "reference": self._frozen_reference, "reward_names": self.reward_names,
+                "rows": len(self._prompts), "rows_hash": self._prompts.digest, "rewards": self._codes, "reference": self._frozen_reference, "reward_names": self.reward_names,
                 "parts": self._parts, "rollout_metrics": self._rollout_metrics if self.used == 0 else {},
                 "replay": [] if self.replay is None else self.replay.state()}
+
+    @property
+    def _codes(self) -> dict[str, str | None]:
+        """A hash of the code of each reward."""
+        return {r.name: code_of(r.function) for r in self.rewards.rewards}
 
     @property
     def _parts(self) -> int:
@@ -541,6 +549,8 @@ class GRPOTrainer(Loop):
         if state["rows"] != len(self._prompts):
             raise CheckpointMismatchError(f"{folder.parent}: the run had {state['rows']} rows of data, "
                                           f"train_dataset has {len(self._prompts)}")
+        compare_rows(folder.parent, state.get("rows_hash"), self._prompts.digest)
+        compare_rewards(folder.parent, state.get("rewards"), self._codes)
         if state["reference"] != self._frozen_reference:
             raise CheckpointMismatchError(f"{folder.parent}: beta needs the reference that the run began with; give "
                                           "the trainer the model that the run was given, not one of its checkpoints")
@@ -548,6 +558,8 @@ class GRPOTrainer(Loop):
         entropy_control, metrics = tuple(state["entropy_control"]), state.get("rollout_metrics", {})
         names = state.get("reward_names", self.reward_names)
         rollouts = self._rollouts_in_use(state, folder)
+        if rollouts is not None or state.get("replay"):
+            self._same_sampling(state, folder)
         kept = [] if self.replay is None else self.replay.load(folder / REPLAY, state.get("replay", []),
                                                                self._prompts.at_row, self.model)
         reference = folder / "reference.safetensors"
@@ -572,6 +584,17 @@ class GRPOTrainer(Loop):
         with self._rewards_kept():
             self.rewards.load_state_dict(load_arrays(folder / REWARD_STATE))
             yield move
+
+    def _same_sampling(self, state: dict[str, Any], folder: Path) -> None:
+        """CheckpointMismatchError where the completions that a checkpoint keeps were drawn at another temperature, by
+        which log-probs are divided, or scored against a reference that is not there."""
+        saved = state["config"]
+        for name in ("temperature", "beta", "num_generations"):
+            there, here = saved.get(name), getattr(self.args, name)
+            if there is not None and (bool(there) != bool(here) if name == "beta" else there != here):
+                raise CheckpointMismatchError(f"{folder.parent} keeps completions that are not used up, made with {name}"
+                                              f"={there}; here it is {here}. Resume with the former, or from a "
+                                              "checkpoint between two rollouts, without a replay buffer")
 
     def _rollouts_in_use(self, state: dict[str, Any], folder: Path) -> Rollouts | None:
         """The rollouts that a checkpoint keeps, where this run has steps left to take on them."""
@@ -601,6 +624,22 @@ def group_counts(r: Rollouts, flat: Any, wanted: int) -> dict[str, float]:
     high = np.array([totals[r.group == g].max() > middle for g in range(len(flat))])
     return {"groups/generated": float(len(flat)), "groups/kept": float(min(wanted, int((~flat).sum()))),
             "groups/zero_std_low": float((flat & ~high).sum()), "groups/zero_std_high": float((flat & high).sum())}
+
+
+def why_flat(r: Rollouts, names: list[str]) -> str:
+    """What the rewards did in a rollout whose groups have no spread: the end of a sentence about rollouts."""
+    rewards, totals = r.scores()
+    scored = totals[~np.isnan(totals)]
+    if not scored.size:
+        return f"have no reward: every reward ({', '.join(names)}) was None for every completion"
+    if np.ptp(scored) <= EQUAL:
+        which = [f"{name} {values[0]:.4g}" for name, column in zip(names, rewards.T, strict=True)
+                 if (values := column[~np.isnan(column)]).size and np.ptp(values) <= EQUAL]
+        return (f"gave every completion the same reward, {scored[0]:.4g} (" +
+                (f"one value throughout: {', '.join(which)}" if which else "its parts cancel out") + ")")
+    if np.bincount(r.group[~np.isnan(totals)], minlength=len(r.prompts)).max() < 2:
+        return "have fewer than two rewards in every group, the others None"
+    return "gave every completion of a group the same reward, though groups differ"
 
 
 def trained_tokens(r: Rollouts, groups: Any) -> int:

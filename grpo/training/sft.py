@@ -1,4 +1,6 @@
 """Supervised fine-tuning on the same loop: the loss is the mean of -logp over the completion tokens of a step."""
+import functools
+import hashlib
 import math
 import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +20,7 @@ from ..vision.decode import read_image
 from ..vision.messages import given_images, normal, shows_images
 from ..vision.pictures import Picture
 from .loop import Loop, StepResult, options
+from .resume import compare_rows
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
@@ -219,7 +222,16 @@ class SFTTrainer(Loop):
 
     def position_state(self) -> dict[str, Any]:
         """The place in the data."""
-        return {"position": self.position, "rows": len(self.examples)}
+        return {"position": self.position, "rows": len(self.examples), "rows_hash": self._digest}
+
+    @functools.cached_property
+    def _digest(self) -> str:
+        """A hash of what is trained on, as tokens."""
+        digest = hashlib.sha256()
+        for example in self.examples:
+            for ids in (example.prompt, example.completion):
+                digest.update(len(ids).to_bytes(8, "little") + np.asarray(ids, np.int32).tobytes())
+        return digest.hexdigest()
 
     @contextmanager
     def restoring(self, state: dict[str, Any], folder: Path) -> Iterator[Callable[[Path], None]]:
@@ -227,6 +239,7 @@ class SFTTrainer(Loop):
         if state["rows"] != len(self.examples):
             raise CheckpointMismatchError(f"{folder.parent}: the run had {state['rows']} rows of data, "
                                           f"train_dataset has {len(self.examples)}")
+        compare_rows(folder.parent, state.get("rows_hash"), self._digest)
         position = state["position"]
 
         def move(moved: Path) -> None:
