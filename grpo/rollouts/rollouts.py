@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ..datasets import Prompt, PromptStream
+from ..datasets import Prompt, PromptStream, StreamedPrompts, stream_of
 from ..datasets.prompts import rows_with
 from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, ImageError, warn
 from ..model import Model, row_variables
@@ -208,19 +208,27 @@ def check_arrays(arrays: Mapping[str, NDArray], path: Path) -> None:
         refuse("rows, token ids or finish reasons are out of range")
 
 
-def prompt_stream(model: Model, args: GRPOConfig, dataset: Any, name: str, shuffle: bool = False) -> PromptStream:
-    """The prompts of a data set, each with room for its completion. name: what errors call it."""
+def prompt_stream(model: Model, args: GRPOConfig, dataset: Any, name: str, shuffle: bool = False,
+                  streams: bool = False) -> PromptStream:
+    """The prompts of a data set, each with room for its completion. name: what errors call it. streams: rows without a
+    length are read as they are needed, where max_steps says how many."""
     context = model.text_config.get("max_position_embeddings")
     limit = min(x for x in (args.max_prompt_length, context and context - args.max_completion_length, 1 << 31)
                 if x is not None)
     if limit < 1:
         raise ConfigError(f"max_completion_length={args.max_completion_length} leaves no room for a prompt in "
                           f"{context} positions")
-    stream = PromptStream(dataset, functools.partial(prompt_ids, model, args.chat_template_kwargs or {}), limit=limit,
-                          on_long=args.on_long_prompt, shuffle=shuffle, seed=args.order_seed, name=name,
-                          sees_images=model.sight is not None, model=f"this model ({model.config.get('model_type')})",
-                          on_bad=args.on_bad_row,
-                          image_token=None if model.sight is None else model.sight.image_token_id)
+    options: dict[str, Any] = {
+        "limit": limit, "on_long": args.on_long_prompt, "shuffle": shuffle, "seed": args.order_seed, "name": name,
+        "sees_images": model.sight is not None, "model": f"this model ({model.config.get('model_type')})",
+        "on_bad": args.on_bad_row, "image_token": None if model.sight is None else model.sight.image_token_id}
+    encode = functools.partial(prompt_ids, model, args.chat_template_kwargs or {})
+    # the memory plan of a model that sees counts the images of every row
+    rows = stream_of(dataset, name) if streams and args.max_steps >= 0 and model.sight is None else None
+    if rows is None or rows.has_ended:
+        stream = PromptStream(dataset if rows is None else rows.first, encode, **options)
+    else:
+        stream = StreamedPrompts(rows, encode, **options)
     if any(True for _ in rows_with(stream.rows, "tools")):
         warn(f"{name}: the tools of a row are shown in its prompt; calls of them are not carried out")
     return stream

@@ -26,7 +26,6 @@ from ..options import GRPOConfig, refuse
 from ..planning import Shown
 from ..rewards import RewardSet, check_golds, get_soft_overlong_punishment
 from ..rollouts import (
-    EQUAL,
     LENGTH,
     PastGroup,
     ReplayBuffer,
@@ -34,11 +33,13 @@ from ..rollouts import (
     completion_metrics,
     completion_records,
     generate,
+    group_counts,
     past_groups,
     prompt_stream,
     reward_batch,
     reward_metrics,
     sampling,
+    why_flat,
 )
 from ..runs import checkpoint, say
 from ..runs.arrays import read_arrays
@@ -97,7 +98,8 @@ class GRPOTrainer(Loop):
         self._note_template_options(args.chat_template_kwargs or {})
         self.stream: PromptStream | None = None
         if train_dataset is not None:
-            self.stream = prompt_stream(self.model, args, train_dataset, "train_dataset", shuffle=args.shuffle_dataset)
+            self.stream = prompt_stream(self.model, args, train_dataset, "train_dataset", shuffle=args.shuffle_dataset,
+                                        streams=args.curriculum is None)
         self.curriculum: Curriculum | None = None
         if self.stream is not None and args.curriculum is not None:
             self.curriculum = self.stream.stages = curriculum_of(
@@ -406,6 +408,9 @@ class GRPOTrainer(Loop):
     def _count_epoch(self) -> None:
         """Passes over the data so far, by steps: those that are left of a rollout count when they are taken."""
         args, steps = self.args, self.args.steps_per_rollout
+        if self._prompts.count is None:      # one pass, as in transformers
+            self.state.epoch = self.state.global_step / max(self.state.max_steps, 1)
+            return
         left = 0 if self.rollouts is None else steps - self.used
         rows = self.position * steps - min(left * args.prompts_per_rollout, self.position * steps)
         self.state.epoch = rows / (steps * self._rows_of_epoch)
@@ -418,7 +423,10 @@ class GRPOTrainer(Loop):
         return rows if rows < wanted or self.curriculum is not None else rows // wanted * wanted
 
     def skip_epoch(self) -> None:
-        """To the next pass; what is left of a rollout is dropped."""
+        """To the next pass, which a stream has not; what is left of a rollout is dropped."""
+        if self._prompts.count is None:
+            self.control.should_training_stop = True
+            return
         rows = self._rows_of_epoch
         self.rollouts, self.position = None, -(-self.position // rows) * rows
         self._count_epoch()
@@ -507,7 +515,8 @@ class GRPOTrainer(Loop):
         """The place in the data, in the rollouts and in the entropy control."""
         return {"position": self.position, "rollouts_made": self.rollouts_made,
                 "used": self.used if self.rollouts is not None else 0, "entropy_control": list(self.entropy_control),
-                "rows": len(self._prompts), "rows_hash": self._prompts.digest, "rewards": self._codes, "reference": self._frozen_reference, "reward_names": self.reward_names,
+                "rows": self._prompts.count or 0, "rows_hash": self._prompts.digest, "rewards": self._codes,
+                "reference": self._frozen_reference, "reward_names": self.reward_names,
                 "parts": self._parts, "rollout_metrics": self._rollout_metrics if self.used == 0 else {},
                 "replay": [] if self.replay is None else self.replay.state()}
 
@@ -546,9 +555,9 @@ class GRPOTrainer(Loop):
     def restoring(self, state: dict[str, Any], folder: Path) -> Iterator[Callable[[Path], None]]:
         """The reverse. CheckpointMismatchError for other data, another reference, or a rollout in use that this run's
         batches do not fit."""
-        if state["rows"] != len(self._prompts):
+        if state["rows"] != (self._prompts.count or 0):
             raise CheckpointMismatchError(f"{folder.parent}: the run had {state['rows']} rows of data, "
-                                          f"train_dataset has {len(self._prompts)}")
+                                          f"train_dataset has {self._prompts.count or 'no length'}")
         compare_rows(folder.parent, state.get("rows_hash"), self._prompts.digest)
         compare_rewards(folder.parent, state.get("rewards"), self._codes)
         if state["reference"] != self._frozen_reference:
@@ -592,8 +601,8 @@ class GRPOTrainer(Loop):
         for name in ("temperature", "beta", "num_generations"):
             there, here = saved.get(name), getattr(self.args, name)
             if there is not None and (bool(there) != bool(here) if name == "beta" else there != here):
-                raise CheckpointMismatchError(f"{folder.parent} keeps completions that are not used up, made with {name}"
-                                              f"={there}; here it is {here}. Resume with the former, or from a "
+                raise CheckpointMismatchError(f"{folder.parent} keeps completions that are not used up, made with "
+                                              f"{name}={there}; here it is {here}. Resume with the former, or from a "
                                               "checkpoint between two rollouts, without a replay buffer")
 
     def _rollouts_in_use(self, state: dict[str, Any], folder: Path) -> Rollouts | None:
@@ -613,33 +622,6 @@ class GRPOTrainer(Loop):
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz without pickles; none where there is no file."""
     return read_arrays(path) if path.exists() else {}
-
-
-def group_counts(r: Rollouts, flat: Any, wanted: int) -> dict[str, float]:
-    """How many groups were made and kept, and on which side of the rewards seen those without spread lie."""
-    _, totals = r.scores()
-    scored = totals[~np.isnan(totals)]
-    middle = (scored.min() + scored.max()) / 2 if scored.size else 0.0
-    totals = np.where(np.isnan(totals), -np.inf, totals)
-    high = np.array([totals[r.group == g].max() > middle for g in range(len(flat))])
-    return {"groups/generated": float(len(flat)), "groups/kept": float(min(wanted, int((~flat).sum()))),
-            "groups/zero_std_low": float((flat & ~high).sum()), "groups/zero_std_high": float((flat & high).sum())}
-
-
-def why_flat(r: Rollouts, names: list[str]) -> str:
-    """What the rewards did in a rollout whose groups have no spread: the end of a sentence about rollouts."""
-    rewards, totals = r.scores()
-    scored = totals[~np.isnan(totals)]
-    if not scored.size:
-        return f"have no reward: every reward ({', '.join(names)}) was None for every completion"
-    if np.ptp(scored) <= EQUAL:
-        which = [f"{name} {values[0]:.4g}" for name, column in zip(names, rewards.T, strict=True)
-                 if (values := column[~np.isnan(column)]).size and np.ptp(values) <= EQUAL]
-        return (f"gave every completion the same reward, {scored[0]:.4g} (" +
-                (f"one value throughout: {', '.join(which)}" if which else "its parts cancel out") + ")")
-    if np.bincount(r.group[~np.isnan(totals)], minlength=len(r.prompts)).max() < 2:
-        return "have fewer than two rewards in every group, the others None"
-    return "gave every completion of a group the same reward, though groups differ"
 
 
 def trained_tokens(r: Rollouts, groups: Any) -> int:

@@ -54,9 +54,9 @@ def compare_rows(folder: Path, saved: Any, now: str | None) -> None:
     """CheckpointMismatchError where the checkpoint in folder was made with other rows: hashes of them, None where that
     is not known."""
     if saved is not None and now is not None and saved != now:
-        raise CheckpointMismatchError(f"{folder}: the run was trained on other rows than those of train_dataset, though "
-                                      "as many; give it the data of that run, or begin a new run with the checkpoint "
-                                      "as its model")
+        raise CheckpointMismatchError(f"{folder}: the run was trained on other rows than those of train_dataset, "
+                                      "though as many; give it the data of that run, or begin a new run with the "
+                                      "checkpoint as its model")
 
 
 def compare_rewards(folder: Path, saved: Any, now: Mapping[str, str | None]) -> None:

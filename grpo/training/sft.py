@@ -39,8 +39,8 @@ class Example(NamedTuple):
 
 
 class SFTTrainer(Loop):
-    """Fine-tunes on rows with prompt and completion (text, chat messages, or token ids that are taken as they are), or
-    messages ending with the assistant's.
+    """Fine-tunes on rows with prompt and completion (text, chat messages, or token ids that are taken as they are),
+    messages ending with the assistant's, or text, of which every token but the first is trained.
 
     >>> import grpo
     >>> rows = [{"prompt": "2 + 2 =", "completion": " 4"}]
@@ -156,8 +156,10 @@ class SFTTrainer(Loop):
             if not row["messages"] or row["messages"][-1].get("role") != "assistant":
                 raise ValueError("messages must end with the assistant's")
             return self._encode_chat(list(row["messages"][:-1]), row["messages"][-1], variables, images)
+        if isinstance(text := row.get("text"), str) and row.get("prompt") is None:
+            return self._encode_text(text)
         if row.get("prompt") is None or row.get("completion") is None:
-            raise ValueError(f"a row needs prompt and completion, or messages; it has {', '.join(map(str, row))}")
+            raise ValueError(f"a row needs prompt and completion, messages, or text; it has {', '.join(map(str, row))}")
         prompt, completion = row["prompt"], row["completion"]
         if (isinstance(prompt, str) or is_ids(prompt)) and (row.get("tools") or row.get("chat_template_kwargs")):
             raise ValueError("tools and chat_template_kwargs go into the chat template, which text and ids have not; "
@@ -172,6 +174,16 @@ class SFTTrainer(Loop):
         tokenizer = self.model.tokenizer
         encoded = self.model.encode_prompt(prompt, images)
         return encoded.ids, [*tokenizer.encode(completion), tokenizer.eos_ids[0]], encoded.images
+
+    def _encode_text(self, text: str) -> tuple[list[int], list[int], list[Picture]]:
+        """A text to be continued from its first token on, which is the tokenizer's own where it begins texts with one;
+        it ends with a stop token."""
+        tokenizer = self.model.tokenizer
+        ids = [int(i) for i in self.model.prompt_ids(text)]
+        if not ids:
+            raise ValueError("the text is empty")
+        ends = [] if ids[-1] in tokenizer.eos_ids else [tokenizer.eos_ids[0]]
+        return ids[:1], [*ids[1:], *ends], []
 
     def _encode_chat(self, prompt: list[Any], answer: Mapping[str, Any], variables: dict[str, Any],
                      images: list[Any]) -> tuple[Sequence[int] | I32, list[int], list[Picture]]:
