@@ -408,7 +408,8 @@ class Loop(Saving):
         if self._saved_step == self.state.global_step:       # before the end of the epoch
             self.control.should_save = False
             return
-        due = self._due(args.save_strategy, args.save_steps) or (last and args.save_strategy in ("steps", "epoch"))
+        ends = args.save_strategy == "steps" or (args.save_strategy == "epoch" and "on_epoch_end" not in self._owed)
+        due = self._due(args.save_strategy, args.save_steps) or (last and ends)
         late = (args.save_strategy == "steps" and args.save_minutes is not None
                 and self.clock() - self._saved_at >= 60 * args.save_minutes)
         self._save_if(self.control.should_save or due or late)

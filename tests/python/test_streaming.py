@@ -4,9 +4,9 @@ import itertools
 import pytest
 
 import grpo
+import toy
 from grpo.datasets.prompts import MOST_READ, read_rows
 from grpo.datasets.streaming import WINDOW, stream_of
-from support import toy
 
 
 class Rows:
