@@ -71,7 +71,8 @@ class Loop(Saving):
         self._evaluated: dict[str, float] = {}               # the evaluation at hand
         self._epoch_ended = True             # or none has begun
         self._rate = 0.0                     # the learning rate of the step at hand
-        # of the loop at hand: when and where it began, the losses of its steps, what was said of it
+        self._trains = False                 # the loop at hand is train()'s own
+        # of that loop: when and where it began, the losses of its steps, what was said of it
         self._started, self._first_step = 0.0, 0
         self._losses: list[float] = []
         self._totals: dict[str, float] = {}
@@ -183,8 +184,12 @@ class Loop(Saving):
     def train(self, resume_from_checkpoint: str | bool | None = None) -> TrainOutput:
         """Runs to the end. resume_from_checkpoint: a checkpoint or run folder, or True for the latest of output_dir."""
         with self._stoppable(), self.signals.finishing():        # this loop's body is the trainer's own
-            for _ in self.steps(resume_from_checkpoint):
-                pass
+            self._trains = True
+            try:
+                for _ in self.steps(resume_from_checkpoint):
+                    pass
+            finally:
+                self._trains = False
         return TrainOutput(self.state.global_step, self._totals["train_loss"], dict(self._totals))
 
     def _total(self) -> dict[str, float]:
@@ -295,10 +300,12 @@ class Loop(Saving):
         with self.signals.leaving():
             self._totals = self._total()
             with self.signals.held():
-                self.state.log_history.append({**self._totals, "step": step})
+                if self._trains:
+                    self.state.log_history.append({**self._totals, "step": step})
                 self.state.stateful_callbacks = states_of(self.callbacks)
                 self._write_state()
-            self._fire("on_log", logs=dict(self._totals))
+            if self._trains:
+                self._fire("on_log", logs=dict(self._totals))
             self.finish()
             self._fire("on_train_end")
 

@@ -42,6 +42,6 @@ def test_early_stopping_stops_and_remembers(tmp_path):
     trainer.train()
     assert trainer.state.global_step == 3 and trainer.state.best_global_step == 1
     again = EarlyStoppingCallback(9)
-    resumed = toy.trainer(tmp_path, falls, max_steps=3, callbacks=[again], **options)
-    resumed.train(resume_from_checkpoint=str(trainer.run.path / "checkpoint-2"))
-    assert again.early_stopping_patience_counter >= 1
+    resumed = toy.trainer(tmp_path, falls, max_steps=3, callbacks=[again], output_dir=str(trainer.run.path), **options)
+    resumed.train(resume_from_checkpoint=str(trainer.run.path / "checkpoint-3"))
+    assert again.early_stopping_patience_counter == 1 and resumed.state.best_global_step == 1
