@@ -30,7 +30,7 @@ TAKEN = frozenset("""
     entropy entropy_coef epoch format frac_reward_zero_std generation_tokens_per_second grad_norm kl learning_rate loss
     num_tokens reward reward_std runtime skipped_steps step step_time total_flos training_tokens_per_second
 """.split())
-TAKEN_BEGINNINGS = ("accuracy/", "clip_ratio/", "completions/", "curriculum/", "eval_", "funcs/", "groups/",
+TAKEN_BEGINNINGS = ("clip_ratio/", "completions/", "curriculum/", "eval_", "funcs/", "groups/",
                     "majority@k/", "pass@k/", "policy_moved/", "replay/", "reward_weight/", "sampling/", "time_share/",
                     "train_")
 TAKEN_OF_REWARDS = ("/mean", "/std", "/errors")          # of rewards/...
