@@ -14,11 +14,12 @@ from .lines import METRICS
 CONFIG = "config.yaml"
 COMPLETIONS, EVALUATIONS, CHECKPOINTS = "completions", "eval", "checkpoints"
 RECIPE = "recipe.yaml"                       # what the run was asked for; config.yaml has every option resolved
+WARM_UP = "sft"                              # the run before the run, of a recipe that has one
 WRITTEN = (CONFIG, RECIPE, METRICS, COMPLETIONS, EVALUATIONS, CHECKPOINTS, "plots")
 STATE_FILE = "trainer_state.json"            # transformers' name for what TrainerState.save_to_json writes
 LINKS = "checkpoint-[0-9]*"                  # where transformers' get_last_checkpoint looks
 BESIDE = (STATE_FILE, LINKS, "*_results.json")
-AGED = ("tensorboard", "sft", "model", "config.json", "generation_config.json", "*.safetensors",
+AGED = ("tensorboard", "model", "config.json", "generation_config.json", "*.safetensors",
         "model.safetensors.index.json", "adapter_config.json", "tokenizer.json", "tokenizer_config.json",
         "tokenizer.model", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json",
         "chat_template.jinja", "chat_template.json", "preprocessor_config.json", "processor_config.json",
@@ -72,6 +73,8 @@ def names_of_run(path: Path) -> Iterator[str]:
     """What in a folder belongs to the run in it."""
     there = sorted(os.listdir(path))
     own = [name for name in there if name in WRITTEN or matches(name, BESIDE)]
+    if RECIPE in own and holds_run(path / WARM_UP):
+        own.append(WARM_UP)
     begun = min((first_written(path / name) for name in own), default=0.0)
     yield from own
     yield from (name for name in there if matches(name, AGED) and (path / name).stat().st_mtime >= begun)
