@@ -117,5 +117,5 @@ def warm_up(model: Any, demonstrations: list[dict[str, Any]], config: Any) -> No
     print(f"\nWarm-up: supervised fine-tuning on {len(demonstrations):,} demonstrations", flush=True)
     trainer = SFTTrainer(model, config, demonstrations)
     trainer.train()
-    trainer.save_model()
+    trainer.save_model(Path(config.output_dir) / "model")
     print("\nGRPO", flush=True)

@@ -1,7 +1,6 @@
 """What scripts call of a trainer beside train(): numbers and state as files, the card, the hub, the accelerator."""
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import functools
 import json
@@ -12,18 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..alone import Alone
 from ..errors import ConfigError, note
-from ..runs import plain, replace_text
+from ..runs import STATE_FILE, plain, replace_text
 from .hub import PushCheckpoints, Upload, base_of, model_card, write_card
 
 if TYPE_CHECKING:
     from ..model import Model
     from ..options import TrainingConfig
     from ..runs import RunFolder, TrainerState
-
-STATE = "trainer_state.json"
-# Fields of transformers' TrainerState that a run here has no other value for.
-OF_STATE: dict[str, Any] = {"best_global_step": None, "best_model_checkpoint": None, "is_hyper_param_search": False,
-                            "stateful_callbacks": {}, "total_flos": 0.0, "trial_name": None, "trial_params": None}
 
 
 class Face:
@@ -196,7 +190,7 @@ class Face:
 
     def save_state(self) -> None:
         """Writes trainer_state.json, which transformers' TrainerState.load_from_json reads."""
-        replace_text(self._place / STATE, state_document(self.state, self.args))
+        self.state.save_to_json(self._place / STATE_FILE)
 
     # card and hub
 
@@ -258,14 +252,6 @@ class Face:
 
     def _push_checkpoint(self, folder: Path, step: int) -> Any:
         return self.upload.send(folder, f"Training in progress, step {step}", wait=False)
-
-
-def state_document(state: TrainerState, args: TrainingConfig) -> str:
-    """The text of a trainer_state.json."""
-    document = {**OF_STATE, "logging_steps": args.logging_steps, "save_steps": args.save_steps,
-                "eval_steps": args.eval_steps or args.logging_steps, "train_batch_size": args.train_batch_size,
-                **dataclasses.asdict(state)}
-    return json.dumps(plain(document), indent=2, sort_keys=True, default=str) + "\n"
 
 
 def clock(seconds: float) -> str:
