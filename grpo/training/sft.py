@@ -40,8 +40,8 @@ class Example(NamedTuple):
 
 class SFTTrainer(Loop):
     """Fine-tunes a model (as GRPOTrainer takes one) on rows with prompt and completion (text, chat messages, or token
-    ids that are taken as they are), messages ending with the assistant's, or text, of which every token but the first is
-    trained.
+    ids that are taken as they are), messages ending with the assistant's, or text, of which every token but the first
+    is trained.
 
     >>> import grpo
     >>> rows = [{"prompt": "2 + 2 =", "completion": " 4"}]
