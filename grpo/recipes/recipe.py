@@ -24,7 +24,16 @@ from typing import Any
 from .. import datasets
 from ..errors import ConfigError, did_you_mean
 from ..model import pick_device
-from ..options import ROUNDS, GRPOConfig, SFTConfig, plain_value, read_yaml, steps_of_rounds, understood
+from ..options import (
+    ROUNDS,
+    GRPOConfig,
+    SFTConfig,
+    option_names,
+    plain_value,
+    read_yaml,
+    steps_of_rounds,
+    understood,
+)
 from ..planning import Plan, model_config, training_plan
 from .names import DATASETS, OTHER_NAMES, own_changes, replaced_by, reward_names
 
@@ -175,7 +184,7 @@ class Recipe:
 
 
 OWN_FIELDS = [f.name for f in dataclasses.fields(Recipe) if f.name != "options"]
-OPTION_NAMES = [f.name for f in dataclasses.fields(GRPOConfig)]
+OPTION_NAMES = option_names(GRPOConfig)
 MAPPINGS = ("model", "dataset_kwargs", "eval_dataset_kwargs", "sft")
 # arguments of grpo.datasets.load that have a place of their own in a recipe
 ELSEWHERE = {"size": "say train_size or eval_size",

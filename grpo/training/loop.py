@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from .. import _core
 from ..errors import CheckpointError, ConfigError, DatasetError, NonFiniteError, TokenizerError, did_you_mean, warn
 from ..model import Model, NoTokenizer, load, row_variables
-from ..options import TrainingConfig, learning_rate, steps_of
+from ..options import TrainingConfig, learning_rate, refuse_ranks, steps_of
 from ..planning import Plan, Shown, require, training_plan
 from ..runs import CHECKPOINTS, ROUND, RunFolder, TrainerState, checkpoint, say
 from .callbacks import Progress, TensorBoard, TrainerControl, never_called
@@ -568,7 +568,7 @@ class Loop(ABC):
         state = {"kind": self.kind, "step": s.global_step, "max_steps": s.max_steps, "epoch": s.epoch,
                  "adam_steps": self.optimizer.steps_taken, "num_input_tokens_seen": s.num_input_tokens_seen,
                  "skipped": self._skipped, "backend": _core.backend(self.model.device),
-                 "config": dataclasses.asdict(self.args),
+                 "config": self.args.options(),
                  "evaluation_owed": "evaluate" in self._owed and self._evaluation_due(), **self.position_state()}
         (inner / checkpoint.STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
 
@@ -628,12 +628,14 @@ def frozen(model: Model, args: TrainingConfig) -> str:
     return still[args.train_vision] if model.sight is not None else ""
 
 
-def options(args: Any, kind: type) -> Any:
-    """args, or the defaults where there are none. ConfigError for what is of another kind."""
+def options(args: Any, kind: type[TrainingConfig]) -> Any:
+    """args, or the defaults where there are none. ConfigError for what is of another kind or cannot be, and in one of
+    several processes."""
     if args is not None and not isinstance(args, kind):
         module = "" if type(args).__module__ == "builtins" else f"{type(args).__module__}."
         raise ConfigError(f"args must be a grpo.{kind.__name__}, not a {module}{type(args).__name__}")
-    return kind() if args is None else args
+    refuse_ranks()
+    return kind() if args is None else args.validated()
 
 
 def is_round(record: dict[str, Any]) -> bool:
