@@ -173,8 +173,8 @@ def take_all_names(cls: type) -> None:
     def __init__(self: Any, *args: Any, **given: Any) -> None:
         problems: list[str] = []
         options = type(self).translated(without_defaults(type(self), given), problems)
-        others = {name: other_value(name, value) for name, value in given.items()
-                  if name in names & others_of(type(self)) and name not in SAID_BY}
+        kept = names & others_of(type(self)) - SAID_BY.keys()
+        others = {name: other_value(name, value) for name, value in given.items() if name in kept}
         unparsed = {name: options.pop(name) for name in options.keys() - names}
         vars(self).update({**unparsed, "_problems": problems, "_constructing": True})
         plain(self, *args, **{**others, **options})
@@ -190,12 +190,12 @@ def without_defaults(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
     which gives every field, without all that are what they are anyway: they contradict nothing."""
     fields = [f for f in dataclasses.fields(cls) if f.init]
     every = all(f.name in given for f in fields)
-    usual = {f.name: f.default for f in fields if every or f.name in others_of(cls)}
+    others = others_of(cls)
+    usual = {f.name: f.default for f in fields if every or f.name in others}
     return {name: value for name, value in given.items()
             if not (name in usual and type(value) is type(usual[name]) and value == usual[name])}
 
 
-@functools.cache
 def meaningful(cls: type) -> dict[str, dataclasses.Field]:
     """The options of a class that mean something here; a dataclass on top may change their defaults."""
     found: dict[str, dataclasses.Field] = {}
@@ -206,21 +206,20 @@ def meaningful(cls: type) -> dict[str, dataclasses.Field]:
     return found
 
 
-@functools.cache
 def own_fields(cls: type) -> frozenset[str]:
     """The fields that a dataclass on top of a config adds."""
-    return frozenset(f.name for f in dataclasses.fields(cls) if f.name not in meaningful(cls) and f.name not in OTHERS)
+    return frozenset(f.name for f in dataclasses.fields(cls)) - meaningful(cls).keys() - OTHERS
 
 
-@functools.cache
 def others_of(cls: type) -> frozenset[str]:
     """The fields of a class that only other trainers have."""
-    return frozenset(f.name for f in dataclasses.fields(cls) if f.name in OTHERS and f.name not in meaningful(cls))
+    return OTHERS & {f.name for f in dataclasses.fields(cls)} - meaningful(cls).keys()
 
 
 def option_names(cls: type) -> list[str]:
     """The names of the options of a class that mean something here, and of the fields of a dataclass on top of it."""
-    return [f.name for f in dataclasses.fields(cls) if f.name in meaningful(cls) or f.name in own_fields(cls)]
+    others = others_of(cls)
+    return [f.name for f in dataclasses.fields(cls) if f.name not in others]
 
 
 def other_value(name: str, value: Any) -> Any:

@@ -119,10 +119,10 @@ def from_sampling_params(value: Any, group: Any) -> dict[str, Any]:
         elif target in NAMES:
             kwargs |= {target: wanted} if wanted not in (None, [], ()) else {}
         elif not (harmless(name, wanted) or name == "n" and wanted == group):
-            refused.append(f"{name}={wanted!r:.80} cannot be honoured{did_you_mean(name, (*NAMES, *HARMLESS))}"
-                           f"{advice(name)}")
+            meant = "." if name in HARMLESS else did_you_mean(name, (*NAMES, *HARMLESS))
+            refused.append(f"{name}={wanted!r:.80} cannot be honoured{meant}{advice(name)}")
     if refused:
-        raise ConfigError("vllm_sampling_params: " + "; ".join(refused))
+        raise ConfigError("vllm_sampling_params: " + " ".join(refused))
     return {**result, "generation_kwargs": kwargs} if kwargs else result
 
 

@@ -90,4 +90,4 @@ class ModelConfig:
         if self.load_in_8bit and self.load_in_4bit:
             raise ConfigError("load_in_8bit and load_in_4bit: give one")
         if isinstance(self.lora_target_modules, (list, tuple)) and len(self.lora_target_modules) == 1:
-            self.lora_target_modules = self.lora_target_modules[0]
+            self.lora_target_modules = self.lora_target_modules[0]  # type: ignore[assignment]  # as TRL has it
