@@ -13,8 +13,8 @@ from typing import Any
 
 _HOMES = {
     "model": ("load", "tiny", "Model", "Completion", "Tokenizer"),
-    "options": ("GRPOConfig", "SFTConfig"),
-    "training": ("GRPOTrainer", "SFTTrainer", "TrainingInterrupted", "sft"),
+    "options": ("GRPOConfig", "RLOOConfig", "SFTConfig"),
+    "training": ("GRPOTrainer", "RLOOTrainer", "SFTTrainer", "TrainingInterrupted", "sft"),
     "trl": ("TrlParser", "HfArgumentParser", "ScriptArguments", "ModelConfig", "DatasetConfig", "DatasetMixtureConfig",
             "get_peft_config", "get_quantization_config", "get_kbit_device_map", "get_dataset"),
     "errors": ("GrpoError", "ConfigError", "FileFormatError", "CheckpointError", "CheckpointCorruptError",

@@ -33,9 +33,10 @@ from .model import (
     load as load,
     tiny as tiny,
 )
-from .options import GRPOConfig as GRPOConfig, SFTConfig as SFTConfig
+from .options import GRPOConfig as GRPOConfig, RLOOConfig as RLOOConfig, SFTConfig as SFTConfig
 from .training import (
     GRPOTrainer as GRPOTrainer,
+    RLOOTrainer as RLOOTrainer,
     SFTTrainer as SFTTrainer,
     TrainingInterrupted as TrainingInterrupted,
     sft as sft,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,9 +18,13 @@ from ..errors import ConfigError, FileFormatError, did_you_mean
 from .devices import pick_device
 from .families import Config, Family, Spec, families, family_of, known_words, spec_of, text_of
 from .model import Model, check_vocabulary
+from .objects import ModelObject, folder_of, is_model_object
 from .tensor_names import HEAD, Named, Weights, untied
 from .tokenizer import Tokenizer
-from .tokenizer_sources import eos_ids_of, given, of_folder, of_gguf
+from .tokenizer_sources import eos_ids_of, given, of_folder, of_gguf, of_object
+
+if TYPE_CHECKING:
+    from ..vision.sight import Sight
 
 # Keys of a config that name what a tiny model that sees has beside its bytes
 VISION_IDS = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
@@ -108,15 +112,16 @@ def _with_tower(text: dict[str, Any], family: Family, vision: Any) -> dict[str, 
             "vision_config": tower}
 
 
-def load(path_or_id: str | os.PathLike[str] | TinySpec, device: str = "auto", dtype: str | None = None,
+def load(path_or_id: Any, device: str = "auto", dtype: str | None = None,
          tokenizer: Any = None) -> Model:
-    """A model from a Hugging Face folder, a .gguf file, a hub id, or `tiny(...)`.
+    """A model from a Hugging Face folder, a .gguf file, a hub id, a model object of transformers, or `tiny(...)`.
 
     ``device``: "cpu" or "cuda" (bfloat16 weights), "auto" ("cuda" when a GPU answers, else "cpu"), "ref" (float32,
     slow, for checking). ``dtype``: None or the device's own. ``tokenizer``: in place of the model's own, or where it
-    has none: a Tokenizer, a folder, a tokenizer.json, a .gguf, or a tokenizer of tokenizers or transformers. A model
-    without any takes token ids. Raises FileFormatError (file and tensor), UnsupportedModelError, TokenizerError,
-    ConfigError or DeviceError.
+    has none: a Tokenizer, a folder, a tokenizer.json, a .gguf, a tokenizer of tokenizers or transformers, or a
+    processor, which says how images are seen too. A model without any takes token ids. Of an object (of torch.compile
+    and DDP too) the weights are copied; `Model.write_back` puts them back into it. Raises FileFormatError (file and
+    tensor), UnsupportedModelError, TokenizerError, ConfigError or DeviceError.
 
     >>> model = load(tiny(num_hidden_layers=1))                                                      # doctest: +SKIP
     >>> model.generate("2 + 2 =", max_new_tokens=4)[0].text                                          # doctest: +SKIP
@@ -124,16 +129,20 @@ def load(path_or_id: str | os.PathLike[str] | TinySpec, device: str = "auto", dt
     device = pick_device(device, dtype)
     if isinstance(path_or_id, TinySpec):
         return _load_tiny(path_or_id if tokenizer is None else replace(path_or_id, tokenizer=given(tokenizer)), device)
-    if not isinstance(path_or_id, (str, os.PathLike)):
-        other = repr(path_or_id)
-        if hasattr(path_or_id, "save_pretrained"):
-            other = f"a {type(path_or_id).__name__}; give the folder of its save_pretrained()"
-        raise ConfigError(f"load() takes a path, a hub id or grpo.tiny(...), not {other:.120}")
-    from .folders import model_in
-    from .hub import resolve
+    if is_model_object(path_or_id):
+        model = _load_object(ModelObject(path_or_id), device, tokenizer)
+    elif isinstance(path_or_id, (str, os.PathLike)):
+        from .folders import model_in
+        from .hub import resolve
 
-    path = model_in(resolve(path_or_id))
-    return (_load_folder if path.is_dir() else _load_gguf)(path, device, tokenizer)
+        path = model_in(resolve(path_or_id))
+        model = (_load_folder if path.is_dir() else _load_gguf)(path, device, tokenizer)
+        model.name_or_path = os.fspath(path_or_id)
+    else:
+        raise ConfigError("load() takes a path, a hub id, a model object of transformers or grpo.tiny(...), not "
+                          f"{path_or_id!r:.120}")
+    model.take_images_of(tokenizer)
+    return model
 
 
 def _load_tiny(spec: TinySpec, device: str) -> Model:
@@ -170,7 +179,7 @@ def _load_tiny(spec: TinySpec, device: str) -> Model:
 
 def _load_folder(folder: Path, device: str, tokenizer: Any = None) -> Model:
     from .formats.safetensors import SafetensorsFolder
-    from .formats.strict_json import read_bytes, read_object
+    from .formats.strict_json import read_object
 
     config = dict(known_words(read_object(folder / "config.json"), str(folder / "config.json")))
     spec = spec_of(config, str(folder / "config.json"))
@@ -182,16 +191,44 @@ def _load_folder(folder: Path, device: str, tokenizer: Any = None) -> Model:
     weights = Named(SafetensorsFolder(folder), spec, family_of(config, str(folder)).old_names)
     if spec.tie and not weights.tie:
         config, spec = untied(config), replace(spec, tie=False)
-    core, sight = _fill(weights, device, spec), None
-    if spec.vision is not None:
-        from ..vision.processor import KEPT_FILES, MAX_BYTES, Processor
-        from ..vision.sight import sight_of
-
-        sight = sight_of(core, config, Processor.read(folder, config),
-                         {name: read_bytes(folder / name, MAX_BYTES) for name in KEPT_FILES
-                          if (folder / name).is_file()})
+    core = _fill(weights, device, spec)
+    sight = _sight(core, config, folder) if spec.vision is not None else None
     return Model(core, config, found, generation if generation_file.is_file() else {"eos_token_id": found.eos_ids},
                  sight)
+
+
+def _load_object(given_object: ModelObject, device: str, tokenizer: Any) -> Model:
+    """The model in an object. Its tokenizer, where none is given, and how it sees images are those of the folder or of
+    the hub id that it was loaded from."""
+    source, generation = given_object.source, given_object.generation_config
+    config = dict(known_words(given_object.config, source))
+    spec = spec_of(config, source)
+    eos_ids = eos_ids_of(generation, config, text_of(config), vocab_size=spec.vocab_size, source=source)
+    found = of_object(given_object.name_or_path, source, eos_ids) if tokenizer is None else given(tokenizer, eos_ids)
+    check_vocabulary(found, config, source)
+    weights = Named(given_object, spec, family_of(config, source).old_names)
+    given_object.remember(weights)
+    if spec.tie and not weights.tie:
+        config, spec = untied(config), replace(spec, tie=False)
+    core = _fill(weights, device, spec)
+    seeing = getattr(tokenizer, "image_processor", None) is not None     # it says how, once the model is there
+    sight = None if spec.vision is None else _sight(core, config, folder_of(given_object.name_or_path), said=seeing)
+    model = Model(core, config, found, generation or {"eos_token_id": found.eos_ids}, sight)
+    model.given, model.name_or_path = given_object, given_object.name_or_path
+    return model
+
+
+def _sight(core: _core.Model, config: Mapping[str, Any], folder: Path | None, said: bool = False) -> Sight:
+    """How a model with a tower sees images: as the files of its folder say. said: something else will say it."""
+    from ..vision.processor import KEPT_FILES, MAX_BYTES, Processor
+    from ..vision.sight import sight_of
+    from .formats.strict_json import read_bytes
+
+    if said and folder is None:
+        return sight_of(core, config, Processor.of(config["model_type"]))
+    files = {name: read_bytes(folder / name, MAX_BYTES) for name in KEPT_FILES if (folder / name).is_file()} \
+        if folder is not None else {}
+    return sight_of(core, config, Processor.read(folder, config), files)
 
 
 def _load_gguf(path: Path, device: str, tokenizer: Any = None) -> Model:

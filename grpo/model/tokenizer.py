@@ -91,9 +91,9 @@ class Tokenizer:
         self._probe()
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Tokenizer:
+    def from_pretrained(cls, folder: str | Path, called: str = "") -> Tokenizer:
         """From tokenizer.json, or vocab.json and merges.txt of a Qwen, or qwen.tiktoken; eos ids from
-        generation_config.json, then config.json."""
+        generation_config.json, then config.json. ``called``: what it is in errors, if not the folder."""
         folder = Path(folder)
         config, model_config = _optional(folder / "tokenizer_config.json"), _optional(folder / "config.json")
         generation, ranks = _optional(folder / "generation_config.json"), None
@@ -130,7 +130,7 @@ class Tokenizer:
         files = {name: read_bytes(folder / name, MAX_TOKENIZER_JSON) for name in
                  (*(name for name in KEPT_FILES if (folder / name).is_file()), *template_files(folder))}
         found = cls(backend, special=special.named, eos_ids=eos_ids, chat_template=templates, files=files,
-                    source=str(folder), apart=tiktoken.HEADER if ranks else None, rows=rows)
+                    source=called or str(folder), apart=tiktoken.HEADER if ranks else None, rows=rows)
         found._note_flags(config)
         return found
 

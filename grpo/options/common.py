@@ -7,8 +7,8 @@ from .base import Checks, Options
 from .fields import Arguments, Names, option
 from .foreign import understood
 from .others import OtherTrainingOptions
+from .process import OneProcess
 from .reporters import reporters
-from .runtime import OneProcess
 from .schedule import SHAPES, checked_arguments
 
 MOST_SEED = (1 << 64) - 1
@@ -109,6 +109,14 @@ class TrainingConfig(OneProcess, OtherTrainingOptions, Options):
     save_only_model: bool = option(False, "Leave the trainer's state out of checkpoints; they cannot be resumed then.")
     resume_from_checkpoint: str | None = option(None, "A checkpoint folder, or True for the run's latest.",
                                                 spelled=(True, False))
+    push_to_hub: bool = option(False, "Upload the model to the hub: where it is saved (hub_strategy), and by "
+                               "push_to_hub(). Without a way to the hub the folder is prepared, and that is said.")
+    hub_model_id: str | None = option(None, "The repository, name or user/name; None: the name of output_dir.")
+    hub_strategy: str = option("every_save", "When to upload: with every checkpoint and save_model(), or with the "
+                               "latter alone.", choices=("every_save", "end"))
+    hub_private_repo: bool | None = option(None, "Whether a repository that is made is private; None: as the account "
+                                           "has it.")
+    hub_revision: str | None = option(None, "The branch to upload to; None: main.")
 
     def checks(self) -> Checks:
         """What options must be together."""

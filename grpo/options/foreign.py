@@ -54,7 +54,7 @@ WITHOUT_EFFECT = frozenset("""
     dataloader_drop_last dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers
     dataloader_prefetch_factor dataloader_multiprocessing_context dataloader_in_order
     ddp_backend ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph ddp_timeout
-    hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision hub_model_revision
+    hub_always_push hub_model_revision
     push_to_hub_model_id push_to_hub_organization push_to_hub_token
     trackio_space_id trackio_bucket_id trackio_static_space_id
     torch_compile_backend torch_compile_mode
@@ -64,6 +64,9 @@ WITHOUT_EFFECT = frozenset("""
     vllm_importance_sampling_correction vllm_importance_sampling_mode vllm_importance_sampling_clip_max
     vllm_importance_sampling_clip_min vllm_importance_sampling_cap
 """.split())
+
+# kept as they are, and written nowhere
+KEPT = ("hub_token",)
 
 # values of optim that ask for AdamW with moments in 8 bits
 ADAMW_8BIT = ("adamw_8bit", "adamw_bnb_8bit", "adamw_torch_8bit", "paged_adamw_8bit")
@@ -114,7 +117,6 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
               "a quarter; master_dtype='float24' makes masters smaller"),
     "optim_args": ((None, ""), "AdamW is set by adam_beta1, adam_beta2, adam_epsilon and weight_decay"),
     "optim_target_modules": ((None,), "every parameter is trained"),
-    "push_to_hub": ((False,), "save_model() writes a Hugging Face folder; upload it with huggingface_hub"),
     "auto_find_batch_size": ((False,), "micro-batches are packed to token_budget; lower that instead"),
     "trust_remote_code": ((False,), "no code of a model repository is ever run"),
     "router_aux_loss_coef": ((None, 0, 0.0), "there are no mixture-of-experts models here"),
@@ -231,7 +233,7 @@ def one_understood(name: str, value: Any, given: Mapping[str, Any], known: set[s
         allowed, advice = REFUSED[name]
         if not is_one_of(plain, allowed):
             raise ConfigError(f"{name}={value!r:.200} cannot be honoured: {advice}.")
-    elif name not in WITHOUT_EFFECT:
+    elif name not in WITHOUT_EFFECT and name not in KEPT:
         of_vllm = [*WITHOUT_EFFECT, *REFUSED] if name.startswith("vllm_") else []
         raise ConfigError(f"unknown option {name!r}{did_you_mean(name, {*known, *ALIASES, *ROUNDS, *of_vllm})}")
     return {}

@@ -18,10 +18,10 @@ import numpy as np
 
 from .. import _core, ops
 from ..datasets import Curriculum, Prompt, PromptStream, curriculum_of, overlap
-from ..errors import CheckpointMismatchError, DatasetError, warn
+from ..errors import CheckpointMismatchError, ConfigError, DatasetError, warn
 from ..evaluation import Evaluation
 from ..model import Model
-from ..options import GRPOConfig, refuse
+from ..options import GRPOConfig, RLOOConfig, refuse
 from ..planning import Shown
 from ..rewards import RewardSet, check_golds, get_soft_overlong_punishment
 from ..rollouts import (
@@ -79,18 +79,26 @@ class GRPOTrainer(Loop):
     """
 
     kind = "grpo"
+    _name, _tag_names = "GRPO", ("grpo",)
+    _paper = {"title": "DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open Language Models",
+              "id": "2402.03300"}
+    config_class: type[GRPOConfig] = GRPOConfig
     args: GRPOConfig
 
     def __init__(self, model: Any, reward_funcs: Any = None, args: GRPOConfig | None = None, train_dataset: Any = None,
                  eval_dataset: Any = None, processing_class: Any = None, callbacks: Any = None, eval_funcs: Any = None,
                  **unsupported: Any) -> None:
-        refuse(unsupported, "GRPOTrainer", ARGUMENTS)
-        args = options(args, GRPOConfig)
+        refuse(unsupported, type(self).__name__, ARGUMENTS)
+        if isinstance(args, RLOOConfig) and self.config_class is not RLOOConfig:
+            raise ConfigError("args is a RLOOConfig, of RLOOTrainer; GRPOTrainer takes a GRPOConfig")
+        args = options(args, self.config_class)
         self.rewards = RewardSet(reward_funcs, args.reward_weights, args.on_reward_error)
         if args.overlong_cache:
             self.rewards.add(get_soft_overlong_punishment(args.max_completion_length, args.overlong_cache))
         self.sampling = sampling(args)
         super().__init__(model, args, callbacks, processing_class)
+        self._train_dataset, self._eval_dataset = train_dataset, eval_dataset
+        self.reward_funcs = list(reward_funcs) if isinstance(reward_funcs, (list, tuple)) else [reward_funcs]
         self._note_template_options(args.chat_template_kwargs or {})
         self.stream: PromptStream | None = None
         if train_dataset is not None:
@@ -127,6 +135,11 @@ class GRPOTrainer(Loop):
         self._to_show: Rollouts | None = None
         self.reward_names: list[str] = self.rewards.names   # an evaluator's columns are known once it was called
         self._weights = np.ones(len(self.reward_names))
+
+    @property
+    def ref_model(self) -> Model | None:
+        """The reference; None with beta=0."""
+        return self.reference
 
     @property
     def temperature(self) -> float:
@@ -258,14 +271,18 @@ class GRPOTrainer(Loop):
             carries &= r.finish != LENGTH
             self._watch_masks(r)
         r.mask = r.per_token(carries).astype(np.uint8)
-        weights = self._weights
+        r.advantages = self._advantages(r, rewards, totals)
+
+    def _advantages(self, r: Rollouts, rewards: Any, totals: Any) -> Any:
+        """Of every completion. rewards: (completions, functions); totals: their weighted sums, NaN: not scored."""
+        args, weights = self.args, self._weights
         # k1, the unbiased choice for a reward; unscored completions stay unscored
         if args.kl_in_reward and r.ref_logprobs is not None:
             kl = np.array([x.sum(dtype=np.float64) for x in r.split(r.policy_logprobs - r.ref_logprobs)])
             rewards = np.column_stack([rewards, np.where(np.isnan(totals), np.nan, -args.beta * kl)])
             weights = np.append(weights, 1.0)
-        r.advantages = ops.group_advantages(rewards, np.bincount(r.group), args.scale_rewards, reward_weights=weights,
-                                            multi_objective_aggregation=args.multi_objective_aggregation)
+        return ops.group_advantages(rewards, np.bincount(r.group), args.scale_rewards, reward_weights=weights,
+                                    multi_objective_aggregation=args.multi_objective_aggregation)
 
     def _logprobs(self, model: Model, r: Rollouts) -> tuple[Any, Any]:
         """(log-probs (T), entropies (T)) of r by a model as it is now."""

@@ -24,11 +24,12 @@ from typing import Any, NamedTuple
 
 from .. import _core
 from ..errors import CheckpointError, ConfigError, DatasetError, NonFiniteError, TokenizerError, did_you_mean, warn
-from ..model import Model, NoTokenizer, load, row_variables
+from ..model import Model, load, row_variables
 from ..options import TrainingConfig, learning_rate, refuse_ranks, steps_of
 from ..planning import Plan, Shown, require, training_plan
 from ..runs import CHECKPOINTS, ROUND, RunFolder, TrainerState, checkpoint, say
 from .callbacks import Progress, TensorBoard, TrainerControl, never_called
+from .face import Face
 from .interrupt import Signals, TrainingInterrupted
 from .profile import Profile
 from .resume import checkpoint_of, compare_backends, compare_options
@@ -57,16 +58,17 @@ class StepResult:
     metrics: dict[str, Any]
 
 
-class Loop(ABC):
+class Loop(Face, ABC):
     """Base of the trainers."""
 
     kind = ""
 
     def __init__(self, model: Any, args: TrainingConfig, callbacks: Any = None, processing_class: Any = None) -> None:
         self.args = args
-        self.model: Model = model if isinstance(model, Model) else load(model, **args.model_options())
-        if processing_class is not None and processing_class is not self.model.tokenizer:
-            self._take_tokenizer(processing_class)
+        self.model: Model = model if isinstance(model, Model) else load(model, tokenizer=processing_class,
+                                                                        **args.model_options())
+        if isinstance(model, Model) and processing_class is not None:
+            self.model.take_tokenizer(processing_class)
         open_eyes(self.model, args)
         self.state = TrainerState(num_train_epochs=args.num_train_epochs)
         self.control = TrainerControl()
@@ -92,6 +94,7 @@ class Loop(ABC):
         self._epoch_ended = True             # or none has begun
         # (metric, value) of weights that are better than any checkpoint
         self._new_best: tuple[str, float] | None = None
+        self._meet(processing_class)
         self._fire("on_init_end")
 
     def _note_template_options(self, options: Mapping[str, Any]) -> None:
@@ -107,14 +110,6 @@ class Loop(ABC):
             raise ConfigError(str(error)) from error
         if unread:
             warn(f"chat_template_kwargs: the model's chat template has no {', '.join(unread)}; nothing changes by it")
-
-    def _take_tokenizer(self, processing_class: Any) -> None:
-        """A tokenizer for a model that has none; one that has its own keeps it, and that is said."""
-        if isinstance(self.model.tokenizer, NoTokenizer):
-            self.model.take_tokenizer(processing_class)
-        else:
-            say("processing_class is not used: the model's own tokenizer is; grpo.load(..., tokenizer=...) takes "
-                "another")
 
     # what a trainer supplies
 
@@ -294,6 +289,7 @@ class Loop(ABC):
             raise TrainingInterrupted(self.state.global_step, self.run.path, last) from interrupt
         finally:
             self.progress.close()
+            self._leave()
             if self.run is not None:
                 self.run.release()
 
@@ -336,6 +332,7 @@ class Loop(ABC):
                 checkpoint.load_weights(self._folder.checkpoints / f"step-{best['step']}", self.model.core,
                                         self.model.name_in_files)
             say(f"the weights are those of step {best['step']}, where {best['metric']} was best: {best['value']:.4g}")
+        self.write_back()
         with self.signals.leaving():
             self.finish()
             self._fire("on_train_end")
@@ -521,7 +518,9 @@ class Loop(ABC):
         """Writes the model in Hugging Face layout to output_dir (default: the run folder's model/)."""
         if output_dir is None and self.run is None:
             raise ConfigError("save_model() before training needs output_dir")
-        self.model.save_pretrained(output_dir if output_dir is not None else self._folder.path / "model")
+        folder = Path(output_dir) if output_dir is not None else self._folder.path / "model"
+        self.model.save_pretrained(folder)
+        self._model_saved(folder)
 
     def save_checkpoint(self) -> Path:
         """Writes checkpoints/step-N of the run folder and drops the oldest beyond save_total_limit, but not the

@@ -44,6 +44,7 @@ class SFTTrainer(Loop):
     """
 
     kind = "sft"
+    _name, _tag_names = "SFT", ("sft",)
     args: SFTConfig
 
     def __init__(self, model: Any, args: SFTConfig | None = None, train_dataset: Any = None, eval_dataset: Any = None,
@@ -51,6 +52,7 @@ class SFTTrainer(Loop):
         refuse(unsupported, "SFTTrainer", ARGUMENTS)
         args = options(args, SFTConfig)
         super().__init__(model, args, callbacks, processing_class)
+        self._train_dataset, self._eval_dataset = train_dataset, eval_dataset
         self._note_template_options(args.chat_template_kwargs or {})
         self.examples = self._examples(train_dataset, "train_dataset") if train_dataset is not None else []
         self.evaluations = self.held_out(eval_dataset)

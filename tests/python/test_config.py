@@ -31,7 +31,7 @@ from grpo.options.schedule import learning_rate
     (dict(optim="adamw_8bit", moment_dtype="bfloat16"), "ask for different moments"),
     (dict(moment_dtype="float16"), "not one of float32, bfloat16, float8"),
     (dict(master_dtype="bfloat16"), "not one of float32, float24"),
-    (dict(push_to_hub=True), "save_model"),
+    (dict(push_to_hub=True, hub_strategy="all_checkpoints"), "not one of every_save, end"),
     (dict(trust_remote_code=True), "ever run"),
     (dict(num_generations=1), "2 or more"),
     (dict(num_generations=0), "2 or more"),
@@ -336,11 +336,11 @@ def test_what_is_harmless_is_said(options, note):
 
 
 def test_what_steers_nothing_here_is_said_on_one_line(capsys):
-    GRPOConfig(attn_implementation="sdpa", dataloader_num_workers=4, hub_model_id="me/x", vllm_mode="server",
-               logging_dir=None,
+    GRPOConfig(attn_implementation="sdpa", dataloader_num_workers=4, hub_always_push=True,
+               vllm_mode="server", logging_dir=None,
                gradient_checkpointing_kwargs={}, ddp_backend="", local_rank=0)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("without effect here: attn_implementation, dataloader_num_workers, hub_model_id, vllm_mode, "
-                           "local_rank (")
+    assert line.startswith("without effect here: attn_implementation, dataloader_num_workers, hub_always_push, "
+                           "vllm_mode, local_rank (")
     GRPOConfig(seed=1)
     assert capsys.readouterr().err == ""
