@@ -1,7 +1,9 @@
 """Flags of `grpo train` and `grpo plan`: a recipe's own entries, every field of GRPOConfig, and what other trainers
 call them.
 
---outer.inner sets one entry of a mapping: --sft.max_steps 100, --dataset_kwargs.digits 1, --model.hidden_size 64.
+--outer.inner sets one entry of a mapping: --sft.max_steps 100, --dataset_kwargs.digits 1, --model.hidden_size 64,
+--chat_template_kwargs.enable_thinking false. --no_shuffle_dataset is --shuffle_dataset false, and so for every
+switch.
 """
 import argparse
 import dataclasses
@@ -15,7 +17,7 @@ from typing import Any
 
 from ..errors import ConfigError, warn
 from ..options import NOTED, PRESETS, REFUSED, ROUNDS, WITHOUT_EFFECT, GRPOConfig, kinds_of, meaning_of, meaningful
-from ..recipes import MAPPINGS, OTHER_NAMES, Recipe, names
+from ..recipes import MAPPINGS, OPTION_MAPPINGS, OTHER_NAMES, Recipe, names
 from ..runs import CHECKPOINTS, RECIPE, run_to_resume
 from .parser import Parser, from_yaml, given_names, switch, switch_or_text, text, text_or_number
 
@@ -40,6 +42,7 @@ DEEPSEEKRL = {"num_chains", "kl_weight_beta", "num_train_iters", "eval_iteration
               "update_ref_model", "update_ref_model_freq", "evaluator"}
 # flags that only the documents of its flowers have
 FLOWERS = {"batch_size", "kl_coeff", "num_epochs", "eval_interval", "log_interval"}
+ENTRIES = (*MAPPINGS, *OPTION_MAPPINGS)      # of which --outer.inner sets one
 # what --help shows; the rest is in --help_all
 COMMON = ("model", "dataset", "rewards", "system_prompt", "output_dir", "preset", "max_steps", "prompts_per_step",
           "num_generations", "max_completion_length", "temperature", "learning_rate", "beta", "loss_type",
@@ -67,7 +70,7 @@ def recipe_parser(prog: str, about: str, argv: list[str]) -> Parser:
 def understood_names(argv: list[str]) -> set[str]:
     """Options that are not shown: those of other trainers, and the dotted ones on this command line."""
     open_ended = {name for name in given_names(argv)
-                  if name.startswith("vllm_") or name.partition(".")[0] in MAPPINGS}
+                  if name.startswith("vllm_") or name.partition(".")[0] in ENTRIES}
     return {*OTHER_NAMES, *ROUNDS, *NOTED, *REFUSED, *WITHOUT_EFFECT, *open_ended,
             "conciseness", "config", "use_cpu", "no_cuda"}
 
@@ -93,6 +96,9 @@ def add(parser: Parser, name: str, meaning: str | None, hint: Any, switches: boo
     else:
         how = {"type": text}
     parser.add_argument(f"--{name}", dest=name, default=argparse.SUPPRESS, help=meaning or argparse.SUPPRESS, **how)
+    if bool in kinds and kinds <= {bool, types.NoneType} and not name.startswith("no_"):
+        parser.add_argument(f"--no_{name}", dest=name, default=argparse.SUPPRESS, action="store_false",
+                            help=argparse.SUPPRESS)
 
 
 def recipe_of(arguments: argparse.Namespace) -> Recipe:
