@@ -11,7 +11,7 @@ from .base import meaningful, option_names, others_of
 from .common import TrainingConfig
 from .config import GRPOConfig, SFTConfig, steps_of_rounds
 from .fields import Meaning, kinds_of, meaning_of
-from .foreign import ALIASES, NOTED, REFUSED, ROUNDS, WITHOUT_EFFECT, raise_all, refuse, understood
+from .foreign import ALIASES, KEPT, NOTED, REFUSED, ROUNDS, WITHOUT_EFFECT, raise_all, refuse, understood
 from .generation import sampling_options
 from .lookup import Names, attribute, in_file, load_file
 from .plain import plain_value, read_yaml
@@ -21,8 +21,8 @@ from .rloo import RLOOConfig
 from .schedule import learning_rate, steps_of
 from .weights import Weight, checked_weight, weight_at
 
-__all__ = ["ALIASES", "NOTED", "PRESETS", "REFUSED", "ROUNDS", "WITHOUT_EFFECT", "GRPOConfig", "Meaning", "Names",
-           "RLOOConfig", "SFTConfig", "TrainingConfig", "Weight", "attribute", "checked_weight", "in_file", "kinds_of",
-           "learning_rate", "load_file", "meaning_of", "meaningful", "option_names", "others_of", "plain_value",
-           "preset_options", "raise_all", "read_yaml", "refuse", "refuse_ranks", "sampling_options", "steps_of",
+__all__ = ["ALIASES", "KEPT", "NOTED", "PRESETS", "REFUSED", "ROUNDS", "WITHOUT_EFFECT", "GRPOConfig", "Meaning",
+           "Names", "RLOOConfig", "SFTConfig", "TrainingConfig", "Weight", "attribute", "checked_weight", "in_file",
+           "kinds_of", "learning_rate", "load_file", "meaning_of", "meaningful", "option_names", "others_of",
+           "plain_value", "preset_options", "raise_all", "read_yaml", "refuse", "refuse_ranks", "sampling_options", "steps_of",
            "steps_of_rounds", "understood", "weight_at"]

@@ -93,7 +93,7 @@ def checked(f: dataclasses.Field, value: Any, hint: Any) -> Any:
     kinds = kinds_of(hint)
     if isinstance(value, str) and (dict in kinds or list in kinds and value.lstrip().startswith("[")):
         value = notation(f.name, value)
-    value = typed(value, kinds)
+    value = typed(value.tolist() if list in kinds and hasattr(value, "tolist") else value, kinds)
     if value is MISMATCH or isinstance(value, str) and dict in kinds:
         names = " or ".join("None" if k is types.NoneType else k.__name__ for k in kinds if k is not str
                             or dict not in kinds)
