@@ -24,5 +24,5 @@ from .weights import Weight, checked_weight, weight_at
 __all__ = ["ALIASES", "KEPT", "NOTED", "PRESETS", "REFUSED", "ROUNDS", "WITHOUT_EFFECT", "GRPOConfig", "Meaning",
            "Names", "RLOOConfig", "SFTConfig", "TrainingConfig", "Weight", "attribute", "checked_weight", "in_file",
            "kinds_of", "learning_rate", "load_file", "meaning_of", "meaningful", "option_names", "others_of",
-           "plain_value", "preset_options", "raise_all", "read_yaml", "refuse", "refuse_ranks", "sampling_options", "steps_of",
-           "steps_of_rounds", "understood", "weight_at"]
+           "plain_value", "preset_options", "raise_all", "read_yaml", "refuse", "refuse_ranks", "sampling_options",
+           "steps_of", "steps_of_rounds", "understood", "weight_at"]

@@ -10,7 +10,7 @@ transformers = pytest.importorskip("transformers")
 trl = pytest.importorskip("trl")
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
 
-FLAGS = """--output_dir x --bf16 true --gradient_checkpointing true --learning_rate 1e-6 --num_generations 4
+FLAGS = """--output_dir x --bf16 false --use_cpu --gradient_checkpointing true --learning_rate 1e-6 --num_generations 4
     --per_device_train_batch_size 4 --reward_weights 1 0.5 --temperature 9e-1 --report_to none --logging_steps 5
     --lr_scheduler_type cosine --num_train_epochs 2 --scale_rewards batch --log_completions --beta 0.04
     --optim adamw_torch --max_completion_length 64 --seed 7 --save_strategy epoch --run_name y --use_vllm false
@@ -38,7 +38,7 @@ def test_every_field_of_a_config_is_one_of_ours(ours, theirs):
     usual, same = ours(), {f.name: plain(f.default) for f in dataclasses.fields(theirs)
                            if f.default is not dataclasses.MISSING}
     differ = {"gradient_checkpointing", "per_device_train_batch_size", "bf16", "shuffle_dataset", "report_to",
-              "remove_unused_columns", "max_length", "learning_rate"}
+              "remove_unused_columns", "max_length", "learning_rate", "activation_checkpointing"}
     assert {name for name, default in same.items() if plain(getattr(usual, name)) != default} <= differ
 
 
@@ -58,9 +58,11 @@ def test_flags_are_read_as_theirs_are(parser):
 
 
 def test_a_yaml_file_is_read_as_theirs_is(tmp_path):
-    (tmp_path / "c.yaml").write_text("learning_rate: 1e-6\nreport_to: []\nnum_generations: 4\nbf16: true\n"
+    (tmp_path / "c.yaml").write_text("learning_rate: 1e-6\nreport_to: []\nnum_generations: 4\n"
+                                     "bf16: false\nuse_cpu: true\n"
                                      "per_device_train_batch_size: 4\ndataset_name: null\nreward_weights: [1, 2]\n"
-                                     "generation_kwargs: {min_p: 0.1}\nlora_target_modules: [all-linear]\n")
+                                     "generation_kwargs: {min_p: 0.1}\n"
+                                     "lora_target_modules: [all-linear]\n")
     words = ["--config", str(tmp_path / "c.yaml"), "--num_generations", "2"]
     ours = grpo.TrlParser((grpo.ScriptArguments, grpo.GRPOConfig, grpo.ModelConfig)).parse_args_and_config(words)
     theirs = trl.TrlParser((trl.ScriptArguments, trl.GRPOConfig, trl.ModelConfig)).parse_args_and_config(words)

@@ -14,7 +14,7 @@ from grpo.trl import DatasetMixtureConfig
 
 YAML = """
 env:
-  GRPO_TEST_OF_PARSERS: 7
+  TEST_OF_PARSERS: 7
 model_name_or_path: Qwen/Qwen2.5-0.5B-Instruct
 dtype: bfloat16
 attn_implementation: flash_attention_2
@@ -87,10 +87,10 @@ def path(tmp_path):
 
 @pytest.mark.parametrize("flag", ["--config {}", "--config={}"])
 def test_a_yaml_file_of_a_script(path, flag, monkeypatch, capsys):
-    monkeypatch.setenv("GRPO_TEST_OF_PARSERS", "0")
+    monkeypatch.setenv("TEST_OF_PARSERS", "0")
     with pytest.warns(GrpoWarning, match="use_vllm"):
         script, config, model = parsed(*flag.format(path).split(), "--num_generations", "8", "--no_shuffle_dataset")
-    assert os.environ["GRPO_TEST_OF_PARSERS"] == "7"
+    assert os.environ["TEST_OF_PARSERS"] == "7"
     assert (script.dataset_name, script.reward_funcs) == ("trl-lib/DeepMath-103K", ["accuracy", "format"])
     assert (config.learning_rate, config.num_generations, config.recompute, config.shuffle_dataset) == (
         1e-6, 8, True, False)
@@ -189,7 +189,7 @@ def test_dicts_and_files(tmp_path):
 def test_a_file_of_arguments_beside_the_script(tmp_path, monkeypatch):
     (tmp_path / "train.args").write_text("--max_steps 3 --beta 0.1")
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "train.py"), "--beta", "0.2"])
-    (config,) = HfArgumentParser(SFTConfig).parse_args_into_dataclasses(["--max_steps", "4"])
+    (config,) = HfArgumentParser(SFTConfig).parse_args_into_dataclasses(["--max_steps", "4"], look_for_args_file=False)
     assert config.max_steps == 4
     (config,) = HfArgumentParser(GRPOConfig).parse_args_into_dataclasses()
     assert (config.max_steps, config.beta) == (3, 0.2)
