@@ -6,7 +6,9 @@ import pytest
 from grpo import cli
 from grpo.cli.doctor import hidden_by
 
-SIZES = "model: {hidden_size: 64, num_hidden_layers: 1, num_attention_heads: 2, num_key_value_heads: 1, "\n         "intermediate_size: 64}"
+SIZES = """model:
+  {hidden_size: 64, num_hidden_layers: 1, num_attention_heads: 2, num_key_value_heads: 1, intermediate_size: 64}
+"""
 ROWS = [{"prompt": f"{i} + 1", "answer": str(i + 1)} for i in range(8)]
 
 
