@@ -38,13 +38,11 @@ def main(argv: list[str], prog: str = "grpo train") -> None:
 
 @dataclass
 class Ready:
-    """A run that could begin: what it is made of, and its trainers. warm_up: the one of the supervised stage, where
-    there is one."""
+    """A run that could begin: what it is made of, its model and its trainer."""
 
     found: Prepared
     model: Any
     trainer: Any
-    warm_up: Any
 
 
 def ready(recipe: Recipe) -> Ready:
@@ -61,9 +59,10 @@ def ready(recipe: Recipe) -> Ready:
     if resume:
         checkpoint_of(resume, output_dir)
     model = starting_model(recipe, resume, output_dir)
-    warm_up = SFTTrainer(model, recipe.sft_config(), found.demonstrations) if found.demonstrations else None
+    if found.demonstrations:
+        SFTTrainer(model, recipe.sft_config(), found.demonstrations)     # every one is encoded
     return Ready(found, model, GRPOTrainer(model, found.rewards, found.config, found.rows, found.eval_rows,
-                                           eval_funcs=found.eval_funcs), warm_up)
+                                           eval_funcs=found.eval_funcs))
 
 
 def check(recipe: Recipe) -> None:
@@ -86,10 +85,10 @@ def run(recipe: Recipe) -> Path:
         if folder is not None:
             recipe = recipe.change({"output_dir": str(folder.path)})
         print(header(recipe, begun.model, found), flush=True)
-        if folder is not None and begun.warm_up is not None:
+        if folder is not None and found.demonstrations:
             del trainer, begun.trainer                     # its reference is the model before the warm-up
             folder.write_text(RECIPE, recipe.to_yaml())    # from here on it holds a run
-            warm_up(begun.warm_up, str(folder.path / "sft"))
+            warm_up(begun.model, found.demonstrations, recipe.sft_config(output_dir=str(folder.path / "sft")))
             trainer = GRPOTrainer(begun.model, found.rewards, found.config, found.rows, found.eval_rows,
                                   eval_funcs=found.eval_funcs)
         trainer.args.output_dir = recipe.config().output_dir
@@ -141,10 +140,12 @@ def starting_model(recipe: Recipe, resume: str | bool | None, output_dir: str | 
     return recipe.load_model()
 
 
-def warm_up(trainer: Any, output_dir: str) -> None:
+def warm_up(model: Any, demonstrations: list[dict[str, Any]], config: Any) -> None:
     """The supervised stage. It leaves its model beside its metrics, for resuming."""
-    print(f"\nWarm-up: supervised fine-tuning on {len(trainer.examples):,} demonstrations", flush=True)
-    trainer.args.output_dir = output_dir
+    from ..training import SFTTrainer
+
+    print(f"\nWarm-up: supervised fine-tuning on {len(demonstrations):,} demonstrations", flush=True)
+    trainer = SFTTrainer(model, config, demonstrations)
     trainer.train()
     trainer.save_model()
     print("\nGRPO", flush=True)

@@ -31,7 +31,8 @@ def said(words, capsys):
 @pytest.mark.parametrize("more, named", [
     (["--max_prompt_length", "50", "--dataset", "long.jsonl"], "row 8"), (["--rewards", "nope"], "nope"),
     (["--resume_from_checkpoint", "nowhere/step-3"], "nowhere"), (["--dataset", "nowhere.jsonl"], "nowhere.jsonl"),
-    (["--dataset", "gold.jsonl", "--rewards", "accuracy_reward"], "reference answer"), (["--num_generations", "3"], "3"),
+    (["--dataset", "gold.jsonl", "--rewards", "accuracy_reward"], "reference answer"),
+    (["--num_generations", "3"], "3"),
     (["--chat_template_kwargs", "{tokenize: false}"], "tokenize"), (["--model", "nowhere"], "nowhere"),
     (["--curriculum", "level"], "level"), (["--train_vision", "all"], "vision"),
 ])

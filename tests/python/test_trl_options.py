@@ -197,8 +197,8 @@ def test_values_that_no_file_can_hold(name, value):
 def test_float32_weights_are_masters(capsys):
     config = GRPOConfig(model_init_kwargs={"dtype": "float32", "attn_implementation": "sdpa", "revision": "main"})
     assert config.model_options()["dtype"] is None and "masters" in capsys.readouterr().err
-    for given, named in (({"trust_remote_code": True}, "trust_remote_code=True"), ({"attn": 1}, "unknown option 'attn'"),
-                         ({"device_map": "cuda:1"}, "device_map='cuda:1'")):
+    for given, named in (({"trust_remote_code": True}, "trust_remote_code=True"),
+                         ({"attn": 1}, "unknown option 'attn'"), ({"device_map": "cuda:1"}, "device_map='cuda:1'")):
         with pytest.raises(ConfigError, match=f"model_init_kwargs: {named}"):
             GRPOConfig(model_init_kwargs=given)
 
