@@ -21,7 +21,7 @@ from .arrays import arrays_too
 from .config_view import OF_GENERATION, ConfigView
 from .families import family_of, spec_of, text_of
 from .module import Module
-from .tokenizer import Tokenizer
+from .tokenizer import Tokenizer, row_variables
 from .tokenizer_sources import NoTokenizer, given
 
 if TYPE_CHECKING:
@@ -104,21 +104,22 @@ class Model(Module):
     def generate(self, prompts: Prompt | Sequence[Prompt], num_generations: int = 1, max_new_tokens: int = 256,
                  temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0,
                  repetition_penalty: float = 1.0, min_new_tokens: int = 0, stop: str | Sequence[str] | None = None,
-                 seed: int = 0, images: Any = None) -> list[Completion]:
+                 seed: int = 0, images: Any = None, chat_template_kwargs: Any = None) -> list[Completion]:
         """``num_generations`` completions a prompt, prompt by prompt.
 
         ``prompts``: a list of texts (encoded as they are), of chats (lists of {"role", "content"}), of token-id lists,
         or a single one of these. ``temperature`` 0 is greedy. ``stop``: text that ends a completion. ``images``: a list
-        a prompt of those that its messages do not hold themselves. The same prompts and seed give the same tokens,
-        whatever the number of threads.
+        a prompt of those that its messages do not hold themselves. ``chat_template_kwargs``: arguments of the chat
+        template, {"enable_thinking": False}, for all chats, or a list of one such dict (or None) a prompt. The same
+        prompts and seed give the same tokens, whatever the number of threads.
 
         With ``input_ids`` (and ``attention_mask``), arrays or tensors (rows, columns), it is transformers' generate():
         its options, and an array of that kind with prompts and completions: ``model.generate(**tokenizer(texts,
         return_tensors="pt", padding=True), max_new_tokens=32)``. ``seed`` says there what is drawn.
         """
         listed = _as_list(prompts)
-        encoded = [self._named_prompt(prompt, i, some)
-                   for i, (prompt, some) in enumerate(zip(listed, self._images(images, listed, prompts), strict=True))]
+        shown, variables = self._images(images, listed, prompts), self._variables(chat_template_kwargs, listed)
+        encoded = [self._named_prompt(*each) for each in zip(listed, range(len(listed)), shown, variables, strict=True)]
         ids = [each.ids for each in encoded]
         out = self.generate_ids(ids, num_generations, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
                                 min_p=min_p, repetition_penalty=repetition_penalty, min_new_tokens=min_new_tokens,
@@ -371,9 +372,33 @@ class Model(Module):
 
         export_gguf(self, Path(path), dtype, name)
 
-    def _named_prompt(self, prompt: Prompt, i: int, images: Sequence[Any]) -> EncodedPrompt:
+    def _variables(self, given: Any, listed: Sequence[Prompt]) -> list[dict[str, Any]]:
+        """chat_template_kwargs a prompt. Raises ConfigError."""
+        each = [given] * len(listed) if given is None or isinstance(given, Mapping) else list(given)
+        if len(each) != len(listed):
+            raise ConfigError(f"chat_template_kwargs: {len(each)} for {len(listed)} prompts; give a dict for all of "
+                              "them, or one a prompt")
+        found = []
+        for i, (prompt, own) in enumerate(zip(listed, each, strict=True)):
+            try:
+                variables = row_variables(None, None, own)
+            except TokenizerError as error:
+                raise ConfigError(f"prompt {i}: {error}") from error
+            if variables and not (isinstance(prompt, Sequence) and prompt and isinstance(prompt[0], Mapping)):
+                raise ConfigError(f"prompt {i}: chat_template_kwargs goes into the chat template, which a prompt of "
+                                  "text or ids has not; give messages")
+            found.append(variables)
+        unread = {name for variables in found for name in variables if name != "chat_template" and not
+                  self.tokenizer.template_reads(name, variables.get("chat_template"))}
+        if unread:
+            warn(f"chat_template_kwargs: the model's chat template has no {', '.join(sorted(unread))}; nothing changes "
+                 "by it")
+        return found
+
+    def _named_prompt(self, prompt: Prompt, i: int, images: Sequence[Any],
+                      variables: Mapping[str, Any]) -> EncodedPrompt:
         try:
-            encoded = self.encode_prompt(prompt, images)
+            encoded = self.encode_prompt(prompt, images, **variables)
             for k, each in enumerate(encoded.images):    # they are read later, when nobody knows whose they are
                 each.place = f"prompt {i}: image {k}"
             return encoded

@@ -132,8 +132,8 @@ def refuse_tensor(tensor: Any, where: str) -> None:
         raise ConfigError(f"{where} was made under torch.inference_mode(), so that nothing can be written back into "
                           "it; load the model outside of it")
     kind = str(getattr(tensor, "dtype", "")).rpartition(".")[2]
-    many = len(tuple(getattr(tensor, "shape", ()))) > 0
-    if kind not in FLOATING and many and not where.endswith(("position_ids", "inv_freq")):
+    shape = tuple(getattr(tensor, "shape", ()))
+    if kind not in FLOATING and shape and not where.endswith(("position_ids", "inv_freq")):
         raise UnsupportedModelError(f"{where} has dtype {kind}, which is not trained; load the model in bfloat16")
 
 

@@ -2,8 +2,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import logging
 import math
 from collections.abc import Iterator
@@ -11,6 +9,9 @@ from datetime import timedelta
 from typing import Any
 
 from ..alone import Alone
+
+LEVELS = {"debug": logging.DEBUG, "detail": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING,
+          "error": logging.ERROR, "critical": logging.CRITICAL}
 
 
 class OneProcess:
@@ -20,7 +21,6 @@ class OneProcess:
     n_gpu = 1
     process_index = 0
     local_process_index = 0
-    local_rank = -1                          # of no launcher
     should_log = True
     should_save = True
     ddp_timeout_delta = timedelta(seconds=1800)
@@ -47,8 +47,9 @@ class OneProcess:
         return Alone()
 
     def get_process_log_level(self) -> int:
-        """The level of the root logger, at which scripts set the levels of theirs."""
-        return logging.getLogger().getEffectiveLevel()
+        """log_level, or the level of the root logger, at which scripts set the levels of theirs."""
+        level = getattr(self, "log_level", "passive")
+        return LEVELS[level] if level in LEVELS else logging.getLogger().getEffectiveLevel()
 
     @contextlib.contextmanager
     def main_process_first(self, local: bool = True, desc: str = "work") -> Iterator[None]:
@@ -59,16 +60,3 @@ class OneProcess:
         """Steps over which the learning rate rises."""
         warmup, ratio = getattr(self, "warmup_steps", 0), getattr(self, "warmup_ratio", 0.0)
         return int(warmup) if warmup >= 1 else math.ceil(num_training_steps * (warmup or ratio))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every option by its name."""
-        return dataclasses.asdict(self)  # type: ignore[call-overload]
-
-    def to_json_string(self) -> str:
-        """to_dict() as JSON."""
-        return json.dumps(self.to_dict(), indent=2, default=str)
-
-    def to_sanitized_dict(self) -> dict[str, Any]:
-        """to_dict() with texts where a logger takes neither lists nor dicts."""
-        return {name: value if isinstance(value, (bool, int, float, str)) else str(value)
-                for name, value in self.to_dict().items()}

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from ..errors import ConfigError, DatasetError, NonFiniteError, TokenizerError, did_you_mean, warn
 from ..model import Model, load, row_variables
-from ..options import TrainingConfig, learning_rate, steps_of
+from ..options import TrainingConfig, learning_rate, refuse_ranks, steps_of
 from ..runs import ROUND, RunFolder, checkpoint, say
 from .callbacks import Progress, TensorBoard, TrainerControl, never_called
 from .events import Rates, states_of
@@ -515,12 +515,14 @@ def frozen(model: Model, args: TrainingConfig) -> str:
     return still[args.train_vision] if model.sight is not None else ""
 
 
-def options(args: Any, kind: type) -> Any:
-    """args, or the defaults where there are none. ConfigError for what is of another kind."""
+def options(args: Any, kind: type[TrainingConfig]) -> Any:
+    """args, or the defaults where there are none. ConfigError for what is of another kind or cannot be, and in one of
+    several processes."""
     if args is not None and not isinstance(args, kind):
         module = "" if type(args).__module__ == "builtins" else f"{type(args).__module__}."
         raise ConfigError(f"args must be a grpo.{kind.__name__}, not a {module}{type(args).__name__}")
-    return kind() if args is None else args
+    refuse_ranks()
+    return kind() if args is None else args.validated()
 
 
 def means(records: list[dict[str, Any]]) -> dict[str, float]:

@@ -1,5 +1,4 @@
 """Which checkpoint a run goes on from, and which options may have changed since."""
-import dataclasses
 import functools
 import hashlib
 import inspect
@@ -40,7 +39,7 @@ def checkpoint_of(resume: str | bool, output_dir: str | None) -> Path:
 def compare_options(folder: Path, saved: dict[str, Any], args: TrainingConfig) -> None:
     """CheckpointMismatchError for another seed than that of the checkpoint in folder, a warning of other options that
     change the run."""
-    now = json.loads(json.dumps(dataclasses.asdict(args)))       # as it was saved: without tuples and integer keys
+    now = json.loads(json.dumps(args.options()))       # as it was saved: without tuples and integer keys
     if now.get("seed") != saved.get("seed"):
         raise CheckpointMismatchError(f"{folder}: seed is {saved.get('seed')} there and {now['seed']} here; the run "
                                       "would not be the same")

@@ -4,7 +4,6 @@ A trainer says what its own part of the state is (position_state, save_extra, re
 before every check of what it goes on from has passed.
 """
 import copy
-import dataclasses
 import functools
 import json
 import os
@@ -196,7 +195,7 @@ class Saving(ABC):
         state = {"kind": self.kind, "step": s.global_step, "max_steps": s.max_steps, "epoch": s.epoch,
                  "adam_steps": self.optimizer.steps_taken, "num_input_tokens_seen": s.num_input_tokens_seen,
                  "skipped": self._skipped, "backend": _core.backend(self.model.device),
-                 "config": dataclasses.asdict(self.args),
+                 "config": self.args.options(),
                  "evaluation_owed": self._evaluation_owed(), **self.position_state()}
         (inner / checkpoint.STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
 

@@ -13,7 +13,7 @@ import yaml
 import grpo
 from grpo import cli
 from grpo.errors import ConfigError
-from grpo.options.config import GRPOConfig
+from grpo.options import GRPOConfig, option_names
 from grpo.recipes import Recipe
 
 SMALL = ["--model.hidden_size", "32", "--model.num_hidden_layers", "1", "--model.num_attention_heads", "2",
@@ -64,7 +64,7 @@ def test_help_of_commands(command, capsys):
 def test_help_all_has_every_field(capsys):
     assert run("train", "--help-all") == 0
     text = capsys.readouterr().out
-    assert all(f"--{name} " in text for name in GRPOConfig.__dataclass_fields__)
+    assert all(f"--{name} " in text for name in option_names(GRPOConfig))
     assert "dr_grpo" in text.partition("--loss_type ")[2].partition("--aggregation")[0]
 
 
