@@ -120,6 +120,12 @@ class Face:
             self.write_back()
             note(f"{self.model.given.source} has the weights of step {self.state.global_step}")
 
+    def _leave_card(self) -> None:
+        """README.md beside the checkpoints, where there is none, as TRL leaves it."""
+        place = self._place
+        if self.run is not None and not (place / "README.md").exists():
+            self.run.write_log("README.md", lambda: write_card(place, self._card()))
+
     def _model_saved(self, folder: Path) -> None:
         """After save_model(): a given object has these weights, and so has the hub where push_to_hub says so."""
         self._leave()

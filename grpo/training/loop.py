@@ -72,6 +72,7 @@ class Loop(Face, Saving):
         self._unseen: dict[str, Any] | None = None           # metrics of the step taken last, until they are yielded
         self._evaluated: dict[str, float] = {}               # the evaluation at hand
         self._epoch_ended = True             # or none has begun
+        self._settling = False               # the loop evaluates, which tells the callbacks itself
         self._rate = 0.0                     # the learning rate of the step at hand
         self._trains = False                 # the loop at hand is train()'s own
         # of that loop: when and where it began, the losses of its steps, what was said of it
@@ -165,6 +166,9 @@ class Loop(Face, Saving):
             started, prefix = time.perf_counter(), f"{metric_key_prefix}_{name}" if name else metric_key_prefix
             found = self.evaluate_on(held_out, prefix) | {"runtime": time.perf_counter() - started}
             metrics |= {f"{prefix}_{metric}": value for metric, value in found.items()}
+        if not self._settling:                           # called by a script, not by the loop
+            self._fire("on_log", logs=dict(metrics))
+            self._fire("on_evaluate", metrics=dict(metrics))
         return metrics
 
     # running
@@ -422,7 +426,11 @@ class Loop(Face, Saving):
         self._evaluated = {}
         if self._evaluation_due() or self._unseen is None:
             with self.signals.leaving():
-                metrics = self.evaluate()
+                self._settling = True
+                try:
+                    metrics = self.evaluate()
+                finally:
+                    self._settling = False
             with self.signals.held():
                 self.control.should_evaluate = False
                 self._evaluated = metrics

@@ -71,6 +71,10 @@ class Saving(ABC):
         return None
 
     @abstractmethod
+    def _leave_card(self) -> None:
+        """The card of the model beside its checkpoints, where there is none."""
+
+    @abstractmethod
     def _model_saved(self, folder: Path) -> None:
         """What is to be done after save_model()."""
 
@@ -138,6 +142,7 @@ class Saving(ABC):
                                 good=not self._skipped and checkpoint.is_finite(self.model.core))
         self._saved_step, self._saved_at = self.state.global_step, self.clock()
         self._note_best()
+        self._leave_card()
         self.control.should_save = False
         self._fire("on_save")
         return path
