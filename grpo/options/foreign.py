@@ -83,7 +83,7 @@ NOTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "disable_dropout": ((True, None), "no dropout is run"),
     "padding_free": ((True, False, None), "nothing is padded"),
     "save_safetensors": ((True, None), "weights are written as safetensors"),
-    "restore_callback_states_from_checkpoint": ((True, False, None), "callbacks get their state back with a checkpoint"),
+    "restore_callback_states_from_checkpoint": ((True, False, None), "callbacks get their state back"),
     "tf32": ((None, False), "there is no tf32 path: products are of bfloat16 or float32"),
     "use_liger_kernel": ((False, None), "logits are never kept whole in any case"),
     "overwrite_output_dir": ((False, None), "an existing run is never overwritten; it moves to the folder's name "
