@@ -44,6 +44,18 @@ def templates_of_gguf(metadata: Mapping[str, Any], source: str) -> dict[str, str
     return by_name(found, source)
 
 
+def gguf_templates(templates: Mapping[str, str], plain: str | None) -> dict[str, Any]:
+    """The keys of a GGUF's metadata for chat templates by name, templates_of_gguf's inverse. plain: the template of
+    conversations, if any, whatever its name.
+
+    >>> gguf_templates({"rag": "R", "default": "D"}, "D")
+    {'tokenizer.chat_template': 'D', 'tokenizer.chat_templates': ['rag'], 'tokenizer.chat_template.rag': 'R'}
+    """
+    others = {name: text for name, text in templates.items() if name != DEFAULT}
+    return {**({KEY: plain} if plain else {}), **({f"{KEY}s": list(others)} if others else {}),
+            **{f"{KEY}.{name}": text for name, text in others.items()}}
+
+
 def by_name(held: Any, source: str) -> dict[str, str]:
     """What a JSON file calls chat_template: a text, a list of {"name", "template"}, or an object of texts.
 

@@ -17,6 +17,8 @@ from .. import _core
 from ..errors import ConfigError, ImageError, TokenizerError, warn
 from ..vision.messages import shows_images
 from .families import family_of, spec_of, text_of
+from .finite import Looked
+from .paths import path_of
 from .tokenizer import Tokenizer
 from .tokenizer_sources import NoTokenizer, given
 
@@ -67,6 +69,7 @@ class Model:
         self.dtype: str = core.dtype
         self.text_config = text_of(config)               # config.json's keys of the text, wherever it has them
         self.sight = sight
+        self.files: tuple[Path, ...] = ()                # that the weights were read from
 
     @property
     def processor(self) -> Processor | None:
@@ -323,10 +326,11 @@ class Model:
             raise ConfigError(f"dtype {dtype!r} cannot be saved; choose from {', '.join(WRITABLE)}")
         config = _with_dtype(self.config, dtype)
         ours = re.compile(rf"{SINGLE_FILE}|{INDEX_FILE}|model-\d+-of-\d+\.safetensors")
-        with FolderWriter(Path(folder)) as writer:
+        looked = Looked(self.core.get_tensor)
+        with FolderWriter(path_of(folder, "folder")) as writer:
             names = {self.name_in_files(name): name for name, _ in self.core.tensors()}
             tensors = [(self.name_in_files(name), shape) for name, shape in self.core.tensors()]
-            written = write_weights(writer.open, tensors, lambda name: self.core.get_tensor(names[name]), dtype,
+            written = write_weights(writer.open, tensors, lambda name: looked(names[name]), dtype,
                                     max_shard_size)
             for name, data in self.tokenizer.save_files().items():
                 writer.write(name, data)
@@ -337,13 +341,15 @@ class Model:
             for path in writer.folder.glob("model*.safetensors*"):
                 if path.name not in written and ours.fullmatch(path.name):
                     writer.remove(path.name)
+        looked.say(str(folder))
 
     def save_gguf(self, path: str | os.PathLike[str], dtype: str | None = None, name: str | None = None) -> None:
         """One .gguf that llama.cpp and `load` read: weights, config, tokenizer and chat template.
 
         ``dtype``: of the matrices, "bf16", "f16", "q8_0" or "f32"; None is the device's own. ``name``: general.name,
-        by default the file's. The file appears whole or not at all, in place of one of that name. Raises
-        UnsupportedModelError and TokenizerError for what GGUF has no word for, ConfigError, CheckpointError.
+        by default the file's. The file appears whole or not at all, in place of one of that name, which is said on
+        one line. Raises UnsupportedModelError and TokenizerError for what GGUF has no word for, ConfigError, also where
+        path is a file that the model was read from, CheckpointError.
 
         >>> import tempfile
         >>> from grpo import load, tiny
@@ -353,7 +359,7 @@ class Model:
         """
         from .export import export_gguf
 
-        export_gguf(self, Path(path), dtype, name)
+        export_gguf(self, path, dtype, name)
 
     def _named_prompt(self, prompt: Prompt, i: int, images: Sequence[Any]) -> EncodedPrompt:
         try:

@@ -14,13 +14,23 @@ import numpy as np
 
 from ..errors import TokenizerError, warn
 from . import special_tokens
-from .chat_files import DEFAULT, MAIN, OTHERS, WITH_TOOLS, template_files, templates_of_folder, templates_of_gguf
+from .chat_files import (
+    DEFAULT,
+    MAIN,
+    OTHERS,
+    WITH_TOOLS,
+    gguf_templates,
+    template_files,
+    templates_of_folder,
+    templates_of_gguf,
+)
 from .formats import tiktoken
 from .formats.byte_level import byte_alphabet, byte_level_backend, set_bos_eos
 from .formats.gguf_tokenizer import build
 from .formats.gguf_vocabulary import vocabulary
 from .formats.strict_json import read_bytes, read_object
 from .formats.tokenizer_json import check
+from .paths import path_of
 
 if TYPE_CHECKING:
     import tokenizers
@@ -94,7 +104,7 @@ class Tokenizer:
     def from_pretrained(cls, folder: str | Path) -> Tokenizer:
         """From tokenizer.json, or vocab.json and merges.txt of a Qwen, or qwen.tiktoken; eos ids from
         generation_config.json, then config.json."""
-        folder = Path(folder)
+        folder = path_of(folder, "folder")
         config, model_config = _optional(folder / "tokenizer_config.json"), _optional(folder / "config.json")
         generation, ranks = _optional(folder / "generation_config.json"), None
         if (folder / "tokenizer.json").is_file():
@@ -163,7 +173,8 @@ class Tokenizer:
         """Ids of a text; specials written out in it count as specials. ``add_special_tokens`` adds BOS where the model
         wants one; that it comes to stand before another, which the text begins with, is said once."""
         ids = self._encoded(text, add_special_tokens)
-        if add_special_tokens and not self._said_bos and ids[:1] == ids[1:2] and ids and ids[0] in self.special_ids:
+        if add_special_tokens and not self._said_bos and ids and ids[0] in self.special_ids \
+                and text.lstrip().startswith(self._backend.id_to_token(ids[0]) or "\0"):
             self._said_bos = True
             warn(f"{self._source}: a text begins with {self._backend.id_to_token(ids[0])!r:.80}, which every text "
                  "gets, so that it stands there twice; give messages in place of text that a chat template made, or "
@@ -278,13 +289,13 @@ class Tokenizer:
         """The metadata of a GGUF that from_gguf reads back, for a model whose embedding has so many rows.
         TokenizerError for a tokenizer that GGUF has no word for."""
         metadata = vocabulary(self._backend, self.special, self.eos_ids, rows, self._source)
-        return metadata | ({"tokenizer.chat_template": self.chat_template} if self.chat_template else {})
+        return metadata | gguf_templates(self.chat_templates, self.chat_template)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the files that transformers and this class read back."""
         from .formats.folder import FolderWriter
 
-        with FolderWriter(Path(folder)) as writer:
+        with FolderWriter(path_of(folder, "folder")) as writer:
             for name, data in self.save_files().items():
                 writer.write(name, data)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import ConfigError, FileFormatError, TokenizerError, warn
 from .formats import tiktoken
-from .formats.gguf import GgufFile
+from .formats.gguf import GgufFile, is_gguf
 from .formats.strict_json import read_bytes
 from .hub import resolve
 from .special_tokens import end_ids
@@ -112,7 +112,7 @@ def given(tokenizer: Any, eos_ids: Sequence[int] = ()) -> Tokenizer:
     if isinstance(tokenizer, Tokenizer):
         return tokenizer
     if isinstance(tokenizer, (str, os.PathLike)):
-        found = from_path(resolve(tokenizer, FILES))
+        found = from_path(resolve(tokenizer, FILES, "tokenizer"))
     elif hasattr(tokenizer, "to_str") and hasattr(tokenizer, "get_vocab"):
         found = from_json(tokenizer.to_str().encode(), "tokenizer=")
     elif hasattr(tokenizer, "save_pretrained"):
@@ -131,7 +131,7 @@ def from_path(path: Path) -> Tokenizer:
     """The tokenizer in a folder, a tokenizer.json or a .gguf."""
     if path.is_dir():
         return Tokenizer.from_pretrained(path)
-    if path.suffix == ".gguf":
+    if is_gguf(path):
         file = GgufFile(path)
         file.close()
         return Tokenizer.from_gguf(file.metadata, str(path))
