@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ..errors import FileFormatError, note, warn
 from .formats.gguf import SHARD, is_gguf
-from .formats.safetensors import INDEX_FILE, SINGLE_FILE, pickle_advice
+from .formats.safetensors import ADAPTER, ADAPTER_ALONE, INDEX_FILE, SINGLE_FILE, pickle_advice
+from .formats.stand_ins import there
 from .formats.strict_json import read_object
 
 PICKLES = (".bin", ".pt", ".pth")
@@ -45,6 +46,8 @@ def adapter_advice(folder: Path) -> str:
 
 def _in_folder(folder: Path) -> Path:
     """The folder itself where it has config.json and weights."""
+    for name in ("config.json", SINGLE_FILE, INDEX_FILE):
+        there(folder / name)
     names = {path.name for path in folder.iterdir() if path.is_file()}
     whole = "config.json" in names and (SINGLE_FILE in names or INDEX_FILE in names)
     if ADAPTER_CONFIG in names:
@@ -75,6 +78,8 @@ def _no_model(folder: Path, names: set[str]) -> FileFormatError:
         return FileFormatError(f"{folder}: has no config.json, but folders that do: {', '.join(inside[:10])}; give one "
                                "of them")
     weights = sorted(name for name in names if name.endswith((".safetensors", *PICKLES)))
+    if weights == [ADAPTER]:
+        return FileFormatError(f"{folder}: {ADAPTER_ALONE}")
     beside = f" beside {weights[0]}" if weights else ""
     return FileFormatError(f"{folder}: has no config.json{beside}, nor a .gguf. A model is a folder (config.json, "
                            "*.safetensors, tokenizer.json) or a .gguf file; of a hub repository of .gguf files "

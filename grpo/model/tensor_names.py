@@ -38,6 +38,14 @@ class Weights(Protocol):
     """Where tensors come from: a safetensors folder or a GGUF."""
 
     source: str
+    says: str                                            # what names the sizes: the config, or the metadata
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """That it reads."""
+
+    def stored_name(self, name: str) -> str:
+        """What the file calls, or would call, a tensor of a Hugging Face name."""
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of every tensor, by Hugging Face name."""
@@ -55,8 +63,10 @@ class Named:
     `tie`: the head is the embedding: as the spec says, but that a file with a head of its own has it used.
     FileFormatError where two tensors have one name, or where the file holds an adapter that was not merged."""
 
-    def __init__(self, weights: Weights, spec: Spec, old_names: Mapping[str, str]) -> None:
-        self.source, self._weights = weights.source, weights
+    says = "the config"
+
+    def __init__(self, weights: SafetensorsFolder, spec: Spec, old_names: Mapping[str, str]) -> None:
+        self.source, self._weights, self.files = weights.source, weights, weights.files
         self._embed = spec.prefix + spec.names.get("embed", ("embed_tokens.weight",))[0]
         try:
             found = weights.shapes()
@@ -74,6 +84,10 @@ class Named:
     def read(self, name: str) -> np.ndarray:
         """The tensor of a name of here."""
         return self._weights.read(self._names[name])
+
+    def stored_name(self, name: str) -> str:
+        """What the file calls a tensor; a name of here where it has none such."""
+        return self._names.get(name, name)
 
     def close(self) -> None:
         """The files are not needed any more."""

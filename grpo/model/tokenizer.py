@@ -28,6 +28,7 @@ from .formats import tiktoken
 from .formats.byte_level import byte_alphabet, byte_level_backend, set_bos_eos
 from .formats.gguf_tokenizer import build
 from .formats.gguf_vocabulary import vocabulary
+from .formats.stand_ins import there
 from .formats.strict_json import read_bytes, read_object
 from .formats.tokenizer_json import check
 from .paths import path_of
@@ -107,12 +108,12 @@ class Tokenizer:
         folder = path_of(folder, "folder")
         config, model_config = _optional(folder / "tokenizer_config.json"), _optional(folder / "config.json")
         generation, ranks = _optional(folder / "generation_config.json"), None
-        if (folder / "tokenizer.json").is_file():
+        if there(folder / "tokenizer.json"):
             backend = load_backend(read_bytes(folder / "tokenizer.json", MAX_TOKENIZER_JSON),
                                    str(folder / "tokenizer.json"))
-        elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        elif there(folder / "vocab.json") and there(folder / "merges.txt"):
             backend = _qwen_backend(folder, config)
-        elif (folder / tiktoken.FILE).is_file():
+        elif there(folder / tiktoken.FILE):
             ranks = tiktoken.build(read_bytes(folder / tiktoken.FILE, tiktoken.MAX_FILE), "visual" in model_config,
                                    generation.get("chat_format") != "raw", str(folder / tiktoken.FILE))
             backend = ranks.backend
@@ -138,7 +139,7 @@ class Tokenizer:
         eos_ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
         eos_ids = [*(ranks.ends if ranks else ()), *eos_ids, *map(backend.token_to_id, special.ends[1:])]
         files = {name: read_bytes(folder / name, MAX_TOKENIZER_JSON) for name in
-                 (*(name for name in KEPT_FILES if (folder / name).is_file()), *template_files(folder))}
+                 (*(name for name in KEPT_FILES if there(folder / name)), *template_files(folder))}
         found = cls(backend, special=special.named, eos_ids=eos_ids, chat_template=templates, files=files,
                     source=str(folder), apart=tiktoken.HEADER if ranks else None, rows=rows)
         found._note_flags(config)
@@ -174,7 +175,8 @@ class Tokenizer:
         wants one; that it comes to stand before another, which the text begins with, is said once."""
         ids = self._encoded(text, add_special_tokens)
         if add_special_tokens and not self._said_bos and ids and ids[0] in self.special_ids \
-                and text.lstrip().startswith(self._backend.id_to_token(ids[0]) or "\0"):
+                and text.lstrip().startswith(self._backend.id_to_token(ids[0]) or "\0") \
+                and ids[1:2] == self._encoded(text, False)[:1]:
             self._said_bos = True
             warn(f"{self._source}: a text begins with {self._backend.id_to_token(ids[0])!r:.80}, which every text "
                  "gets, so that it stands there twice; give messages in place of text that a chat template made, or "
@@ -231,6 +233,7 @@ class Tokenizer:
             raise TokenizerError(f"{self._source}: continue_final_message leaves the last message open, and "
                                  "add_generation_prompt begins another; give one of them")
         template = self._chosen(chat_template, variables.get("tools"))
+        check_tools(variables.get("tools"))
         variables = {"tools": None, "documents": None, **self.special, **variables}
         messages = check_messages(messages)
         if continue_final_message:
@@ -392,9 +395,24 @@ def row_variables(shared: Mapping[str, Any] | None, tools: Any = None,
         listed = json.loads(tools) if isinstance(tools, str) else tools
     except ValueError as error:
         raise TokenizerError(f"tools is not JSON: {error}") from error
-    if not isinstance(listed, Sequence) or not all(isinstance(tool, Mapping) for tool in listed):
-        raise TokenizerError(f"tools must be a list of JSON schemas of functions, not {tools!r:.80}")
+    check_tools(listed)
     return {**variables, "tools": list(listed) or None}
+
+
+def check_tools(tools: Any) -> None:
+    """TokenizerError for tools that are no list of JSON schemas of functions."""
+    if tools is None:
+        return
+    schema = "{'type': 'function', 'function': {'name': ..., 'description': ..., 'parameters': ...}}"
+    if callable(tools) or not isinstance(tools, Sequence) or isinstance(tools, str):
+        raise TokenizerError(f"tools must be a list of JSON schemas of functions, {schema}, not {tools!r:.80}")
+    for tool in tools:
+        if callable(tool):
+            raise TokenizerError(f"tools: {getattr(tool, '__name__', tool)!s:.80} is a Python function, and a chat "
+                                 f"template shows JSON schemas: give {schema} in its place (transformers' "
+                                 "get_json_schema makes one of a function)")
+        if not isinstance(tool, Mapping):
+            raise TokenizerError(f"tools must be a list of JSON schemas of functions, {schema}, not {tool!r:.80}")
 
 
 def beginning(messages: Sequence[Mapping[str, Any]]) -> str:
@@ -444,7 +462,7 @@ def check_messages(messages: Any) -> list[dict[str, Any]]:
 
 
 def _optional(path: Path) -> dict[str, Any]:
-    return read_object(path) if path.is_file() else {}
+    return read_object(path) if there(path) else {}
 
 
 def _listed(folder: Path, config: Mapping[str, Any], special: special_tokens.Special) -> Any:

@@ -26,6 +26,8 @@ class GgufFile:
     A model split over several files (name-00001-of-00003.gguf) is opened by any of them, the others beside it.
     """
 
+    says = "the metadata"
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.source = str(self.path)

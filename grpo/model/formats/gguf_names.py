@@ -54,6 +54,15 @@ def gguf_name(name: str, architecture: str) -> str | None:
     return f"blk.{layer[1]}.{found}.{layer[3]}" if layer and found else found
 
 
+def in_metadata_words(text: str, architecture: str) -> str:
+    """A sentence about a config, with the keys of the metadata for those of the config.
+
+    >>> in_metadata_words("head_dim 3 is odd", "llama")
+    'llama.attention.key_length 3 is odd'
+    """
+    return re.sub(r"(?<![\w.])(" + "|".join(KEYS) + r")(?!\w)", lambda found: f"{architecture}.{KEYS[found[1]]}", text)
+
+
 def from_gguf(array: np.ndarray, name: str, config: Mapping[str, Any], architecture: Any, source: str) -> np.ndarray:
     """A tensor's values as Hugging Face has them: q and k rows in its order, Gemma's norm weights as what is added to
     1. name: Hugging Face's."""
