@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from ..errors import TokenizerError, warn
-from . import special_tokens
+from . import special_tokens, tokenizer_classes
 from .chat_files import (
     DEFAULT,
     MAIN,
@@ -104,7 +104,10 @@ class Tokenizer:
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Tokenizer:
         """From tokenizer.json, or vocab.json and merges.txt of a Qwen, or qwen.tiktoken; eos ids from
-        generation_config.json, then config.json."""
+        generation_config.json, then config.json.
+
+        tokenizer.json decides how text is cut, as in transformers 4, with which such files were made and models
+        trained. A class of transformers 5 that would cut it in a way of its own is said in a GrpoWarning."""
         folder = path_of(folder, "folder")
         config, model_config = _optional(folder / "tokenizer_config.json"), _optional(folder / "config.json")
         generation, ranks = _optional(folder / "generation_config.json"), None
@@ -132,6 +135,10 @@ class Tokenizer:
         _mark_special(backend, special)
         if not (folder / "tokenizer.json").is_file() and ("add_bos_token" in config or "add_eos_token" in config):
             set_bos_eos(backend, special.named, bool(config.get("add_bos_token")), bool(config.get("add_eos_token")))
+        if (folder / "tokenizer.json").is_file():
+            kind = model_config.get("model_type")
+            tokenizer_classes.follow_keys(backend, config, kind, source)
+            tokenizer_classes.say_what_differs(backend, config, kind, source)
         eos, rows = generation.get("eos_token_id"), 0
         for part in (model_config, model_config.get("text_config") or {}):
             eos = part.get("eos_token_id") if eos is None else eos
