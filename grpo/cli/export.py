@@ -42,6 +42,7 @@ def main(argv: list[str], prog: str = "grpo export") -> None:
     if output.suffix.lower() == ".gguf":
         target_of(output, what="--output")
         check_name(a.name)
+    path_of(a.model, "model")
     source = source_of(a.model, a.checkpoint)[0]
     if output.suffix.lower() == ".gguf":
         target_of(output, [Path(source)], "--output")

@@ -24,6 +24,7 @@ PREFIXED = ("GPT2Tokenizer", "CodeGenTokenizer", "GPTNeoXTokenizer", "Qwen2Token
 PIECES = ("LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer")         # of SentencePiece
 OF_MODEL_TYPE = {"qwen2": "Qwen2Tokenizer"}              # which goes over the class that is named
 WHOLE = ("mistral",)                                     # model types whose file is taken as it is
+BYTES = 256                                              # so many tokens are no more than bytes, however cut
 TEXTS = ("It's 12345 + 6.5;\n\n  they'LL  x\t\ty\r\n", " a  b", "the end", "cafe\u0301 日本語", "<s>a</s> b")
 
 
@@ -47,7 +48,7 @@ def follow_keys(backend: tokenizers.Tokenizer, config: Mapping[str, Any], model_
 def say_what_differs(backend: tokenizers.Tokenizer, config: Mapping[str, Any], model_type: Any, source: str) -> None:
     """A GrpoWarning where the class of transformers 5 would make other ids of some texts."""
     name = _class_of(backend, config, model_type)
-    if name is None:
+    if name is None or backend.get_vocab_size(with_added_tokens=False) <= BYTES:
         return
     normalizer, pre_tokenizer = backend.normalizer, backend.pre_tokenizer
     ours = [backend.encode(text, add_special_tokens=False) for text in TEXTS]

@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import ConfigError, FileFormatError, TokenizerError, warn
 from .formats import tiktoken
 from .formats.gguf import GgufFile, is_gguf
+from .formats.stand_ins import there
 from .formats.strict_json import read_bytes
 from .hub import resolve
 from .special_tokens import end_ids
@@ -80,7 +81,7 @@ class NoTokenizer(Tokenizer):
 def of_folder(folder: Path, eos_ids: Sequence[int]) -> Tokenizer:
     """A model folder's own. Without one a GrpoWarning says so, and token ids are all that the model takes.
     eos_ids: those of the model's config."""
-    if any((folder / name).exists() for name in OWN):
+    if any(there(folder / name) for name in OWN):
         return Tokenizer.from_pretrained(folder)
     other = " (tokenizer.model alone is not read; transformers' save_pretrained writes tokenizer.json)" \
         if (folder / "tokenizer.model").is_file() else ""
