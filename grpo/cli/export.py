@@ -23,8 +23,8 @@ def export_parser(prog: str = "grpo export") -> Parser:
     parser = Parser(prog=prog, description=ABOUT)
     parser.add_argument("model", help="a run folder, a model's folder, a .gguf file or a hub id")
     parser.add_argument("--output", required=True, metavar="FILE.gguf",
-                        help="the file, which replaces one of that name, but none that the model is read from; or a folder that "
-                        "is new or empty")
+                        help="the file, which replaces one of that name, but none that the model is "
+                        "read from; or a folder that is new or empty")
     parser.add_argument("--dtype", default="bf16", help="of the matrices: bf16, 2 bytes a weight, which is what models "
                         "are trained in (bf16); f16, 2; q8_0, 1.06; f32, 4")
     parser.add_argument("--checkpoint", "--step", metavar="WHICH", help="of a run: latest, best or a step (latest)")

@@ -123,8 +123,8 @@ def kind_of(dtype: str) -> str:
     return kind
 
 
-def _tensors(model: Model, read: Callable[[str], np.ndarray], architecture: str, heads: Mapping[str, int], matrices: str,
-             path: Path) -> list[Written]:
+def _tensors(model: Model, read: Callable[[str], np.ndarray], architecture: str, heads: Mapping[str, int],
+             matrices: str, path: Path) -> list[Written]:
     tensors = []
     for name, shape in model.core.tensors():
         stored = gguf_name(name, architecture)

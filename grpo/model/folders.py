@@ -13,7 +13,7 @@ from .formats.strict_json import read_object
 PICKLES = (".bin", ".pt", ".pth")
 ADAPTER_CONFIG = "adapter_config.json"
 PROJECTOR = re.compile(r".*mmproj.*\.gguf", re.I)        # the tower of a model that sees, beside its text
-PIECE = re.compile(r".*\.gguf(-split-[a-z]+|\.part\d+of\d+|\.\d{2,5})", re.I)           # of a file that was cut by its bytes
+PIECE = re.compile(r".*\.gguf(-split-[a-z]+|\.part\d+of\d+|\.\d{2,5})", re.I)    # of a file cut by its bytes
 
 
 def model_in(path: Path) -> Path:

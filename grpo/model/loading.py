@@ -209,8 +209,8 @@ def _check_class(config: Mapping[str, Any], weights: Named, folder: Path) -> Non
     listed = [str(each) for each in classes] if isinstance(classes, list) else []
     if not listed or any(name.endswith(WITH_HEAD) for name in listed) or HEAD in weights.shapes():
         return
-    what = f"{folder}: config.json has architectures {', '.join(listed):.200}, which is no language model (a classifier, " \
-        "a reward model or one of embeddings)"
+    what = f"{folder}: config.json has architectures {', '.join(listed):.200}, which is no language model (a " \
+        "classifier, a reward model or one of embeddings)"
     if not weights.tie:
         weights.close()
         raise FileFormatError(f"{what}, and the weights have no {HEAD}: load the language model that it was made from")

@@ -151,8 +151,8 @@ class Tokenizer:
                     source=str(folder), apart=tiktoken.HEADER if ranks else None, rows=rows)
         found._note_flags(config)
         if model_config and not found.eos_ids and not eos_ids:
-            warn(f"{folder}: nothing ends a completion: there is no eos_token_id in generation_config.json or config.json, "
-                 "nor an eos_token in tokenizer_config.json; completions go on up to max_new_tokens")
+            warn(f"{folder}: nothing ends a completion: there is no eos_token_id in generation_config.json or "
+                 "config.json, nor an eos_token in tokenizer_config.json; completions go on up to max_new_tokens")
         return found
 
     @classmethod

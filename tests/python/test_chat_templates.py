@@ -317,7 +317,7 @@ def python_function(x: int) -> int:
 
 @pytest.mark.parametrize("tools, said", [
     ([python_function], "tools: python_function is a Python function.*give {'type': 'function'"),
-    (python_function, "must be a list"), (["f"], "not 'f'"), ("f", "must be a list"), ({"type": "function"}, "must be a")])
+    (python_function, "must be a list"), (["f"], "not 'f'"), ("f", "must be a list"), ({"a": 1}, "must be a")])
 def test_tools_that_are_no_schemas(tools, said):
     with pytest.raises(TokenizerError, match=said):
         Tokenizer.bytes().apply_chat_template([USER], tools=tools)

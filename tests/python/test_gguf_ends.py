@@ -79,8 +79,8 @@ def test_no_end_of_a_folder_is_said(tmp_path):
 # -- chat templates -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("templates", [{"default": "D{{ messages }}", "tool_use": "T", "rag": "R"}, {"a": "A", "b": "B"},
-                                       {"default": "D"}, {"a-b c": "A"}])
+@pytest.mark.parametrize("templates", [{"default": "D{{ messages }}", "tool_use": "T", "rag": "R"},
+                                       {"a": "A", "b": "B"}, {"default": "D"}, {"a-b c": "A"}])
 def test_chat_templates_by_name(templates, tmp_path):
     tokenizer = Tokenizer.bytes()
     tokenizer.chat_templates, tokenizer.chat_template = dict(templates), templates.get("default")
@@ -208,14 +208,15 @@ def test_whole_words_that_no_name_has(tmp_path):
 
     backend = bpe_tokenizers.byte_level("gpt-2")
     described = json.loads(backend.to_str())["model"]
-    model = models.BPE(vocab=described["vocab"], merges=[tuple(each) for each in described["merges"]], ignore_merges=True)
-    backend.model = model
+    merges = [tuple(each) for each in described["merges"]]
+    backend.model = models.BPE(vocab=described["vocab"], merges=merges, ignore_merges=True)
     with pytest.raises(TokenizerError, match="calls gpt-2, but its ignore_merges is true, there false"):
         exported(backend, tmp_path, eos_token="<|end_of_text|>")
 
 
 def test_text_after_special_tokens_is_said(tmp_path):
-    """Metaspace puts a space before a text's first word only; SentencePiece, and so a GGUF, after each special token."""
+    """Metaspace puts a space before a text's first word only; SentencePiece, and so a GGUF, after each special
+    token."""
     with pytest.warns(GrpoWarning, match=r"text after a special token \(so every chat prompt\).* beginning of a text"):
         exported(bpe_tokenizers.sentencepiece("first"), tmp_path, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
@@ -228,10 +229,10 @@ def test_faults_have_the_names_of_the_file(tmp_path):
     kinds = {**model_metadata(model.config), **byte_level_metadata()}
     tensors = gguf_tensors(model.state_dict(), model.config)
     (tmp_path / "x.gguf").write_bytes(gguf(kinds, [each for each in tensors if each[0] != "blk.0.attn_q.bias"]))
-    with pytest.raises(FileFormatError, match=r"1 tensor\(s\) do not fit the metadata:\n  blk.0.attn_q.bias is missing"):
+    with pytest.raises(FileFormatError, match=r"do not fit the metadata:\n  blk.0.attn_q.bias is missing"):
         grpo.load(tmp_path / "x.gguf", device="ref")
     (tmp_path / "x.gguf").write_bytes(gguf({**kinds, "qwen2.feed_forward_length": 128}, tensors))
-    with pytest.raises(FileFormatError, match=r"blk.0.ffn_down.weight has shape \(64, 96\), the metadata says \(64, 128"):
+    with pytest.raises(FileFormatError, match=r"ffn_down.weight has shape \(64, 96\), the metadata says \(64, 128"):
         grpo.load(tmp_path / "x.gguf", device="ref")
     (tmp_path / "x.gguf").write_bytes(gguf(kinds, [*tensors, ("blk.0.foo.weight", "F32", (4,), b"\0" * 16)]))
     with pytest.raises(FileFormatError, match="blk.0.foo.weight is not a tensor of this model"):

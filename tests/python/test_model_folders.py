@@ -231,7 +231,7 @@ def test_a_class_without_a_head_of_text_is_said(name, tied, tmp_path):
     held = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**held, "architectures": [name], "tie_word_embeddings": tied}))
     if tied:
-        with pytest.warns(GrpoWarning, match=f"architectures {name}, which is no language model.*head is its embedding"):
+        with pytest.warns(GrpoWarning, match=f"architectures {name}, which is no language .*head is its"):
             grpo.load(tmp_path, device="ref")
         return
     with pytest.raises(FileFormatError, match=f"architectures {name}, which is no language model .*no lm_head.weight"):
@@ -249,5 +249,5 @@ def test_a_wrapper_that_is_not_known_is_shown(tmp_path):
     grpo.load(grpo.tiny("llama", **SMALL), device="ref").save_pretrained(tmp_path, "float32")
     tensors = load_file(tmp_path / "model.safetensors")
     save_file({f"my_wrap.{name}": array for name, array in tensors.items()}, tmp_path / "model.safetensors")
-    with pytest.raises(FileFormatError, match=r"embed_tokens.weight is missing(.|\n)*the file has my_wrap.model.*, \.\.\."):
+    with pytest.raises(FileFormatError, match=r"embed_tokens.weight is missing(.|\n)*file has my_wrap.model.*, \.\."):
         grpo.load(tmp_path, device="ref")

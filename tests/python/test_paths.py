@@ -77,7 +77,7 @@ class Full(io.BytesIO):
 
 def test_a_full_disk_leaves_no_folder(model, tmp_path, monkeypatch):
     monkeypatch.setattr(FolderWriter, "open", lambda self, name: Full())
-    for call, path in ((model.save_gguf, tmp_path / "a" / "b" / "x.gguf"), (model.save_pretrained, tmp_path / "a" / "c")):
+    for call, path in ((model.save_gguf, tmp_path / "a/b/x.gguf"), (model.save_pretrained, tmp_path / "a/c")):
         with pytest.raises(CheckpointError, match="No space left"):
             call(path)
         assert not (tmp_path / "a").exists()

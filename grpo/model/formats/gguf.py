@@ -93,8 +93,8 @@ class GgufFile:
             if shard is not given:
                 self._files.append(shard)
             if "split.count" not in shard.metadata:
-                raise FileFormatError(f"{path}: lies where part {i + 1} of {count} of {self.path.name} should, and does "
-                                      "not say that it is a part of a model (split.count); download it again")
+                raise FileFormatError(f"{path}: lies where part {i + 1} of {count} of {self.path.name} should, and "
+                                      "does not say that it is a part of a model (split.count); download it again")
             claim = _split_number(shard, "split.no") + 1, _split_number(shard, "split.count")
             if claim != (i + 1, count):
                 raise FileFormatError(f"{path}: says that it is shard {claim[0]} of {claim[1]}, not {i + 1} of {count}")

@@ -94,5 +94,6 @@ def _paired_heads(array: np.ndarray, name: str, config: Mapping[str, Any], archi
         return 0
     heads: int = config["num_attention_heads" if permuted[1] == "q" else "num_key_value_heads"]
     if array.shape[0] % (2 * heads):
-        raise FileFormatError(f"{source}: tensor {gguf_name(name, architecture)}: {array.shape[0]} rows are not {heads} heads of pairs")
+        raise FileFormatError(f"{source}: tensor {gguf_name(name, architecture)}: {array.shape[0]} rows are not "
+                              f"{heads} heads of pairs")
     return heads

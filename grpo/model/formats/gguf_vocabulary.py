@@ -59,8 +59,8 @@ def vocabulary(backend: tokenizers.Tokenizer, special: Mapping[str, str], eos_id
     found |= _added(backend, special, not by_bytes, source)
     metadata = {f"tokenizer.ggml.{key}": value for key, value in found.items()}
     if normal := [step["type"] for step in _flat(described["normalizer"], "normalizers") if step["type"] in FORMS]:
-        warn(f"{source}: text is normalised by this tokenizer ({', '.join(normal)}), which llama.cpp does not do: there "
-             "letters with combining accents, as some systems write them, become other ids")
+        warn(f"{source}: text is normalised by this tokenizer ({', '.join(normal)}), which llama.cpp does not do: "
+             "there letters with combining accents, as some systems write them, become other ids")
     _check(backend, metadata, source, any(step["type"] == "Metaspace" for step in
                                           _flat(described["pre_tokenizer"], "pretokenizers")))
     return metadata
@@ -193,6 +193,6 @@ def _check(backend: tokenizers.Tokenizer, metadata: Mapping[str, Any], source: s
                                                 *((f"a {token} b", BESIDE) for token in marked[:MOST_MARKED]),
                                                 (" a", BEFORE)] if backend.encode(text).ids != read.encode(text).ids]
     if others:
-        ours, theirs = backend.encode(others[0][0]).tokens, read.encode(others[0][0]).tokens
+        text = others[0][0]
         warn(f"{source}: {' and '.join(dict.fromkeys(where for _, where in others))} is split otherwise by what reads "
-             f"the GGUF: {others[0][0]!r:.80} is {theirs!r:.200}, here {ours!r:.200}")
+             f"the GGUF: {text!r:.80} is {read.encode(text).tokens!r:.200}, here {backend.encode(text).tokens!r:.200}")
