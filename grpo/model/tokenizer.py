@@ -347,10 +347,10 @@ class Tokenizer:
     def _note_flags(self, config: Mapping[str, Any]) -> None:
         """Says where tokenizer_config.json asks for BOS or EOS and tokenizer.json, which decides, does otherwise."""
         ids = self.encode("a", add_special_tokens=True)
-        for name, token, there in (("add_bos_token", self.bos_id, ids[:1]),
+        for name, token, found in (("add_bos_token", self.bos_id, ids[:1]),
                                    ("add_eos_token", self._ids.get("eos_token"), ids[-1:])):
-            if isinstance(config.get(name), bool) and token is not None and config[name] != (there == [token]):
-                does = "adds" if there == [token] else "does not add"
+            if isinstance(config.get(name), bool) and token is not None and config[name] != (found == [token]):
+                does = "adds" if found == [token] else "does not add"
                 warn(f"{self._source}: tokenizer_config.json has {name} {str(config[name]).lower()}, and "
                      f"tokenizer.json {does} {self._backend.id_to_token(token)!r:.80}; tokenizer.json decides, as in "
                      "transformers 5")
