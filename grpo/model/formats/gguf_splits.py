@@ -63,7 +63,8 @@ def split_of(metadata: Mapping[str, Any], vocabulary: Mapping[str, int], source:
     if not isinstance(name, str) or name not in OF_NAME:
         near = did_you_mean(str(name)[:80].lower(), OF_NAME)
         near = f" ({', '.join(each.split()[0] for each in NAMES)} and their like are)." if near == "." else near
-        raise TokenizerError(f"{source}: pre-tokenizer {name!r:.80} (tokenizer.ggml.pre) is not supported{near} Give the model's own tokenizer: in Python "
+        raise TokenizerError(f"{source}: pre-tokenizer {name!r:.80} (tokenizer.ggml.pre) is not supported{near} "
+                             "Give the model's own tokenizer: in Python "
                              "grpo.load(FILE, tokenizer=FOLDER), a folder with tokenizer.json; the commands take a "
                              "model that was saved so (save_pretrained)")
     return OF_NAME[name]
