@@ -17,7 +17,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', Helvetica, Aria
 
 # Rooms of grpo/, each row standing on those below it: name, what belongs in it
 ROWS = [
-    [("cli", "the command grpo: one file a command")],
+    [("cli", "the command grpo: one file a command"), ("trl", "what TRL's scripts import")],
     [("training", "the two trainers, their loop, resuming, callbacks")],
     [("evaluation", "rounds, grading, reports"), ("recipes", "a run as a YAML file")],
     [("rollouts", "completions and their numbers"), ("planning", "memory and time, told before")],

@@ -13,15 +13,17 @@ from typing import Any
 
 _HOMES = {
     "model": ("load", "tiny", "Model", "Completion", "Tokenizer"),
-    "options": ("GRPOConfig", "SFTConfig"),
-    "training": ("GRPOTrainer", "SFTTrainer", "TrainingInterrupted", "sft"),
+    "options": ("GRPOConfig", "RLOOConfig", "SFTConfig"),
+    "training": ("GRPOTrainer", "RLOOTrainer", "SFTTrainer", "TrainingInterrupted", "sft"),
+    "trl": ("TrlParser", "HfArgumentParser", "ScriptArguments", "ModelConfig", "DatasetConfig", "DatasetMixtureConfig",
+            "get_peft_config", "get_quantization_config", "get_kbit_device_map", "get_dataset"),
     "errors": ("GrpoError", "ConfigError", "FileFormatError", "CheckpointError", "CheckpointCorruptError",
                "CheckpointMismatchError", "RunFolderError", "UnsupportedModelError", "TokenizerError", "DatasetError",
                "ImageError", "RewardError", "DeviceError", "OutOfMemoryError", "NonFiniteError", "BusyError",
                "GrpoWarning"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-_MODULES = ("ops", "rewards", "datasets", "errors", "vision")
+_MODULES = ("ops", "rewards", "datasets", "errors", "vision", "trl")
 __all__ = ["__version__", *_HOME, *_MODULES]
 
 

@@ -210,17 +210,17 @@ def check_loss_options(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _doubts(options: Mapping[str, Any]) -> Iterator[str]:
     loss_type, aggregation = options["loss_type"], options["aggregation"]
-    sequence_level = options["importance_sampling_level"] == "sequence"
+    level = options["importance_sampling_level"]
     cap = options["epsilon"] if options["epsilon_high"] is None else options["epsilon_high"]
     if loss_type == "cispo" and not options["cispo_two_sided"] and cap < 1:
         yield (f"cispo caps the ratio itself at epsilon_high={cap:g}, which weights every token down to that; caps are "
                "usually 2 to 5. For margins around 1 set cispo_two_sided=True")
-    if loss_type == "luspo" and not sequence_level:
+    if loss_type == "luspo" and level == "token":
         yield "luspo is meant for importance_sampling_level='sequence'; with 'token' it is a plain sum over tokens"
     by_token = loss_type in ("dapo", "bnpo", "dr_grpo", "cispo") if aggregation is None else (
         aggregation in ("token-mean", "fixed-length"))
-    if sequence_level and by_token:
-        yield (f"importance_sampling_level='sequence' with loss_type={loss_type!r} weights a sequence by its length; "
+    if level != "token" and by_token:
+        yield (f"importance_sampling_level={level!r} with loss_type={loss_type!r} weights a sequence by its length; "
                "GSPO is loss_type='grpo'")
 
 

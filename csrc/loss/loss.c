@@ -16,7 +16,8 @@ const char *const loss_aggregation_names[] = {[SEQUENCE_MEAN_TOKEN_MEAN] = "sequ
                                               [SEQUENCE_MEAN_TOKEN_SUM] = "sequence-mean-token-sum",
                                               [FIXED_LENGTH] = "fixed-length",
                                               [LOSS_AGGREGATIONS] = NULL};
-const char *const loss_level_names[] = {[LEVEL_TOKEN] = "token", [LEVEL_SEQUENCE] = "sequence", [LOSS_LEVELS] = NULL};
+const char *const loss_level_names[] = {
+    [LEVEL_TOKEN] = "token", [LEVEL_SEQUENCE] = "sequence", [LEVEL_PRODUCT] = "sequence_product", [LOSS_LEVELS] = NULL};
 const char *const kl_estimator_names[] = {[KL_K1] = "k1", [KL_K2] = "k2", [KL_K3] = "k3", [KL_ESTIMATORS] = NULL};
 
 static const int implied_aggregation[LOSS_TYPES] = {[LOSS_GRPO] = SEQUENCE_MEAN_TOKEN_MEAN,
@@ -62,7 +63,7 @@ int loss_config_finish(struct loss_config *c) {
     TRY(check_range("entropy_coef_max", c->entropy_coef_max, c->entropy_coef_min, INFINITY));
     if (!(c->delta > 0)) return fail(E_CONFIG, "delta must be positive or None, not %g", c->delta);
     const char *type = loss_type_names[c->loss_type];
-    if (has_own_ratio(c->loss_type) && c->importance_sampling_level == LEVEL_SEQUENCE)
+    if (has_own_ratio(c->loss_type) && c->importance_sampling_level != LEVEL_TOKEN)
         return fail(E_CONFIG, "loss_type '%s' has its own ratio: importance_sampling_level must be 'token'", type);
     if (c->delta < INFINITY && !is_clip_family(c->loss_type))
         return fail(E_CONFIG, "delta has no effect on loss_type '%s', only where the ratio is clipped", type);
@@ -110,10 +111,10 @@ struct sequence {
     double entropy_threshold;            /* -INFINITY: every token */
     int n;                               /* loss-carrying tokens */
     int n_geometric;                     /* gmpo: tokens in the geometric mean */
-    struct ratio ratio;                  /* of the mean log ratio (sequence level) or the mean clipped one (gmpo) */
-    double phi;                          /* vespo */
-    int keep;                            /* 0: dropped by the off-policy mask */
-    double clamped;                      /* exponents that were clamped */
+    struct ratio ratio; /* of the mean log ratio (sequence level), its sum (product) or gmpo's mean */
+    double phi; /* vespo */
+    int keep; /* 0: dropped by the off-policy mask */
+    double clamped; /* exponents that were clamped */
 };
 
 static double clamp(double x, double low, double high) { return x < low ? low : x > high ? high : x; }
@@ -136,7 +137,7 @@ static double gmpo_clip(const struct sequence *s, double x) {
 }
 static int in_geometric_mean(const struct sequence *s, int t) { return s->mask[t] && high_entropy(s, t); }
 
-#define VESPO_MIN_EXPONENT (-18.420680743952367)         /* log(1e-8), as in TRL */
+#define VESPO_MIN_EXPONENT (-18.420680743952367) /* log(1e-8), as in TRL */
 
 /* phi(w), normalised to phi(1) = 1 */
 static double vespo_phi(const struct sequence *s, double sum_log_ratio) {
@@ -166,6 +167,7 @@ static void measure(struct sequence *s) {
     if (s->n == 0) return;
     double mean = sum / s->n;
     if (c->importance_sampling_level == LEVEL_SEQUENCE) s->ratio = clamped_exp(s, mean);
+    if (c->importance_sampling_level == LEVEL_PRODUCT) s->ratio = clamped_exp(s, sum);
     if (c->loss_type == LOSS_GMPO) s->ratio = clamped_exp(s, geometric_sum / max_int(s->n_geometric, 1));
     if (c->loss_type == LOSS_VESPO) {
         s->clamped += clamped_sum < VESPO_MIN_EXPONENT || clamped_sum > LOSS_MAX_EXPONENT;
@@ -254,7 +256,7 @@ static void observe_ratio(struct loss_metrics *m, const struct sequence *s, int 
 /* Clip fractions: a token counts once, or the sequence does when it has one ratio. */
 static void observe_clips(struct loss_metrics *m, const struct sequence *s, double low, double high) {
     const struct loss_config *c = s->c;
-    double unit = c->importance_sampling_level == LEVEL_SEQUENCE ? 1.0 / s->n : 1;
+    double unit = c->importance_sampling_level != LEVEL_TOKEN ? 1.0 / s->n : 1;
     if (c->loss_type == LOSS_CISPO) add_mean(&m->cispo_clip, high * unit, s->n * unit);
     if (c->loss_type == LOSS_VESPO) add_mean(&m->vespo_phi, s->phi, 1);
     if (c->off_policy_mask_threshold < INFINITY) add_mean(&m->off_policy_dropped, !s->keep, 1);
@@ -265,10 +267,11 @@ static void observe_clips(struct loss_metrics *m, const struct sequence *s, doub
     m->clip_high_max = fmax(m->clip_high_max, high / s->n);
 }
 
-/* What flowed into the sequence's ratio, spread over the tokens it is a mean of. */
+/* What flowed into the sequence's ratio, spread over the tokens it is a mean or the product of. */
 static void spread(float *coef, const struct sequence *s, double dlog_ratio) {
     int geometric = s->c->loss_type == LOSS_GMPO;
-    double share = s->ratio.live * dlog_ratio / (geometric ? max_int(s->n_geometric, 1) : s->n);
+    int tokens = s->c->importance_sampling_level == LEVEL_PRODUCT ? 1 : s->n;
+    double share = s->ratio.live * dlog_ratio / (geometric ? max_int(s->n_geometric, 1) : tokens);
     for (int t = 0; t < s->length; t++) {
         if (!s->mask[t]) continue;
         double x = log_ratio(s, t);
@@ -280,7 +283,7 @@ static void spread(float *coef, const struct sequence *s, double dlog_ratio) {
 /* coef (zero before) = gradient of the policy and KL terms; returns their sum, aggregated. */
 static double eval_terms(float *coef, struct loss_metrics *m, struct sequence *s, const struct loss_normalizer *norm) {
     const struct loss_config *c = s->c;
-    int sequence_kl_ratio = c->importance_sampling_level == LEVEL_SEQUENCE;
+    int sequence_kl_ratio = c->importance_sampling_level != LEVEL_TOKEN;
     int sequence_ratio = sequence_kl_ratio || c->loss_type == LOSS_GMPO;
     double weight = aggregation_weight(c, norm, s->n), sum = 0, through = 0, low = 0, high = 0;
     for (int t = 0; t < s->length; t++) {

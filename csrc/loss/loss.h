@@ -1,7 +1,8 @@
 /* Floor 4: the GRPO family of losses on flat per-token arrays, with hand-written gradients. O(tokens), host, double.
 
    A loss is three choices: a per-token policy term (loss_type), an optional KL term, an aggregation. With
-   rho = exp(logp - old_logp), per token or exp(mean over the sequence) ("sequence" level, GSPO), A = advantage:
+   rho = exp(logp - old_logp) per token, exp(mean over the sequence) ("sequence" level, GSPO) or exp(sum over it)
+   ("sequence_product" level, RLOO), A = advantage:
 
      grpo dr_grpo dapo bnpo luspo   -min(min(rho, delta) A, clip(rho, 1 - epsilon, 1 + epsilon_high) A)
      cispo       -[min(rho, epsilon_high)] A logp,  [.] carries no gradient, epsilon_high is a cap and not a margin;
@@ -53,7 +54,7 @@ enum loss_aggregation {
     FIXED_LENGTH,
     LOSS_AGGREGATIONS
 };
-enum loss_level { LEVEL_TOKEN, LEVEL_SEQUENCE, LOSS_LEVELS };
+enum loss_level { LEVEL_TOKEN, LEVEL_SEQUENCE, LEVEL_PRODUCT, LOSS_LEVELS };
 enum kl_estimator { KL_K1, KL_K2, KL_K3, KL_ESTIMATORS };
 
 /* the names that options use, in the order of the enums, NULL-terminated */

@@ -42,7 +42,13 @@ def unclosed(text: str) -> str:
     '\\frac{1}{2'
     """
     *_, (start, _, _) = boxes_in(text)
-    return text[start:].partition("{")[2].strip()
+    return text[start:].partition("{")[2].strip() if boxes_are_open(text) else ""
+
+
+def boxes_are_open(text: str) -> bool:
+    """Whether the last box is never closed."""
+    *_, (_, _, content) = boxes_in(text)
+    return content is None
 
 
 def boxes_in(text: str) -> Iterator[tuple[int, int, str | None]]:

@@ -1,5 +1,6 @@
 r"""Whether two answers are the same: as text, as a letter, or by value, whatever their dress ("$1,200.00",
 "\frac{3}{4}", "1 3/4", "-5 apples", "50%", "x = 3", "{1, 2}")."""
+import ast
 import functools
 import re
 from fractions import Fraction
@@ -11,7 +12,7 @@ from ..errors import RewardError
 from . import units
 from .boxes import boxed, unclosed
 from .choices import LETTERS, letter, letter_and_text
-from .dress import FORMULA, inside_of, unwrapped
+from .dress import FORMULA, WRAPPED, inside_of, unwrapped
 from .equality import equal
 from .formula import MOST_CHARACTERS, MOST_DIGITS, FormulaError, Node, parse, plain, readings
 from .reading import announced
@@ -19,10 +20,20 @@ from .values import exact
 
 NO_UNITS = ("", "%", "degree", "dollar", "euro", "pound", "yen", "rupee", "won", "ruble")     # part of the dress
 PLAIN_NUMBER = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?")
-MATHEMATICAL = re.compile(r"[\d\\=+*/^<>|√π∞½¼¾]|^[^A-Za-z]*(?:[A-Za-z][^A-Za-z]+)*[A-Za-z]?[^A-Za-z]*$")
+MATHEMATICAL = re.compile(r"infinity|[\d\\=+*/^<>|√π∞½¼¾]|^[^A-Za-z]*(?:[A-Za-z][^A-Za-z]+)*[A-Za-z]?[^A-Za-z]*$")
 LONGEST_TEXT = 300                           # characters of a gold that is one sentence
+LISTED = re.compile(r"\[\s*[\"'].*[\"']\s*\]", re.DOTALL)
 WORDS = re.compile(r"[^\W\d_]{2,}")
-MOST_WORDS, MOST_WORDS_OF_LINES = 50, 4      # of a gold that is an answer, and not the way to it
+COMMAND = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+")
+MOST_WORDS, MOST_WORDS_OF_LINES = 50, 2      # of a gold that is an answer, and not the way to it
+# a name in words, "=" or ":", and the value; a number of thousands, millions, dozens
+NAMED = re.compile(r"[^\d=<>]*(?:[A-Za-z]{3,}|[A-Za-z][(\[])[^\d=<>]*[=:]\s*(?=\S)")
+SCALED = re.compile(r"(-?[\d.,/ ]*\d)\s+(hundred|thousand|million|billion|trillion|dozen)\b\s*(.*)", re.IGNORECASE)
+NEGATIVE = re.compile(r"(?:minus|negative)\s+(?=[\d$.\\])", re.IGNORECASE)
+ARTICLE = re.compile(r"^(?:the|an?)\s+(?=\w{2})", re.IGNORECASE)
+NOON = re.compile(r"\b([ap])\.m\.?", re.IGNORECASE)         # 3 p.m.
+FUNCTION = re.compile(r"(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
+ASIDE = re.compile(r"\s*\([^()\d]*[A-Za-z]{2,}[^()\d]*\)$")    # "12 (twelve)"
 DASHES = str.maketrans(dict.fromkeys("−–‐‑‒－", "-"))
 
 
@@ -47,8 +58,17 @@ def golds_in(gold: Any) -> list[str]:
         if len(gold) == 0:
             unreadable(gold, "an empty list")
         return [one for part in gold for one in golds_in(part)]
+    if isinstance(gold, np.floating):
+        gold = float(str(gold))                                       # 0.1 of float32 is 0.1
     if isinstance(gold, np.generic):
         gold = gold.item()
+    if isinstance(gold, float) and gold == gold:
+        gold = float(f"{gold:.12g}")
+    if isinstance(gold, str) and LISTED.fullmatch(gold.strip()):      # '["5", "five"]'
+        try:
+            return golds_in(ast.literal_eval(gold.strip()))
+        except (ValueError, SyntaxError):
+            pass
     if isinstance(gold, (bool, type(None))) or not isinstance(gold, (str, int, float)):
         unreadable(gold, type(gold).__name__)
     if gold != gold or gold in (float("inf"), float("-inf")):
@@ -58,9 +78,10 @@ def golds_in(gold: Any) -> list[str]:
         text = text.rsplit("####", 1)[1].strip()
     elif (inside := boxed(text)) is not None:
         text = inside or unclosed(text)                               # a gold that was cut off means what is left
-    elif (said := announced(text)) is not None and said[0]:
+    elif (said := announced(WRAPPED.sub(r"\1", text))) and said[0] and said[0].count("(") == said[0].count(")"):
         text = said[-1] if len(text) > LONGEST_TEXT or "\n" in text else said[0]
-    elif len(WORDS.findall(text)) > (MOST_WORDS_OF_LINES if "\n" in text else MOST_WORDS):
+    elif len(WORDS.findall(COMMAND.sub(" ", text))) > (
+            MOST_WORDS_OF_LINES if "\n" in text and re.search(r"[.=:]", text) else MOST_WORDS):
         unreadable(gold, "a solution without an answer in \\boxed{}, after #### or after 'the answer is'")
     if not text:
         unreadable(gold, "no text")
@@ -83,9 +104,12 @@ def equal_answers(given: str, gold: str, question: str | None = None) -> bool:
     if wanted_letter in tuple(LETTERS):
         return letter(given) == wanted_letter
     asked = units.nouns_of(question) if question else frozenset()
-    a, b = amounts(gold, asked | words_of(given)), amounts(given, asked | words_of(gold))
-    if any(same_amount(x, y) for x in a for y in b):
-        return True
+    try:
+        a, b = amounts(gold, asked | words_of(given)), amounts(given, asked | words_of(gold))
+        if any(same_amount(x, y) for x in a for y in b):
+            return True
+    except RecursionError:                                            # a sum of hundreds of terms
+        return False
     chosen = letter_and_text(given)                                   # "(A) 12" where 12 is wanted
     return chosen is not None and equal_answers(chosen[1], gold, question)
 
@@ -117,12 +141,22 @@ def amounts(text: str, nouns: frozenset[str] = frozenset()) -> tuple[tuple[Node,
     text = re.sub(r"(?<=\d)\s+x\s+(?=\d)", " * ", unwrapped(text))
     if not MATHEMATICAL.search(text):
         return ()
-    text = text.translate(DASHES)
+    text = NEGATIVE.sub("-", text.translate(DASHES), 1) if NEGATIVE.match(text) else text.translate(DASHES)
     text = FORMULA.sub(lambda formula: f" {inside_of(formula)} ", text).strip()
     bare, currency = units.before(text.replace("\\$", "$"))
     bare = plain_words(bare)
+    bare = ASIDE.sub("", bare) or bare
+    letters = letters_of(text) if "\\" in text else units.SINGLE
     found: dict[tuple[Node, str], None] = {}
-    for value, unit in [*([] if bare.endswith("%") else [(bare, currency)]), *units.splits(bare, nouns)]:
+    read = [*([] if bare.endswith("%") else [(bare, currency)]), *units.splits(bare, nouns, letters)]
+    if (named := NAMED.match(bare)) is not None:                      # Total cost = 18
+        read += [(bare[named.end():], currency), *units.splits(bare[named.end():], nouns, letters)]
+    if (scaled := SCALED.fullmatch(bare)) is not None and not currency.startswith("%"):
+        read.append((f"({scaled[1]}) * {units.SCALES[scaled[2].casefold()]}", currency or (
+            units.unit_of(scaled[3], nouns) or "") if scaled[3] else currency))
+    for value, unit in read:
+        if unit == "degree" and FUNCTION.search(value):               # sin 30° is not sin 30
+            continue
         if currency and unit and not unit.startswith(currency):
             if not unit.startswith("/"):
                 continue
@@ -133,6 +167,12 @@ def amounts(text: str, nouns: frozenset[str] = frozenset()) -> tuple[tuple[Node,
             except (FormulaError, RecursionError):
                 continue
     return tuple(found)
+
+
+def letters_of(text: str) -> frozenset[str]:
+    r"""The units of one letter that a formula has in \text{}: elsewhere letters are names."""
+    return units.SINGLE & frozenset(letter for words in WRAPPED.findall(text) for letter in re.findall(
+        r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])", words))
 
 
 def plain_words(text: str) -> str:
@@ -163,8 +203,15 @@ def quantity(text: str) -> tuple[Fraction, str] | None:
         return Fraction(plain_number), ""
     if len(text) > MOST_DIGITS:
         return None
-    numbers = [(value, unit) for node, unit in amounts(text) if (value := exact(node)) is not None]
+    numbers = [(value, unit) for node, unit in amounts(text) if is_written(node) and (value := exact(node)) is not None]
     return numbers[0] if numbers else None
+
+
+def is_written(node: Node) -> bool:
+    """Whether a formula is a number that is written down, and not one to be calculated (2 + 3)."""
+    if node.kind == "sum":                                            # a mixed number
+        return [arg.kind for arg in node.args] == ["number", "quotient"]
+    return node.kind != "plusminus" and all(map(is_written, node.args))
 
 
 def plain_text(text: str) -> str:
@@ -173,7 +220,7 @@ def plain_text(text: str) -> str:
     >>> plain_text(r"**\text{New  York}.**"), plain_text(r"$\left(1, 2\right)$")
     ('new york', '(1,2)')
     """
-    text = unwrapped(text)
+    text = NOON.sub(r"\1m", ARTICLE.sub("", unwrapped(text)))
     if "\\" in text:
         words = plain(text)
         text = "".join(words.split()) if "\\" in words or MATHEMATICAL.search(words) else words

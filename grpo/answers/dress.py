@@ -1,6 +1,7 @@
 """What an answer is dressed in: markup, quotes, the marks of a formula, \\text{}, a full stop."""
 import re
 
+LEADING = re.compile(r"^\s*(?:=|\\approx(?![A-Za-z])|≈)\s*")      # "= 5"
 MOST_LAYERS = 8
 MARKS = "*_`\"“”‘’' \t\n"
 WRAPPED = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm|mathbf|boldsymbol)\s*\{([^{}]*)\}")
@@ -23,8 +24,9 @@ def unwrapped(answer: str) -> str:
     for _ in range(MOST_LAYERS):
         before = answer
         answer = answer.strip(MARKS)
-        if answer.endswith(".") and not answer.endswith(".."):
+        if answer.endswith((".", "。")) and not answer.endswith(".."):
             answer = answer[:-1]
+        answer = LEADING.sub("", answer)
         for pattern in (FORMULA, WRAPPED):
             whole = pattern.fullmatch(answer)
             if whole is not None:

@@ -36,6 +36,8 @@ def equal(wanted: Node, given: Node) -> bool:
     several, others = parts(wanted), parts(given)
     if several is not None or others is not None:
         a, b = distinct(several or [wanted]), distinct(others or [given])
+        if several is not None and others is not None and (named := by_name(wanted, given)) is not None:
+            return named
         if {wanted.kind, given.kind} == {"list", "group"} and all(
                 map(said, (wanted if wanted.kind == "list" else given).args)):
             return len(wanted.args) == len(given.args) and in_order(wanted.args, given.args)     # x = 1, y = 2: (1, 2)
@@ -73,6 +75,19 @@ def chosen(node: Node, upper: bool) -> Node:
         first, second = (chosen(arg, upper) for arg in node.args)
         return Node("sum", (first, second if (node.value == "\\pm") == upper else Node("negative", (second,))))
     return Node(node.kind, tuple(chosen(arg, upper) for arg in node.args), node.value) if has_signs(node) else node
+
+
+def by_name(wanted: Node, given: Node) -> bool | None:
+    """Whether lists of assignments are the same, where one says several names: the same names with their values, or
+    the values in the order of the names. None where names tell nothing."""
+    names = [[found[0] if (found := said(arg)) else None for arg in node.args] for node in (wanted, given)]
+    if not any(len(set(each)) == len(each) > 1 and None not in each for each in names):
+        return None
+    if set(names[0]) == set(names[1]) and None not in names[0]:
+        values = dict(zip(names[1], given.args, strict=True))
+        return len(wanted.args) == len(given.args) and all(
+            equal(arg, values[name]) for name, arg in zip(names[0], wanted.args, strict=True))
+    return in_order(wanted.args, given.args)
 
 
 def distinct(nodes: list[Node]) -> list[Node]:
@@ -120,6 +135,10 @@ def same_group(wanted: Node, given: Node) -> bool:
     """Tuples, intervals and sets: their brackets and what is in them. A set may stand where a tuple is wanted."""
     if wanted.kind == given.kind == "group" and wanted.value != "{}":
         return (wanted.value == given.value or given.value == "{}") and in_order(wanted.args, given.args)
+    if {wanted.kind, given.kind} == {"matrix", "group"}:                          # a column, or a row, as a tuple
+        rows = next(node for node in (wanted, given) if node.kind == "matrix")
+        return rows.value in (1, len(rows.args)) and "()" in (wanted.value, given.value) and in_order(
+            wanted.args, given.args)
     if "list" in (wanted.kind, given.kind) or wanted.kind == given.kind:         # in a tuple, or both are sets
         a, b = (node.args if node.kind == "list" or node.value in ("{}", "()") else (node,) for node in (wanted, given))
         return len(a) == len(b) and matched(a, b)
@@ -145,6 +164,9 @@ def same_relation(wanted: Node, given: Node) -> bool:
         return equal(a[1], given)
     if b is not None:
         return equal(wanted, b[1])
+    if given.kind == "relation" and given.value[-1] in ("=", "~") and is_constant(given.args[-1]):
+        last = given.args[-1]                                         # x + y = 23
+        return wanted.kind != "relation" and not is_zero(last) and equal(wanted, last)
     return wanted.kind == "relation" and same_members(wanted, given)
 
 
@@ -167,6 +189,11 @@ def said(relation: Node) -> tuple[Node, Node] | None:
     return (args[0], args[-1]) if calculated else None
 
 
+def is_zero(node: Node) -> bool:
+    """Whether it is 0, to which equations are brought that are to be solved."""
+    return node.kind == "number" and not node.value.value
+
+
 def is_name(node: Node) -> bool:
     """Whether it is a name for what is asked, and not a formula: x, f(x), |AB|, AB : CD, (p, q)."""
     if node.kind == "symbol":
@@ -178,7 +205,7 @@ def is_name(node: Node) -> bool:
             node.kind != "quotient" or all(len(str(arg.value)) > 1 for arg in node.args))
     if node.kind == "product":                                        # f(x), W(n)
         name, argument = node.args
-        return name.kind == "symbol" and len(name.value) == 1 and name.value in "fghFGHPQWTSpqVa" and (
+        return name.kind == "symbol" and name.value.rstrip("'") in set("fghFGHPQWTSpqVa") and (
             argument.kind in ("number", "symbol"))
     return False
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-MOST_CHARACTERS, MOST_TOKENS, MOST_DEPTH, MOST_DIGITS = 2000, 600, 40, 400
+MOST_CHARACTERS, MOST_TOKENS, MOST_DEPTH, MOST_DIGITS = 2000, 400, 40, 400
 
 
 class FormulaError(ValueError):
@@ -58,17 +58,23 @@ CLOSING = {"(": ")]", "[": ")]", "\\{": ("\\}",), "\\langle": ("\\rangle",), "\\
 STYLE = {"\\mathrm", "\\mathbf", "\\mathit", "\\mathsf", "\\mathcal", "\\mathbb", "\\boldsymbol", "\\vec", "\\bar",
          "\\hat", "\\overrightarrow", "\\overline", "\\operatorname", "\\boxed", "\\fbox", "\\phantom", "\\underline",
          "\\tilde", "\\widehat"}
-MATRICES = {"matrix", "pmatrix", "bmatrix", "vmatrix", "Bmatrix", "smallmatrix", "array"}
+MATRICES = {"matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array"}
 
 CHARACTERS = str.maketrans({
-    **dict.fromkeys("−–—‐‑‒－", "-"), "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "÷": "\\div ",
+    **{chr(0xFEE0 + code): chr(code) for code in range(0x21, 0x7F)}, **dict.fromkeys("−–—‐‑‒－", "-"),
+    "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "÷": "\\div ",
     "∗": "*",
     "π": "\\pi ", "∞": "\\infty ", "∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ", "≤": "\\le ", "≥": "\\ge ",
     "≠": "\\ne ", "≈": "\\approx ", "±": "\\pm ", "∓": "\\mp ", "√": "\\sqrt ", "²": "^2", "³": "^3",
     "°": "^\\circ ",
-    "½": "\\frac12", "⅓": "\\frac13", "⅔": "\\frac23", "¼": "\\frac14", "¾": "\\frac34", "θ": "\\theta ",
+    "½": "\\frac12", "⅛": "\\frac18", "⅜": "\\frac38", "⅓": "\\frac13", "⅔": "\\frac23",
+    "¼": "\\frac14", "¾": "\\frac34", "θ": "\\theta ",
     "α": "\\alpha ", "β": "\\beta ", "∅": "\\emptyset ",
     "\u2044": "/", **dict.fromkeys("\u00a0\u2009\u202f\u2003", " ")})
+SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻ⁿ", "0123456789-n")
+SUPERSCRIPT = re.compile("(?<=[\\w)\\]}])[⁰¹²³⁴⁵⁶⁷⁸⁹⁻ⁿ]+")
+ROOT = re.compile(r"√\s?(\d+(?:\.\d+)?|[A-Za-z])")
+REPEATED = re.compile(r"(?<![\d.])(\d*\.\d*?)(\d)\2{2,}(?:\.{3}|…)")      # 0.333...
 # of the room between things nothing is left, of the other commands here a space or a sign
 REWRITES = [(re.compile(pattern), by) for pattern, by in (
     (r"\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|mathstrut)(?![A-Za-z])\.?", ""),
@@ -80,6 +86,10 @@ REWRITES = [(re.compile(pattern), by) for pattern, by in (
     (r"\\(?:dfrac|tfrac|cfrac|sfrac)(?![A-Za-z])", r"\\frac"),
     (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|\\degree(?![A-Za-z])", r" \\deg "),
     (r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm|mathbf|operatorname)\s*\{([^{}]*)\}", r" \1 "),
+    (r"\\(?:text)?color\s*\{[^{}]*\}|\\(?:Large|large|LARGE|huge|Huge|small|bf|it|rm)(?![A-Za-z])", ""),
+    (r"\{([^{}]*)\\choose(?![A-Za-z])([^{}]*)\}", r"\\binom{\1}{\2}"), (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
+    (r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}", r"\\frac{\1}{\2}"), (r"\\pmod\s*(?:\{[^{}]*\}|\w+)", ""),
+    (r"(?<=\.)(\d*)\\(?:bar|dot)\s*\{?(\d+)\}?", r"\1\\overline{\2}"),
     (r"\\(?:leftarrow|iff|implies|therefore|because|Rightarrow)(?![A-Za-z])", " "),
     (r"\\(?:lbrace|lbrack)(?![A-Za-z])", r"\\{"), (r"\\(?:rbrace|rbrack)(?![A-Za-z])", r"\\}"),
     (r"\\mid(?![A-Za-z])|\\[lr]?vert(?![A-Za-z])|\\\|", "|"),
@@ -88,9 +98,14 @@ TOKEN = re.compile(r"\s+|(?P<number>\d+\.(?!\d)|(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][-
                    r"|(?P<other>\\begin\s*\{[a-z]*\*?\}(?:\s*\{[lcr|\s]*\})?|\\end\s*\{[a-z]*\*?\}|\\[A-Za-z]+|\\\\"
                    r"|\\[{}]|[A-Za-z]+|\*\*|<=|>=|!=|==|[-+*/^_=<>|(){}\[\],;:!&%'])")
 # the readings of a comma between digits: it separates, or groups thousands, or is the decimal point
-THOUSANDS = re.compile(r"(?<![\d.,])(?:[1-9]\d{0,2}(?:[, '’]\d{3})+|[1-9]\d?(?:,\d\d)+,\d{3})(?![\d]|,\d)")
+THOUSANDS = re.compile(r"(?<![\d.,(\[{])(?:[1-9]\d{0,2}(?:[, '’]\d{3})+|[1-9]\d?(?:,\d\d)+,\d{3})(?![\d]|,\d)")
 DECIMAL = re.compile(r"(?<![\d.,])(?:\d+|[1-9]\d{0,2}(?:[.\s]\d{3})+),\d+(?![\d.]|,\d)")
 POINTS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:\.\d{3}){2,}(?![\d.]|,\d)")
+
+
+def superscript(found: re.Match[str]) -> str:
+    """Raised digits as a power."""
+    return "^{" + found[0].translate(SUPERSCRIPTS) + "}"
 
 
 def plain(text: str) -> str:
@@ -99,6 +114,7 @@ def plain(text: str) -> str:
     >>> plain(r"\left( \dfrac{1}{2},\, 14{,}916 \right)").replace(" ", "")
     '(\\frac{1}{2},14916)'
     """
+    text = ROOT.sub(r"\\sqrt{\1}", SUPERSCRIPT.sub(superscript, REPEATED.sub(r"\1\\overline{\2}", text)))
     text = text.translate(CHARACTERS)
     if "\\" in text or "{" in text or "~" in text:
         if "\\begin" not in text:
@@ -296,8 +312,8 @@ class Parser:
                 node = Node("power", (node, self.exponent()))
             elif mark == "'":
                 node = Node("symbol", value=f"{node.value}'")
-            elif mark != "\\deg":
-                node = Node("factorial" if mark == "!" else "percent", (node,))
+            else:
+                node = Node({"!": "factorial", "%": "percent"}.get(mark, "degrees"), (node,))
         return node
 
     def exponent(self) -> Node:
@@ -418,6 +434,10 @@ class Parser:
             return Node("root", (self.argument() if self.peek() != "(" else self.brackets(), index))
         if token.startswith("\\begin"):
             return self.matrix(token)
+        if token == "\\mathbb" and self.peek() == "{" and self.peek(1) == "R":
+            self.at += 3
+            ends = Node("symbol", value="infty")
+            return Node("group", (Node("negative", (ends,)), ends), "()")
         if token in STYLE:
             return self.argument(split=False)
         if name in FUNCTIONS:
@@ -444,6 +464,9 @@ class Parser:
             while self.peek() and self.peek() != "(" and self.peek()[1:] not in FUNCTIONS and self.begins_factor():
                 arguments = Node("product", (arguments, self.factor(signed=False)))
         several = arguments.args if arguments.kind == "group" else (arguments,)
+        if power is not None and power.kind == "negative" and name in ("sin", "cos", "tan") and (
+                power.args[0] == literal("1")):                       # the inverse function
+            name, power = f"arc{name}", None
         node = Node("call", several if base is None else (*several, base), name)
         return node if power is None else Node("power", (node, power))
 

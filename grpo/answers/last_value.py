@@ -5,19 +5,28 @@ from .dress import FORMULA, inside_of
 from .units import unit_of
 
 SIGN = r"(?:[-−–‑]\s?)?[$€£¥₹]?"
-NUMBER = re.compile(rf"(?<![\w.,/]){SIGN}(?:\d{{1,3}}(?:[, '’]\d{{3}})+(?!\d)|\d+)(?:[.,]\d+)?(?:[eE][-+]?\d+)?"
+NUMBER = re.compile(rf"(?<![\w.,/]){SIGN}(?:\d{{1,3}}(?:\.\d{{3}})+,\d+|(?:\d{{1,3}}(?:[, '’]\d{{3}})+(?!\d)|\d+)"
+                    r"(?:[.,]\d+)?)(?:[eE][-+]?\d+)?"
                     rf"|(?<![\w.]){SIGN}\.\d+")
 # what may stand before a number in one formula: other numbers, letters and signs; and what may stand after it
 LEFT = re.compile(r"(?:(?:\d[\d,.]*|(?<![A-Za-z])[A-Za-z])\s?[!%)]?\s?(?:[-+*/^=×÷]|(?<=\d)\s?x)\s?[($]{0,2}\s?)+$")
-RIGHT = re.compile(r"(?:\s?[-+*/^×÷]\s?[($]?(?:\d[\d,.]*\d|\d|[A-Za-z](?![A-Za-z]))\)?|[!²³])+")
+RIGHT = re.compile(r"(?:\s?[-+*/^×÷]\s?[($]?(?:\d[\d,.]*\d|\d|[A-Za-z](?![A-Za-z]))\)?|[!²³]|[√π∛]\s?\w*|[½¼¾]"
+                   r"|(?<=\d)[abceiknpqrtxyz](?![A-Za-z])|(?<=\d)[:(][\d.]+\)?)+")
 # words after a number that make another number of it
 CHANGING = re.compile(r"\s*(?:!|\^|(?:below|above|over|under|factorial|squared|cubed|less than|more than|times|"
-                      r"percent of|million|billion|thousand|hundred|dozen|halves|thirds|quarters|out of)\b)")
+                      r"percent of|and a half|million|billion|thousand|hundred|dozen|halves|thirds|quarters|out of)\b)")
+# what before a number says that it is a part of something else: "3 out of 4", "log(5)", "not 5"
+PART = re.compile(
+    r"(?:[\d.,]*[√∛]|\w+\*?\w*\(|\d+[:½¼¾]|\d+\s"
+    r"|\b(?:not|minus|negative|half\s+of|(?:more|less|fewer|greater)\s+than|at\s+least|at\s+most)\s+"
+    r"|\d[\d.,]*\s+(?:over|minus|plus|times|mod(?:ulo)?|choose|divided\s+by|multiplied\s+by|out\s+of|of|to|or"
+    r"|and(?:\s+a)?)\s+"
+    r"|\d+\s+(?:hours?|feet|foot|minutes?|pounds?|dollars?|days?|weeks?|years?)\s+(?:and\s+)?)[$€£]?$")
 LATEX = re.compile(r"[^\s$]*\\[A-Za-z]+[^\s$]*")           # \frac{15}{2} without marks around it
 CLOSING = re.compile(r"[^()\[\]{}\n]*[)\]}]")
 BROKEN = re.compile(r"(?<!\$)\$[ \t]*\n[^$\n]*\n[ \t]*\$(?!\$)|\\\([ \t]*\n[^\n]*\n[ \t]*\\\)")   # over several lines
-LISTED = re.compile(r"^\s*(?:step\s+)?\d{1,2}[.):]\s+(?=[A-Za-z$\\*])", re.MULTILINE | re.IGNORECASE)     # "10. Now"
-SENTENCE = re.compile(r"[A-Za-z]{3,}\s+[A-Za-z]{2,}")      # between two dollars: money, and no formula
+LISTED = re.compile(r"^[ \t]*(?:step\s+)?\d{1,2}[.):]\s+(?=[A-Za-z$\\*])", re.MULTILINE | re.IGNORECASE)     # "10. Now"
+SENTENCE = re.compile(r"(?<![A-Za-z])[A-Za-z]{3,}\s+[A-Za-z]{2,}")      # between two dollars: money, and no formula
 JOINED = re.compile(r"\s*(?:,|and|or|,\s*and)\s*(?=[$\\])")
 UNIT = re.compile(r"\s?(?:%|°|[A-Za-z]+(?:\^?\d)?(?:\s[A-Za-z]+){0,3})(?=[.,;!?]|\s*$|\n)")
 MOST_BACK = 200                              # characters of a line that are looked at before a number
@@ -72,6 +81,10 @@ def whole_formula(text: str, number: re.Match[str]) -> str:
     latex = LATEX.match(text, max(line, text.rfind(" ", line, number.start()) + 1))
     if latex is not None and latex.end() >= number.end():
         return latex[0].rstrip(".,;:!?")
+    part = PART.search(before)
+    if part is not None:
+        right = RIGHT.match(text, number.end())
+        return text[number.start() - len(part[0]):right.end() if right else number.end()].strip()
     left, right = LEFT.search(before), RIGHT.match(text, number.end())
     start = number.start() - (len(left[0]) if left else 0)
     end = right.end() if right else number.end()

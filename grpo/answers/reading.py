@@ -4,28 +4,39 @@ import re
 from typing import Any
 
 from .boxes import boxed, boxes_in
-from .choices import WITH_REASON
-from .dress import FORMULA, MARKS
+from .choices import LETTERS, WITH_REASON
+from .dress import FORMULA, MARKS, WRAPPED
 from .last_value import CHANGING, NUMBER, RIGHT, following, last, last_value
 
 MOST_TEXT = 400_000                          # characters of a completion, from its end, that are looked through
 MOST_FORMULA = 200                           # of a completion that is nothing but its answer
 # "the final answer to the question must therefore be: **"
 ANNOUNCED = re.compile(
-    r"(?:final\s+answer|\banswer|\bsolution\s+(?=is)|答案)s?(?:\s+(?:to|of|for)\s[^.\n:=]{0,80}?)?"
+    r"(?:(?:final\s+answer|\banswer|\bsolution\s+(?=is)|(?:correct|right|best)\s+(?:option|choice)\s+(?=is)"
+    r"|ответ|antwort|réponse|respuesta|resposta|risposta|答え|정답|الإجابة|答案)s?"
+    r"(?:\s+(?:to|of|for)\s[^.\n:=]{0,80}?|\s*\([^()\n]{1,40}\))?"
     r"(?:\s+(?:must|should|would|could|will|can|may)\b)?"
-    r"(?:\s*(?:is|are|be|:|=|：|是|为)[*_:：\s]*)+(?:\\?[\"“])?"
+    r"(?:[*_`]{0,3}\s*(?:is|are|be|:|=|：|是|为|は|은|هي)[*_`:：\s]*)+"
+    r"|\banswer[*_]{0,3}(?:\s*\n+\s*|\s+(?=[$\\]))|故选)"
+    r"(?:\\?[\"“])?"
     r"(?:(?:therefore|thus|hence|then|indeed|approximately|about|roughly|exactly|simply|just|equal\s+to|given\s+by"
     r"|that|:)[*_:,\s]*)*", re.IGNORECASE)
-STOP = re.compile(r"\.(?=\s|$)|\n|<\||$")    # the end of what is announced
+STOP = re.compile(r"\.(?=\s|$)|[\n。]|です|입니다|<(?:\||/s>|eos|end)|$")    # the end of what is announced
 EQUALS = re.compile(r"[^<>!=]=")
 # after a number that a sentence begins with: what explains it, and is no unit
-EXPLAINED = re.compile(r"\s*(?:,\s|\(|because\b|since\b|as\b|so\b|which\b|and\s+(?![\d$\\(-])|;|—|-\s)")
+EXPLAINED = re.compile(r"\s*(?:,\s|of\s+(?:the|an?|these|those|his|her|their)\b|\(|because\b|since\b|as\b|so\b"
+                       r"|which\b|and\s+(?![\d$\\(-])|;|—|-\s)")
+ASIDE = re.compile(r"\s+\([^()]*[A-Za-z]{2,}[^()]*\)$")    # "5 apples (out of 12)"
 NEGATED = re.compile(r"\b(?:not|no)\b|n't\b", re.IGNORECASE)
-MADE_OF = re.compile(r"\b(?:of|minus|negative|plus|times|over|than|or|to|by|under|below|above|about)\s*$",
-                     re.IGNORECASE)
+MADE_OF = re.compile(r"\b(?:of|minus|negative|plus|times|over|than|or|by|under|below|above|about|at\s+least|at\s+most)"
+                     r"\s*$", re.IGNORECASE)
 VERB = re.compile(r"\b(?:is|are|was|were|be|equals?|has|have|had|makes?|costs?|gets?|needs?)\b", re.IGNORECASE)
-WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}(?![A-Za-z]*\})|\n|(?<=\d)[A-Za-z]{2}")     # but for those of LaTeX
+# words, but for those of LaTeX
+WORD = re.compile(r"[а-яА-Я\u0590-\u07ff\u0e00-\u0eff\u3040-\ud7ff]|(?<![\\A-Za-z])[A-Za-z]{2,}(?![A-Za-z]*\})|\n"
+                  r"|(?<=\d)[A-Za-z]{2}")
+# of Markdown
+HEADING = re.compile(r"(?:step|part|case|final|answer|conclusion|solution)\b(?!.*\bis\b)", re.IGNORECASE)
+LATER = re.compile(rf"[$\\\d(\[{{-]|[{LETTERS}]\b(?!\s[a-z])")
 LABELLED = re.compile(r"\s*[A-Z]\s*:\s+(\S.*)")            # "A: 36"
 MOST_UNIT_WORDS = 4
 
@@ -56,10 +67,11 @@ def tagged_answer(text: str) -> str | None:
 def unboxed(answer: str) -> str:
     """The answer in a tag: what its box holds, or what it announces, where it has that."""
     inside = boxed(answer) if "\\" in answer else None
-    if inside is not None:
-        return inside
-    said = announced(answer)
-    return answer if said is None else said[0]
+    words = WRAPPED.sub(r"\1", answer if inside is None else inside)
+    said = announced(words)
+    if said is not None and said[0]:
+        return said[0]
+    return answer if inside is None else inside
 
 
 def announced(text: str) -> tuple[str, ...] | None:
@@ -91,6 +103,7 @@ def said_value(said: str) -> tuple[str, ...]:
     right = said.rpartition("=")[2].strip(MARKS) if EQUALS.search(said) and not said.startswith("$") else said
     start = NUMBER.match(right)
     if start is not None:
+        right = ASIDE.sub("", right)
         more = RIGHT.match(right, start.end())
         end = more.end() if more else start.end()
         after = right[end:]
@@ -124,16 +137,19 @@ def final_answer(text: str) -> str:
 
 def answers_in(text: str) -> tuple[str, ...]:
     """The readings of the one answer that a completion gives: mostly one; of a sentence that announces a value both."""
+    text = (text.rpartition("</think>")[2].strip() or text)[-MOST_TEXT:]
     if (answer := tagged(text)) is not None:
         answer = unboxed(answer)
         value = stated(answer) if VERB.search(answer) else None
         return (answer,) if value is None else (answer, value)
-    if "####" in text:
-        return (unboxed(text.rsplit("####", 1)[1].strip().split("\n")[0].strip()),)
-    text = (text.rpartition("</think>")[2].strip() or text)[-MOST_TEXT:]
+    if "<think>" in text and "</think>" not in text:
+        return ("",)                                                  # cut off before it answers
+    line, _, rest = text.rpartition("####")[2].strip().partition("\n")
+    if "####" in text and not (HEADING.match(line) or rest.strip() and not re.search(r"\d", line)):
+        return (unboxed(line.strip()),)
     inside = boxed(text)
     if inside is not None:
-        return (inside and later_announcement(text)) or (inside,)
+        return (inside and later_announcement(text)) or (unboxed(inside),)
     said = announced(text)
     if said is not None and said[0]:
         return said
@@ -148,7 +164,7 @@ def later_announcement(text: str) -> tuple[str, ...] | None:
     """What is announced as a formula or a number after the last box ("Final Answer: The final answer is $5$")."""
     *_, (_, end, _) = boxes_in(text)
     found = last(ANNOUNCED, text[end:])
-    return announced(text[end:]) if found and re.match(r"[$\\\d(\[{-]", text[end + found.end():]) else None
+    return announced(text[end:]) if found and LATER.match(text, end + found.end()) else None
 
 
 def latex_answer(text: str) -> str | None:

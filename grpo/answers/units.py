@@ -6,9 +6,9 @@ from collections.abc import Iterator, Set
 # one name for all the ways to write a unit; dollars and "$" are the same, dollars and euros are not
 UNITS = {name: one for one, names in {
     "%": "% percent pct percentage", "dollar": "$ dollar dollars usd us$ bucks", "euro": "€ euro euros eur",
-    "pound": "£ pound pounds lb lbs gbp quid", "yen": "¥ yen jpy", "yuan": "yuan rmb cny",
-    "rupee": "₹ rupee rupees rs inr", "won": "₩ won krw", "ruble": "₽ ruble rubles rub", "cent": "¢ cent cents",
-    "penny": "penny pennies pence", "mm": "mm millimeter millimeters millimetre millimetres",
+    "pound": "pound pounds", "yen": "¥ yen jpy", "yuan": "yuan rmb cny", "rupee": "₹ rupee rupees rs inr",
+    "won": "₩ won krw", "ruble": "₽ ruble rubles rub", "cent": "¢ cent cents", "penny": "penny pennies pence",
+    "mm": "mm millimeter millimeters millimetre millimetres",
     "cm": "cm cms centimeter centimeters centimetre centimetres", "m": "m meter meters metre metres",
     "km": "km kms kilometer kilometers kilometre kilometres", "inch": "in inch inches", "foot": "ft foot feet",
     "yard": "yd yds yard yards", "mile": "mi mile miles", "mg": "mg milligram milligrams", "g": "g gram grams",
@@ -16,18 +16,22 @@ UNITS = {name: one for one, names in {
     "ml": "ml milliliter milliliters millilitre millilitres", "l": "l liter liters litre litres",
     "gallon": "gal gallon gallons", "quart": "qt quart quarts", "pint": "pint pints", "cup": "cup cups",
     "tablespoon": "tbsp tablespoon tablespoons", "teaspoon": "tsp teaspoon teaspoons",
-    "ms": "ms millisecond milliseconds", "second": "s sec secs second seconds", "minute": "min mins minute minutes",
-    "hour": "h hr hrs hour hours", "day": "day days", "week": "week weeks", "month": "month months",
-    "year": "yr yrs year years", "mph": "mph", "degree": "° deg degree degrees", "celsius": "°c celsius",
-    "fahrenheit": "°f fahrenheit", "kelvin": "kelvin", "radian": "rad radian radians", "unit": "unit units",
-    "hectare": "ha hectare hectares", "acre": "acre acres", "watt": "w watt watts", "kw": "kw kilowatt kilowatts",
-    "joule": "j joule joules", "newton": "n newton newtons", "volt": "v volt volts",
-    "amp": "a amp amps ampere amperes", "hz": "hz hertz", "mol": "mol mole moles", "byte": "byte bytes", "kb": "kb",
-    "mb": "mb", "gb": "gb", "person": "person persons people", "child": "child children", "man": "man men",
-    "woman": "woman women", "fish": "fish", "sheep": "sheep", "mouse": "mouse mice", "goose": "goose geese",
-    "tooth": "tooth teeth", "time": "times", "point": "point points pt pts", "way": "way ways",
-    "piece": "piece pieces"}.items()
+    "ms": "ms millisecond milliseconds", "second": "s sec secs second seconds",
+    "minute": "min mins minute minutes", "hour": "h hr hrs hour hours", "day": "day days", "week": "week weeks",
+    "month": "month months", "year": "yr yrs year years", "degree": "° deg degree degrees",
+    "celsius": "°c celsius", "fahrenheit": "°f fahrenheit", "kelvin": "k kelvin",
+    "radian": "rad radian radians", "unit": "unit units", "hectare": "ha hectare hectares",
+    "acre": "acre acres", "watt": "w watt watts", "kw": "kw kilowatt kilowatts", "joule": "j joule joules",
+    "newton": "n newton newtons", "volt": "v volt volts", "amp": "a amp amps ampere amperes", "hz": "hz hertz",
+    "mol": "mol mole moles", "byte": "byte bytes", "kb": "kb", "mb": "mb", "gb": "gb",
+    "person": "person persons people", "child": "child children", "man": "man men", "woman": "woman women",
+    "fish": "fish", "sheep": "sheep", "mouse": "mouse mice", "goose": "goose geese", "tooth": "tooth teeth",
+    "time": "times", "point": "point points pt pts", "way": "way ways", "piece": "piece pieces", "lb": "lb lbs",
+    "sterling": "£ gbp quid", "mile/hour": "mph", "km/hour": "kph kmh", "ohm": "Ω ohm ohms", "um": "μm µm",
+    "nm": "nm", "pa": "pa pascal pascals", "kpa": "kpa", "atm": "atm", "ev": "ev", "kwh": "kwh", "kj": "kj",
+    "cal": "cal calorie calories", "kcal": "kcal", "rpm": "rpm"}.items()
     for name in names.split()}
+SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 BEFORE = re.compile(r"(?P<sign>[-+]?)\s*(?P<unit>US\$|[$€£¥₹₩₽]|(?:USD|EUR|GBP|JPY|Rs\.?)(?![A-Za-z]))\s*"
                     r"(?=[-+.\d\\(])")
 # words that change the number; but a question that asks for dozens or quarters counts them
@@ -35,12 +39,15 @@ FRACTIONS = {
     "half", "halves", "third", "thirds", "quarter", "quarters", "fourth", "fourths", "fifth", "fifths", "sixth",
     "sixths", "seventh", "sevenths", "eighth", "eighths", "ninth", "ninths", "tenth", "tenths", "twelfths",
     "hundredths", "thousandths", "dozen", "dozens", "hundred", "hundreds", "thousand", "thousands", "million",
-    "millions", "billion", "billions", "trillion", "pair", "pairs", "score", "scores", "tens", "ones"}
+    "millions", "billion", "billions", "trillion", "pair", "pairs", "score", "scores", "tens", "ones", "twelfth",
+    "sixteenth", "sixteenths", "hundredth", "thousandth", "trillions", "lakh", "lakhs", "crore", "crores", "gross",
+    "quintillion"}
 CHANGING = {"pi", "squared", "cubed", "plus", "minus", "or", "and", "over", "under", "below", "above", "less", "fewer",
             "factorial", "negative", "to", "not", "by", "divided", "multiplied", "mod", "modulo", "double", "triple",
-            "twice", "power", "root", "point", "is", "are", "was", "were", "has", "does", "this", "its", "us", "yes",
+            "twice", "power", "root", "is", "are", "was", "were", "has", "does", "this", "its", "us", "yes",
             "versus", "vs", "thus", "as", "unless", "than", "but", "if", "then", "because", "since", "when", "choose",
             "exponent", "base", "from", "with", "without", "out", "at", "about", "between", "off", "remainder"}
+AMBIGUOUS = ({"pound", "sterling"}, {"pound", "lb"})
 OF_THEM = (["of", "them"], ["of", "these"], ["of", "those"])
 SQUARE = {"square": "2", "sq": "2", "sq.": "2", "cubic": "3", "cu": "3"}
 RATE = {"per", "a", "an", "each", "every", "/", "for"}
@@ -48,9 +55,10 @@ AFTER = [rest.split() for rest in (
     "in total", "in all", "total", "altogether", "left", "left over", "remaining", "old", "of age", "long", "wide",
     "tall", "high", "deep", "away", "ago", "apart", "later", "each", "respectively", "overall", "combined",
     "earlier", "more")]
-WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|°\s?[CF]?(?![^\W\d_])|[%$€£¥₹₩₽¢/]")
-POWER = re.compile(r"(?<=[A-Za-z])\s*(?:\^\s*\{?\s*([23])\s*\}?|([23])(?![\d]))")
-START = re.compile(r"(?<=[\d)\]}!.π²³ ])(?=[A-Za-zµ°%$€£¥₹₩₽¢])")
+WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|°\s{0,2}[CF]?(?![^\W\d_])|[%$€£¥₹₩₽¢/]")
+POWER = re.compile(r"([A-Za-z]+)(?:\s*\^\s*\{?\s*([23])\s*\}?|([23])(?!\d))")
+SINGLE = frozenset("mglLhsNVWAJKCF")          # units of one letter, in their case
+START = re.compile(r"(?<=[\d)\]}!.π²³ ])(?=\(?[A-Za-zµ°%$€£¥₹₩₽¢])")
 MOST_WORDS = 8
 
 
@@ -88,14 +96,18 @@ def before(text: str) -> tuple[str, str]:
     return found["sign"] + text[found.end():], UNITS[found["unit"].casefold().rstrip(".")]
 
 
-def splits(text: str, nouns: Set[str]) -> Iterator[tuple[str, str]]:
-    """(value, unit) for every place where the rest of the text is a unit, the shortest value first.
+def splits(text: str, nouns: Set[str], letters: Set[str] = SINGLE) -> Iterator[tuple[str, str]]:
+    """(value, unit) for every place where the rest of the text is a unit, the shortest value first. letters: the units
+    of one letter that count, where they stand apart ("5 m"; 5m is a product).
 
     >>> list(splits("12 cm^2", frozenset())), next(splits("18 dollars a day", frozenset()))
     ([('12', 'cm2')], ('18', 'dollar'))
     """
     for place in START.finditer(text):
         value, rest = text[:place.start()].rstrip(), text[place.start():]
+        alone = re.match(r"([A-Za-z])(?![A-Za-z²³])", rest)
+        if alone is not None and (alone[1] not in letters or not text[:place.start()].endswith(" ")):
+            continue
         unit = unit_of(rest, nouns, value.strip())
         if unit is not None and value:
             yield value, unit
@@ -107,7 +119,7 @@ def unit_of(text: str, nouns: Set[str], value: str = "") -> str | None:
     >>> [unit_of(text, frozenset()) for text in ("square meters", "red apples left", "below zero")]
     ['m2', 'red apple', None]
     """
-    text = POWER.sub(lambda found: "²" if "2" in found.groups() else "³", text.strip().rstrip("."))
+    text = POWER.sub(raised, re.sub(r"^\((\w+)\)$", r"\1", text.strip().rstrip(".")))
     text = re.sub(r"per\s+cent\b", "percent", text)
     found = re.findall(rf"(?:{WORD.pattern})[²³]?|\S", text)
     if not found or len(found) > MOST_WORDS or not all(WORD.fullmatch(word.rstrip("²³")) for word in found):
@@ -137,6 +149,13 @@ def unit_of(text: str, nouns: Set[str], value: str = "") -> str | None:
                 return None
             rest = rest[len(ending):]
     return name
+
+
+def raised(found: re.Match[str]) -> str:
+    """cm^2 and cm2 as cm², where the word is a unit."""
+    if found[1].casefold() not in UNITS:
+        return found[0]
+    return found[1] + ("²" if "2" in found.groups() else "³")
 
 
 def first_unit(found: list[str]) -> tuple[str, int] | None:
@@ -177,7 +196,7 @@ def fits(wanted: str, given: str) -> bool:
     >>> fits("km", "mile"), fits("", "apple"), fits("red apple", "apple"), fits("red apple", "big apple")
     (False, True, True, False)
     """
-    if not wanted or not given or wanted == given:
+    if not wanted or not given or wanted == given or {wanted, given} in AMBIGUOUS:
         return True
     a, b = wanted.split(), given.split()
     return a[-1] == b[-1] and (set(a) <= set(b) or set(b) <= set(a))

@@ -6,7 +6,6 @@ import math
 import zlib
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import Any
 
 from .formula import FormulaError, Node
 
@@ -14,6 +13,7 @@ MOST_BITS = 20_000                           # of a power or a factorial that is
 POINTS = 10                                  # at which expressions with names are compared
 LEAST_POINTS = 3                             # of them, where both have a value
 CLOSE = 1e-9                                 # relative difference of what is the same as floating-point numbers
+LEAST_DIGITS = 3                             # that count of such a decimal
 DECIMALS = 6                                 # a decimal with as many digits after its point may be rounded
 CONSTANTS: dict[str, complex] = {"pi": math.pi, "e": math.e, "i": 1j}
 CALLS: dict[str, Callable[[complex], complex]] = {
@@ -71,9 +71,10 @@ def same_value(wanted: Node, given: Node) -> bool:
 
 def rounded(wanted: Node, given: Node, a: Fraction | float, b: Fraction | float) -> bool:
     """Whether one of them is a decimal of at least DECIMALS places to which the other can be rounded."""
-    places = [node.value.decimals for node in (unsigned(wanted), unsigned(given))
+    places: list[int] = [node.value.decimals for node in (unsigned(wanted), unsigned(given))
               if node.kind == "number" and node.value.decimals is not None]
-    return bool(places) and min(places) >= DECIMALS and abs(float(a - b)) <= 0.51 * 10.0 ** -min(places)
+    return (bool(places) and min(places) >= DECIMALS and abs(float(a - b)) <= 0.51 * 10.0 ** -min(places)
+            and min(abs(float(a)), abs(float(b))) >= 10.0 ** (LEAST_DIGITS - min(places)))
 
 
 def unsigned(node: Node) -> Node:
@@ -220,7 +221,8 @@ def number_at(node: Node, point: Mapping[str, complex]) -> complex:
     values = [number_at(arg, point) for arg in node.args]
     if node.kind == "call":
         return complex(called(node.value, values))
-    if node.kind not in ("sum", "product", "negative", "quotient", "percent", "factorial", "power", "root"):
+    if node.kind not in ("sum", "product", "negative", "quotient", "percent", "factorial", "power", "root",
+                         "degrees"):
         raise ValueError(f"no value of a {node.kind}")
     a, b = values[0], values[-1]
     if node.kind == "power":
@@ -233,7 +235,7 @@ def number_at(node: Node, point: Mapping[str, complex]) -> complex:
             raise ValueError("no factorial of it")
         return complex(math.gamma(a.real + 1))
     return {"sum": lambda: a + b, "product": lambda: a * b, "negative": lambda: -a, "quotient": lambda: a / b,
-            "percent": lambda: a / 100}[node.kind]()
+            "percent": lambda: a / 100, "degrees": lambda: a * math.pi / 180}[node.kind]()
 
 
 def power_of(base: complex, exponent: complex, rational: Fraction | None) -> complex:
@@ -249,12 +251,14 @@ def called(name: str, values: list[complex]) -> complex:
     first = values[0]
     if name == "log":
         return cmath.log(first) / (cmath.log(values[1]) if len(values) > 1 else math.log(10))
-    if name in ("binom", "gcd", "lcm"):
+    if name == "binom":
+        n, k = (value.real for value in values)
+        return complex(math.gamma(n + 1) / (math.gamma(k + 1) * math.gamma(n - k + 1)))
+    if name in ("gcd", "lcm"):
         whole = [int(value.real) for value in values]
-        if whole != values or max(map(abs, whole)) > 1000:
+        if whole != values:
             raise ValueError("no whole numbers")
-        function: Any = math.comb if name == "binom" else getattr(math, name)
-        return complex(float(function(*whole)))
+        return complex(float(getattr(math, name)(*whole)))
     if name in ("min", "max"):
         return complex((min if name == "min" else max)(value.real for value in values))
     return CALLS[name](first)

@@ -1,11 +1,15 @@
 """What a command asks a model: words and images, from its flags or from standard input."""
+import argparse
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from ..datasets import chat
 from ..errors import ConfigError
 from ..vision.messages import normal
-from .parser import Parser
+from .parser import Parser, from_yaml, given_names
+
+TEMPLATE = "chat_template_kwargs"
 
 
 def add_question(parser: Parser, model: str) -> None:
@@ -14,7 +18,32 @@ def add_question(parser: Parser, model: str) -> None:
     parser.add_argument("--model", "--model_name", "--model_name_or_path", required=True, help=model)
     parser.add_argument("--image", action="append", metavar="FILE", help="an image to show it, before the prompt or "
                         "where that has <image>; again for more")
+    add_template(parser)
     parser.add_argument("--system", metavar="TEXT", help="system message; 'xml' asks for <reasoning> and <answer>")
+
+
+def add_template(parser: Parser) -> None:
+    """--chat_template_kwargs, whose entries may be said one by one: --chat_template_kwargs.enable_thinking false."""
+    parser.add_argument(f"--{TEMPLATE}", type=from_yaml, default={}, metavar="ARGS",
+                        help="arguments of the chat template, '{enable_thinking: false}'; also "
+                             f"--{TEMPLATE}.enable_thinking false")
+
+
+def add_entries(parser: Parser, argv: Sequence[str], outer: Sequence[str] = (TEMPLATE,)) -> None:
+    """Lets --OUTER.NAME be flags, where they are on a command line."""
+    for name in sorted(given_names(argv)):
+        if "." in name and name.partition(".")[0] in outer:
+            parser.add_argument(f"--{name}", dest=name, type=from_yaml, default=argparse.SUPPRESS,
+                                help=argparse.SUPPRESS)
+
+
+def template_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What a command line says to the chat template. ConfigError for what is no mapping."""
+    whole, begin = getattr(arguments, TEMPLATE, None) or {}, f"{TEMPLATE}."
+    if not isinstance(whole, dict):
+        raise ConfigError(f"--{TEMPLATE} {whole!r:.80} must be a mapping, '{{enable_thinking: false}}'")
+    return {**whole, **{name.removeprefix(begin): value for name, value in vars(arguments).items()
+                        if name.startswith(begin)}}
 
 
 def question(prompt: str | None) -> str:

@@ -1,11 +1,12 @@
 """grpo attention: see where an answer looks."""
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
 from ..runs import latest_model
-from .asking import add_question, conversation, question
+from .asking import add_entries, add_question, conversation, question, template_arguments
 from .parser import Parser
 
 ABOUT = """Shows what each word of an answer looks at in the image, and in the text before
@@ -21,8 +22,8 @@ what it looks at (dark red: most), the text with every word shaded."""
 MOST_FRAMES = 100
 
 
-def attention_parser() -> Parser:
-    """The flags of `grpo attention`."""
+def attention_parser(argv: Sequence[str] = ()) -> Parser:
+    """The flags of `grpo attention`. argv: the command line, whose --chat_template_kwargs.NAME are taken too."""
     parser = Parser(prog="grpo attention", description=ABOUT)
     add_question(parser, "a folder, a hub id, or a run folder, of a model that sees")
     parser.add_argument("--answer", metavar="TEXT", help="an answer to look at, instead of the model's own")
@@ -39,13 +40,14 @@ def attention_parser() -> Parser:
                         help="the picture of all frames (attention.png)")
     parser.add_argument("--animate", metavar="FILE", help="also the frames one after another, as .gif or .webp")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or ref (auto)")
+    add_entries(parser, argv)
     return parser
 
 
 def main(argv: list[str], prog: str = "grpo attention") -> None:
     """`grpo attention`: prints the answer and where its words look, and writes the pictures."""
-    a = attention_parser().parse(argv)
-    text = question(a.prompt)
+    a = attention_parser(argv).parse(argv)
+    text, template = question(a.prompt), template_arguments(a)
     if not a.image:
         raise ConfigError("there is no image to look at: give --image FILE")
     if Path(a.output).suffix.lower() != ".png":
@@ -59,10 +61,10 @@ def main(argv: list[str], prog: str = "grpo attention") -> None:
         check_animation(a.animate)
     model = load(latest_model(a.model), device=a.device)
     prompt, images = conversation(model, text, a.image, a.system)
-    encoded = model.encode_prompt(prompt, images)
+    encoded = model.encode_prompt(prompt, images, **template)
     if a.answer is None:
         answer = model.generate([prompt], 1, a.max_new_tokens, images=[images], temperature=a.temperature,
-                                seed=a.seed)[0].token_ids
+                                seed=a.seed, chat_template_kwargs=template)[0].token_ids
     else:
         answer = model.tokenizer.encode(a.answer)
     found = attend(model, encoded, answer, a.tokens, a.layer, a.head)

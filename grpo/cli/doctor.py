@@ -5,6 +5,7 @@ import platform
 import re
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 
@@ -46,9 +47,19 @@ def examine() -> list[Finding]:
 
 def software() -> list[Finding]:
     """This package, Python and NumPy."""
-    return [Finding("grpo", "ok", f"{__version__}, from {os.path.dirname(_core.__file__)}"),
+    hiding = [Finding("names", "note", said) for said in (hidden_by(Path.cwd()),) if said]
+    return [*hiding, Finding("grpo", "ok", f"{__version__}, from {os.path.dirname(_core.__file__)}"),
             Finding("python", "ok", f"{platform.python_version()}, numpy {np.__version__}, {platform.system()} "
                                     f"{platform.machine()}")]
+
+
+def hidden_by(folder: Path) -> str | None:
+    """What in a folder Python would import in place of this package, for scripts that are started there."""
+    for path in (folder / "grpo.py", folder / "grpo" / "__init__.py"):
+        if path.is_file() and path.parent != Path(_core.__file__).parent:
+            return (f"{path} hides this package from scripts beside it: there `from grpo import ...` imports that file "
+                    "(a \"circular import\" where it is the script itself); call it something else, train_grpo.py")
+    return None
 
 
 def processor() -> list[Finding]:

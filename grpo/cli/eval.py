@@ -17,7 +17,8 @@ from ..recipes import Recipe
 from ..runs import CHECKPOINTS, CONFIG, EVALUATIONS, RECIPE, checkpoint, plain, replace_text, say, spelled, to_json
 from ..vision.drawn import Drawn
 from ..vision.messages import COLUMNS
-from .parser import Parser, from_yaml, given_names, text_or_number
+from .asking import TEMPLATE, add_entries
+from .parser import Parser, from_yaml, text_or_number
 
 ABOUT = """Evaluates a model on held-out rows: accuracy with its interval, read strictly,
 leniently and by extraction; with several completions a question also pass@k and
@@ -42,6 +43,8 @@ FLAGS: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "limit": ("eval_size", int, "only the first so many rows"),
     "system_prompt": ("system_prompt", str, "system message of questions; xml asks for <reasoning> and <answer>"),
     "category": ("eval_category", str, "column by which accuracy is broken down (category, level, subject or source)"),
+    "chat_template_kwargs": ("chat_template_kwargs", from_yaml, "arguments of the chat template, "
+                             "'{enable_thinking: false}'; also --chat_template_kwargs.enable_thinking false"),
     "num_generations": ("num_generations_eval", int, "completions a question (1)"),
     "temperature": ("temperature_eval", float, "0 is greedy (0; with several completions: the recipe's temperature)"),
     "top_k": ("top_k", int, "draw from the K likeliest tokens"),
@@ -64,17 +67,15 @@ OPTIONS = """
 
 
 def eval_parser(prog: str, argv: Sequence[str] = ()) -> Parser:
-    """The flags of `grpo eval`. argv: the command line, whose --dataset_kwargs.NAME are taken too."""
+    """The flags of `grpo eval`. argv: the command line, whose --dataset_kwargs.NAME and
+    --chat_template_kwargs.NAME are taken too."""
     parser = Parser(prog=prog, description=ABOUT)
     parser.add_argument("model", metavar="MODEL",
                         help="a folder, a .gguf file, a hub id, a run folder or one of its checkpoints")
     parser.add_argument("--checkpoint", metavar="WHICH", help="of a run: latest, best, or a step's number (latest)")
     for name, (_, kind, meaning) in FLAGS.items():
         parser.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, metavar="X", help=meaning)
-    for name in sorted(given_names(argv)):
-        if name.startswith("dataset_kwargs."):
-            parser.add_argument(f"--{name}", dest=name, type=from_yaml, default=argparse.SUPPRESS,
-                                help=argparse.SUPPRESS)
+    add_entries(parser, argv, ("dataset_kwargs", TEMPLATE))
     for name in ("rewards", "eval_funcs"):
         parser.add_argument(f"--{name}", nargs="+", type=text_or_number, default=argparse.SUPPRESS, metavar="NAME",
                             help=f"{'rewards' if name == 'rewards' else 'functions to compute besides'}: a name or "
@@ -158,6 +159,7 @@ def recipe_of(arguments: argparse.Namespace, run: Path | None) -> Recipe:
         changes.setdefault("eval_dataset_kwargs", {})
         changes.setdefault("eval_size", None)
     changes |= {f"eval_{name}": value for name, value in given.items() if name.startswith("dataset_kwargs.")}
+    changes |= {name: value for name, value in given.items() if name.startswith(f"{TEMPLATE}.")}
     count = changes.get("num_generations_eval")
     if count is None and ("temperature_eval" in changes or run is None):
         changes["num_generations_eval"] = 1

@@ -1,10 +1,11 @@
 """grpo generate: ask a model."""
 import sys
 import time
+from collections.abc import Sequence
 
 from ..errors import ConfigError
 from ..runs import latest_model
-from .asking import add_question, conversation, question
+from .asking import add_entries, add_question, conversation, question, template_arguments
 from .parser import Parser
 
 ABOUT = """Asks a model and prints its answers, nothing else, on stdout.
@@ -15,8 +16,8 @@ ABOUT = """Asks a model and prints its answers, nothing else, on stdout.
   grpo generate --model DIR --raw "Once upon a time" < /dev/null"""
 
 
-def generate_parser() -> Parser:
-    """The flags of `grpo generate`."""
+def generate_parser(argv: Sequence[str] = ()) -> Parser:
+    """The flags of `grpo generate`. argv: the command line, whose --chat_template_kwargs.NAME are taken too."""
     parser = Parser(prog="grpo generate", description=ABOUT)
     add_question(parser, "a folder, a .gguf file, a hub id, or a run folder")
     for limit in ("min_pixels", "max_pixels"):
@@ -37,13 +38,16 @@ def generate_parser() -> Parser:
     parser.add_argument("--stop", nargs="+", metavar="TEXT", help="texts that end an answer")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed draws the same answers (0)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or ref (auto)")
+    add_entries(parser, argv)
     return parser
 
 
 def main(argv: list[str], prog: str = "grpo generate") -> None:
     """`grpo generate`: prints completions; what they cost goes to stderr."""
-    a = generate_parser().parse(argv)
-    text = question(a.prompt)
+    a = generate_parser(argv).parse(argv)
+    text, template = question(a.prompt), template_arguments(a)
+    if a.raw and template:
+        raise ConfigError("--raw continues plain text; chat_template_kwargs are for a chat")
     if a.raw and a.system:
         raise ConfigError("--raw continues plain text; a system message needs a chat")
     from ..model import load
@@ -56,7 +60,8 @@ def main(argv: list[str], prog: str = "grpo generate") -> None:
     prompt, images = conversation(model, text, a.image, a.system, a.raw)
     outs = model.generate([prompt], a.num_generations, a.max_new_tokens, images=[images],
                           temperature=temperature, top_k=a.top_k, top_p=a.top_p, min_p=a.min_p,
-                          repetition_penalty=a.repetition_penalty, stop=a.stop, seed=a.seed)
+                          repetition_penalty=a.repetition_penalty, stop=a.stop, seed=a.seed,
+                          chat_template_kwargs=template)
     seconds = time.perf_counter() - started
     for number, out in enumerate(outs, 1):
         if len(outs) > 1:

@@ -1,7 +1,9 @@
 """Flags of `grpo train` and `grpo plan`: a recipe's own entries, every field of GRPOConfig, and what other trainers
 call them.
 
---outer.inner sets one entry of a mapping: --sft.max_steps 100, --dataset_kwargs.digits 1, --model.hidden_size 64.
+--outer.inner sets one entry of a mapping: --sft.max_steps 100, --dataset_kwargs.digits 1, --model.hidden_size 64,
+--chat_template_kwargs.enable_thinking false. --no_shuffle_dataset is --shuffle_dataset false, and so for every
+switch.
 """
 import argparse
 import dataclasses
@@ -14,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, warn
-from ..options import NOTED, PRESETS, REFUSED, ROUNDS, WITHOUT_EFFECT, WITHOUT_EFFECT_PREFIXES, GRPOConfig
-from ..recipes import MAPPINGS, OTHER_NAMES, Recipe, names
+from ..options import NOTED, PRESETS, REFUSED, ROUNDS, WITHOUT_EFFECT, GRPOConfig, kinds_of, meaning_of, meaningful
+from ..recipes import MAPPINGS, OPTION_MAPPINGS, OTHER_NAMES, Recipe, names
 from ..runs import CHECKPOINTS, RECIPE, run_to_resume
 from .parser import Parser, from_yaml, given_names, switch, switch_or_text, text, text_or_number
 
@@ -40,6 +42,7 @@ DEEPSEEKRL = {"num_chains", "kl_weight_beta", "num_train_iters", "eval_iteration
               "update_ref_model", "update_ref_model_freq", "evaluator"}
 # flags that only the documents of its flowers have
 FLOWERS = {"batch_size", "kl_coeff", "num_epochs", "eval_interval", "log_interval"}
+ENTRIES = (*MAPPINGS, *OPTION_MAPPINGS)      # of which --outer.inner sets one
 # what --help shows; the rest is in --help_all
 COMMON = ("model", "dataset", "rewards", "system_prompt", "output_dir", "preset", "max_steps", "prompts_per_step",
           "num_generations", "max_completion_length", "temperature", "learning_rate", "beta", "loss_type",
@@ -52,12 +55,13 @@ def recipe_parser(prog: str, about: str, argv: list[str]) -> Parser:
     parser.add_argument("recipe", nargs="?")
     for name, (meaning, kind) in OWN.items():
         add(parser, name, meaning, kind)
-    hints = typing.get_type_hints(GRPOConfig)
-    for field in dataclasses.fields(GRPOConfig):
-        add(parser, field.name, field.metadata["help"], hints[field.name])
+    hints, fields = typing.get_type_hints(GRPOConfig), meaningful(GRPOConfig)
+    for name, field in fields.items():
+        add(parser, name, str(meaning_of(field)), hints[name], switches=takes_switches(field))
     for name in sorted(understood_names(argv) - {action.dest for action in parser._actions}):
         own = OTHER_NAMES.get(name, name)
-        add(parser, name, None, OWN[own][1] if own in OWN else hints.get(own, dict))
+        add(parser, name, None, OWN[own][1] if own in OWN else hints.get(own, dict),
+            switches=own in fields and takes_switches(fields[own]))
     for name in ("-h", "--help", "--help_all"):
         parser.add_argument(name, dest=name.strip("-"), action="store_true", default=argparse.SUPPRESS)
     return parser
@@ -66,14 +70,23 @@ def recipe_parser(prog: str, about: str, argv: list[str]) -> Parser:
 def understood_names(argv: list[str]) -> set[str]:
     """Options that are not shown: those of other trainers, and the dotted ones on this command line."""
     open_ended = {name for name in given_names(argv)
-                  if name.startswith(WITHOUT_EFFECT_PREFIXES) or name.partition(".")[0] in MAPPINGS}
+                  if name.startswith("vllm_") or name.partition(".")[0] in ENTRIES}
     return {*OTHER_NAMES, *ROUNDS, *NOTED, *REFUSED, *WITHOUT_EFFECT, *open_ended,
             "conciseness", "config", "use_cpu", "no_cuda"}
 
 
-def add(parser: Parser, name: str, meaning: str | None, hint: Any) -> None:
-    """One flag; meaning None: understood, but not shown. Its value is left to GRPOConfig to check."""
-    kinds = set(typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,))
+def takes_switches(field: dataclasses.Field) -> bool:
+    """Whether a field that is no bool takes True and False besides."""
+    meaning = meaning_of(field)
+    return meaning is not None and meaning.spelled is not None
+
+
+def add(parser: Parser, name: str, meaning: str | None, hint: Any, switches: bool = False) -> None:
+    """One flag; meaning None: understood, but not shown. Its value is left to GRPOConfig to check. switches: true and
+    false are values of a text."""
+    kinds = {*kinds_of(hint), *((bool,) if switches else ())}
+    if dict in kinds:
+        kinds -= {str}                       # JSON, for other parsers
     if list in kinds:
         how: dict[str, Any] = {"nargs": "+", "type": text_or_number, "action": "extend"}
     elif bool in kinds:
@@ -83,6 +96,9 @@ def add(parser: Parser, name: str, meaning: str | None, hint: Any) -> None:
     else:
         how = {"type": text}
     parser.add_argument(f"--{name}", dest=name, default=argparse.SUPPRESS, help=meaning or argparse.SUPPRESS, **how)
+    if bool in kinds and kinds <= {bool, types.NoneType} and not name.startswith("no_"):
+        parser.add_argument(f"--no_{name}", dest=name, default=argparse.SUPPRESS, action="store_false",
+                            help=argparse.SUPPRESS)
 
 
 def recipe_of(arguments: argparse.Namespace) -> Recipe:
@@ -136,14 +152,14 @@ def run_of(resume: str | bool, output_dir: str | None) -> Path:
 
 def help_text(parser: Parser, everything: bool) -> str:
     """What --help (common flags) and --help_all print."""
-    fields = {f.name: f for f in dataclasses.fields(GRPOConfig)}
+    fields = meaningful(GRPOConfig)
     meanings = {a.dest: a.help for a in parser._actions if a.option_strings and a.help and a.help != argparse.SUPPRESS}
     lines = [f"usage: {parser.usage}", "", parser.description or "", "", "RECIPE is a YAML file, or one of", "",
              *listing(), ""]
     for name in meanings if everything else COMMON:
         choices = default = ""
         if name in fields:
-            known = fields[name].metadata["choices"]
+            known = getattr(meaning_of(fields[name]), "choices", ())
             choices = f" One of {', '.join(known)}." if known else ""
             default = f" ({fields[name].default})" if fields[name].default is not None else ""
         lines += textwrap.wrap(meanings[name] + choices + default, 110, initial_indent=f"  --{name:<28} ",

@@ -1,11 +1,12 @@
 """grpo train: build what the recipe says, warm up if it says so, train, draw, and say what was learned."""
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
 from ..planning import require
-from ..recipes import Recipe, prepare
+from ..recipes import Prepared, Recipe, prepare
 from ..runs import RECIPE, RunFolder, latest_model
 from .options import help_text, recipe_of, recipe_parser, run_of
 from .summary import header, summary
@@ -24,7 +25,8 @@ def main(argv: list[str], prog: str = "grpo train") -> None:
     """`grpo train`: trains what recipe and flags say; with --check only looks whether everything is there and fits."""
     parser = recipe_parser(prog, ABOUT, argv)
     parser.add_argument("--check", action="store_true", default=argparse.SUPPRESS,
-                        help="Read the data, find the rewards, compare it all with the model's config; train nothing.")
+                        help="Do all that comes before the first step (read the data, find the rewards, load the "
+                        "model, encode the prompts), write nothing and train nothing.")
     arguments = parser.parse(argv)
     if {"h", "help", "help_all"} & vars(arguments).keys():
         print(help_text(parser, hasattr(arguments, "help_all")))
@@ -34,11 +36,38 @@ def main(argv: list[str], prog: str = "grpo train") -> None:
         run(recipe_of(arguments))
 
 
-def check(recipe: Recipe) -> None:
-    """Says that a recipe is whole, or raises what its run would raise before it starts."""
+@dataclass
+class Ready:
+    """A run that could begin: what it is made of, its model and its trainer."""
+
+    found: Prepared
+    model: Any
+    trainer: Any
+
+
+def ready(recipe: Recipe) -> Ready:
+    """Everything that comes before the first step, without a trace in the file system: data are read, rewards found,
+    the checkpoint to go on from verified, the model loaded, every prompt encoded. Raises what is wrong with any of
+    it."""
+    from ..training import GRPOTrainer, SFTTrainer
+    from ..training.resume import checkpoint_of
+
     found = prepare(recipe)
     refuse_other_experiment(recipe)
     require(recipe.plan())
+    resume, output_dir = found.config.resume_from_checkpoint, found.config.output_dir
+    if resume:
+        checkpoint_of(resume, output_dir)
+    model = starting_model(recipe, resume, output_dir)
+    if found.demonstrations:
+        SFTTrainer(model, recipe.sft_config(), found.demonstrations)     # every one is encoded
+    return Ready(found, model, GRPOTrainer(model, found.rewards, found.config, found.rows, found.eval_rows,
+                                           eval_funcs=found.eval_funcs))
+
+
+def check(recipe: Recipe) -> None:
+    """Says that a recipe is whole, or raises what its run would raise before it starts."""
+    found = ready(recipe).found
     held_out = f", {len(found.eval_rows):,} more held out" if found.eval_rows else ""
     print(f"{recipe.name}: {len(found.rows):,} rows{held_out}; rewards {', '.join(r.name for r in found.rewards)}; "
           f"{found.config.describe_batch()}. Nothing was trained.")
@@ -48,21 +77,22 @@ def run(recipe: Recipe) -> Path:
     """Trains a recipe and returns the run folder."""
     from ..training import GRPOTrainer
 
-    found = prepare(recipe)                                # nothing is written before everything is there
-    refuse_other_experiment(recipe)
-    require(recipe.plan())
+    begun = ready(recipe)                                  # nothing is written before everything is there
+    found, trainer = begun.found, begun.trainer
     resume, output_dir = found.config.resume_from_checkpoint, found.config.output_dir
-    model = starting_model(recipe, resume, output_dir)
     folder = None if resume else RunFolder.create(output_dir, found.config.run_name or recipe.name)
     try:
         if folder is not None:
             recipe = recipe.change({"output_dir": str(folder.path)})
-        print(header(recipe, model, found), flush=True)
+        print(header(recipe, begun.model, found), flush=True)
         if folder is not None and found.demonstrations:
+            del trainer, begun.trainer                     # its reference is the model before the warm-up
             folder.write_text(RECIPE, recipe.to_yaml())    # from here on it holds a run
-            warm_up(model, found.demonstrations, recipe.sft_config(output_dir=str(folder.path / "sft")))
-        trainer = GRPOTrainer(model, found.rewards, recipe.config(), found.rows, found.eval_rows,
-                              eval_funcs=found.eval_funcs, callbacks=[KeepRecipe(recipe)])
+            warm_up(begun.model, found.demonstrations, recipe.sft_config(output_dir=str(folder.path / "sft")))
+            trainer = GRPOTrainer(begun.model, found.rewards, found.config, found.rows, found.eval_rows,
+                                  eval_funcs=found.eval_funcs)
+        trainer.args.output_dir = recipe.config().output_dir
+        trainer.add_callback(KeepRecipe(recipe))
         trainer.run = folder
         trainer.train()
     finally:
@@ -117,5 +147,5 @@ def warm_up(model: Any, demonstrations: list[dict[str, Any]], config: Any) -> No
     print(f"\nWarm-up: supervised fine-tuning on {len(demonstrations):,} demonstrations", flush=True)
     trainer = SFTTrainer(model, config, demonstrations)
     trainer.train()
-    trainer.save_model()
+    trainer.save_model(Path(config.output_dir) / "model")
     print("\nGRPO", flush=True)

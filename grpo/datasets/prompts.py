@@ -1,5 +1,7 @@
 """The prompts of a run: rows of a data set, checked, encoded, in an endless seeded order."""
+import functools
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -12,10 +14,13 @@ from ..vision.messages import COLUMNS as IMAGE_COLUMNS, given_images, is_nothing
 from .pictures import columns_of, picture_key, pictures_in
 
 TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")      # what a row gives its chat template, beside the prompt
+BESIDE = (*TEMPLATE_COLUMNS, *IMAGE_COLUMNS)
 SKIP_ADVICE = "; on_bad_row='skip' leaves such rows out"
 UNSEEN = {"environment": "environments are not supported"}     # columns with a meaning in TRL that is not there yet
 
 MAX_BITS = 4096                              # of a number in a row: 1,233 decimal digits
+MOST_HASHED = 20_000
+MOST_READ = 100_000                          # rows of what says no length
 MAX_ROW = 1_000_000                          # values in a row
 
 
@@ -78,12 +83,14 @@ class PromptStream:
         self.long_rows: list[int] = []
         self._first_bad = ""
         self.limit, self.on_long, self.name, self.sees_images = limit, on_long, name, sees_images
+        self.shuffle, self.seed, self.on_bad = shuffle, seed, on_bad
         self.model, self.image_token, self.most_shown = model, image_token, (0, 0)
         for unseen, why in UNSEEN.items():
             for row in rows_with(self.rows, unseen):
                 raise DatasetError(f"{name}: row {row} has {unseen!r}: {why}; leave the column out")
         dropped = {row for row, columns in self._doubtful() if not self._keeps(row, columns, on_bad)}
         self._kept = [row for row in range(len(self.rows)) if row not in dropped]
+        self._kept_numbers = frozenset(self._kept)
         if self.bad_rows:
             warn(f"{name}: {len(self.bad_rows)} of {len(self.rows)} rows are skipped (on_bad_row='skip'), the first of "
                  f"them: {self._first_bad}")
@@ -100,12 +107,34 @@ class PromptStream:
     def __len__(self) -> int:
         return len(self._kept)
 
+    @property
+    def count(self) -> int | None:
+        """How many prompts there are; None where that is not known (streaming.py)."""
+        return len(self._kept)
+
     def take(self, position: int, count: int, step: int = 0) -> list[Prompt]:
         """The prompts at position, position + 1, ... step: optimiser steps taken so far, which decide the stage of a
         curriculum."""
         places = (self._order.take(position, count) if self.stages is None
                   else self.stages.take(position, count, step))
         return [self.at_row(self._kept[i]) for i in places]
+
+    @functools.cached_property
+    def digest(self) -> str | None:
+        """A hash of the rows: of their texts, numbers and what they hold of these. Of more than MOST_HASHED rows so
+        many, evenly spread, count. None where rows are made anew each time that they are read."""
+        if isinstance(self.rows, Transformed):
+            return None
+        count = len(self._kept)
+        chosen = self._kept if count <= MOST_HASHED else [self._kept[i * count // MOST_HASHED]
+                                                          for i in range(MOST_HASHED)]
+        digest, among = hashlib.blake2b(digest_size=16), set(chosen)
+        names = tuple(getattr(self.rows, "column_names", None) or ())
+        rows = columns_of(self.rows, names) if names else self.rows          # images as they are stored
+        for row, columns in enumerate(rows):
+            if row in among:
+                digest.update(written(columns).encode(errors="surrogatepass") + b"\0")
+        return digest.hexdigest()
 
     def values(self, column: str) -> list[tuple[int, Any]]:
         """(row, value of a column) of every prompt; None where a row has none."""
@@ -117,7 +146,10 @@ class PromptStream:
     def at_row(self, row: int) -> Prompt:
         """The prompt of one row. Raises DatasetError naming the row where it cannot be encoded, is empty, or is too
         long."""
-        columns = dict(self.rows[row])
+        return self.prompt_of(row, dict(self.rows[row]))
+
+    def prompt_of(self, row: int, columns: dict[str, Any]) -> Prompt:
+        """The prompt of a row with these columns. Raises what at_row raises."""
         prompt, images, ids = self._encoded(row, columns)
         self._check_length(row, len(ids), bool(images))
         return Prompt(row, prompt, ids[-self.limit:],
@@ -156,11 +188,14 @@ class PromptStream:
     def _doubtful(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """The rows that may be too long. A token is at least a byte of text, so most need no encoding to be known to
         fit; of images only their sizes say how many they are."""
-        beside = (*TEMPLATE_COLUMNS, *IMAGE_COLUMNS)
-        for row, columns in enumerate(columns_of(self.rows, ("prompt", *beside))):
-            if text_bytes(columns["prompt"]) > self.limit or any(columns[name] is not None for name in beside) \
-                    or in_parts(columns["prompt"]):
+        for row, columns in enumerate(columns_of(self.rows, ("prompt", *BESIDE))):
+            if self.is_doubtful(columns):
                 yield row, columns
+
+    def is_doubtful(self, columns: Mapping[str, Any]) -> bool:
+        """Whether a row may be too long, as far as can be told without encoding it."""
+        return (text_bytes(columns["prompt"]) > self.limit or any(columns.get(name) is not None for name in BESIDE)
+                or in_parts(columns["prompt"]))
 
     def _keeps(self, row: int, columns: dict[str, Any], on_bad: str) -> bool:
         """Whether a row is among the prompts; DatasetError where it cannot be, and is not to be left out."""
@@ -193,6 +228,17 @@ class PromptStream:
                 read_image(image, f"{self.name}: row {row}: image {i}")
             except ImageError as error:
                 raise DatasetError(str(error)) from error
+
+
+def written(value: Any) -> str:
+    """A value of a row as text that is the same in every process; of what has none, as an image, its type."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{k}:{written(v)}" for k, v in sorted(value.items(), key=str)) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(written, value)) + "]"
+    if value is None or isinstance(value, (str, bytes, int, float)):
+        return repr(value)
+    return type(value).__name__
 
 
 def rows_with(rows: Any, name: str) -> Iterator[int]:
@@ -301,9 +347,21 @@ class Transformed(Sequence[Any]):
         return self._rows[row]
 
 
+class MapStyle(Transformed):
+    """Rows of what only has __len__ and __getitem__, as torch's Dataset: it ends at its length, with or without an
+    IndexError."""
+
+    def __getitem__(self, row: Any) -> Any:
+        if not isinstance(row, int) or not 0 <= row < len(self):
+            raise IndexError(row)
+        return self._rows[row]
+
+
 def of_table(dataset: Any) -> Any:
     """Rows of a table of pandas, polars or pyarrow (what is missing there is None), or of a datasets.Dataset with a
     transform, or in a format of its own, which is left out; anything else as it is."""
+    if type(dataset).__name__ == "LazyFrame" and hasattr(dataset, "collect"):
+        dataset = dataset.collect()          # polars: what is asked of it is computed now
     form = getattr(dataset, "format", None)
     if isinstance(form, Mapping) and form.get("type") is not None and hasattr(dataset, "with_format"):
         return Transformed(dataset) if form["type"] == "custom" else dataset.with_format(None)
@@ -325,22 +383,44 @@ def read_rows(dataset: Any, name: str, needs: Sequence[str] = ("prompt",)) -> An
     if isinstance(dataset, Mapping):
         raise DatasetError(f"{name} is a mapping of {', '.join(map(str, list(dataset)[:5]))}; give one split of it, a "
                            "sequence of rows")
-    dataset = of_table(dataset)
-    rows = dataset if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__") else list(dataset)
+    rows = with_length(of_table(dataset), name)
     if len(rows) == 0:
         raise DatasetError(f"{name} is empty")
     columns = getattr(rows, "column_names", None)
     for number, row in enumerate([dict.fromkeys(columns, "")] if columns else rows):
-        if not isinstance(row, Mapping):
-            raise DatasetError(f"{name}: row {number} is {type(row).__name__}, not a dict")
-        if not columns:                      # a table's texts are UTF-8, its numbers of 64 bits
-            check_written(row, f"{name}: row {number}")
-        for column in needs:
-            if column in row and row[column] is None:
-                raise DatasetError(f"{name}: row {number}: {column!r} is None")
-            if column not in row:
-                raise DatasetError(f"{name}: row {number} has no {column!r}{did_you_mean(column, row)} "
-                                   f"Its columns are {', '.join(map(str, row))}." +
-                                   (" grpo.datasets.load(rows) makes prompts of questions."
-                                    if column == "prompt" and "question" in row else ""))
+        checked_row(row, number, name, needs, of_table=bool(columns))
     return rows
+
+
+def with_length(dataset: Any, name: str) -> Any:
+    """The data set as a sequence: itself, or the rows of an iterable, of which no more than MOST_READ are read.
+    DatasetError for what cannot be iterated over, and for more rows than that."""
+    if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
+        known = isinstance(dataset, Sequence) or hasattr(dataset, "column_names")
+        return dataset if known else MapStyle(dataset)
+    try:
+        rows = list(itertools.islice(dataset, MOST_READ + 1))
+    except TypeError as error:
+        raise DatasetError(f"{name} is {type(dataset).__name__}, which is no data set: {error}") from error
+    if len(rows) > MOST_READ:
+        raise DatasetError(f"{name} says no length and has no end within {MOST_READ:,} rows; give as many as are "
+                           "meant: dataset.take(n), or list(itertools.islice(rows, n))" +
+                           ("; with max_steps GRPOTrainer streams text" if name == "train_dataset" else ""))
+    return rows
+
+
+def checked_row(row: Any, number: int, name: str, needs: Sequence[str] = ("prompt",), of_table: bool = False) -> None:
+    """DatasetError, naming it, for a row that is no dict or lacks a column. of_table: its texts are UTF-8, its numbers
+    of 64 bits."""
+    if not isinstance(row, Mapping):
+        raise DatasetError(f"{name}: row {number} is {type(row).__name__}, not a dict")
+    if not of_table:
+        check_written(row, f"{name}: row {number}")
+    for column in needs:
+        if column in row and row[column] is None:
+            raise DatasetError(f"{name}: row {number}: {column!r} is None")
+        if column not in row:
+            raise DatasetError(f"{name}: row {number} has no {column!r}{did_you_mean(column, row)} "
+                               f"Its columns are {', '.join(map(str, row))}." +
+                               (" grpo.datasets.load(rows) makes prompts of questions."
+                                if column == "prompt" and "question" in row else ""))

@@ -18,11 +18,13 @@ from ..errors import ConfigError, FileFormatError, UnsupportedModelError, did_yo
 from .devices import pick_device
 from .families import Config, Family, Spec, families, family_of, known_words, spec_of, text_of
 from .model import Model, check_vocabulary
-from .tensor_names import HEAD, Named, Weights, untied
+from .objects import ModelObject, folder_of, is_model_object
+from .tensor_names import HEAD, Named, Said, untied
 from .tokenizer import Tokenizer
-from .tokenizer_sources import eos_ids_of, given, of_folder, of_gguf
+from .tokenizer_sources import eos_ids_of, given, of_folder, of_gguf, of_object
 
 if TYPE_CHECKING:
+    from ..vision.sight import Sight
     from .formats.gguf import GgufFile
 
 # Keys of a config that name what a tiny model that sees has beside its bytes
@@ -113,15 +115,16 @@ def _with_tower(text: dict[str, Any], family: Family, vision: Any) -> dict[str, 
             "vision_config": tower}
 
 
-def load(path_or_id: str | os.PathLike[str] | TinySpec, device: str = "auto", dtype: str | None = None,
+def load(path_or_id: Any, device: str = "auto", dtype: str | None = None,
          tokenizer: Any = None) -> Model:
-    """A model from a Hugging Face folder, a .gguf file, a hub id, or `tiny(...)`.
+    """A model from a Hugging Face folder, a .gguf file, a hub id, a model object of transformers, or `tiny(...)`.
 
     ``device``: "cpu" or "cuda" (bfloat16 weights), "auto" ("cuda" when a GPU answers, else "cpu"), "ref" (float32,
     slow, for checking). ``dtype``: None or the device's own. ``tokenizer``: in place of the model's own, or where it
-    has none: a Tokenizer, a folder, a tokenizer.json, a .gguf, or a tokenizer of tokenizers or transformers. A model
-    without any takes token ids. Raises FileFormatError (file and tensor), UnsupportedModelError, TokenizerError,
-    ConfigError or DeviceError.
+    has none: a Tokenizer, a folder, a tokenizer.json, a .gguf, a tokenizer of tokenizers or transformers, or a
+    processor, which says how images are seen too. A model without any takes token ids. Of an object (of torch.compile
+    and DDP too) the weights are copied; `Model.write_back` puts them back into it. Raises FileFormatError (file and
+    tensor), UnsupportedModelError, TokenizerError, ConfigError or DeviceError.
 
     >>> model = load(tiny(num_hidden_layers=1))                                                      # doctest: +SKIP
     >>> model.generate("2 + 2 =", max_new_tokens=4)[0].text                                          # doctest: +SKIP
@@ -129,16 +132,20 @@ def load(path_or_id: str | os.PathLike[str] | TinySpec, device: str = "auto", dt
     device = pick_device(device, dtype)
     if isinstance(path_or_id, TinySpec):
         return _load_tiny(path_or_id if tokenizer is None else replace(path_or_id, tokenizer=given(tokenizer)), device)
-    if not isinstance(path_or_id, (str, os.PathLike)):
-        other = repr(path_or_id)
-        if hasattr(path_or_id, "save_pretrained"):
-            other = f"a {type(path_or_id).__name__}; give the folder of its save_pretrained()"
-        raise ConfigError(f"load() takes a path, a hub id or grpo.tiny(...), not {other:.120}")
-    from .folders import model_in
-    from .hub import resolve
+    if is_model_object(path_or_id):
+        model = _load_object(ModelObject(path_or_id), device, tokenizer)
+    elif isinstance(path_or_id, (str, os.PathLike)):
+        from .folders import model_in
+        from .hub import resolve
 
-    path = model_in(resolve(path_or_id))
-    return (_load_folder if path.is_dir() else _load_gguf)(path, device, tokenizer)
+        path = model_in(resolve(path_or_id))
+        model = (_load_folder if path.is_dir() else _load_gguf)(path, device, tokenizer)
+        model.name_or_path = os.fspath(path_or_id)
+    else:
+        raise ConfigError("load() takes a path, a hub id, a model object of transformers or grpo.tiny(...), not "
+                          f"{path_or_id!r:.120}")
+    model.take_images_of(tokenizer)
+    return model
 
 
 def _load_tiny(spec: TinySpec, device: str) -> Model:
@@ -176,7 +183,7 @@ def _load_tiny(spec: TinySpec, device: str) -> Model:
 def _load_folder(folder: Path, device: str, tokenizer: Any = None) -> Model:
     from .formats.safetensors import SafetensorsFolder
     from .formats.stand_ins import there
-    from .formats.strict_json import read_bytes, read_object
+    from .formats.strict_json import read_object
 
     config = dict(known_words(read_object(folder / "config.json"), str(folder / "config.json")))
     spec = spec_of(config, str(folder / "config.json"))
@@ -185,36 +192,68 @@ def _load_folder(folder: Path, device: str, tokenizer: Any = None) -> Model:
     eos_ids = eos_ids_of(generation, config, text_of(config), vocab_size=spec.vocab_size, source=str(folder))
     found = of_folder(folder, eos_ids) if tokenizer is None else given(tokenizer, eos_ids)
     check_vocabulary(found, config, str(folder))
-    weights = Named(SafetensorsFolder(folder), spec, family_of(config, str(folder)).old_names)
-    _check_class(config, weights, folder)
+    stored = SafetensorsFolder(folder)
+    weights = Named(stored, spec, family_of(config, str(folder)).old_names)
+    _check_class(config, weights, str(folder))
     if spec.tie and not weights.tie:
         config, spec = untied(config), replace(spec, tie=False)
-    core, sight = _fill(weights, device, spec), None
-    if spec.vision is not None:
-        from ..vision.processor import KEPT_FILES, MAX_BYTES, Processor
-        from ..vision.sight import sight_of
-
-        sight = sight_of(core, config, Processor.read(folder, config),
-                         {name: read_bytes(folder / name, MAX_BYTES) for name in KEPT_FILES if there(folder / name)})
+    core = _fill(weights, device, spec)
+    sight = _sight(core, config, folder) if spec.vision is not None else None
     model = Model(core, config, found, generation if generation_file.is_file() else {"eos_token_id": found.eos_ids},
                   sight)
-    model.files = weights.files
+    model.files = stored.files
     return model
 
 
-def _check_class(config: Mapping[str, Any], weights: Named, folder: Path) -> None:
+def _check_class(config: Mapping[str, Any], weights: Named, source: str) -> None:
     """Says where a config's architectures are no language models and the file has no head of one: FileFormatError
     where the config does not make one of the embedding."""
     classes = config.get("architectures")
     listed = [str(each) for each in classes] if isinstance(classes, list) else []
     if not listed or any(name.endswith(WITH_HEAD) for name in listed) or HEAD in weights.shapes():
         return
-    what = f"{folder}: config.json has architectures {', '.join(listed):.200}, which is no language model (a " \
+    what = f"{source}: the config has architectures {', '.join(listed):.200}, which is no language model (a " \
         "classifier, a reward model or one of embeddings)"
     if not weights.tie:
         weights.close()
         raise FileFormatError(f"{what}, and the weights have no {HEAD}: load the language model that it was made from")
     warn(f"{what}; it is read as one whose head is its embedding, as the config ties them")
+
+
+def _load_object(given_object: ModelObject, device: str, tokenizer: Any) -> Model:
+    """The model in an object. Its tokenizer, where none is given, and how it sees images are those of the folder or of
+    the hub id that it was loaded from."""
+    source, generation = given_object.source, given_object.generation_config
+    config = dict(known_words(given_object.config, source))
+    spec = spec_of(config, source)
+    eos_ids = eos_ids_of(generation, config, text_of(config), vocab_size=spec.vocab_size, source=source)
+    found = of_object(given_object.name_or_path, source, eos_ids) if tokenizer is None else given(tokenizer, eos_ids)
+    check_vocabulary(found, config, source)
+    weights = Named(given_object, spec, family_of(config, source).old_names)
+    _check_class(config, weights, source)
+    given_object.remember(weights)
+    if spec.tie and not weights.tie:
+        config, spec = untied(config), replace(spec, tie=False)
+    core = _fill(weights, device, spec)
+    seeing = getattr(tokenizer, "image_processor", None) is not None     # it says how, once the model is there
+    sight = None if spec.vision is None else _sight(core, config, folder_of(given_object.name_or_path), said=seeing)
+    model = Model(core, config, found, generation or {"eos_token_id": found.eos_ids}, sight)
+    model.given, model.name_or_path = given_object, given_object.name_or_path
+    return model
+
+
+def _sight(core: _core.Model, config: Mapping[str, Any], folder: Path | None, said: bool = False) -> Sight:
+    """How a model with a tower sees images: as the files of its folder say. said: something else will say it."""
+    from ..vision.processor import KEPT_FILES, MAX_BYTES, Processor
+    from ..vision.sight import sight_of
+    from .formats.stand_ins import there
+    from .formats.strict_json import read_bytes
+
+    if said and folder is None:
+        return sight_of(core, config, Processor.of(config["model_type"]))
+    files = {name: read_bytes(folder / name, MAX_BYTES) for name in KEPT_FILES if there(folder / name)} \
+        if folder is not None else {}
+    return sight_of(core, config, Processor.read(folder, config), files)
 
 
 def _load_gguf(path: Path, device: str, tokenizer: Any = None) -> Model:
@@ -244,7 +283,7 @@ def _gguf_spec(file: GgufFile) -> Spec:
         raise type(error)(in_metadata_words(str(error), str(file.metadata["general.architecture"]))) from error
 
 
-def _fill(weights: Weights, device: str, spec: Spec) -> _core.Model:
+def _fill(weights: Said, device: str, spec: Spec) -> _core.Model:
     """A core with every tensor set; names and shapes are compared before anything is read."""
     try:
         _check_corners(weights, spec)
@@ -257,7 +296,7 @@ def _fill(weights: Weights, device: str, spec: Spec) -> _core.Model:
         weights.close()
 
 
-def _check_corners(weights: Weights, spec: Spec) -> None:
+def _check_corners(weights: Said, spec: Spec) -> None:
     """The largest tensors and the last layer fit the config, so that a wrong config fails before memory is asked
     for."""
     embed, down = (spec.names.get(slot, (usual,))[0] for slot, usual in
@@ -272,7 +311,7 @@ def _check_corners(weights: Weights, spec: Spec) -> None:
                                  if found.get(name) != shape], has)
 
 
-def _check_tensors(weights: Weights, expected: Mapping[str, tuple[int, ...]]) -> None:
+def _check_tensors(weights: Said, expected: Mapping[str, tuple[int, ...]]) -> None:
     found = weights.shapes()
     wrong = [_difference(weights, name, tuple(shape)) for name, shape in expected.items()
              if found.get(name) != tuple(shape)]
@@ -281,14 +320,14 @@ def _check_tensors(weights: Weights, expected: Mapping[str, tuple[int, ...]]) ->
                        wrong + [f"{weights.stored_name(name)} is not a tensor of this model" for name in extra])
 
 
-def _difference(weights: Weights, name: str, expected: tuple[int, ...]) -> str:
+def _difference(weights: Said, name: str, expected: tuple[int, ...]) -> str:
     stored, shape = weights.stored_name(name), weights.shapes().get(name)
     if shape is not None:
         return f"{stored} has shape {shape}, {weights.says} says {expected}"
     return f"{stored} is missing" + (", and the config does not tie it to the embedding" if name == HEAD else "")
 
 
-def _raise_differences(weights: Weights, lines: list[str], has: str = "") -> None:
+def _raise_differences(weights: Said, lines: list[str], has: str = "") -> None:
     """FileFormatError with the first lines. has: what to say of the rest of the file."""
     if lines:
         more = f"\n  and {len(lines) - 10} more" if len(lines) > 10 else ""

@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from .. import _core
+from ..alone import Device
 from ..errors import ConfigError, ImageError, TokenizerError, warn
 from ..vision.messages import shows_images
+from .arrays import arrays_too
+from .config_view import OF_GENERATION, ConfigView
 from .families import family_of, spec_of, text_of
 from .finite import Looked
+from .module import Module
 from .paths import path_of
-from .tokenizer import Tokenizer
+from .tokenizer import Tokenizer, row_variables
 from .tokenizer_sources import NoTokenizer, given
 
 if TYPE_CHECKING:
@@ -57,19 +61,27 @@ class EncodedPrompt(NamedTuple):
     images: list[Picture]
 
 
-class Model:
+class Model(Module):
     """A language model on one device. Made by `load`; `core` is the C object that holds the weights. `sight`: what it
-    does for prompts with images; None where it sees nothing."""
+    does for prompts with images; None where it sees nothing. `config` and `generation_config` are dicts whose keys are
+    attributes too; ConfigError where an attribute that is set would make another network."""
 
     def __init__(self, core: _core.Model, config: dict[str, Any], tokenizer: Tokenizer,
                  generation_config: dict[str, Any] | None = None, sight: Sight | None = None) -> None:
-        self.core, self.config, self.tokenizer = core, config, tokenizer
-        self.generation_config = dict(generation_config or {})
-        self.device: str = core.device
+        self.core, self.tokenizer = core, tokenizer
+        self.config = ConfigView(config, guard=self._same_network)
+        self.generation_config = ConfigView(generation_config or {}, OF_GENERATION, file="generation_config.json")
+        self.device: str = Device(core.device)
         self.dtype: str = core.dtype
         self.text_config = text_of(config)               # config.json's keys of the text, wherever it has them
         self.sight = sight
         self.files: tuple[Path, ...] = ()                # that the weights were read from
+
+    def _same_network(self, name: str, changed: Mapping[str, Any]) -> None:
+        """ConfigError where a config is of another network than the weights are."""
+        if repr(spec_of(changed)) != repr(spec_of(self.config)):             # which hold arrays
+            raise ConfigError(f"config.{name} would make another network of the config than the weights are; load a "
+                              "folder whose config.json says it")
 
     @property
     def processor(self) -> Processor | None:
@@ -91,20 +103,26 @@ class Model:
             raise ImageError(f"this model ({self.config.get('model_type')}) sees no images: it has no vision tower")
         return self.sight
 
+    @arrays_too
     def generate(self, prompts: Prompt | Sequence[Prompt], num_generations: int = 1, max_new_tokens: int = 256,
                  temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0,
                  repetition_penalty: float = 1.0, min_new_tokens: int = 0, stop: str | Sequence[str] | None = None,
-                 seed: int = 0, images: Any = None) -> list[Completion]:
+                 seed: int = 0, images: Any = None, chat_template_kwargs: Any = None) -> list[Completion]:
         """``num_generations`` completions a prompt, prompt by prompt.
 
         ``prompts``: a list of texts (encoded as they are), of chats (lists of {"role", "content"}), of token-id lists,
         or a single one of these. ``temperature`` 0 is greedy. ``stop``: text that ends a completion. ``images``: a list
-        a prompt of those that its messages do not hold themselves. The same prompts and seed give the same tokens,
-        whatever the number of threads.
+        a prompt of those that its messages do not hold themselves. ``chat_template_kwargs``: arguments of the chat
+        template, {"enable_thinking": False}, for all chats, or a list of one such dict (or None) a prompt. The same
+        prompts and seed give the same tokens, whatever the number of threads.
+
+        With ``input_ids`` (and ``attention_mask``), arrays or tensors (rows, columns), it is transformers' generate():
+        its options, and an array of that kind with prompts and completions: ``model.generate(**tokenizer(texts,
+        return_tensors="pt", padding=True), max_new_tokens=32)``. ``seed`` says there what is drawn.
         """
         listed = _as_list(prompts)
-        encoded = [self._named_prompt(prompt, i, some)
-                   for i, (prompt, some) in enumerate(zip(listed, self._images(images, listed, prompts), strict=True))]
+        shown, variables = self._images(images, listed, prompts), self._variables(chat_template_kwargs, listed)
+        encoded = [self._named_prompt(*each) for each in zip(listed, range(len(listed)), shown, variables, strict=True)]
         ids = [each.ids for each in encoded]
         out = self.generate_ids(ids, num_generations, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
                                 min_p=min_p, repetition_penalty=repetition_penalty, min_new_tokens=min_new_tokens,
@@ -123,18 +141,20 @@ class Model:
     def generate_ids(self, prompt_ids: Sequence[I32], num_generations: int, max_new_tokens: int, *,
                      temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0,
                      repetition_penalty: float = 1.0, min_new_tokens: int = 0, stop: str | Sequence[str] | None = None,
-                     forbidden_ids: Sequence[int] | None = None, seed: int = 0, step: int = 0, first_prompt: int = 0,
-                     slots: int | None = None, store: _core.Store | None = None, store_rows: int = 0,
+                     forbidden_ids: Sequence[int] | None = None, stop_ids: Sequence[int] | None = None, seed: int = 0,
+                     step: int = 0, first_prompt: int = 0, slots: int | None = None,
+                     store: _core.Store | None = None, store_rows: int = 0,
                      progress: Callable[[int, int], None] | None = None,
                      pictures: Sequence[Sequence[Picture]] | None = None) -> dict[str, Any]:
-        """What ``_core.Model.generate`` returns (flat arrays, prompt-major), with stop ids and token texts of the
-        tokenizer. ``pictures``: the images of each prompt."""
+        """What ``_core.Model.generate`` returns (flat arrays, prompt-major), with token texts of the tokenizer.
+        ``stop_ids``: those that end a completion; None: the tokenizer's. ``pictures``: the images of each prompt."""
         check_sampling(num_generations, max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty,
                        min_new_tokens, seed)
         prompts = [self._ids(ids, f"prompt {i}") for i, ids in enumerate(prompt_ids)]
         for i, ids in enumerate(prompts):
             self._check_length(ids, max_new_tokens, i)
-        arguments: dict[str, Any] = {"stop_ids": np.asarray(self.tokenizer.eos_ids, np.int32)}
+        ends = self.tokenizer.eos_ids if stop_ids is None else self._ids(stop_ids, "stop_ids")
+        arguments: dict[str, Any] = {"stop_ids": np.asarray(ends, np.int32)}
         if _stops(stop):
             offsets, text = self.tokenizer.token_bytes(self.text_config["vocab_size"])
             arguments |= {"stop_strings": [s.encode() for s in _stops(stop)], "token_offsets": offsets,
@@ -192,15 +212,16 @@ class Model:
         return self._ids(prompt, "prompt")
 
     def take_tokenizer(self, tokenizer: Any) -> None:
-        """Another tokenizer for this model: what ``tokenizer`` of `load` may be. TokenizerError where it does not
-        fit."""
+        """Another tokenizer for this model: what ``tokenizer`` of `load` may be; of a processor also how it wants
+        images. TokenizerError where it does not fit."""
         found = given(tokenizer, self.tokenizer.eos_ids)
         check_vocabulary(found, self.config, "tokenizer=")
         self.tokenizer = found
+        self.take_images_of(tokenizer)
 
-    def text_of(self, ids: Sequence[int]) -> str:
-        """The text of token ids, without specials; empty where the model has no tokenizer."""
-        return "" if isinstance(self.tokenizer, NoTokenizer) else self.tokenizer.decode(ids)
+    def text_of(self, ids: Sequence[int], specials: bool = False) -> str:
+        """The text of token ids, without specials unless they are asked for; empty where the model has no tokenizer."""
+        return "" if isinstance(self.tokenizer, NoTokenizer) else self.tokenizer.decode(ids, not specials)
 
     def logprobs(self, prompt_ids: Sequence[int] | Sequence[Sequence[int]], completions_ids: Sequence[Sequence[int]],
                  temperature: float = 1.0, entropies: bool = False, images: Any = None) -> Any:
@@ -301,16 +322,12 @@ class Model:
         """What a tensor is called in the files that transformers writes."""
         return family_of(self.config, "config.json").name_in_files(name)
 
-    def num_parameters(self) -> int:
-        """How many numbers the weights are; a tied head counts once."""
-        return sum(math.prod(shape) for _, shape in self.core.tensors())
-
     def copy(self) -> Model:
         """A second model with the same weights (a reference, for example)."""
         core = _core.Model(self.device, spec_of(self.config))
         for name, _ in core.tensors():
             core.set_tensor(name, self.core.get_tensor(name))
-        return Model(core, dict(self.config), self.tokenizer, self.generation_config,
+        return Model(core, self.config.to_dict(), self.tokenizer, self.generation_config.to_dict(),
                      None if self.sight is None else self.sight.copy(core, self.config))
 
     def save_pretrained(self, folder: str | os.PathLike[str], dtype: str | None = None,
@@ -361,9 +378,33 @@ class Model:
 
         export_gguf(self, path, dtype, name)
 
-    def _named_prompt(self, prompt: Prompt, i: int, images: Sequence[Any]) -> EncodedPrompt:
+    def _variables(self, given: Any, listed: Sequence[Prompt]) -> list[dict[str, Any]]:
+        """chat_template_kwargs a prompt. Raises ConfigError."""
+        each = [given] * len(listed) if given is None or isinstance(given, Mapping) else list(given)
+        if len(each) != len(listed):
+            raise ConfigError(f"chat_template_kwargs: {len(each)} for {len(listed)} prompts; give a dict for all of "
+                              "them, or one a prompt")
+        found = []
+        for i, (prompt, own) in enumerate(zip(listed, each, strict=True)):
+            try:
+                variables = row_variables(None, None, own)
+            except TokenizerError as error:
+                raise ConfigError(f"prompt {i}: {error}") from error
+            if variables and not (isinstance(prompt, Sequence) and prompt and isinstance(prompt[0], Mapping)):
+                raise ConfigError(f"prompt {i}: chat_template_kwargs goes into the chat template, which a prompt of "
+                                  "text or ids has not; give messages")
+            found.append(variables)
+        unread = {name for variables in found for name in variables if name != "chat_template" and not
+                  self.tokenizer.template_reads(name, variables.get("chat_template"))}
+        if unread:
+            warn(f"chat_template_kwargs: the model's chat template has no {', '.join(sorted(unread))}; nothing changes "
+                 "by it")
+        return found
+
+    def _named_prompt(self, prompt: Prompt, i: int, images: Sequence[Any],
+                      variables: Mapping[str, Any]) -> EncodedPrompt:
         try:
-            encoded = self.encode_prompt(prompt, images)
+            encoded = self.encode_prompt(prompt, images, **variables)
             for k, each in enumerate(encoded.images):    # they are read later, when nobody knows whose they are
                 each.place = f"prompt {i}: image {k}"
             return encoded

@@ -38,15 +38,6 @@ class Weights(Protocol):
     """Where tensors come from: a safetensors folder or a GGUF."""
 
     source: str
-    says: str                                            # what names the sizes: the config, or the metadata
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """That it reads."""
-
-    def stored_name(self, name: str) -> str:
-        """What the file calls, or would call, a tensor of a Hugging Face name."""
-
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of every tensor, by Hugging Face name."""
 
@@ -57,17 +48,27 @@ class Weights(Protocol):
         """The files are not needed any more."""
 
 
+class Said(Weights, Protocol):
+    """Weights by Hugging Face name whose faults are told in the words of their file."""
+
+    says: str                                            # what names the sizes: the config, or the metadata
+
+    def stored_name(self, name: str) -> str:
+        """What the file calls, or would call, a tensor of a Hugging Face name."""
+
+
 class Named:
     """Weights by the names that a spec has. old_names: {what a name begins with: what it began with in older files}.
 
-    `tie`: the head is the embedding: as the spec says, but that a file with a head of its own has it used.
+    `tie`: the head is the embedding: as the spec says, but that a file with a head of its own has it used. `embed`: the
+    name of the embedding here.
     FileFormatError where two tensors have one name, or where the file holds an adapter that was not merged."""
 
     says = "the config"
 
-    def __init__(self, weights: SafetensorsFolder, spec: Spec, old_names: Mapping[str, str]) -> None:
-        self.source, self._weights, self.files = weights.source, weights, weights.files
-        self._embed = spec.prefix + spec.names.get("embed", ("embed_tokens.weight",))[0]
+    def __init__(self, weights: Weights, spec: Spec, old_names: Mapping[str, str]) -> None:
+        self.source, self._weights = weights.source, weights
+        self.embed = spec.prefix + spec.names.get("embed", ("embed_tokens.weight",))[0]
         try:
             found = weights.shapes()
             self._names = self._names_of(found, spec, old_names)
@@ -85,6 +86,11 @@ class Named:
         """The tensor of a name of here."""
         return self._weights.read(self._names[name])
 
+    @property
+    def places(self) -> dict[str, str]:
+        """{name here: name in the file}"""
+        return dict(self._names)
+
     def stored_name(self, name: str) -> str:
         """What the file calls a tensor; a name of here where it has none such."""
         return self._names.get(name, name)
@@ -99,7 +105,7 @@ class Named:
             raise FileFormatError(f"{self.source}: holds an adapter that was not merged into its model "
                                   f"({adapted[0]:.200} and others); merge it with peft: merge_and_unload(), then "
                                   "save_pretrained()")
-        names = _by_name(found, beginnings(spec, self._embed), spec, old_names, self.source)
+        names = _by_name(found, beginnings(spec, self.embed), spec, old_names, self.source)
         others = [name for name in names if OTHERS.fullmatch(name)]
         for name in others:
             del names[name]
@@ -111,16 +117,16 @@ class Named:
     def _has_own_head(self) -> bool:
         """Of a model whose head should be the embedding. As in transformers: one of the two stands for both, and two
         that differ are both used. Equal ones are shared."""
-        head, embed = self._shapes.get(HEAD), self._shapes.get(self._embed)
+        head, embed = self._shapes.get(HEAD), self._shapes.get(self.embed)
         if head is None:
             return False
         if embed is None:
-            self._names[self._embed], self._shapes[self._embed] = self._names.pop(HEAD), self._shapes.pop(HEAD)
+            self._names[self.embed], self._shapes[self.embed] = self._names.pop(HEAD), self._shapes.pop(HEAD)
             return False
-        if head == embed and np.array_equal(*_alike(self.read(HEAD), self.read(self._embed))):
+        if head == embed and np.array_equal(*_alike(self.read(HEAD), self.read(self.embed))):
             del self._names[HEAD], self._shapes[HEAD]
             return False
-        warn(f"{self.source}: the config ties {HEAD} to {self._embed}, but the file has both and they differ: both are "
+        warn(f"{self.source}: the config ties {HEAD} to {self.embed}, but the file has both and they differ: both are "
              "used, as by transformers, and a saved copy says tie_word_embeddings false")
         return True
 

@@ -32,6 +32,7 @@ from .formats.stand_ins import there
 from .formats.strict_json import read_bytes, read_object
 from .formats.tokenizer_json import check
 from .paths import path_of
+from .tokenizer_calls import Calls
 
 if TYPE_CHECKING:
     import tokenizers
@@ -56,7 +57,7 @@ SEEING_CHATML = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
 
 
-class Tokenizer:
+class Tokenizer(Calls):
     """Encodes text, renders chats, and knows where a completion ends.
 
     `from_pretrained` reads a Hugging Face folder, `from_gguf` a GGUF's metadata, `bytes` needs no file.
@@ -102,9 +103,9 @@ class Tokenizer:
         self._probe()
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Tokenizer:
+    def from_pretrained(cls, folder: str | Path, called: str = "") -> Tokenizer:
         """From tokenizer.json, or vocab.json and merges.txt of a Qwen, or qwen.tiktoken; eos ids from
-        generation_config.json, then config.json.
+        generation_config.json, then config.json. ``called``: what it is in errors, if not the folder.
 
         tokenizer.json decides how text is cut, as in transformers 4, with which such files were made and models
         trained. A class of transformers 5 that would cut it in a way of its own is said in a GrpoWarning."""
@@ -148,11 +149,11 @@ class Tokenizer:
         files = {name: read_bytes(folder / name, MAX_TOKENIZER_JSON) for name in
                  (*(name for name in KEPT_FILES if there(folder / name)), *template_files(folder))}
         found = cls(backend, special=special.named, eos_ids=eos_ids, chat_template=templates, files=files,
-                    source=str(folder), apart=tiktoken.HEADER if ranks else None, rows=rows)
+                    source=called or str(folder), apart=tiktoken.HEADER if ranks else None, rows=rows)
         found._note_flags(config)
         if model_config and not found.eos_ids and not eos_ids:
-            warn(f"{folder}: nothing ends a completion: there is no eos_token_id in generation_config.json or "
-                 "config.json, nor an eos_token in tokenizer_config.json; completions go on up to max_new_tokens")
+            warn(f"{called or folder}: nothing ends a completion: there is no eos_token_id in generation_config.json "
+                 "or config.json, nor an eos_token in tokenizer_config.json; completions go on up to max_new_tokens")
         return found
 
     @classmethod

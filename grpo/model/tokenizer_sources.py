@@ -117,15 +117,41 @@ def given(tokenizer: Any, eos_ids: Sequence[int] = ()) -> Tokenizer:
     elif hasattr(tokenizer, "to_str") and hasattr(tokenizer, "get_vocab"):
         found = from_json(tokenizer.to_str().encode(), "tokenizer=")
     elif hasattr(tokenizer, "save_pretrained"):
-        with tempfile.TemporaryDirectory() as folder:
-            tokenizer.save_pretrained(folder)
-            found = Tokenizer.from_pretrained(folder)
+        found = of_files_of(tokenizer)
     else:
         raise ConfigError("tokenizer= takes a grpo.Tokenizer, a folder, a tokenizer.json, a .gguf, or a tokenizer of "
                           f"tokenizers or transformers, not {tokenizer!r:.80}")
     ends = [*(i for i in eos_ids if i < found.vocab_size), *found.eos_ids]
     found.eos_ids = list(dict.fromkeys(ends))
     return found
+
+
+def of_files_of(tokenizer: Any) -> Tokenizer:
+    """The tokenizer that an object of transformers, a tokenizer or a processor, writes. TokenizerError names its class
+    where that is none that is read."""
+    name = type(tokenizer).__name__
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        try:
+            return Tokenizer.from_pretrained(folder, f"the given {name}")
+        except TokenizerError as error:
+            wrote = ", ".join(sorted(path.name for path in Path(folder).iterdir())) or "nothing"
+            advice = "" if "tokenizer.json" in wrote else "; give the fast one: AutoTokenizer.from_pretrained(..., " \
+                "use_fast=True)"
+            raise TokenizerError(f"the given {name}: {error!s:.300} (its save_pretrained() wrote {wrote}){advice}"
+                                 ) from error
+
+
+def of_object(name_or_path: str, source: str, eos_ids: Sequence[int]) -> Tokenizer:
+    """The tokenizer beside the weights that a model object was loaded from, a folder or a hub id; without one as
+    of_folder."""
+    if not name_or_path:
+        return without(source, "was loaded from no folder that would have a tokenizer", eos_ids)
+    try:
+        folder = resolve(name_or_path, FILES)
+    except (FileFormatError, ConfigError) as error:
+        return without(source, f"has no tokenizer ({error!s:.200})", eos_ids)
+    return of_folder(folder, eos_ids)
 
 
 def from_path(path: Path) -> Tokenizer:

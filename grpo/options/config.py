@@ -2,263 +2,40 @@
 
 Names and defaults are TRL's (and, under them, those of transformers' TrainingArguments) wherever the meaning is the
 same; options that only exist here have names of their own. An unknown option, or one that cannot be honoured, is a
-ConfigError that says what to write instead (grpo/options/foreign.py).
+ConfigError that says what to write instead (grpo/options/foreign.py). What GRPO and SFT share is in common.py.
 """
-import dataclasses
-import functools
-import importlib.util
 import math
-import os
-import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from .. import _core
-from ..errors import ConfigError, did_you_mean, warn
+from ..errors import ConfigError, warn
 from ..ops import check_loss_options
+from .base import Checks
+from .common import TrainingConfig
 from .curriculum import checked_stages
-from .fields import checked, loss_option, option
-from .foreign import ROUNDS, understood
+from .fields import Arguments, NumberOrWord, Numbers, Stages, loss_option, option
+from .foreign import ROUNDS
 from .generation import sampling_options
-from .plain import read_yaml
+from .others import OtherGRPOOptions, OtherSFTOptions
 from .presets import preset_options
-from .schedule import SHAPES, checked_arguments
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from .weights import checked_weight
 
 LOSS_TYPES = _core.loss_options()["loss_type"][2]
-MOST_SEED = (1 << 64) - 1
 MOST_COMPLETIONS = 1 << 24                   # of a rollout
 # options that are read with use_adaptive_entropy
 ADAPTIVE = ("entropy_coef_min", "entropy_coef_max", "entropy_coef_delta", "entropy_target")
 
-Config = TypeVar("Config", bound="DataclassInstance")
-
-
-def strict(cls: type[Config]) -> type[Config]:
-    """The dataclass's constructor takes its fields, other trainers' names for them, preset=..., and nothing else."""
-    plain: Callable[..., None] = vars(cls)["__init__"]
-    names = [f.name for f in dataclasses.fields(cls)]
-
-    @functools.wraps(plain)
-    def __init__(self: Any, *args: Any, **given: Any) -> None:
-        preset = given.pop("preset", None) if issubclass(cls, GRPOConfig) else None
-        options = {**(preset_options(preset) if preset is not None else {}), **understood(given, names)}
-        rounds = {name: options.pop(name) for name in ROUNDS if name in options}
-        plain(self, *args, **{**options, **steps_of_rounds(rounds, options, given)})
-
-    cls.__init__ = __init__  # type: ignore[method-assign]
-    return cls
-
 
 @dataclass
-class TrainingConfig:
-    """Options that GRPO and SFT share."""
-
-    # the run
-    output_dir: str | None = option(None, "Run folder; None: runs/<run_name or recipe>-<n>. An existing run is never "
-                                    "overwritten.")
-    run_name: str | None = option(None, "Name of the run, for its folder and its loggers.")
-    seed: int = option(
-        42, "Seeds sampling and data order; the same seed gives the same run, bit for bit.", low=0, high=MOST_SEED)
-    data_seed: int | None = option(None, "Seed of the data order; None: seed.", low=0, high=MOST_SEED)
-    device: str = option("auto", "Where a model given by name is loaded.", choices=("auto", "cpu", "cuda", "ref"))
-    dtype: str | None = option(None, "Storage of a model given by name; None: what the device stores.")
-    model_init_kwargs: dict | None = option(None, "{'device': ..., 'dtype': ...} for a model given by name.")
-    # how long
-    max_steps: int = option(-1, "Optimiser steps; -1: num_train_epochs decides.", low=-1)
-    num_train_epochs: float = option(3.0, "Passes over the data set when max_steps is -1.", above=0, high=1e6)
-    shuffle_dataset: bool = option(True, "Take rows in a seeded random order, a new one each epoch.")
-    # batch
-    per_device_train_batch_size: int | None = option(
-        None, "Completions (SFT: rows) of a micro-step; None: 8, or what prompts_per_step implies. Memory is set by "
-        "token_budget.", low=1)
-    gradient_accumulation_steps: int = option(1, "Micro-steps of one optimiser step.", low=1)
-    token_budget: int | None = option(
-        None, "Tokens of a packed micro-batch, which decide the memory; results are the same. None: 1024 on a CPU, "
-        "16384 on a GPU.", low=1)
-    recompute: bool = option(False, "Recompute activations in the backward pass instead of keeping them.")
-    # optimiser
-    learning_rate: float = option(1e-6, "Peak learning rate of AdamW.", low=0)
-    lr_scheduler_type: str = option("linear", "Shape of the learning rate after warm-up.", choices=tuple(SHAPES))
-    lr_scheduler_kwargs: dict | None = option(
-        None, "num_cycles (cosine...), min_lr or min_lr_rate (..._with_min_lr), lr_end and power (polynomial), "
-        "timescale (inverse_sqrt), num_decay_steps (warmup_stable_decay) and the others of transformers' function; "
-        "restart_after (curriculum_cosine): False: 0 after the last stage.")
-    warmup_steps: float = option(0, "Steps over which the rate rises from 0; below 1: a fraction of all steps.", low=0)
-    warmup_ratio: float = option(
-        0.0, "The same as a fraction of all steps, used when warmup_steps is 0.", low=0, high=1)
-    weight_decay: float = option(0.0, "Decoupled weight decay.", low=0)
-    adam_beta1: float = option(0.9, "AdamW's decay of the first moment.", low=0, high=1)
-    adam_beta2: float = option(0.999, "AdamW's decay of the second moment.", low=0, high=1)
-    adam_epsilon: float = option(1e-8, "AdamW's epsilon.", above=0)
-    moment_dtype: str = option("float32", "Storage of AdamW's moments; bfloat16 halves them, float8 halves them again "
-                               "(vectors stay bfloat16), both rounded stochastically.",
-                               choices=("float32", "bfloat16", "float8"))
-    master_dtype: str = option("float32", "Storage of the weights that AdamW updates; float24 leaves out the 8 least "
-                               "bits of a float32, rounded stochastically: a byte a weight less.",
-                               choices=("float32", "float24"))
-    max_grad_norm: float = option(1.0, "Clip the gradient's norm to this; 0: do not clip.", low=0)
-    max_skipped_steps: int = option(3, "Steps in a row that may be skipped because the gradient is not finite.", low=0)
-    # images
-    train_vision: str = option("none", "What of a vision tower is trained: nothing (the features of an image are then "
-                               "computed once), its mergers, or all of it.", choices=("none", "merger", "all"))
-    vision_learning_rate: float | None = option(None, "Peak learning rate of the tower; None: learning_rate.", low=0)
-    min_pixels: int | None = option(None, "Images are shown with at least so many pixels; None: what the model's files "
-                                    "say.", low=1)
-    max_pixels: int | None = option(None, "Images are shown with at most so many pixels, which decides their tokens; "
-                                    "None: what the model's files say. It stays with the model.", low=1)
-    image_cache_gb: float = option(1.0, "Memory for the features of images that a frozen tower has seen.", low=0)
-    image_cache_dir: str | None = option(None, "Folder that keeps them for other runs too; None: none does.")
-    on_bad_row: str = option("raise", "A row whose images cannot be read or placed: raise, or skip it. To know, skip "
-                             "reads every image once at the start.", choices=("raise", "skip"))
-    # logging
-    logging_steps: float = option(
-        10, "Print a line (and report) every so many steps, below 1 a share of all; metrics.jsonl has every step.",
-        above=0)
-    logging_first_step: bool = option(False, "Also print the first step.")
-    report_to: str | list | None = option("none", "'none', 'tensorboard' (needs tensorboardX), or 'all': what is "
-                                          "installed of these; for other loggers pass a callback.")
-    disable_tqdm: bool | None = option(None, "True: no progress bar; None: a bar when stderr is a terminal, lines "
-                                       "otherwise.")
-    # evaluation and saving
-    eval_strategy: str = option("no", "When to evaluate.", choices=("no", "steps", "epoch"))
-    eval_steps: float | None = option(
-        None, "Evaluate every so many steps, below 1 a share of all; None: logging_steps.", above=0)
-    eval_on_start: bool = option(False, "Evaluate before the first step.")
-    save_strategy: str = option(
-        "steps", "When to write a checkpoint: steps and epoch also write one at the end; best: where evaluation is "
-        "best.",
-        choices=("no", "steps", "epoch", "best"))
-    save_steps: float = option(500, "Write a checkpoint every so many steps, below 1 a share of all.", above=0)
-    save_minutes: float | None = option(
-        10.0, "With save_strategy='steps': also after so many minutes without a checkpoint; None: by steps alone.",
-        above=0)
-    save_total_limit: int | None = option(
-        None, "Keep this many checkpoints, the newest, and the best; None: all.", low=1)
-    metric_for_best_model: str | None = option(
-        None, "Number of the evaluation by which a checkpoint is best, for example accuracy/lenient; that checkpoint "
-        "is written when it is due, or not, and kept.")
-    greater_is_better: bool | None = option(None, "Whether more of it is better; None: unless its name ends in loss.")
-    load_best_model_at_end: bool = option(False, "End with the weights of the best checkpoint.")
-    save_only_model: bool = option(False, "Leave the trainer's state out of checkpoints; they cannot be resumed then.")
-    resume_from_checkpoint: str | bool | None = option(None, "A checkpoint folder, or True for the run's latest.")
-
-    def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
-        for f in dataclasses.fields(self):
-            setattr(self, f.name, checked(f, getattr(self, f.name), hints[f.name]))
-        if self.lr_scheduler_type == "constant" and (self.warmup_steps or self.warmup_ratio):
-            raise ConfigError("lr_scheduler_type='constant' has no warm-up; use 'constant_with_warmup'")
-        self._check_steps()
-        self._check_images()
-        self.report_to = reporters(self.report_to)
-        self._check_best()
-
-    def _check_steps(self) -> None:
-        if self.lr_scheduler_type == "curriculum_cosine" and getattr(self, "curriculum", None) is None:
-            raise ConfigError("lr_scheduler_type='curriculum_cosine' follows the stages of a curriculum, an option of "
-                              "GRPOConfig, which is not set")
-        self.lr_scheduler_kwargs = checked_arguments(self.lr_scheduler_type, self.lr_scheduler_kwargs or {},
-                                                     self.learning_rate)
-        for name in ("logging_steps", "eval_steps", "save_steps"):
-            value = getattr(self, name) or 1
-            if value > 1 and value != int(value):
-                raise ConfigError(f"{name}={value} must be a whole number of steps, or below 1 a share of all steps")
-
-    def _check_images(self) -> None:
-        if self.vision_learning_rate is not None and self.train_vision == "none":
-            raise ConfigError("vision_learning_rate needs train_vision='merger' or 'all': the tower stands still")
-        if self.vision_learning_rate is not None and not self.learning_rate:
-            raise ConfigError("vision_learning_rate is kept as a multiple of learning_rate, which is 0")
-        if self.image_cache_dir is not None and self.train_vision != "none":
-            raise ConfigError("image_cache_dir keeps what a frozen tower has seen, and train_vision="
-                              f"{self.train_vision!r} trains it; leave one out")
-        if self.min_pixels is not None and self.max_pixels is not None and self.min_pixels > self.max_pixels:
-            raise ConfigError(f"min_pixels={self.min_pixels} is more than max_pixels={self.max_pixels}")
-
-    @property
-    def vision_rate(self) -> float:
-        """The tower's learning rate as a multiple of the text's."""
-        return 1.0 if self.vision_learning_rate is None else self.vision_learning_rate / self.learning_rate
-
-    def _check_best(self) -> None:
-        if self.load_best_model_at_end and self.metric_for_best_model is None:
-            self.metric_for_best_model = "loss"
-        if self.save_strategy == "best" and self.metric_for_best_model is None:
-            raise ConfigError("save_strategy='best' needs metric_for_best_model")
-        if self.metric_for_best_model is None:
-            return
-        if self.eval_strategy == "no":
-            raise ConfigError(f"metric_for_best_model={self.metric_for_best_model!r} needs evaluation: set "
-                              "eval_strategy")
-        if self.save_strategy == "no":
-            raise ConfigError(f"metric_for_best_model={self.metric_for_best_model!r} needs checkpoints: save_strategy "
-                              "is 'no'")
-        if self.greater_is_better is None:
-            self.greater_is_better = not self.metric_for_best_model.endswith("loss")
-
-    @property
-    def evaluates(self) -> bool:
-        """Whether a run is evaluated at its end, and so also before or on the way."""
-        return self.eval_strategy != "no" or self.eval_on_start
-
-    @property
-    def batch_size(self) -> int:
-        """Completions (SFT: rows) of one optimiser step."""
-        return (self.per_device_train_batch_size or 8) * self.gradient_accumulation_steps
-
-    @property
-    def order_seed(self) -> int:
-        """The seed of the data order."""
-        return self.seed if self.data_seed is None else self.data_seed
-
-    def model_options(self) -> dict[str, Any]:
-        """device and dtype for a model given by name."""
-        try:
-            given = understood(self.model_init_kwargs or {}, ("device", "dtype"))
-        except ConfigError as error:
-            raise ConfigError(f"model_init_kwargs: {error}") from error
-        return {"device": self.device, "dtype": self.dtype, **given}
-
-    def token_budget_on(self, device: str) -> int:
-        """Tokens of a packed micro-batch: those asked for, or what keeps the device busy and no more."""
-        return self.token_budget or (16384 if device.startswith("cuda") else 1024)
-
-    @classmethod
-    def from_yaml(cls, path: str | os.PathLike[str], **overrides: Any) -> typing.Self:
-        """The options of a YAML file, changed by overrides."""
-        options = read_yaml(path)
-        if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
-            raise ConfigError(f"{path}: expected a mapping of option names to values")
-        return cls(**{**options, **overrides})
-
-    def to_yaml(self, path: str | os.PathLike[str] | None = None) -> str:
-        """All options as YAML, also written to path when given."""
-        import yaml
-
-        text = yaml.safe_dump(dataclasses.asdict(self), sort_keys=False)
-        if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
-        return text
-
-
-@strict
-@dataclass
-class GRPOConfig(TrainingConfig):
+class GRPOConfig(OtherGRPOOptions, TrainingConfig):
     """Options of GRPOTrainer.
 
     >>> config = GRPOConfig(preset="dr_grpo", prompts_per_step=4, num_generations=8)
     >>> config.batch_size, config.loss_type
     (32, 'dr_grpo')
     """
-
-    if TYPE_CHECKING:                        # preset= and the names of other trainers are taken, too
-
-        def __init__(self, output_dir: str | None = None, **options: Any) -> None: ...
 
     # batch
     prompts_per_step: int | None = option(
@@ -276,7 +53,7 @@ class GRPOConfig(TrainingConfig):
         None, "Column of the rows that says how hard they are: they come stage by stage, the easiest first, once each, "
         "and after the last stage mixed. A stage takes as many steps as its rows fill. Goes with "
         "lr_scheduler_type=curriculum_cosine.")
-    curriculum_stages: int | list | None = option(
+    curriculum_stages: Stages = option(
         None, "The column's values, the easiest first; or a number: so many stages of as many rows each. None: each "
         "number in the column is a stage.")
     replay_buffer_size: int = option(
@@ -297,10 +74,10 @@ class GRPOConfig(TrainingConfig):
     top_k: int | None = option(0, "Sample from the k likeliest tokens; 0, -1 or None: all.", low=-1, high=(1 << 31) - 1)
     min_p: float | None = option(None, "Least probability, as a fraction of the likeliest token's.", low=0, high=1)
     repetition_penalty: float = option(1.0, "Divides the logits of tokens already seen.", above=0)
-    generation_kwargs: dict | None = option(None, "More options: min_new_tokens, stop, suppress_tokens; also overrides "
-                                            "the above.")
-    chat_template_kwargs: dict | None = option(None, "Arguments of the chat template, for example {'enable_thinking': "
-                                               "False}.")
+    generation_kwargs: Arguments = option(None, "More options: min_new_tokens, stop, suppress_tokens; also "
+                                                  "overrides the above.")
+    chat_template_kwargs: Arguments = option(None, "Arguments of the chat template, for example "
+                                                     "{'enable_thinking': False}.")
     temperature_eval: float | None = option(None, "Temperature in evaluation; 0 is greedy; None: temperature.", low=0)
     eval_category: str | None = option(None, "Column by which evaluation is broken down; None: category, level, "
                                        "subject or source, where every row has it.")
@@ -313,15 +90,16 @@ class GRPOConfig(TrainingConfig):
         None, "Keep what rollouts compute, so that the update on them has no forward pass; results are the same. With "
         "recompute each layer's input alone. None: on a CPU, as far as it takes a quarter of the free memory.")
     # rewards and advantages
-    reward_weights: list | None = option(None, "One weight a reward, a number or points {step: weight} with straight "
-                                         "lines between them; None: the reward's own, 1 by default.")
-    scale_rewards: str | bool = option("group", "Divide advantages by the std of the group, of the batch, or not.",
-                                       choices=("group", "batch", "none"))
+    reward_weights: Numbers = option(
+        None, "One weight a reward, a number or points {step: weight} with straight lines between them; None: the "
+        "reward's own, 1 by default.")
+    scale_rewards: str = option("group", "Divide advantages by the std of the group (also True), of the batch, or not "
+                                "(none, also False).", choices=("group", "batch", "none"), spelled=("group", "none"))
     multi_objective_aggregation: str = option("sum_then_normalize", "Normalise the weighted sum of rewards, or each of "
                                               "them (GDPO).",
                                               choices=("sum_then_normalize", "normalize_then_sum"))
-    on_reward_error: str | float = option("raise", "A reward that raises or is not finite: 'raise', 'drop' the sample, "
-                                          "or a number.")
+    on_reward_error: NumberOrWord = option(
+        "raise", "A reward that raises or is not finite: 'raise', 'drop' the sample, or a number.")
     dynamic_sampling: bool = option(False, "Replace groups whose rewards are all equal by new prompts (DAPO).")
     max_resample_times: int = option(3, "Rounds of replacing before a step takes what it has.", low=0)
     mask_truncated_completions: bool = option(False,
@@ -375,34 +153,66 @@ class GRPOConfig(TrainingConfig):
     num_completions_to_print: int | None = option(None, "How many; None: all of the step.", low=1)
     log_unique_prompts: bool = option(False, "Print one completion a prompt.")
 
-    def __post_init__(self) -> None:
-        spelled: dict[Any, str] = {True: "group", False: "none"}
-        if isinstance(self.scale_rewards, (bool, str)):
-            self.scale_rewards = spelled.get(self.scale_rewards, self.scale_rewards)
-        super().__post_init__()
+    @classmethod
+    def translated(cls, given: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+        """Options by their own names, with those of preset=..., and rounds as steps."""
+        given, options = dict(given), {}
+        preset = given.pop("preset", None)
+        try:
+            options = preset_options(preset) if preset is not None else {}
+        except ConfigError as error:
+            problems.append(str(error))
+        options = {**options, **super().translated(given, problems)}
+        rounds = {name: options.pop(name) for name in ROUNDS if name in options}
+        try:
+            return {**options, **steps_of_rounds(rounds, options, given)}
+        except ConfigError as error:
+            problems.append(str(error))
+            return options
+
+    def checks(self) -> Checks:
+        """What options must be together."""
+        yield from super().checks()
+        yield self._check_group
+        yield self._check_batch
+        yield self._check_rewards
+        yield self._check_curriculum
+        yield self._check_sampling
+        yield self._check_reference
+        yield self._check_aggregation
+        yield self._check_loss
+
+    def _check_group(self) -> None:
         if self.num_generations < 2:
             raise ConfigError(f"num_generations={self.num_generations}: an advantage compares the completions of a "
                               "prompt; use 2 or more")
-        self._check_batch()
-        self._check_rewards()
+
+    def _check_curriculum(self) -> None:
         self.curriculum_stages = checked_stages(self.curriculum_stages)
         if self.curriculum_stages is not None and self.curriculum is None:
             raise ConfigError("curriculum_stages needs curriculum, the column that it is about")
+
+    def _check_sampling(self) -> None:
         sampling_options(self)
-        if self.sync_ref_model and not self.beta:
-            raise ConfigError("sync_ref_model=True needs a reference: set beta above 0")
-        if self.kl_in_reward and not self.beta:
-            raise ConfigError("kl_in_reward=True needs beta above 0")
         if self.temperature_eval == 0 and (self.num_generations_eval or 1) != 1:
             raise ConfigError(f"temperature_eval=0 is greedy: num_generations_eval={self.num_generations_eval} repeats "
                               "one completion")
 
+    def _check_reference(self) -> None:
+        if self.sync_ref_model and not self.beta:
+            raise ConfigError("sync_ref_model=True needs a reference: set beta above 0")
+        if self.kl_in_reward and not self.beta:
+            raise ConfigError("kl_in_reward=True needs beta above 0")
+
+    def _check_aggregation(self) -> None:
         if self.multi_objective_aggregation == "normalize_then_sum" and self.scale_rewards != "group":
             raise ConfigError(f"scale_rewards={self.scale_rewards!r} has no effect with "
                               "multi_objective_aggregation='normalize_then_sum'")
         if self.metric_for_best_model in ("loss", "eval_loss"):
             raise ConfigError("evaluation has no loss in GRPO: set metric_for_best_model, for example to 'reward' or "
                               "'accuracy/lenient'")
+
+    def _check_loss(self) -> None:
         check_loss_options(self.loss_options())
         for name in self._unread():
             condition = "without use_adaptive_entropy" if name in ADAPTIVE else f"with loss_type={self.loss_type!r}"
@@ -417,6 +227,8 @@ class GRPOConfig(TrainingConfig):
                 yield name
 
     def _check_batch(self) -> None:
+        if self.num_generations < 2:
+            return                           # said already
         for size in ((self.prompts_per_step or 1) * self.num_generations, self.batch_size, self.rollout_size):
             if size > MOST_COMPLETIONS:
                 raise ConfigError(f"{size} completions of a step or a rollout are more than {MOST_COMPLETIONS}")
@@ -446,13 +258,13 @@ class GRPOConfig(TrainingConfig):
                               f"{self.batch_size}")
 
     def _check_rewards(self) -> None:
+        if self.on_reward_error is None:
+            self.on_reward_error = "raise"
         if isinstance(self.on_reward_error, str) and self.on_reward_error not in ("raise", "drop"):
             raise ConfigError(f"on_reward_error={self.on_reward_error!r} must be 'raise', 'drop' or a number")
         if isinstance(self.on_reward_error, float) and not math.isfinite(self.on_reward_error):
             raise ConfigError(f"on_reward_error={self.on_reward_error} must be finite")
         if self.reward_weights is not None:
-            from .weights import checked_weight
-
             self.reward_weights = [checked_weight(w) for w in self.reward_weights]
         if self.overlong_cache >= self.max_completion_length:
             raise ConfigError(f"soft_overlong_cache={self.soft_overlong_cache} must be below "
@@ -507,28 +319,27 @@ class GRPOConfig(TrainingConfig):
         return {name: value for name, value in options.items() if value is not None}
 
 
-@strict
 @dataclass
-class SFTConfig(TrainingConfig):
+class SFTConfig(OtherSFTOptions, TrainingConfig):
     """Options of SFTTrainer.
 
     >>> SFTConfig(max_steps=10, learning_rate=1e-5).max_length
     1024
     """
 
-    if TYPE_CHECKING:                        # preset= and the names of other trainers are taken, too
-
-        def __init__(self, output_dir: str | None = None, **options: Any) -> None: ...
-
     learning_rate: float = option(2e-5, "Peak learning rate of AdamW.", low=0)
     max_length: int = option(
         1024, "Most tokens of prompt and completion together; what is longer is cut at the end.", low=2)
     completion_only_loss: bool | None = option(None, "Loss on the completion alone; this is always so here, False is "
                                                "refused.")
-    chat_template_kwargs: dict | None = option(None, "Arguments of the chat template.")
+    chat_template_kwargs: Arguments = option(None, "Arguments of the chat template.")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def checks(self) -> Checks:
+        """What options must be together."""
+        yield from super().checks()
+        yield self._check_completion
+
+    def _check_completion(self) -> None:
         if self.completion_only_loss is False:
             raise ConfigError("completion_only_loss=False: loss on prompts is not supported; put the text to be learnt "
                               "into the completion")
@@ -555,30 +366,3 @@ def steps_of_rounds(rounds: Mapping[str, Any], options: Mapping[str, Any], given
         if prompts > 1:
             warn(f"{name}={count} rounds of one prompt are {steps}={result[steps]} of {prompts} prompts")
     return result
-
-
-OTHER_REPORTERS = ("wandb", "trackio", "mlflow", "comet_ml", "swanlab")
-
-
-def reporters(report_to: str | list | None) -> list[str]:
-    """The loggers asked for; ConfigError for those that are not there."""
-    names = [report_to] if isinstance(report_to, str) else list(report_to or [])
-    if "all" in names:
-        names = ["tensorboard"] if importlib.util.find_spec("tensorboardX") else []
-        warn(f"report_to='all' is {names[0] if names else 'nothing, without tensorboardX'}; every metric is in the "
-             "run's metrics.jsonl, and a callback can send it to other loggers")
-    names = [n for n in names if n != "none"]
-    elsewhere = [n for n in names if n in OTHER_REPORTERS]
-    if elsewhere:
-        warn(f"report_to: {', '.join(elsewhere)} is not built in; every metric is in the run's metrics.jsonl, and a "
-             "callback can send it")
-    names = [n for n in names if n not in elsewhere]
-    for name in names:
-        if name != "tensorboard":
-            raise ConfigError(f"report_to={name!r} is not one of none, all, tensorboard, {', '.join(OTHER_REPORTERS)}"
-                              f"{did_you_mean(name, ('tensorboard', *OTHER_REPORTERS))}")
-        try:
-            import tensorboardX  # noqa: F401
-        except ImportError as error:
-            raise ConfigError("report_to='tensorboard' needs tensorboardX: pip install tensorboardX") from error
-    return names

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import ConfigError, did_you_mean, note, warn
+from .generation import from_sampling_params
+from .plain import foreign_scalar
 
 # another name for a field of ours, same meaning
 ALIASES = {
@@ -35,20 +37,36 @@ ALIASES = {
 ROUNDS = {"num_train_iters": "max_steps", "eval_iterations": "eval_steps",
           "update_ref_model_freq": "ref_model_sync_steps"}
 
-# options with no effect here whatever their value: they steer torch, data loader processes, launchers or hub uploads;
-# accepted, and named on one line when they ask for anything
+# options with no effect here whatever their value: they steer torch, data loader processes, launchers, other engines or
+# hub uploads; accepted, and named on one line when they ask for anything
 WITHOUT_EFFECT = frozenset("""
     activation_checkpointing_kwargs activation_offloading attn_implementation average_tokens_across_devices
-    batch_eval_metrics bf16_full_eval dataset_num_proc ddp_backend ddp_broadcast_buffers ddp_bucket_cap_mb do_eval
-    ddp_find_unused_parameters ddp_static_graph ddp_timeout ds3_gather_for_generation eval_accumulation_steps
+    batch_eval_metrics bf16_full_eval dataset_num_proc do_eval ds3_gather_for_generation eval_accumulation_steps
     eval_do_concat_batches eval_use_gather_object gradient_checkpointing_kwargs include_num_input_tokens_seen
     include_tokens_per_second length_column_name liger_kernel_config local_rank log_level log_level_replica
     log_multimodal log_on_each_node logging_dir logging_nan_inf_filter low_cpu_mem_usage packing_strategy
     pad_to_multiple_of per_device_eval_batch_size prediction_loss_only project save_on_each_node skip_memory_metrics
     torch_empty_cache_steps transformers_continuous_batching_config use_transformers_continuous_batching
-    use_transformers_paged verbose
+    use_transformers_paged verbose use_kernels
+    half_precision_backend fp16_backend fp16_opt_level jit_mode_eval use_ipex use_mps_device mp_parameters xpu_backend
+    tpu_num_cores tpu_metrics_debug past_index torchdynamo ray_scope dispatch_batches split_batches
+    fsdp_min_num_params fsdp_transformer_layer_cls_to_wrap
+    dataloader_drop_last dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers
+    dataloader_prefetch_factor dataloader_multiprocessing_context dataloader_in_order
+    ddp_backend ddp_broadcast_buffers ddp_bucket_cap_mb ddp_find_unused_parameters ddp_static_graph ddp_timeout
+    hub_always_push hub_model_revision
+    push_to_hub_model_id push_to_hub_organization push_to_hub_token
+    trackio_space_id trackio_bucket_id trackio_static_space_id
+    torch_compile_backend torch_compile_mode
+    vllm_mode vllm_model_impl vllm_enable_sleep_mode vllm_server_base_url vllm_server_host vllm_server_port
+    vllm_server_timeout vllm_group_port vllm_gpu_memory_utilization vllm_max_model_length vllm_max_model_len
+    vllm_tensor_parallel_size vllm_device vllm_dtype vllm_enable_prefix_caching
+    vllm_importance_sampling_correction vllm_importance_sampling_mode vllm_importance_sampling_clip_max
+    vllm_importance_sampling_clip_min vllm_importance_sampling_cap
 """.split())
-WITHOUT_EFFECT_PREFIXES = ("dataloader_", "vllm_", "hub_", "trackio_", "torch_compile_")
+
+# kept as they are, and written nowhere
+KEPT = ("hub_token",)
 
 # values of optim that ask for AdamW with moments in 8 bits
 ADAMW_8BIT = ("adamw_8bit", "adamw_bnb_8bit", "adamw_torch_8bit", "paged_adamw_8bit")
@@ -66,6 +84,10 @@ NOTED: dict[str, tuple[tuple[Any, ...], str]] = {
     "padding_free": ((True, False, None), "nothing is padded"),
     "save_safetensors": ((True, None), "weights are written as safetensors"),
     "restore_callback_states_from_checkpoint": ((False, None), "a checkpoint has no state of callbacks"),
+    "tf32": ((None, False), "there is no tf32 path: products are of bfloat16 or float32"),
+    "use_liger_kernel": ((False, None), "logits are never kept whole in any case"),
+    "overwrite_output_dir": ((False, None), "an existing run is never overwritten; a new run gets the next free "
+                             "folder"),
     "bf16": ((True, None), "weights are bfloat16 (with float32 masters) on cpu and cuda; device='ref' is float32"),
 }
 
@@ -74,6 +96,7 @@ LORA = ("lora_r", "lora_rank", "lora_alpha", "lora_dropout", "lora_bias", "lora_
         "lora_target_parameters", "lora_modules_to_save", "lora_task_type", "use_rslora", "use_dora", "peft_config")
 BITS = ("load_in_8bit", "load_in_4bit", "bnb_4bit_quant_type", "bnb_4bit_quant_storage", "bnb_4bit_compute_dtype",
         "use_bnb_nested_quant", "quantization_config")
+ONE_PROCESS = "training runs in one process; leave it out"
 UNCONSTRAINED = "completions are sampled freely; check their form in a reward function"
 MAIN_BRANCH = "a hub id means its main branch; download the revision and give its folder"
 # name -> (values that ask for what happens anyway, what to do about the others)
@@ -81,14 +104,12 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "fp16": ((False,), "weights are bfloat16 with float32 masters; leave it out, or use device='ref' for float32"),
     "fp16_full_eval": ((False,), "evaluation uses the weights as they are; leave it out"),
     "device_map": ((None, "auto"), "say device='cpu' or device='cuda'"),
-    "deepspeed": ((None, "", False), "training runs in one process; leave it out"),
-    "fsdp": ((None, "", False, []), "training runs in one process; leave it out"),
-    "fsdp_config": ((None,), "training runs in one process; leave it out"),
-    "parallelism_config": ((None,), "training runs in one process; leave it out"),
-    "accelerator_config": ((None,), "there is no accelerate here; leave it out"),
+    "deepspeed": ((None, "", False, {}), ONE_PROCESS),
+    "fsdp": ((None, "", False, []), ONE_PROCESS),
+    "fsdp_config": ((None, "", {}), ONE_PROCESS),
+    "parallelism_config": ((None,), ONE_PROCESS),
+    "accelerator_config": ((None, "", {}), "there is no accelerate here; leave it out"),
     "torch_compile": ((False,), "there is no PyTorch here; leave it out"),
-    "tf32": ((None, False), "there is no tf32 path; leave it out"),
-    "use_liger_kernel": ((False, None), "logits are never kept whole anyway; leave it out"),
     "cast_lm_head_to_fp32": ((False,),
                              "log-probs are computed in float32; device='ref' also stores the head in float32"),
     "optim": (("adamw", "adamw_hf", "adamw_torch", "adamw_torch_fused"),
@@ -96,9 +117,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
               "a quarter; master_dtype='float24' makes masters smaller"),
     "optim_args": ((None, ""), "AdamW is set by adam_beta1, adam_beta2, adam_epsilon and weight_decay"),
     "optim_target_modules": ((None,), "every parameter is trained"),
-    "push_to_hub": ((False,), "save_model() writes a Hugging Face folder; upload it with huggingface_hub"),
     "auto_find_batch_size": ((False,), "micro-batches are packed to token_budget; lower that instead"),
-    "overwrite_output_dir": ((False,), "an existing run is never overwritten; a new run gets the next free folder"),
     "trust_remote_code": ((False,), "no code of a model repository is ever run"),
     "router_aux_loss_coef": ((None, 0, 0.0), "there are no mixture-of-experts models here"),
     "cache_implementation": ((None,), "there is one KV cache; leave it out"),
@@ -132,8 +151,8 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "use_peft": ((False, None), "every weight is trained; leave it out"),
     **dict.fromkeys(LORA, ((None, False), "adapters are not trained, every weight is; leave it out")),
     **dict.fromkeys(BITS, ((None, False), "weights are bfloat16 with float32 masters; leave it out")),
-    "vllm_structured_outputs_regex": ((None,), UNCONSTRAINED),
-    "vllm_guided_decoding_regex": ((None,), UNCONSTRAINED),
+    **dict.fromkeys(("vllm_structured_outputs_regex", "vllm_guided_decoding_regex", "guided_decoding",
+                     "guided_decoding_regex", "structured_outputs"), ((None, ""), UNCONSTRAINED)),
     "use_kl": ((True,), "beta=0 leaves the KL out"),
     "soft_thinking": ((False, None), "completions are made of tokens, not of mixtures of tokens"),
     "use_hidden_injection": ((False,), "soft prompts are not trained; every weight is"),
@@ -163,42 +182,96 @@ NOT_SUPPORTED = {
 }
 
 
-def understood(given: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
+def understood(given: Mapping[str, Any], known: Iterable[str], problems: list[str] | None = None) -> dict[str, Any]:
     """Options by our own names; those of ROUNDS keep theirs, as it takes a whole config to turn rounds into steps.
-    Raises ConfigError for names and values that cannot be honoured."""
-    known = set(known)
+    Names and values that cannot be honoured are added to problems, where there is such a list; else a ConfigError
+    says all of them."""
+    known, found = set(known), [] if problems is None else problems
     result: dict[str, Any] = {}
     without_effect = []
     for name, value in given.items():
-        target = ALIASES.get(name, name)
-        if target != name and value is None:
-            continue                                     # another name without a value says nothing
-        if target in known:
-            if target != name and target in given and given[target] != value:
-                raise ConfigError(f"{name}={value!r} and {target}={given[target]!r} say the same thing differently; "
-                                  "give one")
-            result[target] = value
-        elif name in ("use_cpu", "no_cuda") and "device" in known:
-            result |= {"device": "cpu"} if value else {}
-        elif name in ROUNDS and ROUNDS[name] in known:
-            result[name] = value
-        elif name == "optim" and getattr(value, "value", value) in ADAMW_8BIT:
-            result |= moments_of_optim(value, given)
-        elif name in NOTED:
-            expected, what_happens = NOTED[name]
-            if value not in expected:
-                warn(f"{name}={value!r}: {what_happens}")
-        elif name in REFUSED:
-            allowed, advice = REFUSED[name]
-            if getattr(value, "value", value) not in allowed:
-                raise ConfigError(f"{name}={value!r} cannot be honoured: {advice}.")
-        elif name in WITHOUT_EFFECT or name.startswith(WITHOUT_EFFECT_PREFIXES):
-            without_effect += [name] if asks(value) else []
-        else:
-            raise ConfigError(f"unknown option {name!r}{did_you_mean(name, {*known, *ALIASES, *ROUNDS})}")
+        try:
+            result |= one_understood(name, value, given, known)
+        except ConfigError as error:
+            found.append(str(error))
+        if name in WITHOUT_EFFECT and name not in known and asks(value):
+            without_effect.append(name)
     if without_effect:
         note(f"without effect here: {', '.join(without_effect)} (there is no PyTorch, launcher, data loader, other "
              "engine or upload to steer)")
+    if problems is None:
+        raise_all(found)
+    return result
+
+
+def one_understood(name: str, value: Any, given: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
+    """What one of the given options is by our own names; nothing where it has no effect. Raises ConfigError."""
+    target = ALIASES.get(name, name)
+    plain = foreign_scalar(value)
+    if target in known:
+        if target == name:
+            return {name: value}
+        if value is None:
+            return {}                        # another name without a value says nothing
+        if target in given and given[target] != value:
+            raise ConfigError(f"{name}={value!r} and {target}={given[target]!r} say the same thing differently; give "
+                              "one")
+        return {target: value}
+    if name in ("use_cpu", "no_cuda") and "device" in known:
+        return {"device": "cpu"} if value else {}
+    if name in ROUNDS and ROUNDS[name] in known:
+        return {name: value}
+    if name == "optim" and plain in ADAMW_8BIT:
+        return moments_of_optim(value, given)
+    if name == "vllm_sampling_params" and "generation_kwargs" in known:
+        return engine_sampling(value, given)
+    if name in NOTED:
+        expected, what_happens = NOTED[name]
+        if not is_one_of(plain, expected):
+            warn(f"{name}={value!r}: {what_happens}")
+    elif name in REFUSED:
+        allowed, advice = REFUSED[name]
+        if not is_one_of(plain, allowed):
+            raise ConfigError(f"{name}={value!r:.200} cannot be honoured: {advice}.")
+    elif name not in WITHOUT_EFFECT and name not in KEPT:
+        of_vllm = [*WITHOUT_EFFECT, *REFUSED] if name.startswith("vllm_") else []
+        raise ConfigError(f"unknown option {name!r}{did_you_mean(name, {*known, *ALIASES, *ROUNDS, *of_vllm})}")
+    return {}
+
+
+def is_one_of(value: Any, values: tuple[Any, ...]) -> bool:
+    """Whether a value is among them; an array is not."""
+    return any(value is each or type(value) is type(each) and value == each or
+               isinstance(value, (bool, int, float)) and isinstance(each, (bool, int, float)) and value == each
+               for each in values)
+
+
+def raise_all(problems: list[str]) -> None:
+    """One ConfigError that says everything, if there is anything."""
+    if len(problems) > 1:
+        raise ConfigError("\n  - ".join([f"{len(problems)} options cannot be taken:", *problems]))
+    if problems:
+        raise ConfigError(problems[0])
+
+
+def engine_sampling(value: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that vLLM's SamplingParams, the object or a mapping, stand for. ConfigError for what of it cannot be
+    honoured, and for what is given otherwise besides."""
+    result = from_sampling_params(value, given.get("num_generations", 8))
+    if "seed" in result and given.get("seed", result["seed"]) != result["seed"]:
+        result = {"data_seed": given["seed"], **result}      # theirs for sampling, the config's for the rest
+    for name, wanted in result.items():
+        if name == "generation_kwargs":
+            there = given.get(name) or {}
+            if isinstance(there, Mapping):
+                result[name] = {**wanted, **there}
+                given, clash = there, [key for key in wanted if key in there and there[key] != wanted[key]]
+            else:
+                clash = [name]
+        else:
+            clash = [name] if name in given and given[name] != wanted and name != "seed" else []
+        for key in clash:
+            raise ConfigError(f"vllm_sampling_params and {key}={given[key]!r:.80} say different things; give one")
     return result
 
 

@@ -1,5 +1,6 @@
 """Values that a run can write down and read again: plain ones, of texts and numbers that have a spelling."""
 import datetime
+import enum
 import os
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ MAX_YAML = 4 << 20                           # bytes
 
 
 def plain_value(value: Any, name: str) -> Any:
-    """The value with NumPy's numbers and arrays, tuples, dates and PyTorch's dtypes as what YAML and JSON have for
-    them. name: what errors call it. ConfigError for objects, halves of surrogate pairs, huge numbers and what is nested
-    too deep."""
+    """The value with NumPy's numbers and arrays, tuples, enums, paths, dates and PyTorch's dtypes as what YAML and JSON
+    have for them. name: what errors call it. ConfigError for objects, halves of surrogate pairs, huge numbers and what
+    is nested too deep."""
     left = MAX_VALUES
 
     def convert(value: Any, depth: int) -> Any:
@@ -24,11 +25,8 @@ def plain_value(value: Any, name: str) -> Any:
         kind = type(value)
         if kind.__module__ == "numpy" and hasattr(value, "tolist"):
             value = value.tolist()
-            kind = type(value)
-        if kind.__module__ == "torch" and kind.__name__ == "dtype":
-            return str(value).removeprefix("torch.")
-        if isinstance(value, datetime.date):
-            return str(value)
+        value = foreign_scalar(value)
+        kind = type(value)
         if value is None or kind is bool:
             return value
         if isinstance(value, (str, int, float)):
@@ -42,6 +40,29 @@ def plain_value(value: Any, name: str) -> Any:
                           "or mappings")
 
     return convert(value, 0)
+
+
+def foreign_scalar(value: Any) -> Any:
+    """NumPy's numbers, members of enums, paths, dates, and PyTorch's dtypes and devices as a number or a text; anything
+    else as it is.
+
+    >>> import pathlib, numpy
+    >>> foreign_scalar(numpy.float32(0.5)), foreign_scalar(pathlib.PurePosixPath("a/b")), foreign_scalar([1])
+    (0.5, 'a/b', [1])
+    """
+    if isinstance(value, enum.Enum):
+        value = value.value
+    kind = type(value)
+    if kind.__module__ == "numpy" and hasattr(value, "item") and not getattr(value, "shape", True):
+        value = value.item()
+    if kind.__module__ == "torch" and kind.__name__ in ("dtype", "device"):
+        return str(value).removeprefix("torch.")
+    if isinstance(value, (datetime.date, datetime.time)):
+        return str(value)
+    if isinstance(value, os.PathLike):
+        path = os.fspath(value)
+        return os.fsdecode(path) if isinstance(path, bytes) else path
+    return value
 
 
 def check_scalar(value: str | int | float, name: str) -> None:

@@ -5,6 +5,6 @@ starts.
 """
 from .names import OTHER_NAMES
 from .preparation import Prepared, default_rewards, prepare
-from .recipe import MAPPINGS, Recipe, names
+from .recipe import MAPPINGS, OPTION_MAPPINGS, Recipe, names
 
-__all__ = ["MAPPINGS", "OTHER_NAMES", "Prepared", "Recipe", "default_rewards", "names", "prepare"]
+__all__ = ["MAPPINGS", "OPTION_MAPPINGS", "OTHER_NAMES", "Prepared", "Recipe", "default_rewards", "names", "prepare"]

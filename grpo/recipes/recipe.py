@@ -24,7 +24,16 @@ from typing import Any
 from .. import datasets
 from ..errors import ConfigError, did_you_mean
 from ..model import pick_device
-from ..options import ROUNDS, GRPOConfig, SFTConfig, plain_value, read_yaml, steps_of_rounds, understood
+from ..options import (
+    ROUNDS,
+    GRPOConfig,
+    SFTConfig,
+    option_names,
+    plain_value,
+    read_yaml,
+    steps_of_rounds,
+    understood,
+)
 from ..planning import Plan, model_config, training_plan
 from .names import DATASETS, OTHER_NAMES, own_changes, replaced_by, reward_names
 
@@ -79,7 +88,7 @@ class Recipe:
 
     def change(self, changes: Mapping[str, Any]) -> "Recipe":
         """This recipe with some entries replaced; "dataset_kwargs.digits" replaces one entry of a mapping, and
-        "sft.dataset_kwargs.digits" one of a mapping in it."""
+        "sft.dataset_kwargs.digits" one of a mapping in it, "generation_kwargs.min_p" one of an option."""
         changes = own_changes(changes, self.options)
         parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         options = {name: value for name, value in self.options.items() if name not in replaced_by(changes)}
@@ -89,6 +98,8 @@ class Recipe:
                 parts[name] = checked(name, value)
             elif dot and outer in MAPPINGS:
                 parts[outer] = checked(outer, with_entry(parts[outer], outer, inner, value))
+            elif dot and outer in OPTION_MAPPINGS:
+                options[outer] = with_entry(options.get(outer), outer, inner, value)
             elif name in OPTION_NAMES:
                 options[name] = value
             elif name == "conciseness":
@@ -175,8 +186,10 @@ class Recipe:
 
 
 OWN_FIELDS = [f.name for f in dataclasses.fields(Recipe) if f.name != "options"]
-OPTION_NAMES = [f.name for f in dataclasses.fields(GRPOConfig)]
+OPTION_NAMES = option_names(GRPOConfig)
 MAPPINGS = ("model", "dataset_kwargs", "eval_dataset_kwargs", "sft")
+# options whose entries are replaced one by one in the same way
+OPTION_MAPPINGS = ("chat_template_kwargs", "generation_kwargs", "lr_scheduler_kwargs", "model_init_kwargs")
 # arguments of grpo.datasets.load that have a place of their own in a recipe
 ELSEWHERE = {"size": "say train_size or eval_size",
              "split": "train rows come from the train split, those of evaluation from test",

@@ -3,17 +3,21 @@
     kind        recognised by                      called                      returns
     batch       completions, completion_ids, ...   once, with lists            one number (or None) a completion
     sample      completion or response             once a completion           a number, None, or a dict
-    verl        solution_str and ground_truth      once a completion           a number, or a dict with "score"
+    verl        solution_str (or model_output)     once a completion           a number, or a dict with "score"
+                and ground_truth
+    rllm        task_info and action               once a completion           a number, or an object with .reward
     easyr1      reward_inputs                      once, with a list of dicts  a dict with "overall" a completion
-    openrlhf    queries, prompts and labels        once, with lists of str     a dict with "rewards"
+    openrlhf    queries, prompts and labels        once, with lists of str     a dict with "rewards", and
+                                                                               "extra_logs" for the log
     evaluator   an object with compute_rewards     once, with lists            a matrix, one column a reward
 
 batch is how TRL calls, sample how verifiers does, evaluator how DeepSeekRL does.
 
 Every kind but easyr1 gets only the arguments that its signature asks for. Columns of the data set go by their names;
 besides them there are prompts, completions, completion_ids (singular for a sample), trainer_state, log_extra(column,
-values) and log_metric(name, value). Where the prompt is a conversation a completion is [{"role": "assistant",
-"content": text}], otherwise the text. Coroutine functions of any kind run together.
+values) and log_metric(name, value). What is logged has its own name in the records and metrics of a run, and is
+logged/<name> where these have something of that name themselves. Where the prompt is a conversation a completion is
+[{"role": "assistant", "content": text}], otherwise the text. Coroutine functions of any kind run together.
 
 Asked for by name, and not part of **columns:
 
@@ -41,8 +45,8 @@ from ..options import Weight
 from .arguments import check_arguments, entry
 from .deadline import Worker, in_thread, why_here
 
-KINDS = ("batch", "sample", "verl", "easyr1", "openrlhf", "evaluator")
-PER_SAMPLE = ("sample", "verl")
+KINDS = ("batch", "sample", "verl", "rllm", "easyr1", "openrlhf", "evaluator")
+PER_SAMPLE = ("sample", "verl", "rllm")
 GOLD_COLUMNS = ("ground_truth", "answer", "solution", "label")
 TOOLS = ("log_extra", "log_metric")
 BY_NAME = ("completion_lengths", "truncated", "max_completion_length", "group_ids", "prompt_ends", "tokenizer",
@@ -243,8 +247,10 @@ def detect(function: Callable) -> str:
     """The kind that a signature tells."""
     parameters = signature(function)
     names = set(parameters)
-    if {"solution_str", "ground_truth"} <= names:
+    if "ground_truth" in names and names & {"solution_str", "model_output"}:
         return "verl"
+    if {"task_info", "action"} <= names:
+        return "rllm"
     if {"queries", "prompts", "labels"} <= names:
         return "openrlhf"
     if "reward_inputs" in names:

@@ -1,12 +1,12 @@
 """Multiple choice: which letter does a completion choose?"""
 from typing import Any
 
-from ..answers import LETTERS, announced, boxed, letter, tagged, text_of
+from ..answers import LETTERS, announced, answers_in, boxed, letter, tagged, text_of
 from ..errors import RewardError
 
 
 def multiple_choice_reward(completions: list, answer: list, **columns: Any) -> list[float | None]:
-    """1.0 where a completion chooses the letter in the column answer ("B" or "(B)"), A to H, else 0.0; None where the
+    """1.0 where a completion chooses the letter in the column answer ("B" or "(B)"), A to J, else 0.0; None where the
     row has no answer.
 
     The letter may be in parentheses or before what it stands for, in the answer tags, boxed, after "answer is", or
@@ -28,14 +28,13 @@ def multiple_choice_reward(completions: list, answer: list, **columns: Any) -> l
 
 def chosen(text: str) -> str | None:
     """The letter that a completion chooses; None without one."""
-    if (answer := tagged(text)) is not None:
-        inside = boxed(answer)
-        return letter(answer if inside is None else inside)
-    if (inside := boxed(text)) is not None:
-        return letter(inside)
-    if (said := announced(text)) is not None:
-        return letter(said[0])
-    return letter(text.strip().rpartition("\n")[2])
+    text = text.rpartition("</think>")[2].strip() or text
+    if tagged(text) is None and boxed(text) is None and announced(text) is None:
+        lines = [line for line in text.strip().split("\n") if line.strip()]
+        others = {letter(line) for line in lines[:-1]} - {None}       # "A\nB\nC" lists them
+        last = letter(lines[-1]) if lines else None
+        return last if others <= {last} else None
+    return letter(answers_in(text)[0])
 
 
 NAMES = {"multiple_choice_reward": multiple_choice_reward}

@@ -25,6 +25,15 @@ from .values import Substitute, as_float, as_list, described, fresh, plain
 
 OWN_COLUMNS = ("prompt", "completion", "completion_ids")
 SCORE_KEYS = ("score", "reward", "overall", "rewards")
+# names of metrics that trainers and evaluation have; what a reward logs under one of them is logged/<name>
+TAKEN = frozenset("""
+    entropy entropy_coef epoch format frac_reward_zero_std generation_tokens_per_second grad_norm kl learning_rate loss
+    num_tokens reward reward_std runtime skipped_steps step step_time total_flos training_tokens_per_second
+""".split())
+TAKEN_BEGINNINGS = ("clip_ratio/", "completions/", "curriculum/", "eval_", "funcs/", "groups/",
+                    "majority@k/", "pass@k/", "policy_moved/", "replay/", "reward_weight/", "sampling/", "time_share/",
+                    "train_")
+TAKEN_OF_REWARDS = ("/mean", "/std", "/errors")          # of rewards/...
 
 
 @dataclass
@@ -186,7 +195,7 @@ class Call:
 
     def log_metric(self, name: str, value: float) -> None:
         """One number of a metric, of which the mean is logged; what a reward gets as log_metric."""
-        self.logged[name].append(float(value))
+        self.logged[own_name(name)].append(float(value))
 
     def whole_extras(self) -> dict[str, list]:
         """Logged columns with a value for each completion. A call that failed may leave less; from any other that is an
@@ -296,7 +305,10 @@ class Call:
                "response": b.texts[i]}
         if self.reward.kind == "verl":
             return {"data_source": None, "extra_info": None, **row, "solution_str": b.texts[i],
-                    "ground_truth": self.gold(i), **self.tools}
+                    "model_output": b.texts[i], "ground_truth": self.gold(i), **self.tools}
+        if self.reward.kind == "rllm":
+            task = {"data_source": None, **row, "prompt": b.prompts[i], "ground_truth": gold_of(row)}
+            return {**row, "task_info": task, "action": b.texts[i], **self.tools}
         return {"info": {}, "task": "default", **row, **own, "state": {**row, **own}, **self.tools}
 
     def other_columns(self) -> dict[str, list]:
@@ -323,6 +335,7 @@ class Call:
             self.finish_matrix(result)
             return
         if self.reward.kind == "openrlhf" and isinstance(result, dict):
+            self.log_means(result.get("extra_logs"))
             result = result.get("rewards", result.get("scores"))
         values = [self.unwrapped(value, i) for i, value in enumerate(as_list(result, name, n))]
         self.columns = {name: self.numbers(name, values)}
@@ -337,7 +350,8 @@ class Call:
             raise RewardError(f"reward {self.reward.name!r} returned rows of {sorted(widths)} rewards; all must be "
                               "equally long")
         breakdown = getattr(getattr(self.reward.function, "__self__", None), "get_reward_breakdown", None)
-        names = list(breakdown(rows[0])) if breakdown else []
+        # as an array, of which evaluators take .item()
+        names = list(breakdown(self.numbers(self.reward.name, rows[0]))) if breakdown and rows else []
         width = widths.pop()
         if len(names) != width:
             names = [f"{self.reward.name}_{k}" for k in range(width)]
@@ -346,8 +360,18 @@ class Call:
             if isinstance(value, numbers.Real):
                 self.log_metric(key, float(value))
 
+    def log_means(self, logs: Any) -> None:
+        """What an openrlhf reward gives as extra_logs: numbers, or lists and arrays of them, by name."""
+        for name, values in (logs if isinstance(logs, Mapping) else {}).items():
+            numeric = [v for v in flat(plain(values)) if isinstance(v, numbers.Real)]
+            if numeric:
+                self.log_metric(str(name), sum(map(float, numeric)) / len(numeric))
+
     def unwrapped(self, value: Any, i: int) -> Any:
-        """A dict's score; its other numbers are logged as metrics of this reward."""
+        """A dict's score, or that of an object with .reward; its other numbers are logged as metrics of this reward."""
+        if self.reward.kind == "rllm" and hasattr(value, "reward"):
+            value = {"is_correct": getattr(value, "is_correct", None), **(getattr(value, "metadata", None) or {}),
+                     "score": value.reward}
         if not isinstance(value, dict):
             return value
         key = next((k for k in SCORE_KEYS if k in value), None)
@@ -383,6 +407,22 @@ class Call:
                               "apply")
         self.errors += 1
         return math.nan if self.on_error == "drop" else float(self.on_error)
+
+
+def own_name(name: str) -> str:
+    """The name of a metric that a reward logs; logged/<name> where a trainer has a number of that name.
+
+    >>> own_name("digits"), own_name("reward"), own_name("rewards/format/mean"), own_name("rewards/format/digits")
+    ('digits', 'logged/reward', 'logged/rewards/format/mean', 'rewards/format/digits')
+    """
+    taken = (name in TAKEN or name.startswith(TAKEN_BEGINNINGS)
+             or (name.startswith("rewards/") and name.endswith(TAKEN_OF_REWARDS)))
+    return f"logged/{name}" if taken else name
+
+
+def flat(values: Any) -> list[Any]:
+    """The numbers of nested lists."""
+    return [v for each in values for v in flat(each)] if isinstance(values, (list, tuple)) else [values]
 
 
 def is_chat(prompt: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ..datasets import Prompt, PromptStream
+from ..datasets import Prompt, PromptStream, StreamedPrompts, stream_of
 from ..datasets.prompts import rows_with
 from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, ImageError, warn
 from ..model import Model, row_variables
@@ -164,6 +164,12 @@ OPTIONAL = ("mask", "ref_logprobs", "advantages", "rewards", "totals", "age")
 
 
 END_TOKENS = 32                              # of a prompt that rewards see the text of
+# what a record of a completion has, in training or once it is graded
+RECORD = frozenset("""
+    advantage age answer category completion extractive finish_reason funcs gold images lenient prompt reasoning reward
+    rewards row sample step strict tag_errors tagged_answer tokens truth
+""".split())
+EQUAL = 1e-8                                 # the spread of rewards that are equal: torch.isclose(std, 0)
 MOST_NULS = 1024                             # at the end of a text, a token of the completion
 
 
@@ -202,19 +208,27 @@ def check_arrays(arrays: Mapping[str, NDArray], path: Path) -> None:
         refuse("rows, token ids or finish reasons are out of range")
 
 
-def prompt_stream(model: Model, args: GRPOConfig, dataset: Any, name: str, shuffle: bool = False) -> PromptStream:
-    """The prompts of a data set, each with room for its completion. name: what errors call it."""
+def prompt_stream(model: Model, args: GRPOConfig, dataset: Any, name: str, shuffle: bool = False,
+                  streams: bool = False) -> PromptStream:
+    """The prompts of a data set, each with room for its completion. name: what errors call it. streams: rows without a
+    length are read as they are needed, where max_steps says how many."""
     context = model.text_config.get("max_position_embeddings")
     limit = min(x for x in (args.max_prompt_length, context and context - args.max_completion_length, 1 << 31)
                 if x is not None)
     if limit < 1:
         raise ConfigError(f"max_completion_length={args.max_completion_length} leaves no room for a prompt in "
                           f"{context} positions")
-    stream = PromptStream(dataset, functools.partial(prompt_ids, model, args.chat_template_kwargs or {}), limit=limit,
-                          on_long=args.on_long_prompt, shuffle=shuffle, seed=args.order_seed, name=name,
-                          sees_images=model.sight is not None, model=f"this model ({model.config.get('model_type')})",
-                          on_bad=args.on_bad_row,
-                          image_token=None if model.sight is None else model.sight.image_token_id)
+    options: dict[str, Any] = {
+        "limit": limit, "on_long": args.on_long_prompt, "shuffle": shuffle, "seed": args.order_seed, "name": name,
+        "sees_images": model.sight is not None, "model": f"this model ({model.config.get('model_type')})",
+        "on_bad": args.on_bad_row, "image_token": None if model.sight is None else model.sight.image_token_id}
+    encode = functools.partial(prompt_ids, model, args.chat_template_kwargs or {})
+    # the memory plan of a model that sees counts the images of every row
+    rows = stream_of(dataset, name) if streams and args.max_steps >= 0 and model.sight is None else None
+    if rows is None or rows.has_ended:
+        stream = PromptStream(dataset if rows is None else rows.first, encode, **options)
+    else:
+        stream = StreamedPrompts(rows, encode, **options)
     if any(True for _ in rows_with(stream.rows, "tools")):
         warn(f"{name}: the tools of a row are shown in its prompt; calls of them are not carried out")
     return stream
@@ -275,7 +289,7 @@ def reward_batch(model: Any, args: GRPOConfig, state: Any, r: Rollouts, training
     """What reward functions see of r. state: the run's TrainerState. training: rewards with a memory learn from it."""
     columns = list(dict.fromkeys(name for p in r.prompts for name in p.columns))
     prompts = [r.prompts[g] for g in r.group]
-    ends = [model.tokenizer.decode(p.ids[-END_TOKENS:].tolist(), skip_special_tokens=False) for p in r.prompts]
+    ends = [model.text_of(p.ids[-END_TOKENS:].tolist(), specials=True) for p in r.prompts]
     embed = functools.partial(model.embed, token_budget=args.token_budget_on(model.device))
     return RewardBatch(prompts=[p.prompt for p in prompts], texts=r.texts,
                        completion_ids=[c.tolist() for c in r.completions], rows=[p.row for p in prompts],
@@ -287,12 +301,13 @@ def reward_batch(model: Any, args: GRPOConfig, state: Any, r: Rollouts, training
 
 
 def flat_groups(totals: NDArray[np.float64], group: NDArray) -> NDArray[np.bool_]:
-    """(g) True where the rewards (n) of a group are all equal, or fewer than two."""
+    """(g) True where the rewards (n) of a group are all equal but for rounding, or fewer than two. The tolerance is
+    TRL's: their standard deviation is at most 1e-8."""
     flat = np.ones(int(group.max()) + 1, bool)
     for g in range(len(flat)):
         scored = totals[group == g]
         scored = scored[~np.isnan(scored)]
-        flat[g] = scored.size < 2 or scored.max() == scored.min()
+        flat[g] = scored.size < 2 or scored.std(ddof=1) <= EQUAL
     return flat
 
 
@@ -327,10 +342,20 @@ def moments(values: NDArray[np.float64]) -> tuple[float, float]:
             float(there.std(ddof=1)) if there.size > 1 else float("nan"))
 
 
+def own_column(name: str) -> str:
+    """The name of a column that a reward logs; logged/<name> where a record of a completion has one of that name.
+
+    >>> own_column("digits"), own_column("reward")
+    ('digits', 'logged/reward')
+    """
+    return f"logged/{name}" if name in RECORD else name
+
+
 def completion_records(step: int, r: Rollouts, names: list[str]) -> list[dict[str, Any]]:
     """One JSON-able dict a completion."""
     golds = [gold_of(p.columns) for p in r.prompts]
-    (rewards, totals), extras = r.scores(), r.extra_rows()
+    rewards, totals = r.scores()
+    extras = [{own_column(name): value for name, value in row.items()} for row in r.extra_rows()]
     reasons = np.where(r.finish == LENGTH, "length", "stop")
     return [{"step": step, "row": r.prompts[g].row, "prompt": described(r.prompts[g].prompt), "completion": r.texts[i],
              **({"gold": golds[g]} if golds[g] is not None else {}), "tokens": len(r.completions[i]),

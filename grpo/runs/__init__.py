@@ -1,15 +1,12 @@
 """Runs: the folder that a run leaves, and all that is read out of it later.
 
-folder.py while the run writes it, and claim.py that no other does; state.py where the run is; checkpoint.py what it can
-go on from; lines.py reading its metrics, log.py its completions and evaluations; plots.py its pictures.
+folder.py while the run writes it, claim.py that no other does, aside.py how it makes way for the next; state.py where
+the run is; checkpoint.py what it can go on from; lines.py reading its metrics, log.py its completions and evaluations;
+plots.py its pictures.
 """
+from .aside import CHECKPOINTS, COMPLETIONS, CONFIG, EVALUATIONS, RECIPE, STATE_FILE
 from .folder import (
-    CHECKPOINTS,
-    COMPLETIONS,
-    CONFIG,
-    EVALUATIONS,
     READINGS,
-    RECIPE,
     ROUND,
     RunFolder,
     plain,
@@ -35,6 +32,6 @@ from .plots import Metrics, figures, plot_run, plot_runs
 from .state import TrainerState
 
 __all__ = ["CHECKPOINTS", "COMPLETIONS", "CONFIG", "EVALUATIONS", "FORMAT", "METRICS", "READINGS", "RECIPE", "ROUND",
-           "Metrics", "RunFolder", "TrainerState", "append", "completion_steps", "completions", "evaluation",
-           "evaluation_steps", "figures", "latest_model", "plain", "plot_run", "plot_runs", "read_document",
-           "replace_bytes", "replace_text", "round_name", "run_to_resume", "say", "spelled", "to_json"]
+           "STATE_FILE", "Metrics", "RunFolder", "TrainerState", "append", "completion_steps", "completions",
+           "evaluation", "evaluation_steps", "figures", "latest_model", "plain", "plot_run", "plot_runs",
+           "read_document", "replace_bytes", "replace_text", "round_name", "run_to_resume", "say", "spelled", "to_json"]

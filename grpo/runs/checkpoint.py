@@ -5,6 +5,8 @@
                            reference.safetensors when the reference moves
                            MANIFEST.json: bytes and sha256 of every file, written last
 
+    checkpoint-120         a link to it beside checkpoints/, where transformers' get_last_checkpoint looks
+
     checkpoints/best.json  {"step", "metric", "value"} of the checkpoint that evaluation found best
 
 There is no file that points to the latest: it is the highest step whose manifest verifies.
@@ -34,6 +36,7 @@ from .arrays import open_regular
 from .folder import replace_text
 
 MANIFEST, STATE_FOLDER, STATE, BEST = "MANIFEST.json", "trainer", "trainer.json", "best.json"
+LINK = "checkpoint-"
 FORMAT = 1
 ONE_FILE = 1 << 62
 MAX_JSON = 16 << 20                          # bytes
@@ -66,7 +69,29 @@ def write(parent: Path, step: int, contents: Callable[[Path], None], good: bool 
         if complete and not final.exists():  # interrupted between the two renames
             temporary.rename(final)
         remove_leftovers(parent)
+        link(parent)
     return final
+
+
+def link(parent: Path) -> None:
+    """Makes run/checkpoint-N a link to run/checkpoints/step-N for every checkpoint, and takes away the links of those
+    that are gone. Where the file system has no links there are none, which is said."""
+    run, there = parent.parent, {f"{LINK}{step_of(folder)}": folder for folder in steps(parent)}
+    try:
+        for path in run.glob(f"{LINK}[0-9]*"):
+            if path.is_symlink() and path.name not in there:
+                path.unlink()
+        for name, folder in there.items():
+            if not os.path.lexists(run / name):
+                (run / name).symlink_to(Path(parent.name, folder.name))
+    except OSError as error:
+        warn(f"{run}: no links {LINK}N to its checkpoints can be made ({error.strerror or error}); they are in "
+             f"{parent.name}/")
+
+
+def original(folder: Path) -> Path:
+    """The checkpoint that a link stands for; anything else as it is."""
+    return folder.parent / os.readlink(folder) if folder.is_symlink() and folder.name.startswith(LINK) else folder
 
 
 def seal(path: Path) -> dict[str, Any]:
@@ -170,6 +195,7 @@ def prune(parent: Path, keep: int | None) -> None:
         raise CheckpointError(f"{parent}: an old checkpoint cannot be dropped: {error.strerror or error}") from error
     finally:
         remove_leftovers(parent)
+        link(parent)
 
 
 def is_good(folder: Path) -> bool:

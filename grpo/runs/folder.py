@@ -6,23 +6,23 @@ import math
 import os
 import re
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, RunFolderError, warn
+from .aside import CHECKPOINTS, COMPLETIONS, CONFIG, EVALUATIONS, holds_run, move_run, set_aside
 from .claim import Claim, ClaimedError
 from .lines import METRICS, Line, append, read_metrics
 
-CONFIG = "config.yaml"
-COMPLETIONS, EVALUATIONS, CHECKPOINTS = "completions", "eval", "checkpoints"
-RECIPE = "recipe.yaml"                       # what the run was asked for; config.yaml has every option resolved
-WRITTEN = (CONFIG, RECIPE, METRICS, COMPLETIONS, EVALUATIONS, CHECKPOINTS, "plots")
 READINGS = ("strict", "lenient", "extractive")    # the ways an answer is read: accuracy/<reading> in those numbers
 MAX_BITS = 4096                              # of a number that is written in decimal digits
 # what the numbers of evaluation begin with; what the files of a single data set do
 ROUND, SINGLE = "eval_", "step"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+_of_this_process: "weakref.WeakSet[RunFolder]" = weakref.WeakSet()
 
 
 class RunFolder:
@@ -40,6 +40,7 @@ class RunFolder:
         self._full = False                               # and that was said
         self._left: int | None = None                    # the size of metrics.jsonl at release(), where it was there
         self._made = not os.path.exists(self.path)
+        self.aside: Path | None = None                   # where the run is now that was here before
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as error:
@@ -47,12 +48,13 @@ class RunFolder:
             raise ConfigError(f"output_dir={str(path)!r}: the folder cannot be made: {why}") from error
         self._claim: Claim | None = Claim(self.path)
         self._place = os.stat(self.path)
+        _of_this_process.add(self)
 
     @classmethod
     def create(cls, output_dir: str | None, name: str) -> "RunFolder":
-        """A folder for a new run: output_dir, or runs/<name>-<n>; where there is a run already, or another process has
-        begun one, the next free number."""
-        if output_dir is not None and (folder := cls._unused(Path(output_dir))):
+        """A folder for a new run: output_dir, from which a run that is there already is moved aside to the next free
+        <output_dir>-<n>, or runs/<name>-<n>. Where another process writes output_dir the new run gets that name."""
+        if output_dir is not None and (folder := cls._unused(Path(output_dir), moves=True)):
             return folder
         named = os.path.join("runs", re.sub(r"[^\w.-]+", "-", name))
         stem = os.path.abspath(named if output_dir is None else output_dir)
@@ -60,22 +62,38 @@ class RunFolder:
         while os.path.lexists(f"{stem}-{number}") or (folder := cls._unused(Path(f"{stem}-{number}"))) is None:
             number += 1
         if output_dir is not None:
-            say(f"{output_dir} holds a run already; writing to {folder.path}")
+            say(f"{output_dir} is being written by another run; writing to {folder.path}")
         return folder
 
     @classmethod
-    def _unused(cls, path: Path) -> "RunFolder | None":
-        """The folder, claimed; None where a run is in it, or another process's claim."""
-        if holds_run(path):
+    def _unused(cls, path: Path, moves: bool = False) -> "RunFolder | None":
+        """The folder, claimed; None where another process's claim is in it, or a run that is not moved aside."""
+        if holds_run(path) and not moves:
             return None
         try:
             folder = cls(path)
         except ClaimedError:
             return None
-        if holds_run(path):                  # another process was there, and is done
+        if not holds_run(path):
+            return folder
+        try:
+            if moves:
+                folder._set_aside()
+                return folder
+        except BaseException:
             folder.release()
-            return None
-        return folder
+            raise
+        folder.release()                     # another process was there, and is done
+        return None
+
+    def _set_aside(self) -> None:
+        """Moves the run that is here to the next free number, with what it left beside it, and says so. RunFolderError
+        where it cannot be moved; it is left as it was then."""
+        self.aside = set_aside(self.path)
+        for other in list(_of_this_process):
+            if other is not self and other.path == self.path and other._claim is None:
+                other.path, other._place = self.aside, os.stat(self.aside)
+        say(f"{self.path} held a run already, which is in {self.aside} now")
 
     def claim(self) -> None:
         """Takes the folder again after release(). RunFolderError where another process has it, or has written it since
@@ -107,7 +125,15 @@ class RunFolder:
             self._claim = None
 
     def abandon(self) -> None:
-        """The run does not begin: release(), and a folder that was made for it goes."""
+        """The run does not begin: release(), a folder that was made for it goes, and a run that it moved aside comes
+        back."""
+        if self.aside is not None and not holds_run(self.path):
+            with contextlib.suppress(OSError):
+                move_run(self.aside, self.path)
+                self.aside.rmdir()
+            for other in list(_of_this_process):
+                if other.path == self.aside:
+                    other.path, other._place = self.path, self._place
         self.release()
         if self._made:
             with contextlib.suppress(OSError):           # something is in it
@@ -197,11 +223,6 @@ class RunFolder:
             if number.isdigit() and int(number) > step:
                 self._write(str(path.relative_to(self.path)), path.unlink)
         return [line.record for line in remaining]
-
-
-def holds_run(path: Path) -> bool:
-    """Whether a run, or anything under a name that a run writes, is there."""
-    return any(os.path.exists(path / name) for name in WRITTEN)
 
 
 def round_name(prefix: str, step: int) -> str:

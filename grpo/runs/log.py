@@ -8,7 +8,9 @@ from typing import Any
 
 from ..errors import ConfigError, FileFormatError
 from . import checkpoint
-from .folder import CHECKPOINTS, COMPLETIONS, EVALUATIONS, ROUND, SINGLE, holds_run, round_name
+from .aside import CHECKPOINTS, COMPLETIONS, CONFIG, EVALUATIONS, RECIPE, holds_run
+from .folder import ROUND, SINGLE, round_name
+from .lines import METRICS
 
 FORMAT = 1                                   # of an evaluation as JSON
 
@@ -60,28 +62,54 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def latest_model(path: str) -> str:
-    """What grpo.load takes: the latest whole checkpoint where path is a run folder, else path itself."""
-    if not (Path(path) / CHECKPOINTS).is_dir():
+    """What grpo.load takes: the newest model of a run folder, which is its last whole checkpoint or what save_model()
+    left in the folder itself; where path is no run folder, path itself."""
+    run = Path(path)
+    if not (run / CHECKPOINTS).is_dir():
         return path
-    latest = checkpoint.latest(Path(path) / CHECKPOINTS)
+    saved = [weights.stat().st_mtime for weights in run.glob("model*.safetensors")] if (
+        run / "config.json").is_file() else []
+    newest = next((folder for folder in checkpoint.steps(run / CHECKPOINTS)), None)
+    if saved and (newest is None or min(saved) >= written_at(newest)):
+        return path
+    latest = checkpoint.latest(run / CHECKPOINTS)
     if latest is None:
         raise FileFormatError(f"{path} is a run without a whole checkpoint")
     return str(latest)
 
 
+def written_at(folder: Path) -> float:
+    """When a checkpoint was finished, by the time of the file that is written last."""
+    try:
+        return (folder / checkpoint.MANIFEST).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def run_to_resume(output_dir: str) -> Path:
-    """The run that output_dir alone means: the one there, or, where it was given to several (output_dir-2, ...), the
-    only one that is not finished. ConfigError naming them where that is no single one."""
+    """The run that output_dir alone means, where it was given to several (output_dir-1, ...): the newest that is not
+    finished; where all are, the one in output_dir, if no other is newer. ConfigError naming them where that is no
+    single one, or has no checkpoint."""
     first = Path(os.path.abspath(output_dir))
-    later = [p for p in first.parent.glob("*") if re.fullmatch(re.escape(first.name) + r"-[0-9]+", p.name)]
-    runs = [p for p in [first, *sorted(later, key=lambda p: int(p.name.rpartition("-")[2]))] if holds_run(p)]
+    others = [p for p in first.parent.glob("*") if re.fullmatch(re.escape(first.name) + r"-[0-9]+", p.name)]
+    runs = [p for p in [first, *sorted(others, key=lambda p: int(p.name.rpartition("-")[2]))] if holds_run(p)]
     if len(runs) <= 1:
         return runs[0] if runs else first
     unfinished = [run for run in runs if not is_finished(run)]
-    if len(unfinished) == 1 and checkpoint.steps(unfinished[0] / CHECKPOINTS):
-        return unfinished[0]
+    times = {run: last_written(run) for run in unfinished or runs}
+    newest = [run for run, time in times.items() if time == max(times.values())]
+    if len(newest) == 1 and (unfinished or newest[0] == first) and checkpoint.steps(newest[0] / CHECKPOINTS):
+        return newest[0]
     raise ConfigError(f"output_dir={output_dir!r} was given to several runs: {', '.join(map(str, runs))}; give "
                       "resume_from_checkpoint the one that is meant")
+
+
+def last_written(run: Path) -> float:
+    """When a run took its last step, or began where it took none, by the times of its files."""
+    for name in (METRICS, CONFIG, RECIPE):
+        if (run / name).is_file():
+            return (run / name).stat().st_mtime
+    return max((written_at(folder) for folder in checkpoint.steps(run / CHECKPOINTS)), default=0.0)
 
 
 def is_finished(run: Path) -> bool:

@@ -8,23 +8,31 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..evaluation import prompt_text
-from ..runs import say
+from ..runs import ROUND, say
 
 
 @dataclass
 class TrainerControl:
-    """What a callback may ask for; flags are looked at after each step."""
+    """What a callback may ask for; flags are looked at after each step, and put back when the next one begins."""
 
     should_training_stop: bool = False
-    should_evaluate: bool = False
+    should_epoch_stop: bool = False          # the next step begins the next pass over the data
     should_save: bool = False
+    should_evaluate: bool = False
+    should_log: bool = False
 
 
 class TrainerCallback:
     """Base of callbacks; override what you need. There is no on_substep_end: the micro-batches of a step are one call
     of the core.
 
-    args: the config; state: the run's TrainerState; control: a TrainerControl; kwargs: model, run (its folder)."""
+    args: the config; state: the run's TrainerState; control: a TrainerControl, which a callback may also return;
+    kwargs: model, processing_class (its tokenizer), optimizer and lr_scheduler (which tell the learning rate),
+    train_dataloader and eval_dataloader (None), run (its folder).
+
+    After a step come, in this order: on_step_end, on_log, on_save, on_log with the evaluation's numbers, on_evaluate;
+    then, where a pass over the data is over, on_epoch_end and the same again for what is done once an epoch. (In
+    transformers on_save comes after on_evaluate: here a checkpoint does not wait for an evaluation that may fail.)"""
 
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The trainer is made."""
@@ -51,7 +59,8 @@ class TrainerCallback:
         """A pass over the data is over."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Every logging_steps. logs: each metric's mean since the last time."""
+        """Every logging_steps. logs: each metric's mean since the last time, and epoch. After an evaluation: its
+        numbers. At the end: train_runtime, train_loss and the like."""
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
         """A round of evaluation is over."""
@@ -127,7 +136,7 @@ class Progress(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """The line of a run without a bar."""
-        if self.bar is None:
+        if self.bar is None and "step_time" in logs:
             numbers = "  ".join(f"{label} {value}" for label, value in summary(logs).items())
             say(f"step {state.global_step}/{state.max_steps}  {numbers}  {logs['step_time']:.2f} s/step{phases(logs)}")
 
@@ -164,7 +173,10 @@ class TensorBoard(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """The metrics, as train/..."""
-        self._write("train", logs, state.global_step)
+        own = {name: value for name, value in logs.items() if not name.startswith(ROUND)}
+        if len(own) > 1:                     # more than the epoch of an evaluation
+            self._write("train", {name.removeprefix("train_"): value for name, value in own.items()},
+                        state.global_step)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
         """Those of an evaluation, as eval/..."""

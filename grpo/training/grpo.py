@@ -8,6 +8,7 @@ runs; what that pass computes on the way is compared with the record (sampling/s
 """
 import copy
 import functools
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +19,10 @@ import numpy as np
 
 from .. import _core, ops
 from ..datasets import Curriculum, Prompt, PromptStream, curriculum_of, overlap
-from ..errors import CheckpointMismatchError, DatasetError, warn
+from ..errors import CheckpointMismatchError, ConfigError, DatasetError, warn
 from ..evaluation import Evaluation
 from ..model import Model
-from ..options import GRPOConfig, refuse
+from ..options import GRPOConfig, RLOOConfig, refuse
 from ..planning import Shown
 from ..rewards import RewardSet, check_golds, get_soft_overlong_punishment
 from ..rollouts import (
@@ -32,16 +33,19 @@ from ..rollouts import (
     completion_metrics,
     completion_records,
     generate,
+    group_counts,
     past_groups,
     prompt_stream,
     reward_batch,
     reward_metrics,
     sampling,
+    why_flat,
 )
 from ..runs import checkpoint, say
 from ..runs.arrays import read_arrays
 from .callbacks import completion_table
 from .loop import Loop, StepResult, TrainingInterrupted, means, options
+from .resume import code_of, compare_rewards, compare_rows
 
 __all__ = ["GRPOStep", "GRPOTrainer", "TrainingInterrupted"]
 
@@ -67,9 +71,11 @@ class GRPOStep(StepResult):
 class GRPOTrainer(Loop):
     """Trains a model with GRPO.
 
-    model: a Model, or what grpo.load takes. reward_funcs: functions, names or objects (grpo.rewards). train_dataset:
-    rows with a prompt (text or chat messages); other columns go to the rewards. args: a GRPOConfig. eval_funcs: what
-    evaluation computes besides rewards and accuracies, functions with the arguments and values of a reward.
+    model: a Model, or what grpo.load takes: of a model object of transformers the weights are trained here and written
+    back into it at the end. processing_class: a tokenizer or processor in place of the model's own. reward_funcs:
+    functions, names or objects (grpo.rewards). train_dataset: rows with a prompt (text or chat messages); other columns
+    go to the rewards. args: a GRPOConfig. eval_funcs: what evaluation computes besides rewards and accuracies,
+    functions with the arguments and values of a reward.
 
     >>> import grpo
     >>> def short(completions): return [-float(len(c)) for c in completions]
@@ -79,22 +85,31 @@ class GRPOTrainer(Loop):
     """
 
     kind = "grpo"
+    _name, _tag_names = "GRPO", ("grpo",)
+    _paper = {"title": "DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open Language Models",
+              "id": "2402.03300"}
+    config_class: type[GRPOConfig] = GRPOConfig
     args: GRPOConfig
 
     def __init__(self, model: Any, reward_funcs: Any = None, args: GRPOConfig | None = None, train_dataset: Any = None,
                  eval_dataset: Any = None, processing_class: Any = None, callbacks: Any = None, eval_funcs: Any = None,
                  **unsupported: Any) -> None:
-        refuse(unsupported, "GRPOTrainer", ARGUMENTS)
-        args = options(args, GRPOConfig)
+        refuse(unsupported, type(self).__name__, ARGUMENTS)
+        if isinstance(args, RLOOConfig) and self.config_class is not RLOOConfig:
+            raise ConfigError("args is a RLOOConfig, of RLOOTrainer; GRPOTrainer takes a GRPOConfig")
+        args = options(args, self.config_class)
         self.rewards = RewardSet(reward_funcs, args.reward_weights, args.on_reward_error)
         if args.overlong_cache:
             self.rewards.add(get_soft_overlong_punishment(args.max_completion_length, args.overlong_cache))
         self.sampling = sampling(args)
         super().__init__(model, args, callbacks, processing_class)
+        self._train_dataset, self._eval_dataset = train_dataset, eval_dataset
+        self.reward_funcs = list(reward_funcs) if isinstance(reward_funcs, (list, tuple)) else [reward_funcs]
         self._note_template_options(args.chat_template_kwargs or {})
         self.stream: PromptStream | None = None
         if train_dataset is not None:
-            self.stream = prompt_stream(self.model, args, train_dataset, "train_dataset", shuffle=args.shuffle_dataset)
+            self.stream = prompt_stream(self.model, args, train_dataset, "train_dataset", shuffle=args.shuffle_dataset,
+                                        streams=args.curriculum is None)
         self.curriculum: Curriculum | None = None
         if self.stream is not None and args.curriculum is not None:
             self.curriculum = self.stream.stages = curriculum_of(
@@ -204,10 +219,11 @@ class GRPOTrainer(Loop):
             "generation_tokens_per_second": tokens / self._seconds["generate"],
             **completion_metrics(everything.lengths, everything.finish == LENGTH),
             **reward_metrics(self.reward_names, *everything.scores()),
-            "frac_reward_zero_std": float(flat.mean()), **means(logged)}
+            "frac_reward_zero_std": float(flat.mean())}
+        metrics = {**means(logged), **metrics}
         if self.args.dynamic_sampling:
             metrics |= group_counts(everything, flat, wanted)
-        self._watch_spread(bool(flat.all()))
+        self._watch_spread(everything, bool(flat.all()))
         with self.signals.held():
             self.state.num_input_tokens_seen += seen
             self.rollouts, self.used, self.position = rollouts, 0, position
@@ -215,12 +231,12 @@ class GRPOTrainer(Loop):
             self._rollout_metrics = metrics
         return rollouts
 
-    def _watch_spread(self, flat: bool) -> None:
-        """Says so when rollout after rollout has nothing to learn from."""
+    def _watch_spread(self, r: Rollouts, flat: bool) -> None:
+        """Says so, and why, when rollout after rollout has nothing to learn from."""
         self._flat_rollouts = self._flat_rollouts + 1 if flat else 0
         if self._flat_rollouts == FLAT_ROLLOUTS:
-            warn(f"{FLAT_ROLLOUTS} rollouts in a row gave every completion of a group the same reward, so there is "
-                 f"nothing to learn from: see the completions in {self._folder.path} for what the rewards were given")
+            warn(f"{FLAT_ROLLOUTS} rollouts in a row {why_flat(r, self.reward_names)}, so there is nothing to learn "
+                 f"from: see the completions in {self._folder.path} for what the rewards were given")
 
     def _watch_masks(self, r: Rollouts) -> None:
         """Says so once when every completion of a rollout is masked."""
@@ -258,14 +274,18 @@ class GRPOTrainer(Loop):
             carries &= r.finish != LENGTH
             self._watch_masks(r)
         r.mask = r.per_token(carries).astype(np.uint8)
-        weights = self._weights
+        r.advantages = self._advantages(r, rewards, totals)
+
+    def _advantages(self, r: Rollouts, rewards: Any, totals: Any) -> Any:
+        """Of every completion. rewards: (completions, functions); totals: their weighted sums, NaN: not scored."""
+        args, weights = self.args, self._weights
         # k1, the unbiased choice for a reward; unscored completions stay unscored
         if args.kl_in_reward and r.ref_logprobs is not None:
             kl = np.array([x.sum(dtype=np.float64) for x in r.split(r.policy_logprobs - r.ref_logprobs)])
             rewards = np.column_stack([rewards, np.where(np.isnan(totals), np.nan, -args.beta * kl)])
             weights = np.append(weights, 1.0)
-        r.advantages = ops.group_advantages(rewards, np.bincount(r.group), args.scale_rewards, reward_weights=weights,
-                                            multi_objective_aggregation=args.multi_objective_aggregation)
+        return ops.group_advantages(rewards, np.bincount(r.group), args.scale_rewards, reward_weights=weights,
+                                    multi_objective_aggregation=args.multi_objective_aggregation)
 
     def _logprobs(self, model: Model, r: Rollouts) -> tuple[Any, Any]:
         """(log-probs (T), entropies (T)) of r by a model as it is now."""
@@ -397,7 +417,33 @@ class GRPOTrainer(Loop):
         if args.sync_ref_model and state.global_step % args.ref_model_sync_steps == 0:
             self._reference.core.mix(self.model.core, args.ref_model_mixup_alpha,
                                      tower=args.train_vision != "none")
-        state.epoch = self.position / len(self._prompts)
+        self._count_epoch()
+
+    def _count_epoch(self) -> None:
+        """Passes over the data so far, by steps: those that are left of a rollout count when they are taken."""
+        args, steps = self.args, self.args.steps_per_rollout
+        if self._prompts.count is None:      # one pass, as in transformers
+            self.state.epoch = self.state.global_step / max(self.state.max_steps, 1)
+            return
+        left = 0 if self.rollouts is None else steps - self.used
+        rows = self.position * steps - min(left * args.prompts_per_rollout, self.position * steps)
+        self.state.epoch = rows / (steps * self._rows_of_epoch)
+
+    @property
+    def _rows_of_epoch(self) -> int:
+        """Prompts that count as a pass over the data: those of whole rollouts, as in TRL, where the others are left
+        out. Here they come first in what follows."""
+        rows, wanted = len(self._prompts), self.args.prompts_per_rollout
+        return rows if rows < wanted or self.curriculum is not None else rows // wanted * wanted
+
+    def skip_epoch(self) -> None:
+        """To the next pass, which a stream has not; what is left of a rollout is dropped."""
+        if self._prompts.count is None:
+            self.control.should_training_stop = True
+            return
+        rows = self._rows_of_epoch
+        self.rollouts, self.position = None, -(-self.position // rows) * rows
+        self._count_epoch()
 
     def show(self) -> None:
         """The completions of rollouts that are new, as a file and as text; and that a stage of a curriculum begins."""
@@ -445,11 +491,15 @@ class GRPOTrainer(Loop):
     # data, state
 
     def steps_of_epochs(self, epochs: float) -> int:
-        """Optimiser steps of so many passes over the prompts, at least those of one rollout. One pass over a curriculum
-        ends with its last stage."""
-        passes = (len(self._prompts) / self.args.prompts_per_rollout if self.curriculum is None
-                  else self.curriculum.ends[-1] / self.args.steps_per_rollout)
-        return max(1, int(epochs * passes) * self.args.steps_per_rollout)
+        """Optimiser steps of so many passes over the prompts, as TRL counts them: whole rollouts a pass, and the last
+        pass as far as it is asked for. One pass over a curriculum ends with its last stage. With fewer prompts than a
+        rollout takes, at least one rollout."""
+        rows, wanted, steps = len(self._prompts), self.args.prompts_per_rollout, self.args.steps_per_rollout
+        if self.curriculum is not None:
+            return max(1, int(epochs * self.curriculum.ends[-1] / steps) * steps)
+        if rows < wanted:
+            return max(1, int(epochs * rows / wanted)) * steps
+        return math.ceil(epochs * (rows // wanted) * steps)
 
     @property
     def stages(self) -> tuple[int, ...]:
@@ -479,9 +529,15 @@ class GRPOTrainer(Loop):
         """The place in the data, in the rollouts and in the entropy control."""
         return {"position": self.position, "rollouts_made": self.rollouts_made,
                 "used": self.used if self.rollouts is not None else 0, "entropy_control": list(self.entropy_control),
-                "rows": len(self._prompts), "reference": self._frozen_reference, "reward_names": self.reward_names,
+                "rows": self._prompts.count or 0, "rows_hash": self._prompts.digest, "rewards": self._codes,
+                "reference": self._frozen_reference, "reward_names": self.reward_names,
                 "parts": self._parts, "rollout_metrics": self._rollout_metrics if self.used == 0 else {},
                 "replay": [] if self.replay is None else self.replay.state()}
+
+    @property
+    def _codes(self) -> dict[str, str | None]:
+        """A hash of the code of each reward."""
+        return {r.name: code_of(r.function) for r in self.rewards.rewards}
 
     @property
     def _parts(self) -> int:
@@ -510,12 +566,14 @@ class GRPOTrainer(Loop):
                                     self._reference.core.get_tensor)
 
     @contextmanager
-    def restoring(self, state: dict[str, Any], folder: Path) -> Iterator[Callable[[], None]]:
+    def restoring(self, state: dict[str, Any], folder: Path) -> Iterator[Callable[[Path], None]]:
         """The reverse. CheckpointMismatchError for other data, another reference, or a rollout in use that this run's
         batches do not fit."""
-        if state["rows"] != len(self._prompts):
+        if state["rows"] != (self._prompts.count or 0):
             raise CheckpointMismatchError(f"{folder.parent}: the run had {state['rows']} rows of data, "
-                                          f"train_dataset has {len(self._prompts)}")
+                                          f"train_dataset has {self._prompts.count or 'no length'}")
+        compare_rows(folder.parent, state.get("rows_hash"), self._prompts.digest)
+        compare_rewards(folder.parent, state.get("rewards"), self._codes)
         if state["reference"] != self._frozen_reference:
             raise CheckpointMismatchError(f"{folder.parent}: beta needs the reference that the run began with; give "
                                           "the trainer the model that the run was given, not one of its checkpoints")
@@ -523,6 +581,8 @@ class GRPOTrainer(Loop):
         entropy_control, metrics = tuple(state["entropy_control"]), state.get("rollout_metrics", {})
         names = state.get("reward_names", self.reward_names)
         rollouts = self._rollouts_in_use(state, folder)
+        if rollouts is not None or state.get("replay"):
+            self._same_sampling(state, folder)
         kept = [] if self.replay is None else self.replay.load(folder / REPLAY, state.get("replay", []),
                                                                self._prompts.at_row, self.model)
         reference = folder / "reference.safetensors"
@@ -532,7 +592,7 @@ class GRPOTrainer(Loop):
                                               "moved it, and the run moved none")
             checkpoint.load_tensors(reference, self._reference.core.tensors(), lambda name, array: None)
 
-        def move() -> None:
+        def move(moved: Path) -> None:
             self.position, self.rollouts_made, self.used, self.rollouts = position, made, used, rollouts
             self.entropy_control = self._next_entropy_control = entropy_control
             self.reward_names, self._rollout_metrics = names, metrics
@@ -542,11 +602,22 @@ class GRPOTrainer(Loop):
                 core = self._reference.core
                 # from here on it keeps float32, as it did in the run
                 core.mix(self.model.core, 0.0, tower=self.args.train_vision != "none")
-                checkpoint.load_tensors(reference, core.tensors(), core.set_tensor)
+                checkpoint.load_tensors(moved / reference.name, core.tensors(), core.set_tensor)
 
         with self._rewards_kept():
             self.rewards.load_state_dict(load_arrays(folder / REWARD_STATE))
             yield move
+
+    def _same_sampling(self, state: dict[str, Any], folder: Path) -> None:
+        """CheckpointMismatchError where the completions that a checkpoint keeps were drawn at another temperature, by
+        which log-probs are divided, or scored against a reference that is not there."""
+        saved = state["config"]
+        for name in ("temperature", "beta", "num_generations"):
+            there, here = saved.get(name), getattr(self.args, name)
+            if there is not None and (bool(there) != bool(here) if name == "beta" else there != here):
+                raise CheckpointMismatchError(f"{folder.parent} keeps completions that are not used up, made with "
+                                              f"{name}={there}; here it is {here}. Resume with the former, or from a "
+                                              "checkpoint between two rollouts, without a replay buffer")
 
     def _rollouts_in_use(self, state: dict[str, Any], folder: Path) -> Rollouts | None:
         """The rollouts that a checkpoint keeps, where this run has steps left to take on them."""
@@ -565,17 +636,6 @@ class GRPOTrainer(Loop):
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz without pickles; none where there is no file."""
     return read_arrays(path) if path.exists() else {}
-
-
-def group_counts(r: Rollouts, flat: Any, wanted: int) -> dict[str, float]:
-    """How many groups were made and kept, and on which side of the rewards seen those without spread lie."""
-    _, totals = r.scores()
-    scored = totals[~np.isnan(totals)]
-    middle = (scored.min() + scored.max()) / 2 if scored.size else 0.0
-    totals = np.where(np.isnan(totals), -np.inf, totals)
-    high = np.array([totals[r.group == g].max() > middle for g in range(len(flat))])
-    return {"groups/generated": float(len(flat)), "groups/kept": float(min(wanted, int((~flat).sum()))),
-            "groups/zero_std_low": float((flat & ~high).sum()), "groups/zero_std_high": float((flat & high).sum())}
 
 
 def trained_tokens(r: Rollouts, groups: Any) -> int:

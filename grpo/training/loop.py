@@ -9,36 +9,31 @@ is raised meanwhile. What is owed after a step (callbacks, the checkpoint, evalu
 exception leaves of it comes first when the run goes on.
 """
 import dataclasses
-import functools
-import json
 import math
 import os
 import re
 import time
-from abc import ABC, abstractmethod
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from .. import _core
-from ..errors import CheckpointError, ConfigError, DatasetError, NonFiniteError, TokenizerError, did_you_mean, warn
-from ..model import Model, NoTokenizer, load, row_variables
-from ..options import TrainingConfig, learning_rate, steps_of
-from ..planning import Plan, Shown, require, training_plan
-from ..runs import CHECKPOINTS, ROUND, RunFolder, TrainerState, checkpoint, say
+from ..errors import ConfigError, DatasetError, NonFiniteError, TokenizerError, did_you_mean, warn
+from ..model import Model, load, row_variables
+from ..options import TrainingConfig, learning_rate, refuse_ranks, steps_of
+from ..runs import ROUND, RunFolder, checkpoint, say
 from .callbacks import Progress, TensorBoard, TrainerControl, never_called
-from .interrupt import Signals, TrainingInterrupted
+from .events import Rates, states_of
+from .face import Face
+from .interrupt import TrainingInterrupted
 from .profile import Profile
-from .resume import checkpoint_of, compare_backends, compare_options
+from .saving import EVALUATION, Saving
 
-MAX_FAILED_SAVES = 3
 # options that mean nothing to a model without a tower
 OF_IMAGES = ("train_vision", "vision_learning_rate", "min_pixels", "max_pixels", "image_cache_gb", "image_cache_dir",
              "on_bad_row")
-EVALUATION = ("evaluate", "on_evaluate", "judge", "save_best")
-AFTER_A_STEP = ("show", "on_log", "on_step_end", "on_epoch_end", "save", *EVALUATION)
+AFTER_A_STEP = ("show", "on_step_end", "on_log", "save", *EVALUATION)
+AFTER_AN_EPOCH = ("on_epoch_end", "save", *EVALUATION)
 
 
 class TrainOutput(NamedTuple):
@@ -57,41 +52,33 @@ class StepResult:
     metrics: dict[str, Any]
 
 
-class Loop(ABC):
+class Loop(Face, Saving):
     """Base of the trainers."""
 
-    kind = ""
-
     def __init__(self, model: Any, args: TrainingConfig, callbacks: Any = None, processing_class: Any = None) -> None:
-        self.args = args
-        self.model: Model = model if isinstance(model, Model) else load(model, **args.model_options())
-        if processing_class is not None and processing_class is not self.model.tokenizer:
-            self._take_tokenizer(processing_class)
+        ours = isinstance(model, Model)
+        super().__init__(model if ours else load(model, tokenizer=processing_class, **args.model_options()), args)
+        if ours and processing_class is not None:
+            self.model.take_tokenizer(processing_class)
         open_eyes(self.model, args)
-        self.state = TrainerState(num_train_epochs=args.num_train_epochs)
-        self.control = TrainerControl()
-        self.run: RunFolder | None = None
         self.progress = Progress(args.disable_tqdm)
-        self.callbacks: list[Any] = [self.progress,
-                                     *[TensorBoard() for name in args.report_to or () if name == "tensorboard"]]
+        self.callbacks = [self.progress, *[TensorBoard() for name in args.report_to or () if name == "tensorboard"]]
         for callback in callbacks or []:
             self.add_callback(callback)
         if os.environ.get("GRPO_PROFILE") == "1":
             self.callbacks.append(Profile(self.model.device))
         self.evaluations: dict[str, Any] = {}            # held-out data by name
-        self._seconds: dict[str, float] = defaultdict(float)
         self._window: list[dict[str, Any]] = []
-        self._skipped = self._failed_saves = 0
-        self._saved_step = -1
-        self.clock = time.monotonic          # of save_minutes
-        self._saved_at = 0.0                 # by that clock
-        self.signals = Signals()
-        self._owed: list[str] = []           # what is left to do after the step that was taken last
-        self._unseen: dict[str, Any] | None = None           # its metrics, until they are yielded
+        self._unseen: dict[str, Any] | None = None           # metrics of the step taken last, until they are yielded
         self._evaluated: dict[str, float] = {}               # the evaluation at hand
         self._epoch_ended = True             # or none has begun
-        # (metric, value) of weights that are better than any checkpoint
-        self._new_best: tuple[str, float] | None = None
+        self._rate = 0.0                     # the learning rate of the step at hand
+        self._trains = False                 # the loop at hand is train()'s own
+        # of that loop: when and where it began, the losses of its steps, what was said of it
+        self._started, self._first_step = 0.0, 0
+        self._losses: list[float] = []
+        self._totals: dict[str, float] = {}
+        self._meet(processing_class)
         self._fire("on_init_end")
 
     def _note_template_options(self, options: Mapping[str, Any]) -> None:
@@ -108,14 +95,6 @@ class Loop(ABC):
         if unread:
             warn(f"chat_template_kwargs: the model's chat template has no {', '.join(unread)}; nothing changes by it")
 
-    def _take_tokenizer(self, processing_class: Any) -> None:
-        """A tokenizer for a model that has none; one that has its own keeps it, and that is said."""
-        if isinstance(self.model.tokenizer, NoTokenizer):
-            self.model.take_tokenizer(processing_class)
-        else:
-            say("processing_class is not used: the model's own tokenizer is; grpo.load(..., tokenizer=...) takes "
-                "another")
-
     # what a trainer supplies
 
     @abstractmethod
@@ -129,6 +108,10 @@ class Loop(ABC):
     @abstractmethod
     def advance(self) -> None:
         """The step was taken: move on in the data. Nothing that can fail."""
+
+    @abstractmethod
+    def skip_epoch(self) -> None:
+        """Moves to the beginning of the next pass over the data. Nothing that can fail."""
 
     @property
     def stages(self) -> tuple[int, ...]:
@@ -147,24 +130,8 @@ class Loop(ABC):
         """Metrics on held-out rows. prefix: what their names will begin with."""
 
     @abstractmethod
-    def position_state(self) -> dict[str, Any]:
-        """What trainer.json keeps besides the loop's own state."""
-
-    @abstractmethod
-    def restoring(self, state: dict[str, Any], folder: Path) -> AbstractContextManager[Callable[[], None]]:
-        """The reverse of position_state and save_extra. Everything is checked on entering; the function it gives then
-        moves the trainer there. An exception inside of it undoes what entering did."""
-
-    @abstractmethod
     def describe(self) -> str:
         """The batch arithmetic, said at the start of a run."""
-
-    def shown(self) -> Shown | None:
-        """What prompts show the model at most, for the memory plan; None where that is not known."""
-        return None
-
-    def save_extra(self, folder: Path) -> None:
-        """More files of the trainer's state; none by default."""
 
     def finish(self) -> None:
         """What else a trainer leaves in the run folder at the end."""
@@ -202,29 +169,6 @@ class Loop(ABC):
 
     # running
 
-    @property
-    def _folder(self) -> RunFolder:
-        """The run's, once it has begun."""
-        assert self.run is not None
-        return self.run
-
-    @functools.cached_property
-    def memory(self) -> Plan:
-        """What the run will hold, planned beside what is there already."""
-        return training_plan(self.model.config, "the model", self.args, self.model.device,
-                             held=("weights", "reference weights"), shown=self.shown())
-
-    @functools.cached_property
-    def optimizer(self) -> _core.Trainer:
-        """The core's trainer: gradients, masters and moments. OutOfMemoryError where they have no room."""
-        require(self.memory)
-        a = self.args
-        return _core.Trainer(self.model.core, adam_beta1=a.adam_beta1, adam_beta2=a.adam_beta2,
-                             adam_epsilon=a.adam_epsilon, weight_decay=a.weight_decay,
-                             token_budget=a.token_budget_on(self.model.device), recompute=a.recompute,
-                             moment_dtype=a.moment_dtype, master_dtype=a.master_dtype, seed=a.seed,
-                             train_vision=a.train_vision, vision_rate=a.vision_rate)
-
     def add_callback(self, callback: Any) -> None:
         """One more callback, or the class of one. A GrpoWarning names methods that are never called."""
         callback = callback() if isinstance(callback, type) else callback
@@ -234,17 +178,22 @@ class Loop(ABC):
 
     def train(self, resume_from_checkpoint: str | bool | None = None) -> TrainOutput:
         """Runs to the end. resume_from_checkpoint: a checkpoint or run folder, or True for the latest of output_dir."""
-        started, first, losses = time.perf_counter(), self.state.global_step, []
         with self._stoppable(), self.signals.finishing():        # this loop's body is the trainer's own
-            for step in self.steps(resume_from_checkpoint):
-                if step.metrics.get("loss") is not None:
-                    losses.append(step.metrics["loss"])
-        seconds = time.perf_counter() - started
-        metrics = {"train_runtime": seconds,
-                   "train_steps_per_second": (self.state.global_step - first) / max(seconds, 1e-9),
-                   "train_loss": sum(losses) / len(losses) if losses else 0.0, "epoch": self.state.epoch}
-        self.state.log_history.append({**metrics, "step": self.state.global_step})
-        return TrainOutput(self.state.global_step, metrics["train_loss"], metrics)
+            self._trains = True
+            try:
+                for _ in self.steps(resume_from_checkpoint):
+                    pass
+            finally:
+                self._trains = False
+        return TrainOutput(self.state.global_step, self._totals["train_loss"], dict(self._totals))
+
+    def _total(self) -> dict[str, float]:
+        """What is said of a run when it is over."""
+        seconds, losses = time.perf_counter() - self._started, self._losses
+        taken = self.state.global_step - self._first_step
+        return {"train_runtime": seconds, "train_samples_per_second": taken * self.args.batch_size / max(seconds, 1e-9),
+                "train_steps_per_second": taken / max(seconds, 1e-9), "total_flos": self.state.total_flos,
+                "train_loss": sum(losses) / len(losses) if losses else 0.0, "epoch": self.state.epoch}
 
     def __iter__(self) -> Iterator[StepResult]:
         return self.steps()
@@ -254,9 +203,11 @@ class Loop(ABC):
         after an exception too. The first Ctrl-C, SIGTERM and SIGHUP end the loop after the step at hand, with a
         checkpoint; a second Ctrl-C ends it at once."""
         resume = self.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
+        self._started, self._losses = time.perf_counter(), []
         with self._stoppable():
             with self.signals.leaving():
                 self._begin(resume)
+            self._first_step = self.state.global_step
             while self._owed or self._unseen is not None or not self._over():
                 with self.signals.finishing():
                     if not self._owed and self._unseen is None:
@@ -294,6 +245,7 @@ class Loop(ABC):
             raise TrainingInterrupted(self.state.global_step, self.run.path, last) from interrupt
         finally:
             self.progress.close()
+            self._leave()
             if self.run is not None:
                 self.run.release()
 
@@ -303,14 +255,19 @@ class Loop(ABC):
     def _begin(self, resume: str | bool | None) -> None:
         args, state = self.args, self.state
         state.max_steps = args.max_steps if args.max_steps >= 0 else self.steps_of_epochs(args.num_train_epochs)
+        state.train_batch_size = args.per_device_train_batch_size
+        state.logging_steps, state.save_steps = (steps_of(n, state.max_steps) for n in (args.logging_steps,
+                                                                                        args.save_steps))
+        state.eval_steps = steps_of(args.eval_steps or args.logging_steps, state.max_steps)
         # the memory is there, or this raises, before anything is written
         held = sum(size for _, size in self.optimizer.plan())
         if not self._owed and self._unseen is None:
             self.control = TrainerControl()
         if resume and self.run is None:
             self._resume(resume)
-        elif self.run is None:
-            self.run = RunFolder.create(args.output_dir, args.run_name or self.kind)
+        else:
+            self._open(self.run or RunFolder.create(args.output_dir, args.run_name or self.kind))
+        args = self.args
         self._folder.claim()
         self._folder.write_config(args.to_yaml())
         self._saved_at = self.clock()
@@ -336,7 +293,16 @@ class Loop(ABC):
                 checkpoint.load_weights(self._folder.checkpoints / f"step-{best['step']}", self.model.core,
                                         self.model.name_in_files)
             say(f"the weights are those of step {best['step']}, where {best['metric']} was best: {best['value']:.4g}")
+        self._leave(finished=True)
         with self.signals.leaving():
+            self._totals = self._total()
+            with self.signals.held():
+                if self._trains:
+                    self.state.log_history.append({**self._totals, "step": step})
+                self.state.stateful_callbacks = states_of(self.callbacks)
+                self._write_state()
+            if self._trains:
+                self._fire("on_log", logs=dict(self._totals))
             self.finish()
             self._fire("on_train_end")
 
@@ -344,10 +310,13 @@ class Loop(ABC):
         """Takes one step: all of it, or nothing."""
         started, state = time.perf_counter(), self.state
         self._seconds.clear()
+        control, rate = self.control, learning_rate(self.args, state.global_step, state.max_steps, self.stages)
+        self._rate = rate
         if self._epoch_ended:
+            control.should_epoch_stop = False
             self._fire("on_epoch_begin")
+        control.should_save = control.should_evaluate = control.should_log = False
         self._fire("on_step_begin")
-        rate = learning_rate(self.args, state.global_step, state.max_steps, self.stages)
         skipped: NonFiniteError | None = None
         try:
             metrics = self.update()
@@ -396,8 +365,10 @@ class Loop(ABC):
         self._epoch_ended = int(state.epoch) > int(epoch_before)
         metrics |= {"step_time": seconds} | {f"time_share/{name}": spent / seconds
                                              for name, spent in self._seconds.items()}
-        self._owed, self._unseen = list(AFTER_A_STEP), metrics
+        self._owed, self._unseen = [*AFTER_A_STEP, *(AFTER_AN_EPOCH if self._epoch_ended else ())], metrics
         self._window.append(metrics)
+        if metrics.get("loss") is not None:
+            self._losses.append(metrics["loss"])
         self._record(metrics)
 
     def _settle(self) -> None:
@@ -417,14 +388,20 @@ class Loop(ABC):
         step = self.state.global_step
         if event == "on_step_end":
             self._fire(event, metrics=self._unseen)
+            if self.control.should_epoch_stop and not self._epoch_ended:
+                with self.signals.held():
+                    self.skip_epoch()
+                    self._epoch_ended = True
+                    self._owed += AFTER_AN_EPOCH
         elif event == "on_evaluate" and self._evaluated:
+            self._fire("on_log", logs={**self._evaluated, "epoch": self.state.epoch})
             self._fire(event, metrics=self._evaluated)
-        elif event == "on_epoch_end" and self._epoch_ended:
+        elif event == "on_epoch_end":
             self._fire(event)
-        elif event == "on_log" and (self.every(self.args.logging_steps) or step == self.state.max_steps
-                                    or (self.args.logging_first_step and step == 1)):
-            logs, self._window = means(self._window), []
-            self._fire(event, logs=logs)
+        elif event == "on_log" and (self.control.should_log or self.every(self.args.logging_steps)
+                                    or step == self.state.max_steps or (self.args.logging_first_step and step == 1)):
+            logs, self._window, self.control.should_log = means(self._window), [], False
+            self._fire(event, logs={**logs, "epoch": self.state.epoch})
 
     def _settle_show(self) -> None:
         self.show()
@@ -432,7 +409,11 @@ class Loop(ABC):
     def _settle_save(self) -> None:
         """The checkpoint that is due, before evaluation: that may fail, or take long."""
         args, last = self.args, self.state.global_step >= self.state.max_steps
-        due = self._due(args.save_strategy, args.save_steps) or (last and args.save_strategy in ("steps", "epoch"))
+        if self._saved_step == self.state.global_step:       # before the end of the epoch
+            self.control.should_save = False
+            return
+        ends = args.save_strategy == "steps" or (args.save_strategy == "epoch" and "on_epoch_end" not in self._owed)
+        due = self._due(args.save_strategy, args.save_steps) or (last and ends)
         late = (args.save_strategy == "steps" and args.save_minutes is not None
                 and self.clock() - self._saved_at >= 60 * args.save_minutes)
         self._save_if(self.control.should_save or due or late)
@@ -453,6 +434,11 @@ class Loop(ABC):
         return self.control.should_evaluate or self._due(self.args.eval_strategy, self.args.eval_steps
                                                          or self.args.logging_steps)
 
+    def _evaluation_owed(self) -> bool:
+        args = self.args
+        due = self._epoch_ended if args.eval_strategy == "epoch" else self._evaluation_due()
+        return "evaluate" in self._owed and due and not self._evaluated_at(self.state.global_step)
+
     def _settle_judge(self) -> None:
         if self._evaluated and self.args.metric_for_best_model is not None:
             self._judge(self._evaluated)
@@ -465,31 +451,24 @@ class Loop(ABC):
             self._note_best()
         self._save_if(self.control.should_save or self._new_best is not None)
 
-    def _evaluated_at(self, step: int) -> bool:
-        return any(r["step"] == step and is_round(r) for r in self.state.log_history)
-
-    @contextmanager
-    def timed(self, phase: str) -> Iterator[None]:
-        """Adds the time of a phase to this step's shares."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._seconds[phase] += time.perf_counter() - started
-
     def _due(self, strategy: str, every: float) -> bool:
         if strategy == "epoch":
-            return self._epoch_ended
-        return strategy == "steps" and self.every(every)
+            return self._epoch_ended and "on_epoch_end" not in self._owed
+        return strategy == "steps" and self.every(every) and ("on_epoch_end" in self._owed or not self._epoch_ended)
 
     def every(self, steps: float) -> bool:
         """Whether the step just taken is one of every so many; below 1: a share of all."""
         return self.state.global_step % steps_of(steps, self.state.max_steps) == 0
 
     def _fire(self, event: str, **details: Any) -> None:
+        rates = Rates(lambda: self._rate)
         for callback in self.callbacks:
             if (method := getattr(callback, event, None)) is not None:
-                method(self.args, self.state, self.control, model=self.model, run=self.run, **details)
+                control = method(self.args, self.state, self.control, model=self.model, run=self.run,
+                                 processing_class=self.model.tokenizer, optimizer=rates, lr_scheduler=rates,
+                                 train_dataloader=None, eval_dataloader=None, **details)
+                if isinstance(getattr(control, "should_training_stop", None), bool):
+                    self.control = control
 
     # logging
 
@@ -515,98 +494,6 @@ class Loop(ABC):
         if better:
             self._new_best, self.state.best_metric = (name, value), value
 
-    # checkpoints
-
-    def save_model(self, output_dir: str | None = None) -> None:
-        """Writes the model in Hugging Face layout to output_dir (default: the run folder's model/)."""
-        if output_dir is None and self.run is None:
-            raise ConfigError("save_model() before training needs output_dir")
-        self.model.save_pretrained(output_dir if output_dir is not None else self._folder.path / "model")
-
-    def save_checkpoint(self) -> Path:
-        """Writes checkpoints/step-N of the run folder and drops the oldest beyond save_total_limit, but not the
-        best."""
-        self._folder.require()
-        path = checkpoint.write(self._folder.checkpoints, self.state.global_step, self._write_checkpoint,
-                                good=not self._skipped and checkpoint.is_finite(self.model.core))
-        self._saved_step, self._saved_at = self.state.global_step, self.clock()
-        self._note_best()
-        self._fire("on_save")
-        return path
-
-    def _note_best(self) -> None:
-        """Names the checkpoint just written as the best where it is, and drops the oldest."""
-        if self._new_best is not None:
-            checkpoint.write_best(self._folder.checkpoints, self.state.global_step, *self._new_best)
-            self._new_best = None
-        checkpoint.prune(self._folder.checkpoints, self.args.save_total_limit)
-
-    def _save_if(self, due: bool) -> None:
-        if not due:
-            return
-        self.control.should_save = False
-        try:
-            with self.timed("save"):
-                self.save_checkpoint()
-            self._failed_saves = 0
-        except CheckpointError as error:     # a full disk should not end a long run at once
-            self._failed_saves += 1
-            self._new_best = None            # no checkpoint, so nothing to point to
-            if self._failed_saves >= MAX_FAILED_SAVES or self.state.global_step >= self.state.max_steps:
-                raise
-            warn(f"{error}; training goes on, the next checkpoint is tried as planned")
-
-    def _write_checkpoint(self, folder: Path) -> None:
-        self.model.save_pretrained(folder)
-        if self.args.save_only_model:
-            return
-        inner = folder / checkpoint.STATE_FOLDER
-        inner.mkdir()
-        checkpoint.save_optimizer(inner, self.optimizer, self.optimizer.trained())
-        self.save_extra(inner)
-        s = self.state
-        state = {"kind": self.kind, "step": s.global_step, "max_steps": s.max_steps, "epoch": s.epoch,
-                 "adam_steps": self.optimizer.steps_taken, "num_input_tokens_seen": s.num_input_tokens_seen,
-                 "skipped": self._skipped, "backend": _core.backend(self.model.device),
-                 "config": dataclasses.asdict(self.args),
-                 "evaluation_owed": "evaluate" in self._owed and self._evaluation_due(), **self.position_state()}
-        (inner / checkpoint.STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
-
-    def _resume(self, resume: str | bool) -> None:
-        """Loads a checkpoint, of a run folder its latest. The run continues in its folder when that is its latest
-        checkpoint, else in a new one."""
-        folder = Path(os.path.abspath(checkpoint_of(resume, self.args.output_dir)))
-        inner, tensors = folder / checkpoint.STATE_FOLDER, self.optimizer.trained()
-        state = checkpoint.read_state(folder, self.kind)
-        compare_options(folder, state["config"], self.args)
-        compare_backends(folder, state.get("backend"), _core.backend(self.model.device))
-        step, epoch, tokens = state["step"], state["epoch"], state["num_input_tokens_seen"]
-        skipped, adam_steps = state["skipped"], state["adam_steps"]
-        checkpoint.check_optimizer(inner, self.optimizer, tensors)
-        own, output_dir = folder.parent.parent, self.args.output_dir and os.path.abspath(self.args.output_dir)
-        in_place = resume is True or (folder.parent.name == CHECKPOINTS and folder == checkpoint.latest(folder.parent)
-                                      and output_dir in (None, str(own)))
-        best = (checkpoint.best(folder.parent) or {}).get("value") if in_place else None
-        with self.restoring(state, inner) as move:           # nothing has moved, and whatever is refused was
-            name = self.args.run_name or self.kind
-            run = RunFolder(own) if in_place else RunFolder.create(self.args.output_dir, name)
-            try:
-                history = run.rewind(step) if in_place else []
-            except BaseException:
-                run.abandon()
-                raise
-            with self.signals.held():
-                checkpoint.load_optimizer(inner, self.optimizer, tensors)
-                self.optimizer.steps_taken = adam_steps
-                move()
-                s, self.run = self.state, run
-                s.global_step, s.epoch, s.num_input_tokens_seen = step, epoch, tokens
-                s.log_history, s.best_metric = history, best
-                self._skipped, self._saved_step = skipped, step
-        if in_place and state.get("evaluation_owed") and not self._evaluated_at(step):
-            self._owed = list(EVALUATION)
-        say(f"resumed {folder} at step {s.global_step}")
-
 
 def open_eyes(model: Model, args: TrainingConfig) -> None:
     """The options of images, for a model that sees. ConfigError where one is set for a model that does not."""
@@ -628,17 +515,14 @@ def frozen(model: Model, args: TrainingConfig) -> str:
     return still[args.train_vision] if model.sight is not None else ""
 
 
-def options(args: Any, kind: type) -> Any:
-    """args, or the defaults where there are none. ConfigError for what is of another kind."""
+def options(args: Any, kind: type[TrainingConfig]) -> Any:
+    """args, or the defaults where there are none. ConfigError for what is of another kind or cannot be, and in one of
+    several processes."""
     if args is not None and not isinstance(args, kind):
         module = "" if type(args).__module__ == "builtins" else f"{type(args).__module__}."
         raise ConfigError(f"args must be a grpo.{kind.__name__}, not a {module}{type(args).__name__}")
-    return kind() if args is None else args
-
-
-def is_round(record: dict[str, Any]) -> bool:
-    """Whether a record of metrics.jsonl is a round of evaluation."""
-    return any(name.startswith(ROUND) for name in record)
+    refuse_ranks()
+    return kind() if args is None else args.validated()
 
 
 def means(records: list[dict[str, Any]]) -> dict[str, float]:

@@ -1,4 +1,7 @@
 """Supervised fine-tuning on the same loop: the loss is the mean of -logp over the completion tokens of a step."""
+import functools
+import hashlib
+import math
 import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +20,7 @@ from ..vision.decode import read_image
 from ..vision.messages import given_images, normal, shows_images
 from ..vision.pictures import Picture
 from .loop import Loop, StepResult, options
+from .resume import compare_rows
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
@@ -35,8 +39,9 @@ class Example(NamedTuple):
 
 
 class SFTTrainer(Loop):
-    """Fine-tunes on rows with prompt and completion (text, chat messages, or token ids that are taken as they are), or
-    messages ending with the assistant's.
+    """Fine-tunes a model (as GRPOTrainer takes one) on rows with prompt and completion (text, chat messages, or token
+    ids that are taken as they are), messages ending with the assistant's, or text, of which every token but the first
+    is trained.
 
     >>> import grpo
     >>> rows = [{"prompt": "2 + 2 =", "completion": " 4"}]
@@ -44,6 +49,7 @@ class SFTTrainer(Loop):
     """
 
     kind = "sft"
+    _name, _tag_names = "SFT", ("sft",)
     args: SFTConfig
 
     def __init__(self, model: Any, args: SFTConfig | None = None, train_dataset: Any = None, eval_dataset: Any = None,
@@ -51,6 +57,7 @@ class SFTTrainer(Loop):
         refuse(unsupported, "SFTTrainer", ARGUMENTS)
         args = options(args, SFTConfig)
         super().__init__(model, args, callbacks, processing_class)
+        self._train_dataset, self._eval_dataset = train_dataset, eval_dataset
         self._note_template_options(args.chat_template_kwargs or {})
         self.examples = self._examples(train_dataset, "train_dataset") if train_dataset is not None else []
         self.evaluations = self.held_out(eval_dataset)
@@ -61,7 +68,7 @@ class SFTTrainer(Loop):
     def update(self) -> dict[str, Any]:
         """The gradient of the mean -logp over the completion tokens of a step's rows."""
         prompts, completions, pictures = columns_of(
-            [self.examples[i] for i in self.order.take(self.position, self.args.batch_size)])
+            [self.examples[i] for i in self.order.take(self.position, self._rows)])
         tokens = sum(len(c) for c in completions)
         self._seen = tokens + sum(len(p) for p in prompts)
         with self.timed("update"):
@@ -75,7 +82,17 @@ class SFTTrainer(Loop):
     def advance(self) -> None:
         """On to the next rows."""
         self.state.num_input_tokens_seen += self._seen
-        self.position += self.args.batch_size
+        self.position += self._rows
+        self.state.epoch = self.position / len(self.examples)
+
+    @property
+    def _rows(self) -> int:
+        """Rows of the step at hand: the last one of a pass has what is left of it."""
+        return min(self.args.batch_size, len(self.examples) - self.position % len(self.examples))
+
+    def skip_epoch(self) -> None:
+        """To the next pass."""
+        self.position += len(self.examples) - self.position % len(self.examples)
         self.state.epoch = self.position / len(self.examples)
 
     def held_out_rows(self, dataset: Any, name: str) -> list[Example]:
@@ -142,8 +159,10 @@ class SFTTrainer(Loop):
             if not row["messages"] or row["messages"][-1].get("role") != "assistant":
                 raise ValueError("messages must end with the assistant's")
             return self._encode_chat(list(row["messages"][:-1]), row["messages"][-1], variables, images)
+        if isinstance(text := row.get("text"), str) and row.get("prompt") is None:
+            return self._encode_text(text)
         if row.get("prompt") is None or row.get("completion") is None:
-            raise ValueError(f"a row needs prompt and completion, or messages; it has {', '.join(map(str, row))}")
+            raise ValueError(f"a row needs prompt and completion, messages, or text; it has {', '.join(map(str, row))}")
         prompt, completion = row["prompt"], row["completion"]
         if (isinstance(prompt, str) or is_ids(prompt)) and (row.get("tools") or row.get("chat_template_kwargs")):
             raise ValueError("tools and chat_template_kwargs go into the chat template, which text and ids have not; "
@@ -158,6 +177,16 @@ class SFTTrainer(Loop):
         tokenizer = self.model.tokenizer
         encoded = self.model.encode_prompt(prompt, images)
         return encoded.ids, [*tokenizer.encode(completion), tokenizer.eos_ids[0]], encoded.images
+
+    def _encode_text(self, text: str) -> tuple[list[int], list[int], list[Picture]]:
+        """A text to be continued from its first token on, which is the tokenizer's own where it begins texts with one;
+        it ends with a stop token."""
+        tokenizer = self.model.tokenizer
+        ids = [int(i) for i in self.model.prompt_ids(text)]
+        if not ids:
+            raise ValueError("the text is empty")
+        ends = [] if ids[-1] in tokenizer.eos_ids else [tokenizer.eos_ids[0]]
+        return ids[:1], [*ids[1:], *ends], []
 
     def _encode_chat(self, prompt: list[Any], answer: Mapping[str, Any], variables: dict[str, Any],
                      images: list[Any]) -> tuple[Sequence[int] | I32, list[int], list[Picture]]:
@@ -193,8 +222,9 @@ class SFTTrainer(Loop):
         return super().steps(resume_from_checkpoint)
 
     def steps_of_epochs(self, epochs: float) -> int:
-        """Optimiser steps of so many passes over the rows, at least one."""
-        return max(1, int(epochs * len(self.examples) / self.args.batch_size))
+        """Optimiser steps of so many passes over the rows, as TRL counts them: the last step of a pass has the rows
+        that are left of it."""
+        return math.ceil(epochs * math.ceil(len(self.examples) / self.args.batch_size))
 
     def shown(self) -> Shown:
         """What rows of training and of evaluation show at most."""
@@ -207,17 +237,27 @@ class SFTTrainer(Loop):
 
     def position_state(self) -> dict[str, Any]:
         """The place in the data."""
-        return {"position": self.position, "rows": len(self.examples)}
+        return {"position": self.position, "rows": len(self.examples), "rows_hash": self._digest}
+
+    @functools.cached_property
+    def _digest(self) -> str:
+        """A hash of what is trained on, as tokens."""
+        digest = hashlib.sha256()
+        for example in self.examples:
+            for ids in (example.prompt, example.completion):
+                digest.update(len(ids).to_bytes(8, "little") + np.asarray(ids, np.int32).tobytes())
+        return digest.hexdigest()
 
     @contextmanager
-    def restoring(self, state: dict[str, Any], folder: Path) -> Iterator[Callable[[], None]]:
+    def restoring(self, state: dict[str, Any], folder: Path) -> Iterator[Callable[[Path], None]]:
         """The place in the data. CheckpointMismatchError where there were more rows, or fewer."""
         if state["rows"] != len(self.examples):
             raise CheckpointMismatchError(f"{folder.parent}: the run had {state['rows']} rows of data, "
                                           f"train_dataset has {len(self.examples)}")
+        compare_rows(folder.parent, state.get("rows_hash"), self._digest)
         position = state["position"]
 
-        def move() -> None:
+        def move(moved: Path) -> None:
             self.position = position
 
         yield move

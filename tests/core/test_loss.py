@@ -20,6 +20,8 @@ LOSSES = {
     "luspo": dict(loss_type="luspo", importance_sampling_level="sequence"),
     "gspo": dict(loss_type="grpo", importance_sampling_level="sequence", epsilon=0.1),
     "gspo dapo": dict(loss_type="dapo", importance_sampling_level="sequence", epsilon=0.1),
+    "rloo": dict(loss_type="grpo", importance_sampling_level="sequence_product", epsilon=0.1),
+    "rloo k3 corrected": dict(loss_type="grpo", importance_sampling_level="sequence_product", beta=0.3),
     "delta": dict(loss_type="dapo", delta=1.5),
     "sapo": dict(loss_type="sapo"),
     "sapo sequence": dict(loss_type="sapo", importance_sampling_level="sequence"),
@@ -384,6 +386,7 @@ def test_metrics_of_cispo_and_vespo():
     (dict(loss_type="sapo", delta=3.0), "delta has no effect on loss_type 'sapo'"),
     (dict(cispo_two_sided=True), "cispo_two_sided has no effect on loss_type 'dapo'"),
     (dict(loss_type="vespo", importance_sampling_level="sequence"), "loss_type 'vespo' has its own ratio"),
+    (dict(loss_type="gmpo", importance_sampling_level="sequence_product"), "loss_type 'gmpo' has its own ratio"),
     (dict(entropy_coef_min=0.5, entropy_coef_max=0.1), "entropy_coef_max must be at least 0.5"),
     (dict(sapo_temperature_neg=0), "sapo_temperature_neg must be positive"),
 ])

@@ -5,12 +5,12 @@ between that and the loss is TRL's code, and PyTorch's autograd gives the gradie
 """
 import os
 from collections import defaultdict
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from grpo import _core, ops
+from trl_pieces import Absent, OneProcess
 
 torch = pytest.importorskip("torch")
 trl = pytest.importorskip("trl")
@@ -21,20 +21,6 @@ from trl.trainer import utils as trl_utils  # noqa: E402
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore::grpo.errors.GrpoWarning")]
 OURS_ALONE = ("aggregation", "cispo_two_sided", "kl_estimator")        # options that TRL does not have
 MAX_LENGTH = 9
-
-
-class OneProcess:
-    """What the trainer asks of accelerate, for one process."""
-    num_processes, process_index, device, sync_gradients = 1, 0, "cpu", True
-    gather = gather_for_metrics = staticmethod(lambda x: x)
-    reduce = staticmethod(lambda x, reduction: x)
-    pad_across_processes = staticmethod(lambda x, dim, pad_index: x)
-
-
-class Absent(SimpleNamespace):
-    """Attributes that nobody set are features left off."""
-    def __getattr__(self, name):
-        return None
 
 
 def make_trainer(cls=trl.GRPOTrainer, accumulation=1, **options):

@@ -1,6 +1,7 @@
 """The command line: what it prints, the exit codes, what a run leaves, and what is wrong said in one sentence."""
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import yaml
 import grpo
 from grpo import cli
 from grpo.errors import ConfigError
-from grpo.options.config import GRPOConfig
+from grpo.options import GRPOConfig, option_names
 from grpo.recipes import Recipe
 
 SMALL = ["--model.hidden_size", "32", "--model.num_hidden_layers", "1", "--model.num_attention_heads", "2",
@@ -63,7 +64,7 @@ def test_help_of_commands(command, capsys):
 def test_help_all_has_every_field(capsys):
     assert run("train", "--help-all") == 0
     text = capsys.readouterr().out
-    assert all(f"--{name} " in text for name in GRPOConfig.__dataclass_fields__)
+    assert all(f"--{name} " in text for name in option_names(GRPOConfig))
     assert "dr_grpo" in text.partition("--loss_type ")[2].partition("--aggregation")[0]
 
 
@@ -194,13 +195,15 @@ def test_resuming_needs_nothing_but_the_checkpoint(quickstart, tmp_path, capsys)
     assert (tmp_path / "resumed" / "recipe.yaml").exists()
 
 
-def test_an_existing_run_is_not_touched(quickstart, capsys):
-    folder, _ = quickstart
-    before = (folder / "metrics.jsonl").read_bytes()
-    assert run("train", folder / "recipe.yaml", "--sft", "none", "--eval_strategy", "no", "--eval_on_start", "no") == 0
-    assert ((folder / "metrics.jsonl").read_bytes() == before
-            and (folder.parent / "quickstart-2" / "metrics.jsonl").exists())
-    assert "Run folder " + str(folder.parent / "quickstart-2") in capsys.readouterr().out
+def test_an_existing_run_is_moved_aside_whole(quickstart, tmp_path, capsys):
+    folder = tmp_path / "again"
+    shutil.copytree(quickstart[0], folder, symlinks=True)
+    before = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert run("train", folder / "recipe.yaml", "--sft", "none", "--eval_strategy", "no", "--eval_on_start", "no",
+               "--output_dir", folder) == 0
+    assert {path: (tmp_path / "again-1" / path).read_bytes() for path in before} == before
+    said = capsys.readouterr()
+    assert f"Run folder {folder}" in said.out and f"is in {tmp_path / 'again-1'} now" in said.err
 
 
 def test_no_steps_are_a_run_too(tmp_path, capsys):

@@ -31,10 +31,8 @@ from grpo.options.schedule import learning_rate
     (dict(optim="adamw_8bit", moment_dtype="bfloat16"), "ask for different moments"),
     (dict(moment_dtype="float16"), "not one of float32, bfloat16, float8"),
     (dict(master_dtype="bfloat16"), "not one of float32, float24"),
-    (dict(push_to_hub=True), "save_model"),
-    (dict(overwrite_output_dir=True), "never overwritten"),
+    (dict(push_to_hub=True, hub_strategy="all_checkpoints"), "not one of every_save, end"),
     (dict(trust_remote_code=True), "ever run"),
-    (dict(use_liger_kernel=True), "never kept whole"),
     (dict(num_generations=1), "2 or more"),
     (dict(num_generations=0), "2 or more"),
     (dict(per_device_train_batch_size=6, num_generations=4), "does not divide by num_generations=4"),
@@ -307,7 +305,7 @@ def test_fields_of_the_loss_are_as_the_core_says():
     fields, hints = {f.name: f for f in dataclasses.fields(GRPOConfig)}, typing.get_type_hints(GRPOConfig)
     for name, (kind, default, choices) in _core.loss_options().items():
         field = fields[name]
-        assert (hints[name], field.default, field.metadata["choices"]) == (types_of[kind], default, choices), name
+        assert (hints[name], field.default, field.metadata["help"].choices) == (types_of[kind], default, choices), name
         assert bool(choices) == kind.startswith("choice")
     assert {name: entry[1] for name, entry in _core.loss_options().items()} == _core.loss_defaults()
 
@@ -327,7 +325,9 @@ def test_what_is_not_there_yet_is_refused_by_name(config, options, message):
 
 
 @pytest.mark.parametrize("options, note", [
-    (dict(soft_thinking_k=2), "soft_thinking_k=2: without soft_thinking"), (dict(disable_dropout=False), "no dropout"),
+    (dict(soft_thinking_k=2), "soft_thinking_k=2: without soft_thinking"),
+    (dict(overwrite_output_dir=True), "never overwritten"),
+    (dict(use_liger_kernel=True), "never kept whole"), (dict(tf32=True), "no tf32"),
     (dict(save_safetensors=False), "safetensors"), (dict(do_predict=True), "grpo eval"),
 ])
 def test_what_is_harmless_is_said(options, note):
@@ -336,11 +336,11 @@ def test_what_is_harmless_is_said(options, note):
 
 
 def test_what_steers_nothing_here_is_said_on_one_line(capsys):
-    GRPOConfig(attn_implementation="sdpa", dataloader_num_workers=4, hub_model_id="me/x", vllm_mode="colocate",
-               logging_dir=None,
-               gradient_checkpointing_kwargs={}, ddp_backend="", local_rank=-1)
+    GRPOConfig(attn_implementation="sdpa", dataloader_num_workers=4, hub_always_push=True,
+               vllm_mode="server", logging_dir=None,
+               gradient_checkpointing_kwargs={}, ddp_backend="", local_rank=0)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("without effect here: attn_implementation, dataloader_num_workers, hub_model_id, vllm_mode, "
-                           "local_rank (")
+    assert line.startswith("without effect here: attn_implementation, dataloader_num_workers, hub_always_push, "
+                           "vllm_mode, local_rank (")
     GRPOConfig(seed=1)
     assert capsys.readouterr().err == ""

@@ -1,6 +1,5 @@
 """What is given and cannot be honoured is refused by its name, or said on one line: columns, arguments, options."""
 import ast
-import dataclasses
 import json
 import warnings
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 import grpo
 import toy
 from grpo.errors import ConfigError, DatasetError, GrpoWarning
+from grpo.options import option_names
 from grpo.options.foreign import NOT_SUPPORTED
 
 TOOL = {"type": "function", "function": {"name": "add", "description": "a + b"}}
@@ -190,7 +190,7 @@ def test_every_option_is_read_somewhere(kind):
                  and isinstance(node.ctx, ast.Load)}
     from grpo import _core
 
-    assert {f.name for f in dataclasses.fields(kind)} - read <= set(_core.loss_options())
+    assert set(option_names(kind)) - read <= set(_core.loss_options())
 
 
 def test_ids_of_a_prompt_are_unchanged_without_columns(model, tmp_path):

@@ -497,12 +497,16 @@ def test_another_experiment_is_not_resumed(changes, what, tmp_path):
 
 @pytest.mark.parametrize("file",
                          ["config.yaml", "recipe.yaml", "metrics.jsonl", "completions", "checkpoints", "eval", "plots"])
-def test_a_folder_with_something_of_a_run_is_not_written_to(file, tmp_path, capsys):
+def test_something_of_a_run_makes_way_for_the_next(file, tmp_path, capsys):
     from grpo.runs.folder import RunFolder
 
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "train.log").write_text("redirected here")
-    assert RunFolder.create(str(tmp_path / "out"), "x").path == tmp_path / "out"
+    with_log = RunFolder.create(str(tmp_path / "out"), "x")
+    assert with_log.path == tmp_path / "out"
     (tmp_path / "out" / file).mkdir()
-    assert RunFolder.create(str(tmp_path / "out"), "x").path == tmp_path / "out-2"
-    assert "holds a run already" in capsys.readouterr().err
+    assert RunFolder.create(str(tmp_path / "out"), "x").path == tmp_path / "out-2"       # it is being written
+    with_log.release()
+    assert RunFolder.create(str(tmp_path / "out"), "x").path == tmp_path / "out"
+    assert (tmp_path / "out" / "train.log").exists() and (tmp_path / "out-1" / file).is_dir()
+    assert "held a run already" in capsys.readouterr().err

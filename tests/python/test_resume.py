@@ -128,7 +128,7 @@ def test_checkpoint_is_a_model(tmp_path):
     loaded = grpo.load(trainer.run.checkpoints / "step-6", toy.DEVICE)
     assert {n: a.tobytes() for n, a in loaded.state_dict().items()} == toy.weights(trainer)
     trainer.save_model()
-    assert (trainer.run.path / "model" / "config.json").exists()
+    assert (trainer.run.path / "config.json").exists()
 
 
 def test_limit_and_model_only(tmp_path):
@@ -237,9 +237,9 @@ def test_sft_checkpoint_is_not_a_grpo_one(tmp_path):
     straight.train()
     resumed = grpo.SFTTrainer(toy.model(), grpo.SFTConfig(**options), rows)
     resumed.train(str(tmp_path / "sft" / "checkpoints" / "step-2"))
-    assert toy.weights(resumed) == toy.weights(straight) and resumed.run.path.name == "sft-2"
+    assert toy.weights(resumed) == toy.weights(straight) and resumed.run.path.name == "sft"
     with pytest.raises(CheckpointMismatchError, match="written by a sft run, this is a grpo run"):
-        toy.trainer(tmp_path).train(str(tmp_path / "sft" / "checkpoints" / "step-2"))
+        toy.trainer(tmp_path).train(str(tmp_path / "sft-1" / "checkpoints" / "step-2"))
 
 
 @pytest.mark.parametrize("option, before, after, fits", [

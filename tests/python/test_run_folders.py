@@ -408,23 +408,32 @@ def stopped(tmp_path, step, **changed):
 
 
 @pytest.mark.parametrize("ends, meant", [
-    ([4], "run"), ([2], "run"), ([4, 2], "run-2"), ([2, 4], "run"), ([4, 4, 3], "run-3"), ([4, 2, 4], "run-2"),
-    ([4, 4], None), ([2, 2], None), ([4, 2, 2], None)])
-def test_an_output_dir_means_the_run_that_is_not_finished(tmp_path, ends, meant):
-    folders = [stopped(tmp_path, step) for step in ends]
+    ([4], "run"), ([2], "run"), ([4, 2], "run"), ([2, 4], "run-1"), ([4, 4, 3], "run"), ([4, 2, 4], "run-2"),
+    ([4, 4], "run"), ([2, 2], "run"), ([4, 2, 2], "run"), ([2, 3, 4], "run-2")])
+def test_an_output_dir_means_the_newest_run_that_is_not_finished(tmp_path, ends, meant):
+    for step in ends:
+        stopped(tmp_path, step)
     t = trainer(tmp_path, **SAVING)
-    if meant is None:
-        with pytest.raises(ConfigError, match=f"given to several runs: {', '.join(map(str, folders))}; give"):
-            t.train(resume_from_checkpoint=True)
-    else:
-        t.train(resume_from_checkpoint=True)
-        assert t.run.path == tmp_path / meant and t.state.global_step == 4
+    t.train(resume_from_checkpoint=True)
+    assert t.run.path == tmp_path / meant and t.state.global_step == 4 and t.args.output_dir == str(tmp_path / meant)
+
+
+@pytest.mark.parametrize("newer", [[4], [2, 2]], ids=["finished elsewhere", "at the same time"])
+def test_an_output_dir_that_may_mean_two_runs_is_refused(tmp_path, newer):
+    for step in [4, *newer]:
+        stopped(tmp_path, step)
+    stamps = {"run": 1.0, "run-1": 1.0 if len(newer) > 1 else 2.0, "run-2": 1.0}
+    for name, stamp in stamps.items():
+        if (tmp_path / name).is_dir():
+            os.utime(tmp_path / name / "metrics.jsonl", (stamp, stamp))
+    with pytest.raises(ConfigError, match=r"given to several runs: .*/run, .*/run-1"):
+        trainer(tmp_path, **SAVING).train(resume_from_checkpoint=True)
 
 
 def test_a_run_without_a_checkpoint_is_not_passed_over(tmp_path):
     stopped(tmp_path, 4)
     stopped(tmp_path, 2, save_strategy="no")
-    with pytest.raises(ConfigError, match=r"given to several runs: .*/run, .*/run-2; give"):
+    with pytest.raises(ConfigError, match=r"given to several runs: .*/run, .*/run-1; give"):
         trainer(tmp_path, **SAVING).train(resume_from_checkpoint=True)
 
 
@@ -445,8 +454,8 @@ def test_a_warm_up_that_was_stopped_keeps_its_folder(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             train.main([*QUICK, "--output_dir", str(tmp_path / "run")])
     train.main([*QUICK, "--output_dir", str(tmp_path / "run")])
-    assert [p.name for p in sorted((tmp_path / "run").iterdir())] == ["recipe.yaml"]
-    assert steps(tmp_path / "run-2") == [1] and (tmp_path / "run-2" / "sft" / "metrics.jsonl").exists()
+    assert [p.name for p in sorted((tmp_path / "run-1").iterdir())] == ["recipe.yaml"]
+    assert steps(tmp_path / "run") == [1] and (tmp_path / "run" / "sft" / "metrics.jsonl").exists()
 
 
 def test_a_run_begins_no_warm_up_in_the_folder_of_another(tmp_path, monkeypatch):

@@ -59,7 +59,7 @@ def test_sft_constructor_errors(arguments, message):
 
 
 @pytest.mark.parametrize("row, message",
-                         [({"prompt": "x"}, "needs prompt and completion"), ({"text": "x"}, "it has text"),
+                         [({"prompt": "x"}, "needs prompt and completion"), ({"words": "x"}, "it has words"),
                           ({"messages": [{"role": "user", "content": "x"}]}, "must end with the assistant"),
                           ({"messages": []}, "must end"),
                           ({"prompt": "x" * 2000, "completion": "y"}, "max_length=1024")])

@@ -1,4 +1,5 @@
-"""The countdown game: parsers, the last checkpoint, metrics, state and a card, as in the recipes built on TRL's script."""
+"""The countdown game: parsers, the last checkpoint, metrics, state, a card: recipes built on the script of TRL."""
+
 import os
 import re
 from dataclasses import dataclass
@@ -30,17 +31,29 @@ def main(model_args, script_args, training_args):
     dataset = Dataset.from_list([{"nums": [i, i + 1], "target": 2 * i + 1} for i in range(script_args.dataset_size)])
 
     def generate_r1_prompt(numbers, target):
-        prefix = [{"role": "user", "content": f"Using {numbers}, make {target}."},
-                  {"role": "assistant", "content": "Let me solve this.\n<think>"}]
-        return {"prompt": tokenizer.apply_chat_template(prefix, tokenize=False, continue_final_message=True),
-                "target": target, "nums": numbers}
+        prefix = [
+            {"role": "user", "content": f"Using {numbers}, make {target}."},
+            {"role": "assistant", "content": "Let me solve this.\n<think>"},
+        ]
+        return {
+            "prompt": tokenizer.apply_chat_template(prefix, tokenize=False, continue_final_message=True),
+            "target": target,
+            "nums": numbers,
+        }
 
     dataset = dataset.map(lambda x: generate_r1_prompt(x["nums"], x["target"]))
     split = dataset.train_test_split(test_size=0.25, seed=42)
-    trainer = GRPOTrainer(model=model_args.model_name_or_path, reward_funcs=[format_reward_func, equation_reward_func],
-                          args=training_args, train_dataset=split["train"], eval_dataset=split["test"],
-                          peft_config=get_peft_config(model_args))
-    last_checkpoint = get_last_checkpoint(training_args.output_dir) if os.path.isdir(training_args.output_dir) else None
+    trainer = GRPOTrainer(
+        model=model_args.model_name_or_path,
+        reward_funcs=[format_reward_func, equation_reward_func],
+        args=training_args,
+        train_dataset=split["train"],
+        eval_dataset=split["test"],
+        peft_config=get_peft_config(model_args),
+    )
+    last_checkpoint = (
+        get_last_checkpoint(training_args.output_dir) if os.path.isdir(training_args.output_dir) else None
+    )
     train_result = trainer.train(resume_from_checkpoint=last_checkpoint)
     metrics = train_result.metrics
     metrics["train_samples"] = len(split["train"])
@@ -59,8 +72,36 @@ def main(model_args, script_args, training_args):
 
 
 if __name__ == "__main__":
-    main(*TrlParser((ModelConfig, ScriptArguments, GRPOConfig)).parse_args_and_config(args=[
-        "--model_name_or_path", os.environ["MODEL"], "--output_dir", os.environ["OUT"], "--max_steps", "2",
-        "--per_device_train_batch_size", "4", "--num_generations", "4", "--max_completion_length", "8",
-        "--learning_rate", "1e-3", "--beta", "0.001", "--logging_steps", "1", "--save_steps", "1", "--report_to", "none",
-        "--use_cpu", "--bf16", "false", "--dataset_size", "8"]))
+    main(
+        *TrlParser((ModelConfig, ScriptArguments, GRPOConfig)).parse_args_and_config(
+            args=[
+                "--model_name_or_path",
+                os.environ["MODEL"],
+                "--output_dir",
+                os.environ["OUT"],
+                "--max_steps",
+                "2",
+                "--per_device_train_batch_size",
+                "4",
+                "--num_generations",
+                "4",
+                "--max_completion_length",
+                "8",
+                "--learning_rate",
+                "1e-3",
+                "--beta",
+                "0.001",
+                "--logging_steps",
+                "1",
+                "--save_steps",
+                "1",
+                "--report_to",
+                "none",
+                "--use_cpu",
+                "--bf16",
+                "false",
+                "--dataset_size",
+                "8",
+            ]
+        )
+    )

@@ -1,4 +1,5 @@
 """Five rewards for the XML layout, a model and a tokenizer as objects: the shape of most GRPO scripts."""
+
 import os
 import re
 
@@ -36,9 +37,15 @@ def length_reward_func(completions, **kwargs) -> list[float]:
     return [len(set(c[0]["content"])) / 100 for c in completions]
 
 
-dataset = Dataset.from_list([
-    {"prompt": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"What is {i} + 2?"}], "answer": str(i + 2)}
-    for i in range(16)])
+dataset = Dataset.from_list(
+    [
+        {
+            "prompt": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"What is {i} + 2?"}],
+            "answer": str(i + 2),
+        }
+        for i in range(16)
+    ]
+)
 model = AutoModelForCausalLM.from_pretrained(os.environ["MODEL"], dtype=torch.float32, attn_implementation="eager")
 tokenizer = AutoTokenizer.from_pretrained(os.environ["MODEL"])
 tokenizer.pad_token = tokenizer.eos_token
@@ -46,13 +53,36 @@ before = {name: weight.detach().clone() for name, weight in model.named_paramete
 trainer = GRPOTrainer(
     model=model,
     processing_class=tokenizer,
-    reward_funcs=[length_reward_func, soft_format_reward_func, strict_format_reward_func, int_reward_func,
-                  correctness_reward_func],
+    reward_funcs=[
+        length_reward_func,
+        soft_format_reward_func,
+        strict_format_reward_func,
+        int_reward_func,
+        correctness_reward_func,
+    ],
     args=GRPOConfig(
-        output_dir=os.environ["OUT"], run_name="gsm8k", learning_rate=1e-3, adam_beta1=0.9, adam_beta2=0.99,
-        weight_decay=0.1, warmup_steps=1, lr_scheduler_type="cosine", logging_steps=1, bf16=False, use_cpu=True,
-        per_device_train_batch_size=8, gradient_accumulation_steps=1, num_generations=4, max_completion_length=8,
-        num_train_epochs=1, max_steps=2, save_steps=100, max_grad_norm=0.1, report_to="none", log_on_each_node=False),
+        output_dir=os.environ["OUT"],
+        run_name="gsm8k",
+        learning_rate=1e-3,
+        adam_beta1=0.9,
+        adam_beta2=0.99,
+        weight_decay=0.1,
+        warmup_steps=1,
+        lr_scheduler_type="cosine",
+        logging_steps=1,
+        bf16=False,
+        use_cpu=True,
+        per_device_train_batch_size=8,
+        gradient_accumulation_steps=1,
+        num_generations=4,
+        max_completion_length=8,
+        num_train_epochs=1,
+        max_steps=2,
+        save_steps=100,
+        max_grad_norm=0.1,
+        report_to="none",
+        log_on_each_node=False,
+    ),
     train_dataset=dataset,
 )
 trainer.train()

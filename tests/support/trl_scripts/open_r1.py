@@ -1,4 +1,5 @@
 """The shape of open-r1's script: a YAML recipe, subclasses of the configuration, callbacks, evaluation, a card."""
+
 import logging
 import os
 from dataclasses import dataclass, field
@@ -53,10 +54,20 @@ def main(script_args, training_args, model_args):
     logging.basicConfig(level=logging.WARNING)
     datasets.utils.logging.set_verbosity(training_args.get_process_log_level())
     transformers.utils.logging.set_verbosity(training_args.get_process_log_level())
-    logger.warning(f"Process rank: {training_args.local_rank}, device: {training_args.device}, n_gpu: {training_args.n_gpu}")
-    last_checkpoint = get_last_checkpoint(training_args.output_dir) if os.path.isdir(training_args.output_dir) else None
-    raw = datasets.DatasetDict({split: datasets.Dataset.from_list([{"problem": f"{i} + 1 = ?", "solution": f"${i + 1}$"}
-                                                                  for i in range(8)]) for split in ("train", "test")})
+    logger.warning(
+        f"Process rank: {training_args.local_rank}, device: {training_args.device}, n_gpu: {training_args.n_gpu}"
+    )
+    last_checkpoint = (
+        get_last_checkpoint(training_args.output_dir) if os.path.isdir(training_args.output_dir) else None
+    )
+    raw = datasets.DatasetDict(
+        {
+            split: datasets.Dataset.from_list(
+                [{"problem": f"{i} + 1 = ?", "solution": f"${i + 1}$"} for i in range(8)]
+            )
+            for split in ("train", "test")
+        }
+    )
 
     def make_conversation(example, prompt_column=script_args.dataset_prompt_column):
         prompt = [{"role": "system", "content": training_args.system_prompt}] if training_args.system_prompt else []
@@ -66,16 +77,24 @@ def main(script_args, training_args, model_args):
     for split in raw:
         if "messages" in raw[split].column_names:
             raw[split] = raw[split].remove_columns("messages")
-    rewards = {"accuracy": lambda completions, solution, **k: [float(s.strip("$") in c[0]["content"])
-                                                                for c, s in zip(completions, solution)],
-               "format": lambda completions, **k: [len(set(c[0]["content"])) / 50 for c in completions]}
+    rewards = {
+        "accuracy": lambda completions, solution, **k: [
+            float(s.strip("$") in c[0]["content"]) for c, s in zip(completions, solution)
+        ],
+        "format": lambda completions, **k: [len(set(c[0]["content"])) / 50 for c in completions],
+    }
     for name, function in rewards.items():
         function.__name__ = name
     seen = Seen()
-    trainer = GRPOTrainer(model=model_args.model_name_or_path, reward_funcs=[rewards[n] for n in script_args.reward_funcs],
-                          args=training_args, train_dataset=raw[script_args.dataset_train_split],
-                          eval_dataset=raw[script_args.dataset_test_split] if training_args.eval_strategy != "no" else None,
-                          peft_config=trl.get_peft_config(model_args), callbacks=[seen])
+    trainer = GRPOTrainer(
+        model=model_args.model_name_or_path,
+        reward_funcs=[rewards[n] for n in script_args.reward_funcs],
+        args=training_args,
+        train_dataset=raw[script_args.dataset_train_split],
+        eval_dataset=raw[script_args.dataset_test_split] if training_args.eval_strategy != "no" else None,
+        peft_config=trl.get_peft_config(model_args),
+        callbacks=[seen],
+    )
     checkpoint = training_args.resume_from_checkpoint or last_checkpoint
     result = trainer.train(resume_from_checkpoint=checkpoint)
     metrics = result.metrics
