@@ -23,7 +23,8 @@ def export_parser(prog: str = "grpo export") -> Parser:
     parser = Parser(prog=prog, description=ABOUT)
     parser.add_argument("model", help="a run folder, a model's folder, a .gguf file or a hub id")
     parser.add_argument("--output", required=True, metavar="FILE.gguf",
-                        help="the file, which replaces one of that name; or a folder that is new or empty")
+                        help="the file, which replaces one of that name, but none that the model is "
+                        "read from; or a folder that is new or empty")
     parser.add_argument("--dtype", default="bf16", help="of the matrices: bf16, 2 bytes a weight, which is what models "
                         "are trained in (bf16); f16, 2; q8_0, 1.06; f32, 4")
     parser.add_argument("--checkpoint", "--step", metavar="WHICH", help="of a run: latest, best or a step (latest)")
@@ -34,11 +35,17 @@ def export_parser(prog: str = "grpo export") -> Parser:
 def main(argv: list[str], prog: str = "grpo export") -> None:
     """`grpo export`: writes the file or folder and says what is in it."""
     a = export_parser(prog).parse(argv)
-    from ..model.export import kind_of
+    from ..model.export import check_name, kind_of, target_of
+    from ..model.paths import path_of
 
-    kind, output = kind_of(a.dtype), Path(a.output).expanduser()
+    kind, output = kind_of(a.dtype), path_of(a.output, "--output")
+    if output.suffix.lower() == ".gguf":
+        target_of(output, what="--output")
+        check_name(a.name)
+    path_of(a.model, "model")
     source = source_of(a.model, a.checkpoint)[0]
-    if output.suffix == ".gguf":
+    if output.suffix.lower() == ".gguf":
+        target_of(output, [Path(source)], "--output")
         to_file(loaded(source, kind), output, kind, a.name)
         return
     if kind not in FOLDER_DTYPES:

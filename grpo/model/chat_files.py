@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import TokenizerError
+from .formats.stand_ins import there
 from .formats.strict_json import read_bytes, read_object
 
 MAIN, OTHERS = "chat_template.jinja", "additional_chat_templates"
@@ -20,7 +21,7 @@ def template_files(folder: Path) -> list[str]:
     named = sorted((folder / OTHERS).glob("*.jinja")) if (folder / OTHERS).is_dir() else []
     if len(named) > MAX_FILES:
         raise TokenizerError(f"{folder / OTHERS}: {len(named)} chat templates are over the limit of {MAX_FILES}")
-    return [MAIN] * (folder / MAIN).is_file() + [f"{OTHERS}/{path.name}" for path in named if path.is_file()]
+    return [MAIN] * there(folder / MAIN) + [f"{OTHERS}/{path.name}" for path in named if there(path)]
 
 
 def templates_of_folder(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
@@ -30,7 +31,7 @@ def templates_of_folder(folder: Path, config: Mapping[str, Any]) -> dict[str, st
     if files:
         return {DEFAULT if name == MAIN else Path(name).stem: _text(folder / name) for name in files}
     path = folder / "chat_template.json"
-    held = read_object(path).get("chat_template") if path.is_file() else None
+    held = read_object(path).get("chat_template") if there(path) else None
     if held is None:
         path, held = folder / "tokenizer_config.json", config.get("chat_template")
     return by_name(held, str(path))
@@ -42,6 +43,18 @@ def templates_of_gguf(metadata: Mapping[str, Any], source: str) -> dict[str, str
     if KEY in metadata:
         found[DEFAULT] = metadata[KEY]
     return by_name(found, source)
+
+
+def gguf_templates(templates: Mapping[str, str], plain: str | None) -> dict[str, Any]:
+    """The keys of a GGUF's metadata for chat templates by name, templates_of_gguf's inverse. plain: the template of
+    conversations, if any, whatever its name.
+
+    >>> gguf_templates({"rag": "R", "default": "D"}, "D")
+    {'tokenizer.chat_template': 'D', 'tokenizer.chat_templates': ['rag'], 'tokenizer.chat_template.rag': 'R'}
+    """
+    others = {name: text for name, text in templates.items() if name != DEFAULT}
+    return {**({KEY: plain} if plain else {}), **({f"{KEY}s": list(others)} if others else {}),
+            **{f"{KEY}.{name}": text for name, text in others.items()}}
 
 
 def by_name(held: Any, source: str) -> dict[str, str]:

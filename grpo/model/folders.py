@@ -5,14 +5,15 @@ import re
 from pathlib import Path
 
 from ..errors import FileFormatError, note, warn
-from .formats.gguf import SHARD
-from .formats.safetensors import INDEX_FILE, SINGLE_FILE, pickle_advice
+from .formats.gguf import SHARD, is_gguf
+from .formats.safetensors import ADAPTER, ADAPTER_ALONE, INDEX_FILE, SINGLE_FILE, pickle_advice
+from .formats.stand_ins import there
 from .formats.strict_json import read_object
 
 PICKLES = (".bin", ".pt", ".pth")
 ADAPTER_CONFIG = "adapter_config.json"
 PROJECTOR = re.compile(r".*mmproj.*\.gguf", re.I)        # the tower of a model that sees, beside its text
-PIECE = re.compile(r".*\.gguf(-split-[a-z]+|\.part\d+of\d+|\.\d{2,5})")           # of a file that was cut by its bytes
+PIECE = re.compile(r".*\.gguf(-split-[a-z]+|\.part\d+of\d+|\.\d{2,5})", re.I)    # of a file cut by its bytes
 
 
 def model_in(path: Path) -> Path:
@@ -20,11 +21,11 @@ def model_in(path: Path) -> Path:
     instead, and what to do."""
     if path.is_dir():
         return _in_folder(path)
-    if path.suffix == ".gguf":
-        return path
     if PIECE.fullmatch(path.name):
         raise FileFormatError(f"{path}: is a piece of a .gguf that was cut by its bytes; join the pieces in their "
                               "order (`cat PIECES > model.gguf`) and give what comes of it")
+    if is_gguf(path):
+        return path
     if path.suffix in PICKLES:
         raise FileFormatError(f"{path}: {pickle_advice(path.name)}")
     if path.suffix in (".safetensors", ".json"):
@@ -45,6 +46,8 @@ def adapter_advice(folder: Path) -> str:
 
 def _in_folder(folder: Path) -> Path:
     """The folder itself where it has config.json and weights."""
+    for name in ("config.json", SINGLE_FILE, INDEX_FILE):
+        there(folder / name)
     names = {path.name for path in folder.iterdir() if path.is_file()}
     whole = "config.json" in names and (SINGLE_FILE in names or INDEX_FILE in names)
     if ADAPTER_CONFIG in names:
@@ -52,7 +55,7 @@ def _in_folder(folder: Path) -> Path:
             raise FileFormatError(f"{folder}: {adapter_advice(folder)}")
         warn(f"{folder}: has a model and an adapter beside it ({ADAPTER_CONFIG}); the model is loaded, without the "
              "adapter")
-    models = sorted(name for name in names if name.endswith(".gguf") and not PROJECTOR.fullmatch(name))
+    models = sorted(name for name in names if name.lower().endswith(".gguf") and not PROJECTOR.fullmatch(name))
     if whole or not models:
         if "config.json" in names:
             return folder
@@ -75,6 +78,8 @@ def _no_model(folder: Path, names: set[str]) -> FileFormatError:
         return FileFormatError(f"{folder}: has no config.json, but folders that do: {', '.join(inside[:10])}; give one "
                                "of them")
     weights = sorted(name for name in names if name.endswith((".safetensors", *PICKLES)))
+    if weights == [ADAPTER]:
+        return FileFormatError(f"{folder}: {ADAPTER_ALONE}")
     beside = f" beside {weights[0]}" if weights else ""
     return FileFormatError(f"{folder}: has no config.json{beside}, nor a .gguf. A model is a folder (config.json, "
                            "*.safetensors, tokenizer.json) or a .gguf file; of a hub repository of .gguf files "

@@ -7,23 +7,25 @@ import re
 from pathlib import Path
 
 from ..errors import ConfigError, FileFormatError
+from .paths import path_of
 
 FILES = ["*.safetensors", "*.json", "*.jinja", "merges.txt", "*.tiktoken"]
 
 
-def resolve(path_or_id: str | os.PathLike[str], files: list[str] = FILES) -> Path:
+def resolve(path_or_id: str | os.PathLike[str], files: list[str] = FILES, what: str = "path_or_id") -> Path:
     """A local file or folder for a path or a Hugging Face id ("Qwen/Qwen2.5-0.5B-Instruct"). files: those of an id that
-    are wanted.
+    are wanted; what: the argument, for errors.
 
     The token, the cache and offline mode are those of huggingface_hub (HF_TOKEN, HF_HOME, HF_HUB_OFFLINE).
-    Raises FileFormatError for a path that is not there, ConfigError naming an id that cannot be had.
+    Raises FileFormatError for a path that is not there, ConfigError naming an id that cannot be had, or the argument
+    that is no path.
     """
+    path = path_of(path_or_id, what)
     text = os.fspath(path_or_id)
-    path = Path(text).expanduser()
     if path.exists():
         return path
     is_id = re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?",
-                         text) and not text.endswith((".gguf", ".safetensors", ".bin", ".pt"))
+                         text) and not text.lower().endswith((".gguf", ".safetensors", ".bin", ".pt"))
     if not isinstance(path_or_id, str) or not is_id or ".." in text or "--" in text:
         raise FileFormatError(f"{text}: no such file or folder")
     return _download(text, files)

@@ -14,21 +14,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _core
-from ..errors import ConfigError, FileFormatError, did_you_mean
+from ..errors import ConfigError, FileFormatError, UnsupportedModelError, did_you_mean, warn
 from .devices import pick_device
 from .families import Config, Family, Spec, families, family_of, known_words, spec_of, text_of
 from .model import Model, check_vocabulary
 from .objects import ModelObject, folder_of, is_model_object
-from .tensor_names import HEAD, Named, Weights, untied
+from .tensor_names import HEAD, Named, Said, untied
 from .tokenizer import Tokenizer
 from .tokenizer_sources import eos_ids_of, given, of_folder, of_gguf, of_object
 
 if TYPE_CHECKING:
     from ..vision.sight import Sight
+    from .formats.gguf import GgufFile
 
 # Keys of a config that name what a tiny model that sees has beside its bytes
 VISION_IDS = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
 FIRST_VISION_TOKEN = 259
+# What the names of transformers' classes with a head of text end in.
+WITH_HEAD = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 NORMS = re.compile(r".*(norm|norm1|norm2|\bln_\w+)\.weight")
 INTO_RESIDUAL = ("o_proj.weight", "down_proj.weight", ".c_proj.weight", ".out_proj.weight")
 
@@ -179,22 +182,42 @@ def _load_tiny(spec: TinySpec, device: str) -> Model:
 
 def _load_folder(folder: Path, device: str, tokenizer: Any = None) -> Model:
     from .formats.safetensors import SafetensorsFolder
+    from .formats.stand_ins import there
     from .formats.strict_json import read_object
 
     config = dict(known_words(read_object(folder / "config.json"), str(folder / "config.json")))
     spec = spec_of(config, str(folder / "config.json"))
     generation_file = folder / "generation_config.json"
-    generation = read_object(generation_file) if generation_file.is_file() else {}
+    generation = read_object(generation_file) if there(generation_file) else {}
     eos_ids = eos_ids_of(generation, config, text_of(config), vocab_size=spec.vocab_size, source=str(folder))
     found = of_folder(folder, eos_ids) if tokenizer is None else given(tokenizer, eos_ids)
     check_vocabulary(found, config, str(folder))
-    weights = Named(SafetensorsFolder(folder), spec, family_of(config, str(folder)).old_names)
+    stored = SafetensorsFolder(folder)
+    weights = Named(stored, spec, family_of(config, str(folder)).old_names)
+    _check_class(config, weights, str(folder))
     if spec.tie and not weights.tie:
         config, spec = untied(config), replace(spec, tie=False)
     core = _fill(weights, device, spec)
     sight = _sight(core, config, folder) if spec.vision is not None else None
-    return Model(core, config, found, generation if generation_file.is_file() else {"eos_token_id": found.eos_ids},
-                 sight)
+    model = Model(core, config, found, generation if generation_file.is_file() else {"eos_token_id": found.eos_ids},
+                  sight)
+    model.files = stored.files
+    return model
+
+
+def _check_class(config: Mapping[str, Any], weights: Named, source: str) -> None:
+    """Says where a config's architectures are no language models and the file has no head of one: FileFormatError
+    where the config does not make one of the embedding."""
+    classes = config.get("architectures")
+    listed = [str(each) for each in classes] if isinstance(classes, list) else []
+    if not listed or any(name.endswith(WITH_HEAD) for name in listed) or HEAD in weights.shapes():
+        return
+    what = f"{source}: the config has architectures {', '.join(listed):.200}, which is no language model (a " \
+        "classifier, a reward model or one of embeddings)"
+    if not weights.tie:
+        weights.close()
+        raise FileFormatError(f"{what}, and the weights have no {HEAD}: load the language model that it was made from")
+    warn(f"{what}; it is read as one whose head is its embedding, as the config ties them")
 
 
 def _load_object(given_object: ModelObject, device: str, tokenizer: Any) -> Model:
@@ -207,6 +230,7 @@ def _load_object(given_object: ModelObject, device: str, tokenizer: Any) -> Mode
     found = of_object(given_object.name_or_path, source, eos_ids) if tokenizer is None else given(tokenizer, eos_ids)
     check_vocabulary(found, config, source)
     weights = Named(given_object, spec, family_of(config, source).old_names)
+    _check_class(config, weights, source)
     given_object.remember(weights)
     if spec.tie and not weights.tie:
         config, spec = untied(config), replace(spec, tie=False)
@@ -222,11 +246,12 @@ def _sight(core: _core.Model, config: Mapping[str, Any], folder: Path | None, sa
     """How a model with a tower sees images: as the files of its folder say. said: something else will say it."""
     from ..vision.processor import KEPT_FILES, MAX_BYTES, Processor
     from ..vision.sight import sight_of
+    from .formats.stand_ins import there
     from .formats.strict_json import read_bytes
 
     if said and folder is None:
         return sight_of(core, config, Processor.of(config["model_type"]))
-    files = {name: read_bytes(folder / name, MAX_BYTES) for name in KEPT_FILES if (folder / name).is_file()} \
+    files = {name: read_bytes(folder / name, MAX_BYTES) for name in KEPT_FILES if there(folder / name)} \
         if folder is not None else {}
     return sight_of(core, config, Processor.read(folder, config), files)
 
@@ -236,23 +261,34 @@ def _load_gguf(path: Path, device: str, tokenizer: Any = None) -> Model:
 
     file = GgufFile(path)
     try:
-        spec = spec_of(file.config, str(path))
+        spec = _gguf_spec(file)
         found = of_gguf(file.metadata, str(path)) if tokenizer is None else given(tokenizer)
         check_vocabulary(found, file.config, str(path))
     except BaseException:
         file.close()
         raise
     ids = {"bos_token_id": found.bos_id, "eos_token_id": found.eos_ids, "pad_token_id": found.pad_id}
-    return Model(_fill(file, device, spec), {**file.config, **ids}, found, ids)
+    model = Model(_fill(file, device, spec), {**file.config, **ids}, found, ids)
+    model.files = file.files
+    return model
 
 
-def _fill(weights: Weights, device: str, spec: Spec) -> _core.Model:
+def _gguf_spec(file: GgufFile) -> Spec:
+    """The network of a GGUF; faults in the words of its metadata."""
+    from .formats.gguf_names import in_metadata_words
+
+    try:
+        return spec_of(file.config, file.source)
+    except (FileFormatError, UnsupportedModelError) as error:
+        raise type(error)(in_metadata_words(str(error), str(file.metadata["general.architecture"]))) from error
+
+
+def _fill(weights: Said, device: str, spec: Spec) -> _core.Model:
     """A core with every tensor set; names and shapes are compared before anything is read."""
     try:
-        shapes = weights.shapes()
-        _check_corners(shapes, spec, weights.source)
+        _check_corners(weights, spec)
         core = _core.Model(device, spec)
-        _check_tensors(shapes, dict(core.tensors()), weights.source)
+        _check_tensors(weights, dict(core.tensors()))
         for name, _ in core.tensors():
             core.set_tensor(name, weights.read(name))
         return core
@@ -260,7 +296,7 @@ def _fill(weights: Weights, device: str, spec: Spec) -> _core.Model:
         weights.close()
 
 
-def _check_corners(shapes: Mapping[str, tuple[int, ...]], spec: Spec, source: str) -> None:
+def _check_corners(weights: Said, spec: Spec) -> None:
     """The largest tensors and the last layer fit the config, so that a wrong config fails before memory is asked
     for."""
     embed, down = (spec.names.get(slot, (usual,))[0] for slot, usual in
@@ -268,26 +304,32 @@ def _check_corners(shapes: Mapping[str, tuple[int, ...]], spec: Spec, source: st
     corners = {f"{spec.prefix}{embed}": (spec.vocab_size, spec.hidden_size),
                f"{spec.prefix}{spec.layer_prefix}{len(spec.layers) - 1}.{down}":
                    (spec.hidden_size, spec.layers[-1].mlp.width)}
-    _raise_differences([_difference(name, shape, shapes.get(name)) for name, shape in corners.items()
-                        if shapes.get(name) != shape], source)
+    found = weights.shapes()
+    has = "" if all(name in found for name in corners) else \
+        f"\n  the file has {', '.join(list(found)[:5])}{', ...' if len(found) > 5 else ''}"
+    _raise_differences(weights, [_difference(weights, name, shape) for name, shape in corners.items()
+                                 if found.get(name) != shape], has)
 
 
-def _check_tensors(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]],
-                   source: str) -> None:
-    wrong = [_difference(name, tuple(shape), shapes.get(name)) for name, shape in expected.items()
-             if shapes.get(name) != tuple(shape)]
-    extra = [name for name in shapes if name not in expected]
-    _raise_differences(wrong + [f"{name} is not a tensor of this model" for name in extra], source)
+def _check_tensors(weights: Said, expected: Mapping[str, tuple[int, ...]]) -> None:
+    found = weights.shapes()
+    wrong = [_difference(weights, name, tuple(shape)) for name, shape in expected.items()
+             if found.get(name) != tuple(shape)]
+    extra = [name for name in found if name not in expected]
+    _raise_differences(weights,
+                       wrong + [f"{weights.stored_name(name)} is not a tensor of this model" for name in extra])
 
 
-def _difference(name: str, expected: tuple[int, ...], found: tuple[int, ...] | None) -> str:
-    if found is not None:
-        return f"{name} has shape {found}, the config says {expected}"
-    return f"{name} is missing" + (", and the config does not tie it to the embedding" if name == HEAD else "")
+def _difference(weights: Said, name: str, expected: tuple[int, ...]) -> str:
+    stored, shape = weights.stored_name(name), weights.shapes().get(name)
+    if shape is not None:
+        return f"{stored} has shape {shape}, {weights.says} says {expected}"
+    return f"{stored} is missing" + (", and the config does not tie it to the embedding" if name == HEAD else "")
 
 
-def _raise_differences(lines: list[str], source: str) -> None:
+def _raise_differences(weights: Said, lines: list[str], has: str = "") -> None:
+    """FileFormatError with the first lines. has: what to say of the rest of the file."""
     if lines:
         more = f"\n  and {len(lines) - 10} more" if len(lines) > 10 else ""
-        raise FileFormatError(f"{source}: {len(lines)} tensor(s) do not fit config.json:\n  " + "\n  ".join(lines[:10])
-                              + more)
+        raise FileFormatError(f"{weights.source}: {len(lines)} tensor(s) do not fit {weights.says}:\n  "
+                              + "\n  ".join(lines[:10]) + more + has)

@@ -20,7 +20,9 @@ from ..vision.messages import shows_images
 from .arrays import arrays_too
 from .config_view import OF_GENERATION, ConfigView
 from .families import family_of, spec_of, text_of
+from .finite import Looked
 from .module import Module
+from .paths import path_of
 from .tokenizer import Tokenizer, row_variables
 from .tokenizer_sources import NoTokenizer, given
 
@@ -73,6 +75,7 @@ class Model(Module):
         self.dtype: str = core.dtype
         self.text_config = text_of(config)               # config.json's keys of the text, wherever it has them
         self.sight = sight
+        self.files: tuple[Path, ...] = ()                # that the weights were read from
 
     def _same_network(self, name: str, changed: Mapping[str, Any]) -> None:
         """ConfigError where a config is of another network than the weights are."""
@@ -340,10 +343,11 @@ class Model(Module):
             raise ConfigError(f"dtype {dtype!r} cannot be saved; choose from {', '.join(WRITABLE)}")
         config = _with_dtype(self.config, dtype)
         ours = re.compile(rf"{SINGLE_FILE}|{INDEX_FILE}|model-\d+-of-\d+\.safetensors")
-        with FolderWriter(Path(folder)) as writer:
+        looked = Looked(self.core.get_tensor)
+        with FolderWriter(path_of(folder, "folder")) as writer:
             names = {self.name_in_files(name): name for name, _ in self.core.tensors()}
             tensors = [(self.name_in_files(name), shape) for name, shape in self.core.tensors()]
-            written = write_weights(writer.open, tensors, lambda name: self.core.get_tensor(names[name]), dtype,
+            written = write_weights(writer.open, tensors, lambda name: looked(names[name]), dtype,
                                     max_shard_size)
             for name, data in self.tokenizer.save_files().items():
                 writer.write(name, data)
@@ -354,13 +358,15 @@ class Model(Module):
             for path in writer.folder.glob("model*.safetensors*"):
                 if path.name not in written and ours.fullmatch(path.name):
                     writer.remove(path.name)
+        looked.say(str(folder))
 
     def save_gguf(self, path: str | os.PathLike[str], dtype: str | None = None, name: str | None = None) -> None:
         """One .gguf that llama.cpp and `load` read: weights, config, tokenizer and chat template.
 
         ``dtype``: of the matrices, "bf16", "f16", "q8_0" or "f32"; None is the device's own. ``name``: general.name,
-        by default the file's. The file appears whole or not at all, in place of one of that name. Raises
-        UnsupportedModelError and TokenizerError for what GGUF has no word for, ConfigError, CheckpointError.
+        by default the file's. The file appears whole or not at all, in place of one of that name, which is said on
+        one line. Raises UnsupportedModelError and TokenizerError for what GGUF has no word for, ConfigError, also where
+        path is a file that the model was read from, CheckpointError.
 
         >>> import tempfile
         >>> from grpo import load, tiny
@@ -370,7 +376,7 @@ class Model(Module):
         """
         from .export import export_gguf
 
-        export_gguf(self, Path(path), dtype, name)
+        export_gguf(self, path, dtype, name)
 
     def _variables(self, given: Any, listed: Sequence[Prompt]) -> list[dict[str, Any]]:
         """chat_template_kwargs a prompt. Raises ConfigError."""

@@ -38,7 +38,6 @@ class Weights(Protocol):
     """Where tensors come from: a safetensors folder or a GGUF."""
 
     source: str
-
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of every tensor, by Hugging Face name."""
 
@@ -49,12 +48,23 @@ class Weights(Protocol):
         """The files are not needed any more."""
 
 
+class Said(Weights, Protocol):
+    """Weights by Hugging Face name whose faults are told in the words of their file."""
+
+    says: str                                            # what names the sizes: the config, or the metadata
+
+    def stored_name(self, name: str) -> str:
+        """What the file calls, or would call, a tensor of a Hugging Face name."""
+
+
 class Named:
     """Weights by the names that a spec has. old_names: {what a name begins with: what it began with in older files}.
 
     `tie`: the head is the embedding: as the spec says, but that a file with a head of its own has it used. `embed`: the
     name of the embedding here.
     FileFormatError where two tensors have one name, or where the file holds an adapter that was not merged."""
+
+    says = "the config"
 
     def __init__(self, weights: Weights, spec: Spec, old_names: Mapping[str, str]) -> None:
         self.source, self._weights = weights.source, weights
@@ -80,6 +90,10 @@ class Named:
     def places(self) -> dict[str, str]:
         """{name here: name in the file}"""
         return dict(self._names)
+
+    def stored_name(self, name: str) -> str:
+        """What the file calls a tensor; a name of here where it has none such."""
+        return self._names.get(name, name)
 
     def close(self) -> None:
         """The files are not needed any more."""

@@ -13,14 +13,25 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from ..errors import TokenizerError, warn
-from . import special_tokens
-from .chat_files import DEFAULT, MAIN, OTHERS, WITH_TOOLS, template_files, templates_of_folder, templates_of_gguf
+from . import special_tokens, tokenizer_classes
+from .chat_files import (
+    DEFAULT,
+    MAIN,
+    OTHERS,
+    WITH_TOOLS,
+    gguf_templates,
+    template_files,
+    templates_of_folder,
+    templates_of_gguf,
+)
 from .formats import tiktoken
 from .formats.byte_level import byte_alphabet, byte_level_backend, set_bos_eos
 from .formats.gguf_tokenizer import build
 from .formats.gguf_vocabulary import vocabulary
+from .formats.stand_ins import there
 from .formats.strict_json import read_bytes, read_object
 from .formats.tokenizer_json import check
+from .paths import path_of
 from .tokenizer_calls import Calls
 
 if TYPE_CHECKING:
@@ -94,16 +105,19 @@ class Tokenizer(Calls):
     @classmethod
     def from_pretrained(cls, folder: str | Path, called: str = "") -> Tokenizer:
         """From tokenizer.json, or vocab.json and merges.txt of a Qwen, or qwen.tiktoken; eos ids from
-        generation_config.json, then config.json. ``called``: what it is in errors, if not the folder."""
-        folder = Path(folder)
+        generation_config.json, then config.json. ``called``: what it is in errors, if not the folder.
+
+        tokenizer.json decides how text is cut, as in transformers 4, with which such files were made and models
+        trained. A class of transformers 5 that would cut it in a way of its own is said in a GrpoWarning."""
+        folder = path_of(folder, "folder")
         config, model_config = _optional(folder / "tokenizer_config.json"), _optional(folder / "config.json")
         generation, ranks = _optional(folder / "generation_config.json"), None
-        if (folder / "tokenizer.json").is_file():
+        if there(folder / "tokenizer.json"):
             backend = load_backend(read_bytes(folder / "tokenizer.json", MAX_TOKENIZER_JSON),
                                    str(folder / "tokenizer.json"))
-        elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        elif there(folder / "vocab.json") and there(folder / "merges.txt"):
             backend = _qwen_backend(folder, config)
-        elif (folder / tiktoken.FILE).is_file():
+        elif there(folder / tiktoken.FILE):
             ranks = tiktoken.build(read_bytes(folder / tiktoken.FILE, tiktoken.MAX_FILE), "visual" in model_config,
                                    generation.get("chat_format") != "raw", str(folder / tiktoken.FILE))
             backend = ranks.backend
@@ -122,6 +136,10 @@ class Tokenizer(Calls):
         _mark_special(backend, special)
         if not (folder / "tokenizer.json").is_file() and ("add_bos_token" in config or "add_eos_token" in config):
             set_bos_eos(backend, special.named, bool(config.get("add_bos_token")), bool(config.get("add_eos_token")))
+        if (folder / "tokenizer.json").is_file():
+            kind = model_config.get("model_type")
+            tokenizer_classes.follow_keys(backend, config, kind, source)
+            tokenizer_classes.say_what_differs(backend, config, kind, source)
         eos, rows = generation.get("eos_token_id"), 0
         for part in (model_config, model_config.get("text_config") or {}):
             eos = part.get("eos_token_id") if eos is None else eos
@@ -129,10 +147,13 @@ class Tokenizer(Calls):
         eos_ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
         eos_ids = [*(ranks.ends if ranks else ()), *eos_ids, *map(backend.token_to_id, special.ends[1:])]
         files = {name: read_bytes(folder / name, MAX_TOKENIZER_JSON) for name in
-                 (*(name for name in KEPT_FILES if (folder / name).is_file()), *template_files(folder))}
+                 (*(name for name in KEPT_FILES if there(folder / name)), *template_files(folder))}
         found = cls(backend, special=special.named, eos_ids=eos_ids, chat_template=templates, files=files,
                     source=called or str(folder), apart=tiktoken.HEADER if ranks else None, rows=rows)
         found._note_flags(config)
+        if model_config and not found.eos_ids and not eos_ids:
+            warn(f"{called or folder}: nothing ends a completion: there is no eos_token_id in generation_config.json "
+                 "or config.json, nor an eos_token in tokenizer_config.json; completions go on up to max_new_tokens")
         return found
 
     @classmethod
@@ -164,7 +185,9 @@ class Tokenizer(Calls):
         """Ids of a text; specials written out in it count as specials. ``add_special_tokens`` adds BOS where the model
         wants one; that it comes to stand before another, which the text begins with, is said once."""
         ids = self._encoded(text, add_special_tokens)
-        if add_special_tokens and not self._said_bos and ids[:1] == ids[1:2] and ids and ids[0] in self.special_ids:
+        if add_special_tokens and not self._said_bos and ids and ids[0] in self.special_ids \
+                and text.lstrip().startswith(self._backend.id_to_token(ids[0]) or "\0") \
+                and ids[1:2] == self._encoded(text, False)[:1]:
             self._said_bos = True
             warn(f"{self._source}: a text begins with {self._backend.id_to_token(ids[0])!r:.80}, which every text "
                  "gets, so that it stands there twice; give messages in place of text that a chat template made, or "
@@ -221,6 +244,7 @@ class Tokenizer(Calls):
             raise TokenizerError(f"{self._source}: continue_final_message leaves the last message open, and "
                                  "add_generation_prompt begins another; give one of them")
         template = self._chosen(chat_template, variables.get("tools"))
+        check_tools(variables.get("tools"))
         variables = {"tools": None, "documents": None, **self.special, **variables}
         messages = check_messages(messages)
         if continue_final_message:
@@ -279,13 +303,13 @@ class Tokenizer(Calls):
         """The metadata of a GGUF that from_gguf reads back, for a model whose embedding has so many rows.
         TokenizerError for a tokenizer that GGUF has no word for."""
         metadata = vocabulary(self._backend, self.special, self.eos_ids, rows, self._source)
-        return metadata | ({"tokenizer.chat_template": self.chat_template} if self.chat_template else {})
+        return metadata | gguf_templates(self.chat_templates, self.chat_template)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the files that transformers and this class read back."""
         from .formats.folder import FolderWriter
 
-        with FolderWriter(Path(folder)) as writer:
+        with FolderWriter(path_of(folder, "folder")) as writer:
             for name, data in self.save_files().items():
                 writer.write(name, data)
 
@@ -324,10 +348,10 @@ class Tokenizer(Calls):
     def _note_flags(self, config: Mapping[str, Any]) -> None:
         """Says where tokenizer_config.json asks for BOS or EOS and tokenizer.json, which decides, does otherwise."""
         ids = self.encode("a", add_special_tokens=True)
-        for name, token, there in (("add_bos_token", self.bos_id, ids[:1]),
+        for name, token, found in (("add_bos_token", self.bos_id, ids[:1]),
                                    ("add_eos_token", self._ids.get("eos_token"), ids[-1:])):
-            if isinstance(config.get(name), bool) and token is not None and config[name] != (there == [token]):
-                does = "adds" if there == [token] else "does not add"
+            if isinstance(config.get(name), bool) and token is not None and config[name] != (found == [token]):
+                does = "adds" if found == [token] else "does not add"
                 warn(f"{self._source}: tokenizer_config.json has {name} {str(config[name]).lower()}, and "
                      f"tokenizer.json {does} {self._backend.id_to_token(token)!r:.80}; tokenizer.json decides, as in "
                      "transformers 5")
@@ -382,9 +406,24 @@ def row_variables(shared: Mapping[str, Any] | None, tools: Any = None,
         listed = json.loads(tools) if isinstance(tools, str) else tools
     except ValueError as error:
         raise TokenizerError(f"tools is not JSON: {error}") from error
-    if not isinstance(listed, Sequence) or not all(isinstance(tool, Mapping) for tool in listed):
-        raise TokenizerError(f"tools must be a list of JSON schemas of functions, not {tools!r:.80}")
+    check_tools(listed)
     return {**variables, "tools": list(listed) or None}
+
+
+def check_tools(tools: Any) -> None:
+    """TokenizerError for tools that are no list of JSON schemas of functions."""
+    if tools is None:
+        return
+    schema = "{'type': 'function', 'function': {'name': ..., 'description': ..., 'parameters': ...}}"
+    if callable(tools) or not isinstance(tools, Sequence) or isinstance(tools, str):
+        raise TokenizerError(f"tools must be a list of JSON schemas of functions, {schema}, not {tools!r:.80}")
+    for tool in tools:
+        if callable(tool):
+            raise TokenizerError(f"tools: {getattr(tool, '__name__', tool)!s:.80} is a Python function, and a chat "
+                                 f"template shows JSON schemas: give {schema} in its place (transformers' "
+                                 "get_json_schema makes one of a function)")
+        if not isinstance(tool, Mapping):
+            raise TokenizerError(f"tools must be a list of JSON schemas of functions, {schema}, not {tool!r:.80}")
 
 
 def beginning(messages: Sequence[Mapping[str, Any]]) -> str:
@@ -434,7 +473,7 @@ def check_messages(messages: Any) -> list[dict[str, Any]]:
 
 
 def _optional(path: Path) -> dict[str, Any]:
-    return read_object(path) if path.is_file() else {}
+    return read_object(path) if there(path) else {}
 
 
 def _listed(folder: Path, config: Mapping[str, Any], special: special_tokens.Special) -> Any:

@@ -14,7 +14,8 @@ import numpy as np
 
 from ..errors import ConfigError, FileFormatError, TokenizerError, warn
 from .formats import tiktoken
-from .formats.gguf import GgufFile
+from .formats.gguf import GgufFile, is_gguf
+from .formats.stand_ins import there
 from .formats.strict_json import read_bytes
 from .hub import resolve
 from .special_tokens import end_ids
@@ -80,7 +81,7 @@ class NoTokenizer(Tokenizer):
 def of_folder(folder: Path, eos_ids: Sequence[int]) -> Tokenizer:
     """A model folder's own. Without one a GrpoWarning says so, and token ids are all that the model takes.
     eos_ids: those of the model's config."""
-    if any((folder / name).exists() for name in OWN):
+    if any(there(folder / name) for name in OWN):
         return Tokenizer.from_pretrained(folder)
     other = " (tokenizer.model alone is not read; transformers' save_pretrained writes tokenizer.json)" \
         if (folder / "tokenizer.model").is_file() else ""
@@ -112,7 +113,7 @@ def given(tokenizer: Any, eos_ids: Sequence[int] = ()) -> Tokenizer:
     if isinstance(tokenizer, Tokenizer):
         return tokenizer
     if isinstance(tokenizer, (str, os.PathLike)):
-        found = from_path(resolve(tokenizer, FILES))
+        found = from_path(resolve(tokenizer, FILES, "tokenizer"))
     elif hasattr(tokenizer, "to_str") and hasattr(tokenizer, "get_vocab"):
         found = from_json(tokenizer.to_str().encode(), "tokenizer=")
     elif hasattr(tokenizer, "save_pretrained"):
@@ -157,7 +158,7 @@ def from_path(path: Path) -> Tokenizer:
     """The tokenizer in a folder, a tokenizer.json or a .gguf."""
     if path.is_dir():
         return Tokenizer.from_pretrained(path)
-    if path.suffix == ".gguf":
+    if is_gguf(path):
         file = GgufFile(path)
         file.close()
         return Tokenizer.from_gguf(file.metadata, str(path))

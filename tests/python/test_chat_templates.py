@@ -308,3 +308,29 @@ def test_a_second_bos_is_said_once():
     model.tokenizer = Tokenizer(backend, special={"bos_token": "<|endoftext|>"}, eos_ids=[258], source="model")
     with pytest.warns(GrpoWarning, match="model: a text begins with"):
         model.prompt_ids("<|endoftext|>a")
+
+
+def python_function(x: int) -> int:
+    """Twice."""
+    return 2 * x
+
+
+@pytest.mark.parametrize("tools, said", [
+    ([python_function], "tools: python_function is a Python function.*give {'type': 'function'"),
+    (python_function, "must be a list"), (["f"], "not 'f'"), ("f", "must be a list"), ({"a": 1}, "must be a")])
+def test_tools_that_are_no_schemas(tools, said):
+    with pytest.raises(TokenizerError, match=said):
+        Tokenizer.bytes().apply_chat_template([USER], tools=tools)
+
+
+@pytest.mark.parametrize("before", ["", " ", "  \n"])
+def test_a_second_bos_after_spaces_is_said(before):
+    import bpe_tokenizers
+
+    for backend in (bpe_tokenizers.sentencepiece("prepend"), bpe_tokenizers.sentencepiece("no")):
+        with pytest.warns(GrpoWarning, match="stands there twice"):
+            Tokenizer(backend, special={"bos_token": "<s>"}).encode(f"{before}<s>hi", add_special_tokens=True)
+    plain = bpe_tokenizers.byte_level("gpt-2")           # adds none
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Tokenizer(plain).encode(f"{before}<|begin_of_text|>hi", add_special_tokens=True)

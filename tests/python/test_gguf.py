@@ -303,7 +303,7 @@ FOUR = {"split.no": 1, "split.count": 4, "split.tensors.count": 21}
         (SECOND, lambda files: b"GGUF", "not a GGUF"),
         (SECOND, lambda files: files[SECOND][:100], "ends inside"),
         (SECOND, lambda files: gguf({**FOUR, "split.count": 5}, []), "says that it is shard 2 of 5"),
-        (SECOND, lambda files: gguf({}, []), "split.no"),
+        (SECOND, lambda files: gguf({}, []), "does not say that it is a part"),
         (SECOND, lambda files: gguf({**FOUR, "split.no": "1"}, []), "split.no"),
         (SECOND, lambda files: gguf(FOUR, [("token_embd.weight", "F32", (4,), b"\0" * 16)]), "token_embd.weight"),
         (SECOND, lambda files: gguf(FOUR, [("x", 19, (256,), b"\0" * 50)]), "'x': type IQ1_S"),
@@ -415,4 +415,4 @@ def test_merges_of_equal_score_prefer_the_longer_left_side():
 
 def test_a_turn_of_gemma_ends_a_completion():
     assert Tokenizer.from_gguf(sentencepiece_of(GEMMA_PIECES)).eos_ids == [2, 259 + len(GEMMA_PIECES) - 1]
-    assert Tokenizer.from_gguf(sentencepiece_of(GEMMA_PIECES, eot_token_id=260)).eos_ids == [2, 260]
+    assert Tokenizer.from_gguf(sentencepiece_of(GEMMA_PIECES, eot_token_id=260)).eos_ids == [2, 260, 279]

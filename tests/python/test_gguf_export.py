@@ -418,8 +418,21 @@ def test_tokens_that_the_user_adds(tmp_path):
 
 def test_a_fourth_id_that_ends_a_completion_is_said(tmp_path):
     with pytest.warns(GrpoWarning, match="keys for three"):
-        _, read, _ = saved(bpe_tokenizers.byte_level("qwen2"), tmp_path, {"eos_token": "<|end_of_text|>"}, [0, 2, 3])
-    assert len(read.eos_ids) == 3
+        _, read, _ = saved(bpe_tokenizers.byte_level("qwen2"), tmp_path, {"eos_token": "<|end_of_text|>"}, [0, 9, 10])
+    assert read.eos_ids == [1, 0, 9, 2, 3]               # the last two by their texts
+
+
+def test_ids_that_end_a_completion_by_their_texts_need_no_key(tmp_path):
+    tokenizer = bpe_tokenizers.byte_level("smollm")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ours, read, _ = saved(tokenizer, tmp_path, {"eos_token": "<|end_of_text|>"}, [0, 2, 3])
+    assert set(read.eos_ids) == set(ours.eos_ids) == {0, 1, 2, 3}
+
+
+def test_ids_that_will_end_a_completion_elsewhere_are_said(tmp_path, capsys):
+    saved(bpe_tokenizers.byte_level("smollm"), tmp_path, {"eos_token": "<|end_of_text|>"}, [2])
+    assert "'<|eom_id|>' will end a completion in what reads the GGUF" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("split, name, said", [("qwen2", "megrez", False), ("qwen35", "qwen35", True)])
@@ -547,8 +560,9 @@ def test_a_file_of_float32_loses_nothing(tmp_path, capsys):
     assert run("export", tmp_path / "x.gguf", "--output", tmp_path / "again", "--dtype", "f32") == 0
     again = grpo.load(tmp_path / "again", device="ref").state_dict()
     assert all(np.array_equal(array, again[name]) for name, array in model.state_dict().items())
-    assert run("export", tmp_path / "x.gguf", "--output", tmp_path / "x.gguf", "--dtype", "q8_0") == 0
-    assert "Q8_0" in capsys.readouterr().out
+    assert run("export", tmp_path / "again", "--output", tmp_path / "x.gguf", "--dtype", "q8_0") == 0
+    printed = capsys.readouterr()
+    assert "Q8_0" in printed.out and printed.err.count("x.gguf: was there, and is replaced") == 1
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,6 @@ def config(arch="qwen2", **changes):
             {"rope_theta": ..., "rope_parameters": {"rope_type": "linear", "rope_theta": 1e6, "factor": 4.0}},
         ),
         ({"rope_scaling": LLAMA3}, {"rope_theta": ..., "rope_parameters": {**LLAMA3, "rope_theta": 1e6}}),
-        ({"rope_scaling": None},
-         {"rope_theta": ..., "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e6}}}),
     ],
 )
 @pytest.mark.parametrize("arch", ARCHS)
@@ -94,6 +92,8 @@ def test_specs_of_configs(changes, expected):
         ({"rope_scaling": {"type": "longrope"}}, "longrope"),
         ({"rope_scaling": {"type": "mrope", "mrope_section": [8, 8, 8]}}, "mrope"),
         ({"rope_parameters": {"full_attention": {}, "sliding_attention": {}}}, "by layer"),
+        ({"is_causal": False}, "is_causal False"),
+        ({"is_causal": None}, "is_causal None"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ({"hidden_act": "gelu"}, "gelu"),
         ({"model_type": "llama", "attention_bias": True}, "attention_bias"),
@@ -316,11 +316,23 @@ def test_a_gguf_loads_with_the_same_bits(small, tmp_path):
     metadata = {**model_metadata(small.config), **byte_level_metadata()}
     path.write_bytes(gguf(metadata, gguf_tensors(small.state_dict(), small.config)))
     back = grpo.load(path, device="ref")
-    assert same_weights(small, back) and back.tokenizer.eos_ids == [258]
+    assert same_weights(small, back) and back.tokenizer.eos_ids == [258, 257]    # the last by its text
     back.save_pretrained(tmp_path / "folder")
     again = grpo.load(tmp_path / "folder", device="ref")
     assert (same_weights(small, again)
             and again.tokenizer.encode("he said<|im_end|>") == back.tokenizer.encode("he said<|im_end|>"))
+
+
+@pytest.mark.parametrize("arch, found", [("llama", False), ("mistral", False), ("qwen2", True), ("qwen3", True)])
+def test_rope_parameters_by_type_of_layer(arch, found):
+    """transformers passes them over in a config without types of layers."""
+    changed = config(arch if arch in ARCHS else "llama", model_type=arch, rope_theta=..., rope_parameters={
+        "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e6}})
+    if found:
+        assert spec_of(changed).ropes[0].inv_freq[0] == 0.25
+        return
+    with pytest.raises(UnsupportedModelError, match="rope parameters by layer"):
+        spec_of(changed)
 
 
 @pytest.mark.parametrize("kind", ["Q8_0", "F16"])

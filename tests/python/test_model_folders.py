@@ -180,3 +180,74 @@ def test_other_formats_than_gguf_are_named(begin, said, tmp_path):
     (tmp_path / "m.gguf").write_bytes(begin)
     with pytest.raises(UnsupportedModelError, match=said):
         grpo.load(tmp_path / "m.gguf", device="ref")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "generation_config.json",
+                                  "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"])
+def test_links_to_nothing_and_folders_in_place_of_files(model, name, tmp_path):
+    model.save_pretrained(tmp_path)
+    (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / name).symlink_to(tmp_path / "blobs" / "0a1b")
+    with pytest.raises(FileFormatError, match="is a link to .*blobs/0a1b, which is not there: download") as caught:
+        grpo.load(tmp_path, device="ref")
+    assert str(caught.value).startswith(str(tmp_path / name))
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(FileFormatError, match="is a folder, where a file should be") as caught:
+        grpo.load(tmp_path, device="ref")
+    assert str(caught.value).startswith(str(tmp_path / name))
+
+
+def test_an_index_and_its_shards(model, tmp_path):
+    model.save_pretrained(tmp_path, max_shard_size="50KB")
+    index = tmp_path / "model.safetensors.index.json"
+    held = json.loads(index.read_text())
+    shard = held["weight_map"].pop("model.norm.weight")
+    index.write_text(json.dumps(held))
+    with pytest.raises(FileFormatError, match=f"model.norm.weight lies in {shard}, and the index does not have it"):
+        grpo.load(tmp_path, device="ref")
+    (tmp_path / shard).unlink()
+    (tmp_path / shard).symlink_to("blob")
+    with pytest.raises(FileFormatError, match=f"{shard}: is a link to blob"):
+        grpo.load(tmp_path, device="ref")
+
+
+@pytest.mark.filterwarnings("ignore:.*has no tokenizer:grpo.GrpoWarning")
+@pytest.mark.parametrize("config", [True, False])
+def test_an_adapter_alone(model, config, tmp_path):
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"{}")
+    if config:
+        (tmp_path / "config.json").write_text(json.dumps(model.config))
+    with pytest.raises(FileFormatError, match="has adapter_model.safetensors alone, which is a PEFT adapter"):
+        grpo.load(tmp_path, device="ref")
+
+
+@pytest.mark.parametrize("name", ["LlamaForSequenceClassification", "LlamaModel"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_class_without_a_head_of_text_is_said(name, tied, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    grpo.load(grpo.tiny("llama", **SMALL), device="ref").save_pretrained(tmp_path, "float32")
+    held = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**held, "architectures": [name], "tie_word_embeddings": tied}))
+    if tied:
+        with pytest.warns(GrpoWarning, match=f"architectures {name}, which is no language .*head is its"):
+            grpo.load(tmp_path, device="ref")
+        return
+    with pytest.raises(FileFormatError, match=f"architectures {name}, which is no language model .*no lm_head.weight"):
+        grpo.load(tmp_path, device="ref")
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file({**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"]}, tmp_path / "model.safetensors")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert grpo.load(tmp_path, device="ref")
+
+
+def test_a_wrapper_that_is_not_known_is_shown(tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    grpo.load(grpo.tiny("llama", **SMALL), device="ref").save_pretrained(tmp_path, "float32")
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file({f"my_wrap.{name}": array for name, array in tensors.items()}, tmp_path / "model.safetensors")
+    with pytest.raises(FileFormatError, match=r"embed_tokens.weight is missing(.|\n)*file has my_wrap.model.*, \.\."):
+        grpo.load(tmp_path, device="ref")

@@ -29,6 +29,9 @@ def refuse_foreign(config: Config, *known: str) -> None:
     for key, what in FOREIGN.items():
         if key not in known and config.get(key):
             config.refuse(what)
+    if not config.get("is_causal", True):                # transformers then lets every token see those after it
+        config.refuse(f"is_causal {config.get('is_causal')!r:.40} "
+                      "(a model that sees tokens on both sides, as those of embeddings do)")
     if dropout := config.get("attention_dropout"):
         why = "set it to 0: policy log-probs must be those that were sampled"
         config.refuse(f"attention_dropout {dropout!r:.40} ({why})")

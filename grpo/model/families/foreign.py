@@ -54,7 +54,7 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     **dict.fromkeys(
         ("embedding_multiplier residual_multiplier logits_scaling logit_scale lm_head_multiplier scale_emb mup_scale "
          "rotary_pct partial_rotary_factor rope_pct rope_scaling_factor rotary_emb_fraction").split(), (None, 1)),
-    "is_causal": (None, True), "norm_type": (None, "rms_norm", "rmsnorm", "RMSNorm"), "rotary_scaling": (None, 1),
+    "is_causal": (True,), "norm_type": (None, "rms_norm", "rmsnorm", "RMSNorm"), "rotary_scaling": (None, 1),
     "normalization": (None, "rms_norm", "rmsnorm", "RMSNorm"), "scale_attn_weights": (None, True),
     "position_embedding_type": (None, "rope", "rotary"), "use_rmsnorm": (None, True), "rotary": (None, True),
     "mlp_type": (None, "swiglu", "gated"), "pruned_heads": (None, {}), "no_rope_layer_interval": (None, 0),

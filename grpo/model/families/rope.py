@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Frequencies = NDArray[np.float32]
     Scaling = Callable[[Config, Frequencies], tuple[Frequencies, float]]
 
+UNTYPED = ("llama", "mistral")
 THETA = 10000.0                                          # where no key says so
 LENGTHS = {"low": 1, "high": 1e9}
 FACTORS = {"low": 1e-6, "high": 1e6}
@@ -46,9 +47,12 @@ def max_positions(*ropes: Config) -> int:
 
 
 def rope_parameters(config: Config) -> Config:
-    """Rope parameters of all layers of a config, complete: rope_type, rope_theta, the lengths, and the type's own."""
+    """Rope parameters of all layers of a config, complete: rope_type, rope_theta, the lengths, and the type's own.
+
+    By type of layer they may be where configs have types of layers. Those of Llama and Mistral have none, and
+    transformers passes such parameters over; they are refused."""
     found = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    if isinstance(found, Mapping) and set(found) == {"full_attention"}:
+    if isinstance(found, Mapping) and set(found) == {"full_attention"} and config.get("model_type") not in UNTYPED:
         found = found["full_attention"]
     if not isinstance(found, Mapping) or any(isinstance(value, Mapping) for value in found.values()):
         config.refuse(f"rope parameters by layer ({found!r:.200})")

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all: written under a temporary name, synced, then renamed together."""
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import IO
@@ -19,10 +20,8 @@ class FolderWriter:
         self.folder, self._last = folder, last
         self._pending: dict[str, Path] = {}
         self._stale: list[str] = []
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CheckpointError(f"{folder}: cannot be made: {error.strerror}") from error
+        self._made: list[Path] = []                      # folders, which an exception leaves none of
+        self._make(folder)
 
     def __enter__(self) -> FolderWriter:
         return self
@@ -33,15 +32,27 @@ class FolderWriter:
             return
         for temporary in self._pending.values():
             temporary.unlink(missing_ok=True)
+        for made in reversed(self._made):
+            with contextlib.suppress(OSError):           # others may have come to use it
+                made.rmdir()
         if isinstance(error, OSError) and not isinstance(error, CheckpointError):
             raise CheckpointError(f"{self.folder}: writing failed: {error}") from error
 
     def open(self, name: str) -> IO[bytes]:
         """A new file for writing, seen as ``name`` after commit; a name may begin with a folder."""
         path = self.folder / name
-        path.parent.mkdir(exist_ok=True)
+        self._make(path.parent)
         self._pending[name] = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         return open(self._pending[name], "wb")
+
+    def _make(self, folder: Path) -> None:
+        """The folder and those that it lies in, where they are not there."""
+        missing = [each for each in (folder, *folder.parents) if not each.exists()]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"{folder}: cannot be made: {error.strerror}") from error
+        self._made += reversed(missing)
 
     def write(self, name: str, data: bytes) -> None:
         """A file of these bytes, seen as ``name`` after commit."""

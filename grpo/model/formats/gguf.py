@@ -12,9 +12,10 @@ from ...errors import FileFormatError, note
 from .gguf_config import gguf_config
 from .gguf_container import GgufContainer
 from .gguf_keys import refuse_other_kinds
-from .gguf_names import ROPE_DIVISORS, from_gguf, hugging_face_name
+from .gguf_names import ROPE_DIVISORS, from_gguf, gguf_name, hugging_face_name
 
-SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
+SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.gguf)", re.I)
+MAGICS = (b"GGUF", b"FUGG")                              # the second of one whose bytes are in the other order
 # Heads of rerankers; constants that are made anew.
 OTHERS = re.compile(r"cls(\.\w+)?\.(weight|bias)|blk\.\d+\.attn_rot_embd(\.weight)?")
 
@@ -24,6 +25,8 @@ class GgufFile:
 
     A model split over several files (name-00001-of-00003.gguf) is opened by any of them, the others beside it.
     """
+
+    says = "the metadata"
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -42,6 +45,15 @@ class GgufFile:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that the model is split over."""
+        return tuple(file.path for file in self._files)
+
+    def stored_name(self, name: str) -> str:
+        """What the file calls, or would call, a tensor of a Hugging Face name."""
+        return gguf_name(name, str(self.metadata.get("general.architecture"))) or name
 
     def close(self) -> None:
         """Closes the files; nothing can be read after it."""
@@ -70,7 +82,7 @@ class GgufFile:
         if not named or (int(named[2]), int(named[3])) != (number + 1, count):
             raise FileFormatError(f"{self.path}: is shard {number + 1} of {count} and must be named "
                                   f"...-{number + 1:05d}-of-{count:05d}.gguf, as the others are found by their names")
-        paths = [self.path.with_name(f"{named[1]}-{i + 1:05d}-of-{count:05d}.gguf") for i in range(count)]
+        paths = [self.path.with_name(f"{named[1]}-{i + 1:05d}-of-{count:05d}{named[4]}") for i in range(count)]
         if missing := [path.name for path in paths if not path.exists()]:
             shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
             raise FileFormatError(f"{self.path}: is one of {count} files of a model, and of the others beside it "
@@ -80,6 +92,9 @@ class GgufFile:
             shard = given if i == number else GgufContainer(path)
             if shard is not given:
                 self._files.append(shard)
+            if "split.count" not in shard.metadata:
+                raise FileFormatError(f"{path}: lies where part {i + 1} of {count} of {self.path.name} should, and "
+                                      "does not say that it is a part of a model (split.count); download it again")
             claim = _split_number(shard, "split.no") + 1, _split_number(shard, "split.count")
             if claim != (i + 1, count):
                 raise FileFormatError(f"{path}: says that it is shard {claim[0]} of {claim[1]}, not {i + 1} of {count}")
@@ -116,3 +131,20 @@ def _split_number(file: GgufContainer, key: str, absent: int | None = None) -> i
     if type(value) is not int or not 0 <= value < 1 << 31:
         raise FileFormatError(f"{file.path}: metadata {key} must be a count, not {value!r:.40}")
     return value
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a path is that of a GGUF: by its name, or by its first bytes where it is a file.
+
+    >>> is_gguf(Path("a.GGUF")), is_gguf(Path("a.safetensors"))
+    (True, False)
+    """
+    if path.suffix.lower() == ".gguf":
+        return True
+    try:
+        if not path.is_file():
+            return False
+        with open(path, "rb") as file:
+            return file.read(4) in MAGICS
+    except OSError:                                      # who opens it says what is wrong
+        return False

@@ -159,7 +159,8 @@ def _rope_scaling(keys: _Metadata, context_length: int) -> dict[str, Any] | None
     if kind == "yarn":
         return _yarn(keys, keys.number("rope.scaling.factor"), context_length)
     if kind not in ("none", "linear"):
-        raise keys.refusal(f"rope scaling {kind!r:.80} (linear, yarn and llama3 are) ")
+        raise UnsupportedModelError(f"{keys.source}: rope scaling {kind!r:.80} is not supported; linear, yarn and "
+                                    "llama3 are")
     if keys.number("rope.scaling.attn_factor", 1.0) != 1:
         raise keys.refusal("rope.scaling.attn_factor without yarn")
     return {"rope_type": "linear", "factor": factor} if kind == "linear" and factor not in (0, 1) else None

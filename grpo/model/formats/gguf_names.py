@@ -54,6 +54,15 @@ def gguf_name(name: str, architecture: str) -> str | None:
     return f"blk.{layer[1]}.{found}.{layer[3]}" if layer and found else found
 
 
+def in_metadata_words(text: str, architecture: str) -> str:
+    """A sentence about a config, with the keys of the metadata for those of the config.
+
+    >>> in_metadata_words("head_dim 3 is odd", "llama")
+    'llama.attention.key_length 3 is odd'
+    """
+    return re.sub(r"(?<![\w.])(" + "|".join(KEYS) + r")(?!\w)", lambda found: f"{architecture}.{KEYS[found[1]]}", text)
+
+
 def from_gguf(array: np.ndarray, name: str, config: Mapping[str, Any], architecture: Any, source: str) -> np.ndarray:
     """A tensor's values as Hugging Face has them: q and k rows in its order, Gemma's norm weights as what is added to
     1. name: Hugging Face's."""
@@ -85,5 +94,6 @@ def _paired_heads(array: np.ndarray, name: str, config: Mapping[str, Any], archi
         return 0
     heads: int = config["num_attention_heads" if permuted[1] == "q" else "num_key_value_heads"]
     if array.shape[0] % (2 * heads):
-        raise FileFormatError(f"{source}: tensor {name}: {array.shape[0]} rows are not {heads} heads of pairs")
+        raise FileFormatError(f"{source}: tensor {gguf_name(name, architecture)}: {array.shape[0]} rows are not "
+                              f"{heads} heads of pairs")
     return heads

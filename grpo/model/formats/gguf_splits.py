@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...errors import TokenizerError, note, warn
+from ...errors import TokenizerError, did_you_mean, note, warn
 from .byte_level import SPLITS, WORDS, Split
 
 THREES = WORDS % r"\p{N}{1,3}"
@@ -61,8 +61,12 @@ def split_of(metadata: Mapping[str, Any], vocabulary: Mapping[str, int], source:
     if name in (None, "", "default"):
         return OF_NAME[_assumed(metadata, vocabulary, source)]
     if not isinstance(name, str) or name not in OF_NAME:
-        raise TokenizerError(f"{source}: pre-tokenizer {name!r:.80} (tokenizer.ggml.pre) is not supported; give the "
-                             f"model's own tokenizer with tokenizer=. Supported: {', '.join(OF_NAME)}")
+        near = did_you_mean(str(name)[:80].lower(), OF_NAME)
+        near = f" ({', '.join(each.split()[0] for each in NAMES)} and their like are)." if near == "." else near
+        raise TokenizerError(f"{source}: pre-tokenizer {name!r:.80} (tokenizer.ggml.pre) is not supported{near} "
+                             "Give the model's own tokenizer: in Python "
+                             "grpo.load(FILE, tokenizer=FOLDER), a folder with tokenizer.json; the commands take a "
+                             "model that was saved so (save_pretrained)")
     return OF_NAME[name]
 
 

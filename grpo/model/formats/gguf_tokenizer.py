@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...errors import TokenizerError, note
+from ...errors import TokenizerError, note, warn
 from .byte_level import bpe, byte_level_backend, set_bos_eos
 from .gguf_splits import split_of
 
@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
 UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 2, 3, 4, 5, 6    # tokenizer.ggml.token_type
 MAX_SPELLED = 256                                        # longer tokens get no merges: pairs cost the length squared
-TURN_END = "<end_of_turn>"                               # of Gemma; its files have no key for the id
+# Texts of tokens that end a completion, whatever the keys say: converters write few of the ids, and llama.cpp knows the
+# rest by these.
+ENDS = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>",
+        "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>",
+        "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~[")
+# Ends that are none beside all of these.
+NO_ENDS = (("<|end|>", {"<|return|>", "<|call|>"}), ("<|end|>", {"<|return|>", "<|calls|>"}),
+           ("<|end|>", {"<|flush|>", "<|call|>"}), ("<|end|>", {"<|flush|>", "<|calls|>"}),
+           ("</s>", {"<|tool_response>"}))
+MARKUP = "</s>"                                          # of HTML, too, where it is no control token
 SPECIAL_KEYS = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
 
 
@@ -42,13 +51,32 @@ def build(metadata: Mapping[str, Any], source: str) -> tuple[tokenizers.Tokenize
             raise TokenizerError(f"{source}: tokenizer.ggml.{flag} is not supported")
     special = {name: tokens[i] for name, key in SPECIAL_KEYS.items()
                if (i := _id(metadata, key, len(tokens), source)) is not None}
-    _mark_special(backend, tokens, metadata, special, source)
+    ends = end_texts(tokens, _types(metadata, len(tokens), source), "tokenizer.ggml.token_type" in metadata)
+    _mark_special(backend, tokens, metadata, {**special, **{text: text for text in ends}}, source)
     set_bos_eos(backend, special, _flag(metadata, "add_bos_token", add_bos) and "bos_token" in special,
                 _flag(metadata, "add_eos_token", False))
-    ends = [_id(metadata, key, len(tokens), source) for key in ("eos", "eot", "eom")]
-    if ends[1] is None:
-        ends[1] = vocabulary.get(TURN_END)
-    return backend, special, list(dict.fromkeys(i for i in ends if i is not None))
+    named = [_id(metadata, key, len(tokens), source) for key in ("eos", "eot", "eom")]
+    ids = list(dict.fromkeys([*(i for i in named if i is not None), *(vocabulary[text] for text in ends)]))
+    if not ids:
+        warn(f"{source}: nothing ends a completion: there is no tokenizer.ggml.eos_token_id, nor a token that is known "
+             "to end one; completions go on up to max_new_tokens")
+    return backend, special, ids
+
+
+def end_texts(tokens: Sequence[str], types: Sequence[int], typed: bool = True) -> list[str]:
+    """Those of ENDS that end a completion in a vocabulary, as llama.cpp has them: control tokens and, but for what is
+    markup too, tokens of the user's. typed: whether the file says which are which; else all. Tokens of
+    fill-in-the-middle, which end one in llama.cpp too, are not among them: a model that writes one goes on.
+
+    >>> end_texts(["a", "<|im_end|>", "</s>"], [1, 3, 4])
+    ['<|im_end|>']
+    """
+    found = {text: None for text, kind in zip(tokens, types, strict=True) if text in ENDS
+             and (kind == CONTROL or not typed or kind == USER_DEFINED and text != MARKUP)}
+    for text, beside in NO_ENDS:
+        if beside <= found.keys():
+            found.pop(text, None)
+    return list(found)
 
 
 def _sentencepiece_backend(vocabulary: Mapping[str, int], metadata: Mapping[str, Any],

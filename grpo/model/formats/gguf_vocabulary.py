@@ -7,16 +7,20 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...errors import TokenizerError, warn
+from ...errors import TokenizerError, note, warn
 from .byte_level import byte_level_backend
 from .gguf_splits import NAMES
-from .gguf_tokenizer import BYTE, CONTROL, SPECIAL_KEYS, UNKNOWN, UNUSED, USER_DEFINED, build
+from .gguf_tokenizer import BYTE, CONTROL, SPECIAL_KEYS, UNKNOWN, UNUSED, USER_DEFINED, build, end_texts
 
 if TYPE_CHECKING:
     import tokenizers
 
 NORMAL = 1
+# Where texts are split otherwise
+AFTER, BESIDE = "text after a special token (so every chat prompt)", "a space beside a special token"
+BEFORE = "a space at the beginning of a text"
 MESSAGE_END = "<|eom_id|>"                               # ends a message, not the turn
+FORMS = ("NFC", "NFD", "NFKC", "NFKD")
 MOST_MARKED = 100                                        # special tokens that are tried in a text
 PROBES = (
     "a", "Hello, world!", " Hello  world ", "It's John's; they'LL don't\n\n\nx\r\n\r\n y\t\tz",
@@ -51,9 +55,12 @@ def vocabulary(backend: tokenizers.Tokenizer, special: Mapping[str, str], eos_id
     else:
         found["scores"] = _scores(tokens, merges)
     found["token_type"] = types
-    found |= _special_ids(backend, special, eos_ids, source)
+    found |= _special_ids(backend, special, eos_ids, end_texts(tokens, types), source)
     found |= _added(backend, special, not by_bytes, source)
     metadata = {f"tokenizer.ggml.{key}": value for key, value in found.items()}
+    if normal := [step["type"] for step in _flat(described["normalizer"], "normalizers") if step["type"] in FORMS]:
+        warn(f"{source}: text is normalised by this tokenizer ({', '.join(normal)}), which llama.cpp does not do: "
+             "there letters with combining accents, as some systems write them, become other ids")
     _check(backend, metadata, source, any(step["type"] == "Metaspace" for step in
                                           _flat(described["pre_tokenizer"], "pretokenizers")))
     return metadata
@@ -102,8 +109,16 @@ def _pre(described: Mapping[str, Any], merges: bool, source: str) -> str:
             warn(f"{source}: text is not normalised by this tokenizer and is (NFC) by one that a GGUF calls {name}: "
                  "letters with combining accents may become other ids")
             return name
-    raise TokenizerError(f"{source}: the way in which this tokenizer splits text has no name that is known in GGUF "
-                         f"(known: {', '.join(named)}): {json.dumps(described['pre_tokenizer']):.300}")
+    near = {name: way for name, way in named.items() if way[1] == wanted[1]}
+    if not near:
+        raise TokenizerError(f"{source}: the way in which this tokenizer splits text has no name that is known in GGUF "
+                             f"(known: {', '.join(named)}): {json.dumps(described['pre_tokenizer']):.300}")
+    name, way = min(near.items(), key=lambda each: each[1][2] != wanted[2])
+    differs = [f"normalizer is {', '.join(wanted[0]) or 'none':.200}, there {', '.join(way[0]) or 'none'}"] \
+        if way[0] != wanted[0] else []
+    differs += [f"ignore_merges is {wanted[2]}, there {way[2]}".lower()] if way[2] != wanted[2] else []
+    raise TokenizerError(f"{source}: this tokenizer cuts text as one does that a GGUF calls {name}, but its "
+                         f"{' and its '.join(differs)}: what reads the GGUF would make other ids")
 
 
 def _way(described: Mapping[str, Any]) -> tuple[list[str], list[Any], bool]:
@@ -122,19 +137,23 @@ def _flat(step: Mapping[str, Any] | None, inside: str) -> list[Mapping[str, Any]
 
 
 def _special_ids(backend: tokenizers.Tokenizer, special: Mapping[str, str], eos_ids: Sequence[int],
-                 source: str) -> dict[str, int]:
+                 by_text: Sequence[str], source: str) -> dict[str, int]:
+    """by_text: of tokens that end a completion without a key."""
     named = {key: backend.token_to_id(special[name]) for name, key in SPECIAL_KEYS.items() if name in special}
     found = {f"{key}_token_id": i for key, i in named.items() if i is not None}
     if eos_ids:
         found.setdefault("eos_token_id", eos_ids[0])
     # The last key is for a message that is over while the turn is not.
     rest = sorted((i for i in eos_ids if i != found["eos_token_id"]),
-                  key=lambda i: backend.id_to_token(i) == MESSAGE_END)
+                  key=lambda i: (backend.id_to_token(i) == MESSAGE_END, backend.id_to_token(i) in by_text))
     keys = ["eot_token_id", "eom_token_id"]
     if len(rest) == 1 and backend.id_to_token(rest[0]) == MESSAGE_END:
         keys = keys[1:]
     found |= dict(zip(keys, rest, strict=False))
-    if left := rest[2:]:
+    if more := [text for text in by_text if backend.token_to_id(text) not in eos_ids]:
+        note(f"{source}: {', '.join(map(repr, more))} will end a completion in what reads the GGUF, which knows such "
+             "tokens by their text, and does not here")
+    if left := [i for i in rest[2:] if backend.id_to_token(i) not in by_text]:
         warn(f"{source}: {', '.join(repr(backend.id_to_token(i)) for i in left)} end a completion here; a GGUF has "
              f"keys for three such tokens")
     return found
@@ -170,9 +189,10 @@ def _check(backend: tokenizers.Tokenizer, metadata: Mapping[str, Any], source: s
                                  f"{theirs.tokens!r:.200}, not {ours.tokens!r:.200}")
     types = metadata["tokenizer.ggml.token_type"]
     marked = [backend.id_to_token(i) for i, kind in enumerate(types) if kind in (CONTROL, USER_DEFINED)]
-    for text in [" a", *(f"a {token} b{token}c" for token in marked[:MOST_MARKED])]:
-        ours, theirs = backend.encode(text), read.encode(text)
-        if ours.ids != theirs.ids:
-            warn(f"{source}: spaces at the beginning of a text or beside special tokens are split otherwise by what "
-                 f"reads the GGUF: {text!r:.80} is {theirs.tokens!r:.200}, here {ours.tokens!r:.200}")
-            return
+    others = [(text, where) for text, where in [*((f"{token}a", AFTER) for token in marked[:MOST_MARKED]),
+                                                *((f"a {token} b", BESIDE) for token in marked[:MOST_MARKED]),
+                                                (" a", BEFORE)] if backend.encode(text).ids != read.encode(text).ids]
+    if others:
+        text = others[0][0]
+        warn(f"{source}: {' and '.join(dict.fromkeys(where for _, where in others))} is split otherwise by what reads "
+             f"the GGUF: {text!r:.80} is {read.encode(text).tokens!r:.200}, here {backend.encode(text).tokens!r:.200}")

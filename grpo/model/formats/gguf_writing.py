@@ -43,11 +43,18 @@ def write_gguf(file: IO[bytes], metadata: Mapping[str, Any], tensors: Sequence[W
         try:
             blocks = _core.quantize(tensor.type, np.ascontiguousarray(array, np.float32).reshape(-1))
         except FileFormatError as error:
-            raise FileFormatError(f"tensor {tensor.name}: {error}; write bf16 or f32") from error
+            raise FileFormatError(f"tensor {tensor.name}: {error}, {_largest(array):g} among them; write bf16 or f32") \
+                from error
         file.write(blocks.data)
         file.write(b"\0" * (-blocks.nbytes % ALIGNMENT))
         wrote(blocks.nbytes)
         del array, blocks
+
+
+def _largest(array: np.ndarray) -> float:
+    """The number furthest from 0; NaN and infinity before all others."""
+    odd = array[~np.isfinite(array)]
+    return float(odd[0] if odd.size else array.reshape(-1)[np.abs(array).argmax()])
 
 
 def size_of(metadata: Mapping[str, Any], tensors: Sequence[Written]) -> int:

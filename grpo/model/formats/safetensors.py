@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from ...errors import ConfigError, FileFormatError, UnsupportedModelError
-from .stand_ins import LONGEST, refuse_stand_in
+from .stand_ins import LONGEST, refuse_stand_in, there
 from .strict_json import parse_object, read_object
 
 MAX_HEADER, MAX_TENSORS, MAX_RANK, MAX_NAME = 100_000_000, 200_000, 8, 1024
@@ -24,6 +24,9 @@ INDEX_FILE, SINGLE_FILE = "model.safetensors.index.json", "model.safetensors"
 BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
         "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
         "C64": 64}
+ADAPTER = "adapter_model.safetensors"
+ADAPTER_ALONE = (f"has {ADAPTER} alone, which is a PEFT adapter without its adapter_config.json, not a model: load the "
+                 "model that it is for, or merge the two with peft (merge_and_unload) and give the folder saved then")
 SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 READABLE = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8"}
 WRITABLE = {"float32": "F32", "bfloat16": "BF16"}
@@ -157,11 +160,11 @@ class SafetensorsFolder:
         single, index = folder / SINGLE_FILE, folder / INDEX_FILE
         self._files: list[SafetensorsFile] = []
         try:
-            if single.is_file():
+            if there(single):
                 self.source = str(single)
                 self._files = [SafetensorsFile(single)]
                 self._owner = dict.fromkeys(self._files[0].entries, self._files[0])
-            elif index.is_file():
+            elif there(index):
                 self._open_shards(folder, index)
             else:
                 raise _no_weights(folder)
@@ -176,19 +179,27 @@ class SafetensorsFolder:
         for shard in sorted(set(listed.values())):
             if shard in ("", ".", "..") or any(c in shard for c in "/\\:\0") or not shard.endswith(".safetensors"):
                 raise FileFormatError(f"{index}: {shard!r:.200} is not a plain .safetensors file name")
-            if not (folder / shard).is_file():
+            if not there(folder / shard):
                 raise FileFormatError(f"{index}: shard {shard} is missing from {folder}")
             self._files.append(SafetensorsFile(folder / shard))
             for name in self._files[-1].entries:
                 if name in self._owner:
                     raise FileFormatError(f"{index}: tensor {name} lies in both {self._owner[name].path.name} and "
                                           f"{shard}")
-                if listed.get(name) != shard:
-                    raise FileFormatError(f"{index}: tensor {name} lies in {shard}, the index says {listed.get(name)}")
+                if name not in listed:
+                    raise FileFormatError(f"{index}: tensor {name} lies in {shard}, and the index does not have it; "
+                                          "download the index again, or save the model again")
+                if listed[name] != shard:
+                    raise FileFormatError(f"{index}: tensor {name} lies in {shard}, the index says {listed[name]}")
                 self._owner[name] = self._files[-1]
         missing = [name for name in listed if name not in self._owner]
         if missing:
             raise FileFormatError(f"{index}: tensor {missing[0]} is not in {listed[missing[0]]} ({len(missing)} such)")
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that the weights lie in."""
+        return tuple(file.path for file in self._files)
 
     def close(self) -> None:
         """Closes the files; nothing can be read after it."""
@@ -209,6 +220,8 @@ def _no_weights(folder: Path) -> FileFormatError:
     if pickles:
         return FileFormatError(f"{folder}: {pickle_advice(pickles[0])}")
     others = sorted(path.name for path in folder.glob("*.safetensors"))
+    if others == [ADAPTER]:
+        return FileFormatError(f"{folder}: {ADAPTER_ALONE}")
     has = f"; it has {', '.join(others[:5])}{', ...' if len(others) > 5 else ''}" if others else ""
     if SHARD.fullmatch(others[0] if others else ""):
         has += f", whose index {INDEX_FILE} is missing: download it from where the model is from"
