@@ -2,12 +2,13 @@
 
 import doctest
 import importlib
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import grpo
-from processes import fresh
+from processes import ROOT, fresh
 
 HOME = Path(grpo.__file__).parent
 WITH_EXAMPLES = {".".join(("grpo", *path.relative_to(HOME).with_suffix("").parts)).removesuffix(".__init__")
@@ -39,3 +40,10 @@ def test_examples_in_docstrings(module):
     if module in ("grpo.rewards.math_verify", "grpo.rewards.trl"):
         pytest.importorskip("math_verify")
     assert doctest.testmod(importlib.import_module(module), optionflags=doctest.ELLIPSIS).failed == 0
+
+
+def test_every_room_is_installed():
+    """A folder that the build does not name is there in a clone alone."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    rooms = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "grpo").rglob("__init__.py")}
+    assert set(listed) == rooms and len(listed) == len(rooms)
