@@ -58,7 +58,7 @@ def parts(node: Node) -> list[Node] | None:
     return None
 
 
-@functools.cache
+@functools.lru_cache(4096)
 def has_signs(node: Node) -> bool:
     r"""Whether there is \pm in it."""
     return node.kind == "plusminus" or any(map(has_signs, node.args))

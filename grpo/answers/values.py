@@ -26,7 +26,7 @@ UNDEFINED = (ArithmeticError, ValueError, TypeError)
 Matrix = list[list[complex]]
 
 
-@functools.cache
+@functools.lru_cache(4096)
 def symbols(node: Node) -> frozenset[str]:
     """The names in a formula."""
     own = frozenset([node.value]) if node.kind == "symbol" else frozenset()
@@ -192,7 +192,7 @@ def value_at(node: Node, point: Mapping[str, complex]) -> complex | Matrix:
     raise ValueError(f"no {node.kind} of a matrix")
 
 
-@functools.cache
+@functools.lru_cache(4096)
 def has_matrix(node: Node) -> bool:
     """Whether there is a matrix in it."""
     return node.kind == "matrix" or any(map(has_matrix, node.args))

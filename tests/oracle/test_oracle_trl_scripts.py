@@ -70,6 +70,21 @@ def test_a_script_of_trl(name, model, tmp_path):
     assert said.strip() and theirs.strip()
 
 
+def test_flags_of_trls_command(model, tmp_path):
+    """`trl grpo` as `grpo train`."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"prompt": f"2 + {i} =", "solution": f"${2 + i}$"}) + "\n" for i in range(4)))
+    done = subprocess.run(
+        [sys.executable, "-m", "grpo", "train", "--model_name_or_path", model, "--dataset_name", rows, "--reward_funcs",
+         "accuracy_reward", "think_format_reward", "--per_device_train_batch_size", "4", "--num_generations", "4",
+         "--max_completion_length", "8", "--max_steps", "2", "--output_dir", tmp_path / "out", "--seed", "1",
+         "--report_to", "none", "--use_cpu", "--bf16", "false", "--scale_rewards", "none", "--beta", "0.04",
+         "--gradient_checkpointing", "--log_completions", "--save_strategy", "no"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {"rewards/accuracy_reward/mean", "rewards/think_format_reward/mean", "kl"} <= logged(tmp_path / "out")
+
+
 def table():
     """The rows of docs/porting-from-trl.md."""
     rows = ["| script | lines changed | what it does |", "|---|---|---|"]
