@@ -36,7 +36,7 @@ def test_run_folder_and_metrics(tmp_path):
     output = trainer.train()
     run = trainer.run.path
     assert output.global_step == 4 and trainer.state.log_history[-1]["train_loss"] == output.training_loss
-    assert sorted(p.name for p in run.iterdir()) == ["checkpoint-2", "checkpoint-4", "checkpoints",
+    assert sorted(p.name for p in run.iterdir()) == ["README.md", "checkpoint-2", "checkpoint-4", "checkpoints",
                                                      "completions", "config.yaml", "metrics.jsonl",
                                                      "trainer_state.json"]
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["step-2", "step-4"]
