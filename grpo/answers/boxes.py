@@ -41,14 +41,8 @@ def unclosed(text: str) -> str:
     >>> unclosed(r"\boxed{\frac{1}{2")
     '\\frac{1}{2'
     """
-    *_, (start, _, _) = boxes_in(text)
-    return text[start:].partition("{")[2].strip() if boxes_are_open(text) else ""
-
-
-def boxes_are_open(text: str) -> bool:
-    """Whether the last box is never closed."""
-    *_, (_, _, content) = boxes_in(text)
-    return content is None
+    *_, (start, _, content) = boxes_in(text)
+    return text[start:].partition("{")[2].strip() if content is None else ""
 
 
 def boxes_in(text: str) -> Iterator[tuple[int, int, str | None]]:

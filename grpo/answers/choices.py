@@ -14,14 +14,18 @@ DENIED = re.compile(r",?\s+(?:and\s+)?not\b")               # "(B), not (A)"
 WITH_REASON = re.compile(rf"\(?([{LETTERS}])\)?,?\s+(?:because|since|as|which)\b")
 
 
+def bare(answer: str) -> str:
+    r"""An answer out of its dress, with the words of every \text{} in it."""
+    return unwrapped(WRAPPED.sub(r"\1", answer.replace("\\ ", " ")))
+
+
 def letter(text: str) -> str | None:
     r"""The letter that a short answer names, A to J; None without one, or with another one too.
 
     >>> letter("**(c)**"), letter(r"\text{D}"), letter("A cat"), letter("A, or B")
     ('C', 'D', None, None)
     """
-    short = unwrapped(WRAPPED.sub(r"\1", text.replace("\\ ", " "))).strip("$` ")
-    short = DENIED.split(short)[0]
+    short = DENIED.split(bare(text).strip("$` "))[0]
     found = CHOICE.fullmatch(short)
     if found is None:
         named = CORRECT.findall(short)
@@ -36,5 +40,5 @@ def letter_and_text(answer: str) -> tuple[str, str] | None:
     >>> letter_and_text(r"\textbf{(B)}\ 12"), letter_and_text("12")
     (('B', '12'), None)
     """
-    found = WITH_TEXT.fullmatch(unwrapped(WRAPPED.sub(r"\1", answer.replace("\\ ", " "))))
+    found = WITH_TEXT.fullmatch(bare(answer))
     return None if found is None else (found[1] or found[3], found[2] or found[4])

@@ -151,9 +151,9 @@ def amounts(text: str, nouns: frozenset[str] = frozenset()) -> tuple[tuple[Node,
     read = [*([] if bare.endswith("%") else [(bare, currency)]), *units.splits(bare, nouns, letters)]
     if (named := NAMED.match(bare)) is not None:                      # Total cost = 18
         read += [(bare[named.end():], currency), *units.splits(bare[named.end():], nouns, letters)]
-    if (scaled := SCALED.fullmatch(bare)) is not None and not currency.startswith("%"):
-        read.append((f"({scaled[1]}) * {units.SCALES[scaled[2].casefold()]}", currency or (
-            units.unit_of(scaled[3], nouns) or "") if scaled[3] else currency))
+    if (scaled := SCALED.fullmatch(bare)) is not None:
+        read.append((f"({scaled[1]}) * {units.SCALES[scaled[2].casefold()]}",
+                     currency or units.unit_of(scaled[3], nouns) or ""))
     for value, unit in read:
         if unit == "degree" and FUNCTION.search(value):               # sin 30° is not sin 30
             continue

@@ -51,11 +51,12 @@ AMBIGUOUS = ({"pound", "sterling"}, {"pound", "lb"})
 OF_THEM = (["of", "them"], ["of", "these"], ["of", "those"])
 SQUARE = {"square": "2", "sq": "2", "sq.": "2", "cubic": "3", "cu": "3"}
 RATE = {"per", "a", "an", "each", "every", "/", "for"}
-AFTER = [rest.split() for rest in (
+AFTER = sorted((rest.split() for rest in (
     "in total", "in all", "total", "altogether", "left", "left over", "remaining", "old", "of age", "long", "wide",
     "tall", "high", "deep", "away", "ago", "apart", "later", "each", "respectively", "overall", "combined",
-    "earlier", "more")]
+    "earlier", "more")), key=len, reverse=True)      # the longest first
 WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|°\s{0,2}[CF]?(?![^\W\d_])|[%$€£¥₹₩₽¢/]")
+PIECE = re.compile(rf"(?:{WORD.pattern})[²³]?|\S")
 POWER = re.compile(r"([A-Za-z]+)(?:\s*\^\s*\{?\s*([23])\s*\}?|([23])(?!\d))")
 SINGLE = frozenset("mglLhsNVWAJKCF")          # units of one letter, in their case
 START = re.compile(r"(?<=[\d)\]}!.π²³ ])(?=\(?[A-Za-zµ°%$€£¥₹₩₽¢])")
@@ -121,7 +122,7 @@ def unit_of(text: str, nouns: Set[str], value: str = "") -> str | None:
     """
     text = POWER.sub(raised, re.sub(r"^\((\w+)\)$", r"\1", text.strip().rstrip(".")))
     text = re.sub(r"per\s+cent\b", "percent", text)
-    found = re.findall(rf"(?:{WORD.pattern})[²³]?|\S", text)
+    found = PIECE.findall(text)
     if not found or len(found) > MOST_WORDS or not all(WORD.fullmatch(word.rstrip("²³")) for word in found):
         return None
     if [word.casefold() for word in found] in OF_THEM:
@@ -143,8 +144,7 @@ def unit_of(text: str, nouns: Set[str], value: str = "") -> str | None:
         elif rest[0].casefold() == "of" and 1 < len(rest) <= 4 and not CHANGING & {w.casefold() for w in rest}:
             rest = []
         else:
-            ending = next((e for e in sorted(AFTER, key=len, reverse=True)
-                           if [w.casefold() for w in rest[:len(e)]] == e), None)
+            ending = next((e for e in AFTER if [w.casefold() for w in rest[:len(e)]] == e), None)
             if ending is None:
                 return None
             rest = rest[len(ending):]

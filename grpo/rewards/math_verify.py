@@ -22,9 +22,8 @@ SECONDS = 5.0
 @reward(timeout=SECONDS, process=True)
 def math_verify_reward(completion: str | list, answer: Any = None, solution: Any = None) -> float | None:
     """1.0 where the tagged answer, or without a tag the whole completion, equals the column answer (or solution), else
-    0.0; None where the row has no answer. math-verify is asked first; what it does not take
-    grpo.answers may (text, a letter, an amount with its unit). What takes longer than 5 seconds is
-    scored by on_reward_error.
+    0.0; None where the row has no answer. math-verify is asked first; what it does not take grpo.answers may
+    (text, a letter, an amount with its unit). What takes longer than 5 seconds is scored by on_reward_error.
 
     >>> math_verify_reward("<answer>\\\\frac{\\\\sqrt{2}}{2}</answer>", answer="$1/\\\\sqrt{2}$")
     1.0

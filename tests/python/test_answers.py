@@ -103,7 +103,14 @@ SAME = [
     (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{bmatrix}1\\2\end{bmatrix}"), ("0.333333", "1/3"),
     (r"\begin{pmatrix}1&0\\0&2\end{pmatrix}\begin{pmatrix}1\\1\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
     (r"\lfloor 2.5 \rfloor", "2"), (r"|-3|", "3"), ("1/0", "1/0"), (r"\\frac{1}{2}", r"\frac{1}{2}"), ("B because",
-    "B because")]
+    "B because"),
+    (r"\sin 30^\circ", r"\frac12"), ("√12", r"2\sqrt3"), ("10⁶", "1000000"), ("（1，2）", "(1,2)"), (r"\mathbb{R}",
+     r"(-\infty,\infty)"), ("$1.5 million", "1500000"), ("3 dozen", "36"), ("0.333...", "1/3"), (r"0.\bar3", "1/3"),
+    (r"\tan^{-1}(1)", r"\frac{\pi}{4}"), (r"\binom{n}{2}", r"\frac{n(n-1)}{2}"), (r"{5\choose2}", "10"), ("60 mph",
+     "60 miles per hour"), ("3:30 p.m.", "3:30 PM"), ("the circle", "circle"), ("5 m", "5"), (r"5\text{ m}", "5"),
+     ("5m²", "5"),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", "(1,2)"), ("a=1,b=2", "b=2,a=1"), ("P(A|B)=0.3", "0.3"), (r"\infty",
+    "infinity")]
 DIFFERENT = [
     ("5 km", "5 miles"), ("17 dollars", "18"), ("$5", "€5"), ("5 cents", "$5"), ("0.333", "1/3"), ("12", "twelve"),
     ("12\\text{ cm}^3", "12\\text{ cm}^2"), (r"1\frac{3}{4}", "13/4"), (r"-1\frac{3}{4}", "-1/4"), (r"5,\ 125", "5125"),
@@ -117,7 +124,12 @@ DIFFERENT = [
     ("B", "A"), ("A, or B", "A"), (r"\pi", "3.14159"), ("2.3", "2.2892"), ("1/5120", "1/28800"),
     (r"\frac{1}{2004!}", r"\frac{1}{2006!}"), ("2^{1000000}", "2^{1000001}"), ("10^{10^{10}}", "10^{10^{11}}"),
     (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix}1\\3\end{pmatrix}"), ("1/0", "2/0"), ("", "5"),
-    (r"\frac{1}{2}x", "1/2"), ("London", "Paris"), ("f(y)", "f(x)"), ("12 13", "1213")]
+    (r"\frac{1}{2}x", "1/2"), ("London", "Paris"), ("f(y)", "f(x)"), ("12 13", "1213"),
+    ("4", "4a^2"), ("3", "3m"), ("2", "f(n)=2n"), ("1/2", r"\frac{1}{2}a^2"), ("5M", "5"), ("1 over 2", "1"),
+    ("1 to 3", "1"),
+    ("18 times 2", "18"), ("x=1,y=2", "x=2,y=1"), ("(100,200)", "100200"), ("(1,234)", "1234"), ("1 gross", "1"), ("£5",
+     "5 lb"), ("0.000000", r"1.6\times10^{-19}"), (r"\begin{vmatrix}1&2\\3&4\end{vmatrix}",
+     r"\begin{pmatrix}1&2\\3&4\end{pmatrix}"), (r"\tan^{-1}2", r"\frac{1}{\tan 2}"), (r"\sin 30^\circ", r"\sin 30")]
 
 
 @pytest.mark.parametrize("given, gold", SAME)
@@ -286,20 +298,6 @@ READ_WRONG = [
     ("It takes 1 hour and 30 minutes.", "30"), ("The answer is at least 18.", "18"), (r"\boxed{2n}", "2"),
     ("<think>The answer is 18. Let me double check", "18"), ("<answer>2, 1</answer>", "a=1, b=2"),
     ("<answer>" + "a " * 295 + "</answer>", "12345"), (r"\boxed{" + "1+" * 290 + "1}", "7")]
-SAME_TOO = [
-    (r"\sin 30^\circ", r"\frac12"), ("√12", r"2\sqrt3"), ("10⁶", "1000000"), ("（1，2）", "(1,2)"), (r"\mathbb{R}",
-     r"(-\infty,\infty)"), ("$1.5 million", "1500000"), ("3 dozen", "36"), ("0.333...", "1/3"), (r"0.\bar3", "1/3"),
-    (r"\tan^{-1}(1)", r"\frac{\pi}{4}"), (r"\binom{n}{2}", r"\frac{n(n-1)}{2}"), (r"{5\choose2}", "10"), ("60 mph",
-     "60 miles per hour"), ("3:30 p.m.", "3:30 PM"), ("the circle", "circle"), ("5 m", "5"), (r"5\text{ m}", "5"),
-     ("5m²", "5"),
-    (r"\begin{pmatrix}1\\2\end{pmatrix}", "(1,2)"), ("a=1,b=2", "b=2,a=1"), ("P(A|B)=0.3", "0.3"), (r"\infty",
-    "infinity")]
-DIFFERENT_TOO = [
-    ("4", "4a^2"), ("3", "3m"), ("2", "f(n)=2n"), ("1/2", r"\frac{1}{2}a^2"), ("5M", "5"), ("1 over 2", "1"),
-    ("1 to 3", "1"),
-    ("18 times 2", "18"), ("x=1,y=2", "x=2,y=1"), ("(100,200)", "100200"), ("(1,234)", "1234"), ("1 gross", "1"), ("£5",
-     "5 lb"), ("0.000000", r"1.6\times10^{-19}"), (r"\begin{vmatrix}1&2\\3&4\end{vmatrix}",
-     r"\begin{pmatrix}1&2\\3&4\end{pmatrix}"), (r"\tan^{-1}2", r"\frac{1}{\tan 2}"), (r"\sin 30^\circ", r"\sin 30")]
 
 
 @pytest.mark.parametrize("completion, gold", READ_RIGHT)
@@ -310,12 +308,6 @@ def test_what_a_careful_reader_takes(completion, gold):
 @pytest.mark.parametrize("completion, gold", READ_WRONG)
 def test_what_a_careful_reader_refuses(completion, gold):
     assert not is_correct(completion, gold)
-
-
-@pytest.mark.parametrize("given, gold, same", [*((*pair, True) for pair in SAME_TOO), *((*pair,
-False) for pair in DIFFERENT_TOO)])
-def test_more_answers(given, gold, same):
-    assert same_answer(given, gold) is same
 
 
 def test_no_answer_takes_long():
